@@ -1,0 +1,135 @@
+//! One run of nats-server: a child process that cannot get lost.
+
+use std::{
+    io,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, ExitStatus},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
+};
+
+use crate::{
+    config::Written,
+    deadline,
+    error::{self, Error},
+    options::Log,
+    tail::Tail,
+    watchdog::Watchdog,
+};
+
+/// How long the log of a server that has ended may take to be read to its end.
+const LOG_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a killed process may take to be gone: it may be waiting for the disk.
+pub(crate) const KILL_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a server may take to stop where it is.
+const PAUSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// A server process, alone in its process group; killed and reaped when dropped.
+///
+/// Signals go to the group, so that they also reach a server behind a wrapper script.
+#[derive(Debug)]
+pub(crate) struct Child {
+    process: std::process::Child,
+    watchdog: Watchdog,
+    log: JoinHandle<()>,
+    /// Set once it is reaped: from then on its number may be somebody else's.
+    status: Option<ExitStatus>,
+}
+
+impl Child {
+    /// Starts `program` with `config`.
+    pub(crate) fn spawn(
+        program: &Path,
+        config: Written,
+        log: &Log,
+        tail: &Tail,
+    ) -> Result<Self, Error> {
+        let failed = || error::io("start", program.display());
+        let (reader, writer) = io::pipe().map_err(failed())?;
+        let log = tail
+            .follow(reader, log)
+            .map_err(error::io("write", "the log of nats-server"))?;
+        let mut process = Command::new(program)
+            .arg("--config")
+            .arg(&config.path)
+            .stdin(config.locked)
+            .stdout(writer.try_clone().map_err(failed())?)
+            .stderr(writer)
+            .process_group(0)
+            .spawn()
+            .map_err(failed())?;
+        match Watchdog::over(process.id()) {
+            Ok(watchdog) => Ok(Self {
+                process,
+                watchdog,
+                log,
+                status: None,
+            }),
+            Err(error) => {
+                deadline::kill(&mut process);
+                Err(error::io("start", "the watchdog of nats-server")(error))
+            }
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends `signal`, or says that nobody is there to get it.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
+        if self.status.is_some() {
+            return Err(Error::NotRunning);
+        }
+        kill_process_group(Pid::from_child(&self.process), signal)
+            .map_err(|errno| error::io("send a signal to", "nats-server")(errno.into()))
+    }
+
+    /// Stops it where it is, and waits until all its threads have stopped: the signal alone does not.
+    pub(crate) fn pause(&self) -> Result<(), Error> {
+        self.signal(Signal::STOP)?;
+        let id = WaitId::Pid(Pid::from_child(&self.process));
+        // `NOWAIT` leaves the news where it is, so that pausing twice does not wait for more.
+        let how = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let looked = deadline::poll(PAUSE_WITHIN, || waitid(id.clone(), how).transpose());
+        let stopped = looked.unwrap_or(Err(Errno::TIMEDOUT));
+        stopped
+            .map(|_| ())
+            .map_err(|errno| error::io("pause", "nats-server")(errno.into()))
+    }
+
+    /// How it ended, if it has ended within `within`.
+    pub(crate) fn wait(&mut self, within: Duration) -> Result<Option<ExitStatus>, Error> {
+        if self.status.is_none() {
+            self.status = deadline::wait(&mut self.process, within)
+                .map_err(error::io("wait for", "nats-server"))?;
+            if self.status.is_some() {
+                self.watchdog.stand_down();
+                deadline::poll(LOG_WITHIN, || self.log.is_finished().then_some(()));
+            }
+        }
+        Ok(self.status)
+    }
+
+    /// Kills it; `None` if it has not ended within [`KILL_WITHIN`].
+    pub(crate) fn kill(&mut self) -> Result<Option<ExitStatus>, Error> {
+        self.signal(Signal::KILL)?;
+        self.wait(KILL_WITHIN)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Fails only if it has ended and been reaped already.
+        let _gone = self.kill();
+        self.watchdog.stand_down();
+    }
+}

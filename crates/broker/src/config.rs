@@ -1,0 +1,92 @@
+//! The server's configuration file, which is also the lock on its store.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::{self, Error},
+    options::{Options, Port, Sync},
+};
+
+/// A configuration that has been written, and locked.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) path: PathBuf,
+    /// Where the server writes which port it got; there only for [`Port::Free`].
+    pub(crate) ports: PathBuf,
+    /// Becomes the server's standard input, so that the lock lives exactly as long as the server does.
+    pub(crate) locked: File,
+}
+
+/// Writes the configuration into the store's folder; [`Error::StoreInUse`] if a server runs on it.
+pub(crate) fn write(options: &Options, name: &str, port: Port) -> Result<Written, Error> {
+    let store =
+        std::path::absolute(&options.store).map_err(error::io("find", options.store.display()))?;
+    let path = store.join("nats-server.conf");
+    let ports = store.join("nats-server.ports");
+    let failed = || error::io("write", path.display());
+    fs::create_dir_all(&store).map_err(failed())?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(failed())?;
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        return Err(Error::StoreInUse { store });
+    }
+    file.set_len(0).map_err(failed())?;
+    file.write_all(
+        text(options.sync, name, port, &store, &ports)
+            .map_err(failed())?
+            .as_bytes(),
+    )
+    .map_err(failed())?;
+    // A server that was killed leaves its file behind.
+    match fs::remove_dir_all(&ports) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed()(error)),
+        _ => fs::create_dir(&ports).map_err(failed())?,
+    }
+    Ok(Written {
+        path,
+        ports,
+        locked: file,
+    })
+}
+
+fn text(sync: Sync, name: &str, port: Port, store: &Path, ports: &Path) -> io::Result<String> {
+    let listen = match port {
+        Port::Free => "-1".to_owned(),
+        Port::Fixed(port) => port.to_string(),
+    };
+    let sync = match sync {
+        Sync::Always => "sync_interval: always",
+        Sync::Default => "# sync_interval: the default",
+    };
+    let (store, ports) = (quoted(store)?, quoted(ports)?);
+    Ok(format!(
+        "# Written at every start.\n\
+         listen: \"127.0.0.1:{listen}\"\n\
+         server_name: \"{name}\"\n\
+         ports_file_dir: {ports}\n\
+         jetstream {{\n  \
+           store_dir: {store}\n  \
+           {sync}\n\
+         }}\n"
+    ))
+}
+
+/// A path as a string of the configuration language.
+fn quoted(path: &Path) -> io::Result<String> {
+    let text = path
+        .to_str()
+        .ok_or_else(|| io::Error::other("nats-server takes only paths in UTF-8"))?;
+    Ok(format!(
+        "\"{}\"",
+        text.replace('\\', "\\\\").replace('"', "\\\"")
+    ))
+}
