@@ -1,0 +1,182 @@
+//! The connection to NATS.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::{Client, ConnectOptions, Event, jetstream};
+use tokio::sync::watch;
+
+/// How long a request to the server may take before its outcome counts as unknown.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest pause between two attempts to reach the server.
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How to reach NATS.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+#[command(next_help_heading = "NATS")]
+pub struct Config {
+    /// Server URL, several with commas
+    #[arg(
+        long = "nats-url",
+        env = "NATS_URL",
+        value_name = "URL",
+        default_value = "nats://127.0.0.1:4222"
+    )]
+    pub url: String,
+    /// Credentials file (JWT and seed)
+    #[arg(long = "nats-creds", env = "NATS_CREDS", value_name = "FILE")]
+    pub creds: Option<PathBuf>,
+    /// Root certificate to trust
+    #[arg(long = "nats-ca", env = "NATS_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Copies that JetStream keeps of each stream that this service makes
+    #[arg(
+        long = "nats-replicas",
+        env = "HEADWATER_NATS_REPLICAS",
+        default_value_t = 1
+    )]
+    pub replicas: usize,
+}
+
+impl Config {
+    /// The defaults for a server at `url`.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            creds: None,
+            ca: None,
+            replicas: 1,
+        }
+    }
+}
+
+/// A connection to NATS and JetStream. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    pub(crate) client: Client,
+    pub(crate) jetstream: jetstream::Context,
+    pub(crate) replicas: usize,
+    connected: watch::Receiver<Connection>,
+}
+
+/// What is known of the connection.
+#[derive(Debug, Clone, Copy, Default)]
+struct Connection {
+    up: bool,
+    /// How often it came up.
+    times: u64,
+}
+
+impl Bus {
+    /// Connects as `name`. Does not wait for the server: a service comes up without it, and the
+    /// connection is made and made again in the background.
+    ///
+    /// # Errors
+    /// The configuration is wrong: an unreadable credentials file, a URL that is none.
+    pub async fn connect(name: &str, config: &Config) -> anyhow::Result<Self> {
+        let (sender, connected) = watch::channel(Connection::default());
+        let mut options = ConnectOptions::new()
+            .name(name)
+            .custom_inbox_prefix(format!("_INBOX_{name}"))
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .reconnect_delay_callback(reconnect_pause)
+            .connection_timeout(REQUEST_TIMEOUT)
+            // Little is queued across a reconnect: what waits there comes out of order.
+            .client_capacity(256)
+            .event_callback(move |event| {
+                note(&sender, &event);
+                async {}
+            });
+        if let Some(creds) = &config.creds {
+            let text = std::fs::read_to_string(creds)
+                .with_context(|| format!("read the NATS credentials {}", creds.display()))?;
+            options = options
+                .credentials(&text)
+                .context("read the NATS credentials")?;
+        }
+        if let Some(ca) = &config.ca {
+            options = options.add_root_certificates(ca.clone()).require_tls(true);
+        }
+        let servers: Vec<_> = config.url.split(',').map(str::trim).collect();
+        let client = options
+            .connect(servers)
+            .await
+            .with_context(|| format!("connect to NATS at {}", config.url))?;
+        let jetstream = ContextBuilder::new()
+            .timeout(REQUEST_TIMEOUT)
+            .ack_timeout(REQUEST_TIMEOUT)
+            .build(client.clone());
+        Ok(Self {
+            client,
+            jetstream,
+            replicas: config.replicas,
+            connected,
+        })
+    }
+
+    /// The client, for what the chassis does not offer.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Whether the connection is up.
+    pub fn is_up(&self) -> bool {
+        self.connected.borrow().up
+    }
+
+    /// Resolves when the connection has come up again since `seen` was taken.
+    pub(crate) async fn reconnected(&self, seen: Seen) {
+        let mut connected = self.connected.clone();
+        if connected.wait_for(|now| now.times > seen.0).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// How often the connection has come up.
+    pub(crate) fn seen(&self) -> Seen {
+        Seen(self.connected.borrow().times)
+    }
+}
+
+/// A moment in the connection's life, for [`Bus::reconnected`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen(u64);
+
+fn reconnect_pause(attempt: usize) -> Duration {
+    let doubled =
+        Duration::from_millis(20) * 2_u32.pow(u32::try_from(attempt.min(10)).unwrap_or(10));
+    doubled.min(RECONNECT_PAUSE_MAX)
+}
+
+fn note(connection: &watch::Sender<Connection>, event: &Event) {
+    match event {
+        Event::Connected => {
+            connection.send_modify(|now| {
+                now.up = true;
+                now.times += 1;
+            });
+            tracing::info!("connected to NATS");
+        }
+        Event::Disconnected => {
+            connection.send_modify(|now| now.up = false);
+            tracing::warn!("connection to NATS lost");
+        }
+        // A denied publish looks like a timeout to its caller: only this says why.
+        Event::ServerError(error) => tracing::error!(%error, "NATS refused"),
+        other => tracing::debug!(event = %other, "NATS connection"),
+    }
+}
+
+/// Metadata that makes `nats stream info` and `nats consumer info` explain themselves.
+pub(crate) fn metadata<const N: usize>(pairs: [(&str, &str); N]) -> HashMap<String, String> {
+    pairs
+        .into_iter()
+        .map(|(key, value)| (format!("headwater.{key}"), value.to_owned()))
+        .collect()
+}

@@ -1,0 +1,59 @@
+//! The time and new ids, as an argument: services take a [`Clock`], tests give one that they set.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use uuid::{NoContext, Timestamp, Uuid};
+
+/// Tells the time and makes ids that sort by it.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
+
+impl Clock {
+    /// The machine's clock.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the machine's clock"
+    )]
+    pub fn system() -> Self {
+        Self(Arc::new(SystemTime::now))
+    }
+
+    /// A clock that tells what `now` returns.
+    pub fn from_fn(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// The time now.
+    pub fn now(&self) -> SystemTime {
+        (self.0)()
+    }
+
+    /// The time now in milliseconds since 1970, as the databases keep it.
+    pub fn now_ms(&self) -> i64 {
+        i64::try_from(self.since_1970().as_millis()).expect("a time within 290 million years")
+    }
+
+    /// A new id: `UUIDv7`, so that ids made later sort later.
+    pub fn new_id(&self) -> Uuid {
+        let since_1970 = self.since_1970();
+        Uuid::new_v7(Timestamp::from_unix(
+            NoContext,
+            since_1970.as_secs(),
+            since_1970.subsec_nanos(),
+        ))
+    }
+
+    fn since_1970(&self) -> Duration {
+        self.now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .expect("a clock set after 1970")
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}

@@ -1,0 +1,91 @@
+//! Plain SQL migrations, forward only.
+
+use anyhow::{Context as _, bail, ensure};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, Value};
+use sha2::{Digest as _, Sha256};
+
+/// One step of a database's shape. Never change one that was released: add another.
+#[derive(Debug, Clone, Copy)]
+pub struct Migration {
+    /// A name that sorts, such as `0001_orders`.
+    pub name: &'static str,
+    /// Its SQL statements.
+    pub sql: &'static str,
+}
+
+/// The chassis' own tables come first in every database.
+const CHASSIS: &[Migration] = &[Migration {
+    name: "0001_chassis",
+    sql: include_str!("../../migrations/0001_chassis.sql"),
+}];
+
+/// Applies what is missing, all of it in one transaction or none.
+pub(super) fn migrate(db: &DatabaseConnection, own: &[Migration]) -> anyhow::Result<()> {
+    db.execute_unprepared("BEGIN IMMEDIATE")?;
+    match apply_missing(db, own) {
+        Ok(()) => {
+            db.execute_unprepared("COMMIT")?;
+            Ok(())
+        }
+        Err(error) => {
+            db.execute_unprepared("ROLLBACK")?;
+            Err(error)
+        }
+    }
+}
+
+fn apply_missing(db: &DatabaseConnection, own: &[Migration]) -> anyhow::Result<()> {
+    db.execute_unprepared(
+        "CREATE TABLE IF NOT EXISTS headwater_migration
+             (name TEXT PRIMARY KEY, checksum TEXT NOT NULL) WITHOUT ROWID",
+    )?;
+    let applied = applied(db)?;
+    let all: Vec<&Migration> = CHASSIS.iter().chain(own).collect();
+    if let Some((unknown, _)) = applied
+        .iter()
+        .find(|(name, _)| all.iter().all(|migration| migration.name != name))
+    {
+        bail!(
+            "the database has the migration {unknown}, which this program does not know: \
+             it was written by a newer version; start that one"
+        );
+    }
+    for migration in all {
+        let checksum = checksum(migration.sql);
+        match applied.iter().find(|(name, _)| name == migration.name) {
+            Some((name, was)) => ensure!(
+                *was == checksum,
+                "the migration {name} was changed after it was applied: \
+                 put it back and add the change as a new migration"
+            ),
+            None => apply(db, migration, checksum)
+                .with_context(|| format!("apply the migration {}", migration.name))?,
+        }
+    }
+    Ok(())
+}
+
+fn applied(db: &DatabaseConnection) -> Result<Vec<(String, String)>, DbErr> {
+    let rows = db.query_all_raw(Statement::from_string(
+        db.get_database_backend(),
+        "SELECT name, checksum FROM headwater_migration",
+    ))?;
+    rows.iter()
+        .map(|row| Ok((row.try_get_by("name")?, row.try_get_by("checksum")?)))
+        .collect()
+}
+
+fn apply(db: &DatabaseConnection, migration: &Migration, checksum: String) -> Result<(), DbErr> {
+    db.execute_unprepared(migration.sql)?;
+    db.execute_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        "INSERT INTO headwater_migration (name, checksum) VALUES (?, ?)",
+        [Value::from(migration.name), Value::from(checksum)],
+    ))?;
+    Ok(())
+}
+
+fn checksum(sql: &str) -> String {
+    let digest = Sha256::digest(sql);
+    format!("{:x}", bytes::Bytes::copy_from_slice(&digest))
+}

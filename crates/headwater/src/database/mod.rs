@@ -1,0 +1,242 @@
+//! A service's own database: one writer thread with group commit, pooled readers.
+//!
+//! SQLite is synchronous by nature, and each hop to another thread and back costs more than the
+//! statement. So all writes of a service are closures that run on **one writer thread**:
+//!
+//! ```ignore
+//! let order = db.write(move |tx| {
+//!     let known = store::known(tx, &request)?;                      // load
+//!     let (order, placed) = order::place(request, &known, now)?;    // decide: pure, no I/O
+//!     store::insert(tx, &order)?;                                   // save
+//!     outbox::append(tx, &placed)?;                                 // append
+//!     Ok(order)
+//! }).await?;                                                        // answers after the fsync
+//! ```
+//!
+//! **Group commit.** Closures that wait run one after another, each in a savepoint of one SQLite
+//! transaction, which commits once for all of them: one fsync pays for the whole group, so
+//! throughput grows with the load while a lone write still commits at once. An `Err` or a panic
+//! rolls back its own savepoint only. A caller that goes away leaves nothing half done: its
+//! closure runs to the end or not at all.
+//!
+//! **Limits.** The queue is bounded: when it is full, [`write`](Database::write) answers
+//! [`WriteError::Busy`], which the HTTP edge turns into 503. A closure above
+//! [`Config::slow_ms`] is logged with its name.
+//!
+//! **Ambiguity.** An error at commit means *unknown*, not rolled back: what is on the disk is
+//! only seen after reopening. The writer then stops and with it the service
+//! (see [`Database::watch`]); the supervisor of the process starts it again, and clients
+//! retry under their idempotency key.
+//!
+//! Reads run on a few threads of their own, each with a read-only connection, each read in one
+//! transaction: a [`Snapshot`] that does not move while it is read.
+
+mod handles;
+mod migration;
+mod readers;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sea_orm::DbErr;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use handles::{Snapshot, Tx};
+pub use migration::Migration;
+
+use crate::Clock;
+use crate::position::Position;
+use readers::Readers;
+use writer::Writer;
+
+/// Where the database is and what it may use.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+#[command(next_help_heading = "Database")]
+pub struct Config {
+    /// The service's SQLite file; made when it is not there
+    #[arg(long = "database", env = "HEADWATER_DATABASE", value_name = "FILE")]
+    pub path: PathBuf,
+    /// Writes that may wait; one more is answered with 503
+    #[arg(long = "database-queue", env = "HEADWATER_DATABASE_QUEUE", default_value_t = 1024, value_parser = at_least_one)]
+    pub queue: usize,
+    /// Writes that share one commit and its fsync, at most
+    #[arg(long = "database-group", env = "HEADWATER_DATABASE_GROUP", default_value_t = 128, value_parser = at_least_one)]
+    pub group: usize,
+    /// Connections for reading, and reads that run at the same time
+    #[arg(long = "database-readers", env = "HEADWATER_DATABASE_READERS", default_value_t = 4, value_parser = at_least_one)]
+    pub readers: usize,
+    /// A write that takes longer than this many milliseconds is logged with its name
+    #[arg(
+        long = "database-slow-ms",
+        env = "HEADWATER_DATABASE_SLOW_MS",
+        default_value_t = 100
+    )]
+    pub slow_ms: u64,
+}
+
+impl Config {
+    /// The defaults for a database at `path`.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            queue: 1024,
+            group: 128,
+            readers: 4,
+            slow_ms: 100,
+        }
+    }
+
+    pub(crate) fn slow(&self) -> Duration {
+        Duration::from_millis(self.slow_ms)
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+/// A service's database. Cheap to clone; closed when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Database {
+    owner: Arc<str>,
+    epoch: Arc<str>,
+    clock: Clock,
+    writer: Writer,
+    readers: Readers,
+}
+
+/// What a write gave, once it is on the disk.
+#[derive(Debug, Clone)]
+pub struct Committed<T> {
+    /// What the closure returned.
+    pub value: T,
+    /// The position of the last event that the closure appended, if it did.
+    pub position: Option<Position>,
+}
+
+/// Why a write did not happen, or (`Unknown`) may not have.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError<E> {
+    /// The closure said no; its changes were rolled back.
+    #[error("the write was refused")]
+    Refused(E),
+    /// The closure panicked; its changes were rolled back.
+    #[error("the write panicked")]
+    Panicked,
+    /// Too many writes wait, or another process holds the file's write lock: try again later.
+    #[error("the database is busy")]
+    Busy,
+    /// The commit failed, or the writer stopped first: the write may have happened or not.
+    #[error("the outcome of the write is unknown")]
+    Unknown,
+}
+
+impl Database {
+    /// Opens the database of the service `owner` and brings its tables up to date.
+    ///
+    /// Sets WAL, `synchronous=FULL` (an acknowledged commit survives a power cut; SQLite's own
+    /// default in most builds, but no driver's) and foreign keys.
+    ///
+    /// # Errors
+    /// The file cannot be opened, belongs to another service, or has migrations that this
+    /// program does not know or that differ from its own.
+    pub async fn open(
+        owner: &'static str,
+        config: &Config,
+        migrations: &'static [Migration],
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        if let Some(folder) = config.path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("make the folder {}", folder.display()))?;
+        }
+        let (writer, opened) =
+            Writer::start(owner, config.clone(), migrations, clock.clone()).await?;
+        let readers = Readers::start(owner, &config.path, config.readers)?;
+        Ok(Self {
+            owner: owner.into(),
+            epoch: opened.epoch,
+            clock,
+            writer,
+            readers,
+        })
+    }
+
+    /// Runs `work` in a transaction on the writer thread and answers once it is on the disk.
+    ///
+    /// # Errors
+    /// See [`WriteError`]. In all cases but `Unknown` nothing was changed.
+    pub async fn write<T, E, F>(&self, work: F) -> Result<Committed<T>, WriteError<E>>
+    where
+        F: FnOnce(&Tx) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let (value, position) = self.writer.write(work).await?;
+        let position = position.map(|position| self.position(position));
+        Ok(Committed { value, position })
+    }
+
+    /// Runs `work` on one snapshot of the database, on a reader thread.
+    ///
+    /// # Errors
+    /// What `work` returns, or that the file could not be opened.
+    ///
+    /// # Panics
+    /// When `work` does.
+    pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: FnOnce(&Snapshot) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<DbErr> + Send + 'static,
+    {
+        self.readers.read(work).await
+    }
+
+    /// The service whose database this is, and the source of the events in its outbox.
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// The id of this life of the database: a database made anew has another one.
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// The clock that the database was opened with.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The position of the newest committed event, as it changes.
+    pub fn head(&self) -> watch::Receiver<u64> {
+        self.writer.head()
+    }
+
+    /// `position` in this database's outbox.
+    pub fn position(&self, position: u64) -> Position {
+        Position {
+            source: self.owner.to_string(),
+            position,
+        }
+    }
+
+    /// Watches the writer thread until `stop`: a task for the supervisor.
+    ///
+    /// # Errors
+    /// The writer stopped, which it does only after a failed commit. The process must end and be
+    /// started again: see the [module](self) on ambiguity.
+    pub async fn watch(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let stopped = stop.run_until_cancelled(self.writer.stopped()).await;
+        stopped.unwrap_or(Ok(()))
+    }
+}

@@ -1,0 +1,307 @@
+//! The writer thread: closures in groups, one commit a group.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, ensure};
+use sea_orm::{ConnectOptions, ConnectionTrait as _, DatabaseConnection, DbErr, Statement, Value};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Config, Migration, Tx, WriteError, migration};
+use crate::Clock;
+
+/// A group stops taking further closures after this long, so that the first one of it does not
+/// wait for ever on a busy queue.
+const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
+
+/// The handle: cheap to clone. The thread ends when the last one is dropped.
+#[derive(Debug, Clone)]
+pub(super) struct Writer {
+    queue: mpsc::Sender<Box<dyn Work>>,
+    head: watch::Receiver<u64>,
+    failure: watch::Receiver<Option<Arc<str>>>,
+}
+
+/// What opening found.
+pub(super) struct Opened {
+    pub(super) epoch: Arc<str>,
+    head: u64,
+}
+
+impl Writer {
+    /// Starts the thread, which opens the database and brings its tables up to date.
+    pub(super) async fn start(
+        owner: &'static str,
+        config: Config,
+        migrations: &'static [Migration],
+        clock: Clock,
+    ) -> anyhow::Result<(Self, Opened)> {
+        let (queue, jobs) = mpsc::channel(config.queue);
+        let (head_sender, head) = watch::channel(0);
+        let (failure_sender, failure) = watch::channel(None);
+        let (opened_sender, opened) = oneshot::channel();
+        std::thread::Builder::new()
+            .name(format!("{owner}-writer"))
+            .spawn(move || match open(owner, &config, migrations, &clock) {
+                Ok((db, found)) => {
+                    head_sender.send_replace(found.head);
+                    let thread = Thread {
+                        tx: Tx::new(db, owner, clock),
+                        config,
+                        jobs,
+                        head: head_sender,
+                    };
+                    if opened_sender.send(Ok(found)).is_ok()
+                        && let Err(error) = thread.run()
+                    {
+                        tracing::error!(error = format!("{error:#}"), "database writer stopped");
+                        failure_sender.send_replace(Some(format!("{error:#}").into()));
+                    }
+                }
+                Err(error) => {
+                    // The opener waits for it; were it gone, nobody would be left to tell.
+                    let _ = opened_sender.send(Err(error));
+                }
+            })
+            .context("start the writer thread")?;
+        let found = opened.await.context("open the database")??;
+        let writer = Self {
+            queue,
+            head,
+            failure,
+        };
+        Ok((writer, found))
+    }
+
+    pub(super) async fn write<T, E, F>(&self, work: F) -> Written<T, E>
+    where
+        F: FnOnce(&Tx) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            work: Some(work),
+            result: None,
+            reply,
+        };
+        self.queue
+            .try_send(Box::new(job))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => WriteError::Busy,
+                mpsc::error::TrySendError::Closed(_) => WriteError::Unknown,
+            })?;
+        answer.await.unwrap_or(Err(WriteError::Unknown))
+    }
+
+    pub(super) fn head(&self) -> watch::Receiver<u64> {
+        self.head.clone()
+    }
+
+    pub(super) async fn stopped(&self) -> anyhow::Result<()> {
+        let mut failure = self.failure.clone();
+        let why = match failure.wait_for(Option::is_some).await {
+            Ok(why) => why.as_deref().unwrap_or_default().to_owned(),
+            Err(_) => "its thread ended".to_owned(),
+        };
+        Err(anyhow!(why).context("database writer"))
+    }
+}
+
+fn open(
+    owner: &str,
+    config: &Config,
+    migrations: &[Migration],
+    clock: &Clock,
+) -> anyhow::Result<(DatabaseConnection, Opened)> {
+    let path = config.path.display();
+    let db = sea_orm::Database::connect(ConnectOptions::new(format!("sqlite:{path}?mode=rwc")))
+        .with_context(|| format!("open {path}"))?;
+    db.execute_unprepared(
+        "PRAGMA busy_timeout = 5000;
+         PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA foreign_keys = ON;
+         PRAGMA cache_size = -16000;
+         PRAGMA temp_store = MEMORY",
+    )
+    .with_context(|| format!("set up {path}"))?;
+    migration::migrate(&db, migrations).with_context(|| format!("migrate {path}"))?;
+    let epoch = claim(&db, owner, clock).with_context(|| format!("check the owner of {path}"))?;
+    let head = crate::outbox::head(&db)?;
+    Ok((db, Opened { epoch, head }))
+}
+
+/// Writes down whose database this is and which life of it, or checks it.
+fn claim(db: &DatabaseConnection, owner: &str, clock: &Clock) -> anyhow::Result<Arc<str>> {
+    let epoch = uuid::Uuid::now_v7().simple().to_string();
+    let backend = db.get_database_backend();
+    db.execute_raw(Statement::from_sql_and_values(
+        backend,
+        "INSERT INTO headwater_database (id, owner, epoch, created_at) VALUES (1, ?, ?, ?)
+         ON CONFLICT DO NOTHING",
+        [owner.into(), epoch.into(), clock.now_ms().into()] as [Value; 3],
+    ))?;
+    let row = db
+        .query_one_raw(Statement::from_string(
+            backend,
+            "SELECT owner, epoch FROM headwater_database",
+        ))?
+        .context("headwater_database is empty")?;
+    let found: String = row.try_get_by("owner")?;
+    ensure!(
+        found == owner,
+        "it belongs to the service `{found}`, this is `{owner}`: give each service a file of its own"
+    );
+    let epoch: String = row.try_get_by("epoch")?;
+    Ok(epoch.into())
+}
+
+/// Closures that share one transaction.
+#[derive(Default)]
+struct Group {
+    jobs: Vec<Box<dyn Work>>,
+    /// The last position that one of them appended.
+    appended: Option<u64>,
+}
+
+struct Thread {
+    tx: Tx,
+    config: Config,
+    jobs: mpsc::Receiver<Box<dyn Work>>,
+    head: watch::Sender<u64>,
+}
+
+impl Thread {
+    /// Runs until every handle is gone, or a commit failed.
+    fn run(mut self) -> anyhow::Result<()> {
+        while let Some(first) = self.jobs.blocking_recv() {
+            if let Err(error) = self.sql("BEGIN IMMEDIATE") {
+                tracing::warn!(%error, "another process holds the database's write lock");
+                first.answer(Outcome::Busy);
+                continue;
+            }
+            let Group { jobs, appended } = self.run_group(first)?;
+            let committing = Instant::now();
+            self.sql("COMMIT")
+                .context("commit: what it wrote may be there or not")?;
+            metrics::histogram!("headwater_database_commit_seconds", "service" => self.tx.owner())
+                .record(committing.elapsed());
+            #[expect(clippy::cast_precision_loss, reason = "a group is small")]
+            metrics::histogram!("headwater_database_group_size", "service" => self.tx.owner())
+                .record(jobs.len() as f64);
+            if let Some(position) = appended {
+                self.head.send_replace(position);
+            }
+            for job in jobs {
+                job.answer(Outcome::Committed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs closures until the queue is empty or the group is full, each in its own savepoint.
+    /// Gives the ones that ran; notes the last position that was appended.
+    ///
+    /// # Errors
+    /// The transaction is gone (SQLite rolls it back by itself on some I/O errors): nothing of
+    /// the group was kept, and its callers are told that the outcome is unknown.
+    fn run_group(&mut self, first: Box<dyn Work>) -> anyhow::Result<Group> {
+        let started = Instant::now();
+        let mut group = Group::default();
+        let mut next = Some(first);
+        while let Some(mut job) = next.take() {
+            group.appended = self.run_one(job.as_mut())?.or(group.appended);
+            group.jobs.push(job);
+            if group.jobs.len() < self.config.group && started.elapsed() < GROUP_TIME_MAX {
+                next = self.jobs.try_recv().ok();
+            }
+        }
+        Ok(group)
+    }
+
+    /// Runs one closure; gives the last position that it appended, if it was kept.
+    fn run_one(&self, job: &mut dyn Work) -> anyhow::Result<Option<u64>> {
+        let started = Instant::now();
+        self.sql("SAVEPOINT job")?;
+        let kept = job.run(&self.tx);
+        let appended = self.tx.take_appended();
+        if !kept {
+            self.sql("ROLLBACK TO job").context("roll back one write")?;
+        }
+        self.sql("RELEASE job").context("end one write")?;
+        let took = started.elapsed();
+        if took > self.config.slow() {
+            tracing::warn!(
+                write = job.name(),
+                took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                "slow write"
+            );
+        }
+        Ok(appended.filter(|_| kept))
+    }
+
+    fn sql(&self, sql: &str) -> Result<(), DbErr> {
+        self.tx.execute_unprepared(sql).map(drop)
+    }
+}
+
+/// What became of a group's transaction.
+#[derive(Clone, Copy)]
+enum Outcome {
+    Committed,
+    Busy,
+}
+
+/// A closure in the queue, its types erased.
+trait Work: Send {
+    /// Runs it; whether its changes are to be kept.
+    fn run(&mut self, tx: &Tx) -> bool;
+    fn answer(self: Box<Self>, outcome: Outcome);
+    fn name(&self) -> &'static str;
+}
+
+struct Job<F, T, E> {
+    work: Option<F>,
+    result: Option<Written<T, E>>,
+    reply: oneshot::Sender<Written<T, E>>,
+}
+
+/// What a closure returned, with the last position that it appended.
+type Written<T, E> = Result<(T, Option<u64>), WriteError<E>>;
+
+impl<F, T, E> Work for Job<F, T, E>
+where
+    F: FnOnce(&Tx) -> Result<T, E> + Send,
+    T: Send,
+    E: Send,
+{
+    fn run(&mut self, tx: &Tx) -> bool {
+        let work = self.work.take().expect("a job runs once");
+        let result = match catch_unwind(AssertUnwindSafe(|| work(tx))) {
+            Ok(Ok(value)) => Ok((value, tx.appended())),
+            Ok(Err(refused)) => Err(WriteError::Refused(refused)),
+            Err(_) => {
+                tracing::error!(write = self.name(), "a write panicked and was rolled back");
+                Err(WriteError::Panicked)
+            }
+        };
+        let kept = result.is_ok();
+        self.result = Some(result);
+        kept
+    }
+
+    fn answer(self: Box<Self>, outcome: Outcome) {
+        let answer = match (outcome, self.result) {
+            (Outcome::Committed, Some(result)) => result,
+            (Outcome::Committed, None) | (Outcome::Busy, _) => Err(WriteError::Busy),
+        };
+        // A caller that went away is not told; its write stands.
+        let _ = self.reply.send(answer);
+    }
+
+    fn name(&self) -> &'static str {
+        std::any::type_name::<F>().trim_end_matches("::{{closure}}")
+    }
+}

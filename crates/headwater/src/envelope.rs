@@ -1,0 +1,131 @@
+//! An event on its way: what is around the payload.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+
+/// The identity of an event that came through an outbox, and its place there.
+///
+/// On the bus it is the `Nats-Msg-Id` header, written `<source>.<epoch>.<position>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventId {
+    /// The source.
+    pub source: String,
+    /// Which life of the source's database.
+    pub epoch: String,
+    /// The place in the outbox of that life.
+    pub position: u64,
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.source, self.epoch, self.position)
+    }
+}
+
+/// A `Nats-Msg-Id` that no relay wrote.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("not an event id")]
+pub struct NotAnEventId;
+
+impl FromStr for EventId {
+    type Err = NotAnEventId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnEventId> {
+        let mut parts = text.split('.');
+        let (Some(source), Some(epoch), Some(position), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(NotAnEventId);
+        };
+        let position = position
+            .parse()
+            .ok()
+            .filter(|&p: &u64| p > 0 && !position.starts_with('+'));
+        match (source.is_empty() || epoch.is_empty(), position) {
+            (false, Some(position)) => Ok(Self {
+                source: source.to_owned(),
+                epoch: epoch.to_owned(),
+                position,
+            }),
+            _ => Err(NotAnEventId),
+        }
+    }
+}
+
+/// An event with what is known of where it came from.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// The source whose stream (or outbox) it came from.
+    pub source: String,
+    /// `<source>.v<version>.<event>.<partition>`.
+    pub subject: String,
+    /// Its identity; `None` for one that somebody published by hand.
+    pub id: Option<EventId>,
+    /// Its place in the stream; `None` for one fetched from the outbox.
+    pub sequence: Option<u64>,
+    /// The protobuf message.
+    pub payload: Bytes,
+    /// W3C trace context of the command that caused it, where it was traced.
+    pub traceparent: Option<String>,
+}
+
+impl Envelope {
+    /// The event's type, to be matched with [`Event::SUBJECT`](crate::Event::SUBJECT): the
+    /// subject's first three tokens.
+    pub fn kind(&self) -> &str {
+        match self.subject.match_indices('.').nth(2) {
+            Some((end, _)) => &self.subject[..end],
+            None => &self.subject,
+        }
+    }
+
+    /// The partition token; empty when somebody published by hand without one.
+    pub fn partition(&self) -> &str {
+        self.subject.split('.').nth(3).unwrap_or_default()
+    }
+
+    /// The payload as `E`. Undecodable bytes are the sender's fault, so the error is poison.
+    pub fn decode<E: crate::Event>(&self) -> Result<E, crate::projection::ApplyError> {
+        E::decode(self.payload.clone()).map_err(|error| {
+            crate::projection::ApplyError::Poison(format!(
+                "{} does not decode: {error}",
+                self.kind()
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_as_it_is_written() {
+        let id = EventId {
+            source: "orders".into(),
+            epoch: "x7".into(),
+            position: 12,
+        };
+        assert_eq!(id.to_string(), "orders.x7.12");
+        assert_eq!("orders.x7.12".parse(), Ok(id));
+    }
+
+    #[test]
+    fn other_peoples_ids_are_not_ours() {
+        for wrong in [
+            "",
+            "orders",
+            "orders.x7",
+            "orders.x7.0",
+            "orders.x7.+1",
+            "orders.x7.-1",
+            "a.b.1.2",
+            "..1",
+            "orders.x7.x",
+        ] {
+            assert_eq!(wrong.parse::<EventId>(), Err(NotAnEventId), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What `/readyz` says: one line a part of the service.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+/// How a part is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(tag = "state", content = "detail", rename_all = "lowercase")]
+pub enum State {
+    /// It does its work.
+    Ok(String),
+    /// It waits for something outside, and goes on by itself; the service serves what it can.
+    Degraded(String),
+    /// A person must act.
+    Failed(String),
+}
+
+/// The state of all parts. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Health(Arc<watch::Sender<BTreeMap<String, State>>>);
+
+impl Health {
+    /// No parts yet.
+    pub fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(BTreeMap::new())))
+    }
+
+    /// Notes the state of `part`.
+    pub fn set(&self, part: &str, state: State) {
+        self.0.send_if_modified(|parts| {
+            if parts.get(part) == Some(&state) {
+                return false;
+            }
+            parts.insert(part.to_owned(), state);
+            true
+        });
+    }
+
+    /// All parts and how they are doing.
+    pub fn parts(&self) -> BTreeMap<String, State> {
+        self.0.borrow().clone()
+    }
+
+    /// Whether requests should be sent here: no part has failed. A part that waits for the
+    /// broker does not count: writes go on without it.
+    pub fn is_ready(&self) -> bool {
+        !self
+            .0
+            .borrow()
+            .values()
+            .any(|state| matches!(state, State::Failed(_)))
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}

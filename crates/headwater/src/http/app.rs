@@ -1,0 +1,149 @@
+//! A service's routes with what all services have around them.
+
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Deserialize;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+use utoipa::openapi::{InfoBuilder, OpenApiBuilder};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
+
+use super::{Config, Problem, Query};
+use crate::health::Health;
+use crate::telemetry;
+
+/// The largest body of a request, in bytes, unless a route sets its own limit.
+const BODY_MAX: usize = 256 * 1024;
+
+/// What a service says of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, in a sentence.
+    pub description: &'static str,
+}
+
+/// `routes` with health, metrics, documentation, limits and problems around them.
+pub fn app(about: About, routes: OpenApiRouter, health: Health, config: &Config) -> Router {
+    let info = InfoBuilder::new()
+        .title(format!("Headwater {}", about.name))
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(about.description))
+        .build();
+    let (routes, paths) = routes.split_for_parts();
+    let openapi = OpenApiBuilder::from(paths).info(info).build();
+    let system = Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(health);
+    routes
+        .merge(system)
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_MAX))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Duration::from_secs(config.timeout_s),
+        ))
+        .layer(CatchPanicLayer::custom(|_| {
+            tracing::error!("a request panicked");
+            Problem::internal().into_response()
+        }))
+        .layer(middleware::from_fn_with_state(about.name, observe))
+}
+
+/// Turns what is not yet a problem into one, and counts the request.
+async fn observe(State(service): State<&'static str>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("none", MatchedPath::as_str)
+        .to_owned();
+    let response = next.run(request).await;
+    let status = response.status();
+    let response = if status == StatusCode::SERVICE_UNAVAILABLE
+        && !response.headers().contains_key(header::CONTENT_TYPE)
+    {
+        Problem::unavailable(
+            "the request took too long; try again",
+            Duration::from_secs(1),
+        )
+        .into_response()
+    } else {
+        response
+    };
+    metrics::histogram!(
+        "headwater_http_request_seconds",
+        "service" => service, "method" => method.to_string(), "route" => route.clone(),
+        "status" => status.as_u16().to_string()
+    )
+    .record(started.elapsed());
+    tracing::debug!(%method, route, status = status.as_u16(), "request");
+    response
+}
+
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+#[derive(Deserialize)]
+struct Verbose {
+    verbose: Option<String>,
+}
+
+async fn readyz(State(health): State<Health>, Query(query): Query<Verbose>) -> Response {
+    let status = if health.is_ready() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    if query.verbose.is_some() {
+        return (status, axum::Json(health.parts())).into_response();
+    }
+    let text = if health.is_ready() {
+        "ready\n"
+    } else {
+        "not ready; see /readyz?verbose\n"
+    };
+    (status, text).into_response()
+}
+
+async fn metrics() -> Response {
+    let handle = telemetry::metrics_handle();
+    handle.run_upkeep();
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        handle.render(),
+    )
+        .into_response()
+}
+
+async fn no_such_path(request: Request) -> Problem {
+    Problem::not_found(format!(
+        "there is nothing at {}; see /docs for what is",
+        request.uri().path()
+    ))
+}
+
+async fn no_such_method(method: Method, request: Request) -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        format!(
+            "{} does not take {method}; the Allow header says what it takes",
+            request.uri().path()
+        ),
+    )
+}

@@ -1,0 +1,154 @@
+//! What handlers take from a request, with a [`Problem`] for each way it can be wrong.
+
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::{POSITION, Problem};
+use crate::idempotency;
+use crate::position::Positions;
+
+/// The longest `Idempotency-Key`, in characters.
+const KEY_MAX: usize = 255;
+
+/// A JSON body.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = axum::Json::from_request(request, state).await;
+        Ok(Self(body.map_err(|rejection| not_json(&rejection))?.0))
+    }
+}
+
+fn not_json(rejection: &JsonRejection) -> Problem {
+    // serde's own words follow the first colon; what axum puts before them says nothing more.
+    let text = rejection.body_text();
+    let serde = text.split_once(": ").map_or(text.as_str(), |(_, what)| what);
+    let (slug, detail) = match rejection {
+        JsonRejection::JsonSyntaxError(_) => {
+            ("malformed-json", format!("{serde}; send one JSON object"))
+        }
+        JsonRejection::JsonDataError(_) => {
+            ("invalid-field", format!("{serde}; see /docs for the fields"))
+        }
+        JsonRejection::MissingJsonContentType(_) => (
+            "unsupported-content-type",
+            "send JSON, with the header Content-Type: application/json".to_owned(),
+        ),
+        _ if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            ("body-too-large", "send a smaller body".to_owned())
+        }
+        _ => ("unreadable-body", "send the request again".to_owned()),
+    };
+    Problem::new(rejection.status(), slug, detail)
+}
+
+/// Parameters in the path.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        axum::extract::Path::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(value)| Self(value))
+            .map_err(|rejection: PathRejection| {
+                Problem::bad_request(format!(
+                    "the path is wrong: {}; ids are UUIDs such as 01956ec0-39d7-71b5-bb23-3671e1893844",
+                    rejection.body_text()
+                ))
+            })
+    }
+}
+
+/// Parameters behind the question mark.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        axum::extract::Query::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Query(value)| Self(value))
+            .map_err(|rejection: QueryRejection| {
+                Problem::bad_request(format!("the query is wrong: {}", rejection.body_text()))
+            })
+    }
+}
+
+/// The positions that a request wants to see: `?after=orders:4711,users:12`, or the header
+/// `Headwater-Position` as a write gave it. With both, it wants both.
+#[derive(Debug, Clone, Default)]
+pub struct After(pub Positions);
+
+#[derive(Deserialize)]
+struct AfterQuery {
+    after: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for After {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Query(query) = Query::<AfterQuery>::from_request_parts(parts, state).await?;
+        let header = parts.headers.get(POSITION).map(text).transpose()?;
+        let asked: Vec<&str> = query
+            .after
+            .iter()
+            .map(String::as_str)
+            .chain(header)
+            .collect();
+        if asked.is_empty() {
+            return Ok(Self::default());
+        }
+        Ok(Self(asked.join(",").parse()?))
+    }
+}
+
+fn text(value: &axum::http::HeaderValue) -> Result<&str, Problem> {
+    value
+        .to_str()
+        .map_err(|_| Problem::bad_request("a header holds something other than visible ASCII"))
+}
+
+/// The header `Idempotency-Key`, if the client sent one.
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey(Option<String>);
+
+impl IdempotencyKey {
+    /// The key within one kind of command.
+    pub fn scoped(self, scope: &'static str) -> idempotency::Key {
+        idempotency::Key {
+            scope,
+            text: self.0,
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let Some(value) = parts.headers.get("idempotency-key") else {
+            return Ok(Self(None));
+        };
+        let key = text(value)?.trim();
+        if key.is_empty() || key.len() > KEY_MAX {
+            return Err(Problem::bad_request(format!(
+                "Idempotency-Key must have 1 to {KEY_MAX} characters; a UUID will do"
+            )));
+        }
+        Ok(Self(Some(key.to_owned())))
+    }
+}

@@ -1,0 +1,44 @@
+//! Headwater: the chassis under event-driven services on NATS JetStream.
+//!
+//! A service keeps its own database and publishes what happened; others keep the copies they
+//! need. The chassis moves the events, reliably, and knows nothing of what they say:
+//!
+//! * [`Database`]: one writer thread with group commit, snapshots for readers;
+//! * [`outbox`]: events written in the transaction of the change that they tell of;
+//! * [`relay`]: outbox to stream, in order, each once, however the broker fails;
+//! * [`projection`]: streams to tables, each event applied once, gaps repaired;
+//! * [`http`], [`supervisor`], [`health`], [`telemetry`], [`operator`]: the process around them.
+//!
+//! `docs/adding-a-service.md` and `docs/adding-a-projection.md` say how to use it.
+
+#![warn(missing_docs)]
+
+pub mod bus;
+mod clock;
+mod config;
+pub mod database;
+mod envelope;
+mod event;
+pub mod health;
+pub mod http;
+pub mod idempotency;
+pub mod operator;
+pub mod outbox;
+mod position;
+pub mod projection;
+pub mod relay;
+pub mod stream;
+pub mod supervisor;
+pub mod telemetry;
+
+pub use bus::Bus;
+pub use clock::Clock;
+pub use config::Config;
+pub use database::Database;
+pub use envelope::{Envelope, EventId, NotAnEventId};
+pub use event::{Event, MAX_PAYLOAD, PARTITIONS, partition, subject_of};
+pub use health::Health;
+pub use position::{NotPositions, Position, Positions};
+pub use projection::{ApplyError, Projection};
+pub use relay::Relay;
+pub use supervisor::Supervisor;

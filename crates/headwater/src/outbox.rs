@@ -1,0 +1,175 @@
+//! The outbox: a source's append-only event log, in its own database.
+//!
+//! # What
+//!
+//! A service that changes its database *and* publishes an event has two systems to write to, and
+//! can die in between. So it writes the event into a table of the same database, in the same
+//! transaction as the change: both are there or neither is. The [relay](crate::relay) then moves
+//! the table's rows to the source's stream, in order.
+//!
+//! ```ignore
+//! db.write(move |tx| {
+//!     store::insert(tx, &order)?;
+//!     outbox::append(tx, &OrderPlaced { .. })?;   // does not compile outside a transaction
+//!     Ok(())
+//! })
+//! ```
+//!
+//! # Why this way
+//!
+//! * **It is the truth and is kept.** The stream is a copy that can be lost, rolled back or
+//!   purged; the relay fills it again from here, and projections fetch single missing events
+//!   from here ([`operator`](crate::operator)).
+//! * **No "published" flag.** A flag would be a second memory of what the stream already knows,
+//!   one more write an event, and wrong the moment the stream loses something. The tail of the
+//!   stream is the relay's memory.
+//! * **Positions have no gaps.** One writer, `AUTOINCREMENT`, and rolled-back numbers are used
+//!   again: so whoever reads 7 after 5 knows that 6 is missing, not that it never was.
+//! * **Triggers refuse UPDATE and DELETE**, so that a repair by hand cannot silently make the
+//!   outbox differ from what was published.
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, QueryResult, Statement, Value};
+use serde::{Deserialize, Serialize};
+
+use crate::database::Tx;
+use crate::event::{self, Event, MAX_PAYLOAD};
+use crate::position::Position;
+
+/// An event as it lies in the outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Its place: 1, 2, 3 …
+    pub position: u64,
+    /// `<source>.v<version>.<event>.<partition>`.
+    pub subject: String,
+    /// The event's key.
+    pub key: String,
+    /// The protobuf message; base64 in JSON.
+    #[serde(with = "base64_text")]
+    pub payload: Vec<u8>,
+    /// W3C trace context of the command, where it was traced.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub traceparent: Option<String>,
+    /// Milliseconds since 1970.
+    pub recorded_at: i64,
+}
+
+/// Appends an event to the outbox, in the transaction `tx`.
+///
+/// # Errors
+/// The database's, or that the event is larger than [`MAX_PAYLOAD`].
+///
+/// # Panics
+/// When the event's subject does not begin with the database's owner: a service publishes its
+/// own events only.
+pub fn append<E: Event>(tx: &Tx, event: &E) -> Result<Position, DbErr> {
+    let owner = tx.owner();
+    assert!(
+        E::SUBJECT
+            .strip_prefix(owner)
+            .is_some_and(|rest| rest.starts_with('.')),
+        "{} is not an event of the source {owner}",
+        E::SUBJECT
+    );
+    let payload = event.encode_to_vec();
+    if payload.len() > MAX_PAYLOAD {
+        return Err(DbErr::Custom(format!(
+            "{} of {} bytes is above the limit of {MAX_PAYLOAD}",
+            E::SUBJECT,
+            payload.len()
+        )));
+    }
+    let row = tx
+        .query_one_raw(Statement::from_sql_and_values(
+            tx.get_database_backend(),
+            "INSERT INTO headwater_outbox (subject, key, payload, recorded_at)
+             VALUES (?, ?, ?, ?) RETURNING position",
+            [
+                event::subject_of(event).into(),
+                event.key().into(),
+                payload.into(),
+                tx.now_ms().into(),
+            ] as [Value; 4],
+        ))?
+        .ok_or(DbErr::RecordNotInserted)?;
+    let number = unsigned(row.try_get_by("position")?);
+    tx.note_appended(number);
+    Ok(position(tx, number))
+}
+
+/// `position` in the outbox of `tx`'s database.
+pub fn position(tx: &Tx, position: u64) -> Position {
+    Position {
+        source: tx.owner().to_owned(),
+        position,
+    }
+}
+
+/// The events from position `from` on, `limit` of them at most, in order.
+///
+/// # Errors
+/// The database's.
+pub fn page(db: &impl ConnectionTrait, from: u64, limit: usize) -> Result<Vec<Row>, DbErr> {
+    db.query_all_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        "SELECT position, subject, key, payload, traceparent, recorded_at
+         FROM headwater_outbox WHERE position >= ? ORDER BY position LIMIT ?",
+        [signed(from).into(), signed(limit as u64).into()] as [Value; 2],
+    ))?
+    .iter()
+    .map(Row::try_from)
+    .collect()
+}
+
+/// The position of the newest event; 0 when there is none.
+pub(crate) fn head(db: &DatabaseConnection) -> Result<u64, DbErr> {
+    let row = db
+        .query_one_raw(Statement::from_string(
+            db.get_database_backend(),
+            "SELECT coalesce(max(position), 0) AS head FROM headwater_outbox",
+        ))?
+        .ok_or_else(|| DbErr::RecordNotFound("headwater_outbox".to_owned()))?;
+    Ok(unsigned(row.try_get_by("head")?))
+}
+
+impl TryFrom<&QueryResult> for Row {
+    type Error = DbErr;
+
+    fn try_from(row: &QueryResult) -> Result<Self, DbErr> {
+        Ok(Self {
+            position: unsigned(row.try_get_by("position")?),
+            subject: row.try_get_by("subject")?,
+            key: row.try_get_by("key")?,
+            payload: row.try_get_by("payload")?,
+            traceparent: row.try_get_by("traceparent")?,
+            recorded_at: row.try_get_by("recorded_at")?,
+        })
+    }
+}
+
+/// SQLite's integers are signed; positions and sequences are not, and count from 0.
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).expect("fewer than 2^63 events")
+}
+
+/// The way back from [`signed`].
+pub(crate) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).expect("positions and sequences are never negative")
+}
+
+mod base64_text {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&BASE64_STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<u8>, D::Error> {
+        BASE64_STANDARD
+            .decode(String::deserialize(input)?)
+            .map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,213 @@
+//! How far a projection got: in the same database, and the same transaction, as its effect.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+
+use super::Projection;
+use super::feed::Start;
+use crate::database::Tx;
+use crate::envelope::{Envelope, EventId};
+use crate::outbox::{signed, unsigned};
+use crate::position::Positions;
+
+/// A projection's progress in one source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Checkpoint {
+    projection: &'static str,
+    source: &'static str,
+    /// Which stream the sequence belongs to; 0 before the first event.
+    pub(super) stream_created: i64,
+    /// The last sequence that was looked at.
+    pub(super) sequence: u64,
+    /// The life of the source that the last event was of.
+    epoch: Option<String>,
+    /// The last position that was applied (or parked), of each life.
+    positions: BTreeMap<String, u64>,
+}
+
+/// What the checkpoint says of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Apply,
+    Skip,
+    /// The events of `epoch` after `have` are missing before this one.
+    Gap {
+        epoch: String,
+        have: u64,
+    },
+}
+
+impl Checkpoint {
+    pub(super) fn load(
+        db: &impl ConnectionTrait,
+        projection: &'static str,
+        source: &'static str,
+    ) -> Result<Self, DbErr> {
+        let row = db.query_one_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            "SELECT stream_created, sequence, epoch FROM headwater_checkpoint
+             WHERE projection = ? AND source = ?",
+            [projection.into(), source.into()] as [Value; 2],
+        ))?;
+        let mut checkpoint = Self {
+            projection,
+            source,
+            stream_created: 0,
+            sequence: 0,
+            epoch: None,
+            positions: BTreeMap::new(),
+        };
+        if let Some(row) = row {
+            checkpoint.stream_created = row.try_get_by("stream_created")?;
+            checkpoint.sequence = unsigned(row.try_get_by("sequence")?);
+            checkpoint.epoch = row.try_get_by("epoch")?;
+        }
+        let rows = db.query_all_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            "SELECT epoch, position FROM headwater_position WHERE projection = ? AND source = ?",
+            [projection.into(), source.into()] as [Value; 2],
+        ))?;
+        for row in rows {
+            let position = unsigned(row.try_get_by("position")?);
+            checkpoint
+                .positions
+                .insert(row.try_get_by("epoch")?, position);
+        }
+        Ok(checkpoint)
+    }
+
+    pub(super) fn save(&self, tx: &Tx) -> Result<(), DbErr> {
+        tx.execute_raw(Statement::from_sql_and_values(
+            tx.get_database_backend(),
+            "INSERT INTO headwater_checkpoint (projection, source, stream_created, sequence, epoch)
+             VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT DO UPDATE SET stream_created = excluded.stream_created,
+                 sequence = excluded.sequence, epoch = excluded.epoch",
+            [
+                self.projection.into(),
+                self.source.into(),
+                self.stream_created.into(),
+                signed(self.sequence).into(),
+                self.epoch.clone().into(),
+            ] as [Value; 5],
+        ))?;
+        if let Some(epoch) = &self.epoch {
+            tx.execute_raw(Statement::from_sql_and_values(
+                tx.get_database_backend(),
+                "INSERT INTO headwater_position (projection, source, epoch, position)
+                 VALUES (?, ?, ?, ?)
+                 ON CONFLICT DO UPDATE SET position = excluded.position",
+                [
+                    self.projection.into(),
+                    self.source.into(),
+                    epoch.clone().into(),
+                    signed(self.position()).into(),
+                ] as [Value; 4],
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Puts the sequence where reading starts, if it is not there: the stream is another one
+    /// than before, or was rolled back. Positions stay. Whether there was anything to do.
+    pub(super) fn rewind(&mut self, start: Start) -> bool {
+        let before = (self.stream_created, self.sequence);
+        self.stream_created = start.stream_created;
+        self.sequence = start.sequence - 1;
+        before != (self.stream_created, self.sequence)
+    }
+
+    /// The position in the source's present life.
+    pub(super) fn position(&self) -> u64 {
+        self.epoch
+            .as_deref()
+            .map_or(0, |epoch| self.position_of(epoch))
+    }
+
+    fn position_of(&self, epoch: &str) -> u64 {
+        self.positions.get(epoch).copied().unwrap_or(0)
+    }
+
+    /// What is to be done with `event`, which is of the stream that the checkpoint is of.
+    pub(super) fn judge(&self, event: &Envelope) -> Verdict {
+        let Some(id) = self.own(event) else {
+            return match event.sequence {
+                Some(sequence) if sequence <= self.sequence => Verdict::Skip,
+                _ => Verdict::Apply,
+            };
+        };
+        let have = self.position_of(&id.epoch);
+        if id.position <= have {
+            Verdict::Skip
+        } else if id.position == have + 1 {
+            Verdict::Apply
+        } else {
+            Verdict::Gap {
+                epoch: id.epoch.clone(),
+                have,
+            }
+        }
+    }
+
+    /// Moves on past `event`, which was applied, parked or skipped.
+    pub(super) fn advance(&mut self, event: &Envelope) {
+        if let Some(id) = self.own(event) {
+            let position = self.position_of(&id.epoch).max(id.position);
+            self.positions.insert(id.epoch.clone(), position);
+            self.epoch = Some(id.epoch.clone());
+        }
+        if let Some(sequence) = event.sequence {
+            self.sequence = self.sequence.max(sequence);
+        }
+    }
+
+    /// The event's identity, if it is one of this source: an id that somebody copied from
+    /// another source's events counts for nothing.
+    fn own<'a>(&self, event: &'a Envelope) -> Option<&'a EventId> {
+        event.id.as_ref().filter(|id| id.source == self.source)
+    }
+}
+
+/// How far the projection `P` got in each of its sources, in the view that `db` has.
+///
+/// # Errors
+/// The database's.
+pub fn positions<P: Projection>(db: &impl ConnectionTrait) -> Result<Positions, DbErr> {
+    let rows = db.query_all_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        "SELECT source, position FROM headwater_checkpoint
+         JOIN headwater_position USING (projection, source, epoch) WHERE projection = ?",
+        [Value::from(P::NAME)],
+    ))?;
+    let mut positions: BTreeMap<String, u64> = P::SOURCES
+        .iter()
+        .map(|source| ((*source).to_owned(), 0))
+        .collect();
+    for row in rows {
+        positions.insert(
+            row.try_get_by("source")?,
+            unsigned(row.try_get_by("position")?),
+        );
+    }
+    Ok(Positions(positions))
+}
+
+/// Notes the version that `projection`'s tables are folded with, or gives the one that differs.
+pub(super) fn claim_version(tx: &Tx, projection: &str, version: u32) -> Result<Option<u32>, DbErr> {
+    let backend = tx.get_database_backend();
+    tx.execute_raw(Statement::from_sql_and_values(
+        backend,
+        "INSERT INTO headwater_projection (name, version) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        [projection.into(), version.into()] as [Value; 2],
+    ))?;
+    let row = tx
+        .query_one_raw(Statement::from_sql_and_values(
+            backend,
+            "SELECT version FROM headwater_projection WHERE name = ?",
+            [Value::from(projection)],
+        ))?
+        .ok_or(DbErr::RecordNotInserted)?;
+    let found: u32 = row.try_get_by("version")?;
+    Ok((found != version).then_some(found))
+}

@@ -1,0 +1,155 @@
+//! Reading a source's stream: the durable consumer, placed at the checkpoint.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::stream::{Info, Stream};
+use futures_util::{FutureExt as _, StreamExt as _};
+
+use crate::bus;
+use crate::envelope::Envelope;
+use crate::stream;
+
+/// A silent consumer is noticed after two of these.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// How long one pull request stays open at the server.
+const EXPIRES: Duration = Duration::from_secs(30);
+
+/// What one pull may bring, in bytes: bounds the memory of a reader whose events are large.
+const PULL_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Events of a source, from a place in its stream on.
+pub(super) struct Feed {
+    source: &'static str,
+    messages: pull::Stream,
+    batch_max: usize,
+}
+
+/// Where a feed starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Start {
+    /// Which stream it is.
+    pub(super) stream_created: i64,
+    /// The first sequence to read.
+    pub(super) sequence: u64,
+}
+
+impl Start {
+    /// The place after a checkpoint at `sequence` of the stream made at `stream_created`.
+    ///
+    /// In another stream than the checkpoint's all is read again: positions tell what is new. In
+    /// the same stream that is shorter now (the broker was put back from an older copy) what is
+    /// left of it is known, so reading goes on at its end. The server checks none of this: asked
+    /// to start beyond the end, it waits there and skips what comes.
+    pub(super) fn after(stream_created: i64, sequence: u64, info: &Info) -> Self {
+        let created = stream::created(info);
+        let known = if created == stream_created {
+            sequence.min(info.state.last_sequence)
+        } else {
+            0
+        };
+        Self {
+            stream_created: created,
+            sequence: known + 1,
+        }
+    }
+}
+
+impl Feed {
+    /// Places the durable consumer `name` at `start`, making it if it is not there.
+    pub(super) async fn open(
+        stream: &Stream,
+        source: &'static str,
+        name: &str,
+        start: Start,
+        batch_max: usize,
+    ) -> anyhow::Result<Self> {
+        let consumer = place(stream, source, name, start.sequence)
+            .await
+            .context("place the consumer")?;
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(batch_max)
+            .max_bytes_per_batch(PULL_BYTES_MAX)
+            .heartbeat(HEARTBEAT)
+            .expires(EXPIRES)
+            .messages()
+            .await
+            .context("read the stream")?;
+        Ok(Self {
+            source,
+            messages,
+            batch_max,
+        })
+    }
+
+    /// Waits for the next event and gives it with all that are ready behind it, up to the bound:
+    /// alone when little happens, in large batches when there is much to catch up with.
+    pub(super) async fn next_batch(&mut self) -> anyhow::Result<Vec<Envelope>> {
+        let first = self.messages.next().await.context("the consumer ended")??;
+        let mut events = vec![envelope(self.source, first)?];
+        while events.len() < self.batch_max
+            && let Some(Some(next)) = self.messages.next().now_or_never()
+        {
+            match next {
+                Ok(message) => events.push(envelope(self.source, message)?),
+                // Apply what came before it; if it matters it comes again.
+                Err(error) => {
+                    tracing::debug!(source = self.source, %error, "reading the stream");
+                    break;
+                }
+            }
+        }
+        Ok(events)
+    }
+}
+
+/// The consumer delivers all of the stream by its settings, which cannot be changed later, and
+/// is then put where it is wanted: a reset takes the server about a millisecond.
+async fn place(
+    stream: &Stream,
+    source: &str,
+    name: &str,
+    sequence: u64,
+) -> anyhow::Result<PullConsumer> {
+    let mut consumer: PullConsumer = if let Ok(consumer) = stream.get_consumer(name).await {
+        consumer
+    } else {
+        let settings = pull::Config {
+            durable_name: Some(name.to_owned()),
+            description: Some(format!(
+                "Feeds the projection {name} with the events of {source}"
+            )),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::None,
+            metadata: bus::metadata([("projection", name), ("source", source)]),
+            ..pull::Config::default()
+        };
+        stream.create_consumer(settings).await?
+    };
+    consumer.reset(Some(sequence)).await?;
+    Ok(consumer)
+}
+
+fn envelope(source: &'static str, message: jetstream::Message) -> anyhow::Result<Envelope> {
+    let sequence = message
+        .info()
+        .map_err(|error| anyhow::anyhow!(error))
+        .context("read the place of an event")?
+        .stream_sequence;
+    let headers = message.headers.as_ref();
+    let id = headers.and_then(|headers| headers.get(NATS_MESSAGE_ID));
+    let traceparent = headers.and_then(|headers| headers.get("traceparent"));
+    Ok(Envelope {
+        source: source.to_owned(),
+        subject: message.subject.to_string(),
+        id: id.and_then(|id| id.as_str().parse().ok()),
+        sequence: Some(sequence),
+        traceparent: traceparent.map(|value| value.as_str().to_owned()),
+        payload: message.message.payload,
+    })
+}

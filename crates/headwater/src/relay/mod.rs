@@ -1,0 +1,292 @@
+//! The relay: moves a source's outbox to its stream, in order, each event once.
+//!
+//! # What
+//!
+//! One task a source. It reads the outbox from where the stream ends and publishes, woken by
+//! each commit (or by a slow poll, should another process have written). It keeps no memory of
+//! its own on disk: **the tail of the stream says how far it got**.
+//!
+//! # The fence
+//!
+//! Every publication carries `Nats-Expected-Last-Sequence`: the server stores it only if the
+//! stream still ends where this relay believes it ends. So
+//!
+//! * two relays of one source are harmless: one of the two is refused and looks again,
+//! * a publication that arrives late (after a timeout, out of a paused server) is refused, or its
+//!   successor is,
+//! * order cannot be broken by a reconnect that loses the middle of what was in flight.
+//!
+//! `Nats-Msg-Id` alone would not do: the server forgets it after the dedupe window.
+//!
+//! # Worked example
+//!
+//! The outbox holds 1…7, the stream ends at sequence 5 with `orders.x.4` (somebody published one
+//! event by hand). The relay reads the tail: last own position 4, last sequence 5. It publishes
+//! position 5 expecting sequence 5, position 6 expecting 6, position 7 expecting 7. The answer for
+//! 7 is lost. *Unknown* is not *failed*: the relay reads the tail again, finds `orders.x.7`, and
+//! goes on with 8.
+//!
+//! # What it does with each finding
+//!
+//! | the tail | the relay |
+//! | --- | --- |
+//! | ends at an event that it published itself, or should have | continues after it |
+//! | has events that are not this outbox's | steps over them |
+//! | ends *behind* what was already acknowledged | warns, counts, publishes again from there |
+//! | ends *ahead* of the outbox, or differs from it | stops, says what to do, never overwrites |
+//!
+//! The last happens when a source's database was put back from an old copy: the stream knows
+//! events that the database has forgotten. Which of the two is right, a person must decide.
+
+mod publish;
+mod tail;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream::stream::Stream;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::Bus;
+use crate::database::Database;
+use crate::health::{Health, State};
+use crate::{outbox, stream};
+use publish::Outcome;
+use tail::Tail;
+
+/// How many events go into one batch: the server's limit.
+const BATCH_MAX: usize = 1000;
+
+/// How long the relay waits for a commit before it looks at the outbox all the same.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Pauses between attempts while the broker cannot be reached or refuses.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// How often a stopped relay looks whether a person has put things right.
+const STOPPED_PAUSE: Duration = Duration::from_secs(30);
+
+/// The name of the relay's line in `/readyz?verbose`.
+const CHECK: &str = "relay";
+
+/// Moves the outbox of a database to its stream.
+#[derive(Debug)]
+pub struct Relay {
+    db: Database,
+    bus: Bus,
+    health: Health,
+    /// The last position that the server acknowledged to this relay.
+    acknowledged: u64,
+}
+
+/// Where the next event goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    /// The last own position in the stream.
+    position: u64,
+    /// The stream's last sequence: what the next publication expects.
+    sequence: u64,
+}
+
+/// What reading the tail came to.
+enum Finding {
+    Continue(Place),
+    /// The stream and the outbox contradict each other: why.
+    Contradiction(String),
+}
+
+impl Relay {
+    /// The relay of `db`'s owner.
+    pub fn new(db: Database, bus: Bus, health: Health) -> Self {
+        Self {
+            db,
+            bus,
+            health,
+            acknowledged: 0,
+        }
+    }
+
+    /// Runs until `stop`; does not end by itself, whatever the broker does.
+    ///
+    /// # Errors
+    /// None; the type is the supervisor's.
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        stop.run_until_cancelled(Box::pin(self.run_on())).await;
+        Ok(())
+    }
+
+    async fn run_on(&mut self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let failure = match self.work(&mut pause).await {
+                Ok(contradiction) => {
+                    tracing::error!(
+                        source = self.db.owner(),
+                        reason = contradiction,
+                        "relay stopped: the stream and this database contradict each other; \
+                         put back the newest copy of the database, or delete the stream if the \
+                         database is right, and the relay goes on by itself"
+                    );
+                    self.health.set(CHECK, State::Failed(contradiction));
+                    tokio::time::sleep(STOPPED_PAUSE).await;
+                    continue;
+                }
+                Err(failure) => failure,
+            };
+            self.health
+                .set(CHECK, State::Degraded(format!("waiting: {failure:#}")));
+            tracing::warn!(
+                source = self.db.owner(),
+                reason = format!("{failure:#}"),
+                pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                "relay waits"
+            );
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Takes its place and publishes from there, again and again. Ends with the reason of a
+    /// contradiction.
+    async fn work(&mut self, pause: &mut Duration) -> anyhow::Result<String> {
+        loop {
+            let stream = stream::ensure(&self.bus, self.db.owner())
+                .await
+                .context("reach the stream")?;
+            let place = match self.take_place(&stream).await? {
+                Finding::Continue(place) => place,
+                Finding::Contradiction(reason) => return Ok(reason),
+            };
+            self.health.set(
+                CHECK,
+                State::Ok(format!("published up to {}", place.position)),
+            );
+            let refused = self.publish_from(place, pause).await?;
+            tracing::debug!(
+                source = self.db.owner(),
+                reason = refused,
+                "relay takes its place again"
+            );
+        }
+    }
+
+    /// Reads the stream's tail and compares it with the outbox and with what this relay knows.
+    async fn take_place(&mut self, stream: &Stream) -> anyhow::Result<Finding> {
+        let head = *self.db.head().borrow();
+        let tail = Tail::read(stream, self.db.owner(), self.db.epoch(), head)
+            .await
+            .context("read the stream's tail")?;
+        let position = tail.own.as_ref().map_or(0, |own| own.position);
+        if let Some(reason) = self.contradiction(&tail).await? {
+            return Ok(Finding::Contradiction(reason));
+        }
+        if position < self.acknowledged {
+            let lost = self.acknowledged - position;
+            tracing::warn!(
+                source = self.db.owner(),
+                position,
+                acknowledged = self.acknowledged,
+                "the stream lost events: publishing {lost} again from the outbox"
+            );
+            metrics::counter!("headwater_relay_republished_total", "source" => self.db.owner().to_owned())
+                .increment(lost);
+        }
+        self.acknowledged = position;
+        Ok(Finding::Continue(Place {
+            position,
+            sequence: tail.last_sequence,
+        }))
+    }
+
+    /// Why the tail cannot be a copy of this outbox, if it cannot.
+    async fn contradiction(&self, tail: &Tail) -> anyhow::Result<Option<String>> {
+        let Some(own) = &tail.own else {
+            return Ok(None);
+        };
+        let position = own.position;
+        let row = self
+            .db
+            .read(move |snapshot| outbox::page(snapshot, position, 1))
+            .await?
+            .pop();
+        Ok(match row {
+            None => Some(format!(
+                "the stream is ahead: it ends with position {position} of this source, the \
+                 database with {}: the database was put back from an old copy",
+                *self.db.head().borrow()
+            )),
+            Some(row) if row.subject != own.subject || row.payload != own.payload => Some(format!(
+                "position {position} is one event in the stream and another in the database: \
+                 the database was put back from an old copy and written to since"
+            )),
+            Some(_) => None,
+        })
+    }
+
+    /// Publishes whatever the outbox has after `place`, waits for more, and so on. Ends when the
+    /// server refuses, with its reason.
+    async fn publish_from(
+        &mut self,
+        mut place: Place,
+        pause: &mut Duration,
+    ) -> anyhow::Result<String> {
+        let mut head = self.db.head();
+        loop {
+            let from = place.position + 1;
+            let rows = self
+                .db
+                .read(move |snapshot| outbox::page(snapshot, from, BATCH_MAX))
+                .await?;
+            if rows.is_empty() {
+                // Armed since the last look: a commit in between wakes it at once.
+                let _ = tokio::time::timeout(POLL, head.changed()).await;
+                continue;
+            }
+            match publish::rows(
+                &self.bus,
+                self.db.owner(),
+                self.db.epoch(),
+                &rows,
+                place.sequence,
+            )
+            .await
+            {
+                Outcome::Stored { last_sequence } => {
+                    place = Place {
+                        position: place.position + rows.len() as u64,
+                        sequence: last_sequence,
+                    };
+                    self.acknowledged = place.position;
+                    *pause = PAUSE_MIN;
+                    self.note_published(&rows, place);
+                }
+                Outcome::Refused(reason) => return Ok(reason),
+                Outcome::Unknown(error) => return Err(error.context("publish")),
+            }
+        }
+    }
+
+    fn note_published(&self, rows: &[outbox::Row], place: Place) {
+        let source = self.db.owner().to_owned();
+        self.health.set(
+            CHECK,
+            State::Ok(format!("published up to {}", place.position)),
+        );
+        metrics::counter!("headwater_relay_published_total", "source" => source.clone())
+            .increment(rows.len() as u64);
+        if let Some(oldest) = rows.first() {
+            let waited_ms = (self.db.clock().now_ms() - oldest.recorded_at).max(0);
+            #[expect(clippy::cast_precision_loss, reason = "a waiting time")]
+            metrics::histogram!("headwater_relay_delay_seconds", "source" => source)
+                .record(waited_ms as f64 / 1000.0);
+        }
+        tracing::debug!(
+            source = self.db.owner(),
+            position = place.position,
+            sequence = place.sequence,
+            events = rows.len(),
+            "published"
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! The tasks of a service: the first to end stops all of them.
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Runs the tasks of a service until it is told to stop, or one of them ends.
+///
+/// A task that ends by itself, well or badly, has left the service without a part: better that
+/// all of it stops and is started again than that half of it lives on unseen.
+#[derive(Debug)]
+pub struct Supervisor {
+    stop: CancellationToken,
+    tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+}
+
+impl Supervisor {
+    /// A supervisor whose tasks stop with `stop`.
+    pub fn new(stop: CancellationToken) -> Self {
+        Self {
+            stop,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Starts a task. It must end soon after the token that it is given is cancelled.
+    pub fn spawn<F, T>(&mut self, name: &'static str, task: F)
+    where
+        F: FnOnce(CancellationToken) -> T,
+        T: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let task = task(self.stop.clone());
+        self.tasks.spawn(async move { (name, task.await) });
+    }
+
+    /// Waits for the stop or the first task to end, then for the others, `drain` at most.
+    ///
+    /// # Errors
+    /// The first task that ended without having been told to, or that took longer than `drain`.
+    pub async fn join(mut self, drain: Duration) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            Some(ended) = self.tasks.join_next() => {
+                outcome = ended.context("a task panicked").and_then(|(name, result)| {
+                    result.with_context(|| format!("run {name}"))?;
+                    if self.stop.is_cancelled() { Ok(()) } else { Err(anyhow!("{name} ended by itself")) }
+                });
+            }
+        }
+        self.stop.cancel();
+        let drained = tokio::time::timeout(drain, self.drain()).await;
+        outcome?;
+        drained.unwrap_or_else(|_| Err(anyhow!("some tasks did not end within {drain:?}")))
+    }
+
+    async fn drain(&mut self) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
+        while let Some(ended) = self.tasks.join_next().await {
+            let result = ended
+                .context("a task panicked")
+                .and_then(|(name, result)| result.with_context(|| format!("stop {name}")));
+            outcome = outcome.and(result);
+        }
+        outcome
+    }
+}
+
+/// A token that is cancelled by SIGTERM or SIGINT. A second signal ends the process at once.
+///
+/// # Panics
+/// When the process may not listen for signals, or outside a runtime.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "listens for as long as the process lives, before there is a supervisor"
+)]
+pub fn stop_on_signal() -> CancellationToken {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    let mut terminate = signal(SignalKind::terminate()).expect("listen for SIGTERM");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("listen for SIGINT");
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first {
+                tracing::info!("stopping; a second signal stops at once");
+                told.cancel();
+            }
+        }
+        tracing::warn!("stopped at once");
+        std::process::exit(1);
+    });
+    stop
+}
