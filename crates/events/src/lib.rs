@@ -1,0 +1,130 @@
+//! The events of the shop: types generated from `proto/`, each with its subject and key.
+//!
+//! This is all that the services share with one another. `tests/contract.txt` holds every
+//! subject and field number; a test lets it only grow.
+
+#![warn(missing_docs)]
+
+use std::time::{Duration, SystemTime};
+
+use headwater::{ApplyError, Envelope, Event};
+use uuid::Uuid;
+
+#[expect(
+    missing_docs,
+    unreachable_pub,
+    clippy::doc_markdown,
+    reason = "generated; the documentation is in proto/"
+)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/mod.rs"));
+}
+
+pub use generated::shop::orders::v1::OrderPlaced;
+pub use generated::shop::products::v1::{ProductCreated, ProductUpdated};
+pub use generated::shop::users::v1::{UserErased, UserRegistered};
+pub use prost_types::Timestamp;
+
+/// The compiled `proto/`, a serialized `FileDescriptorSet`: decodes any event without these types.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Every event's subject (without the partition) and its protobuf message. Never rename.
+pub const CATALOGUE: [(&str, &str); 5] = [
+    (UserRegistered::SUBJECT, "shop.users.v1.UserRegistered"),
+    (UserErased::SUBJECT, "shop.users.v1.UserErased"),
+    (ProductCreated::SUBJECT, "shop.products.v1.ProductCreated"),
+    (ProductUpdated::SUBJECT, "shop.products.v1.ProductUpdated"),
+    (OrderPlaced::SUBJECT, "shop.orders.v1.OrderPlaced"),
+];
+
+impl Event for UserRegistered {
+    const SUBJECT: &'static str = "users.v1.registered";
+
+    fn key(&self) -> &str {
+        &self.user_id
+    }
+}
+
+impl Event for UserErased {
+    const SUBJECT: &'static str = "users.v1.erased";
+
+    fn key(&self) -> &str {
+        &self.user_id
+    }
+}
+
+impl Event for ProductCreated {
+    const SUBJECT: &'static str = "products.v1.created";
+
+    fn key(&self) -> &str {
+        &self.product_id
+    }
+}
+
+impl Event for ProductUpdated {
+    const SUBJECT: &'static str = "products.v1.updated";
+
+    fn key(&self) -> &str {
+        &self.product_id
+    }
+}
+
+impl Event for OrderPlaced {
+    const SUBJECT: &'static str = "orders.v1.placed";
+
+    fn key(&self) -> &str {
+        &self.user_id
+    }
+}
+
+/// The key of any event of the shop, for [`Projection::key`](headwater::Projection::key); `None`
+/// when the event is of an unknown kind or does not decode.
+pub fn key(event: &Envelope) -> Option<String> {
+    fn of<E: Event>(event: &Envelope) -> Option<String> {
+        event.decode::<E>().ok().map(|event| event.key().to_owned())
+    }
+    match event.kind() {
+        UserRegistered::SUBJECT => of::<UserRegistered>(event),
+        UserErased::SUBJECT => of::<UserErased>(event),
+        ProductCreated::SUBJECT => of::<ProductCreated>(event),
+        ProductUpdated::SUBJECT => of::<ProductUpdated>(event),
+        OrderPlaced::SUBJECT => of::<OrderPlaced>(event),
+        _ => None,
+    }
+}
+
+/// An id out of an event.
+///
+/// # Errors
+/// It is not a UUID: whoever published the event is at fault, so it is poison.
+pub fn id(text: &str) -> Result<Uuid, ApplyError> {
+    text.parse()
+        .map_err(|_| ApplyError::Poison(format!("`{text}` is not a UUID")))
+}
+
+/// Milliseconds since 1970 (0 for times before), as protobuf has it; its text is RFC 3339.
+pub fn timestamp(ms: i64) -> Timestamp {
+    let since_1970 = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+    Timestamp::from(SystemTime::UNIX_EPOCH + since_1970)
+}
+
+/// The way back from [`timestamp`]: milliseconds since 1970, what is finer cut off.
+pub fn millis(timestamp: &Timestamp) -> i64 {
+    timestamp
+        .seconds
+        .saturating_mul(1000)
+        .saturating_add(i64::from(timestamp.nanos) / 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_milliseconds_here_and_rfc_3339_as_text() {
+        assert_eq!(timestamp(0).to_string(), "1970-01-01T00:00:00Z");
+        let then = timestamp(1_700_000_000_123);
+        assert_eq!(then.to_string(), "2023-11-14T22:13:20.123Z");
+        assert_eq!(millis(&then), 1_700_000_000_123);
+    }
+}
