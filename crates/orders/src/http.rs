@@ -1,0 +1,178 @@
+//! The HTTP API: load, decide, save, append; answered after the fsync.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use headwater::database::Tx;
+use headwater::http::{
+    About, After, Answer, IdempotencyKey, Json, Page, PageQuery, Path, Problem, Query,
+    with_position,
+};
+use headwater::idempotency::{self, Fingerprint, Key};
+use headwater::projection::Progress;
+use headwater::{Database, Health, outbox};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::order::{self, Order, OrderView, PlaceOrder};
+use crate::{NAME, store};
+
+/// What the handlers work with.
+#[derive(Debug, Clone)]
+struct Shared {
+    db: Database,
+    catalogue: Progress,
+    after_deadline: Duration,
+}
+
+pub(crate) fn app(
+    db: &Database,
+    catalogue: Progress,
+    health: &Health,
+    config: &headwater::http::Config,
+) -> Router {
+    let shared = Shared {
+        db: db.clone(),
+        catalogue,
+        after_deadline: Duration::from_secs(config.after_s),
+    };
+    let routes = OpenApiRouter::new()
+        .routes(routes!(place, list))
+        .routes(routes!(read))
+        .with_state(shared);
+    let about = About {
+        name: NAME,
+        description: "Places orders for users and products that it knows of by their events.",
+    };
+    headwater::http::app(about, routes, health.clone(), config)
+}
+
+/// Place an order
+///
+/// The same request again, under the same `Idempotency-Key` or with the same `id`, gives the
+/// same answer and changes nothing. An order for a user or product made a moment ago may come
+/// before this service has heard of it: `?after=users:12,products:7`, the `Headwater-Position`s
+/// of their answers, waits for that.
+#[utoipa::path(
+    post, path = "/orders", tag = "orders",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a retry safe; any text of 1 to 255 characters"),
+        ("after" = Option<String>, Query, description = "Positions to wait for: users:12,products:7"),
+    ),
+    request_body = PlaceOrder,
+    responses(
+        (status = 201, body = OrderView, headers(("Headwater-Position" = String, description = "Where its event is: orders:4711"))),
+        (status = 409, description = "The id is taken by an order from another request", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is wrong, a user or product is not known, or the key came with another request", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Not yet there: try again", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn place(
+    State(shared): State<Shared>,
+    key: IdempotencyKey,
+    After(after): After,
+    Json(request): Json<PlaceOrder>,
+) -> Result<Answer, Problem> {
+    request.check()?;
+    shared.catalogue.wait(&after, shared.after_deadline).await?;
+    let key = key.scoped("POST /orders");
+    let id = request.id.unwrap_or_else(|| shared.db.clock().new_id());
+    let written = shared.db.write(move |tx| save(tx, &key, id, &request));
+    Ok(written.await?.value)
+}
+
+fn save(tx: &Tx, key: &Key, id: Uuid, request: &PlaceOrder) -> Result<Answer, Problem> {
+    let fingerprint = Fingerprint::of(request);
+    idempotency::once(tx, key, &fingerprint, || {
+        let entity = id.to_string();
+        if let Some(row) = store::find(tx, id)? {
+            if row.fingerprint != fingerprint.0 {
+                return Err(Problem::conflict(format!(
+                    "there is an order {id} from another request; leave the id out for a new order"
+                )));
+            }
+            let position = outbox::position(tx, row.position);
+            let order = store::with_lines(tx, vec![row])?.remove(0);
+            return Ok((answer(order, position), entity));
+        }
+        let known = store::known(tx, request)?;
+        let order = order::place(request, id, &known, tx.now_ms())?;
+        let position = outbox::append(tx, &order.placed_event())?;
+        store::insert(tx, &order, &fingerprint.0, position.position)?;
+        Ok((answer(order, position), entity))
+    })
+}
+
+fn answer(order: Order, position: headwater::Position) -> Answer {
+    let location = format!("/orders/{}", order.id);
+    Answer::created(location, position, &OrderView::from(order))
+}
+
+/// Read an order
+#[utoipa::path(
+    get, path = "/orders/{id}", tag = "orders",
+    params(("id" = Uuid, Path)),
+    responses(
+        (status = 200, body = OrderView),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn read(State(shared): State<Shared>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
+    let found = shared.db.read(move |snapshot| {
+        let Some(row) = store::find(snapshot, id)? else {
+            return Ok(None);
+        };
+        let position = row.position;
+        let order = store::with_lines(snapshot, vec![row])?.remove(0);
+        Ok::<_, Problem>(Some((order, position)))
+    });
+    let (order, position) = found
+        .await?
+        .ok_or_else(|| Problem::not_found(format!("there is no order {id}")))?;
+    let position = shared.db.position(position);
+    Ok(with_position(&position, axum::Json(OrderView::from(order))))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct OfUser {
+    /// Whose orders.
+    user_id: Uuid,
+}
+
+#[derive(Serialize, ToSchema)]
+struct OrderPage {
+    items: Vec<OrderView>,
+    /// Where the next page is; `null` on the last.
+    next: Option<String>,
+}
+
+/// List a user's orders
+///
+/// In pages, by id.
+#[utoipa::path(
+    get, path = "/orders", tag = "orders",
+    params(OfUser, PageQuery),
+    responses(
+        (status = 200, body = OrderPage),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn list(
+    State(shared): State<Shared>,
+    Query(OfUser { user_id }): Query<OfUser>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<OrderView>>, Problem> {
+    let (start_after, limit) = (query.start_after(), query.limit()?);
+    let read = move |snapshot: &_| store::page_of_user(snapshot, user_id, start_after, limit + 1);
+    let orders = shared.db.read(read).await?;
+    let link = |limit, id| format!("/orders?user_id={user_id}&limit={limit}&start_after={id}");
+    query
+        .page(orders, |order| order.id, link, OrderView::from)
+        .map(axum::Json)
+}

@@ -1,0 +1,16 @@
+//! Entry point: flags, telemetry, signals. The service itself is `orders::run`.
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use headwater::{supervisor, telemetry};
+use tokio::net::TcpListener;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let orders::Config { service: config } = orders::Config::parse();
+    telemetry::init(&config.telemetry)?;
+    let listener = TcpListener::bind(config.http.listen)
+        .await
+        .context("bind")?;
+    orders::run(config, listener, supervisor::stop_on_signal()).await
+}

@@ -1,0 +1,224 @@
+//! The HTTP API: load, decide, save, append; answered after the fsync.
+
+mod images;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use headwater::http::{
+    About, Answer, IdempotencyKey, Json, Page, PageQuery, Path, Problem, Query, with_position,
+};
+use headwater::idempotency::{self, Fingerprint};
+use headwater::{Database, Health, outbox};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::product::{CreateProduct, Image, Product, UpdateProduct};
+use crate::{NAME, store};
+
+/// How many products may be asked for by their ids at once.
+const IDS_MAX: usize = 500;
+
+pub(crate) fn app(db: &Database, health: &Health, config: &headwater::http::Config) -> Router {
+    let routes = OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(read, update))
+        .merge(images::routes())
+        .with_state(db.clone());
+    let about = About {
+        name: NAME,
+        description: "The catalogue: products, their titles and images.",
+    };
+    headwater::http::app(about, routes, health.clone(), config)
+}
+
+/// Create a product
+///
+/// The same request again, under the same `Idempotency-Key` or with the same `id`, gives the
+/// same answer and changes nothing.
+#[utoipa::path(
+    post, path = "/products", tag = "products",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a retry safe; any text of 1 to 255 characters")),
+    request_body = CreateProduct,
+    responses(
+        (status = 201, body = Product, headers(("Headwater-Position" = String, description = "Where its event is: products:194"))),
+        (status = 409, description = "The id is taken by a product from another request", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is wrong, or the key came with another request", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn create(
+    State(db): State<Database>,
+    key: IdempotencyKey,
+    Json(request): Json<CreateProduct>,
+) -> Result<Answer, Problem> {
+    let image = request.check()?;
+    let fingerprint = Fingerprint::of(&request);
+    let key = key.scoped("POST /products");
+    let product = Product {
+        id: request.id.unwrap_or_else(|| db.clock().new_id()),
+        title: request.title,
+        image: request.image,
+    };
+    let written = db.write(move |tx| {
+        idempotency::once(tx, &key, &fingerprint, || {
+            let id = product.id;
+            if let Some(row) = store::find(tx, id)? {
+                if row.fingerprint != fingerprint.0 {
+                    return Err(Problem::conflict(format!(
+                        "there is a product {id} from another request; leave the id out for a new product, or PATCH this one"
+                    )));
+                }
+                let position = outbox::position(tx, row.position);
+                return Ok((answer(&Product::from(row), position), id.to_string()));
+            }
+            require_upload(tx, &image)?;
+            let position = outbox::append(tx, &product.created_event())?;
+            store::insert(tx, &product, &fingerprint.0, position.position)?;
+            Ok((answer(&product, position), id.to_string()))
+        })
+    });
+    Ok(written.await?.value)
+}
+
+fn answer(product: &Product, position: headwater::Position) -> Answer {
+    Answer::created(format!("/products/{}", product.id), position, product)
+}
+
+/// An upload that is referred to has to be there.
+fn require_upload(tx: &headwater::database::Tx, image: &Image) -> Result<(), Problem> {
+    let mut invalid = headwater::http::Invalid::none();
+    if let Image::Upload(id) = image {
+        let known = store::has_image(tx, id)?;
+        invalid.require(
+            known,
+            "/image",
+            "there is no such upload; POST /images first",
+        );
+    }
+    invalid.check()
+}
+
+/// Change a product
+///
+/// What is left out stays. A change to what it already is does nothing.
+#[utoipa::path(
+    patch, path = "/products/{id}", tag = "products",
+    params(("id" = Uuid, Path)),
+    request_body = UpdateProduct,
+    responses(
+        (status = 200, body = Product, headers(("Headwater-Position" = String, description = "Where its event is: products:195"))),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn update(
+    State(db): State<Database>,
+    Path(id): Path<Uuid>,
+    Json(request): Json<UpdateProduct>,
+) -> Result<Response, Problem> {
+    let image = request.check()?;
+    let written = db.write(move |tx| {
+        let row = store::find(tx, id)?.ok_or_else(|| unknown(id))?;
+        let (before, position) = (Product::from(row.clone()), row.position);
+        let product = before.updated(request);
+        if product == before {
+            return Ok((product, outbox::position(tx, position)));
+        }
+        if let Some(image) = &image {
+            require_upload(tx, image)?;
+        }
+        let position = outbox::append(tx, &product.updated_event())?;
+        store::update(tx, &product, position.position)?;
+        Ok::<_, Problem>((product, position))
+    });
+    let (product, position) = written.await?.value;
+    Ok(with_position(&position, axum::Json(product)))
+}
+
+/// Read a product
+#[utoipa::path(
+    get, path = "/products/{id}", tag = "products",
+    params(("id" = Uuid, Path)),
+    responses(
+        (status = 200, body = Product),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn read(State(db): State<Database>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
+    let row = db.read(move |snapshot| store::find(snapshot, id)).await?;
+    let row = row.ok_or_else(|| unknown(id))?;
+    let position = db.position(row.position);
+    Ok(with_position(&position, axum::Json(Product::from(row))))
+}
+
+fn unknown(id: Uuid) -> Problem {
+    Problem::not_found(format!("there is no product {id}"))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Ids {
+    /// Give these products only, ids with commas, at most 500. Unknown ones are left out.
+    ids: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ProductPage {
+    items: Vec<Product>,
+    /// Where the next page is; `null` on the last.
+    next: Option<String>,
+}
+
+/// List products
+///
+/// In pages, by id; or some of them by their ids.
+#[utoipa::path(
+    get, path = "/products", tag = "products",
+    params(Ids, PageQuery),
+    responses(
+        (status = 200, body = ProductPage),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn list(
+    State(db): State<Database>,
+    Query(Ids { ids }): Query<Ids>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<Product>>, Problem> {
+    if let Some(ids) = ids {
+        let ids = parse_ids(&ids)?;
+        let rows = db
+            .read(move |snapshot| store::find_all(snapshot, &ids))
+            .await?;
+        let items = rows.into_iter().map(Product::from).collect();
+        return Ok(axum::Json(Page { items, next: None }));
+    }
+    let (start_after, limit) = (query.start_after(), query.limit()?);
+    let rows = db
+        .read(move |snapshot| store::page(snapshot, start_after, limit + 1))
+        .await?;
+    let link = |limit, id| format!("/products?limit={limit}&start_after={id}");
+    query
+        .page(rows, |row| row.id, link, Product::from)
+        .map(axum::Json)
+}
+
+fn parse_ids(text: &str) -> Result<Vec<Uuid>, Problem> {
+    let ids: Vec<Uuid> = text
+        .split(',')
+        .map(|id| {
+            id.trim()
+                .parse()
+                .map_err(|_| Problem::bad_request(format!("`{id}` in ids is not a UUID")))
+        })
+        .collect::<Result<_, _>>()?;
+    if ids.len() > IDS_MAX {
+        return Err(Problem::bad_request(format!(
+            "ask for at most {IDS_MAX} ids at once"
+        )));
+    }
+    Ok(ids)
+}

@@ -1,0 +1,197 @@
+//! Products: what one is, and when a request for one is right.
+
+use events::{ProductCreated, ProductUpdated};
+use headwater::http::{Invalid, Problem};
+use serde::{Deserialize, Serialize};
+use url::Url;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::image::ImageId;
+
+/// The longest title, in characters.
+const TITLE_MAX: usize = 200;
+
+/// The longest image reference, in characters.
+const IMAGE_MAX: usize = 2048;
+
+/// A product.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Product {
+    pub(crate) id: Uuid,
+    #[schema(example = "Enamel mug, river green")]
+    pub(crate) title: String,
+    /// An http(s) URL, or the path of an uploaded image.
+    #[schema(example = "https://example.com/mug.webp")]
+    pub(crate) image: String,
+}
+
+/// A request to create a product.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateProduct {
+    /// The product's id, if the client wants to choose it.
+    pub(crate) id: Option<Uuid>,
+    /// 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200, example = "Enamel mug, river green")]
+    pub(crate) title: String,
+    /// An http(s) URL, or the path that `POST /images` gave.
+    #[schema(max_length = 2048, example = "https://example.com/mug.webp")]
+    pub(crate) image: String,
+}
+
+/// A request to change a product; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpdateProduct {
+    /// 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
+    pub(crate) title: Option<String>,
+    /// An http(s) URL, or the path that `POST /images` gave.
+    #[schema(max_length = 2048)]
+    pub(crate) image: Option<String>,
+}
+
+/// What an image reference points to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Image {
+    /// Somewhere on the web.
+    Url,
+    /// An upload of ours; it has to be there.
+    Upload(ImageId),
+}
+
+impl CreateProduct {
+    /// Checks the fields; gives the image that they refer to.
+    pub(crate) fn check(&self) -> Result<Image, Problem> {
+        let mut invalid = Invalid::none();
+        require_title(&mut invalid, &self.title);
+        let image = require_image(&mut invalid, &self.image);
+        invalid.check()?;
+        Ok(image)
+    }
+}
+
+impl UpdateProduct {
+    /// Checks the fields; gives the image that they refer to, if they do.
+    pub(crate) fn check(&self) -> Result<Option<Image>, Problem> {
+        let mut invalid = Invalid::none();
+        let any = self.title.is_some() || self.image.is_some();
+        invalid.require(any, "", "give a title, an image, or both");
+        if let Some(title) = &self.title {
+            require_title(&mut invalid, title);
+        }
+        let image = self
+            .image
+            .as_ref()
+            .map(|image| require_image(&mut invalid, image));
+        invalid.check()?;
+        Ok(image)
+    }
+}
+
+impl Product {
+    /// This product with the changes of `update`.
+    pub(crate) fn updated(&self, update: UpdateProduct) -> Self {
+        Self {
+            id: self.id,
+            title: update.title.unwrap_or_else(|| self.title.clone()),
+            image: update.image.unwrap_or_else(|| self.image.clone()),
+        }
+    }
+
+    pub(crate) fn created_event(&self) -> ProductCreated {
+        ProductCreated {
+            product_id: self.id.to_string(),
+            title: self.title.clone(),
+            image: self.image.clone(),
+        }
+    }
+
+    pub(crate) fn updated_event(&self) -> ProductUpdated {
+        ProductUpdated {
+            product_id: self.id.to_string(),
+            title: self.title.clone(),
+            image: self.image.clone(),
+        }
+    }
+}
+
+fn require_title(invalid: &mut Invalid, title: &str) {
+    let fits = !title.trim().is_empty() && title.chars().count() <= TITLE_MAX;
+    invalid.require(
+        fits,
+        "/title",
+        format!("must have 1 to {TITLE_MAX} characters"),
+    );
+}
+
+/// Notes what is wrong with an image reference. What it gives counts only if nothing was.
+fn require_image(invalid: &mut Invalid, image: &str) -> Image {
+    let short = image.chars().count() <= IMAGE_MAX;
+    invalid.require(
+        short,
+        "/image",
+        format!("must have at most {IMAGE_MAX} characters"),
+    );
+    if let Some(upload) = ImageId::from_path(image) {
+        return Image::Upload(upload);
+    }
+    let is_url = Url::parse(image)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    invalid.require(
+        is_url,
+        "/image",
+        "must be an http(s) URL, or a path that POST /images gave (/images/…)",
+    );
+    Image::Url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(title: &str, image: &str) -> Result<Image, Problem> {
+        let (title, image) = (title.to_owned(), image.to_owned());
+        CreateProduct {
+            id: None,
+            title,
+            image,
+        }
+        .check()
+    }
+
+    #[test]
+    fn titles_have_one_to_two_hundred_characters() {
+        let image = "https://example.com/x.png";
+        for right in ["x", &"ü".repeat(200)] {
+            assert_eq!(create(right, image), Ok(Image::Url), "{right}");
+        }
+        for wrong in ["", "  \t", &"ü".repeat(201)] {
+            assert!(create(wrong, image).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn images_are_web_addresses_or_uploads() {
+        assert_eq!(create("x", "http://example.com/a.png"), Ok(Image::Url));
+        let upload = format!("/images/{}", "0a".repeat(32));
+        assert!(matches!(create("x", &upload), Ok(Image::Upload(_))));
+        for wrong in [
+            "",
+            "mug.png",
+            "/etc/passwd",
+            "/images/",
+            "/images/mug.svg",
+            "javascript:alert(1)",
+            "data:image/png;base64,AAAA",
+            "ftp://example.com/x",
+            "https://",
+            "//example.com/x",
+            &format!("/images/{}/..", "0a".repeat(32)),
+            &format!("https://example.com/{}", "x".repeat(2048)),
+        ] {
+            assert!(create("x", wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Source service `users`: registers and erases users.
+//!
+//! Owns `users.db`; publishes `users.v1.registered` and `users.v1.erased`, with ids only.
+
+mod http;
+mod password;
+mod store;
+mod user;
+
+use anyhow::Context as _;
+use headwater::database::Migration;
+use headwater::{Bus, Clock, Database, Health, Relay, Supervisor, operator};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// The service's name, and the source of its events. Never rename.
+pub const NAME: &str = "users";
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    name: "0001_users",
+    sql: include_str!("../migrations/0001_users.sql"),
+}];
+
+/// Headwater service `users`: registers and erases users.
+#[derive(Debug, clap::Parser)]
+#[command(name = "headwater-users", version)]
+#[command(mut_arg("listen", |listen| listen.default_value("127.0.0.1:8081")))]
+#[command(mut_arg("path", |path| path.required(false).default_value("users.db")))]
+pub struct Config {
+    /// What every service is told.
+    #[command(flatten)]
+    pub service: headwater::Config,
+}
+
+/// Runs the service until `stop` is cancelled or one of its tasks ends.
+///
+/// # Errors
+/// It cannot start, or a task ended by itself.
+pub async fn run(
+    config: headwater::Config,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let health = Health::new();
+    let db = Database::open(NAME, &config.database, MIGRATIONS, Clock::system())
+        .await
+        .context("open the database")?;
+    let bus = Bus::connect(NAME, &config.nats).await?;
+    let app = http::app(&db, &health, &config.http);
+
+    let mut service = Supervisor::new(stop);
+    let relay = Relay::new(db.clone(), bus.clone(), health.clone());
+    service.spawn("relay", |stop| relay.run(stop));
+    let operated = db.clone();
+    service.spawn("operator", |stop| {
+        operator::serve(operated, bus, health, stop)
+    });
+    service.spawn("http", |stop| {
+        headwater::http::serve(listener, app, config.http.clone(), stop)
+    });
+    service.spawn("database", |stop| db.watch(stop));
+    service.join(config.drain()).await
+}
