@@ -1,16 +1,12 @@
 //! Entry point: flags, telemetry, signals. The service itself is `products::run`.
 
-use anyhow::Context as _;
 use clap::Parser as _;
-use headwater::{supervisor, telemetry};
-use tokio::net::TcpListener;
+use headwater::{http, supervisor, telemetry};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let products::Config { service: config } = products::Config::parse();
     telemetry::init(&config.telemetry)?;
-    let listener = TcpListener::bind(config.http.listen)
-        .await
-        .context("bind")?;
+    let listener = http::bind(&config.http).await?;
     products::run(config, listener, supervisor::stop_on_signal()).await
 }

@@ -18,7 +18,7 @@ pub use app::{About, app};
 pub use extract::{After, IdempotencyKey, Json, Path, Query};
 pub use page::{Page, PageQuery};
 pub use problem::{FieldError, Invalid, Problem};
-pub use server::serve;
+pub use server::{bind, serve};
 
 /// Where to listen, and what clients may ask for.
 #[derive(Debug, Clone, clap::Args)]

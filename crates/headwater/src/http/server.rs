@@ -19,6 +19,19 @@ use super::Config;
 /// The pause after the system refused to accept a connection (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Listens on the configured address.
+///
+/// # Errors
+/// The address is taken, or not this machine's.
+pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(config.listen).await.with_context(|| {
+        format!(
+            "listen on {} (choose another address with --listen or HEADWATER_LISTEN)",
+            config.listen
+        )
+    })
+}
+
 /// Serves `app` until `stop`, then lets the requests under way end.
 ///
 /// `axum::serve` has no header timeout: a client that connects and stays silent would hold its

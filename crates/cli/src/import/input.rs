@@ -1,0 +1,180 @@
+//! The files, opened before anything is sent.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use futures_util::Stream;
+use futures_util::stream;
+use tokio::sync::mpsc;
+
+use super::Args;
+use super::ids::Kind;
+use super::lines::{LINE_BYTES_MAX, Line, Lines};
+use super::records::{self, Request};
+
+/// The files cannot be used as given; nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    #[error("open {path}", path = path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("only one of the files can be stdin (`-`)")]
+    StdinTwice,
+}
+
+/// A file that is open.
+pub(crate) struct Input {
+    pub(crate) kind: Kind,
+    /// As it stands in reports.
+    pub(crate) name: String,
+    /// Unknown for pipes.
+    pub(crate) bytes: Option<u64>,
+    reader: Box<dyn Read + Send>,
+}
+
+/// A line of a file, ready to be sent.
+pub(crate) struct Entry {
+    pub(crate) line: u64,
+    /// Bytes of the file read for it.
+    pub(crate) bytes: u64,
+    /// Or what is wrong with the line.
+    pub(crate) request: Result<Request, String>,
+}
+
+/// Opens all files that were given: users, products, orders.
+pub(crate) fn open(args: &Args) -> Result<[Option<Input>; 3], InputError> {
+    let files = [&args.users, &args.products, &args.orders];
+    if files
+        .into_iter()
+        .flatten()
+        .filter(|path| is_stdin(path))
+        .count()
+        > 1
+    {
+        return Err(InputError::StdinTwice);
+    }
+    let open = |kind, path: &Option<PathBuf>| {
+        path.as_deref()
+            .map(|path| Input::open(kind, path))
+            .transpose()
+    };
+    Ok([
+        open(Kind::Users, &args.users)?,
+        open(Kind::Products, &args.products)?,
+        open(Kind::Orders, &args.orders)?,
+    ])
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+impl Input {
+    fn open(kind: Kind, path: &Path) -> Result<Self, InputError> {
+        if is_stdin(path) {
+            let reader = Box::new(io::stdin());
+            return Ok(Self {
+                kind,
+                name: "stdin".to_owned(),
+                bytes: None,
+                reader,
+            });
+        }
+        let failed = |source| InputError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.is_dir() {
+            return Err(failed(io::ErrorKind::IsADirectory.into()));
+        }
+        let bytes = metadata.is_file().then_some(metadata.len());
+        Ok(Self {
+            kind,
+            name: path.display().to_string(),
+            bytes,
+            reader: Box::new(file),
+        })
+    }
+
+    /// Reads and maps the lines on a thread of its own, at most `ahead` lines before they are taken.
+    ///
+    /// Not one of the runtime's blocking threads: those are waited for at the end of the process,
+    /// and a read of a terminal may never end.
+    pub(crate) fn entries(self, ahead: usize) -> impl Stream<Item = Entry> + Send + Unpin {
+        let (sender, mut receiver) = mpsc::channel(ahead);
+        std::thread::spawn(move || {
+            for line in Lines::new(BufReader::new(self.reader), LINE_BYTES_MAX) {
+                if sender.blocking_send(entry(self.kind, line)).is_err() {
+                    return; // the import has stopped
+                }
+            }
+        });
+        stream::poll_fn(move |context| receiver.poll_recv(context))
+    }
+}
+
+fn entry(
+    kind: Kind,
+    Line {
+        number,
+        bytes,
+        text,
+    }: Line,
+) -> Entry {
+    let request = text
+        .map_err(|error| error.to_string())
+        .and_then(|text| records::request(kind, &text).map_err(|error| error.to_string()));
+    Entry {
+        line: number,
+        bytes,
+        request,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    const LINE: &[u8] = b"a line of 32 bytes with its end\n";
+
+    /// The same line without end; counts how often it is read.
+    struct Endless(Arc<AtomicUsize>);
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let lines = buffer.len() / LINE.len();
+            buffer[..lines * LINE.len()].copy_from_slice(&LINE.repeat(lines));
+            self.0.fetch_add(lines, Ordering::SeqCst);
+            Ok(lines * LINE.len())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_only_a_little_ahead() {
+        const BUFFER_BYTES: usize = 8 * 1024;
+        let read = Arc::new(AtomicUsize::new(0));
+        let reader = Box::new(Endless(Arc::clone(&read)));
+        let input = Input {
+            kind: Kind::Users,
+            name: "endless".to_owned(),
+            bytes: None,
+            reader,
+        };
+        let mut entries = input.entries(10);
+        for taken in 1..2_000 {
+            entries.next().await.expect("there is always one more");
+            // Slower than the reader, which would run away if it could.
+            std::hint::black_box(LINE.repeat(10_000));
+            let lines_max = taken + 10 + 1 + BUFFER_BYTES / LINE.len();
+            let read = read.load(Ordering::SeqCst);
+            assert!(read <= lines_max, "{read} lines read, {taken} taken");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What an import has done.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use super::ids::Kind;
+use super::outage::Outage;
+use crate::Exit;
+
+/// What an import has done, per kind.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    pub users: Counts,
+    pub products: Counts,
+    pub orders: Counts,
+    /// Of the whole run; users and products run at the same time.
+    pub elapsed: Duration,
+    /// Why the import ended early; lines that were not tried are in no count.
+    pub stopped: Option<Outage>,
+}
+
+/// What became of the lines of one file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Answered 201, now or in an earlier run.
+    pub imported: u64,
+    /// Malformed, refused or given up, each reported on stderr.
+    pub failed: u64,
+    /// From the file's first line to its last.
+    pub elapsed: Duration,
+    /// The service's highest position seen: what a reader may wait for with `?after`.
+    pub position: Option<u64>,
+}
+
+/// One line of the summary.
+#[derive(Serialize)]
+struct Row {
+    read: u64,
+    imported: u64,
+    failed: u64,
+    seconds: f64,
+    lines_per_second: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<u64>,
+}
+
+impl Counts {
+    /// Lines read: blank ones do not count.
+    pub fn read(&self) -> u64 {
+        self.imported + self.failed
+    }
+
+    pub(crate) fn add<E>(&mut self, outcome: &Result<Option<u64>, E>) {
+        match outcome {
+            Ok(position) => {
+                self.imported += 1;
+                self.position = self.position.max(*position);
+            }
+            Err(_) => self.failed += 1,
+        }
+    }
+
+    /// Lines a second, read and dealt with.
+    #[expect(clippy::cast_precision_loss, reason = "a rate, for people")]
+    pub fn rate(&self) -> f64 {
+        let seconds = self.elapsed.as_secs_f64();
+        if seconds > 0.0 {
+            self.read() as f64 / seconds
+        } else {
+            0.0
+        }
+    }
+
+    fn row(&self) -> Row {
+        Row {
+            read: self.read(),
+            imported: self.imported,
+            failed: self.failed,
+            seconds: (self.elapsed.as_secs_f64() * 1000.0).round() / 1000.0,
+            lines_per_second: self.rate().round(),
+            position: self.position,
+        }
+    }
+}
+
+impl Summary {
+    /// All kinds together.
+    pub fn total(&self) -> Counts {
+        let kinds = [&self.users, &self.products, &self.orders];
+        Counts {
+            imported: kinds.iter().map(|kind| kind.imported).sum(),
+            failed: kinds.iter().map(|kind| kind.failed).sum(),
+            elapsed: self.elapsed,
+            position: None,
+        }
+    }
+
+    /// The positions to wait for, as `?after` takes them: `users:208,products:194`.
+    pub(crate) fn after(&self) -> String {
+        let positions = [(Kind::Users, &self.users), (Kind::Products, &self.products)];
+        let positions = positions.iter().filter_map(|(kind, counts)| {
+            counts
+                .position
+                .map(|position| format!("{}:{position}", kind.name()))
+        });
+        positions.collect::<Vec<_>>().join(",")
+    }
+
+    /// The exit code that says it.
+    pub fn exit(&self) -> Exit {
+        if self.stopped.is_some() {
+            Exit::Unreachable
+        } else if self.total().failed > 0 {
+            Exit::Failed
+        } else {
+            Exit::Done
+        }
+    }
+
+    fn rows(&self) -> [(&'static str, Row); 4] {
+        [
+            (Kind::Users.name(), self.users.row()),
+            (Kind::Products.name(), self.products.row()),
+            (Kind::Orders.name(), self.orders.row()),
+            ("total", self.total().row()),
+        ]
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(
+            f,
+            "{:8} {:>10} {:>10} {:>8} {:>9} {:>8}",
+            "", "read", "imported", "failed", "seconds", "lines/s"
+        )?;
+        for (name, row) in self.rows() {
+            let Row {
+                read,
+                imported,
+                failed,
+                seconds,
+                lines_per_second,
+                ..
+            } = row;
+            write!(
+                f,
+                "\n{name:8} {read:>10} {imported:>10} {failed:>8} {seconds:>9.3} {lines_per_second:>8.0}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// `{"users": {…}, "products": {…}, "orders": {…}, "total": {…}, "stopped": text or null}`
+impl Serialize for Summary {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap as _;
+        let mut map = serializer.serialize_map(None)?;
+        for (name, row) in self.rows() {
+            map.serialize_entry(name, &row)?;
+        }
+        map.serialize_entry("stopped", &self.stopped.as_ref().map(ToString::to_string))?;
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_position_counts_in_whatever_order_answers_come() {
+        let mut counts = Counts::default();
+        for outcome in [Ok(Some(2)), Ok(Some(5)), Ok(None), Err(()), Ok(Some(3))] {
+            counts.add(&outcome);
+        }
+        assert_eq!(
+            (counts.imported, counts.failed, counts.position),
+            (4, 1, Some(5))
+        );
+    }
+
+    #[test]
+    fn orders_wait_for_what_is_known_only() {
+        let mut summary = Summary::default();
+        assert_eq!(summary.after(), "");
+        summary.products.position = Some(3);
+        assert_eq!(summary.after(), "products:3");
+        summary.users.position = Some(2);
+        assert_eq!(summary.after(), "users:2,products:3");
+    }
+}

@@ -1,0 +1,8 @@
+//! The tool against a shop that is played by the test.
+
+mod faults;
+mod import;
+mod reports;
+mod shop;
+mod tool;
+mod usage;

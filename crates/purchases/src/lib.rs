@@ -1,0 +1,83 @@
+//! Query service `purchases`: title and image of every product a user ever ordered.
+//!
+//! Owns `purchases.db`, a copy of what it needs of `users`, `products` and `orders`, folded from
+//! their events. Asks none of them, so it answers while they are down. The copy is expendable:
+//! without the file, it is folded again from the first event.
+
+mod http;
+mod page;
+mod replica;
+
+use anyhow::Context as _;
+use headwater::database::Migration;
+use headwater::projection::{self, Runner};
+use headwater::{Bus, Clock, Database, Health, Projection as _, Supervisor, operator};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+pub use replica::Purchases;
+use replica::Replica;
+
+/// The service's name. Never rename.
+pub const NAME: &str = "purchases";
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    name: "0001_purchases",
+    sql: include_str!("../migrations/0001_purchases.sql"),
+}];
+
+/// Headwater service `purchases`: every product a user ever ordered.
+#[derive(Debug, clap::Parser)]
+#[command(name = "headwater-purchases", version)]
+#[command(mut_arg("path", |path| path.required(false).default_value("purchases.db")))]
+pub struct Config {
+    /// What every service is told.
+    #[command(flatten)]
+    pub service: headwater::Config,
+    /// Where browsers reach the service `products`: the web page shows uploaded images from there
+    #[arg(
+        long,
+        env = "HEADWATER_IMAGES_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8082"
+    )]
+    pub images_url: Url,
+}
+
+/// Runs the service until `stop` is cancelled or one of its tasks ends.
+///
+/// # Errors
+/// It cannot start, or a task ended by itself.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let Config {
+        service: config,
+        images_url,
+    } = config;
+    let health = Health::new();
+    let db = Database::open(NAME, &config.database, MIGRATIONS, Clock::system())
+        .await
+        .context("open the database")?;
+    let bus = Bus::connect(NAME, &config.nats).await?;
+    let (own_db, own_bus, own_health) = (db.clone(), bus.clone(), health.clone());
+    let settings = projection::Config::of::<Purchases>();
+    let projection = Runner::load(Purchases, own_db, own_bus, own_health, settings).await?;
+    let replica = Replica::new(db.clone(), projection.progress(), &config.http);
+    let app = http::app(replica, images_url, &health, &config.http);
+
+    let mut service = Supervisor::new(stop);
+    service.spawn(Purchases::NAME, |stop| projection.run(stop));
+    let operated = db.clone();
+    service.spawn("operator", |stop| {
+        operator::serve(operated, bus, health, stop)
+    });
+    service.spawn("http", |stop| {
+        headwater::http::serve(listener, app, config.http.clone(), stop)
+    });
+    service.spawn("database", |stop| db.watch(stop));
+    service.join(config.drain()).await
+}

@@ -1,0 +1,97 @@
+//! Style replica: answers from a copy that events keep up to date.
+//!
+//! The note's "async, method 2"; in the field's words event-carried state transfer.
+
+mod projection;
+mod store;
+
+use std::time::Duration;
+
+use headwater::http::Problem;
+use headwater::projection::{Progress, positions};
+use headwater::{Database, Positions};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+pub use projection::Purchases;
+
+/// A product that a user ordered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Purchase {
+    pub(crate) product_id: Uuid,
+    /// `null` for the moment between the news of an order and the news of its product.
+    #[schema(example = "Enamel mug, river green")]
+    pub(crate) title: Option<String>,
+    /// An http(s) URL, or a path of the service `products`.
+    #[schema(example = "https://example.com/mug.webp")]
+    pub(crate) image: Option<String>,
+    /// When the user ordered it for the first time, RFC 3339.
+    #[schema(example = "2026-11-22T10:30:00Z")]
+    pub(crate) first_ordered_at: String,
+}
+
+/// All that a user ever ordered, as of some positions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct UserPurchases {
+    pub(crate) user_id: Uuid,
+    /// Each product once, those ordered first first.
+    pub(crate) purchases: Vec<Purchase>,
+    /// How far each source's events are in it.
+    #[schema(value_type = std::collections::BTreeMap<String, u64>)]
+    pub(crate) as_of: Positions,
+}
+
+/// A user that the store knows, and how much they ordered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shopper {
+    pub(crate) id: Uuid,
+    pub(crate) products: i64,
+}
+
+/// The store and how far it is. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Replica {
+    db: Database,
+    progress: Progress,
+    deadline: Duration,
+}
+
+impl Replica {
+    pub(crate) fn new(db: Database, progress: Progress, config: &headwater::http::Config) -> Self {
+        Self {
+            db,
+            progress,
+            deadline: Duration::from_secs(config.after_s),
+        }
+    }
+
+    /// What `user` ordered, in one snapshot that is at `after` at least. `None` if there is no
+    /// such user.
+    pub(crate) async fn purchases(
+        &self,
+        user: Uuid,
+        after: &Positions,
+    ) -> Result<Option<UserPurchases>, Problem> {
+        self.progress.wait(after, self.deadline).await?;
+        let read = move |snapshot: &_| {
+            let as_of = positions::<Purchases>(snapshot)?;
+            let purchases = store::purchases(snapshot, user)?;
+            Ok::<_, Problem>(purchases.map(|purchases| UserPurchases {
+                user_id: user,
+                purchases,
+                as_of,
+            }))
+        };
+        self.db.read(read).await
+    }
+
+    /// The `limit` users heard of last, and how far the store is.
+    pub(crate) async fn shoppers(&self, limit: u32) -> Result<(Vec<Shopper>, Positions), Problem> {
+        let read = move |snapshot: &_| {
+            let as_of = positions::<Purchases>(snapshot)?;
+            Ok::<_, Problem>((store::shoppers(snapshot, limit)?, as_of))
+        };
+        self.db.read(read).await
+    }
+}
