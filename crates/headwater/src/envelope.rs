@@ -42,7 +42,7 @@ impl FromStr for EventId {
         let position = position
             .parse()
             .ok()
-            .filter(|&p: &u64| p > 0 && !position.starts_with('+'));
+            .filter(|&p: &u64| p > 0 && i64::try_from(p).is_ok() && !position.starts_with('+'));
         match (source.is_empty() || epoch.is_empty(), position) {
             (false, Some(position)) => Ok(Self {
                 source: source.to_owned(),
@@ -124,6 +124,7 @@ mod tests {
             "a.b.1.2",
             "..1",
             "orders.x7.x",
+            "orders.x7.9223372036854775808",
         ] {
             assert_eq!(wrong.parse::<EventId>(), Err(NotAnEventId), "{wrong:?}");
         }

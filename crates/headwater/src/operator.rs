@@ -24,13 +24,9 @@ use crate::outbox;
 /// How many events one answer has at most.
 const EVENTS_MAX: usize = 1000;
 
-/// How large the payloads in one answer may be together, in bytes: with base64 around them they
-/// stay below the server's default `max_payload` of 1 MiB. One event always fits.
-const EVENTS_BYTES_MAX: usize = outbox_answer_bytes();
-
-const fn outbox_answer_bytes() -> usize {
-    crate::event::MAX_PAYLOAD
-}
+/// How large the events in one answer may be together, in bytes of JSON: below the server's
+/// default `max_payload` of 1 MiB. One event always fits.
+const EVENTS_BYTES_MAX: usize = 900 * 1024;
 
 /// Asks for events by position.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -161,6 +157,9 @@ async fn events_of(db: &Database, payload: &[u8]) -> Result<EventsAnswer, servic
             format!("this database's epoch is {now}, not {epoch}"),
         ));
     }
+    if i64::try_from(request.from).is_err() {
+        return Err(refuse(400, "no outbox reaches that far".to_owned()));
+    }
     let limit = request.limit.min(EVENTS_MAX);
     let mut events = db
         .read(move |snapshot| outbox::page(snapshot, request.from, limit))
@@ -170,7 +169,7 @@ async fn events_of(db: &Database, payload: &[u8]) -> Result<EventsAnswer, servic
     let fitting = events
         .iter()
         .take_while(|row| {
-            bytes += row.payload.len();
+            bytes += json_bytes(row);
             bytes <= EVENTS_BYTES_MAX
         })
         .count();
@@ -180,6 +179,12 @@ async fn events_of(db: &Database, payload: &[u8]) -> Result<EventsAnswer, servic
         head: *db.head().borrow(),
         events,
     })
+}
+
+/// How large an event is as JSON, at most: base64 makes 4 bytes of 3, an escape 6 of 1.
+fn json_bytes(row: &outbox::Row) -> usize {
+    const NAMES_AND_NUMBERS: usize = 300;
+    row.payload.len().div_ceil(3) * 4 + 6 * (row.key.len() + row.subject.len()) + NAMES_AND_NUMBERS
 }
 
 fn refuse(code: usize, status: String) -> service::error::Error {

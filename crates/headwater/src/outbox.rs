@@ -54,10 +54,13 @@ pub struct Row {
     pub recorded_at: i64,
 }
 
+/// The longest key, in bytes: keys are ids.
+const KEY_MAX: usize = 1024;
+
 /// Appends an event to the outbox, in the transaction `tx`.
 ///
 /// # Errors
-/// The database's, or that the event is larger than [`MAX_PAYLOAD`].
+/// The database's, or that the event is larger than [`MAX_PAYLOAD`] or its key than 1 KiB.
 ///
 /// # Panics
 /// When the event's subject does not begin with the database's owner: a service publishes its
@@ -72,13 +75,8 @@ pub fn append<E: Event>(tx: &Tx, event: &E) -> Result<Position, DbErr> {
         E::SUBJECT
     );
     let payload = event.encode_to_vec();
-    if payload.len() > MAX_PAYLOAD {
-        return Err(DbErr::Custom(format!(
-            "{} of {} bytes is above the limit of {MAX_PAYLOAD}",
-            E::SUBJECT,
-            payload.len()
-        )));
-    }
+    check_size::<E>("", payload.len(), MAX_PAYLOAD)?;
+    check_size::<E>("the key of ", event.key().len(), KEY_MAX)?;
     let row = tx
         .query_one_raw(Statement::from_sql_and_values(
             tx.get_database_backend(),
@@ -95,6 +93,16 @@ pub fn append<E: Event>(tx: &Tx, event: &E) -> Result<Position, DbErr> {
     let number = unsigned(row.try_get_by("position")?);
     tx.note_appended(number);
     Ok(position(tx, number))
+}
+
+fn check_size<E: Event>(what: &str, bytes: usize, max: usize) -> Result<(), DbErr> {
+    if bytes <= max {
+        return Ok(());
+    }
+    Err(DbErr::Custom(format!(
+        "{what}{} with {bytes} bytes is above the limit of {max}",
+        E::SUBJECT
+    )))
 }
 
 /// `position` in the outbox of `tx`'s database.
@@ -114,7 +122,8 @@ pub fn page(db: &impl ConnectionTrait, from: u64, limit: usize) -> Result<Vec<Ro
         db.get_database_backend(),
         "SELECT position, subject, key, payload, traceparent, recorded_at
          FROM headwater_outbox WHERE position >= ? ORDER BY position LIMIT ?",
-        [signed(from).into(), signed(limit as u64).into()] as [Value; 2],
+        // Beyond what SQLite can count there is nothing.
+        [clamped(from).into(), clamped(limit as u64).into()] as [Value; 2],
     ))?
     .iter()
     .map(Row::try_from)
@@ -147,13 +156,17 @@ impl TryFrom<&QueryResult> for Row {
     }
 }
 
-/// SQLite's integers are signed; positions and sequences are not, and count from 0.
-pub(crate) fn signed(number: u64) -> i64 {
+fn clamped(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A position or sequence as a database column holds it: SQLite's integers are signed.
+pub fn signed(number: u64) -> i64 {
     i64::try_from(number).expect("fewer than 2^63 events")
 }
 
 /// The way back from [`signed`].
-pub(crate) fn unsigned(number: i64) -> u64 {
+pub fn unsigned(number: i64) -> u64 {
     u64::try_from(number).expect("positions and sequences are never negative")
 }
 

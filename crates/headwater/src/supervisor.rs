@@ -1,10 +1,11 @@
 //! The tasks of a service: the first to end stops all of them.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Runs the tasks of a service until it is told to stop, or one of them ends.
@@ -14,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub struct Supervisor {
     stop: CancellationToken,
-    tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    tasks: JoinSet<anyhow::Result<()>>,
+    /// The tasks that have not ended.
+    names: BTreeMap<Id, &'static str>,
 }
 
 impl Supervisor {
@@ -23,6 +26,7 @@ impl Supervisor {
         Self {
             stop,
             tasks: JoinSet::new(),
+            names: BTreeMap::new(),
         }
     }
 
@@ -32,8 +36,8 @@ impl Supervisor {
         F: FnOnce(CancellationToken) -> T,
         T: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let task = task(self.stop.clone());
-        self.tasks.spawn(async move { (name, task.await) });
+        let task = self.tasks.spawn(task(self.stop.clone()));
+        self.names.insert(task.id(), name);
     }
 
     /// Waits for the stop or the first task to end, then for the others, `drain` at most.
@@ -44,28 +48,43 @@ impl Supervisor {
         let mut outcome = Ok(());
         tokio::select! {
             () = self.stop.cancelled() => {}
-            Some(ended) = self.tasks.join_next() => {
-                outcome = ended.context("a task panicked").and_then(|(name, result)| {
-                    result.with_context(|| format!("run {name}"))?;
-                    if self.stop.is_cancelled() { Ok(()) } else { Err(anyhow!("{name} ended by itself")) }
-                });
+            Some(ended) = self.tasks.join_next_with_id() => {
+                let (name, result) = self.note_ended(ended);
+                outcome = result.with_context(|| format!("run {name}"));
+                if outcome.is_ok() && !self.stop.is_cancelled() {
+                    outcome = Err(anyhow!("{name} ended by itself"));
+                }
             }
         }
         self.stop.cancel();
         let drained = tokio::time::timeout(drain, self.drain()).await;
         outcome?;
-        drained.unwrap_or_else(|_| Err(anyhow!("some tasks did not end within {drain:?}")))
+        drained.unwrap_or_else(|_| {
+            let left: Vec<_> = self.names.into_values().collect();
+            Err(anyhow!("{} did not end within {drain:?}", left.join(", ")))
+        })
     }
 
     async fn drain(&mut self) -> anyhow::Result<()> {
         let mut outcome = Ok(());
-        while let Some(ended) = self.tasks.join_next().await {
-            let result = ended
-                .context("a task panicked")
-                .and_then(|(name, result)| result.with_context(|| format!("stop {name}")));
-            outcome = outcome.and(result);
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            let (name, result) = self.note_ended(ended);
+            outcome = outcome.and(result.with_context(|| format!("stop {name}")));
         }
         outcome
+    }
+
+    /// Which task ended, and how; a panic is an error.
+    fn note_ended(
+        &mut self,
+        ended: Result<(Id, anyhow::Result<()>), JoinError>,
+    ) -> (&'static str, anyhow::Result<()>) {
+        let (id, result) = match ended {
+            Ok((id, result)) => (id, result),
+            Err(error) => (error.id(), Err(error.into())),
+        };
+        let name = self.names.remove(&id).expect("it was given a name");
+        (name, result)
     }
 }
 

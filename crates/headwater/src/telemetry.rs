@@ -12,9 +12,10 @@ use tracing_subscriber::EnvFilter;
 #[group(skip)]
 #[command(next_help_heading = "Telemetry")]
 pub struct Config {
-    /// What to log, as in `info,headwater=debug`. At `debug`, `sea_orm` logs every statement with
+    /// What to log, as in `info,headwater=debug`; what the NATS client says of the connection is
+    /// said by `headwater` as well. At `debug`, `sea_orm` logs every statement with
     /// its values, personal data among them
-    #[arg(long = "log", env = "RUST_LOG", default_value = "info,async_nats=warn")]
+    #[arg(long = "log", env = "RUST_LOG", default_value = "info,async_nats=off")]
     pub filter: String,
     /// How to log; `auto` is pretty on a terminal and JSON otherwise
     #[arg(

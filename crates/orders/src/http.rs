@@ -96,7 +96,7 @@ fn save(tx: &Tx, key: &Key, id: Uuid, request: &PlaceOrder) -> Result<Answer, Pr
                     "there is an order {id} from another request; leave the id out for a new order"
                 )));
             }
-            let position = outbox::position(tx, row.position);
+            let position = outbox::position(tx, outbox::unsigned(row.position));
             let order = store::with_lines(tx, vec![row])?.remove(0);
             return Ok((answer(order, position), entity));
         }
@@ -134,7 +134,7 @@ async fn read(State(shared): State<Shared>, Path(id): Path<Uuid>) -> Result<Resp
     let (order, position) = found
         .await?
         .ok_or_else(|| Problem::not_found(format!("there is no order {id}")))?;
-    let position = shared.db.position(position);
+    let position = shared.db.position(outbox::unsigned(position));
     Ok(with_position(&position, axum::Json(OrderView::from(order))))
 }
 

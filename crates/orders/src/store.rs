@@ -1,7 +1,7 @@
 //! The tables of `orders.db`.
 
 use headwater::database::Tx;
-use headwater::idempotency;
+use headwater::{idempotency, outbox};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{QueryOrder, QuerySelect, Set};
@@ -20,7 +20,7 @@ pub(crate) mod order {
         pub user_id: Uuid,
         pub placed_at: i64,
         pub fingerprint: Vec<u8>,
-        pub position: u64,
+        pub position: i64,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -159,7 +159,7 @@ pub(crate) fn insert(
         user_id: Set(order.user_id),
         placed_at: Set(order.placed_at),
         fingerprint: Set(fingerprint.to_vec()),
-        position: Set(position),
+        position: Set(outbox::signed(position)),
     })
     .exec_without_returning(tx)?;
     let lines = (0..)

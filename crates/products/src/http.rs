@@ -71,7 +71,7 @@ async fn create(
                         "there is a product {id} from another request; leave the id out for a new product, or PATCH this one"
                     )));
                 }
-                let position = outbox::position(tx, row.position);
+                let position = outbox::position(tx, outbox::unsigned(row.position));
                 return Ok((answer(&Product::from(row), position), id.to_string()));
             }
             require_upload(tx, &image)?;
@@ -125,7 +125,7 @@ async fn update(
         let (before, position) = (Product::from(row.clone()), row.position);
         let product = before.updated(request);
         if product == before {
-            return Ok((product, outbox::position(tx, position)));
+            return Ok((product, outbox::position(tx, outbox::unsigned(position))));
         }
         if let Some(image) = &image {
             require_upload(tx, image)?;
@@ -150,7 +150,7 @@ async fn update(
 async fn read(State(db): State<Database>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
     let row = db.read(move |snapshot| store::find(snapshot, id)).await?;
     let row = row.ok_or_else(|| unknown(id))?;
-    let position = db.position(row.position);
+    let position = db.position(outbox::unsigned(row.position));
     Ok(with_position(&position, axum::Json(Product::from(row))))
 }
 

@@ -1,6 +1,7 @@
 //! The tables of `products.db`.
 
 use headwater::database::Tx;
+use headwater::outbox;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{QueryOrder, QuerySelect, Set};
@@ -20,7 +21,7 @@ pub(crate) mod product {
         pub title: String,
         pub image: String,
         pub fingerprint: Vec<u8>,
-        pub position: u64,
+        pub position: i64,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -95,7 +96,7 @@ pub(crate) fn insert(
         title: Set(product.title.clone()),
         image: Set(product.image.clone()),
         fingerprint: Set(fingerprint.to_vec()),
-        position: Set(position),
+        position: Set(outbox::signed(position)),
     })
     .exec_without_returning(tx)?;
     Ok(())
@@ -107,7 +108,7 @@ pub(crate) fn update(tx: &Tx, product: &Product, position: u64) -> Result<(), Db
         .set(product::ActiveModel {
             title: Set(product.title.clone()),
             image: Set(product.image.clone()),
-            position: Set(position),
+            position: Set(outbox::signed(position)),
             ..Default::default()
         })
         .exec(tx)?;

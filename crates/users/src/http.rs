@@ -138,7 +138,7 @@ fn save(tx: &Tx, key: &Key, id: Uuid, registration: Registration) -> Result<Answ
 }
 
 fn answer(tx: &Tx, row: store::row::Model) -> Answer {
-    let position = outbox::position(tx, row.position);
+    let position = outbox::position(tx, outbox::unsigned(row.position));
     Answer::created(format!("/users/{}", row.id), position, &User::from(row))
 }
 
@@ -157,7 +157,7 @@ async fn read(
 ) -> Result<Response, Problem> {
     let row = db.read(move |snapshot| store::find(snapshot, id)).await?;
     let row = row.ok_or_else(|| unknown(id))?;
-    let position = db.position(row.position);
+    let position = db.position(outbox::unsigned(row.position));
     Ok(with_position(&position, axum::Json(User::from(row))))
 }
 
@@ -179,7 +179,7 @@ async fn erase(
 ) -> Result<Response, Problem> {
     let written = db.write(move |tx| {
         if let Some(erased) = store::find_erased(tx, id)? {
-            return Ok(outbox::position(tx, erased.position));
+            return Ok(outbox::position(tx, outbox::unsigned(erased.position)));
         }
         store::find(tx, id)?.ok_or_else(|| unknown(id))?;
         let position = outbox::append(tx, &user::erased_event(id))?;

@@ -1,6 +1,7 @@
 //! The tables of `users.db`.
 
 use headwater::database::Tx;
+use headwater::outbox;
 use sea_orm::Set;
 use sea_orm::entity::prelude::*;
 
@@ -21,7 +22,7 @@ pub(crate) mod row {
         pub password_hash: Option<String>,
         pub registered_at: i64,
         pub fingerprint: Vec<u8>,
-        pub position: u64,
+        pub position: i64,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -39,7 +40,7 @@ pub(crate) mod erased {
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub id: Uuid,
-        pub position: u64,
+        pub position: i64,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -95,7 +96,7 @@ pub(crate) fn insert(
         password_hash: registration.password_hash,
         registered_at,
         fingerprint: fingerprint.to_vec(),
-        position,
+        position: outbox::signed(position),
     };
     row::Entity::insert(row::ActiveModel {
         id: Set(row.id),
@@ -116,7 +117,7 @@ pub(crate) fn erase(tx: &Tx, id: Uuid, position: u64) -> Result<(), DbErr> {
     row::Entity::delete_by_id(id).exec(tx)?;
     erased::Entity::insert(erased::ActiveModel {
         id: Set(id),
-        position: Set(position),
+        position: Set(outbox::signed(position)),
     })
     .exec_without_returning(tx)?;
     Ok(())

@@ -64,12 +64,33 @@ impl Tx {
         &self,
         work: impl FnOnce(&Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.execute_unprepared("SAVEPOINT part")?;
+        let appended = self.appended.get();
+        self.control("SAVEPOINT part")?;
         let result = work(self);
         if result.is_err() {
-            self.execute_unprepared("ROLLBACK TO part")?;
+            self.control("ROLLBACK TO part")?;
+            self.appended.set(appended);
         }
-        self.execute_unprepared("RELEASE part")?;
+        self.control("RELEASE part")?;
+        result
+    }
+
+    /// Begins or ends the transaction or a savepoint of it.
+    pub(super) fn control(&self, sql: &str) -> Result<(), DbErr> {
+        self.connection.execute_unprepared(sql).map(drop)
+    }
+
+    /// Sees to it that nothing is written outside of a transaction.
+    ///
+    /// At some errors (disk full, out of memory, a statement that says so) SQLite rolls the whole
+    /// transaction back by itself. A closure that goes on all the same would then commit each of
+    /// its statements on its own. So a failed statement tries to begin a transaction: where there
+    /// still is one, that is refused; where there is none, what follows lands in one that is never
+    /// committed, because the writer does not find its savepoint in it and stops.
+    fn contain<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
+        if result.is_err() {
+            drop(self.connection.execute_unprepared("BEGIN"));
+        }
         result
     }
 }
@@ -84,6 +105,12 @@ impl Snapshot {
     pub(super) fn new(connection: DatabaseConnection) -> Self {
         Self { connection }
     }
+
+    /// Reads cannot leave anything half done.
+    #[expect(clippy::unused_self, reason = "the other handle's needs it")]
+    fn contain<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
+        result
+    }
 }
 
 macro_rules! delegate_connection {
@@ -93,16 +120,16 @@ macro_rules! delegate_connection {
                 self.connection.get_database_backend()
             }
             fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-                self.connection.execute_raw(statement)
+                self.contain(self.connection.execute_raw(statement))
             }
             fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-                self.connection.execute_unprepared(sql)
+                self.contain(self.connection.execute_unprepared(sql))
             }
             fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-                self.connection.query_one_raw(statement)
+                self.contain(self.connection.query_one_raw(statement))
             }
             fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-                self.connection.query_all_raw(statement)
+                self.contain(self.connection.query_all_raw(statement))
             }
         }
     };

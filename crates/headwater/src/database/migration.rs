@@ -19,38 +19,30 @@ const CHASSIS: &[Migration] = &[Migration {
     sql: include_str!("../../migrations/0001_chassis.sql"),
 }];
 
-/// Applies what is missing, all of it in one transaction or none.
-pub(super) fn migrate(db: &DatabaseConnection, own: &[Migration]) -> anyhow::Result<()> {
-    db.execute_unprepared("BEGIN IMMEDIATE")?;
-    match apply_missing(db, own) {
-        Ok(()) => {
-            db.execute_unprepared("COMMIT")?;
-            Ok(())
-        }
-        Err(error) => {
-            db.execute_unprepared("ROLLBACK")?;
-            Err(error)
-        }
-    }
-}
-
-fn apply_missing(db: &DatabaseConnection, own: &[Migration]) -> anyhow::Result<()> {
+/// Applies what is missing of the chassis' own.
+pub(super) fn apply_chassis(db: &DatabaseConnection) -> anyhow::Result<()> {
     db.execute_unprepared(
         "CREATE TABLE IF NOT EXISTS headwater_migration
              (name TEXT PRIMARY KEY, checksum TEXT NOT NULL) WITHOUT ROWID",
     )?;
-    let applied = applied(db)?;
-    let all: Vec<&Migration> = CHASSIS.iter().chain(own).collect();
-    if let Some((unknown, _)) = applied
-        .iter()
-        .find(|(name, _)| all.iter().all(|migration| migration.name != name))
-    {
+    apply_missing(db, CHASSIS)
+}
+
+/// Applies what is missing of the service's.
+pub(super) fn apply_own(db: &DatabaseConnection, own: &[Migration]) -> anyhow::Result<()> {
+    let known = |name: &str| CHASSIS.iter().chain(own).any(|known| known.name == name);
+    if let Some((unknown, _)) = applied(db)?.iter().find(|(name, _)| !known(name)) {
         bail!(
             "the database has the migration {unknown}, which this program does not know: \
              it was written by a newer version; start that one"
         );
     }
-    for migration in all {
+    apply_missing(db, own)
+}
+
+fn apply_missing(db: &DatabaseConnection, migrations: &[Migration]) -> anyhow::Result<()> {
+    let applied = applied(db)?;
+    for migration in migrations {
         let checksum = checksum(migration.sql);
         match applied.iter().find(|(name, _)| name == migration.name) {
             Some((name, was)) => ensure!(

@@ -33,6 +33,7 @@
 
 mod handles;
 mod migration;
+mod opening;
 mod readers;
 mod writer;
 

@@ -4,11 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow, ensure};
-use sea_orm::{ConnectOptions, ConnectionTrait as _, DatabaseConnection, DbErr, Statement, Value};
+use anyhow::{Context as _, anyhow};
+use sea_orm::DbErr;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Config, Migration, Tx, WriteError, migration};
+use super::opening::{Opened, open};
+use super::{Config, Migration, Tx, WriteError};
 use crate::Clock;
 
 /// A group stops taking further closures after this long, so that the first one of it does not
@@ -21,12 +22,6 @@ pub(super) struct Writer {
     queue: mpsc::Sender<Box<dyn Work>>,
     head: watch::Receiver<u64>,
     failure: watch::Receiver<Option<Arc<str>>>,
-}
-
-/// What opening found.
-pub(super) struct Opened {
-    pub(super) epoch: Arc<str>,
-    head: u64,
 }
 
 impl Writer {
@@ -107,55 +102,6 @@ impl Writer {
         };
         Err(anyhow!(why).context("database writer"))
     }
-}
-
-fn open(
-    owner: &str,
-    config: &Config,
-    migrations: &[Migration],
-    clock: &Clock,
-) -> anyhow::Result<(DatabaseConnection, Opened)> {
-    let path = config.path.display();
-    let db = sea_orm::Database::connect(ConnectOptions::new(format!("sqlite:{path}?mode=rwc")))
-        .with_context(|| format!("open {path}"))?;
-    db.execute_unprepared(
-        "PRAGMA busy_timeout = 5000;
-         PRAGMA journal_mode = WAL;
-         PRAGMA synchronous = FULL;
-         PRAGMA foreign_keys = ON;
-         PRAGMA cache_size = -16000;
-         PRAGMA temp_store = MEMORY",
-    )
-    .with_context(|| format!("set up {path}"))?;
-    migration::migrate(&db, migrations).with_context(|| format!("migrate {path}"))?;
-    let epoch = claim(&db, owner, clock).with_context(|| format!("check the owner of {path}"))?;
-    let head = crate::outbox::head(&db)?;
-    Ok((db, Opened { epoch, head }))
-}
-
-/// Writes down whose database this is and which life of it, or checks it.
-fn claim(db: &DatabaseConnection, owner: &str, clock: &Clock) -> anyhow::Result<Arc<str>> {
-    let epoch = uuid::Uuid::now_v7().simple().to_string();
-    let backend = db.get_database_backend();
-    db.execute_raw(Statement::from_sql_and_values(
-        backend,
-        "INSERT INTO headwater_database (id, owner, epoch, created_at) VALUES (1, ?, ?, ?)
-         ON CONFLICT DO NOTHING",
-        [owner.into(), epoch.into(), clock.now_ms().into()] as [Value; 3],
-    ))?;
-    let row = db
-        .query_one_raw(Statement::from_string(
-            backend,
-            "SELECT owner, epoch FROM headwater_database",
-        ))?
-        .context("headwater_database is empty")?;
-    let found: String = row.try_get_by("owner")?;
-    ensure!(
-        found == owner,
-        "it belongs to the service `{found}`, this is `{owner}`: give each service a file of its own"
-    );
-    let epoch: String = row.try_get_by("epoch")?;
-    Ok(epoch.into())
 }
 
 /// Closures that share one transaction.
@@ -243,7 +189,7 @@ impl Thread {
     }
 
     fn sql(&self, sql: &str) -> Result<(), DbErr> {
-        self.tx.execute_unprepared(sql).map(drop)
+        self.tx.control(sql)
     }
 }
 

@@ -22,6 +22,9 @@ use crate::telemetry;
 /// The largest body of a request, in bytes, unless a route sets its own limit.
 const BODY_MAX: usize = 256 * 1024;
 
+/// When to look again whether a service is ready.
+const NOT_READY_RETRY: Duration = Duration::from_secs(5);
+
 /// What a service says of itself.
 #[derive(Debug, Clone, Copy)]
 pub struct About {
@@ -65,33 +68,64 @@ pub fn app(about: About, routes: OpenApiRouter, health: Health, config: &Config)
 /// Turns what is not yet a problem into one, and counts the request.
 async fn observe(State(service): State<&'static str>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let method = request.method().clone();
+    let method = known_method(request.method());
     let route = request
         .extensions()
         .get::<MatchedPath>()
         .map_or("none", MatchedPath::as_str)
         .to_owned();
+    let path = request.uri().path().to_owned();
     let response = next.run(request).await;
     let status = response.status();
-    let response = if status == StatusCode::SERVICE_UNAVAILABLE
-        && !response.headers().contains_key(header::CONTENT_TYPE)
-    {
-        Problem::unavailable(
-            "the request took too long; try again",
-            Duration::from_secs(1),
-        )
-        .into_response()
-    } else {
-        response
-    };
+    let response = as_problem(response, &path);
     metrics::histogram!(
         "headwater_http_request_seconds",
-        "service" => service, "method" => method.to_string(), "route" => route.clone(),
+        "service" => service, "method" => method, "route" => route.clone(),
         "status" => status.as_u16().to_string()
     )
     .record(started.elapsed());
-    tracing::debug!(%method, route, status = status.as_u16(), "request");
+    tracing::debug!(method, route, status = status.as_u16(), "request");
     response
+}
+
+/// An error of a layer, of the pages under `/docs` or of axum's own extractors has no body or a
+/// text: as the problem that it is.
+fn as_problem(response: Response, path: &str) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_json = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/"));
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let problem = match status {
+        StatusCode::SERVICE_UNAVAILABLE => Problem::unavailable(
+            "the request took too long; try again",
+            Duration::from_secs(1),
+        ),
+        StatusCode::NOT_FOUND => nothing_at(path),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(status, "body-too-large", "send a smaller body")
+        }
+        _ if status.is_client_error() => {
+            Problem::new(status, "bad-request", "see /docs for what can be asked")
+        }
+        _ => Problem::internal(),
+    };
+    problem.into_response()
+}
+
+/// The method as a label. Clients may make methods up; a metric for each would fill the memory.
+fn known_method(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
 }
 
 async fn livez() -> &'static str {
@@ -112,12 +146,10 @@ async fn readyz(State(health): State<Health>, Query(query): Query<Verbose>) -> R
     if query.verbose.is_some() {
         return (status, axum::Json(health.parts())).into_response();
     }
-    let text = if health.is_ready() {
-        "ready\n"
-    } else {
-        "not ready; see /readyz?verbose\n"
-    };
-    (status, text).into_response()
+    if status == StatusCode::OK {
+        return "ready\n".into_response();
+    }
+    Problem::unavailable("a part has failed; see /readyz?verbose", NOT_READY_RETRY).into_response()
 }
 
 async fn metrics() -> Response {
@@ -131,10 +163,11 @@ async fn metrics() -> Response {
 }
 
 async fn no_such_path(request: Request) -> Problem {
-    Problem::not_found(format!(
-        "there is nothing at {}; see /docs for what is",
-        request.uri().path()
-    ))
+    nothing_at(request.uri().path())
+}
+
+fn nothing_at(path: &str) -> Problem {
+    Problem::not_found(format!("there is nothing at {path}; see /docs for what is"))
 }
 
 async fn no_such_method(method: Method, request: Request) -> Problem {

@@ -30,14 +30,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 fn not_json(rejection: &JsonRejection) -> Problem {
     // serde's own words follow the first colon; what axum puts before them says nothing more.
     let text = rejection.body_text();
-    let serde = text.split_once(": ").map_or(text.as_str(), |(_, what)| what);
+    let serde = text
+        .split_once(": ")
+        .map_or(text.as_str(), |(_, what)| what);
     let (slug, detail) = match rejection {
         JsonRejection::JsonSyntaxError(_) => {
             ("malformed-json", format!("{serde}; send one JSON object"))
         }
-        JsonRejection::JsonDataError(_) => {
-            ("invalid-field", format!("{serde}; see /docs for the fields"))
-        }
+        JsonRejection::JsonDataError(_) => (
+            "invalid-field",
+            format!("{serde}; see /docs for the fields"),
+        ),
         JsonRejection::MissingJsonContentType(_) => (
             "unsupported-content-type",
             "send JSON, with the header Content-Type: application/json".to_owned(),

@@ -62,7 +62,10 @@ impl PageQuery {
         let limit = self.limit()?;
         let more = rows.len() as u64 > limit;
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        let next = rows.last().filter(|_| more).map(|last| link(limit, id(last)));
+        let next = rows
+            .last()
+            .filter(|_| more)
+            .map(|last| link(limit, id(last)));
         Ok(Page {
             items: rows.into_iter().map(view).collect(),
             next,

@@ -2,13 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
 use super::checkpoint::{Checkpoint, Verdict};
 use super::{ApplyError, Projection};
 use crate::database::Tx;
 use crate::envelope::Envelope;
-use crate::outbox::signed;
+use crate::outbox::{signed, unsigned};
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(super) struct Batch {
     pub(super) applied: usize,
     pub(super) skipped: usize,
     pub(super) parked: usize,
+    /// Dead letters of this source, those of earlier batches among them.
+    pub(super) dead_letters: u64,
     /// Where the batch had to stop.
     pub(super) gap: Option<Gap>,
 }
@@ -61,6 +63,7 @@ pub(super) fn batch<P: Projection>(
         applied: due.len() - parked,
         skipped,
         parked,
+        dead_letters: dead_letters(tx, P::NAME, source)?,
         gap,
     })
 }
@@ -72,7 +75,7 @@ fn apply_or_park<P: Projection>(
     source: &'static str,
     events: &[Envelope],
 ) -> Result<usize, ApplyError> {
-    if !parked_events(tx, P::NAME, source)? {
+    if dead_letters(tx, P::NAME, source)? == 0 {
         match guarded(projection, tx, events) {
             Err(ApplyError::Poison(_)) => {}
             result => return result.map(|()| 0),
@@ -118,13 +121,19 @@ fn lanes<P: Projection>(projection: &P, event: &Envelope) -> Vec<String> {
         .collect()
 }
 
-fn parked_events(tx: &Tx, projection: &str, source: &str) -> Result<bool, DbErr> {
-    tx.query_one_raw(Statement::from_sql_and_values(
-        tx.get_database_backend(),
-        "SELECT 1 FROM headwater_dead_letter WHERE projection = ? AND source = ? LIMIT 1",
+/// How many dead letters `projection` has of `source`.
+pub(super) fn dead_letters(
+    db: &impl ConnectionTrait,
+    projection: &str,
+    source: &str,
+) -> Result<u64, DbErr> {
+    let row = db.query_one_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        "SELECT count(*) AS letters FROM headwater_dead_letter
+         WHERE projection = ? AND source = ?",
         [projection.into(), source.into()] as [Value; 2],
-    ))
-    .map(|row| row.is_some())
+    ))?;
+    row.map_or(Ok(0), |row| row.try_get_by("letters").map(unsigned))
 }
 
 fn blocked_lane(

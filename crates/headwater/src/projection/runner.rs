@@ -13,7 +13,7 @@ use super::checkpoint::{self, Checkpoint};
 use super::feed::{Feed, Start};
 use super::{Progress, Projection, gap};
 use crate::bus::Bus;
-use crate::database::{Database, WriteError};
+use crate::database::{Database, Snapshot, WriteError};
 use crate::envelope::Envelope;
 use crate::health::{Health, State};
 use crate::position::Positions;
@@ -278,7 +278,7 @@ impl<P: Projection> Reader<P> {
         self.shared.positions.send_if_modified(|positions| {
             positions.0.insert(self.source.to_owned(), position) != Some(position)
         });
-        self.report(State::Ok(format!("applied up to {position}")));
+        self.report(applied_up_to(position, batch.dead_letters));
         metrics::counter!("headwater_projection_applied_total", "projection" => P::NAME, "source" => self.source)
             .increment(batch.applied as u64);
         metrics::counter!("headwater_projection_skipped_total", "projection" => P::NAME, "source" => self.source)
@@ -297,8 +297,7 @@ impl<P: Projection> Reader<P> {
 
     async fn checkpoint(&self) -> anyhow::Result<Checkpoint> {
         let source = self.source;
-        let load =
-            move |snapshot: &crate::database::Snapshot| Checkpoint::load(snapshot, P::NAME, source);
+        let load = move |snapshot: &Snapshot| Checkpoint::load(snapshot, P::NAME, source);
         self.shared
             .db
             .read(load)
@@ -309,6 +308,16 @@ impl<P: Projection> Reader<P> {
     fn report(&self, state: State) {
         let part = format!("{} from {}", P::NAME, self.source);
         self.shared.health.set(&part, state);
+    }
+}
+
+/// Dead letters are for a person to look at, but the rest goes on.
+fn applied_up_to(position: u64, dead_letters: u64) -> State {
+    match dead_letters {
+        0 => State::Ok(format!("applied up to {position}")),
+        letters => State::Degraded(format!(
+            "applied up to {position}; {letters} dead letters wait in headwater_dead_letter"
+        )),
     }
 }
 

@@ -45,9 +45,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::jetstream::stream::Stream;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, Seen};
 use crate::database::Database;
 use crate::health::{Health, State};
 use crate::{outbox, stream};
@@ -57,7 +58,8 @@ use tail::Tail;
 /// How many events go into one batch: the server's limit.
 const BATCH_MAX: usize = 1000;
 
-/// How long the relay waits for a commit before it looks at the outbox all the same.
+/// How long the relay waits for a commit before it looks at the outbox and the stream all the
+/// same: another process may have written, the stream may have been put back.
 const POLL: Duration = Duration::from_secs(2);
 
 /// Pauses between attempts while the broker cannot be reached or refuses.
@@ -151,6 +153,7 @@ impl Relay {
     /// contradiction.
     async fn work(&mut self, pause: &mut Duration) -> anyhow::Result<String> {
         loop {
+            let seen = self.bus.seen();
             let stream = stream::ensure(&self.bus, self.db.owner())
                 .await
                 .context("reach the stream")?;
@@ -162,7 +165,7 @@ impl Relay {
                 CHECK,
                 State::Ok(format!("published up to {}", place.position)),
             );
-            let refused = self.publish_from(place, pause).await?;
+            let refused = self.publish_from(&stream, place, seen, pause).await?;
             tracing::debug!(
                 source = self.db.owner(),
                 reason = refused,
@@ -225,10 +228,12 @@ impl Relay {
     }
 
     /// Publishes whatever the outbox has after `place`, waits for more, and so on. Ends when the
-    /// server refuses, with its reason.
+    /// stream is not what it was believed to be, with what was seen.
     async fn publish_from(
         &mut self,
+        stream: &Stream,
         mut place: Place,
+        seen: Seen,
         pause: &mut Duration,
     ) -> anyhow::Result<String> {
         let mut head = self.db.head();
@@ -239,19 +244,13 @@ impl Relay {
                 .read(move |snapshot| outbox::page(snapshot, from, BATCH_MAX))
                 .await?;
             if rows.is_empty() {
-                // Armed since the last look: a commit in between wakes it at once.
-                let _ = tokio::time::timeout(POLL, head.changed()).await;
-                continue;
+                match self.idle(stream, place, seen, &mut head).await? {
+                    Some(moved) => return Ok(moved),
+                    None => continue,
+                }
             }
-            match publish::rows(
-                &self.bus,
-                self.db.owner(),
-                self.db.epoch(),
-                &rows,
-                place.sequence,
-            )
-            .await
-            {
+            let (source, epoch) = (self.db.owner(), self.db.epoch());
+            match publish::rows(&self.bus, source, epoch, &rows, place.sequence).await {
                 Outcome::Stored { last_sequence } => {
                     place = Place {
                         position: place.position + rows.len() as u64,
@@ -265,6 +264,31 @@ impl Relay {
                 Outcome::Unknown(error) => return Err(error.context("publish")),
             }
         }
+    }
+
+    /// Waits for a commit. Without one, looks at the stream after every reconnect and now and
+    /// then: one that lost something is filled again although nothing new is written. Gives what
+    /// was seen if it is not as `place` has it.
+    async fn idle(
+        &self,
+        stream: &Stream,
+        place: Place,
+        seen: Seen,
+        head: &mut watch::Receiver<u64>,
+    ) -> anyhow::Result<Option<String>> {
+        tokio::select! {
+            // Armed since the last look at the outbox: a commit in between wakes it at once.
+            Ok(()) = head.changed() => return Ok(None),
+            () = self.bus.reconnected(seen) => return Ok(Some("reconnected".to_owned())),
+            () = tokio::time::sleep(POLL) => {}
+        }
+        let last = stream
+            .get_info()
+            .await
+            .context("read the stream's state")?
+            .state
+            .last_sequence;
+        Ok((last != place.sequence).then(|| format!("the stream ends at {last} now")))
     }
 
     fn note_published(&self, rows: &[outbox::Row], place: Place) {

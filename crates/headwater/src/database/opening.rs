@@ -1,0 +1,85 @@
+//! Opening a database for writing: its settings, its owner, its tables.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use sea_orm::{ConnectOptions, ConnectionTrait as _, DatabaseConnection, Statement, Value};
+
+use super::{Config, Migration, migration};
+use crate::Clock;
+
+/// What opening found.
+pub(super) struct Opened {
+    pub(super) epoch: Arc<str>,
+    pub(super) head: u64,
+}
+
+/// Opens the file, making it if it is not there, and brings its tables up to date.
+pub(super) fn open(
+    owner: &str,
+    config: &Config,
+    migrations: &[Migration],
+    clock: &Clock,
+) -> anyhow::Result<(DatabaseConnection, Opened)> {
+    let path = config.path.display();
+    let db = sea_orm::Database::connect(ConnectOptions::new(format!("sqlite:{path}?mode=rwc")))
+        .with_context(|| format!("open {path}"))?;
+    db.execute_unprepared(
+        "PRAGMA busy_timeout = 5000;
+         PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA foreign_keys = ON;
+         PRAGMA cache_size = -16000;
+         PRAGMA temp_store = MEMORY",
+    )
+    .with_context(|| format!("set up {path}"))?;
+    let epoch = in_transaction(&db, || {
+        migration::apply_chassis(&db).context("migrate")?;
+        // Before the service's own tables: another service's database stays as it is.
+        let epoch = claim(&db, owner, clock).context("check the owner")?;
+        migration::apply_own(&db, migrations).context("migrate")?;
+        Ok(epoch)
+    })
+    .with_context(|| format!("prepare {path}"))?;
+    let head = crate::outbox::head(&db)?;
+    Ok((db, Opened { epoch, head }))
+}
+
+/// All of `work` or none of it.
+fn in_transaction<T>(
+    db: &DatabaseConnection,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    db.execute_unprepared("BEGIN IMMEDIATE")?;
+    let result = work();
+    let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    let ended = db.execute_unprepared(end);
+    let value = result?;
+    ended?;
+    Ok(value)
+}
+
+/// Writes down whose database this is and which life of it, or checks it.
+fn claim(db: &DatabaseConnection, owner: &str, clock: &Clock) -> anyhow::Result<Arc<str>> {
+    let epoch = uuid::Uuid::now_v7().simple().to_string();
+    let backend = db.get_database_backend();
+    db.execute_raw(Statement::from_sql_and_values(
+        backend,
+        "INSERT INTO headwater_database (id, owner, epoch, created_at) VALUES (1, ?, ?, ?)
+         ON CONFLICT DO NOTHING",
+        [owner.into(), epoch.into(), clock.now_ms().into()] as [Value; 3],
+    ))?;
+    let row = db
+        .query_one_raw(Statement::from_string(
+            backend,
+            "SELECT owner, epoch FROM headwater_database",
+        ))?
+        .context("headwater_database is empty")?;
+    let found: String = row.try_get_by("owner")?;
+    ensure!(
+        found == owner,
+        "it belongs to the service `{found}`, this is `{owner}`: give each service a file of its own"
+    );
+    let epoch: String = row.try_get_by("epoch")?;
+    Ok(epoch.into())
+}

@@ -1,0 +1,397 @@
+//! Bad input: the right status, a text that says what to do, nothing written, nothing published.
+
+use e2e::client::{Reply, send};
+use e2e::{Client, Service, World};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// Bodies that are no good JSON for any service: what, content type, body, status.
+fn no_good_anywhere() -> Vec<(&'static str, Option<&'static str>, Vec<u8>, u16)> {
+    let json = Some("application/json");
+    vec![
+        ("malformed JSON", json, b"{\"".to_vec(), 400),
+        ("not even text", json, vec![0xff, 0xfe, 0x00], 400),
+        ("an empty body", json, vec![], 400),
+        ("not an object", json, b"[1]".to_vec(), 422),
+        ("an unknown field", json, b"{\"surprise\":1}".to_vec(), 422),
+        ("no content type", None, b"{}".to_vec(), 415),
+        (
+            "another content type",
+            Some("text/plain"),
+            b"{}".to_vec(),
+            415,
+        ),
+        (
+            "a form",
+            Some("application/x-www-form-urlencoded"),
+            b"a=1".to_vec(),
+            415,
+        ),
+        ("a body too large", json, vec![b' '; 300 * 1024], 413),
+    ]
+}
+
+/// Checks an error answer; gives its detail.
+fn problem(what: &str, reply: &Reply, status: u16) -> String {
+    assert_eq!(reply.status.as_u16(), status, "{what}: {}", reply.text);
+    assert_eq!(reply.content_type, "application/problem+json", "{what}");
+    assert_eq!(reply.json["status"], status, "{what}: {}", reply.text);
+    for field in ["type", "title", "detail"] {
+        let text = reply.json[field].as_str().unwrap_or_default();
+        assert!(text.len() > 3, "{what} has no {field}: {}", reply.text);
+    }
+    reply.json["detail"].as_str().unwrap_or_default().to_owned()
+}
+
+async fn post_bytes(
+    client: &Client,
+    path: &str,
+    content_type: Option<&str>,
+    body: Vec<u8>,
+) -> Reply {
+    let mut request = client.request(Method::POST, path).body(body);
+    if let Some(content_type) = content_type {
+        request = request.header("content-type", content_type);
+    }
+    send(request).await
+}
+
+/// A world in which nothing is written from here on, and the proof at the end.
+async fn assert_nothing_happened(world: World, before: &headwater::Positions) {
+    assert_eq!(world.heads().await, *before, "something was written");
+    world.caught_up().await;
+    for source in Service::SOURCES {
+        let published = world
+            .stream(source)
+            .await
+            .get_info()
+            .await
+            .unwrap()
+            .state
+            .last_sequence;
+        assert_eq!(
+            published,
+            before.get(source.name()),
+            "{source:?} published something"
+        );
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_no_good_are_refused_by_every_service() {
+    let world = World::start().await;
+    for (service, path) in [
+        (Service::Users, "/users"),
+        (Service::Products, "/products"),
+        (Service::Orders, "/orders"),
+    ] {
+        let client = world.client(service);
+        for (what, content_type, body, status) in no_good_anywhere() {
+            let reply = post_bytes(&client, path, content_type, body).await;
+            problem(&format!("{what} to {path}"), &reply, status);
+        }
+    }
+    assert_nothing_happened(world, &"users:0,products:0,orders:0".parse().unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_users_are_refused() {
+    let world = World::start().await;
+    let users = world.client(Service::Users);
+    let right = json!({"name": "Ada", "email": "ada@example.com"});
+    for (field, value) in [
+        ("name", json!("")),
+        ("name", json!("   ")),
+        ("name", json!("x".repeat(201))),
+        ("name", json!(7)),
+        ("name", Value::Null),
+        ("email", json!("")),
+        ("email", json!("ada")),
+        ("email", json!("ada @example.com")),
+        ("email", json!(format!("{}@example.com", "x".repeat(250)))),
+        ("password", json!("short")),
+        ("password", json!("x".repeat(129))),
+        ("id", json!("42")),
+        ("id", json!(42)),
+    ] {
+        let mut body = right.clone();
+        body[field] = value;
+        let detail = problem(&body.to_string(), &users.post("/users", &body).await, 422);
+        assert!(
+            detail.contains(field),
+            "{body}: the answer does not name the field: {detail}"
+        );
+    }
+    problem(
+        "no name",
+        &users.post("/users", &json!({"email": "a@b"})).await,
+        422,
+    );
+    problem("no UUID", &users.get("/users/42").await, 400);
+    let nobody = format!("/users/{}", uuid::Uuid::nil());
+    problem("nobody", &users.get(&nobody).await, 404);
+    problem(
+        "erase nobody",
+        &send(users.request(Method::DELETE, &nobody)).await,
+        404,
+    );
+
+    users.create("/users", &right).await;
+    let same_email = json!({"name": "Bob", "email": "ADA@example.com"});
+    problem(
+        "a taken address",
+        &users.post("/users", &same_email).await,
+        409,
+    );
+    assert_nothing_happened(world, &"users:1,products:0,orders:0".parse().unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_products_and_images_are_refused() {
+    let world = World::start().await;
+    let products = world.client(Service::Products);
+    let right = json!({"title": "Mug", "image": "https://example.com/mug.png"});
+    let mug = products.create("/products", &right).await;
+    let path = format!("/products/{}", mug.id());
+    for (field, value) in [
+        ("title", json!("")),
+        ("title", json!("x".repeat(201))),
+        ("title", json!(["x"])),
+        ("image", json!("")),
+        ("image", json!("mug.png")),
+        ("image", json!("/etc/passwd")),
+        ("image", json!("ftp://example.com/mug.png")),
+        ("image", json!("javascript:alert(1)")),
+        ("image", json!(format!("/images/{}", "0".repeat(64)))),
+        ("id", json!("not-a-uuid")),
+    ] {
+        let mut body = right.clone();
+        body[field] = value.clone();
+        let detail = problem(
+            &body.to_string(),
+            &products.post("/products", &body).await,
+            422,
+        );
+        assert!(
+            detail.contains(field),
+            "{body}: the answer does not name the field: {detail}"
+        );
+        let change = json!({ field: value });
+        let reply = send(products.request(Method::PATCH, &path).json(&change)).await;
+        problem(&change.to_string(), &reply, 422);
+    }
+    let nothing = send(products.request(Method::PATCH, &path).json(&json!({}))).await;
+    problem("a change of nothing", &nothing, 422);
+    for wrong in [
+        "/products/7",
+        "/products?limit=0",
+        "/products?limit=501",
+        "/products?limit=x",
+        "/products?start_after=7",
+        "/products?ids=7",
+    ] {
+        problem(wrong, &products.get(wrong).await, 400);
+    }
+    let unknown = format!("/products/{}", uuid::Uuid::nil());
+    problem("unknown", &products.get(&unknown).await, 404);
+    let reply = send(
+        products
+            .request(Method::PATCH, &unknown)
+            .json(&json!({"title": "x"})),
+    )
+    .await;
+    problem("change the unknown", &reply, 404);
+
+    for (what, content_type, body, status) in [
+        ("no type", None, b"<svg/>".to_vec(), 415),
+        ("a page", Some("text/html"), b"<html>".to_vec(), 415),
+        ("a lie", Some("image/png"), b"<svg/>".to_vec(), 422),
+        ("nothing", Some("image/png"), vec![], 422),
+        (
+            "too large",
+            Some("image/png"),
+            vec![0; 2 * 1024 * 1024 + 1],
+            413,
+        ),
+    ] {
+        let reply = post_bytes(&products, "/images", content_type, body).await;
+        problem(&format!("an image: {what}"), &reply, status);
+    }
+    problem("no image", &products.get("/images/mug.png").await, 404);
+    assert_nothing_happened(world, &"users:0,products:1,orders:0".parse().unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_orders_are_refused() {
+    let world = World::start().await;
+    let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
+    let orders = world.client(Service::Orders);
+    world.order(&ada, &[&mug]).await;
+    let unknown = uuid::Uuid::now_v7().to_string();
+    let order = |user: &str, products: Value| json!({"user_id": user, "product_ids": products});
+    for (what, body) in [
+        ("an empty order", order(&ada.id(), json!([]))),
+        (
+            "too many lines",
+            order(&ada.id(), json!(vec![mug.id(); 1001])),
+        ),
+        ("an unknown user", order(&unknown, json!([mug.id()]))),
+        (
+            "an unknown product",
+            order(&ada.id(), json!([mug.id(), unknown])),
+        ),
+        ("a user id that is no UUID", order("7", json!([mug.id()]))),
+        ("a product id that is no UUID", order(&ada.id(), json!([7]))),
+        (
+            "products that are no list",
+            order(&ada.id(), json!(mug.id())),
+        ),
+        ("no products", json!({"user_id": ada.id()})),
+        (
+            "a field too many",
+            json!({"user_id": ada.id(), "product_ids": [mug.id()], "price": 0}),
+        ),
+    ] {
+        problem(what, &orders.post("/orders", &body).await, 422);
+    }
+    let lines = order(&ada.id(), json!(vec![mug.id(); 1000]));
+    assert_eq!(
+        orders.post("/orders", &lines).await.status,
+        201,
+        "a thousand lines are not too many"
+    );
+    for wrong in ["/orders", "/orders?user_id=7", "/orders/7"] {
+        problem(wrong, &orders.get(wrong).await, 400);
+    }
+    problem(
+        "unknown",
+        &orders.get(&format!("/orders/{unknown}")).await,
+        404,
+    );
+    let one = order(&ada.id(), json!([mug.id()]));
+    problem(
+        "no position",
+        &orders.post("/orders?after=users", &one).await,
+        400,
+    );
+    problem(
+        "no source",
+        &orders.post("/orders?after=invoices:1", &one).await,
+        400,
+    );
+    assert_nothing_happened(world, &"users:1,products:1,orders:2".parse().unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_paths_and_methods_are_refused_by_every_service() {
+    let world = World::start().await;
+    for (service, known) in [
+        (Service::Users, "/users"),
+        (Service::Products, "/products"),
+        (Service::Orders, "/orders"),
+        (Service::Purchases, "/"),
+    ] {
+        let client = world.client(service);
+        problem("a path", &client.get("/no/such/path").await, 404);
+        let reply = send(client.request(Method::PUT, known)).await;
+        problem("a method", &reply, 405);
+        let reply = client.request(Method::PUT, known).send().await.unwrap();
+        assert!(
+            reply.headers().contains_key("allow"),
+            "{known} does not say what it takes"
+        );
+    }
+    let purchases = world.client(Service::Purchases);
+    problem("no UUID", &purchases.get("/users/7/purchases").await, 400);
+    problem(
+        "nobody",
+        &purchases
+            .get(&format!("/users/{}/purchases", uuid::Uuid::nil()))
+            .await,
+        404,
+    );
+    assert_nothing_happened(world, &"users:0,products:0,orders:0".parse().unwrap()).await;
+}
+
+/// POSTs with an idempotency key.
+async fn with_key(client: &Client, path: &str, key: &str, body: &Value) -> Reply {
+    let request = client.request(Method::POST, path).json(body);
+    send(request.header("idempotency-key", key)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_or_an_id_used_again_has_one_effect_and_another_body_is_refused() {
+    let world = World::start().await;
+    let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
+    world.order(&ada, &[&mug]).await;
+    let id = || uuid::Uuid::now_v7().to_string();
+    let order = json!({"user_id": ada.id(), "product_ids": [mug.id()]});
+    let two = json!({"user_id": ada.id(), "product_ids": [mug.id(), mug.id()]});
+    let user = json!({"name": "Bob", "email": "bob@example.com", "password": "correct horse"});
+    let user2 = json!({"name": "Bob", "email": "bob@example.com", "password": "another horse"});
+    let tent = json!({"title": "Tent", "image": "https://example.com/t.png"});
+    let tent2 = json!({"title": "Tent 2", "image": "https://example.com/t.png"});
+    for (service, path, body, other) in [
+        (Service::Orders, "/orders", order, two),
+        (Service::Users, "/users", user, user2),
+        (Service::Products, "/products", tent, tent2),
+    ] {
+        let client = world.client(service);
+        let first = with_key(&client, path, "key-1", &body).await;
+        assert_eq!(first.status, 201, "{}", first.text);
+        let again = with_key(&client, path, "key-1", &body).await;
+        assert_eq!((again.status, &again.text), (first.status, &first.text));
+        assert_eq!(again.position(), first.position());
+        problem(
+            "the key for something else",
+            &with_key(&client, path, "key-1", &other).await,
+            422,
+        );
+        for wrong in [" ".to_owned(), "k".repeat(256)] {
+            problem(
+                "a wrong key",
+                &with_key(&client, path, &wrong, &body).await,
+                400,
+            );
+        }
+
+        let mut with_id = body.clone();
+        with_id["id"] = json!(id());
+        if service == Service::Users {
+            with_id["email"] = json!("carl@example.com");
+        }
+        let first = client.create(path, &with_id).await;
+        assert_eq!(first.json["id"], with_id["id"]);
+        let again = client.create(path, &with_id).await;
+        assert_eq!(
+            (&again.text, again.position()),
+            (&first.text, first.position())
+        );
+        let mut other_with_id = other.clone();
+        other_with_id["id"] = with_id["id"].clone();
+        problem(
+            "the id for something else",
+            &client.post(path, &other_with_id).await,
+            409,
+        );
+    }
+    assert_nothing_happened(world, &"users:3,products:3,orders:3".parse().unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_sent_many_times_at_once_has_one_effect() {
+    let world = World::start().await;
+    let users = world.client(Service::Users);
+    let body = json!({"name": "Ada", "email": "ada@example.com", "password": "correct horse"});
+    let replies = (0..12).map(|_| with_key(&users, "/users", "once", &body));
+    for reply in futures_util::future::join_all(replies).await {
+        assert_eq!(
+            (reply.status.as_u16(), reply.position()),
+            (201, "users:1"),
+            "{}",
+            reply.text
+        );
+    }
+    assert_nothing_happened(world, &"users:1,products:0,orders:0".parse().unwrap()).await;
+}

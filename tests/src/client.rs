@@ -1,0 +1,119 @@
+//! HTTP as the tests speak it.
+
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::Value;
+
+/// A client of one service.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+/// An answer, read to the end.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// `Content-Type`.
+    pub content_type: String,
+    /// `Headwater-Position`, if there was one.
+    pub position: Option<String>,
+    /// The body as text.
+    pub text: String,
+    /// The body, if it is JSON; `null` otherwise.
+    pub json: Value,
+}
+
+impl Client {
+    pub(crate) fn new(base: String) -> Self {
+        let http = reqwest::Client::builder().no_proxy().build();
+        Self {
+            http: http.expect("a client with defaults"),
+            base,
+        }
+    }
+
+    /// The service's address.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// A request that is not sent yet, for the unusual ones.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base))
+    }
+
+    /// GET.
+    pub async fn get(&self, path: &str) -> Reply {
+        send(self.request(Method::GET, path)).await
+    }
+
+    /// POST of JSON.
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+        send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// POST of JSON that must succeed; gives the reply.
+    ///
+    /// # Panics
+    /// When the status is not 201.
+    pub async fn create(&self, path: &str, body: &Value) -> Reply {
+        let reply = self.post(path, body).await;
+        assert_eq!(
+            reply.status,
+            StatusCode::CREATED,
+            "{path} {body}: {}",
+            reply.text
+        );
+        reply
+    }
+}
+
+/// Sends a request.
+///
+/// # Panics
+/// When no answer comes.
+pub async fn send(request: RequestBuilder) -> Reply {
+    try_send(request).await.expect("an answer")
+}
+
+/// Sends a request that may fail to be answered.
+///
+/// # Errors
+/// The connection's.
+pub async fn try_send(request: RequestBuilder) -> reqwest::Result<Reply> {
+    let response = request.send().await?;
+    let header = |name: &str| {
+        let value = response.headers().get(name)?;
+        value.to_str().ok().map(str::to_owned)
+    };
+    let (content_type, position) = (header("content-type"), header("headwater-position"));
+    let status = response.status();
+    let text = response.text().await?;
+    Ok(Reply {
+        status,
+        content_type: content_type.unwrap_or_default(),
+        position,
+        json: serde_json::from_str(&text).unwrap_or_default(),
+        text,
+    })
+}
+
+impl Reply {
+    /// The id in the body.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn id(&self) -> String {
+        self.json["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// The position header.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn position(&self) -> &str {
+        self.position.as_deref().expect("a Headwater-Position")
+    }
+}

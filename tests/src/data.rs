@@ -1,0 +1,199 @@
+//! Data sets for the importer, and an answer to compare with that no code of ours computed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use clap::Parser as _;
+use cli::import::{self, Kind, Summary};
+use cli::{Cli, Command};
+use serde_json::{Value, json};
+
+use crate::world::{Service, World};
+
+/// Three JSON Lines files.
+#[derive(Debug)]
+pub struct DataSet {
+    folder: PathBuf,
+    /// Kept so that the files are, where they are the test's own.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+/// Title and image, as the answer must have them.
+pub type Shown = BTreeSet<(String, String)>;
+
+impl DataSet {
+    /// The sample data beside the project, where it is there.
+    pub fn sample() -> Option<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+        folder.join("orders.jsonl").exists().then(|| Self {
+            folder,
+            _temporary: None,
+        })
+    }
+
+    /// A shop made up from `seed`: foreign ids of both kinds, users without orders, products
+    /// ordered again and again.
+    ///
+    /// # Panics
+    /// When the files cannot be written.
+    pub fn made_up(seed: u64, users: u64, products: u64, orders: u64) -> Self {
+        let folder = tempfile::TempDir::new().expect("make a folder");
+        let mut random = Random(seed);
+        let write = |name: &str, lines: Vec<Value>| {
+            let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+            let text = lines.join("\n") + "\n";
+            std::fs::write(folder.path().join(name), text).expect("write a file");
+        };
+        let user_id = |n: u64| {
+            if n.is_multiple_of(3) {
+                json!(format!("u-{n}"))
+            } else {
+                json!(n)
+            }
+        };
+        write(
+            "users.jsonl",
+            (0..users)
+                .map(|n| json!({"id": user_id(n), "name": format!("Ü {n}"), "email": format!("u{n}.{seed}@example.com")}))
+                .collect(),
+        );
+        write(
+            "products.jsonl",
+            (0..products)
+                .map(|n| json!({"id": n, "title": format!("Thing {n} “{seed}”"), "image": format!("https://example.com/{n}.webp")}))
+                .collect(),
+        );
+        write(
+            "orders.jsonl",
+            (0..orders)
+                .map(|n| {
+                    let lines = 1 + random.below(9);
+                    let ids: Vec<u64> = (0..lines).map(|_| random.below(products)).collect();
+                    json!({"id": format!("o{n}"), "user_id": user_id(random.below(users)), "product_ids": ids})
+                })
+                .collect(),
+        );
+        Self {
+            folder: folder.path().to_owned(),
+            _temporary: Some(folder),
+        }
+    }
+
+    /// One of the files.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Imports all three files through the public APIs.
+    ///
+    /// # Panics
+    /// When a file cannot be opened.
+    pub async fn import(&self, world: &World) -> Summary {
+        let file = |name: &str| self.file(name).display().to_string();
+        let url = |service| world.client(service).base().to_owned();
+        let cli = Cli::parse_from([
+            "headwater",
+            "import",
+            "--users",
+            &file("users.jsonl"),
+            "--users-url",
+            &url(Service::Users),
+            "--products",
+            &file("products.jsonl"),
+            "--products-url",
+            &url(Service::Products),
+            "--orders",
+            &file("orders.jsonl"),
+            "--orders-url",
+            &url(Service::Orders),
+        ]);
+        let Command::Import(args) = cli.command;
+        import::run(args).await.expect("import")
+    }
+
+    /// What every user must be shown: a fold of the files, by the foreign ids.
+    pub fn expected(&self) -> BTreeMap<String, Shown> {
+        let products: BTreeMap<String, (String, String)> = self
+            .lines("products.jsonl")
+            .map(|line| {
+                (
+                    id(&line["id"]),
+                    (text(&line["title"]), text(&line["image"])),
+                )
+            })
+            .collect();
+        let mut expected: BTreeMap<String, Shown> = self
+            .lines("users.jsonl")
+            .map(|line| (id(&line["id"]), Shown::new()))
+            .collect();
+        for order in self.lines("orders.jsonl") {
+            let shown = expected.entry(id(&order["user_id"])).or_default();
+            for product in order["product_ids"].as_array().into_iter().flatten() {
+                shown.insert(products[&id(product)].clone());
+            }
+        }
+        expected
+    }
+
+    /// Compares the answer of `purchases` for every user with [`expected`](Self::expected).
+    ///
+    /// # Panics
+    /// When one differs.
+    pub async fn assert_shown(&self, world: &World) {
+        world.caught_up().await;
+        for (foreign, expected) in self.expected() {
+            let user = import::mapped(Kind::Users, &foreign).to_string();
+            let reply = world.purchases(&user, "").await;
+            assert_eq!(reply.status, 200, "user {foreign}: {}", reply.text);
+            let purchases = reply.json["purchases"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let shown: Shown = purchases
+                .iter()
+                .map(|purchase| (text(&purchase["title"]), text(&purchase["image"])))
+                .collect();
+            assert_eq!(shown, expected, "user {foreign}");
+            assert_eq!(
+                purchases.len(),
+                expected.len(),
+                "user {foreign}: each product once"
+            );
+        }
+    }
+
+    fn lines(&self, name: &str) -> impl Iterator<Item = Value> {
+        let text = std::fs::read_to_string(self.file(name)).expect("read a file");
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a JSON line"))
+            .collect();
+        lines.into_iter()
+    }
+}
+
+/// A foreign id as text: `1` and `"1"` are the same.
+fn id(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or("(none)").to_owned()
+}
+
+/// `SplitMix64`: the same numbers from the same seed, everywhere and for ever.
+#[derive(Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}

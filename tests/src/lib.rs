@@ -1,0 +1,41 @@
+//! The harness of the end-to-end tests: a [`World`] of all four services on a broker of its own.
+//!
+//! Services run in this process, each on a port and a database file that stay the same when it
+//! is stopped and started again. The broker is a `nats-server` child with
+//! `sync_interval: always`, as it is shipped.
+
+pub mod client;
+pub mod data;
+pub mod world;
+
+pub use client::{Client, Reply};
+pub use world::{Service, World};
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+/// How long anything that must come may take: far longer than it does, so that only what never
+/// comes fails, also on a slow machine.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Waits until `look` gives what was waited for; the only place in the tests that sleeps.
+///
+/// # Panics
+/// When it does not come within [`PATIENCE`], with what was seen last.
+pub async fn eventually<T, S: Debug, F: Future<Output = Result<T, S>>>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(status) => assert!(
+                tokio::time::Instant::now() < deadline,
+                "waited {PATIENCE:?} for {what}; last seen: {status:?}"
+            ),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
