@@ -22,7 +22,8 @@ use replica::Replica;
 /// The service's name. Never rename.
 pub const NAME: &str = "purchases";
 
-const MIGRATIONS: &[Migration] = &[Migration {
+/// The tables of `purchases.db`.
+pub const MIGRATIONS: &[Migration] = &[Migration {
     name: "0001_purchases",
     sql: include_str!("../migrations/0001_purchases.sql"),
 }];

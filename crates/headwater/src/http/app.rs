@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -89,12 +89,12 @@ async fn observe(State(service): State<&'static str>, request: Request, next: Ne
 }
 
 /// An error of a layer, of the pages under `/docs` or of axum's own extractors has no body or a
-/// text: as the problem that it is.
+/// plain text: as the problem that it is. A service's own page for people stays.
 fn as_problem(response: Response, path: &str) -> Response {
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE);
-    let is_json = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/"));
-    if is_json || !(status.is_client_error() || status.is_server_error()) {
+    let is_meant = |kind: &HeaderValue| !kind.as_bytes().starts_with(b"text/plain");
+    if kind.is_some_and(is_meant) || !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
     let problem = match status {
