@@ -1,0 +1,44 @@
+# What developers do here. `just` lists it; everything works without just, too: the recipes are
+# plain cargo.
+
+# List the recipes.
+default:
+    @just --list
+
+# Start the whole system: broker, services, demo data.
+dev *flags:
+    cargo dev {{ flags }}
+
+# Run all tests; a name runs those that have it in theirs.
+test *flags:
+    cargo test --workspace {{ flags }}
+
+# Run the tests of one crate.
+test-crate crate *flags:
+    cargo test --package {{ crate }} {{ flags }}
+
+# What CI checks before it runs the tests.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Format the code.
+fmt:
+    cargo fmt --all
+
+# Import JSON Lines into a running system.
+import *flags:
+    cargo run --quiet --package cli -- import {{ flags }}
+
+# Licences, sources and duplicates of the dependencies (needs cargo-deny).
+deny:
+    cargo deny --all-features check bans licenses sources
+
+# Measure what group commit is worth: POST /orders, durable, by one client and by many.
+bench *flags:
+    cargo run --quiet --release --package bench -- {{ flags }}
+
+# What CI runs.
+ci:
+    bash .ci/run
