@@ -43,3 +43,4 @@ pub use install::PINNED;
 pub use options::{Log, Options, Port, Sync};
 pub use server::Broker;
 pub use version::{OLDEST, Version};
+pub use watchdog::Watchdog;

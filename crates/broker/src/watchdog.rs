@@ -12,11 +12,11 @@ use std::{
 
 /// Stands by until told to stand down.
 #[derive(Debug)]
-pub(crate) struct Watchdog(Child);
+pub struct Watchdog(Child);
 
 impl Watchdog {
     /// Watches over the process group `group`, from a group of its own that no Ctrl-C reaches.
-    pub(crate) fn over(group: u32) -> io::Result<Self> {
+    pub fn over(group: u32) -> io::Result<Self> {
         Command::new("/bin/sh")
             .args([
                 "-c",
@@ -33,7 +33,7 @@ impl Watchdog {
     }
 
     /// To be called when the group is gone, or about to be: its number may soon belong to others.
-    pub(crate) fn stand_down(&mut self) {
+    pub fn stand_down(&mut self) {
         if let Some(mut pipe) = self.0.stdin.take() {
             // If it cannot be told, it is dead and harmless already.
             let _told = pipe.write_all(b"\n");

@@ -1,0 +1,134 @@
+//! The data folder: ours alone, and of one `cargo dev` at a time.
+
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use crate::service::Service;
+
+/// Says that a folder is ours, and is the lock on it. Never rename.
+const MARKER: &str = "headwater-dev";
+
+/// An open data folder.
+#[derive(Debug)]
+pub(crate) struct Data {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Data {
+    /// Opens `folder`, which is ours, empty, or not there yet, and locks it.
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+        let folder = std::path::absolute(folder).context("find the data folder")?;
+        let shown = folder.display();
+        let failed = || format!("open the data folder {shown}");
+        fs::create_dir_all(&folder).with_context(failed)?;
+        let marker = folder.join(MARKER);
+        let mut entries = fs::read_dir(&folder).with_context(failed)?;
+        if entries.next().is_some() && !marker.is_file() {
+            bail!(
+                "{shown} holds something that `cargo dev` has not made; choose another folder with --data"
+            );
+        }
+        let lock = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&marker)
+            .with_context(failed)?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => bail!(
+                "another `cargo dev` runs on the data folder {shown}; stop that, or choose another folder with --data and other ports with --http-port 0 --nats-port 0"
+            ),
+            // Where the file system has no locks, people have to look out for themselves.
+            Err(TryLockError::Error(_)) | Ok(()) => Ok(Self {
+                folder,
+                _lock: lock,
+            }),
+        }
+    }
+
+    /// Deletes everything in it but the lock.
+    pub(crate) fn clear(&self) -> anyhow::Result<()> {
+        let failed = || format!("delete what is in {}", self.folder.display());
+        for entry in fs::read_dir(&self.folder).with_context(failed)? {
+            let entry = entry.with_context(failed)?;
+            let folder = entry.file_type().with_context(failed)?.is_dir();
+            let deleted = match entry.file_name() {
+                name if name == MARKER => Ok(()),
+                _ if folder => fs::remove_dir_all(entry.path()),
+                _ => fs::remove_file(entry.path()),
+            };
+            match deleted {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(failed);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn database(&self, service: Service) -> PathBuf {
+        self.folder.join(format!("{}.db", service.name()))
+    }
+
+    /// The folder of the broker.
+    pub(crate) fn nats(&self) -> PathBuf {
+        self.folder.join("nats")
+    }
+
+    /// The log of the broker.
+    pub(crate) fn nats_log(&self) -> PathBuf {
+        self.folder.join("nats-server.log")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_something_else_in_it_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let thesis = folder.path().join("thesis.odt");
+        fs::write(&thesis, "ten years of work").unwrap();
+        let refused = Data::open(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("has not made"), "{refused}");
+        assert!(thesis.exists());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_is_of_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Data::open(folder.path()).unwrap();
+        let refused = Data::open(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("another `cargo dev`"), "{refused}");
+        drop(first);
+        Data::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn clearing_leaves_the_lock_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let data = Data::open(folder.path()).unwrap();
+        fs::write(data.database(Service::Users), "").unwrap();
+        fs::create_dir_all(data.nats().join("jetstream")).unwrap();
+        fs::write(outside.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink(outside.path(), folder.path().join("link")).unwrap();
+        data.clear().unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(
+            outside.path().join("file").exists(),
+            "links are not followed"
+        );
+    }
+}

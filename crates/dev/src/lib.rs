@@ -1,0 +1,92 @@
+//! `cargo dev`: builds, starts, seeds and supervises the whole system.
+//!
+//! Needs cargo, a C compiler and python3. Progress and logs go to stderr, the summary to stdout.
+
+mod args;
+mod build;
+mod catalogue;
+mod child;
+mod data;
+mod http;
+mod log;
+mod nats;
+mod ports;
+mod ready;
+mod screen;
+mod seed;
+mod service;
+mod signals;
+mod summary;
+mod system;
+
+use std::convert::Infallible;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+pub use args::{Args, Output};
+
+use data::Data;
+use screen::Screen;
+use signals::Signals;
+use summary::Summary;
+use system::System;
+
+/// [`run`], with its error told as a person wants it.
+pub async fn main(args: Args) -> ExitCode {
+    let screen = Screen::new();
+    match run(&args, screen).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            screen.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs everything until a signal, or until a part ends by itself; then stops what runs.
+async fn run(args: &Args, screen: Screen) -> anyhow::Result<()> {
+    let mut signals = Signals::listen().context("listen for signals")?;
+    let data = Data::open(&args.data)?;
+    let mut system = System::new(screen);
+    let outcome = tokio::select! {
+        biased;
+        () = signals.next() => Ok(()),
+        outcome = up(args, &data, &mut system, screen) => outcome.map(|never| match never {}),
+    };
+    outcome.and(system.stop(&mut signals).await)
+}
+
+/// From nothing to a seeded system, and on until one of its parts ends.
+async fn up(
+    args: &Args,
+    data: &Data,
+    system: &mut System,
+    screen: Screen,
+) -> anyhow::Result<Infallible> {
+    let claim = ports::claim(args)?;
+    let server = nats::find(args, screen).await?;
+    let binaries = build::services(args.release, screen).await?;
+    if args.fresh {
+        data.clear()?;
+    }
+    let ports = claim.release();
+    system.start_broker(server, args, data).await?;
+    system.start_services(&binaries, ports, args, data)?;
+
+    let (running, nats) = (system.running(ports), system.nats(args));
+    let prepare = async {
+        ready::wait(&running).await?;
+        let demo = if args.no_seed {
+            None
+        } else {
+            seed::all(ports, screen).await?
+        };
+        Summary::new(running, nats, data, demo).print(args.output)?;
+        std::future::pending().await
+    };
+    tokio::select! {
+        ended = system.ended() => ended,
+        failed = prepare => failed,
+    }
+}

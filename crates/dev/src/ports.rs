@@ -1,0 +1,73 @@
+//! The ports, looked at before anything is started.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, TcpListener};
+
+use anyhow::{Context as _, bail};
+
+use crate::Args;
+use crate::service::Service;
+
+/// Ports that are held, so that nobody takes them while the services are being built.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    ports: Ports,
+    _held: Vec<TcpListener>,
+}
+
+/// Where the services listen, in the order of [`Service::ALL`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports([u16; 4]);
+
+/// Takes the ports that `args` ask for.
+pub(crate) fn claim(args: &Args) -> anyhow::Result<Claim> {
+    let mut held = Vec::new();
+    let mut ports = [0; 4];
+    for (service, (port, offset)) in Service::ALL.iter().zip(ports.iter_mut().zip(0..)) {
+        let wanted = match args.http_port {
+            0 => 0,
+            first => first + offset,
+        };
+        let listener = take(wanted, service.name(), "--http-port (0: four free ones)")?;
+        *port = listener.local_addr().context("read a port")?.port();
+        held.push(listener);
+    }
+    if args.nats_url.is_none() && args.nats_port != 0 {
+        let flags = "--nats-port (0: a free one), or use the broker there with --nats-url";
+        held.push(take(args.nats_port, "NATS", flags)?);
+    }
+    Ok(Claim {
+        ports: Ports(ports),
+        _held: held,
+    })
+}
+
+fn take(port: u16, whose: &str, flags: &str) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => bail!(
+            "port {port}, for {whose}, is taken by another program; stop that, or choose another with {flags}"
+        ),
+        Err(error) => Err(error).with_context(|| {
+            format!("listen on port {port}, for {whose}; choose another with {flags}")
+        }),
+    }
+}
+
+impl Claim {
+    /// Lets the ports go, for the services to take.
+    pub(crate) fn release(self) -> Ports {
+        self.ports
+    }
+}
+
+impl Ports {
+    pub(crate) fn of(self, service: Service) -> u16 {
+        self.0[service as usize]
+    }
+
+    /// `http://127.0.0.1:8080`
+    pub(crate) fn url(self, service: Service) -> String {
+        format!("http://127.0.0.1:{}", self.of(service))
+    }
+}

@@ -1,0 +1,230 @@
+//! What runs where, and what to try.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::Output;
+use crate::data::Data;
+use crate::screen::{colours, paint};
+use crate::seed::Demo;
+use crate::service::Service;
+use crate::system::Running;
+
+/// What runs where, and what to try; for programs, too.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary {
+    /// The page of somebody who has ordered something.
+    page: Option<Page>,
+    services: BTreeMap<&'static str, Process>,
+    nats: Process,
+    data: PathBuf,
+    to_try: Vec<Idea>,
+}
+
+#[derive(Debug, Serialize)]
+struct Page {
+    whose: String,
+    url: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Process {
+    url: String,
+    /// Not known of a broker that others run.
+    pid: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct Idea {
+    what: String,
+    /// For a shell.
+    commands: String,
+}
+
+impl Summary {
+    pub(crate) fn new(
+        running: Vec<Running>,
+        nats: (String, Option<u32>),
+        data: &Data,
+        demo: Option<Demo>,
+    ) -> Self {
+        let process = |running: Running| Process {
+            url: running.url,
+            pid: Some(running.pid),
+        };
+        let services = running
+            .into_iter()
+            .map(|running| (running.service.name(), process(running)));
+        let mut summary = Self {
+            page: None,
+            services: services.collect(),
+            nats: Process {
+                url: nats.0,
+                pid: nats.1,
+            },
+            data: data.folder().to_owned(),
+            to_try: Vec::new(),
+        };
+        if let Some(Demo { user, product }) = demo {
+            summary.page = Some(Page {
+                url: format!("{}/users/{}", summary.url(Service::Purchases), user.id),
+                whose: user.name.clone(),
+            });
+            summary.to_try = vec![
+                summary.order(&user.id, &user.name, &product.id, &product.title),
+                summary.outage(&user.id),
+            ];
+        }
+        summary.to_try.push(summary.import());
+        summary
+    }
+
+    fn order(&self, user: &str, whose: &str, product: &str, title: &str) -> Idea {
+        let (orders, purchases) = (self.url(Service::Orders), self.url(Service::Purchases));
+        Idea {
+            what: format!("Order “{title}” for {whose}, and read an answer that has it in it"),
+            commands: format!(
+                r#"after=$(curl -si {orders}/orders -H 'content-type: application/json' \
+  -d '{{"user_id": "{user}", "product_ids": ["{product}"]}}' |
+  tr -d '\r' | sed -n 's/^headwater-position: //p')
+curl -s "{purchases}/users/{user}/purchases?after=$after""#
+            ),
+        }
+    }
+
+    fn outage(&self, user: &str) -> Idea {
+        let pids = [Service::Users, Service::Products, Service::Orders]
+            .iter()
+            .filter_map(|service| self.services.get(service.name())?.pid)
+            .map(|pid| pid.to_string())
+            .collect::<Vec<_>>()
+            .join(" ");
+        let purchases = self.url(Service::Purchases);
+        Idea {
+            what: "Freeze users, products and orders: purchases answers without them".to_owned(),
+            commands: format!(
+                "kill -STOP {pids}\n\
+                 curl -s {purchases}/users/{user}/purchases\n\
+                 kill -CONT {pids}"
+            ),
+        }
+    }
+
+    fn import(&self) -> Idea {
+        let (users, nats) = (self.url(Service::Users), &self.nats.url);
+        Idea {
+            what: format!(
+                "Import somebody; `nats --server {nats} sub '*.v1.>'`, if you have the NATS CLI, shows the event"
+            ),
+            commands: format!(
+                r#"echo '{{"id": 1, "name": "Ann", "email": "ann@example.com"}}' |
+  cargo run -q -p cli -- import --users - --users-url {users}"#
+            ),
+        }
+    }
+
+    fn url(&self, service: Service) -> &str {
+        &self.services[service.name()].url
+    }
+
+    /// Prints it on stdout.
+    pub(crate) fn print(&self, format: Output) -> anyhow::Result<()> {
+        let mut stdout = io::stdout().lock();
+        let printed = match format {
+            Output::Text => {
+                let colours = colours(&stdout);
+                self.show(&mut stdout, colours)
+            }
+            Output::Json => {
+                let json = serde_json::to_string(self).context("encode the summary")?;
+                writeln!(stdout, "{json}")
+            }
+        };
+        printed.context("print the summary")
+    }
+
+    fn show(&self, to: &mut impl io::Write, colours: bool) -> io::Result<()> {
+        let title = "Headwater runs. Ctrl-C stops it; the data stays.";
+        writeln!(to, "\n  {}\n", paint(colours, 1, title))?;
+        let rows = self.rows(colours);
+        let width = rows.iter().map(|(label, _)| label.chars().count()).max();
+        let width = width.unwrap_or(0);
+        for (label, value) in rows {
+            writeln!(to, "  {label:width$}   {value}")?;
+        }
+        for Idea { what, commands } in &self.to_try {
+            let commands = commands.replace('\n', "\n    ");
+            writeln!(to, "\n  {what}\n\n    {}", paint(colours, 36, &commands))?;
+        }
+        writeln!(to)
+    }
+
+    fn rows(&self, colours: bool) -> Vec<(String, String)> {
+        let mut rows = Vec::new();
+        if let Some(Page { whose, url }) = &self.page {
+            rows.push((whose.clone(), paint(colours, 1, url)));
+        }
+        rows.push((
+            "All users".to_owned(),
+            self.url(Service::Purchases).to_owned(),
+        ));
+        rows.extend(Service::ALL.map(|service| {
+            let label = format!("API of {}", service.name());
+            (label, format!("{}/docs", self.url(service)))
+        }));
+        rows.push(("NATS".to_owned(), self.nats.url.clone()));
+        rows.push(("Data".to_owned(), self.data.display().to_string()));
+        rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_comes_first_and_commands_are_shown_as_they_are() {
+        let process = |port| Process {
+            url: format!("http://127.0.0.1:{port}"),
+            pid: Some(port),
+        };
+        let ports = (8080..).map(process);
+        let summary = Summary {
+            page: Some(Page {
+                whose: "Ann".to_owned(),
+                url: "http://127.0.0.1:8080/users/1".to_owned(),
+            }),
+            services: Service::ALL
+                .map(Service::name)
+                .into_iter()
+                .zip(ports)
+                .collect(),
+            nats: process(4222),
+            data: PathBuf::from("/data"),
+            to_try: vec![Idea {
+                what: "Try this".to_owned(),
+                commands: "one\n  two".to_owned(),
+            }],
+        };
+        let mut shown = Vec::new();
+        summary.show(&mut shown, false).unwrap();
+        let shown = String::from_utf8(shown).unwrap();
+        let first = shown
+            .split_whitespace()
+            .find(|word| word.starts_with("http"));
+        assert_eq!(first, Some("http://127.0.0.1:8080/users/1"));
+        assert!(
+            shown.contains("  Try this\n\n    one\n      two\n"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("API of orders      http://127.0.0.1:8083/docs"),
+            "{shown}"
+        );
+        assert!(!shown.contains('\x1b'), "no colours");
+    }
+}

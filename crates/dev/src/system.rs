@@ -1,0 +1,186 @@
+//! All processes: the broker and the services.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use broker::{Binary, Broker, Log, Options, Port};
+use tokio::task::spawn_blocking;
+
+use crate::Args;
+use crate::build::Binaries;
+use crate::child::Child;
+use crate::data::Data;
+use crate::log::Tail;
+use crate::ports::Ports;
+use crate::screen::Screen;
+use crate::service::Service;
+use crate::signals::Signals;
+
+/// How often we look whether all of them still run.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How long a service gives the requests under way: shorter than we wait before we kill it.
+const DRAIN_S: &str = "7";
+
+/// All that runs; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct System {
+    screen: Screen,
+    services: Vec<Child>,
+    broker: Option<Broker>,
+}
+
+/// A service that was started.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) service: Service,
+    pub(crate) url: String,
+    pub(crate) pid: u32,
+    pub(crate) tail: Tail,
+}
+
+impl System {
+    pub(crate) fn new(screen: Screen) -> Self {
+        Self {
+            screen,
+            services: Vec::new(),
+            broker: None,
+        }
+    }
+
+    /// Starts the broker, if there is to be one.
+    pub(crate) async fn start_broker(
+        &mut self,
+        server: Option<Binary>,
+        args: &Args,
+        data: &Data,
+    ) -> anyhow::Result<()> {
+        let Some(server) = server else { return Ok(()) };
+        let options = Options {
+            port: match args.nats_port {
+                0 => Port::Free,
+                port => Port::Fixed(port),
+            },
+            log: Log::File(data.nats_log()),
+            ..Options::new(data.nats())
+        };
+        self.screen
+            .say(&format!("starting nats-server {} …", server.version));
+        let started = spawn_blocking(move || Broker::start(&server, options));
+        self.broker = Some(started.await.context("start nats-server")??);
+        Ok(())
+    }
+
+    /// Starts the services; none waits for another.
+    pub(crate) fn start_services(
+        &mut self,
+        binaries: &Binaries,
+        ports: Ports,
+        args: &Args,
+        data: &Data,
+    ) -> anyhow::Result<()> {
+        self.screen.say("starting the services …");
+        for service in Service::ALL {
+            let mut arguments: Vec<OsString> = vec![
+                "--listen".into(),
+                format!("127.0.0.1:{}", ports.of(service)).into(),
+                "--database".into(),
+                data.database(service).into(),
+                "--nats-url".into(),
+                self.nats_url(args).into(),
+                "--log-format".into(),
+                "pretty".into(),
+                "--drain-s".into(),
+                DRAIN_S.into(),
+            ];
+            if service == Service::Purchases {
+                arguments.extend(["--images-url".into(), ports.url(Service::Products).into()]);
+            }
+            let program = binaries.of(service)?;
+            let child = Child::spawn(service, program, arguments, self.screen)?;
+            self.services.push(child);
+        }
+        Ok(())
+    }
+
+    fn nats_url(&self, args: &Args) -> String {
+        match (&self.broker, &args.nats_url) {
+            (Some(broker), _) => broker.url(),
+            (None, Some(url)) => url.clone(),
+            (None, None) => unreachable!("a broker is started unless there is a URL"),
+        }
+    }
+
+    /// Where the broker is, and its process if it is ours.
+    pub(crate) fn nats(&self, args: &Args) -> (String, Option<u32>) {
+        (self.nats_url(args), self.broker.as_ref().map(Broker::pid))
+    }
+
+    /// The services that were started.
+    pub(crate) fn running(&self, ports: Ports) -> Vec<Running> {
+        let running = self.services.iter().map(|child| Running {
+            service: child.service,
+            url: ports.url(child.service),
+            pid: child.pid,
+            tail: child.tail.clone(),
+        });
+        running.collect()
+    }
+
+    /// Waits until one of them ends by itself: an error that says which, how, and its last words.
+    pub(crate) async fn ended(&mut self) -> anyhow::Result<Infallible> {
+        loop {
+            for child in &mut self.services {
+                let name = child.service.name();
+                if let Some(status) = child.exited().with_context(|| format!("watch {name}"))? {
+                    child.log_read().await;
+                    return Err(last_words(name, status, &child.tail.text()));
+                }
+            }
+            if let Some(broker) = &mut self.broker
+                && let Some(status) = broker.exited()
+            {
+                let log = broker.log_tail().replace('\n', "\n  ");
+                return Err(last_words("nats-server", status, &format!("\n  {log}")));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Stops the services one after another, then the broker; a signal meanwhile kills the rest.
+    pub(crate) async fn stop(mut self, signals: &mut Signals) -> anyhow::Result<()> {
+        if self.services.is_empty() && self.broker.is_none() {
+            return Ok(());
+        }
+        self.screen.say("stopping; Ctrl-C kills at once …");
+        tokio::select! {
+            stopped = self.drain() => stopped,
+            () = signals.next() => Err(anyhow!("killed before all had stopped")),
+        }
+    }
+
+    async fn drain(&mut self) -> anyhow::Result<()> {
+        for service in Service::STOP_ORDER {
+            for child in self
+                .services
+                .iter_mut()
+                .filter(|child| child.service == service)
+            {
+                let stopped = child.stop(self.screen).await;
+                stopped.with_context(|| format!("stop {}", service.name()))?;
+            }
+        }
+        if let Some(mut broker) = self.broker.take() {
+            let stopped = spawn_blocking(move || broker.stop());
+            stopped.await.context("stop nats-server")??;
+        }
+        self.screen.say("stopped");
+        Ok(())
+    }
+}
+
+fn last_words(name: &str, status: impl std::fmt::Display, log: &str) -> anyhow::Error {
+    anyhow!("{name} ended by itself ({status}), so everything was stopped; its last lines:{log}")
+}

@@ -1,0 +1,197 @@
+//! Starting `dev`, talking to what it started, and waiting.
+
+use std::fmt::Debug;
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Response};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+
+/// Until the summary, the building of the services included.
+const STARTS_WITHIN: Duration = Duration::from_mins(15);
+
+/// For everything else.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// A `cargo dev`; killed when dropped, and its watchdogs see to the rest.
+pub(crate) struct Dev {
+    process: Child,
+    stdout: Receiver<String>,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Dev {
+    /// Starts one on free ports.
+    pub(crate) fn spawn(data: &Path, arguments: &[&str]) -> Self {
+        let free = ["--http-port", "0", "--nats-port", "0"];
+        Self::with(data, |command| command.args(free).args(arguments))
+    }
+
+    pub(crate) fn with(data: &Path, with: impl FnOnce(&mut Command) -> &mut Command) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dev"));
+        command.arg("--data").arg(data).args(["--output", "json"]);
+        let mut process = with(&mut command)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = first_line(process.stdout.take().unwrap());
+        let stderr = collect(process.stderr.take().unwrap());
+        Self {
+            process,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Starts one and waits for its summary.
+    pub(crate) fn start(data: &Path, arguments: &[&str]) -> (Self, Value) {
+        let dev = Self::spawn(data, arguments);
+        let Ok(line) = dev.stdout.recv_timeout(STARTS_WITHIN) else {
+            panic!("no summary; stderr:\n{}", dev.stderr());
+        };
+        let summary = serde_json::from_str(&line).unwrap();
+        (dev, summary)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// Stops it with Ctrl-C, which has to go well.
+    pub(crate) fn stop(mut self) {
+        self.signal(Signal::INT);
+        assert_eq!(self.ended().code(), Some(0), "{}", self.stderr());
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        eventually("dev has ended", || self.process.try_wait().unwrap())
+    }
+
+    /// Waits until stderr has `text`.
+    pub(crate) fn says(&self, text: &str) {
+        eventually(text, || self.stderr().contains(text).then_some(()));
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    /// Waits until it has ended as it does when something is wrong; its message.
+    pub(crate) fn fails(mut self) -> String {
+        assert_eq!(self.ended().code(), Some(1), "{}", self.stderr());
+        let errors = || self.stderr().matches("error: ").count() == 1;
+        eventually("one message", || errors().then_some(()));
+        let stderr = self.stderr();
+        stderr[stderr.find("error: ").unwrap()..]
+            .trim_end()
+            .to_owned()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ended = self.process.kill().and_then(|()| self.process.wait());
+    }
+}
+
+fn first_line(stdout: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut lines = BufReader::new(stdout).lines();
+        if let Some(Ok(line)) = lines.next() {
+            let _unheard = sender.send(line);
+        }
+        // Read on, so that it is never written to a closed pipe.
+        lines.for_each(drop);
+    });
+    receiver
+}
+
+fn collect(stderr: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let (text, reader) = (Arc::new(Mutex::new(String::new())), BufReader::new(stderr));
+    let collected = Arc::clone(&text);
+    thread::spawn(move || {
+        for line in reader.lines().map_while(Result::ok) {
+            *collected.lock().unwrap() += &(line + "\n");
+        }
+    });
+    text
+}
+
+/// Looks until there is something to see.
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + WITHIN;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < end, "not within {WITHIN:?}: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The processes of a summary: the services and the broker.
+pub(crate) fn pids(summary: &Value) -> Vec<Pid> {
+    let services = summary["services"].as_object().unwrap().values();
+    let pids = services.chain([&summary["nats"]]).map(pid);
+    pids.collect()
+}
+
+pub(crate) fn pid(process: &Value) -> Pid {
+    let pid = process["pid"].as_i64().unwrap();
+    Pid::from_raw(pid.try_into().unwrap()).unwrap()
+}
+
+/// Asserts that all processes of a summary have ended and been reaped.
+pub(crate) fn assert_all_gone(summary: &Value) {
+    for pid in pids(summary) {
+        assert_eq!(
+            test_kill_process(pid),
+            Err(Errno::SRCH),
+            "{pid:?} in {summary:#}"
+        );
+    }
+}
+
+/// Waits until nobody listens at the addresses of a summary's services.
+pub(crate) fn nobody_answers(summary: &Value) {
+    for process in summary["services"].as_object().unwrap().values() {
+        let address = process["url"].as_str().unwrap();
+        let address = address.strip_prefix("http://").unwrap();
+        eventually(&format!("nobody listens at {address}"), || {
+            TcpStream::connect(address).err()
+        });
+    }
+}
+
+/// The address of a path of a service.
+pub(crate) fn url(summary: &Value, service: &str, path: &str) -> String {
+    let service = summary["services"][service]["url"].as_str().unwrap();
+    format!("{service}{path}")
+}
+
+pub(crate) fn client() -> Client {
+    Client::builder().no_proxy().build().unwrap()
+}
+
+/// Reads an address, which has to be there.
+pub(crate) async fn get(url: impl AsRef<str> + Debug) -> Response {
+    let answer = client().get(url.as_ref()).send().await.unwrap();
+    answer.error_for_status().unwrap()
+}
+
+/// Reads an address that has JSON.
+pub(crate) async fn json(url: impl AsRef<str> + Debug) -> Value {
+    get(url).await.json().await.unwrap()
+}
