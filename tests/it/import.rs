@@ -7,7 +7,6 @@ use e2e::{Service, World};
 /// The sample data where it is beside the project, and a made-up shop everywhere.
 fn data_sets() -> impl Iterator<Item = DataSet> {
     let seed = 20_261_122;
-    println!("made-up shop of seed {seed}");
     DataSet::sample()
         .into_iter()
         .chain([DataSet::made_up(seed, 150, 120, 300)])

@@ -8,3 +8,4 @@ mod broker_away;
 mod import;
 mod journey;
 mod redelivery;
+mod tidy;

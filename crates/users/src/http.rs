@@ -49,7 +49,7 @@ pub(crate) fn app(db: &Database, health: &Health, config: &headwater::http::Conf
     request_body = Register,
     responses(
         (status = 201, body = User, headers(("Headwater-Position" = String, description = "Where its event is: users:12"))),
-        (status = 409, description = "The id or the e-mail address is taken", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The id is taken by a user from another request, or somebody logs in with the e-mail address", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is wrong, or the key came with another request", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -125,9 +125,10 @@ fn save(tx: &Tx, key: &Key, id: Uuid, registration: Registration) -> Result<Answ
                 "the user {id} was erased; leave the id out for a new user"
             )));
         }
-        if store::find_by_email(tx, &registration.email)?.is_some() {
+        let wants_login = registration.password_hash.is_some();
+        if wants_login && store::find_login(tx, &registration.email)?.is_some() {
             return Err(Problem::conflict(
-                "there is a user with this e-mail address; log in, or use another one",
+                "somebody logs in with this e-mail address already; use another one",
             ));
         }
         let now = tx.now_ms();

@@ -71,12 +71,14 @@ pub(crate) fn find_erased(
     erased::Entity::find_by_id(id).one(db)
 }
 
-pub(crate) fn find_by_email(
+/// The user who logs in with an e-mail address.
+pub(crate) fn find_login(
     db: &impl ConnectionTrait,
     email: &str,
 ) -> Result<Option<row::Model>, DbErr> {
     row::Entity::find()
         .filter(row::Column::EmailKey.eq(user::email_key(email)))
+        .filter(row::Column::PasswordHash.is_not_null())
         .one(db)
 }
 

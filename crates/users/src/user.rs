@@ -39,7 +39,7 @@ pub(crate) struct Register {
     /// 1 to 200 characters.
     #[schema(min_length = 1, max_length = 200, example = "Ada Byron")]
     pub(crate) name: String,
-    /// Not yet used by another user; case does not count.
+    /// With a password: one that nobody logs in with yet; case does not count.
     #[schema(max_length = 254, example = "ada@example.com")]
     pub(crate) email: String,
     /// 8 to 128 characters. Without one the user cannot log in.
