@@ -198,10 +198,11 @@ impl World {
         assert!(!self.running.contains_key(&service), "stop it first");
         let path = self.database(service);
         std::fs::remove_file(&path).expect("delete the database");
-        for suffix in ["-wal", "-shm"] {
-            // Not there after an orderly stop.
-            let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
-        }
+        let wal = format!("{}-wal", path.display());
+        assert!(
+            !std::path::Path::new(&wal).exists(),
+            "closed in order, it has no WAL"
+        );
     }
 
     /// A client of a service.

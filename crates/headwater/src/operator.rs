@@ -162,7 +162,9 @@ async fn events_of(db: &Database, payload: &[u8]) -> Result<EventsAnswer, servic
     }
     let limit = request.limit.min(EVENTS_MAX);
     let mut events = db
-        .read(move |snapshot| outbox::page(snapshot, request.from, limit))
+        .read(move |snapshot| {
+            outbox::page_within(snapshot, request.from, limit, EVENTS_BYTES_MAX as u64)
+        })
         .await
         .map_err(|error| refuse(500, error.to_string()))?;
     let mut bytes = 0;

@@ -28,7 +28,7 @@
 //! * **Triggers refuse UPDATE and DELETE**, so that a repair by hand cannot silently make the
 //!   outbox differ from what was published.
 
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, QueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::database::Tx;
@@ -130,8 +130,32 @@ pub fn page(db: &impl ConnectionTrait, from: u64, limit: usize) -> Result<Vec<Ro
     .collect()
 }
 
+/// Like [`page`], but only as many events as have `bytes_max` of payload together; one always fits.
+pub(crate) fn page_within(
+    db: &impl ConnectionTrait,
+    from: u64,
+    limit: usize,
+    bytes_max: u64,
+) -> Result<Vec<Row>, DbErr> {
+    let sizes = db.query_all_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        "SELECT length(payload) AS bytes
+         FROM headwater_outbox WHERE position >= ? ORDER BY position LIMIT ?",
+        [clamped(from).into(), clamped(limit as u64).into()] as [Value; 2],
+    ))?;
+    let (mut bytes, mut fitting) = (0, 0);
+    for size in &sizes {
+        bytes += unsigned(size.try_get_by("bytes")?);
+        if bytes > bytes_max && fitting > 0 {
+            break;
+        }
+        fitting += 1;
+    }
+    page(db, from, fitting)
+}
+
 /// The position of the newest event; 0 when there is none.
-pub(crate) fn head(db: &DatabaseConnection) -> Result<u64, DbErr> {
+pub(crate) fn head(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
     let row = db
         .query_one_raw(Statement::from_string(
             db.get_database_backend(),

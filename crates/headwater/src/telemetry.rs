@@ -52,7 +52,9 @@ pub fn init(config: &Config) -> anyhow::Result<()> {
     };
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // A log that nobody reads any more (a closed pipe) must not stop the service.
+        .log_internal_errors(false);
     let started = if pretty {
         subscriber.compact().try_init()
     } else {

@@ -79,6 +79,9 @@ pub async fn run(
     service.spawn("http", |stop| {
         headwater::http::serve(listener, app, config.http.clone(), stop)
     });
-    service.spawn("database", |stop| db.watch(stop));
-    service.join(config.drain()).await
+    let watched = db.clone();
+    service.spawn("database", |stop| watched.watch(stop));
+    let ended = service.join(config.drain()).await;
+    db.close().await;
+    ended
 }

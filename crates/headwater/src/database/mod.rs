@@ -145,7 +145,8 @@ impl Database {
     /// Opens the database of the service `owner` and brings its tables up to date.
     ///
     /// Sets WAL, `synchronous=FULL` (an acknowledged commit survives a power cut; SQLite's own
-    /// default in most builds, but no driver's) and foreign keys.
+    /// default in most builds, but no driver's), foreign keys, and `secure_delete`: what is erased
+    /// is overwritten.
     ///
     /// # Errors
     /// The file cannot be opened, belongs to another service, or has migrations that this
@@ -239,5 +240,12 @@ impl Database {
     pub async fn watch(self, stop: CancellationToken) -> anyhow::Result<()> {
         let stopped = stop.run_until_cancelled(self.writer.stopped()).await;
         stopped.unwrap_or(Ok(()))
+    }
+
+    /// Closes the file in order: what waits is done, the WAL is moved into the file and removed.
+    /// The last thing a service does; handles that are still around only give errors afterwards.
+    pub async fn close(self) {
+        self.readers.close().await;
+        self.writer.close().await;
     }
 }

@@ -29,6 +29,7 @@ pub(super) fn open(
          PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
+         PRAGMA secure_delete = ON;
          PRAGMA cache_size = -16000;
          PRAGMA temp_store = MEMORY",
     )

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use sea_orm::{ConnAcquireErr, ConnectOptions, ConnectionTrait as _, DbErr};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Snapshot;
 
@@ -14,24 +14,54 @@ use super::Snapshot;
 const QUEUE: usize = 64;
 
 /// A read, its types erased; whether the connection is to be kept.
-type Job = Box<dyn FnOnce(Result<&Snapshot, DbErr>) -> bool + Send>;
+type Read = Box<dyn FnOnce(Result<&Snapshot, DbErr>) -> bool + Send>;
+
+/// What a reader is told.
+enum Job {
+    Read(Read),
+    Close,
+}
 
 /// The handle: cheap to clone. The threads end when the last one is dropped.
 #[derive(Debug, Clone)]
-pub(super) struct Readers(mpsc::Sender<Job>);
+pub(super) struct Readers {
+    queue: mpsc::Sender<Job>,
+    threads: usize,
+    /// Its sender is dropped when all threads have closed the file.
+    closed: watch::Receiver<()>,
+}
 
 impl Readers {
     pub(super) fn start(owner: &str, path: &Path, readers: usize) -> anyhow::Result<Self> {
-        let (sender, jobs) = mpsc::channel(QUEUE);
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let (closed_sender, closed) = watch::channel(());
+        let closed_sender = Arc::new(closed_sender);
         let jobs = Arc::new(Mutex::new(jobs));
         for number in 1..=readers {
             let (path, jobs) = (path.to_owned(), Arc::clone(&jobs));
+            let closed_sender = Arc::clone(&closed_sender);
             std::thread::Builder::new()
                 .name(format!("{owner}-reader-{number}"))
-                .spawn(move || run(&path, &jobs))
+                .spawn(move || {
+                    run(&path, &jobs);
+                    drop(closed_sender);
+                })
                 .context("start a reader thread")?;
         }
-        Ok(Self(sender))
+        Ok(Self {
+            queue,
+            threads: readers,
+            closed,
+        })
+    }
+
+    /// Lets the threads end after the reads that wait, and waits until they have closed the file.
+    pub(super) async fn close(mut self) {
+        for _ in 0..self.threads {
+            // They have ended already if nobody takes it.
+            let _ = self.queue.send(Job::Close).await;
+        }
+        while self.closed.changed().await.is_ok() {}
     }
 
     pub(super) async fn read<T, E, F>(&self, work: F) -> Result<T, E>
@@ -41,14 +71,17 @@ impl Readers {
         E: From<DbErr> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |snapshot| {
+        let read: Read = Box::new(move |snapshot| {
             let result = catch_unwind(AssertUnwindSafe(|| in_transaction(snapshot?, work)));
             let keep = result.is_ok();
             // A caller that went away is not told.
             let _ = reply.send(result);
             keep
         });
-        self.0.send(job).await.map_err(|_| closed())?;
+        self.queue
+            .send(Job::Read(read))
+            .await
+            .map_err(|_| closed())?;
         match answer.await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => resume_unwind(panic),
@@ -70,7 +103,7 @@ fn run(path: &Path, jobs: &Mutex<mpsc::Receiver<Job>>) {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .blocking_recv();
-        let Some(job) = next else { return };
+        let Some(Job::Read(job)) = next else { return };
         match idle.take().map_or_else(|| connect(path), Ok) {
             Ok(snapshot) => idle = job(Ok(&snapshot)).then_some(snapshot),
             Err(error) => {

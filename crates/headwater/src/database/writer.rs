@@ -22,6 +22,8 @@ pub(super) struct Writer {
     queue: mpsc::Sender<Box<dyn Work>>,
     head: watch::Receiver<u64>,
     failure: watch::Receiver<Option<Arc<str>>>,
+    /// Its sender is dropped when the thread has closed the file.
+    closed: watch::Receiver<()>,
 }
 
 impl Writer {
@@ -35,29 +37,36 @@ impl Writer {
         let (queue, jobs) = mpsc::channel(config.queue);
         let (head_sender, head) = watch::channel(0);
         let (failure_sender, failure) = watch::channel(None);
+        let (closed_sender, closed) = watch::channel(());
         let (opened_sender, opened) = oneshot::channel();
         std::thread::Builder::new()
             .name(format!("{owner}-writer"))
-            .spawn(move || match open(owner, &config, migrations, &clock) {
-                Ok((db, found)) => {
-                    head_sender.send_replace(found.head);
-                    let thread = Thread {
-                        tx: Tx::new(db, owner, clock),
-                        config,
-                        jobs,
-                        head: head_sender,
-                    };
-                    if opened_sender.send(Ok(found)).is_ok()
-                        && let Err(error) = thread.run()
-                    {
-                        tracing::error!(error = format!("{error:#}"), "database writer stopped");
-                        failure_sender.send_replace(Some(format!("{error:#}").into()));
+            .spawn(move || {
+                match open(owner, &config, migrations, &clock) {
+                    Ok((db, found)) => {
+                        head_sender.send_replace(found.head);
+                        let thread = Thread {
+                            tx: Tx::new(db, owner, clock),
+                            config,
+                            jobs,
+                            head: head_sender,
+                        };
+                        if opened_sender.send(Ok(found)).is_ok()
+                            && let Err(error) = thread.run()
+                        {
+                            tracing::error!(
+                                error = format!("{error:#}"),
+                                "database writer stopped"
+                            );
+                            failure_sender.send_replace(Some(format!("{error:#}").into()));
+                        }
+                    }
+                    Err(error) => {
+                        // The opener waits for it; were it gone, nobody would be left to tell.
+                        let _ = opened_sender.send(Err(error));
                     }
                 }
-                Err(error) => {
-                    // The opener waits for it; were it gone, nobody would be left to tell.
-                    let _ = opened_sender.send(Err(error));
-                }
+                drop(closed_sender);
             })
             .context("start the writer thread")?;
         let found = opened.await.context("open the database")??;
@@ -65,6 +74,7 @@ impl Writer {
             queue,
             head,
             failure,
+            closed,
         };
         Ok((writer, found))
     }
@@ -94,6 +104,13 @@ impl Writer {
         self.head.clone()
     }
 
+    /// Lets the thread end after the writes that wait, and waits until it has closed the file.
+    pub(super) async fn close(mut self) {
+        // It has ended already if nobody takes it.
+        let _ = self.queue.send(Box::new(Close)).await;
+        while self.closed.changed().await.is_ok() {}
+    }
+
     pub(super) async fn stopped(&self) -> anyhow::Result<()> {
         let mut failure = self.failure.clone();
         let why = match failure.wait_for(Option::is_some).await {
@@ -120,7 +137,7 @@ struct Thread {
 }
 
 impl Thread {
-    /// Runs until every handle is gone, or a commit failed.
+    /// Runs until it is told to close, every handle is gone, or a commit failed.
     fn run(mut self) -> anyhow::Result<()> {
         while let Some(first) = self.jobs.blocking_recv() {
             if let Err(error) = self.sql("BEGIN IMMEDIATE") {
@@ -140,8 +157,12 @@ impl Thread {
             if let Some(position) = appended {
                 self.head.send_replace(position);
             }
+            let is_last = jobs.iter().any(|job| job.is_last());
             for job in jobs {
                 job.answer(Outcome::Committed);
+            }
+            if is_last {
+                break;
             }
         }
         Ok(())
@@ -206,6 +227,29 @@ trait Work: Send {
     fn run(&mut self, tx: &Tx) -> bool;
     fn answer(self: Box<Self>, outcome: Outcome);
     fn name(&self) -> &'static str;
+    /// Whether the thread is to end after it.
+    fn is_last(&self) -> bool {
+        false
+    }
+}
+
+/// Ends the thread.
+struct Close;
+
+impl Work for Close {
+    fn run(&mut self, _tx: &Tx) -> bool {
+        true
+    }
+
+    fn answer(self: Box<Self>, _outcome: Outcome) {}
+
+    fn name(&self) -> &'static str {
+        "close"
+    }
+
+    fn is_last(&self) -> bool {
+        true
+    }
 }
 
 struct Job<F, T, E> {

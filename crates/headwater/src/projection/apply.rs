@@ -46,15 +46,20 @@ pub(super) fn batch<P: Projection>(
     let mut skipped = 0;
     for event in events {
         match checkpoint.judge(event) {
-            Verdict::Apply => due.push(event.clone()),
-            Verdict::Skip => skipped += 1,
+            Verdict::Apply => {
+                checkpoint.advance(event);
+                due.push(event.clone());
+            }
+            Verdict::Skip => {
+                checkpoint.pass(event);
+                skipped += 1;
+            }
             Verdict::Gap { epoch, have } => {
                 let came = event.id.as_ref().map_or(0, |id| id.position);
                 gap = Some(Gap { epoch, have, came });
                 break;
             }
         }
-        checkpoint.advance(event);
     }
     let parked = apply_or_park(projection, tx, source, &due)?;
     checkpoint.save(tx)?;

@@ -1,6 +1,6 @@
 //! How far a projection got: in the same database, and the same transaction, as its effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
@@ -20,10 +20,13 @@ pub(super) struct Checkpoint {
     pub(super) stream_created: i64,
     /// The last sequence that was looked at.
     pub(super) sequence: u64,
-    /// The life of the source that the last event was of.
+    /// The life of the source that the last applied event was of.
     epoch: Option<String>,
     /// The last position that was applied (or parked), of each life.
     positions: BTreeMap<String, u64>,
+    /// The lives whose position has moved since it was loaded: one batch may have the end of one
+    /// life and the beginning of the next.
+    moved: BTreeSet<String>,
 }
 
 /// What the checkpoint says of an event.
@@ -57,6 +60,7 @@ impl Checkpoint {
             sequence: 0,
             epoch: None,
             positions: BTreeMap::new(),
+            moved: BTreeSet::new(),
         };
         if let Some(row) = row {
             checkpoint.stream_created = row.try_get_by("stream_created")?;
@@ -92,7 +96,7 @@ impl Checkpoint {
                 self.epoch.clone().into(),
             ] as [Value; 5],
         ))?;
-        if let Some(epoch) = &self.epoch {
+        for epoch in &self.moved {
             tx.execute_raw(Statement::from_sql_and_values(
                 tx.get_database_backend(),
                 "INSERT INTO headwater_position (projection, source, epoch, position)
@@ -102,7 +106,7 @@ impl Checkpoint {
                     self.projection.into(),
                     self.source.into(),
                     epoch.clone().into(),
-                    signed(self.position()).into(),
+                    signed(self.position_of(epoch)).into(),
                 ] as [Value; 4],
             ))?;
         }
@@ -114,7 +118,7 @@ impl Checkpoint {
     pub(super) fn rewind(&mut self, start: Start) -> bool {
         let before = (self.stream_created, self.sequence);
         self.stream_created = start.stream_created;
-        self.sequence = start.sequence - 1;
+        self.sequence = start.known;
         before != (self.stream_created, self.sequence)
     }
 
@@ -150,13 +154,21 @@ impl Checkpoint {
         }
     }
 
-    /// Moves on past `event`, which was applied, parked or skipped.
+    /// Moves on past `event`, which is applied or parked.
     pub(super) fn advance(&mut self, event: &Envelope) {
-        if let Some(id) = self.own(event) {
-            let position = self.position_of(&id.epoch).max(id.position);
-            self.positions.insert(id.epoch.clone(), position);
-            self.epoch = Some(id.epoch.clone());
+        if let Some(EventId {
+            epoch, position, ..
+        }) = self.own(event)
+        {
+            self.positions.insert(epoch.clone(), *position);
+            self.moved.insert(epoch.clone());
+            self.epoch = Some(epoch.clone());
         }
+        self.pass(event);
+    }
+
+    /// Moves on past `event`, which is skipped: it says nothing of the source's present life.
+    pub(super) fn pass(&mut self, event: &Envelope) {
         if let Some(sequence) = event.sequence {
             self.sequence = self.sequence.max(sequence);
         }

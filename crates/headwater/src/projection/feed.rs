@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::{Info, Stream};
 use futures_util::{FutureExt as _, StreamExt as _};
 
@@ -27,6 +27,7 @@ pub(super) struct Feed {
     source: &'static str,
     messages: pull::Stream,
     batch_max: usize,
+    is_drained: bool,
 }
 
 /// Where a feed starts.
@@ -34,8 +35,8 @@ pub(super) struct Feed {
 pub(super) struct Start {
     /// Which stream it is.
     pub(super) stream_created: i64,
-    /// The first sequence to read.
-    pub(super) sequence: u64,
+    /// The last sequence that is known.
+    pub(super) known: u64,
 }
 
 impl Start {
@@ -43,8 +44,7 @@ impl Start {
     ///
     /// In another stream than the checkpoint's all is read again: positions tell what is new. In
     /// the same stream that is shorter now (the broker was put back from an older copy) what is
-    /// left of it is known, so reading goes on at its end. The server checks none of this: asked
-    /// to start beyond the end, it waits there and skips what comes.
+    /// left of it is known, so reading goes on at its end.
     pub(super) fn after(stream_created: i64, sequence: u64, info: &Info) -> Self {
         let created = stream::created(info);
         let known = if created == stream_created {
@@ -54,8 +54,15 @@ impl Start {
         };
         Self {
             stream_created: created,
-            sequence: known + 1,
+            known,
         }
+    }
+
+    /// The first sequence to read: the last known one, once more. Where the stream was rolled
+    /// back and filled again, another event may lie there now: its position tells. It is never
+    /// beyond the stream's end either, where the server would wait and skip what comes.
+    fn first(self) -> u64 {
+        self.known.max(1)
     }
 }
 
@@ -68,7 +75,7 @@ impl Feed {
         start: Start,
         batch_max: usize,
     ) -> anyhow::Result<Self> {
-        let consumer = place(stream, source, name, start.sequence)
+        let consumer = place(stream, source, name, start.first())
             .await
             .context("place the consumer")?;
         let messages = consumer
@@ -84,7 +91,13 @@ impl Feed {
             source,
             messages,
             batch_max,
+            is_drained: consumer.cached_info().num_pending == 0,
         })
+    }
+
+    /// Whether there was nothing to read when it was opened.
+    pub(super) fn is_drained(&self) -> bool {
+        self.is_drained
     }
 
     /// Waits for the next event and gives it with all that are ready behind it, up to the bound:
@@ -116,23 +129,45 @@ async fn place(
     name: &str,
     sequence: u64,
 ) -> anyhow::Result<PullConsumer> {
-    let mut consumer: PullConsumer = if let Ok(consumer) = stream.get_consumer(name).await {
-        consumer
-    } else {
-        let settings = pull::Config {
-            durable_name: Some(name.to_owned()),
-            description: Some(format!(
-                "Feeds the projection {name} with the events of {source}"
-            )),
-            deliver_policy: DeliverPolicy::All,
-            ack_policy: AckPolicy::None,
-            metadata: bus::metadata([("projection", name), ("source", source)]),
-            ..pull::Config::default()
-        };
-        stream.create_consumer(settings).await?
+    let mut consumer = match stream.get_consumer(name).await {
+        Ok(consumer) if delivers_all(consumer.cached_info()) => consumer,
+        found => {
+            if found.is_ok() {
+                tracing::warn!(
+                    consumer = name,
+                    source,
+                    "not as it should be: making it anew"
+                );
+                stream.delete_consumer(name).await?;
+            }
+            stream.create_consumer(settings(source, name)).await?
+        }
     };
     consumer.reset(Some(sequence)).await?;
     Ok(consumer)
+}
+
+fn settings(source: &str, name: &str) -> pull::Config {
+    pull::Config {
+        durable_name: Some(name.to_owned()),
+        description: Some(format!(
+            "Feeds the projection {name} with the events of {source}"
+        )),
+        deliver_policy: DeliverPolicy::All,
+        ack_policy: AckPolicy::None,
+        metadata: bus::metadata([("projection", name), ("source", source)]),
+        ..pull::Config::default()
+    }
+}
+
+/// Whether a consumer, which a person may have made, hands over every event without being told
+/// that it arrived. One that filters would look like a stream full of gaps.
+fn delivers_all(info: &consumer::Info) -> bool {
+    let config = &info.config;
+    config.ack_policy == AckPolicy::None
+        && config.deliver_policy == DeliverPolicy::All
+        && config.filter_subject.is_empty()
+        && config.filter_subjects.is_empty()
 }
 
 fn envelope(source: &'static str, message: jetstream::Message) -> anyhow::Result<Envelope> {

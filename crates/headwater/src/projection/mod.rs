@@ -66,6 +66,7 @@ mod checkpoint;
 mod feed;
 mod gap;
 mod progress;
+mod reader;
 mod runner;
 
 use sea_orm::DbErr;

@@ -8,8 +8,9 @@
 //!
 //! # The fence
 //!
-//! Every publication carries `Nats-Expected-Last-Sequence`: the server stores it only if the
-//! stream still ends where this relay believes it ends. So
+//! Every publication carries `Nats-Expected-Last-Sequence`, and those that follow others
+//! `Nats-Expected-Last-Msg-Id`: the server stores it only if the stream still ends where this
+//! relay believes it ends, and with what. So
 //!
 //! * two relays of one source are harmless: one of the two is refused and looks again,
 //! * a publication that arrives late (after a timeout, out of a paused server) is refused, or its
@@ -38,6 +39,7 @@
 //! The last happens when a source's database was put back from an old copy: the stream knows
 //! events that the database has forgotten. Which of the two is right, a person must decide.
 
+mod place;
 mod publish;
 mod tail;
 
@@ -48,15 +50,18 @@ use async_nats::jetstream::stream::Stream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, Seen};
+use crate::bus::Bus;
 use crate::database::Database;
 use crate::health::{Health, State};
 use crate::{outbox, stream};
+use place::{Finding, Place};
 use publish::Outcome;
-use tail::Tail;
 
 /// How many events go into one batch: the server's limit.
 const BATCH_MAX: usize = 1000;
+
+/// How large a batch may be, in bytes: it has to get through within one request's timeout.
+const BATCH_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// How long the relay waits for a commit before it looks at the outbox and the stream all the
 /// same: another process may have written, the stream may have been put back.
@@ -67,7 +72,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// How often a stopped relay looks whether a person has put things right.
-const STOPPED_PAUSE: Duration = Duration::from_secs(30);
+const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 
 /// The name of the relay's line in `/readyz?verbose`.
 const CHECK: &str = "relay";
@@ -78,24 +83,16 @@ pub struct Relay {
     db: Database,
     bus: Bus,
     health: Health,
-    /// The last position that the server acknowledged to this relay.
-    acknowledged: u64,
+    /// The newest event that this relay knows to be stored, and its sequence.
+    acknowledged: Place,
 }
 
-/// Where the next event goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    /// The last own position in the stream.
-    position: u64,
-    /// The stream's last sequence: what the next publication expects.
-    sequence: u64,
-}
-
-/// What reading the tail came to.
-enum Finding {
-    Continue(Place),
+/// Why publishing ended.
+enum Ended {
+    /// The stream is not as it was left: what was seen.
+    MovedOn(String),
     /// The stream and the outbox contradict each other: why.
-    Contradiction(String),
+    Contradicted(String),
 }
 
 impl Relay {
@@ -105,7 +102,7 @@ impl Relay {
             db,
             bus,
             health,
-            acknowledged: 0,
+            acknowledged: Place::START,
         }
     }
 
@@ -123,14 +120,7 @@ impl Relay {
         loop {
             let failure = match self.work(&mut pause).await {
                 Ok(contradiction) => {
-                    tracing::error!(
-                        source = self.db.owner(),
-                        reason = contradiction,
-                        "relay stopped: the stream and this database contradict each other; \
-                         put back the newest copy of the database, or delete the stream if the \
-                         database is right, and the relay goes on by itself"
-                    );
-                    self.health.set(CHECK, State::Failed(contradiction));
+                    self.note_stopped(&contradiction);
                     tokio::time::sleep(STOPPED_PAUSE).await;
                     continue;
                 }
@@ -153,78 +143,40 @@ impl Relay {
     /// contradiction.
     async fn work(&mut self, pause: &mut Duration) -> anyhow::Result<String> {
         loop {
-            let seen = self.bus.seen();
-            let stream = stream::ensure(&self.bus, self.db.owner())
-                .await
-                .context("reach the stream")?;
-            let place = match self.take_place(&stream).await? {
-                Finding::Continue(place) => place,
-                Finding::Contradiction(reason) => return Ok(reason),
+            let bus = self.bus.clone();
+            let seen = bus.seen();
+            let ended = tokio::select! {
+                ended = self.publish(pause) => ended?,
+                // What was asked for went with the connection: no use in waiting for it.
+                () = bus.reconnected(seen) => Ended::MovedOn("reconnected".to_owned()),
             };
-            self.health.set(
-                CHECK,
-                State::Ok(format!("published up to {}", place.position)),
-            );
-            let refused = self.publish_from(&stream, place, seen, pause).await?;
-            tracing::debug!(
-                source = self.db.owner(),
-                reason = refused,
-                "relay takes its place again"
-            );
+            match ended {
+                Ended::Contradicted(reason) => return Ok(reason),
+                Ended::MovedOn(reason) => tracing::debug!(
+                    source = self.db.owner(),
+                    reason,
+                    "relay takes its place again"
+                ),
+            }
         }
     }
 
-    /// Reads the stream's tail and compares it with the outbox and with what this relay knows.
-    async fn take_place(&mut self, stream: &Stream) -> anyhow::Result<Finding> {
-        let head = *self.db.head().borrow();
-        let tail = Tail::read(stream, self.db.owner(), self.db.epoch(), head)
+    /// Takes its place and publishes from there, until the stream is not what it was believed
+    /// to be.
+    async fn publish(&mut self, pause: &mut Duration) -> anyhow::Result<Ended> {
+        let stream = stream::ensure(&self.bus, self.db.owner())
             .await
-            .context("read the stream's tail")?;
-        let position = tail.own.as_ref().map_or(0, |own| own.position);
-        if let Some(reason) = self.contradiction(&tail).await? {
-            return Ok(Finding::Contradiction(reason));
-        }
-        if position < self.acknowledged {
-            let lost = self.acknowledged - position;
-            tracing::warn!(
-                source = self.db.owner(),
-                position,
-                acknowledged = self.acknowledged,
-                "the stream lost events: publishing {lost} again from the outbox"
-            );
-            metrics::counter!("headwater_relay_republished_total", "source" => self.db.owner().to_owned())
-                .increment(lost);
-        }
-        self.acknowledged = position;
-        Ok(Finding::Continue(Place {
-            position,
-            sequence: tail.last_sequence,
-        }))
-    }
-
-    /// Why the tail cannot be a copy of this outbox, if it cannot.
-    async fn contradiction(&self, tail: &Tail) -> anyhow::Result<Option<String>> {
-        let Some(own) = &tail.own else {
-            return Ok(None);
+            .context("reach the stream")?;
+        let place = match self.take_place(&stream).await? {
+            Finding::Continue(place) => place,
+            Finding::Contradiction(reason) => return Ok(Ended::Contradicted(reason)),
         };
-        let position = own.position;
-        let row = self
-            .db
-            .read(move |snapshot| outbox::page(snapshot, position, 1))
-            .await?
-            .pop();
-        Ok(match row {
-            None => Some(format!(
-                "the stream is ahead: it ends with position {position} of this source, the \
-                 database with {}: the database was put back from an old copy",
-                *self.db.head().borrow()
-            )),
-            Some(row) if row.subject != own.subject || row.payload != own.payload => Some(format!(
-                "position {position} is one event in the stream and another in the database: \
-                 the database was put back from an old copy and written to since"
-            )),
-            Some(_) => None,
-        })
+        self.health.set(
+            CHECK,
+            State::Ok(format!("published up to {}", place.position)),
+        );
+        let reason = self.publish_from(&stream, place, pause).await?;
+        Ok(Ended::MovedOn(reason))
     }
 
     /// Publishes whatever the outbox has after `place`, waits for more, and so on. Ends when the
@@ -233,7 +185,6 @@ impl Relay {
         &mut self,
         stream: &Stream,
         mut place: Place,
-        seen: Seen,
         pause: &mut Duration,
     ) -> anyhow::Result<String> {
         let mut head = self.db.head();
@@ -241,10 +192,12 @@ impl Relay {
             let from = place.position + 1;
             let rows = self
                 .db
-                .read(move |snapshot| outbox::page(snapshot, from, BATCH_MAX))
+                .read(move |snapshot| {
+                    outbox::page_within(snapshot, from, BATCH_MAX, BATCH_BYTES_MAX)
+                })
                 .await?;
             if rows.is_empty() {
-                match self.idle(stream, place, seen, &mut head).await? {
+                match self.idle(stream, place, &mut head).await? {
                     Some(moved) => return Ok(moved),
                     None => continue,
                 }
@@ -256,7 +209,7 @@ impl Relay {
                         position: place.position + rows.len() as u64,
                         sequence: last_sequence,
                     };
-                    self.acknowledged = place.position;
+                    self.acknowledged = place;
                     *pause = PAUSE_MIN;
                     self.note_published(&rows, place);
                 }
@@ -266,29 +219,39 @@ impl Relay {
         }
     }
 
-    /// Waits for a commit. Without one, looks at the stream after every reconnect and now and
-    /// then: one that lost something is filled again although nothing new is written. Gives what
+    /// Waits for a commit. Without one, looks at the stream now and then: one that lost something is filled again although nothing new is written. Gives what
     /// was seen if it is not as `place` has it.
     async fn idle(
         &self,
         stream: &Stream,
         place: Place,
-        seen: Seen,
         head: &mut watch::Receiver<u64>,
     ) -> anyhow::Result<Option<String>> {
         tokio::select! {
             // Armed since the last look at the outbox: a commit in between wakes it at once.
             Ok(()) = head.changed() => return Ok(None),
-            () = self.bus.reconnected(seen) => return Ok(Some("reconnected".to_owned())),
             () = tokio::time::sleep(POLL) => {}
         }
-        let last = stream
-            .get_info()
-            .await
-            .context("read the stream's state")?
-            .state
-            .last_sequence;
-        Ok((last != place.sequence).then(|| format!("the stream ends at {last} now")))
+        let info = stream.get_info().await.context("read the stream's state")?;
+        let is_same = info.created == stream.cached_info().created
+            && info.state.last_sequence == place.sequence
+            && (info.state.messages > 0 || place.position == 0);
+        Ok((!is_same).then(|| "the stream is not as it was left".to_owned()))
+    }
+
+    /// Says why the relay has stopped and what to do, in the log only once.
+    fn note_stopped(&self, contradiction: &str) {
+        let advice = "put back the newest copy of the database, or delete the stream if the \
+                      database is right; the relay then goes on by itself";
+        let state = State::Failed(format!("{contradiction}; {advice}"));
+        if self.health.parts().get(CHECK) != Some(&state) {
+            tracing::error!(
+                source = self.db.owner(),
+                reason = contradiction,
+                "relay stopped: the stream and this database contradict each other; {advice}"
+            );
+            self.health.set(CHECK, state);
+        }
     }
 
     fn note_published(&self, rows: &[outbox::Row], place: Place) {

@@ -68,6 +68,9 @@ enum Failure {
 }
 
 /// Each row on its own, all of them under way at once, each expecting the one before it.
+///
+/// By its id, too: the sequence alone would let the second row pass where somebody's event has
+/// taken the place of the first, which was refused and would then be missing for ever.
 async fn pipelined(
     bus: &Bus,
     rows: &[Row],
@@ -75,11 +78,14 @@ async fn pipelined(
     expected: u64,
 ) -> Result<PublishAck, Failure> {
     let mut under_way: Vec<PublishAckFuture> = Vec::with_capacity(rows.len());
-    for (row, expected) in rows.iter().zip(expected..) {
-        let message = PublishMessage::build()
+    for (index, (row, expected)) in rows.iter().zip(expected..).enumerate() {
+        let mut message = PublishMessage::build()
             .payload(Bytes::copy_from_slice(&row.payload))
             .headers(headers(row, &id(row)))
             .expected_last_sequence(expected);
+        if let Some(before) = index.checked_sub(1).map(|before| &rows[before]) {
+            message = message.expected_last_message_id(id(before).to_string());
+        }
         let publish = bus
             .jetstream
             .send_publish(row.subject.clone(), message)
@@ -100,7 +106,9 @@ async fn pipelined(
 
 fn publish_failure(error: async_nats::jetstream::context::PublishError) -> Failure {
     match error.kind() {
-        PublishErrorKind::WrongLastSequence => Failure::Fence(error.to_string()),
+        PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId => {
+            Failure::Fence(error.to_string())
+        }
         _ => Failure::Other(error.into()),
     }
 }

@@ -5,25 +5,27 @@ use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 
 use crate::envelope::EventId;
 
-/// How many events are asked for at a time when the last own one is not the very last.
-const LOOK_BACK_IN_FLIGHT: usize = 64;
+/// How many events at the end are looked at, and asked for at a time: the last own one is not
+/// always the newest, because anybody may publish an older one of ours once more.
+const LOOK_BACK: usize = 64;
 
 /// The end of a stream.
 #[derive(Debug)]
 pub(super) struct Tail {
     /// The stream's last sequence; 0 when nothing was ever stored.
     pub(super) last_sequence: u64,
-    /// The last event of this life of this source, if there is one.
+    /// The newest event of this life of this source at the end, if there is one.
     pub(super) own: Option<Own>,
 }
 
 #[derive(Debug)]
 pub(super) struct Own {
     pub(super) position: u64,
+    pub(super) sequence: u64,
     pub(super) subject: String,
     pub(super) payload: Bytes,
 }
@@ -32,14 +34,10 @@ impl Tail {
     /// Reads the tail from the stream's leader: a follower's copy may be behind, and a tail that
     /// is older than the fence would let an event be published twice.
     ///
-    /// Walks back over events that are not this outbox's. An outbox that is still empty
-    /// (`head` is 0) can have none in the stream.
-    pub(super) async fn read(
-        stream: &Stream,
-        source: &str,
-        epoch: &str,
-        head: u64,
-    ) -> anyhow::Result<Self> {
+    /// Walks back over events that are not this outbox's, to the stream's beginning if need be.
+    /// Not even an outbox without events may leave that out: another process may have appended
+    /// the first one just now, or it was put back from a copy that old.
+    pub(super) async fn read(stream: &Stream, source: &str, epoch: &str) -> anyhow::Result<Self> {
         let state = stream
             .get_info()
             .await
@@ -49,20 +47,38 @@ impl Tail {
             last_sequence: state.last_sequence,
             own: None,
         };
-        if head > 0 && state.messages > 0 {
+        if state.messages > 0 {
             let newest_first = (state.first_sequence..=state.last_sequence).rev();
             let mut events = stream::iter(newest_first)
                 .map(|sequence| at(stream, sequence))
-                .buffered(LOOK_BACK_IN_FLIGHT);
-            while let Some(event) = events.try_next().await? {
-                tail.own = event.and_then(|event| own(&event, source, epoch));
-                if tail.own.is_some() {
+                .buffered(LOOK_BACK)
+                .enumerate();
+            while let Some((looked_at, event)) = events.next().await {
+                let found = event?.and_then(|event| own(&event, source, epoch));
+                let position = |own: &Option<Own>| own.as_ref().map_or(0, |own| own.position);
+                if position(&found) > position(&tail.own) {
+                    tail.own = found;
+                }
+                if tail.own.is_some() && looked_at + 1 >= LOOK_BACK {
                     break;
                 }
             }
         }
         Ok(tail)
     }
+}
+
+/// Whether `stream` holds position `position` of this outbox at `sequence`.
+pub(super) async fn holds(
+    stream: &Stream,
+    source: &str,
+    epoch: &str,
+    position: u64,
+    sequence: u64,
+) -> anyhow::Result<bool> {
+    let event = at(stream, sequence).await?;
+    let found = event.and_then(|event| own(&event, source, epoch));
+    Ok(found.is_some_and(|own| own.position == position))
 }
 
 async fn at(stream: &Stream, sequence: u64) -> anyhow::Result<Option<StreamMessage>> {
@@ -77,6 +93,7 @@ fn own(event: &StreamMessage, source: &str, epoch: &str) -> Option<Own> {
     let id: EventId = event.headers.get(NATS_MESSAGE_ID)?.as_str().parse().ok()?;
     (id.source == source && id.epoch == epoch).then(|| Own {
         position: id.position,
+        sequence: event.sequence,
         subject: event.subject.to_string(),
         payload: event.payload.clone(),
     })

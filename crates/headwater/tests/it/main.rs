@@ -1,1 +1,17 @@
-//! The chassis against a real nats-server.
+//! The chassis alone: SQLite files, a real nats-server, and an event and a projection of its own.
+//!
+//! Every test states a fact. None sleeps: `support::eventually` waits for a level, with a ceiling.
+
+mod database;
+mod group_commit;
+mod http;
+mod idempotency;
+mod operator;
+mod outbox;
+mod poison;
+mod projection;
+mod relay;
+mod relay_faults;
+mod repair;
+mod supervisor;
+mod support;

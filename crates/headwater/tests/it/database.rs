@@ -1,0 +1,258 @@
+//! Opening, migrations, and reading.
+
+use headwater::database::{Config, Database, Migration, Snapshot};
+use headwater::{Clock, outbox};
+use sea_orm::{ConnectionTrait as _, DbErr};
+use tempfile::TempDir;
+
+use crate::support::{
+    MIGRATIONS, Refused, append, eventually, execute, folder, integers, open, read, reads, texts,
+};
+
+async fn open_at(
+    folder: &TempDir,
+    owner: &'static str,
+    migrations: &'static [Migration],
+) -> anyhow::Result<Database> {
+    let config = Config::at(folder.path().join("shared.db"));
+    Database::open(owner, &config, migrations, Clock::system()).await
+}
+
+/// Why opening is refused, with the whole chain.
+async fn refusal(folder: &TempDir, owner: &'static str, own: &'static [Migration]) -> String {
+    format!("{:#}", open_at(folder, owner, own).await.unwrap_err())
+}
+
+const FIRST: Migration = Migration {
+    name: "0001_first",
+    sql: "CREATE TABLE first (id INTEGER PRIMARY KEY)",
+};
+const FIRST_CHANGED: Migration = Migration {
+    name: "0001_first",
+    sql: "CREATE TABLE first (id INTEGER PRIMARY KEY, more TEXT)",
+};
+const SECOND: Migration = Migration {
+    name: "0002_second",
+    sql: "CREATE TABLE second (id INTEGER PRIMARY KEY)",
+};
+const WRONG: Migration = Migration {
+    name: "0003_wrong",
+    sql: "CREATE TABLE third (id INTEGER PRIMARY KEY); CREATE TABLE third (id INTEGER)",
+};
+
+#[tokio::test]
+async fn commits_are_durable_and_foreign_keys_hold() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    let settings = db.write(|tx| {
+        let journal = texts(tx, "SELECT journal_mode AS t FROM pragma_journal_mode")?;
+        let synchronous = integers(tx, "SELECT synchronous AS n FROM pragma_synchronous")?;
+        let foreign = integers(tx, "SELECT foreign_keys AS n FROM pragma_foreign_keys")?;
+        Ok::<_, DbErr>((journal, synchronous, foreign))
+    });
+    let full = 2;
+    let wanted = (vec!["wal".to_owned()], vec![full], vec![1]);
+    assert_eq!(settings.await.unwrap().value, wanted);
+
+    let orphan = db.write(|tx| execute(tx, "INSERT INTO tag (label) VALUES (7)", []));
+    assert!(matches!(orphan.await, Err(Refused::Refused(_))));
+}
+
+#[tokio::test]
+async fn a_migration_is_applied_once_and_another_one_later() {
+    let folder = folder();
+    drop(open_at(&folder, "sensors", &[FIRST]).await.unwrap());
+    drop(open_at(&folder, "sensors", &[FIRST]).await.unwrap());
+    let db = open_at(&folder, "sensors", &[FIRST, SECOND]).await.unwrap();
+    let tables = "SELECT name AS t FROM sqlite_schema
+                  WHERE name IN ('first', 'second') ORDER BY name";
+    let found = db.read(|snapshot| texts(snapshot, tables)).await.unwrap();
+    assert_eq!(found, ["first", "second"]);
+}
+
+#[tokio::test]
+async fn a_changed_migration_is_refused() {
+    let folder = folder();
+    drop(open_at(&folder, "sensors", &[FIRST]).await.unwrap());
+    let refusal = refusal(&folder, "sensors", &[FIRST_CHANGED]).await;
+    assert!(
+        refusal.contains("0001_first was changed after it was applied"),
+        "{refusal}"
+    );
+}
+
+#[tokio::test]
+async fn a_migration_that_is_not_known_is_refused() {
+    let folder = folder();
+    drop(open_at(&folder, "sensors", &[FIRST, SECOND]).await.unwrap());
+    let refusal = refusal(&folder, "sensors", &[FIRST]).await;
+    assert!(
+        refusal.contains("0002_second, which this program does not know"),
+        "{refusal}"
+    );
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_leaves_nothing() {
+    let folder = folder();
+    let why = refusal(&folder, "sensors", &[FIRST, WRONG]).await;
+    assert!(why.contains("apply the migration 0003_wrong"), "{why}");
+    let db = open_at(&folder, "sensors", &[SECOND]).await.unwrap();
+    let tables = "SELECT name AS t FROM sqlite_schema WHERE name IN ('first', 'second', 'third')";
+    let found = db.read(|snapshot| texts(snapshot, tables)).await.unwrap();
+    assert_eq!(found, ["second"]);
+}
+
+#[tokio::test]
+async fn another_services_database_is_refused_and_left_as_it_is() {
+    let folder = folder();
+    drop(open_at(&folder, "sensors", &[FIRST]).await.unwrap());
+    for own in [
+        &[FIRST, SECOND] as &[Migration],
+        &[SECOND],
+        &[FIRST_CHANGED],
+    ] {
+        let refusal = refusal(&folder, "gauges", own).await;
+        assert!(
+            refusal.contains("belongs to the service `sensors`"),
+            "{refusal}"
+        );
+    }
+    open_at(&folder, "sensors", &[FIRST]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_epoch_lasts_as_long_as_its_database() {
+    let folder = folder();
+    let epoch = open(&folder, "sensors").await.epoch().to_owned();
+    let opened_again = open(&folder, "sensors").await;
+    assert_eq!(opened_again.epoch(), epoch);
+    let anew = open(&crate::support::folder(), "sensors").await;
+    assert_ne!(anew.epoch(), epoch);
+}
+
+#[tokio::test]
+async fn the_head_is_known_at_opening() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    append(&db, reads(1..=3)).await;
+    drop(db);
+    assert_eq!(*open(&folder, "sensors").await.head().borrow(), 3);
+}
+
+#[tokio::test]
+async fn a_snapshot_does_not_move_while_writes_go_on() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    append(&db, reads(1..=1)).await;
+    let (looked, has_looked) = tokio::sync::oneshot::channel();
+    let (go_on, gate) = crate::support::gate();
+    let reading = db.read(move |snapshot| {
+        let before = outbox::page(snapshot, 1, 10)?.len();
+        looked.send(()).unwrap();
+        gate.wait();
+        Ok::<_, DbErr>((before, outbox::page(snapshot, 1, 10)?.len()))
+    });
+    let writing = async {
+        has_looked.await.unwrap();
+        append(&db, reads(2..=2)).await;
+        go_on.send(()).unwrap();
+    };
+    let (seen, ()) = tokio::join!(reading, writing);
+    assert_eq!(seen.unwrap(), (1, 1));
+    let now = db.read(|snapshot| outbox::page(snapshot, 1, 10)).await;
+    assert_eq!(now.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_read_cannot_write() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    let write = db.read(|snapshot: &Snapshot| execute(snapshot, "DELETE FROM reading", []));
+    assert!(write.await.unwrap_err().to_string().contains("readonly"));
+}
+
+#[tokio::test]
+async fn a_panic_in_a_read_does_not_lose_the_reader() {
+    let folder = folder();
+    let mut config = Config::at(folder.path().join("one-reader.db"));
+    config.readers = 1;
+    let db = Database::open("sensors", &config, MIGRATIONS, Clock::system())
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        let (mut panics, panicking) = (tokio::task::JoinSet::new(), db.clone());
+        panics.spawn(async move {
+            let read = panicking.read(|_| -> Result<(), DbErr> { panic!("a bug in a read") });
+            read.await
+        });
+        assert!(panics.join_next().await.unwrap().unwrap_err().is_panic());
+    }
+    let one = db
+        .read(|snapshot: &Snapshot| integers(snapshot, "SELECT 1 AS n"))
+        .await;
+    assert_eq!(one.unwrap(), [1]);
+}
+
+/// SQLite ends a transaction by itself at some errors; so may a read, by a mistake.
+#[tokio::test]
+async fn a_read_that_ends_its_transaction_does_not_lose_the_reader() {
+    let folder = folder();
+    let mut config = Config::at(folder.path().join("one-reader.db"));
+    config.readers = 1;
+    let db = Database::open("sensors", &config, MIGRATIONS, Clock::system())
+        .await
+        .unwrap();
+    for sql in ["ROLLBACK", "ROLLBACK; BEGIN; SELECT wrong"] {
+        let ended = db.read(move |snapshot| snapshot.execute_unprepared(sql).map(drop));
+        // What it is told matters less than that the next one finds a reader.
+        drop(ended.await);
+        let one = db
+            .read(|snapshot: &Snapshot| integers(snapshot, "SELECT 1 AS n"))
+            .await;
+        assert_eq!(one.unwrap(), [1], "after {sql}");
+    }
+}
+
+#[tokio::test]
+async fn reads_wait_for_a_free_reader() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    append(&db, vec![read("attic", 1)]).await;
+    let reads = (0..500).map(|_| db.read(|snapshot| outbox::page(snapshot, 1, 10)));
+    for page in futures_util::future::join_all(reads).await {
+        assert_eq!(page.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_write_of_another_process_holds_nothing_up_for_long() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    let other = open(&folder, "sensors").await;
+    let (release, gate) = crate::support::gate();
+    let (started, has_started) = tokio::sync::oneshot::channel();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        let held = other.write(move |_| {
+            started.send(()).unwrap();
+            gate.wait();
+            Ok::<_, DbErr>(())
+        });
+        held.await.unwrap();
+    });
+    has_started.await.unwrap();
+    let busy = db.write(|tx| outbox::append(tx, &read("attic", 1))).await;
+    assert!(matches!(busy, Err(Refused::Busy)), "{busy:?}");
+    drop(release);
+    eventually("the lock is free", async || {
+        let written = db.write(|tx| outbox::append(tx, &read("attic", 2))).await;
+        written.map_err(|error| error.to_string())
+    })
+    .await;
+    let page = db
+        .read(|snapshot| outbox::page(snapshot, 1, 10))
+        .await
+        .unwrap();
+    assert_eq!(page.len(), 1, "the write that was told Busy is not there");
+}

@@ -1,0 +1,508 @@
+//! HTTP: limits, problems, and what every service answers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use headwater::health::State;
+use headwater::http::{
+    About, After, Answer, Config, IdempotencyKey, Invalid, Json, Path, Problem, app, with_position,
+};
+use headwater::projection::Behind;
+use headwater::{Position, Positions};
+use reqwest::{Client, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, Semaphore};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::support::{Tasks, eventually, http_config, metrics, serve};
+
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Reading {
+    value: i64,
+}
+
+/// Keeps a reading
+#[utoipa::path(post, path = "/readings", request_body = Reading, responses((status = 201)))]
+async fn keep(
+    key: IdempotencyKey,
+    Json(reading): Json<Reading>,
+) -> Result<axum::response::Response, Problem> {
+    let mut invalid = Invalid::none();
+    invalid.require(reading.value >= 0, "/value", "must not be below zero");
+    invalid.require(reading.value != -7, "/value", "must not be minus seven");
+    invalid.check()?;
+    let position = Position {
+        source: "sensors".to_owned(),
+        position: 12,
+    };
+    let key = key.scoped("POST /readings").text;
+    let answer = Answer::created("/readings/1".to_owned(), position, &json!({ "key": key }));
+    Ok(axum::response::IntoResponse::into_response(answer))
+}
+
+async fn behind(After(after): After) -> Result<axum::response::Response, Problem> {
+    if after.get("sensors") > 100 {
+        let at = Positions::default();
+        return Err(Behind::NotYet { at, asked: after }.into());
+    }
+    Ok(with_position(&after, "read"))
+}
+
+async fn by_id(Path(id): Path<uuid::Uuid>) -> String {
+    id.to_string()
+}
+
+/// The app of a made-up service; `held` requests wait for the semaphore and note that they do.
+struct Service {
+    tasks: Tasks,
+    address: String,
+    client: Client,
+    release: Arc<Semaphore>,
+    waiting: Arc<Notify>,
+}
+
+async fn service(change: impl FnOnce(&mut Config)) -> Service {
+    let mut config = http_config();
+    change(&mut config);
+    let (release, waiting) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
+    let (held_by, note) = (Arc::clone(&release), Arc::clone(&waiting));
+    let held = move || async move {
+        note.notify_one();
+        drop(held_by.acquire().await);
+        "held"
+    };
+    let routes = OpenApiRouter::new()
+        .routes(routes!(keep))
+        .route("/behind", get(behind))
+        .route("/by/{id}", get(by_id))
+        .route(
+            "/panic",
+            get(async || -> &'static str { panic!("a bug in a request") }),
+        )
+        .route("/held", get(held))
+        .route(
+            "/raw",
+            post(async |body: axum::body::Bytes| body.len().to_string()),
+        );
+    let mut tasks = Tasks::none();
+    let about = About {
+        name: "house",
+        description: "A house",
+    };
+    let app = app(about, routes, tasks.health.clone(), &config);
+    let address = serve(&mut tasks, app, config).await;
+    let client = Client::builder().redirect(reqwest::redirect::Policy::none());
+    Service {
+        tasks,
+        address,
+        client: client.build().unwrap(),
+        release,
+        waiting,
+    }
+}
+
+impl Service {
+    async fn get(&self, path: &str) -> Response {
+        self.client
+            .get(format!("{}{path}", self.address))
+            .send()
+            .await
+            .unwrap()
+    }
+
+    async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Response {
+        let post = self
+            .client
+            .post(format!("{}{path}", self.address))
+            .body(body);
+        post.header("content-type", "application/json")
+            .send()
+            .await
+            .unwrap()
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address.trim_start_matches("http://"))
+            .await
+            .unwrap()
+    }
+}
+
+/// The problem in an answer, which has to be one.
+async fn problem(answer: Response, status: u16, kind: &str) -> Value {
+    assert_eq!(answer.status(), status);
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(
+        problem["type"],
+        format!("urn:headwater:problem:{kind}"),
+        "{problem}"
+    );
+    assert_eq!(problem["status"], status);
+    assert!(!problem["title"].as_str().unwrap().is_empty());
+    assert!(!problem["detail"].as_str().unwrap().is_empty());
+    problem
+}
+
+/// Reads until the server closes; how long that took.
+async fn until_closed(stream: &mut TcpStream) -> Duration {
+    let started = Instant::now();
+    let mut rest = Vec::new();
+    // A reset is a way to close too.
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await;
+    drop(read.expect("the server closes the connection"));
+    started.elapsed()
+}
+
+#[tokio::test]
+async fn a_client_that_sends_no_head_is_closed() {
+    let service = service(|_| ()).await;
+    let mut silent = service.connect().await;
+    let mut half = service.connect().await;
+    half.write_all(b"GET /livez HTTP/1.1\r\nHost: ")
+        .await
+        .unwrap();
+    let mut idle = service.connect().await;
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let (silent, half, idle) = tokio::join!(
+        until_closed(&mut silent),
+        until_closed(&mut half),
+        until_closed(&mut idle)
+    );
+    for closed in [silent, half, idle] {
+        assert!(closed < Duration::from_secs(5), "after {closed:?}");
+    }
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_a_byte_now_and_then_is_closed() {
+    let service = service(|_| ()).await;
+    let mut slow = service.connect().await;
+    slow.set_nodelay(true).unwrap();
+    let mut head = b"GET /livez HTTP/1.1\r\nX-Long: "
+        .iter()
+        .chain(std::iter::repeat(&b'x'));
+    let mut buffer = [0; 64];
+    eventually("the slow client is closed", async || {
+        let byte = *head.next().unwrap();
+        if slow.write_all(&[byte]).await.is_err() {
+            return Ok(());
+        }
+        match slow.try_read(&mut buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err("open"),
+            Ok(1..) => Err("answered"),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn connections_above_the_cap_wait_for_a_place() {
+    let service = service(|config| config.connections = 2).await;
+    let taken = [service.connect().await, service.connect().await];
+    let mut third = service.connect().await;
+    third
+        .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = [0; 12];
+    let early = tokio::time::timeout(Duration::from_millis(200), third.read(&mut answer)).await;
+    assert!(early.is_err(), "the third was served beside two others");
+    drop(taken);
+    third.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn every_way_of_asking_wrongly_is_a_problem() {
+    let service = service(|_| ()).await;
+    let s = &service;
+    problem(s.get("/nothing").await, 404, "not-found").await;
+    problem(s.get("/docs/nothing").await, 404, "not-found").await;
+    let wrong_method = s.get("/readings").await;
+    assert_eq!(wrong_method.headers()["allow"], "POST");
+    problem(wrong_method, 405, "method-not-allowed").await;
+    let wrong_method = s.post("/livez", "").await;
+    assert_eq!(wrong_method.headers()["allow"], "GET,HEAD");
+    problem(wrong_method, 405, "method-not-allowed").await;
+    problem(s.post("/readings", "{").await, 400, "malformed-json").await;
+    problem(s.post("/readings", "").await, 400, "malformed-json").await;
+    let large = format!("{{\"value\":{}1}}", " ".repeat(300 * 1024));
+    problem(
+        s.post("/readings", large.clone()).await,
+        413,
+        "body-too-large",
+    )
+    .await;
+    problem(s.post("/raw", large).await, 413, "body-too-large").await;
+    let text = s
+        .client
+        .post(format!("{}/readings", s.address))
+        .body("{\"value\":1}");
+    problem(text.send().await.unwrap(), 415, "unsupported-content-type").await;
+    let unknown = s.post("/readings", r#"{"value":1,"colour":"red"}"#).await;
+    let unknown = problem(unknown, 422, "invalid-field").await;
+    assert!(
+        unknown["detail"].as_str().unwrap().contains("colour"),
+        "{unknown}"
+    );
+    problem(s.post("/readings", "{}").await, 422, "invalid-field").await;
+    problem(s.get("/by/me").await, 400, "bad-request").await;
+    problem(
+        s.get("/readyz?verbose=1&verbose=2").await,
+        400,
+        "bad-request",
+    )
+    .await;
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn all_that_is_wrong_with_the_fields_is_said_at_once() {
+    let service = service(|_| ()).await;
+    let wrong = service.post("/readings", r#"{"value":-7}"#).await;
+    let wrong = problem(wrong, 422, "invalid-field").await;
+    assert_eq!(
+        wrong["errors"],
+        json!([
+            { "pointer": "/value", "detail": "must not be below zero" },
+            { "pointer": "/value", "detail": "must not be minus seven" },
+        ])
+    );
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn a_panic_is_our_fault_and_says_nothing() {
+    let service = service(|_| ()).await;
+    let answer = problem(service.get("/panic").await, 500, "internal-error").await;
+    assert!(!answer.to_string().contains("bug"), "{answer}");
+    assert_eq!(service.get("/livez").await.status(), StatusCode::OK);
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_a_problem() {
+    let service = service(|config| config.timeout_s = 1).await;
+    let late = service.get("/held").await;
+    assert_eq!(late.headers()["retry-after"], "1");
+    problem(late, 503, "unavailable").await;
+
+    let mut slow_body = service.connect().await;
+    let head = "POST /readings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+                Content-Length: 11\r\n\r\n{";
+    slow_body.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    slow_body.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 503");
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn health_tells_whether_and_why() {
+    let service = service(|_| ()).await;
+    let health = &service.tasks.health;
+    assert_eq!(service.get("/livez").await.status(), StatusCode::OK);
+    assert_eq!(service.get("/readyz").await.status(), StatusCode::OK);
+    health.set("relay", State::Degraded("waiting".to_owned()));
+    assert_eq!(
+        service.get("/readyz").await.status(),
+        StatusCode::OK,
+        "it serves what it can"
+    );
+    health.set("disk", State::Failed("full".to_owned()));
+    assert_eq!(
+        service.get("/readyz").await.status(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    let verbose = service.get("/readyz?verbose").await;
+    assert_eq!(verbose.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        verbose.json::<Value>().await.unwrap(),
+        json!({
+            "relay": { "state": "degraded", "detail": "waiting" },
+            "disk": { "state": "failed", "detail": "full" },
+        })
+    );
+    assert_eq!(
+        service.get("/livez").await.status(),
+        StatusCode::OK,
+        "a restart would not help"
+    );
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_have_our_names_and_few_labels() {
+    let service = service(|_| ()).await;
+    metrics(&service.address).await;
+    service
+        .get("/by/01956ec0-39d7-71b5-bb23-3671e1893844")
+        .await;
+    service.get("/nothing/of/mine").await;
+    for made_up in ["AAA", "BBB"] {
+        let method = reqwest::Method::from_bytes(made_up.as_bytes()).unwrap();
+        service
+            .client
+            .request(method, format!("{}/livez", service.address))
+            .send()
+            .await
+            .unwrap();
+    }
+    let metrics = metrics(&service.address).await;
+    let ours: Vec<&String> = metrics
+        .keys()
+        .filter(|name| name.starts_with("headwater_http_request_seconds_count"))
+        .filter(|name| name.contains("service=\"house\""))
+        .collect();
+    let has = |text: &str| ours.iter().any(|name| name.contains(text));
+    assert!(has("route=\"/by/{id}\""), "{ours:?}");
+    assert!(has("route=\"none\""), "{ours:?}");
+    assert!(
+        !has("AAA") && !has("BBB") && !has("/nothing/of/mine"),
+        "{ours:?}"
+    );
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn the_service_documents_itself() {
+    let service = service(|_| ()).await;
+    let openapi: Value = service.get("/openapi.json").await.json().await.unwrap();
+    assert_eq!(openapi["info"]["title"], "Headwater house");
+    assert_eq!(openapi["info"]["description"], "A house");
+    assert!(
+        openapi["paths"]["/readings"]["post"].is_object(),
+        "{openapi}"
+    );
+    let page = service
+        .client
+        .get(format!("{}/docs/", service.address))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(page.status(), StatusCode::OK);
+    assert!(page.text().await.unwrap().contains("swagger-ui"));
+    let without_slash = service.get("/docs").await;
+    assert!(without_slash.status().is_redirection() || without_slash.status().is_success());
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn a_create_answers_with_location_and_position() {
+    let service = service(|_| ()).await;
+    let post = service.client.post(format!("{}/readings", service.address));
+    let created = post
+        .json(&json!({ "value": 1 }))
+        .header("Idempotency-Key", " k ");
+    let created = created.send().await.unwrap();
+    assert_eq!(created.status(), StatusCode::CREATED);
+    assert_eq!(created.headers()["location"], "/readings/1");
+    assert_eq!(created.headers()["headwater-position"], "sensors:12");
+    assert_eq!(created.headers()["content-type"], "application/json");
+    assert_eq!(
+        created.json::<Value>().await.unwrap(),
+        json!({ "key": "k" })
+    );
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_bounded() {
+    let service = service(|_| ()).await;
+    for wrong in [String::new(), "x".repeat(256)] {
+        let post = service.client.post(format!("{}/readings", service.address));
+        let wrong = post
+            .json(&json!({ "value": 1 }))
+            .header("Idempotency-Key", wrong);
+        problem(wrong.send().await.unwrap(), 400, "bad-request").await;
+    }
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn after_is_read_from_the_query_and_the_header() {
+    let service = service(|_| ()).await;
+    let ask = async |query: &str, header: Option<&str>| {
+        let mut get = service
+            .client
+            .get(format!("{}/behind{query}", service.address));
+        if let Some(header) = header {
+            get = get.header("Headwater-Position", header);
+        }
+        get.send().await.unwrap()
+    };
+    for (query, header, wanted) in [
+        ("", None, ""),
+        ("?after=sensors:7", None, "sensors:7"),
+        ("?after=sensors:7,gauges:2", None, "gauges:2,sensors:7"),
+        ("", Some("sensors:9"), "sensors:9"),
+        (
+            "?after=sensors:7",
+            Some("sensors:9,gauges:1"),
+            "gauges:1,sensors:9",
+        ),
+    ] {
+        let answer = ask(query, header).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()["headwater-position"], wanted);
+    }
+    for (query, header) in [
+        ("?after=", None),
+        ("?after=sensors", None),
+        ("", Some("x:y")),
+    ] {
+        problem(ask(query, header).await, 400, "bad-request").await;
+    }
+    let late = ask("?after=sensors:101", None).await;
+    assert_eq!(late.headers()["retry-after"], "1");
+    problem(late, 503, "unavailable").await;
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_lets_the_request_under_way_end_and_takes_no_new_one() {
+    let service = service(|config| config.header_timeout_s = 60).await;
+    let mut idle = service.connect().await;
+    let Service {
+        tasks,
+        address,
+        client,
+        release,
+        waiting,
+    } = service;
+    let under_way = async { client.get(format!("{address}/held")).send().await.unwrap() };
+    let stopping = async {
+        waiting.notified().await;
+        let stop = tasks.stop();
+        let releasing = async {
+            until_closed(&mut idle).await;
+            eventually("no new connection is taken", async || {
+                let address = address.trim_start_matches("http://");
+                if TcpStream::connect(address).await.is_err() {
+                    Ok(())
+                } else {
+                    Err("taken")
+                }
+            })
+            .await;
+            release.add_permits(1);
+        };
+        tokio::join!(stop, releasing);
+    };
+    let (answer, ()) = tokio::join!(under_way, stopping);
+    assert_eq!(answer.text().await.unwrap(), "held");
+}

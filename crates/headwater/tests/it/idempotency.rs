@@ -1,0 +1,244 @@
+//! One idempotency key, one effect.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use headwater::database::{Config, Database, WriteError};
+use headwater::http::Answer;
+use headwater::idempotency::{self, Fingerprint, KEPT, Key, Refusal};
+use headwater::{Clock, outbox};
+use sea_orm::DbErr;
+
+use crate::support::{MIGRATIONS, folder, integers, open, read};
+
+#[derive(Debug, thiserror::Error)]
+enum No {
+    #[error(transparent)]
+    Database(#[from] DbErr),
+    #[error(transparent)]
+    Key(#[from] Refusal),
+    #[error("rejected")]
+    Rejected,
+}
+
+fn key(scope: &'static str, text: Option<&str>) -> Key {
+    Key {
+        scope,
+        text: text.map(str::to_owned),
+    }
+}
+
+/// Reads a sensor, once a key; the object that it makes is the sensor.
+async fn command(
+    db: &Database,
+    key: Key,
+    sensor: &'static str,
+    value: i64,
+) -> Result<Answer, WriteError<No>> {
+    let written = db.write(move |tx| {
+        let fingerprint = Fingerprint::of(&(sensor, value));
+        idempotency::once(tx, &key, &fingerprint, || {
+            let position = outbox::append(tx, &read(sensor, value))?;
+            if value < 0 {
+                return Err(No::Rejected);
+            }
+            let location = format!("/sensors/{sensor}");
+            Ok((
+                Answer::created(location, position, &value),
+                sensor.to_owned(),
+            ))
+        })
+    });
+    written.await.map(|committed| committed.value)
+}
+
+fn refused(outcome: Result<Answer, WriteError<No>>) -> Refusal {
+    match outcome {
+        Err(WriteError::Refused(No::Key(refusal))) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn effects(db: &Database) -> usize {
+    db.read(|snapshot| outbox::page(snapshot, 1, 100))
+        .await
+        .unwrap()
+        .len()
+}
+
+#[tokio::test]
+async fn the_same_command_again_gets_the_same_answer_and_has_one_effect() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    let first = command(&db, key("POST /a", Some("k")), "attic", 1)
+        .await
+        .unwrap();
+    let again = command(&db, key("POST /a", Some("k")), "attic", 1)
+        .await
+        .unwrap();
+    assert_eq!(first, again);
+    assert_eq!(effects(&db).await, 1);
+}
+
+#[tokio::test]
+async fn the_same_command_at_the_same_time_has_one_effect() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    let many = (0..50).map(|_| command(&db, key("POST /a", Some("k")), "attic", 1));
+    let answers = futures_util::future::join_all(many).await;
+    let first = answers[0].as_ref().unwrap();
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.as_ref().unwrap() == first)
+    );
+    assert_eq!(effects(&db).await, 1);
+}
+
+#[tokio::test]
+async fn another_command_under_the_same_key_is_refused() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    command(&db, key("POST /a", Some("k")), "attic", 1)
+        .await
+        .unwrap();
+    let other = command(&db, key("POST /a", Some("k")), "attic", 2).await;
+    assert_eq!(refused(other), Refusal::KeyReused);
+    assert_eq!(effects(&db).await, 1);
+}
+
+#[tokio::test]
+async fn the_same_key_in_another_scope_is_another_key() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    command(&db, key("POST /a", Some("k")), "attic", 1)
+        .await
+        .unwrap();
+    command(&db, key("POST /b", Some("k")), "attic", 2)
+        .await
+        .unwrap();
+    assert_eq!(effects(&db).await, 2);
+}
+
+#[tokio::test]
+async fn a_refused_command_leaves_no_key() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    let rejected = command(&db, key("POST /a", Some("k")), "attic", -1).await;
+    assert!(matches!(rejected, Err(WriteError::Refused(No::Rejected))));
+    command(&db, key("POST /a", Some("k")), "attic", 1)
+        .await
+        .unwrap();
+    assert_eq!(effects(&db).await, 1);
+}
+
+#[tokio::test]
+async fn without_a_key_nothing_is_remembered() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    command(&db, key("POST /a", None), "attic", 1)
+        .await
+        .unwrap();
+    command(&db, key("POST /a", None), "attic", 1)
+        .await
+        .unwrap();
+    assert_eq!(effects(&db).await, 2);
+}
+
+#[tokio::test]
+async fn a_late_retry_does_not_make_again_what_was_erased() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    command(&db, key("POST /a", Some("k")), "attic", 1)
+        .await
+        .unwrap();
+    command(&db, key("POST /a", Some("other")), "cellar", 1)
+        .await
+        .unwrap();
+    db.write(|tx| idempotency::forget(tx, "attic"))
+        .await
+        .unwrap();
+    let late = command(&db, key("POST /a", Some("k")), "attic", 1).await;
+    assert_eq!(refused(late), Refusal::Erased);
+    command(&db, key("POST /a", Some("other")), "cellar", 1)
+        .await
+        .unwrap();
+    assert_eq!(effects(&db).await, 2);
+    let left = "SELECT count(*) AS n FROM headwater_idempotency
+                WHERE entity = 'attic' AND (answer IS NOT NULL OR fingerprint IS NOT NULL)";
+    assert_eq!(
+        db.read(|snapshot| integers(snapshot, left)).await.unwrap(),
+        [0]
+    );
+}
+
+#[tokio::test]
+async fn a_key_names_what_it_made() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    command(&db, key("POST /a", Some("k")), "attic", 1)
+        .await
+        .unwrap();
+    let find = async |key: Key| {
+        db.read(move |snapshot| idempotency::entity(snapshot, &key))
+            .await
+            .unwrap()
+    };
+    assert_eq!(
+        find(key("POST /a", Some("k"))).await.as_deref(),
+        Some("attic")
+    );
+    assert_eq!(find(key("POST /b", Some("k"))).await, None);
+    assert_eq!(find(key("POST /a", None)).await, None);
+}
+
+#[tokio::test]
+async fn expired_keys_are_cleared_faster_than_new_ones_come() {
+    let folder = folder();
+    let days = Arc::new(AtomicI64::new(0));
+    let today = Arc::clone(&days);
+    let clock = Clock::from_fn(move || {
+        let days = u64::try_from(today.load(Ordering::SeqCst)).unwrap();
+        SystemTime::UNIX_EPOCH + Duration::from_hours(24 * (20_000 + days))
+    });
+    let config = Config::at(folder.path().join("sensors.db"));
+    let db = Database::open("sensors", &config, MIGRATIONS, clock)
+        .await
+        .unwrap();
+    let keys = async || {
+        let count = "SELECT count(*) AS n FROM headwater_idempotency";
+        db.read(move |snapshot| integers(snapshot, count))
+            .await
+            .unwrap()[0]
+    };
+    for number in 0..10 {
+        command(
+            &db,
+            key("POST /a", Some(&format!("old {number}"))),
+            "attic",
+            1,
+        )
+        .await
+        .unwrap();
+    }
+    days.store(6, Ordering::SeqCst);
+    command(&db, key("POST /a", Some("young")), "attic", 1)
+        .await
+        .unwrap();
+    assert_eq!(keys().await, 11, "none has expired");
+
+    let kept_days = i64::try_from(KEPT.as_secs() / (24 * 60 * 60)).unwrap();
+    days.store(kept_days + 1, Ordering::SeqCst);
+    for number in 0..5 {
+        command(
+            &db,
+            key("POST /a", Some(&format!("new {number}"))),
+            "attic",
+            1,
+        )
+        .await
+        .unwrap();
+    }
+    assert_eq!(keys().await, 6, "five new ones and the young one");
+}

@@ -1,0 +1,138 @@
+//! Events that cannot be applied: parked with their lane, while others go on.
+
+use crate::support::{
+    SensorRead, World, append, dead_letters, eventually, eventually_readings, eventually_says,
+    integers, is, keep_log, logged, read,
+};
+
+/// Waits until these are the dead letters, as `lane: reason`.
+async fn eventually_parked(world: &World, wanted: &[&str]) {
+    let wanted: Vec<String> = wanted.iter().map(|&text| text.to_owned()).collect();
+    eventually("the dead letters are there", async || {
+        is(dead_letters(&world.copy).await, &wanted)
+    })
+    .await;
+}
+
+async fn append_all(world: &World, events: &[(&str, i64)]) {
+    let events: Vec<SensorRead> = events
+        .iter()
+        .map(|&(sensor, value)| read(sensor, value))
+        .collect();
+    append(&world.source, events).await;
+}
+
+#[tokio::test]
+async fn a_poison_event_is_parked_and_only_its_key_waits_behind_it() {
+    keep_log();
+    let mut world = World::start().await;
+    append_all(
+        &world,
+        &[
+            ("attic", 1),
+            ("poisoned cellar", -1),
+            ("attic", 2),
+            ("poisoned cellar", 3),
+        ],
+    )
+    .await;
+    eventually_readings(&world.copy, &[1, 2]).await;
+    let behind = "key poisoned cellar: waits behind a parked event";
+    eventually_parked(&world, &["key poisoned cellar: below zero", behind]).await;
+    eventually_says(
+        &world.reader.health,
+        "readings from sensors",
+        "applied up to 4",
+    )
+    .await;
+
+    world.stop_reader().await;
+    world.start_reader().await;
+    append_all(&world, &[("poisoned cellar", 4), ("attic", 5)]).await;
+    eventually_readings(&world.copy, &[1, 2, 5]).await;
+    eventually_parked(&world, &["key poisoned cellar: below zero", behind, behind]).await;
+    let positions = "SELECT position AS n FROM headwater_dead_letter ORDER BY id";
+    let positions = world
+        .copy
+        .read(move |snapshot| integers(snapshot, positions))
+        .await
+        .unwrap();
+    assert_eq!(positions, [2, 4, 5], "in their order");
+    let lines = logged("poisoned cellar");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("ERROR") && line.contains("below zero"))
+    );
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_panic_in_apply_is_poison() {
+    let world = World::start().await;
+    append_all(&world, &[("attic", 1), ("cellar", -2), ("attic", 2)]).await;
+    eventually_readings(&world.copy, &[1, 2]).await;
+    eventually_parked(&world, &["key cellar: applying it panicked"]).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_poison_event_leaves_no_half_of_its_effect() {
+    let world = World::start().await;
+    append_all(&world, &[("attic", 1), ("cellar", -3), ("attic", 2)]).await;
+    eventually_readings(&world.copy, &[1, 2]).await;
+    eventually_parked(&world, &["key cellar: half-way"]).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_that_does_not_decode_holds_its_partition_only() {
+    let world = World::start().await;
+    append_all(&world, &[("attic", 1)]).await;
+    eventually_readings(&world.copy, &[1]).await;
+    let partition = headwater::partition("attic");
+    let subject = format!("sensors.v1.read.{partition}");
+    let jetstream = crate::support::jetstream(&world.bus);
+    let publish = jetstream.publish(subject, vec![0xff, 0xff].into());
+    publish.await.unwrap().await.unwrap();
+    let other = (0..).map(|n| format!("sensor {n}"));
+    let other = other
+        .into_iter()
+        .find(|name| headwater::partition(name) != partition)
+        .unwrap();
+    append_all(&world, &[("attic", 2), (&other, 3)]).await;
+    eventually_readings(&world.copy, &[1, 3]).await;
+    let letters = eventually("both are parked", async || {
+        let letters = dead_letters(&world.copy).await;
+        if letters.len() == 2 {
+            Ok(letters)
+        } else {
+            Err(letters)
+        }
+    })
+    .await;
+    let lane = format!("partition {partition}: ");
+    assert!(
+        letters[0].starts_with(&lane) && letters[0].contains("does not decode"),
+        "{letters:?}"
+    );
+    assert_eq!(letters[1], format!("{lane}waits behind a parked event"));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_poison_event_that_comes_again_is_not_parked_twice() {
+    let mut world = World::start().await;
+    append_all(&world, &[("cellar", -1), ("attic", 1)]).await;
+    eventually_readings(&world.copy, &[1]).await;
+    world.stop_reader().await;
+    crate::support::jetstream(&world.bus)
+        .delete_stream("SENSORS")
+        .await
+        .unwrap();
+    world.start_reader().await;
+    append_all(&world, &[("attic", 2)]).await;
+    eventually_readings(&world.copy, &[1, 2]).await;
+    eventually_parked(&world, &["key cellar: below zero"]).await;
+    world.stop().await;
+}

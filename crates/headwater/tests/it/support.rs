@@ -1,0 +1,643 @@
+//! What the tests share: events, a projection, a place to run, and waiting.
+
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Write as _};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
+use async_nats::{HeaderMap, jetstream};
+use broker::Broker;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use headwater::database::{self, Database, Migration, Snapshot, Tx, WriteError};
+use headwater::health::State;
+use headwater::projection::{self, Progress, Runner};
+use headwater::{
+    ApplyError, Bus, Clock, Envelope, Event, Health, Projection, Relay, Supervisor, bus, outbox,
+};
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+/// How long anything here may take.
+const CEILING: Duration = Duration::from_secs(30);
+
+/// How long [`eventually`] waits before it looks again.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
+/// A sensor was read.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct SensorRead {
+    #[prost(string, tag = "1")]
+    pub(crate) sensor: String,
+    #[prost(int64, tag = "2")]
+    pub(crate) value: i64,
+    #[prost(string, tag = "3")]
+    pub(crate) note: String,
+}
+
+impl Event for SensorRead {
+    const SUBJECT: &'static str = "sensors.v1.read";
+
+    fn key(&self) -> &str {
+        &self.sensor
+    }
+}
+
+pub(crate) fn read(sensor: &str, value: i64) -> SensorRead {
+    SensorRead {
+        sensor: sensor.to_owned(),
+        value,
+        note: String::new(),
+    }
+}
+
+/// A reading with a note of this many bytes.
+pub(crate) fn large(value: i64, bytes: usize) -> SensorRead {
+    SensorRead {
+        note: "x".repeat(bytes),
+        ..read("attic", value)
+    }
+}
+
+/// A gauge was read: the event of another source.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct GaugeRead {
+    #[prost(string, tag = "1")]
+    pub(crate) gauge: String,
+    #[prost(int64, tag = "2")]
+    pub(crate) value: i64,
+}
+
+impl Event for GaugeRead {
+    const SUBJECT: &'static str = "gauges.v1.read";
+
+    fn key(&self) -> &str {
+        &self.gauge
+    }
+}
+
+/// Keeps every reading, in the order in which it came: what is applied twice is there twice.
+///
+/// Values below zero are poison: -1 is refused, at -2 it panics, at -3 it is refused half-way.
+#[derive(Debug, Default)]
+pub(crate) struct Readings;
+
+impl Projection for Readings {
+    const NAME: &'static str = "readings";
+    const VERSION: u32 = 1;
+    const SOURCES: &'static [&'static str] = &["sensors"];
+
+    fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
+        for event in events {
+            let SensorRead { sensor, value, .. } = event.decode()?;
+            match value {
+                -1 => return Err(ApplyError::Poison("below zero".to_owned())),
+                -2 => panic!("a bug in a projection"),
+                _ => keep_reading(tx, &sensor, value)?,
+            }
+            if value == -3 {
+                return Err(ApplyError::Poison("half-way".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&self, event: &Envelope) -> Option<String> {
+        Some(event.decode::<SensorRead>().ok()?.sensor)
+    }
+}
+
+pub(crate) fn keep_reading(tx: &Tx, sensor: &str, value: i64) -> Result<(), DbErr> {
+    execute(
+        tx,
+        "INSERT INTO reading (sensor, value) VALUES (?, ?)",
+        [sensor.into(), value.into()],
+    )
+}
+
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+    name: "0001_readings",
+    sql: "CREATE TABLE reading (id INTEGER PRIMARY KEY, sensor TEXT NOT NULL, value INTEGER NOT NULL);
+          CREATE TABLE label (value INTEGER PRIMARY KEY);
+          CREATE TABLE tag (label INTEGER NOT NULL REFERENCES label (value));
+          CREATE TABLE late_tag (label INTEGER NOT NULL REFERENCES label (value) DEFERRABLE INITIALLY DEFERRED)",
+}];
+
+/// Runs one statement.
+pub(crate) fn execute<const N: usize>(
+    db: &impl ConnectionTrait,
+    sql: &str,
+    values: [Value; N],
+) -> Result<(), DbErr> {
+    db.execute_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .map(drop)
+}
+
+/// The one integer that `sql` asks for in each row, as `n`.
+pub(crate) fn integers(db: &impl ConnectionTrait, sql: &str) -> Result<Vec<i64>, DbErr> {
+    let statement = Statement::from_string(db.get_database_backend(), sql);
+    let rows = db.query_all_raw(statement)?;
+    rows.iter().map(|row| row.try_get_by("n")).collect()
+}
+
+/// The one text that `sql` asks for in each row, as `t`.
+pub(crate) fn texts(db: &impl ConnectionTrait, sql: &str) -> Result<Vec<String>, DbErr> {
+    let statement = Statement::from_string(db.get_database_backend(), sql);
+    let rows = db.query_all_raw(statement)?;
+    rows.iter().map(|row| row.try_get_by("t")).collect()
+}
+
+/// The values that the projection [`Readings`] has applied, in order.
+pub(crate) async fn readings(db: &Database) -> Vec<i64> {
+    db.read(|snapshot: &Snapshot| integers(snapshot, "SELECT value AS n FROM reading ORDER BY id"))
+        .await
+        .unwrap()
+}
+
+/// The values of the dead letters' sensors: `lane: reason`, in order.
+pub(crate) async fn dead_letters(db: &Database) -> Vec<String> {
+    db.read(|snapshot: &Snapshot| {
+        let sql = "SELECT lane || ': ' || reason AS t FROM headwater_dead_letter ORDER BY id";
+        texts(snapshot, sql)
+    })
+    .await
+    .unwrap()
+}
+
+/// Opens the database of `owner` in `folder`.
+pub(crate) async fn open(folder: &TempDir, owner: &'static str) -> Database {
+    let config = database::Config::at(folder.path().join(format!("{owner}.db")));
+    Database::open(owner, &config, MIGRATIONS, Clock::system())
+        .await
+        .unwrap()
+}
+
+pub(crate) fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Appends events to the outbox of `db`, in one transaction; the position of the last one.
+pub(crate) async fn append<E: Event + 'static>(db: &Database, events: Vec<E>) -> u64 {
+    let written = db.write(move |tx| {
+        for event in &events {
+            outbox::append(tx, event)?;
+        }
+        Ok::<_, DbErr>(())
+    });
+    let position = written.await.unwrap().position;
+    position.map_or(0, |position| position.position)
+}
+
+/// Readings of one sensor with the values of `range`.
+pub(crate) fn reads(range: impl IntoIterator<Item = i64>) -> Vec<SensorRead> {
+    range
+        .into_iter()
+        .map(|value| read("attic", value))
+        .collect()
+}
+
+/// A write whose refusal is a database error.
+pub(crate) type Refused = WriteError<DbErr>;
+
+/// Waits until `look` gives a value, and fails with its last status at the ceiling.
+///
+/// The only place that sleeps.
+pub(crate) async fn eventually<T, S: Debug>(
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<T, S>,
+) -> T {
+    let end = Instant::now() + CEILING;
+    loop {
+        match look().await {
+            Ok(value) => return value,
+            Err(status) => assert!(
+                Instant::now() < end,
+                "still waiting, after {CEILING:?}, until {what}; it is at {status:?}"
+            ),
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// `found` if it is what was `wanted`.
+pub(crate) fn is<T: PartialEq>(found: T, wanted: &T) -> Result<T, T> {
+    if found == *wanted {
+        Ok(found)
+    } else {
+        Err(found)
+    }
+}
+
+/// Waits until the projection of `db` has applied `wanted`, and nothing else.
+pub(crate) async fn eventually_readings(db: &Database, wanted: &[i64]) {
+    let what = format!("{} readings are applied", wanted.len());
+    eventually(&what, async || {
+        differs(&readings(db).await, wanted).map_or(Ok(()), Err)
+    })
+    .await;
+}
+
+/// Waits until `part` of a service says something that holds `text`.
+pub(crate) async fn eventually_says(health: &Health, part: &str, text: &str) -> State {
+    eventually(&format!("{part} says `{text}`"), async || {
+        let state = health.parts().get(part).cloned();
+        match state {
+            Some(state) if format!("{state:?}").contains(text) => Ok(state),
+            other => Err(other),
+        }
+    })
+    .await
+}
+
+/// A broker of its own.
+pub(crate) fn broker() -> Broker {
+    Broker::start_in_temp().unwrap()
+}
+
+pub(crate) async fn bus(broker: &Broker, name: &str) -> Bus {
+    Bus::connect(name, &bus::Config::at(broker.url()))
+        .await
+        .unwrap()
+}
+
+/// Tasks of a service, stopped when dropped.
+pub(crate) struct Tasks {
+    stop: CancellationToken,
+    supervisor: Supervisor,
+    pub(crate) health: Health,
+}
+
+impl Tasks {
+    pub(crate) fn none() -> Self {
+        let stop = CancellationToken::new();
+        Self {
+            supervisor: Supervisor::new(stop.clone()),
+            stop,
+            health: Health::new(),
+        }
+    }
+
+    /// Runs the relay of `db`.
+    pub(crate) fn relay(&mut self, db: &Database, bus: &Bus) -> &mut Self {
+        let relay = Relay::new(db.clone(), bus.clone(), self.health.clone());
+        self.supervisor.spawn("relay", |stop| relay.run(stop));
+        self
+    }
+
+    /// Answers operators for `db`.
+    pub(crate) fn operator(&mut self, db: &Database, bus: &Bus) -> &mut Self {
+        let (db, bus, health) = (db.clone(), bus.clone(), self.health.clone());
+        self.supervisor.spawn("operator", |stop| {
+            headwater::operator::serve(db, bus, health, stop)
+        });
+        self
+    }
+
+    /// Runs `projection` over `db`.
+    pub(crate) async fn projection<P: Projection>(
+        &mut self,
+        projection: P,
+        db: &Database,
+        bus: &Bus,
+    ) -> Progress {
+        let config = projection::Config::of::<P>();
+        let (db, bus, health) = (db.clone(), bus.clone(), self.health.clone());
+        let runner = Runner::load(projection, db, bus, health, config)
+            .await
+            .unwrap();
+        let progress = runner.progress();
+        self.supervisor.spawn(P::NAME, |stop| runner.run(stop));
+        progress
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.supervisor.join(CEILING).await.unwrap();
+    }
+}
+
+/// A relay that runs.
+pub(crate) fn relaying(db: &Database, bus: &Bus) -> Tasks {
+    let mut tasks = Tasks::none();
+    tasks.relay(db, bus);
+    tasks
+}
+
+/// A projection that runs.
+pub(crate) async fn projecting(db: &Database, bus: &Bus) -> Tasks {
+    let mut tasks = Tasks::none();
+    tasks.projection(Readings, db, bus).await;
+    tasks
+}
+
+/// A source with its relay, a reader with its projection, and a broker between them.
+pub(crate) struct World {
+    pub(crate) relay: Tasks,
+    pub(crate) reader: Tasks,
+    pub(crate) source: Database,
+    pub(crate) copy: Database,
+    pub(crate) bus: Bus,
+    pub(crate) broker: Broker,
+    pub(crate) folder: TempDir,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let (folder, broker) = (folder(), broker());
+        let (source, copy) = (open(&folder, "sensors").await, open(&folder, "house").await);
+        let bus = bus(&broker, "world").await;
+        Self {
+            relay: relaying(&source, &bus),
+            reader: projecting(&copy, &bus).await,
+            source,
+            copy,
+            bus,
+            broker,
+            folder,
+        }
+    }
+
+    /// With a stream whose events may be deleted and purged.
+    pub(crate) async fn with_soft_stream() -> Self {
+        let (folder, broker) = (folder(), broker());
+        let (source, copy) = (open(&folder, "sensors").await, open(&folder, "house").await);
+        let bus = bus(&broker, "world").await;
+        make_soft_stream(&bus, "sensors").await;
+        Self {
+            relay: relaying(&source, &bus),
+            reader: projecting(&copy, &bus).await,
+            source,
+            copy,
+            bus,
+            broker,
+            folder,
+        }
+    }
+
+    /// Appends readings with the values of `range` to the source's outbox.
+    pub(crate) async fn append(&self, range: impl IntoIterator<Item = i64>) -> u64 {
+        append(&self.source, reads(range)).await
+    }
+
+    pub(crate) async fn start_reader(&mut self) {
+        self.reader = projecting(&self.copy, &self.bus).await;
+    }
+
+    pub(crate) async fn stop_reader(&mut self) {
+        std::mem::replace(&mut self.reader, Tasks::none())
+            .stop()
+            .await;
+    }
+
+    pub(crate) async fn stop_relay(&mut self) {
+        std::mem::replace(&mut self.relay, Tasks::none())
+            .stop()
+            .await;
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.stop_reader().await;
+        self.stop_relay().await;
+    }
+}
+
+/// JetStream as an operator has it.
+pub(crate) fn jetstream(bus: &Bus) -> jetstream::Context {
+    jetstream::new(bus.client().clone())
+}
+
+/// Makes `source`'s stream, but such that its events may be deleted and purged: the server
+/// does not let go of `deny_delete` and `deny_purge` once they are set.
+pub(crate) async fn make_soft_stream(bus: &Bus, source: &str) {
+    let mut settings = headwater::stream::settings(source, 1);
+    settings.deny_delete = false;
+    settings.deny_purge = false;
+    jetstream(bus).create_stream(settings).await.unwrap();
+}
+
+/// An event as it lies in a stream.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Stored {
+    pub(crate) sequence: u64,
+    pub(crate) subject: String,
+    pub(crate) id: Option<String>,
+    pub(crate) value: i64,
+    pub(crate) payload: bytes::Bytes,
+}
+
+/// All that is in `source`'s stream; nothing where there is no stream.
+pub(crate) async fn stored(bus: &Bus, source: &str) -> Vec<Stored> {
+    let Ok(stream) = jetstream(bus)
+        .get_stream(headwater::stream::name(source))
+        .await
+    else {
+        return Vec::new();
+    };
+    let state = stream.cached_info().state.clone();
+    if state.messages == 0 {
+        return Vec::new();
+    }
+    futures_util::stream::iter(state.first_sequence..=state.last_sequence)
+        .map(|sequence| stored_at(&stream, sequence))
+        .buffered(64)
+        .try_filter_map(async |stored| Ok(stored))
+        .try_collect()
+        .await
+        .unwrap()
+}
+
+async fn stored_at(stream: &Stream, sequence: u64) -> anyhow::Result<Option<Stored>> {
+    let message = match stream.get_raw_message(sequence).await {
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(None),
+        found => found?,
+    };
+    let value = <SensorRead as prost::Message>::decode(message.payload.clone());
+    let id = message.headers.get("Nats-Msg-Id");
+    Ok(Some(Stored {
+        sequence,
+        subject: message.subject.to_string(),
+        id: id.map(|id| id.as_str().to_owned()),
+        value: value.map_or(i64::MIN, |read| read.value),
+        payload: message.payload,
+    }))
+}
+
+/// Waits until `source`'s stream holds exactly the events with these values, in this order.
+pub(crate) async fn eventually_stored(bus: &Bus, source: &str, wanted: &[i64]) -> Vec<Stored> {
+    let what = format!("{source}'s stream holds {} events", wanted.len());
+    eventually(&what, async || {
+        let stored = stored(bus, source).await;
+        let values: Vec<i64> = stored.iter().map(|event| event.value).collect();
+        differs(&values, wanted).map_or(Ok(stored), Err)
+    })
+    .await
+}
+
+/// Where `found` is not what was `wanted`, in few words.
+fn differs(found: &[i64], wanted: &[i64]) -> Option<String> {
+    let same = found.iter().zip(wanted).take_while(|(f, w)| f == w).count();
+    let next = &found[same..found.len().min(same + 8)];
+    (found != wanted).then(|| format!("{} of them; after {same} right ones {next:?}", found.len()))
+}
+
+/// The ids that the events 1 to `count` of `db` have on the bus.
+pub(crate) fn ids(db: &Database, count: u64) -> Vec<Option<String>> {
+    (1..=count)
+        .map(|position| Some(format!("{}.{}.{position}", db.owner(), db.epoch())))
+        .collect()
+}
+
+/// Publishes as a person would: past every relay.
+pub(crate) async fn publish_by_hand(bus: &Bus, id: Option<&str>, event: &SensorRead) {
+    let mut headers = HeaderMap::new();
+    if let Some(id) = id {
+        headers.insert("Nats-Msg-Id", id);
+    }
+    let payload = prost::Message::encode_to_vec(event);
+    let ack = jetstream(bus)
+        .publish_with_headers(headwater::subject_of(event), headers, payload.into())
+        .await
+        .unwrap();
+    assert!(
+        !ack.await.unwrap().duplicate,
+        "the server took it for a duplicate"
+    );
+}
+
+/// Publishes what is in the stream once more, under the same ids, when the server's dedupe
+/// window no longer knows them. Without the fence, which is what a careless client leaves out.
+pub(crate) async fn publish_again(bus: &Bus, stored: &[Stored]) {
+    for event in stored {
+        eventually("the dedupe window has passed", async || {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Msg-Id", event.id.clone().unwrap_or_default());
+            let ack = jetstream(bus)
+                .publish_with_headers(event.subject.clone(), headers, event.payload.clone())
+                .await
+                .unwrap();
+            if ack.await.unwrap().duplicate {
+                Err("duplicate")
+            } else {
+                Ok(())
+            }
+        })
+        .await;
+    }
+}
+
+/// Log lines of this process that hold `text`.
+pub(crate) fn logged(text: &str) -> Vec<String> {
+    let lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    lines
+        .iter()
+        .filter(|line| line.contains(text))
+        .cloned()
+        .collect()
+}
+
+static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Keeps the log of this process, for [`logged`]. Call it before what is to be logged.
+pub(crate) fn keep_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let filter = tracing_subscriber::filter::LevelFilter::INFO;
+        let subscriber = tracing_subscriber::registry().with(filter).with(Keep);
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+    });
+}
+
+struct Keep;
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Keep {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let mut line = Line(event.metadata().level().to_string());
+        event.record(&mut line);
+        LINES
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(line.0);
+    }
+}
+
+struct Line(String);
+
+impl tracing::field::Visit for Line {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
+        write!(self.0, " {field}={value:?}").unwrap();
+    }
+}
+
+/// Serves an app with the chassis' routes only, and gives its address.
+pub(crate) async fn serve_system(tasks: &mut Tasks) -> String {
+    let about = headwater::http::About {
+        name: "system",
+        description: "What every service has",
+    };
+    let routes = utoipa_axum::router::OpenApiRouter::new();
+    let config = http_config();
+    let app = headwater::http::app(about, routes, tasks.health.clone(), &config);
+    serve(tasks, app, config).await
+}
+
+/// Serves `app` and gives its address.
+pub(crate) async fn serve(
+    tasks: &mut Tasks,
+    app: axum::Router,
+    config: headwater::http::Config,
+) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tasks.supervisor.spawn("http", |stop| {
+        headwater::http::serve(listener, app, config, stop)
+    });
+    format!("http://{address}")
+}
+
+pub(crate) fn http_config() -> headwater::http::Config {
+    headwater::http::Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        connections: 16,
+        header_timeout_s: 1,
+        timeout_s: 20,
+        after_s: 1,
+    }
+}
+
+/// The process' metrics that begin with `name{` or `name_`, with their labels.
+pub(crate) async fn metrics(address: &str) -> BTreeMap<String, f64> {
+    let text = reqwest::get(format!("{address}/metrics"))
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+        .collect()
+}
+
+/// A gate that is shut until it is opened, for closures on the writer thread.
+pub(crate) fn gate() -> (std::sync::mpsc::Sender<()>, Gate) {
+    let (open, shut) = std::sync::mpsc::channel();
+    (open, Gate(Arc::new(Mutex::new(shut))))
+}
+
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<Mutex<std::sync::mpsc::Receiver<()>>>);
+
+impl Gate {
+    /// Waits until somebody opens, or is gone.
+    pub(crate) fn wait(&self) {
+        let shut = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = shut.recv_timeout(CEILING);
+    }
+}
