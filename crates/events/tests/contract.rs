@@ -62,7 +62,7 @@ fn contract() -> Vec<String> {
 }
 
 fn messages() -> impl Iterator<Item = (String, prost_types::DescriptorProto)> {
-    let set = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
+    let set = FileDescriptorSet::decode(DESCRIPTORS).expect("what build.rs wrote");
     set.file
         .into_iter()
         .filter(|file| file.package().starts_with("shop."))

@@ -15,6 +15,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest pause between two attempts to reach the server.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// What parts that need the broker say while it is away.
+pub(crate) const NOT_CONNECTED: &str = "not connected to NATS";
+
 /// How to reach NATS.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
@@ -128,6 +131,14 @@ impl Bus {
     /// Whether the connection is up.
     pub fn is_up(&self) -> bool {
         self.connected.borrow().up
+    }
+
+    /// Resolves when the connection is up.
+    pub(crate) async fn up(&self) {
+        let mut connected = self.connected.clone();
+        if connected.wait_for(|now| now.up).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Resolves when the connection has come up again since `seen` was taken.

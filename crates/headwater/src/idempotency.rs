@@ -79,7 +79,7 @@ where
     }
     let (answer, entity) = work()?;
     let json = serde_json::to_string(&answer).expect("answers are plain data");
-    tx.execute_raw(Statement::from_sql_and_values(
+    tx.run_raw(Statement::from_sql_and_values(
         tx.get_database_backend(),
         "INSERT INTO headwater_idempotency (scope, key, fingerprint, entity, answer, recorded_at)
          VALUES (?, ?, ?, ?, ?, ?)",
@@ -102,7 +102,7 @@ where
 /// # Errors
 /// The database's.
 pub fn forget(tx: &Tx, entity: &str) -> Result<(), DbErr> {
-    tx.execute_raw(Statement::from_sql_and_values(
+    tx.run_raw(Statement::from_sql_and_values(
         tx.get_database_backend(),
         "UPDATE headwater_idempotency SET fingerprint = NULL, answer = NULL WHERE entity = ?",
         [Value::from(entity)],
@@ -150,7 +150,7 @@ fn earlier_answer(
 
 fn clear_expired(tx: &Tx) -> Result<(), DbErr> {
     let kept_ms = i64::try_from(KEPT.as_millis()).expect("a week in ms");
-    tx.execute_raw(Statement::from_sql_and_values(
+    tx.run_raw(Statement::from_sql_and_values(
         tx.get_database_backend(),
         "DELETE FROM headwater_idempotency WHERE (scope, key) IN
              (SELECT scope, key FROM headwater_idempotency

@@ -154,14 +154,13 @@ pub(crate) fn insert(
     fingerprint: &[u8],
     position: u64,
 ) -> Result<(), DbErr> {
-    order::Entity::insert(order::ActiveModel {
+    tx.run(&order::Entity::insert(order::ActiveModel {
         id: Set(order.id),
         user_id: Set(order.user_id),
         placed_at: Set(order.placed_at),
         fingerprint: Set(fingerprint.to_vec()),
         position: Set(outbox::signed(position)),
-    })
-    .exec_without_returning(tx)?;
+    }))?;
     let lines = (0..)
         .zip(&order.product_ids)
         .map(|(line, product)| line::ActiveModel {
@@ -169,33 +168,31 @@ pub(crate) fn insert(
             line: Set(line),
             product_id: Set(*product),
         });
-    line::Entity::insert_many(lines).exec_without_returning(tx)?;
-    Ok(())
+    tx.run(&line::Entity::insert_many(lines))
 }
 
 /// A user who was erased stays so: a registration that comes again does not bring them back.
 pub(crate) fn learn_user(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
-    known_user::Entity::insert(known_user::ActiveModel {
+    let user = known_user::Entity::insert(known_user::ActiveModel {
         id: Set(id),
         erased: Set(false),
-    })
-    .on_conflict_do_nothing()
-    .exec_without_returning(tx)?;
-    Ok(())
+    });
+    let known = OnConflict::column(known_user::Column::Id)
+        .do_nothing()
+        .to_owned();
+    tx.run(&user.on_conflict(known))
 }
 
 /// Takes out the user's orders and leaves that there was one.
 pub(crate) fn forget_user(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
-    known_user::Entity::insert(known_user::ActiveModel {
+    let user = known_user::Entity::insert(known_user::ActiveModel {
         id: Set(id),
         erased: Set(true),
-    })
-    .on_conflict(
-        OnConflict::column(known_user::Column::Id)
-            .update_column(known_user::Column::Erased)
-            .to_owned(),
-    )
-    .exec_without_returning(tx)?;
+    });
+    let known = OnConflict::column(known_user::Column::Id)
+        .update_column(known_user::Column::Erased)
+        .to_owned();
+    tx.run(&user.on_conflict(known))?;
     let orders = order::Entity::find()
         .filter(order::Column::UserId.eq(id))
         .all(tx)?;
@@ -207,8 +204,9 @@ pub(crate) fn forget_user(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
 }
 
 pub(crate) fn learn_product(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
-    known_product::Entity::insert(known_product::ActiveModel { id: Set(id) })
-        .on_conflict_do_nothing()
-        .exec_without_returning(tx)?;
-    Ok(())
+    let product = known_product::Entity::insert(known_product::ActiveModel { id: Set(id) });
+    let known = OnConflict::column(known_product::Column::Id)
+        .do_nothing()
+        .to_owned();
+    tx.run(&product.on_conflict(known))
 }

@@ -91,15 +91,13 @@ pub(crate) fn insert(
     fingerprint: &[u8],
     position: u64,
 ) -> Result<(), DbErr> {
-    product::Entity::insert(product::ActiveModel {
+    tx.run(&product::Entity::insert(product::ActiveModel {
         id: Set(product.id),
         title: Set(product.title.clone()),
         image: Set(product.image.clone()),
         fingerprint: Set(fingerprint.to_vec()),
         position: Set(outbox::signed(position)),
-    })
-    .exec_without_returning(tx)?;
-    Ok(())
+    }))
 }
 
 pub(crate) fn update(tx: &Tx, product: &Product, position: u64) -> Result<(), DbErr> {

@@ -100,7 +100,7 @@ pub(crate) fn insert(
         fingerprint: fingerprint.to_vec(),
         position: outbox::signed(position),
     };
-    row::Entity::insert(row::ActiveModel {
+    tx.run(&row::Entity::insert(row::ActiveModel {
         id: Set(row.id),
         name: Set(row.name.clone()),
         email: Set(row.email.clone()),
@@ -109,18 +109,15 @@ pub(crate) fn insert(
         registered_at: Set(row.registered_at),
         fingerprint: Set(row.fingerprint.clone()),
         position: Set(row.position),
-    })
-    .exec_without_returning(tx)?;
+    }))?;
     Ok(row)
 }
 
 /// Takes the user out and leaves that there was one.
 pub(crate) fn erase(tx: &Tx, id: Uuid, position: u64) -> Result<(), DbErr> {
     row::Entity::delete_by_id(id).exec(tx)?;
-    erased::Entity::insert(erased::ActiveModel {
+    tx.run(&erased::Entity::insert(erased::ActiveModel {
         id: Set(id),
         position: Set(outbox::signed(position)),
-    })
-    .exec_without_returning(tx)?;
-    Ok(())
+    }))
 }

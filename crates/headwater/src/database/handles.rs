@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::time::SystemTime;
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, Statement,
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, QueryTrait,
+    Statement,
 };
 
 use crate::Clock;
@@ -75,9 +76,27 @@ impl Tx {
         result
     }
 
+    /// Runs a statement that changes something, prepared once and kept: parsing it anew, as
+    /// `execute` does each time, costs more than running it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn run(&self, query: &impl QueryTrait) -> Result<(), DbErr> {
+        self.run_raw(query.build(DbBackend::Sqlite))
+    }
+
+    /// [`run`](Self::run) for SQL as text.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn run_raw(&self, statement: Statement) -> Result<(), DbErr> {
+        self.query_one_raw(statement).map(drop)
+    }
+
     /// Begins or ends the transaction or a savepoint of it.
     pub(super) fn control(&self, sql: &str) -> Result<(), DbErr> {
-        self.connection.execute_unprepared(sql).map(drop)
+        let statement = Statement::from_string(DbBackend::Sqlite, sql);
+        self.connection.query_one_raw(statement).map(drop)
     }
 
     /// Sees to it that nothing is written outside of a transaction.

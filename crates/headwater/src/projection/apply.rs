@@ -181,7 +181,7 @@ fn park(
     );
     metrics::counter!("headwater_dead_letters_total", "projection" => projection, "source" => source.to_owned())
         .increment(1);
-    tx.execute_raw(Statement::from_sql_and_values(
+    tx.run_raw(Statement::from_sql_and_values(
         tx.get_database_backend(),
         "INSERT INTO headwater_dead_letter
              (projection, source, lane, epoch, position, sequence, subject, payload, reason, recorded_at)

@@ -82,7 +82,7 @@ impl Checkpoint {
     }
 
     pub(super) fn save(&self, tx: &Tx) -> Result<(), DbErr> {
-        tx.execute_raw(Statement::from_sql_and_values(
+        tx.run_raw(Statement::from_sql_and_values(
             tx.get_database_backend(),
             "INSERT INTO headwater_checkpoint (projection, source, stream_created, sequence, epoch)
              VALUES (?, ?, ?, ?, ?)
@@ -97,7 +97,7 @@ impl Checkpoint {
             ] as [Value; 5],
         ))?;
         for epoch in &self.moved {
-            tx.execute_raw(Statement::from_sql_and_values(
+            tx.run_raw(Statement::from_sql_and_values(
                 tx.get_database_backend(),
                 "INSERT INTO headwater_position (projection, source, epoch, position)
                  VALUES (?, ?, ?, ?)
@@ -208,7 +208,7 @@ pub fn positions<P: Projection>(db: &impl ConnectionTrait) -> Result<Positions, 
 /// Notes the version that `projection`'s tables are folded with, or gives the one that differs.
 pub(super) fn claim_version(tx: &Tx, projection: &str, version: u32) -> Result<Option<u32>, DbErr> {
     let backend = tx.get_database_backend();
-    tx.execute_raw(Statement::from_sql_and_values(
+    tx.run_raw(Statement::from_sql_and_values(
         backend,
         "INSERT INTO headwater_projection (name, version) VALUES (?, ?) ON CONFLICT DO NOTHING",
         [projection.into(), version.into()] as [Value; 2],

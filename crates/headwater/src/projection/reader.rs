@@ -12,6 +12,7 @@ use super::checkpoint::Checkpoint;
 use super::feed::{Feed, Start};
 use super::runner::Shared;
 use super::{Projection, gap};
+use crate::bus::NOT_CONNECTED;
 use crate::database::{Snapshot, WriteError};
 use crate::envelope::Envelope;
 use crate::health::State;
@@ -45,6 +46,10 @@ impl<P: Projection> Reader<P> {
     pub(super) async fn run_on(&mut self) {
         let mut pause = PAUSE_MIN;
         loop {
+            if !self.shared.bus.is_up() {
+                self.report(State::Degraded(NOT_CONNECTED.to_owned()));
+                self.shared.bus.up().await;
+            }
             let Err(failure) = self.follow(&mut pause).await else {
                 continue;
             };
@@ -214,9 +219,13 @@ impl<P: Projection> Reader<P> {
     }
 
     fn report(&self, state: State) {
-        let part = format!("{} from {}", P::NAME, self.source);
-        self.shared.health.set(&part, state);
+        self.shared.health.set(&part::<P>(self.source), state);
     }
+}
+
+/// The name of a source's line in `/readyz?verbose`.
+pub(super) fn part<P: Projection>(source: &str) -> String {
+    format!("{} from {source}", P::NAME)
 }
 
 /// Dead letters are for a person to look at, but the rest goes on.

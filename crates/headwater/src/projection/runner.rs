@@ -7,11 +7,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::reader::{Reader, flat};
+use super::reader::{Reader, flat, part};
 use super::{Progress, Projection, checkpoint};
 use crate::bus::Bus;
 use crate::database::Database;
-use crate::health::Health;
+use crate::health::{Health, State};
 use crate::position::Positions;
 
 /// How a projection runs.
@@ -68,9 +68,10 @@ impl<P: Projection> Runner<P> {
             .map_err(flat)?;
         if let Some(found) = claimed.value {
             bail!(
-                "the tables of the projection {} are of version {found}, this program has {}: \
-                 stop the service, move its database file away and start it again, and they are \
-                 folded anew from the first event",
+                "the tables of the projection {} are of version {found}, this program has {}. \
+                 Where the whole database is a copy of others' events, stop the service and move \
+                 the file away: it is folded anew from the first event. Where it holds more than \
+                 that, which a source's does, start the version before",
                 P::NAME,
                 P::VERSION
             );
@@ -78,6 +79,9 @@ impl<P: Projection> Runner<P> {
         let now = db
             .read(|snapshot| checkpoint::positions::<P>(snapshot))
             .await?;
+        for source in P::SOURCES {
+            health.set(&part::<P>(source), State::Degraded("starting".to_owned()));
+        }
         let (positions, receiver) = watch::channel(now);
         let shared = Shared {
             projection,
@@ -109,7 +113,7 @@ impl<P: Projection> Runner<P> {
             let stop = stop.clone();
             sources.spawn(async move {
                 let mut reader = Reader::new(shared, source);
-                stop.run_until_cancelled(reader.run_on()).await;
+                stop.run_until_cancelled(Box::pin(reader.run_on())).await;
             });
         }
         while let Some(ended) = sources.join_next().await {

@@ -50,7 +50,7 @@ use async_nats::jetstream::stream::Stream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, NOT_CONNECTED};
 use crate::database::Database;
 use crate::health::{Health, State};
 use crate::{outbox, stream};
@@ -98,6 +98,7 @@ enum Ended {
 impl Relay {
     /// The relay of `db`'s owner.
     pub fn new(db: Database, bus: Bus, health: Health) -> Self {
+        health.set(CHECK, State::Degraded("starting".to_owned()));
         Self {
             db,
             bus,
@@ -118,6 +119,11 @@ impl Relay {
     async fn run_on(&mut self) {
         let mut pause = PAUSE_MIN;
         loop {
+            if !self.bus.is_up() {
+                self.health
+                    .set(CHECK, State::Degraded(NOT_CONNECTED.to_owned()));
+                self.bus.up().await;
+            }
             let failure = match self.work(&mut pause).await {
                 Ok(contradiction) => {
                     self.note_stopped(&contradiction);

@@ -174,13 +174,9 @@ async fn writes_that_wait_share_commits_and_a_group_is_bounded() {
     let of = |what: &str| {
         metrics[&format!("headwater_database_group_size_{what}{{service=\"grouping\"}}")]
     };
-    // The first takes 24 of them along, unless it took so long that its group was closed.
-    assert_eq!(of("sum"), 101.0);
-    assert!(
-        (5.0..=6.0).contains(&of("count")),
-        "{} commits",
-        of("count")
-    );
+    assert_eq!(of("sum"), 101);
+    // Five full groups; more where a group was closed because it took too long.
+    assert!((5..=30).contains(&of("count")), "{} commits", of("count"));
     tasks.stop().await;
 }
 
@@ -232,7 +228,8 @@ async fn a_slow_write_is_logged_by_its_name() {
     );
     assert!(slow.iter().all(|line| line.starts_with("WARN")), "{slow:?}");
 
-    db.write(|tx| a_slow_write(tx)).await.unwrap();
+    let by_closure = |tx: &Tx| a_slow_write(tx);
+    db.write(by_closure).await.unwrap();
     let slow = logged("a_slow_write_is_logged_by_its_name");
     assert!(
         slow.iter().any(|line| !line.contains("{{closure}}\"")),

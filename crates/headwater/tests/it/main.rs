@@ -2,6 +2,8 @@
 //!
 //! Every test states a fact. None sleeps: `support::eventually` waits for a level, with a ceiling.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+
 mod database;
 mod group_commit;
 mod http;

@@ -1,5 +1,8 @@
 //! Events that cannot be applied: parked with their lane, while others go on.
 
+use headwater::database::Tx;
+use headwater::{ApplyError, Envelope, Event, Projection, outbox};
+
 use crate::support::{
     SensorRead, World, append, dead_letters, eventually, eventually_readings, eventually_says,
     integers, is, keep_log, logged, read,
@@ -134,5 +137,54 @@ async fn a_poison_event_that_comes_again_is_not_parked_twice() {
     append_all(&world, &[("attic", 2)]).await;
     eventually_readings(&world.copy, &[1, 2]).await;
     eventually_parked(&world, &["key cellar: below zero"]).await;
+    world.stop().await;
+}
+
+/// The house heard of a reading: what a projection may append to its own outbox.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ReadingHeard {
+    #[prost(string, tag = "1")]
+    sensor: String,
+}
+
+impl Event for ReadingHeard {
+    const SUBJECT: &'static str = "house.v1.heard";
+
+    fn key(&self) -> &str {
+        &self.sensor
+    }
+}
+
+/// Appends an event for each reading, and finds out too late that it is poison.
+#[derive(Debug)]
+struct Hearing;
+
+impl Projection for Hearing {
+    const NAME: &'static str = "hearing";
+    const VERSION: u32 = 1;
+    const SOURCES: &'static [&'static str] = &["sensors"];
+
+    fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
+        for event in events {
+            let SensorRead { sensor, .. } = event.decode()?;
+            outbox::append(tx, &ReadingHeard { sensor })?;
+        }
+        Err(ApplyError::Poison("too late".to_owned()))
+    }
+}
+
+#[tokio::test]
+async fn what_a_poison_event_appended_moves_no_head() {
+    let mut world = World::start().await;
+    let (copy, bus) = (world.copy.clone(), world.bus.clone());
+    world.reader.projection(Hearing, &copy, &bus).await;
+    append_all(&world, &[("attic", 1), ("cellar", 2)]).await;
+    eventually("both are parked", async || {
+        is(dead_letters(&copy).await.len(), &2)
+    })
+    .await;
+    let rows = copy.read(|snapshot| outbox::page(snapshot, 1, 10)).await;
+    assert_eq!(rows.unwrap(), []);
+    assert_eq!(*copy.head().borrow(), 0);
     world.stop().await;
 }

@@ -610,8 +610,8 @@ pub(crate) fn http_config() -> headwater::http::Config {
     }
 }
 
-/// The process' metrics that begin with `name{` or `name_`, with their labels.
-pub(crate) async fn metrics(address: &str) -> BTreeMap<String, f64> {
+/// The process' metrics with their labels, those that are whole numbers.
+pub(crate) async fn metrics(address: &str) -> BTreeMap<String, u64> {
     let text = reqwest::get(format!("{address}/metrics"))
         .await
         .unwrap()
@@ -621,7 +621,7 @@ pub(crate) async fn metrics(address: &str) -> BTreeMap<String, f64> {
     text.lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.rsplit_once(' '))
-        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+        .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
         .collect()
 }
 

@@ -157,5 +157,5 @@ fn statement<const N: usize>(
 }
 
 fn run<const N: usize>(tx: &Tx, sql: &str, values: [Value; N]) -> Result<(), DbErr> {
-    tx.execute_raw(statement(tx, sql, values)).map(drop)
+    tx.run_raw(statement(tx, sql, values))
 }
