@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use tokio::task::JoinSet;
 
 use crate::Args;
-use crate::shop::{Shop, expect_created};
+use crate::shop::Shop;
 
 /// What one load came to.
 #[derive(Debug)]
@@ -41,13 +41,12 @@ async fn load(shop: &Shop, clients: usize, time: Duration) -> anyhow::Result<Loa
     let started = Instant::now();
     let mut tasks = JoinSet::new();
     for _ in 0..clients {
-        let (client, url, order) = (shop.client.clone(), shop.orders.clone(), shop.order.clone());
+        let mut connection = shop.connection().await?;
         tasks.spawn(async move {
             let mut took = Vec::new();
             while started.elapsed() < time {
                 let sent = Instant::now();
-                let response = client.post(&url).json(&order).send().await?;
-                expect_created(response)?.bytes().await?;
+                connection.post().await?;
                 took.push(sent.elapsed());
             }
             anyhow::Ok(took)

@@ -3,6 +3,7 @@
 //! An absolute figure says as much about the machine as about the program; the ratio of two
 //! taken one after the other on the same machine says something about the program.
 
+mod connection;
 mod group_commit;
 mod shop;
 

@@ -14,13 +14,15 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::connection::Connection;
+
 /// The sources, with one user and one product that orders can be placed for.
 #[derive(Debug)]
 pub(crate) struct Shop {
-    pub(crate) client: Client,
-    pub(crate) orders: String,
+    /// Where `orders` listens.
+    orders: String,
     /// An order that is accepted.
-    pub(crate) order: Value,
+    order: Value,
     stop: CancellationToken,
     services: JoinSet<anyhow::Result<()>>,
     _broker: Broker,
@@ -65,14 +67,19 @@ impl Shop {
         let first = format!("{orders}/orders?after={user_at},{product_at}");
         create(&client, &first, &order).await?;
         Ok(Self {
-            client,
-            orders: format!("{orders}/orders"),
+            orders,
             order,
             stop,
             services,
             _broker: broker,
             _folder: folder,
         })
+    }
+
+    /// A connection that places orders.
+    pub(crate) async fn connection(&self) -> anyhow::Result<Connection> {
+        let address = self.orders.trim_start_matches("http://");
+        Connection::open(address, "/orders", &self.order.to_string()).await
     }
 
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
@@ -115,7 +122,7 @@ async fn create(client: &Client, url: &str, body: &Value) -> anyhow::Result<(Str
     Ok((id, position))
 }
 
-pub(crate) fn expect_created(response: Response) -> anyhow::Result<Response> {
+fn expect_created(response: Response) -> anyhow::Result<Response> {
     ensure!(
         response.status() == 201,
         "{} answered {}",

@@ -7,6 +7,7 @@
 //! * [`outbox`]: events written in the transaction of the change that they tell of;
 //! * [`relay`]: outbox to stream, in order, each once, however the broker fails;
 //! * [`projection`]: streams to tables, each event applied once, gaps repaired;
+//! * [`Service`]: all of these put together;
 //! * [`http`], [`supervisor`], [`health`], [`telemetry`], [`operator`]: the process around them.
 //!
 //! `docs/adding-a-service.md` and `docs/adding-a-projection.md` say how to use it.
@@ -27,6 +28,7 @@ pub mod outbox;
 mod position;
 pub mod projection;
 pub mod relay;
+mod service;
 pub mod stream;
 pub mod supervisor;
 pub mod telemetry;
@@ -41,4 +43,5 @@ pub use health::Health;
 pub use position::{NotPositions, Position, Positions};
 pub use projection::{ApplyError, Projection};
 pub use relay::Relay;
+pub use service::Service;
 pub use supervisor::Supervisor;

@@ -12,7 +12,7 @@ use headwater::http::{
 };
 use headwater::idempotency::{self, Fingerprint, Key};
 use headwater::projection::Progress;
-use headwater::{Database, Health, outbox};
+use headwater::{Database, Service, outbox};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -30,16 +30,11 @@ struct Shared {
     after_deadline: Duration,
 }
 
-pub(crate) fn app(
-    db: &Database,
-    catalogue: Progress,
-    health: &Health,
-    config: &headwater::http::Config,
-) -> Router {
+pub(crate) fn app(service: &Service, catalogue: Progress) -> Router {
     let shared = Shared {
-        db: db.clone(),
+        db: service.db.clone(),
         catalogue,
-        after_deadline: Duration::from_secs(config.after_s),
+        after_deadline: service.config.http.after_deadline(),
     };
     let routes = OpenApiRouter::new()
         .routes(routes!(place, list))
@@ -49,7 +44,7 @@ pub(crate) fn app(
         name: NAME,
         description: "Places orders for users and products that it knows of by their events.",
     };
-    headwater::http::app(about, routes, health.clone(), config)
+    headwater::http::app(about, routes, service.health.clone(), &service.config.http)
 }
 
 /// Place an order

@@ -9,7 +9,7 @@ use headwater::http::{
     About, Answer, IdempotencyKey, Json, Page, PageQuery, Path, Problem, Query, with_position,
 };
 use headwater::idempotency::{self, Fingerprint};
-use headwater::{Database, Health, outbox};
+use headwater::{Database, Service, outbox};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -22,17 +22,17 @@ use crate::{NAME, store};
 /// How many products may be asked for by their ids at once.
 const IDS_MAX: usize = 500;
 
-pub(crate) fn app(db: &Database, health: &Health, config: &headwater::http::Config) -> Router {
+pub(crate) fn app(service: &Service) -> Router {
     let routes = OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(read, update))
         .merge(images::routes())
-        .with_state(db.clone());
+        .with_state(service.db.clone());
     let about = About {
         name: NAME,
         description: "The catalogue: products, their titles and images.",
     };
-    headwater::http::app(about, routes, health.clone(), config)
+    headwater::http::app(about, routes, service.health.clone(), &service.config.http)
 }
 
 /// Create a product

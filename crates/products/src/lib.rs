@@ -7,9 +7,8 @@ mod image;
 mod product;
 mod store;
 
-use anyhow::Context as _;
+use headwater::Service;
 use headwater::database::Migration;
-use headwater::{Bus, Clock, Database, Health, Relay, Supervisor, operator};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -41,26 +40,8 @@ pub async fn run(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let health = Health::new();
-    let db = Database::open(NAME, &config.database, MIGRATIONS, Clock::system())
-        .await
-        .context("open the database")?;
-    let bus = Bus::connect(NAME, &config.nats).await?;
-    let app = http::app(&db, &health, &config.http);
-
-    let mut service = Supervisor::new(stop);
-    let relay = Relay::new(db.clone(), bus.clone(), health.clone());
-    service.spawn("relay", |stop| relay.run(stop));
-    let operated = db.clone();
-    service.spawn("operator", |stop| {
-        operator::serve(operated, bus, health, stop)
-    });
-    service.spawn("http", |stop| {
-        headwater::http::serve(listener, app, config.http.clone(), stop)
-    });
-    let watched = db.clone();
-    service.spawn("database", |stop| watched.watch(stop));
-    let ended = service.join(config.drain()).await;
-    db.close().await;
-    ended
+    let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
+    service.relay();
+    let app = http::app(&service);
+    service.serve(listener, app).await
 }

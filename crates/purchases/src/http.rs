@@ -4,8 +4,9 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
-use headwater::Health;
+use headwater::Service;
 use headwater::http::{About, After, Path, Problem, with_position};
+use headwater::projection::Progress;
 use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,12 +22,9 @@ pub(crate) struct Shared {
     pub(crate) images_url: Url,
 }
 
-pub(crate) fn app(
-    replica: Replica,
-    images_url: Url,
-    health: &Health,
-    config: &headwater::http::Config,
-) -> Router {
+pub(crate) fn app(service: &Service, progress: Progress, images_url: Url) -> Router {
+    let deadline = service.config.http.after_deadline();
+    let replica = Replica::new(service.db.clone(), progress, deadline);
     let routes = OpenApiRouter::new()
         .routes(routes!(purchases))
         .route("/", get(page::find_user))
@@ -39,7 +37,7 @@ pub(crate) fn app(
         name: NAME,
         description: "Title and image of every product a user ever ordered.",
     };
-    headwater::http::app(about, routes, health.clone(), config)
+    headwater::http::app(about, routes, service.health.clone(), &service.config.http)
 }
 
 /// Read what a user ordered

@@ -8,16 +8,13 @@ mod http;
 mod page;
 mod replica;
 
-use anyhow::Context as _;
+use headwater::Service;
 use headwater::database::Migration;
-use headwater::projection::{self, Runner};
-use headwater::{Bus, Clock, Database, Health, Projection as _, Supervisor, operator};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use replica::Purchases;
-use replica::Replica;
 
 /// The service's name. Never rename.
 pub const NAME: &str = "purchases";
@@ -55,33 +52,8 @@ pub async fn run(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Config {
-        service: config,
-        images_url,
-    } = config;
-    let health = Health::new();
-    let db = Database::open(NAME, &config.database, MIGRATIONS, Clock::system())
-        .await
-        .context("open the database")?;
-    let bus = Bus::connect(NAME, &config.nats).await?;
-    let (own_db, own_bus, own_health) = (db.clone(), bus.clone(), health.clone());
-    let settings = projection::Config::of::<Purchases>();
-    let projection = Runner::load(Purchases, own_db, own_bus, own_health, settings).await?;
-    let replica = Replica::new(db.clone(), projection.progress(), &config.http);
-    let app = http::app(replica, images_url, &health, &config.http);
-
-    let mut service = Supervisor::new(stop);
-    service.spawn(Purchases::NAME, |stop| projection.run(stop));
-    let operated = db.clone();
-    service.spawn("operator", |stop| {
-        operator::serve(operated, bus, health, stop)
-    });
-    service.spawn("http", |stop| {
-        headwater::http::serve(listener, app, config.http.clone(), stop)
-    });
-    let watched = db.clone();
-    service.spawn("database", |stop| watched.watch(stop));
-    let ended = service.join(config.drain()).await;
-    db.close().await;
-    ended
+    let mut service = Service::start(NAME, MIGRATIONS, config.service, stop).await?;
+    let progress = service.project(Purchases).await?;
+    let app = http::app(&service, progress, config.images_url);
+    service.serve(listener, app).await
 }

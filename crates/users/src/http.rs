@@ -7,7 +7,7 @@ use axum::response::Response;
 use headwater::database::Tx;
 use headwater::http::{About, Answer, IdempotencyKey, Json, Path, Problem, with_position};
 use headwater::idempotency::{self, Fingerprint, Key};
-use headwater::{Database, Health, outbox};
+use headwater::{Database, Service, outbox};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -23,9 +23,9 @@ struct Shared {
     passwords: Passwords,
 }
 
-pub(crate) fn app(db: &Database, health: &Health, config: &headwater::http::Config) -> Router {
+pub(crate) fn app(service: &Service) -> Router {
     let shared = Shared {
-        db: db.clone(),
+        db: service.db.clone(),
         passwords: Passwords::new(),
     };
     let routes = OpenApiRouter::new()
@@ -36,7 +36,7 @@ pub(crate) fn app(db: &Database, health: &Health, config: &headwater::http::Conf
         name: NAME,
         description: "Registers users and erases them. The only service that knows names and e-mail addresses.",
     };
-    headwater::http::app(about, routes, health.clone(), config)
+    headwater::http::app(about, routes, service.health.clone(), &service.config.http)
 }
 
 /// Register a user

@@ -12,6 +12,7 @@ mod problem;
 mod server;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 pub use answer::{Answer, POSITION, with_position};
 pub use app::{About, app};
@@ -61,4 +62,11 @@ pub struct Config {
         default_value_t = 5
     )]
     pub after_s: u64,
+}
+
+impl Config {
+    /// How long a request with `after` waits for the copy to get there.
+    pub fn after_deadline(&self) -> Duration {
+        Duration::from_secs(self.after_s)
+    }
 }

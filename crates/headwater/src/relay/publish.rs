@@ -20,7 +20,7 @@ use crate::outbox::Row;
 /// From how many rows on an atomic batch is faster: opening one costs the server about 5 ms
 /// however small it is, a single publish about 0.2 ms, and with `sync_interval: always` a batch
 /// has one fsync and each single publish its own.
-const BATCH_MIN: usize = 24;
+pub(super) const BATCH_MIN: usize = 24;
 
 /// What became of a publication.
 pub(super) enum Outcome {

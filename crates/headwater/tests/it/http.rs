@@ -98,7 +98,9 @@ async fn service(change: impl FnOnce(&mut Config)) -> Service {
     };
     let app = app(about, routes, tasks.health.clone(), &config);
     let address = serve(&mut tasks, app, config).await;
-    let client = Client::builder().redirect(reqwest::redirect::Policy::none());
+    let client = Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(Duration::from_secs(10));
     Service {
         tasks,
         address,
@@ -306,7 +308,9 @@ async fn a_request_that_takes_too_long_is_a_problem() {
                 Content-Length: 11\r\n\r\n{";
     slow_body.write_all(head.as_bytes()).await.unwrap();
     let mut answer = [0; 12];
-    slow_body.read_exact(&mut answer).await.unwrap();
+    let answered = slow_body.read_exact(&mut answer);
+    let in_time = tokio::time::timeout(Duration::from_secs(10), answered).await;
+    in_time.expect("it is answered").unwrap();
     assert_eq!(&answer, b"HTTP/1.1 503");
     service.tasks.stop().await;
 }

@@ -4,8 +4,8 @@ use headwater::outbox;
 use headwater::{MAX_PAYLOAD, subject_of};
 
 use crate::support::{
-    append, broker, bus, eventually_says, eventually_stored, folder, ids, jetstream, large, open,
-    publish_by_hand, read, reads, relaying,
+    append, broker, bus, eventually, eventually_says, eventually_stored, folder, ids, jetstream,
+    large, open, publish_by_hand, read, reads, relaying,
 };
 
 #[tokio::test]
@@ -248,6 +248,44 @@ async fn two_relays_at_once_publish_each_event_once_and_in_order() {
     assert_eq!(found, ids(&db, u64::try_from(next - 1).unwrap()));
     for relay in relays {
         relay.stop().await;
+    }
+}
+
+/// Past the server's dedupe window only the fence keeps a relay from publishing again what its
+/// rival published while it was not looking.
+#[tokio::test]
+async fn a_relay_that_is_behind_its_rival_is_refused() {
+    for waiting in [1, 30] {
+        let (folder, broker) = (folder(), broker());
+        let (db, rivals) = (
+            open(&folder, "sensors").await,
+            open(&folder, "sensors").await,
+        );
+        let bus = bus(&broker, "sensors").await;
+        let relay = relaying(&db, &bus);
+        eventually_says(&relay.health, "relay", "published up to 0").await;
+        let rival = relaying(&rivals, &bus);
+        append(&rivals, reads(1..=waiting)).await;
+        let stored = eventually_stored(&bus, "sensors", &(1..=waiting).collect::<Vec<_>>()).await;
+        let window = headwater::stream::settings("sensors", 1).duplicate_window;
+        let published = std::time::Instant::now();
+        eventually("the dedupe window has passed", async || {
+            let passed = published.elapsed();
+            if passed > window * 2 {
+                Ok(())
+            } else {
+                Err(passed)
+            }
+        })
+        .await;
+        // Wakes the one that has not looked since, and only that one.
+        append(&db, reads(waiting + 1..=waiting + 1)).await;
+        let wanted: Vec<_> = (1..=waiting + 1).collect();
+        eventually_says(&relay.health, "relay", &format!("up to {}\"", waiting + 1)).await;
+        let after = eventually_stored(&bus, "sensors", &wanted).await;
+        assert_eq!(after.len(), stored.len() + 1);
+        relay.stop().await;
+        rival.stop().await;
     }
 }
 

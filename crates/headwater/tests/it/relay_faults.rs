@@ -291,6 +291,24 @@ async fn events_that_somebody_published_again_break_nothing() {
     relay.stop().await;
 }
 
+/// More of them than the relay looks back over.
+#[tokio::test]
+async fn many_events_that_somebody_published_again_are_no_loss() {
+    let (folder, broker) = (folder(), broker());
+    let db = open(&folder, "sensors").await;
+    let bus = bus(&broker, "sensors").await;
+    let relay = relaying(&db, &bus);
+    append(&db, reads(1..=80)).await;
+    let mut wanted: Vec<i64> = (1..=80).collect();
+    let events = eventually_stored(&bus, "sensors", &wanted).await;
+    eventually_says(&relay.health, "relay", "published up to 80\"").await;
+    publish_again(&bus, &events[..70]).await;
+    append(&db, reads(81..=82)).await;
+    wanted.extend((1..=70).chain(81..=82));
+    eventually_stored(&bus, "sensors", &wanted).await;
+    relay.stop().await;
+}
+
 #[tokio::test]
 async fn a_full_stream_makes_the_relay_wait_and_drops_nothing() {
     let (folder, broker) = (folder(), broker());

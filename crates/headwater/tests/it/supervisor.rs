@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use headwater::Supervisor;
@@ -75,7 +75,9 @@ async fn a_task_that_does_not_end_is_given_up_on_at_the_deadline_and_named() {
     let stopped = well_behaved(&mut supervisor);
     supervisor.spawn("deaf", |_| std::future::pending());
     stop.cancel();
+    let started = Instant::now();
     let error = format!("{:#}", supervisor.join(SOON).await.unwrap_err());
+    assert!(started.elapsed() < Duration::from_secs(3), "{error}");
     assert!(
         error.contains("did not end within 50ms") && error.contains("deaf"),
         "{error}"

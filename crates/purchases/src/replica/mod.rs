@@ -58,11 +58,12 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    pub(crate) fn new(db: Database, progress: Progress, config: &headwater::http::Config) -> Self {
+    /// `deadline`: how long a read waits for what it asks to be in the answer.
+    pub(crate) fn new(db: Database, progress: Progress, deadline: Duration) -> Self {
         Self {
             db,
             progress,
-            deadline: Duration::from_secs(config.after_s),
+            deadline,
         }
     }
 

@@ -1,0 +1,100 @@
+//! A service's parts, put together: what all services have, and what some of them add.
+//!
+//! ```ignore
+//! let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
+//! service.relay();                                        // publishes its outbox
+//! let catalogue = service.project(Catalogue).await?;      // keeps a copy of others' data
+//! let app = http::app(&service, catalogue);
+//! service.serve(listener, app).await                      // until stopped
+//! ```
+
+use anyhow::Context as _;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::database::Migration;
+use crate::projection::{self, Progress, Projection, Runner};
+use crate::{Bus, Clock, Config, Database, Health, Relay, Supervisor, http, operator};
+
+/// A service that is being put together.
+#[derive(Debug)]
+pub struct Service {
+    /// Its database.
+    pub db: Database,
+    /// What its parts say of themselves.
+    pub health: Health,
+    /// What it was told at its start.
+    pub config: Config,
+    bus: Bus,
+    tasks: Supervisor,
+}
+
+impl Service {
+    /// Opens the service's database and begins to connect to the broker.
+    ///
+    /// # Errors
+    /// See [`Database::open`] and [`Bus::connect`].
+    pub async fn start(
+        name: &'static str,
+        migrations: &'static [Migration],
+        config: Config,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let db = Database::open(name, &config.database, migrations, Clock::system())
+            .await
+            .context("open the database")?;
+        let bus = Bus::connect(name, &config.nats).await?;
+        Ok(Self {
+            db,
+            health: Health::new(),
+            config,
+            bus,
+            tasks: Supervisor::new(stop),
+        })
+    }
+
+    /// Publishes the events of its outbox.
+    pub fn relay(&mut self) {
+        let relay = Relay::new(self.db.clone(), self.bus.clone(), self.health.clone());
+        self.tasks.spawn("relay", |stop| relay.run(stop));
+    }
+
+    /// Keeps the tables of `projection` up to date; gives how far they are, as it changes.
+    ///
+    /// # Errors
+    /// See [`Runner::load`].
+    pub async fn project<P: Projection>(&mut self, projection: P) -> anyhow::Result<Progress> {
+        let (db, bus, health) = (self.db.clone(), self.bus.clone(), self.health.clone());
+        let config = projection::Config::of::<P>();
+        let runner = Runner::load(projection, db, bus, health, config).await?;
+        let progress = runner.progress();
+        self.tasks.spawn(P::NAME, |stop| runner.run(stop));
+        Ok(progress)
+    }
+
+    /// Answers clients and operators until it is stopped or one of its tasks ends, then closes
+    /// the database.
+    ///
+    /// # Errors
+    /// A task ended by itself, or did not end when it was told to.
+    pub async fn serve(self, listener: TcpListener, app: Router) -> anyhow::Result<()> {
+        let Self {
+            db,
+            health,
+            config,
+            bus,
+            mut tasks,
+        } = self;
+        let (operated, watched) = (db.clone(), db.clone());
+        let drain = config.drain();
+        tasks.spawn("operator", |stop| {
+            operator::serve(operated, bus, health, stop)
+        });
+        tasks.spawn("http", |stop| http::serve(listener, app, config.http, stop));
+        tasks.spawn("database", |stop| watched.watch(stop));
+        let ended = tasks.join(drain).await;
+        db.close().await;
+        ended
+    }
+}
