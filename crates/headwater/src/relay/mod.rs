@@ -65,7 +65,7 @@ const BATCH_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// How long the relay lets rows gather after a batch that was large but not full: under load
 /// fewer, larger batches cost the broker much less, and nobody waits for the difference.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(20);
 
 /// How long the relay waits for a commit before it looks at the outbox and the stream all the
 /// same: another process may have written, the stream may have been put back.
