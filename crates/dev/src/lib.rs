@@ -32,7 +32,7 @@ use signals::Signals;
 use summary::Summary;
 use system::System;
 
-/// [`run`], with its error told as a person wants it.
+/// Runs it, with its error told as a person wants it.
 pub async fn main(args: Args) -> ExitCode {
     let screen = Screen::new();
     match run(&args, screen).await {

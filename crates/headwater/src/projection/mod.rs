@@ -15,7 +15,7 @@
 //!         for event in events {
 //!             match event.kind() {
 //!                 ProductCreated::SUBJECT => store::save_product(tx, &event.decode()?)?,
-//!                 …
+//!                 _ => return Err(ApplyError::unknown(event)),
 //!             }
 //!         }
 //!         Ok(())
