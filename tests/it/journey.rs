@@ -274,6 +274,7 @@ async fn the_order_in_which_parts_start_does_not_matter() {
         let ada = world.user("ada").await;
         let mug = world.product("Mug").await;
         let order = world.order(&ada, &[&mug]).await;
+        world.caught_up().await;
         let shown = world.purchases(&ada.id(), &after(&[&mug, &order])).await;
         assert_eq!(
             titles(&shown.json),

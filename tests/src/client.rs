@@ -3,6 +3,8 @@
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
+use crate::eventually;
+
 /// A client of one service.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -54,12 +56,20 @@ impl Client {
         send(self.request(Method::POST, path).json(body)).await
     }
 
-    /// POST of JSON that must succeed; gives the reply.
+    /// POST of JSON that must succeed. "Not yet" (503: what the request waits for has not come
+    /// here in time) is tried again, as the answer asks for.
     ///
     /// # Panics
     /// When the status is not 201.
     pub async fn create(&self, path: &str, body: &Value) -> Reply {
-        let reply = self.post(path, body).await;
+        let reply = eventually("an answer other than 503", || async {
+            let reply = self.post(path, body).await;
+            match reply.status {
+                StatusCode::SERVICE_UNAVAILABLE => Err(reply.text),
+                _ => Ok(reply),
+            }
+        })
+        .await;
         assert_eq!(
             reply.status,
             StatusCode::CREATED,
