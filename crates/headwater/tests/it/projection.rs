@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use headwater::database::Tx;
-use headwater::projection::{Behind, Config, Runner};
+use headwater::projection::{Behind, Config, Progress, Runner};
 use headwater::{ApplyError, Envelope, Health, Projection};
 use sea_orm::DbErr;
 
 use crate::support::{
     GaugeRead, Readings, SensorRead, Tasks, World, append, broker, bus, eventually,
-    eventually_readings, eventually_says, eventually_stored, folder, integers, jetstream,
+    eventually_readings, eventually_says, eventually_stored, folder, integers, is, jetstream,
     keep_reading, open, projecting, publish_again, publish_by_hand, read, readings, reads,
     relaying,
 };
@@ -69,6 +69,15 @@ async fn what_happened_while_a_projection_was_away_is_applied_when_it_is_back() 
     world.start_reader().await;
     eventually_readings(&world.copy, &(1..=6).collect::<Vec<_>>()).await;
     world.stop().await;
+}
+
+/// Waits until a projection tells that it is at `wanted`: a moment after its effect is there.
+async fn eventually_at(progress: &Progress, wanted: &str) {
+    let wanted = wanted.to_owned();
+    eventually("the progress is told", async || {
+        is(progress.now().to_string(), &wanted)
+    })
+    .await;
 }
 
 /// Keeps readings, and fails half-way while it is told to.
@@ -303,11 +312,8 @@ async fn both_lives_of_a_source_are_applied_and_none_of_them_twice() {
         .projection(Readings, &world.copy, &world.bus)
         .await;
     eventually_readings(&world.copy, &[1, 2, 3, 4, 5, 6, 11, 12]).await;
-    assert_eq!(
-        progress.now().get("sensors"),
-        2,
-        "the position is of the present life"
-    );
+    // The position is of the present life.
+    eventually_at(&progress, "sensors:2").await;
 
     // What is delivered again of the first life is known, and does not change what is present.
     publish_again(&world.bus, &events[3..6]).await;
@@ -316,7 +322,7 @@ async fn both_lives_of_a_source_are_applied_and_none_of_them_twice() {
     publish_again(&world.bus, &events[3..6]).await;
     publish_by_hand(&world.bus, None, &read("attic", 100)).await;
     eventually_readings(&world.copy, &[1, 2, 3, 4, 5, 6, 11, 12, 13, 100]).await;
-    assert_eq!(progress.now().get("sensors"), 3);
+    eventually_at(&progress, "sensors:3").await;
     world.stop().await;
 }
 
@@ -418,7 +424,7 @@ async fn each_source_has_its_own_progress_and_its_own_failures() {
     let relay = relaying(&sensors, &bus);
     append(&sensors, reads(1..=2)).await;
     eventually_readings(&copy, &[1, 2]).await;
-    assert_eq!(progress.now().to_string(), "gauges:0,sensors:2");
+    eventually_at(&progress, "gauges:0,sensors:2").await;
     eventually_says(&reader.health, "both from gauges", "no stream GAUGES yet").await;
     let other = relaying(&gauges, &bus);
     append(
@@ -430,7 +436,7 @@ async fn each_source_has_its_own_progress_and_its_own_failures() {
     )
     .await;
     eventually_readings(&copy, &[1, 2, 9]).await;
-    assert_eq!(progress.now().to_string(), "gauges:1,sensors:2");
+    eventually_at(&progress, "gauges:1,sensors:2").await;
     let saved = copy
         .read(headwater::projection::positions::<Both>)
         .await
