@@ -1,12 +1,21 @@
 //! Opening a database for writing: its settings, its owner, its tables.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, ensure};
 use sea_orm::{ConnectOptions, ConnectionTrait as _, DatabaseConnection, Statement, Value};
 
 use super::{Config, Migration, migration};
 use crate::Clock;
+
+/// Held while a connection is opened or closed. SQLite 3.51.1, the one that is bundled, can
+/// deadlock when two connections of a process to one file are closed at the same time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Waits until no other connection of this process is being opened or closed.
+pub(super) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What opening found.
 pub(super) struct Opened {
@@ -21,6 +30,7 @@ pub(super) fn open(
     migrations: &[Migration],
     clock: &Clock,
 ) -> anyhow::Result<(DatabaseConnection, Opened)> {
+    let _alone = one_at_a_time();
     let path = config.path.display();
     let db = sea_orm::Database::connect(ConnectOptions::new(format!("sqlite:{path}?mode=rwc")))
         .with_context(|| format!("open {path}"))?;

@@ -9,6 +9,7 @@ use sea_orm::{ConnAcquireErr, ConnectOptions, ConnectionTrait as _, DbErr};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Snapshot;
+use super::opening::one_at_a_time;
 
 /// Reads that wait for a free reader; further callers wait to get into the queue.
 const QUEUE: usize = 64;
@@ -103,9 +104,20 @@ fn run(path: &Path, jobs: &Mutex<mpsc::Receiver<Job>>) {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .blocking_recv();
-        let Some(Job::Read(job)) = next else { return };
+        let Some(Job::Read(job)) = next else {
+            let _alone = one_at_a_time();
+            drop(idle);
+            return;
+        };
         match idle.take().map_or_else(|| connect(path), Ok) {
-            Ok(snapshot) => idle = job(Ok(&snapshot)).then_some(snapshot),
+            Ok(snapshot) => {
+                if job(Ok(&snapshot)) {
+                    idle = Some(snapshot);
+                } else {
+                    let _alone = one_at_a_time();
+                    drop(snapshot);
+                }
+            }
             Err(error) => {
                 job(Err(error));
             }
@@ -124,6 +136,7 @@ fn in_transaction<T, E: From<DbErr>>(
 }
 
 fn connect(path: &Path) -> Result<Snapshot, DbErr> {
+    let _alone = one_at_a_time();
     let url = format!("sqlite:{}?mode=ro", path.display());
     let db = sea_orm::Database::connect(ConnectOptions::new(url))?;
     db.execute_unprepared(

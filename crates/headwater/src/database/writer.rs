@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow};
 use sea_orm::DbErr;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::opening::{Opened, open};
+use super::opening::{Opened, one_at_a_time, open};
 use super::{Config, Migration, Tx, WriteError};
 use crate::Clock;
 
@@ -45,7 +45,7 @@ impl Writer {
                 match open(owner, &config, migrations, &clock) {
                     Ok((db, found)) => {
                         head_sender.send_replace(found.head);
-                        let thread = Thread {
+                        let mut thread = Thread {
                             tx: Tx::new(db, owner, clock),
                             config,
                             jobs,
@@ -60,6 +60,8 @@ impl Writer {
                             );
                             failure_sender.send_replace(Some(format!("{error:#}").into()));
                         }
+                        let _alone = one_at_a_time();
+                        drop(thread);
                     }
                     Err(error) => {
                         // The opener waits for it; were it gone, nobody would be left to tell.
@@ -138,7 +140,7 @@ struct Thread {
 
 impl Thread {
     /// Runs until it is told to close, every handle is gone, or a commit failed.
-    fn run(mut self) -> anyhow::Result<()> {
+    fn run(&mut self) -> anyhow::Result<()> {
         while let Some(first) = self.jobs.blocking_recv() {
             if let Err(error) = self.sql("BEGIN IMMEDIATE") {
                 tracing::warn!(%error, "another process holds the database's write lock");

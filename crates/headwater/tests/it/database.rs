@@ -256,3 +256,26 @@ async fn a_write_of_another_process_holds_nothing_up_for_long() {
         .unwrap();
     assert_eq!(page.len(), 1, "the write that was told Busy is not there");
 }
+
+/// SQLite 3.51.1 deadlocks in itself when one thread opens a file while another closes the last
+/// connection to it, and then every database of the process stands still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_database_may_be_opened_while_it_is_being_closed() {
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        clients.spawn(async move {
+            let folder = folder();
+            for _ in 0..100 {
+                // Its threads close the file when it is dropped: while it is opened again.
+                open(&folder, "sensors").await;
+            }
+        });
+    }
+    let all = async {
+        while let Some(client) = clients.join_next().await {
+            client.unwrap();
+        }
+    };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), all).await;
+    ended.expect("no thread waits for another for ever");
+}

@@ -6,9 +6,9 @@ use headwater::health::State;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    GaugeRead, Tasks, append, broker, bus, eventually, eventually_says, eventually_stored, folder,
-    ids, is, jetstream, keep_log, logged, make_soft_stream, metrics, open, publish_again, read,
-    reads, relaying, serve_system, stored,
+    GaugeRead, Tasks, append, backup, broker, bus, eventually, eventually_says, eventually_stored,
+    folder, ids, is, jetstream, keep_log, logged, make_soft_stream, metrics, open, publish_again,
+    read, reads, relaying, serve_system, stored,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -196,13 +196,6 @@ async fn put_back(kept: i64, since: impl IntoIterator<Item = i64>) -> (State, Ve
         .collect();
     relay.stop().await;
     (state, values)
-}
-
-/// Copies a database that is open, as an operator would.
-fn backup(from: &Path, to: &Path) {
-    let from = rusqlite::Connection::open(from).unwrap();
-    from.execute("VACUUM INTO ?", [to.to_str().unwrap()])
-        .unwrap();
 }
 
 #[tokio::test]

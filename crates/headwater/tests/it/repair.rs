@@ -185,10 +185,7 @@ async fn a_copy_that_was_put_back_catches_up() {
     eventually_readings(&world.copy, &[1, 2, 3]).await;
     let backup = crate::support::folder();
     let file = backup.path().join("house.db");
-    let original = rusqlite::Connection::open(world.folder.path().join("house.db")).unwrap();
-    original
-        .execute("VACUUM INTO ?", [file.to_str().unwrap()])
-        .unwrap();
+    crate::support::backup(&world.folder.path().join("house.db"), &file);
     world.append(4..=9).await;
     eventually_readings(&world.copy, &(1..=9).collect::<Vec<_>>()).await;
     world.stop_reader().await;

@@ -178,6 +178,13 @@ pub(crate) async fn open(folder: &TempDir, owner: &'static str) -> Database {
         .unwrap()
 }
 
+/// Copies a database that is open, as an operator would.
+pub(crate) fn backup(from: &std::path::Path, to: &std::path::Path) {
+    let from = rusqlite::Connection::open(from).unwrap();
+    from.execute("VACUUM INTO ?", [to.to_str().unwrap()])
+        .unwrap();
+}
+
 pub(crate) fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
