@@ -1,14 +1,16 @@
 //! The harness of the end-to-end tests: a [`World`] of all four services on a broker of its own.
 //!
-//! Services run in this process, each on a port and a database file that stay the same when it
-//! is stopped and started again. The broker is a `nats-server` child with
+//! Each service is a child process, on a port and a database file that stay the same when it is
+//! stopped, or killed, and started again. The broker is a `nats-server` child with
 //! `sync_interval: always`, as it is shipped.
 
 pub mod client;
 pub mod data;
+pub mod process;
 pub mod world;
 
 pub use client::{Client, Reply};
+pub use process::Process;
 pub use world::{Service, World};
 
 use std::fmt::Debug;

@@ -1,22 +1,23 @@
 //! All four services and a broker.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
 
 use async_nats::jetstream;
 use broker::Broker;
-use clap::Parser as _;
 use headwater::Positions;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use crate::client::{Client, Reply};
-use crate::eventually;
+use crate::process::{self, Process};
+use crate::{PATIENCE, eventually};
+
+/// How much of each service's log a failed test shows.
+const LINES_SHOWN: usize = 12;
 
 /// One of the four services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,14 +57,8 @@ pub struct World {
     pub broker: Broker,
     folder: TempDir,
     addresses: BTreeMap<Service, SocketAddr>,
-    running: BTreeMap<Service, Running>,
+    running: BTreeMap<Service, Process>,
     finished: bool,
-}
-
-#[derive(Debug)]
-struct Running {
-    stop: CancellationToken,
-    task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl World {
@@ -84,10 +79,6 @@ impl World {
     /// # Panics
     /// When the broker does not start.
     pub fn empty() -> Self {
-        // `RUST_LOG=info cargo test …` shows more. Only the first test of a process starts it.
-        let filter = EnvFilter::try_from_default_env()
-            .unwrap_or_else(|_| EnvFilter::new("error,async_nats=off"));
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).try_init();
         Self {
             broker: Broker::start_in_temp().expect("start nats-server"),
             folder: TempDir::new().expect("make a folder"),
@@ -101,74 +92,66 @@ impl World {
     ///
     /// # Panics
     /// When it does not start.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a service is a task of the test here"
-    )]
     pub async fn run(&mut self, service: Service) {
-        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let address = *self.addresses.get(&service).unwrap_or(&anywhere);
-        let listener = eventually("the service's port", || async {
-            TcpListener::bind(address).await
-        })
-        .await;
-        let address = listener.local_addr().expect("an address");
-        self.addresses.insert(service, address);
-        let stop = CancellationToken::new();
-        let args = self.args(service);
-        let told = stop.clone();
-        let task = tokio::spawn(async move {
-            match service {
-                Service::Users => {
-                    Box::pin(users::run(
-                        users::Config::parse_from(args).service,
-                        listener,
-                        told,
-                    ))
-                    .await
-                }
-                Service::Products => {
-                    Box::pin(products::run(
-                        products::Config::parse_from(args).service,
-                        listener,
-                        told,
-                    ))
-                    .await
-                }
-                Service::Orders => {
-                    Box::pin(orders::run(
-                        orders::Config::parse_from(args).service,
-                        listener,
-                        told,
-                    ))
-                    .await
-                }
-                Service::Purchases => {
-                    Box::pin(purchases::run(
-                        purchases::Config::parse_from(args),
-                        listener,
-                        told,
-                    ))
-                    .await
-                }
-            }
-        });
-        self.running.insert(service, Running { stop, task });
+        self.run_with(service, |_| {}).await;
     }
 
-    fn args(&self, service: Service) -> Vec<String> {
-        let database = self.database(service).display().to_string();
-        [
-            "service",
-            "--database",
-            &database,
-            "--nats-url",
-            &self.broker.url(),
-            "--listen",
-            "127.0.0.1:0",
-        ]
-        .map(str::to_owned)
-        .to_vec()
+    /// Starts a service, its command changed by `change`: variables, more flags.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn run_with(&mut self, service: Service, change: impl Fn(&mut Command)) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut process = self.spawn(service, &change);
+            match listening(&mut process).await {
+                Some(address) => {
+                    self.addresses.insert(service, address);
+                    self.running.insert(service, process);
+                    return;
+                }
+                // While it was away an outgoing connection of anybody may have got its port.
+                None if process.log().contains("Address already in use")
+                    && Instant::now() < deadline => {}
+                None => panic!("{} does not start:\n{}", service.name(), process.log()),
+            }
+        }
+    }
+
+    /// Starts a service and does not wait for it: it may be meant to end at once.
+    pub fn spawn(&self, service: Service, change: impl Fn(&mut Command)) -> Process {
+        let mut command = self.command(service.name(), service);
+        if let Some(address) = self.addresses.get(&service) {
+            command.args(["--listen", &address.to_string()]);
+        }
+        change(&mut command);
+        Process::spawn(command, self.log_file(service))
+    }
+
+    /// One more relay for the orders, in a process of its own.
+    pub fn rival(&self) -> Process {
+        let command = self.command("rival-orders", Service::Orders);
+        Process::spawn(command, self.folder.path().join("rival.log"))
+    }
+
+    fn command(&self, program: &str, service: Service) -> Command {
+        let mut command = Command::new(process::program("shop"));
+        command
+            .arg(program)
+            .arg("--database")
+            .arg(self.database(service))
+            .args(["--nats-url", &self.broker.url()])
+            .args(["--log-format", "json"])
+            .env("HEADWATER_LISTEN", "127.0.0.1:0");
+        command
+    }
+
+    /// The process of a service.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn process(&mut self, service: Service) -> &mut Process {
+        self.running.get_mut(&service).expect("it runs")
     }
 
     /// Stops a service, in order.
@@ -176,13 +159,33 @@ impl World {
     /// # Panics
     /// When it does not run, or ends with an error.
     pub async fn stop(&mut self, service: Service) {
-        let running = self.running.remove(&service).expect("it runs");
-        running.stop.cancel();
-        running
-            .task
-            .await
-            .expect("no panic")
-            .expect("an orderly end");
+        let mut process = self.running.remove(&service).expect("it runs");
+        let stopped = tokio::task::spawn_blocking(move || process.stop());
+        stopped.await.expect("an orderly end");
+    }
+
+    /// Kills a service, as a crash would; one that has ended by itself is only put away.
+    ///
+    /// # Panics
+    /// When it was not started.
+    pub async fn kill(&mut self, service: Service) {
+        let mut process = self.running.remove(&service).expect("it runs");
+        let killed = tokio::task::spawn_blocking(move || process.kill());
+        killed.await.expect("it is gone");
+    }
+
+    /// What all runs of a service have logged: one JSON object a line.
+    pub fn log(&self, service: Service) -> String {
+        std::fs::read_to_string(self.log_file(service)).unwrap_or_default()
+    }
+
+    fn log_file(&self, service: Service) -> PathBuf {
+        self.folder.path().join(format!("{}.log", service.name()))
+    }
+
+    /// The folder of all databases and logs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// A service's database file.
@@ -347,12 +350,34 @@ impl World {
 }
 
 impl Drop for World {
+    /// Where the test failed, says what the services logged last.
+    #[expect(clippy::print_stderr, reason = "what a failed test has to say")]
     fn drop(&mut self) {
-        assert!(
-            self.finished || std::thread::panicking(),
-            "end the test with world.finish()"
-        );
+        if std::thread::panicking() {
+            for service in Service::ALL {
+                let log = self.log(service);
+                let lines: Vec<_> = log.lines().rev().take(LINES_SHOWN).collect();
+                for line in lines.iter().rev() {
+                    eprintln!("{}: {line}", service.name());
+                }
+            }
+        } else {
+            assert!(self.finished, "end the test with world.finish()");
+        }
     }
+}
+
+/// Waits until a service listens; `None` if it ends before.
+async fn listening(process: &mut Process) -> Option<SocketAddr> {
+    eventually("a service to listen", || {
+        let seen = match (process.address(), process.exited()) {
+            (Some(address), _) => Ok(Some(address)),
+            (None, Some(_)) => Ok(None),
+            (None, None) => Err(process.log()),
+        };
+        std::future::ready(seen)
+    })
+    .await
 }
 
 /// The positions of some writes, for `?after=`.

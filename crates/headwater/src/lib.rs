@@ -17,6 +17,7 @@
 pub mod bus;
 mod clock;
 mod config;
+pub mod crash;
 pub mod database;
 mod envelope;
 mod event;

@@ -18,7 +18,8 @@ pub use catalogue::Catalogue;
 /// The service's name, and the source of its events. Never rename.
 pub const NAME: &str = "orders";
 
-const MIGRATIONS: &[Migration] = &[Migration {
+/// The tables of `orders.db`.
+pub const MIGRATIONS: &[Migration] = &[Migration {
     name: "0001_orders",
     sql: include_str!("../migrations/0001_orders.sql"),
 }];

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::opening::{Opened, one_at_a_time, open};
 use super::{Config, Migration, Tx, WriteError};
-use crate::Clock;
+use crate::{Clock, crash};
 
 /// A group stops taking further closures after this long, so that the first one of it does not
 /// wait for ever on a busy queue.
@@ -148,9 +148,11 @@ impl Thread {
                 continue;
             }
             let Group { jobs, appended } = self.run_group(first)?;
+            crash::point("commit.before");
             let committing = Instant::now();
             self.sql("COMMIT")
                 .context("commit: what it wrote may be there or not")?;
+            crash::point("commit.after");
             metrics::histogram!("headwater_database_commit_seconds", "service" => self.tx.owner())
                 .record(committing.elapsed());
             #[expect(clippy::cast_precision_loss, reason = "a group is small")]
@@ -183,6 +185,7 @@ impl Thread {
         while let Some(mut job) = next.take() {
             group.appended = self.run_one(job.as_mut())?.or(group.appended);
             group.jobs.push(job);
+            crash::point("commit.group");
             if group.jobs.len() < self.config.group && started.elapsed() < GROUP_TIME_MAX {
                 next = self.jobs.try_recv().ok();
             }

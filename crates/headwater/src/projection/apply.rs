@@ -6,6 +6,7 @@ use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
 use super::checkpoint::{Checkpoint, Verdict};
 use super::{ApplyError, Projection};
+use crate::crash;
 use crate::database::Tx;
 use crate::envelope::Envelope;
 use crate::outbox::{signed, unsigned};
@@ -62,7 +63,9 @@ pub(super) fn batch<P: Projection>(
         }
     }
     let parked = apply_or_park(projection, tx, source, &due)?;
+    crash::point("projection.applied");
     checkpoint.save(tx)?;
+    crash::point("projection.moved");
     Ok(Batch {
         checkpoint,
         applied: due.len() - parked,

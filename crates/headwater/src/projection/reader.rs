@@ -16,7 +16,7 @@ use crate::bus::NOT_CONNECTED;
 use crate::database::{Snapshot, WriteError};
 use crate::envelope::Envelope;
 use crate::health::State;
-use crate::stream;
+use crate::{crash, stream};
 
 /// Pauses between attempts while something outside does not answer.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -83,6 +83,7 @@ impl<P: Projection> Reader<P> {
                     continue;
                 }
             };
+            crash::point("projection.received");
             let batch = self.apply(events).await?;
             if let Some(gap) = batch.gap {
                 return self.close(gap).await;
@@ -162,6 +163,7 @@ impl<P: Projection> Reader<P> {
         );
         metrics::counter!("headwater_projection_gap_events_total", "projection" => P::NAME, "source" => self.source)
             .increment(events.len() as u64);
+        crash::point("projection.gap");
         self.apply(events).await?;
         Ok(())
     }
@@ -179,6 +181,7 @@ impl<P: Projection> Reader<P> {
             .map_err(flat)
             .with_context(|| format!("apply {} events", events.len()))?
             .value;
+        crash::point("projection.committed");
         self.note_applied(&applied);
         Ok(applied)
     }

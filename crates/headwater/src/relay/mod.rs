@@ -53,7 +53,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Bus, NOT_CONNECTED};
 use crate::database::Database;
 use crate::health::{Health, State};
-use crate::{outbox, stream};
+use crate::{crash, outbox, stream};
 use place::{Finding, Place};
 use publish::Outcome;
 
@@ -212,9 +212,11 @@ impl Relay {
                     None => continue,
                 }
             }
+            crash::point("relay.read");
             let (source, epoch) = (self.db.owner(), self.db.epoch());
             match publish::rows(&self.bus, source, epoch, &rows, place.sequence).await {
                 Outcome::Stored { last_sequence } => {
+                    crash::point("relay.published");
                     place = Place {
                         position: place.position + rows.len() as u64,
                         sequence: last_sequence,

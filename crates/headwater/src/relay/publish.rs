@@ -14,6 +14,7 @@ use async_nats::{HeaderMap, Request};
 use bytes::Bytes;
 
 use crate::bus::Bus;
+use crate::crash;
 use crate::envelope::EventId;
 use crate::outbox::Row;
 
@@ -92,7 +93,11 @@ async fn pipelined(
             .await
             .map_err(publish_failure)?;
         under_way.push(publish);
+        if index == rows.len() / 2 {
+            crash::point("relay.half");
+        }
     }
+    crash::point("relay.sent");
     let mut last = PublishAck::default();
     for publish in under_way {
         let ack = publish.await.map_err(publish_failure)?;
@@ -136,6 +141,9 @@ async fn atomic_batch(
                 .publish_with_headers(row.subject.clone(), headers, payload)
                 .await
                 .map_err(|error| Failure::Other(error.into()))?;
+            if index == last / 2 {
+                crash::point("relay.half");
+            }
         } else {
             headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
             let request = Request::new().headers(headers).payload(payload);

@@ -1,0 +1,58 @@
+//! All four services in one program, so that the tests have one to build, to start and to kill:
+//! `shop users --database users.db …`. Each runs as its own binary runs it.
+
+use clap::{CommandFactory, FromArgMatches};
+use headwater::{Service, http, supervisor, telemetry};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(1).peekable();
+    let name = args.peek().cloned().unwrap_or_default();
+    match name.as_str() {
+        "users" => {
+            let users::Config { service } = parse(args);
+            let (listener, stop) = begin(&service).await?;
+            users::run(service, listener, stop).await
+        }
+        "products" => {
+            let products::Config { service } = parse(args);
+            let (listener, stop) = begin(&service).await?;
+            products::run(service, listener, stop).await
+        }
+        "orders" => {
+            let orders::Config { service } = parse(args);
+            let (listener, stop) = begin(&service).await?;
+            orders::run(service, listener, stop).await
+        }
+        "purchases" => {
+            let config: purchases::Config = parse(args);
+            let (listener, stop) = begin(&config.service).await?;
+            purchases::run(config, listener, stop).await
+        }
+        // One more relay for a database that another process writes to.
+        "rival-orders" => {
+            let orders::Config { service } = parse(args);
+            let (listener, stop) = begin(&service).await?;
+            let mut rival = Service::start(orders::NAME, orders::MIGRATIONS, service, stop).await?;
+            rival.relay();
+            rival.serve(listener, axum::Router::new()).await
+        }
+        other => anyhow::bail!("there is no service `{other}`"),
+    }
+}
+
+fn parse<C: CommandFactory + FromArgMatches>(args: impl Iterator<Item = String>) -> C {
+    let matches = C::command().get_matches_from(args);
+    C::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+async fn begin(
+    config: &headwater::Config,
+) -> anyhow::Result<(tokio::net::TcpListener, CancellationToken)> {
+    telemetry::init(&config.telemetry)?;
+    Ok((
+        http::bind(&config.http).await?,
+        supervisor::stop_on_signal(),
+    ))
+}
