@@ -8,6 +8,15 @@
 //!
 //! All are JSON, made to be read: `nats request headwater.orders.events '{"from":10,"limit":2}'`.
 
+mod dead_letter;
+mod fold;
+
+pub use dead_letter::{
+    DiscardAnswer, DiscardRequest, Letter, ListAnswer, ListRequest, RetryAnswer, RetryRequest,
+    ShowRequest,
+};
+pub use fold::{Difference, Differences, FoldState, FoldStatus, Side, Then};
+
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, anyhow};
@@ -20,6 +29,7 @@ use crate::bus::Bus;
 use crate::database::Database;
 use crate::health::{Health, State};
 use crate::outbox;
+use crate::position::Positions;
 
 /// How many events one answer has at most.
 const EVENTS_MAX: usize = 1000;
@@ -59,7 +69,7 @@ pub struct EventsAnswer {
 }
 
 /// How a service is doing.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StatusAnswer {
     /// The service.
     pub service: String,
@@ -69,6 +79,24 @@ pub struct StatusAnswer {
     pub head: u64,
     /// Its parts, as `/readyz?verbose` has them.
     pub parts: BTreeMap<String, State>,
+    /// What it folds from others' events.
+    #[serde(default)]
+    pub projections: Vec<ProjectionStatus>,
+}
+
+/// How a projection is doing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProjectionStatus {
+    /// Its name.
+    pub name: String,
+    /// The version of its tables.
+    pub version: u32,
+    /// How far it is in each of its sources.
+    pub positions: Positions,
+    /// Events that it could not apply, and those that wait behind them.
+    pub dead_letters: u64,
+    /// Whether its tables are a read store that can be folded anew beside the one that serves.
+    pub can_rebuild: bool,
 }
 
 /// Answers operators until `stop`.
@@ -144,6 +172,7 @@ fn status_of(db: &Database, health: &Health) -> StatusAnswer {
         epoch: db.epoch().to_owned(),
         head: *db.head().borrow(),
         parts: health.parts(),
+        projections: Vec::new(),
     }
 }
 

@@ -1,0 +1,85 @@
+//! `rebuild`, `verify` and `fold`: folding a read store anew beside the one that serves.
+
+use serde::{Deserialize, Serialize};
+
+use crate::position::Positions;
+
+/// What is to become of the new store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Then {
+    /// It takes the place of the one that serves: `rebuild`.
+    Swap,
+    /// It is compared with the one that serves, and thrown away: `verify`.
+    Compare,
+}
+
+/// How far it is: the answer of `rebuild` and `verify`, which begin one, and of `fold`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoldStatus {
+    /// What it is doing.
+    pub state: FoldState,
+    /// What it is for.
+    pub then: Then,
+    /// Why it was begun.
+    pub reason: String,
+    /// How far the new store is.
+    pub positions: Positions,
+    /// How far the live store is.
+    pub live: Positions,
+    /// What differed between the two stores, at the same positions; none while they have not
+    /// been compared.
+    pub differences: Option<Differences>,
+    /// Why it failed, or what could not be done.
+    pub message: Option<String>,
+    /// For how long the live store stood still so that both could be compared, in microseconds.
+    /// Reads went on.
+    pub held_us: Option<u64>,
+}
+
+/// What a fold is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FoldState {
+    /// There was none since the service started.
+    Idle,
+    /// It applies events.
+    Folding,
+    /// It is compared with the live store.
+    Comparing,
+    /// It did what it was for.
+    Done,
+    /// It gave up; the live store is as it was.
+    Failed,
+}
+
+/// Rows in which two stores differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Differences {
+    /// How many in all.
+    pub count: u64,
+    /// The first of them.
+    pub rows: Vec<Difference>,
+}
+
+/// A row that the two stores do not have in common. An altered row comes as two: what the live
+/// store has, and what the fold gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The table, or the view of several that the projection has named.
+    pub table: String,
+    /// Where the row is: `live` only, or `fold` only.
+    pub only_in: Side,
+    /// The row: each column's name and value as text (a blob in hexadecimal).
+    pub row: Vec<(String, String)>,
+}
+
+/// One of two stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The store that serves.
+    Live,
+    /// The one that was folded anew.
+    Fold,
+}
