@@ -28,6 +28,7 @@ pub mod operator;
 pub mod outbox;
 mod position;
 pub mod projection;
+mod rebuild;
 pub mod relay;
 mod service;
 pub mod stream;

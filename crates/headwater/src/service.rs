@@ -8,13 +8,17 @@
 //! service.serve(listener, app).await                      // until stopped
 //! ```
 
-use anyhow::Context as _;
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Migration;
+use crate::operator::Tools;
 use crate::projection::{self, Progress, Projection, Runner};
+use crate::rebuild::Rebuilder;
 use crate::{Bus, Clock, Config, Database, Health, Relay, Supervisor, http, operator};
 
 /// A service that is being put together.
@@ -28,6 +32,9 @@ pub struct Service {
     pub config: Config,
     bus: Bus,
     tasks: Supervisor,
+    tools: Tools,
+    /// Whether the database is nothing but a copy.
+    is_copy: bool,
 }
 
 impl Service {
@@ -44,13 +51,42 @@ impl Service {
         let db = Database::open(name, &config.database, migrations, Clock::system())
             .await
             .context("open the database")?;
-        let bus = Bus::connect(name, &config.nats).await?;
+        Self::over(db, config, stop, false).await
+    }
+
+    /// [`start`](Self::start) for a service whose database is nothing but a copy, a read store: it
+    /// is folded anew when it is missing, damaged, or of another version, and when an operator
+    /// wants it; beside the one that serves, where there is one.
+    ///
+    /// # Errors
+    /// See [`Database::open`] and [`Bus::connect`].
+    pub async fn start_copy(
+        name: &'static str,
+        migrations: &'static [Migration],
+        config: Config,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let db = Database::open_copy(name, &config.database, migrations, Clock::system())
+            .await
+            .context("open the read store")?;
+        Self::over(db, config, stop, true).await
+    }
+
+    async fn over(
+        db: Database,
+        config: Config,
+        stop: CancellationToken,
+        is_copy: bool,
+    ) -> anyhow::Result<Self> {
+        let bus = Bus::connect(db.owner(), &config.nats).await?;
         Ok(Self {
             db,
             health: Health::new(),
             config,
             bus,
             tasks: Supervisor::new(stop),
+            tools: Tools::default(),
+            is_copy,
         })
     }
 
@@ -63,11 +99,22 @@ impl Service {
     /// Keeps the tables of `projection` up to date; gives how far they are, as it changes.
     ///
     /// # Errors
-    /// See [`Runner::load`].
+    /// See [`Runner::load`]; a copy takes any version, and is folded anew where it is another
+    /// one. It has one projection: its file is exchanged as a whole.
     pub async fn project<P: Projection>(&mut self, projection: P) -> anyhow::Result<Progress> {
         let (db, bus, health) = (self.db.clone(), self.bus.clone(), self.health.clone());
-        let config = projection::Config::of::<P>();
-        let runner = Runner::load(projection, db, bus, health, config).await?;
+        let (config, projection) = (projection::Config::of::<P>(), Arc::new(projection));
+        let runner = if self.is_copy {
+            ensure!(self.tools.is_empty(), "a read store has one projection");
+            let runner = Runner::load_any(projection, db, bus, health, config).await?;
+            let (rebuilder, fold) = Rebuilder::new(runner.live(), runner.version());
+            self.tools = Tools::default().with_fold(fold);
+            self.tasks.spawn("rebuild", |stop| rebuilder.run(stop));
+            runner
+        } else {
+            Runner::load(projection, db, bus, health, config).await?
+        };
+        self.tools = std::mem::take(&mut self.tools).with(&runner);
         let progress = runner.progress();
         self.tasks.spawn(P::NAME, |stop| runner.run(stop));
         Ok(progress)
@@ -85,11 +132,13 @@ impl Service {
             config,
             bus,
             mut tasks,
+            tools,
+            is_copy: _,
         } = self;
         let (operated, watched) = (db.clone(), db.clone());
         let drain = config.drain();
         tasks.spawn("operator", |stop| {
-            operator::serve(operated, bus, health, stop)
+            operator::serve(operated, bus, health, tools, stop)
         });
         tasks.spawn("http", |stop| http::serve(listener, app, config.http, stop));
         tasks.spawn("database", |stop| watched.watch(stop));

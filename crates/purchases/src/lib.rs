@@ -2,7 +2,7 @@
 //!
 //! Owns `purchases.db`, a copy of what it needs of `users`, `products` and `orders`, folded from
 //! their events. Asks none of them, so it answers while they are down. The copy is expendable:
-//! without the file, it is folded again from the first event.
+//! missing, damaged or of another version, it is folded anew from the first event.
 
 mod http;
 mod page;
@@ -52,7 +52,7 @@ pub async fn run(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut service = Service::start(NAME, MIGRATIONS, config.service, stop).await?;
+    let mut service = Service::start_copy(NAME, MIGRATIONS, config.service, stop).await?;
     let progress = service.project(Purchases).await?;
     let app = http::app(&service, progress, config.images_url);
     service.serve(listener, app).await

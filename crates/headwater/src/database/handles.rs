@@ -8,6 +8,7 @@ use sea_orm::{
     Statement,
 };
 
+use super::connection::Damage;
 use crate::Clock;
 
 /// A transaction on the writer thread. Exists only inside [`Database::write`](super::Database::write).
@@ -16,15 +17,22 @@ pub struct Tx {
     connection: DatabaseConnection,
     owner: &'static str,
     clock: Clock,
+    damage: Damage,
     appended: Cell<Option<u64>>,
 }
 
 impl Tx {
-    pub(super) fn new(connection: DatabaseConnection, owner: &'static str, clock: Clock) -> Self {
+    pub(super) fn new(
+        connection: DatabaseConnection,
+        owner: &'static str,
+        clock: Clock,
+        damage: Damage,
+    ) -> Self {
         Self {
             connection,
             owner,
             clock,
+            damage,
             appended: Cell::new(None),
         }
     }
@@ -96,7 +104,9 @@ impl Tx {
     /// Begins or ends the transaction or a savepoint of it.
     pub(super) fn control(&self, sql: &str) -> Result<(), DbErr> {
         let statement = Statement::from_string(DbBackend::Sqlite, sql);
-        self.connection.query_one_raw(statement).map(drop)
+        let result = self.connection.query_one_raw(statement).map(drop);
+        self.damage.note(&result);
+        result
     }
 
     /// Sees to it that nothing is written outside of a transaction.
@@ -108,6 +118,7 @@ impl Tx {
     /// committed, because the writer does not find its savepoint in it and stops.
     fn contain<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
         if result.is_err() {
+            self.damage.note(&result);
             drop(self.connection.execute_unprepared("BEGIN"));
         }
         result
@@ -118,16 +129,17 @@ impl Tx {
 #[derive(Debug)]
 pub struct Snapshot {
     connection: DatabaseConnection,
+    damage: Damage,
 }
 
 impl Snapshot {
-    pub(super) fn new(connection: DatabaseConnection) -> Self {
-        Self { connection }
+    pub(super) fn new(connection: DatabaseConnection, damage: Damage) -> Self {
+        Self { connection, damage }
     }
 
-    /// Reads cannot leave anything half done.
-    #[expect(clippy::unused_self, reason = "the other handle's needs it")]
+    /// Reads cannot leave anything half done; a file that is damaged is noted.
     fn contain<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
+        self.damage.note(&result);
         result
     }
 }

@@ -14,10 +14,16 @@ pub struct Migration {
 }
 
 /// The chassis' own tables come first in every database.
-const CHASSIS: &[Migration] = &[Migration {
-    name: "0001_chassis",
-    sql: include_str!("../../migrations/0001_chassis.sql"),
-}];
+const CHASSIS: &[Migration] = &[
+    Migration {
+        name: "0001_chassis",
+        sql: include_str!("../../migrations/0001_chassis.sql"),
+    },
+    Migration {
+        name: "0002_operators",
+        sql: include_str!("../../migrations/0002_operators.sql"),
+    },
+];
 
 /// Applies what is missing of the chassis' own.
 pub(super) fn apply_chassis(db: &DatabaseConnection) -> anyhow::Result<()> {

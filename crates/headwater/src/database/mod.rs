@@ -31,14 +31,17 @@
 //! Reads run on a few threads of their own, each with a read-only connection, each read in one
 //! transaction: a [`Snapshot`] that does not move while it is read.
 
+mod connection;
+mod file;
+mod generation;
 mod handles;
 mod migration;
 mod opening;
 mod readers;
 mod writer;
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -49,10 +52,12 @@ use tokio_util::sync::CancellationToken;
 pub use handles::{Snapshot, Tx};
 pub use migration::Migration;
 
-use crate::Clock;
+use crate::operator::Then;
 use crate::position::Position;
-use readers::Readers;
-use writer::Writer;
+use crate::{Clock, crash};
+use file::File;
+
+pub(crate) use connection::{Inspection, code, is_damage, with_attached};
 
 /// Where the database is and what it may use.
 #[derive(Debug, Clone, clap::Args)]
@@ -78,6 +83,22 @@ pub struct Config {
         default_value_t = 100
     )]
     pub slow_ms: u64,
+    /// How large the write-ahead log may become, in MiB, before reads are held up for the moment
+    /// in which it is emptied
+    #[arg(
+        long = "database-wal-mib",
+        env = "HEADWATER_DATABASE_WAL_MIB",
+        default_value_t = 64
+    )]
+    pub wal_mib: u64,
+    /// A read that takes longer than this many milliseconds is broken off: it keeps the
+    /// write-ahead log from being emptied
+    #[arg(
+        long = "database-read-ms",
+        env = "HEADWATER_DATABASE_READ_MS",
+        default_value_t = 10_000
+    )]
+    pub read_ms: u64,
 }
 
 impl Config {
@@ -89,6 +110,8 @@ impl Config {
             group: 128,
             readers: 4,
             slow_ms: 100,
+            wal_mib: 64,
+            read_ms: 10_000,
         }
     }
 
@@ -108,11 +131,28 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 /// A service's database. Cheap to clone; closed when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Database {
-    owner: Arc<str>,
-    epoch: Arc<str>,
+    owner: &'static str,
     clock: Clock,
-    writer: Writer,
-    readers: Readers,
+    config: Config,
+    migrations: &'static [Migration],
+    /// The file that serves; another one after a rebuild.
+    file: Arc<RwLock<Arc<File>>>,
+}
+
+/// A file that another one has taken the place of.
+#[derive(Debug)]
+pub(crate) struct Replaced(Arc<File>);
+
+impl Replaced {
+    /// Closes and removes it once its last reader is gone.
+    pub(crate) async fn retire(self) {
+        if let Err(error) = self.0.retire().await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "a replaced store could not be removed"
+            );
+        }
+    }
 }
 
 /// What a write gave, once it is on the disk.
@@ -161,16 +201,161 @@ impl Database {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("make the folder {}", folder.display()))?;
         }
-        let (writer, opened) =
-            Writer::start(owner, config.clone(), migrations, clock.clone()).await?;
-        let readers = Readers::start(owner, &config.path, config.readers)?;
+        let path = generation::current(&config.path);
+        Self::open_file(owner, &path, config, migrations, clock).await
+    }
+
+    async fn open_file(
+        owner: &'static str,
+        path: &Path,
+        config: &Config,
+        migrations: &'static [Migration],
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let file = File::open(owner, path, config, migrations, &clock).await?;
         Ok(Self {
-            owner: owner.into(),
-            epoch: opened.epoch,
+            owner,
             clock,
-            writer,
-            readers,
+            config: config.clone(),
+            migrations,
+            file: Arc::new(RwLock::new(Arc::new(file))),
         })
+    }
+
+    /// Opens a read store, which is nothing but a copy: one that is damaged is moved aside, and
+    /// an empty one takes its place. Removes what earlier rebuilds left behind.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), but for damage.
+    pub(crate) async fn open_copy(
+        owner: &'static str,
+        config: &Config,
+        migrations: &'static [Migration],
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let error = match Self::open(owner, config, migrations, clock.clone()).await {
+            Ok(db) => {
+                generation::sweep(&config.path).context("remove replaced stores")?;
+                generation::remove(&generation::scratch(&config.path))?;
+                return Ok(db);
+            }
+            Err(error) => error,
+        };
+        let is_damaged = error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<DbErr>())
+            .any(is_damage);
+        if !is_damaged {
+            return Err(error);
+        }
+        let damaged = generation::current(&config.path);
+        let aside = generation::move_aside(&config.path, &damaged, clock.now_ms())
+            .context("move the damaged store aside")?;
+        tracing::error!(
+            error = format!("{error:#}"),
+            aside = %aside.display(),
+            "the read store is damaged: moved aside, it is folded anew"
+        );
+        Self::open(owner, config, migrations, clock).await
+    }
+
+    /// Whether a rebuild of this read store was interrupted.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(crate) fn has_unfinished(&self) -> anyhow::Result<bool> {
+        Ok(generation::is_unfinished(&self.config.path)?)
+    }
+
+    /// Opens the file beside this read store in which the next one is folded: where an
+    /// interrupted rebuild left off, or an empty one; always an empty one to compare with.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(crate) async fn open_beside(&self, then: Then) -> anyhow::Result<Self> {
+        let path = match then {
+            Then::Swap => generation::next(&self.config.path)?,
+            Then::Compare => {
+                let path = generation::scratch(&self.config.path);
+                generation::remove(&path)?;
+                path
+            }
+        };
+        let open = || {
+            let (config, clock) = (&self.config, self.clock.clone());
+            Self::open_file(self.owner, &path, config, self.migrations, clock)
+        };
+        match open().await {
+            Ok(next) => Ok(next),
+            // What a crash left half made is of no use to anybody.
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the interrupted rebuild starts over"
+                );
+                generation::remove(&path)?;
+                open().await
+            }
+        }
+    }
+
+    /// Lets `next` take the place of the file that serves, for this handle and all its clones.
+    /// Gives the old one, to be retired. A damaged one keeps another name, for a person to look
+    /// at.
+    ///
+    /// No read fails and none waits: those under way end on the old file, later ones begin on
+    /// the new one.
+    ///
+    /// # Errors
+    /// The link to the file could not be changed: the old one serves on.
+    pub(crate) fn switch_to(&self, next: Self) -> anyhow::Result<Replaced> {
+        let new = next.file();
+        drop(next);
+        if self.is_damaged() {
+            let aside = generation::keep_aside(&self.config.path, self.clock.now_ms())
+                .context("keep the damaged store")?;
+            tracing::warn!(aside = %aside.display(), "the damaged store is kept aside");
+        }
+        generation::switch(&self.config.path, &new.path).context("switch to the new store")?;
+        crash::point("rebuild.switched");
+        let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(Replaced(std::mem::replace(&mut *file, new)))
+    }
+
+    /// Closes this file, which was folded beside another one, and removes it.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub(crate) async fn throw_away(self) -> anyhow::Result<()> {
+        let file = self.file();
+        drop(self);
+        file.retire().await
+    }
+
+    /// Where the file is that serves.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.file().path.clone()
+    }
+
+    /// Resolves when the file that serves is found to be damaged, with what was found.
+    pub(crate) async fn damaged(&self) -> String {
+        let damage = self.file().damage.clone();
+        damage.wait().await
+    }
+
+    /// Whether the file that serves was found to be damaged.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.file().damage.is_found()
+    }
+
+    /// Notes that the file that serves is damaged.
+    pub(crate) fn note_damage(&self, what: &str) {
+        self.file().damage.found(what);
+    }
+
+    fn file(&self) -> Arc<File> {
+        let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&file)
     }
 
     /// Runs `work` in a transaction on the writer thread and answers once it is on the disk.
@@ -183,7 +368,7 @@ impl Database {
         T: Send + 'static,
         E: Send + 'static,
     {
-        let (value, position) = self.writer.write(work).await?;
+        let (value, position) = self.file().writer.write(work).await?;
         let position = position.map(|position| self.position(position));
         Ok(Committed { value, position })
     }
@@ -201,17 +386,17 @@ impl Database {
         T: Send + 'static,
         E: From<DbErr> + Send + 'static,
     {
-        self.readers.read(work).await
+        self.file().readers.read(work).await
     }
 
     /// The service whose database this is, and the source of the events in its outbox.
-    pub fn owner(&self) -> &str {
-        &self.owner
+    pub fn owner(&self) -> &'static str {
+        self.owner
     }
 
     /// The id of this life of the database: a database made anew has another one.
-    pub fn epoch(&self) -> &str {
-        &self.epoch
+    pub fn epoch(&self) -> Arc<str> {
+        Arc::clone(&self.file().epoch)
     }
 
     /// The clock that the database was opened with.
@@ -221,7 +406,7 @@ impl Database {
 
     /// The position of the newest committed event, as it changes.
     pub fn head(&self) -> watch::Receiver<u64> {
-        self.writer.head()
+        self.file().writer.head()
     }
 
     /// `position` in this database's outbox.
@@ -238,14 +423,24 @@ impl Database {
     /// The writer stopped, which it does only after a failed commit. The process must end and be
     /// started again: see the [module](self) on ambiguity.
     pub async fn watch(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let stopped = stop.run_until_cancelled(self.writer.stopped()).await;
-        stopped.unwrap_or(Ok(()))
+        let stopped = stop.run_until_cancelled(async {
+            loop {
+                let file = self.file();
+                let (path, writer) = (file.path.clone(), file.writer.clone());
+                // Not held while it runs: a file that is replaced must be let go.
+                drop(file);
+                let stopped = writer.stopped().await;
+                if self.path() == path {
+                    return stopped;
+                }
+            }
+        });
+        stopped.await.unwrap_or(Ok(()))
     }
 
     /// Closes the file in order: what waits is done, the WAL is moved into the file and removed.
     /// The last thing a service does; handles that are still around only give errors afterwards.
     pub async fn close(self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        self.file().close().await;
     }
 }

@@ -1,21 +1,13 @@
 //! Opening a database for writing: its settings, its owner, its tables.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use sea_orm::{ConnectOptions, ConnectionTrait as _, DatabaseConnection, Statement, Value};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement, Value};
 
+use super::connection::{Mode, connect, one_at_a_time};
 use super::{Config, Migration, migration};
 use crate::Clock;
-
-/// Held while a connection is opened or closed. SQLite 3.51.1, the one that is bundled, can
-/// deadlock when two connections of a process to one file are closed at the same time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// Waits until no other connection of this process is being opened or closed.
-pub(super) fn one_at_a_time() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What opening found.
 pub(super) struct Opened {
@@ -32,18 +24,18 @@ pub(super) fn open(
 ) -> anyhow::Result<(DatabaseConnection, Opened)> {
     let _alone = one_at_a_time();
     let path = config.path.display();
-    let db = sea_orm::Database::connect(ConnectOptions::new(format!("sqlite:{path}?mode=rwc")))
-        .with_context(|| format!("open {path}"))?;
-    db.execute_unprepared(
-        "PRAGMA busy_timeout = 5000;
-         PRAGMA journal_mode = WAL;
-         PRAGMA synchronous = FULL;
-         PRAGMA foreign_keys = ON;
-         PRAGMA secure_delete = ON;
-         PRAGMA cache_size = -16000;
-         PRAGMA temp_store = MEMORY",
-    )
-    .with_context(|| format!("set up {path}"))?;
+    let db = connect(&config.path, Mode::Write, |connection| {
+        connection.execute_batch(
+            "PRAGMA busy_timeout = 5000;
+             PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = FULL;
+             PRAGMA foreign_keys = ON;
+             PRAGMA secure_delete = ON;
+             PRAGMA cache_size = -16000;
+             PRAGMA temp_store = MEMORY",
+        )
+    })
+    .with_context(|| format!("open {path}"))?;
     let epoch = in_transaction(&db, || {
         migration::apply_chassis(&db).context("migrate")?;
         // Before the service's own tables: another service's database stays as it is.

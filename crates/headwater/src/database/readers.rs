@@ -1,18 +1,21 @@
 //! The readers: threads with a read-only connection each (which cannot change threads).
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use sea_orm::{ConnAcquireErr, ConnectOptions, ConnectionTrait as _, DbErr};
+use sea_orm::{ConnAcquireErr, ConnectionTrait as _, DbErr};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Snapshot;
-use super::opening::one_at_a_time;
+use super::connection::{Damage, Mode, connect, one_at_a_time};
+use super::{Config, Snapshot};
 
 /// Reads that wait for a free reader; further callers wait to get into the queue.
 const QUEUE: usize = 64;
+
+/// How many steps of SQLite's machine lie between two looks at the clock: some 100 µs.
+const STEPS: i32 = 10_000;
 
 /// A read, its types erased; whether the connection is to be kept.
 type Read = Box<dyn FnOnce(Result<&Snapshot, DbErr>) -> bool + Send>;
@@ -33,25 +36,36 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    pub(super) fn start(owner: &str, path: &Path, readers: usize) -> anyhow::Result<Self> {
+    /// Starts the threads. Each read holds `gate`, shared with the others.
+    pub(super) fn start(
+        owner: &str,
+        config: &Config,
+        gate: Arc<RwLock<()>>,
+        damage: Damage,
+    ) -> anyhow::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (closed_sender, closed) = watch::channel(());
         let closed_sender = Arc::new(closed_sender);
         let jobs = Arc::new(Mutex::new(jobs));
-        for number in 1..=readers {
-            let (path, jobs) = (path.to_owned(), Arc::clone(&jobs));
+        for number in 1..=config.readers {
+            let thread = Thread {
+                config: config.clone(),
+                jobs: Arc::clone(&jobs),
+                gate: Arc::clone(&gate),
+                damage: damage.clone(),
+            };
             let closed_sender = Arc::clone(&closed_sender);
             std::thread::Builder::new()
                 .name(format!("{owner}-reader-{number}"))
                 .spawn(move || {
-                    run(&path, &jobs);
+                    thread.run();
                     drop(closed_sender);
                 })
                 .context("start a reader thread")?;
         }
         Ok(Self {
             queue,
-            threads: readers,
+            threads: config.readers,
             closed,
         })
     }
@@ -96,32 +110,81 @@ fn closed() -> DbErr {
 }
 
 /// One reader: a connection that is made when it is first needed, and made anew after a panic.
-fn run(path: &Path, jobs: &Mutex<mpsc::Receiver<Job>>) {
-    let mut idle = None;
-    loop {
-        // Whoever waits for a job holds the lock; the others queue up behind it.
-        let next = jobs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .blocking_recv();
-        let Some(Job::Read(job)) = next else {
-            let _alone = one_at_a_time();
-            drop(idle);
-            return;
-        };
-        match idle.take().map_or_else(|| connect(path), Ok) {
-            Ok(snapshot) => {
-                if job(Ok(&snapshot)) {
-                    idle = Some(snapshot);
-                } else {
-                    let _alone = one_at_a_time();
-                    drop(snapshot);
+struct Thread {
+    config: Config,
+    jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
+    gate: Arc<RwLock<()>>,
+    damage: Damage,
+}
+
+impl Thread {
+    fn run(&self) {
+        let mut idle = None;
+        loop {
+            // Whoever waits for a job holds the lock; the others queue up behind it.
+            let next = self
+                .jobs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .blocking_recv();
+            let Some(Job::Read(job)) = next else {
+                let _alone = one_at_a_time();
+                drop(idle);
+                return;
+            };
+            let _reading = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+            match idle.take().map_or_else(|| self.connect(), Ok) {
+                Ok(reader) => {
+                    reader.restart_clock();
+                    if job(Ok(&reader.snapshot)) {
+                        idle = Some(reader);
+                    } else {
+                        let _alone = one_at_a_time();
+                        drop(reader);
+                    }
+                }
+                Err(error) => {
+                    job(Err(error));
                 }
             }
-            Err(error) => {
-                job(Err(error));
-            }
         }
+    }
+
+    fn connect(&self) -> Result<Reader, DbErr> {
+        let _alone = one_at_a_time();
+        let longest = Duration::from_millis(self.config.read_ms);
+        let began = Arc::new(Mutex::new(Instant::now()));
+        let clock = Arc::clone(&began);
+        let connected = connect(&self.config.path, Mode::Read, |connection| {
+            connection.execute_batch(
+                "PRAGMA query_only = ON; PRAGMA busy_timeout = 5000; PRAGMA cache_size = -16000",
+            )?;
+            let is_too_long = move || {
+                clock
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .elapsed()
+                    > longest
+            };
+            connection.progress_handler(STEPS, Some(is_too_long))
+        });
+        self.damage.note(&connected);
+        Ok(Reader {
+            snapshot: Snapshot::new(connected?, self.damage.clone()),
+            began,
+        })
+    }
+}
+
+/// A connection, and when the read that uses it began: SQLite breaks off one that takes too long.
+struct Reader {
+    snapshot: Snapshot,
+    began: Arc<Mutex<Instant>>,
+}
+
+impl Reader {
+    fn restart_clock(&self) {
+        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }
 
@@ -133,14 +196,4 @@ fn in_transaction<T, E: From<DbErr>>(
     let result = work(snapshot);
     snapshot.execute_unprepared("ROLLBACK")?;
     result
-}
-
-fn connect(path: &Path) -> Result<Snapshot, DbErr> {
-    let _alone = one_at_a_time();
-    let url = format!("sqlite:{}?mode=ro", path.display());
-    let db = sea_orm::Database::connect(ConnectOptions::new(url))?;
-    db.execute_unprepared(
-        "PRAGMA query_only = ON; PRAGMA busy_timeout = 5000; PRAGMA cache_size = -16000",
-    )?;
-    Ok(Snapshot::new(db))
 }

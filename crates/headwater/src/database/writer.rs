@@ -1,20 +1,24 @@
 //! The writer thread: closures in groups, one commit a group.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use sea_orm::DbErr;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::opening::{Opened, one_at_a_time, open};
-use super::{Config, Migration, Tx, WriteError};
+use super::connection::{Damage, one_at_a_time};
+use super::opening::{Opened, open};
+use super::{Config, Migration, Tx, WriteError, generation};
 use crate::{Clock, crash};
 
 /// A group stops taking further closures after this long, so that the first one of it does not
 /// wait for ever on a busy queue.
 const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
+
+/// How long the writer leaves a WAL alone that it could not empty.
+const TRUNCATION_PAUSE: Duration = Duration::from_secs(10);
 
 /// The handle: cheap to clone. The thread ends when the last one is dropped.
 #[derive(Debug, Clone)]
@@ -33,6 +37,8 @@ impl Writer {
         config: Config,
         migrations: &'static [Migration],
         clock: Clock,
+        gate: Arc<RwLock<()>>,
+        damage: Damage,
     ) -> anyhow::Result<(Self, Opened)> {
         let (queue, jobs) = mpsc::channel(config.queue);
         let (head_sender, head) = watch::channel(0);
@@ -46,10 +52,13 @@ impl Writer {
                     Ok((db, found)) => {
                         head_sender.send_replace(found.head);
                         let mut thread = Thread {
-                            tx: Tx::new(db, owner, clock),
+                            tx: Tx::new(db, owner, clock, damage),
+                            wal_max: config.wal_mib * 1024 * 1024,
                             config,
                             jobs,
                             head: head_sender,
+                            gate,
+                            next_truncation: Instant::now(),
                         };
                         if opened_sender.send(Ok(found)).is_ok()
                             && let Err(error) = thread.run()
@@ -136,6 +145,12 @@ struct Thread {
     config: Config,
     jobs: mpsc::Receiver<Box<dyn Work>>,
     head: watch::Sender<u64>,
+    /// Held shared by reads.
+    gate: Arc<RwLock<()>>,
+    /// How large the WAL may become, in bytes.
+    wal_max: u64,
+    /// Not before: somebody outside of this process kept the WAL from being emptied.
+    next_truncation: Instant,
 }
 
 impl Thread {
@@ -168,6 +183,33 @@ impl Thread {
             if is_last {
                 break;
             }
+            self.bound_wal()?;
+        }
+        Ok(())
+    }
+
+    /// Empties the WAL when it has become too large. SQLite does so by itself at every thousandth
+    /// page, but only in a moment without readers, which never comes where reads overlap.
+    fn bound_wal(&mut self) -> anyhow::Result<()> {
+        if generation::wal_bytes(&self.config.path) < self.wal_max
+            || Instant::now() < self.next_truncation
+        {
+            return Ok(());
+        }
+        // New reads wait here, those under way end first: they are bounded in time.
+        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        // Whoever else reads, such as a person with the shell, is not waited for.
+        self.sql("PRAGMA busy_timeout = 0")?;
+        let emptied = self.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+        self.sql("PRAGMA busy_timeout = 5000")?;
+        emptied.context("empty the write-ahead log")?;
+        let left = generation::wal_bytes(&self.config.path);
+        if left > 0 {
+            self.next_truncation = Instant::now() + TRUNCATION_PAUSE;
+            tracing::warn!(
+                bytes = left,
+                "the write-ahead log grows: another process reads the database for long"
+            );
         }
         Ok(())
     }

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use rusqlite::ErrorCode;
 use sea_orm::DbErr;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::database::WriteError;
+use crate::database::{self, WriteError};
 use crate::{NotPositions, idempotency, projection};
+
+/// When to ask again what a damaged or busy store could not answer.
+const DAMAGE_RETRY: Duration = Duration::from_secs(2);
 
 /// An error answer: `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -160,6 +164,14 @@ impl IntoResponse for Problem {
 
 impl From<DbErr> for Problem {
     fn from(error: DbErr) -> Self {
+        if database::is_damage(&error) {
+            tracing::error!(%error, "the database is damaged");
+            return Self::unavailable("the store is damaged; it is being mended", DAMAGE_RETRY);
+        }
+        if database::code(&error) == Some(ErrorCode::OperationInterrupted) {
+            tracing::warn!(%error, "a read took too long");
+            return Self::unavailable("the answer took too long; try again", DAMAGE_RETRY);
+        }
         tracing::error!(%error, "database");
         Self::internal()
     }
@@ -203,7 +215,7 @@ impl From<idempotency::Refusal> for Problem {
 impl From<projection::Behind> for Problem {
     fn from(behind: projection::Behind) -> Self {
         match behind {
-            projection::Behind::NotYet { .. } => {
+            projection::Behind::NotYet { .. } | projection::Behind::Incomplete { .. } => {
                 Self::unavailable(format!("{behind}; try again"), Duration::from_secs(1))
             }
             projection::Behind::UnknownSource(_) => Self::bad_request(behind.to_string()),

@@ -2,6 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::tools::{Tool, Tools};
+use super::{Error, json, read, refuse};
+use crate::database::{Database, WriteError};
+use crate::projection::dead_letter::{self, Refusal, Table};
+
+/// How many letters one answer has at most: some 600 bytes each.
+const LETTERS_MAX: usize = 1000;
+
 /// Asks for a page of dead letters, or of discarded ones: `dead-letters.list`,
 /// `dead-letters.discarded`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -114,4 +122,127 @@ pub struct DiscardAnswer {
     pub discarded: Letter,
     /// What trying those behind it came to.
     pub retried: RetryAnswer,
+}
+
+/// Answers one of the endpoints `dead-letters.*`.
+pub(super) async fn answer(
+    db: &Database,
+    tools: &Tools,
+    endpoint: &str,
+    payload: &[u8],
+) -> Result<Vec<u8>, Error> {
+    match endpoint {
+        "dead-letters.list" => json(&page_of(db, Table::Dead, payload).await?),
+        "dead-letters.discarded" => json(&page_of(db, Table::Discarded, payload).await?),
+        "dead-letters.show" => {
+            let ShowRequest { id } = read(payload, r#"{"id":7}"#)?;
+            json(
+                &db.read(move |snapshot| dead_letter::show(snapshot, id))
+                    .await
+                    .map_err(refusal)?,
+            )
+        }
+        "dead-letters.retry" => {
+            let example = r#"{"id":7}, {"lane":"key …"} or {"all":{}}"#;
+            json(&retry(db, tools, read(payload, example)?).await?)
+        }
+        "dead-letters.discard" => {
+            let request = read(payload, r#"{"id":7,"reason":"…"}"#)?;
+            json(&discard(db, tools, request).await?)
+        }
+        other => Err(refuse(404, format!("there is no endpoint {other}"))),
+    }
+}
+
+async fn page_of(db: &Database, table: Table, payload: &[u8]) -> Result<ListAnswer, Error> {
+    let ListRequest { after, limit } = read(payload, r#"{"after":0,"limit":100}"#)?;
+    let limit = limit.min(LETTERS_MAX);
+    db.read(move |snapshot| dead_letter::list(snapshot, table, after, limit))
+        .await
+        .map_err(|error| refusal(error.into()))
+}
+
+/// Tries the letters of all projections that are meant; of one where an id is.
+async fn retry(db: &Database, tools: &Tools, which: RetryRequest) -> Result<RetryAnswer, Error> {
+    let mut sum = RetryAnswer::default();
+    let mut refused = None;
+    let mut is_met = false;
+    for tool in tools_for(db, tools, &which).await? {
+        let which = which.clone();
+        match db.write(move |tx| (tool.retry)(tx, &which)).await {
+            Ok(done) => {
+                is_met = true;
+                sum.applied += done.value.applied;
+                sum.left = done.value.left;
+                sum.failed.extend(done.value.failed);
+            }
+            // Another projection may have that lane.
+            Err(WriteError::Refused(error @ Refusal::UnknownLane(_))) => refused = Some(error),
+            Err(error) => return Err(write_refusal(error)),
+        }
+    }
+    match refused {
+        Some(error) if !is_met => Err(refusal(error)),
+        _ => Ok(sum),
+    }
+}
+
+async fn discard(
+    db: &Database,
+    tools: &Tools,
+    request: DiscardRequest,
+) -> Result<DiscardAnswer, Error> {
+    let tool = tools_for(db, tools, &RetryRequest::Id(request.id))
+        .await?
+        .remove(0);
+    db.write(move |tx| (tool.discard)(tx, request.id, &request.reason))
+        .await
+        .map(|done| done.value)
+        .map_err(write_refusal)
+}
+
+/// The projections whose letters are meant; never none.
+async fn tools_for(db: &Database, tools: &Tools, which: &RetryRequest) -> Result<Vec<Tool>, Error> {
+    let all = tools.all().to_vec();
+    let meant = match which {
+        RetryRequest::Id(id) => {
+            let id = *id;
+            let letter = db
+                .read(move |snapshot| dead_letter::show(snapshot, id))
+                .await;
+            let projection = letter.map_err(refusal)?.projection;
+            all.into_iter()
+                .filter(|tool| tool.name == projection)
+                .collect()
+        }
+        _ => all,
+    };
+    if meant.is_empty() {
+        return Err(refuse(
+            404,
+            format!("{} has no such projection", db.owner()),
+        ));
+    }
+    Ok(meant)
+}
+
+fn write_refusal(error: WriteError<Refusal>) -> Error {
+    match error {
+        WriteError::Refused(error) => refusal(error),
+        other => refuse(503, other.to_string()),
+    }
+}
+
+fn refusal(error: Refusal) -> Error {
+    let code = match error {
+        Refusal::Unknown(_) | Refusal::UnknownLane(_) => 404,
+        Refusal::Waits { .. } => 409,
+        Refusal::NoReason => 400,
+        Refusal::Database(_) => 503,
+    };
+    let status = match &error {
+        Refusal::Database(cause) => format!("{error}: {cause}"),
+        _ => error.to_string(),
+    };
+    refuse(code, status)
 }

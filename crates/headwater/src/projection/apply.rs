@@ -2,14 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
-
 use super::checkpoint::{Checkpoint, Verdict};
+use super::dead_letter::{self, Identity, Parked};
 use super::{ApplyError, Projection};
 use crate::crash;
 use crate::database::Tx;
 use crate::envelope::Envelope;
-use crate::outbox::{signed, unsigned};
+use crate::event::MAX_PAYLOAD;
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -62,6 +61,12 @@ pub(super) fn batch<P: Projection>(
             }
         }
     }
+    let discarded = dead_letter::discarded(tx, P::NAME, source)?;
+    if !discarded.is_empty() {
+        let before = due.len();
+        due.retain(|event| !discarded.contains(&Identity::of(event)));
+        skipped += before - due.len();
+    }
     let parked = apply_or_park(projection, tx, source, &due)?;
     crash::point("projection.applied");
     checkpoint.save(tx)?;
@@ -71,7 +76,7 @@ pub(super) fn batch<P: Projection>(
         applied: due.len() - parked,
         skipped,
         parked,
-        dead_letters: dead_letters(tx, P::NAME, source)?,
+        dead_letters: dead_letter::count(tx, P::NAME, source)?,
         gap,
     })
 }
@@ -83,7 +88,7 @@ fn apply_or_park<P: Projection>(
     source: &'static str,
     events: &[Envelope],
 ) -> Result<usize, ApplyError> {
-    if dead_letters(tx, P::NAME, source)? == 0 {
+    if dead_letter::count(tx, P::NAME, source)? == 0 {
         match guarded(projection, tx, events) {
             Err(ApplyError::Poison(_)) => {}
             result => return result.map(|()| 0),
@@ -92,27 +97,51 @@ fn apply_or_park<P: Projection>(
     let mut parked = 0;
     for event in events {
         let lanes = lanes(projection, event);
-        let reason = if let Some(lane) = blocked_lane(tx, P::NAME, source, &lanes)? {
-            Some((lane, "waits behind a parked event".to_owned()))
-        } else {
-            match guarded(projection, tx, std::slice::from_ref(event)) {
-                Ok(()) => None,
-                Err(ApplyError::Poison(reason)) => Some((lanes[0].clone(), reason)),
-                Err(transient) => return Err(transient),
-            }
-        };
-        if let Some((lane, reason)) = reason {
-            park(tx, P::NAME, source, event, &lane, &reason)?;
+        if let Some(lane) = dead_letter::blocked(tx, P::NAME, source, &lanes)? {
+            let why = Parked {
+                lane: &lane,
+                reason: "waits behind a parked event",
+                waiting: true,
+            };
+            dead_letter::park(tx, P::NAME, source, event, &why)?;
             parked += 1;
+            continue;
+        }
+        match guarded(projection, tx, std::slice::from_ref(event)) {
+            Ok(()) => {}
+            Err(ApplyError::Poison(reason)) => {
+                let why = Parked {
+                    lane: &lanes[0],
+                    reason: &reason,
+                    waiting: false,
+                };
+                dead_letter::park(tx, P::NAME, source, event, &why)?;
+                parked += 1;
+            }
+            Err(transient) => return Err(transient),
         }
     }
     Ok(parked)
 }
 
 /// Runs `apply` in a savepoint; a panic in it is poison.
-fn guarded<P: Projection>(projection: &P, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
+pub(super) fn guarded<P: Projection>(
+    projection: &P,
+    tx: &Tx,
+    events: &[Envelope],
+) -> Result<(), ApplyError> {
     if events.is_empty() {
         return Ok(());
+    }
+    if let Some(event) = events
+        .iter()
+        .find(|event| event.payload.len() > MAX_PAYLOAD)
+    {
+        // No outbox takes such an event: somebody published it by hand.
+        let bytes = event.payload.len();
+        return Err(ApplyError::Poison(format!(
+            "its {bytes} bytes are above the limit of {MAX_PAYLOAD}"
+        )));
     }
     tx.savepoint(|tx| {
         catch_unwind(AssertUnwindSafe(|| projection.apply(tx, events)))
@@ -127,80 +156,4 @@ fn lanes<P: Projection>(projection: &P, event: &Envelope) -> Vec<String> {
         .into_iter()
         .chain([format!("partition {}", event.partition())])
         .collect()
-}
-
-/// How many dead letters `projection` has of `source`.
-pub(super) fn dead_letters(
-    db: &impl ConnectionTrait,
-    projection: &str,
-    source: &str,
-) -> Result<u64, DbErr> {
-    let row = db.query_one_raw(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        "SELECT count(*) AS letters FROM headwater_dead_letter
-         WHERE projection = ? AND source = ?",
-        [projection.into(), source.into()] as [Value; 2],
-    ))?;
-    row.map_or(Ok(0), |row| row.try_get_by("letters").map(unsigned))
-}
-
-fn blocked_lane(
-    tx: &Tx,
-    projection: &str,
-    source: &str,
-    lanes: &[String],
-) -> Result<Option<String>, DbErr> {
-    for lane in lanes {
-        let row = tx.query_one_raw(Statement::from_sql_and_values(
-            tx.get_database_backend(),
-            "SELECT 1 FROM headwater_dead_letter
-             WHERE projection = ? AND source = ? AND lane = ? LIMIT 1",
-            [projection.into(), source.into(), lane.as_str().into()] as [Value; 3],
-        ))?;
-        if row.is_some() {
-            return Ok(Some(lane.clone()));
-        }
-    }
-    Ok(None)
-}
-
-fn park(
-    tx: &Tx,
-    projection: &'static str,
-    source: &str,
-    event: &Envelope,
-    lane: &str,
-    reason: &str,
-) -> Result<(), DbErr> {
-    tracing::error!(
-        projection,
-        source,
-        event.subject,
-        event.id = event.id.as_ref().map(tracing::field::display),
-        event.sequence,
-        lane,
-        reason,
-        "event parked as a dead letter"
-    );
-    metrics::counter!("headwater_dead_letters_total", "projection" => projection, "source" => source.to_owned())
-        .increment(1);
-    tx.run_raw(Statement::from_sql_and_values(
-        tx.get_database_backend(),
-        "INSERT INTO headwater_dead_letter
-             (projection, source, lane, epoch, position, sequence, subject, payload, reason, recorded_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            projection.into(),
-            source.into(),
-            lane.into(),
-            event.id.as_ref().map(|id| id.epoch.clone()).into(),
-            event.id.as_ref().map(|id| signed(id.position)).into(),
-            event.sequence.map(signed).into(),
-            event.subject.clone().into(),
-            event.payload.to_vec().into(),
-            reason.into(),
-            tx.now_ms().into(),
-        ] as [Value; 10],
-    ))?;
-    Ok(())
 }

@@ -205,8 +205,17 @@ pub fn positions<P: Projection>(db: &impl ConnectionTrait) -> Result<Positions, 
     Ok(Positions(positions))
 }
 
-/// Notes the version that `projection`'s tables are folded with, or gives the one that differs.
-pub(super) fn claim_version(tx: &Tx, projection: &str, version: u32) -> Result<Option<u32>, DbErr> {
+/// What is known of a projection's tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tables {
+    /// The version that they are folded with.
+    pub(super) version: u32,
+    /// Whether they were folded to the end of all sources once.
+    pub(super) is_complete: bool,
+}
+
+/// What is known of the tables of `projection`; new ones are of `version`.
+pub(super) fn claim(tx: &Tx, projection: &str, version: u32) -> Result<Tables, DbErr> {
     let backend = tx.get_database_backend();
     tx.run_raw(Statement::from_sql_and_values(
         backend,
@@ -216,10 +225,42 @@ pub(super) fn claim_version(tx: &Tx, projection: &str, version: u32) -> Result<O
     let row = tx
         .query_one_raw(Statement::from_sql_and_values(
             backend,
-            "SELECT version FROM headwater_projection WHERE name = ?",
+            "SELECT version, completed_at IS NOT NULL AS is_complete
+             FROM headwater_projection WHERE name = ?",
             [Value::from(projection)],
         ))?
         .ok_or(DbErr::RecordNotInserted)?;
-    let found: u32 = row.try_get_by("version")?;
-    Ok((found != version).then_some(found))
+    Ok(Tables {
+        version: row.try_get_by("version")?,
+        is_complete: row.try_get_by("is_complete")?,
+    })
+}
+
+/// Notes that the tables of `projection` have been folded to the end of all sources.
+pub(super) fn note_complete(tx: &Tx, projection: &str) -> Result<(), DbErr> {
+    tx.run_raw(Statement::from_sql_and_values(
+        tx.get_database_backend(),
+        "UPDATE headwater_projection SET completed_at = ? WHERE name = ? AND completed_at IS NULL",
+        [tx.now_ms().into(), projection.into()] as [Value; 2],
+    ))
+}
+
+/// How far a projection has read its sources' streams: for each, which stream, and the sequence.
+pub(crate) fn places<P: Projection>(
+    db: &impl ConnectionTrait,
+) -> Result<BTreeMap<String, (i64, u64)>, DbErr> {
+    let rows = db.query_all_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        "SELECT source, stream_created, sequence FROM headwater_checkpoint WHERE projection = ?",
+        [Value::from(P::NAME)],
+    ))?;
+    rows.iter()
+        .map(|row| {
+            let sequence = unsigned(row.try_get_by("sequence")?);
+            Ok((
+                row.try_get_by("source")?,
+                (row.try_get_by("stream_created")?, sequence),
+            ))
+        })
+        .collect()
 }

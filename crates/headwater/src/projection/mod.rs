@@ -52,7 +52,8 @@
 //! [`ApplyError::Transient`] is tried again, with pauses. [`ApplyError::Poison`] is narrowed
 //! down to the one event, which is parked in `headwater_dead_letter` in the same transaction,
 //! and so are later events of its lane (its key, or its partition where the key cannot be
-//! read), in order; other lanes go on.
+//! read), in order; other lanes go on. `headwater dead-letter` shows them, tries them again once
+//! the cause is mended, or gives them up.
 //!
 //! # Why acknowledgements are off
 //!
@@ -63,8 +64,10 @@
 
 mod apply;
 mod checkpoint;
+pub(crate) mod dead_letter;
 mod feed;
 mod gap;
+mod gate;
 mod progress;
 mod reader;
 mod runner;
@@ -74,8 +77,11 @@ use sea_orm::DbErr;
 use crate::database::Tx;
 use crate::envelope::Envelope;
 
+pub(crate) use checkpoint::places;
 pub use checkpoint::positions;
+pub(crate) use gate::Held;
 pub use progress::{Behind, Progress};
+pub(crate) use runner::Live;
 pub use runner::{Config, Runner};
 
 /// Folds events into tables. See the [module](self) for the rules.
@@ -86,6 +92,10 @@ pub trait Projection: Send + Sync + 'static {
     const VERSION: u32;
     /// The sources whose events it folds.
     const SOURCES: &'static [&'static str];
+    /// What two folds of the same events must have in common: a name and a query each. Numbers
+    /// that depend on the order in which sources came do not belong in here. Without any, all
+    /// tables are compared as they are.
+    const CONTENT: &'static [(&'static str, &'static str)] = &[];
 
     /// Applies `events`, which are of one source and in its order, in the transaction `tx`.
     ///

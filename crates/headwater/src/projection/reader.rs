@@ -11,7 +11,7 @@ use super::apply::{self, Batch, Gap};
 use super::checkpoint::Checkpoint;
 use super::feed::{Feed, Start};
 use super::runner::Shared;
-use super::{Projection, gap};
+use super::{Projection, dead_letter, gap};
 use crate::bus::NOT_CONNECTED;
 use crate::database::{Snapshot, WriteError};
 use crate::envelope::Envelope;
@@ -88,9 +88,12 @@ impl<P: Projection> Reader<P> {
             if let Some(gap) = batch.gap {
                 return self.close(gap).await;
             }
+            let is_at_end = batch.checkpoint.sequence >= info.state.last_sequence;
+            if is_at_end {
+                self.shared.note_drained(self.source).await?;
+            }
             // That known events came once more is no sign that what stopped it is over.
-            let is_new = batch.applied + batch.parked > 0;
-            if is_new || batch.checkpoint.sequence >= info.state.last_sequence {
+            if is_at_end || batch.applied + batch.parked > 0 {
                 self.report(applied_up_to(
                     batch.checkpoint.position(),
                     batch.dead_letters,
@@ -118,6 +121,7 @@ impl<P: Projection> Reader<P> {
         let consumer = &config.consumer;
         let feed = Feed::open(&stream, self.source, consumer, start, config.batch_max).await?;
         if feed.is_drained() {
+            self.shared.note_drained(self.source).await?;
             self.report(applied_up_to(checkpoint.position(), dead_letters));
         }
         Ok((feed, stream, info))
@@ -161,27 +165,37 @@ impl<P: Projection> Reader<P> {
             events = events.len(),
             "the stream misses events: fetched from the outbox"
         );
-        metrics::counter!("headwater_projection_gap_events_total", "projection" => P::NAME, "source" => self.source)
+        metrics::counter!("headwater_projection_gap_events_total", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
             .increment(events.len() as u64);
         crash::point("projection.gap");
         self.apply(events).await?;
         Ok(())
     }
 
-    /// Applies a batch, again and again while the database cannot take it.
-    async fn apply(&self, events: Vec<Envelope>) -> anyhow::Result<Batch> {
-        let source = self.source;
-        let events = Arc::new(events);
-        let (shared, batch) = (Arc::clone(&self.shared), Arc::clone(&events));
+    /// Applies events, as far as the gate lets them through: a part at a time where it holds.
+    /// Gives what became of the last part.
+    async fn apply(&self, mut events: Vec<Envelope>) -> anyhow::Result<Batch> {
+        loop {
+            let (part, _applying) = self.shared.gate.admit(self.source, &mut events).await;
+            let batch = self.apply_part(part).await?;
+            if events.is_empty() || batch.gap.is_some() {
+                return Ok(batch);
+            }
+        }
+    }
+
+    async fn apply_part(&self, events: Vec<Envelope>) -> anyhow::Result<Batch> {
+        let (source, count) = (self.source, events.len());
+        let shared = Arc::clone(&self.shared);
         let applied = self
             .shared
             .db
-            .write(move |tx| apply::batch(&shared.projection, tx, source, &batch))
+            .write(move |tx| apply::batch(&*shared.projection, tx, source, &events))
             .await
             .map_err(flat)
-            .with_context(|| format!("apply {} events", events.len()))?
+            .with_context(|| format!("apply {count} events"))?
             .value;
-        crash::point("projection.committed");
+        crash::point(self.shared.config.crash_point);
         self.note_applied(&applied);
         Ok(applied)
     }
@@ -191,9 +205,9 @@ impl<P: Projection> Reader<P> {
         self.shared.positions.send_if_modified(|positions| {
             positions.0.insert(self.source.to_owned(), position) != Some(position)
         });
-        metrics::counter!("headwater_projection_applied_total", "projection" => P::NAME, "source" => self.source)
+        metrics::counter!("headwater_projection_applied_total", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
             .increment(batch.applied as u64);
-        metrics::counter!("headwater_projection_skipped_total", "projection" => P::NAME, "source" => self.source)
+        metrics::counter!("headwater_projection_skipped_total", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
             .increment(batch.skipped as u64);
         tracing::debug!(
             projection = P::NAME,
@@ -212,7 +226,7 @@ impl<P: Projection> Reader<P> {
         let source = self.source;
         let load = move |snapshot: &Snapshot| {
             let checkpoint = Checkpoint::load(snapshot, P::NAME, source)?;
-            Ok::<_, DbErr>((checkpoint, apply::dead_letters(snapshot, P::NAME, source)?))
+            Ok::<_, DbErr>((checkpoint, dead_letter::count(snapshot, P::NAME, source)?))
         };
         self.shared
             .db
@@ -236,7 +250,7 @@ fn applied_up_to(position: u64, dead_letters: u64) -> State {
     match dead_letters {
         0 => State::Ok(format!("applied up to {position}")),
         letters => State::Degraded(format!(
-            "applied up to {position}; {letters} dead letters wait in headwater_dead_letter"
+            "applied up to {position}; {letters} dead letters wait: see headwater dead-letter list"
         )),
     }
 }

@@ -1,12 +1,14 @@
 //! Runs a projection: one loop a source.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::gate::Gate;
 use super::reader::{Reader, flat, part};
 use super::{Progress, Projection, checkpoint};
 use crate::bus::Bus;
@@ -19,8 +21,10 @@ use crate::position::Positions;
 pub struct Config {
     /// Events in one transaction, at most.
     pub batch_max: usize,
-    /// The durable consumers' name.
+    /// The durable consumers' name, and the projection's in metrics.
     pub consumer: String,
+    /// Where the process dies after a batch, if it is told to.
+    pub(crate) crash_point: &'static str,
 }
 
 impl Config {
@@ -29,6 +33,16 @@ impl Config {
         Self {
             batch_max: 2_000,
             consumer: P::NAME.to_owned(),
+            crash_point: "projection.committed",
+        }
+    }
+
+    /// The same for a store that is folded beside the live one, for `purpose`.
+    pub(crate) fn beside<P: Projection>(purpose: &str) -> Self {
+        Self {
+            consumer: format!("{}-{purpose}", P::NAME),
+            crash_point: "rebuild.folding",
+            ..Self::of::<P>()
         }
     }
 }
@@ -38,16 +52,93 @@ impl Config {
 pub struct Runner<P> {
     shared: Arc<Shared<P>>,
     progress: Progress,
+    version: u32,
+}
+
+/// A running projection, seen from beside it.
+#[derive(Debug)]
+pub(crate) struct Live<P>(Arc<Shared<P>>);
+
+impl<P> Clone for Live<P> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<P: Projection> Live<P> {
+    pub(crate) fn projection(&self) -> &Arc<P> {
+        &self.0.projection
+    }
+
+    pub(crate) fn db(&self) -> &Database {
+        &self.0.db
+    }
+
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.0.bus
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+
+    /// How far it is, for those who watch.
+    pub(crate) fn positions(&self) -> Positions {
+        self.0.positions.borrow().clone()
+    }
+
+    /// Whether its tables are whole.
+    pub(crate) fn is_complete(&self) -> bool {
+        *self.0.is_complete.borrow()
+    }
+
+    /// Notes that its tables are others now, which are whole and as far as `positions`.
+    pub(crate) fn note_swapped(&self, positions: Positions) {
+        self.0.positions.send_replace(positions);
+        self.0.is_complete.send_replace(true);
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Shared<P> {
-    pub(super) projection: P,
+    pub(super) projection: Arc<P>,
     pub(super) db: Database,
     pub(super) bus: Bus,
     pub(super) health: Health,
     pub(super) config: Config,
+    pub(super) gate: Gate,
     pub(super) positions: watch::Sender<Positions>,
+    is_complete: watch::Sender<bool>,
+    /// The sources whose streams were read to the end since this runner was loaded.
+    drained: Mutex<BTreeSet<&'static str>>,
+}
+
+impl<P: Projection> Shared<P> {
+    /// Notes that the stream of `source` was read to its end.
+    pub(super) async fn note_drained(&self, source: &'static str) -> anyhow::Result<()> {
+        if *self.is_complete.borrow() {
+            return Ok(());
+        }
+        let are_all = {
+            let mut drained = self.drained.lock().unwrap_or_else(PoisonError::into_inner);
+            drained.insert(source);
+            drained.len() == P::SOURCES.len()
+        };
+        if are_all {
+            let noted = self.db.write(|tx| checkpoint::note_complete(tx, P::NAME));
+            noted
+                .await
+                .map_err(flat)
+                .context("note that the tables are whole")?;
+            self.is_complete.send_replace(true);
+            tracing::info!(projection = P::NAME, "the tables are whole");
+        }
+        Ok(())
+    }
 }
 
 impl<P: Projection> Runner<P> {
@@ -56,45 +147,77 @@ impl<P: Projection> Runner<P> {
     /// # Errors
     /// The database's, or that its tables were folded by another version of the projection.
     pub async fn load(
-        projection: P,
+        projection: impl Into<Arc<P>>,
+        db: Database,
+        bus: Bus,
+        health: Health,
+        config: Config,
+    ) -> anyhow::Result<Self> {
+        let runner = Self::load_any(projection.into(), db, bus, health, config).await?;
+        let found = runner.version;
+        ensure!(
+            found == P::VERSION,
+            "the tables of the projection {} are of version {found}, this program has {}. They \
+             share a database with what the service owns, so that they cannot be folded anew: \
+             start the version before, or give the changed projection another NAME and tables of \
+             its own, by a migration",
+            P::NAME,
+            P::VERSION
+        );
+        Ok(runner)
+    }
+
+    /// [`load`](Self::load), whatever version the tables are of.
+    pub(crate) async fn load_any(
+        projection: Arc<P>,
         db: Database,
         bus: Bus,
         health: Health,
         config: Config,
     ) -> anyhow::Result<Self> {
         let claimed = db
-            .write(|tx| checkpoint::claim_version(tx, P::NAME, P::VERSION))
+            .write(|tx| checkpoint::claim(tx, P::NAME, P::VERSION))
             .await
             .map_err(flat)?;
-        if let Some(found) = claimed.value {
-            bail!(
-                "the tables of the projection {} are of version {found}, this program has {}. \
-                 Where the whole database is a copy of others' events, stop the service and move \
-                 the file away: it is folded anew from the first event. Where it holds more than \
-                 that, which a source's does, start the version before",
-                P::NAME,
-                P::VERSION
-            );
-        }
         let now = db
             .read(|snapshot| checkpoint::positions::<P>(snapshot))
             .await?;
         for source in P::SOURCES {
             health.set(&part::<P>(source), State::Degraded("starting".to_owned()));
         }
-        let (positions, receiver) = watch::channel(now);
+        let (positions, positions_receiver) = watch::channel(now);
+        let (is_complete, complete_receiver) = watch::channel(claimed.value.is_complete);
         let shared = Shared {
             projection,
             db,
             bus,
             health,
             config,
+            gate: Gate::default(),
             positions,
+            is_complete,
+            drained: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
-            progress: Progress::new(receiver),
+            progress: Progress::new(positions_receiver, complete_receiver),
+            version: claimed.value.version,
         })
+    }
+
+    /// What it runs.
+    pub(crate) fn projection(&self) -> Arc<P> {
+        Arc::clone(&self.shared.projection)
+    }
+
+    /// The version that the tables are of.
+    pub(crate) fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// What a rebuild needs of it while it runs.
+    pub(crate) fn live(&self) -> Live<P> {
+        Live(Arc::clone(&self.shared))
     }
 
     /// How far the projection has got, for reads that wait.

@@ -213,7 +213,7 @@ impl Relay {
                 }
             }
             crash::point("relay.read");
-            let (source, epoch) = (self.db.owner(), self.db.epoch());
+            let (source, epoch) = (self.db.owner(), &*self.db.epoch());
             match publish::rows(&self.bus, source, epoch, &rows, place.sequence).await {
                 Outcome::Stored { last_sequence } => {
                     crash::point("relay.published");

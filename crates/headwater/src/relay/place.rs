@@ -34,7 +34,7 @@ pub(super) enum Finding {
 impl Relay {
     /// Reads the stream's tail and compares it with the outbox and with what this relay knows.
     pub(super) async fn take_place(&mut self, stream: &Stream) -> anyhow::Result<Finding> {
-        let (source, epoch) = (self.db.owner(), self.db.epoch());
+        let (source, epoch) = (self.db.owner(), &*self.db.epoch());
         let tail = Tail::read(stream, source, epoch)
             .await
             .context("read the stream's tail")?;

@@ -76,6 +76,7 @@ async fn the_status_is_json_with_head_epoch_and_parts() {
             "epoch": service.db.epoch(),
             "head": 3,
             "parts": { "relay": { "state": "degraded", "detail": "waiting" } },
+            "projections": [],
         })
     );
     service.tasks.stop().await;
@@ -88,7 +89,7 @@ async fn events_are_given_by_position() {
     let answer = service
         .ask("headwater.sensors.events", r#"{"from":2,"limit":2}"#)
         .await;
-    assert_eq!(answer["epoch"], service.db.epoch());
+    assert_eq!(answer["epoch"], *service.db.epoch());
     assert_eq!(answer["head"], 5);
     let events = answer["events"].as_array().unwrap();
     assert_eq!(events.len(), 2);

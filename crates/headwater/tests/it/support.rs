@@ -11,6 +11,7 @@ use broker::Broker;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use headwater::database::{self, Database, Migration, Snapshot, Tx, WriteError};
 use headwater::health::State;
+use headwater::operator::Tools;
 use headwater::projection::{self, Progress, Runner};
 use headwater::{
     ApplyError, Bus, Clock, Envelope, Event, Health, Projection, Relay, Supervisor, bus, outbox,
@@ -301,7 +302,7 @@ impl Tasks {
     pub(crate) fn operator(&mut self, db: &Database, bus: &Bus) -> &mut Self {
         let (db, bus, health) = (db.clone(), bus.clone(), self.health.clone());
         self.supervisor.spawn("operator", |stop| {
-            headwater::operator::serve(db, bus, health, stop)
+            headwater::operator::serve(db, bus, health, Tools::default(), stop)
         });
         self
     }

@@ -75,6 +75,7 @@ impl Replica {
         after: &Positions,
     ) -> Result<Option<UserPurchases>, Problem> {
         self.progress.wait(after, self.deadline).await?;
+        self.progress.whole(self.deadline).await?;
         let read = move |snapshot: &_| {
             let as_of = positions::<Purchases>(snapshot)?;
             let purchases = store::purchases(snapshot, user)?;
@@ -89,6 +90,7 @@ impl Replica {
 
     /// The `limit` users heard of last, and how far the store is.
     pub(crate) async fn shoppers(&self, limit: u32) -> Result<(Vec<Shopper>, Positions), Problem> {
+        self.progress.whole(self.deadline).await?;
         let read = move |snapshot: &_| {
             let as_of = positions::<Purchases>(snapshot)?;
             Ok::<_, Problem>((store::shoppers(snapshot, limit)?, as_of))

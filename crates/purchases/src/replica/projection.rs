@@ -19,6 +19,8 @@ impl Projection for Purchases {
     const VERSION: u32 = 1;
     const SOURCES: &'static [&'static str] = &["users", "products", "orders"];
 
+    const CONTENT: &'static [(&'static str, &'static str)] = store::CONTENT;
+
     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
         events.iter().try_for_each(|event| apply_one(tx, event))
     }

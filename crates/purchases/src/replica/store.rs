@@ -11,6 +11,23 @@ const HEARD_OF: i32 = 0;
 const REGISTERED: i32 = 1;
 const ERASED: i32 = 2;
 
+/// What two folds of the same events have in common; the numbers depend on the order in which
+/// the sources came.
+pub(super) const CONTENT: &[(&str, &str)] = &[
+    ("user", "SELECT lower(hex(id)) AS id, state FROM user"),
+    (
+        "product",
+        "SELECT lower(hex(id)) AS id, title, image FROM product",
+    ),
+    (
+        "purchase",
+        "SELECT lower(hex(user.id)) AS user, lower(hex(product.id)) AS product, first_ordered_at
+         FROM purchase
+         LEFT JOIN user ON user.number = purchase.user
+         LEFT JOIN product ON product.number = purchase.product",
+    ),
+];
+
 /// Notes that the user registered, unless they were erased.
 pub(super) fn register_user(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
     run(

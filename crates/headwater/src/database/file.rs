@@ -1,0 +1,79 @@
+//! One open file: its writer, its readers, and what is known of its health.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use super::connection::Damage;
+use super::readers::Readers;
+use super::writer::Writer;
+use super::{Config, Migration, generation};
+use crate::Clock;
+
+/// How often a file that is to be closed is looked at: whether its last user is gone.
+const RETIRE_PAUSE: Duration = Duration::from_millis(10);
+
+/// A database file that is open.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) path: PathBuf,
+    pub(super) epoch: Arc<str>,
+    pub(super) writer: Writer,
+    pub(super) readers: Readers,
+    pub(super) damage: Damage,
+}
+
+impl File {
+    /// Opens the file at `path` and brings its tables up to date.
+    pub(super) async fn open(
+        owner: &'static str,
+        path: &Path,
+        config: &Config,
+        migrations: &'static [Migration],
+        clock: &Clock,
+    ) -> anyhow::Result<Self> {
+        let config = Config {
+            path: path.to_owned(),
+            ..config.clone()
+        };
+        let damage = Damage::default();
+        // Shared by reads, alone for the moment in which the writer empties the WAL.
+        let gate = Arc::new(RwLock::new(()));
+        let readers = Readers::start(owner, &config, Arc::clone(&gate), damage.clone())?;
+        let (writer, opened) = Writer::start(
+            owner,
+            config,
+            migrations,
+            clock.clone(),
+            gate,
+            damage.clone(),
+        )
+        .await?;
+        Ok(Self {
+            path: path.to_owned(),
+            epoch: opened.epoch,
+            writer,
+            readers,
+            damage,
+        })
+    }
+
+    /// Closes the file in order: what waits is done, the WAL is moved into it and removed.
+    pub(super) async fn close(&self) {
+        self.readers.clone().close().await;
+        self.writer.clone().close().await;
+    }
+
+    /// Closes and removes the file once nobody reads from it or writes to it any more.
+    pub(super) async fn retire(mut self: Arc<Self>) -> anyhow::Result<()> {
+        let file = loop {
+            match Arc::try_unwrap(self) {
+                Ok(file) => break file,
+                Err(in_use) => self = in_use,
+            }
+            tokio::time::sleep(RETIRE_PAUSE).await;
+        };
+        file.close().await;
+        Ok(generation::remove(&file.path)?)
+    }
+}

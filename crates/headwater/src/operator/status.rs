@@ -1,0 +1,58 @@
+//! `status`: how a service is doing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Tools, refuse};
+use crate::database::Database;
+use crate::health::{Health, State};
+use crate::position::Positions;
+
+/// How a service is doing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StatusAnswer {
+    /// The service.
+    pub service: String,
+    /// The life of its database.
+    pub epoch: String,
+    /// The newest position in its outbox.
+    pub head: u64,
+    /// Its parts, as `/readyz?verbose` has them.
+    pub parts: BTreeMap<String, State>,
+    /// What it folds from others' events.
+    #[serde(default)]
+    pub projections: Vec<ProjectionStatus>,
+}
+
+/// How a projection is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectionStatus {
+    /// Its name.
+    pub name: String,
+    /// The version of the program's.
+    pub version: u32,
+    /// How far it is in each of its sources.
+    pub positions: Positions,
+    /// Whether its tables were folded to the end of all sources once.
+    pub is_complete: bool,
+    /// Events that it could not apply, and those that wait behind them.
+    pub dead_letters: u64,
+    /// Whether its tables are a read store that can be folded anew beside the one that serves.
+    pub can_rebuild: bool,
+}
+
+pub(super) async fn of(
+    db: &Database,
+    health: &Health,
+    tools: &Tools,
+) -> Result<StatusAnswer, Error> {
+    let projections = tools.projections(db).await;
+    Ok(StatusAnswer {
+        service: db.owner().to_owned(),
+        epoch: db.epoch().to_string(),
+        head: *db.head().borrow(),
+        parts: health.parts(),
+        projections: projections.map_err(|error| refuse(500, error.to_string()))?,
+    })
+}

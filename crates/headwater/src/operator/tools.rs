@@ -1,0 +1,115 @@
+//! What operators may do with the projections of a service.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sea_orm::DbErr;
+
+use super::{
+    DiscardAnswer, Error, FoldStatus, ProjectionStatus, RetryAnswer, RetryRequest, Then, refuse,
+};
+use crate::database::{Database, Tx};
+use crate::projection::dead_letter::{self, Refusal};
+use crate::projection::{Progress, Projection, Runner};
+use crate::rebuild;
+
+type Retry = dyn Fn(&Tx, &RetryRequest) -> Result<RetryAnswer, Refusal> + Send + Sync;
+type Discard = dyn Fn(&Tx, u64, &str) -> Result<DiscardAnswer, Refusal> + Send + Sync;
+
+/// What operators may do with the projections of a service. Without any: nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Tools {
+    projections: Vec<Tool>,
+    fold: Option<rebuild::Handle>,
+}
+
+/// What can be done with one projection, its type forgotten.
+#[derive(Clone)]
+pub(super) struct Tool {
+    pub(super) name: &'static str,
+    version: u32,
+    progress: Progress,
+    pub(super) retry: Arc<Retry>,
+    pub(super) discard: Arc<Discard>,
+}
+
+impl fmt::Debug for Tool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Tool").field(&self.name).finish()
+    }
+}
+
+impl Tools {
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.projections.is_empty()
+    }
+
+    /// Adds the dead letters of the projection that `runner` runs.
+    #[must_use]
+    pub fn with<P: Projection>(mut self, runner: &Runner<P>) -> Self {
+        let (one, other) = (runner.projection(), runner.projection());
+        self.projections.push(Tool {
+            name: P::NAME,
+            version: P::VERSION,
+            progress: runner.progress(),
+            retry: Arc::new(move |tx, which| dead_letter::retry(&*one, tx, which)),
+            discard: Arc::new(move |tx, id, why| dead_letter::discard(&*other, tx, id, why)),
+        });
+        self
+    }
+
+    /// Adds folding the read store anew.
+    #[must_use]
+    pub(crate) fn with_fold(mut self, fold: rebuild::Handle) -> Self {
+        self.fold = Some(fold);
+        self
+    }
+
+    /// The projections with dead letters, in the order in which they were added.
+    pub(super) fn all(&self) -> &[Tool] {
+        &self.projections
+    }
+
+    pub(super) async fn projections(&self, db: &Database) -> Result<Vec<ProjectionStatus>, DbErr> {
+        let mut statuses = Vec::new();
+        for tool in &self.projections {
+            let name = tool.name;
+            let count = db.read(move |snapshot| dead_letter::count_all(snapshot, name));
+            statuses.push(ProjectionStatus {
+                name: name.to_owned(),
+                version: tool.version,
+                positions: tool.progress.now(),
+                is_complete: tool.progress.is_complete(),
+                dead_letters: count.await?,
+                can_rebuild: self.fold.is_some(),
+            });
+        }
+        Ok(statuses)
+    }
+
+    pub(super) fn begin(&self, db: &Database, then: Then) -> Result<FoldStatus, Error> {
+        self.fold(db)?.begin(then).map_err(|_| {
+            refuse(
+                409,
+                "a rebuild or a verification is under way; ask `fold` how far it is".to_owned(),
+            )
+        })
+    }
+
+    pub(super) fn fold_status(&self, db: &Database) -> Result<FoldStatus, Error> {
+        Ok(self.fold(db)?.status())
+    }
+
+    fn fold(&self, db: &Database) -> Result<&rebuild::Handle, Error> {
+        self.fold.as_ref().ok_or_else(|| {
+            refuse(
+                400,
+                format!(
+                    "{} has no read store: its database is more than a copy of others' events",
+                    db.owner()
+                ),
+            )
+        })
+    }
+}

@@ -1,0 +1,152 @@
+//! Holding a projection at a place, so that two folds can be compared at the same one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{RwLock, RwLockReadGuard, watch};
+
+use crate::envelope::Envelope;
+
+/// How far a projection may go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Bound {
+    /// As far as there are events.
+    #[default]
+    None,
+    /// Up to these sequences of the sources' streams; not at all in those that are not named.
+    Sequences(BTreeMap<String, u64>),
+}
+
+/// Where a projection may be held. Cheap to clone; open at first.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gate(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    bound: watch::Sender<Bound>,
+    /// Shared while events are applied that were let through.
+    applying: RwLock<()>,
+}
+
+/// Opens the gate again when dropped.
+#[derive(Debug)]
+pub(crate) struct Held(Gate);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.0.bound.send_replace(Bound::None);
+    }
+}
+
+impl Gate {
+    /// Holds the projection where it is, once what it is applying is applied.
+    pub(crate) async fn hold(&self) -> Held {
+        let held = Held(self.clone());
+        self.0.bound.send_replace(Bound::Sequences(BTreeMap::new()));
+        drop(self.0.applying.write().await);
+        held
+    }
+
+    /// Whether `event` may be applied now.
+    fn lets_through(&self, source: &str, event: &Envelope) -> bool {
+        match &*self.0.bound.borrow() {
+            Bound::None => true,
+            // What the stream does not have comes before something that it has.
+            Bound::Sequences(upto) => {
+                upto.get(source).copied().unwrap_or(0) >= event.sequence.unwrap_or(0).max(1)
+            }
+        }
+    }
+
+    /// Takes from the front of `events` those that may be applied now, one at least, waiting for
+    /// it; they are to be applied while the guard is held.
+    pub(super) async fn admit(
+        &self,
+        source: &str,
+        events: &mut Vec<Envelope>,
+    ) -> (Vec<Envelope>, RwLockReadGuard<'_, ()>) {
+        let mut bound = self.0.bound.subscribe();
+        loop {
+            bound.borrow_and_update();
+            let applying = self.0.applying.read().await;
+            let fitting = events
+                .iter()
+                .take_while(|event| self.lets_through(source, event))
+                .count();
+            if fitting > 0 || events.is_empty() {
+                let later = events.split_off(fitting);
+                return (std::mem::replace(events, later), applying);
+            }
+            drop(applying);
+            if bound.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Held {
+    /// Lets it go on, up to these sequences.
+    pub(crate) fn let_up_to(&self, sequences: &BTreeMap<String, u64>) {
+        self.0
+            .0
+            .bound
+            .send_replace(Bound::Sequences(sequences.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn events(sequences: impl IntoIterator<Item = u64>) -> Vec<Envelope> {
+        let event = |sequence| Envelope {
+            source: "sensors".to_owned(),
+            subject: "sensors.v1.read.0".to_owned(),
+            id: None,
+            sequence: Some(sequence),
+            payload: bytes::Bytes::new(),
+            traceparent: None,
+        };
+        sequences.into_iter().map(event).collect()
+    }
+
+    fn sequences(events: &[Envelope]) -> Vec<u64> {
+        events.iter().filter_map(|event| event.sequence).collect()
+    }
+
+    #[tokio::test]
+    async fn an_open_gate_lets_everything_through() {
+        let (gate, mut waiting) = (Gate::default(), events(1..=3));
+        let (through, _applying) = gate.admit("sensors", &mut waiting).await;
+        assert_eq!((sequences(&through), waiting.len()), (vec![1, 2, 3], 0));
+    }
+
+    #[tokio::test]
+    async fn a_held_gate_lets_through_up_to_its_bound_and_all_once_it_is_open() {
+        let gate = Gate::default();
+        let held = gate.hold().await;
+        let mut waiting = events(4..=6);
+        assert!(gate.admit("sensors", &mut waiting).now_or_never().is_none());
+        held.let_up_to(&BTreeMap::from([("sensors".to_owned(), 5)]));
+        let (through, applying) = gate.admit("sensors", &mut waiting).await;
+        assert_eq!(sequences(&through), [4, 5]);
+        drop(applying);
+        assert!(gate.admit("sensors", &mut waiting).now_or_never().is_none());
+        drop(held);
+        let (through, _applying) = gate.admit("sensors", &mut waiting).await;
+        assert_eq!(sequences(&through), [6]);
+    }
+
+    #[tokio::test]
+    async fn holding_waits_for_what_is_being_applied() {
+        let gate = Gate::default();
+        let mut waiting = events(1..=1);
+        let (_through, applying) = gate.admit("sensors", &mut waiting).await;
+        assert!(gate.hold().now_or_never().is_none(), "it is being applied");
+        drop(applying);
+        gate.hold().await;
+    }
+}

@@ -1,0 +1,107 @@
+//! Bringing two folds of the same events to the same place.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+
+use super::compare::Stores;
+use super::on_thread;
+use crate::projection::{Live, Projection, places};
+
+/// How long the live store may stand still for it.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether they are there.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
+
+/// Holds both where they are, lets the one that is behind in a source catch up with the other,
+/// and begins to see both as they are then. Gives for how long that held the live one.
+pub(super) async fn snapshots<P: Projection>(
+    live: &Live<P>,
+    fold: &Live<P>,
+) -> anyhow::Result<(Stores, Duration)> {
+    let held = (live.gate().hold().await, fold.gate().hold().await);
+    let began = Instant::now();
+    let target = target(&places_of(live).await?, &places_of(fold).await?)?;
+    held.0.let_up_to(&target);
+    held.1.let_up_to(&target);
+    while !(is_at(live, &target).await? && is_at(fold, &target).await?) {
+        ensure!(
+            began.elapsed() < WITHIN,
+            "they do not get to the same place"
+        );
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+    let (live_path, fold_path) = (live.db().path(), fold.db().path());
+    let stores = on_thread("compare", move || Stores::open(&live_path, &fold_path));
+    let stores = stores.await.context("open both stores")?;
+    let took = began.elapsed();
+    drop(held);
+    ensure!(
+        stores
+            .are_at_one_place(P::NAME)
+            .context("read the checkpoints")?,
+        "they are at the same sequences and not at the same positions"
+    );
+    Ok((stores, took))
+}
+
+type Places = BTreeMap<String, (i64, u64)>;
+
+/// In each source the sequence of the one that is further.
+fn target(live: &Places, fold: &Places) -> anyhow::Result<BTreeMap<String, u64>> {
+    let mut target = BTreeMap::new();
+    for (source, (stream, sequence)) in live {
+        match fold.get(source) {
+            Some((other, further)) if other == stream => {
+                target.insert(source.clone(), *sequence.max(further));
+            }
+            _ => bail!("they read other streams of {source}"),
+        }
+    }
+    Ok(target)
+}
+
+async fn is_at<P: Projection>(
+    store: &Live<P>,
+    target: &BTreeMap<String, u64>,
+) -> anyhow::Result<bool> {
+    let places = places_of(store).await?;
+    Ok(target
+        .iter()
+        .all(|(source, sequence)| places.get(source).is_some_and(|(_, at)| at == sequence)))
+}
+
+async fn places_of<P: Projection>(store: &Live<P>) -> anyhow::Result<Places> {
+    let places = store.db().read(|snapshot| places::<P>(snapshot)).await;
+    places.context("read a checkpoint")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(sequences: &[(&str, i64, u64)]) -> Places {
+        let place =
+            |(source, stream, at): &(&str, i64, u64)| ((*source).to_owned(), (*stream, *at));
+        sequences.iter().map(place).collect()
+    }
+
+    #[test]
+    fn the_further_one_is_the_target_in_each_source() {
+        let live = places(&[("a", 1, 5), ("b", 1, 9)]);
+        let fold = places(&[("a", 1, 7), ("b", 1, 3)]);
+        let target = target(&live, &fold).unwrap();
+        assert_eq!(
+            target,
+            BTreeMap::from([("a".to_owned(), 7), ("b".to_owned(), 9)])
+        );
+    }
+
+    #[test]
+    fn sequences_of_other_streams_say_nothing() {
+        assert!(target(&places(&[("a", 1, 5)]), &places(&[("a", 2, 5)])).is_err());
+        assert!(target(&places(&[("a", 1, 5)]), &places(&[])).is_err());
+    }
+}
