@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod data;
+pub mod operator;
 pub mod process;
 pub mod world;
 

@@ -64,8 +64,9 @@ impl File {
         self.writer.clone().close().await;
     }
 
-    /// Closes and removes the file once nobody reads from it or writes to it any more.
-    pub(super) async fn retire(mut self: Arc<Self>) -> anyhow::Result<()> {
+    /// Closes and removes the file, one of those of the database `base`, once nobody reads from it
+    /// or writes to it any more.
+    pub(super) async fn retire(mut self: Arc<Self>, base: &Path) -> anyhow::Result<()> {
         let file = loop {
             match Arc::try_unwrap(self) {
                 Ok(file) => break file,
@@ -74,6 +75,6 @@ impl File {
             tokio::time::sleep(RETIRE_PAUSE).await;
         };
         file.close().await;
-        Ok(generation::remove(&file.path)?)
+        Ok(generation::remove_replaced(base, &file.path)?)
     }
 }

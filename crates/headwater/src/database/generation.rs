@@ -74,6 +74,15 @@ pub(super) fn sweep(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes the files of a store of `path` that has been replaced. The plain file was already: a
+/// link has its name now.
+pub(super) fn remove_replaced(path: &Path, file: &Path) -> io::Result<()> {
+    let own = usize::from(file == path);
+    PARTS[own..]
+        .iter()
+        .try_for_each(|part| remove_if_there(&appended(file, part)))
+}
+
 /// Removes a database's files.
 pub(super) fn remove(file: &Path) -> io::Result<()> {
     PARTS

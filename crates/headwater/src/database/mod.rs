@@ -141,12 +141,15 @@ pub struct Database {
 
 /// A file that another one has taken the place of.
 #[derive(Debug)]
-pub(crate) struct Replaced(Arc<File>);
+pub(crate) struct Replaced {
+    file: Arc<File>,
+    base: PathBuf,
+}
 
 impl Replaced {
     /// Closes and removes it once its last reader is gone.
     pub(crate) async fn retire(self) {
-        if let Err(error) = self.0.retire().await {
+        if let Err(error) = self.file.retire(&self.base).await {
             tracing::warn!(
                 error = format!("{error:#}"),
                 "a replaced store could not be removed"
@@ -319,7 +322,10 @@ impl Database {
         generation::switch(&self.config.path, &new.path).context("switch to the new store")?;
         crash::point("rebuild.switched");
         let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(Replaced(std::mem::replace(&mut *file, new)))
+        Ok(Replaced {
+            file: std::mem::replace(&mut *file, new),
+            base: self.config.path.clone(),
+        })
     }
 
     /// Closes this file, which was folded beside another one, and removes it.
@@ -327,9 +333,9 @@ impl Database {
     /// # Errors
     /// It cannot be removed.
     pub(crate) async fn throw_away(self) -> anyhow::Result<()> {
-        let file = self.file();
+        let (file, base) = (self.file(), self.config.path.clone());
         drop(self);
-        file.retire().await
+        file.retire(&base).await
     }
 
     /// Where the file is that serves.

@@ -189,7 +189,18 @@ async fn the_services_api_names_the_service_and_its_endpoints() {
     subjects.sort_unstable();
     assert_eq!(
         subjects,
-        ["headwater.sensors.events", "headwater.sensors.status"]
+        [
+            "headwater.sensors.dead-letters.discard",
+            "headwater.sensors.dead-letters.discarded",
+            "headwater.sensors.dead-letters.list",
+            "headwater.sensors.dead-letters.retry",
+            "headwater.sensors.dead-letters.show",
+            "headwater.sensors.events",
+            "headwater.sensors.fold",
+            "headwater.sensors.rebuild",
+            "headwater.sensors.status",
+            "headwater.sensors.verify",
+        ]
     );
     service.tasks.stop().await;
 }

@@ -1,0 +1,331 @@
+//! The read store is folded anew beside the one that serves.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use e2e::world::titles;
+use e2e::{Client, Reply, Service, World, eventually};
+use headwater::Positions;
+use headwater::operator::{FoldState, Side};
+use serde_json::json;
+
+/// A world in which some users ordered something.
+async fn shop() -> (World, Vec<Reply>, Vec<Reply>) {
+    let world = World::start().await;
+    let mut products = Vec::new();
+    for number in 0..6 {
+        products.push(world.product(&format!("P{number}")).await);
+    }
+    let mut users = Vec::new();
+    for number in 0..4 {
+        let user = world.user(&format!("u{number}")).await;
+        let ordered: Vec<&Reply> = products.iter().skip(number).take(3).collect();
+        world.order(&user, &ordered).await;
+        users.push(user);
+    }
+    world.caught_up().await;
+    (world, users, products)
+}
+
+/// What each user is shown.
+async fn shown(world: &World, users: &[Reply]) -> Vec<Vec<String>> {
+    let mut shown = Vec::new();
+    for user in users {
+        shown.push(world.titles(&user.id()).await);
+    }
+    shown
+}
+
+/// Reads on and on until `is_over`; gives how many reads there were and how long the longest took.
+async fn read_on(client: Client, user: String, is_over: &AtomicBool) -> (u64, Duration) {
+    let (mut reads, mut longest, mut seen) = (0, Duration::ZERO, Positions::default());
+    while !is_over.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        let reply = client.get(&format!("/users/{user}/purchases")).await;
+        longest = longest.max(began.elapsed());
+        assert_eq!(reply.status, 200, "no read fails: {}", reply.text);
+        let as_of: Positions = reply.position().parse().unwrap();
+        assert!(as_of.reach(&seen), "thrown back from {seen} to {as_of}");
+        seen = as_of;
+        reads += 1;
+    }
+    (reads, longest)
+}
+
+/// Places an order every few milliseconds until `is_over`, and reads it back at once.
+async fn write_on(world: &World, user: &Reply, product: &Reply, is_over: &AtomicBool) -> u64 {
+    let written = AtomicU64::new(0);
+    let write = || async {
+        let mut pace = tokio::time::interval(Duration::from_millis(40));
+        while !is_over.load(Ordering::Relaxed) {
+            pace.tick().await;
+            let order = world.order(user, &[product]).await;
+            let seen = world.purchases(&user.id(), order.position()).await;
+            assert_eq!(seen.status, 200, "its own write is seen: {}", seen.text);
+            written.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    // Four times 25 a second.
+    tokio::join!(write(), write(), write(), write());
+    written.load(Ordering::Relaxed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_under_load_fails_no_read_and_throws_nobody_back() {
+    let (world, users, products) = shop().await;
+    let before = shown(&world, &users).await;
+    let is_over = AtomicBool::new(false);
+    let rebuilds = async {
+        for _ in 0..5 {
+            let status = world.fold("rebuild").await;
+            assert_eq!(status.state, FoldState::Done, "{status:?}");
+            let differences = status.differences.expect("it was compared");
+            assert_eq!(differences.count, 0, "{differences:?}");
+        }
+        is_over.store(true, Ordering::Relaxed);
+    };
+    let client = || world.client(Service::Purchases);
+    let (_, written, one, other) = tokio::join!(
+        rebuilds,
+        write_on(&world, &users[0], &products[0], &is_over),
+        read_on(client(), users[1].id(), &is_over),
+        read_on(client(), users[2].id(), &is_over),
+    );
+    assert!(written > 0 && one.0 > 0 && other.0 > 0);
+    assert_eq!(shown(&world, &users).await, before);
+    let files = std::fs::read_dir(world.folder()).unwrap();
+    let stores: Vec<_> = files
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("purchases.db") && !name.contains("-"))
+        .collect();
+    assert_eq!(stores.len(), 2, "the link and what it leads to: {stores:?}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_store_is_found_again_after_a_restart() {
+    let (mut world, users, _) = shop().await;
+    let before = shown(&world, &users).await;
+    for _ in 0..2 {
+        assert_eq!(world.fold("rebuild").await.state, FoldState::Done);
+        world.kill(Service::Purchases).await;
+        world.run(Service::Purchases).await;
+        assert_eq!(shown(&world, &users).await, before);
+    }
+    world.finish().await;
+}
+
+/// The process dies at `point` of a rebuild and comes back.
+async fn dies_at(point: &str) {
+    let (mut world, users, products) = shop().await;
+    let before = shown(&world, &users).await;
+    world.stop(Service::Purchases).await;
+    world
+        .run_with(Service::Purchases, |command| {
+            command.env("HEADWATER_CRASH", point);
+        })
+        .await;
+    world.caught_up().await;
+    // An answer may not come any more: it dies over it.
+    eventually("a rebuild to begin", || async {
+        match world.ask(Service::Purchases, "rebuild", &json!({})).await {
+            Err(reason) if reason.contains("no responders") => Err(reason),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    let process = world.process(Service::Purchases);
+    assert!(process.crashed(), "it did not die at {point}");
+    world.kill(Service::Purchases).await;
+
+    world.run(Service::Purchases).await;
+    world.order(&users[0], &[&products[5]]).await;
+    let mut expected = before.clone();
+    expected[0].push("P5".to_owned());
+    assert_eq!(shown(&world, &users).await, expected, "after {point}");
+    let is_idle = || async {
+        let status = world.fold_status().await?;
+        match status.state {
+            FoldState::Idle | FoldState::Done => Ok(()),
+            _ => Err(format!("{status:?}")),
+        }
+    };
+    eventually("the interrupted rebuild to be over", is_idle).await;
+    let status = world.fold("verify").await;
+    assert_eq!(status.differences.map(|found| found.count), Some(0));
+    world.finish().await;
+}
+
+macro_rules! a_rebuild_survives_death {
+    ($($name:ident: $point:literal,)*) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $name() {
+            dies_at($point).await;
+        }
+    )*};
+}
+a_rebuild_survives_death! {
+    a_rebuild_that_dies_before_it_folds: "rebuild.begun",
+    a_rebuild_that_dies_while_it_folds: "rebuild.folding:2",
+    a_rebuild_that_dies_after_the_comparison: "rebuild.compared",
+    a_rebuild_that_dies_between_disk_and_memory: "rebuild.switched",
+    a_rebuild_that_dies_before_it_removes_the_old_store: "rebuild.swapped",
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_altered_in_the_store_is_found_and_healed() {
+    let (world, users, _) = shop().await;
+    let before = shown(&world, &users).await;
+    let store = rusqlite::Connection::open(world.database(Service::Purchases)).unwrap();
+    store
+        .execute_batch(
+            "PRAGMA busy_timeout = 5000;
+             UPDATE product SET title = 'Forged' WHERE title = 'P1';
+             DELETE FROM purchase WHERE (user, product) IN (SELECT user, product FROM purchase LIMIT 1)",
+        )
+        .unwrap();
+    drop(store);
+    let found = world.fold("verify").await.differences.expect("compared");
+    assert_eq!(found.count, 3, "{found:?}");
+    let tables: Vec<_> = found
+        .rows
+        .iter()
+        .map(|row| (row.table.as_str(), row.only_in))
+        .collect();
+    assert_eq!(
+        tables,
+        [
+            ("product", Side::Live),
+            ("product", Side::Fold),
+            ("purchase", Side::Fold)
+        ]
+    );
+    assert!(format!("{:?}", found.rows[0].row).contains("Forged"));
+    assert_ne!(shown(&world, &users).await, before, "it only looked");
+
+    assert_eq!(
+        world.fold("rebuild").await.differences,
+        Some(found),
+        "said again"
+    );
+    assert_eq!(shown(&world, &users).await, before, "healed");
+    world.finish().await;
+}
+
+/// Overwrites `bytes` of the file of a stopped service from `from` on.
+fn overwrite(path: &std::path::Path, from: usize, bytes: &[u8]) {
+    let mut file = std::fs::read(path).unwrap();
+    let end = (from + bytes.len()).min(file.len());
+    file[from..end].copy_from_slice(&bytes[..end - from]);
+    std::fs::write(path, file).unwrap();
+}
+
+/// A store that cannot be opened, or whose pages are broken, is put aside and folded anew.
+async fn heals(damage: impl Fn(&std::path::Path)) {
+    let (mut world, users, products) = shop().await;
+    let before = shown(&world, &users).await;
+    world.stop(Service::Purchases).await;
+    let file = world.database(Service::Purchases);
+    damage(&file);
+    world.run(Service::Purchases).await;
+    let fine = || async {
+        let reply = world.purchases(&users[0].id(), "").await;
+        match reply.status.as_u16() {
+            200 => Ok(()),
+            503 => Err(reply.text),
+            _ => panic!("neither an answer nor `not yet`: {}", reply.text),
+        }
+    };
+    eventually("the store to serve again", fine).await;
+    let healed = || async {
+        let now = shown(&world, &users).await;
+        if now == before { Ok(()) } else { Err(now) }
+    };
+    eventually("the store to be whole", healed).await;
+    let aside = std::fs::read_dir(world.folder()).unwrap().filter(|file| {
+        let name = file.as_ref().unwrap().file_name();
+        name.to_string_lossy().starts_with("purchases.db.damaged-")
+    });
+    assert!(aside.count() > 0, "the damaged one is kept");
+    let log = world.log(Service::Purchases);
+    assert!(log.contains("damaged"), "it is said:\n{log}");
+    world.order(&users[0], &[&products[5]]).await;
+    assert!(
+        world
+            .titles(&users[0].id())
+            .await
+            .contains(&"P5".to_owned())
+    );
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_with_a_broken_head_is_folded_anew() {
+    heals(|file| overwrite(file, 0, &[0x55; 100])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_with_broken_pages_is_folded_anew_beside_it() {
+    heals(|file| {
+        let pages = std::fs::metadata(file).unwrap().len() / 4096;
+        for page in 1..pages {
+            let from = usize::try_from(page * 4096).unwrap();
+            overwrite(file, from, &[0xee; 64]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncated_store_is_folded_anew() {
+    heals(|file| {
+        let half = std::fs::metadata(file).unwrap().len() / 2 + 100;
+        let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+        file.set_len(half).unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_store_says_not_yet_until_it_is_whole_and_never_that_there_is_no_such_user() {
+    let (mut world, users, _) = shop().await;
+    let before = shown(&world, &users).await;
+    world.stop(Service::Purchases).await;
+    world.delete_database(Service::Purchases);
+    world.broker.kill().unwrap();
+    world.run(Service::Purchases).await;
+    let reply = world.purchases(&users[0].id(), "").await;
+    assert_eq!(reply.status, 503, "{}", reply.text);
+    assert!(
+        reply.text.contains("folded from the first event"),
+        "{}",
+        reply.text
+    );
+    world.broker.restart().unwrap();
+    let whole = || async {
+        let reply = world.purchases(&users[0].id(), "").await;
+        match reply.status.as_u16() {
+            200 => Ok(titles(&reply.json)),
+            503 => Err(reply.text),
+            _ => panic!("{}", reply.text),
+        }
+    };
+    assert_eq!(eventually("a whole store", whole).await, before[0]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_that_own_their_data_refuse_to_be_rebuilt() {
+    let world = World::start().await;
+    world.caught_up().await;
+    for service in Service::SOURCES {
+        for endpoint in ["rebuild", "verify", "fold"] {
+            let refused = world.ask(service, endpoint, &json!({})).await.unwrap_err();
+            assert!(
+                refused.starts_with("400") && refused.contains("no read store"),
+                "{refused}"
+            );
+        }
+    }
+    world.finish().await;
+}

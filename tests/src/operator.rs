@@ -1,0 +1,68 @@
+//! Asking the services as an operator does: NATS requests.
+
+use headwater::operator::{FoldState, FoldStatus};
+use serde_json::Value;
+
+use crate::{Service, World, eventually};
+
+impl World {
+    /// Asks the endpoint `endpoint` of a service; a refusal is its code and text.
+    pub async fn ask(
+        &self,
+        service: Service,
+        endpoint: &str,
+        request: &Value,
+    ) -> Result<Value, String> {
+        let subject = format!("headwater.{}.{endpoint}", service.name());
+        let client = self.nats().await;
+        let answer = client
+            .request(subject, request.to_string().into())
+            .await
+            .map_err(|error| error.to_string())?;
+        let header = |name: &str| {
+            let value = answer.headers.as_ref()?.get(name)?;
+            Some(value.as_str().to_owned())
+        };
+        match (
+            header("Nats-Service-Error-Code"),
+            header("Nats-Service-Error"),
+        ) {
+            (Some(code), Some(text)) => Err(format!("{code}: {text}")),
+            _ => serde_json::from_slice(&answer.payload).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// How far the fold beside the read store is.
+    pub async fn fold_status(&self) -> Result<FoldStatus, String> {
+        let answer = self
+            .ask(
+                Service::Purchases,
+                "fold",
+                &Value::Object(serde_json::Map::new()),
+            )
+            .await?;
+        serde_json::from_value(answer).map_err(|error| error.to_string())
+    }
+
+    /// Begins a fold (`rebuild` or `verify`) and waits until it is done or has failed.
+    pub async fn fold(&self, endpoint: &str) -> FoldStatus {
+        eventually("a fold to begin", || async {
+            let request = Value::Object(serde_json::Map::new());
+            self.ask(Service::Purchases, endpoint, &request).await
+        })
+        .await;
+        self.folded().await
+    }
+
+    /// Waits until the fold that is under way is done or has failed.
+    pub async fn folded(&self) -> FoldStatus {
+        eventually("a fold to end", || async {
+            let status = self.fold_status().await?;
+            match status.state {
+                FoldState::Done | FoldState::Failed => Ok(status),
+                _ => Err(format!("{status:?}")),
+            }
+        })
+        .await
+    }
+}
