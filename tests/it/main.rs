@@ -5,6 +5,7 @@
 mod after;
 mod bad_input;
 mod broker_away;
+mod dead_letters;
 mod import;
 mod journey;
 mod rebuild;

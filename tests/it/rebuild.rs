@@ -85,7 +85,7 @@ async fn a_rebuild_under_load_fails_no_read_and_throws_nobody_back() {
         is_over.store(true, Ordering::Relaxed);
     };
     let client = || world.client(Service::Purchases);
-    let (_, written, one, other) = tokio::join!(
+    let ((), written, one, other) = tokio::join!(
         rebuilds,
         write_on(&world, &users[0], &products[0], &is_over),
         read_on(client(), users[1].id(), &is_over),
@@ -96,7 +96,7 @@ async fn a_rebuild_under_load_fails_no_read_and_throws_nobody_back() {
     let files = std::fs::read_dir(world.folder()).unwrap();
     let stores: Vec<_> = files
         .map(|file| file.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with("purchases.db") && !name.contains("-"))
+        .filter(|name| name.starts_with("purchases.db") && !name.contains('-'))
         .collect();
     assert_eq!(stores.len(), 2, "the link and what it leads to: {stores:?}");
     world.finish().await;
@@ -228,7 +228,7 @@ async fn heals(damage: impl Fn(&std::path::Path)) {
     let file = world.database(Service::Purchases);
     damage(&file);
     world.run(Service::Purchases).await;
-    let fine = || async {
+    let serves = || async {
         let reply = world.purchases(&users[0].id(), "").await;
         match reply.status.as_u16() {
             200 => Ok(()),
@@ -236,7 +236,7 @@ async fn heals(damage: impl Fn(&std::path::Path)) {
             _ => panic!("neither an answer nor `not yet`: {}", reply.text),
         }
     };
-    eventually("the store to serve again", fine).await;
+    eventually("the store to serve again", serves).await;
     let healed = || async {
         let now = shown(&world, &users).await;
         if now == before { Ok(()) } else { Err(now) }

@@ -39,7 +39,7 @@ impl File {
         let damage = Damage::default();
         // Shared by reads, alone for the moment in which the writer empties the WAL.
         let gate = Arc::new(RwLock::new(()));
-        let readers = Readers::start(owner, &config, Arc::clone(&gate), damage.clone())?;
+        let readers = Readers::start(owner, &config, &gate, &damage)?;
         let (writer, opened) = Writer::start(
             owner,
             config,

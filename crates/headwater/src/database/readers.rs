@@ -40,8 +40,8 @@ impl Readers {
     pub(super) fn start(
         owner: &str,
         config: &Config,
-        gate: Arc<RwLock<()>>,
-        damage: Damage,
+        gate: &Arc<RwLock<()>>,
+        damage: &Damage,
     ) -> anyhow::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (closed_sender, closed) = watch::channel(());
@@ -51,7 +51,7 @@ impl Readers {
             let thread = Thread {
                 config: config.clone(),
                 jobs: Arc::clone(&jobs),
-                gate: Arc::clone(&gate),
+                gate: Arc::clone(gate),
                 damage: damage.clone(),
             };
             let closed_sender = Arc::clone(&closed_sender);

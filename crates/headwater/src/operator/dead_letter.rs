@@ -139,7 +139,7 @@ pub(super) async fn answer(
             json(
                 &db.read(move |snapshot| dead_letter::show(snapshot, id))
                     .await
-                    .map_err(refusal)?,
+                    .map_err(|error| refusal(&error))?,
             )
         }
         "dead-letters.retry" => {
@@ -159,7 +159,7 @@ async fn page_of(db: &Database, table: Table, payload: &[u8]) -> Result<ListAnsw
     let limit = limit.min(LETTERS_MAX);
     db.read(move |snapshot| dead_letter::list(snapshot, table, after, limit))
         .await
-        .map_err(|error| refusal(error.into()))
+        .map_err(|error| refusal(&error.into()))
 }
 
 /// Tries the letters of all projections that are meant; of one where an id is.
@@ -182,7 +182,7 @@ async fn retry(db: &Database, tools: &Tools, which: RetryRequest) -> Result<Retr
         }
     }
     match refused {
-        Some(error) if !is_met => Err(refusal(error)),
+        Some(error) if !is_met => Err(refusal(&error)),
         _ => Ok(sum),
     }
 }
@@ -210,7 +210,7 @@ async fn tools_for(db: &Database, tools: &Tools, which: &RetryRequest) -> Result
             let letter = db
                 .read(move |snapshot| dead_letter::show(snapshot, id))
                 .await;
-            let projection = letter.map_err(refusal)?.projection;
+            let projection = letter.map_err(|error| refusal(&error))?.projection;
             all.into_iter()
                 .filter(|tool| tool.name == projection)
                 .collect()
@@ -228,19 +228,19 @@ async fn tools_for(db: &Database, tools: &Tools, which: &RetryRequest) -> Result
 
 fn write_refusal(error: WriteError<Refusal>) -> Error {
     match error {
-        WriteError::Refused(error) => refusal(error),
+        WriteError::Refused(error) => refusal(&error),
         other => refuse(503, other.to_string()),
     }
 }
 
-fn refusal(error: Refusal) -> Error {
+fn refusal(error: &Refusal) -> Error {
     let code = match error {
         Refusal::Unknown(_) | Refusal::UnknownLane(_) => 404,
         Refusal::Waits { .. } => 409,
         Refusal::NoReason => 400,
         Refusal::Database(_) => 503,
     };
-    let status = match &error {
+    let status = match error {
         Refusal::Database(cause) => format!("{error}: {cause}"),
         _ => error.to_string(),
     };

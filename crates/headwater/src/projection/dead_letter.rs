@@ -345,10 +345,10 @@ fn chosen<P: Projection>(tx: &Tx, which: &RetryRequest) -> Result<Vec<Lane>, Ref
         RetryRequest::Lane(name) => {
             let named = lanes.into_iter().filter(|(lane, _)| lane.name == *name);
             let named: Vec<_> = named.map(|(lane, _)| lane).collect();
-            match named.is_empty() {
-                true => Err(Refusal::UnknownLane(name.clone())),
-                false => Ok(named),
+            if named.is_empty() {
+                return Err(Refusal::UnknownLane(name.clone()));
             }
+            Ok(named)
         }
         RetryRequest::Id(id) => {
             let (letter, _) = find(tx, *id)?;
@@ -417,10 +417,7 @@ fn find(db: &impl ConnectionTrait, id: u64) -> Result<(Letter, Vec<u8>), Refusal
     let row = db
         .query_one_raw(statement(db, &sql, [known.into()]))?
         .ok_or(Refusal::Unknown(id))?;
-    Ok((
-        letter(&row)?,
-        row.try_get_by("payload").map_err(DbErr::from)?,
-    ))
+    Ok((letter(&row)?, row.try_get_by("payload")?))
 }
 
 fn remove(tx: &Tx, id: u64) -> Result<(), DbErr> {

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
 mod database;
+mod dead_letter;
 mod group_commit;
 mod http;
 mod idempotency;
@@ -12,6 +13,7 @@ mod operator;
 mod outbox;
 mod poison;
 mod projection;
+mod rebuild;
 mod relay;
 mod relay_faults;
 mod repair;

@@ -300,11 +300,24 @@ impl Tasks {
 
     /// Answers operators for `db`.
     pub(crate) fn operator(&mut self, db: &Database, bus: &Bus) -> &mut Self {
+        self.serve_operators(db, bus, Tools::default())
+    }
+
+    /// Answers operators for `db`, who may use `tools`.
+    pub(crate) fn serve_operators(&mut self, db: &Database, bus: &Bus, tools: Tools) -> &mut Self {
         let (db, bus, health) = (db.clone(), bus.clone(), self.health.clone());
         self.supervisor.spawn("operator", |stop| {
-            headwater::operator::serve(db, bus, health, Tools::default(), stop)
+            headwater::operator::serve(db, bus, health, tools, stop)
         });
         self
+    }
+
+    /// Runs a task.
+    pub(crate) fn run<T>(&mut self, name: &'static str, task: impl FnOnce(CancellationToken) -> T)
+    where
+        T: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.supervisor.spawn(name, task);
     }
 
     /// Runs `projection` over `db`.

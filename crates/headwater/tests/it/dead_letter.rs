@@ -1,0 +1,334 @@
+//! What operators do with dead letters: look, try again, give up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use broker::Broker;
+use headwater::database::{Database, Tx};
+use headwater::operator::{DiscardAnswer, Letter, ListAnswer, RetryAnswer, Tools};
+use headwater::projection::{Config, Runner};
+use headwater::{ApplyError, Bus, Envelope, Projection};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{
+    Readings, SensorRead, Tasks, append, broker, bus, eventually, eventually_readings, folder, is,
+    keep_reading, large, open, publish_by_hand, read, readings, relaying,
+};
+
+/// Refuses values below zero until it is mended; panics at -2.
+#[derive(Debug, Clone, Default)]
+struct Mendable(Arc<AtomicBool>);
+
+impl Projection for Mendable {
+    const NAME: &'static str = Readings::NAME;
+    const VERSION: u32 = 1;
+    const SOURCES: &'static [&'static str] = &["sensors"];
+
+    fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
+        for event in events {
+            if event.kind() != "sensors.v1.read" {
+                return Err(ApplyError::unknown(event));
+            }
+            let SensorRead { sensor, value, .. } = event.decode()?;
+            let is_mended = self.0.load(Ordering::Relaxed);
+            assert!(is_mended || value != -2, "a bug in a projection");
+            if value < 0 && !is_mended {
+                return Err(ApplyError::Poison("below zero".to_owned()));
+            }
+            keep_reading(tx, &sensor, value)?;
+        }
+        Ok(())
+    }
+
+    fn key(&self, event: &Envelope) -> Option<String> {
+        Readings.key(event)
+    }
+}
+
+/// A source, its stream, and a projection with operators' endpoints.
+struct House {
+    projection: Mendable,
+    copy: Database,
+    source: Database,
+    bus: Bus,
+    tasks: Tasks,
+    relay: Tasks,
+    _broker: Broker,
+    _folder: TempDir,
+}
+
+impl House {
+    async fn start(events: Vec<SensorRead>) -> Self {
+        let (folder, broker) = (folder(), broker());
+        let (source, copy) = (open(&folder, "sensors").await, open(&folder, "house").await);
+        let bus = bus(&broker, "house").await;
+        append(&source, events).await;
+        let relay = relaying(&source, &bus);
+        let projection = Mendable::default();
+        let mut tasks = Tasks::none();
+        let config = Config::of::<Mendable>();
+        let (db, health) = (copy.clone(), tasks.health.clone());
+        let runner = Runner::load(projection.clone(), db, bus.clone(), health, config).await;
+        let runner = runner.unwrap();
+        tasks.serve_operators(&copy, &bus, Tools::default().with(&runner));
+        tasks.run(Mendable::NAME, |stop| runner.run(stop));
+        let house = Self {
+            projection,
+            copy,
+            source,
+            bus,
+            tasks,
+            relay,
+            _broker: broker,
+            _folder: folder,
+        };
+        eventually("operators are answered", async || {
+            house.ask::<ListAnswer>("list", json!({})).await
+        })
+        .await;
+        house
+    }
+
+    fn mend(&self) {
+        self.projection.0.store(true, Ordering::Relaxed);
+    }
+
+    async fn ask<A: DeserializeOwned>(&self, endpoint: &str, request: Value) -> Result<A, String> {
+        let subject = format!("headwater.house.dead-letters.{endpoint}");
+        let request = self
+            .bus
+            .client()
+            .request(subject, request.to_string().into());
+        let answer = request.await.map_err(|error| error.to_string())?;
+        if let Some(headers) = &answer.headers
+            && let Some(error) = headers.get("Nats-Service-Error")
+        {
+            let code = headers.get("Nats-Service-Error-Code").unwrap();
+            return Err(format!("{code} {error}"));
+        }
+        serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())
+    }
+
+    async fn letters(&self) -> Vec<Letter> {
+        self.ask::<ListAnswer>("list", json!({}))
+            .await
+            .unwrap()
+            .letters
+    }
+
+    /// Waits until there are `count` letters.
+    async fn parked(&self, count: usize) -> Vec<Letter> {
+        eventually("the letters are there", async || {
+            let letters = self.letters().await;
+            if letters.len() == count {
+                Ok(letters)
+            } else {
+                Err(letters)
+            }
+        })
+        .await
+    }
+
+    async fn stop(self) {
+        self.tasks.stop().await;
+        self.relay.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn letters_are_listed_with_what_is_at_fault_and_what_only_waits() {
+    let events = vec![read("a", -1), read("b", 1), read("a", 2), read("c", -2)];
+    let house = House::start(events).await;
+    let letters = house.parked(3).await;
+    let told: Vec<_> = letters
+        .iter()
+        .map(|letter| {
+            (
+                letter.lane.as_str(),
+                letter.waiting,
+                letter.position,
+                letter.reason.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("key a", false, Some(1), "below zero"),
+            ("key a", true, Some(3), "waits behind a parked event"),
+            ("key c", false, Some(4), "applying it panicked"),
+        ]
+    );
+    let shown: Letter = house
+        .ask("show", json!({"id": letters[0].id}))
+        .await
+        .unwrap();
+    assert!(shown.payload.is_some(), "with its payload");
+    let page: ListAnswer = house
+        .ask("list", json!({"after": letters[0].id, "limit": 1}))
+        .await
+        .unwrap();
+    assert_eq!((page.letters.len(), page.total), (1, 3));
+    assert_eq!(page.letters[0].id, letters[1].id);
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_retry_after_the_mend_applies_the_lane_in_its_order() {
+    let events = vec![
+        read("a", -1),
+        read("b", 1),
+        read("a", 2),
+        read("a", -3),
+        read("b", 4),
+    ];
+    let house = House::start(events).await;
+    let letters = house.parked(3).await;
+    let again: RetryAnswer = house
+        .ask("retry", json!({"id": letters[0].id}))
+        .await
+        .unwrap();
+    assert_eq!(
+        (again.applied, again.left, again.failed.len()),
+        (0, 3, 1),
+        "not mended yet"
+    );
+    assert_eq!(readings(&house.copy).await, [1, 4], "nothing half done");
+    house.mend();
+    let again: RetryAnswer = house
+        .ask("retry", json!({"id": letters[0].id}))
+        .await
+        .unwrap();
+    assert_eq!((again.applied, again.left), (3, 0));
+    assert_eq!(readings(&house.copy).await, [1, 4, -1, 2, -3]);
+    append(&house.source, vec![read("a", 5)]).await;
+    eventually_readings(&house.copy, &[1, 4, -1, 2, -3, 5]).await;
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn one_lane_or_all_lanes_are_tried() {
+    let events = vec![read("a", -1), read("b", -4), read("a", 2), read("c", -5)];
+    let house = House::start(events).await;
+    house.parked(4).await;
+    house.mend();
+    let lane: RetryAnswer = house.ask("retry", json!({"lane": "key b"})).await.unwrap();
+    assert_eq!((lane.applied, lane.left), (1, 3));
+    let all: RetryAnswer = house.ask("retry", json!({"all": {}})).await.unwrap();
+    assert_eq!((all.applied, all.left), (3, 0));
+    assert_eq!(readings(&house.copy).await, [-4, -1, 2, -5]);
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_retry_stops_at_the_next_that_fails_and_what_follows_waits_on() {
+    let events = vec![read("a", -1), read("a", 2), read("a", -2), read("a", 3)];
+    let house = House::start(events).await;
+    let letters = house.parked(4).await;
+    let discarded: DiscardAnswer = house
+        .ask("discard", json!({"id": letters[0].id, "reason": "a test"}))
+        .await
+        .unwrap();
+    assert_eq!((discarded.retried.applied, discarded.retried.left), (1, 2));
+    let left = house.letters().await;
+    let told: Vec<_> = left
+        .iter()
+        .map(|letter| (letter.position, letter.waiting))
+        .collect();
+    assert_eq!(told, [(Some(3), false), (Some(4), true)]);
+    assert_eq!(readings(&house.copy).await, [2]);
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_discarded_letter_is_kept_with_the_reason_and_what_waited_goes_on() {
+    let events = vec![read("a", -1), read("a", 2)];
+    let house = House::start(events).await;
+    let letters = house.parked(2).await;
+    let id = letters[0].id;
+    let done: DiscardAnswer = house
+        .ask("discard", json!({"id": id, "reason": "sent twice"}))
+        .await
+        .unwrap();
+    assert_eq!(done.discarded.id, id);
+    assert_eq!(readings(&house.copy).await, [2]);
+    assert!(house.letters().await.is_empty());
+    let kept: ListAnswer = house.ask("discarded", json!({})).await.unwrap();
+    assert_eq!(
+        kept.letters[0].discarded_because.as_deref(),
+        Some("sent twice")
+    );
+    assert_eq!(kept.letters[0].position, Some(1));
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn requests_that_cannot_be_followed_say_why_and_change_nothing() {
+    let events = vec![read("a", -1), read("a", 2)];
+    let house = House::start(events).await;
+    let letters = house.parked(2).await;
+    let refused = async |endpoint: &str, request: Value| {
+        house.ask::<Value>(endpoint, request).await.unwrap_err()
+    };
+    let waits = refused("retry", json!({"id": letters[1].id})).await;
+    assert!(
+        waits.starts_with("409") && waits.contains("waits behind"),
+        "{waits}"
+    );
+    assert!(refused("retry", json!({"id": 99})).await.starts_with("404"));
+    assert!(
+        refused("retry", json!({"lane": "key nobody"}))
+            .await
+            .starts_with("404")
+    );
+    assert!(refused("retry", json!({})).await.starts_with("400"));
+    assert!(refused("show", json!({"id": 99})).await.starts_with("404"));
+    assert!(
+        refused("show", json!({"number": 1}))
+            .await
+            .starts_with("400")
+    );
+    let silent = json!({"id": letters[0].id, "reason": " "});
+    assert!(refused("discard", silent).await.starts_with("400"));
+    assert!(
+        refused("discard", json!({"id": 99, "reason": "x"}))
+            .await
+            .starts_with("404")
+    );
+    assert_eq!(house.letters().await, letters);
+    house.stop().await;
+}
+
+/// Undecodable, unknown, too large: each published by hand, where no outbox keeps it out.
+#[tokio::test]
+async fn events_that_no_outbox_would_take_are_parked_too() {
+    let house = House::start(vec![read("a", 1)]).await;
+    eventually_readings(&house.copy, &[1]).await;
+    let jetstream = async_nats::jetstream::new(house.bus.client().clone());
+    let publish = async |subject: &'static str, payload: &'static [u8]| {
+        let ack = jetstream.publish(subject, payload.into()).await.unwrap();
+        ack.await.unwrap();
+    };
+    publish("sensors.v1.read.7", b"\xff\xff").await;
+    publish("sensors.v1.melted.8", b"").await;
+    publish_by_hand(&house.bus, None, &large(3, headwater::MAX_PAYLOAD)).await;
+    let letters = house.parked(3).await;
+    let reasons: Vec<_> = letters
+        .iter()
+        .map(|letter| letter.reason.as_str())
+        .collect();
+    assert!(reasons[0].contains("does not decode"), "{reasons:?}");
+    assert!(
+        reasons[1].contains("unknown event sensors.v1.melted"),
+        "{reasons:?}"
+    );
+    assert!(reasons[2].contains("above the limit"), "{reasons:?}");
+    append(&house.source, vec![read("b", 2)]).await;
+    eventually("others go on", async || {
+        is(readings(&house.copy).await, &vec![1, 2])
+    })
+    .await;
+    house.stop().await;
+}

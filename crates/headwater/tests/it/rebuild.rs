@@ -1,0 +1,290 @@
+//! Read stores that are folded anew: another version, a fold that is worse, discarded letters.
+
+use broker::Broker;
+use headwater::database::{self, Database, Tx};
+use headwater::{
+    ApplyError, Bus, Config, Envelope, Health, Projection, Service, bus as nats, telemetry,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{
+    MIGRATIONS, Readings, Tasks, append, broker, bus, eventually, eventually_says, folder,
+    http_config, integers, keep_reading, open, read, readings, reads, relaying,
+};
+
+/// The readings, doubled: what a changed `apply` makes of the same events.
+#[derive(Debug)]
+struct Doubled;
+
+impl Projection for Doubled {
+    const NAME: &'static str = Readings::NAME;
+    const VERSION: u32 = Readings::VERSION + 1;
+    const SOURCES: &'static [&'static str] = Readings::SOURCES;
+
+    fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
+        for event in events {
+            let read: crate::support::SensorRead = event.decode()?;
+            keep_reading(tx, &read.sensor, read.value * 2)?;
+        }
+        Ok(())
+    }
+}
+
+/// A version that cannot apply what the one before could.
+#[derive(Debug)]
+struct Worse;
+
+impl Projection for Worse {
+    const NAME: &'static str = Readings::NAME;
+    const VERSION: u32 = Readings::VERSION + 1;
+    const SOURCES: &'static [&'static str] = Readings::SOURCES;
+
+    fn apply(&self, _: &Tx, _: &[Envelope]) -> Result<(), ApplyError> {
+        Err(ApplyError::Poison("a bug in the new version".to_owned()))
+    }
+}
+
+/// A source with its stream; services may fold it in the same place, one after another.
+struct Place {
+    source: Database,
+    bus: Bus,
+    relay: Tasks,
+    broker: Broker,
+    folder: TempDir,
+}
+
+impl Place {
+    async fn start() -> Self {
+        let (folder, broker) = (folder(), broker());
+        let source = open(&folder, "sensors").await;
+        let bus = bus(&broker, "world").await;
+        Self {
+            relay: relaying(&source, &bus),
+            source,
+            bus,
+            broker,
+            folder,
+        }
+    }
+
+    async fn service<P: Projection>(&self, projection: P) -> House {
+        let config = Config {
+            http: http_config(),
+            database: database::Config::at(self.folder.path().join("house.db")),
+            nats: nats::Config::at(self.broker.url()),
+            telemetry: telemetry::Config {
+                filter: "off".to_owned(),
+                format: telemetry::Format::Json,
+            },
+            drain_s: 10,
+        };
+        let stop = CancellationToken::new();
+        let started = Service::start_copy("house", MIGRATIONS, config, stop.clone()).await;
+        let mut service = started.unwrap();
+        let (db, health) = (service.db.clone(), service.health.clone());
+        service.project(projection).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let task = tokio::task::spawn(service.serve(listener, axum::Router::new()));
+        House {
+            db,
+            health,
+            stop,
+            task,
+        }
+    }
+
+    async fn ask(&self, endpoint: &str, request: Value) -> Result<Value, String> {
+        let subject = format!("headwater.house.{endpoint}");
+        let request = self
+            .bus
+            .client()
+            .request(subject, request.to_string().into());
+        let answer = request.await.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())
+    }
+
+    async fn eventually_folded(&self, state: &str) -> Value {
+        eventually("the fold ends", async || {
+            let status = self.ask("fold", json!({})).await?;
+            if status["state"] == state {
+                Ok(status)
+            } else {
+                Err(status.to_string())
+            }
+        })
+        .await
+    }
+}
+
+struct House {
+    db: Database,
+    health: Health,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<anyhow::Result<()>>,
+}
+
+impl House {
+    async fn eventually(&self, wanted: &[i64]) {
+        crate::support::eventually_readings(&self.db, wanted).await;
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_raised_version_is_folded_beside_the_old_one_which_serves_until_then() {
+    let place = Place::start().await;
+    append(&place.source, reads(1..=500)).await;
+    let old: Vec<i64> = (1..=500).collect();
+    let new: Vec<i64> = old.iter().map(|value| value * 2).collect();
+    let house = place.service(Readings).await;
+    house.eventually(&old).await;
+    house.stop().await;
+
+    let house = place.service(Doubled).await;
+    eventually("the new version serves", async || {
+        let seen = readings(&house.db).await;
+        if seen == new {
+            return Ok(());
+        }
+        assert_eq!(seen, old, "all of the old or all of the new");
+        Err("old")
+    })
+    .await;
+    let status = place.eventually_folded("done").await;
+    assert!(
+        status["reason"].as_str().unwrap().contains("version 1"),
+        "{status}"
+    );
+    append(&place.source, reads(501..=501)).await;
+    house.eventually(&[new, vec![1002]].concat()).await;
+    house.stop().await;
+
+    let house = place.service(Doubled).await;
+    eventually_says(&house.health, "readings store", "house.db.1 serves").await;
+    assert_eq!(readings(&house.db).await.len(), 501, "once is enough");
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_version_that_cannot_apply_what_the_old_one_has_is_not_swapped_in() {
+    let place = Place::start().await;
+    append(&place.source, reads(1..=3)).await;
+    let house = place.service(Readings).await;
+    house.eventually(&[1, 2, 3]).await;
+    house.stop().await;
+
+    let house = place.service(Worse).await;
+    let status = place.eventually_folded("failed").await;
+    let why = status["message"].as_str().unwrap();
+    assert!(
+        why.contains("cannot apply") && why.contains("a bug in the new version"),
+        "{why}"
+    );
+    eventually_says(&house.health, "readings store", "the live store stays").await;
+    assert_eq!(readings(&house.db).await, [1, 2, 3]);
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_leaves_out_what_was_discarded_and_parks_the_rest_again() {
+    let place = Place::start().await;
+    let events = vec![read("a", -1), read("a", 2), read("b", -1), read("c", 3)];
+    append(&place.source, events).await;
+    let house = place.service(Readings).await;
+    house.eventually(&[3]).await;
+    let first =
+        place.ask("dead-letters.list", json!({})).await.unwrap()["letters"][0]["id"].clone();
+    let reason = json!({"id": first, "reason": "a broken sensor"});
+    place.ask("dead-letters.discard", reason).await.unwrap();
+    house.eventually(&[3, 2]).await;
+
+    place.ask("rebuild", json!({})).await.unwrap();
+    let status = place.eventually_folded("done").await;
+    house.eventually(&[2, 3]).await;
+    let letters = place.ask("dead-letters.list", json!({})).await.unwrap();
+    assert_eq!(letters["total"], 1, "{letters}");
+    assert_eq!(letters["letters"][0]["lane"], "key b");
+    let kept = place
+        .ask("dead-letters.discarded", json!({}))
+        .await
+        .unwrap();
+    assert_eq!(kept["letters"][0]["discarded_because"], "a broken sensor");
+    assert!(
+        status["differences"]["count"].as_u64().is_some(),
+        "{status}"
+    );
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fold_leaves_no_consumer_and_no_file_behind_and_only_one_runs_at_a_time() {
+    let place = Place::start().await;
+    append(&place.source, reads(1..=50)).await;
+    let house = place.service(Readings).await;
+    house.eventually(&(1..=50).collect::<Vec<_>>()).await;
+    for endpoint in ["verify", "rebuild", "verify"] {
+        place.ask(endpoint, json!({})).await.unwrap();
+        let status = place.eventually_folded("done").await;
+        assert_eq!(status["differences"]["count"], 0, "{status}");
+    }
+    let jetstream = async_nats::jetstream::new(place.bus.client().clone());
+    let stream = jetstream.get_stream("SENSORS").await.unwrap();
+    assert_eq!(stream.cached_info().state.consumer_count, 1);
+    let files = std::fs::read_dir(place.folder.path()).unwrap();
+    let mut stores: Vec<_> = files
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .filter(|name| {
+            name.starts_with("house") && !name.ends_with("-wal") && !name.ends_with("-shm")
+        })
+        .collect();
+    stores.sort();
+    assert_eq!(stores, ["house.db", "house.db.1"]);
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+/// The file is exchanged while reads are under way: they end on the old one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_is_under_way_ends_on_the_store_that_it_began_on() {
+    let place = Place::start().await;
+    append(&place.source, reads(1..=3)).await;
+    let house = place.service(Readings).await;
+    house.eventually(&[1, 2, 3]).await;
+    let (open, shut) = crate::support::gate();
+    let (began, begun) = tokio::sync::oneshot::channel();
+    let db = house.db.clone();
+    let slow = tokio::task::spawn(async move {
+        db.read(move |snapshot| {
+            let before = integers(snapshot, "SELECT count(*) AS n FROM reading")?;
+            began.send(()).unwrap();
+            shut.wait();
+            Ok::<_, sea_orm::DbErr>((
+                before,
+                integers(snapshot, "SELECT count(*) AS n FROM reading")?,
+            ))
+        })
+        .await
+    });
+    begun.await.unwrap();
+    place.ask("rebuild", json!({})).await.unwrap();
+    eventually("the new store serves", async || {
+        append(&place.source, reads(9..=9)).await;
+        let files = std::fs::read_link(place.folder.path().join("house.db"));
+        files.map_err(|error| error.to_string())
+    })
+    .await;
+    open.send(()).unwrap();
+    assert_eq!(slow.await.unwrap().unwrap(), (vec![3], vec![3]));
+    place.eventually_folded("done").await;
+    house.stop().await;
+    place.relay.stop().await;
+}
