@@ -5,6 +5,7 @@
 mod after;
 mod bad_input;
 mod broker_away;
+mod crash_points;
 mod import;
 mod journey;
 mod redelivery;

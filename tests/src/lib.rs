@@ -6,6 +6,8 @@
 
 pub mod client;
 pub mod data;
+pub mod load;
+pub mod oracle;
 pub mod process;
 pub mod world;
 

@@ -174,6 +174,19 @@ impl World {
         killed.await.expect("it is gone");
     }
 
+    /// Waits until a service has ended by itself, and puts it away: its process, to be asked how.
+    ///
+    /// # Panics
+    /// When it was not started, or runs on.
+    pub async fn ended(&mut self, service: Service) -> Process {
+        let mut process = self.running.remove(&service).expect("it runs");
+        eventually("a service to end", || {
+            std::future::ready(process.exited().ok_or_else(|| process.log()))
+        })
+        .await;
+        process
+    }
+
     /// What all runs of a service have logged: one JSON object a line.
     pub fn log(&self, service: Service) -> String {
         std::fs::read_to_string(self.log_file(service)).unwrap_or_default()
@@ -312,6 +325,21 @@ impl World {
         let jetstream = jetstream::new(self.nats().await);
         let name = source.name().to_uppercase();
         jetstream.get_stream(name).await.expect("the stream")
+    }
+
+    /// Makes the sources' streams before the services do, so that events can be deleted from
+    /// them and they can be purged.
+    ///
+    /// # Panics
+    /// When the broker does not answer.
+    pub async fn make_soft_streams(&self) {
+        let jetstream = jetstream::new(self.nats().await);
+        for source in Service::SOURCES {
+            let mut settings = headwater::stream::settings(source.name(), 1);
+            settings.deny_delete = false;
+            settings.deny_purge = false;
+            jetstream.create_stream(settings).await.expect("a stream");
+        }
     }
 
     /// Stops everything, after checking that nothing is left undone: every part of every service
