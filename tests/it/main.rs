@@ -9,4 +9,5 @@ mod crash_points;
 mod import;
 mod journey;
 mod redelivery;
+mod rivals;
 mod tidy;

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod data;
+pub mod faults;
 pub mod load;
 pub mod oracle;
 pub mod process;
