@@ -150,9 +150,7 @@ async fn dies_with_a_batch(service: Service, place: &'static str) {
 async fn dies_in_a_gap(reader: Service, place: &'static str) {
     let mut world = World::empty();
     world.make_soft_streams().await;
-    for service in Service::ALL {
-        world.run(service).await;
-    }
+    world.run_all().await;
     let customers = Customers::of(&world).await;
     world.caught_up().await;
     world.kill(reader).await;

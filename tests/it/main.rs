@@ -5,9 +5,11 @@
 mod after;
 mod bad_input;
 mod broker_away;
+mod broker_lost;
 mod crash_points;
 mod import;
 mod journey;
+mod power_cuts;
 mod redelivery;
 mod rivals;
 mod tidy;

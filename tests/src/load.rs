@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::client::{Client, Reply, try_send};
 use crate::data::Random;
-use crate::eventually;
+use crate::eventually_within;
 use crate::world::{Service, World};
 
 /// How long a client waits for an answer before it sends the command again.
@@ -28,6 +28,9 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// How long a command may take to get its definite answer, faults included.
 const PATIENCE: Duration = Duration::from_mins(3);
+
+/// What one command of many takes at most, on a slow machine.
+const SLOWEST: Duration = Duration::from_millis(50);
 
 /// How many users and products there are before a load begins. Only these are ordered, except
 /// by a load that is `fresh`.
@@ -158,7 +161,8 @@ impl Customers {
     /// When it does not.
     pub async fn more(&self, service: Service, count: usize) {
         let wanted = self.locked().count(service) + count;
-        eventually("more commands to be acknowledged", || async {
+        let patience = crate::PATIENCE + SLOWEST * u32::try_from(count).expect("a small number");
+        eventually_within(patience, "more commands to be acknowledged", || async {
             let now = self.locked().count(service);
             if now >= wanted {
                 Ok(())

@@ -55,7 +55,9 @@ impl Service {
 pub struct World {
     /// The broker, to be killed and restarted.
     pub broker: Broker,
+    /// Of the logs, and usually of the databases.
     folder: TempDir,
+    databases: PathBuf,
     addresses: BTreeMap<Service, SocketAddr>,
     running: BTreeMap<Service, Process>,
     finished: bool,
@@ -68,10 +70,18 @@ impl World {
     /// When something does not start.
     pub async fn start() -> Self {
         let mut world = Self::empty();
-        for service in Service::ALL {
-            world.run(service).await;
-        }
+        world.run_all().await;
         world
+    }
+
+    /// Starts all services.
+    ///
+    /// # Panics
+    /// When one does not start.
+    pub async fn run_all(&mut self) {
+        for service in Service::ALL {
+            self.run(service).await;
+        }
     }
 
     /// A running broker, and no service yet.
@@ -79,9 +89,26 @@ impl World {
     /// # Panics
     /// When the broker does not start.
     pub fn empty() -> Self {
+        let folder = TempDir::new().expect("make a folder");
+        let databases = folder.path().to_owned();
+        let broker = Broker::start_in_temp().expect("start nats-server");
+        Self::placed(broker, databases, folder)
+    }
+
+    /// A broker that runs, and no service yet; their databases are to be in `databases`.
+    ///
+    /// # Panics
+    /// When there can be no folder for the logs.
+    pub fn on(broker: Broker, databases: &Path) -> Self {
+        let folder = TempDir::new().expect("make a folder");
+        Self::placed(broker, databases.to_owned(), folder)
+    }
+
+    fn placed(broker: Broker, databases: PathBuf, folder: TempDir) -> Self {
         Self {
-            broker: Broker::start_in_temp().expect("start nats-server"),
-            folder: TempDir::new().expect("make a folder"),
+            broker,
+            folder,
+            databases,
             addresses: BTreeMap::new(),
             running: BTreeMap::new(),
             finished: false,
@@ -203,7 +230,7 @@ impl World {
 
     /// A service's database file.
     pub fn database(&self, service: Service) -> PathBuf {
-        self.folder.path().join(format!("{}.db", service.name()))
+        self.databases.join(format!("{}.db", service.name()))
     }
 
     /// Deletes a stopped service's database.
