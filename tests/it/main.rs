@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
 mod after;
+mod ambiguity;
 mod bad_input;
 mod broker_away;
 mod broker_lost;

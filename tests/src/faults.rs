@@ -85,6 +85,29 @@ fn run(program: &str, args: &[&str]) -> Result<(), String> {
     output.status.success().then_some(()).ok_or_else(failed)
 }
 
+/// Whether there is a strace that may trace.
+///
+/// # Panics
+/// When there is none and there has to be.
+pub fn can_trace() -> bool {
+    let done = run("strace", &["-o", "/dev/null", "true"]);
+    can("strace, and to trace processes", done)
+}
+
+/// Puts `command` under strace, which lets the `nth` fsync of each of its threads fail.
+pub fn fail_fsync(command: &mut Command, nth: usize) {
+    let mut traced = Command::new("strace");
+    traced
+        .args(["-f", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e"])
+        .arg(format!("inject=fsync,fdatasync:error=EIO:when={nth}"))
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        traced.env(name, value.unwrap_or_default());
+    }
+    *command = traced;
+}
+
 /// A file system of the test's own, which can be filled, enlarged, or cut off from its power.
 /// Make it before the world that lives on it: what is made last goes first.
 #[derive(Debug)]

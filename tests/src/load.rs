@@ -196,7 +196,20 @@ impl Customers {
     async fn send(&self, service: Service, fresh: bool, random: &mut Random) {
         let key = Uuid::now_v7().to_string();
         let (path, body) = self.command(service, fresh, random);
-        let reply = self.insist(service, &path, &key, &body).await;
+        self.send_as(service, &path, key, body).await;
+    }
+
+    /// An order that has not been sent.
+    pub fn new_order(&self) -> Value {
+        self.order(false, &mut Random(0)).1
+    }
+
+    /// Sends a command under a key of the caller's until it is acknowledged.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn send_as(&self, service: Service, path: &str, key: String, body: Value) {
+        let reply = self.insist(service, path, &key, &body).await;
         let position = reply.position().rsplit(':').next().unwrap_or_default();
         let command = Command {
             service,
