@@ -68,8 +68,8 @@ async fn tells_of_its_loss(world: &World, source: Service, lost: bool) {
         .sum();
     assert!(!lost || events > 0, "{lines:?}");
     let name = source.name();
-    let counter = format!("headwater_relay_republished_total{{source=\"{name}\"}}");
-    let counted = metric(&world.client(source), &counter).await;
+    let republished = format!("headwater_relay_republished_total{{source=\"{name}\"}}");
+    let counted = metric(&world.client(source), &republished).await;
     assert_eq!(counted.to_string(), events.to_string(), "{name}");
 }
 

@@ -190,9 +190,9 @@ async fn an_event_that_an_admin_deleted_is_fetched_from_the_outbox_and_counted()
     oracle::shown_agrees(&world, &customers.ledger()).await;
     let fetched = logged(&world, Purchases, "WARN", FETCHED);
     assert_eq!(fetched.len(), 1, "{fetched:?}");
-    let counter =
+    let gap_events =
         "headwater_projection_gap_events_total{projection=\"purchases\",source=\"orders\"}";
-    let counted = metric(&world.client(Purchases), counter).await;
+    let counted = metric(&world.client(Purchases), gap_events).await;
     assert!((counted - 1.0).abs() < 0.1, "{counted}");
     world.finish().await;
 }
