@@ -3,11 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
 mod after;
+mod ambiguity;
 mod bad_input;
 mod broker_away;
+mod broker_lost;
+mod crash_points;
 mod dead_letters;
 mod import;
 mod journey;
+mod power_cuts;
 mod rebuild;
 mod redelivery;
+mod rivals;
 mod tidy;

@@ -6,7 +6,10 @@
 
 pub mod client;
 pub mod data;
+pub mod faults;
+pub mod load;
 pub mod operator;
+pub mod oracle;
 pub mod process;
 pub mod world;
 
@@ -28,15 +31,27 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 /// When it does not come within [`PATIENCE`], with what was seen last.
 pub async fn eventually<T, S: Debug, F: Future<Output = Result<T, S>>>(
     what: &str,
+    look: impl FnMut() -> F,
+) -> T {
+    eventually_within(PATIENCE, what, look).await
+}
+
+/// As [`eventually`], for what takes longer the larger the dose is.
+///
+/// # Panics
+/// When it does not come within `patience`, with what was seen last.
+pub async fn eventually_within<T, S: Debug, F: Future<Output = Result<T, S>>>(
+    patience: Duration,
+    what: &str,
     mut look: impl FnMut() -> F,
 ) -> T {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + patience;
     loop {
         match look().await {
             Ok(found) => return found,
             Err(status) => assert!(
                 tokio::time::Instant::now() < deadline,
-                "waited {PATIENCE:?} for {what}; last seen: {status:?}"
+                "waited {patience:?} for {what}; last seen: {status:?}"
             ),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -55,7 +55,9 @@ impl Service {
 pub struct World {
     /// The broker, to be killed and restarted.
     pub broker: Broker,
+    /// Of the logs, and usually of the databases.
     folder: TempDir,
+    databases: PathBuf,
     addresses: BTreeMap<Service, SocketAddr>,
     running: BTreeMap<Service, Process>,
     finished: bool,
@@ -68,10 +70,18 @@ impl World {
     /// When something does not start.
     pub async fn start() -> Self {
         let mut world = Self::empty();
-        for service in Service::ALL {
-            world.run(service).await;
-        }
+        world.run_all().await;
         world
+    }
+
+    /// Starts all services.
+    ///
+    /// # Panics
+    /// When one does not start.
+    pub async fn run_all(&mut self) {
+        for service in Service::ALL {
+            self.run(service).await;
+        }
     }
 
     /// A running broker, and no service yet.
@@ -79,9 +89,26 @@ impl World {
     /// # Panics
     /// When the broker does not start.
     pub fn empty() -> Self {
+        let folder = TempDir::new().expect("make a folder");
+        let databases = folder.path().to_owned();
+        let broker = Broker::start_in_temp().expect("start nats-server");
+        Self::placed(broker, databases, folder)
+    }
+
+    /// A broker that runs, and no service yet; their databases are to be in `databases`.
+    ///
+    /// # Panics
+    /// When there can be no folder for the logs.
+    pub fn on(broker: Broker, databases: &Path) -> Self {
+        let folder = TempDir::new().expect("make a folder");
+        Self::placed(broker, databases.to_owned(), folder)
+    }
+
+    fn placed(broker: Broker, databases: PathBuf, folder: TempDir) -> Self {
         Self {
-            broker: Broker::start_in_temp().expect("start nats-server"),
-            folder: TempDir::new().expect("make a folder"),
+            broker,
+            folder,
+            databases,
             addresses: BTreeMap::new(),
             running: BTreeMap::new(),
             finished: false,
@@ -174,6 +201,19 @@ impl World {
         killed.await.expect("it is gone");
     }
 
+    /// Waits until a service has ended by itself, and puts it away: its process, to be asked how.
+    ///
+    /// # Panics
+    /// When it was not started, or runs on.
+    pub async fn ended(&mut self, service: Service) -> Process {
+        let mut process = self.running.remove(&service).expect("it runs");
+        eventually("a service to end", || {
+            std::future::ready(process.exited().ok_or_else(|| process.log()))
+        })
+        .await;
+        process
+    }
+
     /// What all runs of a service have logged: one JSON object a line.
     pub fn log(&self, service: Service) -> String {
         std::fs::read_to_string(self.log_file(service)).unwrap_or_default()
@@ -190,7 +230,7 @@ impl World {
 
     /// A service's database file.
     pub fn database(&self, service: Service) -> PathBuf {
-        self.folder.path().join(format!("{}.db", service.name()))
+        self.databases.join(format!("{}.db", service.name()))
     }
 
     /// Deletes a stopped service's database.
@@ -312,6 +352,21 @@ impl World {
         let jetstream = jetstream::new(self.nats().await);
         let name = source.name().to_uppercase();
         jetstream.get_stream(name).await.expect("the stream")
+    }
+
+    /// Makes the sources' streams before the services do, so that events can be deleted from
+    /// them and they can be purged.
+    ///
+    /// # Panics
+    /// When the broker does not answer.
+    pub async fn make_soft_streams(&self) {
+        let jetstream = jetstream::new(self.nats().await);
+        for source in Service::SOURCES {
+            let mut settings = headwater::stream::settings(source.name(), 1);
+            settings.deny_delete = false;
+            settings.deny_purge = false;
+            jetstream.create_stream(settings).await.expect("a stream");
+        }
     }
 
     /// Stops everything, after checking that nothing is left undone: every part of every service

@@ -44,6 +44,16 @@ pub(crate) fn point(name: &'static str) {
     }
 }
 
+/// As [`point`], once all that was handed to the connection is on its way: without that, what
+/// dies with the process is mostly what it has not yet sent.
+pub(crate) async fn point_when_sent(name: &'static str, client: &async_nats::Client) {
+    if cfg!(debug_assertions) && armed().is_some_and(|armed| armed.name == name) {
+        // It fails only with the connection, and then there is nothing to be sent.
+        let _ = client.flush().await;
+    }
+    point(name);
+}
+
 struct Armed {
     name: &'static str,
     passes_left: AtomicU64,

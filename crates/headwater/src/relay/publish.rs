@@ -94,10 +94,10 @@ async fn pipelined(
             .map_err(publish_failure)?;
         under_way.push(publish);
         if index == rows.len() / 2 {
-            crash::point("relay.half");
+            crash::point_when_sent("relay.half", &bus.client).await;
         }
     }
-    crash::point("relay.sent");
+    crash::point_when_sent("relay.sent", &bus.client).await;
     let mut last = PublishAck::default();
     for publish in under_way {
         let ack = publish.await.map_err(publish_failure)?;
@@ -142,16 +142,16 @@ async fn atomic_batch(
                 .await
                 .map_err(|error| Failure::Other(error.into()))?;
             if index == last / 2 {
-                crash::point("relay.half");
+                crash::point_when_sent("relay.half", &bus.client).await;
             }
         } else {
             headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
             let request = Request::new().headers(headers).payload(payload);
-            let answer = bus
-                .client
-                .send_request(row.subject.clone(), request)
-                .await
-                .map_err(|error| Failure::Other(error.into()))?;
+            let (answer, ()) = tokio::join!(
+                bus.client.send_request(row.subject.clone(), request),
+                crash::point_when_sent("relay.sent", &bus.client)
+            );
+            let answer = answer.map_err(|error| Failure::Other(error.into()))?;
             return commit_answer(&answer.payload);
         }
     }

@@ -1,0 +1,189 @@
+//! Each task dies at each place that has a name, under load, and comes back.
+//!
+//! The process aborts at that very place, as `kill -9` would end it there. In the end every
+//! acknowledged command is everywhere once: see [`oracle::all_agree`].
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use e2e::load::{Customers, Mix};
+use e2e::{Process, Service, World, oracle};
+
+use Service::{Orders, Products, Purchases, Users};
+
+/// From how many waiting rows on the relay sends an atomic batch.
+const BATCH_MIN: usize = 24;
+
+/// Places that the tests of rebuilding and of dead letters pass.
+const ELSEWHERE: &[&str] = &[
+    "rebuild.begun",
+    "rebuild.folding",
+    "rebuild.compared",
+    "rebuild.switched",
+    "rebuild.swapped",
+    "dead-letter.retried",
+    "dead-letter.discarded",
+];
+
+/// One test a line: what dies, where, and how often it came by that place before, itself
+/// included.
+macro_rules! deaths {
+    ($($(#[$note:meta])* fn $name:ident() { $how:ident($service:ident, $point:literal, $pass:literal) })*) => {
+        const HERE: &[&str] = &[$($point),*];
+        $(
+            $(#[$note])*
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                $how($service, concat!($point, ":", $pass)).await;
+            }
+        )*
+    };
+}
+
+// A service comes by the places of a commit, and of a projection, some times while it starts.
+deaths! {
+    fn commit_group_of_users() { dies_under_load(Users, "commit.group", 8) }
+    fn commit_before_of_users() { dies_under_load(Users, "commit.before", 8) }
+    fn commit_after_of_users() { dies_under_load(Users, "commit.after", 8) }
+    fn commit_group_of_products() { dies_under_load(Products, "commit.group", 8) }
+    fn commit_before_of_products() { dies_under_load(Products, "commit.before", 8) }
+    fn commit_after_of_products() { dies_under_load(Products, "commit.after", 8) }
+    fn commit_group_of_orders() { dies_under_load(Orders, "commit.group", 15) }
+    fn commit_before_of_orders() { dies_under_load(Orders, "commit.before", 15) }
+    fn commit_after_of_orders() { dies_under_load(Orders, "commit.after", 15) }
+
+    fn relay_read_of_users() { dies_under_load(Users, "relay.read", 3) }
+    fn relay_half_of_users() { dies_under_load(Users, "relay.half", 3) }
+    fn relay_sent_of_users() { dies_under_load(Users, "relay.sent", 3) }
+    fn relay_published_of_users() { dies_under_load(Users, "relay.published", 3) }
+    fn relay_read_of_products() { dies_under_load(Products, "relay.read", 3) }
+    fn relay_half_of_products() { dies_under_load(Products, "relay.half", 3) }
+    fn relay_sent_of_products() { dies_under_load(Products, "relay.sent", 3) }
+    fn relay_published_of_products() { dies_under_load(Products, "relay.published", 3) }
+    fn relay_read_of_orders() { dies_under_load(Orders, "relay.read", 3) }
+    fn relay_half_of_orders() { dies_under_load(Orders, "relay.half", 3) }
+    fn relay_sent_of_orders() { dies_under_load(Orders, "relay.sent", 3) }
+    fn relay_published_of_orders() { dies_under_load(Orders, "relay.published", 3) }
+
+    fn relay_read_of_a_batch_of_orders() { dies_with_a_batch(Orders, "relay.read", 1) }
+    fn relay_half_of_a_batch_of_users() { dies_with_a_batch(Users, "relay.half", 1) }
+    fn relay_half_of_a_batch_of_products() { dies_with_a_batch(Products, "relay.half", 1) }
+    fn relay_half_of_a_batch_of_orders() { dies_with_a_batch(Orders, "relay.half", 1) }
+    fn relay_sent_of_a_batch_of_users() { dies_with_a_batch(Users, "relay.sent", 1) }
+    fn relay_sent_of_a_batch_of_products() { dies_with_a_batch(Products, "relay.sent", 1) }
+    fn relay_sent_of_a_batch_of_orders() { dies_with_a_batch(Orders, "relay.sent", 1) }
+    fn relay_published_of_a_batch_of_orders() { dies_with_a_batch(Orders, "relay.published", 1) }
+
+    fn projection_received_of_purchases() { dies_under_load(Purchases, "projection.received", 8) }
+    fn projection_applied_of_purchases() { dies_under_load(Purchases, "projection.applied", 8) }
+    fn projection_moved_of_purchases() { dies_under_load(Purchases, "projection.moved", 8) }
+    fn projection_committed_of_purchases() { dies_under_load(Purchases, "projection.committed", 8) }
+    fn projection_received_of_the_catalogue() { dies_under_load(Orders, "projection.received", 6) }
+    fn projection_applied_of_the_catalogue() { dies_under_load(Orders, "projection.applied", 6) }
+    fn projection_moved_of_the_catalogue() { dies_under_load(Orders, "projection.moved", 6) }
+    fn projection_committed_of_the_catalogue() { dies_under_load(Orders, "projection.committed", 6) }
+
+    fn projection_gap_of_purchases() { dies_in_a_gap(Purchases, "projection.gap", 2) }
+    fn projection_gap_of_the_catalogue() { dies_in_a_gap(Orders, "projection.gap", 2) }
+}
+
+#[test]
+fn every_place_has_a_test() {
+    let tested: BTreeSet<&str> = HERE.iter().chain(ELSEWHERE).copied().collect();
+    let all: BTreeSet<&str> = headwater::crash::POINTS.iter().copied().collect();
+    assert_eq!(tested, all);
+}
+
+/// Tells a service where to die.
+fn at(place: &'static str) -> impl Fn(&mut Command) {
+    move |command| {
+        command.env("HEADWATER_CRASH", place);
+    }
+}
+
+/// All sources are written to while `service` dies; the load does not end before it is back and
+/// has taken more.
+async fn dies_under_load(service: Service, place: &'static str) {
+    let mut world = World::start().await;
+    let customers = Customers::of(&world).await;
+    world.kill(service).await;
+    world.run_with(service, at(place)).await;
+    let load = customers.begin(Mix {
+        fresh: true,
+        ..Mix::on(&Service::SOURCES)
+    });
+    comes_back(&mut world, service, place).await;
+    for source in Service::SOURCES {
+        customers.more(source, 4).await;
+    }
+    load.end().await;
+    oracle::all_agree(&mut world, &customers).await;
+    world.finish().await;
+}
+
+/// Enough rows for a batch wait when the broker comes back.
+async fn dies_with_a_batch(service: Service, place: &'static str) {
+    let mut world = World::start().await;
+    let customers = Customers::of(&world).await;
+    world.caught_up().await;
+    let published = oracle::stored(&world, service).await.len();
+    world.broker.kill().unwrap();
+    world.kill(service).await;
+    world.run_with(service, at(place)).await;
+    customers.send_some(service, BATCH_MIN + 6).await;
+    world.broker.restart().unwrap();
+    let died = world.ended(service).await;
+    assert_died_at(died, place);
+    let stored = oracle::stored(&world, service).await.len();
+    let (none, all) = (published, published + BATCH_MIN + 6);
+    assert!(
+        [none, all].contains(&stored),
+        "a batch is whole or not there: {stored}"
+    );
+    world.run(service).await;
+    customers.send_some(service, 3).await;
+    oracle::all_agree(&mut world, &customers).await;
+    world.finish().await;
+}
+
+/// Two events of the middle are missing in the stream of one of its sources.
+async fn dies_in_a_gap(reader: Service, place: &'static str) {
+    let mut world = World::empty();
+    world.make_soft_streams().await;
+    world.run_all().await;
+    let customers = Customers::of(&world).await;
+    world.caught_up().await;
+    world.kill(reader).await;
+    let from = oracle::stored(&world, Users).await.len() as u64;
+    customers.send_some(Users, 12).await;
+    oracle::stream_agrees(&world, Users, &customers.ledger()).await;
+    let stream = world.stream(Users).await;
+    for missing in [from + 4, from + 8] {
+        assert!(stream.delete_message(missing).await.unwrap());
+    }
+    world.run_with(reader, at(place)).await;
+    comes_back(&mut world, reader, place).await;
+    customers.send_some(Orders, 3).await;
+    oracle::shown_agrees(&world, &customers.ledger()).await;
+    // `orders` knows the users whose events were missing.
+    let load = customers.begin(Mix {
+        fresh: true,
+        ..Mix::on(&[Orders])
+    });
+    customers.more(Orders, 30).await;
+    load.end().await;
+    oracle::shown_agrees(&world, &customers.ledger()).await;
+    world.finish().await;
+}
+
+/// Waits until a service dies where it was told to, and starts it again.
+async fn comes_back(world: &mut World, service: Service, place: &str) {
+    let died = world.ended(service).await;
+    assert_died_at(died, place);
+    world.run(service).await;
+}
+
+fn assert_died_at(mut process: Process, place: &str) {
+    let log = process.log();
+    assert!(process.crashed(), "it did not die at {place}:\n{log}");
+}

@@ -1,0 +1,223 @@
+//! Several relays of one source, and what others do to its stream.
+
+use async_nats::HeaderMap;
+use e2e::faults::{dose, logged, metric, says};
+use e2e::load::{Customers, Mix};
+use e2e::oracle::Stored;
+use e2e::{Service, World, eventually, oracle};
+use events::OrderPlaced;
+use headwater::Event;
+use uuid::Uuid;
+
+use Service::{Orders, Products, Purchases, Users};
+
+/// Waits until the stream of the orders holds `count` events.
+async fn stream_holds(world: &World, count: u64) {
+    let stream = world.stream(Orders).await;
+    eventually("events in the stream", || async {
+        let now = stream.get_info().await.unwrap().state.messages;
+        if now >= count {
+            Ok(())
+        } else {
+            Err(format!("{now} of {count}"))
+        }
+    })
+    .await;
+}
+
+/// All three wake up when the broker is back, and want to publish the same rows. The one that is
+/// stopped in the middle has rows read, and may have sent some.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_relays_one_is_stopped_and_continued_and_each_event_is_there_once() {
+    let mut world = World::start().await;
+    let customers = Customers::of(&world).await;
+    let rivals = [world.rival(), world.rival()];
+    for round in 0..dose(6) {
+        oracle::stream_agrees(&world, Orders, &customers.ledger()).await;
+        let before = world.stream(Orders).await.cached_info().state.messages;
+        world.broker.kill().unwrap();
+        let load = customers.begin(Mix {
+            clients: 8,
+            pause: std::time::Duration::ZERO,
+            ..Mix::on(&[Orders])
+        });
+        customers.more(Orders, 150).await;
+        world.broker.restart().unwrap();
+        stream_holds(&world, before + 1).await;
+        let stopped = rivals.get(round % 3);
+        stopped.unwrap_or(world.process(Orders)).pause();
+        stream_holds(&world, before + 100).await;
+        stopped.unwrap_or(world.process(Orders)).resume();
+        customers.more(Orders, 20).await;
+        load.end().await;
+    }
+    // They answer operators as well, and know of their own writes only.
+    drop(rivals);
+    oracle::all_agree(&mut world, &customers).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rival_publishes_what_a_stopped_service_left() {
+    let mut world = World::start().await;
+    let customers = Customers::of(&world).await;
+    let rival = world.rival();
+    oracle::stream_agrees(&world, Orders, &customers.ledger()).await;
+    world.broker.kill().unwrap();
+    customers.send_some(Orders, 60).await;
+    world.process(Orders).pause();
+    world.broker.restart().unwrap();
+    oracle::stream_agrees(&world, Orders, &customers.ledger()).await;
+    world.process(Orders).resume();
+    customers.send_some(Orders, 10).await;
+    drop(rival);
+    oracle::all_agree(&mut world, &customers).await;
+    world.finish().await;
+}
+
+/// Publishes by hand an order of a user that nobody has registered.
+async fn publish_foreign(jetstream: &async_nats::jetstream::Context) {
+    let placed = OrderPlaced {
+        order_id: Uuid::now_v7().to_string(),
+        user_id: Uuid::now_v7().to_string(),
+        product_ids: vec![Uuid::now_v7().to_string()],
+        placed_at: None,
+    };
+    let payload = encoded(&placed).into();
+    let published = jetstream.publish("orders.v1.placed.7", payload).await;
+    published.unwrap().await.unwrap();
+}
+
+fn encoded<E: Event>(event: &E) -> Vec<u8> {
+    event.encode_to_vec()
+}
+
+/// Publishes an event of the stream once more, with the id that it has.
+async fn publish_copy(world: &World, jetstream: &async_nats::jetstream::Context, sequence: u64) {
+    let stream = world.stream(Orders).await;
+    let event = stream.get_raw_message(sequence).await.unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        "Nats-Msg-Id",
+        event.headers.get("Nats-Msg-Id").unwrap().as_str(),
+    );
+    eventually("the dedupe window to pass", || async {
+        let published = jetstream.publish_with_headers(
+            event.subject.clone(),
+            headers.clone(),
+            event.payload.clone(),
+        );
+        let ack = published.await.unwrap().await.unwrap();
+        if ack.duplicate {
+            Err("refused as a duplicate")
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_events_and_copies_in_the_middle_neither_stop_nor_double_anything() {
+    let mut world = World::start().await;
+    let customers = Customers::of(&world).await;
+    let jetstream = async_nats::jetstream::new(world.nats().await);
+    customers.send_some(Orders, 9).await;
+    oracle::stream_agrees(&world, Orders, &customers.ledger()).await;
+    let load = customers.begin(Mix::on(&[Orders]));
+    let rounds = dose(10) as u64;
+    for round in 0..rounds {
+        publish_foreign(&jetstream).await;
+        publish_copy(&world, &jetstream, 1 + round % 9).await;
+        customers.more(Orders, 3).await;
+    }
+    load.end().await;
+    let ledger = customers.ledger();
+    let wanted: Vec<u64> = ledger.of(Orders).into_keys().collect();
+    let wanted = (wanted, rounds, rounds);
+    eventually("the stream to hold all of them", || async {
+        let found = sorted_out(&oracle::stored(&world, Orders).await);
+        if found == wanted { Ok(()) } else { Err(found) }
+    })
+    .await;
+    oracle::shown_agrees(&world, &ledger).await;
+    oracle::keys_have_one_effect(&world, &customers).await;
+    oracle::folded_anew_agrees(&mut world, &ledger).await;
+    world.finish().await;
+}
+
+/// The positions in a stream as they went up, how many copies came behind them, and how many
+/// events are nobody's.
+fn sorted_out(stored: &[Stored]) -> (Vec<u64>, u64, u64) {
+    let (mut own, mut copies, mut foreign) = (vec![], 0, 0);
+    for event in stored {
+        if event.id.is_empty() {
+            foreign += 1;
+        } else if own.last().is_none_or(|last| *last < event.position()) {
+            own.push(event.position());
+        } else {
+            copies += 1;
+        }
+    }
+    (own, copies, foreign)
+}
+
+/// A world whose streams an admin may delete events from, `purchases` not running, and an event
+/// of the orders that it has not read missing in the stream: the third of ten.
+async fn world_with_a_gap() -> (World, Customers, u64) {
+    let mut world = World::empty();
+    world.make_soft_streams().await;
+    world.run_all().await;
+    let customers = Customers::of(&world).await;
+    world.caught_up().await;
+    world.stop(Purchases).await;
+    customers.send_some(Orders, 10).await;
+    oracle::stream_agrees(&world, Orders, &customers.ledger()).await;
+    let stored = oracle::stored(&world, Orders).await;
+    let missing = &stored[stored.len() - 8];
+    let stream = world.stream(Orders).await;
+    assert!(stream.delete_message(missing.sequence).await.unwrap());
+    (world, customers, missing.position())
+}
+
+const FETCHED: &str = "the stream misses events: fetched from the outbox";
+const PART: &str = "purchases from orders";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_an_admin_deleted_is_fetched_from_the_outbox_and_counted() {
+    let (mut world, customers, _) = world_with_a_gap().await;
+    world.run(Purchases).await;
+    oracle::shown_agrees(&world, &customers.ledger()).await;
+    let fetched = logged(&world, Purchases, "WARN", FETCHED);
+    assert_eq!(fetched.len(), 1, "{fetched:?}");
+    let gap_events =
+        "headwater_projection_gap_events_total{projection=\"purchases\",source=\"orders\"}";
+    let counted = metric(&world.client(Purchases), gap_events).await;
+    assert!((counted - 1.0).abs() < 0.1, "{counted}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_whose_source_is_away_is_held_and_reported_until_it_is_back() {
+    let (mut world, customers, missing) = world_with_a_gap().await;
+    world.kill(Orders).await;
+    world.run(Purchases).await;
+    let purchases = world.client(Purchases);
+    let held = format!("the stream misses the events {missing} to {missing} of orders");
+    says(&purchases, PART, "degraded", &held).await;
+    // The other sources go on, and this one stays where it is.
+    customers.send_some(Users, 5).await;
+    customers.send_some(Products, 5).await;
+    world.caught_up().await;
+    says(&purchases, PART, "degraded", &held).await;
+    let user = customers.ledger().commands[0].id.clone();
+    let as_of = world.purchases(&user, "").await.json["as_of"]["orders"].clone();
+    assert_eq!(as_of, missing - 1, "nothing is skipped");
+    assert!(logged(&world, Purchases, "WARN", FETCHED).is_empty());
+
+    world.run(Orders).await;
+    customers.send_some(Orders, 3).await;
+    oracle::shown_agrees(&world, &customers.ledger()).await;
+    assert_eq!(logged(&world, Purchases, "WARN", FETCHED).len(), 1);
+    world.finish().await;
+}

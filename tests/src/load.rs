@@ -1,0 +1,310 @@
+//! Clients that command the shop while things break, and what they were told.
+//!
+//! Each command has an `Idempotency-Key` of its own and is sent until there is a definite
+//! answer. So every command ends up in the [`Ledger`] once, and the ledger is the whole truth:
+//! whatever a service, a stream or a read store has beside it, or has not, is an error.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::client::{Client, Reply, try_send};
+use crate::data::Random;
+use crate::eventually_within;
+use crate::world::{Service, World};
+
+/// How long a client waits for an answer before it sends the command again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// The pause before a command is sent again.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// How long a command may take to get its definite answer, faults included.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// What one command of many takes at most, on a slow machine.
+const SLOWEST: Duration = Duration::from_millis(50);
+
+/// How many users and products there are before a load begins. Only these are ordered, except
+/// by a load that is `fresh`.
+const FIRST: usize = 4;
+
+/// A command that was answered with 201.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Whom it was sent to.
+    pub service: Service,
+    /// Its `Idempotency-Key`.
+    pub key: String,
+    /// What was sent.
+    pub body: Value,
+    /// The id of what it made.
+    pub id: String,
+    /// Where its event is, in the outbox of `service`.
+    pub position: u64,
+}
+
+/// All commands that were acknowledged.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// In the order of their answers.
+    pub commands: Vec<Command>,
+    /// How often a command had to be sent again.
+    pub repeats: usize,
+}
+
+impl Ledger {
+    /// Those of one service, by position.
+    ///
+    /// # Panics
+    /// When two were told the same position.
+    pub fn of(&self, service: Service) -> BTreeMap<u64, &Command> {
+        let mut commands = BTreeMap::new();
+        for command in self.commands.iter().filter(|c| c.service == service) {
+            let before = commands.insert(command.position, command);
+            assert!(before.is_none(), "{command:?} is where {before:?} is");
+        }
+        commands
+    }
+
+    /// How many a service acknowledged.
+    pub fn count(&self, service: Service) -> usize {
+        let of_it = |command: &&Command| command.service == service;
+        self.commands.iter().filter(of_it).count()
+    }
+}
+
+/// Those who command the shop. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Customers {
+    clients: BTreeMap<Service, Client>,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+/// What a load is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Mix {
+    /// Whose commands, in turns.
+    pub services: &'static [Service],
+    /// How many clients, each with one command under way.
+    pub clients: usize,
+    /// What a client waits between two commands.
+    pub pause: Duration,
+    /// Orders are for users and products of a moment ago, too; while the broker is away, these
+    /// wait until `orders` has heard of them.
+    pub fresh: bool,
+}
+
+impl Mix {
+    /// A small steady load on one service.
+    pub const fn on(services: &'static [Service]) -> Self {
+        Self {
+            services,
+            clients: 4,
+            pause: Duration::from_millis(10),
+            fresh: false,
+        }
+    }
+}
+
+impl Customers {
+    /// Customers with a few users and products, all of which `orders` has heard of.
+    ///
+    /// # Panics
+    /// When a service refuses a command.
+    pub async fn of(world: &World) -> Self {
+        let sources = Service::SOURCES;
+        let customers = Self {
+            clients: sources.map(|of| (of, world.client(of))).into(),
+            ledger: Arc::default(),
+        };
+        for _ in 0..FIRST {
+            customers.send(Service::Users, true, &mut Random(0)).await;
+            customers
+                .send(Service::Products, true, &mut Random(0))
+                .await;
+        }
+        customers.send(Service::Orders, true, &mut Random(0)).await;
+        customers
+    }
+
+    /// What was acknowledged so far.
+    pub fn ledger(&self) -> Ledger {
+        self.locked().clone()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends `count` commands to one service, one after another.
+    ///
+    /// # Panics
+    /// When it refuses one.
+    pub async fn send_some(&self, service: Service, count: usize) {
+        let mut random = Random(self.locked().commands.len() as u64);
+        for _ in 0..count {
+            self.send(service, false, &mut random).await;
+        }
+    }
+
+    /// Waits until a service has acknowledged `count` more commands than now.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn more(&self, service: Service, count: usize) {
+        let wanted = self.locked().count(service) + count;
+        let patience = crate::PATIENCE + SLOWEST * u32::try_from(count).expect("a small number");
+        eventually_within(patience, "more commands to be acknowledged", || async {
+            let now = self.locked().count(service);
+            if now >= wanted {
+                Ok(())
+            } else {
+                Err(format!("{} of {wanted} of {}", now, service.name()))
+            }
+        })
+        .await;
+    }
+
+    /// Begins a load.
+    pub fn begin(&self, mix: Mix) -> Load {
+        let (stop, mut clients) = (CancellationToken::new(), JoinSet::new());
+        for number in 0..mix.clients {
+            let (customers, stop) = (self.clone(), stop.clone());
+            clients.spawn(async move {
+                let mut random = Random(number as u64);
+                for service in mix.services.iter().cycle().skip(number) {
+                    if stop.is_cancelled() {
+                        break;
+                    }
+                    customers.send(*service, mix.fresh, &mut random).await;
+                    sleep(mix.pause).await;
+                }
+            });
+        }
+        Load { stop, clients }
+    }
+
+    /// Sends a new command until it is acknowledged.
+    async fn send(&self, service: Service, fresh: bool, random: &mut Random) {
+        let key = Uuid::now_v7().to_string();
+        let (path, body) = self.command(service, fresh, random);
+        self.send_as(service, &path, key, body).await;
+    }
+
+    /// An order that has not been sent.
+    pub fn new_order(&self) -> Value {
+        self.order(false, &mut Random(0)).1
+    }
+
+    /// Sends a command under a key of the caller's until it is acknowledged.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn send_as(&self, service: Service, path: &str, key: String, body: Value) {
+        let reply = self.insist(service, path, &key, &body).await;
+        let position = reply.position().rsplit(':').next().unwrap_or_default();
+        let command = Command {
+            service,
+            key,
+            body,
+            id: reply.id(),
+            position: position.parse().expect("a position"),
+        };
+        self.locked().commands.push(command);
+    }
+
+    fn command(&self, service: Service, fresh: bool, random: &mut Random) -> (String, Value) {
+        let name = Uuid::now_v7();
+        match service {
+            Service::Users => {
+                let body = json!({ "name": name, "email": format!("{name}@example.com") });
+                ("/users".to_owned(), body)
+            }
+            Service::Products => {
+                let image = format!("https://example.com/{name}.png");
+                (
+                    "/products".to_owned(),
+                    json!({ "title": name, "image": image }),
+                )
+            }
+            Service::Orders | Service::Purchases => self.order(fresh, random),
+        }
+    }
+
+    fn order(&self, fresh: bool, random: &mut Random) -> (String, Value) {
+        let ledger = self.locked();
+        let mut pick = |service| {
+            let made = ledger.commands.iter().filter(|c| c.service == service);
+            let upto = if fresh { made.clone().count() } else { FIRST };
+            let nth = usize::try_from(random.below(upto as u64)).unwrap_or(0);
+            made.clone().nth(nth).expect("it was counted").clone()
+        };
+        let user = pick(Service::Users);
+        let products = [pick(Service::Products), pick(Service::Products)];
+        let heard_of = products.iter().map(|product| product.position).max();
+        let after = format!(
+            "users:{},products:{}",
+            user.position,
+            heard_of.unwrap_or_default()
+        );
+        let ids: Vec<_> = products.map(|product| product.id).into();
+        let path = if fresh {
+            format!("/orders?after={after}")
+        } else {
+            "/orders".to_owned()
+        };
+        (path, json!({ "user_id": user.id, "product_ids": ids }))
+    }
+
+    /// Sends a command under its key until there is a definite answer, which has to be 201.
+    ///
+    /// # Panics
+    /// When the service refuses it, or never answers.
+    pub async fn insist(&self, service: Service, path: &str, key: &str, body: &Value) -> Reply {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let request = self.clients[&service]
+                .request(Method::POST, path)
+                .header("idempotency-key", key)
+                .timeout(ANSWER_WITHIN)
+                .json(body);
+            let seen = match try_send(request).await {
+                Ok(reply) if reply.status == 201 => return reply,
+                Ok(reply) if reply.status.is_server_error() => reply.text,
+                Ok(reply) => panic!("{path} {body}: {} {}", reply.status, reply.text),
+                Err(error) => format!("{error:?}"),
+            };
+            assert!(Instant::now() < deadline, "{path} {body}: {seen}");
+            self.locked().repeats += 1;
+            sleep(AGAIN_AFTER).await;
+        }
+    }
+}
+
+/// A load under way.
+#[derive(Debug)]
+pub struct Load {
+    stop: CancellationToken,
+    clients: JoinSet<()>,
+}
+
+impl Load {
+    /// Lets each client get the answer that it waits for, and no further.
+    ///
+    /// # Panics
+    /// When a client was refused something.
+    pub async fn end(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.clients.join_next().await {
+            ended.expect("a client that got what it wanted");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What must be everywhere, by what was acknowledged: a fold that shares no code with ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_nats::jetstream::stream::RawMessageErrorKind;
+use events::{OrderPlaced, ProductCreated, UserRegistered};
+use futures_util::{StreamExt as _, stream};
+use headwater::Event;
+
+use crate::data::Shown;
+use crate::eventually;
+use crate::load::{Customers, Ledger};
+use crate::world::{Service, World};
+
+/// How many requests are under way at once where many are made.
+const AT_ONCE: usize = 32;
+
+/// An event in a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// Its `Nats-Msg-Id`; empty when it has none.
+    pub id: String,
+    /// What it is about: the id of the user, product or order.
+    pub subject: String,
+}
+
+impl Stored {
+    /// The position in its `Nats-Msg-Id`; 0 when it has none.
+    pub fn position(&self) -> u64 {
+        let number = self.id.rsplit('.').next().unwrap_or_default();
+        number.parse().unwrap_or(0)
+    }
+}
+
+/// All that a source's stream holds, in its order.
+///
+/// # Panics
+/// When the stream cannot be read.
+pub async fn stored(world: &World, source: Service) -> Vec<Stored> {
+    let stream = world.stream(source).await;
+    let state = stream.get_info().await.expect("the stream's state").state;
+    stream::iter(state.first_sequence.max(1)..=state.last_sequence)
+        .map(|sequence| stream.get_raw_message(sequence))
+        .buffered(AT_ONCE)
+        .filter_map(async |event| match event {
+            Ok(event) => {
+                let id = event.headers.get("Nats-Msg-Id");
+                Some(Stored {
+                    sequence: event.sequence,
+                    id: id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
+                    subject: about(source, &event.payload),
+                })
+            }
+            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => None,
+            Err(error) => panic!("read {}: {error}", source.name()),
+        })
+        .collect()
+        .await
+}
+
+/// The id of what an event made; empty when it is another kind of event.
+fn about(source: Service, payload: &[u8]) -> String {
+    fn decoded<E: Event>(payload: &[u8]) -> E {
+        E::decode(payload).unwrap_or_default()
+    }
+    match source {
+        Service::Users => decoded::<UserRegistered>(payload).user_id,
+        Service::Products => decoded::<ProductCreated>(payload).product_id,
+        Service::Orders | Service::Purchases => decoded::<OrderPlaced>(payload).order_id,
+    }
+}
+
+/// Everything agrees with what was acknowledged: outboxes, streams, answers under old keys, the
+/// read store, and the read store folded once more from the first event.
+///
+/// # Panics
+/// When something does not.
+pub async fn all_agree(world: &mut World, customers: &Customers) {
+    let ledger = customers.ledger();
+    for source in Service::SOURCES {
+        outbox_agrees(world, source, &ledger).await;
+        stream_agrees(world, source, &ledger).await;
+    }
+    keys_have_one_effect(world, customers).await;
+    shown_agrees(world, &ledger).await;
+    folded_anew_agrees(world, &ledger).await;
+}
+
+/// So does the read store that is folded once more from the first event.
+///
+/// # Panics
+/// When it does not.
+pub async fn folded_anew_agrees(world: &mut World, ledger: &Ledger) {
+    world.stop(Service::Purchases).await;
+    world.delete_database(Service::Purchases);
+    world.run(Service::Purchases).await;
+    shown_agrees(world, ledger).await;
+}
+
+/// Each acknowledged command has its own position, and the outbox has no event beside them.
+///
+/// # Panics
+/// When it is otherwise.
+pub async fn outbox_agrees(world: &World, source: Service, ledger: &Ledger) {
+    let head = world.heads().await.get(source.name());
+    let positions: Vec<u64> = ledger.of(source).into_keys().collect();
+    let wanted: Vec<u64> = (1..=head).collect();
+    assert_eq!(positions, wanted, "{}: one event a command", source.name());
+}
+
+/// The stream comes to hold the event of each acknowledged command once, in order, and nothing
+/// else.
+///
+/// # Panics
+/// When it does not.
+pub async fn stream_agrees(world: &World, source: Service, ledger: &Ledger) {
+    let wanted: Vec<(u64, String)> = ledger
+        .of(source)
+        .into_iter()
+        .map(|(position, command)| (position, command.id.clone()))
+        .collect();
+    let what = format!("{} in its stream", source.name());
+    eventually(&what, || async {
+        let stored = stored(world, source).await;
+        let found: Vec<_> = stored
+            .into_iter()
+            .map(|event| (event.position(), event.subject))
+            .collect();
+        let differs = wanted.iter().zip(&found).position(|(a, b)| a != b);
+        match differs {
+            None if wanted.len() == found.len() => Ok(()),
+            at => Err(format!(
+                "{} of {} events; the first that differs: {:?}",
+                found.len(),
+                wanted.len(),
+                at.map(|at| (&wanted[at], &found[at]))
+            )),
+        }
+    })
+    .await;
+}
+
+/// Each command sent once more under its key gets the same answer; the outboxes stay as they are.
+///
+/// # Panics
+/// When it gets another.
+pub async fn keys_have_one_effect(world: &World, customers: &Customers) {
+    let heads = world.heads().await;
+    stream::iter(customers.ledger().commands)
+        .for_each_concurrent(AT_ONCE, async |command| {
+            let path = format!("/{}", command.service.name());
+            let again = customers
+                .insist(command.service, &path, &command.key, &command.body)
+                .await;
+            assert_eq!(again.id(), command.id, "another answer to {command:?}");
+            let read = world.client(command.service);
+            let read = read.get(&format!("{path}/{}", command.id)).await;
+            assert_eq!(read.status, 200, "{command:?}: {}", read.text);
+        })
+        .await;
+    assert_eq!(world.heads().await, heads, "a key had a second effect");
+}
+
+/// `purchases` shows each user what the fold of the ledger has.
+///
+/// # Panics
+/// When it differs.
+pub async fn shown_agrees(world: &World, ledger: &Ledger) {
+    world.caught_up().await;
+    let expected = fold(ledger);
+    stream::iter(expected)
+        .for_each_concurrent(AT_ONCE, async |(user, expected)| {
+            let reply = world.purchases(&user, "").await;
+            assert_eq!(reply.status, 200, "{user}: {}", reply.text);
+            let purchases = reply.json["purchases"].as_array();
+            let purchases = purchases.expect("purchases");
+            let shown: Shown = purchases
+                .iter()
+                .map(|one| (text(&one["title"]), text(&one["image"])))
+                .collect();
+            assert_eq!(shown, expected, "what {user} is shown");
+            assert_eq!(purchases.len(), expected.len(), "each product once");
+        })
+        .await;
+}
+
+/// What each user ordered: title and image of each product.
+fn fold(ledger: &Ledger) -> BTreeMap<String, Shown> {
+    let products: BTreeMap<&str, (String, String)> = ledger
+        .of(Service::Products)
+        .into_values()
+        .map(|made| {
+            let shown = (text(&made.body["title"]), text(&made.body["image"]));
+            (made.id.as_str(), shown)
+        })
+        .collect();
+    let mut expected: BTreeMap<String, Shown> = ledger
+        .of(Service::Users)
+        .into_values()
+        .map(|made| (made.id.clone(), BTreeSet::new()))
+        .collect();
+    for order in ledger.of(Service::Orders).into_values() {
+        let shown = expected.entry(text(&order.body["user_id"])).or_default();
+        for product in order.body["product_ids"].as_array().into_iter().flatten() {
+            shown.insert(products[text(product).as_str()].clone());
+        }
+    }
+    expected
+}
+
+fn text(value: &serde_json::Value) -> String {
+    value.as_str().unwrap_or("(none)").to_owned()
+}
