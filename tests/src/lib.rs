@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod data;
+pub mod model;
 pub mod process;
 pub mod world;
 

@@ -1,0 +1,136 @@
+//! Whether everything is as the fold of what was answered says, once all faults are over.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, ensure};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use headwater::operator::StatusAnswer;
+use serde_json::json;
+
+use super::breaker::Breaker;
+use super::client::{expect, shown};
+use super::fold::{Look, User};
+use super::shop::Shop;
+use crate::eventually;
+use crate::world::{Service, World};
+
+/// How many reads are under way at a time.
+const AT_ONCE: usize = 8;
+
+/// Compares outboxes, streams, health and what is shown to `most` users, others in each `round`.
+///
+/// # Errors
+/// Something differs.
+pub(super) async fn all(
+    breaker: &mut Breaker,
+    shop: &Shop,
+    round: usize,
+    most: usize,
+) -> anyhow::Result<()> {
+    let world = &breaker.world;
+    for source in Service::SOURCES {
+        let status = status(world, source).await;
+        let effects = shop.book().fold.effects(source);
+        ensure!(
+            status.head == effects,
+            "{} acknowledged {effects} effects, its outbox has {}",
+            source.name(),
+            status.head
+        );
+        let streams = &breaker.streams;
+        let in_stream = streams
+            .check(world, source, &status.epoch, status.head)
+            .await?;
+        ensure!(in_stream <= status.head, "more events than positions");
+    }
+    world.caught_up().await;
+    orders_caught_up(world, shop).await;
+    for service in Service::ALL {
+        world.expect_well(service).await;
+    }
+    let users: Vec<(String, User)> = {
+        let book = shop.book();
+        let stride = book.fold.users.len().div_ceil(most).max(1);
+        let due = book.fold.users.iter().skip(round % stride).step_by(stride);
+        due.map(|(id, user)| (id.clone(), user.clone())).collect()
+    };
+    breaker.tally.reads += users.len() as u64;
+    stream::iter(users)
+        .map(|(id, user)| user_is_shown(shop, id, user))
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// Every service shows the user as they are, or none of them does.
+async fn user_is_shown(shop: &Shop, id: String, user: User) -> anyhow::Result<()> {
+    let get = |service: Service, path: String| async move {
+        shop.service(service).get(&path).await
+    };
+    let expected = shop.book().fold.shown(&id);
+    let registered = get(Service::Users, format!("/users/{id}")).await;
+    let purchases = get(Service::Purchases, format!("/users/{id}/purchases")).await;
+    let Some(expected) = expected else {
+        expect(&registered, 404).context("an erased user in users")?;
+        expect(&purchases, 404).context("an erased user in purchases")?;
+        return orders_are(shop, &id, &BTreeSet::new()).await;
+    };
+    expect(&registered, 200)?;
+    expect(&purchases, 200)?;
+    let shown: Vec<(String, Option<Look>)> = shown(&purchases)?.into_iter().collect();
+    let expected: Vec<_> = expected.into_iter().map(|(id, l)| (id, Some(l))).collect();
+    ensure!(
+        shown == expected,
+        "user {id}: expected {expected:#?}\nbut purchases shows {}",
+        purchases.text
+    );
+    orders_are(shop, &id, &user.orders).await
+}
+
+async fn orders_are(shop: &Shop, user: &str, expected: &BTreeSet<String>) -> anyhow::Result<()> {
+    let path = format!("/orders?user_id={user}&limit=500");
+    let reply = shop.service(Service::Orders).get(&path).await;
+    expect(&reply, 200)?;
+    let items = reply.json["items"].as_array().context("a page of orders")?;
+    let ids = items.iter().filter_map(|order| order["id"].as_str());
+    let ids: BTreeSet<String> = ids.map(str::to_owned).collect();
+    ensure!(
+        ids == *expected,
+        "user {user}: expected the orders {expected:?}, there are {ids:?}"
+    );
+    Ok(())
+}
+
+/// Waits until `orders` has heard of all users and products: an order for nobody says no only
+/// then.
+async fn orders_caught_up(world: &World, shop: &Shop) {
+    let heads = world.heads().await;
+    let after = format!(
+        "users:{},products:{}",
+        heads.get("users"),
+        heads.get("products")
+    );
+    let nobody = uuid::Uuid::nil();
+    let body = json!({ "user_id": nobody, "product_ids": [nobody] });
+    eventually("orders to catch up", || async {
+        let path = format!("/orders?after={after}");
+        let reply = shop.service(Service::Orders).post(&path, &body).await;
+        if reply.status == 422 {
+            Ok(())
+        } else {
+            Err(reply.text)
+        }
+    })
+    .await;
+}
+
+async fn status(world: &World, source: Service) -> StatusAnswer {
+    let client = world.nats().await;
+    let subject = format!("headwater.{}.status", source.name());
+    eventually("a status", || async {
+        let reply = client.request(subject.clone(), "".into()).await;
+        let reply = reply.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&reply.payload).map_err(|error| error.to_string())
+    })
+    .await
+}
