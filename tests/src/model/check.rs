@@ -54,7 +54,7 @@ pub(super) async fn all(
         let due = book.fold.users.iter().skip(round % stride).step_by(stride);
         due.map(|(id, user)| (id.clone(), user.clone())).collect()
     };
-    breaker.tally.reads += users.len() as u64;
+    breaker.tally.checks += users.len() as u64;
     stream::iter(users)
         .map(|(id, user)| user_is_shown(shop, id, user))
         .buffer_unordered(AT_ONCE)

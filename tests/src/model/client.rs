@@ -276,14 +276,15 @@ impl Client<'_> {
         expect(&self.ask(asked).await?.reply, status)
     }
 
+    /// Whether what the request made was erased since: with a user go their orders.
     fn is_erased(&self, creation: &Creation) -> bool {
         let book = self.shop.book();
         match creation {
-            Creation::User { user, .. } => {
+            Creation::User { user, .. } | Creation::Order { user, .. } => {
                 let id = &book.users[user].id;
                 book.fold.users[id].is_erased
             }
-            _ => false,
+            Creation::Product { .. } => false,
         }
     }
 

@@ -58,8 +58,10 @@ pub struct Tally {
     pub(super) situations: BTreeMap<Situation, u64>,
     commands: BTreeMap<&'static str, u64>,
     retried: u64,
-    /// How many answers of `purchases` were compared with the fold.
-    pub reads: u64,
+    /// How many answers of `purchases` were compared with the fold, amid the faults and after
+    /// them.
+    reads: u64,
+    pub(super) checks: u64,
 }
 
 impl Tally {
@@ -88,6 +90,7 @@ impl Tally {
     pub(super) fn take_book(&mut self, book: &Book) {
         self.commands.clone_from(&book.commands);
         self.retried = book.retried;
+        self.reads = book.reads;
         self.situations
             .insert(Situation::UnknownCommit, book.unknown_commits);
         self.events = book.total();
@@ -118,7 +121,11 @@ impl fmt::Display for Tally {
         writeln!(f, "rounds: {}", self.rounds)?;
         writeln!(f, "events: {}", self.events)?;
         writeln!(f, "commands: {}; {} tried again", counts(&self.commands), self.retried)?;
-        writeln!(f, "reads compared: {}", self.reads)?;
+        writeln!(
+            f,
+            "reads compared: {} amid faults, {} after them",
+            self.reads, self.checks
+        )?;
         writeln!(f, "faults: {}", counts(&self.steps))?;
         writeln!(f, "crash points: {}", counts(&self.crashes))?;
         let situations = Situation::ALL.map(|situation| {
