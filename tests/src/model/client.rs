@@ -1,8 +1,8 @@
 //! A client: sends its commands one after another, each until its answer is definite, and writes
 //! down what was answered.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use reqwest::{Method, RequestBuilder};
@@ -10,10 +10,14 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::command::{Command, Creation, Ref, Wrong};
-use super::fold::Look;
-use super::shop::{Book, Made, Settled, Shop};
-use crate::client::Reply;
+use super::fold::{Look, Shown};
+use super::shop::{Book, Made, Seen, Settled, Shop};
+use crate::client::{Reply, try_send};
 use crate::world::Service;
+
+/// How often those who order are looked at, and how long an answer may take.
+const WATCH_EVERY: Duration = Duration::from_millis(5);
+const WATCH_WITHIN: Duration = Duration::from_secs(1);
 
 /// Sends `commands`.
 ///
@@ -27,6 +31,30 @@ pub(super) async fn run(shop: Arc<Shop>, commands: Vec<Command>) -> anyhow::Resu
             .await
             .with_context(|| format!("{command:?}"))?;
         shop.count_answer(command.kind());
+    }
+    Ok(())
+}
+
+/// Looks at what those are shown who order just now, again and again, while the others work.
+/// What it sees may be old, and it must be of one moment.
+pub(super) async fn watch(shop: Arc<Shop>) -> anyhow::Result<()> {
+    for turn in 0.. {
+        tokio::time::sleep(WATCH_EVERY).await;
+        let user = {
+            let book = shop.book();
+            let turn = turn % book.shopping.len().max(1);
+            book.shopping.get(turn).cloned()
+        };
+        let Some(user) = user else { continue };
+        let path = format!("/users/{user}/purchases");
+        let client = shop.service(Service::Purchases);
+        let request = client.request(Method::GET, &path).timeout(WATCH_WITHIN);
+        if let Ok(reply) = try_send(request).await
+            && reply.status == 200
+        {
+            let seen = seen(user, &reply)?;
+            shop.book().seen.push(seen);
+        }
     }
     Ok(())
 }
@@ -67,7 +95,7 @@ impl Client<'_> {
         let id = reply.json["id"].as_str().context("an id")?.to_owned();
         let position = reply.position.clone().context("a position")?;
         let mut book = self.shop.book();
-        book.note(creation.client(), &position, &creation.key())?;
+        let number = book.note(creation.client(), &position, &creation.key())?;
         if happened_before(&settled, creation, &id) {
             book.unknown_commits += 1;
         }
@@ -79,18 +107,18 @@ impl Client<'_> {
         };
         match creation {
             Creation::User { user, .. } => {
-                book.fold.registered(&id);
+                book.fold.registered(&id, number);
                 book.users.insert(*user, made);
             }
             Creation::Product { product, .. } => {
-                book.fold.looks(&id, look(*product, 0, 0));
-                book.named.insert(id, (*product, 0));
+                book.fold.looks(&id, look(*product, 0, 0), number);
                 book.products.insert(*product, made);
             }
             Creation::Order { user, products, .. } => {
                 let user = book.users[user].id.clone();
                 let ids = ids(&book, products);
-                book.fold.placed(&user, &id, &ids);
+                book.fold.placed(&user, &id, ids, number);
+                book.note_shopping(&user);
             }
         }
         Ok(())
@@ -102,7 +130,7 @@ impl Client<'_> {
             let id = book.products[&product].id.clone();
             let mut look = look(product, version, version);
             if !image {
-                look.image.clone_from(&book.fold.products[&id].image);
+                look.image = book.fold.image(&id).context("an image")?;
             }
             (id, look)
         };
@@ -119,9 +147,8 @@ impl Client<'_> {
         let position = reply.position.clone().context("a position")?;
         let mut book = self.shop.book();
         let what = format!("{product} renamed to {}", look.title);
-        book.note(product.client, &position, &what)?;
-        book.fold.looks(&id, look);
-        book.named.insert(id, (product, version));
+        let number = book.note(product.client, &position, &what)?;
+        book.fold.looks(&id, look, number);
         if let Some(made) = book.products.get_mut(&product) {
             made.position = position;
         }
@@ -143,33 +170,26 @@ impl Client<'_> {
         expect(&reply, 204)?;
         let position = reply.position.context("a position")?;
         let mut book = self.shop.book();
-        book.note(user.client, &position, &format!("{user} erased"))?;
-        book.fold.erased(&id);
+        let number = book.note(user.client, &position, &format!("{user} erased"))?;
+        book.fold.erased(&id, number);
         if let Some(made) = book.users.get_mut(&user) {
             made.position = position;
         }
         Ok(())
     }
 
-    /// What this client was answered must be in the answer: the user and their orders are its
-    /// own, so nobody else's commands change which products there are.
+    /// What was answered must be in the answer.
     async fn read(&self, user: Ref, after_all: bool) -> anyhow::Result<()> {
-        let (id, after, expected) = {
+        let (id, after, is_erased) = {
             let book = self.shop.book();
             let id = book.users[&user].id.clone();
             let after = if after_all {
-                &book.reached
+                book.reached.clone()
             } else {
-                &book.own[&user.client]
+                book.own[&user.client].clone()
             };
-            let shown = book.fold.shown(&id);
-            let named = |(id, look)| {
-                let (product, version) = book.named[&id];
-                (id, (look, product, version))
-            };
-            let expected: Option<BTreeMap<_, _>> =
-                shown.map(|shown| shown.into_iter().map(named).collect());
-            (id, after.to_string(), expected)
+            let is_erased = book.fold.is_erased(&id);
+            (id, after, is_erased)
         };
         let path = format!("/users/{id}/purchases?after={after}");
         let reply = self
@@ -181,28 +201,16 @@ impl Client<'_> {
             ))
             .await?
             .reply;
-        self.shop.book().reads += 1;
-        let Some(expected) = expected else {
+        if is_erased {
             return expect(&reply, 404);
-        };
-        expect(&reply, 200)?;
-        let shown = shown(&reply)?;
-        ensure!(
-            shown.keys().eq(expected.keys()),
-            "after {after}: expected {expected:?}, the answer is {}",
-            reply.text
-        );
-        for (id, look) in &shown {
-            let (expected, product, version) = &expected[id];
-            // Others may have renamed it since; of ours nothing else is under way.
-            let is_own = product.client == user.client;
-            let fits = match look {
-                Some(look) if is_own => look == expected,
-                Some(look) => version_of(look) >= Some(*version) || !after_all,
-                None => !is_own && !after_all,
-            };
-            ensure!(fits, "after {after}: expected {expected:?}, not {look:?}");
         }
+        let seen = seen(id, &reply)?;
+        ensure!(
+            seen.as_of.reach(&after),
+            "after {after}: it is as of {}",
+            seen.as_of
+        );
+        self.shop.book().seen.push(seen);
         Ok(())
     }
 
@@ -282,7 +290,7 @@ impl Client<'_> {
         match creation {
             Creation::User { user, .. } | Creation::Order { user, .. } => {
                 let id = &book.users[user].id;
-                book.fold.users[id].is_erased
+                book.fold.is_erased(id)
             }
             Creation::Product { .. } => false,
         }
@@ -361,19 +369,16 @@ fn look(product: Ref, title: u64, image: u64) -> Look {
     }
 }
 
-fn version_of(look: &Look) -> Option<u64> {
-    look.title.rsplit(' ').next()?.parse().ok()
-}
-
 /// The ids of `products`.
 fn ids(book: &Book, products: &[Ref]) -> Vec<String> {
     let id = |product| book.products[product].id.clone();
     products.iter().map(id).collect()
 }
 
-/// What an answer of `purchases` shows, by the ids of the products: each once.
-pub(super) fn shown(reply: &Reply) -> anyhow::Result<BTreeMap<String, Option<Look>>> {
-    let mut shown = BTreeMap::new();
+/// What an answer of `purchases` says: each product once.
+pub(super) fn seen(user: String, reply: &Reply) -> anyhow::Result<Seen> {
+    expect(reply, 200)?;
+    let mut shown = Shown::new();
     let purchases = reply.json["purchases"].as_array().context("purchases")?;
     for purchase in purchases {
         let text = |name: &str| purchase[name].as_str().map(str::to_owned);
@@ -386,7 +391,8 @@ pub(super) fn shown(reply: &Reply) -> anyhow::Result<BTreeMap<String, Option<Loo
         let before = shown.insert(id, look);
         ensure!(before.is_none(), "a product twice: {}", reply.text);
     }
-    Ok(shown)
+    let as_of = reply.position.as_deref().context("a position")?.parse()?;
+    Ok(Seen { user, as_of, shown })
 }
 
 pub(super) fn expect(reply: &Reply, status: u16) -> anyhow::Result<()> {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use headwater::Positions;
+
 use crate::world::Service;
 
 /// A product as it looks.
@@ -11,46 +13,59 @@ pub(super) struct Look {
     pub(super) image: String,
 }
 
-/// A user, as far as the answers have told.
+/// What a user is shown, by the ids of the products: each once. A product has no look until the
+/// news of it has come.
+pub(super) type Shown = BTreeMap<String, Option<Look>>;
+
+/// A user, as far as the answers have told. The numbers are positions.
 #[derive(Debug, Clone, Default)]
-pub(super) struct User {
-    pub(super) is_erased: bool,
-    /// The ids of their orders.
-    pub(super) orders: BTreeSet<String>,
-    /// The ids of what they ordered.
-    pub(super) ordered: BTreeSet<String>,
+struct User {
+    registered: u64,
+    erased: Option<u64>,
+    orders: BTreeMap<String, Order>,
+}
+
+#[derive(Debug, Clone)]
+struct Order {
+    position: u64,
+    products: Vec<String>,
 }
 
 /// All that was acknowledged, by the services' ids.
 #[derive(Debug, Default)]
 pub(super) struct Fold {
-    pub(super) users: BTreeMap<String, User>,
-    pub(super) products: BTreeMap<String, Look>,
+    users: BTreeMap<String, User>,
+    /// How each product looked, and from which position on.
+    products: BTreeMap<String, Vec<(u64, Look)>>,
     /// How many effects each source has acknowledged: how long its outbox must be.
     effects: BTreeMap<Service, u64>,
 }
 
 impl Fold {
-    pub(super) fn registered(&mut self, user: &str) {
-        self.users.insert(user.to_owned(), User::default());
+    pub(super) fn registered(&mut self, user: &str, position: u64) {
+        let registered = User {
+            registered: position,
+            ..User::default()
+        };
+        self.users.insert(user.to_owned(), registered);
         self.count(Service::Users);
     }
 
-    pub(super) fn erased(&mut self, user: &str) {
-        self.user(user).is_erased = true;
+    pub(super) fn erased(&mut self, user: &str, position: u64) {
+        self.user(user).erased = Some(position);
         self.count(Service::Users);
     }
 
     /// A product was created, or changed.
-    pub(super) fn looks(&mut self, product: &str, look: Look) {
-        self.products.insert(product.to_owned(), look);
+    pub(super) fn looks(&mut self, product: &str, look: Look, position: u64) {
+        let looks = self.products.entry(product.to_owned()).or_default();
+        looks.push((position, look));
         self.count(Service::Products);
     }
 
-    pub(super) fn placed(&mut self, user: &str, order: &str, products: &[String]) {
-        let user = self.user(user);
-        user.orders.insert(order.to_owned());
-        user.ordered.extend(products.iter().cloned());
+    pub(super) fn placed(&mut self, user: &str, order: &str, products: Vec<String>, position: u64) {
+        let placed = Order { position, products };
+        self.user(user).orders.insert(order.to_owned(), placed);
         self.count(Service::Orders);
     }
 
@@ -67,10 +82,53 @@ impl Fold {
         self.effects.get(&source).copied().unwrap_or(0)
     }
 
-    /// What the user must be shown, by the ids of the products; `None` if they were erased.
-    pub(super) fn shown(&self, user: &str) -> Option<BTreeMap<String, Look>> {
+    pub(super) fn users(&self) -> impl ExactSizeIterator<Item = &String> {
+        self.users.keys()
+    }
+
+    pub(super) fn is_erased(&self, user: &str) -> bool {
+        self.users[user].erased.is_some()
+    }
+
+    /// The image that the product has now.
+    pub(super) fn image(&self, product: &str) -> Option<String> {
+        let (_, look) = self.products.get(product)?.last()?;
+        Some(look.image.clone())
+    }
+
+    /// The orders that `orders` must show; none of an erased user.
+    pub(super) fn orders(&self, user: &str) -> BTreeSet<String> {
         let user = &self.users[user];
-        let look = |id: &String| (id.clone(), self.products[id].clone());
-        (!user.is_erased).then(|| user.ordered.iter().map(look).collect())
+        let all = user.orders.keys().cloned();
+        all.filter(|_| user.erased.is_none()).collect()
+    }
+
+    /// What the user must be shown when everything has come; `None` if they were erased.
+    pub(super) fn shown(&self, user: &str) -> Option<Shown> {
+        let all = Service::SOURCES.map(|source| (source.name().to_owned(), u64::MAX));
+        self.shown_at(user, &Positions(all.into()))
+    }
+
+    /// What the user must be shown as of `at`, to the letter; `None` if there must be no such
+    /// user.
+    pub(super) fn shown_at(&self, user: &str, at: &Positions) -> Option<Shown> {
+        let user = &self.users[user];
+        let users = at.get(Service::Users.name());
+        let all = user.orders.values();
+        let orders = all.filter(|order| order.position <= at.get(Service::Orders.name()));
+        let is_heard_of = user.registered <= users || orders.clone().next().is_some();
+        let is_erased = user.erased.is_some_and(|position| position <= users);
+        (is_heard_of && !is_erased).then(|| {
+            let products = orders.flat_map(|order| &order.products);
+            products
+                .map(|id| (id.clone(), self.look_at(id, at)))
+                .collect()
+        })
+    }
+
+    fn look_at(&self, product: &str, at: &Positions) -> Option<Look> {
+        let looks = self.products.get(product)?.iter().rev();
+        let mut known = looks.filter(|(position, _)| *position <= at.get(Service::Products.name()));
+        known.next().map(|(_, look)| look.clone())
     }
 }

@@ -134,15 +134,14 @@ impl Torture {
         loop {
             let round = self.breaker.tally.rounds + 1;
             let schedule = self.deck.deal();
-            let began = Instant::now();
-            self.round(&schedule)
+            let took = self
+                .round(&schedule)
                 .await
                 .with_context(|| format!("round {round}: {schedule}"))?;
             self.breaker.tally.rounds = round;
             let missing = self.breaker.tally.missing();
             say(&format!(
-                "round {round}: {schedule}; {:.1?}, {} events, not met: {missing:?}",
-                began.elapsed(),
+                "round {round}: {schedule}; {took}, {} events, not met: {missing:?}",
                 self.breaker.tally.events
             ));
             if round >= self.dose.rounds && Instant::now() >= end {
@@ -158,7 +157,9 @@ impl Torture {
         }
     }
 
-    async fn round(&mut self, schedule: &Schedule) -> anyhow::Result<()> {
+    /// One round; says how long its parts took.
+    async fn round(&mut self, schedule: &Schedule) -> anyhow::Result<String> {
+        let began = Instant::now();
         Streams::soften(&self.breaker.world).await?;
         let all: Vec<Ref> = self.shop.book().products.keys().copied().collect();
         let mut clients = JoinSet::new();
@@ -167,21 +168,34 @@ impl Torture {
             let commands = plan.round(COMMANDS, &others);
             clients.spawn(client::run(Arc::clone(&self.shop), commands));
         }
+        let mut watching = JoinSet::new();
+        watching.spawn(client::watch(Arc::clone(&self.shop)));
         for step in &schedule.steps {
             self.breaker.take(step).await?;
             while let Some(ended) = clients.try_join_next() {
                 ended.context("a client panicked")??;
             }
         }
+        let broken = began.elapsed();
         self.breaker.mend().await?;
         while let Some(ended) = clients.join_next().await {
             ended.context("a client panicked")??;
         }
+        if let Some(ended) = watching.try_join_next() {
+            ended.context("watching panicked")??;
+        }
+        drop(watching);
         self.breaker.mind().await?;
+        let answered = began.elapsed();
         let round = index(self.breaker.tally.rounds);
         check::all(&mut self.breaker, &self.shop, round, LOOKED_AT).await?;
         self.breaker.tally.take_book(&self.shop.book());
         let folder = self.breaker.world.folder();
-        self.logs.read(folder, &mut self.breaker.tally)
+        self.logs.read(folder, &mut self.breaker.tally)?;
+        Ok(format!(
+            "faults {broken:.1?}, last answers {:.1?}, checks {:.1?}",
+            answered.checked_sub(broken).unwrap_or_default(),
+            began.elapsed().checked_sub(answered).unwrap_or_default()
+        ))
     }
 }

@@ -1,6 +1,6 @@
 //! What all clients share: the services, the book of what was answered, the count of answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::command::Ref;
-use super::fold::Fold;
+use super::fold::{Fold, Shown};
 use crate::client::{self, Client, Reply};
 use crate::world::{Service, World};
 
@@ -20,6 +20,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 
 /// How long a client tries again: faults end far sooner.
 const SETTLED_WITHIN: Duration = Duration::from_mins(3);
+
+/// How many users are watched: those who ordered last.
+const WATCHED: usize = 4;
 
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -31,14 +34,20 @@ pub(super) struct Made {
     pub(super) position: String,
 }
 
+/// What `purchases` answered.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) user: String,
+    pub(super) as_of: Positions,
+    pub(super) shown: Shown,
+}
+
 /// What was answered.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     pub(super) fold: Fold,
     pub(super) users: BTreeMap<Ref, Made>,
     pub(super) products: BTreeMap<Ref, Made>,
-    /// By a product's id: which one it is, and how often it was named.
-    pub(super) named: BTreeMap<String, (Ref, u64)>,
     /// The answer under each key, as text.
     pub(super) answers: BTreeMap<String, (String, Option<String>)>,
     /// What each position was given for.
@@ -52,15 +61,19 @@ pub(super) struct Book {
     pub(super) retried: u64,
     /// Commands whose answer was lost and which had happened.
     pub(super) unknown_commits: u64,
-    /// Answers of `purchases` that were compared.
-    pub(super) reads: u64,
+    /// Answers of `purchases` that are to be compared once it is known what had happened.
+    pub(super) seen: Vec<Seen>,
+    /// The users who ordered last.
+    pub(super) shopping: VecDeque<String>,
 }
 
 impl Book {
-    /// Notes an effect's position, which must be its own.
-    pub(super) fn note(&mut self, client: u64, position: &str, what: &str) -> anyhow::Result<()> {
+    /// Notes an effect's position, which must be its own; gives its number.
+    pub(super) fn note(&mut self, client: u64, position: &str, what: &str) -> anyhow::Result<u64> {
         let positions: Positions = position.parse()?;
+        let mut noted = 0;
         for (source, number) in positions.0 {
+            noted = number;
             for seen in [&mut self.reached, self.own.entry(client).or_default()] {
                 let highest = seen.0.entry(source.clone()).or_default();
                 *highest = number.max(*highest);
@@ -70,7 +83,13 @@ impl Book {
                 bail!("{position} was given for {before}, and for {what}");
             }
         }
-        Ok(())
+        Ok(noted)
+    }
+
+    /// Notes that a user orders just now.
+    pub(super) fn note_shopping(&mut self, user: &str) {
+        self.shopping.push_front(user.to_owned());
+        self.shopping.truncate(WATCHED);
     }
 
     /// All positions that were given, added up.

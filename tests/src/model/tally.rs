@@ -60,7 +60,7 @@ pub struct Tally {
     retried: u64,
     /// How many answers of `purchases` were compared with the fold, amid the faults and after
     /// them.
-    reads: u64,
+    pub(super) reads: u64,
     pub(super) checks: u64,
 }
 
@@ -90,7 +90,6 @@ impl Tally {
     pub(super) fn take_book(&mut self, book: &Book) {
         self.commands.clone_from(&book.commands);
         self.retried = book.retried;
-        self.reads = book.reads;
         self.situations
             .insert(Situation::UnknownCommit, book.unknown_commits);
         self.events = book.total();
