@@ -7,5 +7,6 @@ mod bad_input;
 mod broker_away;
 mod import;
 mod journey;
+mod model;
 mod redelivery;
 mod tidy;
