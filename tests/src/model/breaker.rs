@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use async_nats::service::NATS_SERVICE_ERROR;
 use tokio::time::{Instant, timeout};
 
 use super::fault::Step;
 use super::shop::Shop;
 use super::streams::Streams;
 use super::tally::{Recovery, Tally};
+use crate::eventually;
 use crate::process::Process;
 use crate::world::{Service, World};
-use crate::eventually;
 
 /// How long a step waits for commands to be answered: none may be, with so much broken.
 const WORK_WITHIN: Duration = Duration::from_millis(1500);
@@ -87,9 +88,7 @@ impl Breaker {
                 self.on_streams(Streams::make_soft(&self.world)).await;
                 taken
             }
-            Step::LoseStream(source) => {
-                self.on_streams(Streams::lose(&self.world, *source)).await
-            }
+            Step::LoseStream(source) => self.on_streams(Streams::lose(&self.world, *source)).await,
             Step::LoseConsumers(source) => {
                 self.on_streams(Streams::lose_consumers(&self.world, *source))
                     .await
@@ -102,7 +101,7 @@ impl Breaker {
             Step::StartRival => self.start_rival(),
             Step::StopRival => self.stop_rival().await?,
             Step::LoseReadStore => self.lose_read_store()?,
-            Step::Rebuild => false,
+            Step::Rebuild => self.rebuild().await,
             Step::Work(count) => {
                 self.work(*count).await?;
                 return Ok(());
@@ -186,8 +185,8 @@ impl Breaker {
             return Ok(false);
         }
         let reached = self.shop.book().reached.clone();
-        let waited = reached.0.values().sum::<u64>()
-            - self.killed_at.get(&service).copied().unwrap_or(0);
+        let waited =
+            reached.0.values().sum::<u64>() - self.killed_at.get(&service).copied().unwrap_or(0);
         let started = Instant::now();
         self.world.run(service).await;
         self.services.insert(service, State::Up);
@@ -363,12 +362,23 @@ impl Breaker {
         }
         for entry in std::fs::read_dir(self.world.folder())? {
             let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with("purchases.db") {
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("purchases.db")
+            {
                 std::fs::remove_file(entry.path())?;
             }
         }
         self.killed_at.insert(Service::Purchases, 0);
         Ok(true)
+    }
+
+    /// Has the read store folded anew, if it can be asked for now; does not wait for it.
+    async fn rebuild(&self) -> bool {
+        let is_there = self.broker == State::Up && self.services[&Service::Purchases] == State::Up;
+        let asked = timeout(WORK_WITHIN, begin_fold(&self.world, "rebuild"));
+        is_there && matches!(asked.await, Ok(Ok(())))
     }
 
     /// Ends all faults.
@@ -387,6 +397,21 @@ impl Breaker {
         }
         Ok(())
     }
+}
+
+/// Asks `purchases` to fold its store anew: `rebuild` or `verify`.
+pub(super) async fn begin_fold(world: &World, what: &str) -> anyhow::Result<()> {
+    let client = async_nats::connect(world.broker.url()).await?;
+    let subject = format!("headwater.purchases.{what}");
+    let answer = client.request(subject, "".into()).await?;
+    let refused = answer
+        .headers
+        .as_ref()
+        .and_then(|h| h.get(NATS_SERVICE_ERROR));
+    if let Some(refused) = refused {
+        bail!("{what} was refused: {refused}");
+    }
+    Ok(())
 }
 
 fn copy_folder(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {

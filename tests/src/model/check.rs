@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use headwater::operator::StatusAnswer;
+use headwater::operator::{FoldState, FoldStatus, StatusAnswer};
 use serde_json::json;
 
-use super::breaker::Breaker;
+use super::breaker::{Breaker, begin_fold};
 use super::client::{expect, seen};
 use super::shop::{Seen, Shop};
 use crate::eventually;
@@ -47,12 +47,17 @@ pub(super) async fn all(
     for service in Service::ALL {
         world.expect_well(service).await;
     }
+    store_is_a_fold(world).await?;
     breaker.tally.reads += answers_were_right(shop)?;
     let users: Vec<String> = {
         let book = shop.book();
         let users = book.fold.users();
         let stride = users.len().div_ceil(most).max(1);
-        users.skip(round % stride).step_by(stride).cloned().collect()
+        users
+            .skip(round % stride)
+            .step_by(stride)
+            .cloned()
+            .collect()
     };
     breaker.tally.checks += users.len() as u64;
     stream::iter(users)
@@ -79,9 +84,8 @@ fn answers_were_right(shop: &Shop) -> anyhow::Result<u64> {
 
 /// Every service shows the user as they are, or none of them does.
 async fn user_is_shown(shop: &Shop, id: String) -> anyhow::Result<()> {
-    let get = |service: Service, path: String| async move {
-        shop.service(service).get(&path).await
-    };
+    let get =
+        |service: Service, path: String| async move { shop.service(service).get(&path).await };
     let (expected, orders) = {
         let fold = &shop.book().fold;
         (fold.shown(&id), fold.orders(&id))
@@ -137,6 +141,30 @@ async fn orders_caught_up(world: &World, shop: &Shop) {
         }
     })
     .await;
+}
+
+/// `purchases` compares its store with a fresh fold itself, and must find what we find.
+async fn store_is_a_fold(world: &World) -> anyhow::Result<()> {
+    eventually("a verification to begin", || async {
+        let begun = begin_fold(world, "verify").await;
+        begun.map_err(|error| format!("{error:#}"))
+    })
+    .await;
+    let client = world.nats().await;
+    let status: FoldStatus = eventually("a verification", || async {
+        let reply = client.request("headwater.purchases.fold", "".into()).await;
+        let reply = reply.map_err(|error| error.to_string())?;
+        let status: FoldStatus =
+            serde_json::from_slice(&reply.payload).map_err(|error| error.to_string())?;
+        match status.state {
+            FoldState::Done | FoldState::Failed => Ok(status),
+            _ => Err(format!("{status:?}")),
+        }
+    })
+    .await;
+    let differences = status.differences.as_ref().map(|found| found.count);
+    ensure!(differences == Some(0), "verify says: {status:?}");
+    Ok(())
 }
 
 async fn status(world: &World, source: Service) -> StatusAnswer {

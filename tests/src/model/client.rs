@@ -159,12 +159,7 @@ impl Client<'_> {
         let id = self.shop.book().users[&user].id.clone();
         let path = format!("/users/{id}");
         let reply = self
-            .ask(Asked::of(
-                Service::Users,
-                Method::DELETE,
-                path,
-                Value::Null,
-            ))
+            .ask(Asked::of(Service::Users, Method::DELETE, path, Value::Null))
             .await?
             .reply;
         expect(&reply, 204)?;

@@ -8,9 +8,6 @@ use super::command::index;
 use crate::data::Random;
 use crate::world::Service;
 
-/// Whether faults of a rebuild are among the others.
-const REBUILD: bool = false;
-
 /// How many faults there are in a round.
 const FAULTS: usize = 6;
 
@@ -81,6 +78,7 @@ enum Kind {
     CrashPurchases,
     Rebuild,
     KillRebuild,
+    CrashRebuild,
 }
 
 /// What goes wrong in a round.
@@ -129,10 +127,6 @@ impl Deck {
     fn draw(&mut self) -> Kind {
         if self.left.is_empty() {
             self.left = Kind::ALL.to_vec();
-            if !REBUILD {
-                self.left
-                    .retain(|kind| !matches!(kind, Kind::Rebuild | Kind::KillRebuild));
-            }
         }
         let chosen = self.random.below(self.left.len() as u64);
         self.left.swap_remove(index(chosen))
@@ -203,7 +197,10 @@ impl Deck {
             }
             Kind::CrashSource => {
                 let service = self.source();
-                ("crash a source", self.crash(service, &["commit.", "relay."]))
+                (
+                    "crash a source",
+                    self.crash(service, &["commit.", "relay."]),
+                )
             }
             Kind::CrashOrders => {
                 let points = ["commit.", "relay.", "projection."];
@@ -218,6 +215,11 @@ impl Deck {
                 let steps = vec![Rebuild, Kill(purchases), self.work(10), Start(purchases)];
                 ("kill in a rebuild", steps)
             }
+            Kind::CrashRebuild => {
+                let mut steps = self.crash(purchases, &["rebuild."]);
+                steps.insert(2, Rebuild);
+                ("crash in a rebuild", steps)
+            }
         };
         Fault { name, steps }
     }
@@ -227,7 +229,13 @@ impl Deck {
         let begins = |point: &&&str| beginnings.iter().any(|with| point.starts_with(with));
         let points: Vec<_> = crash::POINTS.iter().filter(begins).collect();
         let point = points[index(self.random.below(points.len() as u64))];
-        let pass = 1 + self.random.below(PASS_MAX);
+        // A rebuild comes by most of its places once.
+        let often = if point.starts_with("rebuild.") {
+            1
+        } else {
+            PASS_MAX
+        };
+        let pass = 1 + self.random.below(often);
         let armed = Step::StartArmed(service, point, pass);
         vec![Step::Kill(service), armed, self.work(40)]
     }
@@ -242,7 +250,7 @@ impl Deck {
 }
 
 impl Kind {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Kill(Service::Users),
         Self::Kill(Service::Products),
         Self::Kill(Service::Orders),
@@ -263,5 +271,6 @@ impl Kind {
         Self::CrashPurchases,
         Self::Rebuild,
         Self::KillRebuild,
+        Self::CrashRebuild,
     ];
 }

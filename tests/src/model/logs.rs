@@ -58,6 +58,7 @@ fn situation(line: &Value) -> Option<(Situation, u64)> {
         "the stream misses events: fetched from the outbox" => {
             Some((Situation::Gap, line["events"].as_u64()?))
         }
+        "the new store serves" => Some((Situation::Swap, 1)),
         "applied" => match line["skipped"].as_u64()? {
             0 => None,
             skipped => Some((Situation::Redelivery, skipped)),

@@ -70,7 +70,11 @@ pub async fn run(dose: Dose, say: impl Fn(&str)) -> anyhow::Result<Tally> {
     let mut world = World::empty();
     world.log_everything();
     let folder = world.keep_folder();
-    let place = format!("seed {}, logs and databases in {}", dose.seed, folder.display());
+    let place = format!(
+        "seed {}, logs and databases in {}",
+        dose.seed,
+        folder.display()
+    );
     say(&place);
     let _told = Told {
         place: &place,

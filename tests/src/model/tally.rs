@@ -21,16 +21,19 @@ pub enum Situation {
     Redelivery,
     /// A command whose answer was lost had happened.
     UnknownCommit,
+    /// A rebuild took the place of the live store.
+    Swap,
 }
 
 impl Situation {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Rival,
         Self::Behind,
         Self::Gap,
         Self::Redelivery,
         Self::UnknownCommit,
+        Self::Swap,
     ];
 }
 
@@ -109,8 +112,9 @@ impl Tally {
         let ready = of.clone().map(|r| r.ready).max().unwrap_or_default();
         let caught_up = of.clone().filter(|r| r.caught_up.is_some());
         let slowest = caught_up.max_by_key(|r| r.caught_up);
-        let (caught_up, waited) =
-            slowest.map_or((Duration::ZERO, 0), |r| (r.caught_up.unwrap_or_default(), r.waited));
+        let (caught_up, waited) = slowest.map_or((Duration::ZERO, 0), |r| {
+            (r.caught_up.unwrap_or_default(), r.waited)
+        });
         (ready, caught_up, waited, of.count())
     }
 }
@@ -119,7 +123,12 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "rounds: {}", self.rounds)?;
         writeln!(f, "events: {}", self.events)?;
-        writeln!(f, "commands: {}; {} tried again", counts(&self.commands), self.retried)?;
+        writeln!(
+            f,
+            "commands: {}; {} tried again",
+            counts(&self.commands),
+            self.retried
+        )?;
         writeln!(
             f,
             "reads compared: {} amid faults, {} after them",
