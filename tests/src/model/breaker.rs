@@ -114,7 +114,7 @@ impl Breaker {
     /// Waits for `count` commands to be answered, and starts what has died meanwhile.
     async fn work(&mut self, count: u64) -> anyhow::Result<()> {
         let mut answered = self.shop.answered();
-        let enough = *answered.borrow() + count;
+        let enough = (*answered.borrow() + count).min(self.shop.planned());
         let deadline = Instant::now() + WORK_WITHIN;
         while Instant::now() < deadline {
             if let Ok(Ok(_)) = timeout(LOOK_EVERY, answered.wait_for(|now| *now >= enough)).await {

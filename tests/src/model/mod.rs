@@ -170,6 +170,7 @@ impl Torture {
         for (number, plan) in (0..).zip(&mut self.plans) {
             let others: Vec<Ref> = all.iter().copied().filter(|r| r.client != number).collect();
             let commands = plan.round(COMMANDS, &others);
+            self.shop.plan(commands.len());
             clients.spawn(client::run(Arc::clone(&self.shop), commands));
         }
         let mut watching = JoinSet::new();

@@ -1,6 +1,7 @@
 //! What all clients share: the services, the book of what was answered, the count of answers.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -112,8 +113,9 @@ pub(super) struct Shop {
     services: BTreeMap<Service, Client>,
     book: Mutex<Book>,
     clock: Clock,
-    /// How many commands were answered, in all.
+    /// How many commands were answered, in all, and how many were planned so far.
     answered: watch::Sender<u64>,
+    planned: AtomicU64,
 }
 
 impl Shop {
@@ -124,6 +126,7 @@ impl Shop {
             book: Mutex::default(),
             clock: Clock::system(),
             answered: watch::Sender::new(0),
+            planned: AtomicU64::new(0),
         }
     }
 
@@ -137,6 +140,15 @@ impl Shop {
 
     pub(super) fn answered(&self) -> watch::Receiver<u64> {
         self.answered.subscribe()
+    }
+
+    pub(super) fn plan(&self, commands: usize) {
+        self.planned.fetch_add(commands as u64, Ordering::Relaxed);
+    }
+
+    /// How many commands will have been answered when all clients are done.
+    pub(super) fn planned(&self) -> u64 {
+        self.planned.load(Ordering::Relaxed)
     }
 
     pub(super) fn count_answer(&self, kind: &'static str) {
