@@ -17,6 +17,10 @@ test *flags:
 test-crate crate *flags:
     cargo test --package {{ crate }} {{ flags }}
 
+# Kill, pause and rob services and broker under random commands; all must end as a plain fold says.
+torture minutes="1" seed="":
+    cargo run --package e2e --bin torture -- --minutes {{ minutes }} {{ if seed == "" { "" } else { "--seed " + seed } }}
+
 # What CI checks before it runs the tests.
 lint:
     cargo fmt --all --check

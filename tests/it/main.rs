@@ -11,6 +11,7 @@ mod crash_points;
 mod dead_letters;
 mod import;
 mod journey;
+mod model;
 mod power_cuts;
 mod rebuild;
 mod redelivery;

@@ -8,6 +8,7 @@ pub mod client;
 pub mod data;
 pub mod faults;
 pub mod load;
+pub mod model;
 pub mod operator;
 pub mod oracle;
 pub mod process;

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use async_nats::jetstream;
-use broker::Broker;
+use broker::{Broker, Log, Options};
 use headwater::Positions;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -60,6 +60,8 @@ pub struct World {
     databases: PathBuf,
     addresses: BTreeMap<Service, SocketAddr>,
     running: BTreeMap<Service, Process>,
+    /// What the services log.
+    filter: &'static str,
     finished: bool,
 }
 
@@ -91,7 +93,13 @@ impl World {
     pub fn empty() -> Self {
         let folder = TempDir::new().expect("make a folder");
         let databases = folder.path().to_owned();
-        let broker = Broker::start_in_temp().expect("start nats-server");
+        let binary = broker::find(&|_| {}).expect("find nats-server");
+        let options = Options {
+            log: Log::File(folder.path().join("broker.log")),
+            ready_within: PATIENCE,
+            ..Options::new(folder.path().join("broker"))
+        };
+        let broker = Broker::start(&binary, options).expect("start nats-server");
         Self::placed(broker, databases, folder)
     }
 
@@ -111,8 +119,20 @@ impl World {
             databases,
             addresses: BTreeMap::new(),
             running: BTreeMap::new(),
+            filter: "info,async_nats=off",
             finished: false,
         }
+    }
+
+    /// The services started from now on tell all that they do.
+    pub fn log_everything(&mut self) {
+        self.filter = "info,headwater=debug,async_nats=off";
+    }
+
+    /// Leaves the folder of all databases and logs when the world ends; gives where it is.
+    pub fn keep_folder(&mut self) -> PathBuf {
+        self.folder.disable_cleanup(true);
+        self.folder.path().to_owned()
     }
 
     /// Starts a service, where it ran before if it did.
@@ -128,6 +148,17 @@ impl World {
     /// # Panics
     /// When it does not start.
     pub async fn run_with(&mut self, service: Service, change: impl Fn(&mut Command)) {
+        if let Some(process) = self.try_run_with(service, change).await {
+            panic!("{} does not start:\n{}", service.name(), process.log());
+        }
+    }
+
+    /// Starts a service that may end before it listens; gives it back if it did.
+    pub async fn try_run_with(
+        &mut self,
+        service: Service,
+        change: impl Fn(&mut Command),
+    ) -> Option<Process> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut process = self.spawn(service, &change);
@@ -135,12 +166,12 @@ impl World {
                 Some(address) => {
                     self.addresses.insert(service, address);
                     self.running.insert(service, process);
-                    return;
+                    return None;
                 }
                 // While it was away an outgoing connection of anybody may have got its port.
                 None if process.log().contains("Address already in use")
                     && Instant::now() < deadline => {}
-                None => panic!("{} does not start:\n{}", service.name(), process.log()),
+                None => return Some(process),
             }
         }
     }
@@ -169,6 +200,7 @@ impl World {
             .arg(self.database(service))
             .args(["--nats-url", &self.broker.url()])
             .args(["--log-format", "json"])
+            .env("RUST_LOG", self.filter)
             .env("HEADWATER_LISTEN", "127.0.0.1:0");
         command
     }
@@ -388,8 +420,15 @@ impl World {
         self.finished = true;
     }
 
-    /// Every part of the service says that it is well. A parked event is one that does not.
-    async fn expect_well(&self, service: Service) {
+    /// Kills everything and looks at nothing: what is wrong is known.
+    pub fn abandon(&mut self) {
+        self.running.clear();
+        self.finished = true;
+    }
+
+    /// Waits until every part of the service says that it is well. A parked event is one that
+    /// does not.
+    pub async fn expect_well(&self, service: Service) {
         let client = self.client(service);
         eventually("every part to be well", || async {
             let parts = client.get("/readyz?verbose").await.json;

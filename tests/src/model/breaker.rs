@@ -1,0 +1,429 @@
+//! Breaks things, step by step, and puts them right at the end of a round.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use async_nats::service::NATS_SERVICE_ERROR;
+use tokio::time::{Instant, timeout};
+
+use super::fault::Step;
+use super::shop::Shop;
+use super::streams::Streams;
+use super::tally::{Recovery, Tally};
+use crate::eventually;
+use crate::process::Process;
+use crate::world::{Service, World};
+
+/// How long a step waits for commands to be answered: none may be, with so much broken.
+const WORK_WITHIN: Duration = Duration::from_millis(1500);
+
+/// How often it looks whether a service has died meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Up,
+    Paused,
+    Down,
+}
+
+/// The world, and what is broken in it.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    pub(super) world: World,
+    pub(super) streams: Streams,
+    pub(super) tally: Tally,
+    shop: Arc<Shop>,
+    services: BTreeMap<Service, State>,
+    /// Services that are to die by themselves, and where.
+    armed: BTreeMap<Service, String>,
+    /// How many positions had been given when a service was killed; none for a store that lost
+    /// everything.
+    killed_at: BTreeMap<Service, u64>,
+    broker: State,
+    rival: Option<Process>,
+}
+
+impl Breaker {
+    pub(super) fn new(world: World, shop: Arc<Shop>) -> Self {
+        Self {
+            world,
+            streams: Streams::default(),
+            tally: Tally::default(),
+            shop,
+            services: Service::ALL.map(|service| (service, State::Up)).into(),
+            armed: BTreeMap::new(),
+            killed_at: BTreeMap::new(),
+            broker: State::Up,
+            rival: None,
+        }
+    }
+
+    pub(super) async fn take(&mut self, step: &Step) -> anyhow::Result<()> {
+        let taken = match step {
+            Step::Kill(service) => self.kill(*service).await?,
+            Step::Start(service) => self.start(*service).await?,
+            Step::StartArmed(service, point, pass) => {
+                self.start_armed(*service, format!("{point}:{pass}")).await
+            }
+            Step::Pause(service) => self.pause(*service),
+            Step::Resume(service) => self.resume(*service),
+            Step::KillBroker => self.kill_broker()?,
+            Step::StartBroker => self.start_broker()?,
+            Step::PauseBroker => self.pause_broker()?,
+            Step::ResumeBroker => self.resume_broker()?,
+            Step::CopyStore => self.with_broker_down(|breaker| {
+                let _ = std::fs::remove_dir_all(breaker.copy());
+                copy_folder(&breaker.store(), &breaker.copy())
+            })?,
+            Step::PutBackStore => self.with_broker_down(|breaker| {
+                std::fs::remove_dir_all(breaker.store())?;
+                copy_folder(&breaker.copy(), &breaker.store())
+            })?,
+            Step::LoseStore => {
+                let taken = self.with_broker_down(|b| std::fs::remove_dir_all(b.store()))?;
+                self.on_streams(Streams::make_soft(&self.world)).await;
+                taken
+            }
+            Step::LoseStream(source) => self.on_streams(Streams::lose(&self.world, *source)).await,
+            Step::LoseConsumers(source) => {
+                self.on_streams(Streams::lose_consumers(&self.world, *source))
+                    .await
+            }
+            Step::PublishAgain(source, count) => {
+                self.on_streams(Streams::publish_again(&self.world, *source, *count))
+                    .await
+            }
+            Step::DeleteEvent(source, back) => self.delete_event(*source, *back).await,
+            Step::StartRival => self.start_rival(),
+            Step::StopRival => self.stop_rival().await?,
+            Step::LoseReadStore => self.lose_read_store()?,
+            Step::Rebuild => self.rebuild().await,
+            Step::Work(count) => {
+                self.work(*count).await?;
+                return Ok(());
+            }
+        };
+        self.tally.step(step, taken);
+        self.mind().await
+    }
+
+    /// Waits for `count` commands to be answered, and starts what has died meanwhile.
+    async fn work(&mut self, count: u64) -> anyhow::Result<()> {
+        let mut answered = self.shop.answered();
+        let enough = (*answered.borrow() + count).min(self.shop.planned());
+        let deadline = Instant::now() + WORK_WITHIN;
+        while Instant::now() < deadline {
+            if let Ok(Ok(_)) = timeout(LOOK_EVERY, answered.wait_for(|now| *now >= enough)).await {
+                break;
+            }
+            self.mind().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts again what was armed and has died.
+    ///
+    /// # Errors
+    /// Something else has.
+    pub(super) async fn mind(&mut self) -> anyhow::Result<()> {
+        for service in Service::ALL {
+            let is_dead = self.services[&service] == State::Up
+                && self.world.process(service).exited().is_some();
+            if !is_dead {
+                continue;
+            }
+            if !self.note_crash(service) {
+                let log = self.world.process(service).log();
+                let lines: Vec<_> = log.lines().rev().take(5).collect();
+                bail!("{} ended by itself: {lines:#?}", service.name());
+            }
+            self.world.kill(service).await;
+            self.services.insert(service, State::Down);
+            self.killed_at.insert(service, self.shop.book().total());
+            self.start(service).await?;
+        }
+        if let Some(rival) = &mut self.rival
+            && rival.exited().is_some()
+        {
+            bail!("the rival ended by itself: {}", rival.log());
+        }
+        Ok(())
+    }
+
+    /// Whether a service has died where it was to.
+    fn note_crash(&mut self, service: Service) -> bool {
+        let process = self.world.process(service);
+        let has_crashed = process.exited().is_some() && process.crashed();
+        let armed = self.armed.remove(&service);
+        if let Some(point) = &armed
+            && has_crashed
+        {
+            self.tally.crash(point);
+        }
+        has_crashed && armed.is_some()
+    }
+
+    async fn kill(&mut self, service: Service) -> anyhow::Result<bool> {
+        if self.services[&service] == State::Down {
+            return Ok(false);
+        }
+        self.note_crash(service);
+        self.world.kill(service).await;
+        self.services.insert(service, State::Down);
+        self.killed_at.insert(service, self.shop.book().total());
+        Ok(true)
+    }
+
+    /// Starts a service and notes how long it takes until it is ready and, where everything else
+    /// is as it should be, until the read store has caught up.
+    async fn start(&mut self, service: Service) -> anyhow::Result<bool> {
+        if self.services[&service] != State::Down {
+            return Ok(false);
+        }
+        let reached = self.shop.book().reached.clone();
+        let waited =
+            reached.0.values().sum::<u64>() - self.killed_at.get(&service).copied().unwrap_or(0);
+        let started = Instant::now();
+        self.world.run(service).await;
+        self.services.insert(service, State::Up);
+        let client = self.shop.service(service).clone();
+        eventually("a service to be ready", || async {
+            let reply = client.get("/readyz").await;
+            if reply.status == 200 {
+                Ok(())
+            } else {
+                Err(reply.text)
+            }
+        })
+        .await;
+        let ready = started.elapsed();
+        let mut caught_up = None;
+        let is_quiet = self.broker == State::Up
+            && self.services.values().all(|state| *state == State::Up)
+            && self.armed.is_empty();
+        if service == Service::Purchases && is_quiet {
+            let path = format!("/users/{}/purchases?after={reached}", uuid::Uuid::nil());
+            eventually("the read store to catch up", || async {
+                let reply = client.get(&path).await;
+                if reply.status == 404 {
+                    Ok(())
+                } else {
+                    Err(reply.text)
+                }
+            })
+            .await;
+            caught_up = Some(started.elapsed());
+        }
+        self.tally.recovered(Recovery {
+            service,
+            waited,
+            ready,
+            caught_up,
+        });
+        Ok(true)
+    }
+
+    async fn start_armed(&mut self, service: Service, point: String) -> bool {
+        if self.services[&service] != State::Down {
+            return false;
+        }
+        let set = |command: &mut std::process::Command| {
+            command.env("HEADWATER_CRASH", &point);
+        };
+        let ended = self.world.try_run_with(service, set).await;
+        match ended {
+            None => {
+                self.services.insert(service, State::Up);
+                self.armed.insert(service, point);
+            }
+            // It came by the place before it listened.
+            Some(mut process) => {
+                assert!(process.crashed(), "{}", process.log());
+                self.tally.crash(&point);
+                self.world.run(service).await;
+                self.services.insert(service, State::Up);
+            }
+        }
+        true
+    }
+
+    fn pause(&mut self, service: Service) -> bool {
+        // One that may die at any moment cannot be waited for to stop.
+        let can = self.services[&service] == State::Up && !self.armed.contains_key(&service);
+        if can {
+            self.world.process(service).pause();
+            self.services.insert(service, State::Paused);
+        }
+        can
+    }
+
+    fn resume(&mut self, service: Service) -> bool {
+        let can = self.services[&service] == State::Paused;
+        if can {
+            self.world.process(service).resume();
+            self.services.insert(service, State::Up);
+        }
+        can
+    }
+
+    fn kill_broker(&mut self) -> anyhow::Result<bool> {
+        if self.broker == State::Down {
+            return Ok(false);
+        }
+        self.world.broker.kill().context("kill the broker")?;
+        self.broker = State::Down;
+        Ok(true)
+    }
+
+    fn start_broker(&mut self) -> anyhow::Result<bool> {
+        if self.broker != State::Down {
+            return Ok(false);
+        }
+        self.world.broker.restart().context("start the broker")?;
+        self.broker = State::Up;
+        Ok(true)
+    }
+
+    fn pause_broker(&mut self) -> anyhow::Result<bool> {
+        if self.broker != State::Up {
+            return Ok(false);
+        }
+        self.world.broker.pause().context("pause the broker")?;
+        self.broker = State::Paused;
+        Ok(true)
+    }
+
+    fn resume_broker(&mut self) -> anyhow::Result<bool> {
+        if self.broker != State::Paused {
+            return Ok(false);
+        }
+        self.world.broker.resume().context("resume the broker")?;
+        self.broker = State::Up;
+        Ok(true)
+    }
+
+    /// Kills the broker for a moment, unless it is down already, and does `work` meanwhile.
+    fn with_broker_down(
+        &mut self,
+        work: impl FnOnce(&Self) -> std::io::Result<()>,
+    ) -> anyhow::Result<bool> {
+        let was_down = self.broker == State::Down;
+        self.kill_broker()?;
+        work(self).context("change the broker's store")?;
+        if !was_down {
+            self.start_broker()?;
+        }
+        Ok(true)
+    }
+
+    fn store(&self) -> PathBuf {
+        self.world.broker.store().join("jetstream")
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.world.folder().join("broker-copy")
+    }
+
+    /// Does something to streams, if the broker is there to do it. That a stream is not there, or
+    /// the broker has only just started, is no failure.
+    async fn on_streams(&self, work: impl Future<Output = anyhow::Result<()>>) -> bool {
+        self.broker == State::Up && matches!(timeout(WORK_WITHIN * 2, work).await, Ok(Ok(())))
+    }
+
+    async fn delete_event(&mut self, source: Service, back: u64) -> bool {
+        if self.broker != State::Up {
+            return false;
+        }
+        let deleting = self.streams.delete(&self.world, source, back);
+        matches!(timeout(WORK_WITHIN * 2, deleting).await, Ok(Ok(())))
+    }
+
+    fn start_rival(&mut self) -> bool {
+        let can = self.rival.is_none();
+        if can {
+            self.rival = Some(self.world.rival());
+        }
+        can
+    }
+
+    async fn stop_rival(&mut self) -> anyhow::Result<bool> {
+        self.mind().await?;
+        Ok(self.rival.take().is_some())
+    }
+
+    /// Deletes the read store and whatever lies beside it under its name.
+    fn lose_read_store(&mut self) -> anyhow::Result<bool> {
+        if self.services[&Service::Purchases] != State::Down {
+            return Ok(false);
+        }
+        for entry in std::fs::read_dir(self.world.folder())? {
+            let entry = entry?;
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("purchases.db")
+            {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        self.killed_at.insert(Service::Purchases, 0);
+        Ok(true)
+    }
+
+    /// Has the read store folded anew, if it can be asked for now; does not wait for it.
+    async fn rebuild(&self) -> bool {
+        let is_there = self.broker == State::Up && self.services[&Service::Purchases] == State::Up;
+        let asked = timeout(WORK_WITHIN, begin_fold(&self.world, "rebuild"));
+        is_there && matches!(asked.await, Ok(Ok(())))
+    }
+
+    /// Ends all faults.
+    pub(super) async fn mend(&mut self) -> anyhow::Result<()> {
+        for service in Service::ALL {
+            self.resume(service);
+        }
+        self.resume_broker()?;
+        self.start_broker()?;
+        self.stop_rival().await?;
+        for service in self.armed.clone().into_keys() {
+            self.kill(service).await?;
+        }
+        for service in Service::ALL {
+            self.start(service).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks `purchases` to fold its store anew: `rebuild` or `verify`.
+pub(super) async fn begin_fold(world: &World, what: &str) -> anyhow::Result<()> {
+    let client = async_nats::connect(world.broker.url()).await?;
+    let subject = format!("headwater.purchases.{what}");
+    let answer = client.request(subject, "".into()).await?;
+    let refused = answer
+        .headers
+        .as_ref()
+        .and_then(|h| h.get(NATS_SERVICE_ERROR));
+    if let Some(refused) = refused {
+        bail!("{what} was refused: {refused}");
+    }
+    Ok(())
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! What a run came to, in numbers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::fault::Step;
+use super::shop::Book;
+use crate::world::Service;
+
+/// Situations that a run must have met to count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Situation {
+    /// A fence refused a relay: somebody else had published.
+    Rival,
+    /// A relay found its stream behind, and published again.
+    Behind,
+    /// A projection fetched events from an outbox.
+    Gap,
+    /// A projection skipped events that it had applied.
+    Redelivery,
+    /// A command whose answer was lost had happened.
+    UnknownCommit,
+    /// A rebuild took the place of the live store.
+    Swap,
+}
+
+impl Situation {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Rival,
+        Self::Behind,
+        Self::Gap,
+        Self::Redelivery,
+        Self::UnknownCommit,
+        Self::Swap,
+    ];
+}
+
+/// How long a service took after it was killed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recovery {
+    pub(super) service: Service,
+    /// How many events came meanwhile, or all of them where the store was lost.
+    pub(super) waited: u64,
+    pub(super) ready: Duration,
+    /// Of the read store, where nothing else was broken.
+    pub(super) caught_up: Option<Duration>,
+}
+
+/// Counts of a run.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// How many rounds there were.
+    pub rounds: u64,
+    /// How many events the outboxes hold.
+    pub events: u64,
+    steps: BTreeMap<String, u64>,
+    crashes: BTreeMap<String, u64>,
+    recoveries: Vec<Recovery>,
+    pub(super) situations: BTreeMap<Situation, u64>,
+    commands: BTreeMap<&'static str, u64>,
+    retried: u64,
+    /// How many answers of `purchases` were compared with the fold, amid the faults and after
+    /// them.
+    pub(super) reads: u64,
+    pub(super) checks: u64,
+}
+
+impl Tally {
+    pub(super) fn step(&mut self, step: &Step, taken: bool) {
+        let text = format!("{step:?}");
+        let name = text.split(['(', ',']).next().unwrap_or_default();
+        let passed_over = if taken { "" } else { " (passed over)" };
+        let name = format!("{name}{passed_over}");
+        *self.steps.entry(name).or_default() += 1;
+    }
+
+    pub(super) fn crash(&mut self, point: &str) {
+        let point = point.split(':').next().unwrap_or_default();
+        *self.crashes.entry(point.to_owned()).or_default() += 1;
+    }
+
+    pub(super) fn recovered(&mut self, recovery: Recovery) {
+        self.recoveries.push(recovery);
+    }
+
+    pub(super) fn meet(&mut self, situation: Situation, times: u64) {
+        *self.situations.entry(situation).or_default() += times;
+    }
+
+    /// Takes over what the clients have counted.
+    pub(super) fn take_book(&mut self, book: &Book) {
+        self.commands.clone_from(&book.commands);
+        self.retried = book.retried;
+        self.situations
+            .insert(Situation::UnknownCommit, book.unknown_commits);
+        self.events = book.total();
+    }
+
+    /// The situations that were not met.
+    pub fn missing(&self) -> Vec<Situation> {
+        let met = |situation: &Situation| self.situations.get(situation).copied() > Some(0);
+        Situation::ALL
+            .into_iter()
+            .filter(|situation| !met(situation))
+            .collect()
+    }
+
+    fn slowest(&self, service: Service) -> (Duration, Duration, u64, usize) {
+        let of = self.recoveries.iter().filter(|r| r.service == service);
+        let ready = of.clone().map(|r| r.ready).max().unwrap_or_default();
+        let caught_up = of.clone().filter(|r| r.caught_up.is_some());
+        let slowest = caught_up.max_by_key(|r| r.caught_up);
+        let (caught_up, waited) = slowest.map_or((Duration::ZERO, 0), |r| {
+            (r.caught_up.unwrap_or_default(), r.waited)
+        });
+        (ready, caught_up, waited, of.count())
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "rounds: {}", self.rounds)?;
+        writeln!(f, "events: {}", self.events)?;
+        writeln!(
+            f,
+            "commands: {}; {} tried again",
+            counts(&self.commands),
+            self.retried
+        )?;
+        writeln!(
+            f,
+            "reads compared: {} amid faults, {} after them",
+            self.reads, self.checks
+        )?;
+        writeln!(f, "faults: {}", counts(&self.steps))?;
+        writeln!(f, "crash points: {}", counts(&self.crashes))?;
+        let situations = Situation::ALL.map(|situation| {
+            let times = self.situations.get(&situation).copied().unwrap_or(0);
+            (format!("{situation:?}"), times)
+        });
+        writeln!(f, "situations: {}", counts(&situations.into()))?;
+        writeln!(f, "recovery after kill -9, the slowest:")?;
+        for service in Service::ALL {
+            let (ready, caught_up, waited, times) = self.slowest(service);
+            write!(f, "  {}: ready in {ready:.2?}", service.name())?;
+            if service == Service::Purchases {
+                write!(f, ", caught up in {caught_up:.2?} ({waited} events waited)")?;
+            }
+            writeln!(f, ", of {times}")?;
+        }
+        Ok(())
+    }
+}
+
+fn counts<K: fmt::Display>(counts: &BTreeMap<K, u64>) -> String {
+    let counts: Vec<_> = counts
+        .iter()
+        .map(|(what, times)| format!("{what} {times}"))
+        .collect();
+    counts.join(", ")
+}
