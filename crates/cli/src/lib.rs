@@ -30,6 +30,10 @@ pub struct Cli {
 
 /// The commands; each has a module of its name.
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one of them in a process"
+)]
 pub enum Command {
     Import(import::Args),
     Verify(verify::Args),
@@ -80,7 +84,7 @@ mod tests {
 
     fn expect_variables(command: &clap::Command) {
         for flag in command.get_arguments().filter(|flag| !flag.is_positional()) {
-            let name = format!("{} {flag}", command.get_name());
+            let name = format!("{} {}", command.get_name(), flag.get_id());
             let variable = flag
                 .get_env()
                 .unwrap_or_else(|| panic!("{name} has no variable"));

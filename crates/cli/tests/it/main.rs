@@ -4,5 +4,7 @@ mod faults;
 mod import;
 mod reports;
 mod shop;
+mod source;
 mod tool;
 mod usage;
+mod verify;
