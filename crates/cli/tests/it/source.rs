@@ -165,6 +165,16 @@ impl Source {
         .await;
     }
 
+    /// Waits until so many events are in the stream.
+    pub(crate) async fn published(&self, events: u64) {
+        eventually("events in the stream", async || {
+            let info = self.stream.get_info().await.expect("the stream's state");
+            let last = info.state.last_sequence;
+            if last >= events { Ok(()) } else { Err(last) }
+        })
+        .await;
+    }
+
     /// Runs the tool on this broker.
     pub(crate) async fn tool(&self, args: &[&str]) -> Ended {
         tool(&self.broker, args).await
