@@ -65,7 +65,7 @@ async fn list(args: &List, endpoint: &str) -> anyhow::Result<Exit> {
     };
     let mut listed = Listed::default();
     for service in services {
-        let (letters, total) = letters(&nats, &service, endpoint, args.limit)
+        let (letters, total) = letters(&nats, &service, endpoint, args.limit as usize)
             .await
             .with_context(|| format!("list the dead letters of {service}"))?;
         listed.add(service, letters, total);

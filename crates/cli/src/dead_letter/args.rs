@@ -38,9 +38,10 @@ pub struct List {
         long,
         value_name = "N",
         env = "HEADWATER_DEAD_LETTER_LIMIT",
-        default_value_t = 1000
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
-    pub limit: usize,
+    pub limit: u32,
 
     #[command(flatten)]
     pub common: Common,

@@ -66,10 +66,14 @@ impl Display for Report {
 impl Display for source::Report {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         let Self { source, head, .. } = self;
-        let verdict = if self.agrees() { "agrees" } else { "DIFFERS" };
+        let verdict = if self.agrees() {
+            "agrees with"
+        } else {
+            "DIFFERS from"
+        };
         write!(
             f,
-            "{source}: the stream {verdict} with the outbox at {head}, {} events",
+            "{source}: the stream {verdict} the outbox at {head}, {} events",
             self.events
         )?;
         self.information(f)?;

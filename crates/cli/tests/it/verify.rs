@@ -76,7 +76,7 @@ async fn a_lost_event_is_found() {
     let lost = json!({"events": 1499, "missing": {"700": 700}, "holes": 1});
     expect(&source, 1500, 3, lost).await;
     let ended = source.tool(&["verify"]).await;
-    let said = "sensors: the stream DIFFERS with the outbox at 1500, 1499 events; \
+    let said = "sensors: the stream DIFFERS from the outbox at 1500, 1499 events; \
                 1 sequences without an event\n  missing: 1\n    position 700\n";
     assert!(ended.stdout.starts_with(said), "{ended:?}");
     source.stop().await;
