@@ -10,3 +10,4 @@ mod journey;
 mod rebuild;
 mod redelivery;
 mod tidy;
+mod verify;
