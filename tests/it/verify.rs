@@ -158,7 +158,7 @@ async fn spoil(world: &World, spoil: &str, restore: &str, found: u64, values: &[
 async fn an_altered_a_lost_and_an_added_row_of_the_read_store_are_found() {
     let (world, ada) = world().await;
     expect_well(&world).await;
-    let ada = ada.id().replace('-', "").to_uppercase();
+    let ada = ada.id().replace('-', "");
     spoil(
         &world,
         "UPDATE product SET title = 'Mog' WHERE title = 'Mug'",

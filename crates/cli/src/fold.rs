@@ -13,7 +13,7 @@ use crate::progress::Screen;
 /// How often a service is asked how far it is.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a service may be silent, or its fold stand still, before it is given up.
+/// How long a service may be silent, or its fold apply nothing, before it is given up.
 const STANDSTILL: Duration = Duration::from_mins(1);
 
 /// Waits until the fold of `service`, which has just answered `begun`, is done or has failed.
@@ -26,7 +26,8 @@ pub(crate) async fn follow(
     screen: &Screen,
 ) -> anyhow::Result<FoldStatus> {
     let bar = screen.bar(service, sum(&begun.live));
-    let (mut status, mut moved) = (begun, Instant::now());
+    let mut status = begun;
+    let (mut heard, mut moved) = (Instant::now(), Instant::now());
     loop {
         bar.ends_at(sum(&status.live));
         bar.at(sum(&status.positions));
@@ -36,21 +37,23 @@ pub(crate) async fn follow(
             FoldState::Idle => anyhow::bail!(
                 "{service} knows of no fold any more: it was started anew meanwhile; begin again"
             ),
-            FoldState::Folding | FoldState::Comparing => {}
+            FoldState::Folding => ensure!(
+                moved.elapsed() < STANDSTILL,
+                "the fold of {service} has stood still for {STANDSTILL:?} at `{}`; look at the service's log",
+                status.positions
+            ),
+            // However large the store is; nothing shows meanwhile.
+            FoldState::Comparing => {}
         }
-        ensure!(
-            moved.elapsed() < STANDSTILL,
-            "the fold of {service} has stood still for {STANDSTILL:?} at {}; look at the service's log",
-            status.positions
-        );
         tokio::time::sleep(LOOK_PAUSE).await;
         match nats.ask(service, "fold", &()).await {
             Ok(now) => {
+                heard = Instant::now();
                 if now != status {
-                    (status, moved) = (now, Instant::now());
+                    (status, moved) = (now, heard);
                 }
             }
-            Err(error) if error.is::<Unreachable>() && moved.elapsed() < STANDSTILL => {}
+            Err(error) if error.is::<Unreachable>() && heard.elapsed() < STANDSTILL => {}
             Err(error) => return Err(error),
         }
     }

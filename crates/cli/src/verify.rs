@@ -61,6 +61,7 @@ impl Verify {
         let mut report = Report::default();
         let away = shop.unreachable.iter().map(ToString::to_string);
         report.unreachable.extend(away);
+        report.failed.extend(shop.failed.iter().cloned());
         self.sources(&shop, &mut report).await?;
         self.projections(&shop, &mut report).await?;
         Ok(report)

@@ -17,6 +17,8 @@ pub(super) struct Shop {
     /// Those whose events are to be compared.
     pub(super) sources: BTreeSet<String>,
     pub(super) unreachable: Vec<Unreachable>,
+    /// Who answers otherwise than expected, as sentences.
+    pub(super) failed: Vec<String>,
 }
 
 /// What the streams say: each tells its source, and its readers their projection.
@@ -52,6 +54,7 @@ impl Shop {
             services: BTreeMap::new(),
             sources: BTreeSet::new(),
             unreachable: Vec::new(),
+            failed: Vec::new(),
         };
         for name in names {
             shop.ask_one(nats, name).await?;
@@ -69,9 +72,10 @@ impl Shop {
             Ok(status) => {
                 self.services.insert(name, status);
             }
-            Err(error) => match error.downcast::<Unreachable>()? {
-                lost @ Unreachable::Broker { .. } => return Err(lost.into()),
-                away => self.unreachable.push(away),
+            Err(error) => match error.downcast::<Unreachable>() {
+                Ok(lost @ Unreachable::Broker { .. }) => return Err(lost.into()),
+                Ok(away) => self.unreachable.push(away),
+                Err(error) => self.failed.push(format!("{name}: {error:#}")),
             },
         }
         Ok(())
@@ -110,39 +114,53 @@ impl Shop {
     }
 }
 
+/// What the streams and those who read them say of themselves.
 async fn streams(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Streams> {
-    let listed = async {
-        let mut found = Streams::default();
-        let mut infos = nats.jetstream.streams();
-        while let Some(info) = infos.try_next().await? {
-            let metadata = &info.config.metadata;
-            let Some(source) = metadata.get("headwater.source") else {
-                continue;
-            };
-            if metadata
-                .get("headwater.kind")
-                .is_none_or(|kind| kind != "events")
-                || !(only.is_empty() || only.contains(source))
-            {
-                continue;
-            }
-            found.sources.insert(source.clone());
-            let stream = nats.jetstream.get_stream(&info.config.name).await?;
-            let mut readers = stream.consumers();
-            while let Some(reader) = readers.try_next().await? {
-                if let Some(projection) = reader.config.metadata.get("headwater.projection") {
-                    let stream = info.config.name.clone();
-                    found.projections.insert(projection.clone(), stream);
-                }
-            }
+    match list(nats, only).await {
+        Ok(mut found) => {
+            found.forget_folds();
+            Ok(found)
         }
-        Ok::<_, anyhow::Error>(found)
-    };
-    match listed.await {
-        Ok(found) => Ok(found),
         Err(error) => {
             nats.expect_connected()?;
             Err(error).context("list the streams")
         }
+    }
+}
+
+async fn list(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Streams> {
+    let mut found = Streams::default();
+    let mut infos = nats.jetstream.streams();
+    while let Some(info) = infos.try_next().await? {
+        let (name, metadata) = (&info.config.name, &info.config.metadata);
+        let is_ours = metadata
+            .get("headwater.kind")
+            .is_some_and(|kind| kind == "events");
+        let source = metadata.get("headwater.source").filter(|_| is_ours);
+        let Some(source) = source.filter(|source| only.is_empty() || only.contains(*source)) else {
+            continue;
+        };
+        found.sources.insert(source.clone());
+        let stream = nats.jetstream.get_stream(name).await?;
+        let mut readers = stream.consumers();
+        while let Some(reader) = readers.try_next().await? {
+            if let Some(projection) = reader.config.metadata.get("headwater.projection") {
+                found.projections.insert(projection.clone(), name.clone());
+            }
+        }
+    }
+    Ok(found)
+}
+
+impl Streams {
+    /// A fold beside a projection reads under its name and the fold's purpose.
+    fn forget_folds(&mut self) {
+        let names: BTreeSet<String> = self.projections.keys().cloned().collect();
+        self.projections.retain(|name, _| {
+            let beside = name
+                .strip_suffix("-rebuild")
+                .or_else(|| name.strip_suffix("-verify"));
+            beside.is_none_or(|projection| !names.contains(projection))
+        });
     }
 }

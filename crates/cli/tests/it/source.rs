@@ -7,6 +7,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream::Stream};
 use broker::Broker;
 use headwater::database::{self, Migration};
+use headwater::operator::Tools;
 use headwater::{Bus, Clock, Database, Event, EventId, Health, Relay, Supervisor, bus};
 use headwater::{operator, outbox, stream, subject_of};
 use prost::Message as _;
@@ -75,9 +76,9 @@ impl Source {
         let mut source = Self::silent().await;
         let (db, bus) = (source.db.clone(), source.bus.clone());
         let health = source.health.clone();
-        source
-            .tasks
-            .spawn("operator", |stop| operator::serve(db, bus, health, stop));
+        source.tasks.spawn("operator", |stop| {
+            operator::serve(db, bus, health, Tools::default(), stop)
+        });
         source
     }
 
@@ -137,7 +138,7 @@ impl Source {
     pub(crate) async fn publish_as(&self, position: u64, event: &SensorRead) {
         let id = EventId {
             source: "sensors".to_owned(),
-            epoch: self.db.epoch().to_owned(),
+            epoch: self.db.epoch().to_string(),
             position,
         };
         self.publish_raw(&subject_of(event), Some(&id.to_string()), event)

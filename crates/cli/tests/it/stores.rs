@@ -11,7 +11,7 @@ use crate::source::Source;
 async fn store(source: &Source, position: u64, dead_letters: u64, folds: Vec<Value>) -> Played {
     let projection = json!({
         "name": "readings", "version": 1, "positions": {"sensors": position},
-        "dead_letters": dead_letters, "can_rebuild": !folds.is_empty(),
+        "is_complete": true, "dead_letters": dead_letters, "can_rebuild": !folds.is_empty(),
     });
     let answer = move |endpoint: &str, _: &Value, before: usize| -> Answer {
         match endpoint {
@@ -38,6 +38,26 @@ fn rows(count: u64) -> Value {
         json!({"table": "reading", "only_in": only_in, "row": [["sensor", format!("s{n}")], ["value", "\u{1b}7"]]})
     };
     json!({"count": count, "rows": (0..count.min(50)).map(row).collect::<Vec<_>>()})
+}
+
+/// Adds a reader of the source's stream, as a projection of this name does.
+async fn add_reader(source: &Source, name: &str) {
+    let metadata = [
+        ("headwater.projection", name),
+        ("headwater.source", "sensors"),
+    ];
+    let reader = pull::Config {
+        durable_name: Some(name.to_owned()),
+        metadata: metadata
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        ..pull::Config::default()
+    };
+    source
+        .stream
+        .create_consumer(reader)
+        .await
+        .expect("a reader");
 }
 
 #[tokio::test]
@@ -138,22 +158,7 @@ async fn dead_letters_are_said_and_are_no_difference() {
 #[tokio::test]
 async fn a_projection_whose_service_is_away_ends_with_4_and_is_named() {
     let source = source().await;
-    let metadata = [
-        ("headwater.projection", "readings"),
-        ("headwater.source", "sensors"),
-    ];
-    let reader = pull::Config {
-        durable_name: Some("readings".to_owned()),
-        metadata: metadata
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into(),
-        ..pull::Config::default()
-    };
-    source
-        .stream
-        .create_consumer(reader)
-        .await
-        .expect("a reader");
+    add_reader(&source, "readings").await;
     let ended = source.tool(&["verify", "--wait=0"]).await;
     assert_eq!(ended.code, Some(4), "{ended:?}");
     let said =
@@ -162,6 +167,35 @@ async fn a_projection_whose_service_is_away_ends_with_4_and_is_named() {
     let done = fold("done", &json!({"differences": rows(0)}));
     let _house = store(&source, 3, 0, vec![done]).await;
     assert_eq!(source.verify().await.0, 0);
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_that_answers_nonsense_does_not_hide_the_others() {
+    let source = source().await;
+    let answer = |_: &str, _: &Value, _| Ok(json!({"status": "fine"}));
+    let _house = Played::start(&source.broker, "house", answer).await;
+    let ended = source.tool(&["verify", "--wait=60"]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let said = "NOT VERIFIED: house: read what house answered to status";
+    assert!(ended.stdout.contains(said), "{ended:?}");
+    assert!(
+        ended.stdout.contains("sensors: the stream agrees"),
+        "{ended:?}"
+    );
+    source.stop().await;
+}
+
+/// A fold beside the projection has a reader of its own while it runs.
+#[tokio::test]
+async fn readers_of_folds_belong_to_their_projection() {
+    let source = source().await;
+    for name in ["readings", "readings-verify", "readings-rebuild"] {
+        add_reader(&source, name).await;
+    }
+    let _house = store(&source, 3, 0, vec![]).await;
+    let ended = source.tool(&["verify", "--wait=60"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
     source.stop().await;
 }
 

@@ -7,7 +7,7 @@ use crate::source::{Source, eventually, reading, tool};
 /// What every report of the one source has when nothing is wrong with it.
 fn well(source: &Source, head: u64) -> Value {
     json!({
-        "source": "sensors", "epoch": source.db.epoch(), "head": head, "events": head,
+        "source": "sensors", "epoch": &*source.db.epoch(), "head": head, "events": head,
         "missing": {}, "doubled": [], "out_of_order": [], "altered": [], "ahead": [],
         "by_hand": 0, "former": {}, "holes": 0,
     })
