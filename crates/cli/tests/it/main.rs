@@ -2,6 +2,7 @@
 
 mod dead_letter;
 mod faults;
+mod house;
 mod import;
 mod played;
 mod reports;
