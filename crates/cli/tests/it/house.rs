@@ -80,7 +80,6 @@ impl House {
         let url = source.broker.url();
         let flags = ["house", "--database", file, "--nats-url", &url];
         let config = Flags::parse_from(flags).service;
-        let _ = headwater::telemetry::init(&config.telemetry);
         let stop = CancellationToken::new();
         let mut service = Service::start_copy("house", MIGRATIONS, config, stop.clone())
             .await
