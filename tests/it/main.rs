@@ -17,3 +17,4 @@ mod rebuild;
 mod redelivery;
 mod rivals;
 mod tidy;
+mod verify;

@@ -107,7 +107,9 @@ impl DataSet {
             "--orders-url",
             &url(Service::Orders),
         ]);
-        let Command::Import(args) = cli.command;
+        let Command::Import(args) = cli.command else {
+            unreachable!("an import was asked for");
+        };
         import::run(args).await.expect("import")
     }
 

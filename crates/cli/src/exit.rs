@@ -11,7 +11,9 @@ pub enum Exit {
     Failed = 1,
     /// The command line cannot be followed, nothing was done. The same number as clap's.
     Usage = 2,
-    /// A service cannot be reached.
+    /// What should be the same differs, or was tried again and failed again.
+    Different = 3,
+    /// The broker or a service cannot be reached.
     Unreachable = 4,
 }
 

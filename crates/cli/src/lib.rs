@@ -6,14 +6,20 @@ use clap::{Parser, Subcommand};
 
 pub use exit::Exit;
 
+pub mod dead_letter;
 mod exit;
+mod fold;
 pub mod import;
+pub mod nats;
 pub mod output;
+mod progress;
+pub mod rebuild;
+pub mod verify;
 
 /// The operator's tool of the Headwater shop
 ///
-/// Exit codes: 0 all went well, 1 something failed, 2 the command line cannot be followed, 4 a
-/// service cannot be reached.
+/// Exit codes: 0 all went well, 1 something failed, 2 the command line cannot be followed, 3
+/// what should be the same differs, 4 the broker or a service cannot be reached.
 #[derive(Debug, Parser)]
 #[command(name = "headwater", version)]
 pub struct Cli {
@@ -24,19 +30,31 @@ pub struct Cli {
 
 /// The commands; each has a module of its name.
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one of them in a process"
+)]
 pub enum Command {
     Import(import::Args),
+    Verify(verify::Args),
+    Rebuild(rebuild::Args),
+    DeadLetter(dead_letter::Args),
 }
 
 /// Runs one command, tells the operator about an error on stderr, and answers with the exit code.
 pub async fn run(cli: Cli) -> Exit {
     let outcome = match cli.command {
         Command::Import(args) => import::command(args).await,
+        Command::Verify(args) => verify::command(args).await,
+        Command::Rebuild(args) => rebuild::command(args).await,
+        Command::DeadLetter(args) => dead_letter::command(args).await,
     };
     outcome.unwrap_or_else(|error| {
-        complain(&format!("{error:#}"));
+        complain(&output::printable(&format!("{error:#}")));
         if error.is::<import::InputError>() {
             Exit::Usage
+        } else if error.is::<nats::Unreachable>() {
+            Exit::Unreachable
         } else {
             Exit::Failed
         }
@@ -61,16 +79,20 @@ mod tests {
 
     #[test]
     fn every_flag_is_also_an_environment_variable() {
-        for command in Cli::command().get_subcommands() {
-            for flag in command.get_arguments() {
-                let variable = flag
-                    .get_env()
-                    .unwrap_or_else(|| panic!("{flag} has no variable"));
-                assert!(
-                    variable.to_string_lossy().starts_with("HEADWATER_"),
-                    "{flag}"
-                );
-            }
+        expect_variables(&Cli::command());
+    }
+
+    fn expect_variables(command: &clap::Command) {
+        for flag in command.get_arguments().filter(|flag| !flag.is_positional()) {
+            let name = format!("{} {}", command.get_name(), flag.get_id());
+            let variable = flag
+                .get_env()
+                .unwrap_or_else(|| panic!("{name} has no variable"));
+            let variable = variable.to_string_lossy();
+            // The usual names of NATS are what other tools read, too.
+            let usual = ["NATS_URL", "NATS_CREDS", "NATS_CA"].contains(&&*variable);
+            assert!(variable.starts_with("HEADWATER_") || usual, "{name}");
         }
+        command.get_subcommands().for_each(expect_variables);
     }
 }

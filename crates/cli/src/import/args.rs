@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::ArgGroup;
 use reqwest::Url;
 
-use crate::output::Format;
+use crate::output::{Format, seconds};
 
 /// Import users, products and orders from JSON Lines files
 ///
@@ -68,9 +68,4 @@ fn base_url(text: &str) -> Result<Url, String> {
     } else {
         Err("must begin with http:// and a host".to_owned())
     }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "must be a number of seconds")?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

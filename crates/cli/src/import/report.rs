@@ -1,6 +1,5 @@
 //! What the operator sees meanwhile, on stderr: bars, and the lines that went wrong.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
 
 use super::input::Input;
 use super::summary::Counts;
+use crate::output::printable;
 
 /// Bars and reports share it, so that they do not tear each other. Bars are only drawn on a
 /// terminal.
@@ -53,29 +53,5 @@ impl Screen {
         self.0.suspend(|| {
             let _ = writeln!(std::io::stderr(), "{line}");
         });
-    }
-}
-
-/// Files and services are not trusted with the operator's terminal: control characters are escaped.
-fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for c in text.chars() {
-        let written = if c.is_control() {
-            write!(printable, "{}", c.escape_default())
-        } else {
-            printable.write_char(c)
-        };
-        written.expect("a String takes everything");
-    }
-    printable
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(printable("né\x1b[2J\nx"), "né\\u{1b}[2J\\nx");
     }
 }

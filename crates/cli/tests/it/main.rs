@@ -1,8 +1,14 @@
 //! The tool against a shop that is played by the test.
 
+mod dead_letter;
 mod faults;
+mod house;
 mod import;
+mod played;
 mod reports;
 mod shop;
+mod source;
+mod stores;
 mod tool;
 mod usage;
+mod verify;

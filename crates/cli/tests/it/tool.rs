@@ -98,7 +98,9 @@ fn command_line(urls: [&str; 3], files: &Files, flags: &[&str]) -> Vec<String> {
 pub(crate) async fn import(shop: &Shop, files: &Files, flags: &[&str]) -> Summary {
     let cli =
         Cli::try_parse_from(command_line([&shop.url; 3], files, flags)).expect("command line");
-    let Command::Import(args) = cli.command;
+    let Command::Import(args) = cli.command else {
+        unreachable!("an import was asked for");
+    };
     tokio::time::timeout(CEILING, import::run(args))
         .await
         .expect("in time")

@@ -1,0 +1,151 @@
+//! `headwater dead-letter`: what projections could not apply, tried again or given up.
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use headwater::operator::{
+    DiscardAnswer, DiscardRequest, Letter, ListAnswer, ListRequest, RetryAnswer, RetryRequest,
+    ShowRequest,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::nats::{Nats, Unreachable};
+use crate::{Exit, output};
+use args::{Discard, List, Retry, Show};
+use report::{Discarded, Listed, Retried, Shown};
+
+mod args;
+mod report;
+
+/// Look at what projections could not apply, try it again or give it up
+///
+/// An event that cannot be applied is parked with its reason, later ones of the same key behind
+/// it. Ids are per service.
+///
+/// Exit codes: 0 done, 3 some failed again, 4 the broker or a service cannot be reached, 2 the
+/// command line cannot be followed, 1 anything else.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What can be done about dead letters.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Action {
+    /// List those that wait
+    List(List),
+    /// Show one with its payload
+    Show(Show),
+    /// Try one, a lane or all of them again, with those that wait behind
+    Retry(Retry),
+    /// Give one up for good, and try those that wait behind it
+    Discard(Discard),
+    /// List those that were given up
+    Discarded(List),
+}
+
+/// Does it and prints what came of it.
+pub(crate) async fn command(args: Args) -> anyhow::Result<Exit> {
+    match args.action {
+        Action::List(args) => list(&args, "dead-letters.list").await,
+        Action::Show(args) => show(&args).await,
+        Action::Retry(args) => retry(&args).await,
+        Action::Discard(args) => discard(args).await,
+        Action::Discarded(args) => list(&args, "dead-letters.discarded").await,
+    }
+}
+
+async fn list(args: &List, endpoint: &str) -> anyhow::Result<Exit> {
+    let nats = Nats::connect(&args.common.nats).await?;
+    let services = match &args.service {
+        Some(service) => vec![service.clone()],
+        None => nats.services().await?.into_iter().collect(),
+    };
+    let mut listed = Listed::default();
+    for service in services {
+        let (letters, total) = letters(&nats, &service, endpoint, args.limit as usize)
+            .await
+            .with_context(|| format!("list the dead letters of {service}"))?;
+        listed.add(service, letters, total);
+    }
+    output::print(&listed, args.common.output)?;
+    Ok(Exit::Done)
+}
+
+/// The oldest `limit` letters of a service, and how many it has in all.
+async fn letters(
+    nats: &Nats,
+    service: &str,
+    endpoint: &str,
+    limit: usize,
+) -> anyhow::Result<(Vec<Letter>, u64)> {
+    let mut letters: Vec<Letter> = Vec::new();
+    loop {
+        let request = ListRequest {
+            after: letters.last().map_or(0, |letter| letter.id),
+            limit: limit - letters.len(),
+        };
+        let page: ListAnswer = nats.ask(service, endpoint, &request).await?;
+        let is_end = page.letters.is_empty();
+        letters.extend(page.letters);
+        if is_end || letters.len() >= limit {
+            return Ok((letters, page.total));
+        }
+    }
+}
+
+async fn show(args: &Show) -> anyhow::Result<Exit> {
+    let nats = Nats::connect(&args.common.nats).await?;
+    let request = ShowRequest { id: args.id };
+    let letter: Letter = nats
+        .ask(&args.service, "dead-letters.show", &request)
+        .await?;
+    let service = args.service.clone();
+    output::print(&Shown { service, letter }, args.common.output)?;
+    Ok(Exit::Done)
+}
+
+async fn retry(args: &Retry) -> anyhow::Result<Exit> {
+    let nats = Nats::connect(&args.common.nats).await?;
+    let request = match (args.id, &args.lane) {
+        (Some(id), _) => RetryRequest::Id(id),
+        (None, Some(lane)) => RetryRequest::Lane(lane.clone()),
+        (None, None) => RetryRequest::All {},
+    };
+    let service = args.service.clone();
+    let answer: RetryAnswer = change(&nats, &service, "dead-letters.retry", &request).await?;
+    let retried = Retried { service, answer };
+    output::print(&retried, args.common.output)?;
+    Ok(retried.exit())
+}
+
+async fn discard(args: Discard) -> anyhow::Result<Exit> {
+    let nats = Nats::connect(&args.common.nats).await?;
+    let (id, reason) = (args.id, args.reason);
+    let request = DiscardRequest { id, reason };
+    let service = args.service;
+    let answer: DiscardAnswer = change(&nats, &service, "dead-letters.discard", &request).await?;
+    output::print(&Discarded { service, answer }, args.common.output)?;
+    Ok(Exit::Done)
+}
+
+/// Asks for something to be changed. Without an answer nobody knows whether it was.
+async fn change<A: DeserializeOwned>(
+    nats: &Nats,
+    service: &str,
+    endpoint: &str,
+    request: &impl Serialize,
+) -> anyhow::Result<A> {
+    let answer = nats.ask(service, endpoint, request).await;
+    answer.map_err(|error| {
+        if error.is::<Unreachable>() {
+            error.context(
+                "it may have been done all the same, look with `headwater dead-letter list`",
+            )
+        } else {
+            error
+        }
+    })
+}

@@ -1,0 +1,254 @@
+//! What is printed of dead letters.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use headwater::operator::{DiscardAnswer, Letter, RetryAnswer};
+use prost_types::Timestamp;
+use serde::Serialize;
+
+use crate::Exit;
+use crate::output::printable;
+
+/// Bytes a line of a dump.
+const DUMP_LINE: usize = 16;
+
+/// The letters of one or more services.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Listed(BTreeMap<String, Page>);
+
+#[derive(Debug, Serialize)]
+struct Page {
+    /// How many there are, also beyond those that are listed.
+    total: u64,
+    letters: Vec<Letter>,
+}
+
+impl Listed {
+    pub(super) fn add(&mut self, service: String, letters: Vec<Letter>, total: u64) {
+        self.0.insert(service, Page { total, letters });
+    }
+}
+
+impl Display for Listed {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let total: u64 = self.0.values().map(|page| page.total).sum();
+        if total == 0 {
+            return f.write_str("there are none");
+        }
+        let mut first = true;
+        for (service, page) in self.0.iter().filter(|(_, page)| page.total > 0) {
+            if !std::mem::take(&mut first) {
+                writeln!(f)?;
+            }
+            write!(f, "{service}: {}", page.total)?;
+            for letter in &page.letters {
+                write!(f, "\n  {}", Line(letter))?;
+            }
+            let left = page.total.saturating_sub(page.letters.len() as u64);
+            if left > 0 {
+                write!(f, "\n  and {left} more; --limit shows more of them")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A letter in one line.
+struct Line<'a>(&'a Letter);
+
+impl Display for Line<'_> {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let letter = self.0;
+        write!(
+            f,
+            "{} {} {} ({}): ",
+            letter.id,
+            Place(letter),
+            printable(&letter.subject),
+            printable(&letter.lane),
+        )?;
+        if letter.waiting {
+            write!(f, "waits behind another one")?;
+        } else {
+            write!(f, "{}", printable(&letter.reason))?;
+        }
+        match &letter.discarded_because {
+            Some(because) => write!(f, "; discarded: {}", printable(because)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where a letter's event came from: `orders:4711`.
+struct Place<'a>(&'a Letter);
+
+impl Display for Place<'_> {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let source = &self.0.source;
+        match (self.0.position, self.0.sequence) {
+            (Some(position), _) => write!(f, "{source}:{position}"),
+            (None, Some(sequence)) => write!(f, "{source} (by hand, sequence {sequence})"),
+            (None, None) => write!(f, "{source}"),
+        }
+    }
+}
+
+/// One letter with all that is known of it.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown {
+    pub(super) service: String,
+    #[serde(flatten)]
+    pub(super) letter: Letter,
+}
+
+impl Display for Shown {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let letter = &self.letter;
+        let mut line = |name: &str, value: &str| writeln!(f, "{name:12}{}", printable(value));
+        line("id", &letter.id.to_string())?;
+        line("service", &self.service)?;
+        line("projection", &letter.projection)?;
+        line("event", &Place(letter).to_string())?;
+        line("epoch", letter.epoch.as_deref().unwrap_or("none"))?;
+        if let Some(sequence) = letter.sequence {
+            line("sequence", &sequence.to_string())?;
+        }
+        line("subject", &letter.subject)?;
+        line("lane", &letter.lane)?;
+        line("parked", &time(letter.recorded_at))?;
+        line("reason", &letter.reason)?;
+        if let Some(at) = letter.discarded_at {
+            line("discarded", &time(at))?;
+        }
+        if let Some(because) = &letter.discarded_because {
+            line("because", because)?;
+        }
+        write!(f, "{:12}{} bytes", "payload", letter.bytes)?;
+        let payload = letter.payload.as_deref().unwrap_or_default();
+        // It was encoded by a service of ours; shown as it is if not.
+        match BASE64_STANDARD.decode(payload) {
+            Ok(bytes) => write!(f, "{}", Dump(&bytes)),
+            Err(_) => write!(f, "\n{}", printable(payload)),
+        }
+    }
+}
+
+/// Milliseconds since 1970 for people.
+fn time(at_ms: i64) -> String {
+    let nanos = at_ms.rem_euclid(1000) * 1_000_000;
+    let time = Timestamp {
+        seconds: at_ms.div_euclid(1000),
+        nanos: i32::try_from(nanos).expect("less than a second"),
+    };
+    time.to_string()
+}
+
+/// Bytes in hexadecimal, and as text where they are.
+struct Dump<'a>(&'a [u8]);
+
+impl Display for Dump<'_> {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        for (line, bytes) in self.0.chunks(DUMP_LINE).enumerate() {
+            write!(f, "\n{:06x} ", line * DUMP_LINE)?;
+            for place in 0..DUMP_LINE {
+                match bytes.get(place) {
+                    Some(byte) => write!(f, " {byte:02x}")?,
+                    None => write!(f, "   ")?,
+                }
+            }
+            let text = bytes.iter().map(|&byte| match byte {
+                b' '..=b'~' => char::from(byte),
+                _ => '.',
+            });
+            write!(f, "  {}", text.collect::<String>())?;
+        }
+        Ok(())
+    }
+}
+
+/// What trying again came to.
+#[derive(Debug, Serialize)]
+pub(super) struct Retried {
+    pub(super) service: String,
+    #[serde(flatten)]
+    pub(super) answer: RetryAnswer,
+}
+
+impl Retried {
+    pub(super) fn exit(&self) -> Exit {
+        if self.answer.failed.is_empty() {
+            Exit::Done
+        } else {
+            Exit::Different
+        }
+    }
+}
+
+impl Display for Retried {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        write!(f, "{}", Outcome(&self.answer))
+    }
+}
+
+struct Outcome<'a>(&'a RetryAnswer);
+
+impl Display for Outcome<'_> {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let RetryAnswer {
+            applied,
+            left,
+            failed,
+        } = self.0;
+        write!(
+            f,
+            "{applied} applied, {} failed again, {left} left",
+            failed.len()
+        )?;
+        for letter in failed {
+            write!(f, "\n  {}", Line(letter))?;
+        }
+        Ok(())
+    }
+}
+
+/// What was given up, and what became of those behind it.
+#[derive(Debug, Serialize)]
+pub(super) struct Discarded {
+    pub(super) service: String,
+    #[serde(flatten)]
+    pub(super) answer: DiscardAnswer,
+}
+
+impl Display for Discarded {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let (letter, retried) = (&self.answer.discarded, &self.answer.retried);
+        write!(f, "discarded {} ({})", letter.id, Place(letter))?;
+        if retried.applied > 0 || !retried.failed.is_empty() {
+            write!(f, "; behind it: {}", Outcome(retried))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_dumped_in_lines() {
+        let dumped = Dump(b"\n\x240193-4a7e-kettle").to_string();
+        assert_eq!(
+            dumped,
+            "\n000000  0a 24 30 31 39 33 2d 34 61 37 65 2d 6b 65 74 74  .$0193-4a7e-kett\
+             \n000010  6c 65                                            le"
+        );
+    }
+
+    #[test]
+    fn times_are_for_people() {
+        assert_eq!(time(1_795_345_200_250), "2026-11-22T11:00:00.250Z");
+    }
+}

@@ -1,0 +1,205 @@
+//! NATS: the connection, and asking the operator endpoints of services.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::connection::State;
+use async_nats::jetstream;
+use async_nats::service::{self, NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
+use async_nats::{Client, ConnectOptions, RequestErrorKind};
+use futures_util::StreamExt as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// How long the server may take to accept a connection, and anybody to answer a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Nobody knows how many services there are: so long after the last answer, no other is expected.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// Where NATS is.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+#[command(next_help_heading = "NATS")]
+pub struct Args {
+    /// Server URL, several with commas
+    #[arg(
+        long = "nats-url",
+        env = "NATS_URL",
+        value_name = "URL",
+        default_value = "nats://127.0.0.1:4222"
+    )]
+    pub url: String,
+
+    /// Credentials file (JWT and seed)
+    #[arg(
+        long = "nats-creds",
+        visible_alias = "creds",
+        env = "NATS_CREDS",
+        value_name = "FILE"
+    )]
+    pub creds: Option<PathBuf>,
+
+    /// Root certificate to trust
+    #[arg(
+        long = "nats-ca",
+        visible_alias = "ca",
+        env = "NATS_CA",
+        value_name = "FILE"
+    )]
+    pub ca: Option<PathBuf>,
+}
+
+/// Somebody who is needed is not there. Printed, it says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreachable {
+    #[error(
+        "NATS at {url} cannot be reached: {why}; start the shop with `cargo dev`, or say where it is with --nats-url"
+    )]
+    Broker { url: String, why: String },
+    #[error("the service {service} does not answer ({why}); start it, or look at its log")]
+    Service { service: String, why: String },
+    #[error(
+        "no service that answers has the projection {projection}, which reads the stream {stream}; start its service, or, if it is gone for good, `nats consumer rm {stream} {projection}`"
+    )]
+    Projection { projection: String, stream: String },
+}
+
+/// A service answered that it will not.
+#[derive(Debug, thiserror::Error)]
+#[error("{service} refuses {endpoint}: {reason}")]
+pub struct Refusal {
+    pub service: String,
+    pub endpoint: String,
+    /// The service's code, as HTTP has them.
+    pub code: String,
+    pub reason: String,
+}
+
+/// A connection to NATS. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Nats {
+    client: Client,
+    pub(crate) jetstream: jetstream::Context,
+    url: String,
+}
+
+impl Nats {
+    /// Errors with [`Unreachable`] when the server does not accept the connection in time.
+    pub(crate) async fn connect(args: &Args) -> anyhow::Result<Self> {
+        let unreachable = |why| Unreachable::Broker {
+            url: args.url.clone(),
+            why,
+        };
+        let servers: Vec<_> = args.url.split(',').map(str::trim).collect();
+        let connecting = options(args)?.connect(servers);
+        let client = tokio::time::timeout(REQUEST_TIMEOUT, connecting)
+            .await
+            .map_err(|_| unreachable(format!("no answer within {REQUEST_TIMEOUT:?}")))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        let mut jetstream = jetstream::new(client.clone());
+        jetstream.set_timeout(REQUEST_TIMEOUT);
+        Ok(Self {
+            client,
+            jetstream,
+            url: args.url.clone(),
+        })
+    }
+
+    /// Asks the endpoint of a service. Errors with [`Unreachable`] or [`Refusal`].
+    pub(crate) async fn ask<A: DeserializeOwned>(
+        &self,
+        service: &str,
+        endpoint: &str,
+        request: &impl Serialize,
+    ) -> anyhow::Result<A> {
+        let payload = serde_json::to_vec(request).context("write the request")?;
+        let subject = format!("headwater.{service}.{endpoint}");
+        let asked = self.client.request(subject, payload.into()).await;
+        let answer = asked.map_err(|error| self.no_answer(service, error.kind()))?;
+        let header = |name| {
+            let value = answer.headers.as_ref()?.get(name)?;
+            Some(value.as_str().to_owned())
+        };
+        if let Some(reason) = header(NATS_SERVICE_ERROR) {
+            let refusal = Refusal {
+                service: service.to_owned(),
+                endpoint: endpoint.to_owned(),
+                code: header(NATS_SERVICE_ERROR_CODE).unwrap_or_default(),
+                reason,
+            };
+            return Err(refusal.into());
+        }
+        serde_json::from_slice(&answer.payload)
+            .with_context(|| format!("read what {service} answered to {endpoint}"))
+    }
+
+    /// The names of the services that answer operators.
+    pub(crate) async fn services(&self) -> anyhow::Result<BTreeSet<String>> {
+        let inbox = self.client.new_inbox();
+        let mut answers = self.client.subscribe(inbox.clone()).await?;
+        self.client
+            .publish_with_reply("$SRV.INFO", inbox, "".into())
+            .await?;
+        let mut names = BTreeSet::new();
+        // A server that has no such service at all says so with an empty answer.
+        while let Ok(Some(answer)) = tokio::time::timeout(QUIET, answers.next()).await {
+            if let Ok(info) = serde_json::from_slice::<service::Info>(&answer.payload)
+                && is_ours(&info)
+            {
+                names.insert(info.name);
+            }
+        }
+        self.expect_connected()?;
+        Ok(names)
+    }
+
+    /// Errors with [`Unreachable`] when the connection is lost: whatever failed then did so for that.
+    pub(crate) fn expect_connected(&self) -> Result<(), Unreachable> {
+        if self.client.connection_state() == State::Connected {
+            return Ok(());
+        }
+        Err(Unreachable::Broker {
+            url: self.url.clone(),
+            why: "the connection is lost".to_owned(),
+        })
+    }
+
+    fn no_answer(&self, service: &str, kind: RequestErrorKind) -> Unreachable {
+        self.expect_connected()
+            .err()
+            .unwrap_or_else(|| Unreachable::Service {
+                service: service.to_owned(),
+                why: kind.to_string(),
+            })
+    }
+}
+
+fn options(args: &Args) -> anyhow::Result<ConnectOptions> {
+    let mut options = ConnectOptions::new()
+        .name("headwater")
+        .custom_inbox_prefix("_INBOX_headwater")
+        .connection_timeout(REQUEST_TIMEOUT)
+        .request_timeout(Some(REQUEST_TIMEOUT));
+    if let Some(creds) = &args.creds {
+        let text = std::fs::read_to_string(creds)
+            .with_context(|| format!("read the NATS credentials {}", creds.display()))?;
+        options = options
+            .credentials(&text)
+            .context("read the NATS credentials")?;
+    }
+    if let Some(ca) = &args.ca {
+        options = options.add_root_certificates(ca.clone()).require_tls(true);
+    }
+    Ok(options)
+}
+
+/// Other services may be offered on the same server.
+fn is_ours(info: &service::Info) -> bool {
+    let status = format!("headwater.{}.status", info.name);
+    info.endpoints
+        .iter()
+        .any(|endpoint| endpoint.subject == status)
+}

@@ -1,0 +1,115 @@
+//! `headwater rebuild`: has a read store folded anew, and swapped in.
+
+use std::fmt::{self, Display, Formatter};
+
+use headwater::operator::{FoldState, FoldStatus};
+use serde::Serialize;
+
+use crate::nats::{self, Nats};
+use crate::output::{self, Format};
+use crate::progress::Screen;
+use crate::{Exit, complain, fold};
+
+/// Fold a read store anew and swap it in
+///
+/// The store that serves stays as it is until the new one has caught up with it; no read fails.
+///
+/// Exit codes: 0 done, 3 done, and the old store's rows were not what they should have been, 4
+/// the broker or the service cannot be reached, 2 the command line cannot be followed, 1 it
+/// failed, and the old store still serves.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The service whose store it is, such as `purchases`
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+
+    /// Begin it and do not wait until it is done
+    #[arg(long, env = "HEADWATER_REBUILD_NO_WAIT")]
+    pub no_wait: bool,
+
+    /// How to print the result
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        env = "HEADWATER_OUTPUT",
+        value_enum,
+        default_value_t
+    )]
+    pub output: Format,
+
+    /// NATS.
+    #[command(flatten)]
+    pub nats: nats::Args,
+}
+
+/// What a rebuild came to, or how it began.
+#[derive(Debug, Serialize)]
+struct Report {
+    service: String,
+    #[serde(flatten)]
+    status: FoldStatus,
+}
+
+/// Rebuilds and prints what it came to.
+pub(crate) async fn command(args: Args) -> anyhow::Result<Exit> {
+    let nats = Nats::connect(&args.nats).await?;
+    let mut status: FoldStatus = nats.ask(&args.service, "rebuild", &()).await?;
+    if !args.no_wait {
+        let screen = Screen::new();
+        if screen.is_hidden() {
+            complain(&format!("the rebuild of {} has begun", args.service));
+        }
+        status = fold::follow(&nats, &args.service, status, &screen).await?;
+    }
+    let report = Report {
+        service: args.service,
+        status,
+    };
+    output::print(&report, args.output)?;
+    Ok(report.exit())
+}
+
+impl Report {
+    fn exit(&self) -> Exit {
+        match (self.status.state, self.differences()) {
+            (FoldState::Failed, _) => Exit::Failed,
+            (FoldState::Done, 1..) => Exit::Different,
+            _ => Exit::Done,
+        }
+    }
+
+    fn differences(&self) -> u64 {
+        let differences = self.status.differences.as_ref();
+        differences.map_or(0, |differences| differences.count)
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let (service, status) = (&self.service, &self.status);
+        match status.state {
+            FoldState::Done => write!(f, "{service} serves a new store, at {}", status.positions)?,
+            FoldState::Failed => write!(f, "{service} FAILED to rebuild, its old store serves")?,
+            _ => write!(
+                f,
+                "{service} rebuilds; `nats request headwater.{service}.fold ''` says how far it is"
+            )?,
+        }
+        if let Some(held_us) = status.held_us {
+            let held_ms = held_us / 1000;
+            write!(
+                f,
+                "; the old one stood still for {held_ms} ms, reads went on"
+            )?;
+        }
+        if self.differences() > 0 {
+            let count = self.differences();
+            write!(f, "; {count} ROWS WERE NOT as the events have them")?;
+        }
+        match &status.message {
+            Some(message) => write!(f, ": {}", output::printable(message)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! `headwater verify`: proves that outboxes, streams and read stores agree.
+//!
+//! The outboxes are the truth. A stream must have each of their events once, in order, and
+//! nothing else of theirs; a projection must be where its sources are; a read store must have the
+//! rows that a fresh fold of the same events gives.
+
+use std::collections::BTreeSet;
+
+use headwater::Positions;
+use headwater::operator::StatusAnswer;
+
+use crate::nats::{Nats, Unreachable};
+use crate::progress::Screen;
+use crate::{Exit, output};
+use shop::Shop;
+
+pub use args::Args;
+pub use merge::{Doubled, Late, Places, Ranges};
+pub use report::Report;
+
+mod args;
+mod merge;
+mod outbox;
+pub mod projection;
+mod report;
+mod shop;
+pub mod source;
+mod stored;
+
+/// Verifies and prints what was found.
+pub(crate) async fn command(args: Args) -> anyhow::Result<Exit> {
+    let format = args.output;
+    let report = run(args).await?;
+    output::print(&report, format)?;
+    Ok(report.exit())
+}
+
+/// Compares all copies. Who cannot be reached, or verified, is in the report beside what was found
+/// in the others.
+///
+/// Errors with [`Unreachable`] when the broker is away: then nothing can be said.
+pub async fn run(args: Args) -> anyhow::Result<Report> {
+    let verify = Verify {
+        nats: Nats::connect(&args.nats).await?,
+        screen: Screen::new(),
+        args,
+    };
+    verify.all().await
+}
+
+struct Verify {
+    args: Args,
+    nats: Nats,
+    screen: Screen,
+}
+
+impl Verify {
+    async fn all(&self) -> anyhow::Result<Report> {
+        let only: BTreeSet<String> = self.args.sources.iter().cloned().collect();
+        let shop = shop::look(&self.nats, &only, self.args.wait).await?;
+        let mut report = Report::default();
+        let away = shop.unreachable.iter().map(ToString::to_string);
+        report.unreachable.extend(away);
+        report.failed.extend(shop.failed.iter().cloned());
+        self.sources(&shop, &mut report).await?;
+        self.projections(&shop, &mut report).await?;
+        Ok(report)
+    }
+
+    async fn sources(&self, shop: &Shop, report: &mut Report) -> anyhow::Result<()> {
+        for source in &shop.sources {
+            // Those without a status are among the unreachable.
+            if let Some(status) = shop.services.get(source) {
+                let bar = self.screen.bar(source, status.head);
+                let checked = source::check(&self.nats, status, self.args.wait, &bar).await;
+                let checked = settle(checked, source, report)?;
+                report.sources.extend(checked);
+            }
+        }
+        Ok(())
+    }
+
+    async fn projections(&self, shop: &Shop, report: &mut Report) -> anyhow::Result<()> {
+        let heads = heads(shop);
+        for service in shop.services.values() {
+            for projection in &service.projections {
+                let mut sources = projection.positions.0.keys();
+                if !sources.any(|source| shop.sources.contains(source)) {
+                    continue;
+                }
+                let (nats, wait, screen) = (&self.nats, self.args.wait, &self.screen);
+                let checked =
+                    projection::check(nats, service, projection, &heads, wait, screen).await;
+                let checked = settle(checked, &projection.name, report)?;
+                report.projections.extend(checked);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The heads of the sources that are verified and answer.
+fn heads(shop: &Shop) -> Positions {
+    let verified = shop.sources.iter();
+    let statuses = verified.filter_map(|source| shop.services.get(source));
+    let head = |status: &StatusAnswer| (status.service.clone(), status.head);
+    Positions(statuses.map(head).collect())
+}
+
+/// Notes in the report why something could not be checked; a lost broker ends everything.
+fn settle<T>(
+    checked: anyhow::Result<T>,
+    what: &str,
+    report: &mut Report,
+) -> anyhow::Result<Option<T>> {
+    let error = match checked {
+        Ok(checked) => return Ok(Some(checked)),
+        Err(error) => error,
+    };
+    match error.downcast_ref() {
+        Some(Unreachable::Broker { .. }) => return Err(error),
+        Some(away) => report.unreachable.push(away.to_string()),
+        None => report.failed.push(format!("{what}: {error:#}")),
+    }
+    Ok(None)
+}

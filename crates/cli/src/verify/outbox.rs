@@ -1,0 +1,75 @@
+//! A source's outbox, read through its operator endpoint.
+
+use anyhow::Context as _;
+use headwater::operator::{EventsAnswer, EventsRequest};
+use headwater::outbox::Row;
+
+use crate::nats::Nats;
+
+/// How many rows are asked for on the way forward: as many as the source gives at once.
+const FORWARD: usize = 1000;
+
+/// How many rows are asked for to look back at a difference.
+const BACK: usize = 100;
+
+/// An outbox as it is read: mostly forward, now and then back.
+pub(super) struct Outbox<'a> {
+    nats: &'a Nats,
+    source: &'a str,
+    epoch: &'a str,
+    /// The newest position that it is known to have.
+    head: u64,
+    forward: Vec<Row>,
+    back: Vec<Row>,
+}
+
+impl<'a> Outbox<'a> {
+    pub(super) fn new(nats: &'a Nats, source: &'a str, epoch: &'a str, head: u64) -> Self {
+        Self {
+            nats,
+            source,
+            epoch,
+            head,
+            forward: Vec::new(),
+            back: Vec::new(),
+        }
+    }
+
+    /// Whether `position` is beyond the outbox, which is asked again before that is said: it
+    /// grows while it is read.
+    pub(super) async fn ends_before(&mut self, position: u64) -> anyhow::Result<bool> {
+        if position > self.head {
+            self.page(position, 1).await?;
+        }
+        Ok(position > self.head)
+    }
+
+    /// The row at `position`, if it is there.
+    pub(super) async fn row(&mut self, position: u64) -> anyhow::Result<Option<&Row>> {
+        let end = self.forward.last().map_or(0, |row| row.position);
+        let begin = self.forward.first().map_or(0, |row| row.position);
+        if position > end {
+            self.forward = self.page(position, FORWARD).await?;
+        } else if position < begin && find(&self.back, position).is_none() {
+            self.back = self.page(position, BACK).await?;
+        }
+        Ok(find(&self.forward, position).or_else(|| find(&self.back, position)))
+    }
+
+    async fn page(&mut self, from: u64, limit: usize) -> anyhow::Result<Vec<Row>> {
+        let epoch = Some(self.epoch.to_owned());
+        let request = EventsRequest { epoch, from, limit };
+        let answer: EventsAnswer = self
+            .nats
+            .ask(self.source, "events", &request)
+            .await
+            .with_context(|| format!("read the outbox of {} from {from} on", self.source))?;
+        self.head = self.head.max(answer.head);
+        Ok(answer.events)
+    }
+}
+
+fn find(page: &[Row], position: u64) -> Option<&Row> {
+    let index = page.binary_search_by_key(&position, |row| row.position);
+    index.ok().map(|index| &page[index])
+}

@@ -1,0 +1,268 @@
+//! What was found, for people and programs.
+
+use std::fmt::{self, Display, Formatter};
+
+use headwater::operator::{Difference, Side};
+use serde::Serialize;
+
+use super::{projection, source};
+use crate::Exit;
+use crate::output::printable;
+
+/// How many differences of a kind a person is shown; a program gets all.
+const SHOWN: usize = 20;
+
+/// What was found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    pub sources: Vec<source::Report>,
+    pub projections: Vec<projection::Report>,
+    /// Who could not be reached, as sentences.
+    pub unreachable: Vec<String>,
+    /// What could not be verified for another reason, as sentences.
+    pub failed: Vec<String>,
+}
+
+impl Report {
+    /// The exit code that says it. A difference that was found counts more than what could not be
+    /// looked at.
+    pub fn exit(&self) -> Exit {
+        let sources = self.sources.iter().all(source::Report::agrees);
+        let projections = self.projections.iter().all(projection::Report::agrees);
+        if !(sources && projections) {
+            Exit::Different
+        } else if !self.unreachable.is_empty() {
+            Exit::Unreachable
+        } else if !self.failed.is_empty() {
+            Exit::Failed
+        } else {
+            Exit::Done
+        }
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        for source in &self.sources {
+            writeln!(f, "{source}")?;
+        }
+        for projection in &self.projections {
+            writeln!(f, "{projection}")?;
+        }
+        for away in &self.unreachable {
+            writeln!(f, "NOT VERIFIED: {}", printable(away))?;
+        }
+        for failure in &self.failed {
+            writeln!(f, "NOT VERIFIED: {}", printable(failure))?;
+        }
+        f.write_str(match self.exit() {
+            Exit::Done => "all agree",
+            Exit::Different => "there are differences",
+            _ => "what was verified agrees, but not everything was",
+        })
+    }
+}
+
+impl Display for source::Report {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let Self { source, head, .. } = self;
+        let verdict = if self.agrees() {
+            "agrees with"
+        } else {
+            "DIFFERS from"
+        };
+        write!(
+            f,
+            "{source}: the stream {verdict} the outbox at {head}, {} events",
+            self.events
+        )?;
+        self.information(f)?;
+        let places = &self.places;
+        let (missing, ranges) = (places.missing.iter(), places.missing.ranges());
+        let missing = missing.map(|(from, to)| Range(from, to));
+        list(f, "missing", places.missing.count(), ranges, missing)?;
+        each(f, "doubled", &places.doubled)?;
+        each(f, "out of order", &places.out_of_order)?;
+        each(f, "altered", &self.altered)?;
+        each(f, "ahead", &self.ahead)
+    }
+}
+
+impl source::Report {
+    /// What is no difference, but good to know.
+    fn information(&self, f: &mut Formatter) -> fmt::Result {
+        let former: u64 = self.former.values().sum();
+        let counts = [
+            (self.by_hand, "published by hand"),
+            (former, "of former lives"),
+            (self.holes, "sequences without an event"),
+        ];
+        for (count, what) in counts {
+            if count > 0 {
+                write!(f, "; {count} {what}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Display for projection::Report {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let Self {
+            service,
+            projection,
+            positions,
+            ..
+        } = self;
+        write!(f, "{projection}")?;
+        if projection != service {
+            write!(f, " of {service}")?;
+        }
+        match &self.fold {
+            Some(fold) if fold.differences.count == 0 => {
+                write!(
+                    f,
+                    ": the rows agree with a fresh fold at {}",
+                    fold.positions
+                )?;
+            }
+            Some(fold) => {
+                write!(
+                    f,
+                    ": the rows DIFFER from a fresh fold at {}",
+                    fold.positions
+                )?;
+                let rows = fold.differences.rows.iter().map(Row);
+                let count = fold.differences.count;
+                list(f, "rows", count, count, rows)?;
+            }
+            None => write!(f, ": applied up to {positions}")?,
+        }
+        for (source, head) in &self.behind {
+            let position = positions.get(source);
+            write!(f, "\n  BEHIND: {source} is at {head}, this at {position}")?;
+        }
+        for (source, head) in &self.ahead {
+            let position = positions.get(source);
+            write!(f, "\n  AHEAD: {source} is at {head}, this at {position}")?;
+        }
+        if self.dead_letters > 0 {
+            write!(
+                f,
+                "\n  {} DEAD LETTERS WAIT, and are not in the rows: `headwater dead-letter list --service {service}`",
+                self.dead_letters
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes how many there are, the first of them a line each, and how many more; nothing for none.
+/// A line may stand for several: `lines` is how many there would be in all.
+fn list(
+    f: &mut Formatter,
+    what: &str,
+    count: u64,
+    lines: u64,
+    items: impl Iterator<Item = impl Display>,
+) -> fmt::Result {
+    if count == 0 {
+        return Ok(());
+    }
+    write!(f, "\n  {what}: {count}")?;
+    let mut left = lines;
+    for item in items.take(SHOWN) {
+        write!(f, "\n    {item}")?;
+        left -= 1;
+    }
+    if left > 0 {
+        write!(f, "\n    and {left} more")?;
+    }
+    Ok(())
+}
+
+fn each(f: &mut Formatter, what: &str, items: &[impl Display]) -> fmt::Result {
+    let count = u64::try_from(items.len()).expect("a length is small");
+    list(f, what, count, count, items.iter())
+}
+
+struct Range(u64, u64);
+
+impl Display for Range {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let Self(from, to) = self;
+        if from == to {
+            write!(f, "position {from}")
+        } else {
+            write!(f, "positions {from} to {to}")
+        }
+    }
+}
+
+impl Display for super::Doubled {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let Self {
+            position,
+            sequence,
+            again,
+        } = self;
+        write!(
+            f,
+            "position {position} at sequence {sequence}, and again at {again}"
+        )
+    }
+}
+
+impl Display for super::Late {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let Self {
+            position,
+            sequence,
+            after,
+        } = self;
+        write!(
+            f,
+            "position {position} at sequence {sequence}, after position {after}"
+        )
+    }
+}
+
+impl Display for source::Altered {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let (position, sequence) = (self.position, self.sequence);
+        write!(f, "position {position} at sequence {sequence}: ")?;
+        f.write_str(match self.what {
+            source::What::Subject => "another subject than in the outbox",
+            source::What::Payload => "another payload than in the outbox",
+            source::What::Row => "not in the outbox, which goes further",
+        })
+    }
+}
+
+impl Display for source::Ahead {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let (position, sequence) = (self.position, self.sequence);
+        write!(f, "position {position} at sequence {sequence}")
+    }
+}
+
+struct Row<'a>(&'a Difference);
+
+impl Display for Row<'_> {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let Difference {
+            table,
+            only_in,
+            row,
+        } = self.0;
+        let side = match only_in {
+            Side::Live => "only in the live store",
+            Side::Fold => "only in the fold",
+        };
+        write!(f, "{table}, {side}:")?;
+        for (column, value) in row {
+            write!(f, " {column}={}", printable(value))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! One source: its outbox against its stream.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use headwater::operator::StatusAnswer;
+use headwater::outbox::Row;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::merge::{Merge, Places};
+use super::outbox::Outbox;
+use super::stored::{Event, Stored};
+use crate::nats::Nats;
+use crate::progress::Bar;
+
+/// How long to wait before the end of a stream is looked at again.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a source's stream has, and how it differs from the outbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    pub source: String,
+    /// The life of the source's database.
+    pub epoch: String,
+    /// The outbox's newest position when verifying began; the stream may have gone on since.
+    pub head: u64,
+    /// Events of this life in the stream.
+    pub events: u64,
+    #[serde(flatten)]
+    pub places: Places,
+    /// Events that are not what the outbox has at their position.
+    pub altered: Vec<Altered>,
+    /// Events beyond the end of the outbox.
+    pub ahead: Vec<Ahead>,
+    /// Events without an id of the source; no difference, a person may publish.
+    pub by_hand: u64,
+    /// Events of former lives of the source's database, by epoch; no difference.
+    pub former: BTreeMap<String, u64>,
+    /// Sequences that the stream has no event at; no difference by itself.
+    pub holes: u64,
+}
+
+/// An event that is not what the outbox has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Altered {
+    pub position: u64,
+    pub sequence: u64,
+    /// What differs.
+    pub what: What,
+}
+
+/// What of an event differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    Subject,
+    Payload,
+    /// The outbox has no such position, although it goes further.
+    Row,
+}
+
+/// An event beyond the end of the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Ahead {
+    pub position: u64,
+    pub sequence: u64,
+}
+
+impl Report {
+    /// Whether the stream is what the outbox says.
+    pub fn agrees(&self) -> bool {
+        self.places == Places::default() && self.altered.is_empty() && self.ahead.is_empty()
+    }
+}
+
+/// Compares a source's outbox, as far as `status` says, with its stream. `wait`: how long the
+/// relay has to publish what is not there yet.
+pub(super) async fn check(
+    nats: &Nats,
+    status: &StatusAnswer,
+    wait: Duration,
+    bar: &Bar,
+) -> anyhow::Result<Report> {
+    let mut stored = Stored::new(nats, &status.service);
+    let mut check = Check {
+        outbox: Outbox::new(nats, &status.service, &status.epoch, status.head),
+        merge: Merge::new(),
+        read: 0,
+        report: Report {
+            source: status.service.clone(),
+            epoch: status.epoch.clone(),
+            head: status.head,
+            ..Report::default()
+        },
+    };
+    let compared = check.compare(&mut stored, wait, bar).await;
+    stored.close().await;
+    compared?;
+    let mut report = check.report;
+    report.holes = stored.last() - check.read;
+    report.places = check.merge.end(report.head);
+    Ok(report)
+}
+
+struct Check<'a> {
+    outbox: Outbox<'a>,
+    merge: Merge,
+    /// Events read, whosever.
+    read: u64,
+    report: Report,
+}
+
+impl Check<'_> {
+    /// Reads the stream to its end, and on, until it has reached the outbox's head or had the
+    /// time to.
+    async fn compare(
+        &mut self,
+        stored: &mut Stored<'_>,
+        wait: Duration,
+        bar: &Bar,
+    ) -> anyhow::Result<()> {
+        let mut deadline = None;
+        loop {
+            stored.look().await?;
+            while let Some(event) = stored.next().await? {
+                self.take(event).await?;
+                bar.at(self.merge.reached());
+            }
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + wait);
+            if self.merge.reached() >= self.report.head || Instant::now() >= deadline {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
+
+    async fn take(&mut self, event: Event) -> anyhow::Result<()> {
+        self.read += 1;
+        let sequence = event.sequence;
+        let report = &mut self.report;
+        let Some(id) = event.id.as_ref().filter(|id| id.source == report.source) else {
+            report.by_hand += 1;
+            return Ok(());
+        };
+        let position = id.position;
+        if id.epoch != report.epoch {
+            *report.former.entry(id.epoch.clone()).or_default() += 1;
+            return Ok(());
+        }
+        report.events += 1;
+        if self.outbox.ends_before(position).await? {
+            report.ahead.push(Ahead { position, sequence });
+            return Ok(());
+        }
+        self.merge.place(position, sequence);
+        if let Some(what) = differing(self.outbox.row(position).await?, &event) {
+            self.report.altered.push(Altered {
+                position,
+                sequence,
+                what,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn differing(row: Option<&Row>, event: &Event) -> Option<What> {
+    match row {
+        None => Some(What::Row),
+        Some(row) if row.subject != event.subject => Some(What::Subject),
+        Some(row) if row.payload != *event.payload => Some(What::Payload),
+        Some(_) => None,
+    }
+}

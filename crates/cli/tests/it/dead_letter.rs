@@ -1,0 +1,223 @@
+//! `headwater dead-letter` against a service that is played by the test.
+
+use broker::Broker;
+use serde_json::{Value, json};
+
+use crate::played::{Answer, Played};
+use crate::source::tool;
+
+fn letter(id: u64) -> Value {
+    json!({
+        "id": id, "projection": "readings", "source": "sensors", "lane": "key attic",
+        "waiting": id.is_multiple_of(2), "epoch": "x7", "position": id + 10, "sequence": id + 20,
+        "subject": "sensors.v1.read.7", "reason": "below\nzero", "recorded_at": 1_795_345_200_250_i64,
+        "bytes": 4,
+    })
+}
+
+fn broker() -> Broker {
+    Broker::start_in_temp().expect("start nats-server")
+}
+
+/// A service with `count` letters, of which it gives two at a time.
+async fn house(broker: &Broker, name: &'static str, count: u64) -> Played {
+    let answer = move |endpoint: &str, request: &Value, _| -> Answer {
+        let id = request["id"].as_u64();
+        match endpoint {
+            "dead-letters.list" => {
+                let after = request["after"].as_u64().expect("a number");
+                let page = (after + 1..=count).take(2).map(letter);
+                Ok(json!({"letters": page.collect::<Vec<_>>(), "total": count}))
+            }
+            "dead-letters.discarded" => {
+                let mut gone = letter(9);
+                gone["discarded_because"] = json!("a test");
+                let letters = if request["after"] == 0 {
+                    vec![gone]
+                } else {
+                    vec![]
+                };
+                Ok(json!({"letters": letters, "total": 1}))
+            }
+            "dead-letters.show" if id.is_some_and(|id| id <= count) => {
+                let mut shown = letter(id.expect("checked"));
+                shown["payload"] = json!("CgFhEA==");
+                Ok(shown)
+            }
+            "dead-letters.retry" => {
+                let failed = if request == &json!({"id": 2}) {
+                    vec![letter(2)]
+                } else {
+                    vec![]
+                };
+                Ok(json!({"applied": 5, "left": failed.len(), "failed": failed}))
+            }
+            "dead-letters.discard" if id.is_some_and(|id| id <= count) => Ok(json!({
+                "discarded": letter(id.expect("checked")),
+                "retried": {"applied": 1, "left": 0, "failed": []},
+            })),
+            _ => Err((404, "there is no such letter")),
+        }
+    };
+    Played::start(broker, name, answer).await
+}
+
+#[tokio::test]
+async fn letters_of_all_services_are_listed() {
+    let broker = broker();
+    let (_house, _shed) = (
+        house(&broker, "house", 3).await,
+        house(&broker, "shed", 1).await,
+    );
+    let _well = house(&broker, "well", 0).await;
+    let ended = tool(&broker, &["dead-letter", "list"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let expected = "house: 3\n  \
+         1 sensors:11 sensors.v1.read.7 (key attic): below\\nzero\n  \
+         2 sensors:12 sensors.v1.read.7 (key attic): waits behind another one\n  \
+         3 sensors:13 sensors.v1.read.7 (key attic): below\\nzero\n\
+         shed: 1\n  \
+         1 sensors:11 sensors.v1.read.7 (key attic): below\\nzero\n";
+    assert_eq!(ended.stdout, expected);
+    let line = [
+        "dead-letter",
+        "list",
+        "--service=house",
+        "--limit=2",
+        "--output=json",
+    ];
+    let ended = tool(&broker, &line).await;
+    let listed: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    assert_eq!(
+        listed,
+        json!({"house": {"total": 3, "letters": [letter(1), letter(2)]}})
+    );
+    let ended = tool(&broker, &["dead-letter", "list", "--service=well"]).await;
+    assert_eq!(ended.stdout, "there are none\n");
+}
+
+#[tokio::test]
+async fn discarded_letters_are_listed_with_their_reasons() {
+    let broker = broker();
+    let _house = house(&broker, "house", 3).await;
+    let ended = tool(&broker, &["dead-letter", "discarded"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.ends_with("; discarded: a test\n"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_letter_is_shown_with_its_payload() {
+    let broker = broker();
+    let _house = house(&broker, "house", 3).await;
+    let line = ["dead-letter", "show", "1", "--service=house"];
+    let ended = tool(&broker, &line).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for said in [
+        "event       sensors:11\n",
+        "epoch       x7\n",
+        "parked      2026-11-22T11:00:00.250Z\n",
+        "reason      below\\nzero\n",
+        "000000  0a 01 61 10                                      ..a.\n",
+    ] {
+        assert!(ended.stdout.contains(said), "{said}{}", ended.stdout);
+    }
+}
+
+#[tokio::test]
+async fn a_letter_that_is_not_there_is_an_error() {
+    let broker = broker();
+    let _house = house(&broker, "house", 3).await;
+    for line in [&["show", "4"][..], &["discard", "4", "--reason=x"]] {
+        let line = [&["dead-letter"], line, &["--service=house"]].concat();
+        let ended = tool(&broker, &line).await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(
+            ended.stderr.contains("there is no such letter"),
+            "{ended:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_a_lane_or_all_are_tried_again() {
+    let broker = broker();
+    let house = house(&broker, "house", 3).await;
+    let which = [
+        (&["1"][..], json!({"id": 1}), 0),
+        (&["2"], json!({"id": 2}), 3),
+        (&["--lane=key attic"], json!({"lane": "key attic"}), 0),
+        (&["--all"], json!({"all": {}}), 0),
+    ];
+    for (flags, _, code) in &which {
+        let line = [&["dead-letter", "retry", "--service=house"], *flags].concat();
+        let ended = tool(&broker, &line).await;
+        assert_eq!(ended.code, Some(*code), "{ended:?}");
+        let said = if *code == 0 {
+            "5 applied, 0 failed again, 0 left"
+        } else {
+            "5 applied, 1 failed again, 1 left\n  2 "
+        };
+        assert!(ended.stdout.starts_with(said), "{ended:?}");
+    }
+    let sent = which.map(|(_, request, _)| request);
+    assert_eq!(house.requests("dead-letters.retry"), sent);
+}
+
+#[tokio::test]
+async fn a_letter_is_discarded_with_its_reason() {
+    let broker = broker();
+    let house = house(&broker, "house", 3).await;
+    let line = [
+        "dead-letter",
+        "discard",
+        "3",
+        "--service=house",
+        "--reason=a test order",
+    ];
+    let ended = tool(&broker, &line).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let said = "discarded 3 (sensors:13); behind it: 1 applied, 0 failed again, 0 left\n";
+    assert_eq!(ended.stdout, said);
+    let sent = json!({"id": 3, "reason": "a test order"});
+    assert_eq!(house.requests("dead-letters.discard"), [sent]);
+}
+
+#[tokio::test]
+async fn what_is_not_said_is_a_usage_error() {
+    let broker = broker();
+    let house = house(&broker, "house", 3).await;
+    for line in [
+        &["discard", "3", "--service=house"][..],
+        &["discard", "3", "--service=house", "--reason="],
+        &["retry", "--service=house"],
+        &["retry", "1", "--all", "--service=house"],
+        &["show", "1"],
+        &["list", "--limit=0"],
+        &[],
+    ] {
+        let line = [&["dead-letter"], line].concat();
+        let ended = tool(&broker, &line).await;
+        assert_eq!(ended.code, Some(2), "{line:?}: {ended:?}");
+    }
+    assert_eq!(house.requests("dead-letters.discard"), [] as [Value; 0]);
+    assert_eq!(house.requests("dead-letters.retry"), [] as [Value; 0]);
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_is_named() {
+    let broker = broker();
+    for line in [
+        &["list"][..],
+        &["show", "1"],
+        &["retry", "--all"],
+        &["discard", "1", "--reason=x"],
+    ] {
+        let line = [&["dead-letter"], line, &["--service=house"]].concat();
+        let ended = tool(&broker, &line).await;
+        assert_eq!(ended.code, Some(4), "{line:?}: {ended:?}");
+        assert!(
+            ended.stderr.contains("the service house does not answer"),
+            "{ended:?}"
+        );
+    }
+}

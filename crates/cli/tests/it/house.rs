@@ -1,0 +1,249 @@
+//! The new commands against a read store of the source's events, with nothing played.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Parser as _;
+use headwater::database::{Migration, Tx};
+use headwater::{ApplyError, Database, Envelope, Projection, Service};
+use sea_orm::{ConnectionTrait as _, DbErr, Statement};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::source::{SensorRead, Source, eventually};
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    name: "0001_readings",
+    sql: "CREATE TABLE reading (value INTEGER PRIMARY KEY, sensor TEXT NOT NULL)",
+}];
+
+/// Keeps every reading but that of value 2, which it cannot apply until it is mended.
+#[derive(Debug)]
+struct Readings {
+    is_mended: Arc<AtomicBool>,
+}
+
+impl Projection for Readings {
+    const NAME: &'static str = "readings";
+    const VERSION: u32 = 1;
+    const SOURCES: &'static [&'static str] = &["sensors"];
+
+    fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
+        for event in events {
+            let SensorRead { sensor, value } = event.decode()?;
+            if value == 2 && !self.is_mended.load(Ordering::SeqCst) {
+                return Err(ApplyError::Poison("two is too many".to_owned()));
+            }
+            run(
+                tx,
+                &format!("INSERT INTO reading VALUES ({value}, '{sensor}')"),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn key(&self, event: &Envelope) -> Option<String> {
+        Some(event.decode::<SensorRead>().ok()?.sensor)
+    }
+}
+
+fn run(tx: &Tx, sql: &str) -> Result<(), DbErr> {
+    let statement = Statement::from_string(tx.get_database_backend(), sql);
+    tx.execute_raw(statement).map(drop)
+}
+
+/// What a service is told at its start.
+#[derive(clap::Parser)]
+struct Flags {
+    #[command(flatten)]
+    service: headwater::Config,
+}
+
+/// A service with a read store.
+struct House {
+    db: Database,
+    is_mended: Arc<AtomicBool>,
+    stop: CancellationToken,
+    running: JoinSet<anyhow::Result<()>>,
+    _folder: TempDir,
+}
+
+impl House {
+    /// `is_mended`: whether it can apply everything from the start.
+    async fn open(source: &Source, is_mended: bool) -> Self {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let file = folder.path().join("house.db");
+        let file = file.to_str().expect("UTF-8");
+        let url = source.broker.url();
+        let flags = ["house", "--database", file, "--nats-url", &url];
+        let config = Flags::parse_from(flags).service;
+        let stop = CancellationToken::new();
+        let mut service = Service::start_copy("house", MIGRATIONS, config, stop.clone())
+            .await
+            .expect("open");
+        let is_mended = Arc::new(AtomicBool::new(is_mended));
+        let readings = Readings {
+            is_mended: Arc::clone(&is_mended),
+        };
+        service.project(readings).await.expect("project");
+        let db = service.db.clone();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let mut running = JoinSet::new();
+        running.spawn(service.serve(listener, axum::Router::new()));
+        Self {
+            db,
+            is_mended,
+            stop,
+            running,
+            _folder: folder,
+        }
+    }
+
+    /// Changes the tables behind the projection's back.
+    async fn spoil(&self, sql: &'static str) {
+        let write = self.db.write(move |tx| run(tx, sql));
+        write.await.expect("write");
+    }
+
+    async fn close(mut self) {
+        self.stop.cancel();
+        let ended = self.running.join_next().await.expect("it runs");
+        ended.expect("no panic").expect("an orderly end");
+    }
+}
+
+/// The dead letters of the house, once there are `count`.
+async fn letters(source: &Source, count: u64) -> Value {
+    eventually("dead letters", async || {
+        let line = ["dead-letter", "list", "--service=house", "--output=json"];
+        let ended = source.tool(&line).await;
+        let listed: Value = serde_json::from_str(&ended.stdout).unwrap_or_default();
+        if listed["house"]["total"] == count {
+            Ok(listed["house"]["letters"].clone())
+        } else {
+            Err(ended)
+        }
+    })
+    .await
+}
+
+/// Runs the tool on the house's dead letters; what it said.
+async fn dead_letter(source: &Source, args: &[&str], code: i32) -> String {
+    let line = [&["dead-letter"], args, &["--service=house"]].concat();
+    let ended = source.tool(&line).await;
+    assert_eq!(ended.code, Some(code), "{args:?}: {ended:?}");
+    ended.stdout + &ended.stderr
+}
+
+#[tokio::test]
+async fn dead_letters_are_shown_and_applied_once_the_program_is_mended() {
+    let source = Source::start().await;
+    let house = House::open(&source, false).await;
+    source.append(1..=10).await;
+    let letters = letters(&source, 2).await;
+    assert_eq!(letters[0]["position"], 2);
+    assert_eq!(
+        (&letters[1]["position"], &letters[1]["waiting"]),
+        (&json!(9), &json!(true))
+    );
+
+    let (exit, report) = source.verify().await;
+    assert_eq!(exit, 0, "they are no difference: {report}");
+    assert_eq!(report["projections"][0]["dead_letters"], 2);
+
+    let said = dead_letter(&source, &["show", "1"], 0).await;
+    assert!(
+        said.contains("two is too many") && said.contains("sensor 2"),
+        "{said}"
+    );
+    let said = dead_letter(&source, &["retry", "--all"], 3).await;
+    assert!(
+        said.starts_with("0 applied, 1 failed again, 2 left"),
+        "{said}"
+    );
+    let said = dead_letter(&source, &["retry", "2"], 1).await;
+    assert!(said.contains("waits behind"), "{said}");
+    for args in [
+        &["retry", "77"][..],
+        &["show", "77"],
+        &["retry", "--lane=none"],
+    ] {
+        let said = dead_letter(&source, args, 1).await;
+        assert!(said.contains("there "), "{said}");
+    }
+
+    house.is_mended.store(true, Ordering::SeqCst);
+    let said = dead_letter(&source, &["retry", "1"], 0).await;
+    assert_eq!(said, "2 applied, 0 failed again, 0 left\n");
+    assert_eq!(dead_letter(&source, &["list"], 0).await, "there are none\n");
+    let (exit, report) = source.verify().await;
+    assert_eq!(exit, 0, "{report}");
+    house.close().await;
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_is_discarded_lets_go_what_waits_behind_it() {
+    let source = Source::start().await;
+    let house = House::open(&source, false).await;
+    source.append(1..=10).await;
+    letters(&source, 2).await;
+    let said = dead_letter(&source, &["discard", "1", "--reason=a test"], 0).await;
+    assert_eq!(
+        said,
+        "discarded 1 (sensors:2); behind it: 1 applied, 0 failed again, 0 left\n"
+    );
+    let said = dead_letter(&source, &["discarded"], 0).await;
+    assert!(
+        said.contains("two is too many; discarded: a test"),
+        "{said}"
+    );
+    let (exit, report) = source.verify().await;
+    assert_eq!(exit, 0, "a fold knows what was given up: {report}");
+    house.close().await;
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_finds_what_was_altered_and_mends_it() {
+    let source = Source::start().await;
+    let house = House::open(&source, true).await;
+    source.append(1..=30).await;
+    let (exit, report) = source.verify().await;
+    assert_eq!(exit, 0, "{report}");
+    let ended = source.tool(&["rebuild", "house"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let said = "house serves a new store, at sensors:30";
+    assert!(ended.stdout.starts_with(said), "{ended:?}");
+
+    house
+        .spoil("UPDATE reading SET sensor = 'none' WHERE value = 7")
+        .await;
+    let (exit, report) = source.verify().await;
+    assert_eq!(exit, 3, "{report}");
+    let row = |side: &str, sensor: &str| json!({"table": "reading", "only_in": side, "row": [["value", "7"], ["sensor", sensor]]});
+    let rows = &report["projections"][0]["fold"]["differences"]["rows"];
+    let mut rows = rows.as_array().expect("rows").clone();
+    rows.sort_by_key(|row| row["only_in"].to_string());
+    assert_eq!(rows, [row("fold", "sensor 0"), row("live", "none")]);
+
+    let ended = source.tool(&["rebuild", "house"]).await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    let (exit, report) = source.verify().await;
+    assert_eq!(exit, 0, "{report}");
+    house.close().await;
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_source_has_nothing_to_rebuild() {
+    let source = Source::start().await;
+    assert_eq!(source.verify().await.0, 0, "it is there");
+    let ended = source.tool(&["rebuild", "sensors"]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("has no read store"), "{ended:?}");
+    source.stop().await;
+}

@@ -1,0 +1,221 @@
+//! A small source of its own, and ways to spoil its stream.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::{self, stream::Stream};
+use broker::Broker;
+use headwater::database::{self, Migration};
+use headwater::operator::Tools;
+use headwater::{Bus, Clock, Database, Event, EventId, Health, Relay, Supervisor, bus};
+use headwater::{operator, outbox, stream, subject_of};
+use prost::Message as _;
+use sea_orm::DbErr;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::tool::{Ended, Tool};
+
+/// How long anything that must come may take on a slow machine.
+const CEILING: Duration = Duration::from_mins(1);
+
+/// A sensor was read.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct SensorRead {
+    #[prost(string, tag = "1")]
+    pub(crate) sensor: String,
+    #[prost(uint64, tag = "2")]
+    pub(crate) value: u64,
+}
+
+impl Event for SensorRead {
+    const SUBJECT: &'static str = "sensors.v1.read";
+
+    fn key(&self) -> &str {
+        &self.sensor
+    }
+}
+
+/// The event that the source has at `position`, whatever is in it.
+pub(crate) fn reading(position: u64) -> SensorRead {
+    SensorRead {
+        sensor: format!("sensor {}", position % 7),
+        value: position,
+    }
+}
+
+const MIGRATIONS: &[Migration] = &[];
+
+/// A source, the broker, and a stream whose events can be deleted.
+pub(crate) struct Source {
+    pub(crate) broker: Broker,
+    pub(crate) db: Database,
+    pub(crate) stream: Stream,
+    bus: Bus,
+    jetstream: jetstream::Context,
+    health: Health,
+    tasks: Supervisor,
+    stop: CancellationToken,
+    _folder: TempDir,
+}
+
+impl Source {
+    /// With its relay.
+    pub(crate) async fn start() -> Self {
+        let mut source = Self::without_relay().await;
+        let (db, bus) = (source.db.clone(), source.bus.clone());
+        let relay = Relay::new(db, bus, source.health.clone());
+        source.tasks.spawn("relay", |stop| relay.run(stop));
+        source
+    }
+
+    /// Its stream has what the test puts there.
+    pub(crate) async fn without_relay() -> Self {
+        let mut source = Self::silent().await;
+        let (db, bus) = (source.db.clone(), source.bus.clone());
+        let health = source.health.clone();
+        source.tasks.spawn("operator", |stop| {
+            operator::serve(db, bus, health, Tools::default(), stop)
+        });
+        source
+    }
+
+    /// It has a stream and answers nobody.
+    pub(crate) async fn silent() -> Self {
+        let broker = Broker::start_in_temp().expect("start nats-server");
+        let folder = tempfile::tempdir().expect("make a folder");
+        let file: PathBuf = folder.path().join("sensors.db");
+        let config = database::Config::at(file);
+        let db = Database::open("sensors", &config, MIGRATIONS, Clock::system())
+            .await
+            .expect("open the database");
+        let bus = Bus::connect("sensors", &bus::Config::at(broker.url()))
+            .await
+            .expect("connect");
+        let client = async_nats::connect(broker.url()).await.expect("connect");
+        let jetstream = jetstream::new(client);
+        let settings = jetstream::stream::Config {
+            deny_delete: false,
+            deny_purge: false,
+            ..stream::settings("sensors", 1)
+        };
+        let stream = jetstream.create_stream(settings).await.expect("a stream");
+        let stop = CancellationToken::new();
+        Self {
+            tasks: Supervisor::new(stop.clone()),
+            health: Health::new(),
+            stop,
+            broker,
+            db,
+            stream,
+            bus,
+            jetstream,
+            _folder: folder,
+        }
+    }
+
+    /// Appends the events of these positions.
+    pub(crate) async fn append(&self, positions: std::ops::RangeInclusive<u64>) {
+        let write = self.db.write(move |tx| {
+            for position in positions {
+                outbox::append(tx, &reading(position))?;
+            }
+            Ok::<_, DbErr>(())
+        });
+        write.await.expect("write");
+    }
+
+    /// Puts what the outbox has at each position into the stream, in this order.
+    pub(crate) async fn publish(&self, positions: &[u64]) {
+        for &position in positions {
+            self.publish_as(position, &reading(position)).await;
+        }
+    }
+
+    /// Puts `event` into the stream under the id of `position`, also if it was there before.
+    pub(crate) async fn publish_as(&self, position: u64, event: &SensorRead) {
+        let id = EventId {
+            source: "sensors".to_owned(),
+            epoch: self.db.epoch().to_string(),
+            position,
+        };
+        self.publish_raw(&subject_of(event), Some(&id.to_string()), event)
+            .await;
+    }
+
+    pub(crate) async fn publish_raw(&self, subject: &str, id: Option<&str>, event: &SensorRead) {
+        let mut headers = HeaderMap::new();
+        if let Some(id) = id {
+            headers.insert("Nats-Msg-Id", id);
+        }
+        eventually("the dedupe window to pass", async || {
+            let payload = event.encode_to_vec().into();
+            let (subject, headers) = (subject.to_owned(), headers.clone());
+            let sent = self
+                .jetstream
+                .publish_with_headers(subject, headers, payload);
+            let ack = sent.await.expect("sent").await.expect("stored");
+            if ack.duplicate {
+                Err("a duplicate")
+            } else {
+                Ok(())
+            }
+        })
+        .await;
+    }
+
+    /// Waits until so many events are in the stream.
+    pub(crate) async fn published(&self, events: u64) {
+        eventually("events in the stream", async || {
+            let info = self.stream.get_info().await.expect("the stream's state");
+            let last = info.state.last_sequence;
+            if last >= events { Ok(()) } else { Err(last) }
+        })
+        .await;
+    }
+
+    /// Runs the tool on this broker.
+    pub(crate) async fn tool(&self, args: &[&str]) -> Ended {
+        tool(&self.broker, args).await
+    }
+
+    /// Verifies, with time enough for the relay, and gives the exit code and the report.
+    pub(crate) async fn verify(&self) -> (i32, Value) {
+        let ended = self.tool(&["verify", "--wait=60", "--output=json"]).await;
+        let report = serde_json::from_str(&ended.stdout);
+        let report = report.unwrap_or_else(|_| panic!("not JSON: {ended:?}"));
+        (ended.code.expect("an exit code"), report)
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.join(CEILING).await.expect("an orderly end");
+        self.db.close().await;
+    }
+}
+
+/// Runs the tool on a broker.
+pub(crate) async fn tool(broker: &Broker, args: &[&str]) -> Ended {
+    let url = broker.url();
+    Tool::start(args, &[("NATS_URL", &url)]).end().await
+}
+
+/// Waits until `look` gives what was waited for; the only place that sleeps.
+pub(crate) async fn eventually<T, S: std::fmt::Debug>(
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<T, S>,
+) -> T {
+    let end = Instant::now() + CEILING;
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) => assert!(
+                Instant::now() < end,
+                "waited {CEILING:?} for {what}; last seen: {seen:?}"
+            ),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

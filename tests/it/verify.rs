@@ -1,0 +1,192 @@
+//! `headwater verify` over the whole shop: what was spoiled by hand is found, and named.
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::{self, stream};
+use clap::Parser as _;
+use cli::verify::Report;
+use cli::{Cli, Command, Exit};
+use e2e::{Reply, Service, World, eventually};
+use rusqlite::Connection;
+
+/// All services, with a stream of orders whose events can be deleted, and two purchases of Ada's.
+async fn world() -> (World, Reply) {
+    let mut world = World::empty();
+    let settings = stream::Config {
+        deny_delete: false,
+        ..headwater::stream::settings("orders", 1)
+    };
+    let jetstream = jetstream::new(world.nats().await);
+    jetstream.create_stream(settings).await.unwrap();
+    for service in Service::ALL {
+        world.run(service).await;
+    }
+    let ada = world.user("ada").await;
+    let (mug, tent) = (world.product("Mug").await, world.product("Tent").await);
+    for product in [&mug, &tent, &mug] {
+        world.order(&ada, &[product]).await;
+    }
+    (world, ada)
+}
+
+/// Verifies as the tool does; `wait` is long, so that a slow machine is no difference.
+async fn verify(world: &World) -> Report {
+    let url = world.broker.url();
+    let cli = Cli::parse_from(["headwater", "verify", "--wait=60", "--nats-url", &url]);
+    let Command::Verify(args) = cli.command else {
+        unreachable!("a verification was asked for");
+    };
+    cli::verify::run(args).await.unwrap()
+}
+
+async fn expect_well(world: &World) {
+    let report = verify(world).await;
+    assert_eq!(report.exit(), Exit::Done, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_that_is_well_is_verified() {
+    let (world, _) = world().await;
+    let report = verify(&world).await;
+    assert_eq!(report.exit(), Exit::Done, "{report}");
+    let sources: Vec<_> = report
+        .sources
+        .iter()
+        .map(|source| (source.source.as_str(), source.head, source.events))
+        .collect();
+    let expected = [("orders", 3, 3), ("products", 2, 2), ("users", 1, 1)];
+    assert_eq!(sources, expected);
+    let projections: Vec<_> = report
+        .projections
+        .iter()
+        .map(|projection| {
+            let positions = projection.positions.to_string();
+            let is_folded = projection.fold.is_some();
+            (projection.service.as_str(), positions, is_folded)
+        })
+        .collect();
+    let expected = [
+        ("orders", "products:2,users:1".to_owned(), false),
+        ("purchases", "orders:3,products:2,users:1".to_owned(), true),
+    ];
+    assert_eq!(projections, expected);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_was_deleted_from_a_stream_is_missed() {
+    let (world, _) = world().await;
+    expect_well(&world).await;
+    let orders = world.stream(Service::Orders).await;
+    orders.delete_message(2).await.unwrap();
+    let report = verify(&world).await;
+    assert_eq!(report.exit(), Exit::Different, "{report}");
+    let missing: Vec<_> = report.sources[0].places.missing.iter().collect();
+    assert_eq!(missing, [(2, 2)], "{report}");
+    assert!(
+        report.sources[1..]
+            .iter()
+            .all(cli::verify::source::Report::agrees)
+            && report
+                .projections
+                .iter()
+                .all(cli::verify::projection::Report::agrees),
+        "only the stream of orders differs: {report}"
+    );
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_was_published_again_is_found() {
+    let (world, _) = world().await;
+    expect_well(&world).await;
+    let jetstream = jetstream::new(world.nats().await);
+    let event = world.stream(Service::Orders).await;
+    let event = event.get_raw_message(2).await.unwrap();
+    let mut headers = HeaderMap::new();
+    let id = event.headers.get("Nats-Msg-Id").unwrap().as_str();
+    headers.insert("Nats-Msg-Id", id);
+    eventually("the dedupe window to pass", || async {
+        let (subject, headers) = (event.subject.clone(), headers.clone());
+        let sent = jetstream.publish_with_headers(subject, headers, event.payload.clone());
+        let ack = sent.await.unwrap().await.unwrap();
+        if ack.duplicate {
+            Err("a duplicate")
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    let report = verify(&world).await;
+    assert_eq!(report.exit(), Exit::Different, "{report}");
+    let doubled = &report.sources[0].places.doubled;
+    let doubled: Vec<_> = doubled
+        .iter()
+        .map(|doubled| (doubled.position, doubled.sequence, doubled.again))
+        .collect();
+    assert_eq!(doubled, [(2, 2, 4)], "{report}");
+    world.finish().await;
+}
+
+/// Changes the read store behind its service's back, expects `found` rows, of which one has each
+/// of `values`, and changes it back.
+async fn spoil(world: &World, spoil: &str, restore: &str, found: u64, values: &[&str]) {
+    let store = || {
+        let store = Connection::open(world.database(Service::Purchases)).unwrap();
+        store.busy_timeout(e2e::PATIENCE).unwrap();
+        store
+    };
+    store().execute_batch(spoil).unwrap();
+    let report = verify(world).await;
+    assert_eq!(report.exit(), Exit::Different, "{spoil}: {report}");
+    let purchases = report.projections.iter().find(|p| p.service == "purchases");
+    let differences = &purchases.unwrap().fold.as_ref().unwrap().differences;
+    assert_eq!(differences.count, found, "{spoil}: {report}");
+    for wanted in values {
+        let rows = differences
+            .rows
+            .iter()
+            .flat_map(|difference| &difference.row);
+        assert!(
+            rows.clone().any(|(_, value)| value.contains(wanted)),
+            "{spoil}: no {wanted} in {report}"
+        );
+    }
+    store().execute_batch(restore).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_altered_a_lost_and_an_added_row_of_the_read_store_are_found() {
+    let (world, ada) = world().await;
+    expect_well(&world).await;
+    let ada = ada.id().replace('-', "");
+    spoil(
+        &world,
+        "UPDATE product SET title = 'Mog' WHERE title = 'Mug'",
+        "UPDATE product SET title = 'Mug' WHERE title = 'Mog'",
+        2,
+        &["Mog", "Mug"],
+    )
+    .await;
+    expect_well(&world).await;
+    spoil(
+        &world,
+        "CREATE TABLE kept AS SELECT * FROM purchase
+             WHERE product = (SELECT number FROM product WHERE title = 'Mug');
+         DELETE FROM purchase WHERE product IN (SELECT product FROM kept)",
+        "INSERT INTO purchase SELECT * FROM kept; DROP TABLE kept",
+        1,
+        &[&ada],
+    )
+    .await;
+    expect_well(&world).await;
+    spoil(
+        &world,
+        "INSERT INTO user (id, state) VALUES (x'00112233445566778899aabbccddeeff', 1)",
+        "DELETE FROM user WHERE id = x'00112233445566778899aabbccddeeff'",
+        1,
+        &["00112233445566778899"],
+    )
+    .await;
+    expect_well(&world).await;
+    world.finish().await;
+}
