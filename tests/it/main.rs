@@ -11,6 +11,7 @@ mod crash_points;
 mod dead_letters;
 mod import;
 mod journey;
+mod memory;
 mod model;
 mod power_cuts;
 mod rebuild;

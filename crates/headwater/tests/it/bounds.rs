@@ -1,0 +1,130 @@
+//! What may not grow: the write-ahead log, and the time of a read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use headwater::Clock;
+use headwater::database::{Config, Database, Snapshot};
+use headwater::http::Problem;
+
+use crate::support::{MIGRATIONS, append, folder, integers, large};
+
+/// Some milliseconds of work for SQLite, within one snapshot.
+const SLOW: &str = "WITH RECURSIVE number (n) AS
+    (SELECT 1 UNION ALL SELECT n + 1 FROM number LIMIT 30000) SELECT count(*) AS n FROM number";
+
+const ENDLESS: &str = "WITH RECURSIVE number (n) AS
+    (SELECT 1 UNION ALL SELECT n + 1 FROM number) SELECT count(*) AS n FROM number";
+
+/// Without the bound it grows to all that is written, some 24 MiB here: with reads that overlap
+/// there is no moment in which SQLite would begin it anew by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_write_ahead_log_stays_small_while_reads_overlap() {
+    let folder = folder();
+    let config = Config {
+        wal_mib: 1,
+        ..Config::at(folder.path().join("sensors.db"))
+    };
+    let db = Database::open("sensors", &config, MIGRATIONS, Clock::system());
+    let db = db.await.unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let reads = (0..4).map(|_| {
+        let (db, is_over) = (db.clone(), Arc::clone(&is_over));
+        tokio::task::spawn(async move {
+            let mut reads = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                // From the table first: a snapshot begins with what is read of the file.
+                let read = db.read(|snapshot: &Snapshot| {
+                    integers(snapshot, "SELECT count(*) AS n FROM headwater_outbox")?;
+                    integers(snapshot, SLOW)
+                });
+                read.await.unwrap();
+                reads += 1;
+            }
+            reads
+        })
+    });
+    let reads: Vec<_> = reads.collect();
+    let mut largest = 0;
+    for value in 0..96 {
+        append(&db, vec![large(value, 256 * 1024)]).await;
+        let wal = std::fs::metadata(folder.path().join("sensors.db-wal"));
+        largest = largest.max(wal.unwrap().len());
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for read in reads {
+        assert!(read.await.unwrap() > 0, "reads went on meanwhile");
+    }
+    assert!(largest < 3 * 1024 * 1024, "it grew to {largest} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_takes_too_long_is_broken_off_and_harms_no_other() {
+    let folder = folder();
+    let config = Config {
+        read_ms: 50,
+        readers: 1,
+        ..Config::at(folder.path().join("sensors.db"))
+    };
+    let db = Database::open("sensors", &config, MIGRATIONS, Clock::system());
+    let db = db.await.unwrap();
+    for _ in 0..2 {
+        let endless = db
+            .read(|snapshot: &Snapshot| integers(snapshot, ENDLESS))
+            .await;
+        let problem = Problem::from(endless.unwrap_err());
+        assert_eq!(problem.status(), 503);
+        let fine = db.read(|snapshot: &Snapshot| integers(snapshot, "SELECT 1 AS n"));
+        assert_eq!(fine.await.unwrap(), [1]);
+    }
+}
+
+/// A caller that goes away does not leave its read behind for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_nobody_waits_for_any_more_is_broken_off_too() {
+    let folder = folder();
+    let config = Config {
+        read_ms: 50,
+        readers: 1,
+        ..Config::at(folder.path().join("sensors.db"))
+    };
+    let db = Database::open("sensors", &config, MIGRATIONS, Clock::system());
+    let db = db.await.unwrap();
+    let (began, begun) = tokio::sync::oneshot::channel();
+    let reader = db.clone();
+    let gone = tokio::task::spawn(async move {
+        let read = reader.read(|snapshot: &Snapshot| {
+            began.send(()).unwrap();
+            integers(snapshot, ENDLESS)
+        });
+        read.await
+    });
+    begun.await.unwrap();
+    gone.abort();
+    let fine = db.read(|snapshot: &Snapshot| integers(snapshot, "SELECT 1 AS n"));
+    assert_eq!(fine.await.unwrap(), [1]);
+}
+
+/// Where another process keeps the log from being emptied, writes go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_elses_long_read_does_not_stop_writes() {
+    let folder = folder();
+    let config = Config {
+        wal_mib: 1,
+        ..Config::at(folder.path().join("sensors.db"))
+    };
+    let db = Database::open("sensors", &config, MIGRATIONS, Clock::system());
+    let db = db.await.unwrap();
+    append(&db, vec![large(0, 10)]).await;
+    let other = rusqlite::Connection::open(folder.path().join("sensors.db")).unwrap();
+    other
+        .execute_batch("BEGIN; SELECT count(*) FROM headwater_outbox")
+        .unwrap();
+    for value in 1..=12 {
+        append(&db, vec![large(value, 256 * 1024)]).await;
+    }
+    other.execute_batch("COMMIT").unwrap();
+    let count =
+        |snapshot: &Snapshot| integers(snapshot, "SELECT count(*) AS n FROM headwater_outbox");
+    assert_eq!(db.read(count).await.unwrap(), [13]);
+}
