@@ -84,34 +84,3 @@ async fn a_broker_killed_and_restarted_under_load_loses_doubles_and_reorders_not
     assert_eq!(world.titles(&ada.id()).await, ["Mug"]);
     world.finish().await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_lost_everything_is_filled_again_from_the_outboxes() {
-    let mut world = World::start().await;
-    let ada = world.user("ada").await;
-    let mug = world.product("Mug").await;
-    for _ in 0..30 {
-        world.order(&ada, &[&mug]).await;
-    }
-    world.caught_up().await;
-    world.broker.kill().unwrap();
-    std::fs::remove_dir_all(world.broker.store().join("jetstream")).unwrap();
-    world.broker.restart().unwrap();
-    let tent = world.product("Tent").await;
-    world.order(&ada, &[&tent]).await;
-    assert_eq!(world.titles(&ada.id()).await, ["Mug", "Tent"]);
-    eventually("the stream to be whole again", || async {
-        let ids = ids_in_stream(&world, Service::Orders).await;
-        if ids == numbers(31) { Ok(()) } else { Err(ids) }
-    })
-    .await;
-    world.stop(Service::Purchases).await;
-    world.delete_database(Service::Purchases);
-    world.run(Service::Purchases).await;
-    assert_eq!(
-        world.titles(&ada.id()).await,
-        ["Mug", "Tent"],
-        "also from the start"
-    );
-    world.finish().await;
-}

@@ -112,6 +112,15 @@ async fn what_is_purged_under_writes_is_missed_by_no_reader() {
     let (customers, load) = under_load(&world).await;
     world.stream(Orders).await.purge().await.unwrap();
     customers.more(Orders, 30).await;
+    eventually("the relay to say so", || async {
+        let lines = logged(&world, Orders, "WARN", "the stream lost its beginning");
+        if lines.is_empty() {
+            Err("nothing")
+        } else {
+            Ok(())
+        }
+    })
+    .await;
     load.end().await;
     let ledger = customers.ledger();
     oracle::shown_agrees(&world, &ledger).await;
@@ -120,6 +129,11 @@ async fn what_is_purged_under_writes_is_missed_by_no_reader() {
     let found: Vec<u64> = stored.iter().map(oracle::Stored::position).collect();
     let wanted: Vec<u64> = (found[0]..=ledger.count(Orders) as u64).collect();
     assert_eq!(found, wanted, "the rest is whole and in order");
+    let lines = logged(&world, Orders, "WARN", "the stream lost its beginning");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let purged = "headwater_relay_purged_total{source=\"orders\"}";
+    let purged = metric(&world.client(Orders), purged).await;
+    assert_eq!(purged.to_string(), (found[0] - 1).to_string());
     world.finish().await;
 }
 

@@ -7,6 +7,7 @@ use e2e::oracle::Stored;
 use e2e::{Service, World, eventually, oracle};
 use events::OrderPlaced;
 use headwater::Event;
+use serde_json::Value;
 use uuid::Uuid;
 
 use Service::{Orders, Products, Purchases, Users};
@@ -51,9 +52,8 @@ async fn of_three_relays_one_is_stopped_and_continued_and_each_event_is_there_on
         customers.more(Orders, 20).await;
         load.end().await;
     }
-    // They answer operators as well, and know of their own writes only.
-    drop(rivals);
     oracle::all_agree(&mut world, &customers).await;
+    drop(rivals);
     world.finish().await;
 }
 
@@ -70,8 +70,37 @@ async fn a_rival_publishes_what_a_stopped_service_left() {
     oracle::stream_agrees(&world, Orders, &customers.ledger()).await;
     world.process(Orders).resume();
     customers.send_some(Orders, 10).await;
-    drop(rival);
     oracle::all_agree(&mut world, &customers).await;
+    drop(rival);
+    world.finish().await;
+}
+
+/// Whoever is there first answers operators, and a rival has written nothing itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rival_tells_operators_how_far_the_outbox_is() {
+    let mut world = World::start().await;
+    let customers = Customers::of(&world).await;
+    let rival = world.rival();
+    customers.send_some(Orders, 5).await;
+    let head = customers.ledger().count(Orders);
+    world.kill(Orders).await;
+    let nats = world.nats().await;
+    for (endpoint, request) in [("status", ""), ("events", "{\"from\":1}")] {
+        let subject = format!("headwater.orders.{endpoint}");
+        eventually(&subject, || async {
+            let reply = nats.request(subject.clone(), request.into()).await;
+            let reply = reply.map_err(|error| error.to_string())?;
+            let answer: Value = serde_json::from_slice(&reply.payload).unwrap();
+            if answer["head"] == head {
+                Ok(())
+            } else {
+                Err(answer.to_string())
+            }
+        })
+        .await;
+    }
+    drop(rival);
+    world.run(Orders).await;
     world.finish().await;
 }
 

@@ -1,5 +1,6 @@
 //! `events`: the outbox by position.
 
+use sea_orm::DbErr;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, refuse};
@@ -55,9 +56,11 @@ pub(super) async fn page(db: &Database, request: EventsRequest) -> Result<Events
         return Err(refuse(400, "no outbox reaches that far".to_owned()));
     }
     let limit = request.limit.min(EVENTS_MAX);
-    let mut events = db
+    // The outbox's own head: another process may have written more than this one knows of.
+    let (head, mut events) = db
         .read(move |snapshot| {
-            outbox::page_within(snapshot, request.from, limit, EVENTS_BYTES_MAX as u64)
+            let page = outbox::page_within(snapshot, request.from, limit, EVENTS_BYTES_MAX as u64)?;
+            Ok::<_, DbErr>((outbox::head(snapshot)?, page))
         })
         .await
         .map_err(|error| refuse(500, error.to_string()))?;
@@ -72,7 +75,7 @@ pub(super) async fn page(db: &Database, request: EventsRequest) -> Result<Events
     events.truncate(fitting);
     Ok(EventsAnswer {
         epoch: db.epoch().to_string(),
-        head: *db.head().borrow(),
+        head,
         events,
     })
 }

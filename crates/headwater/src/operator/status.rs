@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, Tools, refuse};
 use crate::database::Database;
 use crate::health::{Health, State};
+use crate::outbox;
 use crate::position::Positions;
 
 /// How a service is doing.
@@ -48,10 +49,12 @@ pub(super) async fn of(
     tools: &Tools,
 ) -> Result<StatusAnswer, Error> {
     let projections = tools.projections(db).await;
+    // The outbox's own head: another process may have written more than this one knows of.
+    let head = db.read(outbox::head).await;
     Ok(StatusAnswer {
         service: db.owner().to_owned(),
         epoch: db.epoch().to_string(),
-        head: *db.head().borrow(),
+        head: head.map_err(|error| refuse(500, error.to_string()))?,
         parts: health.parts(),
         projections: projections.map_err(|error| refuse(500, error.to_string()))?,
     })

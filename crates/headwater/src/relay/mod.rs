@@ -34,6 +34,7 @@
 //! | ends at an event that it published itself, or should have | continues after it |
 //! | has events that are not this outbox's | steps over them |
 //! | ends *behind* what was already acknowledged | warns, counts, publishes again from there |
+//! | begins later than before | warns, counts; the outbox has what is gone |
 //! | ends *ahead* of the outbox, or differs from it | stops, says what to do, never overwrites |
 //!
 //! The last happens when a source's database was put back from an old copy: the stream knows
@@ -43,11 +44,10 @@ mod place;
 mod publish;
 mod tail;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use async_nats::jetstream::stream::Stream;
-use tokio::sync::watch;
+use async_nats::jetstream::stream::{Info, Stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, NOT_CONNECTED};
@@ -67,8 +67,9 @@ const BATCH_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// fewer, larger batches cost the broker much less, and nobody waits for the difference.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// How long the relay waits for a commit before it looks at the outbox and the stream all the
-/// same: another process may have written, the stream may have been put back.
+/// How long the relay waits for a commit before it looks at the outbox all the same, because
+/// another process may have written; and how often it looks at the stream, which may have been
+/// put back or purged.
 const POLL: Duration = Duration::from_secs(2);
 
 /// Pauses between attempts while the broker cannot be reached or refuses.
@@ -89,6 +90,25 @@ pub struct Relay {
     health: Health,
     /// The newest event that this relay knows to be stored, and its sequence.
     acknowledged: Place,
+    /// Where the stream began when it was looked at last.
+    begins: Beginning,
+}
+
+/// Where a stream begins, and which one it is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Beginning {
+    created: i64,
+    sequence: u64,
+}
+
+impl Beginning {
+    /// An empty stream begins where its first event will be.
+    fn of(info: &Info) -> Self {
+        Self {
+            created: stream::created(info),
+            sequence: info.state.first_sequence.max(1),
+        }
+    }
 }
 
 /// Why publishing ended.
@@ -108,6 +128,7 @@ impl Relay {
             bus,
             health,
             acknowledged: Place::START,
+            begins: Beginning::default(),
         }
     }
 
@@ -177,6 +198,10 @@ impl Relay {
         let stream = stream::ensure(&self.bus, self.db.owner())
             .await
             .context("reach the stream")?;
+        let begins = Beginning::of(stream.cached_info());
+        if begins.created != self.begins.created {
+            self.begins = begins;
+        }
         let place = match self.take_place(&stream).await? {
             Finding::Continue(place) => place,
             Finding::Contradiction(reason) => return Ok(Ended::Contradicted(reason)),
@@ -198,7 +223,14 @@ impl Relay {
         pause: &mut Duration,
     ) -> anyhow::Result<String> {
         let mut head = self.db.head();
+        let mut looked = Instant::now();
         loop {
+            if looked.elapsed() >= POLL {
+                if let Some(moved) = self.look(stream, place).await? {
+                    return Ok(moved);
+                }
+                looked = Instant::now();
+            }
             let from = place.position + 1;
             let rows = self
                 .db
@@ -207,10 +239,12 @@ impl Relay {
                 })
                 .await?;
             if rows.is_empty() {
-                match self.idle(stream, place, &mut head).await? {
-                    Some(moved) => return Ok(moved),
-                    None => continue,
+                tokio::select! {
+                    // Armed since the last look at the outbox: a commit in between wakes it at once.
+                    Ok(()) = head.changed() => {}
+                    () = tokio::time::sleep(POLL) => {}
                 }
+                continue;
             }
             crash::point("relay.read");
             let (source, epoch) = (self.db.owner(), &*self.db.epoch());
@@ -234,24 +268,43 @@ impl Relay {
         }
     }
 
-    /// Waits for a commit. Without one, looks at the stream now and then: one that lost something is filled again although nothing new is written. Gives what
-    /// was seen if it is not as `place` has it.
-    async fn idle(
-        &self,
-        stream: &Stream,
-        place: Place,
-        head: &mut watch::Receiver<u64>,
-    ) -> anyhow::Result<Option<String>> {
-        tokio::select! {
-            // Armed since the last look at the outbox: a commit in between wakes it at once.
-            Ok(()) = head.changed() => return Ok(None),
-            () = tokio::time::sleep(POLL) => {}
-        }
+    /// Looks at the stream, whether anything is written or not: one that lost its end is filled
+    /// again, one that lost its beginning is told of. Gives what was seen if it is not as `place`
+    /// has it.
+    async fn look(&mut self, stream: &Stream, place: Place) -> anyhow::Result<Option<String>> {
         let info = stream.get_info().await.context("read the stream's state")?;
         let is_same = info.created == stream.cached_info().created
             && info.state.last_sequence == place.sequence
             && (info.state.messages > 0 || place.position == 0);
+        if is_same {
+            self.note_beginning(&info);
+        }
         Ok((!is_same).then(|| "the stream is not as it was left".to_owned()))
+    }
+
+    /// Says so if the stream begins later than it did, and was not filled again since.
+    fn note_beginning(&mut self, info: &Info) {
+        let begins = Beginning::of(info);
+        let gone = begins.sequence.saturating_sub(self.begins.sequence);
+        let is_known = begins.created == self.begins.created;
+        self.begins = begins;
+        // With an age limit somebody wants it that way.
+        if is_known && gone > 0 && info.config.max_age.is_zero() {
+            self.warn_of_lost_beginning(gone);
+        }
+    }
+
+    /// It cannot be put back before what came since without breaking the order.
+    fn warn_of_lost_beginning(&self, events: u64) {
+        let source = self.db.owner();
+        tracing::warn!(
+            source,
+            events,
+            "the stream lost its beginning: {events} events are in the outbox only, where readers \
+             fetch them; to have them in the stream again, delete it, and it is filled anew"
+        );
+        metrics::counter!("headwater_relay_purged_total", "source" => source.to_owned())
+            .increment(events);
     }
 
     /// Says why the relay has stopped and what to do, in the log only once.

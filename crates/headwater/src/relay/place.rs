@@ -4,8 +4,8 @@ use anyhow::Context as _;
 use async_nats::jetstream::stream::Stream;
 use sea_orm::DbErr;
 
-use super::Relay;
 use super::tail::{self, Own, Tail};
+use super::{Beginning, Relay};
 use crate::outbox;
 
 /// Where an event is, or where the next one goes: after the last own position, and after the
@@ -54,6 +54,8 @@ impl Relay {
             && !tail::holds(stream, source, epoch, known.position, known.sequence).await?;
         if is_loss {
             self.warn_of_loss(found.position);
+            // What is gone is published again, wherever the stream begins now.
+            self.begins = Beginning::of(stream.cached_info());
         }
         if is_loss || found.position >= known.position {
             self.acknowledged = found;
