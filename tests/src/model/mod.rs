@@ -184,13 +184,11 @@ impl Torture {
         let broken = began.elapsed();
         self.breaker.mend().await?;
         while !clients.is_empty() {
-            match timeout(LOOK_EVERY, clients.join_next()).await {
-                Ok(ended) => ended.transpose().context("a client panicked")?.transpose()?,
-                Err(_) => {
-                    self.breaker.mind().await?;
-                    continue;
-                }
-            };
+            // Whatever dies now is noticed, too: the clients would wait for it.
+            self.breaker.mind().await?;
+            if let Ok(Some(ended)) = timeout(LOOK_EVERY, clients.join_next()).await {
+                ended.context("a client panicked")??;
+            }
         }
         if let Some(ended) = watching.try_join_next() {
             ended.context("watching panicked")??;
