@@ -21,7 +21,7 @@ use crate::world::{Service, World};
 const WORK_WITHIN: Duration = Duration::from_millis(1500);
 
 /// How often it looks whether a service has died meanwhile.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {

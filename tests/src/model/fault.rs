@@ -12,7 +12,7 @@ use crate::world::Service;
 const FAULTS: usize = 6;
 
 /// A crash point is armed for one of its first passes.
-const PASS_MAX: u64 = 12;
+const PASS_MAX: u64 = 5;
 
 /// One step of a fault. One that makes no sense (to kill what is down) is passed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,7 @@ enum Kind {
     DeleteEvent,
     Rival,
     LoseReadStore,
+    LostAnswer,
     CrashSource,
     CrashOrders,
     CrashPurchases,
@@ -181,7 +182,13 @@ impl Deck {
                 ("publish again", steps)
             }
             Kind::DeleteEvent => {
-                let delete = DeleteEvent(self.source(), self.random.below(6));
+                // Most events are orders: one of them is likely to be news.
+                let source = match self.random.below(4) {
+                    0 => Service::Users,
+                    1 => Service::Products,
+                    _ => Service::Orders,
+                };
+                let delete = DeleteEvent(source, self.random.below(3));
                 let before = self.work(25);
                 let steps = vec![Kill(purchases), before, delete, Start(purchases)];
                 ("delete an event", steps)
@@ -194,6 +201,10 @@ impl Deck {
                 let lost = vec![Kill(purchases), LoseReadStore, self.work(15)];
                 let steps = lost.into_iter().chain([Start(purchases)]).collect();
                 ("lose the read store", steps)
+            }
+            Kind::LostAnswer => {
+                let service = self.source();
+                ("lose an answer", self.crash(service, &["commit.after"]))
             }
             Kind::CrashSource => {
                 let service = self.source();
@@ -250,7 +261,7 @@ impl Deck {
 }
 
 impl Kind {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Kill(Service::Users),
         Self::Kill(Service::Products),
         Self::Kill(Service::Orders),
@@ -266,6 +277,7 @@ impl Kind {
         Self::DeleteEvent,
         Self::Rival,
         Self::LoseReadStore,
+        Self::LostAnswer,
         Self::CrashSource,
         Self::CrashOrders,
         Self::CrashPurchases,

@@ -29,10 +29,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::world::{Service, World};
-use breaker::Breaker;
+use breaker::{Breaker, LOOK_EVERY};
 use command::{Plan, Ref, index};
 use fault::{Deck, Schedule};
 use logs::Logs;
@@ -183,8 +183,12 @@ impl Torture {
         }
         let broken = began.elapsed();
         self.breaker.mend().await?;
-        while let Some(ended) = clients.join_next().await {
-            ended.context("a client panicked")??;
+        while !clients.is_empty() {
+            // Whatever dies now is noticed, too: the clients would wait for it.
+            self.breaker.mind().await?;
+            if let Ok(Some(ended)) = timeout(LOOK_EVERY, clients.join_next()).await {
+                ended.context("a client panicked")??;
+            }
         }
         if let Some(ended) = watching.try_join_next() {
             ended.context("watching panicked")??;
