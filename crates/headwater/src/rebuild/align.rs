@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 
 use super::compare::Stores;
-use super::on_thread;
+use super::thread::on_thread;
 use crate::projection::{Live, Projection, places};
 
 /// How long the live store may stand still for it.

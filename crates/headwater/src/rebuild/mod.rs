@@ -32,12 +32,14 @@
 
 mod align;
 mod compare;
+mod handle;
+mod thread;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::crash;
@@ -46,6 +48,10 @@ use crate::health::{Health, State};
 use crate::operator::{Differences, FoldState, FoldStatus, Then};
 use crate::projection::{self, Config, Held, Live, Projection, Runner, dead_letter};
 use crate::stream;
+use handle::begun;
+use thread::on_thread;
+
+pub(crate) use handle::Handle;
 
 /// How often a fold is looked at: whether it has caught up.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
@@ -61,52 +67,6 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(300);
 
 /// How long the live store is held until the new one is as far.
 const HOLD_MAX: Duration = Duration::from_secs(2);
-
-/// What operators hold of it. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) struct Handle {
-    requests: mpsc::Sender<Then>,
-    status: Arc<watch::Sender<FoldStatus>>,
-}
-
-/// One is under way already.
-#[derive(Debug)]
-pub(crate) struct Busy;
-
-impl Handle {
-    /// Begins a fold.
-    pub(crate) fn begin(&self, then: Then) -> Result<FoldStatus, Busy> {
-        let is_taken = self.status.send_if_modified(|status| {
-            let is_free = !matches!(status.state, FoldState::Folding | FoldState::Comparing);
-            if is_free {
-                *status = begun(then, "an operator asked for it".to_owned());
-            }
-            is_free
-        });
-        if !is_taken || self.requests.try_send(then).is_err() {
-            return Err(Busy);
-        }
-        Ok(self.status())
-    }
-
-    /// How far it is.
-    pub(crate) fn status(&self) -> FoldStatus {
-        self.status.borrow().clone()
-    }
-}
-
-fn begun(then: Then, reason: String) -> FoldStatus {
-    FoldStatus {
-        state: FoldState::Folding,
-        then,
-        reason,
-        positions: crate::Positions::default(),
-        live: crate::Positions::default(),
-        differences: None,
-        message: None,
-        held_us: None,
-    }
-}
 
 /// Folds the read store of the projection `P` anew when it has to be.
 #[derive(Debug)]
@@ -481,20 +441,4 @@ fn purpose(then: Then) -> &'static str {
         Then::Swap => "rebuild",
         Then::Compare => "verify",
     }
-}
-
-/// Runs `work`, which blocks, on a thread of its own, which nobody waits for when the process ends.
-fn on_thread<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> impl Future<Output = T> {
-    let (sender, receiver) = oneshot::channel();
-    let spawned = std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            // Where nobody waits for it any more, nobody is told.
-            let _ = sender.send(work());
-        });
-    spawned.expect("start a thread");
-    async move { receiver.await.expect("the thread does not panic") }
 }

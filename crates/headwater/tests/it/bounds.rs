@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use headwater::Clock;
 use headwater::database::{Config, Database, Snapshot};
 use headwater::http::Problem;
+use tempfile::TempDir;
 
 use crate::support::{MIGRATIONS, append, folder, integers, large};
 
@@ -16,17 +17,20 @@ const SLOW: &str = "WITH RECURSIVE number (n) AS
 const ENDLESS: &str = "WITH RECURSIVE number (n) AS
     (SELECT 1 UNION ALL SELECT n + 1 FROM number) SELECT count(*) AS n FROM number";
 
+/// A database with other limits.
+async fn open_with(folder: &TempDir, limit: impl FnOnce(&mut Config)) -> Database {
+    let mut config = Config::at(folder.path().join("sensors.db"));
+    limit(&mut config);
+    let db = Database::open("sensors", &config, MIGRATIONS, Clock::system());
+    db.await.unwrap()
+}
+
 /// Without the bound it grows to all that is written, some 24 MiB here: with reads that overlap
 /// there is no moment in which SQLite would begin it anew by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_write_ahead_log_stays_small_while_reads_overlap() {
     let folder = folder();
-    let config = Config {
-        wal_mib: 1,
-        ..Config::at(folder.path().join("sensors.db"))
-    };
-    let db = Database::open("sensors", &config, MIGRATIONS, Clock::system());
-    let db = db.await.unwrap();
+    let db = open_with(&folder, |config| config.wal_mib = 1).await;
     let is_over = Arc::new(AtomicBool::new(false));
     let reads = (0..4).map(|_| {
         let (db, is_over) = (db.clone(), Arc::clone(&is_over));
@@ -61,13 +65,7 @@ async fn the_write_ahead_log_stays_small_while_reads_overlap() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_takes_too_long_is_broken_off_and_harms_no_other() {
     let folder = folder();
-    let config = Config {
-        read_ms: 50,
-        readers: 1,
-        ..Config::at(folder.path().join("sensors.db"))
-    };
-    let db = Database::open("sensors", &config, MIGRATIONS, Clock::system());
-    let db = db.await.unwrap();
+    let db = open_with(&folder, |config| (config.read_ms, config.readers) = (50, 1)).await;
     for _ in 0..2 {
         let endless = db
             .read(|snapshot: &Snapshot| integers(snapshot, ENDLESS))
@@ -83,13 +81,7 @@ async fn a_read_that_takes_too_long_is_broken_off_and_harms_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_nobody_waits_for_any_more_is_broken_off_too() {
     let folder = folder();
-    let config = Config {
-        read_ms: 50,
-        readers: 1,
-        ..Config::at(folder.path().join("sensors.db"))
-    };
-    let db = Database::open("sensors", &config, MIGRATIONS, Clock::system());
-    let db = db.await.unwrap();
+    let db = open_with(&folder, |config| (config.read_ms, config.readers) = (50, 1)).await;
     let (began, begun) = tokio::sync::oneshot::channel();
     let reader = db.clone();
     let gone = tokio::task::spawn(async move {
@@ -109,12 +101,7 @@ async fn a_read_that_nobody_waits_for_any_more_is_broken_off_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_elses_long_read_does_not_stop_writes() {
     let folder = folder();
-    let config = Config {
-        wal_mib: 1,
-        ..Config::at(folder.path().join("sensors.db"))
-    };
-    let db = Database::open("sensors", &config, MIGRATIONS, Clock::system());
-    let db = db.await.unwrap();
+    let db = open_with(&folder, |config| config.wal_mib = 1).await;
     append(&db, vec![large(0, 10)]).await;
     let other = rusqlite::Connection::open(folder.path().join("sensors.db")).unwrap();
     other

@@ -1,0 +1,107 @@
+//! Looking at letters.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use sea_orm::{ConnectionTrait, DbErr, QueryResult};
+
+use super::{Refusal, counted, statement};
+use crate::operator::{Letter, ListAnswer};
+use crate::outbox::unsigned;
+
+pub(super) const COLUMNS: &str = "id, projection, source, lane, epoch, position, sequence, subject, payload, \
+                       reason, recorded_at";
+
+/// How many dead letters `projection` has of all its sources.
+pub(crate) fn count_all(db: &impl ConnectionTrait, projection: &str) -> Result<u64, DbErr> {
+    counted(
+        db,
+        "SELECT count(*) AS n FROM headwater_dead_letter WHERE projection = ?",
+        [projection.into()],
+    )
+}
+
+/// A page of the dead letters, or of the discarded ones, of all projections of this database.
+pub(crate) fn list(
+    db: &impl ConnectionTrait,
+    table: Table,
+    after: u64,
+    limit: usize,
+) -> Result<ListAnswer, DbErr> {
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let sql = format!("{} WHERE id > ? ORDER BY id LIMIT ?", table.select());
+    let rows = db.query_all_raw(statement(db, &sql, [after.into(), limit.into()]))?;
+    let total = format!("SELECT count(*) AS n FROM {}", table.name());
+    Ok(ListAnswer {
+        letters: rows.iter().map(letter).collect::<Result<_, _>>()?,
+        total: counted(db, &total, [])?,
+    })
+}
+
+/// Where letters are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Table {
+    Dead,
+    Discarded,
+}
+
+impl Table {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dead => "headwater_dead_letter",
+            Self::Discarded => "headwater_discarded",
+        }
+    }
+
+    pub(super) fn select(self) -> String {
+        let more = match self {
+            Self::Dead => "waiting, NULL AS discarded_because, NULL AS discarded_at",
+            Self::Discarded => "0 AS waiting, discarded_because, discarded_at",
+        };
+        format!("SELECT {COLUMNS}, {more} FROM {}", self.name())
+    }
+}
+
+/// One dead letter, with its payload.
+pub(crate) fn show(db: &impl ConnectionTrait, id: u64) -> Result<Letter, Refusal> {
+    let (letter, payload) = find(db, id)?;
+    Ok(Letter {
+        payload: Some(BASE64_STANDARD.encode(payload)),
+        ..letter
+    })
+}
+
+/// One dead letter and its payload.
+pub(super) fn find(db: &impl ConnectionTrait, id: u64) -> Result<(Letter, Vec<u8>), Refusal> {
+    let known = i64::try_from(id).map_err(|_| Refusal::Unknown(id))?;
+    let sql = format!("{} WHERE id = ?", Table::Dead.select());
+    let row = db
+        .query_one_raw(statement(db, &sql, [known.into()]))?
+        .ok_or(Refusal::Unknown(id))?;
+    Ok((letter(&row)?, row.try_get_by("payload")?))
+}
+
+pub(super) fn letter(row: &QueryResult) -> Result<Letter, DbErr> {
+    let payload: Vec<u8> = row.try_get_by("payload")?;
+    let number = |column: &str| {
+        let value: Option<i64> = row.try_get_by(column)?;
+        Ok::<_, DbErr>(value.map(unsigned))
+    };
+    Ok(Letter {
+        id: unsigned(row.try_get_by("id")?),
+        projection: row.try_get_by("projection")?,
+        source: row.try_get_by("source")?,
+        lane: row.try_get_by("lane")?,
+        waiting: row.try_get_by("waiting")?,
+        epoch: row.try_get_by("epoch")?,
+        position: number("position")?,
+        sequence: number("sequence")?,
+        subject: row.try_get_by("subject")?,
+        reason: row.try_get_by("reason")?,
+        recorded_at: row.try_get_by("recorded_at")?,
+        bytes: payload.len() as u64,
+        payload: None,
+        discarded_because: row.try_get_by("discarded_because")?,
+        discarded_at: row.try_get_by("discarded_at")?,
+    })
+}

@@ -1,0 +1,62 @@
+//! Dead letters: events that a projection could not apply, and what a person does with them.
+//!
+//! A letter waits in a **lane**: its event's key, or its partition where the key cannot be read.
+//! Only the first of a lane is at fault; those behind it wait, so that the key's events are
+//! applied in their order, whenever that is. So it is always the first of a lane that is tried
+//! again, and after it those that wait, up to the next one that fails.
+
+mod carry;
+mod letters;
+mod park;
+mod retry;
+
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+
+use super::ApplyError;
+use crate::outbox::unsigned;
+
+pub(crate) use carry::{carry_over, only_in};
+pub(crate) use letters::{Table, count_all, list, show};
+pub(crate) use park::{Identity, Parked, blocked, count, discarded, park};
+pub(crate) use retry::{discard, retry, retry_unblocked};
+
+/// Why dead letters could not be tried again or given up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("there is no dead letter {0}")]
+    Unknown(u64),
+    #[error("there are no dead letters in the lane `{0}`")]
+    UnknownLane(String),
+    #[error("dead letter {id} waits behind {first}: try that one again, or discard it")]
+    Waits { id: u64, first: u64 },
+    #[error("say why it is discarded")]
+    NoReason,
+    #[error("the database cannot take it now")]
+    Database(#[from] DbErr),
+}
+
+impl From<ApplyError> for Refusal {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Transient(error) => Self::Database(error),
+            ApplyError::Poison(reason) => Self::Database(DbErr::Custom(reason)),
+        }
+    }
+}
+
+fn counted<const N: usize>(
+    db: &impl ConnectionTrait,
+    sql: &str,
+    values: [Value; N],
+) -> Result<u64, DbErr> {
+    let row = db.query_one_raw(statement(db, sql, values))?;
+    row.map_or(Ok(0), |row| Ok(unsigned(row.try_get_by("n")?)))
+}
+
+fn statement<const N: usize>(
+    db: &impl ConnectionTrait,
+    sql: &str,
+    values: [Value; N],
+) -> Statement {
+    Statement::from_sql_and_values(db.get_database_backend(), sql, values)
+}
