@@ -1,5 +1,6 @@
 //! Streams against outboxes: what is spoiled is found and named, what is well is not.
 
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::source::{Source, eventually, reading, tool};
@@ -64,6 +65,32 @@ async fn writing_goes_on_and_is_no_difference() {
         () = write => {}
     }
     assert!(next > 300, "little was written meanwhile: {next}");
+    source.stop().await;
+}
+
+/// The outbox has grown since it was read last.
+#[tokio::test]
+async fn events_that_come_while_it_waits_are_not_ahead() {
+    let source = Source::without_relay().await;
+    source.append(1..=3).await;
+    source.publish(&[1, 2]).await;
+    let verify = source.verify();
+    let publish = async {
+        eventually("the reader to have read two", async || {
+            let reader = source.stream.consumers().next().await;
+            let reader = reader.and_then(Result::ok);
+            match reader.map(|reader| reader.delivered.stream_sequence) {
+                Some(2) => Ok(()),
+                other => Err(other),
+            }
+        })
+        .await;
+        source.append(4..=5).await;
+        source.publish(&[3, 4, 5]).await;
+    };
+    let ((exit, report), ()) = tokio::join!(verify, publish);
+    assert_eq!(exit, 0, "{report}");
+    assert_eq!(report["sources"][0]["head"], 3);
     source.stop().await;
 }
 
@@ -218,7 +245,6 @@ async fn a_stream_that_is_not_there_is_waited_for() {
 
 #[tokio::test]
 async fn nothing_is_left_on_the_server() {
-    use futures_util::StreamExt as _;
     let source = Source::start().await;
     source.append(1..=40).await;
     expect(&source, 40, 0, json!({})).await;
