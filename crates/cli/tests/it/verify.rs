@@ -76,12 +76,17 @@ async fn events_that_come_while_it_waits_are_not_ahead() {
     source.publish(&[1, 2]).await;
     let verify = source.verify();
     let publish = async {
-        eventually("the reader to have read two", async || {
-            let reader = source.stream.consumers().next().await;
-            let reader = reader.and_then(Result::ok);
-            match reader.map(|reader| reader.delivered.stream_sequence) {
-                Some(2) => Ok(()),
-                other => Err(other),
+        let client = async_nats::connect(source.broker.url()).await;
+        let client = client.expect("connect");
+        eventually("the outbox to be read", async || {
+            let asked = client.request("$SRV.STATS.sensors", "".into()).await;
+            let stats = asked.map_err(|error| error.to_string())?;
+            let stats: Value = serde_json::from_slice(&stats.payload).expect("JSON");
+            let mut endpoints = stats["endpoints"].as_array().into_iter().flatten();
+            let events = endpoints.find(|endpoint| endpoint["name"] == "events");
+            match events.map(|events| &events["num_requests"]) {
+                Some(asked) if asked != 0 => Ok(()),
+                _ => Err(stats.to_string()),
             }
         })
         .await;
