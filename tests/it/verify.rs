@@ -30,8 +30,12 @@ async fn world() -> (World, Reply) {
 
 /// Verifies as the tool does; `wait` is long, so that a slow machine is no difference.
 async fn verify(world: &World) -> Report {
+    verify_within(world, "60").await
+}
+
+async fn verify_within(world: &World, wait: &str) -> Report {
     let url = world.broker.url();
-    let cli = Cli::parse_from(["headwater", "verify", "--wait=60", "--nats-url", &url]);
+    let cli = Cli::parse_from(["headwater", "verify", "--wait", wait, "--nats-url", &url]);
     let Command::Verify(args) = cli.command else {
         unreachable!("a verification was asked for");
     };
@@ -69,6 +73,27 @@ async fn everything_that_is_well_is_verified() {
         ("purchases", "orders:3,products:2,users:1".to_owned(), true),
     ];
     assert_eq!(projections, expected);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_that_are_away_are_named() {
+    let (mut world, _) = world().await;
+    expect_well(&world).await;
+    for (service, said) in [
+        (
+            Service::Purchases,
+            "no service that answers has the projection purchases",
+        ),
+        (Service::Users, "the service users does not answer"),
+    ] {
+        world.stop(service).await;
+        let report = verify_within(&world, "0").await;
+        assert_eq!(report.exit(), Exit::Unreachable, "{report}");
+        assert!(report.to_string().contains(said), "{report}");
+        world.run(service).await;
+        expect_well(&world).await;
+    }
     world.finish().await;
 }
 

@@ -1,5 +1,7 @@
 //! `headwater dead-letter`: what projections could not apply, tried again or given up.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use clap::Subcommand;
 use headwater::operator::{
@@ -16,6 +18,9 @@ use report::{Discarded, Listed, Retried, Shown};
 
 mod args;
 mod report;
+
+/// How long a service may take to try all its letters again.
+const CHANGE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Look at what projections could not apply, try it again or give it up
 ///
@@ -138,8 +143,8 @@ async fn change<A: DeserializeOwned>(
     endpoint: &str,
     request: &impl Serialize,
 ) -> anyhow::Result<A> {
-    let answer = nats.ask(service, endpoint, request).await;
-    answer.map_err(|error| {
+    let asked = nats.ask_within(CHANGE_TIMEOUT, service, endpoint, request);
+    asked.await.map_err(|error| {
         if error.is::<Unreachable>() {
             error.context(
                 "it may have been done all the same, look with `headwater dead-letter list`",

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use async_nats::connection::State;
 use async_nats::jetstream;
 use async_nats::service::{self, NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
-use async_nats::{Client, ConnectOptions, RequestErrorKind};
+use async_nats::{Client, ConnectOptions, Request, RequestErrorKind};
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -115,9 +115,25 @@ impl Nats {
         endpoint: &str,
         request: &impl Serialize,
     ) -> anyhow::Result<A> {
+        self.ask_within(REQUEST_TIMEOUT, service, endpoint, request)
+            .await
+    }
+
+    /// [`ask`](Self::ask) for what may take longer.
+    pub(crate) async fn ask_within<A: DeserializeOwned>(
+        &self,
+        timeout: Duration,
+        service: &str,
+        endpoint: &str,
+        request: &impl Serialize,
+    ) -> anyhow::Result<A> {
         let payload = serde_json::to_vec(request).context("write the request")?;
         let subject = format!("headwater.{service}.{endpoint}");
-        let asked = self.client.request(subject, payload.into()).await;
+        let request = Request::new().payload(payload.into());
+        let asked = self
+            .client
+            .send_request(subject, request.timeout(Some(timeout)))
+            .await;
         let answer = asked.map_err(|error| self.no_answer(service, error.kind()))?;
         let header = |name| {
             let value = answer.headers.as_ref()?.get(name)?;

@@ -1,5 +1,6 @@
 //! Streams against outboxes: what is spoiled is found and named, what is well is not.
 
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::source::{Source, eventually, reading, tool};
@@ -64,6 +65,37 @@ async fn writing_goes_on_and_is_no_difference() {
         () = write => {}
     }
     assert!(next > 300, "little was written meanwhile: {next}");
+    source.stop().await;
+}
+
+/// The outbox has grown since it was read last.
+#[tokio::test]
+async fn events_that_come_while_it_waits_are_not_ahead() {
+    let source = Source::without_relay().await;
+    source.append(1..=3).await;
+    source.publish(&[1, 2]).await;
+    let verify = source.verify();
+    let publish = async {
+        let client = async_nats::connect(source.broker.url()).await;
+        let client = client.expect("connect");
+        eventually("the outbox to be read", async || {
+            let asked = client.request("$SRV.STATS.sensors", "".into()).await;
+            let stats = asked.map_err(|error| error.to_string())?;
+            let stats: Value = serde_json::from_slice(&stats.payload).expect("JSON");
+            let mut endpoints = stats["endpoints"].as_array().into_iter().flatten();
+            let events = endpoints.find(|endpoint| endpoint["name"] == "events");
+            match events.map(|events| &events["num_requests"]) {
+                Some(asked) if asked != 0 => Ok(()),
+                _ => Err(stats.to_string()),
+            }
+        })
+        .await;
+        source.append(4..=5).await;
+        source.publish(&[3, 4, 5]).await;
+    };
+    let ((exit, report), ()) = tokio::join!(verify, publish);
+    assert_eq!(exit, 0, "{report}");
+    assert_eq!(report["sources"][0]["head"], 3);
     source.stop().await;
 }
 
@@ -218,7 +250,6 @@ async fn a_stream_that_is_not_there_is_waited_for() {
 
 #[tokio::test]
 async fn nothing_is_left_on_the_server() {
-    use futures_util::StreamExt as _;
     let source = Source::start().await;
     source.append(1..=40).await;
     expect(&source, 40, 0, json!({})).await;
