@@ -9,6 +9,7 @@ use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PullConsum
 use async_nats::jetstream::stream::{Info, Stream};
 use futures_util::{FutureExt as _, StreamExt as _};
 
+use super::runner::Config;
 use crate::bus;
 use crate::envelope::Envelope;
 use crate::stream;
@@ -67,15 +68,16 @@ impl Start {
 }
 
 impl Feed {
-    /// Places the durable consumer `name` at `start`, making it if it is not there.
+    /// Places the durable consumer that `config` names at `start`, making it if it is not there.
     pub(super) async fn open(
         stream: &Stream,
         source: &'static str,
-        name: &str,
+        projection: &str,
+        config: &Config,
         start: Start,
-        batch_max: usize,
     ) -> anyhow::Result<Self> {
-        let consumer = place(stream, source, name, start.first())
+        let (name, batch_max) = (&*config.consumer, config.batch_max);
+        let consumer = place(stream, settings(source, projection, name), start.first())
             .await
             .context("place the consumer")?;
         let messages = consumer
@@ -125,37 +127,38 @@ impl Feed {
 /// is then put where it is wanted: a reset takes the server about a millisecond.
 async fn place(
     stream: &Stream,
-    source: &str,
-    name: &str,
+    settings: pull::Config,
     sequence: u64,
 ) -> anyhow::Result<PullConsumer> {
-    let mut consumer = match stream.get_consumer(name).await {
+    let name = settings.durable_name.clone().unwrap_or_default();
+    let mut consumer = match stream.get_consumer(&name).await {
         Ok(consumer) if delivers_all(consumer.cached_info()) => consumer,
         found => {
             if found.is_ok() {
-                tracing::warn!(
-                    consumer = name,
-                    source,
-                    "not as it should be: making it anew"
-                );
-                stream.delete_consumer(name).await?;
+                tracing::warn!(consumer = name, "not as it should be: making it anew");
+                stream.delete_consumer(&name).await?;
             }
-            stream.create_consumer(settings(source, name)).await?
+            stream.create_consumer(settings).await?
         }
     };
     consumer.reset(Some(sequence)).await?;
     Ok(consumer)
 }
 
-fn settings(source: &str, name: &str) -> pull::Config {
+fn settings(source: &str, projection: &str, name: &str) -> pull::Config {
+    let purpose = if name == projection {
+        String::new()
+    } else {
+        format!(", for a fold beside the live one ({name})")
+    };
     pull::Config {
         durable_name: Some(name.to_owned()),
         description: Some(format!(
-            "Feeds the projection {name} with the events of {source}"
+            "Feeds the projection {projection} with the events of {source}{purpose}"
         )),
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::None,
-        metadata: bus::metadata([("projection", name), ("source", source)]),
+        metadata: bus::metadata([("projection", projection), ("source", source)]),
         ..pull::Config::default()
     }
 }

@@ -118,8 +118,7 @@ impl<P: Projection> Reader<P> {
             saved.map_err(flat).context("save the checkpoint")?;
         }
         let config = &self.shared.config;
-        let consumer = &config.consumer;
-        let feed = Feed::open(&stream, self.source, consumer, start, config.batch_max).await?;
+        let feed = Feed::open(&stream, self.source, P::NAME, config, start).await?;
         if feed.is_drained() {
             self.shared.note_drained(self.source).await?;
             self.report(applied_up_to(checkpoint.position(), dead_letters));

@@ -21,17 +21,20 @@ pub(crate) struct Busy;
 impl Handle {
     /// Begins a fold.
     pub(crate) fn begin(&self, then: Then) -> Result<FoldStatus, Busy> {
-        let is_taken = self.status.send_if_modified(|status| {
+        let mut is_begun = false;
+        self.status.send_if_modified(|status| {
             let is_free = !matches!(status.state, FoldState::Folding | FoldState::Comparing);
-            if is_free {
+            is_begun = is_free && self.requests.try_send(then).is_ok();
+            if is_begun {
                 *status = begun(then, "an operator asked for it".to_owned());
             }
-            is_free
+            is_begun
         });
-        if !is_taken || self.requests.try_send(then).is_err() {
-            return Err(Busy);
+        if is_begun {
+            Ok(self.status())
+        } else {
+            Err(Busy)
         }
-        Ok(self.status())
     }
 
     /// How far it is.

@@ -260,6 +260,9 @@ impl<P: Projection> Rebuilder<P> {
         let carried = on_thread("carry-over", move || dead_letter::carry_over(&from, &to));
         match carried.await {
             Ok(()) => Ok(()),
+            Err(error) if !self.live.db().is_damaged() => {
+                Err(error).context("take the discarded dead letters along")
+            }
             // A damaged store may not even give these.
             Err(error) => {
                 tracing::warn!(
