@@ -16,7 +16,7 @@ async fn torture(seed: u64, rounds: u64) {
         lasts: Duration::ZERO,
         more_rounds: 20,
     };
-    match model::run(dose, |line| println!("{line}")).await {
+    match Box::pin(model::run(dose, |line| println!("{line}"))).await {
         Ok(tally) => println!("seed {seed}\n{tally}"),
         Err(failure) => panic!("{failure:?}"),
     }

@@ -30,7 +30,7 @@ async fn main() -> anyhow::Result<()> {
         lasts: Duration::from_mins(args.minutes),
         more_rounds: 12,
     };
-    let tally = model::run(dose, |line| println!("{line}")).await?;
+    let tally = Box::pin(model::run(dose, |line| println!("{line}"))).await?;
     println!("\nseed: {}\n{tally}", dose.seed);
     Ok(())
 }
