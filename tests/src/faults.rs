@@ -75,14 +75,25 @@ pub fn tell(what: &str) {
 
 /// Runs a program to its end; its errors if it fails, or is not there.
 fn run(program: &str, args: &[&str]) -> Result<(), String> {
+    output(program, args).map(drop)
+}
+
+/// As [`run`]; what it wrote.
+fn output(program: &str, args: &[&str]) -> Result<String, String> {
     let output = Command::new(program)
         .args(args)
         .stdin(Stdio::null())
-        .output();
-    let output = output.map_err(|error| format!("{program}: {error}"))?;
-    let errors = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    let failed = || format!("{program} {}: {errors}", args.join(" "));
-    output.status.success().then_some(()).ok_or_else(failed)
+        .output()
+        .map_err(|error| format!("{program}: {error}"))?;
+    let text = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() {
+        return Ok(text(&output.stdout));
+    }
+    Err(format!(
+        "{program} {}: {}",
+        args.join(" "),
+        text(&output.stderr)
+    ))
 }
 
 /// Whether there is a strace that may trace.
@@ -187,14 +198,19 @@ impl Mount {
     }
 
     /// Shuts the file system down under whoever uses it, without a flush: what was not fsynced
-    /// is gone, as with the plug pulled.
+    /// is gone, as with the plug pulled. Gives the moment just before, in milliseconds since 1970:
+    /// the programs go on for a while, and what they say after it is worth nothing. (An fsync that
+    /// is under way then may succeed for the kernel, although its transaction is thrown away.)
     ///
     /// # Panics
     /// When it is no ext4.
-    pub fn cut(&self) {
-        let shutdown = "import fcntl, os, struct, sys\n\
-                        fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
-        run("python3", &["-c", shutdown, self.text()]).expect("cut the power");
+    pub fn cut(&self) -> i64 {
+        let shutdown = "import fcntl, os, struct, sys, time\n\
+                        folder = os.open(sys.argv[1], os.O_RDONLY)\n\
+                        print(time.time_ns() // 1000000)\n\
+                        fcntl.ioctl(folder, 0x8004587d, struct.pack('I', 2))";
+        let moment = output("python3", &["-c", shutdown, self.text()]).expect("cut the power");
+        moment.trim().parse().expect("a number of milliseconds")
     }
 
     /// Takes the file system out and puts it back, once nobody uses it any more.

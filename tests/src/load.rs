@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use headwater::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -49,6 +50,8 @@ pub struct Command {
     pub id: String,
     /// Where its event is, in the outbox of `service`.
     pub position: u64,
+    /// When the answer came, in milliseconds since 1970.
+    pub answered_ms: i64,
 }
 
 /// All commands that were acknowledged.
@@ -209,16 +212,44 @@ impl Customers {
     /// # Panics
     /// When it is refused.
     pub async fn send_as(&self, service: Service, path: &str, key: String, body: Value) {
+        let command = self.answered(service, path, key, body).await;
+        self.locked().commands.push(command);
+    }
+
+    /// Asks again about what was answered since `since_ms`: a power cut that leaves the programs
+    /// running for a moment lets them answer what they could not have answered. Gives how many
+    /// of them had been lost.
+    ///
+    /// # Panics
+    /// When a command is refused.
+    pub async fn ask_again(&self, since_ms: i64) -> usize {
+        let mut lost = 0;
+        for before in self.ledger().commands {
+            if before.answered_ms >= since_ms {
+                let path = format!("/{}", before.service.name());
+                let (key, body) = (before.key.clone(), before.body);
+                let again = self.answered(before.service, &path, key, body).await;
+                lost += usize::from(again.id != before.id);
+                let mut ledger = self.locked();
+                let mut all = ledger.commands.iter_mut();
+                let entry = all.find(|command| command.key == before.key);
+                *entry.expect("nothing is taken out of a ledger") = again;
+            }
+        }
+        lost
+    }
+
+    async fn answered(&self, service: Service, path: &str, key: String, body: Value) -> Command {
         let reply = self.insist(service, path, &key, &body).await;
         let position = reply.position().rsplit(':').next().unwrap_or_default();
-        let command = Command {
+        Command {
             service,
             key,
             body,
             id: reply.id(),
             position: position.parse().expect("a position"),
-        };
-        self.locked().commands.push(command);
+            answered_ms: Clock::system().now_ms(),
+        }
     }
 
     fn command(&self, service: Service, fresh: bool, random: &mut Random) -> (String, Value) {
