@@ -61,6 +61,7 @@ impl Breaker {
         }
         self.tally.recovered(Recovery {
             service,
+            round: self.tally.rounds + 1,
             waited,
             ready,
             caught_up,
