@@ -112,15 +112,17 @@ impl Tally {
     /// times it was started.
     fn slowest(&self, service: Service) -> String {
         let of = self.recoveries.iter().filter(|r| r.service == service);
-        let mut text = format!("{} starts", of.clone().count());
+        let mut told = vec![format!("{} starts", of.clone().count())];
         if let Some(slowest) = of.clone().max_by_key(|r| r.ready) {
-            text += &format!(", ready in {:.2?} (round {})", slowest.ready, slowest.round);
+            let (ready, round) = (slowest.ready, slowest.round);
+            told.push(format!("ready in {ready:.2?} (round {round})"));
         }
         let caught_up = of.filter_map(|r| Some((r.caught_up?, r.waited, r.round)));
         if let Some((took, waited, round)) = caught_up.max() {
-            text += &format!(", caught up in {took:.2?} ({waited} events, round {round})");
+            let waited = format!("{waited} events waited, round {round}");
+            told.push(format!("caught up in {took:.2?} ({waited})"));
         }
-        text
+        told.join(", ")
     }
 }
 
