@@ -6,7 +6,7 @@ use e2e::model::{self, Dose};
 use headwater::Clock;
 
 /// Rounds of the fixed seed: enough for every kind of fault.
-const ROUNDS: u64 = 4;
+const ROUNDS: u64 = 6;
 
 #[expect(clippy::print_stdout, reason = "shown when the test fails")]
 async fn torture(seed: u64, rounds: u64) {
@@ -29,5 +29,5 @@ async fn a_known_history_of_commands_and_faults_ends_as_a_plain_fold_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_history_of_commands_and_faults_ends_as_a_plain_fold_of_it() {
-    torture(Clock::system().now_ms().unsigned_abs(), 1).await;
+    torture(Clock::system().now_ms().unsigned_abs(), ROUNDS / 2).await;
 }

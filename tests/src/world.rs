@@ -60,8 +60,8 @@ pub struct World {
     databases: PathBuf,
     addresses: BTreeMap<Service, SocketAddr>,
     running: BTreeMap<Service, Process>,
-    /// What the services log.
-    filter: &'static str,
+    /// What the services log, where that is not what they log by themselves.
+    filter: Option<&'static str>,
     finished: bool,
 }
 
@@ -119,14 +119,14 @@ impl World {
             databases,
             addresses: BTreeMap::new(),
             running: BTreeMap::new(),
-            filter: "info,async_nats=off",
+            filter: None,
             finished: false,
         }
     }
 
     /// The services started from now on tell all that they do.
     pub fn log_everything(&mut self) {
-        self.filter = "info,headwater=debug,async_nats=off";
+        self.filter = Some("info,headwater=debug,async_nats=off");
     }
 
     /// Leaves the folder of all databases and logs when the world ends; gives where it is.
@@ -200,7 +200,7 @@ impl World {
             .arg(self.database(service))
             .args(["--nats-url", &self.broker.url()])
             .args(["--log-format", "json"])
-            .env("RUST_LOG", self.filter)
+            .envs(self.filter.map(|filter| ("RUST_LOG", filter)))
             .env("HEADWATER_LISTEN", "127.0.0.1:0");
         command
     }

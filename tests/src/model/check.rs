@@ -8,8 +8,9 @@ use headwater::operator::{FoldState, FoldStatus, StatusAnswer};
 use serde_json::json;
 
 use super::breaker::{Breaker, begin_fold};
-use super::client::{expect, seen};
+use super::client::expect;
 use super::shop::{Seen, Shop};
+use super::watch::seen;
 use crate::eventually;
 use crate::world::{Service, World};
 

@@ -2,22 +2,18 @@
 //! down what was answered.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
-use reqwest::{Method, RequestBuilder};
+use anyhow::{Context as _, ensure};
+use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::command::{Command, Creation, Ref, Wrong};
-use super::fold::{Look, Shown};
-use super::shop::{Book, Made, Seen, Settled, Shop};
-use crate::client::{Reply, try_send};
+use super::request::{Asked, ids, is_erased, look};
+use super::shop::{Made, Settled, Shop};
+use super::watch::seen;
+use crate::client::Reply;
 use crate::world::Service;
-
-/// How often those who order are looked at, and how long an answer may take.
-const WATCH_EVERY: Duration = Duration::from_millis(5);
-const WATCH_WITHIN: Duration = Duration::from_secs(1);
 
 /// Sends `commands`.
 ///
@@ -35,41 +31,8 @@ pub(super) async fn run(shop: Arc<Shop>, commands: Vec<Command>) -> anyhow::Resu
     Ok(())
 }
 
-/// Looks at what those are shown who order just now, again and again, while the others work.
-/// What it sees may be old, and it must be of one moment.
-pub(super) async fn watch(shop: Arc<Shop>) -> anyhow::Result<()> {
-    for turn in 0.. {
-        tokio::time::sleep(WATCH_EVERY).await;
-        let user = {
-            let book = shop.book();
-            let turn = turn % book.shopping.len().max(1);
-            book.shopping.get(turn).cloned()
-        };
-        let Some(user) = user else { continue };
-        let path = format!("/users/{user}/purchases");
-        let client = shop.service(Service::Purchases);
-        let request = client.request(Method::GET, &path).timeout(WATCH_WITHIN);
-        if let Ok(reply) = try_send(request).await
-            && reply.status == 200
-        {
-            let seen = seen(user, &reply)?;
-            shop.book().seen.push(seen);
-        }
-    }
-    Ok(())
-}
-
 struct Client<'a> {
     shop: &'a Shop,
-}
-
-/// A request that is sent as often as needed.
-struct Asked {
-    service: Service,
-    method: Method,
-    path: String,
-    body: Value,
-    key: Option<String>,
 }
 
 impl Client<'_> {
@@ -89,7 +52,7 @@ impl Client<'_> {
     }
 
     async fn create(&self, creation: &Creation) -> anyhow::Result<()> {
-        let settled = self.ask(self.asked(creation)).await?;
+        let settled = self.ask(Asked::creation(self.shop, creation)).await?;
         let reply = &settled.reply;
         expect(reply, 201)?;
         let id = reply.json["id"].as_str().context("an id")?.to_owned();
@@ -210,8 +173,8 @@ impl Client<'_> {
     }
 
     async fn repeat(&self, creation: &Creation) -> anyhow::Result<()> {
-        let reply = self.ask(self.asked(creation)).await?.reply;
-        if self.is_erased(creation) {
+        let reply = self.ask(Asked::creation(self.shop, creation)).await?.reply;
+        if is_erased(&self.shop.book(), creation) {
             return expect(&reply, 410);
         }
         expect(&reply, 201)?;
@@ -224,105 +187,8 @@ impl Client<'_> {
     }
 
     async fn refused(&self, wrong: &Wrong) -> anyhow::Result<()> {
-        let nobody = || Uuid::now_v7().to_string();
-        let image = "https://example.com/x.png";
-        let post = |service, path: &str, body| Asked::of(service, Method::POST, path.into(), body);
-        let user = |user: &Ref| self.shop.book().users[user].id.clone();
-        let (status, asked) = match wrong {
-            Wrong::NoTitle => {
-                let body = json!({ "title": " ", "image": image });
-                (422, post(Service::Products, "/products", body))
-            }
-            Wrong::NoAddress => {
-                let body = json!({ "name": "Nemo", "email": "nowhere" });
-                (422, post(Service::Users, "/users", body))
-            }
-            Wrong::NoLines(of) => {
-                let body = json!({ "user_id": user(of), "product_ids": [] });
-                (422, post(Service::Orders, "/orders", body))
-            }
-            Wrong::UnknownProduct(of) => {
-                let body = json!({ "user_id": user(of), "product_ids": [nobody()] });
-                (422, post(Service::Orders, "/orders", body))
-            }
-            Wrong::RenameUnknown => {
-                let (path, body) = (format!("/products/{}", nobody()), json!({ "title": "x" }));
-                (404, Asked::of(Service::Products, Method::PATCH, path, body))
-            }
-            Wrong::EraseUnknown => {
-                let path = format!("/users/{}", nobody());
-                let asked = Asked::of(Service::Users, Method::DELETE, path, Value::Null);
-                (404, asked)
-            }
-            Wrong::OrderForErased { user, product } => {
-                let book = self.shop.book();
-                let (user, product) = (&book.users[user], &book.products[product]);
-                let path = format!("/orders?after={},{}", user.position, product.position);
-                let body = json!({ "user_id": user.id, "product_ids": [product.id] });
-                (422, post(Service::Orders, &path, body))
-            }
-            Wrong::OtherBody(creation) => {
-                let mut asked = self.asked(creation);
-                match creation {
-                    Creation::User { .. } => asked.body["name"] = json!("Another"),
-                    Creation::Product { .. } => asked.body["title"] = json!("Another"),
-                    Creation::Order { .. } => {
-                        let lines = asked.body["product_ids"].as_array_mut();
-                        let lines = lines.context("an order has lines")?;
-                        lines.extend(lines.first().cloned());
-                    }
-                }
-                let status = if self.is_erased(creation) { 410 } else { 422 };
-                (status, asked)
-            }
-        };
+        let (asked, status) = Asked::wrong(self.shop, wrong);
         expect(&self.ask(asked).await?.reply, status)
-    }
-
-    /// Whether what the request made was erased since: with a user go their orders.
-    fn is_erased(&self, creation: &Creation) -> bool {
-        let book = self.shop.book();
-        match creation {
-            Creation::User { user, .. } | Creation::Order { user, .. } => {
-                let id = &book.users[user].id;
-                book.fold.is_erased(id)
-            }
-            Creation::Product { .. } => false,
-        }
-    }
-
-    /// The request for something new: the same whenever it is asked for.
-    fn asked(&self, creation: &Creation) -> Asked {
-        let (service, path, mut body, id) = match creation {
-            Creation::User { user, id } => {
-                let email = format!("u{user}@example.com");
-                let body = json!({ "name": format!("User {user}"), "email": email });
-                (Service::Users, "/users".to_owned(), body, id)
-            }
-            Creation::Product { product, id } => {
-                let Look { title, image } = look(*product, 0, 0);
-                let body = json!({ "title": title, "image": image });
-                (Service::Products, "/products".to_owned(), body, id)
-            }
-            Creation::Order {
-                user, products, id, ..
-            } => {
-                let book = self.shop.book();
-                let user = &book.users[user];
-                let after = products.iter().map(|product| &book.products[product]);
-                let after: Vec<_> = after.chain([user]).map(|made| &*made.position).collect();
-                let path = format!("/orders?after={}", after.join(","));
-                let body = json!({ "user_id": user.id, "product_ids": ids(&book, products) });
-                (Service::Orders, path, body, id)
-            }
-        };
-        if let Some(id) = id {
-            body["id"] = json!(id);
-        }
-        Asked {
-            key: Some(creation.key()),
-            ..Asked::of(service, Method::POST, path, body)
-        }
     }
 
     async fn ask(&self, asked: Asked) -> anyhow::Result<Settled> {
@@ -330,64 +196,6 @@ impl Client<'_> {
         let request = || asked.request(self.shop);
         self.shop.settle(&what, request).await
     }
-}
-
-impl Asked {
-    fn of(service: Service, method: Method, path: String, body: Value) -> Self {
-        Self {
-            service,
-            method,
-            path,
-            body,
-            key: None,
-        }
-    }
-
-    fn request(&self, shop: &Shop) -> RequestBuilder {
-        let client = shop.service(self.service);
-        let mut request = client.request(self.method.clone(), &self.path);
-        if !self.body.is_null() {
-            request = request.json(&self.body);
-        }
-        if let Some(key) = &self.key {
-            request = request.header("Idempotency-Key", key);
-        }
-        request
-    }
-}
-
-/// How a product looks when it has been named `title` times and pictured `image` times.
-fn look(product: Ref, title: u64, image: u64) -> Look {
-    Look {
-        title: format!("Product {product} version {title}"),
-        image: format!("https://example.com/{product}/{image}.png"),
-    }
-}
-
-/// The ids of `products`.
-fn ids(book: &Book, products: &[Ref]) -> Vec<String> {
-    let id = |product| book.products[product].id.clone();
-    products.iter().map(id).collect()
-}
-
-/// What an answer of `purchases` says: each product once.
-pub(super) fn seen(user: String, reply: &Reply) -> anyhow::Result<Seen> {
-    expect(reply, 200)?;
-    let mut shown = Shown::new();
-    let purchases = reply.json["purchases"].as_array().context("purchases")?;
-    for purchase in purchases {
-        let text = |name: &str| purchase[name].as_str().map(str::to_owned);
-        let id = text("product_id").context("a product's id")?;
-        let look = match (text("title"), text("image")) {
-            (Some(title), Some(image)) => Some(Look { title, image }),
-            (None, None) => None,
-            _ => bail!("half a product: {purchase}"),
-        };
-        let before = shown.insert(id, look);
-        ensure!(before.is_none(), "a product twice: {}", reply.text);
-    }
-    let as_of = reply.position.as_deref().context("a position")?.parse()?;
-    Ok(Seen { user, as_of, shown })
 }
 
 pub(super) fn expect(reply: &Reply, status: u16) -> anyhow::Result<()> {

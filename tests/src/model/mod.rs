@@ -18,9 +18,11 @@ mod command;
 mod fault;
 mod fold;
 mod logs;
+mod request;
 mod shop;
 mod streams;
 mod tally;
+mod watch;
 
 pub use tally::{Situation, Tally};
 
@@ -93,7 +95,7 @@ pub async fn run(dose: Dose, say: impl Fn(&str)) -> anyhow::Result<Tally> {
         deck: Deck::new(dose.seed),
         logs: Logs::default(),
     };
-    match torture.rounds(&say).await {
+    match Box::pin(torture.rounds(&say)).await {
         Ok(()) => {
             check::all(&mut torture.breaker, &torture.shop, 0, usize::MAX)
                 .await
@@ -174,7 +176,7 @@ impl Torture {
             clients.spawn(client::run(Arc::clone(&self.shop), commands));
         }
         let mut watching = JoinSet::new();
-        watching.spawn(client::watch(Arc::clone(&self.shop)));
+        watching.spawn(watch::watch(Arc::clone(&self.shop)));
         for step in &schedule.steps {
             self.breaker.take(step).await?;
             while let Some(ended) = clients.try_join_next() {

@@ -41,6 +41,7 @@ impl Situation {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Recovery {
     pub(super) service: Service,
+    pub(super) round: u64,
     /// How many events came meanwhile, or all of them where the store was lost.
     pub(super) waited: u64,
     pub(super) ready: Duration,
@@ -107,15 +108,21 @@ impl Tally {
             .collect()
     }
 
-    fn slowest(&self, service: Service) -> (Duration, Duration, u64, usize) {
+    /// What a service took at most: until it was ready, and until it had caught up; and how many
+    /// times it was started.
+    fn slowest(&self, service: Service) -> String {
         let of = self.recoveries.iter().filter(|r| r.service == service);
-        let ready = of.clone().map(|r| r.ready).max().unwrap_or_default();
-        let caught_up = of.clone().filter(|r| r.caught_up.is_some());
-        let slowest = caught_up.max_by_key(|r| r.caught_up);
-        let (caught_up, waited) = slowest.map_or((Duration::ZERO, 0), |r| {
-            (r.caught_up.unwrap_or_default(), r.waited)
-        });
-        (ready, caught_up, waited, of.count())
+        let mut told = vec![format!("{} starts", of.clone().count())];
+        if let Some(slowest) = of.clone().max_by_key(|r| r.ready) {
+            let (ready, round) = (slowest.ready, slowest.round);
+            told.push(format!("ready in {ready:.2?} (round {round})"));
+        }
+        let caught_up = of.filter_map(|r| Some((r.caught_up?, r.waited, r.round)));
+        if let Some((took, waited, round)) = caught_up.max() {
+            let waited = format!("{waited} events waited, round {round}");
+            told.push(format!("caught up in {took:.2?} ({waited})"));
+        }
+        told.join(", ")
     }
 }
 
@@ -143,12 +150,7 @@ impl fmt::Display for Tally {
         writeln!(f, "situations: {}", counts(&situations.into()))?;
         writeln!(f, "recovery after kill -9, the slowest:")?;
         for service in Service::ALL {
-            let (ready, caught_up, waited, times) = self.slowest(service);
-            write!(f, "  {}: ready in {ready:.2?}", service.name())?;
-            if service == Service::Purchases {
-                write!(f, ", caught up in {caught_up:.2?} ({waited} events waited)")?;
-            }
-            writeln!(f, ", of {times}")?;
+            writeln!(f, "  {}: {}", service.name(), self.slowest(service))?;
         }
         Ok(())
     }

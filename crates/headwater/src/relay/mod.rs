@@ -275,11 +275,21 @@ impl Relay {
         let info = stream.get_info().await.context("read the stream's state")?;
         let is_same = info.created == stream.cached_info().created
             && info.state.last_sequence == place.sequence
-            && (info.state.messages > 0 || place.position == 0);
+            && (info.state.messages > 0 || place.position == 0)
+            && self.newest_is_there(stream).await?;
         if is_same {
             self.note_beginning(&info);
         }
         Ok((!is_same).then(|| "the stream is not as it was left".to_owned()))
+    }
+
+    /// Whether the stream holds the newest event that it acknowledged. One that was deleted at the
+    /// end leaves the last sequence as it was, and nothing comes behind it that would show a
+    /// reader the gap.
+    async fn newest_is_there(&self, stream: &Stream) -> anyhow::Result<bool> {
+        let Place { position, sequence } = self.acknowledged;
+        let (source, epoch) = (self.db.owner(), &*self.db.epoch());
+        Ok(position == 0 || tail::holds(stream, source, epoch, position, sequence).await?)
     }
 
     /// Says so if the stream begins later than it did, and was not filled again since.

@@ -83,6 +83,22 @@ async fn events_that_the_stream_misses_are_fetched_from_the_outbox() {
     world.stop().await;
 }
 
+/// Nothing comes behind it by which a reader would notice the gap.
+#[tokio::test]
+async fn the_last_event_of_a_stream_comes_back_when_it_was_deleted() {
+    let mut world = World::with_soft_stream().await;
+    world.append(1..=5).await;
+    eventually_readings(&world.copy, &[1, 2, 3, 4, 5]).await;
+    world.stop_reader().await;
+    world.append(6..=7).await;
+    eventually_stored(&world.bus, "sensors", &(1..=7).collect::<Vec<_>>()).await;
+    let stream = jetstream(&world.bus).get_stream("SENSORS").await.unwrap();
+    stream.delete_message(7).await.unwrap();
+    world.start_reader().await;
+    eventually_readings(&world.copy, &(1..=7).collect::<Vec<_>>()).await;
+    world.stop().await;
+}
+
 /// More than one answer of the operator endpoint holds.
 #[tokio::test]
 async fn a_large_gap_is_fetched_in_parts() {

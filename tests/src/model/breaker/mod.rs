@@ -1,19 +1,21 @@
 //! Breaks things, step by step, and puts them right at the end of a round.
 
+mod broker;
+mod services;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use async_nats::service::NATS_SERVICE_ERROR;
 use tokio::time::{Instant, timeout};
 
+use self::broker::copy_folder;
 use super::fault::Step;
 use super::shop::Shop;
 use super::streams::Streams;
-use super::tally::{Recovery, Tally};
-use crate::eventually;
+use super::tally::Tally;
 use crate::process::Process;
 use crate::world::{Service, World};
 
@@ -167,167 +169,6 @@ impl Breaker {
         has_crashed && armed.is_some()
     }
 
-    async fn kill(&mut self, service: Service) -> anyhow::Result<bool> {
-        if self.services[&service] == State::Down {
-            return Ok(false);
-        }
-        self.note_crash(service);
-        self.world.kill(service).await;
-        self.services.insert(service, State::Down);
-        self.killed_at.insert(service, self.shop.book().total());
-        Ok(true)
-    }
-
-    /// Starts a service and notes how long it takes until it is ready and, where everything else
-    /// is as it should be, until the read store has caught up.
-    async fn start(&mut self, service: Service) -> anyhow::Result<bool> {
-        if self.services[&service] != State::Down {
-            return Ok(false);
-        }
-        let reached = self.shop.book().reached.clone();
-        let waited =
-            reached.0.values().sum::<u64>() - self.killed_at.get(&service).copied().unwrap_or(0);
-        let started = Instant::now();
-        self.world.run(service).await;
-        self.services.insert(service, State::Up);
-        let client = self.shop.service(service).clone();
-        eventually("a service to be ready", || async {
-            let reply = client.get("/readyz").await;
-            if reply.status == 200 {
-                Ok(())
-            } else {
-                Err(reply.text)
-            }
-        })
-        .await;
-        let ready = started.elapsed();
-        let mut caught_up = None;
-        let is_quiet = self.broker == State::Up
-            && self.services.values().all(|state| *state == State::Up)
-            && self.armed.is_empty();
-        if service == Service::Purchases && is_quiet {
-            let path = format!("/users/{}/purchases?after={reached}", uuid::Uuid::nil());
-            eventually("the read store to catch up", || async {
-                let reply = client.get(&path).await;
-                if reply.status == 404 {
-                    Ok(())
-                } else {
-                    Err(reply.text)
-                }
-            })
-            .await;
-            caught_up = Some(started.elapsed());
-        }
-        self.tally.recovered(Recovery {
-            service,
-            waited,
-            ready,
-            caught_up,
-        });
-        Ok(true)
-    }
-
-    async fn start_armed(&mut self, service: Service, point: String) -> bool {
-        if self.services[&service] != State::Down {
-            return false;
-        }
-        let set = |command: &mut std::process::Command| {
-            command.env("HEADWATER_CRASH", &point);
-        };
-        let ended = self.world.try_run_with(service, set).await;
-        match ended {
-            None => {
-                self.services.insert(service, State::Up);
-                self.armed.insert(service, point);
-            }
-            // It came by the place before it listened.
-            Some(mut process) => {
-                assert!(process.crashed(), "{}", process.log());
-                self.tally.crash(&point);
-                self.world.run(service).await;
-                self.services.insert(service, State::Up);
-            }
-        }
-        true
-    }
-
-    fn pause(&mut self, service: Service) -> bool {
-        // One that may die at any moment cannot be waited for to stop.
-        let can = self.services[&service] == State::Up && !self.armed.contains_key(&service);
-        if can {
-            self.world.process(service).pause();
-            self.services.insert(service, State::Paused);
-        }
-        can
-    }
-
-    fn resume(&mut self, service: Service) -> bool {
-        let can = self.services[&service] == State::Paused;
-        if can {
-            self.world.process(service).resume();
-            self.services.insert(service, State::Up);
-        }
-        can
-    }
-
-    fn kill_broker(&mut self) -> anyhow::Result<bool> {
-        if self.broker == State::Down {
-            return Ok(false);
-        }
-        self.world.broker.kill().context("kill the broker")?;
-        self.broker = State::Down;
-        Ok(true)
-    }
-
-    fn start_broker(&mut self) -> anyhow::Result<bool> {
-        if self.broker != State::Down {
-            return Ok(false);
-        }
-        self.world.broker.restart().context("start the broker")?;
-        self.broker = State::Up;
-        Ok(true)
-    }
-
-    fn pause_broker(&mut self) -> anyhow::Result<bool> {
-        if self.broker != State::Up {
-            return Ok(false);
-        }
-        self.world.broker.pause().context("pause the broker")?;
-        self.broker = State::Paused;
-        Ok(true)
-    }
-
-    fn resume_broker(&mut self) -> anyhow::Result<bool> {
-        if self.broker != State::Paused {
-            return Ok(false);
-        }
-        self.world.broker.resume().context("resume the broker")?;
-        self.broker = State::Up;
-        Ok(true)
-    }
-
-    /// Kills the broker for a moment, unless it is down already, and does `work` meanwhile.
-    fn with_broker_down(
-        &mut self,
-        work: impl FnOnce(&Self) -> std::io::Result<()>,
-    ) -> anyhow::Result<bool> {
-        let was_down = self.broker == State::Down;
-        self.kill_broker()?;
-        work(self).context("change the broker's store")?;
-        if !was_down {
-            self.start_broker()?;
-        }
-        Ok(true)
-    }
-
-    fn store(&self) -> PathBuf {
-        self.world.broker.store().join("jetstream")
-    }
-
-    fn copy(&self) -> PathBuf {
-        self.world.folder().join("broker-copy")
-    }
-
     /// Does something to streams, if the broker is there to do it. That a stream is not there, or
     /// the broker has only just started, is no failure.
     async fn on_streams(&self, work: impl Future<Output = anyhow::Result<()>>) -> bool {
@@ -340,45 +181,6 @@ impl Breaker {
         }
         let deleting = self.streams.delete(&self.world, source, back);
         matches!(timeout(WORK_WITHIN * 2, deleting).await, Ok(Ok(())))
-    }
-
-    fn start_rival(&mut self) -> bool {
-        let can = self.rival.is_none();
-        if can {
-            self.rival = Some(self.world.rival());
-        }
-        can
-    }
-
-    async fn stop_rival(&mut self) -> anyhow::Result<bool> {
-        self.mind().await?;
-        Ok(self.rival.take().is_some())
-    }
-
-    /// Deletes the read store and whatever lies beside it under its name.
-    fn lose_read_store(&mut self) -> anyhow::Result<bool> {
-        if self.services[&Service::Purchases] != State::Down {
-            return Ok(false);
-        }
-        for entry in std::fs::read_dir(self.world.folder())? {
-            let entry = entry?;
-            if entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with("purchases.db")
-            {
-                std::fs::remove_file(entry.path())?;
-            }
-        }
-        self.killed_at.insert(Service::Purchases, 0);
-        Ok(true)
-    }
-
-    /// Has the read store folded anew, if it can be asked for now; does not wait for it.
-    async fn rebuild(&self) -> bool {
-        let is_there = self.broker == State::Up && self.services[&Service::Purchases] == State::Up;
-        let asked = timeout(WORK_WITHIN, begin_fold(&self.world, "rebuild"));
-        is_there && matches!(asked.await, Ok(Ok(())))
     }
 
     /// Ends all faults.
@@ -410,20 +212,6 @@ pub(super) async fn begin_fold(world: &World, what: &str) -> anyhow::Result<()> 
         .and_then(|h| h.get(NATS_SERVICE_ERROR));
     if let Some(refused) = refused {
         bail!("{what} was refused: {refused}");
-    }
-    Ok(())
-}
-
-fn copy_folder(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
     }
     Ok(())
 }

@@ -1,0 +1,81 @@
+//! The broker and its store.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::{Breaker, State};
+
+impl Breaker {
+    pub(super) fn kill_broker(&mut self) -> anyhow::Result<bool> {
+        if self.broker == State::Down {
+            return Ok(false);
+        }
+        self.world.broker.kill().context("kill the broker")?;
+        self.broker = State::Down;
+        Ok(true)
+    }
+
+    pub(super) fn start_broker(&mut self) -> anyhow::Result<bool> {
+        if self.broker != State::Down {
+            return Ok(false);
+        }
+        self.world.broker.restart().context("start the broker")?;
+        self.broker = State::Up;
+        Ok(true)
+    }
+
+    pub(super) fn pause_broker(&mut self) -> anyhow::Result<bool> {
+        if self.broker != State::Up {
+            return Ok(false);
+        }
+        self.world.broker.pause().context("pause the broker")?;
+        self.broker = State::Paused;
+        Ok(true)
+    }
+
+    pub(super) fn resume_broker(&mut self) -> anyhow::Result<bool> {
+        if self.broker != State::Paused {
+            return Ok(false);
+        }
+        self.world.broker.resume().context("resume the broker")?;
+        self.broker = State::Up;
+        Ok(true)
+    }
+
+    /// Kills the broker for a moment, unless it is down already, and does `work` meanwhile.
+    pub(super) fn with_broker_down(
+        &mut self,
+        work: impl FnOnce(&Self) -> std::io::Result<()>,
+    ) -> anyhow::Result<bool> {
+        let was_down = self.broker == State::Down;
+        self.kill_broker()?;
+        work(self).context("change the broker's store")?;
+        if !was_down {
+            self.start_broker()?;
+        }
+        Ok(true)
+    }
+
+    pub(super) fn store(&self) -> PathBuf {
+        self.world.broker.store().join("jetstream")
+    }
+
+    pub(super) fn copy(&self) -> PathBuf {
+        self.world.folder().join("broker-copy")
+    }
+}
+
+pub(super) fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
