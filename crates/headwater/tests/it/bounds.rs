@@ -1,5 +1,10 @@
 //! What may not grow: the write-ahead log, and the time of a read.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what runs beside a test is a task of the test"
+)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -82,16 +87,16 @@ async fn a_read_that_takes_too_long_is_broken_off_and_harms_no_other() {
 async fn a_read_that_nobody_waits_for_any_more_is_broken_off_too() {
     let folder = folder();
     let db = open_with(&folder, |config| (config.read_ms, config.readers) = (50, 1)).await;
-    let (began, begun) = tokio::sync::oneshot::channel();
+    let (started, running) = tokio::sync::oneshot::channel();
     let reader = db.clone();
     let gone = tokio::task::spawn(async move {
         let read = reader.read(|snapshot: &Snapshot| {
-            began.send(()).unwrap();
+            started.send(()).unwrap();
             integers(snapshot, ENDLESS)
         });
         read.await
     });
-    begun.await.unwrap();
+    running.await.unwrap();
     gone.abort();
     let fine = db.read(|snapshot: &Snapshot| integers(snapshot, "SELECT 1 AS n"));
     assert_eq!(fine.await.unwrap(), [1]);

@@ -124,7 +124,7 @@ async fn another_services_database_is_refused_and_left_as_it_is() {
 #[tokio::test]
 async fn an_epoch_lasts_as_long_as_its_database() {
     let folder = folder();
-    let epoch = open(&folder, "sensors").await.epoch().to_owned();
+    let epoch = open(&folder, "sensors").await.epoch();
     let opened_again = open(&folder, "sensors").await;
     assert_eq!(opened_again.epoch(), epoch);
     let anew = open(&crate::support::folder(), "sensors").await;

@@ -1,5 +1,10 @@
 //! Read stores that are folded anew: another version, a fold that is worse, discarded letters.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what runs beside a test is a task of the test"
+)]
+
 use broker::Broker;
 use headwater::database::{self, Database, Tx};
 use headwater::{
@@ -260,12 +265,12 @@ async fn a_read_that_is_under_way_ends_on_the_store_that_it_began_on() {
     let house = place.service(Readings).await;
     house.eventually(&[1, 2, 3]).await;
     let (open, shut) = crate::support::gate();
-    let (began, begun) = tokio::sync::oneshot::channel();
+    let (started, running) = tokio::sync::oneshot::channel();
     let db = house.db.clone();
     let slow = tokio::task::spawn(async move {
         db.read(move |snapshot| {
             let before = integers(snapshot, "SELECT count(*) AS n FROM reading")?;
-            began.send(()).unwrap();
+            started.send(()).unwrap();
             shut.wait();
             Ok::<_, sea_orm::DbErr>((
                 before,
@@ -274,7 +279,7 @@ async fn a_read_that_is_under_way_ends_on_the_store_that_it_began_on() {
         })
         .await
     });
-    begun.await.unwrap();
+    running.await.unwrap();
     place.ask("rebuild", json!({})).await.unwrap();
     eventually("the new store serves", async || {
         append(&place.source, reads(9..=9)).await;
