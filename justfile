@@ -19,7 +19,11 @@ test-crate crate *flags:
 
 # Kill, pause and rob services and broker under random commands; all must end as a plain fold says.
 torture minutes="1" seed="":
-    cargo run --package e2e --bin torture -- --minutes {{ minutes }} {{ if seed == "" { "" } else { "--seed " + seed } }}
+    cargo run --package e2e -- torture --minutes {{ minutes }} {{ if seed == "" { "" } else { "--seed " + seed } }}
+
+# Kill services with many events waiting; the longest time until they are ready and have caught up.
+recovery *flags:
+    cargo run --release --package e2e -- recovery {{ flags }}
 
 # What CI checks before it runs the tests.
 lint:

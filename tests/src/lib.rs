@@ -4,6 +4,7 @@
 //! stopped, or killed, and started again. The broker is a `nats-server` child with
 //! `sync_interval: always`, as it is shipped.
 
+pub mod backlog;
 pub mod client;
 pub mod data;
 pub mod faults;

@@ -8,7 +8,8 @@ use headwater::Clock;
 
 /// Random commands and faults over the whole system, compared with a plain fold
 #[derive(Debug, Parser)]
-struct Args {
+#[command(name = "torture")]
+pub(crate) struct Args {
     /// How long, in minutes
     #[arg(long, default_value_t = 1)]
     minutes: u64,
@@ -20,10 +21,8 @@ struct Args {
     rounds: u64,
 }
 
-#[tokio::main]
 #[expect(clippy::print_stdout, reason = "a tool's answer")]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let dose = Dose {
         seed: args.seed.unwrap_or_else(made_up_seed),
         rounds: args.rounds,

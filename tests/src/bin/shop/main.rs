@@ -1,5 +1,10 @@
 //! All four services in one program, so that the tests have one to build, to start and to kill:
 //! `shop users --database users.db …`. Each runs as its own binary runs it.
+//!
+//! `shop torture` and `shop recovery` start it many times over.
+
+mod recovery;
+mod torture;
 
 use clap::{CommandFactory, FromArgMatches};
 use headwater::{Service, http, supervisor, telemetry};
@@ -38,6 +43,8 @@ async fn main() -> anyhow::Result<()> {
             rival.relay();
             rival.serve(listener, axum::Router::new()).await
         }
+        "torture" => torture::run(parse(args)).await,
+        "recovery" => recovery::run(parse(args)).await,
         other => anyhow::bail!("there is no service `{other}`"),
     }
 }
