@@ -44,7 +44,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use sea_orm::DbErr;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -314,6 +314,7 @@ impl Database {
     pub(crate) fn switch_to(&self, next: Self) -> anyhow::Result<Replaced> {
         let new = next.file();
         drop(next);
+        ensure!(new.path != self.path(), "a store cannot take its own place");
         if self.is_damaged() {
             let aside = generation::keep_aside(&self.config.path, self.clock.now_ms())
                 .context("keep the damaged store")?;

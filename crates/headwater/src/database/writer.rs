@@ -208,7 +208,7 @@ impl Thread {
             self.next_truncation = Instant::now() + TRUNCATION_PAUSE;
             tracing::warn!(
                 bytes = left,
-                "the write-ahead log grows: another process reads the database for long"
+                "the write-ahead log grows: somebody reads the whole database, or another process does"
             );
         }
         Ok(())
