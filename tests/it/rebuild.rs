@@ -72,8 +72,15 @@ async fn write_on(world: &World, user: &Reply, product: &Reply, is_over: &Atomic
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuild_under_load_fails_no_read_and_throws_nobody_back() {
-    let (world, users, products) = shop().await;
+    let (mut world, users, products) = shop().await;
     let before = shown(&world, &users).await;
+    world.stop(Service::Purchases).await;
+    // So that the new store is always somewhat behind the live one.
+    let slow = |command: &mut std::process::Command| {
+        command.env("HEADWATER_SLOW", "rebuild.received:60");
+    };
+    world.run_with(Service::Purchases, slow).await;
+    world.caught_up().await;
     let is_over = AtomicBool::new(false);
     let rebuilds = async {
         for _ in 0..5 {
@@ -138,7 +145,15 @@ async fn dies_at(point: &str) {
     assert!(process.crashed(), "it did not die at {point}");
     world.kill(Service::Purchases).await;
 
+    // At once, from what lies there: nobody could fold it anew now.
+    world.broker.kill().unwrap();
     world.run(Service::Purchases).await;
+    for (user, before) in users.iter().zip(&before) {
+        let reply = world.purchases(&user.id(), "").await;
+        assert_eq!(reply.status, 200, "a whole store: {}", reply.text);
+        assert_eq!(&titles(&reply.json), before);
+    }
+    world.broker.restart().unwrap();
     world.order(&users[0], &[&products[5]]).await;
     let mut expected = before.clone();
     expected[0].push("P5".to_owned());
@@ -166,6 +181,7 @@ macro_rules! a_rebuild_survives_death {
 }
 a_rebuild_survives_death! {
     a_rebuild_that_dies_before_it_folds: "rebuild.begun",
+    a_rebuild_that_dies_before_it_has_folded_anything: "rebuild.received",
     a_rebuild_that_dies_while_it_folds: "rebuild.folding:2",
     a_rebuild_that_dies_after_the_comparison: "rebuild.compared",
     a_rebuild_that_dies_between_disk_and_memory: "rebuild.switched",

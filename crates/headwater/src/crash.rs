@@ -1,11 +1,14 @@
 //! Named places at which a test lets the process die, as `kill -9` would at that very moment.
 //!
+//! (Or is slow there: `HEADWATER_SLOW=rebuild.received:50` stops it for 50 ms at each pass.)
+//!
 //! `HEADWATER_CRASH=relay.published` ends the process when it first comes by that place,
 //! `HEADWATER_CRASH=relay.published:3` at the third time. Only in builds with debug assertions;
 //! in a release build there is nothing of it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// All places, in the order in which an event comes by them.
 pub const POINTS: &[&str] = &[
@@ -22,6 +25,7 @@ pub const POINTS: &[&str] = &[
     "projection.committed", // committed, nothing is noted
     "projection.gap",  // missing events were fetched, nothing is applied
     "rebuild.begun",   // the new store's file is there, and empty
+    "rebuild.received", // a batch came for the new store, nothing is applied
     "rebuild.folding", // a batch was committed to the new store
     "rebuild.compared", // the new store is as far as the live one, and compared with it
     "rebuild.switched", // the next start opens the new store, this process still has the old
@@ -34,6 +38,11 @@ pub const POINTS: &[&str] = &[
 pub(crate) fn point(name: &'static str) {
     if cfg!(debug_assertions) {
         debug_assert!(POINTS.contains(&name), "{name} is not in the list");
+        if let Some((slow, pause)) = slow()
+            && slow == name
+        {
+            std::thread::sleep(*pause);
+        }
         if let Some(armed) = armed()
             && armed.name == name
             && armed.passes_left.fetch_sub(1, Ordering::Relaxed) == 1
@@ -52,6 +61,16 @@ pub(crate) async fn point_when_sent(name: &'static str, client: &async_nats::Cli
         let _ = client.flush().await;
     }
     point(name);
+}
+
+fn slow() -> Option<&'static (String, Duration)> {
+    static SLOW: OnceLock<Option<(String, Duration)>> = OnceLock::new();
+    let read = || {
+        let text = std::env::var("HEADWATER_SLOW").ok()?;
+        let (name, ms) = text.split_once(':')?;
+        Some((name.to_owned(), Duration::from_millis(ms.parse().ok()?)))
+    };
+    SLOW.get_or_init(read).as_ref()
 }
 
 struct Armed {

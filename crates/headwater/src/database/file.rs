@@ -78,3 +78,33 @@ impl File {
         Ok(generation::remove_replaced(base, &file.path)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_is_not_closed_while_somebody_may_still_read_from_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db.1");
+        let config = Config::at(&path);
+        let clock = Clock::system();
+        let opened = File::open("a", &path, &config, &[], &clock).await;
+        let file = Arc::new(opened.unwrap());
+        let user = Arc::clone(&file);
+        let base = folder.path().join("a.db");
+        let mut retiring = Box::pin(file.retire(&base));
+        assert!((&mut retiring).now_or_never().is_none());
+        let head = user.readers.read(|snapshot| crate::outbox::head(snapshot));
+        assert_eq!(
+            head.await.unwrap(),
+            0,
+            "it reads from the old file to the end"
+        );
+        drop(user);
+        retiring.await.unwrap();
+        assert!(!path.exists());
+    }
+}

@@ -83,7 +83,7 @@ impl<P: Projection> Reader<P> {
                     continue;
                 }
             };
-            crash::point("projection.received");
+            crash::point(self.shared.config.crash_points[0]);
             let batch = self.apply(events).await?;
             if let Some(gap) = batch.gap {
                 return self.close(gap).await;
@@ -194,7 +194,7 @@ impl<P: Projection> Reader<P> {
             .map_err(flat)
             .with_context(|| format!("apply {count} events"))?
             .value;
-        crash::point(self.shared.config.crash_point);
+        crash::point(self.shared.config.crash_points[1]);
         self.note_applied(&applied);
         Ok(applied)
     }

@@ -23,8 +23,8 @@ pub struct Config {
     pub batch_max: usize,
     /// The durable consumers' name, and the projection's in metrics.
     pub consumer: String,
-    /// Where the process dies after a batch, if it is told to.
-    pub(crate) crash_point: &'static str,
+    /// Where the process dies before and after a batch, if it is told to.
+    pub(crate) crash_points: [&'static str; 2],
 }
 
 impl Config {
@@ -33,7 +33,7 @@ impl Config {
         Self {
             batch_max: 2_000,
             consumer: P::NAME.to_owned(),
-            crash_point: "projection.committed",
+            crash_points: ["projection.received", "projection.committed"],
         }
     }
 
@@ -41,7 +41,7 @@ impl Config {
     pub(crate) fn beside<P: Projection>(purpose: &str) -> Self {
         Self {
             consumer: format!("{}-{purpose}", P::NAME),
-            crash_point: "rebuild.folding",
+            crash_points: ["rebuild.received", "rebuild.folding"],
             ..Self::of::<P>()
         }
     }

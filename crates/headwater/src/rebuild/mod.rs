@@ -313,22 +313,25 @@ impl<P: Projection> Rebuilder<P> {
         Ok(Some(self.hold_behind(fold).await))
     }
 
-    /// Waits until `fold` is whole and as far as the live store.
+    /// Waits until `fold` is whole and as far as the live store was a moment ago: under writes it
+    /// is never quite as far as that one is now.
     async fn caught_up(&self, fold: &Live<P>) {
+        let mut target = self.live.positions();
         loop {
-            let (positions, live) = (fold.positions(), self.live.positions());
-            let is_there = fold.is_complete() && positions.reach(&live);
+            tokio::time::sleep(LOOK_PAUSE).await;
+            let positions = fold.positions();
+            let is_there = fold.is_complete() && positions.reach(&target);
+            target = self.live.positions();
             self.report(State::Degraded(format!(
-                "folding anew: at {positions} of {live}"
+                "folding anew: at {positions} of {target}"
             )));
             self.status.send_modify(|status| {
                 status.positions = positions;
-                status.live = live;
+                status.live = target.clone();
             });
             if is_there {
                 return;
             }
-            tokio::time::sleep(LOOK_PAUSE).await;
         }
     }
 
