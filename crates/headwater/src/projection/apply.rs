@@ -63,9 +63,7 @@ pub(super) fn batch<P: Projection>(
     }
     let discarded = dead_letter::discarded(tx, P::NAME, source)?;
     if !discarded.is_empty() {
-        let before = due.len();
         due.retain(|event| !discarded.contains(&Identity::of(event)));
-        skipped += before - due.len();
     }
     let parked = apply_or_park(projection, tx, source, &due)?;
     crash::point("projection.applied");
