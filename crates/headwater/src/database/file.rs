@@ -97,7 +97,7 @@ mod tests {
         let base = folder.path().join("a.db");
         let mut retiring = Box::pin(file.retire(&base));
         assert!((&mut retiring).now_or_never().is_none());
-        let head = user.readers.read(|snapshot| crate::outbox::head(snapshot));
+        let head = user.readers.read(crate::outbox::head);
         assert_eq!(
             head.await.unwrap(),
             0,
