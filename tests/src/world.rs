@@ -163,6 +163,8 @@ impl World {
         loop {
             let mut process = self.spawn(service, &change);
             match listening(&mut process).await {
+                // The broker is away, and wants its port back: it must not be a service's now.
+                Some(address) if address.port() == self.broker.port() => process.kill(),
                 Some(address) => {
                     self.addresses.insert(service, address);
                     self.running.insert(service, process);
