@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Migration;
+use crate::health::State;
 use crate::operator::Tools;
 use crate::projection::{self, Progress, Projection, Runner};
 use crate::rebuild::Rebuilder;
@@ -133,9 +134,14 @@ impl Service {
             bus,
             mut tasks,
             tools,
-            is_copy: _,
+            is_copy,
         } = self;
         let (operated, watched) = (db.clone(), db.clone());
+        if !is_copy {
+            // Nobody can make it again from anything; a copy's own task folds it anew.
+            let (db, health) = (db.clone(), health.clone());
+            tasks.spawn("damage", |stop| tell_of_damage(db, health, stop));
+        }
         let drain = config.drain();
         tasks.spawn("operator", |stop| {
             operator::serve(operated, bus, health, tools, stop)
@@ -146,4 +152,23 @@ impl Service {
         db.close().await;
         ended
     }
+}
+
+/// Says so when a database that is more than a copy is found to be damaged. What can still be
+/// read of it is read on: a person decides when to put back the newest copy.
+async fn tell_of_damage(
+    db: Database,
+    health: Health,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    if let Some(what) = stop.run_until_cancelled(db.damaged()).await {
+        let advice = "stop the service and put back the newest copy of the file";
+        tracing::error!(database = %db.path().display(), what, "the database is damaged: {advice}");
+        health.set(
+            "database",
+            State::Failed(format!("damaged: {what}; {advice}")),
+        );
+        stop.cancelled().await;
+    }
+    Ok(())
 }

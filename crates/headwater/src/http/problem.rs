@@ -13,7 +13,7 @@ use crate::database::{self, WriteError};
 use crate::{NotPositions, idempotency, projection};
 
 /// When to ask again what a damaged or busy store could not answer.
-const DAMAGE_RETRY: Duration = Duration::from_secs(2);
+const STORE_RETRY: Duration = Duration::from_secs(2);
 
 /// An error answer: `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -166,11 +166,14 @@ impl From<DbErr> for Problem {
     fn from(error: DbErr) -> Self {
         if database::is_damage(&error) {
             tracing::error!(%error, "the database is damaged");
-            return Self::unavailable("the store is damaged; it is being mended", DAMAGE_RETRY);
+            return Self::unavailable(
+                "the store is damaged; /readyz?verbose says what is done about it",
+                STORE_RETRY,
+            );
         }
         if database::code(&error) == Some(ErrorCode::OperationInterrupted) {
             tracing::warn!(%error, "a read took too long");
-            return Self::unavailable("the answer took too long; try again", DAMAGE_RETRY);
+            return Self::unavailable("the answer took too long; try again", STORE_RETRY);
         }
         tracing::error!(%error, "database");
         Self::internal()

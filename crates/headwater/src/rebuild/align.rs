@@ -47,7 +47,8 @@ pub(super) async fn snapshots<P: Projection>(
     Ok((stores, took))
 }
 
-type Places = BTreeMap<String, (i64, u64)>;
+/// In each source which stream is read, and up to which sequence.
+pub(super) type Places = BTreeMap<String, (i64, u64)>;
 
 /// In each source the sequence of the one that is further.
 fn target(live: &Places, fold: &Places) -> anyhow::Result<BTreeMap<String, u64>> {
@@ -63,6 +64,14 @@ fn target(live: &Places, fold: &Places) -> anyhow::Result<BTreeMap<String, u64>>
     Ok(target)
 }
 
+/// Whether a store at `fold` has read all that one at `live` has, of the same streams.
+pub(super) fn is_as_far(fold: &Places, live: &Places) -> bool {
+    live.iter().all(|(source, (stream, sequence))| {
+        fold.get(source)
+            .is_some_and(|(other, further)| other == stream && further >= sequence)
+    })
+}
+
 async fn is_at<P: Projection>(
     store: &Live<P>,
     target: &BTreeMap<String, u64>,
@@ -73,7 +82,7 @@ async fn is_at<P: Projection>(
         .all(|(source, sequence)| places.get(source).is_some_and(|(_, at)| at == sequence)))
 }
 
-async fn places_of<P: Projection>(store: &Live<P>) -> anyhow::Result<Places> {
+pub(super) async fn places_of<P: Projection>(store: &Live<P>) -> anyhow::Result<Places> {
     let places = store.db().read(|snapshot| places::<P>(snapshot)).await;
     places.context("read a checkpoint")
 }
@@ -97,6 +106,16 @@ mod tests {
             target,
             BTreeMap::from([("a".to_owned(), 7), ("b".to_owned(), 9)])
         );
+    }
+
+    #[test]
+    fn as_far_is_as_far_in_every_source_of_the_same_stream() {
+        let live = places(&[("a", 1, 5), ("b", 1, 9)]);
+        assert!(is_as_far(&live, &live));
+        assert!(is_as_far(&places(&[("a", 1, 6), ("b", 1, 9)]), &live));
+        assert!(!is_as_far(&places(&[("a", 1, 6), ("b", 1, 8)]), &live));
+        assert!(!is_as_far(&places(&[("a", 2, 600), ("b", 1, 9)]), &live));
+        assert!(!is_as_far(&places(&[("a", 1, 6)]), &live));
     }
 
     #[test]

@@ -38,7 +38,7 @@ mod thread;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -201,12 +201,10 @@ impl<P: Projection> Rebuilder<P> {
             .context("open a store beside the live one")?;
         let fold = runner.live();
         crash::point("rebuild.begun");
-        let stop = CancellationToken::new();
         let followed = tokio::select! {
-            ended = runner.run(stop.clone()) => match ended {
-                Ok(()) => bail!("the fold ended by itself"),
-                Err(error) => Err(error),
-            },
+            ended = runner.run(CancellationToken::new()) => {
+                Err(ended.err().unwrap_or_else(|| anyhow!("the fold ended by itself")))
+            }
             followed = self.follow(&fold, then) => followed,
         };
         // The runner is gone, and with it everything that writes to the new store.
@@ -384,13 +382,29 @@ impl<P: Projection> Rebuilder<P> {
             let held = self.live.gate().hold().await;
             let deadline = tokio::time::Instant::now() + HOLD_MAX;
             while tokio::time::Instant::now() < deadline {
-                if fold.positions().reach(&self.live.positions()) {
+                if self.is_overtaken_by(fold).await {
                     return held;
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             drop(held);
             tokio::time::sleep(ATTEMPT_PAUSE).await;
+        }
+    }
+
+    /// Whether `fold` is at least as far as the live store, which is held. By the places in the
+    /// streams: positions say nothing of another life of a source, nor of events by hand.
+    async fn is_overtaken_by(&self, fold: &Live<P>) -> bool {
+        if self.live.db().is_damaged() {
+            // It may not be readable any more; what it was last at is remembered.
+            return fold.positions().reach(&self.live.positions());
+        }
+        match (
+            align::places_of(&self.live).await,
+            align::places_of(fold).await,
+        ) {
+            (Ok(live), Ok(fold)) => align::is_as_far(&fold, &live),
+            _ => false,
         }
     }
 
