@@ -31,6 +31,7 @@
 //! Reads run on a few threads of their own, each with a read-only connection, each read in one
 //! transaction: a [`Snapshot`] that does not move while it is read.
 
+mod bulk;
 mod connection;
 mod file;
 mod generation;
@@ -49,6 +50,7 @@ use sea_orm::DbErr;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use bulk::Bulk;
 pub use handles::{Snapshot, Tx};
 pub use migration::Migration;
 
