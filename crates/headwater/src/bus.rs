@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -64,6 +65,8 @@ pub struct Bus {
     pub(crate) client: Client,
     pub(crate) jetstream: jetstream::Context,
     pub(crate) replicas: usize,
+    name: Arc<str>,
+    config: Arc<Config>,
     connected: watch::Receiver<Connection>,
 }
 
@@ -119,8 +122,18 @@ impl Bus {
             client,
             jetstream,
             replicas: config.replicas,
+            name: name.into(),
+            config: Arc::new(config.clone()),
             connected,
         })
+    }
+
+    /// One more connection like this one, which is driven by the runtime that this is called in.
+    ///
+    /// # Errors
+    /// See [`connect`](Self::connect).
+    pub(crate) async fn another(&self) -> anyhow::Result<Self> {
+        Self::connect(&self.name, &self.config).await
     }
 
     /// The client, for what the chassis does not offer.

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use async_nats::Subject;
 use bytes::Bytes;
 
 /// The identity of an event that came through an outbox, and its place there.
@@ -11,9 +13,9 @@ use bytes::Bytes;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventId {
     /// The source.
-    pub source: String,
+    pub source: Arc<str>,
     /// Which life of the source's database.
-    pub epoch: String,
+    pub epoch: Arc<str>,
     /// The place in the outbox of that life.
     pub position: u64,
 }
@@ -33,34 +35,53 @@ impl FromStr for EventId {
     type Err = NotAnEventId;
 
     fn from_str(text: &str) -> Result<Self, NotAnEventId> {
-        let mut parts = text.split('.');
-        let (Some(source), Some(epoch), Some(position), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(NotAnEventId);
-        };
-        let position = position
-            .parse()
-            .ok()
-            .filter(|&p: &u64| p > 0 && i64::try_from(p).is_ok() && !position.starts_with('+'));
-        match (source.is_empty() || epoch.is_empty(), position) {
-            (false, Some(position)) => Ok(Self {
-                source: source.to_owned(),
-                epoch: epoch.to_owned(),
-                position,
-            }),
-            _ => Err(NotAnEventId),
-        }
+        let (source, epoch, position) = parts(text).ok_or(NotAnEventId)?;
+        Ok(Self {
+            source: source.into(),
+            epoch: epoch.into(),
+            position,
+        })
     }
+}
+
+impl EventId {
+    /// Reads an id out of `text`, which shares with `before` what both have in common: in a
+    /// stream that is nearly always all but the position.
+    pub(crate) fn read(text: &str, before: Option<&Self>) -> Option<Self> {
+        let shared = before.and_then(|before| {
+            let rest = text.strip_prefix(&*before.source)?.strip_prefix('.')?;
+            let rest = rest.strip_prefix(&*before.epoch)?.strip_prefix('.')?;
+            Some(Self {
+                source: Arc::clone(&before.source),
+                epoch: Arc::clone(&before.epoch),
+                position: position(rest)?,
+            })
+        });
+        shared.or_else(|| text.parse().ok())
+    }
+}
+
+/// Source, epoch and position in the text of an id.
+fn parts(text: &str) -> Option<(&str, &str, u64)> {
+    let mut parts = text.splitn(3, '.');
+    let (source, epoch, rest) = (parts.next()?, parts.next()?, parts.next()?);
+    let position = position(rest)?;
+    (!source.is_empty() && !epoch.is_empty()).then_some((source, epoch, position))
+}
+
+/// A position, as an outbox counts: 1, 2, 3 …
+fn position(text: &str) -> Option<u64> {
+    let number = text.parse().ok()?;
+    (number > 0 && i64::try_from(number).is_ok() && !text.starts_with('+')).then_some(number)
 }
 
 /// An event with what is known of where it came from.
 #[derive(Debug, Clone)]
 pub struct Envelope {
     /// The source whose stream (or outbox) it came from.
-    pub source: String,
+    pub source: Arc<str>,
     /// `<source>.v<version>.<event>.<partition>`.
-    pub subject: String,
+    pub subject: Subject,
     /// Its identity; `None` for one that somebody published by hand.
     pub id: Option<EventId>,
     /// Its place in the stream; `None` for one fetched from the outbox.
@@ -110,6 +131,24 @@ mod tests {
         };
         assert_eq!(id.to_string(), "orders.x7.12");
         assert_eq!("orders.x7.12".parse(), Ok(id));
+    }
+
+    #[test]
+    fn an_id_is_read_the_same_whatever_came_before() {
+        let before = "orders.x7.12".parse().unwrap();
+        for text in [
+            "orders.x7.13",
+            "orders.x70.13",
+            "orders.y.1",
+            "users.x7.1",
+            "orders.x7.1.3",
+        ] {
+            assert_eq!(
+                EventId::read(text, Some(&before)),
+                text.parse().ok(),
+                "{text}"
+            );
+        }
     }
 
     #[test]

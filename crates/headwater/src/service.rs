@@ -104,15 +104,17 @@ impl Service {
     /// one. It has one projection: its file is exchanged as a whole.
     pub async fn project<P: Projection>(&mut self, projection: P) -> anyhow::Result<Progress> {
         let (db, bus, health) = (self.db.clone(), self.bus.clone(), self.health.clone());
-        let (config, projection) = (projection::Config::of::<P>(), Arc::new(projection));
+        let projection = Arc::new(projection);
         let runner = if self.is_copy {
             ensure!(self.tools.is_empty(), "a read store has one projection");
+            let config = projection::Config::of_copy::<P>();
             let runner = Runner::load_any(projection, db, bus, health, config).await?;
             let (rebuilder, fold) = Rebuilder::new(runner.live(), runner.version());
             self.tools = Tools::default().with_fold(fold);
             self.tasks.spawn("rebuild", |stop| rebuilder.run(stop));
             runner
         } else {
+            let config = projection::Config::of::<P>();
             Runner::load(projection, db, bus, health, config).await?
         };
         self.tools = std::mem::take(&mut self.tools).with(&runner);

@@ -1,6 +1,7 @@
 //! One batch, in one transaction: judge, apply, park what is poison, move the checkpoint.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::checkpoint::{Checkpoint, Verdict};
 use super::dead_letter::{self, Identity, Parked};
@@ -26,7 +27,7 @@ pub(super) struct Batch {
 /// Events that are missing before one that came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Gap {
-    pub(super) epoch: String,
+    pub(super) epoch: Arc<str>,
     /// The last position before it.
     pub(super) have: u64,
     /// The position that came.
@@ -38,40 +39,45 @@ pub(super) fn batch<P: Projection>(
     projection: &P,
     tx: &Tx,
     source: &'static str,
-    events: &[Envelope],
+    events: Vec<Envelope>,
 ) -> Result<Batch, ApplyError> {
     let mut checkpoint = Checkpoint::load(tx, P::NAME, source)?;
-    let mut due = Vec::with_capacity(events.len());
+    let mut due = events;
     let mut gap = None;
     let mut skipped = 0;
-    for event in events {
+    due.retain(|event| {
+        if gap.is_some() {
+            return false;
+        }
         match checkpoint.judge(event) {
             Verdict::Apply => {
                 checkpoint.advance(event);
-                due.push(event.clone());
+                true
             }
             Verdict::Skip => {
                 checkpoint.pass(event);
                 skipped += 1;
+                false
             }
             Verdict::Gap { epoch, have } => {
                 let came = event.id.as_ref().map_or(0, |id| id.position);
                 gap = Some(Gap { epoch, have, came });
-                break;
+                false
             }
         }
-    }
+    });
     let discarded = dead_letter::discarded(tx, P::NAME, source)?;
     if !discarded.is_empty() {
         due.retain(|event| !discarded.contains(&Identity::of(event)));
     }
-    let parked = apply_or_park(projection, tx, source, &due)?;
+    let applied = due.len();
+    let parked = apply_or_park(projection, tx, source, due)?;
     crash::point("projection.applied");
     checkpoint.save(tx)?;
     crash::point("projection.moved");
     Ok(Batch {
         checkpoint,
-        applied: due.len() - parked,
+        applied: applied - parked,
         skipped,
         parked,
         dead_letters: dead_letter::count(tx, P::NAME, source)?,
@@ -80,46 +86,69 @@ pub(super) fn batch<P: Projection>(
 }
 
 /// Applies `events`, parking those that cannot be; gives how many were parked.
+///
+/// All at once, as long as that works. Poison among them is narrowed down by halves, so that one
+/// event at fault among thousands costs a few tries, and those before it are applied before.
 fn apply_or_park<P: Projection>(
     projection: &P,
     tx: &Tx,
     source: &'static str,
-    events: &[Envelope],
+    events: Vec<Envelope>,
 ) -> Result<usize, ApplyError> {
-    if dead_letter::count(tx, P::NAME, source)? == 0 {
-        match guarded(projection, tx, events) {
-            Err(ApplyError::Poison(_)) => {}
-            result => return result.map(|()| 0),
-        }
-    }
     let mut parked = 0;
-    for event in events {
-        let lanes = lanes(projection, event);
-        if let Some(lane) = dead_letter::blocked(tx, P::NAME, source, &lanes)? {
-            let why = Parked {
-                lane: &lane,
-                reason: "waits behind a parked event",
-                waiting: true,
-            };
-            dead_letter::park(tx, P::NAME, source, event, &why)?;
-            parked += 1;
-            continue;
-        }
-        match guarded(projection, tx, std::slice::from_ref(event)) {
-            Ok(()) => {}
-            Err(ApplyError::Poison(reason)) => {
-                let why = Parked {
-                    lane: &lanes[0],
-                    reason: &reason,
-                    waiting: false,
-                };
-                dead_letter::park(tx, P::NAME, source, event, &why)?;
-                parked += 1;
-            }
-            Err(transient) => return Err(transient),
+    // The earliest last.
+    let mut runs = vec![events];
+    while let Some(mut run) = runs.pop() {
+        parked += park_blocked(projection, tx, source, &mut run)?;
+        match guarded(projection, tx, &run) {
+            Err(ApplyError::Poison(reason)) => match &*run {
+                [event] => {
+                    let why = Parked {
+                        lane: &lanes(projection, event)[0],
+                        reason: &reason,
+                        waiting: false,
+                    };
+                    dead_letter::park(tx, P::NAME, source, event, &why)?;
+                    parked += 1;
+                }
+                _ => {
+                    let later = run.split_off(run.len() / 2);
+                    runs.extend([later, run]);
+                }
+            },
+            result => result?,
         }
     }
     Ok(parked)
+}
+
+/// Parks those of `run` that have to wait behind a dead letter, and takes them out; gives how
+/// many.
+fn park_blocked<P: Projection>(
+    projection: &P,
+    tx: &Tx,
+    source: &'static str,
+    run: &mut Vec<Envelope>,
+) -> Result<usize, ApplyError> {
+    let blocked = dead_letter::blocked_lanes(tx, P::NAME, source)?;
+    if blocked.is_empty() {
+        return Ok(0);
+    }
+    let before = run.len();
+    for event in std::mem::take(run) {
+        let lanes = lanes(projection, &event);
+        let Some(lane) = lanes.iter().find(|lane| blocked.contains(*lane)) else {
+            run.push(event);
+            continue;
+        };
+        let why = Parked {
+            lane,
+            reason: "waits behind a parked event",
+            waiting: true,
+        };
+        dead_letter::park(tx, P::NAME, source, &event, &why)?;
+    }
+    Ok(before - run.len())
 }
 
 /// Runs `apply` in a savepoint; a panic in it is poison.

@@ -1,6 +1,7 @@
 //! How far a projection got: in the same database, and the same transaction, as its effect.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
@@ -21,12 +22,12 @@ pub(super) struct Checkpoint {
     /// The last sequence that was looked at.
     pub(super) sequence: u64,
     /// The life of the source that the last applied event was of.
-    epoch: Option<String>,
+    epoch: Option<Arc<str>>,
     /// The last position that was applied (or parked), of each life.
-    positions: BTreeMap<String, u64>,
+    positions: BTreeMap<Arc<str>, u64>,
     /// The lives whose position has moved since it was loaded: one batch may have the end of one
     /// life and the beginning of the next.
-    moved: BTreeSet<String>,
+    moved: BTreeSet<Arc<str>>,
 }
 
 /// What the checkpoint says of an event.
@@ -36,7 +37,7 @@ pub(super) enum Verdict {
     Skip,
     /// The events of `epoch` after `have` are missing before this one.
     Gap {
-        epoch: String,
+        epoch: Arc<str>,
         have: u64,
     },
 }
@@ -65,7 +66,8 @@ impl Checkpoint {
         if let Some(row) = row {
             checkpoint.stream_created = row.try_get_by("stream_created")?;
             checkpoint.sequence = unsigned(row.try_get_by("sequence")?);
-            checkpoint.epoch = row.try_get_by("epoch")?;
+            let epoch: Option<String> = row.try_get_by("epoch")?;
+            checkpoint.epoch = epoch.map(Into::into);
         }
         let rows = db.query_all_raw(Statement::from_sql_and_values(
             db.get_database_backend(),
@@ -74,9 +76,8 @@ impl Checkpoint {
         ))?;
         for row in rows {
             let position = unsigned(row.try_get_by("position")?);
-            checkpoint
-                .positions
-                .insert(row.try_get_by("epoch")?, position);
+            let epoch: String = row.try_get_by("epoch")?;
+            checkpoint.positions.insert(epoch.into(), position);
         }
         Ok(checkpoint)
     }
@@ -93,7 +94,7 @@ impl Checkpoint {
                 self.source.into(),
                 self.stream_created.into(),
                 signed(self.sequence).into(),
-                self.epoch.clone().into(),
+                self.epoch.as_deref().into(),
             ] as [Value; 5],
         ))?;
         for epoch in &self.moved {
@@ -105,7 +106,7 @@ impl Checkpoint {
                 [
                     self.projection.into(),
                     self.source.into(),
-                    epoch.clone().into(),
+                    (**epoch).into(),
                     signed(self.position_of(epoch)).into(),
                 ] as [Value; 4],
             ))?;
@@ -160,9 +161,15 @@ impl Checkpoint {
             epoch, position, ..
         }) = self.own(event)
         {
-            self.positions.insert(epoch.clone(), *position);
-            self.moved.insert(epoch.clone());
-            self.epoch = Some(epoch.clone());
+            // Most events are of the life that the one before was of.
+            if self.epoch.as_ref() != Some(epoch) || !self.moved.contains(epoch) {
+                self.epoch = Some(Arc::clone(epoch));
+                self.moved.insert(Arc::clone(epoch));
+                self.positions.entry(Arc::clone(epoch)).or_default();
+            }
+            if let Some(at) = self.positions.get_mut(epoch) {
+                *at = *position;
+            }
         }
         self.pass(event);
     }
@@ -177,7 +184,7 @@ impl Checkpoint {
     /// The event's identity, if it is one of this source: an id that somebody copied from
     /// another source's events counts for nothing.
     fn own<'a>(&self, event: &'a Envelope) -> Option<&'a EventId> {
-        event.id.as_ref().filter(|id| id.source == self.source)
+        event.id.as_ref().filter(|id| *id.source == *self.source)
     }
 }
 

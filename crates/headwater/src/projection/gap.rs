@@ -1,5 +1,7 @@
 //! Fetching events that the stream does not have from their source's outbox.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 
@@ -15,7 +17,7 @@ use crate::operator::{self, EventsAnswer, EventsRequest};
 pub(super) async fn fetch(bus: &Bus, source: &str, gap: &Gap) -> anyhow::Result<Vec<Envelope>> {
     let from = gap.have + 1;
     let request = EventsRequest {
-        epoch: Some(gap.epoch.clone()),
+        epoch: Some(gap.epoch.to_string()),
         from,
         limit: usize::try_from(gap.came - from).unwrap_or(usize::MAX),
     };
@@ -27,15 +29,16 @@ pub(super) async fn fetch(bus: &Bus, source: &str, gap: &Gap) -> anyhow::Result<
         first == Some(from),
         "{source} does not have its event {from}"
     );
+    let (source, epoch): (Arc<str>, Arc<str>) = (source.into(), answer.epoch.into());
     Ok(answer
         .events
         .into_iter()
         .map(|row| Envelope {
-            source: source.to_owned(),
-            subject: row.subject,
+            source: Arc::clone(&source),
+            subject: row.subject.into(),
             id: Some(EventId {
-                source: source.to_owned(),
-                epoch: answer.epoch.clone(),
+                source: Arc::clone(&source),
+                epoch: Arc::clone(&epoch),
                 position: row.position,
             }),
             sequence: None,

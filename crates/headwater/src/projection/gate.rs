@@ -47,17 +47,6 @@ impl Gate {
         held
     }
 
-    /// Whether `event` may be applied now.
-    fn lets_through(&self, source: &str, event: &Envelope) -> bool {
-        match &*self.0.bound.borrow() {
-            Bound::None => true,
-            // What the stream does not have comes before something that it has.
-            Bound::Sequences(upto) => {
-                upto.get(source).copied().unwrap_or(0) >= event.sequence.unwrap_or(0).max(1)
-            }
-        }
-    }
-
     /// Takes from the front of `events` those that may be applied now, one at least, waiting for
     /// it; they are to be applied while the guard is held.
     pub(super) async fn admit(
@@ -69,10 +58,15 @@ impl Gate {
         loop {
             bound.borrow_and_update();
             let applying = self.0.applying.read().await;
-            let fitting = events
-                .iter()
-                .take_while(|event| self.lets_through(source, event))
-                .count();
+            let fitting = match &*bound.borrow() {
+                Bound::None => events.len(),
+                Bound::Sequences(upto) => {
+                    let upto = upto.get(source).copied().unwrap_or(0);
+                    // What the stream does not have comes before something that it has.
+                    let is_within = |event: &&Envelope| upto >= event.sequence.unwrap_or(0).max(1);
+                    events.iter().take_while(is_within).count()
+                }
+            };
             if fitting > 0 || events.is_empty() {
                 let later = events.split_off(fitting);
                 return (std::mem::replace(events, later), applying);
@@ -103,8 +97,8 @@ mod tests {
 
     fn events(sequences: impl IntoIterator<Item = u64>) -> Vec<Envelope> {
         let event = |sequence| Envelope {
-            source: "sensors".to_owned(),
-            subject: "sensors.v1.read.0".to_owned(),
+            source: "sensors".into(),
+            subject: "sensors.v1.read.0".into(),
             id: None,
             sequence: Some(sequence),
             payload: bytes::Bytes::new(),

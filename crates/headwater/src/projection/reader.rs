@@ -1,5 +1,6 @@
 //! Reads one source of a projection: places the feed, applies what comes, closes gaps.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::checkpoint::Checkpoint;
 use super::feed::{Feed, Start};
 use super::runner::Shared;
 use super::{Projection, dead_letter, gap};
-use crate::bus::NOT_CONNECTED;
+use crate::bus::{Bus, NOT_CONNECTED};
 use crate::database::{Snapshot, WriteError};
 use crate::envelope::Envelope;
 use crate::health::State;
@@ -29,15 +30,17 @@ const LOOK_AFTER: Duration = Duration::from_secs(5);
 /// Reads one source.
 pub(super) struct Reader<P> {
     shared: Arc<Shared<P>>,
+    bus: Bus,
     source: &'static str,
     /// The gap that the stream was read again for.
     gap: Option<Gap>,
 }
 
 impl<P: Projection> Reader<P> {
-    pub(super) fn new(shared: Arc<Shared<P>>, source: &'static str) -> Self {
+    pub(super) fn new(shared: Arc<Shared<P>>, bus: Bus, source: &'static str) -> Self {
         Self {
             shared,
+            bus,
             source,
             gap: None,
         }
@@ -46,9 +49,9 @@ impl<P: Projection> Reader<P> {
     pub(super) async fn run_on(&mut self) {
         let mut pause = PAUSE_MIN;
         loop {
-            if !self.shared.bus.is_up() {
+            if !self.bus.is_up() {
                 self.report(State::Degraded(NOT_CONNECTED.to_owned()));
-                self.shared.bus.up().await;
+                self.bus.up().await;
             }
             let Err(failure) = self.follow(&mut pause).await else {
                 continue;
@@ -68,23 +71,23 @@ impl<P: Projection> Reader<P> {
 
     /// Reads the stream from the checkpoint on, until something has to be looked at again.
     async fn follow(&mut self, pause: &mut Duration) -> anyhow::Result<()> {
-        let seen = self.shared.bus.seen();
+        let seen = self.bus.seen();
         let (mut feed, stream, info) = tokio::select! {
             opened = self.open() => opened?,
             // What was asked for went with the connection: no use in waiting for it.
-            () = self.shared.bus.reconnected(seen) => return Ok(()),
+            () = self.bus.reconnected(seen) => return Ok(()),
         };
         loop {
             let events = tokio::select! {
                 events = feed.next_batch() => events?,
-                () = self.shared.bus.reconnected(seen) => return Ok(()),
+                () = self.bus.reconnected(seen) => return Ok(()),
                 () = tokio::time::sleep(LOOK_AFTER) => {
                     if self.is_elsewhere(&stream, &info).await? { return Ok(()) }
                     continue;
                 }
             };
             crash::point(self.shared.config.crash_points[0]);
-            let batch = self.apply(events).await?;
+            let batch = self.apply_and_read_ahead(events, &mut feed).await?;
             if let Some(gap) = batch.gap {
                 return self.close(gap).await;
             }
@@ -105,7 +108,7 @@ impl<P: Projection> Reader<P> {
 
     /// Opens the feed at the checkpoint, with the stream and its state as they are then.
     async fn open(&self) -> anyhow::Result<(Feed, Stream, Info)> {
-        let stream = stream::find(&self.shared.bus, self.source)
+        let stream = stream::find(&self.bus, self.source)
             .await
             .context("reach the stream")?
             .with_context(|| format!("there is no stream {} yet", stream::name(self.source)))?;
@@ -147,7 +150,7 @@ impl<P: Projection> Reader<P> {
             self.gap = Some(gap);
             return Ok(());
         }
-        let events = gap::fetch(&self.shared.bus, self.source, &gap)
+        let events = gap::fetch(&self.bus, self.source, &gap)
             .await
             .with_context(|| {
                 format!(
@@ -171,6 +174,24 @@ impl<P: Projection> Reader<P> {
         Ok(())
     }
 
+    /// Applies `events`, and reads the next ones meanwhile: the writer thread works on the one,
+    /// this one on the other.
+    async fn apply_and_read_ahead(
+        &self,
+        events: Vec<Envelope>,
+        feed: &mut Feed,
+    ) -> anyhow::Result<Batch> {
+        let mut applying = pin!(self.apply(events));
+        tokio::select! {
+            applied = &mut applying => applied,
+            read = feed.read_ahead() => {
+                let applied = applying.await;
+                read?;
+                applied
+            }
+        }
+    }
+
     /// Applies events, as far as the gate lets them through: a part at a time where it holds.
     /// Gives what became of the last part.
     async fn apply(&self, mut events: Vec<Envelope>) -> anyhow::Result<Batch> {
@@ -189,7 +210,7 @@ impl<P: Projection> Reader<P> {
         let applied = self
             .shared
             .db
-            .write(move |tx| apply::batch(&*shared.projection, tx, source, &events))
+            .write(move |tx| apply::batch(&*shared.projection, tx, source, events))
             .await
             .map_err(flat)
             .with_context(|| format!("apply {count} events"))?

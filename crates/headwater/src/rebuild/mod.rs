@@ -35,6 +35,7 @@ mod compare;
 mod handle;
 mod thread;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -201,11 +202,16 @@ impl<P: Projection> Rebuilder<P> {
             .context("open a store beside the live one")?;
         let fold = runner.live();
         crash::point("rebuild.begun");
+        let stop = CancellationToken::new();
+        let mut running = pin!(runner.run(stop.clone()));
         let followed = tokio::select! {
-            ended = runner.run(CancellationToken::new()) => {
+            ended = &mut running => {
                 Err(ended.err().unwrap_or_else(|| anyhow!("the fold ended by itself")))
             }
-            followed = self.follow(&fold, then) => followed,
+            followed = self.follow(&fold, then) => {
+                stop.cancel();
+                running.await.and(followed)
+            }
         };
         // The runner is gone, and with it everything that writes to the new store.
         let db = fold.db().clone();

@@ -42,8 +42,8 @@ pub(super) async fn rows(
     expected: u64,
 ) -> Outcome {
     let id = |row: &Row| EventId {
-        source: source.to_owned(),
-        epoch: epoch.to_owned(),
+        source: source.into(),
+        epoch: epoch.into(),
         position: row.position,
     };
     let result = if rows.len() < BATCH_MIN {

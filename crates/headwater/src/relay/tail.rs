@@ -91,7 +91,7 @@ async fn at(stream: &Stream, sequence: u64) -> anyhow::Result<Option<StreamMessa
 
 fn own(event: &StreamMessage, source: &str, epoch: &str) -> Option<Own> {
     let id: EventId = event.headers.get(NATS_MESSAGE_ID)?.as_str().parse().ok()?;
-    (id.source == source && id.epoch == epoch).then(|| Own {
+    (*id.source == *source && *id.epoch == *epoch).then(|| Own {
         position: id.position,
         sequence: event.sequence,
         subject: event.subject.to_string(),

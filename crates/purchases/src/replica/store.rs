@@ -1,15 +1,32 @@
 //! The tables of `purchases.db`.
 
-use headwater::database::Tx;
+use std::collections::{BTreeMap, BTreeSet};
+
+use headwater::database::{Bulk, Tx};
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
 use super::{Purchase, Shopper};
 
-// The states of a user; see the migration.
-const HEARD_OF: i32 = 0;
-const REGISTERED: i32 = 1;
-const ERASED: i32 = 2;
+/// What is known of a user; a later one of these is never undone. As numbers in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum UserState {
+    /// By an order only.
+    HeardOf = 0,
+    Registered = 1,
+    /// For ever.
+    Erased = 2,
+}
+
+/// That a user ordered a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Line {
+    pub(super) user: Uuid,
+    pub(super) product: Uuid,
+    /// Milliseconds since 1970.
+    pub(super) ordered_at: i64,
+}
 
 /// What two folds of the same events have in common; the numbers depend on the order in which
 /// the sources came.
@@ -28,78 +45,93 @@ pub(super) const CONTENT: &[(&str, &str)] = &[
     ),
 ];
 
-/// Notes that the user registered, unless they were erased.
-pub(super) fn register_user(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
-    run(
-        tx,
-        "INSERT INTO user (id, state) VALUES (?, ?)
-         ON CONFLICT (id) DO UPDATE SET state = max(state, excluded.state)",
-        [id.into(), REGISTERED.into()],
-    )
+const HEAR_OF_USERS: Bulk = Bulk {
+    before: "INSERT INTO user (id, state) VALUES ",
+    row: "(?, 0)",
+    after: " ON CONFLICT DO NOTHING",
+};
+
+const RAISE_USERS: Bulk = Bulk {
+    before: "INSERT INTO user (id, state) VALUES ",
+    row: "(?, ?)",
+    after: " ON CONFLICT (id) DO UPDATE SET state = excluded.state WHERE excluded.state > state",
+};
+
+const FORGET_PURCHASES: Bulk = Bulk {
+    before: "DELETE FROM purchase WHERE user IN (SELECT number FROM user WHERE id IN (",
+    row: "?",
+    after: "))",
+};
+
+/// Notes that users are in these states at least; each comes once.
+///
+/// What an erased user ordered is taken out, and that there was one stays: an order of theirs
+/// that comes later must not bring them back.
+pub(super) fn save_users(tx: &Tx, users: &[(Uuid, UserState)]) -> Result<(), DbErr> {
+    let (mut heard_of, mut raised, mut erased) = (Vec::new(), Vec::new(), Vec::new());
+    for (id, state) in users {
+        match state {
+            UserState::HeardOf => heard_of.push([(*id).into()]),
+            UserState::Registered => raised.push([(*id).into(), (*state as u8).into()]),
+            UserState::Erased => {
+                raised.push([(*id).into(), (*state as u8).into()]);
+                erased.push([(*id).into()]);
+            }
+        }
+    }
+    HEAR_OF_USERS.run(tx, heard_of)?;
+    RAISE_USERS.run(tx, raised)?;
+    FORGET_PURCHASES.run(tx, erased)
 }
 
-/// Takes out what the user ordered, and leaves that there was one: an order of theirs that comes
-/// later must not bring them back.
-pub(super) fn erase_user(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
-    run(
-        tx,
-        "INSERT INTO user (id, state) VALUES (?, ?)
-         ON CONFLICT (id) DO UPDATE SET state = excluded.state",
-        [id.into(), ERASED.into()],
-    )?;
-    run(
-        tx,
-        "DELETE FROM purchase WHERE user = (SELECT number FROM user WHERE id = ?)",
-        [id.into()],
-    )
+const SAVE_PRODUCTS: Bulk = Bulk {
+    before: "INSERT INTO product (id, title, image) VALUES ",
+    row: "(?, ?, ?)",
+    after: " ON CONFLICT (id) DO UPDATE SET title = excluded.title, image = excluded.image",
+};
+
+/// Saves titles and images.
+pub(super) fn save_products(
+    tx: &Tx,
+    products: BTreeMap<Uuid, (String, String)>,
+) -> Result<(), DbErr> {
+    let rows = products
+        .into_iter()
+        .map(|(id, (title, image))| [id.into(), title.into(), image.into()]);
+    SAVE_PRODUCTS.run(tx, rows)
 }
 
-pub(super) fn save_product(tx: &Tx, id: Uuid, title: String, image: String) -> Result<(), DbErr> {
-    run(
-        tx,
-        "INSERT INTO product (id, title, image) VALUES (?, ?, ?)
-         ON CONFLICT (id) DO UPDATE SET title = excluded.title, image = excluded.image",
-        [id.into(), title.into(), image.into()],
-    )
-}
+const HEAR_OF_PRODUCTS: Bulk = Bulk {
+    before: "INSERT INTO product (id) VALUES ",
+    row: "(?)",
+    after: " ON CONFLICT DO NOTHING",
+};
 
-/// The number of a user who ordered, heard of before or not; `None` if they were erased.
-pub(super) fn shopper_number(tx: &Tx, id: Uuid) -> Result<Option<i64>, DbErr> {
-    let row = tx
-        .query_one_raw(statement(
-            tx,
-            "INSERT INTO user (id, state) VALUES (?, ?)
-             ON CONFLICT (id) DO UPDATE SET state = state RETURNING number, state",
-            [id.into(), HEARD_OF.into()],
-        ))?
-        .ok_or(DbErr::RecordNotInserted)?;
-    let state: i32 = row.try_get_by("state")?;
-    let number = row.try_get_by("number")?;
-    Ok((state != ERASED).then_some(number))
-}
+const SAVE_PURCHASES: Bulk = Bulk {
+    before: "INSERT INTO purchase (user, product, first_ordered_at)
+             SELECT user.number, product.number, line.column3 FROM (VALUES ",
+    row: "(?, ?, ?)",
+    after: ") AS line
+             CROSS JOIN user ON user.id = line.column1 AND user.state <> 2
+             CROSS JOIN product ON product.id = line.column2
+             WHERE true
+             ON CONFLICT DO UPDATE SET first_ordered_at = excluded.first_ordered_at
+             WHERE excluded.first_ordered_at < first_ordered_at",
+};
 
-/// The number of a product, heard of before or not.
-pub(super) fn product_number(tx: &Tx, id: Uuid) -> Result<i64, DbErr> {
-    let row = tx
-        .query_one_raw(statement(
-            tx,
-            "INSERT INTO product (id) VALUES (?)
-             ON CONFLICT (id) DO UPDATE SET id = id RETURNING number",
-            [id.into()],
-        ))?
-        .ok_or(DbErr::RecordNotInserted)?;
-    row.try_get_by("number")
-}
-
-/// Notes that `user` ordered `product`; of several times the first counts, whichever comes first.
-pub(super) fn save_purchase(tx: &Tx, user: i64, product: i64, at_ms: i64) -> Result<(), DbErr> {
-    run(
-        tx,
-        "INSERT INTO purchase (user, product, first_ordered_at) VALUES (?, ?, ?)
-         ON CONFLICT DO UPDATE
-         SET first_ordered_at = min(first_ordered_at, excluded.first_ordered_at)",
-        [user.into(), product.into(), at_ms.into()],
-    )
+/// Notes what users ordered who are known and not erased, in lines that are sorted and of which
+/// each comes once. Of several times the first counts, whichever comes first.
+pub(super) fn save_purchases(tx: &Tx, lines: &[Line]) -> Result<(), DbErr> {
+    let products: BTreeSet<Uuid> = lines.iter().map(|line| line.product).collect();
+    HEAR_OF_PRODUCTS.run(tx, products.iter().map(|id| [(*id).into()]))?;
+    let row = |line: &Line| {
+        [
+            line.user.into(),
+            line.product.into(),
+            line.ordered_at.into(),
+        ]
+    };
+    SAVE_PURCHASES.run(tx, lines.iter().map(row))
 }
 
 #[derive(FromQueryResult)]
@@ -118,7 +150,7 @@ pub(super) fn purchases(
     let row = db.query_one_raw(statement(
         db,
         "SELECT number FROM user WHERE id = ? AND state <> ?",
-        [user.into(), ERASED.into()],
+        [user.into(), (UserState::Erased as u8).into()],
     ))?;
     let Some(row) = row else { return Ok(None) };
     let number: i64 = row.try_get_by("number")?;
@@ -156,7 +188,7 @@ pub(super) fn shoppers(db: &impl ConnectionTrait, limit: u32) -> Result<Vec<Shop
         db,
         "SELECT id, (SELECT count(*) FROM purchase WHERE user = number) AS products
          FROM user WHERE state <> ? ORDER BY number DESC LIMIT ?",
-        [ERASED.into(), limit.into()],
+        [(UserState::Erased as u8).into(), limit.into()],
     ))
     .all(db)?;
     Ok(rows
@@ -171,8 +203,4 @@ fn statement<const N: usize>(
     values: [Value; N],
 ) -> Statement {
     Statement::from_sql_and_values(db.get_database_backend(), sql, values)
-}
-
-fn run<const N: usize>(tx: &Tx, sql: &str, values: [Value; N]) -> Result<(), DbErr> {
-    tx.run_raw(statement(tx, sql, values))
 }

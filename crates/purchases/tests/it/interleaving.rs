@@ -74,8 +74,8 @@ impl Happened {
 
 fn envelope<E: Event>(event: &E) -> Envelope {
     Envelope {
-        source: E::SUBJECT.split('.').next().unwrap().to_owned(),
-        subject: headwater::subject_of(event),
+        source: E::SUBJECT.split('.').next().unwrap().into(),
+        subject: headwater::subject_of(event).into(),
         id: None,
         sequence: None,
         payload: event.encode_to_vec().into(),

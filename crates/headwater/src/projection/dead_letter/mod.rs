@@ -17,7 +17,7 @@ use crate::outbox::unsigned;
 
 pub(crate) use carry::{carry_over, only_in};
 pub(crate) use letters::{Table, count_all, list, show};
-pub(crate) use park::{Identity, Parked, blocked, count, discarded, park};
+pub(crate) use park::{Identity, Parked, blocked_lanes, count, discarded, park};
 pub(crate) use retry::{discard, retry, retry_unblocked};
 
 /// Why dead letters could not be tried again or given up.

@@ -30,7 +30,7 @@ pub(crate) fn park(
         waiting,
     } = *why;
     let id = event.id.as_ref().map(tracing::field::display);
-    let (subject, sequence) = (&event.subject, event.sequence);
+    let (subject, sequence) = (event.subject.as_str(), event.sequence);
     if waiting {
         tracing::warn!(
             projection,
@@ -65,10 +65,10 @@ pub(crate) fn park(
             projection.into(),
             source.into(),
             lane.into(),
-            event.id.as_ref().map(|id| id.epoch.clone()).into(),
+            event.id.as_ref().map(|id| &*id.epoch).into(),
             event.id.as_ref().map(|id| signed(id.position)).into(),
             event.sequence.map(signed).into(),
-            event.subject.clone().into(),
+            event.subject.as_str().into(),
             event.payload.to_vec().into(),
             reason.into(),
             tx.now_ms().into(),
@@ -90,25 +90,18 @@ pub(crate) fn count(
     )
 }
 
-/// The first of `lanes` in which letters wait.
-pub(crate) fn blocked(
+/// The lanes in which letters of `source` wait.
+pub(crate) fn blocked_lanes(
     tx: &Tx,
     projection: &str,
     source: &str,
-    lanes: &[String],
-) -> Result<Option<String>, DbErr> {
-    for lane in lanes {
-        let waiting = counted(
-            tx,
-            "SELECT count(*) AS n FROM (SELECT 1 FROM headwater_dead_letter
-             WHERE projection = ? AND source = ? AND lane = ? LIMIT 1)",
-            [projection.into(), source.into(), lane.as_str().into()],
-        )?;
-        if waiting > 0 {
-            return Ok(Some(lane.clone()));
-        }
-    }
-    Ok(None)
+) -> Result<HashSet<String>, DbErr> {
+    let rows = tx.query_all_raw(statement(
+        tx,
+        "SELECT DISTINCT lane FROM headwater_dead_letter WHERE projection = ? AND source = ?",
+        [projection.into(), source.into()],
+    ))?;
+    rows.iter().map(|row| row.try_get_by("lane")).collect()
 }
 
 /// What tells an event from all others of its source: its place in the outbox, or in the stream
@@ -125,7 +118,7 @@ impl Identity {
             Some(EventId {
                 epoch, position, ..
             }) => Self {
-                epoch: Some(epoch.clone()),
+                epoch: Some(epoch.to_string()),
                 place: Some(*position),
             },
             None => Self {

@@ -175,11 +175,11 @@ fn remove(tx: &Tx, id: u64) -> Result<(), DbErr> {
 fn envelope(letter: &Letter, payload: Vec<u8>) -> Envelope {
     let id = letter.epoch.clone().zip(letter.position);
     Envelope {
-        source: letter.source.clone(),
-        subject: letter.subject.clone(),
+        source: letter.source.as_str().into(),
+        subject: letter.subject.as_str().into(),
         id: id.map(|(epoch, position)| EventId {
-            source: letter.source.clone(),
-            epoch,
+            source: letter.source.as_str().into(),
+            epoch: epoch.into(),
             position,
         }),
         sequence: letter.sequence,
