@@ -48,10 +48,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use async_nats::jetstream::stream::{Info, Stream};
+use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, NOT_CONNECTED};
-use crate::database::Database;
+use crate::database::{Database, Snapshot};
 use crate::health::{Health, State};
 use crate::{crash, outbox, stream};
 use place::{Finding, Place};
@@ -224,6 +225,7 @@ impl Relay {
     ) -> anyhow::Result<String> {
         let mut head = self.db.head();
         let mut looked = Instant::now();
+        let mut read_ahead = Vec::new();
         loop {
             if looked.elapsed() >= POLL {
                 if let Some(moved) = self.look(stream, place).await? {
@@ -231,13 +233,10 @@ impl Relay {
                 }
                 looked = Instant::now();
             }
-            let from = place.position + 1;
-            let rows = self
-                .db
-                .read(move |snapshot| {
-                    outbox::page_within(snapshot, from, BATCH_MAX, BATCH_BYTES_MAX)
-                })
-                .await?;
+            let mut rows = std::mem::take(&mut read_ahead);
+            if rows.is_empty() {
+                rows = self.page(place.position + 1).await?;
+            }
             if rows.is_empty() {
                 tokio::select! {
                     // Armed since the last look at the outbox: a commit in between wakes it at once.
@@ -248,7 +247,17 @@ impl Relay {
             }
             crash::point("relay.read");
             let (source, epoch) = (self.db.owner(), &*self.db.epoch());
-            match publish::rows(&self.bus, source, epoch, &rows, place.sequence).await {
+            let publishing = publish::rows(&self.bus, source, epoch, &rows, place.sequence);
+            let outcome = if rows.len() < publish::BATCH_MIN {
+                publishing.await
+            } else {
+                // There is probably more: it is read while the server writes.
+                let next = place.position + 1 + rows.len() as u64;
+                let (outcome, page) = tokio::join!(publishing, self.page(next));
+                read_ahead = page?;
+                outcome
+            };
+            match outcome {
                 Outcome::Stored { last_sequence } => {
                     crash::point("relay.published");
                     place = Place {
@@ -258,7 +267,11 @@ impl Relay {
                     self.acknowledged = place;
                     *pause = PAUSE_MIN;
                     self.note_published(&rows, place);
-                    if (publish::BATCH_MIN..BATCH_MAX).contains(&rows.len()) {
+                    if (publish::BATCH_MIN..BATCH_MAX).contains(&rows.len())
+                        && read_ahead.len() < BATCH_MAX
+                    {
+                        // Read again afterwards, with what has come meanwhile.
+                        read_ahead.clear();
                         tokio::time::sleep(GATHER).await;
                     }
                 }
@@ -266,6 +279,14 @@ impl Relay {
                 Outcome::Unknown(error) => return Err(error.context("publish")),
             }
         }
+    }
+
+    /// The rows of the outbox from position `from` on, as many as go into one batch.
+    async fn page(&self, from: u64) -> Result<Vec<outbox::Row>, DbErr> {
+        let page = move |snapshot: &Snapshot| {
+            outbox::page_within(snapshot, from, BATCH_MAX, BATCH_BYTES_MAX)
+        };
+        self.db.read(page).await
     }
 
     /// Looks at the stream, whether anything is written or not: one that lost its end is filled

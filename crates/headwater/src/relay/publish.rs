@@ -1,5 +1,7 @@
 //! Publishing outbox rows, fenced: a few as pipelined publishes, many as one atomic batch.
 
+use std::sync::Arc;
+
 use anyhow::anyhow;
 use async_nats::header::{
     NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
@@ -41,9 +43,10 @@ pub(super) async fn rows(
     rows: &[Row],
     expected: u64,
 ) -> Outcome {
+    let (source, epoch): (Arc<str>, Arc<str>) = (source.into(), epoch.into());
     let id = |row: &Row| EventId {
-        source: source.into(),
-        epoch: epoch.into(),
+        source: Arc::clone(&source),
+        epoch: Arc::clone(&epoch),
         position: row.position,
     };
     let result = if rows.len() < BATCH_MIN {
