@@ -1,13 +1,16 @@
-//! One HTTP/1.1 connection that sends the same POST again and again.
+//! One HTTP/1.1 connection, kept alive.
 //!
 //! The load shares the machine with what is measured, so it has to be cheap: a general client
 //! took as much of the processor as the service. Not for anything else.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A kept-alive connection and the request that it sends.
+/// A kept-alive connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
@@ -15,54 +18,138 @@ pub(crate) struct Connection {
     answer: Vec<u8>,
 }
 
+/// An answer of 2xx.
+#[derive(Debug)]
+pub(crate) struct Answer<'a> {
+    head: &'a str,
+    pub(crate) body: &'a [u8],
+}
+
 impl Connection {
-    /// Connects to `address` (`host:port`).
-    pub(crate) async fn open(address: &str, path: &str, json: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn open(address: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await.context("connect")?;
         stream.set_nodelay(true)?;
-        let length = json.len();
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
-             content-length: {length}\r\n\r\n{json}"
-        );
         Ok(Self {
             stream,
-            request: request.into_bytes(),
-            answer: Vec::with_capacity(4096),
+            request: Vec::with_capacity(1024),
+            answer: Vec::with_capacity(32 * 1024),
         })
     }
 
-    /// Sends the request and reads the answer, which must be 201.
-    pub(crate) async fn post(&mut self) -> anyhow::Result<()> {
+    /// `count` connections to the same address.
+    pub(crate) async fn several(address: SocketAddr, count: usize) -> anyhow::Result<Vec<Self>> {
+        let mut connections = Vec::with_capacity(count);
+        for _ in 0..count {
+            connections.push(Self::open(address).await?);
+        }
+        Ok(connections)
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<Answer<'_>> {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n");
+        self.send(head.as_bytes(), &[]).await
+    }
+
+    pub(crate) async fn post(&mut self, path: &str, json: &str) -> anyhow::Result<Answer<'_>> {
+        let length = json.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\n\r\n"
+        );
+        self.send(head.as_bytes(), json.as_bytes()).await
+    }
+
+    /// Sends a request, in one packet, and reads the answer, which must be 2xx.
+    async fn send(&mut self, head: &[u8], body: &[u8]) -> anyhow::Result<Answer<'_>> {
+        self.request.clear();
+        self.request.extend_from_slice(head);
+        self.request.extend_from_slice(body);
         self.stream.write_all(&self.request).await?;
         self.answer.clear();
+        let mut lengths = None;
         loop {
             if self.stream.read_buf(&mut self.answer).await? == 0 {
                 bail!("the connection was closed");
             }
-            if let Some(length) = answer_length(&self.answer)?
-                && self.answer.len() >= length
-            {
-                break;
+            lengths = match lengths {
+                None => answer_lengths(&self.answer)?,
+                known => known,
+            };
+            let Some((head, body)) = lengths else {
+                continue;
+            };
+            if self.answer.len() >= head + body {
+                return answer(&self.answer, head);
             }
         }
-        let line = self.answer.split(|byte| *byte == b'\r').next();
-        let line = String::from_utf8_lossy(line.unwrap_or_default());
-        ensure!(line.starts_with("HTTP/1.1 201"), "answered {line}");
-        Ok(())
     }
 }
 
-/// How long the answer is, head and body, once the head is there.
-fn answer_length(answer: &[u8]) -> anyhow::Result<Option<usize>> {
+fn answer(bytes: &[u8], head: usize) -> anyhow::Result<Answer<'_>> {
+    let (head, body) = bytes.split_at(head);
+    let head = std::str::from_utf8(head).context("read the head")?;
+    ensure!(
+        head.starts_with("HTTP/1.1 2"),
+        "answered {}: {}",
+        head.lines().next().unwrap_or_default(),
+        String::from_utf8_lossy(body)
+    );
+    Ok(Answer { head, body })
+}
+
+/// How long head and body of the answer are, once the head is there.
+fn answer_lengths(answer: &[u8]) -> anyhow::Result<Option<(usize, usize)>> {
     let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);
     };
     let text = std::str::from_utf8(&answer[..head]).context("read the head")?;
-    let body = text
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "))
-        .context("no content-length")?;
-    let body: usize = body.parse().context("read the content-length")?;
-    Ok(Some(head + 4 + body))
+    let body = header(text, "content-length").context("no content-length")?;
+    Ok(Some((
+        head + 4,
+        body.parse().context("read the content-length")?,
+    )))
+}
+
+/// The value of a header; `name` in lower case, as hyper writes them.
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+impl Answer<'_> {
+    /// Where the event is, of a write.
+    pub(crate) fn position(&self) -> anyhow::Result<u64> {
+        let value = header(self.head, "headwater-position").context("no Headwater-Position")?;
+        let number = value.rsplit(':').next().unwrap_or_default();
+        number.parse().context("read the Headwater-Position")
+    }
+
+    pub(crate) fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_slice(self.body).context("read the body")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_ends_where_its_content_length_says() {
+        let bytes =
+            b"HTTP/1.1 201 Created\r\nheadwater-position: orders:7\r\ncontent-length: 2\r\n\r\n{}";
+        assert_eq!(answer_lengths(&bytes[..30]).unwrap(), None);
+        let (head, body) = answer_lengths(bytes).unwrap().unwrap();
+        assert_eq!((head + body, body), (bytes.len(), 2));
+        let answer = answer(bytes, head).unwrap();
+        assert_eq!(answer.position().unwrap(), 7);
+        assert!(answer.json().unwrap().is_object());
+    }
+
+    #[test]
+    fn an_answer_that_is_not_2xx_is_an_error_with_its_text() {
+        let bytes = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy";
+        let (head, _) = answer_lengths(bytes).unwrap().unwrap();
+        let error = answer(bytes, head).unwrap_err().to_string();
+        assert!(error.contains("503") && error.contains("busy"), "{error}");
+    }
 }

@@ -1,32 +1,218 @@
 //! The figures in the documents, each measured as a ratio within one run.
 //!
-//! An absolute figure says as much about the machine as about the program; the ratio of two
-//! taken one after the other on the same machine says something about the program.
+//! An absolute figure says as much about the machine as about the program; the ratio of two taken
+//! in turns on the same machine says something about the program. What a ratio is to is the
+//! figure's limit: the same work without what is ours, or with what ours replaces.
+//!
+//! Services run as children, of the binaries that operators run, and the load comes from this
+//! process. [`figures`] lists what is measured, a module each.
 
+mod args;
+mod bytes;
 mod connection;
-mod group_commit;
+mod document;
+mod figure;
+mod figures;
+mod freshness;
+mod import;
+mod load;
+mod machine;
+mod memory;
+mod orders;
+mod plot;
+mod process;
+mod reads;
+mod report;
+mod rounds;
 mod shop;
+mod store;
+mod styles;
+mod table;
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-/// Measures the figures in the documents.
-#[derive(Debug, clap::Parser)]
-#[command(name = "bench", version)]
-pub struct Args {
-    /// Seconds that each load runs
-    #[arg(long, default_value_t = 5)]
-    pub seconds: u64,
-    /// Clients at the same time, in the load that is compared with one client
-    #[arg(long, default_value_t = 64)]
-    pub clients: usize,
+use anyhow::{Context as _, bail, ensure};
+use tempfile::TempDir;
+
+pub use args::{Args, What};
+
+use args::Form;
+use figure::Figure;
+use figures::{Entry, Limit};
+use machine::Machine;
+use report::{Measured, Report};
+
+/// The exit code for a ratio that is worse than the baseline's.
+const WORSE: u8 = 3;
+
+/// How to measure: what every figure is given.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) form: Form,
+    pub(crate) binaries: Binaries,
+    /// How long each load runs.
+    pub(crate) time: Duration,
+    /// Rounds of each comparison.
+    pub(crate) rounds: usize,
+    /// Where databases and streams are made: on a disk, not in memory as `/tmp` may be.
+    root: PathBuf,
 }
 
-/// Measures, and writes the table to standard output.
+/// The folder with the services' binaries.
+#[derive(Clone, Debug)]
+pub(crate) struct Binaries(PathBuf);
+
+/// Does what the command line says.
 ///
 /// # Errors
-/// The services cannot be started, or do not answer as they must.
-pub async fn run(args: &Args) -> anyhow::Result<()> {
-    let figures = group_commit::measure(args).await?;
-    writeln!(std::io::stdout().lock(), "{figures}")?;
+/// A figure cannot be measured, or a file not read or written.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(store) = &args.rival {
+        Box::pin(reads::bare::serve(store)).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let chosen = figures::chosen(&args.only)?;
+    match args.what.form() {
+        Some(form) => measure(&args, form, &chosen).await,
+        None if args.what == What::List => list(),
+        None => {
+            write_documents(&Report::load(&args.out)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Measures the `chosen` figures, prints, keeps and compares them. One that fails does not keep
+/// the others from being measured.
+async fn measure(args: &Args, form: Form, chosen: &[&Entry]) -> anyhow::Result<ExitCode> {
+    let bench = Bench::new(args, form)?;
+    let machine = Machine::look(&bench.root)?;
+    let before = Report::load(&args.against)?;
+    let mut report = Report::load(&args.out)?;
+    say(&format!("{} form; {machine}", form.name()))?;
+    let (mut worse, mut failed) = (Vec::new(), Vec::new());
+    for entry in chosen {
+        say(&format!("\n{}: {}", entry.name, entry.what))?;
+        let started = Instant::now();
+        let figure = (entry.measure)(&bench).await;
+        match figure.and_then(|figure| checked(entry, figure)) {
+            Ok(figure) => {
+                say(&table::plain(&figure))?;
+                say(&format!("  ({} s)", started.elapsed().as_secs()))?;
+                let measured = Measured {
+                    name: entry.name.to_owned(),
+                    form,
+                    machine: machine.clone(),
+                    figure,
+                };
+                worse.extend(before.regressions(&measured));
+                report.put(measured);
+                report.save(&args.out)?;
+            }
+            Err(error) => {
+                say(&format!("  FAILED: {error:#}"))?;
+                failed.push(entry.name);
+            }
+        }
+    }
+    if args.docs {
+        write_documents(&report)?;
+    }
+    for regression in &worse {
+        say(&table::worse(regression))?;
+    }
+    ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
+    let code = if args.check && !worse.is_empty() {
+        WORSE
+    } else {
+        0
+    };
+    Ok(ExitCode::from(code))
+}
+
+/// What an entry promises, its figure has.
+fn checked(entry: &Entry, figure: Figure) -> anyhow::Result<Figure> {
+    let has_target = figure.ratios.iter().any(|ratio| ratio.score().is_some());
+    let is_promised = matches!(entry.limit, Limit::Measured(_));
+    ensure!(
+        has_target == is_promised,
+        "{}: a limit without a target, or a target without a limit",
+        entry.name
+    );
+    Ok(figure)
+}
+
+fn list() -> anyhow::Result<ExitCode> {
+    for entry in figures::ALL {
+        let limit = match entry.limit {
+            Limit::Measured(limit) => format!("compared with {limit}"),
+            Limit::None(why) => format!("no limit: {why}"),
+        };
+        say(&format!(
+            "{:<10} {}\n{:<10} {limit}",
+            entry.name, entry.what, ""
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_documents(report: &Report) -> anyhow::Result<()> {
+    for path in document::write(&args::workspace(), report)? {
+        say(&format!("wrote {}", path.display()))?;
+    }
     Ok(())
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    // Not `println!`, which panics when the reader of a pipe has gone.
+    writeln!(std::io::stdout().lock(), "{line}").context("write to standard output")
+}
+
+impl Bench {
+    fn new(args: &Args, form: Form) -> anyhow::Result<Self> {
+        let own = std::env::current_exe().context("find our own binary")?;
+        let beside = own.parent().map(Path::to_owned).unwrap_or_default();
+        let root = args::workspace().join("target/bench");
+        std::fs::create_dir_all(&root).with_context(|| format!("make {}", root.display()))?;
+        let times = form.pick(200, 1_500, 5_000);
+        Ok(Self {
+            form,
+            binaries: Binaries(args.binaries.clone().unwrap_or(beside)),
+            time: args.seconds.unwrap_or(Duration::from_millis(times)),
+            rounds: args.rounds.map_or(form.pick(1, 3, 7), usize::from),
+            root,
+        })
+    }
+
+    /// A folder for databases and streams, removed when dropped.
+    pub(crate) fn folder(&self) -> anyhow::Result<TempDir> {
+        TempDir::with_prefix_in("run-", &self.root).context("make a folder")
+    }
+}
+
+impl Binaries {
+    /// The binary of a service.
+    pub(crate) fn of(&self, service: &str) -> anyhow::Result<PathBuf> {
+        self.named(&format!("headwater-{service}"))
+    }
+
+    /// A binary by its own name.
+    pub(crate) fn named(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let path = self.0.join(name);
+        if !path.is_file() {
+            let release = if cfg!(debug_assertions) {
+                ""
+            } else {
+                " --release"
+            };
+            bail!(
+                "there is no {}; build it: cargo build{release} --workspace --bins",
+                path.display()
+            );
+        }
+        Ok(path)
+    }
 }

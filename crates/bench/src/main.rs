@@ -1,9 +1,11 @@
-//! Entry point: which figure, and how long to measure it. The figures are in the library.
+//! Entry point: which figures, in which form. The figures are in the library.
+
+use std::process::ExitCode;
 
 use bench::Args;
 use clap::Parser as _;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    bench::run(&Args::parse()).await
+async fn main() -> anyhow::Result<ExitCode> {
+    Box::pin(bench::run(Args::parse())).await
 }

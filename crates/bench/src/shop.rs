@@ -1,133 +1,213 @@
-//! The services that are measured, in this process, on a broker and files of their own.
+//! The services that are measured, as processes, on a broker and files of their own.
 
-use std::future::Future;
-use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use anyhow::{Context as _, ensure};
-use broker::Broker;
-use clap::Parser as _;
-use reqwest::{Client, Response};
-use serde_json::{Value, json};
+use anyhow::Context as _;
+use broker::{Broker, Options};
+use serde_json::json;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use crate::Bench;
 use crate::connection::Connection;
+use crate::process::Process;
 
-/// The sources, with one user and one product that orders can be placed for.
+/// Requests under way while data is brought in.
+const CLIENTS: usize = 64;
+
+/// The three sources and their broker.
 #[derive(Debug)]
 pub(crate) struct Shop {
-    /// Where `orders` listens.
-    orders: String,
-    /// An order that is accepted.
-    order: Value,
-    stop: CancellationToken,
-    services: JoinSet<anyhow::Result<()>>,
-    _broker: Broker,
-    _folder: TempDir,
+    // The order matters: services go before their broker, and all before the folder.
+    pub(crate) users: Process,
+    pub(crate) products: Process,
+    pub(crate) orders: Process,
+    pub(crate) broker: Broker,
+    folder: TempDir,
+    binaries: crate::Binaries,
 }
 
 impl Shop {
-    pub(crate) async fn start() -> anyhow::Result<Self> {
-        let broker = Broker::start_in_temp().context("start nats-server")?;
-        let folder = TempDir::new().context("make a folder")?;
-        let stop = CancellationToken::new();
-        let mut services = JoinSet::new();
-        let args = |name: &str| {
-            let database = folder
-                .path()
-                .join(format!("{name}.db"))
-                .display()
-                .to_string();
-            [
-                "bench",
-                "--database",
-                &database,
-                "--nats-url",
-                &broker.url(),
-            ]
-            .map(str::to_owned)
-        };
-        let config = users::Config::parse_from(args("users")).service;
-        let users = spawn(&mut services, |it| users::run(config, it, stop.clone())).await?;
-        let config = products::Config::parse_from(args("products")).service;
-        let products = spawn(&mut services, |it| products::run(config, it, stop.clone())).await?;
-        let config = orders::Config::parse_from(args("orders")).service;
-        let orders = spawn(&mut services, |it| orders::run(config, it, stop.clone())).await?;
-
-        let client = Client::builder().no_proxy().build()?;
-        let user = json!({"name": "Ada", "email": "ada@example.com"});
-        let (user, user_at) = create(&client, &format!("{users}/users"), &user).await?;
-        let product = json!({"title": "Mug", "image": "https://example.com/mug.png"});
-        let (product, product_at) =
-            create(&client, &format!("{products}/products"), &product).await?;
-        let order = json!({"user_id": user, "product_ids": [product]});
-        let first = format!("{orders}/orders?after={user_at},{product_at}");
-        create(&client, &first, &order).await?;
+    /// Starts broker and sources; `orders` gets the further flags.
+    pub(crate) async fn start(bench: &Bench, orders: &[&str]) -> anyhow::Result<Self> {
+        let folder = bench.folder()?;
+        let broker = start_broker(folder.path())?;
+        let binaries = bench.binaries.clone();
+        let start = |name, flags| start(&binaries, folder.path(), &broker, name, name, flags);
         Ok(Self {
-            orders,
-            order,
-            stop,
-            services,
-            _broker: broker,
-            _folder: folder,
+            users: start("users", &[]).await?,
+            products: start("products", &[]).await?,
+            orders: start("orders", orders).await?,
+            broker,
+            folder,
+            binaries,
         })
     }
 
-    /// A connection that places orders.
-    pub(crate) async fn connection(&self) -> anyhow::Result<Connection> {
-        let address = self.orders.trim_start_matches("http://");
-        Connection::open(address, "/orders", &self.order.to_string()).await
-    }
-
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        self.stop.cancel();
-        while let Some(ended) = self.services.join_next().await {
-            ended.context("run a service")??;
-        }
-        Ok(())
-    }
-}
-
-/// Starts a service on a free port; gives its address.
-async fn spawn<T>(
-    services: &mut JoinSet<anyhow::Result<()>>,
-    run: impl FnOnce(TcpListener) -> T,
-) -> anyhow::Result<String>
-where
-    T: Future<Output = anyhow::Result<()>> + Send + 'static,
-{
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+    /// Starts one more service, with files of its own under `label`.
+    pub(crate) async fn add(
+        &self,
+        name: &str,
+        label: &str,
+        flags: &[&str],
+    ) -> anyhow::Result<Process> {
+        start(
+            &self.binaries,
+            self.folder.path(),
+            &self.broker,
+            name,
+            label,
+            flags,
+        )
         .await
-        .context("listen")?;
-    let address = format!("http://{}", listener.local_addr()?);
-    services.spawn(Box::pin(run(listener)));
-    Ok(address)
+    }
+
+    /// The folder that databases, streams and logs are in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Registers `count` users and creates `products` products; `orders` knows them all.
+    pub(crate) async fn fill(&self, users: usize, products: usize) -> anyhow::Result<Ids> {
+        let users: Vec<_> = (0..users).map(|_| Uuid::now_v7()).collect();
+        let products: Vec<_> = (0..products).map(|_| Uuid::now_v7()).collect();
+        let bodies = users.iter().map(|id| user(*id)).collect();
+        let users_at = post_all(&self.users, "/users", bodies).await?;
+        let bodies = products.iter().map(|id| product(*id)).collect();
+        let products_at = post_all(&self.products, "/products", bodies).await?;
+        let ids = Ids { users, products };
+        // The first order waits until `orders` has heard of all.
+        let first = format!("/orders?after=users:{users_at},products:{products_at}");
+        let body = order(ids.users[0], &ids.products[..1]);
+        post_all(&self.orders, &first, vec![body]).await?;
+        Ok(ids)
+    }
 }
 
-/// POSTs and gives the id and the position of what was made.
-async fn create(client: &Client, url: &str, body: &Value) -> anyhow::Result<(String, String)> {
-    let request = client.post(url).timeout(Duration::from_secs(30)).json(body);
-    let response = expect_created(request.send().await?)?;
-    let position = response
-        .headers()
-        .get("headwater-position")
-        .and_then(|value| value.to_str().ok())
-        .context("no Headwater-Position")?
-        .to_owned();
-    let made: Value = response.json().await?;
-    let id = made["id"].as_str().context("no id")?.to_owned();
-    Ok((id, position))
+/// Who there is, and what.
+#[derive(Clone, Debug)]
+pub(crate) struct Ids {
+    pub(crate) users: Vec<Uuid>,
+    pub(crate) products: Vec<Uuid>,
 }
 
-fn expect_created(response: Response) -> anyhow::Result<Response> {
-    ensure!(
-        response.status() == 201,
-        "{} answered {}",
-        response.url(),
-        response.status()
-    );
-    Ok(response)
+impl Ids {
+    /// An order of `lines` products, chosen by chance, for a user chosen by chance.
+    pub(crate) fn any_order(&self, random: &mut fastrand::Rng, lines: usize) -> String {
+        let user = self.users[random.usize(..self.users.len())];
+        order(user, &self.any_products(random, lines))
+    }
+
+    /// `count` different products, where there are that many.
+    pub(crate) fn any_products(&self, random: &mut fastrand::Rng, count: usize) -> Vec<Uuid> {
+        let first = random.usize(..self.products.len());
+        let stride = self.products.len() / count.max(1);
+        let at = |line| (first + line * stride) % self.products.len();
+        (0..count).map(|line| self.products[at(line)]).collect()
+    }
+}
+
+pub(crate) fn user(id: Uuid) -> String {
+    json!({ "id": id, "name": "Ada Lovelace", "email": format!("{id}@example.com") }).to_string()
+}
+
+pub(crate) fn product(id: Uuid) -> String {
+    json!({ "id": id, "title": title(id), "image": image(id) }).to_string()
+}
+
+/// A title of 30 characters.
+pub(crate) fn title(id: Uuid) -> String {
+    format!("Enamel mug, river green {:06x}", id.as_u128() & 0x00ff_ffff)
+}
+
+/// An image reference of 40 characters.
+pub(crate) fn image(id: Uuid) -> String {
+    format!(
+        "https://img.example.com/{:012x}.png",
+        id.as_u128() & 0xffff_ffff_ffff
+    )
+}
+
+pub(crate) fn order(user: Uuid, products: &[Uuid]) -> String {
+    json!({ "user_id": user, "product_ids": products }).to_string()
+}
+
+/// POSTs every one of `bodies`, many at a time; gives the last position.
+pub(crate) async fn post_all(to: &Process, path: &str, bodies: Vec<String>) -> anyhow::Result<u64> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let last = Arc::new(AtomicU64::new(0));
+    let clients = CLIENTS.min(bodies.len());
+    let bodies: Arc<[String]> = bodies.into();
+    let mut tasks = JoinSet::new();
+    for mut connection in Connection::several(to.address, clients).await? {
+        let (next, last, bodies) = (Arc::clone(&next), Arc::clone(&last), Arc::clone(&bodies));
+        let path = path.to_owned();
+        tasks.spawn(async move {
+            while let Some(body) = bodies.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let position = connection.post(&path, body).await?.position()?;
+                last.fetch_max(position, Ordering::Relaxed);
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("run a client")??;
+    }
+    Ok(last.load(Ordering::Relaxed))
+}
+
+/// A broker with its store in `folder`, durable.
+pub(crate) fn start_broker(folder: &Path) -> anyhow::Result<Broker> {
+    let binary = broker::find(&|_| {}).context("find nats-server")?;
+    Broker::start(&binary, Options::new(folder.join("nats"))).context("start nats-server")
+}
+
+/// Starts the service `name` in `folder`, with its database and its log under `label`.
+pub(crate) async fn start(
+    binaries: &crate::Binaries,
+    folder: &Path,
+    broker: &Broker,
+    name: &str,
+    label: &str,
+    flags: &[&str],
+) -> anyhow::Result<Process> {
+    let database = folder.join(format!("{label}.db")).display().to_string();
+    let nats = broker.url();
+    let own = [
+        "--listen",
+        "127.0.0.1:0",
+        "--nats-url",
+        &nats,
+        "--database",
+        &database,
+    ];
+    let arguments: Vec<_> = own.iter().chain(flags).map(ToString::to_string).collect();
+    let log = folder.join(format!("{label}.log"));
+    Process::start(&binaries.of(name)?, &arguments, log).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_of_the_size_that_the_documents_say() {
+        let id = Uuid::now_v7();
+        assert_eq!((title(id).len(), image(id).len()), (30, 40));
+    }
+
+    #[test]
+    fn an_order_names_different_products() {
+        let ids = Ids {
+            users: vec![Uuid::now_v7()],
+            products: (0..100).map(Uuid::from_u128).collect(),
+        };
+        let mut products = ids.any_products(&mut fastrand::Rng::with_seed(1), 10);
+        products.sort();
+        products.dedup();
+        assert_eq!(products.len(), 10);
+    }
 }

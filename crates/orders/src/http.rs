@@ -81,7 +81,11 @@ async fn place(
     Ok(written.await?.value)
 }
 
-fn save(tx: &Tx, key: &Key, id: Uuid, request: &PlaceOrder) -> Result<Answer, Problem> {
+/// The transaction of `POST /orders`, which `bench` also runs without HTTP around it.
+///
+/// # Errors
+/// The order cannot be placed.
+pub fn save(tx: &Tx, key: &Key, id: Uuid, request: &PlaceOrder) -> Result<Answer, Problem> {
     let fingerprint = Fingerprint::of(request);
     idempotency::once(tx, key, &fingerprint, || {
         let entity = id.to_string();

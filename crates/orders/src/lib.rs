@@ -14,6 +14,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use catalogue::Catalogue;
+pub use http::save;
+pub use order::PlaceOrder;
 
 /// The service's name, and the source of its events. Never rename.
 pub const NAME: &str = "orders";

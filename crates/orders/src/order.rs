@@ -35,7 +35,7 @@ pub(crate) struct OrderView {
 /// A request to place an order.
 #[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PlaceOrder {
+pub struct PlaceOrder {
     /// The order's id, if the client wants to choose it.
     pub(crate) id: Option<Uuid>,
     pub(crate) user_id: Uuid,

@@ -1,0 +1,193 @@
+//! A figure: a table of what was measured, and the ratios to the limits that say what it is worth.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::load::Load;
+
+/// What one measurement came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Figure {
+    pub(crate) table: Table,
+    pub(crate) ratios: Vec<Ratio>,
+    /// What a reader has to know: what exactly was measured, with how much data.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Rows of numbers under named columns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Table {
+    /// What the rows are.
+    pub(crate) of: String,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// A column; its name ends in the unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    pub(crate) decimals: usize,
+}
+
+/// A row: a number for each column, where there is one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) cells: Vec<Option<f64>>,
+}
+
+/// How one thing compares with another, measured in turns in the same run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Ratio {
+    /// What is divided by what. It is the key when runs are compared: never two of a name in a
+    /// figure.
+    pub(crate) name: String,
+    pub(crate) median: f64,
+    /// Of all rounds.
+    pub(crate) lowest: f64,
+    /// Of all rounds.
+    pub(crate) highest: f64,
+    pub(crate) rounds: usize,
+    pub(crate) target: Target,
+}
+
+/// Where a ratio is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+    /// It is only said.
+    None,
+}
+
+impl Table {
+    /// An empty table of `of`, with the columns' names and decimals.
+    pub(crate) fn new(of: &str, columns: &[(&str, usize)]) -> Self {
+        let column = |&(name, decimals): &(&str, usize)| Column {
+            name: name.to_owned(),
+            decimals,
+        };
+        Self {
+            of: of.to_owned(),
+            columns: columns.iter().map(column).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// A table of loads: rate and percentiles.
+    pub(crate) fn of_loads(of: &str) -> Self {
+        Self::new(
+            of,
+            &[
+                ("per second", 0),
+                ("p50 ms", 2),
+                ("p99 ms", 2),
+                ("p99.9 ms", 2),
+            ],
+        )
+    }
+
+    /// Adds a row with a number in each column.
+    pub(crate) fn row(&mut self, name: impl Into<String>, cells: &[f64]) {
+        self.rows.push(Row {
+            name: name.into(),
+            cells: cells.iter().copied().map(Some).collect(),
+        });
+    }
+
+    /// Adds a row to a table [`of_loads`](Self::of_loads): all rounds of one load.
+    pub(crate) fn load(&mut self, name: impl Into<String>, rounds: &[Load]) {
+        let load = Load::of_all(rounds);
+        let cells = [load.per_second, load.ms(50.0), load.ms(99.0), load.ms(99.9)];
+        self.row(name, &cells);
+    }
+}
+
+impl Ratio {
+    /// The ratio of `ours` to `theirs`, round by round, by what `number` takes of each.
+    pub(crate) fn of<T>(
+        name: &str,
+        (ours, theirs): (&[T], &[T]),
+        number: impl Fn(&T) -> f64,
+        target: Target,
+    ) -> Self {
+        let pairs = ours.iter().zip(theirs);
+        let ratios = pairs.map(|(ours, theirs)| number(ours) / number(theirs));
+        Self::over(name, ratios.collect(), target)
+    }
+
+    /// A ratio of which each round gave one.
+    pub(crate) fn over(name: &str, mut rounds: Vec<f64>, target: Target) -> Self {
+        rounds.sort_by(f64::total_cmp);
+        let at = |index: usize| rounds.get(index).copied().unwrap_or(f64::NAN);
+        let count = rounds.len();
+        Self {
+            name: name.to_owned(),
+            median: f64::midpoint(at(count.saturating_sub(1) / 2), at(count / 2)),
+            lowest: at(0),
+            highest: at(count.saturating_sub(1)),
+            rounds: count,
+            target,
+        }
+    }
+
+    /// How far the target is reached: 1 and more is met. `None` where there is no target.
+    pub(crate) fn score(&self) -> Option<f64> {
+        match self.target {
+            Target::AtLeast(target) => Some(self.median / target),
+            Target::AtMost(target) => Some(target / self.median),
+            Target::None => None,
+        }
+    }
+
+    /// The verdict, in a word.
+    pub(crate) fn verdict(&self) -> &'static str {
+        match self.score() {
+            Some(score) if score >= 1.0 => "met",
+            Some(_) => "missed",
+            None => "",
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(target) => write!(f, "≥ {target}"),
+            Self::AtMost(target) => write!(f, "≤ {target}"),
+            Self::None => write!(f, "–"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_the_median_of_its_rounds_with_their_spread() {
+        let ratio = Ratio::of(
+            "x",
+            (&[2.0, 9.0, 4.0], &[2.0, 3.0, 2.0]),
+            |n| *n,
+            Target::None,
+        );
+        assert_eq!((ratio.lowest, ratio.median, ratio.highest), (1.0, 2.0, 3.0));
+        assert_eq!(ratio.rounds, 3);
+        let even = Ratio::over("x", vec![4.0, 1.0, 2.0, 3.0], Target::None);
+        assert!((even.median - 2.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_target_is_met_on_its_own_side() {
+        let verdict = |median, target| Ratio::over("x", vec![median], target).verdict();
+        assert_eq!(verdict(0.9, Target::AtLeast(0.9)), "met");
+        assert_eq!(verdict(0.8, Target::AtLeast(0.9)), "missed");
+        assert_eq!(verdict(1.2, Target::AtMost(1.2)), "met");
+        assert_eq!(verdict(1.3, Target::AtMost(1.2)), "missed");
+        assert_eq!(verdict(1.3, Target::None), "");
+    }
+}

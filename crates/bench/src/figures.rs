@@ -1,0 +1,121 @@
+//! All figures. A new one is a module with a function that returns a [`Figure`], and an entry
+//! here; its table goes wherever a document has its markers.
+
+use futures_util::future::LocalBoxFuture;
+
+use crate::figure::Figure;
+use crate::{Bench, bytes, freshness, import, memory, orders, reads, styles};
+
+/// A figure that can be measured.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: &'static str,
+    /// What is measured, in a line.
+    pub(crate) what: &'static str,
+    pub(crate) limit: Limit,
+    pub(crate) measure: for<'a> fn(&'a Bench) -> LocalBoxFuture<'a, anyhow::Result<Figure>>,
+}
+
+/// What a figure is compared with.
+#[derive(Debug)]
+pub(crate) enum Limit {
+    /// The same without what is ours, or with what it replaces, in the same run; there are targets.
+    Measured(&'static str),
+    /// Nothing that has a target, and why.
+    None(&'static str),
+}
+
+/// All figures, in the order in which documents and plot show them.
+pub(crate) const ALL: &[Entry] = &[
+    Entry {
+        name: "orders",
+        what: "POST /orders, durable, 64 clients",
+        limit: Limit::Measured(
+            "the same transaction on the writer thread, without HTTP; a commit for each order",
+        ),
+        measure: |bench| Box::pin(orders::measure(bench)),
+    },
+    Entry {
+        name: "reads",
+        what: "what a user ordered, 10 and 100 products, over HTTP",
+        limit: Limit::Measured(
+            "a bare prepared join on a few connections, under the same HTTP server",
+        ),
+        measure: |bench| Box::pin(reads::measure(bench)),
+    },
+    Entry {
+        name: "styles",
+        what: "composition, inquiry and replica on the same data and load",
+        limit: Limit::Measured("each other"),
+        measure: |bench| Box::pin(styles::measure(bench)),
+    },
+    Entry {
+        name: "freshness",
+        what: "from an order's answer to where purchases shows it",
+        limit: Limit::Measured(
+            "a commit, an acknowledged publish and a commit, one after the other",
+        ),
+        measure: |bench| Box::pin(freshness::measure(bench)),
+    },
+    Entry {
+        name: "bytes",
+        what: "the read store's bytes for a product and for a user-product pair",
+        limit: Limit::Measured("the same tables with integer keys; bytes"),
+        measure: |bench| Box::pin(bytes::measure(bench)),
+    },
+    Entry {
+        name: "import",
+        what: "a shop brought in by `headwater import`",
+        limit: Limit::None(
+            "what it is compared with, the services' own rates, is a bound that one client machine cannot reach while it also runs the services",
+        ),
+        measure: |bench| Box::pin(import::measure(bench)),
+    },
+    Entry {
+        name: "memory",
+        what: "memory of each service, idle and under load",
+        limit: Limit::None("nothing else does the same, so that there is nothing to divide by"),
+        measure: |bench| Box::pin(memory::measure(bench)),
+    },
+];
+
+/// The figures of these names, all of them if there are none.
+pub(crate) fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Entry>> {
+    for name in names {
+        anyhow::ensure!(
+            ALL.iter().any(|entry| entry.name == name),
+            "there is no figure `{name}`; `bench list` names them"
+        );
+    }
+    let is_chosen = |entry: &&Entry| names.is_empty() || names.iter().any(|it| it == entry.name);
+    Ok(ALL.iter().filter(is_chosen).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_figure_has_a_limit_or_says_why_not() {
+        for entry in ALL {
+            let (Limit::Measured(said) | Limit::None(said)) = &entry.limit;
+            assert!(
+                said.len() > 5,
+                "{} is compared with nothing, silently",
+                entry.name
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_chosen_once_and_wrong_ones_are_refused() {
+        let names: BTreeSet<_> = ALL.iter().map(|entry| entry.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        assert_eq!(chosen(&[]).unwrap().len(), ALL.len());
+        let one = chosen(&["reads".to_owned()]).unwrap();
+        assert_eq!(one.len(), 1);
+        assert!(chosen(&["raeds".to_owned()]).is_err());
+    }
+}

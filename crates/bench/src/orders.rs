@@ -1,0 +1,186 @@
+//! Orders: what HTTP costs over the transaction itself, and what group commit is worth.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use events::{ProductCreated, UserRegistered};
+use headwater::database::{self, WriteError};
+use headwater::idempotency::Key;
+use headwater::{Clock, Database, Projection as _};
+use orders::{Catalogue, MIGRATIONS, NAME, PlaceOrder};
+
+use crate::connection::Connection;
+use crate::figure::{Figure, Ratio, Table, Target};
+use crate::load::{self, Load};
+use crate::rounds::in_turns;
+use crate::shop::{Ids, Shop};
+use crate::store::envelope;
+use crate::{Bench, shop};
+
+/// Clients at the same time.
+const CLIENTS: usize = 64;
+/// Lines of an order.
+const LINES: usize = 3;
+/// How long the relay may take to publish what a load left.
+const DRAINED_WITHIN: Duration = Duration::from_mins(1);
+
+pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
+    let (users, products) = bench.form.pick((20, 20), (1_000, 1_000), (10_000, 10_000));
+    let grouped = Shop::start(bench, &[]).await?;
+    let ids = Arc::new(grouped.fill(users, products).await?);
+    let single = Shop::start(bench, &["--database-group", "1"]).await?;
+    let single_ids = Arc::new(single.fill(users, products).await?);
+    let folder = bench.folder()?;
+    let alone = knowing(&ids, &database::Config::at(folder.path().join("orders.db"))).await?;
+
+    let time = bench.time;
+    let measured = in_turns(bench.rounds, 4, async |contender| match contender {
+        0 => over_http(&grouped, &ids, CLIENTS, time).await,
+        1 => writer_alone(&alone, &ids, time).await,
+        2 => over_http(&single, &single_ids, CLIENTS, time).await,
+        _ => over_http(&grouped, &ids, 1, time).await,
+    });
+    let [http, writer, one_each, lone] = &measured.await?[..] else {
+        unreachable!("there are four contenders");
+    };
+    alone.close().await;
+
+    let mut table = Table::of_loads("orders");
+    table.load("POST /orders, 64 clients", http);
+    table.load("the transaction alone, 64 tasks", writer);
+    table.load("POST /orders, 64 clients, a commit each", one_each);
+    table.load("POST /orders, 1 client", lone);
+    let rate = |name, theirs: &[Load], target| {
+        Ratio::of(name, (http, theirs), |load| load.per_second, target)
+    };
+    Ok(Figure {
+        table,
+        ratios: vec![
+            rate("rate / the transaction alone", writer, Target::AtLeast(0.5)),
+            rate("rate / a commit each", one_each, Target::AtLeast(10.0)),
+            rate("rate / 1 client", lone, Target::None),
+        ],
+        notes: vec![
+            format!("Orders of {LINES} lines, for {users} users and {products} products; each answered after its fsync."),
+            "Over HTTP the relay publishes meanwhile; the transaction alone is the one of `POST /orders`, sent to `Database::write`, and has neither relay nor broker.".to_owned(),
+            "A commit each: `--database-group 1`.".to_owned(),
+        ],
+    })
+}
+
+/// Clients that each place one order after the other; afterwards waits until all is published,
+/// so that the relay takes nothing from whoever is next.
+async fn over_http(
+    shop: &Shop,
+    ids: &Arc<Ids>,
+    clients: usize,
+    time: Duration,
+) -> anyhow::Result<Load> {
+    let connections = Connection::several(shop.orders.address, clients).await?;
+    let clients = connections.into_iter().zip(seeds()).collect();
+    let load = load::closed(clients, time, {
+        let ids = Arc::clone(ids);
+        move |(mut connection, mut random)| {
+            let order = ids.any_order(&mut random, LINES);
+            async move {
+                connection.post("/orders", &order).await?;
+                Ok((connection, random))
+            }
+        }
+    });
+    let (load, _) = load.await?;
+    drained(shop, ids).await?;
+    Ok(load)
+}
+
+/// Places one more order, and waits until the stream has it.
+async fn drained(shop: &Shop, ids: &Ids) -> anyhow::Result<()> {
+    let order = ids.any_order(&mut fastrand::Rng::with_seed(0), LINES);
+    let mut connection = Connection::open(shop.orders.address).await?;
+    let last = connection.post("/orders", &order).await?.position()?;
+    let client = async_nats::connect(shop.broker.url())
+        .await
+        .context("connect to NATS")?;
+    let jetstream = async_nats::jetstream::new(client);
+    let mut stream = jetstream
+        .get_stream("ORDERS")
+        .await
+        .context("find the stream")?;
+    let began = Instant::now();
+    while stream
+        .info()
+        .await
+        .context("look at the stream")?
+        .state
+        .last_sequence
+        < last
+    {
+        ensure!(
+            began.elapsed() < DRAINED_WITHIN,
+            "the relay is behind by more than {DRAINED_WITHIN:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+/// Tasks that each run the transaction of `POST /orders`, one after the other.
+async fn writer_alone(db: &Database, ids: &Arc<Ids>, time: Duration) -> anyhow::Result<Load> {
+    let clients = seeds().take(CLIENTS).collect();
+    let load = load::closed(clients, time, {
+        let (db, ids) = (db.clone(), Arc::clone(ids));
+        move |mut random: fastrand::Rng| {
+            let (db, order) = (db.clone(), ids.any_order(&mut random, LINES));
+            async move {
+                let order: PlaceOrder = serde_json::from_str(&order)?;
+                let (key, id) = (
+                    Key {
+                        scope: "POST /orders",
+                        text: None,
+                    },
+                    db.clock().new_id(),
+                );
+                let written = db.write(move |tx| orders::save(tx, &key, id, &order)).await;
+                written.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+                Ok(random)
+            }
+        }
+    });
+    Ok(load.await?.0)
+}
+
+/// A database of `orders` that has heard of `ids`.
+async fn knowing(ids: &Ids, config: &database::Config) -> anyhow::Result<Database> {
+    let db = Database::open(NAME, config, MIGRATIONS, Clock::system()).await?;
+    let registered = ids.users.iter().map(|id| {
+        let registered_at = None;
+        envelope(
+            "users",
+            &UserRegistered {
+                user_id: id.to_string(),
+                registered_at,
+            },
+        )
+    });
+    let created = ids.products.iter().map(|id| {
+        let (title, image) = (shop::title(*id), shop::image(*id));
+        envelope(
+            "products",
+            &ProductCreated {
+                product_id: id.to_string(),
+                title,
+                image,
+            },
+        )
+    });
+    let events: Vec<_> = registered.chain(created).collect();
+    let written = db.write(move |tx| Catalogue.apply(tx, &events)).await;
+    written.map_err(|error: WriteError<_>| anyhow::anyhow!("{error:?}"))?;
+    Ok(db)
+}
+
+/// A source of chance for each client, the same in every run.
+fn seeds() -> impl Iterator<Item = fastrand::Rng> {
+    (0..).map(fastrand::Rng::with_seed)
+}

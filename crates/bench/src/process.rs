@@ -1,0 +1,126 @@
+//! A service as a child process, of the binary that operators run: so its memory can be read, and
+//! it shares no runtime with the load.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use broker::Watchdog;
+use serde_json::Value;
+
+use crate::connection::Connection;
+
+/// How long a service may take until it listens and is ready.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A process that listens; killed when dropped, and by its watchdog when this one is killed.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    watchdog: Watchdog,
+    log: PathBuf,
+    pub(crate) address: SocketAddr,
+}
+
+impl Process {
+    /// Starts `program`, which logs to the file `log`, and waits until it is ready.
+    pub(crate) async fn start(
+        program: &Path,
+        arguments: &[String],
+        log: PathBuf,
+    ) -> anyhow::Result<Self> {
+        let failed = || format!("start {}", program.display());
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).with_context(failed)?)
+            .process_group(0)
+            .spawn()
+            .with_context(failed)?;
+        let watchdog = Watchdog::over(child.id()).context("start a watchdog")?;
+        let mut process = Self {
+            child,
+            watchdog,
+            log,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        process.wait_until_ready().await.with_context(failed)?;
+        Ok(process)
+    }
+
+    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            if let Some(address) = address(&self.log()) {
+                self.address = address;
+                let mut connection = Connection::open(address).await?;
+                if connection.get("/readyz").await.is_ok() {
+                    return Ok(());
+                }
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("it ended with {status}:\n{}", self.log());
+            }
+            if Instant::now() > deadline {
+                bail!("it is not ready after {READY_WITHIN:?}:\n{}", self.log());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Its memory now, in MiB: what is resident.
+    pub(crate) fn memory_mib(&self) -> anyhow::Result<f64> {
+        self.status("VmRSS:")
+    }
+
+    /// The most memory that it ever had, in MiB.
+    pub(crate) fn peak_mib(&self) -> anyhow::Result<f64> {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, name: &str) -> anyhow::Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .context("look at a process")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.map(|line| line.trim().trim_end_matches(" kB"));
+        let kib: u32 = kib.context("no such line in its status")?.parse()?;
+        Ok(f64::from(kib) / 1024.0)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself, which whoever talked to it has seen.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.watchdog.stand_down();
+    }
+}
+
+/// The address in the log line that says so.
+fn address(log: &str) -> Option<SocketAddr> {
+    let mut lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.find(|line| line["message"] == "listening")?["address"]
+        .as_str()?
+        .parse()
+        .ok()
+}

@@ -1,0 +1,152 @@
+//! Reads: what `purchases` costs over a bare join, from a large store, over HTTP.
+
+pub(crate) mod bare;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use uuid::Uuid;
+
+use crate::connection::Connection;
+use crate::figure::{Figure, Ratio, Table, Target};
+use crate::load::{self, Load};
+use crate::process::Process;
+use crate::rounds::in_turns;
+use crate::store::{self, Sequence, Size, Store};
+use crate::{Bench, shop};
+
+/// Connections at the same time.
+const CLIENTS: usize = 32;
+/// Users of which both answers are compared, before anything is measured.
+const COMPARED: usize = 20;
+/// Users whose answers the constant one has ready.
+const CONSTANT: usize = 16;
+
+pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
+    let folder = bench.folder()?;
+    let (tens, hundreds, products) = bench.form.pick(
+        (500, 20, 1_000),
+        (100_000, 2_000, 20_000),
+        (980_000, 20_000, 100_000),
+    );
+    let size = Size {
+        tens,
+        hundreds,
+        products,
+        sequence: Sequence::ByChance,
+    };
+    let store = store::fill(&folder.path().join("purchases.db"), size).await?;
+    let broker = shop::start_broker(folder.path())?;
+    let binaries = &bench.binaries;
+    let ours = shop::start(
+        binaries,
+        folder.path(),
+        &broker,
+        "purchases",
+        "purchases",
+        &[],
+    )
+    .await?;
+    let rival = ["--rival".to_owned(), store.path.display().to_string()];
+    let own = std::env::current_exe().context("find our own binary")?;
+    let bare = Process::start(&own, &rival, folder.path().join("bare.log")).await?;
+    expect_the_same(&ours, &bare, &store).await?;
+
+    let users = [Arc::from(store.tens), Arc::from(store.hundreds)];
+    let constant = users
+        .clone()
+        .map(|users: Arc<[Uuid]>| Arc::from(&users[..CONSTANT]));
+    let time = bench.time;
+    let measured = in_turns(bench.rounds, 6, async |contender| {
+        let kind = contender % 2;
+        match contender / 2 {
+            0 => get(&ours, &users[kind], "purchases", time).await,
+            1 => get(&bare, &users[kind], "purchases", time).await,
+            _ => get(&bare, &constant[kind], "constant", time).await,
+        }
+    });
+    let measured = measured.await?;
+
+    let mut table = Table::of_loads("answers");
+    let mut ratios = Vec::new();
+    for (kind, products) in ["10 products", "100 products"].into_iter().enumerate() {
+        let (ours, bare, constant) = (&measured[kind], &measured[kind + 2], &measured[kind + 4]);
+        table.load(format!("`purchases`, {products}"), ours);
+        table.load(format!("bare join, {products}"), bare);
+        table.load(format!("constant answer, {products}"), constant);
+        let name = format!("{products}: rate / bare join");
+        ratios.push(Ratio::of(
+            &name,
+            (ours, bare),
+            |load| load.per_second,
+            Target::AtLeast(0.9),
+        ));
+        let name = format!("{products}: p99 / bare join");
+        ratios.push(Ratio::of(
+            &name,
+            (ours, bare),
+            |load| load.ms(99.0),
+            Target::AtMost(1.2),
+        ));
+        let name = format!("{products}: rate / constant answer");
+        ratios.push(Ratio::of(
+            &name,
+            (ours, constant),
+            |load| load.per_second,
+            Target::None,
+        ));
+    }
+    let pairs = size.pairs();
+    Ok(Figure {
+        table,
+        ratios,
+        notes: vec![
+            format!("{} users, {products} products, {pairs} pairs; any user, by chance, {CLIENTS} connections.", tens + hundreds),
+            "The bare join is under the same HTTP server, on four connections, with prepared statements; its answers are the same, byte for byte, `as_of` and the snapshot with them.".to_owned(),
+            "The constant answer is of the same length and needs no database.".to_owned(),
+        ],
+    })
+}
+
+/// Both must do the same work: their answers are compared for some users.
+async fn expect_the_same(ours: &Process, bare: &Process, store: &Store) -> anyhow::Result<()> {
+    let mut ours = Connection::open(ours.address).await?;
+    let mut bare = Connection::open(bare.address).await?;
+    let some = |users: &[Uuid]| users.iter().take(COMPARED).copied().collect::<Vec<_>>();
+    for (users, products) in [(some(&store.tens), 10), (some(&store.hundreds), 100)] {
+        for user in users {
+            let path = format!("/users/{user}/purchases");
+            let (ours, bare) = (ours.get(&path).await?, bare.get(&path).await?);
+            ensure!(ours.body == bare.body, "the answers for {user} differ");
+            let found = ours.json()?["purchases"].as_array().map_or(0, Vec::len);
+            ensure!(
+                found == products,
+                "{user} has {found} products, not {products}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Connections that each ask for one user after the other, chosen by chance.
+pub(crate) async fn get(
+    from: &Process,
+    users: &Arc<[Uuid]>,
+    what: &'static str,
+    time: Duration,
+) -> anyhow::Result<Load> {
+    let connections = Connection::several(from.address, CLIENTS).await?;
+    let seeds = (0..).map(fastrand::Rng::with_seed);
+    let load = load::closed(connections.into_iter().zip(seeds).collect(), time, {
+        let users = Arc::clone(users);
+        move |(mut connection, mut random)| {
+            let user = users[random.usize(..users.len())];
+            async move {
+                connection.get(&format!("/users/{user}/{what}")).await?;
+                Ok((connection, random))
+            }
+        }
+    });
+    Ok(load.await?.0)
+}

@@ -1,0 +1,44 @@
+//! Rounds: what is compared is measured in turns, so that a machine that becomes slower or busier
+//! is so for all.
+
+/// Runs each of the `contenders` (0, 1, 2 …) once a round: forwards in one round, backwards in the
+/// next, so that none is always the one that comes after another. Gives each contender's rounds;
+/// one more, the first, warms up and does not count.
+pub(crate) async fn in_turns<T>(
+    rounds: usize,
+    contenders: usize,
+    mut run: impl AsyncFnMut(usize) -> anyhow::Result<T>,
+) -> anyhow::Result<Vec<Vec<T>>> {
+    let mut measured: Vec<Vec<T>> = (0..contenders).map(|_| Vec::new()).collect();
+    for round in 0..=rounds {
+        for turn in 0..contenders {
+            let contender = if round % 2 == 0 {
+                turn
+            } else {
+                contenders - 1 - turn
+            };
+            let result = run(contender).await?;
+            if round > 0 {
+                measured[contender].push(result);
+            }
+        }
+    }
+    Ok(measured)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn contenders_take_turns_and_the_first_round_does_not_count() {
+        let mut order = Vec::new();
+        let measured = in_turns(2, 2, async |contender| {
+            order.push(contender);
+            Ok(order.len())
+        });
+        let measured = measured.await.unwrap();
+        assert_eq!(measured, [[4, 5], [3, 6]]);
+        assert_eq!(order, [0, 1, 1, 0, 0, 1]);
+    }
+}
