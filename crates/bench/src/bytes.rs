@@ -1,5 +1,117 @@
+//! Bytes: what a product and a user-product pair take in the read store, against bare integers.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use rusqlite::Connection;
+use uuid::Uuid;
+
 use crate::Bench;
-use crate::figure::Figure;
-pub(crate) async fn measure(_bench: &Bench) -> anyhow::Result<Figure> {
-    anyhow::bail!("not yet")
+use crate::figure::{Figure, Ratio, Table, Target};
+use crate::load::count;
+use crate::shop::{image, title};
+use crate::store::{self, Sequence, Size, Store};
+
+/// What a gigabyte costs in a month, in dollars: a managed database's storage, the note's year.
+const DOLLARS: f64 = 0.115;
+/// What the note says that a hundred million products cost in a year, in dollars.
+const NOTE: f64 = 14.0;
+
+/// The same data with integer keys and nothing else.
+const BARE: &str = "
+    CREATE TABLE product (id INTEGER PRIMARY KEY, title TEXT, image TEXT);
+    CREATE TABLE purchase (user INTEGER, product INTEGER, PRIMARY KEY (user, product)) WITHOUT ROWID;";
+
+/// Bytes for each row.
+#[derive(Clone, Copy, Debug)]
+struct Bytes {
+    product: f64,
+    pair: f64,
+}
+
+pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
+    let (tens, products) = bench
+        .form
+        .pick((500, 500), (50_000, 50_000), (200_000, 200_000));
+    let folder = bench.folder()?;
+    let mut table = Table::new("store", &[("bytes a product", 1), ("bytes a pair", 1)]);
+    let mut measured = Vec::new();
+    for (sequence, said) in [
+        (Sequence::ByChance, "orders by chance"),
+        (Sequence::UserByUser, "orders user by user"),
+    ] {
+        let size = Size {
+            tens,
+            hundreds: tens / 50,
+            products,
+            sequence,
+        };
+        let path = folder.path().join(format!("{sequence:?}.db"));
+        let store = store::fill(&path, size).await?;
+        let ours = bytes(&Connection::open(&path)?, size)?;
+        let bare = bare(
+            &folder.path().join(format!("{sequence:?}-bare.db")),
+            &store,
+            size,
+        )?;
+        table.row(format!("`purchases`, {said}"), &[ours.product, ours.pair]);
+        table.row(format!("integer keys, {said}"), &[bare.product, bare.pair]);
+        measured.push((ours, bare));
+    }
+    let over = |name, ratio, target| Ratio::over(name, vec![ratio], target);
+    let (ours, bare) = measured[0];
+    let (in_order, _) = measured[1];
+    let dollars = 100e6 * ours.product / 1e9 * DOLLARS * 12.0;
+    Ok(Figure {
+        table,
+        ratios: vec![
+            over("a product / 110 bytes", ours.product / 110.0, Target::AtMost(1.0)),
+            over("a pair / 24 bytes, by chance", ours.pair / 24.0, Target::AtMost(1.0)),
+            over("a pair / 24 bytes, user by user", in_order.pair / 24.0, Target::AtMost(1.0)),
+            over("a product / integer key", ours.product / bare.product, Target::None),
+            over("a pair / integer keys, by chance", ours.pair / bare.pair, Target::None),
+            over("100 million products / the note's 14 dollars a year", dollars / NOTE, Target::None),
+        ],
+        notes: vec![
+            format!("{products} products with a title of 30 and an image reference of 40 characters; {} users, {} pairs, ten an order, folded by the projection; whole pages of table and indexes, as the file has them, never vacuumed.", tens + tens / 50, (tens + tens / 5) * 10),
+            "By chance: orders of all users mixed, as in life, which leaves pages partly empty; user by user: the best case.".to_owned(),
+            format!("100 million products cost {dollars:.1} dollars a year, at {DOLLARS} dollars for a gigabyte and month."),
+        ],
+    })
+}
+
+/// The rival, filled in the same order.
+fn bare(path: &Path, store: &Store, size: Size) -> anyhow::Result<Bytes> {
+    let connection = Connection::open(path)?;
+    connection
+        .execute_batch(BARE)
+        .context("make the rival's tables")?;
+    let transaction = connection.unchecked_transaction()?;
+    let mut insert = connection.prepare("INSERT INTO product VALUES (?, ?, ?)")?;
+    for number in 0..size.products {
+        let id = Uuid::now_v7();
+        insert.execute((number, title(id), image(id)))?;
+    }
+    let mut insert = connection.prepare("INSERT INTO purchase VALUES (?, ?)")?;
+    for pair in &store.pairs {
+        insert.execute(*pair)?;
+    }
+    transaction.commit()?;
+    bytes(&connection, size)
+}
+
+/// The pages of both tables with their indexes, over the rows.
+fn bytes(connection: &Connection, size: Size) -> anyhow::Result<Bytes> {
+    let of = |table: &str| -> anyhow::Result<f64> {
+        let sql = "SELECT sum(pgsize) FROM dbstat WHERE aggregate = TRUE
+                   AND name IN (SELECT name FROM sqlite_schema WHERE tbl_name = ?)";
+        let bytes: u32 = connection
+            .query_row(sql, [table], |row| row.get(0))
+            .with_context(|| format!("measure the table {table}"))?;
+        Ok(f64::from(bytes))
+    };
+    Ok(Bytes {
+        product: of("product")? / count(size.products),
+        pair: of("purchase")? / count(size.pairs()),
+    })
 }

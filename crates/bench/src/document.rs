@@ -1,5 +1,6 @@
 //! Tables in documents: what stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +67,7 @@ fn replace(text: &str, table: impl Fn(&str) -> Option<String>) -> anyhow::Result
             bail!("the marker of `{name}` has no `{end}` after it");
         };
         let inside = table(name).map_or_else(|| old.to_owned(), |table| format!("\n{table}"));
-        new.push_str(&format!("{before}<!-- bench:{name} -->{inside}{end}"));
+        let _ = write!(new, "{before}<!-- bench:{name} -->{inside}{end}");
         rest = after;
     }
     new.push_str(rest);

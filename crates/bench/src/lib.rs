@@ -76,7 +76,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let chosen = figures::chosen(&args.only)?;
     match args.what.form() {
-        Some(form) => measure(&args, form, &chosen).await,
+        // Dropped, a measurement ends its processes and removes its files.
+        Some(form) => tokio::select! {
+            code = measure(&args, form, &chosen) => code,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        },
         None if args.what == What::List => list(),
         None => {
             write_documents(&Report::load(&args.out)?)?;

@@ -1,5 +1,78 @@
+//! Memory: what each service's process takes, idle and under load.
+
+use std::time::Duration;
+
 use crate::Bench;
-use crate::figure::Figure;
-pub(crate) async fn measure(_bench: &Bench) -> anyhow::Result<Figure> {
-    anyhow::bail!("not yet")
+use crate::connection::Connection;
+use crate::figure::{Figure, Ratio, Table, Target};
+use crate::process::Process;
+use crate::reads::{get, paths};
+use crate::shop::{Ids, Shop, post_all};
+
+/// How long a service is left alone before it counts as idle.
+const IDLE: Duration = Duration::from_secs(1);
+/// Lines of an order.
+const LINES: usize = 10;
+
+pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
+    let (each, orders) = bench
+        .form
+        .pick((20, 50), (2_000, 10_000), (50_000, 200_000));
+    let shop = Shop::start(bench, &[]).await?;
+    let purchases = shop.add("purchases", "purchases", &[]).await?;
+    let services: [(&str, &Process); 4] = [
+        ("users", &shop.users),
+        ("products", &shop.products),
+        ("orders", &shop.orders),
+        ("purchases", &purchases),
+    ];
+    tokio::time::sleep(IDLE).await;
+    let idle = services.map(|(_, process)| process.memory_mib());
+
+    let ids = shop.fill(each, each).await?;
+    let mut random = fastrand::Rng::with_seed(1);
+    let bodies = (0..orders)
+        .map(|_| ids.any_order(&mut random, LINES))
+        .collect();
+    let last = post_all(&shop.orders, "/orders", bodies).await?;
+    caught_up(&purchases, &ids, last).await?;
+    get(&purchases, &paths(&ids.users), bench.time).await?;
+    let loaded = services.map(|(_, process)| process.memory_mib());
+
+    let mut table = Table::new(
+        "service",
+        &[("idle MiB", 1), ("loaded MiB", 1), ("peak MiB", 1)],
+    );
+    let mut ratios = Vec::new();
+    for (((name, process), idle), loaded) in services.into_iter().zip(idle).zip(loaded) {
+        let (idle, loaded, peak) = (idle?, loaded?, process.peak_mib()?);
+        table.row(name, &[idle, loaded, peak]);
+        let ratio = format!("{name}: peak / idle");
+        ratios.push(Ratio::over(&ratio, vec![peak / idle], Target::None));
+    }
+    Ok(Figure {
+        table,
+        ratios,
+        notes: vec![
+            format!(
+                "Resident memory of the release binaries. Idle: a second after the start. Loaded: after {each} users, {each} products, {orders} orders of {LINES} lines by 64 clients, and reads by 32. Peak: the most that the process ever had."
+            ),
+            "No percentiles: memory is looked at, not sampled.".to_owned(),
+        ],
+    })
+}
+
+/// Waits until `purchases` has all orders, however long that takes it: each request waits some
+/// seconds by itself.
+async fn caught_up(purchases: &Process, ids: &Ids, last: u64) -> anyhow::Result<()> {
+    let path = format!("/users/{}/purchases?after=orders:{last}", ids.users[0]);
+    let mut tries = 0;
+    loop {
+        let mut connection = Connection::open(purchases.address).await?;
+        match connection.get(&path).await {
+            Ok(_) => return Ok(()),
+            Err(error) if tries >= 60 => return Err(error),
+            Err(_) => tries += 1,
+        }
+    }
 }

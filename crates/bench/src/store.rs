@@ -14,8 +14,9 @@ use uuid::Uuid;
 
 use crate::shop::{image, title};
 
-/// Events in one transaction: as many as the runner takes at most.
-const BATCH: usize = 2_000;
+/// Events in one transaction. Few: within a savepoint `SQLite` walks the list of all pages that
+/// were changed before at each statement, so that large transactions take the square of the time.
+const BATCH: usize = 100;
 /// Lines of an order.
 const LINES: usize = 10;
 /// When the first order was placed, in milliseconds since 1970.

@@ -1,5 +1,193 @@
+//! Styles: what the same question costs in each of the three, on the same data and load.
+
+use anyhow::{Context as _, ensure};
+use uuid::Uuid;
+
 use crate::Bench;
-use crate::figure::Figure;
-pub(crate) async fn measure(_bench: &Bench) -> anyhow::Result<Figure> {
-    anyhow::bail!("not yet")
+use crate::connection::Connection;
+use crate::figure::{Figure, Ratio, Table, Target};
+use crate::load::{self, Load};
+use crate::process::Process;
+use crate::reads::{get, paths};
+use crate::rounds::in_turns;
+use crate::shop::{Ids, Shop, order, post_all};
+
+/// The styles, ours first.
+const STYLES: [&str; 3] = ["replica", "composition", "inquiry"];
+/// Lines of an order.
+const LINES: usize = 10;
+/// Of how many requests a style asks others, to answer.
+const COUNTER: &str = "purchases_requests_total";
+
+/// One load, and the requests to other services that it took.
+#[derive(Debug)]
+struct Asked {
+    load: Load,
+    /// For each answer.
+    requests: f64,
+}
+
+pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
+    let (tens, hundreds) = bench.form.pick((20, 5), (1_000, 100), (5_000, 500));
+    let shop = Shop::start(bench, &[]).await?;
+    let ids = shop.fill(tens + hundreds, tens.max(100)).await?;
+    let (ten, hundred) = ids.users.split_at(tens);
+    let last = place_orders(&shop, &ids, ten, hundred).await?;
+    let mut processes = Vec::new();
+    for style in STYLES {
+        let process = start(&shop, style).await?;
+        expect_all(&process, style, ten[0], last).await?;
+        processes.push(process);
+    }
+    let paths = [paths(ten), paths(hundred)];
+    let time = bench.time;
+    let measured = in_turns(bench.rounds, 6, async |contender| {
+        let (process, paths) = (&processes[contender / 2], &paths[contender % 2]);
+        let before = requests(process).await?;
+        let load = get(process, paths, time).await?;
+        let asked = requests(process).await? - before;
+        Ok(Asked {
+            requests: asked / load::count(load.took.len()),
+            load,
+        })
+    });
+    Ok(figure(&measured.await?, &shop, tens, hundreds))
+}
+
+/// Every user of `ten` orders ten products, every one of `hundred` a hundred, ten at a time. Gives
+/// the last position.
+async fn place_orders(
+    shop: &Shop,
+    ids: &Ids,
+    ten: &[Uuid],
+    hundred: &[Uuid],
+) -> anyhow::Result<u64> {
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut orders = Vec::new();
+    for user in ten {
+        orders.push(order(*user, &ids.any_products(&mut random, LINES)));
+    }
+    for user in hundred {
+        let products = ids.any_products(&mut random, LINES * 10);
+        orders.extend(
+            products
+                .chunks(LINES)
+                .map(|products| order(*user, products)),
+        );
+    }
+    post_all(&shop.orders, "/orders", orders).await
+}
+
+async fn start(shop: &Shop, style: &str) -> anyhow::Result<Process> {
+    let (users, products, orders) = (shop.users.url(), shop.products.url(), shop.orders.url());
+    let urls = [
+        "--users-url",
+        &users,
+        "--products-url",
+        &products,
+        "--orders-url",
+        &orders,
+    ];
+    let mut flags = vec!["--style", style];
+    if style == "composition" {
+        flags.extend(urls);
+    }
+    shop.add("purchases", style, &flags)
+        .await
+        .context("`purchases` has to know --style")
+}
+
+/// Waits until a style has all orders; the replica is told what to wait for, the others ask.
+async fn expect_all(process: &Process, style: &str, user: Uuid, last: u64) -> anyhow::Result<()> {
+    let after = if style == STYLES[0] {
+        format!("?after=orders:{last}")
+    } else {
+        String::new()
+    };
+    let mut connection = Connection::open(process.address).await?;
+    let path = format!("/users/{user}/purchases{after}");
+    let answer = connection.get(&path).await;
+    let answer = answer.with_context(|| format!("ask {style}"))?.json()?;
+    let found = answer["purchases"].as_array().map_or(0, Vec::len);
+    ensure!(found >= LINES, "{style} knows of {found} products");
+    Ok(())
+}
+
+/// How many requests a process has sent to other services.
+async fn requests(process: &Process) -> anyhow::Result<f64> {
+    let mut connection = Connection::open(process.address).await?;
+    let answer = connection.get("/metrics").await?;
+    let text = String::from_utf8_lossy(answer.body);
+    Ok(sum_of(COUNTER, &text))
+}
+
+/// The sum of a counter over its labels, in Prometheus text.
+fn sum_of(counter: &str, text: &str) -> f64 {
+    let values = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(counter)?;
+        let is_it = rest.starts_with('{') || rest.starts_with(' ');
+        is_it.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
+    });
+    values.sum()
+}
+
+fn figure(measured: &[Vec<Asked>], shop: &Shop, tens: usize, hundreds: usize) -> Figure {
+    let columns = [
+        ("per second", 0),
+        ("p50 ms", 2),
+        ("p99 ms", 2),
+        ("p99.9 ms", 2),
+        ("requests", 2),
+    ];
+    let mut table = Table::new("answers", &columns);
+    let mut ratios = Vec::new();
+    for (kind, products) in ["10 products", "100 products"].into_iter().enumerate() {
+        let ours = &measured[kind];
+        for (style, rounds) in STYLES.iter().zip(measured.iter().skip(kind).step_by(2)) {
+            let loads: Vec<_> = rounds.iter().map(|round| round.load.clone()).collect();
+            let load = Load::of_all(&loads);
+            let percentiles = [50.0, 99.0, 99.9].map(|percent| load.ms(percent));
+            let asked = rounds
+                .iter()
+                .map(|round| round.requests)
+                .fold(0.0, f64::max);
+            let [p50, p99, p999] = percentiles;
+            let cells = [load.per_second, p50, p99, p999, asked];
+            table.row(format!("{style}, {products}"), &cells);
+            if *style != STYLES[0] {
+                let name = format!("{products}: p50 of {style} / replica");
+                let p50 = |round: &Asked| round.load.ms(50.0);
+                ratios.push(Ratio::of(&name, (rounds, ours), p50, Target::AtLeast(10.0)));
+            }
+        }
+    }
+    let store = std::fs::metadata(shop.folder().join("replica.db")).map_or(0, |file| file.len());
+    Figure {
+        table,
+        ratios,
+        notes: vec![
+            format!(
+                "{tens} users who ordered 10 products, {hundreds} who ordered 100; any of them, by chance, 32 connections; all processes on this machine."
+            ),
+            format!(
+                "Requests: those to other services, for an answer. The replica keeps {} KiB for it; the others keep nothing.",
+                store / 1024
+            ),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_summed_over_its_labels() {
+        let text = "# TYPE purchases_requests_total counter\n\
+                    purchases_requests_total{source=\"users\"} 3\n\
+                    purchases_requests_total{source=\"orders\"} 4\n\
+                    purchases_requests_total_seconds 9\nother 5\n";
+        assert!((sum_of(COUNTER, text) - 7.0).abs() < 1e-9);
+        assert!(sum_of(COUNTER, "").abs() < 1e-9);
+    }
 }

@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use axum::Json;
 use axum::extract::{Path as UrlPath, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::get;
 use bytes::Bytes;
 use headwater::http::{self, About};
 use headwater::{Health, supervisor, telemetry};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{mpsc, oneshot};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
@@ -38,15 +38,17 @@ struct UserPurchases {
     as_of: BTreeMap<String, u64>,
 }
 
-/// The connections that nobody uses, and a place for each.
-#[derive(Clone, Debug)]
-struct Pool {
-    idle: Arc<Mutex<Vec<Connection>>>,
-    places: Arc<Semaphore>,
-}
+/// A user, and whom to tell what they ordered.
+type Job = (
+    Uuid,
+    oneshot::Sender<rusqlite::Result<Option<UserPurchases>>>,
+);
 
-/// Serves `/users/{id}/purchases` from `store`, and `/users/{id}/constant`, the first answer of
-/// the other for any user.
+/// A thread for each connection, and the queue that they take from.
+#[derive(Clone, Debug)]
+struct Pool(mpsc::Sender<Job>);
+
+/// Serves `/users/{id}/purchases` from `store`, and `/constant/{length}`.
 pub(crate) async fn serve(store: &Path) -> anyhow::Result<()> {
     telemetry::init(&telemetry::Config {
         filter: "info".to_owned(),
@@ -62,7 +64,7 @@ pub(crate) async fn serve(store: &Path) -> anyhow::Result<()> {
     let pool = Pool::open(store).context("open the store")?;
     let routes = OpenApiRouter::new()
         .route("/users/{id}/purchases", get(purchases))
-        .route("/users/{id}/constant", get(constant))
+        .route("/constant/{length}", get(constant))
         .with_state(pool);
     let about = About {
         name: "bare",
@@ -77,70 +79,53 @@ async fn purchases(
     State(pool): State<Pool>,
     UrlPath(id): UrlPath<Uuid>,
 ) -> Result<Json<UserPurchases>, StatusCode> {
-    let found = pool.read(move |connection| query(connection, id)).await?;
+    let found = pool.ask(id).await;
+    let found = found.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     found.map(Json).ok_or(StatusCode::NOT_FOUND)
 }
 
-/// What HTTP alone costs: for each user the answer that they got first.
-async fn constant(
-    State(pool): State<Pool>,
-    UrlPath(id): UrlPath<Uuid>,
-) -> Result<([(&'static str, &'static str); 1], Bytes), StatusCode> {
-    static ANSWERS: Mutex<BTreeMap<Uuid, Bytes>> = Mutex::new(BTreeMap::new());
-    let known = ANSWERS
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get(&id)
-        .cloned();
-    let body = match known {
-        Some(body) => body,
-        None => {
-            let Json(answer) = purchases(State(pool), UrlPath(id)).await?;
-            let body =
-                serde_json::to_vec(&answer).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-            let body = Bytes::from(body);
-            ANSWERS
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(id, body.clone());
-            body
-        }
-    };
-    Ok(([("content-type", "application/json")], body))
+/// What HTTP alone costs: so many bytes, from nowhere.
+async fn constant(UrlPath(length): UrlPath<usize>) -> ([(HeaderName, &'static str); 1], Bytes) {
+    static FILLING: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+    let body = Bytes::from_static(&FILLING[..length.min(FILLING.len())]);
+    ([(header::CONTENT_TYPE, "application/json")], body)
 }
 
 impl Pool {
-    fn open(store: &Path) -> rusqlite::Result<Self> {
-        let connections = (0..CONNECTIONS).map(|_| {
+    fn open(store: &Path) -> anyhow::Result<Self> {
+        let (queue, jobs) = mpsc::channel(CONNECTIONS * 16);
+        let jobs = Arc::new(Mutex::new(jobs));
+        for _ in 0..CONNECTIONS {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(store, flags)?;
             connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -16000")?;
-            Ok(connection)
-        });
-        Ok(Self {
-            idle: Arc::new(Mutex::new(connections.collect::<rusqlite::Result<_>>()?)),
-            places: Arc::new(Semaphore::new(CONNECTIONS)),
-        })
+            let jobs = Arc::clone(&jobs);
+            std::thread::spawn(move || answer(&connection, &jobs));
+        }
+        Ok(Self(queue))
     }
 
-    /// Runs `work` on a blocking thread.
-    async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StatusCode> {
-        let failed = |_| StatusCode::INTERNAL_SERVER_ERROR;
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let _place = place.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-        let idle = Arc::clone(&self.idle);
-        let read = tokio::task::spawn_blocking(move || {
-            let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let connection = lock().pop().expect("there is one for each place");
-            let result = work(&connection);
-            lock().push(connection);
-            result
-        });
-        let result = read.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-        result.map_err(failed)
+    async fn ask(&self, user: Uuid) -> anyhow::Result<Option<UserPurchases>> {
+        let (reply, answer) = oneshot::channel();
+        self.0
+            .send((user, reply))
+            .await
+            .context("the threads have ended")?;
+        Ok(answer.await??)
+    }
+}
+
+/// Answers one job after the other.
+fn answer(connection: &Connection, jobs: &Mutex<mpsc::Receiver<Job>>) {
+    loop {
+        // Whoever waits for a job holds the lock; the others queue up behind it.
+        let next = jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .blocking_recv();
+        let Some((user, reply)) = next else { return };
+        // A client that went away is not told.
+        let _ = reply.send(query(connection, user));
     }
 }
 

@@ -20,8 +20,6 @@ use crate::{Bench, shop};
 const CLIENTS: usize = 32;
 /// Users of which both answers are compared, before anything is measured.
 const COMPARED: usize = 20;
-/// Users whose answers the constant one has ready.
-const CONSTANT: usize = 16;
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let folder = bench.folder()?;
@@ -53,17 +51,18 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let bare = Process::start(&own, &rival, folder.path().join("bare.log")).await?;
     expect_the_same(&ours, &bare, &store).await?;
 
-    let users = [Arc::from(store.tens), Arc::from(store.hundreds)];
-    let constant = users
-        .clone()
-        .map(|users: Arc<[Uuid]>| Arc::from(&users[..CONSTANT]));
+    let paths = [paths(&store.tens), paths(&store.hundreds)];
+    let constant = [
+        constant(&ours, &paths[0]).await?,
+        constant(&ours, &paths[1]).await?,
+    ];
     let time = bench.time;
     let measured = in_turns(bench.rounds, 6, async |contender| {
         let kind = contender % 2;
         match contender / 2 {
-            0 => get(&ours, &users[kind], "purchases", time).await,
-            1 => get(&bare, &users[kind], "purchases", time).await,
-            _ => get(&bare, &constant[kind], "constant", time).await,
+            0 => get(&ours, &paths[kind], time).await,
+            1 => get(&bare, &paths[kind], time).await,
+            _ => get(&bare, &constant[kind], time).await,
         }
     });
     let measured = measured.await?;
@@ -129,21 +128,33 @@ async fn expect_the_same(ours: &Process, bare: &Process, store: &Store) -> anyho
     Ok(())
 }
 
-/// Connections that each ask for one user after the other, chosen by chance.
+/// Where what each of the users ordered is.
+pub(crate) fn paths(users: &[Uuid]) -> Arc<[String]> {
+    let path = |user: &Uuid| format!("/users/{user}/purchases");
+    users.iter().map(path).collect()
+}
+
+/// Where an answer is that is as long as the first of `paths`.
+async fn constant(ours: &Process, paths: &[String]) -> anyhow::Result<Arc<[String]>> {
+    let mut connection = Connection::open(ours.address).await?;
+    let length = connection.get(&paths[0]).await?.body.len();
+    Ok(Arc::from([format!("/constant/{length}")]))
+}
+
+/// Connections that each ask for one of `paths` after the other, chosen by chance.
 pub(crate) async fn get(
     from: &Process,
-    users: &Arc<[Uuid]>,
-    what: &'static str,
+    paths: &Arc<[String]>,
     time: Duration,
 ) -> anyhow::Result<Load> {
     let connections = Connection::several(from.address, CLIENTS).await?;
     let seeds = (0..).map(fastrand::Rng::with_seed);
     let load = load::closed(connections.into_iter().zip(seeds).collect(), time, {
-        let users = Arc::clone(users);
+        let paths = Arc::clone(paths);
         move |(mut connection, mut random)| {
-            let user = users[random.usize(..users.len())];
+            let (paths, chosen) = (Arc::clone(&paths), random.usize(..paths.len()));
             async move {
-                connection.get(&format!("/users/{user}/{what}")).await?;
+                connection.get(&paths[chosen]).await?;
                 Ok((connection, random))
             }
         }
