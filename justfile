@@ -43,9 +43,10 @@ import *flags:
 deny:
     cargo deny --all-features check bans licenses sources
 
-# Measure what group commit is worth: POST /orders, durable, by one client and by many.
+# Measure the figures in the documents; `just bench full` with all data, `just bench list` names them.
 bench *flags:
-    cargo run --quiet --release --package bench -- {{ flags }}
+    cargo build --quiet --release --bins
+    cargo run --quiet --release --bin bench -- {{ flags }}
 
 # What CI runs.
 ci:
