@@ -77,6 +77,17 @@ fn replace(text: &str, table: impl Fn(&str) -> Option<String>) -> anyhow::Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{args, figures};
+
+    #[test]
+    fn every_figure_has_its_place_in_the_documents() {
+        let page = args::workspace().join("docs/figures.md");
+        let page = fs::read_to_string(page).unwrap();
+        for entry in figures::ALL {
+            let marker = format!("<!-- bench:{} -->", entry.name);
+            assert!(page.contains(&marker), "no {marker}");
+        }
+    }
 
     fn table(name: &str) -> Option<String> {
         (name == "reads").then(|| "| new |\n".to_owned())

@@ -32,7 +32,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         tens,
         hundreds,
         products,
-        sequence: Sequence::ByChance,
+        sequence: Sequence::UserByUser,
     };
     let store = store::fill(&folder.path().join("purchases.db"), size).await?;
     let broker = shop::start_broker(folder.path())?;
