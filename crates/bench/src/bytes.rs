@@ -32,7 +32,7 @@ struct Bytes {
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let (tens, products) = bench
         .form
-        .pick((500, 500), (50_000, 50_000), (200_000, 200_000));
+        .pick((500, 500), (50_000, 50_000), (100_000, 100_000));
     let folder = bench.folder()?;
     let mut table = Table::new("store", &[("bytes a product", 1), ("bytes a pair", 1)]);
     let mut measured = Vec::new();

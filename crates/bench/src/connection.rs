@@ -4,11 +4,15 @@
 //! took as much of the processor as the service. Not for anything else.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+/// The pause before a request is sent again.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A kept-alive connection.
 #[derive(Debug)]
@@ -48,6 +52,22 @@ impl Connection {
     pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<Answer<'_>> {
         let head = format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n");
         self.send(head.as_bytes(), &[]).await
+    }
+
+    /// Asks again and again until the answer is 2xx, `within` at most; gives its JSON.
+    pub(crate) async fn get_within(
+        &mut self,
+        path: &str,
+        within: Duration,
+    ) -> anyhow::Result<Value> {
+        let began = Instant::now();
+        loop {
+            match self.get(path).await {
+                Ok(answer) => return answer.json(),
+                Err(error) if began.elapsed() > within => return Err(error),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
     }
 
     pub(crate) async fn post(&mut self, path: &str, json: &str) -> anyhow::Result<Answer<'_>> {

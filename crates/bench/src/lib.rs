@@ -141,6 +141,14 @@ async fn measure(args: &Args, form: Form, chosen: &[&Entry]) -> anyhow::Result<E
 fn checked(entry: &Entry, figure: Figure) -> anyhow::Result<Figure> {
     let has_target = figure.ratios.iter().any(|ratio| ratio.score().is_some());
     let is_promised = matches!(entry.limit, Limit::Measured(_));
+    for ratio in &figure.ratios {
+        let all = [ratio.lowest, ratio.median, ratio.highest];
+        ensure!(
+            all.iter().all(|it| it.is_finite()),
+            "{}: no number",
+            ratio.name
+        );
+    }
     ensure!(
         has_target == is_promised,
         "{}: a limit without a target, or a target without a limit",

@@ -7,10 +7,12 @@ use crate::connection::Connection;
 use crate::figure::{Figure, Ratio, Table, Target};
 use crate::process::Process;
 use crate::reads::{get, paths};
-use crate::shop::{Ids, Shop, post_all};
+use crate::shop::{Shop, post_all};
 
 /// How long a service is left alone before it counts as idle.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long `purchases` may take until it has all orders.
+const CAUGHT_UP_WITHIN: Duration = Duration::from_mins(5);
 /// Lines of an order.
 const LINES: usize = 10;
 
@@ -35,7 +37,9 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         .map(|_| ids.any_order(&mut random, LINES))
         .collect();
     let last = post_all(&shop.orders, "/orders", bodies).await?;
-    caught_up(&purchases, &ids, last).await?;
+    let all_of_it = format!("/users/{}/purchases?after=orders:{last}", ids.users[0]);
+    let mut connection = Connection::open(purchases.address).await?;
+    connection.get_within(&all_of_it, CAUGHT_UP_WITHIN).await?;
     get(&purchases, &paths(&ids.users), bench.time).await?;
     let loaded = services.map(|(_, process)| process.memory_mib());
 
@@ -60,19 +64,4 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
             "No percentiles: memory is looked at, not sampled.".to_owned(),
         ],
     })
-}
-
-/// Waits until `purchases` has all orders, however long that takes it: each request waits some
-/// seconds by itself.
-async fn caught_up(purchases: &Process, ids: &Ids, last: u64) -> anyhow::Result<()> {
-    let path = format!("/users/{}/purchases?after=orders:{last}", ids.users[0]);
-    let mut tries = 0;
-    loop {
-        let mut connection = Connection::open(purchases.address).await?;
-        match connection.get(&path).await {
-            Ok(_) => return Ok(()),
-            Err(error) if tries >= 60 => return Err(error),
-            Err(_) => tries += 1,
-        }
-    }
 }

@@ -13,6 +13,8 @@ const LEFT: f64 = 400.0;
 const TARGET: f64 = 200.0;
 /// The longest bar, in targets: what is beyond is cut off and marked.
 const SCORE_MAX: f64 = 1.6;
+/// Where the numbers stand, to the right of the longest bar.
+const NUMBERS: f64 = LEFT + SCORE_MAX * TARGET + 14.0;
 /// The width of it all.
 const WIDTH: f64 = 900.0;
 /// From one bar to the next.
@@ -66,13 +68,13 @@ fn bar(svg: &mut String, figure: &str, ratio: &Ratio, y: f64) {
     let beyond = if score > SCORE_MAX { " »" } else { "" };
     let (name, verdict) = (escaped(&ratio.name), ratio.verdict());
     let (median, target) = (short(ratio.median), escaped(&ratio.target.to_string()));
-    let (text_y, name_x, number_x) = (y + 13.0, LEFT - 10.0, LEFT + width + 8.0);
+    let (text_y, name_x) = (y + 13.0, LEFT - 10.0);
     let _ = writeln!(
         svg,
         "<text class=\"faint\" x=\"8\" y=\"{text_y}\">{figure}</text>\
          <text x=\"{name_x}\" y=\"{text_y}\" text-anchor=\"end\">{name}</text>\
          <rect class=\"{verdict}\" x=\"{LEFT}\" y=\"{y}\" width=\"{width:.1}\" height=\"17\" rx=\"2\"/>\
-         <text x=\"{number_x:.1}\" y=\"{text_y}\">{median}{beyond} <tspan class=\"faint\">{target}</tspan></text>"
+         <text x=\"{NUMBERS}\" y=\"{text_y}\">{median} <tspan class=\"faint\">{target}{beyond}</tspan></text>"
     );
 }
 

@@ -1,5 +1,7 @@
 //! Styles: what the same question costs in each of the three, on the same data and load.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 use uuid::Uuid;
 
@@ -16,7 +18,9 @@ use crate::shop::{Ids, Shop, order, post_all};
 const STYLES: [&str; 3] = ["replica", "composition", "inquiry"];
 /// Lines of an order.
 const LINES: usize = 10;
-/// Of how many requests a style asks others, to answer.
+/// How long a style may take until it answers.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// Counts the requests that a style sends to others.
 const COUNTER: &str = "purchases_requests_total";
 
 /// One load, and the requests to other services that it took.
@@ -106,8 +110,8 @@ async fn expect_all(process: &Process, style: &str, user: Uuid, last: u64) -> an
     };
     let mut connection = Connection::open(process.address).await?;
     let path = format!("/users/{user}/purchases{after}");
-    let answer = connection.get(&path).await;
-    let answer = answer.with_context(|| format!("ask {style}"))?.json()?;
+    let answer = connection.get_within(&path, READY_WITHIN).await;
+    let answer = answer.with_context(|| format!("ask {style}"))?;
     let found = answer["purchases"].as_array().map_or(0, Vec::len);
     ensure!(found >= LINES, "{style} knows of {found} products");
     Ok(())
