@@ -98,6 +98,14 @@ impl Table {
         });
     }
 
+    /// Adds a row that has no number in some columns.
+    pub(crate) fn partial(&mut self, name: impl Into<String>, cells: &[Option<f64>]) {
+        self.rows.push(Row {
+            name: name.into(),
+            cells: cells.to_vec(),
+        });
+    }
+
     /// Adds a row to a table [`of_loads`](Self::of_loads): all rounds of one load.
     pub(crate) fn load(&mut self, name: impl Into<String>, rounds: &[Load]) {
         let load = Load::of_all(rounds);

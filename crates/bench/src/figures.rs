@@ -4,7 +4,7 @@
 use futures_util::future::LocalBoxFuture;
 
 use crate::figure::Figure;
-use crate::{Bench, bytes, freshness, import, memory, orders, reads, styles};
+use crate::{Bench, bytes, freshness, import, memory, orders, reads, rebuild, relay, styles};
 
 /// A figure that can be measured.
 #[derive(Debug)]
@@ -34,6 +34,20 @@ pub(crate) const ALL: &[Entry] = &[
             "the same transaction on the writer thread, without HTTP; a commit for each order",
         ),
         measure: |bench| Box::pin(orders::measure(bench)),
+    },
+    Entry {
+        name: "relay",
+        what: "an outbox full of events moves to its stream",
+        limit: Limit::Measured(
+            "a bare client that publishes the same bytes, in atomic batches and one at a time",
+        ),
+        measure: |bench| Box::pin(relay::measure(bench)),
+    },
+    Entry {
+        name: "rebuild",
+        what: "an empty read store is folded from all events",
+        limit: Limit::Measured("a bare client that drains and decodes the same streams"),
+        measure: |bench| Box::pin(rebuild::measure(bench)),
     },
     Entry {
         name: "reads",

@@ -22,10 +22,13 @@ mod orders;
 mod plot;
 mod process;
 mod reads;
+mod rebuild;
+mod relay;
 mod report;
 mod rounds;
 mod shop;
 mod store;
+mod streams;
 mod styles;
 mod table;
 

@@ -14,9 +14,8 @@ use uuid::Uuid;
 
 use crate::shop::{image, title};
 
-/// Events in one transaction. Few: within a savepoint `SQLite` walks the list of all pages that
-/// were changed before at each statement, so that large transactions take the square of the time.
-const BATCH: usize = 100;
+/// Events in one transaction.
+const BATCH: usize = 10_000;
 /// Lines of an order.
 const LINES: usize = 10;
 /// When the first order was placed, in milliseconds since 1970.
@@ -175,8 +174,8 @@ async fn apply(db: &Database, events: impl Iterator<Item = Envelope>) -> anyhow:
 /// An event as it would come out of an outbox.
 pub(crate) fn envelope<E: Event>(source: &str, event: &E) -> Envelope {
     Envelope {
-        source: source.to_owned(),
-        subject: subject_of(event),
+        source: source.into(),
+        subject: subject_of(event).into(),
         id: None,
         sequence: None,
         payload: event.encode_to_vec().into(),

@@ -34,19 +34,28 @@ pub(super) fn connect(
     mode: Mode,
     prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
 ) -> Result<DatabaseConnection, DbErr> {
+    let connection = connect_bare(path, mode, prepare)?;
+    Ok(DatabaseConnectionType::RusqliteSharedConnection(connection.into()).into())
+}
+
+/// [`connect`] without sea-orm.
+pub(super) fn connect_bare(
+    path: &Path,
+    mode: Mode,
+    prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> Result<Connection, DbErr> {
     let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX
         | match mode {
             Mode::Write => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
             Mode::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
         };
-    let connection = Connection::open_with_flags(path, flags)
+    Connection::open_with_flags(path, flags)
         .and_then(|connection| {
             connection.set_prepared_statement_cache_capacity(PREPARED_MAX);
             prepare(&connection)?;
             Ok(connection)
         })
-        .map_err(|error| DbErr::Conn(RuntimeErr::Rusqlite(error.into())))?;
-    Ok(DatabaseConnectionType::RusqliteSharedConnection(connection.into()).into())
+        .map_err(|error| DbErr::Conn(RuntimeErr::Rusqlite(error.into())))
 }
 
 /// What SQLite said of a statement, if it was SQLite that failed.

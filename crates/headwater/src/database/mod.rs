@@ -31,6 +31,7 @@
 //! Reads run on a few threads of their own, each with a read-only connection, each read in one
 //! transaction: a [`Snapshot`] that does not move while it is read.
 
+mod bare;
 mod bulk;
 mod connection;
 mod file;
@@ -50,6 +51,7 @@ use sea_orm::DbErr;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use bare::BareSnapshot;
 pub use bulk::Bulk;
 pub use handles::{Snapshot, Tx};
 pub use migration::Migration;
@@ -396,6 +398,22 @@ impl Database {
         E: From<DbErr> + Send + 'static,
     {
         self.file().readers.read(work).await
+    }
+
+    /// [`read`](Self::read) for answers of many rows.
+    ///
+    /// # Errors
+    /// What `work` returns, or that the file could not be opened.
+    ///
+    /// # Panics
+    /// When `work` does.
+    pub async fn read_bare<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: FnOnce(&BareSnapshot) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<DbErr> + Send + 'static,
+    {
+        self.file().readers.read_bare(work).await
     }
 
     /// The service whose database this is, and the source of the events in its outbox.

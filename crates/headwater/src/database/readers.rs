@@ -1,15 +1,17 @@
 //! The readers: threads with a read-only connection each (which cannot change threads).
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use rusqlite::Connection;
 use sea_orm::{ConnAcquireErr, ConnectionTrait as _, DbErr};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::connection::{Damage, Mode, connect, one_at_a_time};
-use super::{Config, Snapshot};
+use super::connection::{Damage, Mode, connect, connect_bare, one_at_a_time};
+use super::{BareSnapshot, Config, Snapshot};
 
 /// Reads that wait for a free reader; further callers wait to get into the queue.
 const QUEUE: usize = 64;
@@ -17,8 +19,8 @@ const QUEUE: usize = 64;
 /// How many steps of SQLite's machine lie between two looks at the clock: some 100 µs.
 const STEPS: i32 = 10_000;
 
-/// A read, its types erased; whether the connection is to be kept.
-type Read = Box<dyn FnOnce(Result<&Snapshot, DbErr>) -> bool + Send>;
+/// A read, its types erased; whether the connections are to be kept.
+type Read = Box<dyn FnOnce(&mut Connections) -> bool + Send>;
 
 /// What a reader is told.
 enum Job {
@@ -85,9 +87,41 @@ impl Readers {
         T: Send + 'static,
         E: From<DbErr> + Send + 'static,
     {
+        let read = |connections: &mut Connections| {
+            let snapshot = connections.snapshot()?;
+            snapshot.execute_unprepared("BEGIN")?;
+            let result = work(snapshot);
+            snapshot.execute_unprepared("ROLLBACK")?;
+            result
+        };
+        self.run(read).await
+    }
+
+    pub(super) async fn read_bare<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: FnOnce(&BareSnapshot) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<DbErr> + Send + 'static,
+    {
+        let read = |connections: &mut Connections| {
+            let snapshot = connections.bare()?;
+            snapshot.control("BEGIN")?;
+            let result = work(snapshot);
+            snapshot.control("ROLLBACK")?;
+            result
+        };
+        self.run(read).await
+    }
+
+    async fn run<T, E, F>(&self, read: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Connections) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<DbErr> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        let read: Read = Box::new(move |snapshot| {
-            let result = catch_unwind(AssertUnwindSafe(|| in_transaction(snapshot?, work)));
+        let read: Read = Box::new(move |connections| {
+            let result = catch_unwind(AssertUnwindSafe(|| read(connections)));
             let keep = result.is_ok();
             // A caller that went away is not told.
             let _ = reply.send(result);
@@ -109,7 +143,7 @@ fn closed() -> DbErr {
     DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)
 }
 
-/// One reader: a connection that is made when it is first needed, and made anew after a panic.
+/// One reader.
 struct Thread {
     config: Config,
     jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
@@ -119,7 +153,7 @@ struct Thread {
 
 impl Thread {
     fn run(&self) {
-        let mut idle = None;
+        let mut connections = Connections::new(&self.config, &self.damage);
         loop {
             // Whoever waits for a job holds the lock; the others queue up behind it.
             let next = self
@@ -127,35 +161,62 @@ impl Thread {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .blocking_recv();
-            let Some(Job::Read(job)) = next else {
-                let _alone = one_at_a_time();
-                drop(idle);
-                return;
-            };
+            let Some(Job::Read(read)) = next else { return };
             let _reading = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-            match idle.take().map_or_else(|| self.connect(), Ok) {
-                Ok(reader) => {
-                    reader.restart_clock();
-                    if job(Ok(&reader.snapshot)) {
-                        idle = Some(reader);
-                    } else {
-                        let _alone = one_at_a_time();
-                        drop(reader);
-                    }
-                }
-                Err(error) => {
-                    job(Err(error));
-                }
+            connections.restart_clock();
+            if !read(&mut connections) {
+                connections = Connections::new(&self.config, &self.damage);
             }
         }
     }
+}
 
-    fn connect(&self) -> Result<Reader, DbErr> {
+/// A reader's connections, each made when it is first needed; both made anew after a panic.
+struct Connections {
+    config: Config,
+    damage: Damage,
+    /// When the read began that uses one: SQLite breaks off one that takes too long.
+    began: Arc<Mutex<Instant>>,
+    snapshot: Option<Snapshot>,
+    bare: Option<BareSnapshot>,
+}
+
+impl Connections {
+    fn new(config: &Config, damage: &Damage) -> Self {
+        Self {
+            config: config.clone(),
+            damage: damage.clone(),
+            began: Arc::new(Mutex::new(Instant::now())),
+            snapshot: None,
+            bare: None,
+        }
+    }
+
+    fn snapshot(&mut self) -> Result<&Snapshot, DbErr> {
+        let snapshot = match self.snapshot.take() {
+            Some(snapshot) => snapshot,
+            None => Snapshot::new(self.connect(connect)?, self.damage.clone()),
+        };
+        Ok(self.snapshot.insert(snapshot))
+    }
+
+    fn bare(&mut self) -> Result<&BareSnapshot, DbErr> {
+        let bare = match self.bare.take() {
+            Some(bare) => bare,
+            None => BareSnapshot::new(self.connect(connect_bare)?, self.damage.clone()),
+        };
+        Ok(self.bare.insert(bare))
+    }
+
+    /// A connection for reading, made by `connect`.
+    fn connect<C>(
+        &self,
+        connect: impl FnOnce(&Path, Mode, Prepare) -> Result<C, DbErr>,
+    ) -> Result<C, DbErr> {
         let _alone = one_at_a_time();
         let longest = Duration::from_millis(self.config.read_ms);
-        let began = Arc::new(Mutex::new(Instant::now()));
-        let clock = Arc::clone(&began);
-        let connected = connect(&self.config.path, Mode::Read, |connection| {
+        let clock = Arc::clone(&self.began);
+        let prepare = move |connection: &Connection| {
             connection.execute_batch(
                 "PRAGMA query_only = ON; PRAGMA busy_timeout = 5000; PRAGMA cache_size = -16000",
             )?;
@@ -167,33 +228,23 @@ impl Thread {
                     > longest
             };
             connection.progress_handler(STEPS, Some(is_too_long))
-        });
+        };
+        let connected = connect(&self.config.path, Mode::Read, Box::new(prepare));
         self.damage.note(&connected);
-        Ok(Reader {
-            snapshot: Snapshot::new(connected?, self.damage.clone()),
-            began,
-        })
+        connected
     }
-}
 
-/// A connection, and when the read that uses it began: SQLite breaks off one that takes too long.
-struct Reader {
-    snapshot: Snapshot,
-    began: Arc<Mutex<Instant>>,
-}
-
-impl Reader {
     fn restart_clock(&self) {
         *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }
 
-fn in_transaction<T, E: From<DbErr>>(
-    snapshot: &Snapshot,
-    work: impl FnOnce(&Snapshot) -> Result<T, E>,
-) -> Result<T, E> {
-    snapshot.execute_unprepared("BEGIN")?;
-    let result = work(snapshot);
-    snapshot.execute_unprepared("ROLLBACK")?;
-    result
+impl Drop for Connections {
+    fn drop(&mut self) {
+        let _alone = one_at_a_time();
+        drop((self.snapshot.take(), self.bare.take()));
+    }
 }
+
+/// What sets a connection up.
+type Prepare = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()>>;

@@ -101,8 +101,8 @@ fn apply_or_park<P: Projection>(
     while let Some(mut run) = runs.pop() {
         parked += park_blocked(projection, tx, source, &mut run)?;
         match guarded(projection, tx, &run) {
-            Err(ApplyError::Poison(reason)) => match &*run {
-                [event] => {
+            Err(ApplyError::Poison(reason)) => {
+                if let [event] = &*run {
                     let why = Parked {
                         lane: &lanes(projection, event)[0],
                         reason: &reason,
@@ -110,12 +110,11 @@ fn apply_or_park<P: Projection>(
                     };
                     dead_letter::park(tx, P::NAME, source, event, &why)?;
                     parked += 1;
-                }
-                _ => {
+                } else {
                     let later = run.split_off(run.len() / 2);
                     runs.extend([later, run]);
                 }
-            },
+            }
             result => result?,
         }
     }

@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
 use super::Projection;
 use super::feed::Start;
-use crate::database::Tx;
+use crate::database::{BareSnapshot, Tx};
 use crate::envelope::{Envelope, EventId};
 use crate::outbox::{signed, unsigned};
 use crate::position::Positions;
@@ -195,21 +195,34 @@ impl Checkpoint {
 pub fn positions<P: Projection>(db: &impl ConnectionTrait) -> Result<Positions, DbErr> {
     let rows = db.query_all_raw(Statement::from_sql_and_values(
         db.get_database_backend(),
-        "SELECT source, position FROM headwater_checkpoint
-         JOIN headwater_position USING (projection, source, epoch) WHERE projection = ?",
+        POSITIONS,
         [Value::from(P::NAME)],
     ))?;
-    let mut positions: BTreeMap<String, u64> = P::SOURCES
+    let rows = rows
         .iter()
-        .map(|source| ((*source).to_owned(), 0))
-        .collect();
-    for row in rows {
-        positions.insert(
-            row.try_get_by("source")?,
-            unsigned(row.try_get_by("position")?),
-        );
-    }
-    Ok(Positions(positions))
+        .map(|row| Ok((row.try_get_by(0)?, row.try_get_by(1)?)));
+    Ok(of_all_sources::<P>(rows.collect::<Result<_, DbErr>>()?))
+}
+
+/// [`positions`] in a bare snapshot.
+///
+/// # Errors
+/// The database's.
+pub fn positions_bare<P: Projection>(snapshot: &BareSnapshot) -> Result<Positions, DbErr> {
+    let rows = snapshot.rows(POSITIONS, [P::NAME], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(of_all_sources::<P>(rows))
+}
+
+const POSITIONS: &str = "SELECT source, position FROM headwater_checkpoint
+     JOIN headwater_position USING (projection, source, epoch) WHERE projection = ?";
+
+/// Those that were found, and 0 of the others.
+fn of_all_sources<P: Projection>(found: Vec<(String, i64)>) -> Positions {
+    let none = P::SOURCES.iter().map(|source| ((*source).to_owned(), 0));
+    let found = found
+        .into_iter()
+        .map(|(source, position)| (source, unsigned(position)));
+    Positions(none.chain(found).collect())
 }
 
 /// What is known of a projection's tables.

@@ -78,7 +78,7 @@ use crate::database::Tx;
 use crate::envelope::Envelope;
 
 pub(crate) use checkpoint::places;
-pub use checkpoint::positions;
+pub use checkpoint::{positions, positions_bare};
 pub(crate) use gate::Held;
 pub use progress::{Behind, Progress};
 pub(crate) use runner::Live;

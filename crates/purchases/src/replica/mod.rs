@@ -8,7 +8,7 @@ mod store;
 use std::time::Duration;
 
 use headwater::http::Problem;
-use headwater::projection::{Progress, positions};
+use headwater::projection::{Progress, positions, positions_bare};
 use headwater::{Database, Positions};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -77,7 +77,7 @@ impl Replica {
         self.progress.wait(after, self.deadline).await?;
         self.progress.whole(self.deadline).await?;
         let read = move |snapshot: &_| {
-            let as_of = positions::<Purchases>(snapshot)?;
+            let as_of = positions_bare::<Purchases>(snapshot)?;
             let purchases = store::purchases(snapshot, user)?;
             Ok::<_, Problem>(purchases.map(|purchases| UserPurchases {
                 user_id: user,
@@ -85,7 +85,7 @@ impl Replica {
                 as_of,
             }))
         };
-        self.db.read(read).await
+        self.db.read_bare(read).await
     }
 
     /// The `limit` users heard of last, and how far the store is.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headwater::database::{Bulk, Tx};
+use headwater::database::{BareSnapshot, Bulk, Tx};
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
@@ -134,46 +134,34 @@ pub(super) fn save_purchases(tx: &Tx, lines: &[Line]) -> Result<(), DbErr> {
     SAVE_PURCHASES.run(tx, lines.iter().map(row))
 }
 
-#[derive(FromQueryResult)]
-struct PurchaseRow {
-    id: Uuid,
-    title: Option<String>,
-    image: Option<String>,
-    first_ordered_at: i64,
-}
-
 /// What the user ordered, those ordered first first; `None` if there is no such user.
 pub(super) fn purchases(
-    db: &impl ConnectionTrait,
+    snapshot: &BareSnapshot,
     user: Uuid,
 ) -> Result<Option<Vec<Purchase>>, DbErr> {
-    let row = db.query_one_raw(statement(
-        db,
+    let number: Option<i64> = snapshot.row(
         "SELECT number FROM user WHERE id = ? AND state <> ?",
-        [user.into(), (UserState::Erased as u8).into()],
-    ))?;
-    let Some(row) = row else { return Ok(None) };
-    let number: i64 = row.try_get_by("number")?;
-    let rows = PurchaseRow::find_by_statement(statement(
-        db,
+        (user.as_bytes(), UserState::Erased as u8),
+        |row| row.get(0),
+    )?;
+    let Some(number) = number else {
+        return Ok(None);
+    };
+    let purchases = snapshot.rows(
         "SELECT product.id, title, image, first_ordered_at
          FROM purchase JOIN product ON product.number = purchase.product
          WHERE user = ? ORDER BY first_ordered_at, product.id",
-        [number.into()],
-    ))
-    .all(db)?;
-    Ok(Some(rows.into_iter().map(Purchase::from).collect()))
-}
-
-impl From<PurchaseRow> for Purchase {
-    fn from(row: PurchaseRow) -> Self {
-        Self {
-            product_id: row.id,
-            title: row.title,
-            image: row.image,
-            first_ordered_at: events::timestamp(row.first_ordered_at).to_string(),
-        }
-    }
+        [number],
+        |row| {
+            Ok(Purchase {
+                product_id: Uuid::from_bytes(row.get(0)?),
+                title: row.get(1)?,
+                image: row.get(2)?,
+                first_ordered_at: events::timestamp(row.get(3)?).to_string(),
+            })
+        },
+    )?;
+    Ok(Some(purchases))
 }
 
 #[derive(FromQueryResult)]
