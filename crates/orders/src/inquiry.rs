@@ -15,7 +15,7 @@ const ORDERS_MAX: usize = 100;
 /// the server's `max_payload`. One order always fits.
 const LINES_MAX: usize = 5_000;
 
-pub(crate) fn orders(snapshot: &Snapshot, asked: OrdersAsked) -> Result<OrdersAnswered, Refusal> {
+pub(crate) fn orders(snapshot: &Snapshot, asked: &OrdersAsked) -> Result<OrdersAnswered, Refusal> {
     let user = inquiry::id(&asked.user_id)?;
     let start_after = match asked.start_after.as_str() {
         "" => Uuid::nil(),

@@ -72,7 +72,7 @@ impl Questions {
         &mut self,
         db: &Database,
         subject: &'static str,
-        answer: fn(&Snapshot, Q) -> Result<A, Refusal>,
+        answer: fn(&Snapshot, &Q) -> Result<A, Refusal>,
     ) where
         Q: Message + Default + 'static,
         A: Message + 'static,
@@ -83,7 +83,7 @@ impl Questions {
             async move {
                 let asked = Q::decode(payload)
                     .map_err(|error| Refusal::Malformed(format!("send a question: {error}")))?;
-                let read = move |snapshot: &_| answer(snapshot, asked);
+                let read = move |snapshot: &_| answer(snapshot, &asked);
                 let (answer, as_of) = db.read_as_of(read).await?;
                 match answer.encode_to_vec() {
                     large if large.len() > MAX_PAYLOAD => Err(Refusal::TooLarge(large.len())),

@@ -52,7 +52,7 @@ pub enum NoAnswer {
 /// Asks others over the bus. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Inquirer {
-    bus: Bus,
+    bus: Arc<Bus>,
     waiting: Waiting,
     /// Where answers go, up to the correlation id.
     answers_to: Arc<str>,
@@ -89,7 +89,7 @@ impl Inquirer {
             waiting: waiting.clone(),
         };
         let inquirer = Self {
-            bus: bus.clone(),
+            bus: Arc::new(bus.clone()),
             waiting,
             answers_to: answers_to.into(),
             questions_max,

@@ -38,7 +38,7 @@ struct CountAnswered {
 /// Two of these questions are answered together, or neither.
 static TOGETHER: Barrier = Barrier::new(2);
 
-fn count(snapshot: &Snapshot, asked: CountAsked) -> Result<CountAnswered, Refusal> {
+fn count(snapshot: &Snapshot, asked: &CountAsked) -> Result<CountAnswered, Refusal> {
     match asked.sensor.as_str() {
         "" => return Err(Refusal::Malformed("name a sensor".to_owned())),
         "no table" => drop(integers(snapshot, "SELECT n FROM nothing")?),

@@ -87,7 +87,7 @@ struct Page<T> {
 }
 
 #[derive(Deserialize)]
-struct Placed {
+struct OrderRow {
     id: Uuid,
     product_ids: Vec<Uuid>,
     placed_at: String,
@@ -128,15 +128,12 @@ impl Composition {
     pub(super) async fn orders(
         &self,
         user: Uuid,
-        start_after: Option<Uuid>,
+        start_after: Uuid,
         deadline: Instant,
     ) -> Result<(Orders, Positions), Why> {
-        let mut path = format!("/orders?user_id={user}&limit={ORDERS_MAX}");
-        if let Some(id) = start_after {
-            path += &format!("&start_after={id}");
-        }
-        let url = at(&self.urls.orders, &path);
-        let (page, as_of) = self.page::<Placed>(url, deadline).await?;
+        let page = format!("limit={ORDERS_MAX}&start_after={start_after}");
+        let url = at(&self.urls.orders, &format!("/orders?user_id={user}&{page}"));
+        let (page, as_of) = self.page::<OrderRow>(url, deadline).await?;
         // The address in `next` is for people and other networks; its place is the last order's.
         let last = page.items.last().filter(|_| page.next.is_some());
         let next = last.map(|order| order.id);
@@ -234,16 +231,16 @@ impl From<reqwest::Error> for Why {
     }
 }
 
-impl TryFrom<Placed> for Order {
+impl TryFrom<OrderRow> for Order {
     type Error = Why;
 
-    fn try_from(placed: Placed) -> Result<Self, Why> {
-        let placed_at: events::Timestamp = placed
+    fn try_from(row: OrderRow) -> Result<Self, Why> {
+        let placed_at: events::Timestamp = row
             .placed_at
             .parse()
-            .map_err(|error| Why::Nonsense(format!("`{}`: {error}", placed.placed_at)))?;
+            .map_err(|error| Why::Nonsense(format!("`{}`: {error}", row.placed_at)))?;
         Ok(Self {
-            product_ids: placed.product_ids,
+            product_ids: row.product_ids,
             placed_at: events::millis(&placed_at),
         })
     }

@@ -2,10 +2,10 @@
 //!
 //! The note's "async, method 1"; in the field's words request-reply messaging.
 
+use events::OrderPlaced;
 use events::inquiry::{
     self, OrdersAnswered, OrdersAsked, ProductsAnswered, ProductsAsked, UserAnswered, UserAsked,
 };
-use events::{OrderPlaced, Timestamp};
 use headwater::Positions;
 use headwater::inquiry::{Answer, Inquirer};
 use tokio::time::Instant;
@@ -48,12 +48,12 @@ impl Inquiry {
     pub(super) async fn orders(
         &self,
         user: Uuid,
-        start_after: Option<Uuid>,
+        start_after: Uuid,
         deadline: Instant,
     ) -> Result<(Orders, Positions), Why> {
         let question = OrdersAsked {
             user_id: user.to_string(),
-            start_after: start_after.map(|id| id.to_string()).unwrap_or_default(),
+            start_after: start_after.to_string(),
         };
         let answer = self.0.ask(inquiry::ORDERS, &question, deadline).await?;
         let Answer { said, as_of } = answer;
@@ -91,7 +91,7 @@ impl TryFrom<OrderPlaced> for Order {
         let product_ids: Result<_, Why> = placed.product_ids.iter().map(|text| id(text)).collect();
         Ok(Self {
             product_ids: product_ids?,
-            placed_at: events::millis(&placed.placed_at.unwrap_or(Timestamp::default())),
+            placed_at: events::millis(&placed.placed_at.unwrap_or_default()),
         })
     }
 }

@@ -182,7 +182,7 @@ impl Asking {
         deadline: Instant,
     ) -> Result<(FirstOrdered, Positions), Failure> {
         let (mut ordered, mut as_of) = (FirstOrdered::default(), AsOf::default());
-        let mut start_after = None;
+        let mut start_after = Uuid::nil();
         loop {
             let question = async {
                 match &self.way {
@@ -193,9 +193,9 @@ impl Asking {
             let (Orders { orders, next }, at) = self.ask(ORDERS, question).await?;
             ordered.add(orders);
             as_of.add(at);
-            start_after = next;
-            if start_after.is_none() {
-                return Ok((ordered, as_of.into()));
+            match next {
+                Some(id) => start_after = id,
+                None => return Ok((ordered, as_of.into())),
             }
         }
     }
