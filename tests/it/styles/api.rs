@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::routing::get;
 use e2e::client::send;
-use e2e::{Service, World, eventually};
+use e2e::{Service, World};
 use reqwest::Method;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{ASKING, Ada, assert_names};
+use super::{ASKING, Ada, assert_names, run_again};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_style_has_the_page_and_the_same_problems_and_documentation() {
@@ -92,20 +92,9 @@ async fn only_the_copy_lists_users_on_its_start_page() {
 async fn every_style_says_what_is_wrong_with_after_and_waits_for_what_does_not_come() {
     let mut world = World::start_styles().await;
     for style in ASKING {
-        world.stop(style).await;
-        world
-            .run_with(style, |command| {
-                command.args(["--answer-ms", "600"]);
-            })
-            .await;
-        world.answering(style).await;
+        run_again(&mut world, style, &["--answer-ms", "600"]).await;
     }
-    world.stop(Service::Purchases).await;
-    world
-        .run_with(Service::Purchases, |command| {
-            command.args(["--http-after-s", "1"]);
-        })
-        .await;
+    run_again(&mut world, Service::Purchases, &["--http-after-s", "1"]).await;
     let ada = Ada::with_two_orders(&world).await;
     let bob = world.user("bob").await;
     world.caught_up().await;
@@ -216,16 +205,6 @@ async fn a_source_that_answers_nonsense_or_500_is_named() {
     }
     world.stop(Service::Composition).await;
     world.run(Service::Composition).await;
-    let path = "/readyz?verbose";
-    eventually("an answer", || async {
-        let reply = ada.asks(&world, Service::Composition).await;
-        let parts = world.client(Service::Composition).get(path).await;
-        if reply.status == 200 {
-            Ok(parts)
-        } else {
-            Err(reply.text)
-        }
-    })
-    .await;
+    ada.is_answered(&world, Service::Composition).await;
     world.finish().await;
 }

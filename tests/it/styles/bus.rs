@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::select_all;
 use prost::Message as _;
 
-use super::{Ada, assert_names};
+use super::{Ada, assert_names, run_again};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_whole_conversation_can_be_listened_to() {
@@ -46,12 +46,7 @@ async fn the_whole_conversation_can_be_listened_to() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_too_late_and_answers_for_nobody_are_counted_and_dropped() {
     let mut world = World::start_styles().await;
-    world.stop(Service::Inquiry).await;
-    world
-        .run_with(Service::Inquiry, |command| {
-            command.args(["--answer-ms", "400"]);
-        })
-        .await;
+    run_again(&mut world, Service::Inquiry, &["--answer-ms", "400"]).await;
     let ada = Ada::with_two_orders(&world).await;
     let mut heard = listen(&world, "inquiry.users.v1.asked").await;
     world.pause(Service::Users);
@@ -73,15 +68,7 @@ async fn answers_too_late_and_answers_for_nobody_are_counted_and_dropped() {
             .unwrap();
     }
     expect_stray(&world, "unknown", 3).await;
-    let again = eventually("an answer again", || async {
-        let reply = ada.asks(&world, Service::Inquiry).await;
-        if reply.status == 200 {
-            Ok(reply)
-        } else {
-            Err(reply.text)
-        }
-    })
-    .await;
+    let again = ada.is_answered(&world, Service::Inquiry).await;
     assert_eq!(again.json["purchases"].as_array().unwrap().len(), 2);
     world.finish().await;
 }
@@ -91,13 +78,12 @@ async fn too_many_questions_are_refused_and_then_answered_again() {
     let mut world = World::start_styles().await;
     let ada = Ada::with_two_orders(&world).await;
     for style in super::ASKING {
-        world.stop(style).await;
-        world
-            .run_with(style, |command| {
-                command.args(["--questions-max", "2", "--answer-ms", "20000"]);
-            })
-            .await;
-        world.answering(style).await;
+        run_again(
+            &mut world,
+            style,
+            &["--questions-max", "2", "--answer-ms", "20000"],
+        )
+        .await;
         world.pause(Service::Users);
         let many = (0..12).map(|_| Box::pin(ada.asks(&world, style)));
         // The first answer of all: nothing else can come while `users` stands still.
@@ -192,15 +178,7 @@ async fn a_malformed_answer_is_503_that_names_the_source() {
     }
     drop(asked);
     world.run(Service::Users).await;
-    eventually("an answer again", || async {
-        let reply = ada.asks(&world, Service::Inquiry).await;
-        if reply.status == 200 {
-            Ok(())
-        } else {
-            Err(reply.text)
-        }
-    })
-    .await;
+    ada.is_answered(&world, Service::Inquiry).await;
     world.finish().await;
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use e2e::{Service, World, eventually};
 
-use super::{ASKING, Ada, assert_names, same_answer};
+use super::{ASKING, Ada, assert_names, run_again, same_answer};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_source_down_who_asks_it_fails_and_names_it_and_the_copy_answers() {
@@ -66,13 +66,12 @@ async fn a_source_that_is_frozen_is_named_at_the_deadline() {
     const DEADLINE: Duration = Duration::from_millis(700);
     let mut world = World::start_styles().await;
     for style in ASKING {
-        world.stop(style).await;
-        world
-            .run_with(style, |command| {
-                command.args(["--answer-ms", &DEADLINE.as_millis().to_string()]);
-            })
-            .await;
-        world.answering(style).await;
+        run_again(
+            &mut world,
+            style,
+            &["--answer-ms", &DEADLINE.as_millis().to_string()],
+        )
+        .await;
     }
     let ada = Ada::with_two_orders(&world).await;
     for source in Service::SOURCES {
@@ -141,14 +140,6 @@ async fn sources_accept_writes_while_all_styles_are_down_and_these_answer_when_t
 /// Waits until all styles answer again.
 async fn all_answer(world: &World, ada: &Ada) {
     for style in Service::STYLES {
-        eventually("an answer again", || async {
-            let reply = ada.asks(world, style).await;
-            if reply.status == 200 {
-                Ok(())
-            } else {
-                Err(format!("{}: {}", style.name(), reply.text))
-            }
-        })
-        .await;
+        ada.is_answered(world, style).await;
     }
 }

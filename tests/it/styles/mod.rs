@@ -7,8 +7,10 @@ mod bus;
 mod cost;
 mod faults;
 
+use std::process::Command;
+
 use e2e::world::after;
-use e2e::{Reply, Service, World};
+use e2e::{Reply, Service, World, eventually};
 use futures_util::future::join_all;
 
 /// Those that ask the sources for each answer.
@@ -39,6 +41,27 @@ impl Ada {
     async fn asks(&self, world: &World, style: Service) -> Reply {
         world.client(style).get(&self.path).await
     }
+
+    /// Waits until a style answers again.
+    async fn is_answered(&self, world: &World, style: Service) -> Reply {
+        eventually("an answer again", || async {
+            match self.asks(world, style).await {
+                reply if reply.status == 200 => Ok(reply),
+                reply => Err(format!("{}: {}", style.name(), reply.text)),
+            }
+        })
+        .await
+    }
+}
+
+/// Starts a style once more, with these flags.
+async fn run_again(world: &mut World, style: Service, flags: &[&str]) {
+    world.stop(style).await;
+    let flagged = |command: &mut Command| {
+        command.args(flags);
+    };
+    world.run_with(style, flagged).await;
+    world.answering(style).await;
 }
 
 /// What all styles answer for a user, once the copy has all that was written. Byte by byte the
@@ -80,6 +103,7 @@ fn assert_names(style: Service, source: Service, reply: &Reply) {
         reply.text
     );
     assert_eq!(reply.content_type, "application/problem+json", "{style}");
+    assert_eq!(reply.retry_after.as_deref(), Some("1"), "{style}");
     let detail = reply.json["detail"].as_str().unwrap();
     assert!(
         detail.starts_with(source),

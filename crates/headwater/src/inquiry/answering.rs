@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
 use async_nats::HeaderMap;
 use async_nats::service::{self, Request};
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::POSITION;
+use crate::bus;
 use crate::database::{Database, Snapshot};
 use crate::event::MAX_PAYLOAD;
 use crate::position::Position;
@@ -104,15 +104,7 @@ impl Questions {
     ) -> anyhow::Result<()> {
         let mut asked = SelectAll::new();
         for question in self.0 {
-            let subject = question.subject;
-            let endpoint = service
-                .endpoint_builder()
-                // A name may have no dots.
-                .name(subject.replace('.', "-"))
-                .add(subject)
-                .await
-                .map_err(|error| anyhow!(error))
-                .with_context(|| format!("offer the endpoint {subject}"))?;
+            let endpoint = bus::offer(service.endpoint_builder(), question.subject).await?;
             asked.push(
                 endpoint
                     .map(move |request| (question.clone(), request))

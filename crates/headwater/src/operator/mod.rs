@@ -32,7 +32,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::Bus;
+use crate::bus::{self, Bus};
 use crate::database::Database;
 use crate::health::Health;
 use crate::inquiry::Questions;
@@ -151,14 +151,7 @@ impl Desk {
             &["status"]
         };
         for &subject in offered {
-            let endpoint = group
-                .endpoint_builder()
-                // A name may have no dots.
-                .name(subject.replace('.', "-"))
-                .add(subject)
-                .await
-                .map_err(|error| anyhow!(error))
-                .with_context(|| format!("offer the endpoint {subject}"))?;
+            let endpoint = bus::offer(group.endpoint_builder(), subject).await?;
             requests.push(endpoint.map(move |request| (subject, request)).boxed());
         }
         loop {

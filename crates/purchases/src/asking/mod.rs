@@ -9,6 +9,7 @@ mod composition;
 mod failure;
 mod gathered;
 mod inquiry;
+mod way;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use uuid::Uuid;
 pub(crate) use composition::Composition;
 pub use composition::Urls;
 pub(crate) use inquiry::Inquiry;
+pub(crate) use way::Way;
 
 use crate::answer::UserPurchases;
 use failure::{Failure, Why};
@@ -55,13 +57,6 @@ pub struct Config {
     /// Where composition finds them.
     #[command(flatten)]
     pub urls: Urls,
-}
-
-/// How the sources are asked. Each question gives what was said and what it is as of.
-#[derive(Debug, Clone)]
-pub(crate) enum Way {
-    Http(Composition),
-    Bus(Inquiry),
 }
 
 /// Asks the sources for each answer. Cheap to clone.
@@ -166,13 +161,7 @@ impl Asking {
     }
 
     async fn is_known(&self, user: Uuid, deadline: Instant) -> Result<(bool, Positions), Failure> {
-        let question = async {
-            match &self.way {
-                Way::Http(composition) => composition.is_known(user, deadline).await,
-                Way::Bus(inquiry) => inquiry.is_known(user, deadline).await,
-            }
-        };
-        self.ask(USERS, question).await
+        self.ask(USERS, self.way.is_known(user, deadline)).await
     }
 
     /// All orders, page by page.
@@ -184,12 +173,7 @@ impl Asking {
         let (mut ordered, mut as_of) = (FirstOrdered::default(), AsOf::default());
         let mut start_after = Uuid::nil();
         loop {
-            let question = async {
-                match &self.way {
-                    Way::Http(composition) => composition.orders(user, start_after, deadline).await,
-                    Way::Bus(inquiry) => inquiry.orders(user, start_after, deadline).await,
-                }
-            };
+            let question = self.way.orders(user, start_after, deadline);
             let (Orders { orders, next }, at) = self.ask(ORDERS, question).await?;
             ordered.add(orders);
             as_of.add(at);
@@ -206,14 +190,8 @@ impl Asking {
         chunks: Vec<Vec<Uuid>>,
         deadline: Instant,
     ) -> Result<Vec<(Vec<Product>, Positions)>, Failure> {
-        let answers = stream::iter(chunks).map(|ids| {
-            self.ask(PRODUCTS, async move {
-                match &self.way {
-                    Way::Http(composition) => composition.products(&ids, deadline).await,
-                    Way::Bus(inquiry) => inquiry.products(&ids, deadline).await,
-                }
-            })
-        });
+        let answers =
+            stream::iter(chunks).map(|ids| self.ask(PRODUCTS, self.way.products(ids, deadline)));
         answers.buffer_unordered(CHUNKS_AT_ONCE).try_collect().await
     }
 
@@ -241,16 +219,6 @@ impl Asking {
         tracing::warn!(source, %why, "a question was not answered");
         self.health.set(source, State::Degraded(why.to_string()));
         Failure { of: source, why }
-    }
-}
-
-impl Way {
-    /// How many products one question may be about.
-    fn products_max(&self) -> usize {
-        match self {
-            Self::Http(_) => composition::PRODUCTS_MAX,
-            Self::Bus(_) => inquiry::PRODUCTS_MAX,
-        }
     }
 }
 
