@@ -191,12 +191,9 @@ impl Composition {
             status => return Err(Why::Status(status.as_u16())),
         };
         let as_of = as_of.ok_or_else(|| Why::Nonsense(format!("it has no {POSITION}")))?;
-        let found = is_there.then(|| serde_json::from_slice(&body));
-        let found = found.transpose();
-        Ok((
-            found.map_err(|error| Why::Nonsense(error.to_string()))?,
-            as_of,
-        ))
+        let found = is_there.then(|| serde_json::from_slice(&body)).transpose();
+        let found = found.map_err(|error| Why::Nonsense(error.to_string()))?;
+        Ok((found, as_of))
     }
 }
 

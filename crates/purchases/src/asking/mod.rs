@@ -33,6 +33,7 @@ use gathered::{AsOf, FirstOrdered, Orders, Product};
 const USERS: &str = "users";
 const PRODUCTS: &str = "products";
 const ORDERS: &str = "orders";
+const SOURCES: [&str; 3] = [USERS, PRODUCTS, ORDERS];
 
 /// How many questions about products of one answer are under way at the same time.
 const CHUNKS_AT_ONCE: usize = 8;
@@ -75,7 +76,7 @@ struct Round {
 
 impl Asking {
     pub(crate) fn new(way: Way, config: &Config, health: Health) -> Self {
-        for source in [USERS, PRODUCTS, ORDERS] {
+        for source in SOURCES {
             health.set(source, State::Ok("not asked yet".to_owned()));
         }
         let within = Duration::from_millis(config.answer_ms);
@@ -92,8 +93,8 @@ impl Asking {
         user: Uuid,
         after: &Positions,
     ) -> Result<Option<UserPurchases>, Problem> {
-        let mut sources = after.0.keys();
-        if let Some(unknown) = sources.find(|name| ![USERS, PRODUCTS, ORDERS].contains(&&***name)) {
+        let mut asked = after.0.keys();
+        if let Some(unknown) = asked.find(|source| !SOURCES.contains(&source.as_str())) {
             return Err(Behind::UnknownSource(unknown.clone()).into());
         }
         let deadline = Instant::now() + self.within;
@@ -138,13 +139,13 @@ impl Asking {
         }
         let (ordered, orders) = ordered?;
         as_of.add(orders);
-        let mut ids: Vec<Vec<Uuid>> = ordered.chunks(self.way.products_max());
-        if ids.is_empty() && after.0.contains_key(PRODUCTS) {
-            // Nothing to be told, but where they are is asked for.
-            ids.push(Vec::new());
+        let mut chunks = ordered.chunks(self.way.products_max());
+        if chunks.is_empty() && after.0.contains_key(PRODUCTS) {
+            // There is nothing to be told, but how far they are is asked for.
+            chunks.push(Vec::new());
         }
         let mut products = Vec::new();
-        for (told, at) in self.products(ids, deadline).await? {
+        for (told, at) in self.products(chunks, deadline).await? {
             products.extend(told);
             as_of.add(at);
         }
