@@ -42,7 +42,8 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
 /// Headwater service `purchases`: every product a user ever ordered.
 #[derive(Debug, clap::Parser)]
 #[command(name = "headwater-purchases", version)]
-#[command(mut_arg("path", |path| path.required(false).default_value("purchases.db")))]
+#[command(mut_arg("path", |path| path.required(false).default_value("purchases.db")
+    .help("The SQLite file of style replica; made when it is not there")))]
 pub struct Config {
     /// Where the answers come from
     #[arg(long, env = "HEADWATER_STYLE", value_enum, default_value_t)]

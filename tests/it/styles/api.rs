@@ -91,11 +91,11 @@ async fn only_the_copy_lists_users_on_its_start_page() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_style_says_what_is_wrong_with_after_and_waits_for_what_does_not_come() {
     let mut world = World::start_styles().await;
+    let ada = Ada::with_two_orders(&world).await;
     for style in ASKING {
-        run_again(&mut world, style, &["--answer-ms", "600"]).await;
+        run_again(&mut world, style, &["--answer-ms", "1000"]).await;
     }
     run_again(&mut world, Service::Purchases, &["--http-after-s", "1"]).await;
-    let ada = Ada::with_two_orders(&world).await;
     let bob = world.user("bob").await;
     world.caught_up().await;
     let mut refusals = BTreeSet::new();
@@ -125,7 +125,7 @@ async fn every_style_says_what_is_wrong_with_after_and_waits_for_what_does_not_c
             );
             let waited = started.elapsed();
             assert!(
-                waited >= Duration::from_millis(500),
+                waited >= Duration::from_millis(900),
                 "{name} waited {waited:?}"
             );
         }

@@ -15,7 +15,16 @@ async fn with_a_source_down_who_asks_it_fails_and_names_it_and_the_copy_answers(
         for style in ASKING {
             let reply = ada.asks(&world, style).await;
             assert_names(style, source, &reply);
-            assert!(reply.text.contains("cannot be reached"), "{}", reply.text);
+            // A broker that has not noticed yet sends a question to who is gone; the next one not.
+            eventually("a clear word", || async {
+                let reply = ada.asks(&world, style).await;
+                if reply.text.contains("cannot be reached") {
+                    Ok(())
+                } else {
+                    Err(reply.text)
+                }
+            })
+            .await;
         }
         assert_eq!(ada.asks(&world, Service::Purchases).await.status, 200);
         world.run(source).await;
@@ -63,8 +72,9 @@ async fn a_source_that_is_slow_makes_the_answers_slow_of_who_asks_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_frozen_is_named_at_the_deadline() {
-    const DEADLINE: Duration = Duration::from_millis(700);
+    const DEADLINE: Duration = Duration::from_secs(1);
     let mut world = World::start_styles().await;
+    let ada = Ada::with_two_orders(&world).await;
     for style in ASKING {
         run_again(
             &mut world,
@@ -73,7 +83,6 @@ async fn a_source_that_is_frozen_is_named_at_the_deadline() {
         )
         .await;
     }
-    let ada = Ada::with_two_orders(&world).await;
     for source in Service::SOURCES {
         world.pause(source);
         for style in ASKING {
