@@ -74,7 +74,7 @@ async fn asked(world: &World) -> BTreeMap<Service, Positions> {
     for style in Service::STYLES {
         let text = world.client(style).get("/metrics").await.text;
         let counted = text.lines().filter_map(|line| {
-            let line = line.strip_prefix(r#"purchases_questions_total{source=""#)?;
+            let line = line.strip_prefix(r#"purchases_requests_total{source=""#)?;
             let (source, count) = line.split_once(r#""} "#)?;
             Some((source.to_owned(), count.parse().ok()?))
         });

@@ -202,7 +202,7 @@ impl Asking {
         source: &'static str,
         question: impl Future<Output = Result<(T, Positions), Why>>,
     ) -> Result<(T, Positions), Failure> {
-        metrics::counter!("purchases_questions_total", "source" => source).increment(1);
+        metrics::counter!("purchases_requests_total", "source" => source).increment(1);
         match question.await {
             Ok((said, as_of)) if as_of.0.contains_key(source) => {
                 self.health.set(source, State::Ok("answers".to_owned()));
