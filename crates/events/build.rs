@@ -5,10 +5,13 @@ use std::path::Path;
 use anyhow::Context as _;
 use prost::Message as _;
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 6] = [
     "users/v1/events.proto",
+    "users/v1/inquiry.proto",
     "products/v1/events.proto",
+    "products/v1/inquiry.proto",
     "orders/v1/events.proto",
+    "orders/v1/inquiry.proto",
 ];
 
 fn main() -> anyhow::Result<()> {

@@ -17,5 +17,6 @@ mod power_cuts;
 mod rebuild;
 mod redelivery;
 mod rivals;
+mod styles;
 mod tidy;
 mod verify;

@@ -2,9 +2,8 @@
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
-use clap::Parser as _;
-use cli::verify::Report;
-use cli::{Cli, Command, Exit};
+use cli::Exit;
+use e2e::operator::{verify, verify_within};
 use e2e::{Reply, Service, World, eventually};
 use rusqlite::Connection;
 
@@ -26,20 +25,6 @@ async fn world() -> (World, Reply) {
         world.order(&ada, &[product]).await;
     }
     (world, ada)
-}
-
-/// Verifies as the tool does; `wait` is long, so that a slow machine is no difference.
-async fn verify(world: &World) -> Report {
-    verify_within(world, "60").await
-}
-
-async fn verify_within(world: &World, wait: &str) -> Report {
-    let url = world.broker.url();
-    let cli = Cli::parse_from(["headwater", "verify", "--wait", wait, "--nats-url", &url]);
-    let Command::Verify(args) = cli.command else {
-        unreachable!("a verification was asked for");
-    };
-    cli::verify::run(args).await.unwrap()
 }
 
 async fn expect_well(world: &World) {

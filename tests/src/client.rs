@@ -21,6 +21,8 @@ pub struct Reply {
     pub content_type: String,
     /// `Headwater-Position`, if there was one.
     pub position: Option<String>,
+    /// `Retry-After`, if there was one.
+    pub retry_after: Option<String>,
     /// The body as text.
     pub text: String,
     /// The body, if it is JSON; `null` otherwise.
@@ -99,12 +101,14 @@ pub async fn try_send(request: RequestBuilder) -> reqwest::Result<Reply> {
         value.to_str().ok().map(str::to_owned)
     };
     let (content_type, position) = (header("content-type"), header("headwater-position"));
+    let retry_after = header("retry-after");
     let status = response.status();
     let text = response.text().await?;
     Ok(Reply {
         status,
         content_type: content_type.unwrap_or_default(),
         position,
+        retry_after,
         json: serde_json::from_str(&text).unwrap_or_default(),
         text,
     })

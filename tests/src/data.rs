@@ -142,10 +142,19 @@ impl DataSet {
     /// # Panics
     /// When one differs.
     pub async fn assert_shown(&self, world: &World) {
+        self.assert_shown_by(Service::Purchases, world).await;
+    }
+
+    /// [`assert_shown`](Self::assert_shown) for the query service in the style `style`.
+    ///
+    /// # Panics
+    /// When an answer differs.
+    pub async fn assert_shown_by(&self, style: Service, world: &World) {
         world.caught_up().await;
         for (foreign, expected) in self.expected() {
             let user = import::mapped(Kind::Users, &foreign).to_string();
-            let reply = world.purchases(&user, "").await;
+            let reply = world.purchases_by(style, &user, "").await;
+            let foreign = format!("{foreign} by {}", style.name());
             assert_eq!(reply.status, 200, "user {foreign}: {}", reply.text);
             let purchases = reply.json["purchases"]
                 .as_array()

@@ -13,6 +13,7 @@ pub mod model;
 pub mod operator;
 pub mod oracle;
 pub mod process;
+pub mod styles;
 pub mod world;
 
 pub use client::{Client, Reply};

@@ -266,7 +266,7 @@ impl Customers {
                     json!({ "title": name, "image": image }),
                 )
             }
-            Service::Orders | Service::Purchases => self.order(fresh, random),
+            _ => self.order(fresh, random),
         }
     }
 

@@ -1,5 +1,8 @@
 //! Asking the services as an operator does: NATS requests.
 
+use clap::Parser as _;
+use cli::verify::Report;
+use cli::{Cli, Command};
 use headwater::operator::{FoldState, FoldStatus};
 use serde_json::Value;
 
@@ -65,4 +68,25 @@ impl World {
         })
         .await
     }
+}
+
+/// Verifies as the tool does; it waits long, so that a slow machine is no difference.
+///
+/// # Panics
+/// When the broker cannot be asked.
+pub async fn verify(world: &World) -> Report {
+    verify_within(world, "60").await
+}
+
+/// [`verify`], not waiting longer than `wait` seconds for who does not answer.
+///
+/// # Panics
+/// When the broker cannot be asked.
+pub async fn verify_within(world: &World, wait: &str) -> Report {
+    let url = world.broker.url();
+    let cli = Cli::parse_from(["headwater", "verify", "--wait", wait, "--nats-url", &url]);
+    let Command::Verify(args) = cli.command else {
+        unreachable!("a verification was asked for");
+    };
+    cli::verify::run(args).await.expect("verify")
 }

@@ -68,7 +68,7 @@ fn about(source: Service, payload: &[u8]) -> String {
     match source {
         Service::Users => decoded::<UserRegistered>(payload).user_id,
         Service::Products => decoded::<ProductCreated>(payload).product_id,
-        Service::Orders | Service::Purchases => decoded::<OrderPlaced>(payload).order_id,
+        _ => decoded::<OrderPlaced>(payload).order_id,
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Instant;
 use async_nats::jetstream;
 use broker::{Broker, Log, Options};
 use headwater::Positions;
+use purchases::Style;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -19,7 +20,7 @@ use crate::{PATIENCE, eventually};
 /// How much of each service's log a failed test shows.
 const LINES_SHOWN: usize = 12;
 
-/// One of the four services.
+/// One of the four services; the query service in one of its styles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
     /// Source of users.
@@ -28,16 +29,23 @@ pub enum Service {
     Products,
     /// Source of orders.
     Orders,
-    /// The query service.
+    /// The query service, with its own copy.
     Purchases,
+    /// The query service that asks over HTTP.
+    Composition,
+    /// The query service that asks over the bus.
+    Inquiry,
 }
 
 impl Service {
-    /// All of them.
+    /// All that run by default.
     pub const ALL: [Self; 4] = [Self::Users, Self::Products, Self::Orders, Self::Purchases];
 
     /// Those that publish events.
     pub const SOURCES: [Self; 3] = [Self::Users, Self::Products, Self::Orders];
+
+    /// The query service in all its styles.
+    pub const STYLES: [Self; 3] = [Self::Purchases, Self::Composition, Self::Inquiry];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -45,7 +53,9 @@ impl Service {
             Self::Users => users::NAME,
             Self::Products => products::NAME,
             Self::Orders => orders::NAME,
-            Self::Purchases => purchases::NAME,
+            Self::Purchases => Style::Replica.service(),
+            Self::Composition => Style::Composition.service(),
+            Self::Inquiry => Style::Inquiry.service(),
         }
     }
 }
@@ -180,7 +190,11 @@ impl World {
 
     /// Starts a service and does not wait for it: it may be meant to end at once.
     pub fn spawn(&self, service: Service, change: impl Fn(&mut Command)) -> Process {
-        let mut command = self.command(service.name(), service);
+        let mut command = match service {
+            Service::Composition => self.asking("composition"),
+            Service::Inquiry => self.asking("inquiry"),
+            service => self.command(service.name(), service),
+        };
         if let Some(address) = self.addresses.get(&service) {
             command.args(["--listen", &address.to_string()]);
         }
@@ -194,12 +208,30 @@ impl World {
         Process::spawn(command, self.folder.path().join("rival.log"))
     }
 
+    /// A query service that asks the sources where they ran last.
+    fn asking(&self, style: &str) -> Command {
+        let mut command = self.program("purchases");
+        command.args(["--style", style]);
+        for source in Service::SOURCES {
+            if let Some(address) = self.addresses.get(&source) {
+                let variable = format!("HEADWATER_{}_URL", source.name().to_uppercase());
+                command.env(variable, format!("http://{address}"));
+            }
+        }
+        command
+    }
+
     fn command(&self, program: &str, service: Service) -> Command {
+        let mut command = self.program(program);
+        command.arg("--database").arg(self.database(service));
+        command
+    }
+
+    fn program(&self, name: &str) -> Command {
         let mut command = Command::new(process::program("shop"));
         command
-            .arg(program)
-            .arg("--database")
-            .arg(self.database(service))
+            .arg(name)
+            .current_dir(self.folder.path())
             .args(["--nats-url", &self.broker.url()])
             .args(["--log-format", "json"])
             .envs(self.filter.map(|filter| ("RUST_LOG", filter)))
@@ -213,6 +245,22 @@ impl World {
     /// When it does not run.
     pub fn process(&mut self, service: Service) -> &mut Process {
         self.running.get_mut(&service).expect("it runs")
+    }
+
+    /// A service stands still from now on: it keeps its connections and its locks.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn pause(&self, service: Service) {
+        self.running[&service].pause();
+    }
+
+    /// It goes on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn resume(&self, service: Service) {
+        self.running[&service].resume();
     }
 
     /// Stops a service, in order.
@@ -312,15 +360,9 @@ impl World {
         self.client(Service::Orders).create(&path, &body).await
     }
 
-    /// What a user ordered, as of `after`.
+    /// What a user ordered, as of `after`, from the query service with its own copy.
     pub async fn purchases(&self, user: &str, after: &str) -> Reply {
-        let after = if after.is_empty() {
-            String::new()
-        } else {
-            format!("?after={after}")
-        };
-        let path = format!("/users/{user}/purchases{after}");
-        self.client(Service::Purchases).get(&path).await
+        self.purchases_by(Service::Purchases, user, after).await
     }
 
     /// The titles that a user ordered, sorted, once `purchases` has everything that was written.
@@ -410,10 +452,8 @@ impl World {
     /// When something is left.
     pub async fn finish(mut self) {
         self.caught_up().await;
-        for service in Service::ALL {
-            if self.running.contains_key(&service) {
-                self.expect_well(service).await;
-            }
+        for service in self.running.keys() {
+            self.expect_well(*service).await;
         }
         while let Some((service, _)) = self.running.last_key_value() {
             let service = *service;
@@ -450,8 +490,8 @@ impl Drop for World {
     #[expect(clippy::print_stderr, reason = "what a failed test has to say")]
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for service in Service::ALL {
-                let log = self.log(service);
+            for service in self.addresses.keys() {
+                let log = self.log(*service);
                 let lines: Vec<_> = log.lines().rev().take(LINES_SHOWN).collect();
                 for line in lines.iter().rev() {
                     eprintln!("{}: {line}", service.name());

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::FalseyValueParser;
 
-/// The last port that has three others after it.
-const HTTP_PORT_MAX: i64 = 65_532;
+/// The last port that has five others after it.
+const HTTP_PORT_MAX: i64 = 65_530;
 
 /// Build, start, seed and supervise the whole system
 ///
-/// Finds or installs nats-server, builds the four services, starts them all, and brings in a small
-/// catalogue through their HTTP APIs. Ctrl-C stops everything in order; the data stays.
+/// Finds or installs nats-server, builds the four services, starts them all (purchases in its three
+/// styles), and brings in a small catalogue through their HTTP APIs. Ctrl-C stops everything in order; the data stays.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "cargo dev", bin_name = "cargo dev")]
 pub struct Args {
@@ -22,8 +22,8 @@ pub struct Args {
     #[arg(long, env = "HEADWATER_DEV_FRESH", value_parser = FalseyValueParser::new())]
     pub fresh: bool,
 
-    /// Port of purchases and its web page; users, products and orders get the next three. 0 takes
-    /// four free ones
+    /// Port of purchases and its web page; users, products, orders and purchases in its two other
+    /// styles get the next five. 0 takes six free ones
     #[arg(long, env = "HEADWATER_DEV_HTTP_PORT", value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(..=HTTP_PORT_MAX))]
     pub http_port: u16,
 

@@ -39,7 +39,7 @@ pub(crate) async fn services(release: bool, screen: Screen) -> anyhow::Result<Bi
     let mut command = Command::new(&cargo);
     command.args(["build", "--message-format", "json-render-diagnostics"]);
     for service in Service::ALL {
-        command.args(["--package", service.name(), "--bin", &service.binary()]);
+        command.args(["--package", service.package(), "--bin", &service.binary()]);
     }
     if release {
         command.arg("--release");

@@ -17,18 +17,18 @@ pub(crate) struct Claim {
 
 /// Where the services listen, in the order of [`Service::ALL`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ports([u16; 4]);
+pub(crate) struct Ports([u16; 6]);
 
 /// Takes the ports that `args` ask for.
 pub(crate) fn claim(args: &Args) -> anyhow::Result<Claim> {
     let mut held = Vec::new();
-    let mut ports = [0; 4];
+    let mut ports = [0; 6];
     for (service, (port, offset)) in Service::ALL.iter().zip(ports.iter_mut().zip(0..)) {
         let wanted = match args.http_port {
             0 => 0,
             first => first + offset,
         };
-        let listener = take(wanted, service.name(), "--http-port (0: four free ones)")?;
+        let listener = take(wanted, service.name(), "--http-port (0: six free ones)")?;
         *port = listener.local_addr().context("read a port")?.port();
         held.push(listener);
     }

@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Write as _};
 
 use crate::service::Service;
 
-/// The longest name, `purchases`.
-const NAME_WIDTH: usize = 9;
+/// The longest name, `purchases-composition`.
+const NAME_WIDTH: usize = 21;
 
 /// How to write on stderr.
 #[derive(Clone, Copy, Debug)]

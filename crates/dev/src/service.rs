@@ -1,4 +1,4 @@
-//! The four services.
+//! The services: four, and the query service in its two other styles beside them.
 
 /// One of the services, each a process of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,29 +7,69 @@ pub(crate) enum Service {
     Users,
     Products,
     Orders,
+    /// `purchases` that asks the others over HTTP.
+    Composition,
+    /// `purchases` that asks the others over the bus.
+    Inquiry,
 }
 
 impl Service {
     /// In the order of their ports.
-    pub(crate) const ALL: [Self; 4] = [Self::Purchases, Self::Users, Self::Products, Self::Orders];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Purchases,
+        Self::Users,
+        Self::Products,
+        Self::Orders,
+        Self::Composition,
+        Self::Inquiry,
+    ];
+
+    /// The query service in all its styles.
+    pub(crate) const STYLES: [Self; 3] = [Self::Purchases, Self::Composition, Self::Inquiry];
 
     /// In the order in which they stop: whoever reads before whom it reads from.
-    pub(crate) const STOP_ORDER: [Self; 4] =
-        [Self::Purchases, Self::Orders, Self::Products, Self::Users];
+    pub(crate) const STOP_ORDER: [Self; 6] = [
+        Self::Composition,
+        Self::Inquiry,
+        Self::Purchases,
+        Self::Orders,
+        Self::Products,
+        Self::Users,
+    ];
 
-    /// Its name, which is also that of its crate.
+    /// Its name.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Purchases => "purchases",
             Self::Users => "users",
             Self::Products => "products",
             Self::Orders => "orders",
+            Self::Composition => "purchases-composition",
+            Self::Inquiry => "purchases-inquiry",
+        }
+    }
+
+    /// The style of the query service.
+    pub(crate) const fn style(self) -> Option<&'static str> {
+        match self {
+            Self::Purchases => Some("replica"),
+            Self::Composition => Some("composition"),
+            Self::Inquiry => Some("inquiry"),
+            Self::Users | Self::Products | Self::Orders => None,
+        }
+    }
+
+    /// Its crate.
+    pub(crate) const fn package(self) -> &'static str {
+        match self.style() {
+            Some(_) => "purchases",
+            None => self.name(),
         }
     }
 
     /// Its binary.
     pub(crate) fn binary(self) -> String {
-        format!("headwater-{}", self.name())
+        format!("headwater-{}", self.package())
     }
 
     /// The colour of its lines, as the number in an ANSI escape.
@@ -39,6 +79,8 @@ impl Service {
             Self::Users => 36,
             Self::Products => 33,
             Self::Orders => 35,
+            Self::Composition => 34,
+            Self::Inquiry => 31,
         }
     }
 }

@@ -167,12 +167,20 @@ curl -s "{purchases}/users/{user}/purchases?after=$after""#
         let mut rows = Vec::new();
         if let Some(Page { whose, url }) = &self.page {
             rows.push((whose.clone(), paint(colours, 1, url)));
+            // The same page of the other styles, to compare.
+            let path = url.trim_start_matches(self.url(Service::Purchases));
+            for style in &Service::STYLES[1..] {
+                let label = format!("  by {}", style.style().unwrap_or_default());
+                rows.push((label, format!("{}{path}", self.url(*style))));
+            }
         }
         rows.push((
             "All users".to_owned(),
             self.url(Service::Purchases).to_owned(),
         ));
-        rows.extend(Service::ALL.map(|service| {
+        // The other styles have the API of purchases.
+        let services = &Service::ALL[..4];
+        rows.extend(services.iter().map(|&service| {
             let label = format!("API of {}", service.name());
             (label, format!("{}/docs", self.url(service)))
         }));
@@ -225,6 +233,8 @@ mod tests {
             shown.contains("API of orders      http://127.0.0.1:8083/docs"),
             "{shown}"
         );
+        let other = "  by inquiry       http://127.0.0.1:8085/users/1";
+        assert!(shown.contains(other), "{shown}");
         assert!(!shown.contains('\x1b'), "no colours");
     }
 }

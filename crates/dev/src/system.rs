@@ -86,8 +86,6 @@ impl System {
             let mut arguments: Vec<OsString> = vec![
                 "--listen".into(),
                 format!("127.0.0.1:{}", ports.of(service)).into(),
-                "--database".into(),
-                data.database(service).into(),
                 "--nats-url".into(),
                 self.nats_url(args).into(),
                 "--log-format".into(),
@@ -95,8 +93,18 @@ impl System {
                 "--drain-s".into(),
                 DRAIN_S.into(),
             ];
-            if service == Service::Purchases {
+            if let Some(style) = service.style() {
+                arguments.extend(["--style".into(), style.into()]);
                 arguments.extend(["--images-url".into(), ports.url(Service::Products).into()]);
+            }
+            if service == Service::Composition {
+                for source in [Service::Users, Service::Products, Service::Orders] {
+                    let flag = format!("--{}-url", source.name());
+                    arguments.extend([flag.into(), ports.url(source).into()]);
+                }
+            }
+            if !matches!(service, Service::Composition | Service::Inquiry) {
+                arguments.extend(["--database".into(), data.database(service).into()]);
             }
             let program = binaries.of(service)?;
             let child = Child::spawn(service, program, arguments, self.screen)?;

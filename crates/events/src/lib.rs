@@ -1,5 +1,7 @@
 //! The events of the shop: types generated from `proto/`, each with its subject and key.
 //!
+//! Beside them, in [`inquiry`], what services may ask one another over the bus.
+//!
 //! This is all that the services share with one another. `tests/contract.txt` holds every
 //! subject and field number; a test lets it only grow.
 
@@ -19,6 +21,8 @@ use uuid::Uuid;
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
 }
+
+pub mod inquiry;
 
 pub use generated::shop::orders::v1::OrderPlaced;
 pub use generated::shop::products::v1::{ProductCreated, ProductUpdated};

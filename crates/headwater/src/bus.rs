@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use async_nats::jetstream::context::ContextBuilder;
+use async_nats::service::EndpointBuilder;
+use async_nats::service::endpoint::Endpoint;
 use async_nats::{Client, ConnectOptions, Event, jetstream};
 use tokio::sync::watch;
 
@@ -195,6 +197,16 @@ fn note(connection: &watch::Sender<Connection>, event: &Event) {
         Event::ServerError(error) => tracing::error!(%error, "NATS refused"),
         other => tracing::debug!(event = %other, "NATS connection"),
     }
+}
+
+/// Offers `subject` as an endpoint of a service on the NATS Services API.
+pub(crate) async fn offer(builder: EndpointBuilder, subject: &str) -> anyhow::Result<Endpoint> {
+    // A name may have no dots.
+    let offered = builder.name(subject.replace('.', "-")).add(subject);
+    offered
+        .await
+        .map_err(|error| anyhow!(error))
+        .with_context(|| format!("offer the endpoint {subject}"))
 }
 
 /// Metadata that makes `nats stream info` and `nats consumer info` explain themselves.

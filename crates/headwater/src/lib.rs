@@ -7,6 +7,7 @@
 //! * [`outbox`]: events written in the transaction of the change that they tell of;
 //! * [`relay`]: outbox to stream, in order, each once, however the broker fails;
 //! * [`projection`]: streams to tables, each event applied once, gaps repaired;
+//! * [`inquiry`]: questions and answers over the bus, for those who would rather ask than copy;
 //! * [`Service`]: all of these put together;
 //! * [`http`], [`supervisor`], [`health`], [`telemetry`], [`operator`]: the process around them.
 //!
@@ -24,6 +25,7 @@ mod event;
 pub mod health;
 pub mod http;
 pub mod idempotency;
+pub mod inquiry;
 pub mod operator;
 pub mod outbox;
 mod position;

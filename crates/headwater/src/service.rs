@@ -4,36 +4,44 @@
 //! let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
 //! service.relay();                                        // publishes its outbox
 //! let catalogue = service.project(Catalogue).await?;      // keeps a copy of others' data
+//! service.answers(inquiry::SUBJECT, inquiry::answer);     // answers others over the bus
 //! let app = http::app(&service, catalogue);
 //! service.serve(listener, app).await                      // until stopped
 //! ```
+//!
+//! One that keeps nothing of its own and asks others has no database:
+//! [`start_without_database`](Service::start_without_database).
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use axum::Router;
+use prost::Message;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::database::Migration;
+use crate::database::{Migration, Snapshot};
 use crate::health::State;
-use crate::operator::Tools;
+use crate::inquiry::{Inquirer, Questions, Refusal};
+use crate::operator::{Desk, Tools};
 use crate::projection::{self, Progress, Projection, Runner};
 use crate::rebuild::Rebuilder;
 use crate::{Bus, Clock, Config, Database, Health, Relay, Supervisor, http, operator};
 
-/// A service that is being put together.
+/// A service that is being put together; `D` is its [`Database`], or `()` where it has none.
 #[derive(Debug)]
-pub struct Service {
+pub struct Service<D = Database> {
     /// Its database.
-    pub db: Database,
+    pub db: D,
     /// What its parts say of themselves.
     pub health: Health,
     /// What it was told at its start.
     pub config: Config,
+    name: &'static str,
     bus: Bus,
     tasks: Supervisor,
     tools: Tools,
+    questions: Questions,
     /// Whether the database is nothing but a copy.
     is_copy: bool,
 }
@@ -52,7 +60,7 @@ impl Service {
         let db = Database::open(name, &config.database, migrations, Clock::system())
             .await
             .context("open the database")?;
-        Self::over(db, config, stop, false).await
+        Self::over(name, db, config, stop).await
     }
 
     /// [`start`](Self::start) for a service whose database is nothing but a copy, a read store: it
@@ -70,25 +78,9 @@ impl Service {
         let db = Database::open_copy(name, &config.database, migrations, Clock::system())
             .await
             .context("open the read store")?;
-        Self::over(db, config, stop, true).await
-    }
-
-    async fn over(
-        db: Database,
-        config: Config,
-        stop: CancellationToken,
-        is_copy: bool,
-    ) -> anyhow::Result<Self> {
-        let bus = Bus::connect(db.owner(), &config.nats).await?;
-        Ok(Self {
-            db,
-            health: Health::new(),
-            config,
-            bus,
-            tasks: Supervisor::new(stop),
-            tools: Tools::default(),
-            is_copy,
-        })
+        let mut service = Self::over(name, db, config, stop).await?;
+        service.is_copy = true;
+        Ok(service)
     }
 
     /// Publishes the events of its outbox.
@@ -123,36 +115,110 @@ impl Service {
         Ok(progress)
     }
 
+    /// Answers the questions that come on `subject`, each from one snapshot of the database.
+    pub fn answers<Q, A>(
+        &mut self,
+        subject: &'static str,
+        answer: fn(&Snapshot, &Q) -> Result<A, Refusal>,
+    ) where
+        Q: Message + Default + 'static,
+        A: Message + 'static,
+    {
+        self.questions.add(&self.db, subject, answer);
+    }
+
     /// Answers clients and operators until it is stopped or one of its tasks ends, then closes
     /// the database.
     ///
     /// # Errors
     /// A task ended by itself, or did not end when it was told to.
+    pub async fn serve(mut self, listener: TcpListener, app: Router) -> anyhow::Result<()> {
+        let (db, health) = (self.db.clone(), self.health.clone());
+        if !self.is_copy {
+            // Nobody can make it again from anything; a copy's own task folds it anew.
+            let db = db.clone();
+            self.tasks
+                .spawn("damage", |stop| tell_of_damage(db, health, stop));
+        }
+        let watched = db.clone();
+        self.tasks.spawn("database", |stop| watched.watch(stop));
+        let tools = std::mem::take(&mut self.tools);
+        let desk = Desk::new(self.name, self.health.clone()).with_database(db.clone(), tools);
+        let ended = self.run(desk, listener, app).await;
+        db.close().await;
+        ended
+    }
+}
+
+impl Service<()> {
+    /// Begins to connect to the broker, for a service that keeps nothing of its own.
+    ///
+    /// # Errors
+    /// See [`Bus::connect`].
+    pub async fn start_without_database(
+        name: &'static str,
+        config: Config,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        Self::over(name, (), config, stop).await
+    }
+
+    /// Answers clients and operators until it is stopped or one of its tasks ends.
+    ///
+    /// # Errors
+    /// A task ended by itself, or did not end when it was told to.
     pub async fn serve(self, listener: TcpListener, app: Router) -> anyhow::Result<()> {
-        let Self {
+        let desk = Desk::new(self.name, self.health.clone());
+        self.run(desk, listener, app).await
+    }
+}
+
+impl<D> Service<D> {
+    async fn over(
+        name: &'static str,
+        db: D,
+        config: Config,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let bus = Bus::connect(name, &config.nats).await?;
+        Ok(Self {
             db,
-            health,
+            health: Health::new(),
+            config,
+            name,
+            bus,
+            tasks: Supervisor::new(stop),
+            tools: Tools::default(),
+            questions: Questions::default(),
+            is_copy: false,
+        })
+    }
+
+    /// Asks others over the bus, `questions_max` questions at the same time.
+    ///
+    /// # Errors
+    /// See [`Inquirer::subscribe`].
+    pub async fn asks(&mut self, questions_max: usize) -> anyhow::Result<Inquirer> {
+        let (inquirer, answers) =
+            Inquirer::subscribe(&self.bus, Clock::system().new_id(), questions_max).await?;
+        self.tasks.spawn("inquiry", |stop| answers.run(stop));
+        Ok(inquirer)
+    }
+
+    async fn run(self, desk: Desk, listener: TcpListener, app: Router) -> anyhow::Result<()> {
+        let Self {
             config,
             bus,
             mut tasks,
-            tools,
-            is_copy,
+            questions,
+            ..
         } = self;
-        let (operated, watched) = (db.clone(), db.clone());
-        if !is_copy {
-            // Nobody can make it again from anything; a copy's own task folds it anew.
-            let (db, health) = (db.clone(), health.clone());
-            tasks.spawn("damage", |stop| tell_of_damage(db, health, stop));
-        }
         let drain = config.drain();
         tasks.spawn("operator", |stop| {
-            operator::serve(operated, bus, health, tools, stop)
+            operator::serve(desk, bus, questions, stop)
         });
         tasks.spawn("http", |stop| http::serve(listener, app, config.http, stop));
-        tasks.spawn("database", |stop| watched.watch(stop));
-        let ended = tasks.join(drain).await;
-        db.close().await;
-        ended
+        tasks.join(drain).await
     }
 }
 

@@ -7,12 +7,12 @@ use axum::extract::State;
 use axum::response::Response;
 use headwater::database::Tx;
 use headwater::http::{
-    About, After, Answer, IdempotencyKey, Json, Page, PageQuery, Path, Problem, Query,
-    with_position,
+    About, After, Answer, IdempotencyKey, Json, PageQuery, Path, Problem, Query, with_position,
 };
 use headwater::idempotency::{self, Fingerprint, Key};
 use headwater::projection::Progress;
 use headwater::{Database, Service, outbox};
+use sea_orm::DbErr;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -117,24 +117,19 @@ fn answer(order: Order, position: headwater::Position) -> Answer {
     get, path = "/orders/{id}", tag = "orders",
     params(("id" = Uuid, Path)),
     responses(
-        (status = 200, body = OrderView),
+        (status = 200, body = OrderView, headers(("Headwater-Position" = String, description = "What the answer is as of: orders:4711"))),
         (status = 404, body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn read(State(shared): State<Shared>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
-    let found = shared.db.read(move |snapshot| {
-        let Some(row) = store::find(snapshot, id)? else {
-            return Ok(None);
-        };
-        let position = row.position;
-        let order = store::with_lines(snapshot, vec![row])?.remove(0);
-        Ok::<_, Problem>(Some((order, position)))
-    });
-    let (order, position) = found
-        .await?
-        .ok_or_else(|| Problem::not_found(format!("there is no order {id}")))?;
-    let position = shared.db.position(outbox::unsigned(position));
-    Ok(with_position(&position, axum::Json(OrderView::from(order))))
+    let find = move |snapshot: &_| {
+        let row = store::find(snapshot, id)?;
+        Ok::<_, DbErr>(store::with_lines(snapshot, row.into_iter().collect())?.pop())
+    };
+    let (order, as_of) = shared.db.read_as_of(find).await?;
+    let answer = order.map(|order| axum::Json(OrderView::from(order)));
+    let unknown = || Problem::not_found(format!("there is no order {id}"));
+    Ok(with_position(&as_of, answer.ok_or_else(unknown)))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -158,7 +153,7 @@ struct OrderPage {
     get, path = "/orders", tag = "orders",
     params(OfUser, PageQuery),
     responses(
-        (status = 200, body = OrderPage),
+        (status = 200, body = OrderPage, headers(("Headwater-Position" = String, description = "What the page is as of: orders:4711"))),
         (status = 400, body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -166,12 +161,11 @@ async fn list(
     State(shared): State<Shared>,
     Query(OfUser { user_id }): Query<OfUser>,
     Query(query): Query<PageQuery>,
-) -> Result<axum::Json<Page<OrderView>>, Problem> {
+) -> Result<Response, Problem> {
     let (start_after, limit) = (query.start_after(), query.limit()?);
     let read = move |snapshot: &_| store::page_of_user(snapshot, user_id, start_after, limit + 1);
-    let orders = shared.db.read(read).await?;
+    let (orders, as_of) = shared.db.read_as_of(read).await?;
     let link = |limit, id| format!("/orders?user_id={user_id}&limit={limit}&start_after={id}");
-    query
-        .page(orders, |order| order.id, link, OrderView::from)
-        .map(axum::Json)
+    let page = query.page(orders, |order| order.id, link, OrderView::from)?;
+    Ok(with_position(&as_of, axum::Json(page)))
 }

@@ -143,15 +143,15 @@ async fn update(
     get, path = "/products/{id}", tag = "products",
     params(("id" = Uuid, Path)),
     responses(
-        (status = 200, body = Product),
+        (status = 200, body = Product, headers(("Headwater-Position" = String, description = "What the answer is as of: products:194"))),
         (status = 404, body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn read(State(db): State<Database>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
-    let row = db.read(move |snapshot| store::find(snapshot, id)).await?;
-    let row = row.ok_or_else(|| unknown(id))?;
-    let position = db.position(outbox::unsigned(row.position));
-    Ok(with_position(&position, axum::Json(Product::from(row))))
+    let find = move |snapshot: &_| store::find(snapshot, id);
+    let (row, as_of) = db.read_as_of(find).await?;
+    let answer = row.map(|row| axum::Json(Product::from(row)));
+    Ok(with_position(&as_of, answer.ok_or_else(|| unknown(id))))
 }
 
 fn unknown(id: Uuid) -> Problem {
@@ -179,7 +179,7 @@ struct ProductPage {
     get, path = "/products", tag = "products",
     params(Ids, PageQuery),
     responses(
-        (status = 200, body = ProductPage),
+        (status = 200, body = ProductPage, headers(("Headwater-Position" = String, description = "What the page is as of: products:194"))),
         (status = 400, body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -187,23 +187,23 @@ async fn list(
     State(db): State<Database>,
     Query(Ids { ids }): Query<Ids>,
     Query(query): Query<PageQuery>,
-) -> Result<axum::Json<Page<Product>>, Problem> {
+) -> Result<Response, Problem> {
     if let Some(ids) = ids {
         let ids = parse_ids(&ids)?;
-        let rows = db
-            .read(move |snapshot| store::find_all(snapshot, &ids))
-            .await?;
+        let find = move |snapshot: &_| store::find_all(snapshot, &ids);
+        let (rows, as_of) = db.read_as_of(find).await?;
         let items = rows.into_iter().map(Product::from).collect();
-        return Ok(axum::Json(Page { items, next: None }));
+        return Ok(with_position(
+            &as_of,
+            axum::Json(Page { items, next: None }),
+        ));
     }
     let (start_after, limit) = (query.start_after(), query.limit()?);
-    let rows = db
-        .read(move |snapshot| store::page(snapshot, start_after, limit + 1))
-        .await?;
+    let read = move |snapshot: &_| store::page(snapshot, start_after, limit + 1);
+    let (rows, as_of) = db.read_as_of(read).await?;
     let link = |limit, id| format!("/products?limit={limit}&start_after={id}");
-    query
-        .page(rows, |row| row.id, link, Product::from)
-        .map(axum::Json)
+    let page = query.page(rows, |row| row.id, link, Product::from)?;
+    Ok(with_position(&as_of, axum::Json(page)))
 }
 
 fn parse_ids(text: &str) -> Result<Vec<Uuid>, Problem> {

@@ -6,37 +6,33 @@ use axum::response::Response;
 use axum::routing::get;
 use headwater::Service;
 use headwater::http::{About, After, Path, Problem, with_position};
-use headwater::projection::Progress;
 use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::replica::{Replica, UserPurchases};
-use crate::{NAME, page};
+use crate::answer::{Answers, UserPurchases};
+use crate::page;
+use crate::style::Style;
 
 /// What the handlers work with.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
-    pub(crate) replica: Replica,
+    pub(crate) style: Style,
+    pub(crate) answers: Answers,
     pub(crate) images_url: Url,
 }
 
-pub(crate) fn app(service: &Service, progress: Progress, images_url: Url) -> Router {
-    let deadline = service.config.http.after_deadline();
-    let replica = Replica::new(service.db.clone(), progress, deadline);
+pub(crate) fn app<D>(service: &Service<D>, shared: Shared) -> Router {
+    let about = About {
+        name: shared.style.service(),
+        description: "Title and image of every product a user ever ordered.",
+    };
     let routes = OpenApiRouter::new()
         .routes(routes!(purchases))
         .route("/", get(page::find_user))
         .route("/users/{id}", get(page::user))
-        .with_state(Shared {
-            replica,
-            images_url,
-        });
-    let about = About {
-        name: NAME,
-        description: "Title and image of every product a user ever ordered.",
-    };
+        .with_state(shared);
     headwater::http::app(about, routes, service.health.clone(), &service.config.http)
 }
 
@@ -55,7 +51,7 @@ pub(crate) fn app(service: &Service, progress: Progress, images_url: Url) -> Rou
         (status = 200, body = UserPurchases, headers(("Headwater-Position" = String, description = "What the answer is as of: orders:4711,products:194,users:12"))),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such user, or none any more", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not yet there: try again", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Not yet there, or a source that was asked did not answer: try again", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn purchases(
@@ -63,7 +59,7 @@ async fn purchases(
     Path(id): Path<Uuid>,
     After(after): After,
 ) -> Result<Response, Problem> {
-    let found = shared.replica.purchases(id, &after).await?;
+    let found = shared.answers.purchases(id, &after).await?;
     let found = found.ok_or_else(|| {
         Problem::not_found(format!(
             "there is no user {id}; if they registered a moment ago, send the answer's \

@@ -1,13 +1,21 @@
 //! Query service `purchases`: title and image of every product a user ever ordered.
 //!
-//! Owns `purchases.db`, a copy of what it needs of `users`, `products` and `orders`, folded from
-//! their events. Asks none of them, so it answers while they are down. The copy is expendable:
-//! missing, damaged or of another version, it is folded anew from the first event.
+//! In one of three styles, with the same answers; `docs/styles.md` compares them.
+//!
+//! * **replica**: owns `purchases.db`, a copy of what it needs of `users`, `products` and `orders`,
+//!   folded from their events. Asks none of them, so it answers while they are down. The copy is
+//!   expendable: missing, damaged or of another version, it is folded anew from the first event.
+//! * **composition**: no database; asks the three over HTTP for each answer.
+//! * **inquiry**: no database; asks the three over the bus for each answer.
 
+mod answer;
+pub mod asking;
 mod http;
 mod page;
 mod replica;
+mod style;
 
+use anyhow::Context as _;
 use headwater::Service;
 use headwater::database::Migration;
 use tokio::net::TcpListener;
@@ -15,6 +23,12 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use replica::Purchases;
+pub use style::Style;
+
+use answer::Answers;
+use asking::{Asking, Composition, Inquiry, Way};
+use http::Shared;
+use replica::Replica;
 
 /// The service's name. Never rename.
 pub const NAME: &str = "purchases";
@@ -28,8 +42,12 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
 /// Headwater service `purchases`: every product a user ever ordered.
 #[derive(Debug, clap::Parser)]
 #[command(name = "headwater-purchases", version)]
-#[command(mut_arg("path", |path| path.required(false).default_value("purchases.db")))]
+#[command(mut_arg("path", |path| path.required(false).default_value("purchases.db")
+    .help("The SQLite file of style replica; made when it is not there")))]
 pub struct Config {
+    /// Where the answers come from
+    #[arg(long, env = "HEADWATER_STYLE", value_enum, default_value_t)]
+    pub style: Style,
     /// What every service is told.
     #[command(flatten)]
     pub service: headwater::Config,
@@ -41,6 +59,9 @@ pub struct Config {
         default_value = "http://127.0.0.1:8082"
     )]
     pub images_url: Url,
+    /// How the sources are asked.
+    #[command(flatten)]
+    pub asking: asking::Config,
 }
 
 /// Runs the service until `stop` is cancelled or one of its tasks ends.
@@ -52,8 +73,41 @@ pub async fn run(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut service = Service::start_copy(NAME, MIGRATIONS, config.service, stop).await?;
-    let progress = service.project(Purchases).await?;
-    let app = http::app(&service, progress, config.images_url);
-    service.serve(listener, app).await
+    let Config {
+        style,
+        service,
+        images_url,
+        asking,
+    } = config;
+    let name = style.service();
+    let shared = |answers| Shared {
+        style,
+        answers,
+        images_url,
+    };
+    match style {
+        Style::Replica => {
+            let mut service = Service::start_copy(name, MIGRATIONS, service, stop).await?;
+            let progress = service.project(Purchases).await?;
+            let deadline = service.config.http.after_deadline();
+            let replica = Replica::new(service.db.clone(), progress, deadline);
+            let app = http::app(&service, shared(Answers::Replica(replica)));
+            service.serve(listener, app).await
+        }
+        Style::Composition => {
+            let service = Service::start_without_database(name, service, stop).await?;
+            let composition = Composition::new(&asking);
+            let way = Way::Http(composition.context("make the HTTP client")?);
+            let asking = Asking::new(way, &asking, service.health.clone());
+            let app = http::app(&service, shared(Answers::Asking(asking)));
+            service.serve(listener, app).await
+        }
+        Style::Inquiry => {
+            let mut service = Service::start_without_database(name, service, stop).await?;
+            let way = Way::Bus(Inquiry(service.asks(asking.questions_max).await?));
+            let asking = Asking::new(way, &asking, service.health.clone());
+            let app = http::app(&service, shared(Answers::Asking(asking)));
+            service.serve(listener, app).await
+        }
+    }
 }

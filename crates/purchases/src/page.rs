@@ -10,8 +10,10 @@ use serde::Deserialize;
 use url::Url;
 use uuid::Uuid;
 
+use crate::answer::{Purchase, UserPurchases};
 use crate::http::Shared;
-use crate::replica::{Purchase, Shopper, UserPurchases};
+use crate::replica::Shopper;
+use crate::style::Style;
 
 /// How many users the start page shows.
 const SHOPPERS_SHOWN: u32 = 60;
@@ -23,8 +25,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; img-src http: https:;
 #[derive(Template)]
 #[template(path = "find_user.html")]
 struct FindUser {
-    shoppers: Vec<Shopper>,
-    as_of: Positions,
+    style: Style,
+    /// Where users are heard of: some of them, and as of when.
+    heard_of: Option<(Vec<Shopper>, Positions)>,
     /// What was looked for and is no id.
     wrong: Option<String>,
 }
@@ -40,6 +43,7 @@ struct UserPage {
 #[derive(Template)]
 #[template(path = "no_user.html")]
 struct NoUser {
+    style: Style,
     user: String,
 }
 
@@ -67,7 +71,7 @@ pub(crate) async fn find_user(
     if let Some(id) = user.as_ref().and_then(|text| text.parse::<Uuid>().ok()) {
         return Ok(Redirect::to(&format!("/users/{id}")).into_response());
     }
-    let (shoppers, as_of) = shared.replica.shoppers(SHOPPERS_SHOWN).await?;
+    let heard_of = shared.answers.shoppers(SHOPPERS_SHOWN).await?;
     let status = if user.is_some() {
         StatusCode::BAD_REQUEST
     } else {
@@ -76,8 +80,8 @@ pub(crate) async fn find_user(
     render(
         status,
         &FindUser {
-            shoppers,
-            as_of,
+            style: shared.style,
+            heard_of,
             wrong: user,
         },
     )
@@ -90,7 +94,7 @@ pub(crate) async fn user(
     After(after): After,
 ) -> Result<Response, Problem> {
     let found = match id.parse() {
-        Ok(id) => shared.replica.purchases(id, &after).await?,
+        Ok(id) => shared.answers.purchases(id, &after).await?,
         Err(_) => None,
     };
     let Some(UserPurchases {
@@ -99,7 +103,8 @@ pub(crate) async fn user(
         as_of,
     }) = found
     else {
-        return render(StatusCode::NOT_FOUND, &NoUser { user: id });
+        let style = shared.style;
+        return render(StatusCode::NOT_FOUND, &NoUser { style, user: id });
     };
     // What was ordered last is what one looks for first.
     let cards = purchases

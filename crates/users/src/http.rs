@@ -144,11 +144,13 @@ fn answer(tx: &Tx, row: store::row::Model) -> Answer {
 }
 
 /// Read a user
+///
+/// The answer, also that there is none, says what it is as of.
 #[utoipa::path(
     get, path = "/users/{id}", tag = "users",
     params(("id" = Uuid, Path)),
     responses(
-        (status = 200, body = User),
+        (status = 200, body = User, headers(("Headwater-Position" = String, description = "What the answer is as of: users:12"))),
         (status = 404, body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -156,10 +158,10 @@ async fn read(
     State(Shared { db, .. }): State<Shared>,
     Path(id): Path<Uuid>,
 ) -> Result<Response, Problem> {
-    let row = db.read(move |snapshot| store::find(snapshot, id)).await?;
-    let row = row.ok_or_else(|| unknown(id))?;
-    let position = db.position(outbox::unsigned(row.position));
-    Ok(with_position(&position, axum::Json(User::from(row))))
+    let find = move |snapshot: &_| store::find(snapshot, id);
+    let (row, as_of) = db.read_as_of(find).await?;
+    let answer = row.map(|row| axum::Json(User::from(row)));
+    Ok(with_position(&as_of, answer.ok_or_else(|| unknown(id))))
 }
 
 /// Erase a user

@@ -3,6 +3,7 @@
 //! Owns `users.db`; publishes `users.v1.registered` and `users.v1.erased`, with ids only.
 
 mod http;
+mod inquiry;
 mod password;
 mod store;
 mod user;
@@ -42,6 +43,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
     service.relay();
+    service.answers(events::inquiry::USERS, inquiry::user);
     let app = http::app(&service);
     service.serve(listener, app).await
 }

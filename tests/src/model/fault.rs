@@ -147,6 +147,8 @@ impl Deck {
                     Service::Products => "kill products",
                     Service::Orders => "kill orders",
                     Service::Purchases => "kill purchases",
+                    Service::Composition => "kill composition",
+                    Service::Inquiry => "kill inquiry",
                 };
                 (name, vec![Kill(service), self.work(20), Start(service)])
             }

@@ -176,7 +176,7 @@ async fn positions(world: &World, source: Service, epoch: &str) -> anyhow::Resul
     while let Some(event) = events.next().await {
         let Some(event) = event? else { continue };
         let id = id_of(&event).context("an event of nobody's")?;
-        ensure!(id.epoch == epoch, "an event of another life: {id}");
+        ensure!(*id.epoch == *epoch, "an event of another life: {id}");
         if event.headers.get(PLANTED).is_none() {
             positions.push(id.position);
         }

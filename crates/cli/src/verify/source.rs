@@ -139,13 +139,13 @@ impl Check<'_> {
         self.read += 1;
         let sequence = event.sequence;
         let report = &mut self.report;
-        let Some(id) = event.id.as_ref().filter(|id| id.source == report.source) else {
+        let Some(id) = event.id.as_ref().filter(|id| *id.source == *report.source) else {
             report.by_hand += 1;
             return Ok(());
         };
         let position = id.position;
-        if id.epoch != report.epoch {
-            *report.former.entry(id.epoch.clone()).or_default() += 1;
+        if *id.epoch != *report.epoch {
+            *report.former.entry(id.epoch.to_string()).or_default() += 1;
             return Ok(());
         }
         report.events += 1;

@@ -7,7 +7,8 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream::Stream};
 use broker::Broker;
 use headwater::database::{self, Migration};
-use headwater::operator::Tools;
+use headwater::inquiry::Questions;
+use headwater::operator::{Desk, Tools};
 use headwater::{Bus, Clock, Database, Event, EventId, Health, Relay, Supervisor, bus};
 use headwater::{operator, outbox, stream, subject_of};
 use prost::Message as _;
@@ -74,10 +75,11 @@ impl Source {
     /// Its stream has what the test puts there.
     pub(crate) async fn without_relay() -> Self {
         let mut source = Self::silent().await;
-        let (db, bus) = (source.db.clone(), source.bus.clone());
-        let health = source.health.clone();
+        let bus = source.bus.clone();
+        let desk = Desk::new("sensors", source.health.clone())
+            .with_database(source.db.clone(), Tools::default());
         source.tasks.spawn("operator", |stop| {
-            operator::serve(db, bus, health, Tools::default(), stop)
+            operator::serve(desk, bus, Questions::default(), stop)
         });
         source
     }
@@ -137,8 +139,8 @@ impl Source {
     /// Puts `event` into the stream under the id of `position`, also if it was there before.
     pub(crate) async fn publish_as(&self, position: u64, event: &SensorRead) {
         let id = EventId {
-            source: "sensors".to_owned(),
-            epoch: self.db.epoch().to_string(),
+            source: "sensors".into(),
+            epoch: self.db.epoch(),
             position,
         };
         self.publish_raw(&subject_of(event), Some(&id.to_string()), event)

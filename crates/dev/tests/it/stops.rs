@@ -25,7 +25,14 @@ fn ctrl_c_drains_and_leaves_nobody_behind() {
             .collect();
         assert_eq!(
             told,
-            ["purchases", "orders", "products", "users"],
+            [
+                "purchases-composition",
+                "purchases-inquiry",
+                "purchases",
+                "orders",
+                "products",
+                "users"
+            ],
             "{stderr}"
         );
         assert!(!stderr.contains("ended with"), "{stderr}");

@@ -58,7 +58,7 @@ pub use migration::Migration;
 
 use crate::operator::Then;
 use crate::position::Position;
-use crate::{Clock, crash};
+use crate::{Clock, crash, outbox};
 use file::File;
 
 pub(crate) use connection::{Inspection, code, is_damage, with_attached};
@@ -414,6 +414,22 @@ impl Database {
         E: From<DbErr> + Send + 'static,
     {
         self.file().readers.read_bare(work).await
+    }
+
+    /// [`read`](Self::read), and the position of the newest event in the same snapshot: what
+    /// happened up to there is in what was read.
+    ///
+    /// # Errors
+    /// See [`read`](Self::read).
+    pub async fn read_as_of<T, E, F>(&self, work: F) -> Result<(T, Position), E>
+    where
+        F: FnOnce(&Snapshot) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<DbErr> + Send + 'static,
+    {
+        let read = |snapshot: &_| Ok::<_, E>((work(snapshot)?, outbox::head(snapshot)?));
+        let (found, head) = self.read(read).await?;
+        Ok((found, self.position(head)))
     }
 
     /// The service whose database this is, and the source of the events in its outbox.

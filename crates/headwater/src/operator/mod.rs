@@ -15,7 +15,8 @@
 //! | `headwater.<service>.fold` | empty | [`FoldStatus`] |
 //!
 //! All are JSON, made to be read: `nats request headwater.orders.events '{"from":10,"limit":2}'`.
-//! An empty request stands for one without any wishes.
+//! An empty request stands for one without any wishes. A service without a database has `status`
+//! alone.
 
 mod dead_letter;
 mod events;
@@ -31,9 +32,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::Bus;
+use crate::bus::{self, Bus};
 use crate::database::Database;
 use crate::health::Health;
+use crate::inquiry::Questions;
 
 pub use dead_letter::{
     DiscardAnswer, DiscardRequest, Letter, ListAnswer, ListRequest, RetryAnswer, RetryRequest,
@@ -58,52 +60,31 @@ const ENDPOINTS: [&str; 10] = [
     "fold",
 ];
 
-/// Answers operators until `stop`; `tools` are what they may do with the service's projections.
+/// Offers the service on the NATS Services API until `stop`: answers operators at `desk`, and the
+/// `questions` of other services.
 ///
 /// # Errors
 /// The connection was closed for good.
 pub async fn serve(
-    db: Database,
+    desk: Desk,
     bus: Bus,
-    health: Health,
-    tools: Tools,
+    questions: Questions,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let owner = db.owner();
+    let name = desk.service;
     let service = bus
         .client
         .service_builder()
-        .description(format!("Headwater service {owner}"))
-        .start(owner, env!("CARGO_PKG_VERSION"))
+        .description(format!("Headwater service {name}"))
+        .start(name, env!("CARGO_PKG_VERSION"))
         .await
         .map_err(|error| anyhow!(error))
-        .context("offer the operator endpoints")?;
-    let group = service.group(format!("headwater.{owner}"));
-    let mut requests = SelectAll::new();
-    for subject in ENDPOINTS {
-        let endpoint = group
-            .endpoint_builder()
-            // A name may have no dots.
-            .name(subject.replace('.', "-"))
-            .add(subject)
-            .await
-            .map_err(|error| anyhow!(error))
-            .with_context(|| format!("offer the endpoint {subject}"))?;
-        requests.push(endpoint.map(move |request| (subject, request)).boxed());
-    }
-    let desk = Desk { db, health, tools };
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            Some((endpoint, request)) = requests.next() => {
-                let answer = desk.answer(endpoint, &request.message.payload).await;
-                if let Err(error) = request.respond(answer.map(Into::into)).await {
-                    tracing::debug!(%error, "answer an operator");
-                }
-            }
-            else => anyhow::bail!("the operator endpoints were closed"),
-        }
-    }
+        .context("offer the service on the bus")?;
+    tokio::try_join!(
+        desk.serve(&service, stop.clone()),
+        questions.serve(&service, stop)
+    )?;
+    Ok(())
 }
 
 /// Asks the endpoint of a service.
@@ -130,17 +111,69 @@ pub(crate) async fn ask<A: for<'de> Deserialize<'de>>(
 type Error = service::error::Error;
 
 /// Where operators are served.
-struct Desk {
-    db: Database,
+#[derive(Debug)]
+pub struct Desk {
+    service: &'static str,
     health: Health,
-    tools: Tools,
+    /// What there is to look at and to use, where the service keeps something.
+    kept: Option<(Database, Tools)>,
 }
 
 impl Desk {
+    /// The desk of a service without a database.
+    pub fn new(service: &'static str, health: Health) -> Self {
+        Self {
+            service,
+            health,
+            kept: None,
+        }
+    }
+
+    /// Adds the service's database, and what operators may do with its projections.
+    #[must_use]
+    pub fn with_database(self, db: Database, tools: Tools) -> Self {
+        Self {
+            kept: Some((db, tools)),
+            ..self
+        }
+    }
+
+    async fn serve(
+        &self,
+        service: &service::Service,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let group = service.group(format!("headwater.{}", self.service));
+        let mut requests = SelectAll::new();
+        let offered = if self.kept.is_some() {
+            &ENDPOINTS[..]
+        } else {
+            &["status"]
+        };
+        for &subject in offered {
+            let endpoint = bus::offer(group.endpoint_builder(), subject).await?;
+            requests.push(endpoint.map(move |request| (subject, request)).boxed());
+        }
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                Some((endpoint, request)) = requests.next() => {
+                    let answer = self.answer(endpoint, &request.message.payload).await;
+                    if let Err(error) = request.respond(answer.map(Into::into)).await {
+                        tracing::debug!(%error, "answer an operator");
+                    }
+                }
+                else => anyhow::bail!("the operator endpoints were closed"),
+            }
+        }
+    }
+
     async fn answer(&self, endpoint: &str, payload: &[u8]) -> Result<Vec<u8>, Error> {
-        let Self { db, health, tools } = self;
+        let Some((db, tools)) = &self.kept else {
+            return json(&status::without_database(self.service, &self.health));
+        };
         match endpoint {
-            "status" => json(&status::of(db, health, tools).await?),
+            "status" => json(&status::of(db, &self.health, tools).await?),
             "events" => {
                 let example = r#"{"from":1,"limit":10}"#;
                 json(&events::page(db, read(payload, example)?).await?)

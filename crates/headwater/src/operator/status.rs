@@ -15,9 +15,9 @@ use crate::position::Positions;
 pub struct StatusAnswer {
     /// The service.
     pub service: String,
-    /// The life of its database.
+    /// The life of its database; empty when it has none.
     pub epoch: String,
-    /// The newest position in its outbox.
+    /// The newest position in its outbox; 0 when it has none.
     pub head: u64,
     /// Its parts, as `/readyz?verbose` has them.
     pub parts: BTreeMap<String, State>,
@@ -41,6 +41,16 @@ pub struct ProjectionStatus {
     pub dead_letters: u64,
     /// Whether its tables are a read store that can be folded anew beside the one that serves.
     pub can_rebuild: bool,
+}
+
+pub(super) fn without_database(service: &str, health: &Health) -> StatusAnswer {
+    StatusAnswer {
+        service: service.to_owned(),
+        epoch: String::new(),
+        head: 0,
+        parts: health.parts(),
+        projections: Vec::new(),
+    }
 }
 
 pub(super) async fn of(

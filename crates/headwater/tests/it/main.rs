@@ -11,6 +11,7 @@ mod dead_letter;
 mod group_commit;
 mod http;
 mod idempotency;
+mod inquiry;
 mod operator;
 mod outbox;
 mod poison;

@@ -11,7 +11,8 @@ use broker::Broker;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use headwater::database::{self, Database, Migration, Snapshot, Tx, WriteError};
 use headwater::health::State;
-use headwater::operator::Tools;
+use headwater::inquiry::Questions;
+use headwater::operator::{Desk, Tools};
 use headwater::projection::{self, Progress, Runner};
 use headwater::{
     ApplyError, Bus, Clock, Envelope, Event, Health, Projection, Relay, Supervisor, bus, outbox,
@@ -305,9 +306,15 @@ impl Tasks {
 
     /// Answers operators for `db`, who may use `tools`.
     pub(crate) fn serve_operators(&mut self, db: &Database, bus: &Bus, tools: Tools) -> &mut Self {
-        let (db, bus, health) = (db.clone(), bus.clone(), self.health.clone());
+        let desk = Desk::new(db.owner(), self.health.clone()).with_database(db.clone(), tools);
+        self.offer(desk, bus, Questions::default())
+    }
+
+    /// Offers a service on the bus.
+    pub(crate) fn offer(&mut self, desk: Desk, bus: &Bus, questions: Questions) -> &mut Self {
+        let bus = bus.clone();
         self.supervisor.spawn("operator", |stop| {
-            headwater::operator::serve(db, bus, health, tools, stop)
+            headwater::operator::serve(desk, bus, questions, stop)
         });
         self
     }

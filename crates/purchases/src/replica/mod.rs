@@ -10,37 +10,11 @@ use std::time::Duration;
 use headwater::http::Problem;
 use headwater::projection::{Progress, positions, positions_bare};
 use headwater::{Database, Positions};
-use serde::Serialize;
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use projection::Purchases;
 
-/// A product that a user ordered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct Purchase {
-    pub(crate) product_id: Uuid,
-    /// `null` for the moment between the news of an order and the news of its product.
-    #[schema(example = "Enamel mug, river green")]
-    pub(crate) title: Option<String>,
-    /// An http(s) URL, or a path of the service `products`.
-    #[schema(example = "https://example.com/mug.webp")]
-    pub(crate) image: Option<String>,
-    /// When the user ordered it for the first time, RFC 3339.
-    #[schema(example = "2026-11-22T10:30:00Z")]
-    pub(crate) first_ordered_at: String,
-}
-
-/// All that a user ever ordered, as of some positions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct UserPurchases {
-    pub(crate) user_id: Uuid,
-    /// Each product once, those ordered first first.
-    pub(crate) purchases: Vec<Purchase>,
-    /// How far each source's events are in it.
-    #[schema(value_type = std::collections::BTreeMap<String, u64>)]
-    pub(crate) as_of: Positions,
-}
+use crate::answer::{Purchase, UserPurchases};
 
 /// A user that the store knows, and how much they ordered.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,49 @@
+//! Questions and answers: what services may ask one another over the bus.
+
+use headwater::inquiry::Refusal;
+use uuid::Uuid;
+
+pub use crate::generated::shop::orders::v1::{OrdersAnswered, OrdersAsked};
+pub use crate::generated::shop::products::v1::{Product, ProductsAnswered, ProductsAsked};
+pub use crate::generated::shop::users::v1::{UserAnswered, UserAsked};
+
+/// Is there a user? [`UserAsked`], answered by `users`. Never rename.
+pub const USERS: &str = "inquiry.users.v1.asked";
+
+/// What do products look like? [`ProductsAsked`], answered by `products`. Never rename.
+pub const PRODUCTS: &str = "inquiry.products.v1.asked";
+
+/// What did a user order? [`OrdersAsked`], answered by `orders`. Never rename.
+pub const ORDERS: &str = "inquiry.orders.v1.asked";
+
+/// How many products one question may be about. Each has at most a title of 200 characters and an
+/// image reference of 2,048, so the answer stays below half of the server's `max_payload`.
+pub const PRODUCTS_MAX: usize = 50;
+
+/// Every question's subject, its protobuf message, and that of the answer. Never rename.
+pub const CATALOGUE: [(&str, &str, &str); 3] = [
+    (
+        USERS,
+        "shop.users.v1.UserAsked",
+        "shop.users.v1.UserAnswered",
+    ),
+    (
+        PRODUCTS,
+        "shop.products.v1.ProductsAsked",
+        "shop.products.v1.ProductsAnswered",
+    ),
+    (
+        ORDERS,
+        "shop.orders.v1.OrdersAsked",
+        "shop.orders.v1.OrdersAnswered",
+    ),
+];
+
+/// An id out of a question.
+///
+/// # Errors
+/// It is not a UUID.
+pub fn id(text: &str) -> Result<Uuid, Refusal> {
+    text.parse()
+        .map_err(|_| Refusal::Malformed(format!("`{text}` is not a UUID")))
+}

@@ -1,0 +1,157 @@
+//! The side that answers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use async_nats::service::{self, Request};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::SelectAll;
+use futures_util::{FutureExt as _, StreamExt as _};
+use prost::Message;
+use sea_orm::DbErr;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::POSITION;
+use crate::bus;
+use crate::database::{Database, Snapshot};
+use crate::event::MAX_PAYLOAD;
+use crate::position::Position;
+
+/// How many questions are answered at the same time; further ones wait at the subscription.
+const AT_ONCE: usize = 64;
+
+/// Why a question gets no other answer than this.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It cannot be read, or asks for what may not be asked; what would be right.
+    #[error("{0}")]
+    Malformed(String),
+    /// The database could not be read. What went wrong is logged and not sent.
+    #[error("the service made a mistake; it is in its log")]
+    Database(#[from] DbErr),
+    /// The answer would be larger than [`MAX_PAYLOAD`], in bytes.
+    #[error("the answer would have {0} bytes")]
+    TooLarge(usize),
+}
+
+impl Refusal {
+    /// The code of the Services API, as HTTP has them.
+    fn code(&self) -> usize {
+        match self {
+            Self::Malformed(_) => 400,
+            Self::Database(_) | Self::TooLarge(_) => 500,
+        }
+    }
+}
+
+type Answered = Result<(Vec<u8>, Position), Refusal>;
+
+/// A question that the service answers, its type forgotten.
+#[derive(Clone)]
+struct Question {
+    subject: &'static str,
+    answer: Arc<dyn Fn(Bytes) -> BoxFuture<'static, Answered> + Send + Sync>,
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Question").field(&self.subject).finish()
+    }
+}
+
+/// The questions that a service answers. Without any: none.
+#[derive(Debug, Clone, Default)]
+pub struct Questions(Vec<Question>);
+
+impl Questions {
+    /// Adds the questions that come on `subject`, each answered from one snapshot of `db`.
+    pub fn add<Q, A>(
+        &mut self,
+        db: &Database,
+        subject: &'static str,
+        answer: fn(&Snapshot, &Q) -> Result<A, Refusal>,
+    ) where
+        Q: Message + Default + 'static,
+        A: Message + 'static,
+    {
+        let db = db.clone();
+        let answer = move |payload: Bytes| {
+            let db = db.clone();
+            async move {
+                let asked = Q::decode(payload)
+                    .map_err(|error| Refusal::Malformed(format!("send a question: {error}")))?;
+                let read = move |snapshot: &_| answer(snapshot, &asked);
+                let (answer, as_of) = db.read_as_of(read).await?;
+                match answer.encode_to_vec() {
+                    large if large.len() > MAX_PAYLOAD => Err(Refusal::TooLarge(large.len())),
+                    encoded => Ok((encoded, as_of)),
+                }
+            }
+            .boxed()
+        };
+        let answer = Arc::new(answer);
+        self.0.push(Question { subject, answer });
+    }
+
+    /// Answers as endpoints of `service` until `stop`.
+    pub(crate) async fn serve(
+        self,
+        service: &service::Service,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut asked = SelectAll::new();
+        for question in self.0 {
+            let endpoint = bus::offer(service.endpoint_builder(), question.subject).await?;
+            asked.push(
+                endpoint
+                    .map(move |request| (question.clone(), request))
+                    .boxed(),
+            );
+        }
+        let mut answering = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some((question, request)) = asked.next(), if answering.len() < AT_ONCE => {
+                    answering.spawn(answer(question, request));
+                }
+                Some(ended) = answering.join_next() => note(ended),
+            }
+        }
+        while let Some(ended) = answering.join_next().await {
+            note(ended);
+        }
+        Ok(())
+    }
+}
+
+async fn answer(Question { subject, answer }: Question, request: Request) {
+    let mut headers = HeaderMap::new();
+    let answer = match answer(request.message.payload.clone()).await {
+        Ok((encoded, as_of)) => {
+            headers.insert(POSITION, as_of.to_string());
+            Ok(encoded.into())
+        }
+        Err(refusal) => {
+            if let Refusal::Database(error) = &refusal {
+                tracing::error!(%error, subject, "read for an answer");
+            }
+            Err(service::error::Error {
+                code: refusal.code(),
+                status: refusal.to_string(),
+            })
+        }
+    };
+    if let Err(error) = request.respond_with_headers(answer, headers).await {
+        tracing::debug!(%error, subject, "answer a question");
+    }
+}
+
+fn note(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "an answer panicked");
+    }
+}

@@ -1,0 +1,58 @@
+//! A source that did not answer.
+
+use headwater::http::Problem;
+use headwater::inquiry::NoAnswer;
+
+use super::RETRY_AFTER;
+
+/// A source that did not answer, and why.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{of} {why}")]
+pub(crate) struct Failure {
+    pub(super) of: &'static str,
+    pub(super) why: Why,
+}
+
+/// Why a source did not answer.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Why {
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("did not answer in time")]
+    Late,
+    /// An HTTP status that is no answer.
+    #[error("answered {0}")]
+    Status(u16),
+    #[error("refused the question: {0}")]
+    Refused(String),
+    #[error("answered nonsense: {0}")]
+    Nonsense(String),
+    #[error("was not asked: too many questions are under way")]
+    Full,
+}
+
+impl Failure {
+    pub(super) fn is_late(&self) -> bool {
+        self.why == Why::Late
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        Self::unavailable(format!("{failure}; try again"), RETRY_AFTER)
+    }
+}
+
+impl From<NoAnswer> for Why {
+    fn from(no_answer: NoAnswer) -> Self {
+        match no_answer {
+            NoAnswer::Full => Self::Full,
+            NoAnswer::Late => Self::Late,
+            NoAnswer::NotConnected | NoAnswer::NobodyThere => {
+                Self::Unreachable(no_answer.to_string())
+            }
+            NoAnswer::Refused(why) => Self::Refused(why),
+            NoAnswer::Malformed(why) => Self::Nonsense(why),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What composition and inquiry have in common: for each answer, ask the sources and put together
+//! what they say.
+//!
+//! Is there such a user, and what did they order (page by page)? Both at the same time; then what
+//! the products look like (some at a time, several questions at once). One deadline for all of it.
+//! Every question that fails fails the answer.
+
+mod composition;
+mod failure;
+mod gathered;
+mod inquiry;
+mod way;
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream, try_join};
+use headwater::health::State;
+use headwater::http::Problem;
+use headwater::projection::Behind;
+use headwater::{Health, Positions};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+pub(crate) use composition::Composition;
+pub use composition::Urls;
+pub(crate) use inquiry::Inquiry;
+pub(crate) use way::Way;
+
+use crate::answer::UserPurchases;
+use failure::{Failure, Why};
+use gathered::{AsOf, FirstOrdered, Orders, Product};
+
+const USERS: &str = "users";
+const PRODUCTS: &str = "products";
+const ORDERS: &str = "orders";
+const SOURCES: [&str; 3] = [USERS, PRODUCTS, ORDERS];
+
+/// How many questions about products of one answer are under way at the same time.
+const CHUNKS_AT_ONCE: usize = 8;
+
+/// The pause before sources that are not yet where an answer has to be are asked again.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// When to ask again what could not be answered.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How the sources are asked.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+#[command(next_help_heading = "Asking (styles composition and inquiry)")]
+pub struct Config {
+    /// Milliseconds that an answer may take, all its questions together
+    #[arg(long, env = "HEADWATER_ANSWER_MS", default_value_t = 2000)]
+    pub answer_ms: u64,
+    /// Questions under way at the same time; further ones are refused
+    #[arg(long, env = "HEADWATER_QUESTIONS_MAX", default_value_t = 1024)]
+    pub questions_max: usize,
+    /// Where composition finds them.
+    #[command(flatten)]
+    pub urls: Urls,
+}
+
+/// Asks the sources for each answer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Asking {
+    way: Way,
+    within: Duration,
+    health: Health,
+}
+
+/// What one round of questions gave.
+struct Round {
+    found: Option<UserPurchases>,
+    as_of: Positions,
+}
+
+impl Asking {
+    pub(crate) fn new(way: Way, config: &Config, health: Health) -> Self {
+        for source in SOURCES {
+            health.set(source, State::Ok("not asked yet".to_owned()));
+        }
+        let within = Duration::from_millis(config.answer_ms);
+        Self {
+            way,
+            within,
+            health,
+        }
+    }
+
+    /// What `user` ordered, as of `after` at least. `None` if there is no such user.
+    pub(crate) async fn purchases(
+        &self,
+        user: Uuid,
+        after: &Positions,
+    ) -> Result<Option<UserPurchases>, Problem> {
+        let mut asked = after.0.keys();
+        if let Some(unknown) = asked.find(|source| !SOURCES.contains(&source.as_str())) {
+            return Err(Behind::UnknownSource(unknown.clone()).into());
+        }
+        let deadline = Instant::now() + self.within;
+        let mut seen = None;
+        loop {
+            match self.round(user, after, deadline).await {
+                Ok(Round { found, as_of }) => {
+                    // That there is no such user is for `users` alone to say.
+                    let counts = |source: &str| found.is_some() || source == USERS;
+                    let mut wanted = after.0.iter().filter(|(source, _)| counts(source));
+                    if wanted.all(|(source, position)| as_of.get(source) >= *position) {
+                        return Ok(found);
+                    }
+                    seen = Some(as_of);
+                }
+                Err(failure) => {
+                    return Err(match seen {
+                        Some(at) if failure.is_late() => not_yet(&at, after),
+                        _ => failure.into(),
+                    });
+                }
+            }
+            sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    async fn round(
+        &self,
+        user: Uuid,
+        after: &Positions,
+        deadline: Instant,
+    ) -> Result<Round, Failure> {
+        // Whatever `orders` says: an unknown user is unknown.
+        let ordered = async { Ok(self.ordered(user, deadline).await) };
+        let ((is_known, users), ordered) = try_join!(self.is_known(user, deadline), ordered)?;
+        let mut as_of = AsOf::from(users);
+        if !is_known {
+            return Ok(Round {
+                found: None,
+                as_of: as_of.into(),
+            });
+        }
+        let (ordered, orders) = ordered?;
+        as_of.add(orders);
+        let mut chunks = ordered.chunks(self.way.products_max());
+        if chunks.is_empty() && after.0.contains_key(PRODUCTS) {
+            // There is nothing to be told, but how far they are is asked for.
+            chunks.push(Vec::new());
+        }
+        let mut products = Vec::new();
+        for (told, at) in self.products(chunks, deadline).await? {
+            products.extend(told);
+            as_of.add(at);
+        }
+        let as_of = Positions::from(as_of);
+        let found = UserPurchases {
+            user_id: user,
+            purchases: ordered.with(products),
+            as_of: as_of.clone(),
+        };
+        Ok(Round {
+            found: Some(found),
+            as_of,
+        })
+    }
+
+    async fn is_known(&self, user: Uuid, deadline: Instant) -> Result<(bool, Positions), Failure> {
+        self.ask(USERS, self.way.is_known(user, deadline)).await
+    }
+
+    /// All orders, page by page.
+    async fn ordered(
+        &self,
+        user: Uuid,
+        deadline: Instant,
+    ) -> Result<(FirstOrdered, Positions), Failure> {
+        let (mut ordered, mut as_of) = (FirstOrdered::default(), AsOf::default());
+        let mut start_after = Uuid::nil();
+        loop {
+            let question = self.way.orders(user, start_after, deadline);
+            let (Orders { orders, next }, at) = self.ask(ORDERS, question).await?;
+            ordered.add(orders);
+            as_of.add(at);
+            match next {
+                Some(id) => start_after = id,
+                None => return Ok((ordered, as_of.into())),
+            }
+        }
+    }
+
+    /// What products look like, for each of `chunks`.
+    async fn products(
+        &self,
+        chunks: Vec<Vec<Uuid>>,
+        deadline: Instant,
+    ) -> Result<Vec<(Vec<Product>, Positions)>, Failure> {
+        let answers =
+            stream::iter(chunks).map(|ids| self.ask(PRODUCTS, self.way.products(ids, deadline)));
+        answers.buffer_unordered(CHUNKS_AT_ONCE).try_collect().await
+    }
+
+    /// Asks one question of `source`: counts it, and notes how the source does.
+    async fn ask<T>(
+        &self,
+        source: &'static str,
+        question: impl Future<Output = Result<(T, Positions), Why>>,
+    ) -> Result<(T, Positions), Failure> {
+        metrics::counter!("purchases_requests_total", "source" => source).increment(1);
+        match question.await {
+            Ok((said, as_of)) if as_of.0.contains_key(source) => {
+                self.health.set(source, State::Ok("answers".to_owned()));
+                Ok((said, as_of))
+            }
+            Ok((_, as_of)) => {
+                let why = format!("it is as of {as_of}, which is somebody else's");
+                Err(self.note(source, Why::Nonsense(why)))
+            }
+            Err(why) => Err(self.note(source, why)),
+        }
+    }
+
+    fn note(&self, source: &'static str, why: Why) -> Failure {
+        tracing::warn!(source, %why, "a question was not answered");
+        self.health.set(source, State::Degraded(why.to_string()));
+        Failure { of: source, why }
+    }
+}
+
+fn not_yet(at: &Positions, asked: &Positions) -> Problem {
+    let detail = format!("the answer would be as of `{at}`, not yet of `{asked}`; try again");
+    Problem::unavailable(detail, RETRY_AFTER)
+}

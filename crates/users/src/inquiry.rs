@@ -1,0 +1,15 @@
+//! What others may ask over the bus: whether there is a user.
+
+use events::inquiry::{UserAnswered, UserAsked};
+use headwater::database::Snapshot;
+use headwater::inquiry::Refusal;
+
+use crate::store;
+
+pub(crate) fn user(snapshot: &Snapshot, asked: &UserAsked) -> Result<UserAnswered, Refusal> {
+    let id = events::inquiry::id(&asked.user_id)?;
+    Ok(UserAnswered {
+        user_id: id.to_string(),
+        is_known: store::find(snapshot, id)?.is_some(),
+    })
+}

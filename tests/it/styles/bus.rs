@@ -1,0 +1,204 @@
+//! Style inquiry, as it is seen on the bus.
+
+use async_nats::{Message, Subscriber};
+use bytes::Bytes;
+use e2e::{Service, World, eventually};
+use events::inquiry::{UserAnswered, UserAsked};
+use futures_util::StreamExt as _;
+use futures_util::future::select_all;
+use prost::Message as _;
+
+use super::{Ada, assert_names, run_again};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_whole_conversation_can_be_listened_to() {
+    let world = World::start_styles().await;
+    let ada = Ada::with_two_orders(&world).await;
+    let mut heard = listen(&world, "inquiry.>").await;
+    assert_eq!(ada.asks(&world, Service::Inquiry).await.status, 200);
+    let mut said = Vec::new();
+    while said.len() < 6 {
+        said.push(heard.next().await.unwrap());
+    }
+    let (questions, answers): (Vec<_>, Vec<_>) =
+        said.iter().partition(|event| event.reply.is_some());
+    let asked: Vec<_> = questions
+        .iter()
+        .map(|event| event.subject.as_str())
+        .collect();
+    assert_eq!(asked.len(), 3);
+    for source in Service::SOURCES {
+        let subject = format!("inquiry.{}.v1.asked", source.name());
+        assert!(asked.contains(&subject.as_str()), "{asked:?}");
+    }
+    for question in questions {
+        let answer = answers
+            .iter()
+            .find(|answer| Some(&answer.subject) == question.reply.as_ref());
+        let headers = answer.unwrap().headers.as_ref().unwrap();
+        let source = question.subject.split('.').nth(1).unwrap();
+        let as_of = headers.get("Headwater-Position").unwrap().as_str();
+        assert!(as_of.starts_with(source), "{as_of}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_too_late_and_answers_for_nobody_are_counted_and_dropped() {
+    let mut world = World::start_styles().await;
+    let ada = Ada::with_two_orders(&world).await;
+    run_again(&mut world, Service::Inquiry, &["--answer-ms", "400"]).await;
+    let mut heard = listen(&world, "inquiry.users.v1.asked").await;
+    world.pause(Service::Users);
+    assert_names(
+        Service::Inquiry,
+        Service::Users,
+        &ada.asks(&world, Service::Inquiry).await,
+    );
+    world.resume(Service::Users);
+    expect_stray(&world, "late", 1).await;
+
+    let reply = heard.next().await.unwrap().reply.unwrap();
+    let (instance, _) = reply.rsplit_once('.').unwrap();
+    let client = world.nats().await;
+    for nobody in ["0", "999999", "x"] {
+        client
+            .publish(format!("{instance}.{nobody}"), "?".into())
+            .await
+            .unwrap();
+    }
+    expect_stray(&world, "unknown", 3).await;
+    let again = ada.is_answered(&world, Service::Inquiry).await;
+    assert_eq!(again.json["purchases"].as_array().unwrap().len(), 2);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_questions_are_refused_and_then_answered_again() {
+    let mut world = World::start_styles().await;
+    let ada = Ada::with_two_orders(&world).await;
+    for style in super::ASKING {
+        run_again(
+            &mut world,
+            style,
+            &["--questions-max", "2", "--answer-ms", "20000"],
+        )
+        .await;
+        world.pause(Service::Users);
+        let many = (0..12).map(|_| Box::pin(ada.asks(&world, style)));
+        // The first answer of all: nothing else can come while `users` stands still.
+        let (first, _, rest) = select_all(many).await;
+        assert_eq!(first.status, 503, "{}", style.name());
+        assert!(first.text.contains("too many questions"), "{}", first.text);
+        world.resume(Service::Users);
+        for reply in futures_util::future::join_all(rest).await {
+            let refused = reply.text.contains("too many questions");
+            assert!(
+                refused || reply.status == 200,
+                "{}: {}",
+                style.name(),
+                reply.text
+            );
+        }
+        let reply = ada.asks(&world, style).await;
+        assert_eq!(reply.status, 200, "{}: {}", style.name(), reply.text);
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_question_is_answered_with_what_is_wrong() {
+    let world = World::start_styles().await;
+    let client = world.nats().await;
+    let many = events::inquiry::ProductsAsked {
+        product_ids: vec![uuid::Uuid::nil().to_string(); 51],
+    };
+    for (subject, question, why) in [
+        (
+            "inquiry.users.v1.asked",
+            Bytes::from_static(b"\xff"),
+            "send a question",
+        ),
+        ("inquiry.users.v1.asked", Bytes::new(), "`` is not a UUID"),
+        ("inquiry.orders.v1.asked", Bytes::new(), "`` is not a UUID"),
+        (
+            "inquiry.products.v1.asked",
+            many.encode_to_vec().into(),
+            "at most 50",
+        ),
+    ] {
+        let answer = client.request(subject, question).await.unwrap();
+        let headers = answer.headers.unwrap();
+        assert_eq!(
+            headers.get("Nats-Service-Error-Code").unwrap().as_str(),
+            "400"
+        );
+        let told = headers.get("Nats-Service-Error").unwrap().as_str();
+        assert!(told.contains(why), "{subject}: {told}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_answer_is_503_that_names_the_source() {
+    let mut world = World::start_styles().await;
+    let ada = Ada::with_two_orders(&world).await;
+    world.stop(Service::Users).await;
+    let mut asked = listen(&world, "inquiry.users.v1.asked").await;
+    let client = world.nats().await;
+    let known = UserAnswered {
+        user_id: ada.id.clone(),
+        is_known: true,
+    };
+    let somebody_else = UserAnswered {
+        user_id: String::new(),
+        is_known: true,
+    };
+    for (payload, position, why) in [
+        (b"\xff".to_vec(), "users:1", "nonsense"),
+        (known.encode_to_vec(), "soon", "Headwater-Position"),
+        (known.encode_to_vec(), "orders:1", "somebody else's"),
+        (somebody_else.encode_to_vec(), "users:1", "another user"),
+    ] {
+        let answer = async {
+            let Message {
+                payload: question,
+                reply,
+                ..
+            } = asked.next().await.unwrap();
+            assert_eq!(UserAsked::decode(question).unwrap().user_id, ada.id);
+            let mut headers = async_nats::HeaderMap::new();
+            headers.insert("Headwater-Position", position);
+            let sent = client.publish_with_headers(reply.unwrap(), headers, payload.into());
+            sent.await.unwrap();
+        };
+        let (reply, ()) = tokio::join!(ada.asks(&world, Service::Inquiry), answer);
+        assert_names(Service::Inquiry, Service::Users, &reply);
+        assert!(reply.text.contains(why), "{}", reply.text);
+    }
+    drop(asked);
+    world.run(Service::Users).await;
+    ada.is_answered(&world, Service::Inquiry).await;
+    world.finish().await;
+}
+
+async fn listen(world: &World, subject: &'static str) -> Subscriber {
+    let client = world.nats().await;
+    let subscriber = client.subscribe(subject).await.unwrap();
+    client.flush().await.unwrap();
+    subscriber
+}
+
+/// Waits until at least so many answers of this kind were counted.
+async fn expect_stray(world: &World, kind: &str, least: u64) {
+    let name = format!(r#"headwater_inquiry_stray_answers_total{{kind="{kind}"}} "#);
+    eventually(&name, || async {
+        let metrics = world.client(Service::Inquiry).get("/metrics").await.text;
+        let counted = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        match counted.and_then(|count| count.parse::<u64>().ok()) {
+            Some(count) if count >= least => Ok(()),
+            _ => Err(metrics),
+        }
+    })
+    .await;
+}

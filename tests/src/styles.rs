@@ -1,0 +1,46 @@
+//! The query service in all its styles: started on request only.
+
+use crate::client::Reply;
+use crate::{Service, World, eventually};
+
+impl World {
+    /// All services on a running broker, the query service in all its styles.
+    ///
+    /// # Panics
+    /// When something does not start.
+    pub async fn start_styles() -> Self {
+        let mut world = Self::start().await;
+        world.run(Service::Composition).await;
+        world.run(Service::Inquiry).await;
+        for style in Service::STYLES {
+            world.answering(style).await;
+        }
+        world
+    }
+
+    /// What a user ordered, as of `after`, from the query service in the style `style`.
+    pub async fn purchases_by(&self, style: Service, user: &str, after: &str) -> Reply {
+        let after = if after.is_empty() {
+            String::new()
+        } else {
+            format!("?after={after}")
+        };
+        let path = format!("/users/{user}/purchases{after}");
+        self.client(style).get(&path).await
+    }
+
+    /// Waits until the query service in the style `style` can answer: all that it needs is there.
+    pub async fn answering(&self, style: Service) {
+        let nobody = uuid::Uuid::nil().to_string();
+        let what = format!("{} to answer", style.name());
+        eventually(&what, || async {
+            let reply = self.purchases_by(style, &nobody, "").await;
+            if reply.status == 404 {
+                Ok(())
+            } else {
+                Err(reply.text)
+            }
+        })
+        .await;
+    }
+}
