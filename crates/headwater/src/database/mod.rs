@@ -63,6 +63,10 @@ use file::File;
 
 pub(crate) use connection::{Inspection, code, is_damage, with_attached};
 
+/// From when on a write to a read store is slow: a large batch of events takes its time, and
+/// nobody waits behind it.
+const COPY_SLOW_MS: u64 = 2_000;
+
 /// Where the database is and what it may use.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
@@ -240,6 +244,10 @@ impl Database {
         migrations: &'static [Migration],
         clock: Clock,
     ) -> anyhow::Result<Self> {
+        let config = &Config {
+            slow_ms: config.slow_ms.max(COPY_SLOW_MS),
+            ..config.clone()
+        };
         let error = match Self::open(owner, config, migrations, clock.clone()).await {
             Ok(db) => {
                 generation::sweep(&config.path).context("remove replaced stores")?;

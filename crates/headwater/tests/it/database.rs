@@ -1,6 +1,6 @@
 //! Opening, migrations, and reading.
 
-use headwater::database::{Config, Database, Migration, Snapshot};
+use headwater::database::{Bulk, Config, Database, Migration, Snapshot};
 use headwater::{Clock, outbox};
 use sea_orm::{ConnectionTrait as _, DbErr};
 use tempfile::TempDir;
@@ -278,4 +278,69 @@ async fn a_database_may_be_opened_while_it_is_being_closed() {
     };
     let ended = tokio::time::timeout(std::time::Duration::from_secs(20), all).await;
     ended.expect("no thread waits for another for ever");
+}
+
+const ADD_LABELS: Bulk = Bulk {
+    before: "INSERT INTO label (value) VALUES ",
+    row: "(?)",
+    after: " ON CONFLICT DO NOTHING RETURNING value",
+};
+
+/// Around each of the lengths that a list may have.
+#[tokio::test]
+async fn a_bulk_statement_takes_any_number_of_rows_each_once() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    let mut there = 0;
+    for count in [0, 1, 2, 24, 25, 26, 51, 499, 500, 501, 1026] {
+        let values: Vec<i64> = (there..there + count).collect();
+        let wanted = values.clone();
+        let added = db.write(move |tx| {
+            let rows = ADD_LABELS.query(tx, values.iter().map(|value| [(*value).into()]))?;
+            let added = rows.iter().map(|row| row.try_get_by(0));
+            added.collect::<Result<Vec<i64>, DbErr>>()
+        });
+        assert_eq!(added.await.unwrap().value, wanted);
+        there += count;
+        let all = db.read(|snapshot| integers(snapshot, "SELECT count(*) AS n FROM label"));
+        assert_eq!(all.await.unwrap(), [there]);
+    }
+}
+
+#[tokio::test]
+async fn a_bare_snapshot_does_not_move_either_and_says_what_is_wrong() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    append(&db, reads(1..=3)).await;
+    let count = "SELECT count(*) FROM headwater_outbox WHERE position > ?";
+    let (writing, written) = (db.clone(), std::sync::mpsc::channel());
+    let handle = tokio::runtime::Handle::current();
+    let counted = db.read_bare(move |snapshot| {
+        let before = snapshot.row(count, [1], |row| row.get::<_, i64>(0))?;
+        let more = handle.spawn(async move { append(&writing, reads(4..=9)).await });
+        handle.spawn(async move { written.0.send(more.await.is_ok()) });
+        assert_eq!(written.1.recv(), Ok(true));
+        Ok::<_, DbErr>((
+            before,
+            snapshot.row(count, [1], |row| row.get::<_, i64>(0))?,
+        ))
+    });
+    assert_eq!(counted.await.unwrap(), (Some(2), Some(2)));
+    let rows = db.read_bare(|snapshot| {
+        snapshot.rows("SELECT position FROM headwater_outbox", [], |row| {
+            row.get(0)
+        })
+    });
+    assert_eq!(rows.await.unwrap(), (1..=9).collect::<Vec<i64>>());
+    let wrong =
+        db.read_bare(|snapshot| snapshot.rows("SELECT none", [], |row| row.get::<_, i64>(0)));
+    assert!(
+        wrong
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("no such column: none")
+    );
+    let write = db.read_bare(|snapshot| snapshot.rows("DELETE FROM label", [], |_| Ok(())));
+    assert!(write.await.is_err(), "it only reads");
 }
