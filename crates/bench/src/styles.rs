@@ -1,5 +1,6 @@
 //! Styles: what the same question costs in each of the three, on the same data and load.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -20,15 +21,15 @@ const STYLES: [&str; 3] = ["replica", "composition", "inquiry"];
 const LINES: usize = 10;
 /// How long a style may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// Counts the requests that a style sends to others.
-const COUNTER: &str = "purchases_requests_total";
+/// Counts what a style asks other services.
+const COUNTER: &str = "purchases_questions_total";
 
-/// One load, and the requests to other services that it took.
+/// One load, and the questions to other services that it took.
 #[derive(Debug)]
 struct Asked {
     load: Load,
     /// For each answer.
-    requests: f64,
+    questions: f64,
 }
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
@@ -47,15 +48,16 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let time = bench.time;
     let measured = in_turns(bench.rounds, 6, async |contender| {
         let (process, paths) = (&processes[contender / 2], &paths[contender % 2]);
-        let before = requests(process).await?;
+        let before = questions(process).await?;
         let load = get(process, paths, time).await?;
-        let asked = requests(process).await? - before;
+        let asked = questions(process).await? - before;
         Ok(Asked {
-            requests: asked / load::count(load.took.len()),
+            questions: asked / load::count(load.took.len()),
             load,
         })
     });
-    Ok(figure(&measured.await?, &shop, tens, hundreds))
+    let bytes = store_bytes(&shop.folder().join("replica.db"))?;
+    Ok(figure(&measured.await?, bytes, tens, hundreds))
 }
 
 /// Every user of `ten` orders ten products, every one of `hundred` a hundred, ten at a time. Gives
@@ -117,8 +119,15 @@ async fn expect_all(process: &Process, style: &str, user: Uuid, last: u64) -> an
     Ok(())
 }
 
-/// How many requests a process has sent to other services.
-async fn requests(process: &Process) -> anyhow::Result<f64> {
+/// How large a store is, with what is still in its write-ahead log.
+fn store_bytes(path: &Path) -> anyhow::Result<u64> {
+    let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+    let size: i64 = rusqlite::Connection::open(path)?.query_row(sql, [], |row| row.get(0))?;
+    Ok(size.unsigned_abs())
+}
+
+/// How many questions a process has sent to other services.
+async fn questions(process: &Process) -> anyhow::Result<f64> {
     let mut connection = Connection::open(process.address).await?;
     let answer = connection.get("/metrics").await?;
     let text = String::from_utf8_lossy(answer.body);
@@ -135,13 +144,13 @@ fn sum_of(counter: &str, text: &str) -> f64 {
     values.sum()
 }
 
-fn figure(measured: &[Vec<Asked>], shop: &Shop, tens: usize, hundreds: usize) -> Figure {
+fn figure(measured: &[Vec<Asked>], bytes: u64, tens: usize, hundreds: usize) -> Figure {
     let columns = [
         ("per second", 0),
         ("p50 ms", 2),
         ("p99 ms", 2),
         ("p99.9 ms", 2),
-        ("requests", 2),
+        ("questions", 2),
     ];
     let mut table = Table::new("answers", &columns);
     let mut ratios = Vec::new();
@@ -153,7 +162,7 @@ fn figure(measured: &[Vec<Asked>], shop: &Shop, tens: usize, hundreds: usize) ->
             let percentiles = [50.0, 99.0, 99.9].map(|percent| load.ms(percent));
             let asked = rounds
                 .iter()
-                .map(|round| round.requests)
+                .map(|round| round.questions)
                 .fold(0.0, f64::max);
             let [p50, p99, p999] = percentiles;
             let cells = [load.per_second, p50, p99, p999, asked];
@@ -165,7 +174,6 @@ fn figure(measured: &[Vec<Asked>], shop: &Shop, tens: usize, hundreds: usize) ->
             }
         }
     }
-    let store = std::fs::metadata(shop.folder().join("replica.db")).map_or(0, |file| file.len());
     Figure {
         table,
         ratios,
@@ -174,8 +182,8 @@ fn figure(measured: &[Vec<Asked>], shop: &Shop, tens: usize, hundreds: usize) ->
                 "{tens} users who ordered 10 products, {hundreds} who ordered 100; any of them, by chance, 32 connections; all processes on this machine."
             ),
             format!(
-                "Requests: those to other services, for an answer. The replica keeps {} KiB for it; the others keep nothing.",
-                store / 1024
+                "Questions: those to other services, for one answer. The replica keeps {} KiB for it; the others keep nothing.",
+                bytes / 1024
             ),
         ],
     }
@@ -187,10 +195,10 @@ mod tests {
 
     #[test]
     fn a_counter_is_summed_over_its_labels() {
-        let text = "# TYPE purchases_requests_total counter\n\
-                    purchases_requests_total{source=\"users\"} 3\n\
-                    purchases_requests_total{source=\"orders\"} 4\n\
-                    purchases_requests_total_seconds 9\nother 5\n";
+        let text = "# TYPE purchases_questions_total counter\n\
+                    purchases_questions_total{source=\"users\"} 3\n\
+                    purchases_questions_total{source=\"orders\"} 4\n\
+                    purchases_questions_total_seconds 9\nother 5\n";
         assert!((sum_of(COUNTER, text) - 7.0).abs() < 1e-9);
         assert!(sum_of(COUNTER, "").abs() < 1e-9);
     }
