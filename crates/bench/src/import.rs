@@ -86,7 +86,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         notes: vec![
             format!("{users} users, {products} products, {orders} orders of {LINES} lines, each time new ones; medians of {rounds} rounds."),
             "By themselves: 64 light connections that send ready-made bodies to one service at a time; the import reads files, makes ids, sends users and products at the same time, then orders.".to_owned(),
-            "What limits it: client, services and broker share the cores, and its general HTTP client takes as much of them as a service does.".to_owned(),
+            "What limits it: a client that makes ids and uses a general HTTP library, the services and the broker share the cores.".to_owned(),
         ],
     })
 }
