@@ -5,7 +5,7 @@
 //! figure's limit: the same work without what is ours, or with what ours replaces.
 //!
 //! Services run as children, of the binaries that operators run, and the load comes from this
-//! process. [`figures`] lists what is measured, a module each.
+//! process. `figures.rs` lists what is measured, a module each.
 
 mod args;
 mod bytes;
