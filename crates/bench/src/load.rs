@@ -95,6 +95,44 @@ where
     Ok((Load::new(took, started.elapsed())?, clients))
 }
 
+/// Lets `clients` send `per_second` requests a second together for `time`, each when its time has
+/// come: what a request takes counts from then, also where the one before it came too late.
+pub(crate) async fn paced<C, F, T>(
+    clients: Vec<C>,
+    per_second: u32,
+    time: Duration,
+    request: F,
+) -> anyhow::Result<Load>
+where
+    C: Send + 'static,
+    F: Fn(C) -> T + Clone + Send + 'static,
+    T: Future<Output = anyhow::Result<C>> + Send,
+{
+    let (started, together) = (Instant::now(), clients.len());
+    let mut tasks = JoinSet::new();
+    for (mut client, first) in clients.into_iter().zip(0_u32..) {
+        let request = request.clone();
+        tasks.spawn(async move {
+            let mut took = Vec::new();
+            for turn in (first..).step_by(together) {
+                let due = started + Duration::from_secs(turn.into()) / per_second;
+                if due >= started + time {
+                    break;
+                }
+                tokio::time::sleep_until(due.into()).await;
+                client = request(client).await?;
+                took.push(due.elapsed());
+            }
+            anyhow::Ok(took)
+        });
+    }
+    let mut took = Vec::new();
+    while let Some(ended) = tasks.join_next().await {
+        took.extend(ended.context("run a client")??);
+    }
+    Load::new(took, started.elapsed())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

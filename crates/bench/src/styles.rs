@@ -11,7 +11,7 @@ use crate::connection::Connection;
 use crate::figure::{Figure, Ratio, Table, Target};
 use crate::load::{self, Load};
 use crate::process::Process;
-use crate::reads::{get, paths};
+use crate::reads::{get, get_paced, paths};
 use crate::rounds::in_turns;
 use crate::shop::{Ids, Shop, order, post_all};
 
@@ -22,12 +22,18 @@ const LINES: usize = 10;
 /// How long a style may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Counts what a style asks other services.
-const COUNTER: &str = "purchases_questions_total";
+const COUNTER: &str = "purchases_requests_total";
 
-/// One load, and the questions to other services that it took.
+/// Answers a second of the load that is the same for all: some, for the slowest of them too.
+const PER_SECOND: u32 = 250;
+
+/// What one style came to, and the questions to other services that it took.
 #[derive(Debug)]
 struct Asked {
-    load: Load,
+    /// As many requests as it answers.
+    most: Load,
+    /// [`PER_SECOND`].
+    paced: Load,
     /// For each answer.
     questions: f64,
 }
@@ -49,11 +55,13 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let measured = in_turns(bench.rounds, 6, async |contender| {
         let (process, paths) = (&processes[contender / 2], &paths[contender % 2]);
         let before = questions(process).await?;
-        let load = get(process, paths, time).await?;
+        let most = get(process, paths, time).await?;
+        let paced = get_paced(process, paths, PER_SECOND, time).await?;
         let asked = questions(process).await? - before;
         Ok(Asked {
-            questions: asked / load::count(load.took.len()),
-            load,
+            questions: asked / load::count(most.took.len() + paced.took.len()),
+            most,
+            paced,
         })
     });
     let bytes = store_bytes(&shop.folder().join("replica.db"))?;
@@ -157,20 +165,23 @@ fn figure(measured: &[Vec<Asked>], bytes: u64, tens: usize, hundreds: usize) -> 
     for (kind, products) in ["10 products", "100 products"].into_iter().enumerate() {
         let ours = &measured[kind];
         for (style, rounds) in STYLES.iter().zip(measured.iter().skip(kind).step_by(2)) {
-            let loads: Vec<_> = rounds.iter().map(|round| round.load.clone()).collect();
-            let load = Load::of_all(&loads);
-            let percentiles = [50.0, 99.0, 99.9].map(|percent| load.ms(percent));
-            let asked = rounds
-                .iter()
-                .map(|round| round.questions)
-                .fold(0.0, f64::max);
-            let [p50, p99, p999] = percentiles;
-            let cells = [load.per_second, p50, p99, p999, asked];
-            table.row(format!("{style}, {products}"), &cells);
+            let asked = rounds.iter().map(|round| round.questions);
+            let asked = asked.fold(0.0, f64::max);
+            let mut row = |name: String, load: fn(&Asked) -> &Load| {
+                let loads: Vec<_> = rounds.iter().map(|round| load(round).clone()).collect();
+                let load = Load::of_all(&loads);
+                let [p50, p99, p999] = [50.0, 99.0, 99.9].map(|percent| load.ms(percent));
+                table.row(name, &[load.per_second, p50, p99, p999, asked]);
+            };
+            row(format!("{style}, {products}"), |round| &round.paced);
+            row(format!("{style}, {products}, at most"), |round| &round.most);
             if *style != STYLES[0] {
                 let name = format!("{products}: p50 of {style} / replica");
-                let p50 = |round: &Asked| round.load.ms(50.0);
+                let p50 = |round: &Asked| round.paced.ms(50.0);
                 ratios.push(Ratio::of(&name, (rounds, ours), p50, Target::AtLeast(10.0)));
+                let name = format!("{products}: most of replica / {style}");
+                let most = |round: &Asked| round.most.per_second;
+                ratios.push(Ratio::of(&name, (ours, rounds), most, Target::None));
             }
         }
     }
@@ -179,7 +190,7 @@ fn figure(measured: &[Vec<Asked>], bytes: u64, tens: usize, hundreds: usize) -> 
         ratios,
         notes: vec![
             format!(
-                "{tens} users who ordered 10 products, {hundreds} who ordered 100; any of them, by chance, 32 connections; all processes on this machine."
+                "{tens} users who ordered 10 products, {hundreds} who ordered 100; any of them, by chance, 32 connections; all processes on this machine. {PER_SECOND} requests a second, each sent when its time has come; at most: as many as are answered, each sent when the one before was."
             ),
             format!(
                 "Questions: those to other services, for one answer. The replica keeps {} KiB for it; the others keep nothing.",
@@ -195,10 +206,10 @@ mod tests {
 
     #[test]
     fn a_counter_is_summed_over_its_labels() {
-        let text = "# TYPE purchases_questions_total counter\n\
-                    purchases_questions_total{source=\"users\"} 3\n\
-                    purchases_questions_total{source=\"orders\"} 4\n\
-                    purchases_questions_total_seconds 9\nother 5\n";
+        let text = "# TYPE purchases_requests_total counter\n\
+                    purchases_requests_total{source=\"users\"} 3\n\
+                    purchases_requests_total{source=\"orders\"} 4\n\
+                    purchases_requests_total_seconds 9\nother 5\n";
         assert!((sum_of(COUNTER, text) - 7.0).abs() < 1e-9);
         assert!(sum_of(COUNTER, "").abs() < 1e-9);
     }

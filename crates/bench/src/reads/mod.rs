@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::connection::Connection;
@@ -147,17 +148,41 @@ pub(crate) async fn get(
     paths: &Arc<[String]>,
     time: Duration,
 ) -> anyhow::Result<Load> {
-    let connections = Connection::several(from.address, CLIENTS).await?;
-    let seeds = (0..).map(fastrand::Rng::with_seed);
-    let load = load::closed(connections.into_iter().zip(seeds).collect(), time, {
-        let paths = Arc::clone(paths);
-        move |(mut connection, mut random)| {
-            let (paths, chosen) = (Arc::clone(&paths), random.usize(..paths.len()));
-            async move {
-                connection.get(&paths[chosen]).await?;
-                Ok((connection, random))
-            }
-        }
-    });
+    let load = load::closed(clients(from).await?, time, any_of(paths));
     Ok(load.await?.0)
+}
+
+/// The same at `per_second` requests a second.
+pub(crate) async fn get_paced(
+    from: &Process,
+    paths: &Arc<[String]>,
+    per_second: u32,
+    time: Duration,
+) -> anyhow::Result<Load> {
+    load::paced(clients(from).await?, per_second, time, any_of(paths)).await
+}
+
+/// A connection, and what chooses for it.
+type Client = (Connection, fastrand::Rng);
+
+async fn clients(to: &Process) -> anyhow::Result<Vec<Client>> {
+    let connections = Connection::several(to.address, CLIENTS).await?;
+    Ok(connections
+        .into_iter()
+        .zip((0..).map(fastrand::Rng::with_seed))
+        .collect())
+}
+
+/// Asks for one of `paths`.
+fn any_of(
+    paths: &Arc<[String]>,
+) -> impl Fn(Client) -> BoxFuture<'static, anyhow::Result<Client>> + Clone + Send + 'static {
+    let paths = Arc::clone(paths);
+    move |(mut connection, mut random)| {
+        let (paths, chosen) = (Arc::clone(&paths), random.usize(..paths.len()));
+        Box::pin(async move {
+            connection.get(&paths[chosen]).await?;
+            Ok((connection, random))
+        })
+    }
 }

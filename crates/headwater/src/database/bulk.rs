@@ -4,7 +4,7 @@ use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 
 /// How many rows one run takes: as many as fit of the largest, then of the next. Few lengths, so
 /// that each is parsed once and stays prepared.
-const LENGTHS: [usize; 3] = [500, 25, 1];
+const LENGTHS: [usize; 5] = [500, 50, 10, 3, 1];
 
 /// A statement with a list of rows in it, for any number of them.
 ///
@@ -57,6 +57,9 @@ impl Bulk {
         let mut rows = rows.into_iter();
         let mut returned = Vec::new();
         for length in LENGTHS {
+            if rows.len() < length {
+                continue;
+            }
             let sql = self.sql(length);
             while rows.len() >= length {
                 let values: Vec<Value> = rows.by_ref().take(length).flatten().collect();

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use sea_orm::{DatabaseConnection, DatabaseConnectionType, DbErr, RuntimeErr};
 use tokio::sync::watch;
@@ -52,6 +53,9 @@ pub(super) fn connect_bare(
     Connection::open_with_flags(path, flags)
         .and_then(|connection| {
             connection.set_prepared_statement_cache_capacity(PREPARED_MAX);
+            // Else it looks at the value of a parameter when it plans, such as that of `LIMIT ?`,
+            // and parses the statement anew at each run: a third of what an order takes.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             prepare(&connection)?;
             Ok(connection)
         })

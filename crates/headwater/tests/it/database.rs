@@ -292,7 +292,7 @@ async fn a_bulk_statement_takes_any_number_of_rows_each_once() {
     let folder = folder();
     let db = open(&folder, "sensors").await;
     let mut there = 0;
-    for count in [0, 1, 2, 24, 25, 26, 51, 499, 500, 501, 1026] {
+    for count in [0, 1, 2, 3, 4, 9, 10, 14, 49, 50, 64, 499, 500, 501, 1064] {
         let values: Vec<i64> = (there..there + count).collect();
         let wanted = values.clone();
         let added = db.write(move |tx| {
