@@ -12,7 +12,7 @@ use e2e::{Process, Service, World, oracle};
 use Service::{Orders, Products, Purchases, Users};
 
 /// From how many waiting rows on the relay sends an atomic batch.
-const BATCH_MIN: usize = 24;
+const BATCH_MIN: usize = 14;
 
 /// Places that the tests of rebuilding and of dead letters pass.
 const ELSEWHERE: &[&str] = &[

@@ -4,7 +4,9 @@
 use futures_util::future::LocalBoxFuture;
 
 use crate::figure::Figure;
-use crate::{Bench, bytes, freshness, import, memory, orders, reads, rebuild, relay, styles};
+use crate::{
+    Bench, bytes, freshness, import, memory, orders, reads, rebuild, relay, scaling, styles,
+};
 
 /// A figure that can be measured.
 #[derive(Debug)]
@@ -76,6 +78,12 @@ pub(crate) const ALL: &[Entry] = &[
         what: "the read store's bytes for a product and for a user-product pair",
         limit: Limit::Measured("the same tables with integer keys; bytes"),
         measure: |bench| Box::pin(bytes::measure(bench)),
+    },
+    Entry {
+        name: "scaling",
+        what: "an answer and an event, as the read store grows ten and a hundred times",
+        limit: Limit::None("it is compared with itself, smaller"),
+        measure: |bench| Box::pin(scaling::measure(bench)),
     },
     Entry {
         name: "import",

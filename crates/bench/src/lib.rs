@@ -26,6 +26,7 @@ mod rebuild;
 mod relay;
 mod report;
 mod rounds;
+mod scaling;
 mod shop;
 mod store;
 mod streams;

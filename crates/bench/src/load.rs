@@ -96,7 +96,8 @@ where
 }
 
 /// Lets `clients` send `per_second` requests a second together for `time`, each when its time has
-/// come: what a request takes counts from then, also where the one before it came too late.
+/// come. What a request takes counts from when it is sent; where the one before it was answered
+/// too late for that, from when it should have been.
 pub(crate) async fn paced<C, F, T>(
     clients: Vec<C>,
     per_second: u32,
@@ -119,9 +120,12 @@ where
                 if due >= started + time {
                     break;
                 }
+                let is_early = Instant::now() < due;
+                // It wakes up to a millisecond later, which is not the service's doing.
                 tokio::time::sleep_until(due.into()).await;
+                let from = if is_early { Instant::now() } else { due };
                 client = request(client).await?;
-                took.push(due.elapsed());
+                took.push(from.elapsed());
             }
             anyhow::Ok(took)
         });

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream;
+
 use crate::Bench;
 use crate::connection::Connection;
 use crate::figure::{Figure, Ratio, Table, Target};
+use crate::load::count;
 use crate::process::Process;
 use crate::reads::{get, paths};
 use crate::shop::{Shop, post_all};
@@ -43,6 +46,8 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     get(&purchases, &paths(&ids.users), bench.time).await?;
     let loaded = services.map(|(_, process)| process.memory_mib());
 
+    let disk = disk(&shop, orders).await?;
+
     let mut table = Table::new(
         "service",
         &[("idle MiB", 1), ("loaded MiB", 1), ("peak MiB", 1)],
@@ -61,7 +66,23 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
             format!(
                 "Resident memory of the release binaries. Idle: a second after the start. Loaded: after {each} users, {each} products, {orders} orders of {LINES} lines by 64 clients, and reads by 32. Peak: the most that the process ever had."
             ),
+            disk,
             "No percentiles: memory is looked at, not sampled.".to_owned(),
         ],
     })
+}
+
+/// What an order of [`LINES`] lines takes on the disk of those who keep it.
+async fn disk(shop: &Shop, orders: usize) -> anyhow::Result<String> {
+    let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+    let database = rusqlite::Connection::open(shop.folder().join("orders.db"))?;
+    let bytes: u32 = database.query_row(sql, [], |row| row.get(0))?;
+    let jetstream = jetstream::new(async_nats::connect(shop.broker.url()).await?);
+    let stream = jetstream.get_stream("ORDERS").await?;
+    let state = &stream.cached_info().state;
+    Ok(format!(
+        "On disk an order takes {:.0} bytes of `orders.db`, its event in the outbox with it, and its event {} bytes of the stream.",
+        f64::from(bytes) / count(orders),
+        state.bytes / state.messages.max(1),
+    ))
 }

@@ -160,6 +160,14 @@ pub(crate) async fn fill(path: &Path, size: Size) -> anyhow::Result<Store> {
     })
 }
 
+/// The products that are in the store at `path`.
+pub(crate) fn products(path: &Path) -> anyhow::Result<Vec<Uuid>> {
+    let connection = Connection::open(path)?;
+    let mut ids = connection.prepare("SELECT id FROM product")?;
+    let ids = ids.query_map([], |row| Ok(Uuid::from_bytes(row.get(0)?)))?;
+    Ok(ids.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Lets the projection apply `events`, in batches.
 async fn apply(db: &Database, events: impl Iterator<Item = Envelope>) -> anyhow::Result<()> {
     let mut events = events.peekable();

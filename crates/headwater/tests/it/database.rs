@@ -328,7 +328,7 @@ async fn a_bare_snapshot_does_not_move_either_and_says_what_is_wrong() {
     assert_eq!(counted.await.unwrap(), (Some(2), Some(2)));
     let rows = db.read_bare(|snapshot| {
         snapshot.rows("SELECT position FROM headwater_outbox", [], |row| {
-            row.get(0)
+            row.get::<_, i64>(0)
         })
     });
     assert_eq!(rows.await.unwrap(), (1..=9).collect::<Vec<i64>>());
