@@ -137,9 +137,9 @@ async fn apply(store: &Store, size: Size, time: Duration) -> anyhow::Result<(Loa
     let (mut spent, mut applied) = (Duration::ZERO, 0);
     while spent < time {
         let events: Vec<_> = (0..BATCH).map(|_| any()).collect();
-        let sent = Instant::now();
+        let began = Instant::now();
         write(&db, events).await?;
-        spent += sent.elapsed();
+        spent += began.elapsed();
         applied += BATCH;
     }
     db.close().await;

@@ -19,6 +19,7 @@ pub struct Tx {
     clock: Clock,
     damage: Damage,
     appended: Cell<Option<u64>>,
+    is_lost: Cell<bool>,
 }
 
 impl Tx {
@@ -34,7 +35,13 @@ impl Tx {
             clock,
             damage,
             appended: Cell::new(None),
+            is_lost: Cell::new(false),
         }
+    }
+
+    /// Whether SQLite has rolled back the whole transaction by itself.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost.get()
     }
 
     /// The service whose database this is.
@@ -115,11 +122,13 @@ impl Tx {
     /// transaction back by itself. A closure that goes on all the same would then commit each of
     /// its statements on its own. So a failed statement tries to begin a transaction: where there
     /// still is one, that is refused; where there is none, what follows lands in one that is never
-    /// committed, because the writer does not find its savepoint in it and stops.
+    /// committed, because the writer does not find its savepoint in it and stops, or is told.
     fn contain<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
         if result.is_err() {
             self.damage.note(&result);
-            drop(self.connection.execute_unprepared("BEGIN"));
+            if self.connection.execute_unprepared("BEGIN").is_ok() {
+                self.is_lost.set(true);
+            }
         }
         result
     }

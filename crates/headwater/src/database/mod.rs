@@ -387,9 +387,23 @@ impl Database {
         T: Send + 'static,
         E: Send + 'static,
     {
-        let (value, position) = self.file().writer.write(work).await?;
+        let (value, position) = self.file().writer.write(work, false).await?;
         let position = position.map(|position| self.position(position));
         Ok(Committed { value, position })
+    }
+
+    /// [`write`](Self::write) in a transaction of its own and without a savepoint: for work that
+    /// changes so many pages that remembering what each was like costs more than changing them.
+    ///
+    /// # Errors
+    /// See [`write`](Self::write).
+    pub async fn write_alone<T, E, F>(&self, work: F) -> Result<T, WriteError<E>>
+    where
+        F: FnOnce(&Tx) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        Ok(self.file().writer.write(work, true).await?.0)
     }
 
     /// Runs `work` on one snapshot of the database, on a reader thread.

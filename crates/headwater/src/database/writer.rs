@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use sea_orm::DbErr;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -56,6 +56,7 @@ impl Writer {
                             wal_max: config.wal_mib * 1024 * 1024,
                             config,
                             jobs,
+                            waiting: None,
                             head: head_sender,
                             gate,
                             next_truncation: Instant::now(),
@@ -90,7 +91,8 @@ impl Writer {
         Ok((writer, found))
     }
 
-    pub(super) async fn write<T, E, F>(&self, work: F) -> Written<T, E>
+    /// Runs `work`; `is_alone` in a transaction of its own.
+    pub(super) async fn write<T, E, F>(&self, work: F, is_alone: bool) -> Written<T, E>
     where
         F: FnOnce(&Tx) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
@@ -101,6 +103,7 @@ impl Writer {
             work: Some(work),
             result: None,
             reply,
+            is_alone,
         };
         self.queue
             .try_send(Box::new(job))
@@ -138,12 +141,16 @@ struct Group {
     jobs: Vec<Box<dyn Work>>,
     /// The last position that one of them appended.
     appended: Option<u64>,
+    /// Whether it is one that ran alone and was refused: nothing of it is kept.
+    is_void: bool,
 }
 
 struct Thread {
     tx: Tx,
     config: Config,
     jobs: mpsc::Receiver<Box<dyn Work>>,
+    /// Taken out of the queue, and not to share the transaction of those before it.
+    waiting: Option<Box<dyn Work>>,
     head: watch::Sender<u64>,
     /// Held shared by reads.
     gate: Arc<RwLock<()>>,
@@ -156,16 +163,24 @@ struct Thread {
 impl Thread {
     /// Runs until it is told to close, every handle is gone, or a commit failed.
     fn run(&mut self) -> anyhow::Result<()> {
-        while let Some(first) = self.jobs.blocking_recv() {
+        while let Some(first) = self.waiting.take().or_else(|| self.jobs.blocking_recv()) {
             if let Err(error) = self.sql("BEGIN IMMEDIATE") {
                 tracing::warn!(%error, "another process holds the database's write lock");
                 first.answer(Outcome::Busy);
                 continue;
             }
-            let Group { jobs, appended } = self.run_group(first)?;
+            let Group {
+                jobs,
+                appended,
+                is_void,
+            } = if first.is_alone() {
+                self.run_alone(first)?
+            } else {
+                self.run_group(first)?
+            };
             crash::point("commit.before");
             let committing = Instant::now();
-            self.sql("COMMIT")
+            self.sql(if is_void { "ROLLBACK" } else { "COMMIT" })
                 .context("commit: what it wrote may be there or not")?;
             crash::point("commit.after");
             metrics::histogram!("headwater_database_commit_seconds", "service" => self.tx.owner())
@@ -229,10 +244,31 @@ impl Thread {
             group.jobs.push(job);
             crash::point("commit.group");
             if group.jobs.len() < self.config.group && started.elapsed() < GROUP_TIME_MAX {
-                next = self.jobs.try_recv().ok();
+                match self.jobs.try_recv() {
+                    Ok(job) if job.is_alone() => self.waiting = Some(job),
+                    Ok(job) => next = Some(job),
+                    Err(_) => {}
+                }
             }
         }
         Ok(group)
+    }
+
+    /// Runs a closure that has the transaction for itself.
+    ///
+    /// # Errors
+    /// See [`run_group`](Self::run_group).
+    fn run_alone(&self, mut job: Box<dyn Work>) -> anyhow::Result<Group> {
+        let started = Instant::now();
+        let kept = job.run(&self.tx);
+        let appended = self.tx.take_appended();
+        ensure!(!self.tx.is_lost(), "the transaction of one write is gone");
+        self.tell_if_slow(job.as_ref(), started);
+        Ok(Group {
+            jobs: vec![job],
+            appended: appended.filter(|_| kept),
+            is_void: !kept,
+        })
     }
 
     /// Runs one closure; gives the last position that it appended, if it was kept.
@@ -245,6 +281,11 @@ impl Thread {
             self.sql("ROLLBACK TO job").context("roll back one write")?;
         }
         self.sql("RELEASE job").context("end one write")?;
+        self.tell_if_slow(job, started);
+        Ok(appended.filter(|_| kept))
+    }
+
+    fn tell_if_slow(&self, job: &dyn Work, started: Instant) {
         let took = started.elapsed();
         if took > self.config.slow() {
             tracing::warn!(
@@ -253,7 +294,6 @@ impl Thread {
                 "slow write"
             );
         }
-        Ok(appended.filter(|_| kept))
     }
 
     fn sql(&self, sql: &str) -> Result<(), DbErr> {
@@ -276,6 +316,10 @@ trait Work: Send {
     fn name(&self) -> &'static str;
     /// Whether the thread is to end after it.
     fn is_last(&self) -> bool {
+        false
+    }
+    /// Whether it has a transaction of its own.
+    fn is_alone(&self) -> bool {
         false
     }
 }
@@ -303,6 +347,7 @@ struct Job<F, T, E> {
     work: Option<F>,
     result: Option<Written<T, E>>,
     reply: oneshot::Sender<Written<T, E>>,
+    is_alone: bool,
 }
 
 /// What a closure returned, with the last position that it appended.
@@ -336,6 +381,10 @@ where
         };
         // A caller that went away is not told; its write stands.
         let _ = self.reply.send(answer);
+    }
+
+    fn is_alone(&self) -> bool {
+        self.is_alone
     }
 
     fn name(&self) -> &'static str {

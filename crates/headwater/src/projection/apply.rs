@@ -1,5 +1,6 @@
 //! One batch, in one transaction: judge, apply, park what is poison, move the checkpoint.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -34,44 +35,61 @@ pub(super) struct Gap {
     pub(super) came: u64,
 }
 
+/// What is done where not all of a batch can be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Otherwise {
+    /// Nothing: it is poison as a whole, and to be rolled back.
+    Refuse,
+    /// What is at fault is parked.
+    Park,
+}
+
 /// Applies `events`, which are of one source, up to the first gap.
 pub(super) fn batch<P: Projection>(
     projection: &P,
     tx: &Tx,
     source: &'static str,
-    events: Vec<Envelope>,
+    events: &[Envelope],
+    otherwise: Otherwise,
 ) -> Result<Batch, ApplyError> {
+    if otherwise == Otherwise::Refuse {
+        refuse_blocked::<P>(tx, source)?;
+    }
     let mut checkpoint = Checkpoint::load(tx, P::NAME, source)?;
-    let mut due = events;
+    let discarded = dead_letter::discarded(tx, P::NAME, source)?;
     let mut gap = None;
     let mut skipped = 0;
-    due.retain(|event| {
-        if gap.is_some() {
-            return false;
-        }
-        match checkpoint.judge(event) {
+    let mut is_due = Vec::with_capacity(events.len());
+    for event in events {
+        let verdict = checkpoint.judge(event);
+        match verdict {
             Verdict::Apply => {
                 checkpoint.advance(event);
-                true
+                let is_discarded =
+                    !discarded.is_empty() && discarded.contains(&Identity::of(event));
+                is_due.push(!is_discarded);
             }
             Verdict::Skip => {
                 checkpoint.pass(event);
                 skipped += 1;
-                false
+                is_due.push(false);
             }
             Verdict::Gap { epoch, have } => {
                 let came = event.id.as_ref().map_or(0, |id| id.position);
                 gap = Some(Gap { epoch, have, came });
-                false
+                break;
             }
         }
-    });
-    let discarded = dead_letter::discarded(tx, P::NAME, source)?;
-    if !discarded.is_empty() {
-        due.retain(|event| !discarded.contains(&Identity::of(event)));
     }
+    let due = those(events, &is_due);
     let applied = due.len();
-    let parked = apply_or_park(projection, tx, source, due)?;
+    let parked = match otherwise {
+        Otherwise::Refuse => {
+            apply(projection, tx, &due)?;
+            0
+        }
+        Otherwise::Park => apply_or_park(projection, tx, source, due.into_owned())?,
+    };
     crash::point("projection.applied");
     checkpoint.save(tx)?;
     crash::point("projection.moved");
@@ -83,6 +101,24 @@ pub(super) fn batch<P: Projection>(
         dead_letters: dead_letter::count(tx, P::NAME, source)?,
         gap,
     })
+}
+
+/// The `events` that are marked; usually all, which are not copied then.
+fn those<'a>(events: &'a [Envelope], marked: &[bool]) -> Cow<'a, [Envelope]> {
+    let looked_at = &events[..marked.len()];
+    if marked.iter().all(|marked| *marked) {
+        return Cow::Borrowed(looked_at);
+    }
+    let marked = looked_at.iter().zip(marked).filter(|(_, marked)| **marked);
+    Cow::Owned(marked.map(|(event, _)| event.clone()).collect())
+}
+
+/// An event may have to wait behind a dead letter.
+fn refuse_blocked<P: Projection>(tx: &Tx, source: &'static str) -> Result<(), ApplyError> {
+    if dead_letter::count(tx, P::NAME, source)? == 0 {
+        return Ok(());
+    }
+    Err(ApplyError::Poison("dead letters wait".to_owned()))
 }
 
 /// Applies `events`, parking those that cannot be; gives how many were parked.
@@ -150,12 +186,17 @@ fn park_blocked<P: Projection>(
     Ok(before - run.len())
 }
 
-/// Runs `apply` in a savepoint; a panic in it is poison.
+/// Runs `apply` in a savepoint.
 pub(super) fn guarded<P: Projection>(
     projection: &P,
     tx: &Tx,
     events: &[Envelope],
 ) -> Result<(), ApplyError> {
+    tx.savepoint(|tx| apply(projection, tx, events))
+}
+
+/// Runs `apply`; a panic in it is poison, and so is an event that is too large.
+fn apply<P: Projection>(projection: &P, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
     if events.is_empty() {
         return Ok(());
     }
@@ -169,10 +210,8 @@ pub(super) fn guarded<P: Projection>(
             "its {bytes} bytes are above the limit of {MAX_PAYLOAD}"
         )));
     }
-    tx.savepoint(|tx| {
-        catch_unwind(AssertUnwindSafe(|| projection.apply(tx, events)))
-            .unwrap_or_else(|_| Err(ApplyError::Poison("applying it panicked".to_owned())))
-    })
+    catch_unwind(AssertUnwindSafe(|| projection.apply(tx, events)))
+        .unwrap_or_else(|_| Err(ApplyError::Poison("applying it panicked".to_owned())))
 }
 
 /// The lanes in which an event waits, the narrowest first: its key, its partition.

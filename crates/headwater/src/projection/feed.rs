@@ -29,7 +29,7 @@ const PULL_MAX: usize = 20_000;
 
 /// The same in bytes, which bounds the memory of a reader whose events are large; also what is
 /// read ahead of what is being applied.
-const BYTES_MAX: usize = 16 * 1024 * 1024;
+const BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// What the chunks hold that events are copied to, in bytes.
 const CHUNK: usize = 64 * 1024;

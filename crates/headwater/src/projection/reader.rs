@@ -8,13 +8,13 @@ use anyhow::Context as _;
 use async_nats::jetstream::stream::{Info, Stream};
 use sea_orm::DbErr;
 
-use super::apply::{self, Batch, Gap};
+use super::apply::{self, Batch, Gap, Otherwise};
 use super::checkpoint::Checkpoint;
 use super::feed::{Feed, Start};
 use super::runner::Shared;
-use super::{Projection, dead_letter, gap};
+use super::{ApplyError, Projection, dead_letter, gap};
 use crate::bus::{Bus, NOT_CONNECTED};
-use crate::database::{Snapshot, WriteError};
+use crate::database::{Snapshot, Tx, WriteError};
 use crate::envelope::Envelope;
 use crate::health::State;
 use crate::{crash, stream};
@@ -204,20 +204,35 @@ impl<P: Projection> Reader<P> {
         }
     }
 
+    /// Applies events in one transaction.
     async fn apply_part(&self, events: Vec<Envelope>) -> anyhow::Result<Batch> {
         let (source, count) = (self.source, events.len());
-        let shared = Arc::clone(&self.shared);
-        let applied = self
-            .shared
-            .db
-            .write(move |tx| apply::batch(&*shared.projection, tx, source, events))
+        let batch = self
+            .write(events)
             .await
             .map_err(flat)
-            .with_context(|| format!("apply {count} events"))?
-            .value;
+            .with_context(|| format!("apply {count} events of {source}"))?;
         crash::point(self.shared.config.crash_points[1]);
-        self.note_applied(&applied);
-        Ok(applied)
+        self.note_applied(&batch);
+        Ok(batch)
+    }
+
+    /// All at once where nobody else writes to the database; where not all of them can be
+    /// applied, or others do, in a way that parks what is at fault.
+    async fn write(&self, events: Vec<Envelope>) -> Result<Batch, WriteError<ApplyError>> {
+        let (source, events) = (self.source, Arc::new(events));
+        let apply = |otherwise| {
+            let (shared, events) = (Arc::clone(&self.shared), Arc::clone(&events));
+            move |tx: &Tx| apply::batch(&*shared.projection, tx, source, &events, otherwise)
+        };
+        let db = &self.shared.db;
+        if self.shared.config.is_alone {
+            match db.write_alone(apply(Otherwise::Refuse)).await {
+                Err(WriteError::Refused(ApplyError::Poison(_))) => {}
+                applied => return applied,
+            }
+        }
+        Ok(db.write(apply(Otherwise::Park)).await?.value)
     }
 
     fn note_applied(&self, batch: &Batch) {

@@ -18,13 +18,15 @@ use crate::position::Positions;
 
 /// Events in one transaction of a read store, at most: what a large store costs is its pages, and
 /// the more events at once, the more of their rows are on each.
-const COPY_BATCH_MAX: usize = 50_000;
+const COPY_BATCH_MAX: usize = 100_000;
 
 /// How a projection runs.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Events in one transaction, at most.
     pub batch_max: usize,
+    /// Whether nobody else writes to the database.
+    pub(crate) is_alone: bool,
     /// The durable consumers' name, and the projection's in metrics.
     pub consumer: String,
     /// Where the process dies before and after a batch, if it is told to.
@@ -37,6 +39,7 @@ impl Config {
     pub fn of<P: Projection>() -> Self {
         Self {
             batch_max: 2_000,
+            is_alone: false,
             consumer: P::NAME.to_owned(),
             crash_points: ["projection.received", "projection.committed"],
         }
@@ -46,6 +49,7 @@ impl Config {
     pub(crate) fn of_copy<P: Projection>() -> Self {
         Self {
             batch_max: COPY_BATCH_MAX,
+            is_alone: true,
             ..Self::of::<P>()
         }
     }

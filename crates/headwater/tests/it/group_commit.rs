@@ -312,6 +312,49 @@ async fn what_follows_in_a_write_after_sqlite_rolled_it_back_is_not_kept() {
     assert_eq!(readings(&db).await, [] as [i64; 0]);
 }
 
+/// It has no savepoint in which the writer could miss anything.
+#[tokio::test]
+async fn what_is_written_alone_after_sqlite_rolled_it_back_is_not_kept_either() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    let outcome = db.write_alone(|tx| {
+        execute(tx, "INSERT INTO label (value) VALUES (1)", [])?;
+        let sql = "INSERT OR ROLLBACK INTO label (value) VALUES (1)";
+        drop(execute(tx, sql, []));
+        keep_reading(tx, "attic", 1)
+    });
+    assert!(matches!(outcome.await, Err(WriteError::Unknown)));
+    assert_eq!(readings(&db).await, [] as [i64; 0]);
+}
+
+#[tokio::test]
+async fn a_write_alone_is_kept_or_not_apart_from_those_that_wait_with_it() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    let (release, _blocked) = block(&db).await;
+    let before = queued(db.write(reading(1)));
+    let refused = queued(db.write_alone(|tx| {
+        keep_reading(tx, "attic", 2)?;
+        Err::<(), _>(DbErr::Custom("no".to_owned()))
+    }));
+    let between = queued(db.write(reading(3)));
+    let alone = queued(db.write_alone(|tx| keep_reading(tx, "attic", 4)));
+    let panicking = queued(db.write_alone(|tx| {
+        keep_reading(tx, "attic", 5)?;
+        if tx.now_ms() > 0 {
+            panic!("as a projection may");
+        }
+        Ok::<_, DbErr>(())
+    }));
+    let after = queued(db.write(reading(6)));
+    drop(release);
+    assert!(before.await.is_ok() && between.await.is_ok() && after.await.is_ok());
+    assert!(matches!(refused.await, Err(WriteError::Refused(_))));
+    assert!(matches!(panicking.await, Err(WriteError::Panicked)));
+    assert!(alone.await.is_ok());
+    assert_eq!(readings(&db).await, [1, 3, 4, 6]);
+}
+
 #[tokio::test]
 async fn a_full_database_refuses_a_write_and_keeps_the_rest() {
     let folder = folder();
