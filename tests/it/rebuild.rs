@@ -330,6 +330,60 @@ async fn a_missing_store_says_not_yet_until_it_is_whole_and_never_that_there_is_
     world.finish().await;
 }
 
+/// Nobody can make it again: it stays where it is, and a person is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_whose_database_is_damaged_says_so_and_leaves_it_alone() {
+    let mut world = World::start().await;
+    let ada = world.user("ada").await;
+    world.caught_up().await;
+    world.stop(Service::Users).await;
+    let file = world.database(Service::Users);
+    let whole = std::fs::read(&file).unwrap();
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'user'";
+    let database = rusqlite::Connection::open(&file).unwrap();
+    let page: u32 = database.query_row(root, [], |row| row.get(0)).unwrap();
+    drop(database);
+    let from = usize::try_from(page - 1).unwrap() * 4096;
+    overwrite(&file, from, &[0xee; 64]);
+    world.run(Service::Users).await;
+
+    let users = world.client(Service::Users);
+    let path = format!("/users/{}", ada.id());
+    let refused = users.get(&path).await;
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    assert!(
+        refused.text.contains("the store is damaged"),
+        "{}",
+        refused.text
+    );
+    let told = || async {
+        let ready = users.get("/readyz?verbose").await;
+        let is_told = ready.text.contains("put back the newest copy");
+        if ready.status == 503 && is_told {
+            Ok(())
+        } else {
+            Err(ready.text)
+        }
+    };
+    eventually("the service to say so", told).await;
+    let aside = std::fs::read_dir(world.folder()).unwrap().filter(|file| {
+        let name = file.as_ref().unwrap().file_name();
+        name.to_string_lossy().starts_with("users.db.damaged-")
+    });
+    assert_eq!(aside.count(), 0, "it is not moved aside");
+    assert!(
+        world
+            .log(Service::Users)
+            .contains("the database is damaged")
+    );
+
+    world.kill(Service::Users).await;
+    std::fs::write(&file, whole).unwrap();
+    world.run(Service::Users).await;
+    assert_eq!(world.client(Service::Users).get(&path).await.status, 200);
+    world.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn services_that_own_their_data_refuse_to_be_rebuilt() {
     let world = World::start().await;
