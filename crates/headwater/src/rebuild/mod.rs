@@ -37,7 +37,7 @@ mod thread;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::sync::{mpsc, watch};
@@ -68,6 +68,10 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(300);
 
 /// How long the live store is held until the new one is as far.
 const HOLD_MAX: Duration = Duration::from_secs(2);
+
+/// How far behind the live store the new one may be when that one is held for it: half as long as
+/// it is held at most.
+const BEHIND_MAX: Duration = Duration::from_secs(1);
 
 /// Folds the read store of the projection `P` anew when it has to be.
 #[derive(Debug)]
@@ -317,24 +321,25 @@ impl<P: Projection> Rebuilder<P> {
         Ok(Some(self.hold_behind(fold).await))
     }
 
-    /// Waits until `fold` is whole and as far as the live store was a moment ago: under writes it
-    /// is never quite as far as that one is now.
+    /// Waits until `fold` is whole and so little behind the live store that this one can be held
+    /// for it: under writes it is never quite as far.
     async fn caught_up(&self, fold: &Live<P>) {
-        let mut target = self.live.positions();
+        let mut target = (self.live.positions(), Instant::now());
         loop {
             tokio::time::sleep(LOOK_PAUSE).await;
-            let positions = fold.positions();
-            let is_there = fold.is_complete() && positions.reach(&target);
-            target = self.live.positions();
+            let (positions, live) = (fold.positions(), self.live.positions());
             self.report(State::Degraded(format!(
-                "folding anew: at {positions} of {target}"
+                "folding anew: at {positions} of {live}"
             )));
             self.status.send_modify(|status| {
-                status.positions = positions;
-                status.live = target.clone();
+                status.positions = positions.clone();
+                status.live = live.clone();
             });
-            if is_there {
-                return;
+            if fold.is_complete() && positions.reach(&target.0) {
+                if target.1.elapsed() <= BEHIND_MAX {
+                    return;
+                }
+                target = (live, Instant::now());
             }
         }
     }
