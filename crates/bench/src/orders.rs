@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use events::{ProductCreated, UserRegistered};
 use headwater::database::{self, WriteError};
 use headwater::idempotency::Key;
 use headwater::{Clock, Database, Projection as _};
@@ -15,8 +14,7 @@ use crate::figure::{Figure, Ratio, Table, Target};
 use crate::load::{self, Load};
 use crate::rounds::in_turns;
 use crate::shop::{Ids, Shop};
-use crate::store::envelope;
-use crate::{Bench, shop};
+use crate::{Bench, store};
 
 /// Clients at the same time.
 const CLIENTS: usize = 64;
@@ -153,27 +151,8 @@ async fn writer_alone(db: &Database, ids: &Arc<Ids>, time: Duration) -> anyhow::
 /// A database of `orders` that has heard of `ids`.
 async fn knowing(ids: &Ids, config: &database::Config) -> anyhow::Result<Database> {
     let db = Database::open(NAME, config, MIGRATIONS, Clock::system()).await?;
-    let registered = ids.users.iter().map(|id| {
-        let registered_at = None;
-        envelope(
-            "users",
-            &UserRegistered {
-                user_id: id.to_string(),
-                registered_at,
-            },
-        )
-    });
-    let created = ids.products.iter().map(|id| {
-        let (title, image) = (shop::title(*id), shop::image(*id));
-        envelope(
-            "products",
-            &ProductCreated {
-                product_id: id.to_string(),
-                title,
-                image,
-            },
-        )
-    });
+    let registered = ids.users.iter().map(|id| store::registered(*id));
+    let created = ids.products.iter().map(|id| store::created(*id));
     let events: Vec<_> = registered.chain(created).collect();
     let written = db.write(move |tx| Catalogue.apply(tx, &events)).await;
     written.map_err(|error: WriteError<_>| anyhow::anyhow!("{error:?}"))?;

@@ -95,35 +95,8 @@ pub(crate) async fn fill(path: &Path, size: Size) -> anyhow::Result<Store> {
     let products: Vec<_> = (0..size.products).map(|_| Uuid::now_v7()).collect();
     let orders = size.orders();
 
-    apply(
-        &db,
-        users.iter().map(|id| {
-            let registered_at = Some(events::timestamp(FIRST_MS));
-            envelope(
-                "users",
-                &UserRegistered {
-                    user_id: id.to_string(),
-                    registered_at,
-                },
-            )
-        }),
-    )
-    .await?;
-    apply(
-        &db,
-        products.iter().map(|id| {
-            let (title, image) = (title(*id), image(*id));
-            envelope(
-                "products",
-                &ProductCreated {
-                    product_id: id.to_string(),
-                    title,
-                    image,
-                },
-            )
-        }),
-    )
-    .await?;
+    apply(&db, users.iter().map(|id| registered(*id))).await?;
+    apply(&db, products.iter().map(|id| created(*id))).await?;
     apply(
         &db,
         orders
@@ -177,6 +150,25 @@ async fn apply(db: &Database, events: impl Iterator<Item = Envelope>) -> anyhow:
         written.map_err(|error: WriteError<_>| anyhow::anyhow!("fill a store: {error:?}"))?;
     }
     Ok(())
+}
+
+/// That a user registered.
+pub(crate) fn registered(id: Uuid) -> Envelope {
+    let event = UserRegistered {
+        user_id: id.to_string(),
+        registered_at: Some(events::timestamp(FIRST_MS)),
+    };
+    envelope("users", &event)
+}
+
+/// That a product was created.
+pub(crate) fn created(id: Uuid) -> Envelope {
+    let event = ProductCreated {
+        product_id: id.to_string(),
+        title: title(id),
+        image: image(id),
+    };
+    envelope("products", &event)
 }
 
 /// An event as it would come out of an outbox.
