@@ -24,16 +24,17 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Counts what a style asks other services.
 const COUNTER: &str = "purchases_requests_total";
 
-/// Answers a second of the load that is the same for all: some, for the slowest of them too.
-const PER_SECOND: u32 = 250;
+/// Requests a second of a light load: what else happens takes no time from an answer.
+const LIGHT: u32 = 250;
+/// A heavy load is this share of what the slowest style answers at most: all of them can bear it.
+const HEAVY: f64 = 0.9;
 
-/// What one style came to, and the questions to other services that it took.
+/// What one style came to at the loads that are the same for all, and the questions to other
+/// services that it took.
 #[derive(Debug)]
 struct Asked {
-    /// As many requests as it answers.
-    most: Load,
-    /// [`PER_SECOND`].
-    paced: Load,
+    light: Load,
+    heavy: Load,
     /// For each answer.
     questions: f64,
 }
@@ -52,20 +53,41 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     }
     let paths = [paths(ten), paths(hundred)];
     let time = bench.time;
-    let measured = in_turns(bench.rounds, 6, async |contender| {
+    let most = in_turns(bench.rounds, 6, async |contender| {
+        get(&processes[contender / 2], &paths[contender % 2], time).await
+    });
+    let most = most.await?;
+    let heavy = [heavy(&most, 0), heavy(&most, 1)];
+    let asked = in_turns(bench.rounds, 6, async |contender| {
         let (process, paths) = (&processes[contender / 2], &paths[contender % 2]);
         let before = questions(process).await?;
-        let most = get(process, paths, time).await?;
-        let paced = get_paced(process, paths, PER_SECOND, time).await?;
+        let light = get_paced(process, paths, LIGHT, time).await?;
+        let heavy = get_paced(process, paths, heavy[contender % 2], time).await?;
         let asked = questions(process).await? - before;
         Ok(Asked {
-            questions: asked / load::count(most.took.len() + paced.took.len()),
-            most,
-            paced,
+            questions: asked / load::count(light.took.len() + heavy.took.len()),
+            light,
+            heavy,
         })
     });
+    let asked = asked.await?;
     let bytes = store_bytes(&shop.folder().join("replica.db"))?;
-    Ok(figure(&measured.await?, bytes, tens, hundreds))
+    Ok(figure(&most, &asked, heavy, bytes, (tens, hundreds)))
+}
+
+/// The load that the slowest style bears, of users who ordered 10 products (`kind` 0) or 100.
+fn heavy(most: &[Vec<Load>], kind: usize) -> u32 {
+    let rates = most.iter().skip(kind).step_by(2);
+    let slowest = rates
+        .map(|rounds| Load::of_all(rounds).per_second)
+        .fold(f64::INFINITY, f64::min);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rate of requests"
+    )]
+    let per_second = (slowest * HEAVY) as u32;
+    per_second.max(1)
 }
 
 /// Every user of `ten` orders ten products, every one of `hundred` a hundred, ten at a time. Gives
@@ -152,7 +174,13 @@ fn sum_of(counter: &str, text: &str) -> f64 {
     values.sum()
 }
 
-fn figure(measured: &[Vec<Asked>], bytes: u64, tens: usize, hundreds: usize) -> Figure {
+fn figure(
+    most: &[Vec<Load>],
+    asked: &[Vec<Asked>],
+    heavy: [u32; 2],
+    bytes: u64,
+    (tens, hundreds): (usize, usize),
+) -> Figure {
     let columns = [
         ("per second", 0),
         ("p50 ms", 2),
@@ -163,26 +191,33 @@ fn figure(measured: &[Vec<Asked>], bytes: u64, tens: usize, hundreds: usize) -> 
     let mut table = Table::new("answers", &columns);
     let mut ratios = Vec::new();
     for (kind, products) in ["10 products", "100 products"].into_iter().enumerate() {
-        let ours = &measured[kind];
-        for (style, rounds) in STYLES.iter().zip(measured.iter().skip(kind).step_by(2)) {
-            let asked = rounds.iter().map(|round| round.questions);
-            let asked = asked.fold(0.0, f64::max);
-            let mut row = |name: String, load: fn(&Asked) -> &Load| {
-                let loads: Vec<_> = rounds.iter().map(|round| load(round).clone()).collect();
-                let load = Load::of_all(&loads);
-                let [p50, p99, p999] = [50.0, 99.0, 99.9].map(|percent| load.ms(percent));
-                table.row(name, &[load.per_second, p50, p99, p999, asked]);
+        let (our_most, ours) = (&most[kind], &asked[kind]);
+        for (number, style) in STYLES.iter().enumerate() {
+            let (its_most, its) = (&most[number * 2 + kind], &asked[number * 2 + kind]);
+            let questions = its.iter().map(|round| round.questions).fold(0.0, f64::max);
+            let mut row = |load: &str, rounds: &[Load]| {
+                let load_of_all = Load::of_all(rounds);
+                let [p50, p99, p999] = [50.0, 99.0, 99.9].map(|percent| load_of_all.ms(percent));
+                let cells = [load_of_all.per_second, p50, p99, p999, questions];
+                table.row(format!("{style}, {products}, {load}"), &cells);
             };
-            row(format!("{style}, {products}"), |round| &round.paced);
-            row(format!("{style}, {products}, at most"), |round| &round.most);
-            if *style != STYLES[0] {
-                let name = format!("{products}: p50 of {style} / replica");
-                let p50 = |round: &Asked| round.paced.ms(50.0);
-                ratios.push(Ratio::of(&name, (rounds, ours), p50, Target::AtLeast(10.0)));
-                let name = format!("{products}: most of replica / {style}");
-                let most = |round: &Asked| round.most.per_second;
-                ratios.push(Ratio::of(&name, (ours, rounds), most, Target::None));
+            let of = |load: fn(&Asked) -> &Load| its.iter().map(load).cloned().collect::<Vec<_>>();
+            row("light", &of(|round| &round.light));
+            row("heavy", &of(|round| &round.heavy));
+            row("at most", its_most);
+            if *style == STYLES[0] {
+                continue;
             }
+            for (load, p50) in [
+                ("light", (|round| round.light.ms(50.0)) as fn(&Asked) -> f64),
+                ("heavy", |round| round.heavy.ms(50.0)),
+            ] {
+                let name = format!("{products}, {load}: p50 of {style} / replica");
+                ratios.push(Ratio::of(&name, (its, ours), p50, Target::AtLeast(10.0)));
+            }
+            let name = format!("{products}: most of replica / {style}");
+            let rate = |round: &Load| round.per_second;
+            ratios.push(Ratio::of(&name, (our_most, its_most), rate, Target::None));
         }
     }
     Figure {
@@ -190,7 +225,8 @@ fn figure(measured: &[Vec<Asked>], bytes: u64, tens: usize, hundreds: usize) -> 
         ratios,
         notes: vec![
             format!(
-                "{tens} users who ordered 10 products, {hundreds} who ordered 100; any of them, by chance, 32 connections; all processes on this machine. {PER_SECOND} requests a second, each sent when its time has come; at most: as many as are answered, each sent when the one before was."
+                "{tens} users who ordered 10 products, {hundreds} who ordered 100; any of them, by chance, 32 connections; all processes on this machine. Light: {LIGHT} requests a second; heavy: {} and {}, nine tenths of what the slowest style answers at most; each sent when its time has come. At most: as many as are answered, each sent when the one before was.",
+                heavy[0], heavy[1]
             ),
             format!(
                 "Questions: those to other services, for one answer. The replica keeps {} KiB for it; the others keep nothing.",

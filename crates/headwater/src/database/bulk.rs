@@ -42,20 +42,21 @@ impl Bulk {
         db: &impl ConnectionTrait,
         rows: impl IntoIterator<Item = [Value; N], IntoIter: ExactSizeIterator>,
     ) -> Result<(), DbErr> {
-        self.query(db, rows).map(drop)
+        self.query(db, rows, |_| Ok(()))
     }
 
-    /// Runs it for all of `rows`; gives what it returns, all runs together.
+    /// Runs it for all of `rows`, and hands what it returns to `each`: not all of it at once, which
+    /// for a large batch would be most of the memory.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's, or what `each` returns.
     pub fn query<const N: usize>(
         &self,
         db: &impl ConnectionTrait,
         rows: impl IntoIterator<Item = [Value; N], IntoIter: ExactSizeIterator>,
-    ) -> Result<Vec<QueryResult>, DbErr> {
+        mut each: impl FnMut(&QueryResult) -> Result<(), DbErr>,
+    ) -> Result<(), DbErr> {
         let mut rows = rows.into_iter();
-        let mut returned = Vec::new();
         for length in LENGTHS {
             if rows.len() < length {
                 continue;
@@ -65,10 +66,12 @@ impl Bulk {
                 let values: Vec<Value> = rows.by_ref().take(length).flatten().collect();
                 let statement =
                     Statement::from_sql_and_values(db.get_database_backend(), &sql, values);
-                returned.extend(db.query_all_raw(statement)?);
+                db.query_all_raw(statement)?
+                    .iter()
+                    .try_for_each(&mut each)?;
             }
         }
-        Ok(returned)
+        Ok(())
     }
 
     fn sql(&self, rows: usize) -> String {

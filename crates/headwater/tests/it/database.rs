@@ -296,9 +296,10 @@ async fn a_bulk_statement_takes_any_number_of_rows_each_once() {
         let values: Vec<i64> = (there..there + count).collect();
         let wanted = values.clone();
         let added = db.write(move |tx| {
-            let rows = ADD_LABELS.query(tx, values.iter().map(|value| [(*value).into()]))?;
-            let added = rows.iter().map(|row| row.try_get_by(0));
-            added.collect::<Result<Vec<i64>, DbErr>>()
+            let mut added: Vec<i64> = Vec::new();
+            let rows = values.iter().map(|value| [(*value).into()]);
+            ADD_LABELS.query(tx, rows, |row| Ok(added.push(row.try_get_by(0)?)))?;
+            Ok::<_, DbErr>(added)
         });
         assert_eq!(added.await.unwrap().value, wanted);
         there += count;

@@ -50,6 +50,8 @@ struct Changes {
     users: Vec<(Uuid, UserState)>,
     /// The title and image that each product has last.
     products: BTreeMap<Uuid, (String, String)>,
+    /// Those who ordered; also nothing, which tells of them all the same.
+    shoppers: Vec<Uuid>,
     lines: Vec<Line>,
 }
 
@@ -94,8 +96,7 @@ impl Changes {
                 ordered_at,
             });
         }
-        // An order tells of its user even if it has no products.
-        self.users.push((user, UserState::HeardOf));
+        self.shoppers.push(user);
         Ok(())
     }
 
@@ -103,10 +104,8 @@ impl Changes {
         self.users
             .sort_unstable_by_key(|(id, state)| (*id, Reverse(*state)));
         self.users.dedup_by_key(|(id, _)| *id);
-        self.lines.sort_unstable();
-        self.lines.dedup_by_key(|line| (line.user, line.product));
         store::save_users(tx, &self.users)?;
         store::save_products(tx, self.products)?;
-        store::save_purchases(tx, &self.lines)
+        store::save_purchases(tx, self.shoppers, &self.lines)
     }
 }

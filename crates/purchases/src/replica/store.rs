@@ -1,26 +1,25 @@
 //! The tables of `purchases.db`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 
 use headwater::database::{BareSnapshot, Bulk, Tx};
-use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, QueryResult, Statement, Value};
 use uuid::Uuid;
 
 use super::{Purchase, Shopper};
 
-/// What is known of a user; a later one of these is never undone. As numbers in the table.
+/// What users themselves told of them; a later one of these is never undone. As numbers in the
+/// table, where 0 is a user who is only heard of, by an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum UserState {
-    /// By an order only.
-    HeardOf = 0,
     Registered = 1,
     /// For ever.
     Erased = 2,
 }
 
 /// That a user ordered a product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Line {
     pub(super) user: Uuid,
     pub(super) product: Uuid,
@@ -45,12 +44,6 @@ pub(super) const CONTENT: &[(&str, &str)] = &[
     ),
 ];
 
-const HEAR_OF_USERS: Bulk = Bulk {
-    before: "INSERT INTO user (id, state) VALUES ",
-    row: "(?, 0)",
-    after: " ON CONFLICT DO NOTHING",
-};
-
 const RAISE_USERS: Bulk = Bulk {
     before: "INSERT INTO user (id, state) VALUES ",
     row: "(?, ?)",
@@ -68,19 +61,14 @@ const FORGET_PURCHASES: Bulk = Bulk {
 /// What an erased user ordered is taken out, and that there was one stays: an order of theirs
 /// that comes later must not bring them back.
 pub(super) fn save_users(tx: &Tx, users: &[(Uuid, UserState)]) -> Result<(), DbErr> {
-    let (mut heard_of, mut raised, mut erased) = (Vec::new(), Vec::new(), Vec::new());
-    for (id, state) in users {
-        match state {
-            UserState::HeardOf => heard_of.push([(*id).into()]),
-            UserState::Registered => raised.push([(*id).into(), (*state as u8).into()]),
-            UserState::Erased => {
-                raised.push([(*id).into(), (*state as u8).into()]);
-                erased.push([(*id).into()]);
-            }
-        }
-    }
-    HEAR_OF_USERS.run(tx, heard_of)?;
+    let raised = users
+        .iter()
+        .map(|(id, state)| [(*id).into(), (*state as u8).into()]);
     RAISE_USERS.run(tx, raised)?;
+    let erased = users
+        .iter()
+        .filter(|(_, state)| *state == UserState::Erased);
+    let erased: Vec<_> = erased.map(|(id, _)| [(*id).into()]).collect();
     FORGET_PURCHASES.run(tx, erased)
 }
 
@@ -101,37 +89,83 @@ pub(super) fn save_products(
     SAVE_PRODUCTS.run(tx, rows)
 }
 
+const FIND_USERS: Bulk = Bulk {
+    before: "SELECT id, iif(state = 2, NULL, number) FROM (VALUES ",
+    row: "(?)",
+    after: ") AS sought CROSS JOIN user ON user.id = sought.column1",
+};
+
+const HEAR_OF_USERS: Bulk = Bulk {
+    before: "INSERT INTO user (id, state) VALUES ",
+    row: "(?, 0)",
+    after: " RETURNING id, number",
+};
+
+const FIND_PRODUCTS: Bulk = Bulk {
+    before: "SELECT id, number FROM (VALUES ",
+    row: "(?)",
+    after: ") AS sought CROSS JOIN product ON product.id = sought.column1",
+};
+
 const HEAR_OF_PRODUCTS: Bulk = Bulk {
     before: "INSERT INTO product (id) VALUES ",
     row: "(?)",
-    after: " ON CONFLICT DO NOTHING",
+    after: " RETURNING id, number",
 };
 
+/// The number that each of `ids` has; those that nobody heard of before are made. `None`: a user
+/// who was erased.
+///
+/// Each is looked up once, in the order of the index. An id is found in a large index at the cost
+/// of several small numbers, and an order names its user and its products anew each time.
+fn numbers(
+    tx: &Tx,
+    mut ids: Vec<Uuid>,
+    find: &Bulk,
+    hear_of: &Bulk,
+) -> Result<HashMap<Uuid, Option<i64>>, DbErr> {
+    ids.sort_unstable();
+    ids.dedup();
+    let mut numbers = HashMap::with_capacity(ids.len());
+    let value = |id: &Uuid| [(*id).into()];
+    find.query(tx, ids.iter().map(value), |row| note(&mut numbers, row))?;
+    ids.retain(|id| !numbers.contains_key(id));
+    hear_of.query(tx, ids.iter().map(value), |row| note(&mut numbers, row))?;
+    Ok(numbers)
+}
+
+fn note(numbers: &mut HashMap<Uuid, Option<i64>>, row: &QueryResult) -> Result<(), DbErr> {
+    numbers.insert(row.try_get_by(0)?, row.try_get_by(1)?);
+    Ok(())
+}
+
 const SAVE_PURCHASES: Bulk = Bulk {
-    before: "INSERT INTO purchase (user, product, first_ordered_at)
-             SELECT user.number, product.number, line.column3 FROM (VALUES ",
+    before: "INSERT INTO purchase (user, product, first_ordered_at) VALUES ",
     row: "(?, ?, ?)",
-    after: ") AS line
-             CROSS JOIN user ON user.id = line.column1 AND user.state <> 2
-             CROSS JOIN product ON product.id = line.column2
-             WHERE true
-             ON CONFLICT DO UPDATE SET first_ordered_at = excluded.first_ordered_at
+    after: " ON CONFLICT DO UPDATE SET first_ordered_at = excluded.first_ordered_at
              WHERE excluded.first_ordered_at < first_ordered_at",
 };
 
-/// Notes what users ordered who are known and not erased, in lines that are sorted and of which
-/// each comes once. Of several times the first counts, whichever comes first.
-pub(super) fn save_purchases(tx: &Tx, lines: &[Line]) -> Result<(), DbErr> {
-    let products: BTreeSet<Uuid> = lines.iter().map(|line| line.product).collect();
-    HEAR_OF_PRODUCTS.run(tx, products.iter().map(|id| [(*id).into()]))?;
+/// Notes that `shoppers` ordered, and `lines` of what, but for those who were erased. Of several
+/// times the first counts, whichever comes first.
+pub(super) fn save_purchases(tx: &Tx, shoppers: Vec<Uuid>, lines: &[Line]) -> Result<(), DbErr> {
+    let users = numbers(tx, shoppers, &FIND_USERS, &HEAR_OF_USERS)?;
+    let ordered = lines.iter().map(|line| line.product).collect();
+    let products = numbers(tx, ordered, &FIND_PRODUCTS, &HEAR_OF_PRODUCTS)?;
     let row = |line: &Line| {
-        [
-            line.user.into(),
-            line.product.into(),
-            line.ordered_at.into(),
-        ]
+        Some((
+            users[&line.user]?,
+            products[&line.product]?,
+            line.ordered_at,
+        ))
     };
-    SAVE_PURCHASES.run(tx, lines.iter().map(row))
+    let mut rows: Vec<(i64, i64, i64)> = lines.iter().filter_map(row).collect();
+    rows.sort_unstable();
+    rows.dedup_by_key(|(user, product, _)| (*user, *product));
+    let values = rows
+        .iter()
+        .map(|(user, product, at)| [(*user).into(), (*product).into(), (*at).into()]);
+    SAVE_PURCHASES.run(tx, values)
 }
 
 /// What the user ordered, those ordered first first; `None` if there is no such user.
