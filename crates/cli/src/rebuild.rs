@@ -5,10 +5,9 @@ use std::fmt::{self, Display, Formatter};
 use headwater::operator::{FoldState, FoldStatus};
 use serde::Serialize;
 
-use crate::nats::{self, Nats};
-use crate::output::{self, Format};
+use crate::output;
 use crate::progress::Screen;
-use crate::{Exit, complain, fold};
+use crate::{Common, Exit, complain, fold};
 
 /// Fold a read store anew and swap it in
 ///
@@ -26,21 +25,6 @@ pub struct Args {
     /// Begin it and do not wait until it is done
     #[arg(long, env = "HEADWATER_REBUILD_NO_WAIT")]
     pub no_wait: bool,
-
-    /// How to print the result
-    #[arg(
-        short,
-        long,
-        value_name = "FORMAT",
-        env = "HEADWATER_OUTPUT",
-        value_enum,
-        default_value_t
-    )]
-    pub output: Format,
-
-    /// NATS.
-    #[command(flatten)]
-    pub nats: nats::Args,
 }
 
 /// What a rebuild came to, or how it began.
@@ -52,8 +36,8 @@ struct Report {
 }
 
 /// Rebuilds and prints what it came to.
-pub(crate) async fn command(args: Args) -> anyhow::Result<Exit> {
-    let nats = Nats::connect(&args.nats).await?;
+pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
+    let nats = common.connect().await?;
     let mut status: FoldStatus = nats.ask(&args.service, "rebuild", &()).await?;
     if !args.no_wait {
         let screen = Screen::new();
@@ -66,7 +50,7 @@ pub(crate) async fn command(args: Args) -> anyhow::Result<Exit> {
         service: args.service,
         status,
     };
-    output::print(&report, args.output)?;
+    common.print(&report)?;
     Ok(report.exit())
 }
 

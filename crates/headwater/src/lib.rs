@@ -26,6 +26,7 @@ pub mod health;
 pub mod http;
 pub mod idempotency;
 pub mod inquiry;
+pub mod login;
 pub mod operator;
 pub mod outbox;
 mod position;

@@ -25,7 +25,8 @@ pub(super) struct Shop {
 #[derive(Default)]
 struct Streams {
     sources: BTreeSet<String>,
-    /// The stream that each projection reads; one of them, if it is several.
+    /// The stream that each projection reads, itself or a fold beside it; one of them, if it is
+    /// several.
     projections: BTreeMap<String, String>,
 }
 
@@ -117,10 +118,7 @@ impl Shop {
 /// What the streams and those who read them say of themselves.
 async fn streams(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Streams> {
     match list(nats, only).await {
-        Ok(mut found) => {
-            found.forget_folds();
-            Ok(found)
-        }
+        Ok(found) => Ok(found),
         Err(error) => {
             nats.expect_connected()?;
             Err(error).context("list the streams")
@@ -150,17 +148,4 @@ async fn list(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Streams> {
         }
     }
     Ok(found)
-}
-
-impl Streams {
-    /// A fold beside a projection reads under its name and the fold's purpose.
-    fn forget_folds(&mut self) {
-        let names: BTreeSet<String> = self.projections.keys().cloned().collect();
-        self.projections.retain(|name, _| {
-            let beside = name
-                .strip_suffix("-rebuild")
-                .or_else(|| name.strip_suffix("-verify"));
-            beside.is_none_or(|projection| !names.contains(projection))
-        });
-    }
 }

@@ -1,9 +1,11 @@
 //! The tool against a shop that is played by the test.
 
+mod connection;
 mod dead_letter;
 mod faults;
 mod house;
 mod import;
+mod locked;
 mod played;
 mod reports;
 mod shop;
