@@ -10,6 +10,8 @@
 //! | `headwater.<service>.dead-letters.retry` | [`RetryRequest`] | [`RetryAnswer`] |
 //! | `headwater.<service>.dead-letters.discard` | [`DiscardRequest`] | [`DiscardAnswer`] |
 //! | `headwater.<service>.dead-letters.discarded` | [`ListRequest`] | [`ListAnswer`] |
+//! | `headwater.<service>.projections.pause` | [`PauseRequest`] | [`ProjectionStatus`] |
+//! | `headwater.<service>.projections.resume` | [`ResumeRequest`] | [`ProjectionStatus`] |
 //! | `headwater.<service>.rebuild` | empty | [`FoldStatus`] |
 //! | `headwater.<service>.verify` | empty | [`FoldStatus`] |
 //! | `headwater.<service>.fold` | empty | [`FoldStatus`] |
@@ -21,6 +23,7 @@
 mod dead_letter;
 mod events;
 mod fold;
+mod projections;
 mod status;
 mod tools;
 
@@ -43,11 +46,12 @@ pub use dead_letter::{
 };
 pub use events::{EventsAnswer, EventsRequest};
 pub use fold::{Difference, Differences, FoldState, FoldStatus, Side, Then};
+pub use projections::{PauseRequest, ResumeRequest};
 pub use status::{ProjectionStatus, StatusAnswer};
 pub use tools::Tools;
 
 /// The endpoints, as they follow `headwater.<service>.`
-const ENDPOINTS: [&str; 10] = [
+const ENDPOINTS: [&str; 12] = [
     "status",
     "events",
     "dead-letters.list",
@@ -55,6 +59,8 @@ const ENDPOINTS: [&str; 10] = [
     "dead-letters.retry",
     "dead-letters.discard",
     "dead-letters.discarded",
+    "projections.pause",
+    "projections.resume",
     "rebuild",
     "verify",
     "fold",
@@ -177,6 +183,14 @@ impl Desk {
             "events" => {
                 let example = r#"{"from":1,"limit":10}"#;
                 json(&events::page(db, read(payload, example)?).await?)
+            }
+            "projections.pause" => {
+                let request = read(payload, r#"{"projection":"…","reason":"…"}"#)?;
+                json(&projections::pause(db, tools, request).await?)
+            }
+            "projections.resume" => {
+                let request = read(payload, r#"{"projection":"…"}"#)?;
+                json(&projections::resume(db, tools, request).await?)
             }
             "rebuild" => json(&tools.begin(db, Then::Swap)?),
             "verify" => json(&tools.begin(db, Then::Compare)?),

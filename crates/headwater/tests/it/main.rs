@@ -14,6 +14,7 @@ mod idempotency;
 mod inquiry;
 mod operator;
 mod outbox;
+mod pause;
 mod poison;
 mod projection;
 mod rebuild;
