@@ -7,15 +7,24 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 pub use common::Common;
 pub use exit::Exit;
 
+pub mod check;
 mod common;
 pub mod dead_letter;
+pub mod doctor;
 mod exit;
 mod fold;
 pub mod import;
 pub mod nats;
 pub mod output;
 mod progress;
+pub mod projection;
+pub mod provision;
 pub mod rebuild;
+pub mod shell;
+mod shop;
+pub mod status;
+mod survey;
+mod table;
 pub mod verify;
 
 /// The operator's tool of the Headwater shop
@@ -41,10 +50,17 @@ pub struct Cli {
     reason = "there is one of them in a process"
 )]
 pub enum Command {
+    Status(status::Args),
+    Doctor(doctor::Args),
+    Projection(projection::Args),
+    Provision(provision::Args),
+    Check(check::Args),
     Import(import::Args),
     Verify(verify::Args),
     Rebuild(rebuild::Args),
     DeadLetter(dead_letter::Args),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 /// What the command line and the environment say. Ends the process where they cannot be followed.
@@ -59,6 +75,13 @@ pub fn command_line() -> Cli {
 pub async fn run(cli: Cli) -> Exit {
     let common = &cli.common;
     let outcome = match cli.command {
+        Command::Status(args) => status::command(common, args).await,
+        Command::Projection(args) => projection::command(common, args).await,
+        Command::Provision(args) => provision::command(common, args).await,
+        Command::Check(args) => check::command(common, args).await,
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
+        Command::Doctor(args) => doctor::command(common, args).await,
         Command::Import(args) => import::command(common, args).await,
         Command::Verify(args) => verify::command(common, args).await,
         Command::Rebuild(args) => rebuild::command(common, args).await,

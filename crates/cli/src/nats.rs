@@ -1,6 +1,6 @@
 //! NATS: the connection, and asking the operator endpoints of services.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -142,22 +142,27 @@ impl Nats {
 
     /// The names of the services that answer operators.
     pub(crate) async fn services(&self) -> anyhow::Result<BTreeSet<String>> {
+        Ok(self.instances().await?.into_keys().collect())
+    }
+
+    /// The processes that answer operators, by the name of their service.
+    pub(crate) async fn instances(&self) -> anyhow::Result<BTreeMap<String, Vec<service::Info>>> {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await?;
         self.client
             .publish_with_reply("$SRV.INFO", inbox, "".into())
             .await?;
-        let mut names = BTreeSet::new();
+        let mut instances: BTreeMap<String, Vec<service::Info>> = BTreeMap::new();
         // A server that has no such service at all says so with an empty answer.
         while let Ok(Some(answer)) = tokio::time::timeout(QUIET, answers.next()).await {
             if let Ok(info) = serde_json::from_slice::<service::Info>(&answer.payload)
                 && is_ours(&info)
             {
-                names.insert(info.name);
+                instances.entry(info.name.clone()).or_default().push(info);
             }
         }
         self.expect_connected()?;
-        Ok(names)
+        Ok(instances)
     }
 
     /// Errors with [`Unreachable`] when the connection is lost: whatever failed then did so for that.

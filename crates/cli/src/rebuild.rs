@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use headwater::operator::{FoldState, FoldStatus};
 use serde::Serialize;
 
+use crate::nats::Nats;
 use crate::output;
 use crate::progress::Screen;
 use crate::{Common, Exit, complain, fold};
@@ -38,18 +39,25 @@ struct Report {
 /// Rebuilds and prints what it came to.
 pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let nats = common.connect().await?;
-    let mut status: FoldStatus = nats.ask(&args.service, "rebuild", &()).await?;
-    if !args.no_wait {
+    run(common, &nats, args.service, args.no_wait).await
+}
+
+/// Has the read store of `service` folded anew, and waits for it unless that is not wanted.
+pub(crate) async fn run(
+    common: &Common,
+    nats: &Nats,
+    service: String,
+    no_wait: bool,
+) -> anyhow::Result<Exit> {
+    let mut status: FoldStatus = nats.ask(&service, "rebuild", &()).await?;
+    if !no_wait {
         let screen = Screen::new();
         if screen.is_hidden() {
-            complain(&format!("the rebuild of {} has begun", args.service));
+            complain(&format!("the rebuild of {service} has begun"));
         }
-        status = fold::follow(&nats, &args.service, status, &screen).await?;
+        status = fold::follow(nats, &service, status, &screen).await?;
     }
-    let report = Report {
-        service: args.service,
-        status,
-    };
+    let report = Report { service, status };
     common.print(&report)?;
     Ok(report.exit())
 }

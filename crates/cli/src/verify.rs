@@ -11,8 +11,8 @@ use headwater::operator::StatusAnswer;
 
 use crate::nats::{Nats, Unreachable};
 use crate::progress::Screen;
+use crate::shop::{self, Shop};
 use crate::{Common, Exit};
-use shop::Shop;
 
 pub use args::Args;
 pub use merge::{Doubled, Late, Places, Ranges};
@@ -23,7 +23,6 @@ mod merge;
 mod outbox;
 pub mod projection;
 mod report;
-mod shop;
 pub mod source;
 mod stored;
 

@@ -45,6 +45,12 @@ impl Clock {
         time.to_string()
     }
 
+    /// Reads what [`text`](Self::text), or anybody else, wrote as RFC 3339 has it.
+    pub fn read(text: &str) -> Option<i64> {
+        let time: prost_types::Timestamp = text.parse().ok()?;
+        Some(time.seconds * 1000 + i64::from(time.nanos) / 1_000_000)
+    }
+
     /// A new id: `UUIDv7`, so that ids made later sort later.
     pub fn new_id(&self) -> Uuid {
         let since_1970 = self.since_1970();
@@ -75,5 +81,10 @@ mod tests {
     #[test]
     fn times_are_for_people() {
         assert_eq!(Clock::text(1_795_345_200_250), "2026-11-22T11:00:00.250Z");
+        assert_eq!(
+            Clock::read("2026-11-22T11:00:00.250Z"),
+            Some(1_795_345_200_250)
+        );
+        assert_eq!(Clock::read("yesterday"), None);
     }
 }
