@@ -1,5 +1,6 @@
 //! A source's stream: its name, its settings, and making it.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
@@ -10,6 +11,7 @@ use async_nats::jetstream::stream::{
 use serde::Serialize;
 
 use crate::bus::{self, Bus};
+use crate::monitor;
 
 /// The dedupe window, as short as the server allows. Exactly-once comes from the relay's fence,
 /// which has no window; a long one would refuse events that are published again after a purge
@@ -23,6 +25,8 @@ pub fn name(source: &str) -> String {
 
 /// The settings of `source`'s stream.
 pub fn settings(source: &str, replicas: usize) -> Config {
+    let mut metadata = bus::metadata([("source", source), ("kind", "events")]);
+    monitor::merge(&mut metadata, &monitor::of_stream(replicas));
     Config {
         name: name(source),
         description: Some(format!(
@@ -44,7 +48,7 @@ pub fn settings(source: &str, replicas: usize) -> Config {
         allow_direct: true,
         allow_atomic_publish: true,
         num_replicas: replicas,
-        metadata: bus::metadata([("source", source), ("kind", "events")]),
+        metadata,
         ..Config::default()
     }
 }
@@ -84,7 +88,8 @@ pub(crate) fn created(info: &Info) -> i64 {
     i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(i64::MAX)
 }
 
-fn is_missing(kind: &GetStreamErrorKind) -> bool {
+/// Whether it failed because there is no such stream.
+pub(crate) fn is_missing(kind: &GetStreamErrorKind) -> bool {
     matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
@@ -192,12 +197,14 @@ pub fn differences(is: &Config, wanted: &Config) -> Vec<Difference> {
             can_change: setting.take.is_some(),
         })
     });
-    let metadata = wanted.metadata.iter().filter_map(|(key, value)| {
-        let is = is.metadata.get(key);
-        (is != Some(value)).then(|| Difference {
+    let explained = explained(&is.metadata, wanted, wanted.num_replicas);
+    let keys: BTreeSet<&String> = is.metadata.keys().chain(explained.keys()).collect();
+    let metadata = keys.into_iter().filter_map(|key| {
+        let (is, wanted) = (is.metadata.get(key), explained.get(key));
+        (is != wanted).then(|| Difference {
             setting: format!("metadata {key}"),
             is: is.cloned().unwrap_or_default(),
-            wanted: value.clone(),
+            wanted: wanted.cloned().unwrap_or_default(),
             can_change: true,
         })
     });
@@ -215,7 +222,21 @@ fn take(config: &mut Config, wanted: &Config, is_meant: fn(&Setting) -> bool) {
             take(config, wanted);
         }
     }
-    config.metadata.extend(wanted.metadata.clone());
+    config.metadata = explained(&config.metadata, wanted, config.num_replicas);
+}
+
+/// The metadata `is` of a stream in `replicas` copies with what is `wanted`; thresholds of the
+/// monitoring stay as an operator has them.
+fn explained(
+    is: &HashMap<String, String>,
+    wanted: &Config,
+    replicas: usize,
+) -> HashMap<String, String> {
+    let mut metadata = is.clone();
+    let labels = wanted.metadata.iter().filter(|(key, _)| !monitor::writes(key));
+    metadata.extend(labels.map(|(key, value)| (key.clone(), value.clone())));
+    monitor::merge(&mut metadata, &monitor::of_stream(replicas));
+    metadata
 }
 
 /// Whether it is what a service insists on.
