@@ -10,6 +10,7 @@ pub use exit::Exit;
 pub mod check;
 mod common;
 pub mod dead_letter;
+pub mod decode;
 pub mod doctor;
 mod exit;
 mod fold;
@@ -19,12 +20,15 @@ pub mod output;
 mod progress;
 pub mod projection;
 pub mod provision;
+pub mod publish;
 pub mod rebuild;
+mod schemas;
 pub mod shell;
 mod shop;
 pub mod status;
 mod survey;
 mod table;
+pub mod tail;
 pub mod verify;
 
 /// The operator's tool of the Headwater shop
@@ -59,6 +63,9 @@ pub enum Command {
     Verify(verify::Args),
     Rebuild(rebuild::Args),
     DeadLetter(dead_letter::Args),
+    Tail(tail::Args),
+    Decode(decode::Args),
+    Publish(publish::Args),
     Completions(shell::Completions),
     Man(shell::Man),
 }
@@ -86,6 +93,9 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Verify(args) => verify::command(common, args).await,
         Command::Rebuild(args) => rebuild::command(common, args).await,
         Command::DeadLetter(args) => dead_letter::command(common, args).await,
+        Command::Tail(args) => tail::command(common, args).await,
+        Command::Decode(args) => decode::command(common, args).await,
+        Command::Publish(args) => publish::command(common, args).await,
     };
     outcome.unwrap_or_else(|error| {
         if output::is_closed(&error) {
