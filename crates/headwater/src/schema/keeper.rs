@@ -23,7 +23,7 @@ const CHECK: &str = "schema";
 
 /// Keeps a source's schema in the bucket.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub struct Keeper {
     described: Described,
     bus: Bus,
     health: Health,
@@ -41,7 +41,8 @@ enum Decision {
 }
 
 impl Keeper {
-    pub(crate) fn new(described: Described, bus: Bus, health: Health) -> Self {
+    /// The keeper of a source's schema.
+    pub fn new(described: Described, bus: Bus, health: Health) -> Self {
         health.set(CHECK, State::Degraded("starting".to_owned()));
         Self {
             described,
@@ -55,7 +56,7 @@ impl Keeper {
     ///
     /// # Errors
     /// None; the type is the supervisor's.
-    pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         stop.run_until_cancelled(self.run_on()).await;
         Ok(())
     }

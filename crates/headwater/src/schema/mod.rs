@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bus;
 
-pub(crate) use keeper::Keeper;
+pub use keeper::Keeper;
 
 /// The KV bucket. Never rename.
 pub const BUCKET: &str = "headwater-schemas";
