@@ -35,7 +35,7 @@ const INPUT_MAX: u64 = 64 * 1024 * 1024;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The subject that it came on: it says which event it is
-    #[arg(long, short, value_name = "SUBJECT", env = "HEADWATER_DECODE_SUBJECT")]
+    #[arg(long, value_name = "SUBJECT", env = "HEADWATER_DECODE_SUBJECT")]
     pub subject: String,
 }
 

@@ -2,15 +2,18 @@
 
 mod connection;
 mod dead_letter;
+mod decode;
 mod faults;
 mod house;
 mod import;
 mod locked;
 mod played;
+mod publish;
 mod reports;
 mod shop;
 mod source;
 mod stores;
+mod tail;
 mod tool;
 mod usage;
 mod verify;
