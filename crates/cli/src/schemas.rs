@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::jetstream::context::KeyValueErrorKind;
 use headwater::schema::{BUCKET, Described, DescribedEvent};
-use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -147,8 +146,17 @@ pub(crate) fn source_of(subject: &str) -> &str {
     }
 }
 
+/// Whether a source can have this name. Anybody may have used a subject with another one.
+pub(crate) fn is_source(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    !name.is_empty() && name.chars().all(is_plain)
+}
+
 /// The entry of `source` in the bucket, if there is one.
 pub(crate) async fn fetch(nats: &Nats, source: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    if !is_source(source) {
+        return Ok(None);
+    }
     let store = match nats.jetstream.get_key_value(BUCKET).await {
         Ok(store) => store,
         Err(error) if error.kind() == KeyValueErrorKind::GetBucket => {
@@ -157,7 +165,6 @@ pub(crate) async fn fetch(nats: &Nats, source: &str) -> anyhow::Result<Option<Ve
         }
         Err(error) => return Err(error).context("open the bucket headwater-schemas"),
     };
-    // A source's name may be anything that somebody typed.
     match store.get(source).await {
         Ok(entry) => Ok(entry.map(Into::into)),
         Err(error) => {

@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
+use super::is_source;
+
 /// How long a file is taken for true.
 const FRESH: Duration = Duration::from_mins(1);
 
@@ -57,12 +59,10 @@ impl Cache {
         }
     }
 
-    /// A source's name comes from a subject that anybody may have used: no path is made of it.
+    /// No path is made of what is no source's name.
     fn file(&self, source: &str) -> Option<PathBuf> {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         let folder = self.0.as_ref()?;
-        (!source.is_empty() && source.chars().all(is_plain))
-            .then(|| folder.join(format!("{source}.json")))
+        is_source(source).then(|| folder.join(format!("{source}.json")))
     }
 }
 
