@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures_util::stream::SelectAll;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use async_nats::jetstream::stream::Config;
+use futures_util::stream::{SelectAll, poll_fn};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use headwater::stream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -141,7 +143,7 @@ fn begin(args: &Args) -> anyhow::Result<(Begin, Option<u64>)> {
 /// The streams of events that the pattern is about, each with its source.
 async fn streams(nats: &Nats, pattern: &Pattern) -> anyhow::Result<Vec<(String, String)>> {
     if let Some(source) = pattern.source() {
-        let name = headwater::stream::name(source);
+        let name = stream::name(source);
         let found = nats.jetstream.get_stream(&name).await;
         if found.is_err() {
             nats.expect_connected()?;
@@ -153,23 +155,23 @@ async fn streams(nats: &Nats, pattern: &Pattern) -> anyhow::Result<Vec<(String, 
     }
     let all = nats.jetstream.streams();
     let all: Vec<_> = all.try_collect().await.context("list the streams")?;
-    let mut own: Vec<(String, String)> = all
-        .into_iter()
-        .filter(|stream| {
-            stream
-                .config
-                .metadata
-                .get("headwater.kind")
-                .is_some_and(|kind| kind == "events")
-        })
-        .filter_map(|stream| {
-            let source = stream.config.metadata.get("headwater.source")?.clone();
-            Some((stream.config.name, source))
-        })
-        .collect();
+    let own = all.into_iter().map(|stream| stream.config);
+    let own = own.filter_map(|config| Some((config.name.clone(), source(&config)?)));
+    let mut own: Vec<(String, String)> = own.collect();
     own.sort();
     anyhow::ensure!(!own.is_empty(), "no source has a stream of events here yet");
     Ok(own)
+}
+
+/// The source whose events a stream has, if it has a source's. It says so in its metadata, which
+/// `nats stream edit --metadata` replaces as a whole; its name and subjects tell, too.
+fn source(config: &Config) -> Option<String> {
+    let label = |name| config.metadata.get(name);
+    if label("headwater.kind").is_some_and(|kind| kind == "events") {
+        return label("headwater.source").cloned();
+    }
+    let source = config.subjects.first()?.strip_suffix(".>")?;
+    (stream::name(source) == config.name).then(|| source.to_owned())
 }
 
 /// Prints what is there, sorted by time, and then what comes.
@@ -199,7 +201,7 @@ async fn print(
     }
     let live = inboxes
         .into_iter()
-        .map(|mut inbox| stream::poll_fn(move |context| inbox.poll_recv(context)));
+        .map(|mut inbox| poll_fn(move |context| inbox.poll_recv(context)));
     let mut live: SelectAll<_> = live.collect();
     while let Some(news) = live.next().await {
         if let News::Event(event) = news

@@ -149,7 +149,9 @@ async fn an_event_that_was_published_by_hand_or_does_not_decode_is_shown_as_that
 #[tokio::test]
 async fn events_of_several_sources_are_in_the_order_of_their_times() {
     let source = described().await;
-    let settings = headwater::stream::settings("gauges", 1);
+    // What `nats stream edit --metadata` leaves of what was written on it.
+    let mut settings = headwater::stream::settings("gauges", 1);
+    settings.metadata.clear();
     let jetstream = source.stream_of(settings).await;
     let mut wanted = Vec::new();
     for position in 1..=6 {
