@@ -3,6 +3,7 @@
 mod connection;
 mod dead_letter;
 mod decode;
+mod document;
 mod faults;
 mod house;
 mod import;

@@ -49,6 +49,47 @@ async fn streams_and_consumers_say_when_something_is_wrong_with_them() {
     world.stop().await;
 }
 
+/// What `nats server check consumer` holds against the thresholds.
+async fn check_consumer(world: &World) -> (consumer::Info, bool) {
+    let stream = jetstream(&world.bus).get_stream("SENSORS").await.unwrap();
+    let info = stream.consumer_info("readings").await.unwrap();
+    let critical = |name: &str| -> u64 {
+        let value = threshold(&info.config.metadata, name);
+        value.unwrap().parse().unwrap()
+    };
+    let is_ok = info.num_pending < critical("unprocessed-critical")
+        && (info.num_waiting as u64) < critical("waiting-critical");
+    (info, is_ok)
+}
+
+#[tokio::test]
+async fn a_consumer_that_nobody_reads_is_critical_and_one_that_is_read_is_not() {
+    let mut world = World::start().await;
+    world.append(1..=20).await;
+    crate::support::eventually_readings(&world.copy, &(1..=20).collect::<Vec<_>>()).await;
+    let (info, is_ok) = check_consumer(&world).await;
+    assert!(is_ok && info.num_waiting > 0, "{info:?}");
+    world.stop_reader().await;
+    let mut config = info.config;
+    let unprocessed = "io.nats.monitor.unprocessed-critical".to_owned();
+    config.metadata.insert(unprocessed, "5".to_owned());
+    let stream = jetstream(&world.bus).get_stream("SENSORS").await.unwrap();
+    stream.update_consumer(config).await.unwrap();
+    world.append(21..=30).await;
+    eventually("nobody has read the new ones", async || {
+        let (info, is_ok) = check_consumer(&world).await;
+        if is_ok { Err(info.num_pending) } else { Ok(()) }
+    })
+    .await;
+    world.start_reader().await;
+    eventually("they are read", async || {
+        let (info, is_ok) = check_consumer(&world).await;
+        if is_ok { Ok(()) } else { Err(info.num_pending) }
+    })
+    .await;
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn a_service_that_starts_leaves_an_operators_thresholds() {
     let mut world = World::start().await;
