@@ -9,6 +9,7 @@ mod broker_away;
 mod broker_lost;
 mod crash_points;
 mod dead_letters;
+mod events;
 mod import;
 mod journey;
 mod memory;
