@@ -8,6 +8,7 @@
     reason = "in a test a panic is the answer; clippy.toml exempts test functions, not their helpers"
 )]
 
+mod cluster;
 mod find;
 mod install;
 mod run;

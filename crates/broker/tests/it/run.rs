@@ -18,7 +18,7 @@ fn binary() -> Binary {
 }
 
 /// Sends `request` as a client that wants an answer, and returns what comes until the answer is complete.
-fn ask(port: u16, subject: &str, body: &str) -> String {
+pub(crate) fn ask(port: u16, subject: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(5)))
