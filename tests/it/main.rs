@@ -7,6 +7,7 @@ mod ambiguity;
 mod bad_input;
 mod broker_away;
 mod broker_lost;
+mod cluster;
 mod crash_points;
 mod dead_letters;
 mod import;

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use async_nats::jetstream;
-use broker::{Broker, Log, Options};
+use broker::{Broker, Cluster, Log, Options};
 use headwater::Positions;
 use purchases::Style;
 use serde_json::{Value, json};
@@ -63,8 +63,10 @@ impl Service {
 /// A broker, and services that can be stopped and started.
 #[derive(Debug)]
 pub struct World {
-    /// The broker, to be killed and restarted.
+    /// The broker, to be killed and restarted; the first of a cluster.
     pub broker: Broker,
+    /// The others of its cluster; none where it is alone.
+    pub peers: Vec<Broker>,
     /// Of the logs, and usually of the databases.
     folder: TempDir,
     databases: PathBuf,
@@ -104,13 +106,24 @@ impl World {
         let folder = TempDir::new().expect("make a folder");
         let databases = folder.path().to_owned();
         let binary = broker::find(&|_| {}).expect("find nats-server");
-        let options = Options {
-            log: Log::File(folder.path().join("broker.log")),
-            ready_within: PATIENCE,
-            ..Options::new(folder.path().join("broker"))
-        };
-        let broker = Broker::start(&binary, options).expect("start nats-server");
+        let broker = Broker::start(&binary, options(&folder)).expect("start nats-server");
         Self::placed(broker, databases, folder)
+    }
+
+    /// A running cluster of three brokers, each with a copy of every stream, and no service yet.
+    ///
+    /// # Panics
+    /// When a broker does not start.
+    pub fn clustered() -> Self {
+        let folder = TempDir::new().expect("make a folder");
+        let databases = folder.path().to_owned();
+        let binary = broker::find(&|_| {}).expect("find nats-server");
+        let cluster = Cluster::start(&binary, &options(&folder)).expect("start three nats-servers");
+        let mut nodes = cluster.into_nodes();
+        let peers = nodes.split_off(1);
+        let mut world = Self::placed(nodes.remove(0), databases, folder);
+        world.peers = peers;
+        world
     }
 
     /// A broker that runs, and no service yet; their databases are to be in `databases`.
@@ -125,6 +138,7 @@ impl World {
     fn placed(broker: Broker, databases: PathBuf, folder: TempDir) -> Self {
         Self {
             broker,
+            peers: Vec::new(),
             folder,
             databases,
             addresses: BTreeMap::new(),
@@ -229,10 +243,12 @@ impl World {
 
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(process::program("shop"));
+        let copies = self.peers.len() + 1;
         command
             .arg(name)
             .current_dir(self.folder.path())
-            .args(["--nats-url", &self.broker.url()])
+            .args(["--nats-url", &self.nats_url()])
+            .env("HEADWATER_NATS_REPLICAS", copies.to_string())
             .args(["--log-format", "json"])
             .envs(self.filter.map(|filter| ("RUST_LOG", filter)))
             .env("HEADWATER_LISTEN", "127.0.0.1:0");
@@ -410,12 +426,24 @@ impl World {
         .await;
     }
 
+    /// Where the broker is; all of a cluster, with commas.
+    pub fn nats_url(&self) -> String {
+        let urls: Vec<_> = self.nodes().map(Broker::url).collect();
+        urls.join(",")
+    }
+
+    /// The broker, or all of the cluster.
+    pub fn nodes(&self) -> impl Iterator<Item = &Broker> {
+        std::iter::once(&self.broker).chain(&self.peers)
+    }
+
     /// A NATS connection of the test's own.
     ///
     /// # Panics
     /// When the broker does not answer.
     pub async fn nats(&self) -> async_nats::Client {
-        async_nats::connect(self.broker.url())
+        let url = self.nats_url();
+        async_nats::connect(url.split(',').collect::<Vec<_>>())
             .await
             .expect("connect to NATS")
     }
@@ -500,6 +528,15 @@ impl Drop for World {
         } else {
             assert!(self.finished, "end the test with world.finish()");
         }
+    }
+}
+
+/// How the broker of a world runs, or each of a cluster.
+fn options(folder: &TempDir) -> Options {
+    Options {
+        log: Log::File(folder.path().join("broker.log")),
+        ready_within: PATIENCE,
+        ..Options::new(folder.path().join("broker"))
     }
 }
 

@@ -161,6 +161,12 @@ impl Broker {
         self.member().map_or(Ok(()), Member::health)
     }
 
+    /// The name of the server that leads the cluster, as far as this member knows.
+    pub fn leader(&self) -> Option<String> {
+        let asked = get(self.member()?.monitor, "/jsz").ok()?;
+        asked["meta_cluster"]["leader"].as_str().map(str::to_owned)
+    }
+
     /// Waits until it is in good [`health`](Self::health), within [`Options::ready_within`].
     pub fn wait_healthy(&self) -> Result<(), Error> {
         let within = self.ready_within();

@@ -18,6 +18,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest pause between two attempts to reach the server.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How often the server is asked whether it is there; after three times without an answer it
+/// counts as gone. A server that hangs, or is cut off, closes no connection, and of a cluster the
+/// others are there.
+const PING_EVERY: Duration = Duration::from_secs(2);
+
 /// What parts that need the broker say while it is away.
 pub(crate) const NOT_CONNECTED: &str = "not connected to NATS";
 
@@ -37,10 +42,22 @@ pub struct Config {
     /// Credentials file (JWT and seed)
     #[arg(long = "nats-creds", env = "NATS_CREDS", value_name = "FILE")]
     pub creds: Option<PathBuf>,
+    /// User name, where the server knows names and passwords
+    #[arg(long = "nats-user", env = "NATS_USER", value_name = "NAME")]
+    #[arg(requires = "password_file")]
+    pub user: Option<String>,
+    /// File with the user's password
+    #[arg(
+        long = "nats-password-file",
+        env = "NATS_PASSWORD_FILE",
+        value_name = "FILE"
+    )]
+    #[arg(requires = "user")]
+    pub password_file: Option<PathBuf>,
     /// Root certificate to trust
     #[arg(long = "nats-ca", env = "NATS_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Copies that JetStream keeps of each stream that this service makes
+    /// Copies that JetStream keeps of this service's stream, at least
     #[arg(
         long = "nats-replicas",
         env = "HEADWATER_NATS_REPLICAS",
@@ -55,6 +72,8 @@ impl Config {
         Self {
             url: url.into(),
             creds: None,
+            user: None,
+            password_file: None,
             ca: None,
             replicas: 1,
         }
@@ -85,7 +104,7 @@ impl Bus {
     /// connection is made and made again in the background.
     ///
     /// # Errors
-    /// The configuration is wrong: an unreadable credentials file, a URL that is none.
+    /// The configuration is wrong: an unreadable credentials or password file, a URL that is none.
     pub async fn connect(name: &str, config: &Config) -> anyhow::Result<Self> {
         let (sender, connected) = watch::channel(Connection::default());
         let mut options = ConnectOptions::new()
@@ -95,6 +114,7 @@ impl Bus {
             .max_reconnects(None)
             .reconnect_delay_callback(reconnect_pause)
             .connection_timeout(REQUEST_TIMEOUT)
+            .ping_interval(PING_EVERY)
             // Little is queued across a reconnect: what waits there comes out of order.
             .client_capacity(256)
             .event_callback(move |event| {
@@ -107,6 +127,11 @@ impl Bus {
             options = options
                 .credentials(&text)
                 .context("read the NATS credentials")?;
+        }
+        if let (Some(user), Some(file)) = (&config.user, &config.password_file) {
+            let password = std::fs::read_to_string(file)
+                .with_context(|| format!("read the NATS password {}", file.display()))?;
+            options = options.user_and_password(user.clone(), password.trim_end().to_owned());
         }
         if let Some(ca) = &config.ca {
             options = options.add_root_certificates(ca.clone()).require_tls(true);

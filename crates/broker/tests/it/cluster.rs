@@ -40,6 +40,8 @@ fn three_servers_are_one_cluster_that_outlives_any_of_them() {
     let mut cluster = Cluster::start(&binary, &options(home.path())).unwrap();
     let ports: Vec<u16> = cluster.nodes().iter().map(broker::Broker::port).collect();
     assert_eq!(cluster.url().split(',').count(), 3);
+    let leader = cluster.nodes()[0].leader().unwrap();
+    assert!(cluster.nodes().iter().any(|node| node.name() == leader));
     let made = ask(ports[0], "$JS.API.STREAM.CREATE.KEPT", MADE);
     assert!(!made.contains("error"), "{made}");
     store(ports[1]);

@@ -17,8 +17,9 @@ use crate::bus;
 use crate::envelope::{Envelope, EventId};
 use crate::stream;
 
-/// A silent consumer is noticed after two of these.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A silent consumer is noticed after two of these: its server is gone, and of a cluster another
+/// one has it, or will.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// How long one pull request stays open at the server.
 const EXPIRES: Duration = Duration::from_secs(30);
