@@ -62,7 +62,9 @@ async fn agrees(mut world: World, customers: Customers, load: Load) {
     assert_eq!(report.exit(), Exit::Done, "{report}");
     for service in Service::ALL {
         let log = world.log(service);
-        let errors: Vec<_> = lines(&log).filter(|line| line["level"] == "ERROR").collect();
+        let errors: Vec<_> = lines(&log)
+            .filter(|line| line["level"] == "ERROR")
+            .collect();
         assert!(errors.is_empty(), "{}: {errors:?}", service.name());
     }
     world.finish().await;
@@ -96,7 +98,10 @@ async fn leaders_that_are_killed_are_followed_by_others() {
         world.node(leader).kill().unwrap();
         events_go_on(&world, &customers).await;
         let what = if of_all { "the cluster" } else { "a stream" };
-        tell(&format!("the leader of {what} killed: {}", watch.end().await));
+        tell(&format!(
+            "the leader of {what} killed: {}",
+            watch.end().await
+        ));
         let rebuilt = world.fold("rebuild").await;
         assert_eq!(rebuilt.state, FoldState::Done, "{rebuilt:?}");
         world.node(leader).restart().unwrap();
@@ -128,7 +133,11 @@ async fn positions_come(world: &World, customers: &Customers) {
     let user = ledger.of(Users).into_values().next().unwrap().id.clone();
     eventually("purchases to have it", || async {
         let reply = world.purchases(&user, &after.join(",")).await;
-        if reply.status == 200 { Ok(()) } else { Err(reply.text) }
+        if reply.status == 200 {
+            Ok(())
+        } else {
+            Err(reply.text)
+        }
     })
     .await;
 }

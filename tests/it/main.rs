@@ -14,6 +14,7 @@ mod import;
 mod journey;
 mod memory;
 mod model;
+mod permissions;
 mod power_cuts;
 mod rebuild;
 mod redelivery;

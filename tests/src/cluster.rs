@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, try_send};
+use crate::eventually;
 use crate::load::{Customers, Ledger};
 use crate::world::{Service, World};
-use crate::eventually;
 
 /// The pause between two reads of a [`Watch`].
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
@@ -83,7 +83,7 @@ pub struct Outage {
     pub reads: Duration,
     /// For the answer to a command.
     pub writes: Duration,
-    /// For `purchases` to show anything newer.
+    /// For `purchases` to show anything newer of a source.
     pub events: Duration,
 }
 
@@ -94,7 +94,10 @@ impl fmt::Display for Outage {
             writes,
             events,
         } = self;
-        write!(f, "longest wait: reads {reads:.1?}, writes {writes:.1?}, events {events:.1?}")
+        write!(
+            f,
+            "longest wait: reads {reads:.1?}, writes {writes:.1?}, events {events:.1?}"
+        )
     }
 }
 
@@ -138,17 +141,22 @@ impl Watch {
 /// Reads until `stop`: every read is answered, from a copy that needs no broker.
 async fn read(client: Client, path: String, stop: CancellationToken) -> Outage {
     let mut outage = Outage::default();
-    let (mut newer_at, mut seen) = (Instant::now(), BTreeMap::new());
+    let mut seen: BTreeMap<String, (u64, Instant)> = BTreeMap::new();
     while !stop.is_cancelled() {
         let began = Instant::now();
-        let reply = try_send(client.request(Method::GET, &path)).await.expect("a read");
+        let reply = try_send(client.request(Method::GET, &path))
+            .await
+            .expect("a read");
         assert_eq!(reply.status, 200, "{}", reply.text);
         outage.reads = outage.reads.max(began.elapsed());
         let as_of: BTreeMap<String, u64> =
             serde_json::from_value(reply.json["as_of"].clone()).expect("positions");
-        outage.events = outage.events.max(newer_at.elapsed());
-        if as_of != seen {
-            (newer_at, seen) = (Instant::now(), as_of);
+        for (source, position) in as_of {
+            let before = seen.entry(source).or_insert((position, Instant::now()));
+            outage.events = outage.events.max(before.1.elapsed());
+            if position != before.0 {
+                *before = (position, Instant::now());
+            }
         }
         tokio::time::sleep(LOOK_PAUSE).await;
     }
@@ -157,7 +165,12 @@ async fn read(client: Client, path: String, stop: CancellationToken) -> Outage {
 
 /// The longest time without any answer to a command, from the `before`th on.
 fn longest_wait(ledger: &Ledger, before: usize) -> Duration {
-    let times: Vec<i64> = ledger.commands.iter().skip(before).map(|one| one.answered_ms).collect();
+    let times: Vec<i64> = ledger
+        .commands
+        .iter()
+        .skip(before)
+        .map(|one| one.answered_ms)
+        .collect();
     let waits = times.windows(2).map(|two| two[1].saturating_sub(two[0]));
     Duration::from_millis(waits.max().unwrap_or(0).try_into().unwrap_or(0))
 }

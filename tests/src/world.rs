@@ -72,6 +72,8 @@ pub struct World {
     databases: PathBuf,
     addresses: BTreeMap<Service, SocketAddr>,
     running: BTreeMap<Service, Process>,
+    /// Where each of the broker's users has a file with the password; nobody has to log in if none.
+    passwords: Option<PathBuf>,
     /// What the services log, where that is not what they log by themselves.
     filter: Option<&'static str>,
     finished: bool,
@@ -135,6 +137,12 @@ impl World {
         Self::placed(broker, databases.to_owned(), folder)
     }
 
+    /// The services started from now on log in, each with its own name and the password that
+    /// `folder` has for it.
+    pub fn log_in(&mut self, folder: PathBuf) {
+        self.passwords = Some(folder);
+    }
+
     fn placed(broker: Broker, databases: PathBuf, folder: TempDir) -> Self {
         Self {
             broker,
@@ -143,6 +151,7 @@ impl World {
             databases,
             addresses: BTreeMap::new(),
             running: BTreeMap::new(),
+            passwords: None,
             filter: None,
             finished: false,
         }
@@ -211,6 +220,11 @@ impl World {
         };
         if let Some(address) = self.addresses.get(&service) {
             command.args(["--listen", &address.to_string()]);
+        }
+        if let Some(folder) = &self.passwords {
+            let file = folder.join(service.name());
+            command.env("NATS_USER", service.name());
+            command.env("NATS_PASSWORD_FILE", file);
         }
         change(&mut command);
         Process::spawn(command, self.log_file(service))
@@ -437,15 +451,19 @@ impl World {
         std::iter::once(&self.broker).chain(&self.peers)
     }
 
-    /// A NATS connection of the test's own.
+    /// A NATS connection of the test's own, as the operator where one has to log in.
     ///
     /// # Panics
     /// When the broker does not answer.
     pub async fn nats(&self) -> async_nats::Client {
+        let mut options = async_nats::ConnectOptions::new();
+        if let Some(folder) = &self.passwords {
+            let password = std::fs::read_to_string(folder.join("operator")).expect("a password");
+            options = options.user_and_password("operator".to_owned(), password.trim().to_owned());
+        }
         let url = self.nats_url();
-        async_nats::connect(url.split(',').collect::<Vec<_>>())
-            .await
-            .expect("connect to NATS")
+        let servers: Vec<_> = url.split(',').collect();
+        options.connect(servers).await.expect("connect to NATS")
     }
 
     /// A source's stream.

@@ -207,7 +207,9 @@ fn free_ports(count: usize) -> Result<Vec<u16>, Error> {
         let port = PORTS.start + u16::try_from(random).unwrap_or_default();
         match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
             Ok(listener) => held.push((port, listener)),
-            Err(error) if looks > 100 * count => return Err(error::io("find", "free ports")(error)),
+            Err(error) if looks > 100 * count => {
+                return Err(error::io("find", "free ports")(error));
+            }
             Err(_) => looks += 1,
         }
     }

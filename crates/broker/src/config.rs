@@ -76,6 +76,9 @@ fn text(
     };
     let member = options.member.as_ref().map(Member::text);
     let member = member.unwrap_or_default();
+    let include = options.include.as_ref();
+    let include = include.map(|file| format!("include ./{file}\n"));
+    let include = include.unwrap_or_default();
     let (store, ports) = (quoted(store)?, quoted(ports)?);
     Ok(format!(
         "# Written at every start.\n\
@@ -86,7 +89,7 @@ fn text(
            store_dir: {store}\n  \
            {sync}\n\
          }}\n\
-         {member}"
+         {member}{include}"
     ))
 }
 

@@ -17,6 +17,8 @@ pub struct Options {
     pub log: Log,
     /// How long it may take from the start until JetStream answers; a large store after a crash takes its time.
     pub ready_within: Duration,
+    /// A file in the store's folder that the configuration includes: users, TLS.
+    pub include: Option<String>,
     /// Its part in a [`Cluster`](crate::Cluster), which gives it.
     pub member: Option<Member>,
 }
@@ -30,6 +32,7 @@ impl Options {
             sync: Sync::Always,
             log: Log::Null,
             ready_within: Duration::from_secs(10),
+            include: None,
             member: None,
         }
     }

@@ -42,9 +42,8 @@ pub struct Config {
     /// Credentials file (JWT and seed)
     #[arg(long = "nats-creds", env = "NATS_CREDS", value_name = "FILE")]
     pub creds: Option<PathBuf>,
-    /// User name, where the server knows names and passwords
+    /// User, with a password file
     #[arg(long = "nats-user", env = "NATS_USER", value_name = "NAME")]
-    #[arg(requires = "password_file")]
     pub user: Option<String>,
     /// File with the user's password
     #[arg(
@@ -52,7 +51,6 @@ pub struct Config {
         env = "NATS_PASSWORD_FILE",
         value_name = "FILE"
     )]
-    #[arg(requires = "user")]
     pub password_file: Option<PathBuf>,
     /// Root certificate to trust
     #[arg(long = "nats-ca", env = "NATS_CA", value_name = "FILE")]

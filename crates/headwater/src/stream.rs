@@ -87,7 +87,12 @@ async fn with_copies(bus: &Bus, stream: Stream, replicas: usize) -> anyhow::Resu
     config.num_replicas = replicas;
     match bus.jetstream.update_stream(&config).await {
         Ok(_) => {
-            tracing::info!(stream = config.name, before, replicas, "more copies of the stream");
+            tracing::info!(
+                stream = config.name,
+                before,
+                replicas,
+                "more copies of the stream"
+            );
             Ok(bus.jetstream.get_stream(&config.name).await?)
         }
         Err(error) => {
