@@ -466,14 +466,14 @@ impl World {
         options.connect(servers).await.expect("connect to NATS")
     }
 
-    /// A source's stream.
+    /// A source's stream; where three brokers keep it, once one of them leads it.
     ///
     /// # Panics
     /// When it is not there.
     pub async fn stream(&self, source: Service) -> jetstream::stream::Stream {
         let jetstream = jetstream::new(self.nats().await);
         let name = source.name().to_uppercase();
-        jetstream.get_stream(name).await.expect("the stream")
+        eventually("the stream", || jetstream.get_stream(&name)).await
     }
 
     /// Makes the sources' streams before the services do, so that events can be deleted from
