@@ -1,7 +1,7 @@
 //! Each service with a user of its own on the broker, as `deploy/nats/accounts.conf` has them.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
@@ -18,40 +18,23 @@ use tempfile::TempDir;
 
 use Service::{Composition, Inquiry, Orders, Purchases};
 
-/// The users that the file has, those of the services first.
-const USERS: [&str; 9] = [
-    "users",
-    "products",
-    "orders",
-    "purchases",
-    "purchases-composition",
-    "purchases-inquiry",
-    "viewer",
-    "operator",
-    "admin",
-];
-
 /// A broker with the users and permissions that are shipped, each with a password of its own, and
 /// where the passwords are.
 fn locked(folder: &Path) -> (Broker, PathBuf) {
-    let (store, passwords) = (folder.join("broker"), folder.join("passwords"));
+    let store = folder.join("broker");
     std::fs::create_dir_all(&store).unwrap();
-    std::fs::create_dir_all(&passwords).unwrap();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/nats/accounts.conf");
-    std::fs::copy(shipped, store.join("accounts.conf")).unwrap();
-    let mut all = String::new();
-    for user in USERS {
-        let password = uuid::Uuid::now_v7().simple().to_string();
-        std::fs::write(passwords.join(user), format!("{password}\n")).unwrap();
-        writeln!(all, "{}_password: \"{password}\"", user.replace('-', "_")).unwrap();
-    }
-    std::fs::write(store.join("passwords.conf"), all).unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/nats");
+    std::fs::copy(shipped.join("accounts.conf"), store.join("accounts.conf")).unwrap();
+    let mut secrets = Command::new("sh");
+    let secrets = secrets.arg(shipped.join("secrets.sh").canonicalize().unwrap());
+    assert!(secrets.current_dir(&store).status().unwrap().success());
     let options = Options {
         include: Some("accounts.conf".to_owned()),
-        ..Options::new(store)
+        ..Options::new(&store)
     };
     let binary = broker::find(&|_| {}).unwrap();
-    (Broker::start(&binary, options).unwrap(), passwords)
+    let broker = Broker::start(&binary, options).unwrap();
+    (broker, store.join("passwords"))
 }
 
 /// A world whose broker lets nobody in who has no password.

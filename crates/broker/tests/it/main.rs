@@ -12,5 +12,6 @@ mod cluster;
 mod find;
 mod install;
 mod run;
+mod shipped;
 mod support;
 mod version;
