@@ -83,7 +83,7 @@ pub async fn verify(world: &World) -> Report {
 /// # Panics
 /// When the broker cannot be asked.
 pub async fn verify_within(world: &World, wait: &str) -> Report {
-    let url = world.broker.url();
+    let url = world.nats_url();
     let cli = Cli::parse_from([
         "headwater",
         "verify",

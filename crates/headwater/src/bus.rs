@@ -20,6 +20,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest pause between two attempts to reach the server.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How often the server is asked whether it is there; after three times without an answer it
+/// counts as gone. A server that hangs, or is cut off, closes no connection, and of a cluster the
+/// others are there.
+const PING_EVERY: Duration = Duration::from_secs(2);
+
 /// What parts that need the broker say while it is away.
 pub(crate) const NOT_CONNECTED: &str = "not connected to NATS";
 
@@ -61,7 +66,7 @@ pub struct Config {
     /// Root certificate to trust
     #[arg(long = "nats-ca", env = "NATS_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Copies that JetStream keeps of each stream that this service makes
+    /// Copies that JetStream keeps of this service's stream, at least
     #[arg(
         long = "nats-replicas",
         env = "HEADWATER_NATS_REPLICAS",
@@ -136,7 +141,7 @@ impl Bus {
     /// connection is made and made again in the background.
     ///
     /// # Errors
-    /// The configuration is wrong: an unreadable credentials file, a URL that is none.
+    /// The configuration is wrong: an unreadable credentials or password file, a URL that is none.
     pub async fn connect(name: &str, config: &Config) -> anyhow::Result<Self> {
         let (sender, connected) = watch::channel(Connection::default());
         let mut options = ConnectOptions::new()
@@ -146,6 +151,7 @@ impl Bus {
             .max_reconnects(None)
             .reconnect_delay_callback(reconnect_pause)
             .connection_timeout(REQUEST_TIMEOUT)
+            .ping_interval(PING_EVERY)
             // Little is queued across a reconnect: what waits there comes out of order.
             .client_capacity(256)
             .event_callback(move |event| {

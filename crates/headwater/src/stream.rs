@@ -53,17 +53,22 @@ pub fn settings(source: &str, replicas: usize) -> Config {
     }
 }
 
-/// Makes `source`'s stream if it is not there, and brings an older one to today's settings.
+/// Makes `source`'s stream if it is not there, brings an older one to today's settings, and has
+/// as many copies kept of it as are wanted.
 pub(crate) async fn ensure(bus: &Bus, source: &str) -> anyhow::Result<Stream> {
     let wanted = settings(source, bus.replicas);
     match bus.jetstream.get_stream(&wanted.name).await {
-        Ok(stream) if is_as_wanted(&stream.cached_info().config, &wanted) => Ok(stream),
         Ok(stream) => {
-            tracing::info!(stream = wanted.name, "bringing the stream to its settings");
-            let mut config = stream.cached_info().config.clone();
-            take(&mut config, &wanted, |setting| setting.is_insisted_on);
-            bus.jetstream.update_stream(&config).await?;
-            Ok(bus.jetstream.get_stream(&config.name).await?)
+            let stream = if is_as_wanted(&stream.cached_info().config, &wanted) {
+                stream
+            } else {
+                tracing::info!(stream = wanted.name, "bringing the stream to its settings");
+                let mut config = stream.cached_info().config.clone();
+                take(&mut config, &wanted, |setting| setting.is_insisted_on);
+                bus.jetstream.update_stream(&config).await?;
+                bus.jetstream.get_stream(&config.name).await?
+            };
+            with_copies(bus, stream, &wanted).await
         }
         Err(error) if is_missing(&error.kind()) => {
             let stream = bus.jetstream.create_stream(wanted).await?;
@@ -71,6 +76,40 @@ pub(crate) async fn ensure(bus: &Bus, source: &str) -> anyhow::Result<Stream> {
             Ok(stream)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Has at least as many copies kept of `stream` as are `wanted`. More stay: an operator wanted them, perhaps
+/// while other services were still told of fewer. Where there are not enough servers for it, the
+/// stream is of use as it is.
+async fn with_copies(bus: &Bus, stream: Stream, wanted: &Config) -> anyhow::Result<Stream> {
+    let mut config = stream.cached_info().config.clone();
+    let (before, replicas) = (config.num_replicas, wanted.num_replicas);
+    if before >= replicas {
+        return Ok(stream);
+    }
+    config.num_replicas = replicas;
+    config.metadata = explained(&config.metadata, wanted, replicas);
+    match bus.jetstream.update_stream(&config).await {
+        Ok(_) => {
+            tracing::info!(
+                stream = config.name,
+                before,
+                replicas,
+                "more copies of the stream"
+            );
+            Ok(bus.jetstream.get_stream(&config.name).await?)
+        }
+        Err(error) => {
+            tracing::warn!(
+                stream = config.name,
+                wanted = replicas,
+                replicas = before,
+                %error,
+                "the stream has fewer copies than it should, and cannot have more now"
+            );
+            Ok(stream)
+        }
     }
 }
 
@@ -233,7 +272,10 @@ fn explained(
     replicas: usize,
 ) -> HashMap<String, String> {
     let mut metadata = is.clone();
-    let labels = wanted.metadata.iter().filter(|(key, _)| !monitor::writes(key));
+    let labels = wanted
+        .metadata
+        .iter()
+        .filter(|(key, _)| !monitor::writes(key));
     metadata.extend(labels.map(|(key, value)| (key.clone(), value.clone())));
     monitor::merge(&mut metadata, &monitor::of_stream(replicas));
     metadata

@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use async_nats::Subject;
 use async_nats::header::{HeaderName, NATS_MESSAGE_ID};
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PullConsumer, pull};
-use async_nats::jetstream::stream::{Info, Stream};
+use async_nats::jetstream::stream::{ConsumerErrorKind, Info, Stream};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::task::coop;
@@ -18,8 +19,9 @@ use crate::envelope::{Envelope, EventId};
 use crate::monitor::{self, Thresholds};
 use crate::stream;
 
-/// A silent consumer is noticed after two of these.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A silent consumer is noticed after two of these: its server is gone, and of a cluster another
+/// one has it, or will.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// How long one pull request stays open at the server.
 const EXPIRES: Duration = Duration::from_secs(30);
@@ -252,6 +254,19 @@ async fn place(
     };
     consumer.reset(Some(sequence)).await?;
     Ok(consumer)
+}
+
+/// Removes the durable consumer `name`, if it is there, with all requests that wait at it.
+pub(super) async fn remove(stream: &Stream, name: &str) -> anyhow::Result<()> {
+    match stream.delete_consumer(name).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_missing(&error.kind()) => Ok(()),
+        Err(error) => Err(error).context("remove the consumer"),
+    }
+}
+
+fn is_missing(kind: &ConsumerErrorKind) -> bool {
+    matches!(kind, ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND)
 }
 
 /// Brings what is written on a consumer to what this program writes. Its other settings stay as
