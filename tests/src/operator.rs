@@ -83,10 +83,18 @@ pub async fn verify(world: &World) -> Report {
 /// # Panics
 /// When the broker cannot be asked.
 pub async fn verify_within(world: &World, wait: &str) -> Report {
-    let url = world.broker.url();
-    let cli = Cli::parse_from(["headwater", "verify", "--wait", wait, "--nats-url", &url]);
+    let url = world.nats_url();
+    let cli = Cli::parse_from([
+        "headwater",
+        "verify",
+        "--wait",
+        wait,
+        "--server",
+        &url,
+        "--no-context",
+    ]);
     let Command::Verify(args) = cli.command else {
         unreachable!("a verification was asked for");
     };
-    cli::verify::run(args).await.expect("verify")
+    cli::verify::run(&cli.common, args).await.expect("verify")
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use async_nats::jetstream;
-use broker::{Broker, Log, Options};
+use broker::{Broker, Cluster, Log, Options};
 use headwater::Positions;
 use purchases::Style;
 use serde_json::{Value, json};
@@ -63,13 +63,17 @@ impl Service {
 /// A broker, and services that can be stopped and started.
 #[derive(Debug)]
 pub struct World {
-    /// The broker, to be killed and restarted.
+    /// The broker, to be killed and restarted; the first of a cluster.
     pub broker: Broker,
+    /// The others of its cluster; none where it is alone.
+    pub peers: Vec<Broker>,
     /// Of the logs, and usually of the databases.
     folder: TempDir,
     databases: PathBuf,
     addresses: BTreeMap<Service, SocketAddr>,
     running: BTreeMap<Service, Process>,
+    /// Where each of the broker's users has a file with the password; nobody has to log in if none.
+    passwords: Option<PathBuf>,
     /// What the services log, where that is not what they log by themselves.
     filter: Option<&'static str>,
     finished: bool,
@@ -104,13 +108,24 @@ impl World {
         let folder = TempDir::new().expect("make a folder");
         let databases = folder.path().to_owned();
         let binary = broker::find(&|_| {}).expect("find nats-server");
-        let options = Options {
-            log: Log::File(folder.path().join("broker.log")),
-            ready_within: PATIENCE,
-            ..Options::new(folder.path().join("broker"))
-        };
-        let broker = Broker::start(&binary, options).expect("start nats-server");
+        let broker = Broker::start(&binary, options(&folder)).expect("start nats-server");
         Self::placed(broker, databases, folder)
+    }
+
+    /// A running cluster of three brokers, each with a copy of every stream, and no service yet.
+    ///
+    /// # Panics
+    /// When a broker does not start.
+    pub fn clustered() -> Self {
+        let folder = TempDir::new().expect("make a folder");
+        let databases = folder.path().to_owned();
+        let binary = broker::find(&|_| {}).expect("find nats-server");
+        let cluster = Cluster::start(&binary, &options(&folder)).expect("start three nats-servers");
+        let mut nodes = cluster.into_nodes();
+        let peers = nodes.split_off(1);
+        let mut world = Self::placed(nodes.remove(0), databases, folder);
+        world.peers = peers;
+        world
     }
 
     /// A broker that runs, and no service yet; their databases are to be in `databases`.
@@ -122,13 +137,21 @@ impl World {
         Self::placed(broker, databases.to_owned(), folder)
     }
 
+    /// The services started from now on log in, each with its own name and the password that
+    /// `folder` has for it.
+    pub fn log_in(&mut self, folder: PathBuf) {
+        self.passwords = Some(folder);
+    }
+
     fn placed(broker: Broker, databases: PathBuf, folder: TempDir) -> Self {
         Self {
             broker,
+            peers: Vec::new(),
             folder,
             databases,
             addresses: BTreeMap::new(),
             running: BTreeMap::new(),
+            passwords: None,
             filter: None,
             finished: false,
         }
@@ -198,6 +221,11 @@ impl World {
         if let Some(address) = self.addresses.get(&service) {
             command.args(["--listen", &address.to_string()]);
         }
+        if let Some(folder) = &self.passwords {
+            let file = folder.join(service.name());
+            command.env("NATS_USER", service.name());
+            command.env("NATS_PASSWORD_FILE", file);
+        }
         change(&mut command);
         Process::spawn(command, self.log_file(service))
     }
@@ -229,10 +257,12 @@ impl World {
 
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(process::program("shop"));
+        let copies = self.peers.len() + 1;
         command
             .arg(name)
             .current_dir(self.folder.path())
-            .args(["--nats-url", &self.broker.url()])
+            .args(["--nats-url", &self.nats_url()])
+            .env("HEADWATER_NATS_REPLICAS", copies.to_string())
             .args(["--log-format", "json"])
             .envs(self.filter.map(|filter| ("RUST_LOG", filter)))
             .env("HEADWATER_LISTEN", "127.0.0.1:0");
@@ -410,24 +440,40 @@ impl World {
         .await;
     }
 
-    /// A NATS connection of the test's own.
+    /// Where the broker is; all of a cluster, with commas.
+    pub fn nats_url(&self) -> String {
+        let urls: Vec<_> = self.nodes().map(Broker::url).collect();
+        urls.join(",")
+    }
+
+    /// The broker, or all of the cluster.
+    pub fn nodes(&self) -> impl Iterator<Item = &Broker> {
+        std::iter::once(&self.broker).chain(&self.peers)
+    }
+
+    /// A NATS connection of the test's own, as the operator where one has to log in.
     ///
     /// # Panics
     /// When the broker does not answer.
     pub async fn nats(&self) -> async_nats::Client {
-        async_nats::connect(self.broker.url())
-            .await
-            .expect("connect to NATS")
+        let mut options = async_nats::ConnectOptions::new();
+        if let Some(folder) = &self.passwords {
+            let password = std::fs::read_to_string(folder.join("operator")).expect("a password");
+            options = options.user_and_password("operator".to_owned(), password.trim().to_owned());
+        }
+        let url = self.nats_url();
+        let servers: Vec<_> = url.split(',').collect();
+        options.connect(servers).await.expect("connect to NATS")
     }
 
-    /// A source's stream.
+    /// A source's stream; where three brokers keep it, once one of them leads it.
     ///
     /// # Panics
     /// When it is not there.
     pub async fn stream(&self, source: Service) -> jetstream::stream::Stream {
         let jetstream = jetstream::new(self.nats().await);
         let name = source.name().to_uppercase();
-        jetstream.get_stream(name).await.expect("the stream")
+        eventually("the stream", || jetstream.get_stream(&name)).await
     }
 
     /// Makes the sources' streams before the services do, so that events can be deleted from
@@ -500,6 +546,15 @@ impl Drop for World {
         } else {
             assert!(self.finished, "end the test with world.finish()");
         }
+    }
+}
+
+/// How the broker of a world runs, or each of a cluster.
+fn options(folder: &TempDir) -> Options {
+    Options {
+        log: Log::File(folder.path().join("broker.log")),
+        ready_within: PATIENCE,
+        ..Options::new(folder.path().join("broker"))
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    cluster::Member,
     error::{self, Error},
     options::{Options, Port, Sync},
 };
@@ -41,7 +42,7 @@ pub(crate) fn write(options: &Options, name: &str, port: Port) -> Result<Written
     }
     file.set_len(0).map_err(failed())?;
     file.write_all(
-        text(options.sync, name, port, &store, &ports)
+        text(options, name, port, &store, &ports)
             .map_err(failed())?
             .as_bytes(),
     )
@@ -58,15 +59,26 @@ pub(crate) fn write(options: &Options, name: &str, port: Port) -> Result<Written
     })
 }
 
-fn text(sync: Sync, name: &str, port: Port, store: &Path, ports: &Path) -> io::Result<String> {
+fn text(
+    options: &Options,
+    name: &str,
+    port: Port,
+    store: &Path,
+    ports: &Path,
+) -> io::Result<String> {
     let listen = match port {
         Port::Free => "-1".to_owned(),
         Port::Fixed(port) => port.to_string(),
     };
-    let sync = match sync {
+    let sync = match options.sync {
         Sync::Always => "sync_interval: always",
         Sync::Default => "# sync_interval: the default",
     };
+    let member = options.member.as_ref().map(Member::text);
+    let member = member.unwrap_or_default();
+    let include = options.include.as_ref();
+    let include = include.map(|file| format!("include ./{file}\n"));
+    let include = include.unwrap_or_default();
     let (store, ports) = (quoted(store)?, quoted(ports)?);
     Ok(format!(
         "# Written at every start.\n\
@@ -76,7 +88,8 @@ fn text(sync: Sync, name: &str, port: Port, store: &Path, ports: &Path) -> io::R
          jetstream {{\n  \
            store_dir: {store}\n  \
            {sync}\n\
-         }}\n"
+         }}\n\
+         {member}{include}"
     ))
 }
 

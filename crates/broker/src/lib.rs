@@ -9,6 +9,8 @@
 //!
 //! Tests say `Broker::start_in_temp()?` and get the same thing on a free port in a folder that goes with it.
 //!
+//! [`Cluster`] is three of them, with each stream on all three.
+//!
 //! All of it is synchronous and blocks: a start takes well under a second, [`find`] some 10 s the first time on a
 //! machine (it installs), 20 ms afterwards.
 //!
@@ -25,6 +27,7 @@
 //! **Invariant:** one store has one server: its configuration file is locked for as long as the server lives.
 
 mod child;
+mod cluster;
 mod config;
 mod deadline;
 mod error;
@@ -37,6 +40,7 @@ mod tail;
 mod version;
 mod watchdog;
 
+pub use cluster::{Cluster, Member};
 pub use error::Error;
 pub use find::{Binary, Places, find, find_in};
 pub use install::PINNED;

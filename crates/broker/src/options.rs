@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use crate::cluster::Member;
+
 /// How a broker is to run; `Options { port: Port::Fixed(4222), ..Options::new(store) }`.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -15,10 +17,14 @@ pub struct Options {
     pub log: Log,
     /// How long it may take from the start until JetStream answers; a large store after a crash takes its time.
     pub ready_within: Duration,
+    /// A file in the store's folder that the configuration includes: users, TLS.
+    pub include: Option<String>,
+    /// Its part in a [`Cluster`](crate::Cluster), which gives it.
+    pub member: Option<Member>,
 }
 
 impl Options {
-    /// A free port, [`Sync::Always`], no log, ready within 10 s.
+    /// A free port, [`Sync::Always`], no log, ready within 10 s, alone.
     pub fn new(store: impl Into<PathBuf>) -> Self {
         Self {
             store: store.into(),
@@ -26,6 +32,8 @@ impl Options {
             sync: Sync::Always,
             log: Log::Null,
             ready_within: Duration::from_secs(10),
+            include: None,
+            member: None,
         }
     }
 }

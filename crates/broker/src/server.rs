@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     child::{Child, KILL_WITHIN},
+    cluster::Member,
     config,
     error::{self, Error},
     find::{Binary, find},
@@ -26,6 +27,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a restart waits before it looks again whether its port and store are free.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a server may take to retire; it closes a connection a second.
+const RETIRE_WITHIN: Duration = Duration::from_mins(1);
 
 /// A nats-server with JetStream on 127.0.0.1, running as a child of this process; killed when dropped.
 #[derive(Debug)]
@@ -104,6 +108,14 @@ impl Broker {
         self.tail.text()
     }
 
+    pub(crate) fn member(&self) -> Option<&Member> {
+        self.options.member.as_ref()
+    }
+
+    pub(crate) fn ready_within(&self) -> Duration {
+        self.options.ready_within
+    }
+
     /// How the server ended, if it has.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.wait(Duration::ZERO).ok().flatten()
@@ -119,6 +131,16 @@ impl Broker {
         self.child.signal(Signal::TERM)?;
         self.child.signal(Signal::CONT)?;
         match self.child.wait(STOP_WITHIN)? {
+            Some(status) => Ok(status),
+            None => self.kill(),
+        }
+    }
+
+    /// Lets the server retire (SIGUSR2): it hands its streams to others, closes connections one by one, and ends.
+    /// One that takes longer than a minute is killed.
+    pub fn retire(&mut self) -> Result<ExitStatus, Error> {
+        self.child.signal(Signal::USR2)?;
+        match self.child.wait(RETIRE_WITHIN)? {
             Some(status) => Ok(status),
             None => self.kill(),
         }
@@ -184,6 +206,10 @@ fn launch(
 ) -> Result<(Child, u16), Error> {
     if let Port::Fixed(port) = port {
         ready::check_free(port)?;
+    }
+    if let Some(member) = &options.member {
+        ready::check_free(member.port)?;
+        ready::check_free(member.monitor)?;
     }
     let config = config::write(options, name, port)?;
     let ports = config.ports.clone();

@@ -11,8 +11,9 @@ use headwater::operator::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::common::confirm;
 use crate::nats::{Nats, Unreachable};
-use crate::{Exit, output};
+use crate::{Common, Exit};
 use args::{Discard, List, Retry, Show};
 use report::{Discarded, Listed, Retried, Shown};
 
@@ -52,18 +53,18 @@ pub enum Action {
 }
 
 /// Does it and prints what came of it.
-pub(crate) async fn command(args: Args) -> anyhow::Result<Exit> {
+pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     match args.action {
-        Action::List(args) => list(&args, "dead-letters.list").await,
-        Action::Show(args) => show(&args).await,
-        Action::Retry(args) => retry(&args).await,
-        Action::Discard(args) => discard(args).await,
-        Action::Discarded(args) => list(&args, "dead-letters.discarded").await,
+        Action::List(args) => list(common, &args, "dead-letters.list").await,
+        Action::Show(args) => show(common, &args).await,
+        Action::Retry(args) => retry(common, &args).await,
+        Action::Discard(args) => discard(common, args).await,
+        Action::Discarded(args) => list(common, &args, "dead-letters.discarded").await,
     }
 }
 
-async fn list(args: &List, endpoint: &str) -> anyhow::Result<Exit> {
-    let nats = Nats::connect(&args.common.nats).await?;
+async fn list(common: &Common, args: &List, endpoint: &str) -> anyhow::Result<Exit> {
+    let nats = common.connect().await?;
     let services = match &args.service {
         Some(service) => vec![service.clone()],
         None => nats.services().await?.into_iter().collect(),
@@ -75,7 +76,7 @@ async fn list(args: &List, endpoint: &str) -> anyhow::Result<Exit> {
             .with_context(|| format!("list the dead letters of {service}"))?;
         listed.add(service, letters, total);
     }
-    output::print(&listed, args.common.output)?;
+    common.print(&listed)?;
     Ok(Exit::Done)
 }
 
@@ -101,19 +102,19 @@ async fn letters(
     }
 }
 
-async fn show(args: &Show) -> anyhow::Result<Exit> {
-    let nats = Nats::connect(&args.common.nats).await?;
+async fn show(common: &Common, args: &Show) -> anyhow::Result<Exit> {
+    let nats = common.connect().await?;
     let request = ShowRequest { id: args.id };
     let letter: Letter = nats
         .ask(&args.service, "dead-letters.show", &request)
         .await?;
     let service = args.service.clone();
-    output::print(&Shown { service, letter }, args.common.output)?;
+    common.print(&Shown { service, letter })?;
     Ok(Exit::Done)
 }
 
-async fn retry(args: &Retry) -> anyhow::Result<Exit> {
-    let nats = Nats::connect(&args.common.nats).await?;
+async fn retry(common: &Common, args: &Retry) -> anyhow::Result<Exit> {
+    let nats = common.connect().await?;
     let request = match (args.id, &args.lane) {
         (Some(id), _) => RetryRequest::Id(id),
         (None, Some(lane)) => RetryRequest::Lane(lane.clone()),
@@ -122,17 +123,22 @@ async fn retry(args: &Retry) -> anyhow::Result<Exit> {
     let service = args.service.clone();
     let answer: RetryAnswer = change(&nats, &service, "dead-letters.retry", &request).await?;
     let retried = Retried { service, answer };
-    output::print(&retried, args.common.output)?;
+    common.print(&retried)?;
     Ok(retried.exit())
 }
 
-async fn discard(args: Discard) -> anyhow::Result<Exit> {
-    let nats = Nats::connect(&args.common.nats).await?;
+async fn discard(common: &Common, args: Discard) -> anyhow::Result<Exit> {
+    let what = format!(
+        "discard the dead letter {} of {} for good",
+        args.id, args.service
+    );
+    confirm(&what, args.yes)?;
+    let nats = common.connect().await?;
     let (id, reason) = (args.id, args.reason);
     let request = DiscardRequest { id, reason };
     let service = args.service;
     let answer: DiscardAnswer = change(&nats, &service, "dead-letters.discard", &request).await?;
-    output::print(&Discarded { service, answer }, args.common.output)?;
+    common.print(&Discarded { service, answer })?;
     Ok(Exit::Done)
 }
 

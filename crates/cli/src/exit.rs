@@ -6,19 +6,31 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Everything was done.
-    Done = 0,
+    Done,
     /// Some of it failed; stderr says what.
-    Failed = 1,
+    Failed,
     /// The command line cannot be followed, nothing was done. The same number as clap's.
-    Usage = 2,
-    /// What should be the same differs, or was tried again and failed again.
-    Different = 3,
+    Usage,
+    /// What should be the same differs, lags, or was tried again and failed again.
+    Different,
     /// The broker or a service cannot be reached.
-    Unreachable = 4,
+    Unreachable,
+    /// `check` only, which has the numbers of Nagios: something should be looked at.
+    Warning,
+    /// The same: something does not work.
+    Critical,
+    /// The same: it could not be checked.
+    Unknown,
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed | Exit::Warning => 1,
+            Exit::Usage | Exit::Critical => 2,
+            Exit::Different | Exit::Unknown => 3,
+            Exit::Unreachable => 4,
+        })
     }
 }

@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use reqwest::{Client, Url};
 use tokio::time::Instant;
 
-use crate::{Exit, complain, output};
+use crate::{Common, Exit, complain};
 use input::{Entry, Input};
 use outage::Watch;
 use report::Screen;
@@ -33,13 +33,12 @@ mod requests;
 mod summary;
 
 /// Runs an import and prints its summary.
-pub(crate) async fn command(args: Args) -> anyhow::Result<Exit> {
-    let format = args.output;
+pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let summary = run(args).await?;
     if let Some(outage) = &summary.stopped {
         complain(&outage.to_string());
     }
-    output::print(&summary, format)?;
+    common.print(&summary)?;
     Ok(summary.exit())
 }
 

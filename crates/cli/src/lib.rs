@@ -2,18 +2,33 @@
 
 use std::io::Write as _;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub use common::Common;
 pub use exit::Exit;
 
+pub mod check;
+mod common;
 pub mod dead_letter;
+pub mod decode;
+pub mod doctor;
 mod exit;
 mod fold;
 pub mod import;
 pub mod nats;
 pub mod output;
 mod progress;
+pub mod projection;
+pub mod provision;
+pub mod publish;
 pub mod rebuild;
+mod schemas;
+pub mod shell;
+mod shop;
+pub mod status;
+mod survey;
+mod table;
+pub mod tail;
 pub mod verify;
 
 /// The operator's tool of the Headwater shop
@@ -23,6 +38,10 @@ pub mod verify;
 #[derive(Debug, Parser)]
 #[command(name = "headwater", version)]
 pub struct Cli {
+    /// What all commands are told.
+    #[command(flatten)]
+    pub common: Common,
+
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -35,23 +54,58 @@ pub struct Cli {
     reason = "there is one of them in a process"
 )]
 pub enum Command {
+    Status(status::Args),
+    Doctor(doctor::Args),
+    Projection(projection::Args),
+    Provision(provision::Args),
+    Check(check::Args),
     Import(import::Args),
     Verify(verify::Args),
     Rebuild(rebuild::Args),
     DeadLetter(dead_letter::Args),
+    Tail(tail::Args),
+    Decode(decode::Args),
+    Publish(publish::Args),
+    Completions(shell::Completions),
+    Man(shell::Man),
+}
+
+/// What the command line and the environment say. Ends the process where they cannot be followed.
+pub fn command_line() -> Cli {
+    let matches = Cli::command().get_matches();
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    cli.common.nats.prefer_flags(&matches);
+    cli
 }
 
 /// Runs one command, tells the operator about an error on stderr, and answers with the exit code.
 pub async fn run(cli: Cli) -> Exit {
+    let common = &cli.common;
     let outcome = match cli.command {
-        Command::Import(args) => import::command(args).await,
-        Command::Verify(args) => verify::command(args).await,
-        Command::Rebuild(args) => rebuild::command(args).await,
-        Command::DeadLetter(args) => dead_letter::command(args).await,
+        Command::Status(args) => status::command(common, args).await,
+        Command::Projection(args) => projection::command(common, args).await,
+        Command::Provision(args) => provision::command(common, args).await,
+        Command::Check(args) => check::command(common, args).await,
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
+        Command::Doctor(args) => doctor::command(common, args).await,
+        Command::Import(args) => import::command(common, args).await,
+        Command::Verify(args) => verify::command(common, args).await,
+        Command::Rebuild(args) => rebuild::command(common, args).await,
+        Command::DeadLetter(args) => dead_letter::command(common, args).await,
+        Command::Tail(args) => tail::command(common, args).await,
+        Command::Decode(args) => decode::command(common, args).await,
+        Command::Publish(args) => publish::command(common, args).await,
     };
     outcome.unwrap_or_else(|error| {
+        if output::is_closed(&error) {
+            return Exit::Done;
+        }
         complain(&output::printable(&format!("{error:#}")));
-        if error.is::<import::InputError>() {
+        if error.is::<import::InputError>()
+            || error.is::<nats::Misconfigured>()
+            || error.is::<common::Unconfirmed>()
+        {
             Exit::Usage
         } else if error.is::<nats::Unreachable>() {
             Exit::Unreachable
@@ -68,9 +122,24 @@ pub(crate) fn complain(what: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
+
+    /// The usual names of NATS, which its own CLI reads, too.
+    const NATS_VARIABLES: [&str; 13] = [
+        "NATS_CA",
+        "NATS_CERT",
+        "NATS_CONTEXT",
+        "NATS_CREDS",
+        "NATS_INBOX_PREFIX",
+        "NATS_KEY",
+        "NATS_NKEY",
+        "NATS_PASSWORD",
+        "NATS_TIMEOUT",
+        "NATS_TLS_FIRST",
+        "NATS_TOKEN",
+        "NATS_URL",
+        "NATS_USER",
+    ];
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -89,8 +158,7 @@ mod tests {
                 .get_env()
                 .unwrap_or_else(|| panic!("{name} has no variable"));
             let variable = variable.to_string_lossy();
-            // The usual names of NATS are what other tools read, too.
-            let usual = ["NATS_URL", "NATS_CREDS", "NATS_CA"].contains(&&*variable);
+            let usual = NATS_VARIABLES.contains(&&*variable);
             assert!(variable.starts_with("HEADWATER_") || usual, "{name}");
         }
         command.get_subcommands().for_each(expect_variables);

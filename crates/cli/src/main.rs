@@ -2,9 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    cli::run(cli::Cli::parse()).await.into()
+    cli::run(cli::command_line()).await.into()
 }

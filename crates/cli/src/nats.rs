@@ -1,64 +1,37 @@
 //! NATS: the connection, and asking the operator endpoints of services.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::connection::State;
 use async_nats::jetstream;
 use async_nats::service::{self, NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
-use async_nats::{Client, ConnectOptions, Request, RequestErrorKind};
+use async_nats::{Client, ConnectErrorKind, Request, RequestErrorKind};
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// How long the server may take to accept a connection, and anybody to answer a request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) use args::Settings;
+pub use args::{Args, Misconfigured};
+
+mod args;
+mod context;
 
 /// Nobody knows how many services there are: so long after the last answer, no other is expected.
 const QUIET: Duration = Duration::from_millis(500);
-
-/// Where NATS is.
-#[derive(Clone, Debug, clap::Args)]
-#[group(skip)]
-#[command(next_help_heading = "NATS")]
-pub struct Args {
-    /// Server URL, several with commas
-    #[arg(
-        long = "nats-url",
-        env = "NATS_URL",
-        value_name = "URL",
-        default_value = "nats://127.0.0.1:4222"
-    )]
-    pub url: String,
-
-    /// Credentials file (JWT and seed)
-    #[arg(
-        long = "nats-creds",
-        visible_alias = "creds",
-        env = "NATS_CREDS",
-        value_name = "FILE"
-    )]
-    pub creds: Option<PathBuf>,
-
-    /// Root certificate to trust
-    #[arg(
-        long = "nats-ca",
-        visible_alias = "ca",
-        env = "NATS_CA",
-        value_name = "FILE"
-    )]
-    pub ca: Option<PathBuf>,
-}
 
 /// Somebody who is needed is not there. Printed, it says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreachable {
     #[error(
-        "NATS at {url} cannot be reached: {why}; start the shop with `cargo dev`, or say where it is with --nats-url"
+        "NATS at {url} cannot be reached: {why}; start the shop with `cargo dev`, or say where it is with --server or --context"
     )]
     Broker { url: String, why: String },
+    #[error(
+        "NATS at {url} refuses the login; say who you are with --creds, --nkey, --user and --password, or --context"
+    )]
+    Login { url: String },
     #[error("the service {service} does not answer ({why}); start it, or look at its log")]
     Service { service: String, why: String },
     #[error(
@@ -81,30 +54,45 @@ pub struct Refusal {
 /// A connection to NATS. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Nats {
-    client: Client,
+    pub(crate) client: Client,
     pub(crate) jetstream: jetstream::Context,
     url: String,
+    timeout: Duration,
 }
 
 impl Nats {
-    /// Errors with [`Unreachable`] when the server does not accept the connection in time.
+    /// Errors with [`Misconfigured`] when what was said of the connection is wrong, with
+    /// [`Unreachable`] when the server does not accept it in time.
     pub(crate) async fn connect(args: &Args) -> anyhow::Result<Self> {
-        let unreachable = |why| Unreachable::Broker {
-            url: args.url.clone(),
-            why,
+        Self::connect_to(&args.resolve()?).await
+    }
+
+    /// [`connect`](Self::connect) with what flags, environment and context came to.
+    pub(crate) async fn connect_to(settings: &Settings) -> anyhow::Result<Self> {
+        let (url, timeout) = (settings.place(), settings.timeout);
+        let connecting = settings.options()?.connect(&settings.servers[..]);
+        let connected = match tokio::time::timeout(timeout, connecting).await {
+            Ok(Ok(client)) => Ok(client),
+            Ok(Err(error)) => Err(match error.kind() {
+                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                    Unreachable::Login { url: url.clone() }
+                }
+                _ => Unreachable::Broker {
+                    url: url.clone(),
+                    why: error.to_string(),
+                },
+            }),
+            Err(_) => Err(Unreachable::Broker {
+                url: url.clone(),
+                why: format!("no answer within {timeout:?}"),
+            }),
         };
-        let servers: Vec<_> = args.url.split(',').map(str::trim).collect();
-        let connecting = options(args)?.connect(servers);
-        let client = tokio::time::timeout(REQUEST_TIMEOUT, connecting)
-            .await
-            .map_err(|_| unreachable(format!("no answer within {REQUEST_TIMEOUT:?}")))?
-            .map_err(|error| unreachable(error.to_string()))?;
-        let mut jetstream = jetstream::new(client.clone());
-        jetstream.set_timeout(REQUEST_TIMEOUT);
+        let client = connected?;
         Ok(Self {
+            jetstream: settings.jetstream(client.clone()),
             client,
-            jetstream,
-            url: args.url.clone(),
+            url,
+            timeout,
         })
     }
 
@@ -115,7 +103,7 @@ impl Nats {
         endpoint: &str,
         request: &impl Serialize,
     ) -> anyhow::Result<A> {
-        self.ask_within(REQUEST_TIMEOUT, service, endpoint, request)
+        self.ask_within(self.timeout, service, endpoint, request)
             .await
     }
 
@@ -154,22 +142,27 @@ impl Nats {
 
     /// The names of the services that answer operators.
     pub(crate) async fn services(&self) -> anyhow::Result<BTreeSet<String>> {
+        Ok(self.instances().await?.into_keys().collect())
+    }
+
+    /// The processes that answer operators, by the name of their service.
+    pub(crate) async fn instances(&self) -> anyhow::Result<BTreeMap<String, Vec<service::Info>>> {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await?;
         self.client
             .publish_with_reply("$SRV.INFO", inbox, "".into())
             .await?;
-        let mut names = BTreeSet::new();
+        let mut instances: BTreeMap<String, Vec<service::Info>> = BTreeMap::new();
         // A server that has no such service at all says so with an empty answer.
         while let Ok(Some(answer)) = tokio::time::timeout(QUIET, answers.next()).await {
             if let Ok(info) = serde_json::from_slice::<service::Info>(&answer.payload)
                 && is_ours(&info)
             {
-                names.insert(info.name);
+                instances.entry(info.name.clone()).or_default().push(info);
             }
         }
         self.expect_connected()?;
-        Ok(names)
+        Ok(instances)
     }
 
     /// Errors with [`Unreachable`] when the connection is lost: whatever failed then did so for that.
@@ -191,25 +184,6 @@ impl Nats {
                 why: kind.to_string(),
             })
     }
-}
-
-fn options(args: &Args) -> anyhow::Result<ConnectOptions> {
-    let mut options = ConnectOptions::new()
-        .name("headwater")
-        .custom_inbox_prefix("_INBOX_headwater")
-        .connection_timeout(REQUEST_TIMEOUT)
-        .request_timeout(Some(REQUEST_TIMEOUT));
-    if let Some(creds) = &args.creds {
-        let text = std::fs::read_to_string(creds)
-            .with_context(|| format!("read the NATS credentials {}", creds.display()))?;
-        options = options
-            .credentials(&text)
-            .context("read the NATS credentials")?;
-    }
-    if let Some(ca) = &args.ca {
-        options = options.add_root_certificates(ca.clone()).require_tls(true);
-    }
-    Ok(options)
 }
 
 /// Other services may be offered on the same server.

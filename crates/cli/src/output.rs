@@ -1,7 +1,7 @@
 //! What a command prints on stdout: for people or for programs.
 
 use std::fmt::{Display, Write as _};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -18,8 +18,17 @@ pub enum Format {
     Json,
 }
 
-/// Prints a command's result. Errors when stdout is closed or full.
+/// Prints a command's result. Errors when stdout is full; that nobody reads it is none.
 pub(crate) fn print(result: &(impl Display + Serialize), format: Format) -> anyhow::Result<()> {
+    match line(result, format) {
+        Err(error) if is_closed(&error) => Ok(()),
+        printed => printed,
+    }
+}
+
+/// Prints one result of many, in JSON one a line. Errors also when nobody reads it any more, for
+/// [`is_closed`] to tell: no use in going on.
+pub(crate) fn line(result: &(impl Display + Serialize), format: Format) -> anyhow::Result<()> {
     let text = match format {
         Format::Text => result.to_string(),
         Format::Json => serde_json::to_string(result).context("encode the result")?,
@@ -28,10 +37,44 @@ pub(crate) fn print(result: &(impl Display + Serialize), format: Format) -> anyh
     writeln!(std::io::stdout(), "{text}").context("write to stdout")
 }
 
-/// Reads a flag's duration.
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "must be a number of seconds")?;
+/// Whether the reader of our stdout has gone (`| head`).
+pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+/// Reads a flag's duration: seconds, or numbers with units, `1m30s`, as the NATS CLI has them.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    const WANTED: &str =
+        "must be a number of seconds, or numbers with units, such as 500ms or 1m30s";
+    let seconds = match text.parse::<f64>() {
+        Ok(seconds) => seconds,
+        Err(_) => of_units(text).ok_or(WANTED)?,
+    };
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn of_units(text: &str) -> Option<f64> {
+    let (mut sum, mut rest) = (0.0, text);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(digits);
+        let end = tail
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(end);
+        let unit = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 86400.0,
+            _ => return None,
+        };
+        sum += number.parse::<f64>().ok()? * unit;
+        rest = tail;
+    }
+    (!text.is_empty()).then_some(sum)
 }
 
 /// Files, services and streams are not trusted with the operator's terminal: control characters are escaped.
@@ -51,6 +94,17 @@ pub(crate) fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_seconds_or_have_units() {
+        let millis = |text| duration(text).map(|read| read.as_millis());
+        let read = ["5", "0.5", "5s", "250ms", "1m30s", "2h", "1d"].map(millis);
+        let expected = [5000, 500, 5000, 250, 90_000, 7_200_000, 86_400_000];
+        assert_eq!(read, expected.map(Ok));
+        for bad in ["", "s", "5x", "5m3", "-1", "-1s", "1e400", "soon", "nan"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {

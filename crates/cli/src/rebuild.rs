@@ -5,10 +5,10 @@ use std::fmt::{self, Display, Formatter};
 use headwater::operator::{FoldState, FoldStatus};
 use serde::Serialize;
 
-use crate::nats::{self, Nats};
-use crate::output::{self, Format};
+use crate::nats::Nats;
+use crate::output;
 use crate::progress::Screen;
-use crate::{Exit, complain, fold};
+use crate::{Common, Exit, complain, fold};
 
 /// Fold a read store anew and swap it in
 ///
@@ -26,21 +26,6 @@ pub struct Args {
     /// Begin it and do not wait until it is done
     #[arg(long, env = "HEADWATER_REBUILD_NO_WAIT")]
     pub no_wait: bool,
-
-    /// How to print the result
-    #[arg(
-        short,
-        long,
-        value_name = "FORMAT",
-        env = "HEADWATER_OUTPUT",
-        value_enum,
-        default_value_t
-    )]
-    pub output: Format,
-
-    /// NATS.
-    #[command(flatten)]
-    pub nats: nats::Args,
 }
 
 /// What a rebuild came to, or how it began.
@@ -52,21 +37,28 @@ struct Report {
 }
 
 /// Rebuilds and prints what it came to.
-pub(crate) async fn command(args: Args) -> anyhow::Result<Exit> {
-    let nats = Nats::connect(&args.nats).await?;
-    let mut status: FoldStatus = nats.ask(&args.service, "rebuild", &()).await?;
-    if !args.no_wait {
+pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
+    let nats = common.connect().await?;
+    run(common, &nats, args.service, args.no_wait).await
+}
+
+/// Has the read store of `service` folded anew, and waits for it unless that is not wanted.
+pub(crate) async fn run(
+    common: &Common,
+    nats: &Nats,
+    service: String,
+    no_wait: bool,
+) -> anyhow::Result<Exit> {
+    let mut status: FoldStatus = nats.ask(&service, "rebuild", &()).await?;
+    if !no_wait {
         let screen = Screen::new();
         if screen.is_hidden() {
-            complain(&format!("the rebuild of {} has begun", args.service));
+            complain(&format!("the rebuild of {service} has begun"));
         }
-        status = fold::follow(&nats, &args.service, status, &screen).await?;
+        status = fold::follow(nats, &service, status, &screen).await?;
     }
-    let report = Report {
-        service: args.service,
-        status,
-    };
-    output::print(&report, args.output)?;
+    let report = Report { service, status };
+    common.print(&report)?;
     Ok(report.exit())
 }
 

@@ -11,8 +11,8 @@ use headwater::operator::StatusAnswer;
 
 use crate::nats::{Nats, Unreachable};
 use crate::progress::Screen;
-use crate::{Exit, output};
-use shop::Shop;
+use crate::shop::{self, Shop};
+use crate::{Common, Exit};
 
 pub use args::Args;
 pub use merge::{Doubled, Late, Places, Ranges};
@@ -23,15 +23,13 @@ mod merge;
 mod outbox;
 pub mod projection;
 mod report;
-mod shop;
 pub mod source;
 mod stored;
 
 /// Verifies and prints what was found.
-pub(crate) async fn command(args: Args) -> anyhow::Result<Exit> {
-    let format = args.output;
-    let report = run(args).await?;
-    output::print(&report, format)?;
+pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
+    let report = run(common, args).await?;
+    common.print(&report)?;
     Ok(report.exit())
 }
 
@@ -39,9 +37,9 @@ pub(crate) async fn command(args: Args) -> anyhow::Result<Exit> {
 /// in the others.
 ///
 /// Errors with [`Unreachable`] when the broker is away: then nothing can be said.
-pub async fn run(args: Args) -> anyhow::Result<Report> {
+pub async fn run(common: &Common, args: Args) -> anyhow::Result<Report> {
     let verify = Verify {
-        nats: Nats::connect(&args.nats).await?,
+        nats: common.connect().await?,
         screen: Screen::new(),
         args,
     };
@@ -118,7 +116,7 @@ fn settle<T>(
         Err(error) => error,
     };
     match error.downcast_ref() {
-        Some(Unreachable::Broker { .. }) => return Err(error),
+        Some(Unreachable::Broker { .. } | Unreachable::Login { .. }) => return Err(error),
         Some(away) => report.unreachable.push(away.to_string()),
         None => report.failed.push(format!("{what}: {error:#}")),
     }

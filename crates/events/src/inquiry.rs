@@ -1,6 +1,7 @@
 //! Questions and answers: what services may ask one another over the bus.
 
 use headwater::inquiry::Refusal;
+use headwater::schema::Question;
 use uuid::Uuid;
 
 pub use crate::generated::shop::orders::v1::{OrdersAnswered, OrdersAsked};
@@ -21,22 +22,22 @@ pub const ORDERS: &str = "inquiry.orders.v1.asked";
 pub const PRODUCTS_MAX: usize = 50;
 
 /// Every question's subject, its protobuf message, and that of the answer. Never rename.
-pub const CATALOGUE: [(&str, &str, &str); 3] = [
-    (
-        USERS,
-        "shop.users.v1.UserAsked",
-        "shop.users.v1.UserAnswered",
-    ),
-    (
-        PRODUCTS,
-        "shop.products.v1.ProductsAsked",
-        "shop.products.v1.ProductsAnswered",
-    ),
-    (
-        ORDERS,
-        "shop.orders.v1.OrdersAsked",
-        "shop.orders.v1.OrdersAnswered",
-    ),
+pub const CATALOGUE: [Question; 3] = [
+    Question {
+        subject: USERS,
+        asked: "shop.users.v1.UserAsked",
+        answered: "shop.users.v1.UserAnswered",
+    },
+    Question {
+        subject: PRODUCTS,
+        asked: "shop.products.v1.ProductsAsked",
+        answered: "shop.products.v1.ProductsAnswered",
+    },
+    Question {
+        subject: ORDERS,
+        asked: "shop.orders.v1.OrdersAsked",
+        answered: "shop.orders.v1.OrdersAnswered",
+    },
 ];
 
 /// An id out of a question.

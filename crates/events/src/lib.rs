@@ -9,7 +9,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use headwater::{ApplyError, Envelope, Event};
+use headwater::schema::Kind;
+use headwater::{ApplyError, Envelope, Event, Schema};
 use uuid::Uuid;
 
 #[expect(
@@ -32,14 +33,41 @@ pub use prost_types::Timestamp;
 /// The compiled `proto/`, a serialized `FileDescriptorSet`: decodes any event without these types.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Every event's subject (without the partition) and its protobuf message. Never rename.
-pub const CATALOGUE: [(&str, &str); 5] = [
-    (UserRegistered::SUBJECT, "shop.users.v1.UserRegistered"),
-    (UserErased::SUBJECT, "shop.users.v1.UserErased"),
-    (ProductCreated::SUBJECT, "shop.products.v1.ProductCreated"),
-    (ProductUpdated::SUBJECT, "shop.products.v1.ProductUpdated"),
-    (OrderPlaced::SUBJECT, "shop.orders.v1.OrderPlaced"),
+/// Every event's subject (without the partition), its protobuf message and its key. Never rename.
+pub const CATALOGUE: [Kind; 5] = [
+    Kind {
+        subject: UserRegistered::SUBJECT,
+        message: "shop.users.v1.UserRegistered",
+        key: "user_id",
+    },
+    Kind {
+        subject: UserErased::SUBJECT,
+        message: "shop.users.v1.UserErased",
+        key: "user_id",
+    },
+    Kind {
+        subject: ProductCreated::SUBJECT,
+        message: "shop.products.v1.ProductCreated",
+        key: "product_id",
+    },
+    Kind {
+        subject: ProductUpdated::SUBJECT,
+        message: "shop.products.v1.ProductUpdated",
+        key: "product_id",
+    },
+    Kind {
+        subject: OrderPlaced::SUBJECT,
+        message: "shop.orders.v1.OrderPlaced",
+        key: "user_id",
+    },
 ];
+
+/// All of it, for [`Service::describe`](headwater::Service::describe): each source takes its own.
+pub const SCHEMA: Schema = Schema {
+    events: &CATALOGUE,
+    questions: &inquiry::CATALOGUE,
+    descriptors: DESCRIPTORS,
+};
 
 impl Event for UserRegistered {
     const SUBJECT: &'static str = "users.v1.registered";

@@ -5,7 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use events::{CATALOGUE, DESCRIPTORS, inquiry};
+use events::{
+    CATALOGUE, DESCRIPTORS, OrderPlaced, ProductCreated, ProductUpdated, SCHEMA, UserErased,
+    UserRegistered, inquiry,
+};
+use headwater::Event;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
@@ -35,10 +39,10 @@ fn subjects_and_field_numbers_only_grow() {
 #[test]
 fn every_subject_has_a_message_and_every_message_a_subject_or_a_place_in_another() {
     let described: BTreeSet<String> = messages().map(|(name, _)| name).collect();
-    let events = CATALOGUE.iter().map(|(_, event)| *event);
+    let events = CATALOGUE.iter().map(|kind| kind.message);
     let inquiries = inquiry::CATALOGUE
         .iter()
-        .flat_map(|(_, question, answer)| [*question, *answer]);
+        .flat_map(|question| [question.asked, question.answered]);
     let mut listed: BTreeSet<String> = events.chain(inquiries).map(str::to_owned).collect();
     let unlisted: Vec<_> = described.difference(&listed).cloned().collect();
     listed.extend(unlisted.into_iter().filter(|name| is_part(name)));
@@ -47,12 +51,72 @@ fn every_subject_has_a_message_and_every_message_a_subject_or_a_place_in_another
 
 #[test]
 fn no_stream_keeps_questions() {
-    for (subject, _, _) in inquiry::CATALOGUE {
+    for question in inquiry::CATALOGUE {
+        let subject = question.subject;
         let first = subject.split('.').next();
         let is_captured = CATALOGUE
             .iter()
-            .any(|(event, _)| event.split('.').next() == first);
+            .any(|kind| kind.subject.split('.').next() == first);
         assert!(!is_captured, "{subject} lies under a stream's subjects");
+    }
+}
+
+#[test]
+fn the_key_in_the_schema_is_the_key_of_the_event() {
+    fn expect<E: Event>(event: &E, key: &str) {
+        let kind = CATALOGUE.iter().find(|kind| kind.subject == E::SUBJECT);
+        let kind = kind.expect("it is in the catalogue");
+        assert_eq!(event.key(), key, "{}", kind.subject);
+        assert_eq!(kind.key, key, "{}", kind.subject);
+    }
+    let user_id = || "user_id".to_owned();
+    let product_id = || "product_id".to_owned();
+    // Each event's key field holds its own name.
+    expect(
+        &UserRegistered {
+            user_id: user_id(),
+            ..UserRegistered::default()
+        },
+        "user_id",
+    );
+    expect(&UserErased { user_id: user_id() }, "user_id");
+    expect(
+        &ProductCreated {
+            product_id: product_id(),
+            ..ProductCreated::default()
+        },
+        "product_id",
+    );
+    expect(
+        &ProductUpdated {
+            product_id: product_id(),
+            ..ProductUpdated::default()
+        },
+        "product_id",
+    );
+    expect(
+        &OrderPlaced {
+            user_id: user_id(),
+            ..OrderPlaced::default()
+        },
+        "user_id",
+    );
+}
+
+#[test]
+fn each_source_describes_its_own_events_and_questions() {
+    for (source, events, questions) in [("users", 2, 1), ("products", 2, 1), ("orders", 1, 1)] {
+        let described = SCHEMA.of(source).expect("it is whole");
+        assert_eq!(described.events.len(), events, "{source}");
+        assert_eq!(described.questions.len(), questions, "{source}");
+        let set = described.descriptors().expect("base64");
+        let set = FileDescriptorSet::decode(&*set).expect("descriptors");
+        let files: Vec<&str> = set.file.iter().map(|file| file.name()).collect();
+        let own = files.iter().filter(|file| file.starts_with(source)).count();
+        assert_eq!(own, 2, "{source}: {files:?}");
+        let others = files.len() - own;
+        let imported = usize::from(files.contains(&"google/protobuf/timestamp.proto"));
+        assert_eq!(others, imported, "{source}: {files:?}");
     }
 }
 
@@ -68,7 +132,7 @@ fn is_part(name: &str) -> bool {
 fn contract() -> Vec<String> {
     let subjects = CATALOGUE
         .iter()
-        .map(|(subject, message)| format!("subject {subject} {message}"));
+        .map(|kind| format!("subject {} {}", kind.subject, kind.message));
     let fields = messages().flat_map(|(name, message)| {
         message.field.into_iter().map(move |field| {
             let kind = match field.type_name() {
@@ -83,10 +147,18 @@ fn contract() -> Vec<String> {
             )
         })
     });
-    let inquiries = inquiry::CATALOGUE
+    let inquiries = inquiry::CATALOGUE.iter().map(|question| {
+        let (asked, answered) = (question.asked, question.answered);
+        format!("inquiry {} {asked} {answered}", question.subject)
+    });
+    let keys = CATALOGUE
         .iter()
-        .map(|(subject, question, answer)| format!("inquiry {subject} {question} {answer}"));
-    subjects.chain(inquiries).chain(fields).collect()
+        .map(|kind| format!("key {} {}", kind.subject, kind.key));
+    subjects
+        .chain(keys)
+        .chain(inquiries)
+        .chain(fields)
+        .collect()
 }
 
 fn messages() -> impl Iterator<Item = (String, prost_types::DescriptorProto)> {

@@ -9,14 +9,21 @@ use anyhow::{Context as _, anyhow};
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::service::EndpointBuilder;
 use async_nats::service::endpoint::Endpoint;
-use async_nats::{Client, ConnectOptions, Event, jetstream};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
 use tokio::sync::watch;
+
+use crate::login::{self, Login};
 
 /// How long a request to the server may take before its outcome counts as unknown.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest pause between two attempts to reach the server.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How often the server is asked whether it is there; after three times without an answer it
+/// counts as gone. A server that hangs, or is cut off, closes no connection, and of a cluster the
+/// others are there.
+const PING_EVERY: Duration = Duration::from_secs(2);
 
 /// What parts that need the broker say while it is away.
 pub(crate) const NOT_CONNECTED: &str = "not connected to NATS";
@@ -37,10 +44,29 @@ pub struct Config {
     /// Credentials file (JWT and seed)
     #[arg(long = "nats-creds", env = "NATS_CREDS", value_name = "FILE")]
     pub creds: Option<PathBuf>,
+    /// File with the seed of an nkey
+    #[arg(long = "nats-nkey", env = "NATS_NKEY", value_name = "FILE")]
+    pub nkey: Option<PathBuf>,
+    /// User, with a password file
+    #[arg(long = "nats-user", env = "NATS_USER", value_name = "NAME")]
+    pub user: Option<String>,
+    /// File with the user's password
+    #[arg(
+        long = "nats-password-file",
+        env = "NATS_PASSWORD_FILE",
+        value_name = "FILE"
+    )]
+    pub password_file: Option<PathBuf>,
+    /// Client certificate
+    #[arg(long = "nats-cert", env = "NATS_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long = "nats-key", env = "NATS_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
     /// Root certificate to trust
     #[arg(long = "nats-ca", env = "NATS_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Copies that JetStream keeps of each stream that this service makes
+    /// Copies that JetStream keeps of this service's stream, at least
     #[arg(
         long = "nats-replicas",
         env = "HEADWATER_NATS_REPLICAS",
@@ -55,9 +81,39 @@ impl Config {
         Self {
             url: url.into(),
             creds: None,
+            nkey: None,
+            user: None,
+            password_file: None,
+            cert: None,
+            key: None,
             ca: None,
             replicas: 1,
         }
+    }
+
+    /// The servers, and how to log in: as the URL says where nothing else does.
+    fn servers(&self) -> anyhow::Result<(Vec<ServerAddr>, Login)> {
+        let (servers, of_url) = login::servers(&self.url)?;
+        let password = self.password_file.as_ref().map(|file| {
+            let text = std::fs::read_to_string(file);
+            let text =
+                text.with_context(|| format!("read the NATS password {}", file.display()))?;
+            anyhow::Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+        });
+        let given = Login {
+            creds: self.creds.clone(),
+            nkey: self.nkey.clone(),
+            user: self.user.clone(),
+            password: password.transpose()?,
+            ..Login::default()
+        };
+        let login = Login {
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            ..if given.is_given() { given } else { of_url }
+        };
+        Ok((servers, login))
     }
 }
 
@@ -85,7 +141,7 @@ impl Bus {
     /// connection is made and made again in the background.
     ///
     /// # Errors
-    /// The configuration is wrong: an unreadable credentials file, a URL that is none.
+    /// The configuration is wrong: an unreadable credentials or password file, a URL that is none.
     pub async fn connect(name: &str, config: &Config) -> anyhow::Result<Self> {
         let (sender, connected) = watch::channel(Connection::default());
         let mut options = ConnectOptions::new()
@@ -95,27 +151,18 @@ impl Bus {
             .max_reconnects(None)
             .reconnect_delay_callback(reconnect_pause)
             .connection_timeout(REQUEST_TIMEOUT)
+            .ping_interval(PING_EVERY)
             // Little is queued across a reconnect: what waits there comes out of order.
             .client_capacity(256)
             .event_callback(move |event| {
                 note(&sender, &event);
                 async {}
             });
-        if let Some(creds) = &config.creds {
-            let text = std::fs::read_to_string(creds)
-                .with_context(|| format!("read the NATS credentials {}", creds.display()))?;
-            options = options
-                .credentials(&text)
-                .context("read the NATS credentials")?;
-        }
-        if let Some(ca) = &config.ca {
-            options = options.add_root_certificates(ca.clone()).require_tls(true);
-        }
-        let servers: Vec<_> = config.url.split(',').map(str::trim).collect();
-        let client = options
-            .connect(servers)
-            .await
-            .with_context(|| format!("connect to NATS at {}", config.url))?;
+        let (servers, login) = config.servers()?;
+        options = login.apply(options)?;
+        let client = options.connect(servers).await.with_context(|| {
+            format!("connect to NATS at {}", login::without_secrets(&config.url))
+        })?;
         let jetstream = ContextBuilder::new()
             .timeout(REQUEST_TIMEOUT)
             .ack_timeout(REQUEST_TIMEOUT)

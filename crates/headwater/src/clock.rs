@@ -35,6 +35,22 @@ impl Clock {
         i64::try_from(self.since_1970().as_millis()).expect("a time within 290 million years")
     }
 
+    /// Milliseconds since 1970 for people: `2026-11-22T11:00:00.250Z`.
+    pub fn text(at_ms: i64) -> String {
+        let nanos = at_ms.rem_euclid(1000) * 1_000_000;
+        let time = prost_types::Timestamp {
+            seconds: at_ms.div_euclid(1000),
+            nanos: i32::try_from(nanos).expect("less than a second"),
+        };
+        time.to_string()
+    }
+
+    /// Reads what [`text`](Self::text), or anybody else, wrote as RFC 3339 has it.
+    pub fn read(text: &str) -> Option<i64> {
+        let time: prost_types::Timestamp = text.parse().ok()?;
+        Some(time.seconds * 1000 + i64::from(time.nanos) / 1_000_000)
+    }
+
     /// A new id: `UUIDv7`, so that ids made later sort later.
     pub fn new_id(&self) -> Uuid {
         let since_1970 = self.since_1970();
@@ -55,5 +71,20 @@ impl Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Clock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_for_people() {
+        assert_eq!(Clock::text(1_795_345_200_250), "2026-11-22T11:00:00.250Z");
+        assert_eq!(
+            Clock::read("2026-11-22T11:00:00.250Z"),
+            Some(1_795_345_200_250)
+        );
+        assert_eq!(Clock::read("yesterday"), None);
     }
 }

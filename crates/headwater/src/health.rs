@@ -40,6 +40,12 @@ impl Health {
         });
     }
 
+    /// Takes `part` out: there is nothing to say of it any more.
+    pub fn forget(&self, part: &str) {
+        self.0
+            .send_if_modified(|parts| parts.remove(part).is_some());
+    }
+
     /// All parts and how they are doing.
     pub fn parts(&self) -> BTreeMap<String, State> {
         self.0.borrow().clone()

@@ -8,6 +8,7 @@
 //! * [`relay`]: outbox to stream, in order, each once, however the broker fails;
 //! * [`projection`]: streams to tables, each event applied once, gaps repaired;
 //! * [`inquiry`]: questions and answers over the bus, for those who would rather ask than copy;
+//! * [`schema`]: what the events look like, for tools that were not built with them;
 //! * [`Service`]: all of these put together;
 //! * [`http`], [`supervisor`], [`health`], [`telemetry`], [`operator`]: the process around them.
 //!
@@ -26,12 +27,15 @@ pub mod health;
 pub mod http;
 pub mod idempotency;
 pub mod inquiry;
+pub mod login;
+mod monitor;
 pub mod operator;
 pub mod outbox;
 mod position;
 pub mod projection;
 mod rebuild;
 pub mod relay;
+pub mod schema;
 mod service;
 pub mod stream;
 pub mod supervisor;
@@ -47,5 +51,6 @@ pub use health::Health;
 pub use position::{NotPositions, Position, Positions};
 pub use projection::{ApplyError, Projection};
 pub use relay::Relay;
+pub use schema::Schema;
 pub use service::Service;
 pub use supervisor::Supervisor;

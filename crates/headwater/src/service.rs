@@ -3,6 +3,7 @@
 //! ```ignore
 //! let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
 //! service.relay();                                        // publishes its outbox
+//! service.describe(&events::SCHEMA)?;                     // says what its events look like
 //! let catalogue = service.project(Catalogue).await?;      // keeps a copy of others' data
 //! service.answers(inquiry::SUBJECT, inquiry::answer);     // answers others over the bus
 //! let app = http::app(&service, catalogue);
@@ -26,6 +27,7 @@ use crate::inquiry::{Inquirer, Questions, Refusal};
 use crate::operator::{Desk, Tools};
 use crate::projection::{self, Progress, Projection, Runner};
 use crate::rebuild::Rebuilder;
+use crate::schema::{self, Schema};
 use crate::{Bus, Clock, Config, Database, Health, Relay, Supervisor, http, operator};
 
 /// A service that is being put together; `D` is its [`Database`], or `()` where it has none.
@@ -87,6 +89,19 @@ impl Service {
     pub fn relay(&mut self) {
         let relay = Relay::new(self.db.clone(), self.bus.clone(), self.health.clone());
         self.tasks.spawn("relay", |stop| relay.run(stop));
+    }
+
+    /// Puts what its events look like where tools find it, so that they can be read by ones that
+    /// were not built with this service.
+    ///
+    /// # Errors
+    /// See [`Schema::of`].
+    pub fn describe(&mut self, schema: &Schema) -> anyhow::Result<()> {
+        let described = schema.of(self.name).context("describe the events")?;
+        self.questions.describe(&described);
+        let keeper = schema::Keeper::new(described, self.bus.clone(), self.health.clone());
+        self.tasks.spawn("schema", |stop| keeper.run(stop));
+        Ok(())
     }
 
     /// Keeps the tables of `projection` up to date; gives how far they are, as it changes.

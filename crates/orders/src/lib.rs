@@ -49,6 +49,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
     service.relay();
+    service.describe(&events::SCHEMA)?;
     service.answers(events::inquiry::ORDERS, inquiry::orders);
     let catalogue = service.project(Catalogue).await?;
     let app = http::app(&service, catalogue);

@@ -43,6 +43,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
     service.relay();
+    service.describe(&events::SCHEMA)?;
     service.answers(events::inquiry::PRODUCTS, inquiry::products);
     let app = http::app(&service);
     service.serve(listener, app).await

@@ -8,8 +8,10 @@
     reason = "in a test a panic is the answer; clippy.toml exempts test functions, not their helpers"
 )]
 
+mod cluster;
 mod find;
 mod install;
 mod run;
+mod shipped;
 mod support;
 mod version;

@@ -1,6 +1,6 @@
 use std::{
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::process::ExitStatusExt,
     process::Command,
@@ -19,20 +19,28 @@ fn binary() -> Binary {
 
 /// Sends `request` as a client that wants an answer, and returns what comes until the answer is complete.
 fn ask(port: u16, subject: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    try_ask(port, subject, body).unwrap()
+}
+
+/// [`ask`], of a server that may not answer within 5 s.
+pub(crate) fn try_ask(port: u16, subject: &str, body: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let length = body.len();
-    write!(stream, "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB {subject} answer {length}\r\n{body}\r\n").unwrap();
+    write!(
+        stream,
+        "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB {subject} answer {length}\r\n{body}\r\n"
+    )?;
     let mut answer = String::new();
     let mut chunk = [0; 4096];
     while !(answer.contains("MSG answer") && answer.ends_with("}\r\n")) {
-        let read = stream.read(&mut chunk).unwrap();
-        assert!(read > 0, "the server hung up after: {answer}");
-        answer.push_str(std::str::from_utf8(&chunk[..read]).unwrap());
+        let read = stream.read(&mut chunk)?;
+        if read == 0 {
+            return Err(io::Error::other(format!("it hung up after: {answer}")));
+        }
+        answer += &String::from_utf8_lossy(&chunk[..read]);
     }
-    answer
+    Ok(answer)
 }
 
 #[test]
@@ -159,7 +167,7 @@ fn start_a_slow_one<T>(port: u16, take: impl FnOnce(&dyn Fn()) -> T) -> Error {
     starting.join().unwrap().unwrap_err()
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

@@ -98,12 +98,17 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
 }
 
 /// Waits until `fact` holds, or fails with its name.
-pub(crate) fn eventually(what: &str, mut fact: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+pub(crate) fn eventually(what: &str, fact: impl FnMut() -> bool) {
+    eventually_within(Duration::from_secs(10), what, fact);
+}
+
+/// [`eventually`], for what takes longer.
+pub(crate) fn eventually_within(within: Duration, what: &str, mut fact: impl FnMut() -> bool) {
+    let end = Instant::now() + within;
     while !fact() {
         assert!(
             Instant::now() < end,
-            "still waiting, after 10 s, until {what}"
+            "still waiting, after {within:?}, until {what}"
         );
         thread::sleep(Duration::from_millis(5));
     }

@@ -3,29 +3,6 @@
 use clap::ArgGroup;
 use clap::builder::NonEmptyStringValueParser;
 
-use crate::nats;
-use crate::output::Format;
-
-/// What all of them take.
-#[derive(Clone, Debug, clap::Args)]
-#[group(skip)]
-pub struct Common {
-    /// How to print the result
-    #[arg(
-        short,
-        long,
-        value_name = "FORMAT",
-        env = "HEADWATER_OUTPUT",
-        value_enum,
-        default_value_t
-    )]
-    pub output: Format,
-
-    /// NATS.
-    #[command(flatten)]
-    pub nats: nats::Args,
-}
-
 /// `list` and `discarded`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct List {
@@ -42,9 +19,6 @@ pub struct List {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub limit: u32,
-
-    #[command(flatten)]
-    pub common: Common,
 }
 
 /// `show`.
@@ -56,9 +30,6 @@ pub struct Show {
     /// The service whose letter it is
     #[arg(long, value_name = "NAME", env = "HEADWATER_SERVICE")]
     pub service: String,
-
-    #[command(flatten)]
-    pub common: Common,
 }
 
 /// `retry`.
@@ -79,9 +50,6 @@ pub struct Retry {
     /// The service whose letters they are
     #[arg(long, value_name = "NAME", env = "HEADWATER_SERVICE")]
     pub service: String,
-
-    #[command(flatten)]
-    pub common: Common,
 }
 
 /// `discard`.
@@ -94,10 +62,11 @@ pub struct Discard {
     #[arg(long, value_name = "TEXT", env = "HEADWATER_DEAD_LETTER_REASON", value_parser = NonEmptyStringValueParser::new())]
     pub reason: String,
 
+    /// Do not ask whether it is meant
+    #[arg(long, env = "HEADWATER_YES")]
+    pub yes: bool,
+
     /// The service whose letter it is
     #[arg(long, value_name = "NAME", env = "HEADWATER_SERVICE")]
     pub service: String,
-
-    #[command(flatten)]
-    pub common: Common,
 }

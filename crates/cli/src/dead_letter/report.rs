@@ -5,8 +5,8 @@ use std::fmt::{self, Display, Formatter};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use headwater::Clock;
 use headwater::operator::{DiscardAnswer, Letter, RetryAnswer};
-use prost_types::Timestamp;
 use serde::Serialize;
 
 use crate::Exit;
@@ -118,10 +118,10 @@ impl Display for Shown {
         }
         line("subject", &letter.subject)?;
         line("lane", &letter.lane)?;
-        line("parked", &time(letter.recorded_at))?;
+        line("parked", &Clock::text(letter.recorded_at))?;
         line("reason", &letter.reason)?;
         if let Some(at) = letter.discarded_at {
-            line("discarded", &time(at))?;
+            line("discarded", &Clock::text(at))?;
         }
         if let Some(because) = &letter.discarded_because {
             line("because", because)?;
@@ -134,16 +134,6 @@ impl Display for Shown {
             Err(_) => write!(f, "\n{}", printable(payload)),
         }
     }
-}
-
-/// Milliseconds since 1970 for people.
-fn time(at_ms: i64) -> String {
-    let nanos = at_ms.rem_euclid(1000) * 1_000_000;
-    let time = Timestamp {
-        seconds: at_ms.div_euclid(1000),
-        nanos: i32::try_from(nanos).expect("less than a second"),
-    };
-    time.to_string()
 }
 
 /// Bytes in hexadecimal, and as text where they are.
@@ -245,10 +235,5 @@ mod tests {
             "\n000000  0a 24 30 31 39 33 2d 34 61 37 65 2d 6b 65 74 74  .$0193-4a7e-kett\
              \n000010  6c 65                                            le"
         );
-    }
-
-    #[test]
-    fn times_are_for_people() {
-        assert_eq!(time(1_795_345_200_250), "2026-11-22T11:00:00.250Z");
     }
 }

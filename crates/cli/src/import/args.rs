@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::ArgGroup;
 use reqwest::Url;
 
-use crate::output::{Format, seconds};
+use crate::output::duration;
 
 /// Import users, products and orders from JSON Lines files
 ///
@@ -45,19 +45,8 @@ pub struct Args {
     pub in_flight: u16,
 
     /// How long a line is tried again while its service is away or busy
-    #[arg(long, value_name = "SECONDS", env = "HEADWATER_IMPORT_PATIENCE", default_value = "60", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", env = "HEADWATER_IMPORT_PATIENCE", default_value = "60", value_parser = duration)]
     pub patience: Duration,
-
-    /// How to print the summary
-    #[arg(
-        short,
-        long,
-        value_name = "FORMAT",
-        env = "HEADWATER_OUTPUT",
-        value_enum,
-        default_value_t
-    )]
-    pub output: Format,
 }
 
 /// The services speak plain HTTP; TLS in front of them would be a reverse proxy's, for browsers.

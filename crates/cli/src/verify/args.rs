@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::nats;
-use crate::output::{Format, seconds};
+use crate::output::duration;
 
 /// Prove that all copies agree
 ///
@@ -24,21 +23,6 @@ pub struct Args {
     pub sources: Vec<String>,
 
     /// How long relays and projections have to catch up, and services to answer
-    #[arg(long, value_name = "SECONDS", env = "HEADWATER_VERIFY_WAIT", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", env = "HEADWATER_VERIFY_WAIT", default_value = "10", value_parser = duration)]
     pub wait: Duration,
-
-    /// How to print the result
-    #[arg(
-        short,
-        long,
-        value_name = "FORMAT",
-        env = "HEADWATER_OUTPUT",
-        value_enum,
-        default_value_t
-    )]
-    pub output: Format,
-
-    /// NATS.
-    #[command(flatten)]
-    pub nats: nats::Args,
 }

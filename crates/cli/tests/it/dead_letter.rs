@@ -127,7 +127,7 @@ async fn a_letter_is_shown_with_its_payload() {
 async fn a_letter_that_is_not_there_is_an_error() {
     let broker = broker();
     let _house = house(&broker, "house", 3).await;
-    for line in [&["show", "4"][..], &["discard", "4", "--reason=x"]] {
+    for line in [&["show", "4"][..], &["discard", "4", "--reason=x", "--yes"]] {
         let line = [&["dead-letter"], line, &["--service=house"]].concat();
         let ended = tool(&broker, &line).await;
         assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -173,6 +173,7 @@ async fn a_letter_is_discarded_with_its_reason() {
         "3",
         "--service=house",
         "--reason=a test order",
+        "--yes",
     ];
     let ended = tool(&broker, &line).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -189,6 +190,7 @@ async fn what_is_not_said_is_a_usage_error() {
     for line in [
         &["discard", "3", "--service=house"][..],
         &["discard", "3", "--service=house", "--reason="],
+        &["discard", "3", "--service=house", "--reason=x"],
         &["retry", "--service=house"],
         &["retry", "1", "--all", "--service=house"],
         &["show", "1"],
@@ -210,7 +212,7 @@ async fn a_service_that_is_away_is_named() {
         &["list"][..],
         &["show", "1"],
         &["retry", "--all"],
-        &["discard", "1", "--reason=x"],
+        &["discard", "1", "--reason=x", "--yes"],
     ] {
         let line = [&["dead-letter"], line, &["--service=house"]].concat();
         let ended = tool(&broker, &line).await;

@@ -191,7 +191,7 @@ async fn a_dead_letter_that_is_discarded_lets_go_what_waits_behind_it() {
     let house = House::open(&source, false).await;
     source.append(1..=10).await;
     letters(&source, 2).await;
-    let said = dead_letter(&source, &["discard", "1", "--reason=a test"], 0).await;
+    let said = dead_letter(&source, &["discard", "1", "--reason=a test", "--yes"], 0).await;
     assert_eq!(
         said,
         "discarded 1 (sensors:2); behind it: 1 applied, 0 failed again, 0 left\n"

@@ -9,6 +9,7 @@ use broker::Broker;
 use headwater::database::{self, Migration};
 use headwater::inquiry::Questions;
 use headwater::operator::{Desk, Tools};
+use headwater::schema::{BUCKET, Keeper, Kind, Schema};
 use headwater::{Bus, Clock, Database, Event, EventId, Health, Relay, Supervisor, bus};
 use headwater::{operator, outbox, stream, subject_of};
 use prost::Message as _;
@@ -48,6 +49,30 @@ pub(crate) fn reading(position: u64) -> SensorRead {
 }
 
 const MIGRATIONS: &[Migration] = &[];
+
+/// What a sensor's event looks like.
+pub(crate) const PROTO: &str = r#"
+    syntax = "proto3";
+    package test.sensors.v1;
+    message SensorRead { string sensor = 1; uint64 value = 2; }
+"#;
+
+/// The schema of a service that does not exist when the tool is built: compiled here and now.
+fn schema(proto: &str) -> Schema {
+    const EVENTS: &[Kind] = &[Kind {
+        subject: SensorRead::SUBJECT,
+        message: "test.sensors.v1.SensorRead",
+        key: "sensor",
+    }];
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("sensors.proto"), proto).expect("write");
+    let set = protox::compile(["sensors.proto"], [folder.path()]).expect("it is well formed");
+    Schema {
+        events: EVENTS,
+        questions: &[],
+        descriptors: Box::leak(set.encode_to_vec().into_boxed_slice()),
+    }
+}
 
 /// A source, the broker, and a stream whose events can be deleted.
 pub(crate) struct Source {
@@ -116,6 +141,44 @@ impl Source {
             jetstream,
             _folder: folder,
         }
+    }
+
+    /// Says what its events look like, which the tool was not built with.
+    pub(crate) async fn describe(&mut self, proto: &str) {
+        let described = schema(proto).of("sensors").expect("a schema");
+        let wanted = serde_json::to_vec(&described).expect("JSON");
+        let keeper = Keeper::new(described, self.bus.clone(), self.health.clone());
+        self.tasks.spawn("schema", |stop| keeper.run(stop));
+        let kept = async || {
+            let store = self.jetstream.get_key_value(BUCKET).await;
+            let entry = store
+                .map_err(|error| error.to_string())?
+                .get("sensors")
+                .await;
+            let entry = entry.map_err(|error| error.to_string())?;
+            if entry.as_ref() == Some(&wanted.clone().into()) {
+                Ok(())
+            } else {
+                Err(format!("{entry:?}"))
+            }
+        };
+        eventually("the schema is in the bucket", kept).await;
+    }
+
+    /// Makes one more stream, and gives what publishes to it.
+    pub(crate) async fn stream_of(
+        &self,
+        settings: jetstream::stream::Config,
+    ) -> jetstream::Context {
+        let made = self.jetstream.create_stream(settings).await;
+        made.expect("a stream");
+        self.jetstream.clone()
+    }
+
+    /// Takes the stream away.
+    pub(crate) async fn stream_is_gone(&self) {
+        let gone = self.jetstream.delete_stream("SENSORS").await;
+        gone.expect("it was there");
     }
 
     /// Appends the events of these positions.

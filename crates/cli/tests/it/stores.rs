@@ -41,9 +41,9 @@ fn rows(count: u64) -> Value {
 }
 
 /// Adds a reader of the source's stream, as a projection of this name does.
-async fn add_reader(source: &Source, name: &str) {
+async fn add_reader(source: &Source, projection: &str, name: &str) {
     let metadata = [
-        ("headwater.projection", name),
+        ("headwater.projection", projection),
         ("headwater.source", "sensors"),
     ];
     let reader = pull::Config {
@@ -158,7 +158,7 @@ async fn dead_letters_are_said_and_are_no_difference() {
 #[tokio::test]
 async fn a_projection_whose_service_is_away_ends_with_4_and_is_named() {
     let source = source().await;
-    add_reader(&source, "readings").await;
+    add_reader(&source, "readings", "readings").await;
     let ended = source.tool(&["verify", "--wait=0"]).await;
     assert_eq!(ended.code, Some(4), "{ended:?}");
     let said =
@@ -191,7 +191,7 @@ async fn a_service_that_answers_nonsense_does_not_hide_the_others() {
 async fn readers_of_folds_belong_to_their_projection() {
     let source = source().await;
     for name in ["readings", "readings-verify", "readings-rebuild"] {
-        add_reader(&source, name).await;
+        add_reader(&source, "readings", name).await;
     }
     let _house = store(&source, 3, 0, vec![]).await;
     let ended = source.tool(&["verify", "--wait=60"]).await;

@@ -148,10 +148,10 @@ impl Tool {
     }
 
     /// Writes to the process's stdin, which is closed when the answer is dropped.
-    pub(crate) async fn feed(&mut self, input: &str) -> ChildStdin {
+    pub(crate) async fn feed(&mut self, input: impl AsRef<[u8]>) -> ChildStdin {
         let mut stdin = self.child.stdin.take().expect("stdin");
         stdin
-            .write_all(input.as_bytes())
+            .write_all(input.as_ref())
             .await
             .expect("write to stdin");
         stdin
@@ -170,6 +170,22 @@ impl Tool {
             .await
             .expect("in time")
             .expect("read stderr");
+        line
+    }
+
+    /// Waits for one line on stdout.
+    pub(crate) async fn says(&mut self) -> String {
+        let stdout = self.child.stdout.as_mut().expect("stdout");
+        let mut line = String::new();
+        let read = async {
+            BufReader::with_capacity(1, stdout)
+                .read_line(&mut line)
+                .await
+        };
+        tokio::time::timeout(CEILING, read)
+            .await
+            .expect("in time")
+            .expect("read stdout");
         line
     }
 

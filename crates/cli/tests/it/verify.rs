@@ -274,7 +274,7 @@ async fn a_broker_that_is_away_ends_with_4() {
         assert_eq!(ended.code, Some(4), "{ended:?}");
         let said = format!("headwater: NATS at {} cannot be reached", broker.url());
         assert!(ended.stderr.starts_with(&said), "{ended:?}");
-        assert!(ended.stderr.contains("--nats-url"), "{ended:?}");
+        assert!(ended.stderr.contains("--server"), "{ended:?}");
     }
 }
 

@@ -23,6 +23,10 @@ const CHASSIS: &[Migration] = &[
         name: "0002_operators",
         sql: include_str!("../../migrations/0002_operators.sql"),
     },
+    Migration {
+        name: "0003_pause",
+        sql: include_str!("../../migrations/0003_pause.sql"),
+    },
 ];
 
 /// Applies what is missing of the chassis' own.

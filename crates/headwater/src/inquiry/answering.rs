@@ -1,5 +1,6 @@
 //! The side that answers.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::bus;
 use crate::database::{Database, Snapshot};
 use crate::event::MAX_PAYLOAD;
 use crate::position::Position;
+use crate::schema::{BUCKET, Described};
 
 /// How many questions are answered at the same time; further ones wait at the subscription.
 const AT_ONCE: usize = 64;
@@ -64,7 +66,13 @@ impl fmt::Debug for Question {
 
 /// The questions that a service answers. Without any: none.
 #[derive(Debug, Clone, Default)]
-pub struct Questions(Vec<Question>);
+pub struct Questions {
+    all: Vec<Question>,
+    /// What `nats micro info` is told of them, by subject.
+    described: HashMap<String, Metadata>,
+}
+
+type Metadata = HashMap<String, String>;
 
 impl Questions {
     /// Adds the questions that come on `subject`, each answered from one snapshot of `db`.
@@ -93,7 +101,25 @@ impl Questions {
             .boxed()
         };
         let answer = Arc::new(answer);
-        self.0.push(Question { subject, answer });
+        self.all.push(Question { subject, answer });
+    }
+
+    /// Says of the questions in `schema` which messages they and their answers are.
+    pub(crate) fn describe(&mut self, schema: &Described) {
+        self.described = schema
+            .questions
+            .iter()
+            .map(|question| {
+                let entry = format!("{BUCKET} {}", schema.source);
+                let metadata = bus::metadata([
+                    ("request", &question.asked),
+                    ("response", &question.answered),
+                    ("format", "protobuf"),
+                    ("schema", &entry),
+                ]);
+                (question.subject.clone(), metadata)
+            })
+            .collect();
     }
 
     /// Answers as endpoints of `service` until `stop`.
@@ -103,8 +129,11 @@ impl Questions {
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut asked = SelectAll::new();
-        for question in self.0 {
-            let endpoint = bus::offer(service.endpoint_builder(), question.subject).await?;
+        for question in self.all {
+            let metadata = self.described.get(question.subject).cloned();
+            let builder = service.endpoint_builder();
+            let builder = builder.metadata(metadata.unwrap_or_default());
+            let endpoint = bus::offer(builder, question.subject).await?;
             asked.push(
                 endpoint
                     .map(move |request| (question.clone(), request))

@@ -10,6 +10,12 @@ use crate::projection::dead_letter::{self, Refusal, Table};
 /// How many letters one answer has at most: some 600 bytes each.
 const LETTERS_MAX: usize = 1000;
 
+/// What requests look like.
+pub(super) const PAGE_EXAMPLE: &str = r#"{"after":0,"limit":100}"#;
+pub(super) const SHOW_EXAMPLE: &str = r#"{"id":7}"#;
+pub(super) const RETRY_EXAMPLE: &str = r#"{"id":7}, {"lane":"key …"} or {"all":{}}"#;
+pub(super) const DISCARD_EXAMPLE: &str = r#"{"id":7,"reason":"…"}"#;
+
 /// Asks for a page of dead letters, or of discarded ones: `dead-letters.list`,
 /// `dead-letters.discarded`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -135,19 +141,16 @@ pub(super) async fn answer(
         "dead-letters.list" => json(&page_of(db, Table::Dead, payload).await?),
         "dead-letters.discarded" => json(&page_of(db, Table::Discarded, payload).await?),
         "dead-letters.show" => {
-            let ShowRequest { id } = read(payload, r#"{"id":7}"#)?;
+            let ShowRequest { id } = read(payload, SHOW_EXAMPLE)?;
             json(
                 &db.read(move |snapshot| dead_letter::show(snapshot, id))
                     .await
                     .map_err(|error| refusal(&error))?,
             )
         }
-        "dead-letters.retry" => {
-            let example = r#"{"id":7}, {"lane":"key …"} or {"all":{}}"#;
-            json(&retry(db, tools, read(payload, example)?).await?)
-        }
+        "dead-letters.retry" => json(&retry(db, tools, read(payload, RETRY_EXAMPLE)?).await?),
         "dead-letters.discard" => {
-            let request = read(payload, r#"{"id":7,"reason":"…"}"#)?;
+            let request = read(payload, DISCARD_EXAMPLE)?;
             json(&discard(db, tools, request).await?)
         }
         other => Err(refuse(404, format!("there is no endpoint {other}"))),
@@ -155,7 +158,7 @@ pub(super) async fn answer(
 }
 
 async fn page_of(db: &Database, table: Table, payload: &[u8]) -> Result<ListAnswer, Error> {
-    let ListRequest { after, limit } = read(payload, r#"{"after":0,"limit":100}"#)?;
+    let ListRequest { after, limit } = read(payload, PAGE_EXAMPLE)?;
     let limit = limit.min(LETTERS_MAX);
     db.read(move |snapshot| dead_letter::list(snapshot, table, after, limit))
         .await

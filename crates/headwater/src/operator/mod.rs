@@ -10,6 +10,8 @@
 //! | `headwater.<service>.dead-letters.retry` | [`RetryRequest`] | [`RetryAnswer`] |
 //! | `headwater.<service>.dead-letters.discard` | [`DiscardRequest`] | [`DiscardAnswer`] |
 //! | `headwater.<service>.dead-letters.discarded` | [`ListRequest`] | [`ListAnswer`] |
+//! | `headwater.<service>.projections.pause` | [`PauseRequest`] | [`ProjectionStatus`] |
+//! | `headwater.<service>.projections.resume` | [`ResumeRequest`] | [`ProjectionStatus`] |
 //! | `headwater.<service>.rebuild` | empty | [`FoldStatus`] |
 //! | `headwater.<service>.verify` | empty | [`FoldStatus`] |
 //! | `headwater.<service>.fold` | empty | [`FoldStatus`] |
@@ -21,8 +23,11 @@
 mod dead_letter;
 mod events;
 mod fold;
+mod projections;
 mod status;
 mod tools;
+
+use std::collections::HashMap;
 
 use anyhow::{Context as _, anyhow};
 use async_nats::service::{self, ServiceExt as _};
@@ -43,21 +48,83 @@ pub use dead_letter::{
 };
 pub use events::{EventsAnswer, EventsRequest};
 pub use fold::{Difference, Differences, FoldState, FoldStatus, Side, Then};
+pub use projections::{PauseRequest, ResumeRequest};
 pub use status::{ProjectionStatus, StatusAnswer};
 pub use tools::Tools;
 
-/// The endpoints, as they follow `headwater.<service>.`
-const ENDPOINTS: [&str; 10] = [
-    "status",
-    "events",
-    "dead-letters.list",
-    "dead-letters.show",
-    "dead-letters.retry",
-    "dead-letters.discard",
-    "dead-letters.discarded",
-    "rebuild",
-    "verify",
-    "fold",
+/// An endpoint, as `nats micro info` explains it.
+struct Endpoint {
+    /// As it follows `headwater.<service>.`
+    name: &'static str,
+    does: &'static str,
+    /// What to send, for example.
+    request: &'static str,
+}
+
+/// What every service has.
+const STATUS: Endpoint = Endpoint {
+    name: "status",
+    does: "how the service and its parts are doing",
+    request: "",
+};
+
+/// What one with a database has besides.
+const ENDPOINTS: [Endpoint; 11] = [
+    Endpoint {
+        name: "events",
+        does: "events of the outbox by position",
+        request: events::EXAMPLE,
+    },
+    Endpoint {
+        name: "dead-letters.list",
+        does: "events that could not be applied, the oldest first",
+        request: dead_letter::PAGE_EXAMPLE,
+    },
+    Endpoint {
+        name: "dead-letters.show",
+        does: "one of them with its payload",
+        request: dead_letter::SHOW_EXAMPLE,
+    },
+    Endpoint {
+        name: "dead-letters.retry",
+        does: "tries them again, with those that wait behind",
+        request: dead_letter::RETRY_EXAMPLE,
+    },
+    Endpoint {
+        name: "dead-letters.discard",
+        does: "gives one up for good, and tries those that wait behind it",
+        request: dead_letter::DISCARD_EXAMPLE,
+    },
+    Endpoint {
+        name: "dead-letters.discarded",
+        does: "those that were given up",
+        request: dead_letter::PAGE_EXAMPLE,
+    },
+    Endpoint {
+        name: "projections.pause",
+        does: "lets a projection stand still until it is resumed",
+        request: projections::PAUSE_EXAMPLE,
+    },
+    Endpoint {
+        name: "projections.resume",
+        does: "lets a projection go on",
+        request: projections::RESUME_EXAMPLE,
+    },
+    Endpoint {
+        name: "rebuild",
+        does: "begins to fold the read store anew; the new one takes the old one's place",
+        request: "",
+    },
+    Endpoint {
+        name: "verify",
+        does: "begins to fold the read store anew and to compare both",
+        request: "",
+    },
+    Endpoint {
+        name: "fold",
+        does: "how far a rebuild or verify is",
+        request: "",
+    },
 ];
 
 /// Offers the service on the NATS Services API until `stop`: answers operators at `desk`, and the
@@ -75,7 +142,10 @@ pub async fn serve(
     let service = bus
         .client
         .service_builder()
-        .description(format!("Headwater service {name}"))
+        .description(format!(
+            "Headwater service {name}: for operators below headwater.{name}, for others its answers"
+        ))
+        .metadata(desk.metadata())
         .start(name, env!("CARGO_PKG_VERSION"))
         .await
         .map_err(|error| anyhow!(error))
@@ -138,6 +208,12 @@ impl Desk {
         }
     }
 
+    /// What `nats micro info` says of the service as a whole.
+    fn metadata(&self) -> HashMap<String, String> {
+        let epoch = self.kept.as_ref().map(|(db, _)| db.epoch());
+        epoch.map_or_else(HashMap::new, |epoch| bus::metadata([("epoch", &epoch)]))
+    }
+
     async fn serve(
         &self,
         service: &service::Service,
@@ -145,14 +221,17 @@ impl Desk {
     ) -> anyhow::Result<()> {
         let group = service.group(format!("headwater.{}", self.service));
         let mut requests = SelectAll::new();
-        let offered = if self.kept.is_some() {
-            &ENDPOINTS[..]
-        } else {
-            &["status"]
-        };
-        for &subject in offered {
-            let endpoint = bus::offer(group.endpoint_builder(), subject).await?;
-            requests.push(endpoint.map(move |request| (subject, request)).boxed());
+        let kept = self.kept.iter().flat_map(|_| &ENDPOINTS);
+        for offered in [&STATUS].into_iter().chain(kept) {
+            let metadata = bus::metadata([
+                ("description", offered.does),
+                ("request", offered.request),
+                ("format", "json"),
+            ]);
+            let builder = group.endpoint_builder().metadata(metadata);
+            let endpoint = bus::offer(builder, offered.name).await?;
+            let name = offered.name;
+            requests.push(endpoint.map(move |request| (name, request)).boxed());
         }
         loop {
             tokio::select! {
@@ -174,9 +253,14 @@ impl Desk {
         };
         match endpoint {
             "status" => json(&status::of(db, &self.health, tools).await?),
-            "events" => {
-                let example = r#"{"from":1,"limit":10}"#;
-                json(&events::page(db, read(payload, example)?).await?)
+            "events" => json(&events::page(db, read(payload, events::EXAMPLE)?).await?),
+            "projections.pause" => {
+                let request = read(payload, projections::PAUSE_EXAMPLE)?;
+                json(&projections::pause(db, tools, request).await?)
+            }
+            "projections.resume" => {
+                let request = read(payload, projections::RESUME_EXAMPLE)?;
+                json(&projections::resume(db, tools, request).await?)
             }
             "rebuild" => json(&tools.begin(db, Then::Swap)?),
             "verify" => json(&tools.begin(db, Then::Compare)?),

@@ -9,6 +9,7 @@ use crate::database::Database;
 use crate::health::{Health, State};
 use crate::outbox;
 use crate::position::Positions;
+use crate::projection::Pause;
 
 /// How a service is doing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub struct ProjectionStatus {
     pub is_complete: bool,
     /// Events that it could not apply, and those that wait behind them.
     pub dead_letters: u64,
+    /// That an operator holds it where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Pause>,
     /// Whether its tables are a read store that can be folded anew beside the one that serves.
     pub can_rebuild: bool,
 }

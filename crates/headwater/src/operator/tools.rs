@@ -6,11 +6,12 @@ use std::sync::Arc;
 use sea_orm::DbErr;
 
 use super::{
-    DiscardAnswer, Error, FoldStatus, ProjectionStatus, RetryAnswer, RetryRequest, Then, refuse,
+    DiscardAnswer, Error, FoldState, FoldStatus, ProjectionStatus, RetryAnswer, RetryRequest, Then,
+    refuse,
 };
 use crate::database::{Database, Tx};
 use crate::projection::dead_letter::{self, Refusal};
-use crate::projection::{Progress, Projection, Runner};
+use crate::projection::{Brake, Pause, Progress, Projection, Runner};
 use crate::rebuild;
 
 type Retry = dyn Fn(&Tx, &RetryRequest) -> Result<RetryAnswer, Refusal> + Send + Sync;
@@ -29,6 +30,7 @@ pub(super) struct Tool {
     pub(super) name: &'static str,
     version: u32,
     progress: Progress,
+    pub(super) brake: Option<Brake>,
     pub(super) retry: Arc<Retry>,
     pub(super) discard: Arc<Discard>,
 }
@@ -36,6 +38,12 @@ pub(super) struct Tool {
 impl fmt::Debug for Tool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Tool").field(&self.name).finish()
+    }
+}
+
+impl Tool {
+    fn pause(&self) -> Option<Pause> {
+        self.brake.as_ref().and_then(Brake::now)
     }
 }
 
@@ -53,6 +61,7 @@ impl Tools {
             name: P::NAME,
             version: P::VERSION,
             progress: runner.progress(),
+            brake: runner.brake(),
             retry: Arc::new(move |tx, which| dead_letter::retry(&*one, tx, which)),
             discard: Arc::new(move |tx, id, why| dead_letter::discard(&*other, tx, id, why)),
         });
@@ -74,27 +83,45 @@ impl Tools {
     pub(super) async fn projections(&self, db: &Database) -> Result<Vec<ProjectionStatus>, DbErr> {
         let mut statuses = Vec::new();
         for tool in &self.projections {
-            let name = tool.name;
-            let count = db.read(move |snapshot| dead_letter::count_all(snapshot, name));
-            statuses.push(ProjectionStatus {
-                name: name.to_owned(),
-                version: tool.version,
-                positions: tool.progress.now(),
-                is_complete: tool.progress.is_complete(),
-                dead_letters: count.await?,
-                can_rebuild: self.fold.is_some(),
-            });
+            statuses.push(self.projection(db, tool).await?);
         }
         Ok(statuses)
     }
 
-    pub(super) fn begin(&self, db: &Database, then: Then) -> Result<FoldStatus, Error> {
-        self.fold(db)?.begin(then).map_err(|_| {
-            refuse(
-                409,
-                "a rebuild or a verification is under way; ask `fold` how far it is".to_owned(),
-            )
+    pub(super) async fn projection(
+        &self,
+        db: &Database,
+        tool: &Tool,
+    ) -> Result<ProjectionStatus, DbErr> {
+        let name = tool.name;
+        let count = db.read(move |snapshot| dead_letter::count_all(snapshot, name));
+        Ok(ProjectionStatus {
+            name: name.to_owned(),
+            version: tool.version,
+            positions: tool.progress.now(),
+            is_complete: tool.progress.is_complete(),
+            dead_letters: count.await?,
+            paused: tool.pause(),
+            can_rebuild: self.fold.is_some(),
         })
+    }
+
+    pub(super) fn begin(&self, db: &Database, then: Then) -> Result<FoldStatus, Error> {
+        let fold = self.fold(db)?;
+        if let Some(tool) = self.projections.iter().find(|tool| tool.pause().is_some()) {
+            let advice = "let it go on first: `headwater projection resume`";
+            return Err(refuse(409, format!("{} is paused; {advice}", tool.name)));
+        }
+        fold.begin(then).map_err(|_| under_way())
+    }
+
+    /// Errors while a store is folded anew: both would have to stand still in two places.
+    pub(super) fn expect_no_fold(&self) -> Result<(), Error> {
+        let state = self.fold.as_ref().map(|fold| fold.status().state);
+        match state {
+            Some(FoldState::Folding | FoldState::Comparing) => Err(under_way()),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn fold_status(&self, db: &Database) -> Result<FoldStatus, Error> {
@@ -112,4 +139,9 @@ impl Tools {
             )
         })
     }
+}
+
+fn under_way() -> Error {
+    let status = "a rebuild or a verification is under way; ask `fold` how far it is";
+    refuse(409, status.to_owned())
 }

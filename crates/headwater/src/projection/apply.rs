@@ -35,6 +35,13 @@ pub(super) struct Gap {
     pub(super) came: u64,
 }
 
+impl Gap {
+    /// Whether both begin at the same place: more may have come since, it is the same gap.
+    pub(super) fn is_where(&self, other: &Self) -> bool {
+        self.epoch == other.epoch && self.have == other.have
+    }
+}
+
 /// What is done where not all of a batch can be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Otherwise {

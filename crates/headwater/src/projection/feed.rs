@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use async_nats::Subject;
 use async_nats::header::{HeaderName, NATS_MESSAGE_ID};
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PullConsumer, pull};
-use async_nats::jetstream::stream::{Info, Stream};
+use async_nats::jetstream::stream::{ConsumerErrorKind, Info, Stream};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::task::coop;
@@ -15,10 +16,12 @@ use tokio::task::coop;
 use super::runner::Config;
 use crate::bus;
 use crate::envelope::{Envelope, EventId};
+use crate::monitor::{self, Thresholds};
 use crate::stream;
 
-/// A silent consumer is noticed after two of these.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A silent consumer is noticed after two of these: its server is gone, and of a cluster another
+/// one has it, or will.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// How long one pull request stays open at the server.
 const EXPIRES: Duration = Duration::from_secs(30);
@@ -103,7 +106,9 @@ impl Feed {
         start: Start,
     ) -> anyhow::Result<Self> {
         let (name, batch_max) = (&*config.consumer, config.batch_max);
-        let consumer = place(stream, settings(source, projection, name), start.first())
+        let settings = settings(source, projection, name);
+        let thresholds = thresholds(config, projection);
+        let consumer = place(stream, settings, &thresholds, start.first())
             .await
             .context("place the consumer")?;
         let messages = consumer
@@ -228,22 +233,72 @@ fn keep(chunk: &mut BytesMut, bytes: &[u8]) -> Bytes {
 /// is then put where it is wanted: a reset takes the server about a millisecond.
 async fn place(
     stream: &Stream,
-    settings: pull::Config,
+    mut wanted: pull::Config,
+    thresholds: &Thresholds,
     sequence: u64,
 ) -> anyhow::Result<PullConsumer> {
-    let name = settings.durable_name.clone().unwrap_or_default();
+    let name = wanted.durable_name.clone().unwrap_or_default();
     let mut consumer = match stream.get_consumer(&name).await {
-        Ok(consumer) if delivers_all(consumer.cached_info()) => consumer,
+        Ok(consumer) if delivers_all(consumer.cached_info()) => {
+            label(stream, consumer.cached_info(), wanted, thresholds).await?;
+            consumer
+        }
         found => {
             if found.is_ok() {
                 tracing::warn!(consumer = name, "not as it should be: making it anew");
                 stream.delete_consumer(&name).await?;
             }
-            stream.create_consumer(settings).await?
+            monitor::merge(&mut wanted.metadata, thresholds);
+            stream.create_consumer(wanted).await?
         }
     };
     consumer.reset(Some(sequence)).await?;
     Ok(consumer)
+}
+
+/// Removes the durable consumer `name`, if it is there, with all requests that wait at it.
+pub(super) async fn remove(stream: &Stream, name: &str) -> anyhow::Result<()> {
+    match stream.delete_consumer(name).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_missing(&error.kind()) => Ok(()),
+        Err(error) => Err(error).context("remove the consumer"),
+    }
+}
+
+fn is_missing(kind: &ConsumerErrorKind) -> bool {
+    matches!(kind, ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND)
+}
+
+/// Brings what is written on a consumer to what this program writes. Its other settings stay as
+/// they are, and so do thresholds of the monitoring that an operator has changed.
+async fn label(
+    stream: &Stream,
+    info: &consumer::Info,
+    wanted: pull::Config,
+    thresholds: &Thresholds,
+) -> anyhow::Result<()> {
+    let mut config = info.config.clone();
+    config.description = wanted.description;
+    config.metadata.extend(wanted.metadata);
+    monitor::merge(&mut config.metadata, thresholds);
+    if config != info.config {
+        tracing::info!(
+            consumer = info.name,
+            "bringing the consumer to its settings"
+        );
+        stream.update_consumer(config).await?;
+    }
+    Ok(())
+}
+
+/// What is written on the consumer of a fold beside the live one is its purpose only: that it is
+/// behind is no fault.
+fn thresholds(config: &Config, projection: &str) -> Thresholds {
+    if config.consumer == projection {
+        monitor::of_consumer()
+    } else {
+        Thresholds::new()
+    }
 }
 
 fn settings(source: &str, projection: &str, name: &str) -> pull::Config {

@@ -1,10 +1,12 @@
-//! Holding a projection at a place, so that two folds can be compared at the same one.
+//! Holding a projection at a place: so that two folds can be compared at the same one, or because
+//! an operator paused it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{RwLock, RwLockReadGuard, watch};
 
+use super::pause::Pause;
 use crate::envelope::Envelope;
 
 /// How far a projection may go.
@@ -23,18 +25,41 @@ pub(crate) struct Gate(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    bound: watch::Sender<Bound>,
+    limits: watch::Sender<Limits>,
     /// Shared while events are applied that were let through.
     applying: RwLock<()>,
 }
 
-/// Opens the gate again when dropped.
+/// What keeps a projection back; the stricter one counts.
+#[derive(Debug, Default)]
+struct Limits {
+    bound: Bound,
+    pause: Option<Pause>,
+}
+
+impl Limits {
+    /// How many of the first of `events` may go through now.
+    fn fitting(&self, source: &str, events: &[Envelope]) -> usize {
+        match &self.bound {
+            _ if self.pause.is_some() => 0,
+            Bound::None => events.len(),
+            Bound::Sequences(upto) => {
+                let upto = upto.get(source).copied().unwrap_or(0);
+                // What the stream does not have comes before something that it has.
+                let is_within = |event: &&Envelope| upto >= event.sequence.unwrap_or(0).max(1);
+                events.iter().take_while(is_within).count()
+            }
+        }
+    }
+}
+
+/// Opens the gate again when dropped, unless it is paused.
 #[derive(Debug)]
 pub(crate) struct Held(Gate);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.0.bound.send_replace(Bound::None);
+        self.0.bind(Bound::None);
     }
 }
 
@@ -42,9 +67,27 @@ impl Gate {
     /// Holds the projection where it is, once what it is applying is applied.
     pub(crate) async fn hold(&self) -> Held {
         let held = Held(self.clone());
-        self.0.bound.send_replace(Bound::Sequences(BTreeMap::new()));
+        self.bind(Bound::Sequences(BTreeMap::new()));
         drop(self.0.applying.write().await);
         held
+    }
+
+    fn bind(&self, bound: Bound) {
+        self.0.limits.send_modify(|limits| limits.bound = bound);
+    }
+
+    /// The pause, if there is one.
+    pub(crate) fn pause(&self) -> Option<Pause> {
+        self.0.limits.borrow().pause.clone()
+    }
+
+    /// Pauses the projection, once what it is applying is applied, or lets it go on.
+    pub(super) async fn set_pause(&self, pause: Option<Pause>) {
+        let is_paused = pause.is_some();
+        self.0.limits.send_modify(|limits| limits.pause = pause);
+        if is_paused {
+            drop(self.0.applying.write().await);
+        }
     }
 
     /// Takes from the front of `events` those that may be applied now, one at least, waiting for
@@ -54,25 +97,17 @@ impl Gate {
         source: &str,
         events: &mut Vec<Envelope>,
     ) -> (Vec<Envelope>, RwLockReadGuard<'_, ()>) {
-        let mut bound = self.0.bound.subscribe();
+        let mut limits = self.0.limits.subscribe();
         loop {
-            bound.borrow_and_update();
+            limits.borrow_and_update();
             let applying = self.0.applying.read().await;
-            let fitting = match &*bound.borrow() {
-                Bound::None => events.len(),
-                Bound::Sequences(upto) => {
-                    let upto = upto.get(source).copied().unwrap_or(0);
-                    // What the stream does not have comes before something that it has.
-                    let is_within = |event: &&Envelope| upto >= event.sequence.unwrap_or(0).max(1);
-                    events.iter().take_while(is_within).count()
-                }
-            };
+            let fitting = limits.borrow().fitting(source, events);
             if fitting > 0 || events.is_empty() {
                 let later = events.split_off(fitting);
                 return (std::mem::replace(events, later), applying);
             }
             drop(applying);
-            if bound.changed().await.is_err() {
+            if limits.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
@@ -82,10 +117,7 @@ impl Gate {
 impl Held {
     /// Lets it go on, up to these sequences.
     pub(crate) fn let_up_to(&self, sequences: &BTreeMap<String, u64>) {
-        self.0
-            .0
-            .bound
-            .send_replace(Bound::Sequences(sequences.clone()));
+        self.0.bind(Bound::Sequences(sequences.clone()));
     }
 }
 
@@ -132,6 +164,24 @@ mod tests {
         drop(held);
         let (through, _applying) = gate.admit("sensors", &mut waiting).await;
         assert_eq!(sequences(&through), [6]);
+    }
+
+    #[tokio::test]
+    async fn a_paused_gate_stays_closed_whoever_else_lets_go() {
+        let (gate, mut waiting) = (Gate::default(), events(1..=2));
+        let pause = Pause {
+            since: 0,
+            reason: "a test".to_owned(),
+        };
+        gate.set_pause(Some(pause)).await;
+        let held = gate.hold().await;
+        held.let_up_to(&BTreeMap::from([("sensors".to_owned(), 2)]));
+        assert!(gate.admit("sensors", &mut waiting).now_or_never().is_none());
+        drop(held);
+        assert!(gate.admit("sensors", &mut waiting).now_or_never().is_none());
+        gate.set_pause(None).await;
+        let (through, _applying) = gate.admit("sensors", &mut waiting).await;
+        assert_eq!(sequences(&through), [1, 2]);
     }
 
     #[tokio::test]

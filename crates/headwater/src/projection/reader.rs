@@ -10,7 +10,7 @@ use sea_orm::DbErr;
 
 use super::apply::{self, Batch, Gap, Otherwise};
 use super::checkpoint::Checkpoint;
-use super::feed::{Feed, Start};
+use super::feed::{self, Feed, Start};
 use super::runner::Shared;
 use super::{ApplyError, Projection, dead_letter, gap};
 use crate::bus::{Bus, NOT_CONNECTED};
@@ -32,8 +32,12 @@ pub(super) struct Reader<P> {
     shared: Arc<Shared<P>>,
     bus: Bus,
     source: &'static str,
-    /// The gap that the stream was read again for.
+    /// The gap that the stream was read again for, as far as it is still open.
     gap: Option<Gap>,
+    /// Whether the consumer is to be made anew: a request for events that a lost connection left
+    /// behind may still be waiting at it, and would get some of them. A broker that hangs keeps
+    /// such a connection, as far as the others can see.
+    anew: bool,
 }
 
 impl<P: Projection> Reader<P> {
@@ -43,6 +47,7 @@ impl<P: Projection> Reader<P> {
             bus,
             source,
             gap: None,
+            anew: false,
         }
     }
 
@@ -71,18 +76,22 @@ impl<P: Projection> Reader<P> {
 
     /// Reads the stream from the checkpoint on, until something has to be looked at again.
     async fn follow(&mut self, pause: &mut Duration) -> anyhow::Result<()> {
-        let seen = self.bus.seen();
+        let bus = self.bus.clone();
+        let seen = bus.seen();
         let (mut feed, stream, info) = tokio::select! {
             opened = self.open() => opened?,
             // What was asked for went with the connection: no use in waiting for it.
-            () = self.bus.reconnected(seen) => return Ok(()),
+            () = bus.reconnected(seen) => return Ok(()),
         };
         loop {
             let events = tokio::select! {
                 events = feed.next_batch() => events?,
-                () = self.bus.reconnected(seen) => return Ok(()),
+                () = bus.reconnected(seen) => return Ok(()),
                 () = tokio::time::sleep(LOOK_AFTER) => {
-                    if self.is_elsewhere(&stream, &info).await? { return Ok(()) }
+                    if self.is_elsewhere(&stream, &info).await? {
+                        self.anew = true;
+                        return Ok(());
+                    }
                     continue;
                 }
             };
@@ -107,7 +116,7 @@ impl<P: Projection> Reader<P> {
     }
 
     /// Opens the feed at the checkpoint, with the stream and its state as they are then.
-    async fn open(&self) -> anyhow::Result<(Feed, Stream, Info)> {
+    async fn open(&mut self) -> anyhow::Result<(Feed, Stream, Info)> {
         let stream = stream::find(&self.bus, self.source)
             .await
             .context("reach the stream")?
@@ -121,6 +130,10 @@ impl<P: Projection> Reader<P> {
             saved.map_err(flat).context("save the checkpoint")?;
         }
         let config = &self.shared.config;
+        if self.anew {
+            feed::remove(&stream, &config.consumer).await?;
+            self.anew = false;
+        }
         let feed = Feed::open(&stream, self.source, P::NAME, config, start).await?;
         if feed.is_drained() {
             self.shared.note_drained(self.source).await?;
@@ -140,7 +153,11 @@ impl<P: Projection> Reader<P> {
     /// Closes a gap: the first time by reading the stream again, because events may have been
     /// lost on the way here; then from the source's outbox.
     async fn close(&mut self, gap: Gap) -> anyhow::Result<()> {
-        if self.gap.as_ref() != Some(&gap) {
+        if !self
+            .gap
+            .as_ref()
+            .is_some_and(|before| before.is_where(&gap))
+        {
             tracing::debug!(
                 projection = P::NAME,
                 source = self.source,
@@ -148,6 +165,7 @@ impl<P: Projection> Reader<P> {
                 "gap: reading again"
             );
             self.gap = Some(gap);
+            self.anew = true;
             return Ok(());
         }
         let events = gap::fetch(&self.bus, self.source, &gap)
@@ -170,7 +188,9 @@ impl<P: Projection> Reader<P> {
         metrics::counter!("headwater_projection_gap_events_total", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
             .increment(events.len() as u64);
         crash::point("projection.gap");
+        let have = gap.have + events.len() as u64;
         self.apply(events).await?;
+        self.gap = Some(Gap { have, ..gap });
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::gate::Gate;
+use super::pause::Brake;
 use super::reader::{Reader, flat, part};
 use super::{Progress, Projection, checkpoint};
 use crate::bus::Bus;
@@ -27,6 +28,8 @@ pub struct Config {
     pub batch_max: usize,
     /// Whether nobody else writes to the database.
     pub(crate) is_alone: bool,
+    /// Whether a pause in the database counts: a fold beside a paused store goes on.
+    is_pausable: bool,
     /// The durable consumers' name, and the projection's in metrics.
     pub consumer: String,
     /// Where the process dies before and after a batch, if it is told to.
@@ -40,6 +43,7 @@ impl Config {
         Self {
             batch_max: 2_000,
             is_alone: false,
+            is_pausable: true,
             consumer: P::NAME.to_owned(),
             crash_points: ["projection.received", "projection.committed"],
         }
@@ -57,6 +61,7 @@ impl Config {
     /// The same for a store that is folded beside the live one, for `purpose`.
     pub(crate) fn beside<P: Projection>(purpose: &str) -> Self {
         Self {
+            is_pausable: false,
             consumer: format!("{}-{purpose}", P::NAME),
             crash_points: ["rebuild.received", "rebuild.folding"],
             ..Self::of_copy::<P>()
@@ -70,6 +75,7 @@ pub struct Runner<P> {
     shared: Arc<Shared<P>>,
     progress: Progress,
     version: u32,
+    brake: Option<Brake>,
 }
 
 /// A running projection, seen from beside it.
@@ -202,6 +208,13 @@ impl<P: Projection> Runner<P> {
         for source in P::SOURCES {
             health.set(&part::<P>(source), State::Degraded("starting".to_owned()));
         }
+        let gate = Gate::default();
+        let brake = if config.is_pausable {
+            let (db, health) = (db.clone(), health.clone());
+            Some(Brake::load(P::NAME, db, gate.clone(), health).await?)
+        } else {
+            None
+        };
         let (positions, positions_receiver) = watch::channel(now);
         let (is_complete, complete_receiver) = watch::channel(claimed.value.is_complete);
         let shared = Shared {
@@ -210,7 +223,7 @@ impl<P: Projection> Runner<P> {
             bus,
             health,
             config,
-            gate: Gate::default(),
+            gate,
             positions,
             is_complete,
             drained: Mutex::default(),
@@ -219,6 +232,7 @@ impl<P: Projection> Runner<P> {
             shared: Arc::new(shared),
             progress: Progress::new(positions_receiver, complete_receiver),
             version: claimed.value.version,
+            brake,
         })
     }
 
@@ -230,6 +244,11 @@ impl<P: Projection> Runner<P> {
     /// The version that the tables are of.
     pub(crate) fn version(&self) -> u32 {
         self.version
+    }
+
+    /// What holds it for operators; none where it is no one's to hold.
+    pub(crate) fn brake(&self) -> Option<Brake> {
+        self.brake.clone()
     }
 
     /// What a rebuild needs of it while it runs.

@@ -27,6 +27,8 @@
 //!
 //! A new fold that cannot apply events that the live store has applied is not swapped in: the
 //! program is likely at fault, and the live store is the better one. It says so and waits.
+//! What an operator has paused is not folded anew because an operator wants it: he would get past
+//! the pause. A new version and damage do not wait for him; the new store is paused where it takes over.
 //! A projection that shares a database with what its service owns cannot be rebuilt: the file is
 //! more than a copy.
 
@@ -47,7 +49,7 @@ use crate::crash;
 use crate::database::{Database, Inspection};
 use crate::health::{Health, State};
 use crate::operator::{Differences, FoldState, FoldStatus, Then};
-use crate::projection::{self, Config, Held, Live, Projection, Runner, dead_letter};
+use crate::projection::{self, Config, Held, Live, Projection, Runner, dead_letter, pause};
 use crate::stream;
 use handle::begun;
 use thread::on_thread;
@@ -422,6 +424,7 @@ impl<P: Projection> Rebuilder<P> {
     /// Lets the new store serve; the live projection goes on with it.
     async fn swap(&self, db: Database, held: Held) -> anyhow::Result<()> {
         let live = self.live.db();
+        self.carry_pause(&db).await?;
         let old = live.switch_to(db)?;
         let at = live
             .read(|snapshot| projection::positions::<P>(snapshot))
@@ -439,6 +442,16 @@ impl<P: Projection> Rebuilder<P> {
             tracing::warn!(projection = P::NAME, %error, "what waited behind a discarded event waits on: retry it");
         }
         Ok(())
+    }
+
+    /// Has the store that takes over know whether the projection is paused: no event tells of it.
+    async fn carry_pause(&self, next: &Database) -> anyhow::Result<()> {
+        let pause = self.live.gate().pause();
+        let saved = next.write(move |tx| pause::save(tx, P::NAME, pause.as_ref()));
+        match saved.await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(anyhow!("{error}")).context("take the pause along"),
+        }
     }
 
     /// The consumers of the second runner are of no use any more.

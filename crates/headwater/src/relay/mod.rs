@@ -46,7 +46,7 @@ mod tail;
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use async_nats::jetstream::stream::{Info, Stream};
 use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
@@ -98,6 +98,8 @@ pub struct Relay {
     acknowledged: Place,
     /// Where the stream began when it was looked at last.
     begins: Beginning,
+    /// Where the fence held last.
+    refused: Option<Place>,
 }
 
 /// Where a stream begins, and which one it is.
@@ -135,6 +137,7 @@ impl Relay {
             health,
             acknowledged: Place::START,
             begins: Beginning::default(),
+            refused: None,
         }
     }
 
@@ -280,7 +283,13 @@ impl Relay {
                         tokio::time::sleep(GATHER).await;
                     }
                 }
-                Outcome::Refused(reason) => return Ok(reason),
+                // The stream ends there, and still it is refused: the servers of a cluster have
+                // to agree first on something that is under way. That is waited for.
+                Outcome::Refused(reason) if self.refused == Some(place) => bail!(reason),
+                Outcome::Refused(reason) => {
+                    self.refused = Some(place);
+                    return Ok(reason);
+                }
                 Outcome::Unknown(error) => return Err(error.context("publish")),
             }
         }

@@ -7,11 +7,11 @@ use async_nats::header::{
     NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
     NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID,
 };
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
+use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{HeaderMap, Request};
 use bytes::Bytes;
 
@@ -112,13 +112,24 @@ async fn pipelined(
     Ok(last)
 }
 
-fn publish_failure(error: async_nats::jetstream::context::PublishError) -> Failure {
+fn publish_failure(error: PublishError) -> Failure {
+    let code = std::error::Error::source(&error)
+        .and_then(|source| source.downcast_ref::<jetstream::Error>())
+        .map(jetstream::Error::error_code);
     match error.kind() {
         PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId => {
             Failure::Fence(error.to_string())
         }
+        _ if code.is_some_and(is_fence) => Failure::Fence(error.to_string()),
         _ => Failure::Other(error.into()),
     }
+}
+
+/// Whether the stream does not end where it was expected to; the other code says it of a cluster
+/// that has not agreed yet on what is under way before.
+fn is_fence(code: ErrorCode) -> bool {
+    code == ErrorCode::STREAM_WRONG_LAST_SEQUENCE
+        || code == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT
 }
 
 /// All rows or none, in one commit of the server (ADR-50 of the NATS architecture): the first
@@ -164,9 +175,7 @@ async fn atomic_batch(
 fn commit_answer(payload: &[u8]) -> Result<PublishAck, Failure> {
     match serde_json::from_slice(payload) {
         Ok(Response::Ok(ack)) => Ok(ack),
-        Ok(Response::Err { error })
-            if error.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE =>
-        {
+        Ok(Response::Err { error }) if is_fence(error.error_code()) => {
             Err(Failure::Fence(error.to_string()))
         }
         Ok(Response::Err { error }) => Err(Failure::Other(error.into())),

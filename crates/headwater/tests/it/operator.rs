@@ -197,6 +197,8 @@ async fn the_services_api_names_the_service_and_its_endpoints() {
             "headwater.sensors.dead-letters.show",
             "headwater.sensors.events",
             "headwater.sensors.fold",
+            "headwater.sensors.projections.pause",
+            "headwater.sensors.projections.resume",
             "headwater.sensors.rebuild",
             "headwater.sensors.status",
             "headwater.sensors.verify",

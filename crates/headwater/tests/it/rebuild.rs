@@ -21,7 +21,7 @@ use crate::support::{
 
 /// The readings, doubled: what a changed `apply` makes of the same events.
 #[derive(Debug)]
-struct Doubled;
+pub(crate) struct Doubled;
 
 impl Projection for Doubled {
     const NAME: &'static str = Readings::NAME;
@@ -52,16 +52,16 @@ impl Projection for Worse {
 }
 
 /// A source with its stream; services may fold it in the same place, one after another.
-struct Place {
-    source: Database,
-    bus: Bus,
-    relay: Tasks,
+pub(crate) struct Place {
+    pub(crate) source: Database,
+    pub(crate) bus: Bus,
+    pub(crate) relay: Tasks,
     broker: Broker,
     folder: TempDir,
 }
 
 impl Place {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (folder, broker) = (folder(), broker());
         let source = open(&folder, "sensors").await;
         let bus = bus(&broker, "world").await;
@@ -74,7 +74,7 @@ impl Place {
         }
     }
 
-    async fn service<P: Projection>(&self, projection: P) -> House {
+    pub(crate) async fn service<P: Projection>(&self, projection: P) -> House {
         let config = Config {
             http: http_config(),
             database: database::Config::at(self.folder.path().join("house.db")),
@@ -100,7 +100,7 @@ impl Place {
         }
     }
 
-    async fn ask(&self, endpoint: &str, request: Value) -> Result<Value, String> {
+    pub(crate) async fn ask(&self, endpoint: &str, request: Value) -> Result<Value, String> {
         let subject = format!("headwater.house.{endpoint}");
         let request = self
             .bus
@@ -110,7 +110,21 @@ impl Place {
         serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())
     }
 
-    async fn eventually_folded(&self, state: &str) -> Value {
+    /// How an endpoint refuses: the code and the reason.
+    pub(crate) async fn refusal(&self, endpoint: &str, request: Value) -> String {
+        let subject = format!("headwater.house.{endpoint}");
+        let payload = request.to_string().into();
+        let answer = self.bus.client().request(subject, payload).await.unwrap();
+        let headers = answer.headers.unwrap();
+        let header = |name| headers.get(name).unwrap().as_str().to_owned();
+        let (code, why) = (
+            header("Nats-Service-Error-Code"),
+            header("Nats-Service-Error"),
+        );
+        format!("{code}: {why}")
+    }
+
+    pub(crate) async fn eventually_folded(&self, state: &str) -> Value {
         eventually("the fold ends", async || {
             let status = self.ask("fold", json!({})).await?;
             if status["state"] == state {
@@ -123,19 +137,19 @@ impl Place {
     }
 }
 
-struct House {
-    db: Database,
-    health: Health,
+pub(crate) struct House {
+    pub(crate) db: Database,
+    pub(crate) health: Health,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
 impl House {
-    async fn eventually(&self, wanted: &[i64]) {
+    pub(crate) async fn eventually(&self, wanted: &[i64]) {
         crate::support::eventually_readings(&self.db, wanted).await;
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
     }

@@ -1,5 +1,7 @@
 //! Projections when the stream has lost something: positions decide, gaps are fetched.
 
+use futures_util::StreamExt as _;
+
 use crate::relay_faults::copy_folder;
 use crate::support::{
     World, bus, eventually_readings, eventually_says, eventually_stored, jetstream, projecting,
@@ -136,6 +138,31 @@ async fn a_gap_whose_source_is_away_is_held_and_said_and_never_skipped() {
     world.relay.operator(&world.source, &world.bus);
     eventually_readings(&world.copy, &(1..=12).collect::<Vec<_>>()).await;
     eventually_says(&world.reader.health, PART, "Ok").await;
+    world.stop().await;
+}
+
+/// A connection that a hanging broker keeps has asked for events, and gets some of them; so does
+/// a person who asks by hand. Nobody answers for the outbox here: they must be read again.
+#[tokio::test]
+async fn events_that_somebody_else_was_handed_are_read_again() {
+    let world = World::with_soft_stream().await;
+    world.append(1..=5).await;
+    eventually_readings(&world.copy, &[1, 2, 3, 4, 5]).await;
+    let client = world.bus.client();
+    let inbox = client.new_inbox();
+    let mut stranger = client.subscribe(inbox.clone()).await.unwrap();
+    let next = "$JS.API.CONSUMER.MSG.NEXT.SENSORS.readings";
+    let many = r#"{"batch":1000,"expires":60000000000}"#;
+    client
+        .publish_with_reply(next, inbox, many.into())
+        .await
+        .unwrap();
+    client.flush().await.unwrap();
+    for value in 6..=40 {
+        world.append(value..=value).await;
+    }
+    assert!(stranger.next().await.is_some(), "it was handed some");
+    eventually_readings(&world.copy, &(1..=40).collect::<Vec<_>>()).await;
     world.stop().await;
 }
 

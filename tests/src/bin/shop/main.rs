@@ -43,6 +43,11 @@ async fn main() -> anyhow::Result<()> {
             rival.relay();
             rival.serve(listener, axum::Router::new()).await
         }
+        // The operator's tool.
+        "headwater" => match cli::run(parse(args)).await {
+            cli::Exit::Done => Ok(()),
+            exit => anyhow::bail!("exit code {}", exit as u8),
+        },
         "torture" => torture::run(parse(args)).await,
         "recovery" => recovery::run(parse(args)).await,
         other => anyhow::bail!("there is no service `{other}`"),

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use async_nats::jetstream::stream::Info;
+use async_nats::service;
 use futures_util::TryStreamExt as _;
 use headwater::operator::StatusAnswer;
 use tokio::time::Instant;
@@ -11,27 +13,38 @@ use tokio::time::Instant;
 use crate::nats::{Nats, Unreachable};
 
 /// What was found, and who should be there and is not.
-pub(super) struct Shop {
+pub(crate) struct Shop {
     /// What each service says of itself.
-    pub(super) services: BTreeMap<String, StatusAnswer>,
+    pub(crate) services: BTreeMap<String, StatusAnswer>,
+    /// The processes that offer each service.
+    pub(crate) instances: BTreeMap<String, Vec<service::Info>>,
+    /// The streams of sources.
+    pub(crate) streams: Vec<Stream>,
     /// Those whose events are to be compared.
-    pub(super) sources: BTreeSet<String>,
-    pub(super) unreachable: Vec<Unreachable>,
+    pub(crate) sources: BTreeSet<String>,
+    pub(crate) unreachable: Vec<Unreachable>,
     /// Who answers otherwise than expected, as sentences.
-    pub(super) failed: Vec<String>,
+    pub(crate) failed: Vec<String>,
 }
 
-/// What the streams say: each tells its source, and its readers their projection.
-#[derive(Default)]
-struct Streams {
-    sources: BTreeSet<String>,
-    /// The stream that each projection reads; one of them, if it is several.
-    projections: BTreeMap<String, String>,
+/// A source's stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub(crate) source: String,
+    pub(crate) info: Info,
+    pub(crate) readers: Vec<Reader>,
+}
+
+/// Who reads a stream: a projection, or a fold beside it.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader {
+    pub(crate) name: String,
+    pub(crate) projection: String,
 }
 
 /// Looks around, and waits for up to `wait` for those who should be there. `only`: these sources,
 /// or all if there are none.
-pub(super) async fn look(
+pub(crate) async fn look(
     nats: &Nats,
     only: &BTreeSet<String>,
     wait: Duration,
@@ -47,23 +60,26 @@ pub(super) async fn look(
 }
 
 impl Shop {
-    async fn ask(nats: &Nats, only: &BTreeSet<String>, streams: &Streams) -> anyhow::Result<Self> {
-        let mut names = nats.services().await?;
-        names.extend(streams.sources.iter().chain(only).cloned());
+    async fn ask(nats: &Nats, only: &BTreeSet<String>, streams: &[Stream]) -> anyhow::Result<Self> {
         let mut shop = Self {
             services: BTreeMap::new(),
+            instances: nats.instances().await?,
+            streams: streams.to_vec(),
             sources: BTreeSet::new(),
             unreachable: Vec::new(),
             failed: Vec::new(),
         };
+        let mut names: BTreeSet<String> = shop.instances.keys().cloned().collect();
+        names.extend(streams.iter().map(|stream| stream.source.clone()));
+        names.extend(only.iter().cloned());
         for name in names {
             shop.ask_one(nats, name).await?;
         }
-        shop.sources = shop.sources_of(streams);
+        shop.sources = shop.sources_of();
         if !only.is_empty() {
             shop.sources.retain(|source| only.contains(source));
         }
-        shop.expect(streams);
+        shop.expect();
         Ok(shop)
     }
 
@@ -82,7 +98,7 @@ impl Shop {
     }
 
     /// Those that have a stream, have written events, or are read by a projection.
-    fn sources_of(&self, streams: &Streams) -> BTreeSet<String> {
+    fn sources_of(&self) -> BTreeSet<String> {
         let statuses = self.services.values();
         let written = statuses.clone().filter(|status| status.head > 0);
         let read = statuses
@@ -91,36 +107,42 @@ impl Shop {
         written
             .map(|status| &status.service)
             .chain(read)
-            .chain(&streams.sources)
+            .chain(self.streams.iter().map(|stream| &stream.source))
             .cloned()
             .collect()
     }
 
     /// Notes the projections that read a stream and belong to nobody who answers.
-    fn expect(&mut self, streams: &Streams) {
+    fn expect(&mut self) {
         let statuses = self.services.values();
         let there: BTreeSet<&String> = statuses
             .flat_map(|status| &status.projections)
             .map(|projection| &projection.name)
             .collect();
-        for (projection, stream) in &streams.projections {
-            if !there.contains(projection) {
-                self.unreachable.push(Unreachable::Projection {
-                    projection: projection.clone(),
-                    stream: stream.clone(),
-                });
-            }
+        let read = self.streams.iter().flat_map(|stream| {
+            let name = &stream.info.config.name;
+            stream
+                .readers
+                .iter()
+                .map(move |reader| (&reader.projection, name))
+        });
+        // One of its streams will do, if it is several.
+        let missing: BTreeMap<&String, &String> = read
+            .filter(|(projection, _)| !there.contains(projection))
+            .collect();
+        for (projection, stream) in missing {
+            self.unreachable.push(Unreachable::Projection {
+                projection: projection.clone(),
+                stream: stream.clone(),
+            });
         }
     }
 }
 
 /// What the streams and those who read them say of themselves.
-async fn streams(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Streams> {
+async fn streams(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Vec<Stream>> {
     match list(nats, only).await {
-        Ok(mut found) => {
-            found.forget_folds();
-            Ok(found)
-        }
+        Ok(found) => Ok(found),
         Err(error) => {
             nats.expect_connected()?;
             Err(error).context("list the streams")
@@ -128,11 +150,11 @@ async fn streams(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Streams
     }
 }
 
-async fn list(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Streams> {
-    let mut found = Streams::default();
+async fn list(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Vec<Stream>> {
+    let mut found = Vec::new();
     let mut infos = nats.jetstream.streams();
     while let Some(info) = infos.try_next().await? {
-        let (name, metadata) = (&info.config.name, &info.config.metadata);
+        let metadata = &info.config.metadata;
         let is_ours = metadata
             .get("headwater.kind")
             .is_some_and(|kind| kind == "events");
@@ -140,27 +162,23 @@ async fn list(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Streams> {
         let Some(source) = source.filter(|source| only.is_empty() || only.contains(*source)) else {
             continue;
         };
-        found.sources.insert(source.clone());
-        let stream = nats.jetstream.get_stream(name).await?;
-        let mut readers = stream.consumers();
-        while let Some(reader) = readers.try_next().await? {
-            if let Some(projection) = reader.config.metadata.get("headwater.projection") {
-                found.projections.insert(projection.clone(), name.clone());
+        let stream = nats.jetstream.get_stream(&info.config.name).await?;
+        let mut consumers = stream.consumers();
+        let mut readers = Vec::new();
+        while let Some(consumer) = consumers.try_next().await? {
+            if let Some(projection) = consumer.config.metadata.get("headwater.projection") {
+                readers.push(Reader {
+                    name: consumer.name,
+                    projection: projection.clone(),
+                });
             }
         }
-    }
-    Ok(found)
-}
-
-impl Streams {
-    /// A fold beside a projection reads under its name and the fold's purpose.
-    fn forget_folds(&mut self) {
-        let names: BTreeSet<String> = self.projections.keys().cloned().collect();
-        self.projections.retain(|name, _| {
-            let beside = name
-                .strip_suffix("-rebuild")
-                .or_else(|| name.strip_suffix("-verify"));
-            beside.is_none_or(|projection| !names.contains(projection))
+        found.push(Stream {
+            source: source.clone(),
+            info,
+            readers,
         });
     }
+    found.sort_by(|one, other| one.source.cmp(&other.source));
+    Ok(found)
 }

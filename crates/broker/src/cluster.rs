@@ -1,0 +1,229 @@
+//! Three brokers that keep each stream three times: any one of them may go.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Read, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    error::{self, Error},
+    find::Binary,
+    options::{Log, Options, Port},
+    server::Broker,
+};
+
+/// How many there are: with one away, the other two are still more than half.
+const NODES: usize = 3;
+
+/// How long a server may take to say how it is.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// The pause between two looks at the health of a server.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
+/// How often a start is tried with other ports: somebody may take one between our look and the server's.
+const STARTS_MAX: usize = 5;
+
+/// Where ports are looked for: below those that the kernel gives to outgoing connections, so that nobody gets one by
+/// chance while its server is away.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// The part of a server in a cluster.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The cluster's name.
+    pub(crate) name: String,
+    /// Where the other servers reach it, on 127.0.0.1.
+    pub(crate) port: u16,
+    /// Where it says how it is, over HTTP.
+    pub(crate) monitor: u16,
+    /// Where the others are reached.
+    pub(crate) routes: Vec<u16>,
+}
+
+impl Member {
+    /// What a configuration has for it.
+    ///
+    /// A server that retires waits a second, not ten, before it closes its connections: here nobody needs longer.
+    pub(crate) fn text(&self) -> String {
+        let Self {
+            name,
+            port,
+            monitor,
+            ..
+        } = self;
+        let mut text = format!(
+            "http: \"127.0.0.1:{monitor}\"\n\
+             lame_duck_duration: \"30s\"\n\
+             lame_duck_grace_period: \"1s\"\n\
+             cluster {{\n  \
+               name: \"{name}\"\n  \
+               listen: \"127.0.0.1:{port}\"\n  \
+               routes: [\n"
+        );
+        for route in &self.routes {
+            let _infallible = writeln!(text, "    \"nats://127.0.0.1:{route}\"");
+        }
+        text + "  ]\n}\n"
+    }
+
+    /// Whether this server reaches the cluster's leader and has all that it should: its streams, up to date.
+    pub(crate) fn health(&self) -> Result<(), String> {
+        let asked = get(self.monitor, "/healthz").map_err(|error| error.to_string())?;
+        if asked["status"] == "ok" {
+            Ok(())
+        } else {
+            Err(asked.to_string())
+        }
+    }
+}
+
+/// A cluster of three, each with a folder of its own: `1`, `2` and `3`.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Broker>,
+}
+
+impl Cluster {
+    /// Starts three servers in folders below `options.store`, and waits until they are a cluster; that takes a few
+    /// seconds, in which they elect a leader. `options.port` counts for nothing, each gets a free one.
+    ///
+    /// Errors: as [`Broker::start`]; nothing is left running then.
+    pub fn start(binary: &Binary, options: &Options) -> Result<Self, Error> {
+        let mut starts = 1;
+        loop {
+            match Self::start_once(binary, options) {
+                Err(Error::PortTaken { .. }) if starts < STARTS_MAX => starts += 1,
+                done => return done,
+            }
+        }
+    }
+
+    fn start_once(binary: &Binary, options: &Options) -> Result<Self, Error> {
+        let ports = free_ports(3 * NODES)?;
+        let [clients, routes, monitors] = [0, 1, 2].map(|kind| &ports[kind * NODES..][..NODES]);
+        let name = format!("headwater-{}", Uuid::now_v7());
+        let mut nodes = Vec::with_capacity(NODES);
+        for node in 0..NODES {
+            let member = Member {
+                name: name.clone(),
+                port: routes[node],
+                monitor: monitors[node],
+                routes: routes.to_vec(),
+            };
+            let options = Options {
+                store: options.store.join((node + 1).to_string()),
+                port: Port::Fixed(clients[node]),
+                member: Some(member),
+                log: numbered(&options.log, node + 1),
+                ..options.clone()
+            };
+            nodes.push(Broker::start(binary, options)?);
+        }
+        for node in &nodes {
+            node.wait_healthy()?;
+        }
+        Ok(Self { nodes })
+    }
+
+    /// All URLs, with commas between them.
+    pub fn url(&self) -> String {
+        let urls: Vec<_> = self.nodes.iter().map(Broker::url).collect();
+        urls.join(",")
+    }
+
+    /// The servers.
+    pub fn nodes(&self) -> &[Broker] {
+        &self.nodes
+    }
+
+    /// The servers, to be killed, stopped and started again.
+    pub fn nodes_mut(&mut self) -> &mut [Broker] {
+        &mut self.nodes
+    }
+
+    /// The servers, each to be kept by itself.
+    pub fn into_nodes(self) -> Vec<Broker> {
+        self.nodes
+    }
+}
+
+impl Broker {
+    /// Whether this member of a cluster reaches the leader, and has all that it should: its streams, up to date. What
+    /// is missing if not.
+    pub fn health(&self) -> Result<(), String> {
+        self.member().map_or(Ok(()), Member::health)
+    }
+
+    /// The name of the server that leads the cluster, as far as this member knows.
+    pub fn leader(&self) -> Option<String> {
+        let asked = get(self.member()?.monitor, "/jsz").ok()?;
+        asked["meta_cluster"]["leader"].as_str().map(str::to_owned)
+    }
+
+    /// Waits until it is in good [`health`](Self::health), within [`Options::ready_within`].
+    pub fn wait_healthy(&self) -> Result<(), Error> {
+        let within = self.ready_within();
+        let end = Instant::now() + within;
+        while let Err(last) = self.health() {
+            if Instant::now() >= end {
+                return Err(Error::NotReady {
+                    within,
+                    last,
+                    log: self.log_tail(),
+                });
+            }
+            thread::sleep(LOOK_PAUSE);
+        }
+        Ok(())
+    }
+}
+
+/// A file of its own for each server; a function is shared.
+fn numbered(log: &Log, node: usize) -> Log {
+    match log {
+        Log::File(path) => {
+            let mut name = path.file_stem().unwrap_or_default().to_owned();
+            name.push(format!("-{node}.log"));
+            Log::File(path.with_file_name(name))
+        }
+        other => other.clone(),
+    }
+}
+
+/// Ports that nobody listens on, all different.
+fn free_ports(count: usize) -> Result<Vec<u16>, Error> {
+    let mut held = Vec::with_capacity(count);
+    let mut looks = 0;
+    while held.len() < count {
+        // The end of such an id is random.
+        let random = Uuid::now_v7().as_u128() % PORTS.len() as u128;
+        let port = PORTS.start + u16::try_from(random).unwrap_or_default();
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(listener) => held.push((port, listener)),
+            Err(error) if looks > 100 * count => {
+                return Err(error::io("find", "free ports")(error));
+            }
+            Err(_) => looks += 1,
+        }
+    }
+    Ok(held.into_iter().map(|(port, _closed)| port).collect())
+}
+
+/// What the monitoring of a server says.
+fn get(port: u16, path: &str) -> io::Result<Value> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
+    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok(serde_json::from_str(body)?)
+}

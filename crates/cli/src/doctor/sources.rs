@@ -1,0 +1,199 @@
+//! Sources: their streams, services, relays.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use headwater::health::State;
+use headwater::stream;
+
+use super::Finding;
+use crate::provision::SHOP;
+use crate::shop::Shop;
+use crate::survey::Survey;
+use crate::table::{age, count};
+
+/// Whether each source has its stream, with the settings that it should have.
+pub(super) fn streams(shop: &Shop) -> Vec<Finding> {
+    const CHECK: &str = "streams";
+    let mut findings = Vec::new();
+    for stream in &shop.streams {
+        let (source, config) = (&stream.source, &stream.info.config);
+        let wanted = stream::settings(source, config.num_replicas);
+        let differing: Vec<String> = stream::differences(config, &wanted)
+            .into_iter()
+            .map(|found| format!("{} is {}, not {}", found.setting, found.is, found.wanted))
+            .collect();
+        if !differing.is_empty() {
+            findings.push(Finding::warn(
+                CHECK,
+                format!("{}: {}", config.name, differing.join("; ")),
+                format!("headwater provision {source} --dry-run"),
+            ));
+        }
+        let state = &stream.info.state;
+        let span = (state.last_sequence + 1).saturating_sub(state.first_sequence.max(1));
+        let holes = span.saturating_sub(state.messages);
+        if holes > 0 {
+            findings.push(Finding::warn(
+                CHECK,
+                format!("{}: {holes} sequences have no event", config.name),
+                format!("headwater verify --source {source}; readers fetch what is missing from the outbox"),
+            ));
+        }
+    }
+    let there: BTreeSet<&str> = shop.streams.iter().map(|stream| &*stream.source).collect();
+    let has_shop = SHOP.iter().any(|source| there.contains(source));
+    let missing: Vec<&str> = SHOP
+        .into_iter()
+        .filter(|source| !there.contains(source) && (has_shop || there.is_empty()))
+        .collect();
+    if !missing.is_empty() {
+        findings.push(Finding::fail(
+            CHECK,
+            format!("there is none of {}", missing.join(", ")),
+            format!(
+                "start the services, or `headwater provision {}`",
+                missing.join(" ")
+            ),
+        ));
+    }
+    if findings.is_empty() {
+        let names: Vec<&str> = shop
+            .streams
+            .iter()
+            .map(|stream| &*stream.info.config.name)
+            .collect();
+        findings.push(Finding::ok(
+            CHECK,
+            format!("{} are as they should be", names.join(", ")),
+        ));
+    }
+    findings
+}
+
+/// Whether those answer who should be there, and what they say of themselves.
+pub(super) fn services(shop: &Shop, survey: &Survey) -> Vec<Finding> {
+    const CHECK: &str = "services";
+    let mut findings = Vec::new();
+    for away in &survey.missing {
+        let fix = "systemctl status headwater.target, or the output of `cargo dev`";
+        findings.push(Finding::fail(CHECK, away, fix));
+    }
+    for service in &survey.services {
+        let versions: BTreeSet<&str> = service
+            .instances
+            .iter()
+            .map(|instance| &*instance.version)
+            .collect();
+        if versions.len() > 1 {
+            let versions: Vec<&str> = versions.into_iter().collect();
+            findings.push(Finding::warn(
+                CHECK,
+                format!(
+                    "{} runs in the versions {}",
+                    service.name,
+                    versions.join(", ")
+                ),
+                "finish the upgrade",
+            ));
+        }
+        for (part, state) in &service.parts {
+            let name = &service.name;
+            match state {
+                State::Ok(_) => {}
+                State::Degraded(why) => findings.push(Finding::warn(
+                    CHECK,
+                    format!("{name}: {part}: {why}"),
+                    "it goes on by itself once what it names is over",
+                )),
+                State::Failed(why) => findings.push(Finding::fail(
+                    CHECK,
+                    format!("{name}: {part}: {why}"),
+                    format!("do what it says; journalctl -u 'headwater*{name}*' has more"),
+                )),
+            }
+        }
+    }
+    if findings.is_empty() {
+        let names: Vec<&str> = shop.services.keys().map(String::as_str).collect();
+        let what = match names.as_slice() {
+            [] => "nobody is expected, and nobody answers".to_owned(),
+            names => format!("{} answer", names.join(", ")),
+        };
+        findings.push(Finding::ok(CHECK, what));
+    }
+    findings
+}
+
+/// Whether what is in the outboxes gets to the streams.
+pub(super) fn relays(survey: &Survey, max_lag: Duration) -> Vec<Finding> {
+    const CHECK: &str = "relays";
+    let mut findings = Vec::new();
+    for relay in &survey.relays {
+        let depth = relay.depth;
+        if depth.is_older_than(max_lag) {
+            findings.push(Finding::fail(
+                CHECK,
+                format!(
+                    "{}: {} events wait, the oldest for {}",
+                    relay.source,
+                    count(depth.events),
+                    age(depth.seconds)
+                ),
+                format!(
+                    "look why: `nats request headwater.{}.status ''`, and its log",
+                    relay.source
+                ),
+            ));
+        }
+    }
+    if findings.is_empty() {
+        let waiting: u64 = survey
+            .relays
+            .iter()
+            .filter_map(|relay| relay.depth.events)
+            .sum();
+        findings.push(Finding::ok(
+            CHECK,
+            format!("{} outboxes, {waiting} events wait", survey.relays.len()),
+        ));
+    }
+    findings
+}
+
+/// Whether each stream ends where its outbox does, or the relay is on the way there.
+pub(super) fn positions(survey: &Survey) -> Vec<Finding> {
+    const CHECK: &str = "positions";
+    let mut findings = Vec::new();
+    let mut agreeing = Vec::new();
+    for relay in &survey.relays {
+        let source = &relay.source;
+        match (relay.head, relay.published) {
+            (Some(head), Some(published)) if published > head => findings.push(Finding::fail(
+                CHECK,
+                format!("the stream of {source} is ahead: it ends with {published}, the outbox with {head}"),
+                "put back the newest copy of the database; or, if the database is right, delete the stream, and the relay fills it anew",
+            )),
+            (Some(head), Some(published)) => agreeing.push(format!("{source} {published} of {head}")),
+            (Some(_), None) => findings.push(Finding::warn(
+                CHECK,
+                format!("the end of the stream of {source} has only events of others"),
+                format!("headwater verify --source {source}"),
+            )),
+            (None, _) => findings.push(Finding::fail(
+                CHECK,
+                format!("the outbox of {source} cannot be asked"),
+                format!("start {source}"),
+            )),
+        }
+    }
+    if !agreeing.is_empty() || findings.is_empty() {
+        let what = if agreeing.is_empty() {
+            "no outboxes".to_owned()
+        } else {
+            agreeing.join(", ")
+        };
+        findings.push(Finding::ok(CHECK, what));
+    }
+    findings
+}

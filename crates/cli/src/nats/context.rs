@@ -1,0 +1,220 @@
+//! The contexts of `nats context`: who keeps several clusters has their addresses there.
+
+use std::env;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow, bail};
+use headwater::login::Login;
+use serde::{Deserialize, Deserializer};
+
+/// What of a context is used here. An empty text is as good as none.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Context {
+    #[serde(deserialize_with = "text")]
+    pub(super) url: Option<String>,
+    #[serde(deserialize_with = "text")]
+    token: Option<String>,
+    #[serde(deserialize_with = "text")]
+    user: Option<String>,
+    #[serde(deserialize_with = "text")]
+    password: Option<String>,
+    #[serde(deserialize_with = "path")]
+    creds: Option<PathBuf>,
+    #[serde(deserialize_with = "path")]
+    nkey: Option<PathBuf>,
+    #[serde(deserialize_with = "path")]
+    pub(super) cert: Option<PathBuf>,
+    #[serde(deserialize_with = "path")]
+    pub(super) key: Option<PathBuf>,
+    #[serde(deserialize_with = "path")]
+    pub(super) ca: Option<PathBuf>,
+    pub(super) tls_first: bool,
+    #[serde(deserialize_with = "text")]
+    pub(super) inbox_prefix: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub(super) jetstream_domain: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub(super) jetstream_api_prefix: Option<String>,
+    // What the NATS CLI can do, and this cannot.
+    #[serde(deserialize_with = "text")]
+    nsc: Option<String>,
+    #[serde(deserialize_with = "text")]
+    socks_proxy: Option<String>,
+    #[serde(deserialize_with = "text")]
+    user_jwt: Option<String>,
+}
+
+impl Context {
+    pub(super) fn login(&self) -> Login {
+        let (mut user, mut token) = (self.user.clone(), self.token.clone());
+        if self.password.is_none() && token.is_none() {
+            token = user.take();
+        }
+        Login {
+            creds: self.creds.clone(),
+            nkey: self.nkey.clone(),
+            user,
+            password: self.password.clone(),
+            token,
+            ..Login::default()
+        }
+    }
+}
+
+/// The name of the context to use: the one that is `said`, or the selected one.
+pub(super) fn wanted(said: Option<&str>, is_unwanted: bool) -> anyhow::Result<Option<String>> {
+    if let Some(name) = said.filter(|name| !name.is_empty()) {
+        return Ok(Some(name.to_owned()));
+    }
+    let Some(folder) = folder().filter(|_| !is_unwanted) else {
+        return Ok(None);
+    };
+    selected(&folder.join("context.txt"))
+}
+
+fn selected(file: &Path) -> anyhow::Result<Option<String>> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|name| !name.is_empty())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "read which NATS context is selected, in {}; mend the file, or leave contexts alone with --no-context",
+                file.display()
+            )
+        }),
+    }
+}
+
+/// The context of this name.
+pub(super) fn load(name: &str) -> anyhow::Result<Context> {
+    let folder = folder().context(
+        "a NATS context was named, and neither XDG_CONFIG_HOME nor HOME says where they are",
+    )?;
+    load_from(&folder.join("context"), name)
+}
+
+fn load_from(folder: &Path, name: &str) -> anyhow::Result<Context> {
+    if name.contains(['/', '\\']) || name.starts_with('.') {
+        bail!("{name} is no name of a NATS context; `nats context ls` lists them");
+    }
+    let file = folder.join(format!("{name}.json"));
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(unknown(folder, name)),
+        Err(error) => {
+            return Err(error).with_context(|| format!("read the NATS context {}", file.display()));
+        }
+    };
+    let context: Context = serde_json::from_str(&text).with_context(|| {
+        format!(
+            "the NATS context {} cannot be read; mend it with `nats context edit {name}`, or leave it alone with --no-context",
+            file.display()
+        )
+    })?;
+    let unsupported = [
+        ("nsc", &context.nsc),
+        ("socks_proxy", &context.socks_proxy),
+        ("user_jwt", &context.user_jwt),
+    ];
+    match unsupported.iter().find(|(_, value)| value.is_some()) {
+        Some((field, _)) => bail!(
+            "the NATS context {name} has `{field}`, which this tool does not know; make a context with a credentials file, or give --server and --creds with --no-context"
+        ),
+        None => Ok(context),
+    }
+}
+
+/// Says which there are.
+fn unknown(folder: &Path, name: &str) -> anyhow::Error {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = files
+        .filter_map(|file| Some(file.path().file_stem()?.to_str()?.to_owned()))
+        .collect();
+    names.sort();
+    let known = match names.as_slice() {
+        [] => "there are none".to_owned(),
+        names => format!("there are {}", names.join(", ")),
+    };
+    anyhow!(
+        "there is no NATS context {name} in {}, {known}; make it with `nats context save {name}`, select another with `nats context select`, or leave contexts alone with --no-context",
+        folder.display()
+    )
+}
+
+/// Where the NATS CLI keeps its files.
+fn folder() -> Option<PathBuf> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty());
+    let config = set("XDG_CONFIG_HOME").map(PathBuf::from);
+    let config = config.or_else(|| Some(PathBuf::from(set("HOME")?).join(".config")));
+    Some(config?.join("nats"))
+}
+
+fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text: Option<String> = Deserialize::deserialize(from)?;
+    Ok(text.filter(|text| !text.is_empty()))
+}
+
+/// A path, which may begin with `~/`.
+fn path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    Ok(text(from)?.map(
+        |path| match (path.strip_prefix("~/"), env::var_os("HOME")) {
+            (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+            _ => PathBuf::from(path),
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(folder: &Path, name: &str) -> String {
+        let loaded = load_from(folder, name);
+        format!("{:#}", loaded.err().expect("refused"))
+    }
+
+    #[test]
+    fn a_context_is_read_and_its_empty_fields_are_none() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let json = r#"{"description": "x", "url": "nats://a", "token": "", "user": "eve",
+            "password": "p", "creds": "", "color_scheme": "", "tls_first": true}"#;
+        std::fs::write(folder.path().join("shop.json"), json).expect("write");
+        let context = load_from(folder.path(), "shop").expect("a context");
+        assert_eq!(context.url.as_deref(), Some("nats://a"));
+        let login = context.login();
+        assert_eq!((login.user.as_deref(), login.token), (Some("eve"), None));
+        assert!(login.creds.is_none() && context.tls_first);
+    }
+
+    #[test]
+    fn a_user_alone_is_a_token_as_in_the_nats_cli() {
+        let context: Context = serde_json::from_str(r#"{"user": "s3cret"}"#).expect("JSON");
+        let login = context.login();
+        assert_eq!((login.user, login.token.as_deref()), (None, Some("s3cret")));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_context_is_said_with_what_to_do() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        assert!(refused(folder.path(), "shop").contains("there are none"));
+        std::fs::write(folder.path().join("prod.json"), "{").expect("write");
+        std::fs::write(folder.path().join("old.json"), r#"{"nsc": "nsc://a"}"#).expect("write");
+        let said = refused(folder.path(), "shop");
+        assert!(said.contains("there are old, prod") && said.contains("nats context save shop"));
+        assert!(refused(folder.path(), "prod").contains("nats context edit prod"));
+        assert!(refused(folder.path(), "old").contains("`nsc`"));
+        assert!(refused(folder.path(), "../shop").contains("no name"));
+    }
+
+    #[test]
+    fn which_context_is_selected_may_be_unsaid() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let file = folder.path().join("context.txt");
+        assert_eq!(selected(&file).expect("none"), None);
+        std::fs::write(&file, "prod\n").expect("write");
+        assert_eq!(selected(&file).expect("one"), Some("prod".to_owned()));
+        assert!(selected(folder.path()).is_err(), "a folder is no file");
+    }
+}

@@ -1,0 +1,246 @@
+//! What events look like: the schemas that the sources keep in a KV bucket.
+//!
+//! The tool was built with no event of anybody; see [`headwater::schema`].
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream::context::KeyValueErrorKind;
+use headwater::schema::{BUCKET, Described, DescribedEvent};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::nats::Nats;
+
+pub(crate) mod cache;
+
+/// How often a source's schema is asked for at most, because an event is of no known kind or has
+/// fields that the schema has not.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// The protobuf field names as the HTTP API has them, and all of the fields, also those that
+/// hold nothing.
+const AS_THE_API: SerializeOptions = SerializeOptions::new()
+    .use_proto_field_name(true)
+    .skip_default_fields(false);
+
+/// The schema of one source.
+#[derive(Debug)]
+pub(crate) struct Schema {
+    pub(crate) described: Described,
+    pool: DescriptorPool,
+}
+
+/// Why a payload is not decoded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Problem {
+    #[error(
+        "nobody has said what the events of {0} look like; `nats kv ls headwater-schemas` lists who has"
+    )]
+    NoSchema(String),
+    #[error("{subject} is no kind of event that {source_name} has: {known}")]
+    UnknownKind {
+        subject: String,
+        source_name: String,
+        known: String,
+    },
+    #[error("it is no {message}: {why}")]
+    Malformed { message: String, why: String },
+}
+
+/// An event that was decoded.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    pub(crate) json: Box<RawValue>,
+    pub(crate) key: Option<String>,
+    /// Whether it has fields that the schema has not: the schema is older than the event.
+    pub(crate) has_unknown: bool,
+}
+
+impl Schema {
+    /// Reads an entry of the bucket.
+    pub(crate) fn read(entry: &[u8]) -> anyhow::Result<Self> {
+        let described: Described = serde_json::from_slice(entry).context("read the schema")?;
+        let pool = DescriptorPool::decode(&described.descriptors()?[..])
+            .context("read the descriptors of the schema")?;
+        Ok(Self { described, pool })
+    }
+
+    /// The kind of the events on `subject`, with or without a partition.
+    pub(crate) fn event(&self, subject: &str) -> Option<&DescribedEvent> {
+        let kind = kind_of(subject);
+        self.described
+            .events
+            .iter()
+            .find(|event| event.subject == kind)
+    }
+
+    /// The message on `subject`: an event's, or a question's.
+    pub(crate) fn message(&self, subject: &str) -> Result<MessageDescriptor, Problem> {
+        let event = self.event(subject).map(|event| &event.message);
+        let questions = self.described.questions.iter();
+        let mut asked = questions.filter(|question| question.subject == subject);
+        let name = event.or_else(|| asked.next().map(|question| &question.asked));
+        name.and_then(|name| self.pool.get_message_by_name(name))
+            .ok_or_else(|| self.unknown(subject))
+    }
+
+    /// What to say of a subject that it does not have.
+    pub(crate) fn unknown(&self, subject: &str) -> Problem {
+        let known = self.described.events.iter().map(|event| &*event.subject);
+        Problem::UnknownKind {
+            subject: subject.to_owned(),
+            source_name: self.described.source.clone(),
+            known: known.collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    pub(crate) fn decode(&self, subject: &str, payload: &[u8]) -> Result<Decoded, Problem> {
+        let message = self.message(subject)?;
+        let malformed = |why: String| Problem::Malformed {
+            message: message.full_name().to_owned(),
+            why,
+        };
+        let decoded = DynamicMessage::decode(message.clone(), payload)
+            .map_err(|error| malformed(error.to_string()))?;
+        let json = json(&decoded).map_err(|error| malformed(format!("{error:#}")))?;
+        let key = self.event(subject).and_then(|event| key(&decoded, event));
+        Ok(Decoded {
+            json,
+            key,
+            has_unknown: decoded.unknown_fields().next().is_some(),
+        })
+    }
+}
+
+/// The key of an event.
+pub(crate) fn key(event: &DynamicMessage, kind: &DescribedEvent) -> Option<String> {
+    let key = event.get_field_by_name(&kind.key)?;
+    key.as_str().map(str::to_owned)
+}
+
+/// In the order of the fields, which a map of values would not keep.
+fn json(message: &DynamicMessage) -> anyhow::Result<Box<RawValue>> {
+    let mut text = Vec::new();
+    message.serialize_with_options(&mut serde_json::Serializer::new(&mut text), &AS_THE_API)?;
+    let text = String::from_utf8(text).context("write JSON")?;
+    Ok(RawValue::from_string(text)?)
+}
+
+/// A subject without its partition: its first three tokens.
+pub(crate) fn kind_of(subject: &str) -> &str {
+    match subject.match_indices('.').nth(2) {
+        Some((end, _)) => &subject[..end],
+        None => subject,
+    }
+}
+
+/// Whose schema tells what is on `subject`.
+pub(crate) fn source_of(subject: &str) -> &str {
+    let mut tokens = subject.split('.');
+    match tokens.next() {
+        Some("inquiry") => tokens.next().unwrap_or_default(),
+        first => first.unwrap_or_default(),
+    }
+}
+
+/// Whether a source can have this name. Anybody may have used a subject with another one.
+pub(crate) fn is_source(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    !name.is_empty() && name.chars().all(is_plain)
+}
+
+/// The entry of `source` in the bucket, if there is one.
+pub(crate) async fn fetch(nats: &Nats, source: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    if !is_source(source) {
+        return Ok(None);
+    }
+    let store = match nats.jetstream.get_key_value(BUCKET).await {
+        Ok(store) => store,
+        Err(error) if error.kind() == KeyValueErrorKind::GetBucket => {
+            nats.expect_connected()?;
+            return Ok(None);
+        }
+        Err(error) => return Err(error).context("open the bucket headwater-schemas"),
+    };
+    match store.get(source).await {
+        Ok(entry) => Ok(entry.map(Into::into)),
+        Err(error) => {
+            nats.expect_connected()?;
+            Err(error).with_context(|| format!("read the schema of {source}"))
+        }
+    }
+}
+
+/// The schemas of all sources whose events come by, each asked for when it is needed.
+#[derive(Debug)]
+pub(crate) struct Schemas {
+    nats: Nats,
+    known: HashMap<String, (Option<Schema>, Instant)>,
+}
+
+impl Schemas {
+    pub(crate) fn new(nats: Nats) -> Self {
+        Self {
+            nats,
+            known: HashMap::new(),
+        }
+    }
+
+    pub(crate) async fn decode(
+        &mut self,
+        subject: &str,
+        payload: &[u8],
+    ) -> Result<Decoded, Problem> {
+        let source = source_of(subject);
+        if !self.known.contains_key(source) {
+            self.ask(source).await;
+        }
+        let decoded = self.decode_as_known(source, subject, payload);
+        let is_whole = decoded.as_ref().is_ok_and(|decoded| !decoded.has_unknown);
+        let asked = self.known.get(source).map(|(_, asked)| *asked);
+        if is_whole || asked.is_some_and(|asked| asked.elapsed() < AGAIN_AFTER) {
+            return decoded;
+        }
+        self.ask(source).await;
+        self.decode_as_known(source, subject, payload)
+    }
+
+    fn decode_as_known(
+        &self,
+        source: &str,
+        subject: &str,
+        payload: &[u8],
+    ) -> Result<Decoded, Problem> {
+        match self.known.get(source) {
+            Some((Some(schema), _)) => schema.decode(subject, payload),
+            _ => Err(Problem::NoSchema(source.to_owned())),
+        }
+    }
+
+    /// Asks for the schema of `source`; without an answer, what was known of it stays.
+    async fn ask(&mut self, source: &str) {
+        let fetched = fetch(&self.nats, source).await.ok().flatten();
+        let schema = fetched.and_then(|entry| Schema::read(&entry).ok());
+        let before = self.known.remove(source).and_then(|(schema, _)| schema);
+        let known = (schema.or(before), Instant::now());
+        self.known.insert(source.to_owned(), known);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_names_its_kind_and_its_source() {
+        assert_eq!(kind_of("orders.v1.placed.17"), "orders.v1.placed");
+        assert_eq!(kind_of("orders.v1.placed"), "orders.v1.placed");
+        assert_eq!(kind_of("orders"), "orders");
+        assert_eq!(source_of("orders.v1.placed.17"), "orders");
+        assert_eq!(source_of("inquiry.users.v1.asked"), "users");
+        assert_eq!(source_of(""), "");
+    }
+}

@@ -1,0 +1,59 @@
+//! `headwater completions` and `headwater man`: what a shell and `man` want to know of the tool.
+
+use std::io::{ErrorKind, Write as _};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use crate::{Cli, Exit};
+
+/// Print what a shell needs to complete command lines
+///
+/// For example `headwater completions bash > /etc/bash_completion.d/headwater`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Completions {
+    /// Which shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub shell: Shell,
+}
+
+/// Print the manual page, or write one a command to a folder
+///
+/// For example `headwater man /usr/local/share/man/man1`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Man {
+    /// The folder; without it, the page of the tool itself is printed
+    #[arg(value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+}
+
+pub(crate) fn completions(args: &Completions) -> anyhow::Result<Exit> {
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "headwater", &mut text);
+    write(&text)
+}
+
+pub(crate) fn man(args: &Man) -> anyhow::Result<Exit> {
+    let Some(folder) = &args.folder else {
+        let mut text = Vec::new();
+        clap_mangen::Man::new(Cli::command())
+            .render(&mut text)
+            .context("make the page")?;
+        return write(&text);
+    };
+    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    clap_mangen::generate_to(Cli::command(), folder)
+        .with_context(|| format!("write to {}", folder.display()))?;
+    Ok(Exit::Done)
+}
+
+fn write(text: &[u8]) -> anyhow::Result<Exit> {
+    match std::io::stdout().write_all(text) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("write to stdout")
+        }
+        _ => Ok(Exit::Done),
+    }
+}

@@ -1,0 +1,215 @@
+//! `headwater status`: services, streams, relays and projections at one glance.
+
+use std::fmt::{self, Display, Formatter};
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use headwater::Clock;
+use headwater::health::State;
+use serde::Serialize;
+
+use crate::nats::Nats;
+use crate::output::{self, Format, duration, printable};
+use crate::survey::{Projection, Survey, Trouble};
+use crate::table::{Table, age, bytes, count};
+use crate::{Common, Exit};
+
+/// Show services, streams, relays and projections
+///
+/// Lag is in events, and in the age of the oldest event that is not applied yet.
+///
+/// Exit codes: 0 all is well, 3 something has failed or is missing, is paused, lags by more than
+/// --max-lag or has dead letters, 4 the broker cannot be reached, 2 the command line cannot be
+/// followed, 1 anything else.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Show it again and again: in the same place on a terminal, else one after another
+    #[arg(short, long, env = "HEADWATER_STATUS_WATCH")]
+    pub watch: bool,
+
+    /// The pause in between
+    #[arg(long, value_name = "DURATION", env = "HEADWATER_STATUS_EVERY", default_value = "2s", value_parser = duration)]
+    pub every: Duration,
+
+    /// How old an event may be that is not published or applied yet
+    #[arg(long, value_name = "DURATION", env = "HEADWATER_STATUS_MAX_LAG", default_value = "10s", value_parser = duration)]
+    pub max_lag: Duration,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    survey: Survey,
+    /// What a person has to look at.
+    troubles: Vec<Trouble>,
+}
+
+/// Shows it, once or until nobody reads it any more.
+pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
+    let nats = common.connect().await?;
+    if !args.watch {
+        let report = Report::take(&nats, &args).await?;
+        common.print(&report)?;
+        return Ok(report.exit());
+    }
+    let is_redrawn = common.output == Format::Text && std::io::stdout().is_terminal();
+    loop {
+        let report = Report::take(&nats, &args).await?;
+        if is_redrawn {
+            // To the upper left corner, and clear what is below.
+            write!(std::io::stdout(), "\x1b[H\x1b[J").context("write to stdout")?;
+        }
+        output::line(&report, common.output)?;
+        tokio::time::sleep(args.every).await;
+    }
+}
+
+impl Report {
+    async fn take(nats: &Nats, args: &Args) -> anyhow::Result<Self> {
+        let survey = Survey::take(nats).await?;
+        let troubles = survey.troubles(args.max_lag);
+        Ok(Self { survey, troubles })
+    }
+
+    fn exit(&self) -> Exit {
+        if self.troubles.is_empty() {
+            Exit::Done
+        } else {
+            Exit::Different
+        }
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let survey = &self.survey;
+        writeln!(f, "{}\n", Clock::text(survey.at_ms))?;
+        writeln!(f, "{}", services(survey))?;
+        writeln!(f, "{}", streams(survey))?;
+        writeln!(f, "{}", relays(survey))?;
+        writeln!(f, "{}", projections(&survey.projections))?;
+        for trouble in &self.troubles {
+            writeln!(f, "{trouble}")?;
+        }
+        f.write_str(if self.troubles.is_empty() {
+            "all is well"
+        } else {
+            "look at these; `headwater doctor` says what to do"
+        })
+    }
+}
+
+fn services(survey: &Survey) -> Table<4> {
+    let mut table = Table::new(["SERVICE", "INSTANCES", "VERSION", "PARTS"]);
+    for service in &survey.services {
+        let mut versions: Vec<&str> = service
+            .instances
+            .iter()
+            .map(|instance| &*instance.version)
+            .collect();
+        versions.sort_unstable();
+        versions.dedup();
+        let parts = service
+            .parts
+            .iter()
+            .filter_map(|(part, state)| match state {
+                State::Ok(_) => None,
+                State::Degraded(why) => Some(format!("{part}: {why}")),
+                State::Failed(why) => Some(format!("{part} FAILED: {why}")),
+            });
+        let parts: Vec<String> = parts.map(|part| printable(&part)).collect();
+        table.row([
+            printable(&service.name),
+            service.instances.len().to_string(),
+            printable(&versions.join(", ")),
+            if parts.is_empty() {
+                "ok".to_owned()
+            } else {
+                parts.join("; ")
+            },
+        ]);
+    }
+    table
+}
+
+fn streams(survey: &Survey) -> Table<7> {
+    let mut table = Table::new([
+        "STREAM", "SOURCE", "EVENTS", "SIZE", "LAST", "REPLICAS", "MADE",
+    ]);
+    for stream in &survey.streams {
+        table.row([
+            printable(&stream.name),
+            printable(&stream.source),
+            stream.events.to_string(),
+            bytes(stream.bytes),
+            stream.last_sequence.to_string(),
+            stream.replicas.to_string(),
+            Clock::text(stream.created_ms),
+        ]);
+    }
+    table
+}
+
+fn relays(survey: &Survey) -> Table<6> {
+    let mut table = Table::new(["RELAY", "OUTBOX", "PUBLISHED", "WAITING", "OLDEST", "STATE"]);
+    for relay in &survey.relays {
+        let state = match &relay.state {
+            None => "the service does not answer".to_owned(),
+            Some(State::Ok(_)) => "ok".to_owned(),
+            Some(State::Degraded(why)) => printable(why),
+            Some(State::Failed(why)) => format!("FAILED: {}", printable(why)),
+        };
+        table.row([
+            printable(&relay.source),
+            count(relay.head),
+            count(relay.published),
+            count(relay.depth.events),
+            age(relay.depth.seconds),
+            state,
+        ]);
+    }
+    table
+}
+
+/// A line a projection and source.
+pub(crate) fn projections(projections: &[Projection]) -> Table<8> {
+    let mut table = Table::new([
+        "PROJECTION",
+        "SERVICE",
+        "SOURCE",
+        "APPLIED",
+        "OF",
+        "LAG",
+        "OLDEST",
+        "STATE",
+    ]);
+    for projection in projections {
+        let mut states = Vec::new();
+        if let Some(pause) = &projection.paused {
+            states.push(format!("PAUSED: {}", printable(&pause.reason)));
+        }
+        if !projection.is_complete {
+            states.push("not whole yet".to_owned());
+        }
+        if projection.dead_letters > 0 {
+            states.push(format!("{} DEAD LETTERS", projection.dead_letters));
+        }
+        if states.is_empty() {
+            states.push("ok".to_owned());
+        }
+        for (source, lag) in &projection.sources {
+            table.row([
+                printable(&projection.name),
+                printable(&projection.service),
+                printable(source),
+                lag.position.to_string(),
+                count(lag.head),
+                count(lag.lag.events),
+                age(lag.lag.seconds),
+                states.join("; "),
+            ]);
+        }
+    }
+    table
+}

@@ -1,0 +1,342 @@
+//! All that can be seen of a shop at one moment: what `status`, `check`, `doctor` and `projection`
+//! show, each in its way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use headwater::Clock;
+use headwater::health::State;
+use headwater::operator::{EventsAnswer, EventsRequest, StatusAnswer};
+use headwater::projection::Pause;
+use serde::Serialize;
+
+use crate::nats::Nats;
+use crate::shop::{self, Shop};
+use tail::Tail;
+
+pub(crate) use trouble::{Level, Trouble};
+
+mod tail;
+mod trouble;
+
+/// What was seen.
+#[derive(Debug, Serialize)]
+pub(crate) struct Survey {
+    /// When, in milliseconds since 1970.
+    pub(crate) at_ms: i64,
+    pub(crate) services: Vec<Service>,
+    pub(crate) streams: Vec<Stream>,
+    pub(crate) relays: Vec<Relay>,
+    pub(crate) projections: Vec<Projection>,
+    /// Who should be there and is not, or answers nonsense, as sentences.
+    pub(crate) missing: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Service {
+    pub(crate) name: String,
+    pub(crate) instances: Vec<Instance>,
+    /// What one of the instances says of its parts.
+    pub(crate) parts: BTreeMap<String, State>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Instance {
+    pub(crate) id: String,
+    pub(crate) version: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Stream {
+    pub(crate) name: String,
+    pub(crate) source: String,
+    /// When it was made, in milliseconds since 1970.
+    pub(crate) created_ms: i64,
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
+    pub(crate) first_sequence: u64,
+    pub(crate) last_sequence: u64,
+    pub(crate) replicas: usize,
+}
+
+/// How much of a source's outbox is in its stream.
+#[derive(Debug, Serialize)]
+pub(crate) struct Relay {
+    pub(crate) source: String,
+    /// The newest position of the outbox; none while the source is away.
+    pub(crate) head: Option<u64>,
+    /// The newest position in the stream; none if it cannot be told.
+    pub(crate) published: Option<u64>,
+    #[serde(flatten)]
+    pub(crate) depth: Waiting,
+    /// What the relay says of itself.
+    pub(crate) state: Option<State>,
+}
+
+/// Events that something has still to come to; none of them where nobody can say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Waiting {
+    /// How many.
+    #[serde(rename = "waiting")]
+    pub(crate) events: Option<u64>,
+    /// How old the oldest of them is; 0 when there is none.
+    #[serde(rename = "oldest_s")]
+    pub(crate) seconds: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Projection {
+    pub(crate) service: String,
+    pub(crate) name: String,
+    pub(crate) version: u32,
+    pub(crate) is_complete: bool,
+    pub(crate) can_rebuild: bool,
+    pub(crate) paused: Option<Pause>,
+    pub(crate) dead_letters: u64,
+    pub(crate) sources: BTreeMap<String, Lag>,
+}
+
+/// How far a projection is in one of its sources.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Lag {
+    pub(crate) position: u64,
+    /// The source's newest position, of its outbox or, while it is away, of its stream.
+    pub(crate) head: Option<u64>,
+    #[serde(flatten)]
+    pub(crate) lag: Waiting,
+}
+
+impl Waiting {
+    /// Whether something waits, and for longer than `limit`.
+    pub(crate) fn is_older_than(self, limit: Duration) -> bool {
+        self.events > Some(0) && self.seconds.is_none_or(|age| age > limit.as_secs_f64())
+    }
+}
+
+impl Projection {
+    /// Events that wait, in all sources; none where one of them is not known.
+    pub(crate) fn lag(&self) -> Waiting {
+        let lags = self.sources.values().map(|lag| lag.lag);
+        lags.fold(
+            Waiting {
+                events: Some(0),
+                seconds: Some(0.0),
+            },
+            |sum, lag| Waiting {
+                events: sum.events.zip(lag.events).map(|(one, other)| one + other),
+                seconds: sum
+                    .seconds
+                    .zip(lag.seconds)
+                    .map(|(one, other)| one.max(other)),
+            },
+        )
+    }
+}
+
+impl Survey {
+    /// Looks around. Errors with [`Unreachable`](crate::nats::Unreachable) when the broker is
+    /// away; who else is, is in the survey.
+    pub(crate) async fn take(nats: &Nats) -> anyhow::Result<Self> {
+        let shop = shop::look(nats, &BTreeSet::new(), Duration::ZERO).await?;
+        Self::of(nats, &shop).await
+    }
+
+    /// What is to be seen of `shop`.
+    pub(crate) async fn of(nats: &Nats, shop: &Shop) -> anyhow::Result<Self> {
+        let at_ms = Clock::system().now_ms();
+        let tails = tails(nats, shop).await?;
+        let look = Look {
+            nats,
+            shop,
+            tails,
+            at_ms,
+        };
+        let relays = join_all(look.sources().map(|source| look.relay(source))).await;
+        let all = shop.services.values().flat_map(|service| {
+            let projections = service.projections.iter();
+            projections.map(move |projection| (&service.service, projection))
+        });
+        let projections = join_all(all.map(|(service, status)| look.projection(service, status)));
+        let away = shop.unreachable.iter().map(ToString::to_string);
+        let survey = Self {
+            at_ms,
+            services: services(shop),
+            streams: shop.streams.iter().map(Stream::of).collect(),
+            relays,
+            projections: projections.await,
+            missing: away.chain(shop.failed.iter().cloned()).collect(),
+        };
+        nats.expect_connected()?;
+        Ok(survey)
+    }
+}
+
+fn services(shop: &Shop) -> Vec<Service> {
+    let services = shop.services.iter().map(|(name, status)| {
+        let instances = shop.instances.get(name).into_iter().flatten();
+        Service {
+            name: name.clone(),
+            instances: instances
+                .map(|info| Instance {
+                    id: info.id.clone(),
+                    version: info.version.clone(),
+                })
+                .collect(),
+            parts: status.parts.clone(),
+        }
+    });
+    services.collect()
+}
+
+impl Stream {
+    fn of(stream: &shop::Stream) -> Self {
+        let (config, state) = (&stream.info.config, &stream.info.state);
+        let created_ms = stream.info.created.unix_timestamp_nanos() / 1_000_000;
+        Self {
+            name: config.name.clone(),
+            source: stream.source.clone(),
+            created_ms: i64::try_from(created_ms).unwrap_or(i64::MAX),
+            events: state.messages,
+            bytes: state.bytes,
+            first_sequence: state.first_sequence,
+            last_sequence: state.last_sequence,
+            replicas: config.num_replicas,
+        }
+    }
+}
+
+/// The ends of the streams, by source; none where they cannot be told.
+async fn tails(nats: &Nats, shop: &Shop) -> anyhow::Result<BTreeMap<String, Option<Tail>>> {
+    let mut tails = BTreeMap::new();
+    for stream in &shop.streams {
+        let epoch = shop
+            .services
+            .get(&stream.source)
+            .map(|status| &*status.epoch);
+        let tail = Tail::read(nats, &stream.info, &stream.source, epoch).await?;
+        tails.insert(stream.source.clone(), tail);
+    }
+    Ok(tails)
+}
+
+/// A look at one moment.
+struct Look<'a> {
+    nats: &'a Nats,
+    shop: &'a Shop,
+    tails: BTreeMap<String, Option<Tail>>,
+    at_ms: i64,
+}
+
+impl Look<'_> {
+    /// The sources: they have a stream, or a relay that has not made it yet.
+    fn sources(&self) -> impl Iterator<Item = &String> {
+        let (streams, services) = (&self.shop.streams, &self.shop.services);
+        let relays = services
+            .values()
+            .filter(|status| status.parts.contains_key("relay"));
+        let names: BTreeSet<&String> = streams
+            .iter()
+            .map(|stream| &stream.source)
+            .chain(relays.map(|status| &status.service))
+            .collect();
+        names.into_iter()
+    }
+
+    async fn relay(&self, source: &str) -> Relay {
+        let status = self.shop.services.get(source);
+        let head = status.map(|status| status.head);
+        let published = match self.tails.get(source) {
+            Some(tail) => tail.as_ref().map(|tail| tail.position),
+            None => Some(0),
+        };
+        let depth = match (head, published) {
+            (Some(head), Some(published)) => self.waiting(source, published, head).await,
+            _ => Waiting::default(),
+        };
+        Relay {
+            source: source.to_owned(),
+            head,
+            published,
+            depth,
+            state: status.and_then(|status| status.parts.get("relay").cloned()),
+        }
+    }
+
+    async fn projection(
+        &self,
+        service: &str,
+        status: &headwater::operator::ProjectionStatus,
+    ) -> Projection {
+        let lags = status.positions.0.iter().map(async |(source, &position)| {
+            let lag = self.lag(source, position).await;
+            (source.clone(), lag)
+        });
+        Projection {
+            service: service.to_owned(),
+            name: status.name.clone(),
+            version: status.version,
+            is_complete: status.is_complete,
+            can_rebuild: status.can_rebuild,
+            paused: status.paused.clone(),
+            dead_letters: status.dead_letters,
+            sources: join_all(lags).await.into_iter().collect(),
+        }
+    }
+
+    async fn lag(&self, source: &str, position: u64) -> Lag {
+        let status: Option<&StatusAnswer> = self.shop.services.get(source);
+        let of_stream = self.tails.get(source).and_then(Option::as_ref);
+        let head = status
+            .map(|status| status.head)
+            .or_else(|| of_stream.map(|tail| tail.position));
+        let lag = match head {
+            Some(head) => self.waiting(source, position, head).await,
+            None => Waiting::default(),
+        };
+        Lag {
+            position,
+            head,
+            lag,
+        }
+    }
+
+    /// What waits after position `at` of a source whose newest is `head`.
+    async fn waiting(&self, source: &str, at: u64, head: u64) -> Waiting {
+        let events = head.saturating_sub(at);
+        let seconds = match events {
+            0 => Some(0.0),
+            _ => self.age(source, at + 1).await,
+        };
+        Waiting {
+            events: Some(events),
+            seconds,
+        }
+    }
+
+    /// How old the event at a position of a source is, in seconds: as the outbox has it or, while
+    /// the source is away, the stream.
+    async fn age(&self, source: &str, position: u64) -> Option<f64> {
+        let recorded_ms = match self.recorded_ms(source, position).await {
+            Some(recorded_ms) => recorded_ms,
+            None => {
+                let tail = self.tails.get(source)?.as_ref()?;
+                tail.stored_ms(self.nats, source, position).await?
+            }
+        };
+        // The clocks of two machines are not quite the same.
+        let age_ms = u32::try_from(self.at_ms.saturating_sub(recorded_ms).max(0));
+        Some(f64::from(age_ms.unwrap_or(u32::MAX)) / 1000.0)
+    }
+
+    async fn recorded_ms(&self, source: &str, position: u64) -> Option<i64> {
+        self.shop.services.get(source)?;
+        let request = EventsRequest {
+            epoch: None,
+            from: position,
+            limit: 1,
+        };
+        let answer: EventsAnswer = self.nats.ask(source, "events", &request).await.ok()?;
+        Some(answer.events.first()?.recorded_at)
+    }
+}

@@ -1,0 +1,99 @@
+//! The end of a source's stream: how far its relay has come.
+
+use anyhow::Context as _;
+use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
+use futures_util::{StreamExt as _, stream};
+use headwater::EventId;
+
+use crate::nats::Nats;
+
+/// How many events at the end are looked at: others may have published behind the relay.
+const LOOK_BACK: u64 = 256;
+
+/// How many of them in any case, and how many at a time: the newest need not have the highest
+/// position, anybody may publish an older one once more.
+const AT_A_TIME: usize = 16;
+
+/// The newest event of a source in its stream; position 0 where there is none.
+#[derive(Debug)]
+pub(super) struct Tail {
+    pub(super) position: u64,
+    sequence: u64,
+    stream: String,
+}
+
+impl Tail {
+    /// Reads the end of the stream. `epoch`: the source's life, if it is known; else any will do.
+    /// None where too much of what is there is somebody else's.
+    pub(super) async fn read(
+        nats: &Nats,
+        info: &Info,
+        source: &str,
+        epoch: Option<&str>,
+    ) -> anyhow::Result<Option<Self>> {
+        let (state, name) = (&info.state, &info.config.name);
+        let stream = nats.jetstream.get_stream_no_info(name).await?;
+        let first = state.first_sequence.max(1);
+        let earliest = first.max(state.last_sequence.saturating_sub(LOOK_BACK - 1));
+        let newest_first = (earliest..=state.last_sequence).rev();
+        let mut events = stream::iter(newest_first)
+            .map(|sequence| at(&stream, sequence))
+            .buffered(AT_A_TIME)
+            .enumerate();
+        let mut found: Option<Self> = None;
+        while let Some((looked_at, event)) = events.next().await {
+            let event = event.with_context(|| format!("read the end of {name}"))?;
+            let id = event.as_ref().and_then(id).filter(|id| {
+                *id.source == *source && epoch.is_none_or(|epoch| *id.epoch == *epoch)
+            });
+            let further = |id: &EventId| found.as_ref().is_none_or(|at| id.position > at.position);
+            if let (Some(event), Some(id)) = (event, id.filter(further)) {
+                found = Some(Self {
+                    position: id.position,
+                    sequence: event.sequence,
+                    stream: name.clone(),
+                });
+            }
+            if found.is_some() && looked_at + 1 >= AT_A_TIME {
+                break;
+            }
+        }
+        if found.is_some() {
+            return Ok(found);
+        }
+        // All of it was looked at: it has none of the source's.
+        let is_whole = earliest == first;
+        Ok(is_whole.then(|| Self {
+            position: 0,
+            sequence: 0,
+            stream: name.clone(),
+        }))
+    }
+
+    /// When the event at an earlier position was stored, in milliseconds since 1970: where it must
+    /// be if nobody published in between, else not known.
+    pub(super) async fn stored_ms(&self, nats: &Nats, source: &str, position: u64) -> Option<i64> {
+        let before = self.position.checked_sub(position)?;
+        let sequence = self.sequence.checked_sub(before)?;
+        let stream = nats.jetstream.get_stream_no_info(&self.stream).await.ok()?;
+        let event = at(&stream, sequence).await.ok()??;
+        let id = id(&event)?;
+        let is_it = *id.source == *source && id.position == position;
+        let stored_ms = event.time.unix_timestamp_nanos() / 1_000_000;
+        i64::try_from(stored_ms).ok().filter(|_| is_it)
+    }
+}
+
+async fn at<T>(stream: &Stream<T>, sequence: u64) -> anyhow::Result<Option<StreamMessage>> {
+    match stream.get_raw_message(sequence).await {
+        Ok(event) => Ok(Some(event)),
+        Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn id(event: &StreamMessage) -> Option<EventId> {
+    event.headers.get(NATS_MESSAGE_ID)?.as_str().parse().ok()
+}

@@ -1,0 +1,128 @@
+//! What of a survey a person has to look at.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use headwater::Clock;
+use headwater::health::State;
+use serde::Serialize;
+
+use super::{Projection, Survey};
+use crate::output::printable;
+use crate::table::{age, count};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Level {
+    /// It works, and should be looked at.
+    Warning,
+    /// It does not.
+    Critical,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Trouble {
+    pub(crate) level: Level,
+    pub(crate) what: String,
+}
+
+impl Trouble {
+    pub(crate) fn new(level: Level, what: String) -> Self {
+        Self { level, what }
+    }
+}
+
+impl Display for Trouble {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let word = match self.level {
+            Level::Warning => "warning",
+            Level::Critical => "CRITICAL",
+        };
+        write!(f, "{word}: {}", printable(&self.what))
+    }
+}
+
+impl Survey {
+    /// Who is missing, and what has failed: whatever limits there are for the rest.
+    pub(crate) fn failures(&self) -> Vec<Trouble> {
+        let missing = self.missing.iter().cloned();
+        let failed = self.services.iter().flat_map(|service| {
+            let parts = service.parts.iter();
+            parts.filter_map(move |(part, state)| match state {
+                State::Failed(why) => Some(format!("{}: {part}: {why}", service.name)),
+                _ => None,
+            })
+        });
+        missing
+            .chain(failed)
+            .map(|what| Trouble::new(Level::Critical, what))
+            .collect()
+    }
+
+    /// Projections that an operator holds, or that are not whole yet.
+    pub(crate) fn unfinished(&self) -> Vec<Trouble> {
+        let said = self.projections.iter().filter_map(|projection| {
+            let Projection { service, name, .. } = projection;
+            match &projection.paused {
+                Some(pause) => Some(format!(
+                    "{name} of {service} is paused since {}: {}",
+                    Clock::text(pause.since),
+                    pause.reason
+                )),
+                None if !projection.is_complete => Some(format!(
+                    "{name} of {service} is folded from the first event on and not whole yet"
+                )),
+                None => None,
+            }
+        });
+        said.map(|what| Trouble::new(Level::Warning, what))
+            .collect()
+    }
+
+    /// All of it, where events may wait for as long as `max_lag`, and no dead letter.
+    pub(crate) fn troubles(&self, max_lag: Duration) -> Vec<Trouble> {
+        let late = self
+            .relays
+            .iter()
+            .filter(|relay| relay.depth.is_older_than(max_lag))
+            .map(|relay| {
+                format!(
+                    "{} events of {} wait for the relay, the oldest for {}",
+                    count(relay.depth.events),
+                    relay.source,
+                    age(relay.depth.seconds)
+                )
+            });
+        let behind = self.projections.iter().filter(|projection| {
+            let mut lags = projection.sources.values();
+            projection.paused.is_none() && lags.any(|source| source.lag.is_older_than(max_lag))
+        });
+        let behind = behind.map(|projection| {
+            let lag = projection.lag();
+            format!(
+                "{} of {} lags by {} events, the oldest is {} old",
+                projection.name,
+                projection.service,
+                count(lag.events),
+                age(lag.seconds)
+            )
+        });
+        let parked = self
+            .projections
+            .iter()
+            .filter(|projection| projection.dead_letters > 0);
+        let parked = parked.map(|projection| {
+            format!(
+                "{} dead letters of {} wait: `headwater dead-letter list --service {}`",
+                projection.dead_letters, projection.name, projection.service
+            )
+        });
+        let warnings = late.chain(behind).chain(parked);
+        let mut troubles = self.failures();
+        troubles.extend(warnings.map(|what| Trouble::new(Level::Warning, what)));
+        troubles.extend(self.unfinished());
+        troubles
+    }
+}

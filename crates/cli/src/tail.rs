@@ -1,0 +1,283 @@
+//! `headwater tail`: decoded events as they come, and those that came.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream::stream::Config;
+use futures_util::stream::{SelectAll, poll_fn};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use headwater::stream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::nats::Nats;
+use crate::output::{duration, printable};
+use crate::schemas::Schemas;
+use crate::{Common, Exit, complain, output};
+use event::{Arrived, Line};
+use feed::{Begin, Feed, News};
+use pattern::Pattern;
+
+mod event;
+mod feed;
+mod pattern;
+
+/// How many events a tail begins with when nobody says so.
+const LAST: u64 = 10;
+
+/// How many events wait for being printed, of each stream.
+const AHEAD: usize = 1_000;
+
+/// Follow the events of one or all sources, decoded
+///
+/// SUBJECT may have wildcards: `orders`, `orders.v1.placed`, `*.v1.*.17`, `orders.>`. Without it,
+/// all events of all sources that there are when it begins.
+///
+/// Begins with the last 10 events; with --key, with the first one that there is. Goes on until it
+/// is stopped, also when the broker is restarted or loses its data meanwhile. Events of one source
+/// come in order; those of several sources in the order of their times as far as they are there,
+/// and then as they come.
+///
+/// In JSON, an object a line: subject, source, position and epoch (its place in the source's
+/// outbox; null for one that was published by hand), sequence (its place in the stream), time, key
+/// and event.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Which events; fewer tokens than an event's stand for all that follow
+    #[arg(value_name = "SUBJECT", default_value = ">")]
+    pub subject: String,
+
+    /// Only events of this key: a user's id, a product's. Reads their partition alone, a 64th
+    #[arg(long, value_name = "ID", env = "HEADWATER_TAIL_KEY")]
+    pub key: Option<String>,
+
+    /// Begin with what is not older than this, such as 10m or 2h
+    #[arg(long, value_name = "DURATION", env = "HEADWATER_TAIL_SINCE", value_parser = duration, group = "begin")]
+    pub since: Option<Duration>,
+
+    /// Begin with the last N events; with 0, only new ones
+    #[arg(long, value_name = "N", env = "HEADWATER_TAIL_LAST", group = "begin")]
+    pub last: Option<u64>,
+
+    /// Begin with this sequence of the stream
+    #[arg(
+        long,
+        value_name = "SEQUENCE",
+        env = "HEADWATER_TAIL_FROM",
+        group = "begin"
+    )]
+    pub from: Option<u64>,
+
+    /// End when what is there is printed
+    #[arg(long, env = "HEADWATER_TAIL_NO_FOLLOW")]
+    pub no_follow: bool,
+
+    /// End after N events
+    #[arg(long, value_name = "N", env = "HEADWATER_TAIL_COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+}
+
+/// Prints events until there is no more to print.
+pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
+    let pattern = Pattern::parse(&args.subject);
+    let pattern = pattern.and_then(|pattern| match &args.key {
+        Some(key) => pattern.with_key(key),
+        None => Ok(pattern),
+    });
+    let pattern = match pattern {
+        Ok(pattern) => pattern,
+        Err(wrong) => {
+            complain(&printable(&wrong.to_string()));
+            return Ok(Exit::Usage);
+        }
+    };
+    let nats = common.connect().await?;
+    let streams = streams(&nats, &pattern).await?;
+    if args.from.is_some() && streams.len() > 1 {
+        complain(
+            "a sequence is a place in one stream: say whose, as in `headwater tail orders --from 17`",
+        );
+        return Ok(Exit::Usage);
+    }
+    let mut printer = Printer {
+        schemas: Schemas::new(nats.clone()),
+        key: args.key.clone(),
+        left: args.count,
+        kept: None,
+        output: common.output,
+        has_complained: false,
+    };
+    let (begin, keeps) = begin(&args)?;
+    printer.kept = keeps.map(|most| (most, VecDeque::new()));
+    let mut feeds = JoinSet::new();
+    let mut inboxes = Vec::new();
+    for (stream, source) in streams {
+        let (news, inbox) = mpsc::channel(AHEAD);
+        let filters = pattern.of(&source);
+        let feed = Feed::new(nats.clone(), (stream, source), filters, begin, news);
+        feeds.spawn(feed.run());
+        inboxes.push(inbox);
+    }
+    print(&mut printer, inboxes, !args.no_follow).await?;
+    // Nobody listens to them any more, so they end and take their consumers with them.
+    let _ = tokio::time::timeout(common.nats.timeout, feeds.join_all()).await;
+    Ok(Exit::Done)
+}
+
+/// Where the feeds begin, and how many of what is there are printed at most.
+///
+/// The last events of a key cannot be counted before they are decoded, so that all of its
+/// partition is read for them.
+fn begin(args: &Args) -> anyhow::Result<(Begin, Option<u64>)> {
+    let last = args.last.or((args.key.is_none()).then_some(LAST));
+    Ok(match (args.since, args.from, last) {
+        (Some(since), _, _) => (Begin::At(feed::ago(since)?), None),
+        (_, Some(sequence), _) => (Begin::From(sequence), None),
+        (_, _, Some(0)) => (Begin::Last(0), Some(0)),
+        (_, _, Some(last)) if args.key.is_none() => (Begin::Last(last), Some(last)),
+        (_, _, last) => (Begin::From(1), last),
+    })
+}
+
+/// The streams of events that the pattern is about, each with its source.
+async fn streams(nats: &Nats, pattern: &Pattern) -> anyhow::Result<Vec<(String, String)>> {
+    if let Some(source) = pattern.source() {
+        let name = stream::name(source);
+        let found = nats.jetstream.get_stream(&name).await;
+        if found.is_err() {
+            nats.expect_connected()?;
+        }
+        found.with_context(|| {
+            format!("there is no stream {name}; `nats stream ls` says which there are")
+        })?;
+        return Ok(vec![(name, source.to_owned())]);
+    }
+    let all = nats.jetstream.streams();
+    let all: Vec<_> = all.try_collect().await.context("list the streams")?;
+    let own = all.into_iter().map(|stream| stream.config);
+    let own = own.filter_map(|config| Some((config.name.clone(), source(&config)?)));
+    let mut own: Vec<(String, String)> = own.collect();
+    own.sort();
+    anyhow::ensure!(!own.is_empty(), "no source has a stream of events here yet");
+    Ok(own)
+}
+
+/// The source whose events a stream has, if it has a source's. It says so in its metadata, which
+/// `nats stream edit --metadata` replaces as a whole; its name and subjects tell, too.
+fn source(config: &Config) -> Option<String> {
+    let label = |name| config.metadata.get(name);
+    if label("headwater.kind").is_some_and(|kind| kind == "events") {
+        return label("headwater.source").cloned();
+    }
+    let source = config.subjects.first()?.strip_suffix(".>")?;
+    (stream::name(source) == config.name).then(|| source.to_owned())
+}
+
+/// Prints what is there, sorted by time, and then what comes.
+async fn print(
+    printer: &mut Printer,
+    mut inboxes: Vec<mpsc::Receiver<News>>,
+    is_followed: bool,
+) -> anyhow::Result<()> {
+    let mut heads: Vec<Option<Arrived>> = Vec::new();
+    for inbox in &mut inboxes {
+        heads.push(backlog(inbox).await);
+    }
+    let oldest = |heads: &[Option<Arrived>]| {
+        let at = |(index, head): (usize, &Option<Arrived>)| Some((head.as_ref()?.at, index));
+        heads.iter().enumerate().filter_map(at).min()
+    };
+    while let Some((_, index)) = oldest(&heads) {
+        let next = backlog(&mut inboxes[index]).await;
+        if let Some(event) = std::mem::replace(&mut heads[index], next)
+            && printer.take(event).await?
+        {
+            return Ok(());
+        }
+    }
+    if printer.is_caught_up()? || !is_followed {
+        return Ok(());
+    }
+    let live = inboxes
+        .into_iter()
+        .map(|mut inbox| poll_fn(move |context| inbox.poll_recv(context)));
+    let mut live: SelectAll<_> = live.collect();
+    while let Some(news) = live.next().await {
+        if let News::Event(event) = news
+            && printer.take(event).await?
+        {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The next event of those that were there at the beginning.
+async fn backlog(inbox: &mut mpsc::Receiver<News>) -> Option<Arrived> {
+    match inbox.recv().await {
+        Some(News::Event(event)) => Some(event),
+        Some(News::CaughtUp) | None => None,
+    }
+}
+
+/// Prints those events that are meant.
+struct Printer {
+    schemas: Schemas,
+    key: Option<String>,
+    /// How many are left to print.
+    left: Option<u64>,
+    /// How many of what was there are printed, and those of them that have come.
+    kept: Option<(u64, VecDeque<Line>)>,
+    output: output::Format,
+    has_complained: bool,
+}
+
+impl Printer {
+    /// Whether that was the last one.
+    async fn take(&mut self, event: Arrived) -> anyhow::Result<bool> {
+        let line = event.decode(&mut self.schemas).await;
+        if !self.is_meant(&line) {
+            return Ok(false);
+        }
+        match &mut self.kept {
+            Some((most, kept)) => {
+                kept.push_back(line);
+                if kept.len() as u64 > *most {
+                    kept.pop_front();
+                }
+                Ok(false)
+            }
+            None => self.print(&line),
+        }
+    }
+
+    /// Prints what was kept; whether that was all.
+    fn is_caught_up(&mut self) -> anyhow::Result<bool> {
+        for line in self.kept.take().into_iter().flat_map(|(_, kept)| kept) {
+            if self.print(&line)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn print(&mut self, line: &Line) -> anyhow::Result<bool> {
+        output::line(line, self.output)?;
+        self.left = self.left.map(|left| left - 1);
+        Ok(self.left == Some(0))
+    }
+
+    fn is_meant(&mut self, line: &Line) -> bool {
+        let Some(key) = &self.key else {
+            return true;
+        };
+        if let (Some(problem), false) = (&line.problem, self.has_complained) {
+            self.has_complained = true;
+            complain(&printable(&format!(
+                "left out what does not decode, nobody knows whose it is: {problem}"
+            )));
+        }
+        line.key.as_ref() == Some(key)
+    }
+}

@@ -1,0 +1,139 @@
+//! Which events are meant: a subject with wildcards, as the subjects of one stream.
+
+/// What a pattern cannot be.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    #[error(
+        "`{0}` is no subject: write tokens with dots between them, `*` for any token, `>` for all that follow, such as orders.v1.placed or *.v1.*.17"
+    )]
+    Malformed(String),
+    #[error("the key {key} is in partition {partition}, and {pattern} asks for something else")]
+    OtherPartition {
+        pattern: String,
+        key: String,
+        partition: u64,
+    },
+}
+
+/// A subject with wildcards; fewer tokens than an event's has stand for all that follow.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern(Vec<String>);
+
+impl Pattern {
+    pub(crate) fn parse(text: &str) -> Result<Self, Wrong> {
+        let tokens: Vec<String> = text.split('.').map(str::to_owned).collect();
+        let last = tokens.len() - 1;
+        let is_token = |(at, token): (usize, &String)| match token.as_str() {
+            "" => false,
+            ">" => at == last,
+            "*" => true,
+            token => !token.contains(['*', '>']) && !token.contains(char::is_whitespace),
+        };
+        if tokens.iter().enumerate().all(is_token) {
+            Ok(Self(tokens))
+        } else {
+            Err(Wrong::Malformed(text.to_owned()))
+        }
+    }
+
+    /// Only events of the partition of `key`.
+    pub(crate) fn with_key(&self, key: &str) -> Result<Self, Wrong> {
+        let partition = headwater::partition(key);
+        let mut tokens = self.0.clone();
+        if tokens.last().is_some_and(|last| last == ">") {
+            tokens.pop();
+        }
+        let given = tokens
+            .get(3)
+            .is_none_or(|given| given == "*" || *given == partition.to_string());
+        if tokens.len() > 4 || !given {
+            return Err(Wrong::OtherPartition {
+                pattern: self.0.join("."),
+                key: key.to_owned(),
+                partition,
+            });
+        }
+        tokens.resize(3, "*".to_owned());
+        tokens.push(partition.to_string());
+        Ok(Self(tokens))
+    }
+
+    /// The source whose stream it is about; `None` for all.
+    pub(crate) fn source(&self) -> Option<&str> {
+        let first = self.0.first().map(String::as_str);
+        first.filter(|first| !matches!(*first, "*" | ">"))
+    }
+
+    /// What it comes to in the stream of `source`: nothing where it is about another one.
+    pub(crate) fn of(&self, source: &str) -> Vec<String> {
+        if self.source().is_some_and(|own| own != source) {
+            return Vec::new();
+        }
+        let rest = self.0.get(1..).unwrap_or_default().join(".");
+        match self.0.len() {
+            1 => vec![format!("{source}.>")],
+            // Somebody may have published by hand without a partition.
+            2 | 3 if !rest.ends_with('>') => {
+                vec![format!("{source}.{rest}"), format!("{source}.{rest}.>")]
+            }
+            _ => vec![format!("{source}.{rest}")],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(pattern: &str, source: &str) -> Vec<String> {
+        Pattern::parse(pattern).expect(pattern).of(source)
+    }
+
+    #[test]
+    fn a_pattern_stands_for_subjects_of_a_stream() {
+        assert_eq!(of(">", "orders"), ["orders.>"]);
+        assert_eq!(of("orders", "orders"), ["orders.>"]);
+        assert_eq!(of("orders.>", "orders"), ["orders.>"]);
+        assert_eq!(of("orders.v1.*.17", "orders"), ["orders.v1.*.17"]);
+        assert_eq!(of("*.v1.*.17", "orders"), ["orders.v1.*.17"]);
+        let kind = ["orders.v1.placed", "orders.v1.placed.>"];
+        assert_eq!(of("orders.v1.placed", "orders"), kind);
+        assert!(of("orders.>", "users").is_empty());
+    }
+
+    #[test]
+    fn a_key_leaves_one_partition() {
+        let partition = headwater::partition("u1");
+        let with_key = |pattern: &str| {
+            let pattern = Pattern::parse(pattern).expect(pattern);
+            pattern.with_key("u1").map(|pattern| pattern.of("orders"))
+        };
+        let all = Ok(vec![format!("orders.*.*.{partition}")]);
+        assert_eq!(with_key(">"), all);
+        assert_eq!(with_key("orders"), all);
+        assert_eq!(with_key("orders.>"), all);
+        let kind = Ok(vec![format!("orders.v1.placed.{partition}")]);
+        assert_eq!(with_key("orders.v1.placed"), kind);
+        assert_eq!(with_key(&format!("orders.v1.placed.{partition}")), kind);
+        let other = (partition + 1) % headwater::PARTITIONS;
+        assert!(with_key(&format!("orders.v1.placed.{other}")).is_err());
+        assert!(with_key("orders.v1.placed.1.2").is_err());
+    }
+
+    #[test]
+    fn what_is_no_subject_is_refused() {
+        for wrong in [
+            "",
+            "orders..placed",
+            ".",
+            "orders.",
+            "a.>.b",
+            "a*",
+            "a b",
+            "a.b>",
+        ] {
+            let refused = Wrong::Malformed(wrong.to_owned());
+            assert_eq!(Pattern::parse(wrong).map(|_| ()), Err(refused));
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Where NATS is and who we are there: flags before environment before context.
+
+use crate::locked::Locked;
+use crate::tool::{Ended, Tool};
+
+const USERS: &str = r#"authorization { users: [{ user: eve, password: "s3cret" }] }"#;
+
+async fn run(args: &[&str], environment: &[(&str, &str)]) -> Ended {
+    let line = [&["dead-letter", "list"], args].concat();
+    Tool::start(&line, environment).end().await
+}
+
+/// It was let in: there is nobody whose letters could be listed.
+#[track_caller]
+fn assert_in(ended: &Ended) {
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.stdout, "there are none\n", "{ended:?}");
+}
+
+#[track_caller]
+fn assert_out(ended: &Ended) {
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(ended.stderr.contains("refuses the login"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_user_may_come_from_flags_the_environment_or_the_url() {
+    let locked = Locked::start(USERS).await;
+    let url = format!("nats://127.0.0.1:{}", locked.port);
+    let server = format!("--server={url}");
+    assert_out(&run(&[&server], &[]).await);
+    assert_out(&run(&[&server, "--user=eve", "--password=wrong"], &[]).await);
+    assert_in(&run(&[&server, "--user=eve", "--password=s3cret"], &[]).await);
+    let environment = [
+        ("NATS_URL", &*url),
+        ("NATS_USER", "eve"),
+        ("NATS_PASSWORD", "s3cret"),
+    ];
+    assert_in(&run(&[], &environment).await);
+    let with_user = format!("--nats-url=nats://eve:s3cret@127.0.0.1:{}", locked.port);
+    assert_in(&run(&[&with_user], &[]).await);
+    assert_in(&run(&[&server, "--user=eve"], &[("NATS_PASSWORD", "s3cret")]).await);
+}
+
+#[tokio::test]
+async fn a_flag_puts_aside_another_login_in_the_environment() {
+    let locked = Locked::start(USERS).await;
+    let url = format!("nats://127.0.0.1:{}", locked.port);
+    let environment = [("NATS_URL", &*url), ("NATS_CREDS", "/no/such/file")];
+    let ended = run(&[], &environment).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("/no/such/file"), "{ended:?}");
+    assert_in(&run(&["--user=eve", "--password=s3cret"], &environment).await);
+}
+
+#[tokio::test]
+async fn a_token_may_be_in_the_url_and_is_not_shown() {
+    let locked = Locked::start("authorization { token: \"s3cret\" }").await;
+    let port = locked.port;
+    assert_in(&run(&[&format!("--server=nats://s3cret@127.0.0.1:{port}")], &[]).await);
+    let server = format!("--server=127.0.0.1:{port}");
+    assert_in(&run(&[&server, "--token=s3cret"], &[]).await);
+    let ended = run(&[&format!("--server=nats://hidden@127.0.0.1:{port}")], &[]).await;
+    assert_out(&ended);
+    assert!(!ended.stderr.contains("hidden"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn an_nkey_is_read_from_its_file() {
+    let pair = nkeys::KeyPair::new_user();
+    let users = format!(
+        "authorization {{ users: [{{ nkey: {} }}] }}",
+        pair.public_key()
+    );
+    let locked = Locked::start(&users).await;
+    let seed = locked.keep("user.nk", &format!("{}\n", pair.seed().expect("a seed")));
+    let server = format!("--server=127.0.0.1:{}", locked.port);
+    assert_in(&run(&[&server, "--nkey", &seed], &[]).await);
+    assert_out(&run(&[&server], &[]).await);
+    let ended = run(&[&server, "--nkey=/dev/null"], &[]).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("no seed"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_context_is_used_as_the_nats_cli_uses_it() {
+    let locked = Locked::start(USERS).await;
+    let url = format!("nats://127.0.0.1:{}", locked.port);
+    let context = format!(r#"{{"url": "{url}", "user": "eve", "password": "s3cret"}}"#);
+    locked.keep("nats/context/shop.json", &context);
+    let home = ("XDG_CONFIG_HOME", locked.home());
+    assert_in(&run(&["--context=shop"], &[home]).await);
+    assert_in(&run(&[], &[home, ("NATS_CONTEXT", "shop")]).await);
+    locked.keep("nats/context.txt", "shop\n");
+    assert_in(&run(&[], &[home]).await);
+    let ended = run(&["--no-context", "--timeout=1s"], &[home]).await;
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+
+    let ended = run(&["--user=eve", "--password=wrong"], &[home]).await;
+    assert_out(&ended);
+    let ended = run(&[], &[home, ("NATS_URL", "nats://127.0.0.1:1")]).await;
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    let line = ["--context=shop", "--server=nats://127.0.0.1:1"];
+    let ended = run(&line, &[home]).await;
+    assert!(ended.stderr.contains("not nats://127.0.0.1:"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_context_that_is_broken_or_not_there_is_said_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let contexts = folder.path().join("nats/context");
+    std::fs::create_dir_all(&contexts).expect("make a folder");
+    std::fs::write(contexts.join("prod.json"), "{nonsense").expect("write");
+    let home = [("XDG_CONFIG_HOME", folder.path().to_str().expect("UTF-8"))];
+    let ended = run(&["--context=shop"], &home).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(
+        ended.stderr.contains("there are prod; make it"),
+        "{ended:?}"
+    );
+    let ended = run(&["--context=prod"], &home).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("nats context edit prod"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn global_flags_may_stand_before_or_after_the_command() {
+    let locked = Locked::start("").await;
+    let server = format!("--server=127.0.0.1:{}", locked.port);
+    let before = ["-o", "json", &server, "dead-letter", "list"];
+    let ended = Tool::start(&before, &[]).end().await;
+    assert_eq!((ended.code, &*ended.stdout), (Some(0), "{}\n"), "{ended:?}");
+    let ended = run(&[&server, "-ojson"], &[]).await;
+    assert_eq!((ended.code, &*ended.stdout), (Some(0), "{}\n"), "{ended:?}");
+}

@@ -1,0 +1,230 @@
+//! Who we are to the NATS server, and who it must be to us.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use async_nats::{ConnectOptions, ServerAddr};
+use percent_encoding::percent_decode_str;
+
+/// One way to log in, or none, and the certificates. Printed, it keeps its secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Login {
+    /// Credentials file (JWT and seed).
+    pub creds: Option<PathBuf>,
+    /// File with the seed of a user's nkey.
+    pub nkey: Option<PathBuf>,
+    /// User name, with [`password`](Self::password).
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<String>,
+    /// Token.
+    pub token: Option<String>,
+    /// Root certificate to trust.
+    pub ca: Option<PathBuf>,
+    /// Our certificate, with [`key`](Self::key).
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login")
+            .field("creds", &self.creds)
+            .field("nkey", &self.nkey)
+            .field("user", &self.user)
+            .field("ca", &self.ca)
+            .field("cert", &self.cert)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Login {
+    /// Whether it says who we are, certificates aside.
+    pub fn is_given(&self) -> bool {
+        self.creds.is_some() || self.nkey.is_some() || self.user.is_some() || self.token.is_some()
+    }
+
+    /// `options` with this login.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is not what it should be; or two ways to log in are given.
+    pub fn apply(&self, mut options: ConnectOptions) -> anyhow::Result<ConnectOptions> {
+        self.ensure_one_way()?;
+        if let Some(creds) = &self.creds {
+            options = options
+                .credentials(&read(creds, "credentials")?)
+                .with_context(|| format!("read the NATS credentials {}", creds.display()))?;
+        }
+        if let Some(nkey) = &self.nkey {
+            let seed = read(nkey, "nkey")?.trim().to_owned();
+            ensure!(
+                seed.starts_with("SU") && !seed.contains(char::is_whitespace),
+                "{} has no seed of a user's nkey, one line that begins with SU",
+                nkey.display()
+            );
+            options = options.nkey(seed);
+        }
+        if let (Some(user), Some(password)) = (&self.user, &self.password) {
+            options = options.user_and_password(user.clone(), password.clone());
+        }
+        if let Some(token) = &self.token {
+            options = options.token(token.clone());
+        }
+        self.apply_certificates(options)
+    }
+
+    fn apply_certificates(&self, mut options: ConnectOptions) -> anyhow::Result<ConnectOptions> {
+        // The client says no more than that TLS failed.
+        for file in [&self.ca, &self.cert, &self.key].into_iter().flatten() {
+            read(file, "certificate or key")?;
+        }
+        if let Some(ca) = &self.ca {
+            options = options.add_root_certificates(ca.clone()).require_tls(true);
+        }
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Ok(options
+                .add_client_certificate(cert.clone(), key.clone())
+                .require_tls(true)),
+            (None, None) => Ok(options),
+            _ => bail!("a client certificate for NATS needs its key, and a key its certificate"),
+        }
+    }
+
+    fn ensure_one_way(&self) -> anyhow::Result<()> {
+        let ways = [
+            (self.creds.is_some(), "a credentials file"),
+            (self.nkey.is_some(), "an nkey"),
+            (self.user.is_some(), "a user with a password"),
+            (self.token.is_some(), "a token"),
+        ];
+        let given: Vec<_> = ways.iter().filter(|way| way.0).map(|way| way.1).collect();
+        ensure!(
+            given.len() < 2,
+            "log in to NATS in one way, not with {}",
+            given.join(" and ")
+        );
+        ensure!(
+            self.user.is_some() == self.password.is_some(),
+            "a user of NATS needs a password, and a password its user"
+        );
+        Ok(())
+    }
+}
+
+fn read(file: &Path, what: &str) -> anyhow::Result<String> {
+    std::fs::read_to_string(file)
+        .with_context(|| format!("read the NATS {what} {}", file.display()))
+}
+
+/// The servers of a list with commas, and the login that is in one of the URLs:
+/// `nats://user:password@host`, `nats://token@host`.
+///
+/// # Errors
+/// One of them is no URL of a NATS server.
+pub fn servers(urls: &str) -> anyhow::Result<(Vec<ServerAddr>, Login)> {
+    let (mut servers, mut login) = (Vec::new(), Login::default());
+    for url in urls.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+        let server: ServerAddr = url.parse().with_context(|| {
+            format!(
+                "{} is no URL of a NATS server, such as nats://host:4222",
+                without_secrets(url)
+            )
+        })?;
+        let decoded = |text: &str| {
+            let text = percent_decode_str(text).decode_utf8();
+            text.map(Cow::into_owned)
+                .context("decode the login in a NATS URL")
+        };
+        if let Some(name) = server.username().filter(|_| !login.is_given()) {
+            match server.password() {
+                Some(password) => {
+                    login.user = Some(decoded(name)?);
+                    login.password = Some(decoded(password)?);
+                }
+                None => login.token = Some(decoded(name)?),
+            }
+        }
+        servers.push(server);
+    }
+    ensure!(
+        !servers.is_empty(),
+        "the URL of NATS is empty; it is such as nats://host:4222"
+    );
+    Ok((servers, login))
+}
+
+/// A list of URLs as it may be shown: without what is before the `@`.
+pub fn without_secrets(urls: &str) -> String {
+    let shown = urls.split(',').map(|url| {
+        let url = url.trim();
+        let (scheme, rest) = url.split_once("://").unwrap_or(("nats", url));
+        match rest.rsplit_once('@') {
+            Some((_, host)) => format!("{scheme}://{host}"),
+            None => url.to_owned(),
+        }
+    });
+    shown.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_may_have_a_user_or_a_token() {
+        let (list, login) = servers("nats://one:4222, nats://eve:p%40ss@two").expect("URLs");
+        assert_eq!((list.len(), list[0].port()), (2, 4222));
+        assert_eq!(
+            (login.user.as_deref(), login.password.as_deref()),
+            (Some("eve"), Some("p@ss"))
+        );
+        let (_, login) = servers("s3cret@host").expect("a URL");
+        assert_eq!((login.user, login.token.as_deref()), (None, Some("s3cret")));
+        for bad in ["", ",", "http://host", "nats://host:nan"] {
+            assert!(servers(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let urls = "nats://eve:p@ss@one:4222,tok@two,nats://three";
+        assert_eq!(
+            without_secrets(urls),
+            "nats://one:4222,nats://two,nats://three"
+        );
+        let login = Login {
+            password: Some("hidden".to_owned()),
+            token: Some("hidden".to_owned()),
+            ..Login::default()
+        };
+        assert!(!format!("{login:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn one_way_to_log_in_is_enough_and_each_must_be_whole() {
+        let whole = Login {
+            user: Some("eve".to_owned()),
+            password: Some("x".to_owned()),
+            ..Login::default()
+        };
+        assert!(whole.apply(ConnectOptions::new()).is_ok());
+        let spoilt: [fn(&mut Login); 5] = [
+            |login| login.password = None,
+            |login| login.token = Some("x".to_owned()),
+            |login| login.cert = Some("/dev/null".into()),
+            |login| login.ca = Some("/no/such/file".into()),
+            |login| {
+                (login.user, login.password) = (None, None);
+                login.nkey = Some("/dev/null".into());
+            },
+        ];
+        for spoil in spoilt {
+            let mut login = whole.clone();
+            spoil(&mut login);
+            assert!(login.apply(ConnectOptions::new()).is_err(), "{login:?}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! `projections.pause` and `projections.resume`: holding a projection where it is.
+
+use serde::{Deserialize, Serialize};
+
+use super::tools::{Tool, Tools};
+use super::{Error, ProjectionStatus, refuse};
+use crate::database::Database;
+use crate::projection::Brake;
+
+/// What requests look like.
+pub(super) const PAUSE_EXAMPLE: &str = r#"{"projection":"…","reason":"…"}"#;
+pub(super) const RESUME_EXAMPLE: &str = r#"{"projection":"…"}"#;
+
+/// Holds a projection where it is, over restarts, until it is resumed: `projections.pause`.
+/// Answered with its [`ProjectionStatus`] once it stands still.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PauseRequest {
+    /// Which; may be left out where the service has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection: Option<String>,
+    /// Why; kept, and shown to everybody.
+    pub reason: String,
+}
+
+/// Lets a projection go on: `projections.resume`. One that is not paused goes on as it is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeRequest {
+    /// Which; may be left out where the service has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection: Option<String>,
+}
+
+pub(super) async fn pause(
+    db: &Database,
+    tools: &Tools,
+    request: PauseRequest,
+) -> Result<ProjectionStatus, Error> {
+    let (tool, brake) = find(db, tools, request.projection.as_deref())?;
+    if request.reason.trim().is_empty() {
+        return Err(refuse(400, "say why it is paused".to_owned()));
+    }
+    tools.expect_no_fold()?;
+    let paused = brake.pause(request.reason).await;
+    paused.map_err(|error| refuse(503, format!("{error:#}")))?;
+    status(db, tools, tool).await
+}
+
+pub(super) async fn resume(
+    db: &Database,
+    tools: &Tools,
+    request: ResumeRequest,
+) -> Result<ProjectionStatus, Error> {
+    let (tool, brake) = find(db, tools, request.projection.as_deref())?;
+    let resumed = brake.resume().await;
+    resumed.map_err(|error| refuse(503, format!("{error:#}")))?;
+    status(db, tools, tool).await
+}
+
+async fn status(db: &Database, tools: &Tools, tool: &Tool) -> Result<ProjectionStatus, Error> {
+    let status = tools.projection(db, tool).await;
+    status.map_err(|error| refuse(500, error.to_string()))
+}
+
+/// The projection `name`, or the only one.
+fn find<'a>(
+    db: &Database,
+    tools: &'a Tools,
+    name: Option<&str>,
+) -> Result<(&'a Tool, &'a Brake), Error> {
+    let all = tools.all();
+    let tool = match (name, all) {
+        (Some(name), _) => all.iter().find(|tool| tool.name == name),
+        (None, [one]) => Some(one),
+        (None, _) => None,
+    };
+    tool.and_then(|tool| Some((tool, tool.brake.as_ref()?)))
+        .ok_or_else(|| {
+            let names: Vec<_> = all.iter().map(|tool| tool.name).collect();
+            let has = match names.as_slice() {
+                [] => "no projections".to_owned(),
+                names => format!("the projections {}", names.join(", ")),
+            };
+            refuse(404, format!("{} has {has}; name one of them", db.owner()))
+        })
+}

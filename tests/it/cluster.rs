@@ -1,0 +1,227 @@
+//! Three brokers, each with a copy of every stream: one of them goes, then two, under steady
+//! writes.
+//!
+//! Writes and reads need none of them. What is tested is that events go on with one away, wait
+//! with two away, and are all there, once and in order, when it is over.
+
+use std::time::Duration;
+
+use cli::Exit;
+use e2e::cluster::Watch;
+use e2e::faults::tell;
+use e2e::load::{Customers, Load, Mix};
+use e2e::process::lines;
+use e2e::{Service, World, eventually, operator, oracle};
+use headwater::operator::FoldState;
+
+use Service::{Orders, Products, Users};
+
+/// Some 60 writes a second, on all sources.
+const STEADY: Mix = Mix {
+    clients: 6,
+    pause: Duration::from_millis(80),
+    ..Mix::on(&Service::SOURCES)
+};
+
+/// All services on three brokers, and a load.
+async fn under_load() -> (World, Customers, Load) {
+    let mut world = World::clustered();
+    world.run_all().await;
+    let customers = Customers::of(&world).await;
+    for source in Service::SOURCES {
+        has_copies(&world, source, 3).await;
+    }
+    world.caught_up().await;
+    let load = customers.begin(STEADY);
+    customers.more(Orders, 20).await;
+    (world, customers, load)
+}
+
+async fn has_copies(world: &World, source: Service, count: usize) {
+    eventually("copies of the stream", || async {
+        let now = world.copies_of(source).await;
+        if now == count { Ok(()) } else { Err(now) }
+    })
+    .await;
+}
+
+/// Events come through to `purchases`: those of writes from now on.
+async fn events_go_on(world: &World, customers: &Customers) {
+    customers.more(Orders, 10).await;
+    world.caught_up().await;
+}
+
+/// Every write was taken when it was sent first, and everything is everywhere, once and in order.
+async fn agrees(mut world: World, customers: Customers, load: Load) {
+    load.end().await;
+    assert_eq!(customers.ledger().repeats, 0, "a write was not taken");
+    for source in Service::SOURCES {
+        has_copies(&world, source, 3).await;
+    }
+    oracle::all_agree(&mut world, &customers).await;
+    let report = operator::verify(&world).await;
+    assert_eq!(report.exit(), Exit::Done, "{report}");
+    for service in Service::ALL {
+        let log = world.log(service);
+        for line in lines(&log).filter(|line| line["level"] == "WARN") {
+            tell(&format!("WARN {} {line}", service.name()));
+        }
+        let errors: Vec<_> = lines(&log)
+            .filter(|line| line["level"] == "ERROR")
+            .collect();
+        assert!(errors.is_empty(), "{}: {errors:?}", service.name());
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_three_brokers_killed_loses_nothing() {
+    let (mut world, customers, load) = under_load().await;
+    let leaders = [world.leader_of(Orders).await, world.leader_of_all().await];
+    let follower = (0..3).find(|node| !leaders.contains(node)).unwrap();
+    let watch = Watch::begin(&world, &customers);
+    world.node(follower).kill().unwrap();
+    events_go_on(&world, &customers).await;
+    tell(&format!(
+        "one killed that leads neither the cluster nor ORDERS: {}",
+        watch.end().await
+    ));
+    world.node(follower).restart().unwrap();
+    world.wait_healthy();
+    agrees(world, customers, load).await;
+}
+
+/// Also a rebuild goes on, and is swapped in.
+#[tokio::test(flavor = "multi_thread")]
+async fn leaders_that_are_killed_are_followed_by_others() {
+    let (mut world, customers, load) = under_load().await;
+    for of_all in [false, true] {
+        let leader = if of_all {
+            world.leader_of_all().await
+        } else {
+            world.leader_of(Orders).await
+        };
+        let watch = Watch::begin(&world, &customers);
+        world.node(leader).kill().unwrap();
+        events_go_on(&world, &customers).await;
+        let what = if of_all { "the cluster" } else { "a stream" };
+        tell(&format!(
+            "the leader of {what} killed: {}",
+            watch.end().await
+        ));
+        let rebuilt = world.fold("rebuild").await;
+        assert_eq!(rebuilt.state, FoldState::Done, "{rebuilt:?}");
+        world.node(leader).restart().unwrap();
+        world.wait_healthy();
+    }
+    agrees(world, customers, load).await;
+}
+
+/// A broker that hangs closes no connection, and whoever is connected to it is told nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_hangs_is_left_for_others() {
+    let (mut world, customers, load) = under_load().await;
+    let leader = world.leader_of(Orders).await;
+    let watch = Watch::begin(&world, &customers);
+    world.node(leader).pause().unwrap();
+    customers.more(Orders, 10).await;
+    positions_come(&world, &customers).await;
+    tell(&format!("a leader hangs: {}", watch.end().await));
+    world.node(leader).resume().unwrap();
+    world.wait_healthy();
+    agrees(world, customers, load).await;
+}
+
+/// Waits until `purchases` shows what was written up to now; asks nobody else.
+async fn positions_come(world: &World, customers: &Customers) {
+    let ledger = customers.ledger();
+    let last = |source| ledger.of(source).into_keys().last().unwrap_or(0);
+    let after = Service::SOURCES.map(|source| format!("{}:{}", source.name(), last(source)));
+    let user = ledger.of(Users).into_values().next().unwrap().id.clone();
+    eventually("purchases to have it", || async {
+        let reply = world.purchases(&user, &after.join(",")).await;
+        if reply.status == 200 {
+            Ok(())
+        } else {
+            Err(reply.text)
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_two_of_three_killed_writes_go_on_and_are_drained_in_order() {
+    let (mut world, customers, load) = under_load().await;
+    let watch = Watch::begin(&world, &customers);
+    for node in [0, 1] {
+        world.node(node).kill().unwrap();
+    }
+    let before = customers.ledger().commands.len();
+    for source in Service::SOURCES {
+        customers.more(source, 100).await;
+    }
+    let writes = customers.ledger().commands.len() - before;
+    for node in [0, 1] {
+        world.node(node).restart().unwrap();
+    }
+    world.wait_healthy();
+    events_go_on(&world, &customers).await;
+    let outage = watch.end().await;
+    tell(&format!("two killed, {writes} writes meanwhile: {outage}"));
+    agrees(world, customers, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_restarted_one_by_one_under_writes_lose_nothing() {
+    let (mut world, customers, load) = under_load().await;
+    for node in 0..3 {
+        let watch = Watch::begin(&world, &customers);
+        let status = world.node(node).retire().unwrap();
+        assert!(status.success(), "{status}");
+        world.node(node).restart().unwrap();
+        world.wait_healthy();
+        events_go_on(&world, &customers).await;
+        tell(&format!("{} restarted: {}", node + 1, watch.end().await));
+    }
+    agrees(world, customers, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_robbed_of_its_data_gets_them_from_the_others() {
+    let (mut world, customers, load) = under_load().await;
+    let robbed = world.leader_of(Products).await;
+    world.node(robbed).kill().unwrap();
+    let data = world.node(robbed).store().join("jetstream");
+    std::fs::remove_dir_all(data).unwrap();
+    customers.more(Orders, 20).await;
+    world.node(robbed).restart().unwrap();
+    world.wait_healthy();
+    // It has to be able to stand in for one of those that it got them from.
+    let other = (robbed + 1) % 3;
+    world.node(other).kill().unwrap();
+    events_go_on(&world, &customers).await;
+    world.node(other).restart().unwrap();
+    world.wait_healthy();
+    agrees(world, customers, load).await;
+}
+
+/// An operator who turns one broker into three says so to the services, and never to the streams.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_gets_the_copies_that_its_service_is_told_of_and_loses_none() {
+    const COPIES: &str = "HEADWATER_NATS_REPLICAS";
+    let mut world = World::clustered();
+    for (told, copies) in [("1", 1), ("3", 3), ("1", 3), ("5", 3)] {
+        world
+            .run_with(Orders, |command| {
+                command.env(COPIES, told);
+            })
+            .await;
+        e2e::faults::says(&world.client(Orders), "relay", "ok", "").await;
+        has_copies(&world, Orders, copies).await;
+        let log = world.process(Orders).log();
+        let warned = lines(&log).any(|line| line["level"] == "WARN" && line["wanted"] == 5);
+        assert_eq!(warned, told == "5", "{log}");
+        world.stop(Orders).await;
+    }
+    world.abandon();
+}
