@@ -6,6 +6,7 @@
 
 pub mod backlog;
 pub mod client;
+pub mod collector;
 pub mod data;
 pub mod faults;
 pub mod load;

@@ -87,6 +87,8 @@ impl<P: Projection> Rebuilder<P> {
     /// For the store that `live` folds, whose tables are of `version`.
     pub(crate) fn new(live: Live<P>, version: u32) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(1);
+        // Those that alerts look at are there from the start.
+        metrics::counter!("headwater_rebuilds_total", "projection" => P::NAME).increment(0);
         let idle = FoldStatus {
             state: FoldState::Idle,
             ..begun(Then::Swap, String::new())

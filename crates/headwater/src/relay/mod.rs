@@ -49,6 +49,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use async_nats::jetstream::stream::{Info, Stream};
 use sea_orm::DbErr;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, NOT_CONNECTED};
@@ -98,6 +99,18 @@ pub struct Relay {
     acknowledged: Place,
     /// Where the stream began when it was looked at last.
     begins: Beginning,
+    published: watch::Sender<Option<u64>>,
+}
+
+/// How far a relay is, for those who watch. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Published(watch::Receiver<Option<u64>>);
+
+impl Published {
+    /// The last position that is known to be in the stream; `None` while that is not known.
+    pub(crate) fn position(&self) -> Option<u64> {
+        *self.0.borrow()
+    }
 }
 
 /// Where a stream begins, and which one it is.
@@ -129,13 +142,24 @@ impl Relay {
     /// The relay of `db`'s owner.
     pub fn new(db: Database, bus: Bus, health: Health) -> Self {
         health.set(CHECK, State::Degraded("starting".to_owned()));
+        // Those that alerts look at are there from the start.
+        for counted in ["published", "republished", "purged"] {
+            let name = format!("headwater_relay_{counted}_total");
+            metrics::counter!(name, "source" => db.owner()).increment(0);
+        }
         Self {
             db,
             bus,
             health,
             acknowledged: Place::START,
             begins: Beginning::default(),
+            published: watch::Sender::new(None),
         }
+    }
+
+    /// How far it is, as it moves.
+    pub(crate) fn published(&self) -> Published {
+        Published(self.published.subscribe())
     }
 
     /// Runs until `stop`; does not end by itself, whatever the broker does.
@@ -212,6 +236,7 @@ impl Relay {
             Finding::Continue(place) => place,
             Finding::Contradiction(reason) => return Ok(Ended::Contradicted(reason)),
         };
+        self.published.send_replace(Some(place.position));
         self.health.set(
             CHECK,
             State::Ok(format!("published up to {}", place.position)),
@@ -359,6 +384,7 @@ impl Relay {
     }
 
     fn note_published(&self, rows: &[outbox::Row], place: Place) {
+        self.published.send_replace(Some(place.position));
         let source = self.db.owner().to_owned();
         self.health.set(
             CHECK,
