@@ -107,8 +107,8 @@ async fn an_answer_put_together_from_others_is_one_trace() {
         (Service::Composition, "GET", "GET /users/{id}"),
         (
             Service::Inquiry,
-            "ask inquiry.users",
-            "answer inquiry.users",
+            "ask inquiry.users.v1.asked",
+            "answer inquiry.users.v1.asked",
         ),
     ] {
         let trace = format!("{:032x}", u128::from(ada.id().len() as u64) + style as u128);
