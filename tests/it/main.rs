@@ -17,6 +17,7 @@ mod model;
 mod power_cuts;
 mod rebuild;
 mod redelivery;
+mod restored;
 mod rivals;
 mod styles;
 mod tidy;

@@ -337,6 +337,10 @@ impl<P: Projection> Rebuilder<P> {
                 status.positions = positions.clone();
                 status.live = live.clone();
             });
+            if !live.reach(&target.0) {
+                // A source has begun another life, which counts from 1 again.
+                target = (live.clone(), Instant::now());
+            }
             if fold.is_complete() && positions.reach(&target.0) {
                 if target.1.elapsed() <= BEHIND_MAX {
                     return;

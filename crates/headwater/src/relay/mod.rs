@@ -370,8 +370,8 @@ impl Relay {
 
     /// Says why the relay has stopped and what to do, in the log only once.
     fn note_stopped(&self, contradiction: &str) {
-        let advice = "put back the newest copy of the database, or delete the stream if the \
-                      database is right; the relay then goes on by itself";
+        let advice = "put back the newest copy of the database, and the relay goes on by itself; \
+                      if there is none, docs/operations.md says how this one begins a new life";
         let state = State::Failed(format!("{contradiction}; {advice}"));
         if self.health.parts().get(CHECK) != Some(&state) {
             tracing::error!(
