@@ -43,6 +43,11 @@ import *flags:
 deny:
     cargo deny --all-features check bans licenses sources
 
+# Alert rules: valid, and each fires when it should (needs promtool, of the package prometheus).
+alerts:
+    promtool check config deploy/prometheus/prometheus.yml
+    promtool test rules deploy/prometheus/alerts.test.yml
+
 # Measure the figures in the documents; `just bench full` with all data, `just bench list` names them.
 bench *flags:
     cargo build --quiet --release --bins

@@ -7,6 +7,7 @@
 pub mod backlog;
 pub mod client;
 pub mod cluster;
+pub mod collector;
 pub mod data;
 pub mod faults;
 pub mod load;
