@@ -233,7 +233,10 @@ fn explained(
     replicas: usize,
 ) -> HashMap<String, String> {
     let mut metadata = is.clone();
-    let labels = wanted.metadata.iter().filter(|(key, _)| !monitor::writes(key));
+    let labels = wanted
+        .metadata
+        .iter()
+        .filter(|(key, _)| !monitor::writes(key));
     metadata.extend(labels.map(|(key, value)| (key.clone(), value.clone())));
     monitor::merge(&mut metadata, &monitor::of_stream(replicas));
     metadata
