@@ -19,16 +19,20 @@ use anyhow::{Context as _, ensure};
 use axum::Router;
 use prost::Message;
 use tokio::net::TcpListener;
+use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::{Migration, Snapshot};
 use crate::health::State;
+use crate::http::Pulse;
 use crate::inquiry::{Inquirer, Questions, Refusal};
 use crate::operator::{Desk, Tools};
 use crate::projection::{self, Progress, Projection, Runner};
 use crate::rebuild::Rebuilder;
 use crate::schema::{self, Schema};
-use crate::{Bus, Clock, Config, Database, Health, Relay, Supervisor, http, operator};
+use crate::{
+    Bus, Clock, Config, Database, Health, Relay, Supervisor, http, operator, reload, systemd,
+};
 
 /// A service that is being put together; `D` is its [`Database`], or `()` where it has none.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub struct Service<D = Database> {
     pub config: Config,
     name: &'static str,
     bus: Bus,
+    /// The wishes to have the configuration read anew.
+    hangups: Signal,
     tasks: Supervisor,
     tools: Tools,
     questions: Questions,
@@ -159,7 +165,7 @@ impl Service {
         self.tasks.spawn("database", |stop| watched.watch(stop));
         let tools = std::mem::take(&mut self.tools);
         let desk = Desk::new(self.name, self.health.clone()).with_database(db.clone(), tools);
-        let ended = self.run(desk, listener, app).await;
+        let ended = self.run(desk, listener, app, Some(db.clone())).await;
         db.close().await;
         ended
     }
@@ -184,7 +190,7 @@ impl Service<()> {
     /// A task ended by itself, or did not end when it was told to.
     pub async fn serve(self, listener: TcpListener, app: Router) -> anyhow::Result<()> {
         let desk = Desk::new(self.name, self.health.clone());
-        self.run(desk, listener, app).await
+        self.run(desk, listener, app, None).await
     }
 }
 
@@ -195,6 +201,7 @@ impl<D> Service<D> {
         config: Config,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
+        let hangups = reload::hangups()?;
         let bus = Bus::connect(name, &config.nats).await?;
         Ok(Self {
             db,
@@ -202,6 +209,7 @@ impl<D> Service<D> {
             config,
             name,
             bus,
+            hangups,
             tasks: Supervisor::new(stop),
             tools: Tools::default(),
             questions: Questions::default(),
@@ -220,19 +228,41 @@ impl<D> Service<D> {
         Ok(inquirer)
     }
 
-    async fn run(self, desk: Desk, listener: TcpListener, app: Router) -> anyhow::Result<()> {
+    async fn run(
+        self,
+        desk: Desk,
+        listener: TcpListener,
+        app: Router,
+        db: Option<Database>,
+    ) -> anyhow::Result<()> {
         let Self {
+            health,
             config,
             bus,
+            hangups,
             mut tasks,
             questions,
             ..
         } = self;
         let drain = config.drain();
+        let (pulse, beats) = Pulse::new();
+        if systemd::is_told() {
+            let pulse = pulse.clone();
+            tasks.spawn("systemd", |stop| systemd::tell(health, pulse, stop));
+        }
+        if let Some(deadline) = systemd::watchdog() {
+            tasks.spawn("watchdog", |stop| systemd::feed(deadline, pulse, db, stop));
+        }
+        let reloading = bus.clone();
+        tasks.spawn("reload", |stop| {
+            reload::on_hangup(hangups, config.telemetry, reloading, stop)
+        });
         tasks.spawn("operator", |stop| {
             operator::serve(desk, bus, questions, stop)
         });
-        tasks.spawn("http", |stop| http::serve(listener, app, config.http, stop));
+        tasks.spawn("http", |stop| {
+            http::serve_watched(listener, app, config.http, beats, stop)
+        });
         tasks.join(drain).await
     }
 }
