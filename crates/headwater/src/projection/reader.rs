@@ -157,8 +157,14 @@ impl<P: Projection> Reader<P> {
     /// although nothing comes: it was rolled back, or what came got lost on the way here.
     async fn is_elsewhere(&self, stream: &Stream, before: &Info) -> anyhow::Result<bool> {
         let info = stream.get_info().await.context("read the stream's state")?;
-        let sequence = self.checkpoint().await?.0.sequence;
-        Ok(info.created != before.created || info.state.last_sequence != sequence)
+        let (checkpoint, dead_letters) = self.checkpoint().await?;
+        let is_elsewhere =
+            info.created != before.created || info.state.last_sequence != checkpoint.sequence;
+        if !is_elsewhere {
+            // A person may have dealt with dead letters meanwhile.
+            self.report(applied_up_to(checkpoint.position(), dead_letters));
+        }
+        Ok(is_elsewhere)
     }
 
     /// Closes a gap: the first time by reading the stream again, because events may have been
