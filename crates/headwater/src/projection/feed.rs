@@ -240,7 +240,8 @@ async fn place(
     let name = wanted.durable_name.clone().unwrap_or_default();
     let mut consumer = match stream.get_consumer(&name).await {
         Ok(consumer) if delivers_all(consumer.cached_info()) => {
-            label(stream, consumer.cached_info(), wanted, thresholds).await?;
+            // Seldom needed, and large.
+            Box::pin(label(stream, consumer.cached_info(), wanted, thresholds)).await?;
             consumer
         }
         found => {
