@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::builder::FalseyValueParser;
 use headwater::Clock;
 use headwater::health::State;
 use serde::Serialize;
@@ -25,7 +26,7 @@ use crate::{Common, Exit};
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Show it again and again: in the same place on a terminal, else one after another
-    #[arg(short, long, env = "HEADWATER_STATUS_WATCH")]
+    #[arg(short, long, env = "HEADWATER_STATUS_WATCH", value_parser = FalseyValueParser::new())]
     pub watch: bool,
 
     /// The pause in between

@@ -84,11 +84,7 @@ pub(super) async fn is_usable(nats: &Nats, findings: &mut Vec<Finding>) -> bool 
         ),
     };
     let is_usable = jetstream.grade == Grade::Ok;
-    findings.push(version);
-    findings.push(jetstream);
-    if is_usable {
-        findings.push(sync(nats).await);
-    }
+    findings.extend([version, jetstream, sync(nats).await]);
     is_usable
 }
 
