@@ -206,8 +206,8 @@ pub(crate) fn projections(projections: &[Projection]) -> Table<8> {
                 printable(source),
                 lag.position.to_string(),
                 count(lag.head),
-                count(lag.lag.events),
-                age(lag.lag.seconds),
+                count(lag.waiting.events),
+                age(lag.waiting.seconds),
                 states.join("; "),
             ]);
         }

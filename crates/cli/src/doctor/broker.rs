@@ -73,10 +73,7 @@ pub(super) async fn is_usable(nats: &Nats, findings: &mut Vec<Finding>) -> bool 
         )
     };
     let jetstream = match nats.jetstream.query_account().await {
-        Ok(account) => Finding::ok(
-            "jetstream",
-            format!("enabled, {} streams and the like", account.streams),
-        ),
+        Ok(account) => Finding::ok("jetstream", format!("enabled, {} streams", account.streams)),
         Err(error) => Finding::fail(
             "jetstream",
             format!("not available here: {error}"),

@@ -81,7 +81,9 @@ async fn a_shop_that_is_well_passes_every_check_in_order() {
         "{ended:?}"
     );
     assert!(
-        ended.stdout.contains("\nok    version      nats-server 2."),
+        ended
+            .stdout
+            .contains("\nok    version       nats-server 2."),
         "{ended:?}"
     );
     house.close().await;
@@ -121,8 +123,11 @@ async fn a_refused_login_and_a_server_without_jetstream_are_told_apart() {
 #[tokio::test]
 async fn the_system_account_is_told_how_acknowledged_events_reach_the_disk() {
     for (jetstream, said) in [
-        ("", "warn  sync         sync_interval is 120s"),
-        ("jetstream { sync_interval: always }", "ok    sync         sync_interval is always"),
+        ("", "warn  sync          sync_interval is 120s"),
+        (
+            "jetstream { sync_interval: always }",
+            "ok    sync          sync_interval is always",
+        ),
     ] {
         let accounts = "accounts { S { users: [{ user: s, password: s }] } }\nsystem_account: S";
         let locked = Locked::start(&format!("{accounts}\n{jetstream}")).await;
