@@ -189,6 +189,16 @@ impl Tool {
         line
     }
 
+    /// Reads so many lines of stdout, and then goes away as a reader.
+    pub(crate) async fn read_and_close(&mut self, lines: usize) -> Vec<String> {
+        let mut read = Vec::new();
+        while read.len() < lines {
+            read.push(self.says().await);
+        }
+        drop(self.child.stdout.take());
+        read
+    }
+
     pub(crate) async fn end(self) -> Ended {
         let ended = tokio::time::timeout(CEILING, self.child.wait_with_output()).await;
         let ended = ended.expect("in time").expect("wait");

@@ -109,8 +109,9 @@ impl Tools {
     pub(super) fn begin(&self, db: &Database, then: Then) -> Result<FoldStatus, Error> {
         let fold = self.fold(db)?;
         if let Some(tool) = self.projections.iter().find(|tool| tool.pause().is_some()) {
-            let advice = "let it go on first: `headwater projection resume`";
-            return Err(refuse(409, format!("{} is paused; {advice}", tool.name)));
+            let name = tool.name;
+            let advice = format!("let it go on first: `headwater projection resume {name}`");
+            return Err(refuse(409, format!("{name} is paused; {advice}")));
         }
         fold.begin(then).map_err(|_| under_way())
     }

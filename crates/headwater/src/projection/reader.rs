@@ -65,7 +65,7 @@ impl<P: Projection> Reader<P> {
                 self.report(State::Degraded(NOT_CONNECTED.to_owned()));
                 self.bus.up().await;
             }
-            let Err(failure) = self.follow(&mut pause).await else {
+            let Err(failure) = Box::pin(self.follow(&mut pause)).await else {
                 continue;
             };
             self.report(State::Degraded(format!("waiting: {failure:#}")));
