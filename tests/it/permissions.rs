@@ -117,6 +117,7 @@ const FORBIDDEN: [(&str, &[&str], &[&str]); 7] = [
         "users",
         &[
             "orders.v1.placed.1",
+            "$KV.headwater-schemas.orders",
             "$JS.API.STREAM.DELETE.USERS",
             "$JS.API.STREAM.PURGE.USERS",
             "$JS.API.STREAM.MSG.DELETE.USERS",
