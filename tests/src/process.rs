@@ -124,6 +124,14 @@ impl Process {
         self.signal(Signal::CONT).expect("resume a child");
     }
 
+    /// SIGHUP.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP).expect("signal a child");
+    }
+
     fn signal(&self, signal: Signal) -> io::Result<()> {
         kill_process_group(Pid::from_child(&self.child), signal).map_err(io::Error::from)
     }

@@ -19,16 +19,22 @@ use anyhow::{Context as _, ensure};
 use axum::Router;
 use prost::Message;
 use tokio::net::TcpListener;
+use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::{Migration, Snapshot};
 use crate::health::State;
+use crate::http::Pulse;
 use crate::inquiry::{Inquirer, Questions, Refusal};
 use crate::operator::{Desk, Tools};
 use crate::projection::{self, Progress, Projection, Runner};
 use crate::rebuild::Rebuilder;
+use crate::relay::Published;
 use crate::schema::{self, Schema};
-use crate::{Bus, Clock, Config, Database, Health, Relay, Supervisor, http, operator};
+use crate::telemetry::sample::Sampler;
+use crate::{
+    Bus, Clock, Config, Database, Health, Relay, Supervisor, http, operator, reload, systemd,
+};
 
 /// A service that is being put together; `D` is its [`Database`], or `()` where it has none.
 #[derive(Debug)]
@@ -41,9 +47,13 @@ pub struct Service<D = Database> {
     pub config: Config,
     name: &'static str,
     bus: Bus,
+    /// The wishes to have the configuration read anew.
+    hangups: Signal,
     tasks: Supervisor,
     tools: Tools,
     questions: Questions,
+    /// How far its relay is, where it has one.
+    published: Option<Published>,
     /// Whether the database is nothing but a copy.
     is_copy: bool,
 }
@@ -88,6 +98,7 @@ impl Service {
     /// Publishes the events of its outbox.
     pub fn relay(&mut self) {
         let relay = Relay::new(self.db.clone(), self.bus.clone(), self.health.clone());
+        self.published = Some(relay.published());
         self.tasks.spawn("relay", |stop| relay.run(stop));
     }
 
@@ -158,8 +169,12 @@ impl Service {
         let watched = db.clone();
         self.tasks.spawn("database", |stop| watched.watch(stop));
         let tools = std::mem::take(&mut self.tools);
+        let sampler =
+            self.sampler()
+                .with_database(db.clone(), tools.clone(), self.published.take());
         let desk = Desk::new(self.name, self.health.clone()).with_database(db.clone(), tools);
-        let ended = self.run(desk, listener, app).await;
+        let parts = (desk, sampler, Some(db.clone()));
+        let ended = self.run(parts, listener, app).await;
         db.close().await;
         ended
     }
@@ -183,8 +198,8 @@ impl Service<()> {
     /// # Errors
     /// A task ended by itself, or did not end when it was told to.
     pub async fn serve(self, listener: TcpListener, app: Router) -> anyhow::Result<()> {
-        let desk = Desk::new(self.name, self.health.clone());
-        self.run(desk, listener, app).await
+        let (desk, sampler) = (Desk::new(self.name, self.health.clone()), self.sampler());
+        self.run((desk, sampler, None), listener, app).await
     }
 }
 
@@ -195,6 +210,7 @@ impl<D> Service<D> {
         config: Config,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
+        let hangups = reload::hangups()?;
         let bus = Bus::connect(name, &config.nats).await?;
         Ok(Self {
             db,
@@ -202,9 +218,11 @@ impl<D> Service<D> {
             config,
             name,
             bus,
+            hangups,
             tasks: Supervisor::new(stop),
             tools: Tools::default(),
             questions: Questions::default(),
+            published: None,
             is_copy: false,
         })
     }
@@ -220,19 +238,45 @@ impl<D> Service<D> {
         Ok(inquirer)
     }
 
-    async fn run(self, desk: Desk, listener: TcpListener, app: Router) -> anyhow::Result<()> {
+    fn sampler(&self) -> Sampler {
+        Sampler::new(self.name, self.bus.clone(), self.health.clone())
+    }
+
+    async fn run(
+        self,
+        (desk, sampler, db): (Desk, Sampler, Option<Database>),
+        listener: TcpListener,
+        app: Router,
+    ) -> anyhow::Result<()> {
         let Self {
+            health,
             config,
             bus,
+            hangups,
             mut tasks,
             questions,
             ..
         } = self;
         let drain = config.drain();
+        let (pulse, beats) = Pulse::new();
+        if systemd::is_told() {
+            let pulse = pulse.clone();
+            tasks.spawn("systemd", |stop| systemd::tell(health, pulse, stop));
+        }
+        if let Some(deadline) = systemd::watchdog() {
+            tasks.spawn("watchdog", |stop| systemd::feed(deadline, pulse, db, stop));
+        }
+        let reloading = bus.clone();
+        tasks.spawn("reload", |stop| {
+            reload::on_hangup(hangups, config.telemetry, reloading, stop)
+        });
         tasks.spawn("operator", |stop| {
             operator::serve(desk, bus, questions, stop)
         });
-        tasks.spawn("http", |stop| http::serve(listener, app, config.http, stop));
+        tasks.spawn("gauges", |stop| sampler.run(stop));
+        tasks.spawn("http", |stop| {
+            http::serve_watched(listener, app, config.http, beats, stop)
+        });
         tasks.join(drain).await
     }
 }

@@ -1,6 +1,7 @@
 //! The writer thread: closures in groups, one commit a group.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::connection::{Damage, one_at_a_time};
 use super::opening::{Opened, open};
 use super::{Config, Migration, Tx, WriteError, generation};
+use crate::telemetry::trace::{self, SpanKind};
 use crate::{Clock, crash};
 
 /// A group stops taking further closures after this long, so that the first one of it does not
@@ -20,12 +22,18 @@ const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
 /// How long the writer leaves a WAL alone that it could not empty.
 const TRUNCATION_PAUSE: Duration = Duration::from_secs(10);
 
+/// The pause between two looks at whether the writer has made a step.
+const STEP_PAUSE: Duration = Duration::from_millis(50);
+
 /// The handle: cheap to clone. The thread ends when the last one is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
+    owner: &'static str,
     queue: mpsc::Sender<Box<dyn Work>>,
     head: watch::Receiver<u64>,
     failure: watch::Receiver<Option<Arc<str>>>,
+    /// What the thread has done: closures, commits, emptied logs.
+    steps: Arc<AtomicU64>,
     /// Its sender is dropped when the thread has closed the file.
     closed: watch::Receiver<()>,
 }
@@ -45,6 +53,8 @@ impl Writer {
         let (failure_sender, failure) = watch::channel(None);
         let (closed_sender, closed) = watch::channel(());
         let (opened_sender, opened) = oneshot::channel();
+        let steps = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&steps);
         std::thread::Builder::new()
             .name(format!("{owner}-writer"))
             .spawn(move || {
@@ -59,6 +69,7 @@ impl Writer {
                             waiting: None,
                             head: head_sender,
                             gate,
+                            steps: counted,
                             next_truncation: Instant::now(),
                         };
                         if opened_sender.send(Ok(found)).is_ok()
@@ -82,16 +93,22 @@ impl Writer {
             })
             .context("start the writer thread")?;
         let found = opened.await.context("open the database")??;
+        // Those that alerts look at are there from the start.
+        metrics::counter!("headwater_database_refused_total", "service" => owner).increment(0);
         let writer = Self {
+            owner,
             queue,
             head,
             failure,
+            steps,
             closed,
         };
         Ok((writer, found))
     }
 
     /// Runs `work`; `is_alone` in a transaction of its own.
+    ///
+    /// Where what is under way is traced, so is this, and so are the events that it appends.
     pub(super) async fn write<T, E, F>(&self, work: F, is_alone: bool) -> Written<T, E>
     where
         F: FnOnce(&Tx) -> Result<T, E> + Send + 'static,
@@ -99,8 +116,12 @@ impl Writer {
         E: Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
+        let span = trace::part("write", SpanKind::Internal);
+        span.set("db.system.name", "sqlite");
+        span.set("code.function.name", name_of::<F>());
         let job = Job {
             work: Some(work),
+            traceparent: span.kept_traceparent(),
             result: None,
             reply,
             is_alone,
@@ -108,14 +129,49 @@ impl Writer {
         self.queue
             .try_send(Box::new(job))
             .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => WriteError::Busy,
+                mpsc::error::TrySendError::Full(_) => {
+                    metrics::counter!("headwater_database_refused_total", "service" => self.owner)
+                        .increment(1);
+                    WriteError::Busy
+                }
                 mpsc::error::TrySendError::Closed(_) => WriteError::Unknown,
             })?;
-        answer.await.unwrap_or(Err(WriteError::Unknown))
+        let written = answer.await.unwrap_or(Err(WriteError::Unknown));
+        if let Err(error) = &written {
+            span.set("headwater.outcome", error.kind());
+        }
+        written
+    }
+
+    /// How many writes wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
     }
 
     pub(super) fn head(&self) -> watch::Receiver<u64> {
         self.head.clone()
+    }
+
+    /// Resolves when the thread has made a step: an empty write, or one of those before it.
+    /// A thread that has ended is somebody else's matter (see [`stopped`](Self::stopped)).
+    pub(super) async fn beat(&self) {
+        let before = self.steps.load(Ordering::Relaxed);
+        // Waits for its place where the queue is full; nobody is told that it was run.
+        let asked = async {
+            let ended = self.queue.send(Box::new(Beat)).await.is_err();
+            if !ended {
+                std::future::pending::<()>().await;
+            }
+        };
+        let stepped = async {
+            while self.steps.load(Ordering::Relaxed) == before {
+                tokio::time::sleep(STEP_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = asked => {}
+            () = stepped => {}
+        }
     }
 
     /// Lets the thread end after the writes that wait, and waits until it has closed the file.
@@ -154,6 +210,7 @@ struct Thread {
     head: watch::Sender<u64>,
     /// Held shared by reads.
     gate: Arc<RwLock<()>>,
+    steps: Arc<AtomicU64>,
     /// How large the WAL may become, in bytes.
     wal_max: u64,
     /// Not before: somebody outside of this process kept the WAL from being emptied.
@@ -166,6 +223,7 @@ impl Thread {
         while let Some(first) = self.waiting.take().or_else(|| self.jobs.blocking_recv()) {
             if let Err(error) = self.sql("BEGIN IMMEDIATE") {
                 tracing::warn!(%error, "another process holds the database's write lock");
+                self.note_step();
                 first.answer(Outcome::Busy);
                 continue;
             }
@@ -182,6 +240,7 @@ impl Thread {
             let committing = Instant::now();
             self.sql(if is_void { "ROLLBACK" } else { "COMMIT" })
                 .context("commit: what it wrote may be there or not")?;
+            self.note_step();
             crash::point("commit.after");
             metrics::histogram!("headwater_database_commit_seconds", "service" => self.tx.owner())
                 .record(committing.elapsed());
@@ -203,6 +262,11 @@ impl Thread {
         Ok(())
     }
 
+    /// For whoever asks whether the thread hangs: see [`Writer::beat`].
+    fn note_step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Empties the WAL when it has become too large. SQLite does so by itself at every thousandth
     /// page, but only in a moment without readers, which never comes where reads overlap.
     fn bound_wal(&mut self) -> anyhow::Result<()> {
@@ -213,11 +277,13 @@ impl Thread {
         }
         // New reads wait here, those under way end first: they are bounded in time.
         let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.note_step();
         // Whoever else reads, such as a person with the shell, is not waited for.
         self.sql("PRAGMA busy_timeout = 0")?;
         let emptied = self.sql("PRAGMA wal_checkpoint(TRUNCATE)");
         self.sql("PRAGMA busy_timeout = 5000")?;
         emptied.context("empty the write-ahead log")?;
+        self.note_step();
         let left = generation::wal_bytes(&self.config.path);
         if left > 0 {
             self.next_truncation = Instant::now() + TRUNCATION_PAUSE;
@@ -242,6 +308,7 @@ impl Thread {
         while let Some(mut job) = next.take() {
             group.appended = self.run_one(job.as_mut())?.or(group.appended);
             group.jobs.push(job);
+            self.note_step();
             crash::point("commit.group");
             if group.jobs.len() < self.config.group && started.elapsed() < GROUP_TIME_MAX {
                 match self.jobs.try_recv() {
@@ -324,6 +391,21 @@ trait Work: Send {
     }
 }
 
+/// Does nothing: a write that shows that the thread takes writes.
+struct Beat;
+
+impl Work for Beat {
+    fn run(&mut self, _tx: &Tx) -> bool {
+        true
+    }
+
+    fn answer(self: Box<Self>, _outcome: Outcome) {}
+
+    fn name(&self) -> &'static str {
+        "beat"
+    }
+}
+
 /// Ends the thread.
 struct Close;
 
@@ -345,9 +427,15 @@ impl Work for Close {
 
 struct Job<F, T, E> {
     work: Option<F>,
+    traceparent: Option<String>,
     result: Option<Written<T, E>>,
     reply: oneshot::Sender<Written<T, E>>,
     is_alone: bool,
+}
+
+/// The function that a closure was written in.
+fn name_of<F>() -> &'static str {
+    std::any::type_name::<F>().trim_end_matches("::{{closure}}")
 }
 
 /// What a closure returned, with the last position that it appended.
@@ -361,6 +449,7 @@ where
 {
     fn run(&mut self, tx: &Tx) -> bool {
         let work = self.work.take().expect("a job runs once");
+        tx.set_traceparent(self.traceparent.take());
         let result = match catch_unwind(AssertUnwindSafe(|| work(tx))) {
             Ok(Ok(value)) => Ok((value, tx.appended())),
             Ok(Err(refused)) => Err(WriteError::Refused(refused)),
@@ -388,6 +477,6 @@ where
     }
 
     fn name(&self) -> &'static str {
-        std::any::type_name::<F>().trim_end_matches("::{{closure}}")
+        name_of::<F>()
     }
 }

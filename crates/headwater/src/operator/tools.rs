@@ -75,6 +75,17 @@ impl Tools {
         self
     }
 
+    /// The projections and how far they are, as they move.
+    pub(crate) fn progresses(&self) -> impl Iterator<Item = (&'static str, &Progress)> {
+        let projections = self.projections.iter();
+        projections.map(|tool| (tool.name, &tool.progress))
+    }
+
+    /// How far folding the read store anew is, where the service has one.
+    pub(crate) fn fold_of_copy(&self) -> Option<FoldStatus> {
+        self.fold.as_ref().map(rebuild::Handle::status)
+    }
+
     /// The projections with dead letters, in the order in which they were added.
     pub(super) fn all(&self) -> &[Tool] {
         &self.projections
