@@ -43,6 +43,10 @@ import *flags:
 deny:
     cargo deny --all-features check bans licenses sources
 
+# Build the images for deploy/compose.yaml, from scratch (needs docker).
+images *flags:
+    bash deploy/docker/build {{ flags }}
+
 # Measure the figures in the documents; `just bench full` with all data, `just bench list` names them.
 bench *flags:
     cargo build --quiet --release --bins

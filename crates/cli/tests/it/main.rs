@@ -10,6 +10,7 @@ mod import;
 mod locked;
 mod played;
 mod publish;
+mod ready;
 mod reports;
 mod shop;
 mod source;
