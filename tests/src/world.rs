@@ -158,7 +158,8 @@ impl World {
         let folder = TempDir::new().expect("make a folder");
         let databases = folder.path().to_owned();
         let binary = broker::find(&|_| {}).expect("find nats-server");
-        let cluster = Cluster::start(&binary, &options(folder.path())).expect("start three nats-servers");
+        let cluster =
+            Cluster::start(&binary, &options(folder.path())).expect("start three nats-servers");
         let mut nodes = cluster.into_nodes();
         let peers = nodes.split_off(1);
         let mut world = Self::placed(nodes.remove(0).into(), None, databases, folder);
