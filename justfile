@@ -47,6 +47,11 @@ deny:
 images *flags:
     bash deploy/docker/build {{ flags }}
 
+# Alert rules: valid, and each fires when it should (needs promtool, of the package prometheus).
+alerts:
+    promtool check config deploy/prometheus/prometheus.yml
+    promtool test rules deploy/prometheus/alerts.test.yml
+
 # Measure the figures in the documents; `just bench full` with all data, `just bench list` names them.
 bench *flags:
     cargo build --quiet --release --bins

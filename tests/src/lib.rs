@@ -9,6 +9,7 @@ pub mod backlog;
 pub mod broker;
 pub mod client;
 pub mod cluster;
+pub mod collector;
 pub mod data;
 pub mod docker;
 pub mod faults;

@@ -25,8 +25,8 @@ const INPUT_MAX: u64 = 64 * 1024 * 1024;
 /// `nats sub 'orders.>' --translate 'headwater decode --subject {{Subject}}'`, and the same with
 /// `nats stream view` and `nats stream get`.
 ///
-/// What the bytes mean is in the KV bucket headwater-schemas, and for a minute in a file below
-/// ${XDG_CACHE_HOME:-~/.cache}/headwater, which is also used when the broker is away.
+/// What the bytes mean is in the KV bucket `headwater-schemas`, and for a minute in a file below
+/// `${XDG_CACHE_HOME:-~/.cache}/headwater`, which is also used when the broker is away.
 ///
 /// A body that does not decode is printed in base64, and why is said on stderr.
 ///

@@ -151,9 +151,9 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         for finding in &self.findings {
             let (word, what) = (self.word(finding.grade), printable(&finding.what));
-            writeln!(f, "{word}  {:12} {what}", finding.check)?;
+            writeln!(f, "{word}  {:13} {what}", finding.check)?;
             if let Some(fix) = &finding.fix {
-                writeln!(f, "{:19}-> {}", "", printable(fix))?;
+                writeln!(f, "{:20}-> {}", "", printable(fix))?;
             }
         }
         let (failed, warned) = (self.count(Grade::Fail), self.count(Grade::Warn));

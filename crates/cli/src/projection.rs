@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Subcommand;
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{FalseyValueParser, NonEmptyStringValueParser};
 use headwater::Clock;
 use headwater::operator::{PauseRequest, ProjectionStatus, ResumeRequest};
 use serde::Serialize;
@@ -76,7 +76,7 @@ pub struct Rebuild {
     pub which: Which,
 
     /// Begin it and do not wait until it is done
-    #[arg(long, env = "HEADWATER_REBUILD_NO_WAIT")]
+    #[arg(long, env = "HEADWATER_REBUILD_NO_WAIT", value_parser = FalseyValueParser::new())]
     pub no_wait: bool,
 }
 

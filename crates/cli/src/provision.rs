@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::Config;
+use clap::builder::FalseyValueParser;
 use headwater::stream::{self, Difference};
 use serde::Serialize;
 
@@ -35,7 +36,7 @@ pub struct Args {
     pub sources: Vec<String>,
 
     /// Only show what would be done
-    #[arg(long, env = "HEADWATER_PROVISION_DRY_RUN")]
+    #[arg(long, env = "HEADWATER_PROVISION_DRY_RUN", value_parser = FalseyValueParser::new())]
     pub dry_run: bool,
 
     /// Copies of each stream [default: 1 for new ones; others keep theirs]
@@ -43,7 +44,7 @@ pub struct Args {
     pub replicas: Option<u8>,
 
     /// Do not ask before a stream that is there is changed
-    #[arg(long, env = "HEADWATER_YES")]
+    #[arg(long, env = "HEADWATER_YES", value_parser = FalseyValueParser::new())]
     pub yes: bool,
 }
 

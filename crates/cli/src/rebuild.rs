@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use clap::builder::FalseyValueParser;
 use headwater::operator::{FoldState, FoldStatus};
 use serde::Serialize;
 
@@ -24,7 +25,7 @@ pub struct Args {
     pub service: String,
 
     /// Begin it and do not wait until it is done
-    #[arg(long, env = "HEADWATER_REBUILD_NO_WAIT")]
+    #[arg(long, env = "HEADWATER_REBUILD_NO_WAIT", value_parser = FalseyValueParser::new())]
     pub no_wait: bool,
 }
 

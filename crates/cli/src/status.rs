@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::builder::FalseyValueParser;
 use headwater::Clock;
 use headwater::health::State;
 use serde::Serialize;
@@ -25,7 +26,7 @@ use crate::{Common, Exit};
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Show it again and again: in the same place on a terminal, else one after another
-    #[arg(short, long, env = "HEADWATER_STATUS_WATCH")]
+    #[arg(short, long, env = "HEADWATER_STATUS_WATCH", value_parser = FalseyValueParser::new())]
     pub watch: bool,
 
     /// The pause in between
@@ -205,8 +206,8 @@ pub(crate) fn projections(projections: &[Projection]) -> Table<8> {
                 printable(source),
                 lag.position.to_string(),
                 count(lag.head),
-                count(lag.lag.events),
-                age(lag.lag.seconds),
+                count(lag.waiting.events),
+                age(lag.waiting.seconds),
                 states.join("; "),
             ]);
         }

@@ -104,7 +104,7 @@ pub(crate) struct Lag {
     /// The source's newest position, of its outbox or, while it is away, of its stream.
     pub(crate) head: Option<u64>,
     #[serde(flatten)]
-    pub(crate) lag: Waiting,
+    pub(crate) waiting: Waiting,
 }
 
 impl Waiting {
@@ -117,7 +117,7 @@ impl Waiting {
 impl Projection {
     /// Events that wait, in all sources; none where one of them is not known.
     pub(crate) fn lag(&self) -> Waiting {
-        let lags = self.sources.values().map(|lag| lag.lag);
+        let lags = self.sources.values().map(|lag| lag.waiting);
         lags.fold(
             Waiting {
                 events: Some(0),
@@ -290,14 +290,14 @@ impl Look<'_> {
         let head = status
             .map(|status| status.head)
             .or_else(|| of_stream.map(|tail| tail.position));
-        let lag = match head {
+        let waiting = match head {
             Some(head) => self.waiting(source, position, head).await,
             None => Waiting::default(),
         };
         Lag {
             position,
             head,
-            lag,
+            waiting,
         }
     }
 
@@ -317,12 +317,11 @@ impl Look<'_> {
     /// How old the event at a position of a source is, in seconds: as the outbox has it or, while
     /// the source is away, the stream.
     async fn age(&self, source: &str, position: u64) -> Option<f64> {
-        let recorded_ms = match self.recorded_ms(source, position).await {
-            Some(recorded_ms) => recorded_ms,
-            None => {
-                let tail = self.tails.get(source)?.as_ref()?;
-                tail.stored_ms(self.nats, source, position).await?
-            }
+        let recorded_ms = if let Some(recorded_ms) = self.recorded_ms(source, position).await {
+            recorded_ms
+        } else {
+            let tail = self.tails.get(source)?.as_ref()?;
+            tail.stored_ms(self.nats, source, position).await?
         };
         // The clocks of two machines are not quite the same.
         let age_ms = u32::try_from(self.at_ms.saturating_sub(recorded_ms).max(0));

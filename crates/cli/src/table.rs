@@ -27,11 +27,10 @@ impl<const N: usize> Display for Table<N> {
             cells.max().unwrap_or(0)
         };
         for row in &self.rows {
-            let mut line = String::new();
-            for (column, cell) in row.iter().enumerate() {
-                line += &format!("{cell:<width$}  ", width = width(column));
-            }
-            writeln!(f, "{}", line.trim_end())?;
+            let cells = row.iter().enumerate();
+            let cells =
+                cells.map(|(column, cell)| format!("{cell:<width$}", width = width(column)));
+            writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
         }
         Ok(())
     }

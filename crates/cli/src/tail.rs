@@ -115,11 +115,16 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
     for (stream, source) in streams {
         let (news, inbox) = mpsc::channel(AHEAD);
         let filters = pattern.of(&source);
-        let feed = Feed::new(nats.clone(), (stream, source), filters, begin, news);
+        let (nats, is_followed) = (nats.clone(), !args.no_follow);
+        let feed = Feed::new(nats, (stream, source), filters, begin, is_followed, news);
         feeds.spawn(feed.run());
         inboxes.push(inbox);
     }
-    print(&mut printer, inboxes, !args.no_follow).await?;
+    let printed = print(&mut printer, inboxes, !args.no_follow).await;
+    if printed.is_err() {
+        nats.expect_connected()?;
+    }
+    printed?;
     // Nobody listens to them any more, so they end and take their consumers with them.
     let _ = tokio::time::timeout(common.nats.timeout, feeds.join_all()).await;
     Ok(Exit::Done)
@@ -182,14 +187,14 @@ async fn print(
 ) -> anyhow::Result<()> {
     let mut heads: Vec<Option<Arrived>> = Vec::new();
     for inbox in &mut inboxes {
-        heads.push(backlog(inbox).await);
+        heads.push(backlog(inbox).await?);
     }
     let oldest = |heads: &[Option<Arrived>]| {
         let at = |(index, head): (usize, &Option<Arrived>)| Some((head.as_ref()?.at, index));
         heads.iter().enumerate().filter_map(at).min()
     };
     while let Some((_, index)) = oldest(&heads) {
-        let next = backlog(&mut inboxes[index]).await;
+        let next = backlog(&mut inboxes[index]).await?;
         if let Some(event) = std::mem::replace(&mut heads[index], next)
             && printer.take(event).await?
         {
@@ -214,10 +219,11 @@ async fn print(
 }
 
 /// The next event of those that were there at the beginning.
-async fn backlog(inbox: &mut mpsc::Receiver<News>) -> Option<Arrived> {
+async fn backlog(inbox: &mut mpsc::Receiver<News>) -> anyhow::Result<Option<Arrived>> {
     match inbox.recv().await {
-        Some(News::Event(event)) => Some(event),
-        Some(News::CaughtUp) | None => None,
+        Some(News::Event(event)) => Ok(Some(event)),
+        Some(News::Failed(failure)) => Err(failure),
+        Some(News::CaughtUp) | None => Ok(None),
     }
 }
 

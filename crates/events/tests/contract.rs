@@ -11,7 +11,7 @@ use events::{
 };
 use headwater::Event;
 use prost::Message as _;
-use prost_types::FileDescriptorSet;
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
 const RELEASED: &str = include_str!("contract.txt");
 
@@ -111,7 +111,8 @@ fn each_source_describes_its_own_events_and_questions() {
         assert_eq!(described.questions.len(), questions, "{source}");
         let set = described.descriptors().expect("base64");
         let set = FileDescriptorSet::decode(&*set).expect("descriptors");
-        let files: Vec<&str> = set.file.iter().map(|file| file.name()).collect();
+        let names = set.file.iter().map(FileDescriptorProto::name);
+        let files: Vec<&str> = names.collect();
         let own = files.iter().filter(|file| file.starts_with(source)).count();
         assert_eq!(own, 2, "{source}: {files:?}");
         let others = files.len() - own;

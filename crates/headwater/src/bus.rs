@@ -144,6 +144,7 @@ impl Bus {
     /// The configuration is wrong: an unreadable credentials or password file, a URL that is none.
     pub async fn connect(name: &str, config: &Config) -> anyhow::Result<Self> {
         let (sender, connected) = watch::channel(Connection::default());
+        let service = name.to_owned();
         let mut options = ConnectOptions::new()
             .name(name)
             .custom_inbox_prefix(format!("_INBOX_{name}"))
@@ -155,7 +156,7 @@ impl Bus {
             // Little is queued across a reconnect: what waits there comes out of order.
             .client_capacity(256)
             .event_callback(move |event| {
-                note(&sender, &event);
+                note(&service, &sender, &event);
                 async {}
             });
         let (servers, login) = config.servers()?;
@@ -227,13 +228,15 @@ fn reconnect_pause(attempt: usize) -> Duration {
     doubled.min(RECONNECT_PAUSE_MAX)
 }
 
-fn note(connection: &watch::Sender<Connection>, event: &Event) {
+fn note(service: &str, connection: &watch::Sender<Connection>, event: &Event) {
     match event {
         Event::Connected => {
             connection.send_modify(|now| {
                 now.up = true;
                 now.times += 1;
             });
+            metrics::counter!("headwater_nats_connects_total", "service" => service.to_owned())
+                .increment(1);
             tracing::info!("connected to NATS");
         }
         Event::Disconnected => {

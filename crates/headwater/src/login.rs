@@ -108,7 +108,7 @@ impl Login {
         );
         ensure!(
             self.user.is_some() == self.password.is_some(),
-            "a user of NATS needs a password, and a password its user"
+            "a user of NATS needs a password (a service --nats-password-file), and a password its user"
         );
         Ok(())
     }

@@ -80,14 +80,15 @@ pub fn append<E: Event>(tx: &Tx, event: &E) -> Result<Position, DbErr> {
     let row = tx
         .query_one_raw(Statement::from_sql_and_values(
             tx.get_database_backend(),
-            "INSERT INTO headwater_outbox (subject, key, payload, recorded_at)
-             VALUES (?, ?, ?, ?) RETURNING position",
+            "INSERT INTO headwater_outbox (subject, key, payload, traceparent, recorded_at)
+             VALUES (?, ?, ?, ?, ?) RETURNING position",
             [
                 event::subject_of(event).into(),
                 event.key().into(),
                 payload.into(),
+                tx.traceparent().into(),
                 tx.now_ms().into(),
-            ] as [Value; 4],
+            ] as [Value; 5],
         ))?
         .ok_or(DbErr::RecordNotInserted)?;
     let number = unsigned(row.try_get_by("position")?);
@@ -163,6 +164,16 @@ pub(crate) fn head(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
         ))?
         .ok_or_else(|| DbErr::RecordNotFound("headwater_outbox".to_owned()))?;
     Ok(unsigned(row.try_get_by("head")?))
+}
+
+/// When the event at `position` was recorded, in milliseconds since 1970; `None` without one.
+pub(crate) fn recorded_at(db: &impl ConnectionTrait, position: u64) -> Result<Option<i64>, DbErr> {
+    let row = db.query_one_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        "SELECT recorded_at FROM headwater_outbox WHERE position = ?",
+        [clamped(position).into()] as [Value; 1],
+    ))?;
+    row.map(|row| row.try_get_by("recorded_at")).transpose()
 }
 
 impl TryFrom<&QueryResult> for Row {

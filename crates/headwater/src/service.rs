@@ -27,7 +27,9 @@ use crate::inquiry::{Inquirer, Questions, Refusal};
 use crate::operator::{Desk, Tools};
 use crate::projection::{self, Progress, Projection, Runner};
 use crate::rebuild::Rebuilder;
+use crate::relay::Published;
 use crate::schema::{self, Schema};
+use crate::telemetry::sample::Sampler;
 use crate::{Bus, Clock, Config, Database, Health, Relay, Supervisor, http, operator};
 
 /// A service that is being put together; `D` is its [`Database`], or `()` where it has none.
@@ -44,6 +46,8 @@ pub struct Service<D = Database> {
     tasks: Supervisor,
     tools: Tools,
     questions: Questions,
+    /// How far its relay is, where it has one.
+    published: Option<Published>,
     /// Whether the database is nothing but a copy.
     is_copy: bool,
 }
@@ -88,6 +92,7 @@ impl Service {
     /// Publishes the events of its outbox.
     pub fn relay(&mut self) {
         let relay = Relay::new(self.db.clone(), self.bus.clone(), self.health.clone());
+        self.published = Some(relay.published());
         self.tasks.spawn("relay", |stop| relay.run(stop));
     }
 
@@ -158,8 +163,11 @@ impl Service {
         let watched = db.clone();
         self.tasks.spawn("database", |stop| watched.watch(stop));
         let tools = std::mem::take(&mut self.tools);
+        let sampler =
+            self.sampler()
+                .with_database(db.clone(), tools.clone(), self.published.take());
         let desk = Desk::new(self.name, self.health.clone()).with_database(db.clone(), tools);
-        let ended = self.run(desk, listener, app).await;
+        let ended = self.run(desk, sampler, listener, app).await;
         db.close().await;
         ended
     }
@@ -183,8 +191,8 @@ impl Service<()> {
     /// # Errors
     /// A task ended by itself, or did not end when it was told to.
     pub async fn serve(self, listener: TcpListener, app: Router) -> anyhow::Result<()> {
-        let desk = Desk::new(self.name, self.health.clone());
-        self.run(desk, listener, app).await
+        let (desk, sampler) = (Desk::new(self.name, self.health.clone()), self.sampler());
+        self.run(desk, sampler, listener, app).await
     }
 }
 
@@ -205,6 +213,7 @@ impl<D> Service<D> {
             tasks: Supervisor::new(stop),
             tools: Tools::default(),
             questions: Questions::default(),
+            published: None,
             is_copy: false,
         })
     }
@@ -220,7 +229,17 @@ impl<D> Service<D> {
         Ok(inquirer)
     }
 
-    async fn run(self, desk: Desk, listener: TcpListener, app: Router) -> anyhow::Result<()> {
+    fn sampler(&self) -> Sampler {
+        Sampler::new(self.name, self.bus.clone(), self.health.clone())
+    }
+
+    async fn run(
+        self,
+        desk: Desk,
+        sampler: Sampler,
+        listener: TcpListener,
+        app: Router,
+    ) -> anyhow::Result<()> {
         let Self {
             config,
             bus,
@@ -232,6 +251,7 @@ impl<D> Service<D> {
         tasks.spawn("operator", |stop| {
             operator::serve(desk, bus, questions, stop)
         });
+        tasks.spawn("gauges", |stop| sampler.run(stop));
         tasks.spawn("http", |stop| http::serve(listener, app, config.http, stop));
         tasks.join(drain).await
     }

@@ -1,10 +1,17 @@
-//! Logs and metrics.
+//! Logs, metrics and traces.
+
+mod list;
+mod otlp;
+mod process;
+pub(crate) mod sample;
+pub mod trace;
 
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, anyhow};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics::Gauge;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tracing_subscriber::EnvFilter;
 
 /// How to log.
@@ -25,6 +32,15 @@ pub struct Config {
         default_value = "auto"
     )]
     pub format: Format,
+    /// Whether and where traces are sent.
+    #[command(flatten)]
+    pub traces: trace::Config,
+}
+
+/// What runs as long as the process does; dropped at its end, it sends the spans that wait.
+#[derive(Debug)]
+pub struct Telemetry {
+    _traces: Option<otlp::Sending>,
 }
 
 /// The shape of a log line.
@@ -38,11 +54,12 @@ pub enum Format {
     Json,
 }
 
-/// Starts logging to standard error and collecting metrics, once a process.
+/// Starts logging to standard error, collecting metrics, and sending traces where there is an
+/// endpoint, once a process: of `service`.
 ///
 /// # Errors
-/// The filter is wrong, or logging was started before.
-pub fn init(config: &Config) -> anyhow::Result<()> {
+/// The filter or the endpoint is wrong, or logging was started before.
+pub fn init(service: &str, config: &Config) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(&config.filter)
         .with_context(|| format!("read the log filter `{}`", config.filter))?;
     let pretty = match config.format {
@@ -62,7 +79,26 @@ pub fn init(config: &Config) -> anyhow::Result<()> {
     };
     started.map_err(|error| anyhow!(error).context("start logging"))?;
     metrics_handle();
-    Ok(())
+    Ok(Telemetry {
+        _traces: otlp::start(service, &config.traces)?,
+    })
+}
+
+/// One more in a gauge, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(Gauge);
+
+impl Counted {
+    pub(crate) fn one_more(gauge: Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
 
 /// The metrics of this process. The recorder is one a process, as the `metrics` crate wants it;
@@ -70,12 +106,10 @@ pub fn init(config: &Config) -> anyhow::Result<()> {
 pub(crate) fn metrics_handle() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
-        PrometheusBuilder::new()
-            .set_buckets(&[
-                0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0,
-            ])
-            .expect("the buckets are not empty")
+        let handle = list::builder()
             .install_recorder()
-            .expect("nothing else in the process installs a recorder")
+            .expect("nothing else in the process installs a recorder");
+        list::describe();
+        handle
     })
 }

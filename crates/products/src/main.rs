@@ -6,7 +6,7 @@ use headwater::{http, supervisor, telemetry};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let products::Config { service: config } = products::Config::parse();
-    telemetry::init(&config.telemetry)?;
+    let _telemetry = telemetry::init(products::NAME, &config.telemetry)?;
     let listener = http::bind(&config.http).await?;
     products::run(config, listener, supervisor::stop_on_signal()).await
 }

@@ -6,7 +6,7 @@ use headwater::{http, supervisor, telemetry};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let users::Config { service: config } = users::Config::parse();
-    telemetry::init(&config.telemetry)?;
+    let _telemetry = telemetry::init(users::NAME, &config.telemetry)?;
     let listener = http::bind(&config.http).await?;
     users::run(config, listener, supervisor::stop_on_signal()).await
 }

@@ -50,10 +50,12 @@ struct Pool(mpsc::Sender<Job>);
 
 /// Serves `/users/{id}/purchases` from `store`, and `/constant/{length}`.
 pub(crate) async fn serve(store: &Path) -> anyhow::Result<()> {
-    telemetry::init(&telemetry::Config {
+    let config = telemetry::Config {
         filter: "info".to_owned(),
         format: telemetry::Format::Json,
-    })?;
+        traces: telemetry::trace::Config::default(),
+    };
+    let _telemetry = telemetry::init("bare", &config)?;
     let config = http::Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         connections: 1024,

@@ -121,7 +121,7 @@ impl Values {
     pub(super) fn of(survey: &Survey) -> Self {
         let lags = survey.projections.iter().flat_map(|projection| {
             let sources = projection.sources.iter();
-            sources.map(move |(source, lag)| (format!("{} {source}", projection.name), lag.lag))
+            sources.map(move |(source, lag)| (format!("{} {source}", projection.name), lag.waiting))
         });
         let outboxes = survey.relays.iter();
         let letters = survey.projections.iter();

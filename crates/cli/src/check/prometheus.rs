@@ -1,6 +1,6 @@
 //! The form of Prometheus: text exposition. The names are not those of what services export.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use headwater::health::State;
 
@@ -13,7 +13,7 @@ struct Metric<'a> {
 }
 
 impl Metric<'_> {
-    fn value(&mut self, labels: &[(&str, &str)], value: impl ToString) {
+    fn value(&mut self, labels: &[(&str, &str)], value: impl Display + Copy) {
         let labels = labels
             .iter()
             .map(|(name, value)| format!("{name}=\"{}\"", escaped(value)));
@@ -23,7 +23,7 @@ impl Metric<'_> {
         } else {
             format!("{{{}}}", labels.join(","))
         };
-        let (name, value) = (self.name, value.to_string());
+        let name = self.name;
         writeln!(self.text, "headwater_check_{name}{labels} {value}").expect("a String takes all");
     }
 }
@@ -107,7 +107,7 @@ fn projections(text: &mut String, survey: &Survey) {
     );
     for projection in all {
         for (source, lag) in &projection.sources {
-            if let Some(events) = lag.lag.events {
+            if let Some(events) = lag.waiting.events {
                 of.value(
                     &[("projection", &projection.name), ("source", source)],
                     events,
@@ -118,7 +118,7 @@ fn projections(text: &mut String, survey: &Survey) {
     let mut of = metric(text, "lag_seconds", "How old the oldest of them is.");
     for projection in all {
         for (source, lag) in &projection.sources {
-            if let Some(seconds) = lag.lag.seconds {
+            if let Some(seconds) = lag.waiting.seconds {
                 of.value(
                     &[("projection", &projection.name), ("source", source)],
                     seconds,

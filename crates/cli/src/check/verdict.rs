@@ -55,7 +55,7 @@ impl Verdict {
             for (source, lag) in &projection.sources {
                 let name = format!("{} from {source}", projection.name);
                 let levels = (limits.lag_warning, limits.lag_critical);
-                troubles.extend(waiting(&name, lag.lag, levels));
+                troubles.extend(waiting(&name, lag.waiting, levels));
             }
             troubles.extend(letters(&projection.name, projection.dead_letters, limits));
         }

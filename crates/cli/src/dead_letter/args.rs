@@ -1,7 +1,7 @@
 //! The flags of `headwater dead-letter`.
 
 use clap::ArgGroup;
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{FalseyValueParser, NonEmptyStringValueParser};
 
 /// `list` and `discarded`.
 #[derive(Clone, Debug, clap::Args)]
@@ -44,7 +44,7 @@ pub struct Retry {
     pub lane: Option<String>,
 
     /// All of the service
-    #[arg(long, env = "HEADWATER_DEAD_LETTER_ALL")]
+    #[arg(long, env = "HEADWATER_DEAD_LETTER_ALL", value_parser = FalseyValueParser::new())]
     pub all: bool,
 
     /// The service whose letters they are
@@ -63,7 +63,7 @@ pub struct Discard {
     pub reason: String,
 
     /// Do not ask whether it is meant
-    #[arg(long, env = "HEADWATER_YES")]
+    #[arg(long, env = "HEADWATER_YES", value_parser = FalseyValueParser::new())]
     pub yes: bool,
 
     /// The service whose letter it is

@@ -73,10 +73,7 @@ pub(super) async fn is_usable(nats: &Nats, findings: &mut Vec<Finding>) -> bool 
         )
     };
     let jetstream = match nats.jetstream.query_account().await {
-        Ok(account) => Finding::ok(
-            "jetstream",
-            format!("enabled, {} streams and the like", account.streams),
-        ),
+        Ok(account) => Finding::ok("jetstream", format!("enabled, {} streams", account.streams)),
         Err(error) => Finding::fail(
             "jetstream",
             format!("not available here: {error}"),
@@ -84,11 +81,7 @@ pub(super) async fn is_usable(nats: &Nats, findings: &mut Vec<Finding>) -> bool 
         ),
     };
     let is_usable = jetstream.grade == Grade::Ok;
-    findings.push(version);
-    findings.push(jetstream);
-    if is_usable {
-        findings.push(sync(nats).await);
-    }
+    findings.extend([version, jetstream, sync(nats).await]);
     is_usable
 }
 

@@ -73,13 +73,13 @@ pub(super) fn projections(survey: &Survey, max_lag: Duration) -> Vec<Finding> {
             ));
         }
         for (source, lag) in &projection.sources {
-            if lag.lag.is_older_than(max_lag) {
+            if lag.waiting.is_older_than(max_lag) {
                 findings.push(Finding::fail(
                     CHECK,
                     format!(
                         "{name} lags behind {source} by {} events, the oldest is {} old",
-                        count(lag.lag.events),
-                        age(lag.lag.seconds)
+                        count(lag.waiting.events),
+                        age(lag.waiting.seconds)
                     ),
                     format!("look why: `nats request headwater.{service}.status ''`, and its log"),
                 ));

@@ -101,6 +101,8 @@ pub(super) fn services(shop: &Shop, survey: &Survey) -> Vec<Finding> {
             let name = &service.name;
             match state {
                 State::Ok(_) => {}
+                // Told with the projections, with what to do.
+                State::Degraded(_) if is_paused(survey, part) => {}
                 State::Degraded(why) => findings.push(Finding::warn(
                     CHECK,
                     format!("{name}: {part}: {why}"),
@@ -123,6 +125,11 @@ pub(super) fn services(shop: &Shop, survey: &Survey) -> Vec<Finding> {
         findings.push(Finding::ok(CHECK, what));
     }
     findings
+}
+
+fn is_paused(survey: &Survey, part: &str) -> bool {
+    let mut projections = survey.projections.iter();
+    projections.any(|projection| projection.name == part && projection.paused.is_some())
 }
 
 /// Whether what is in the outboxes gets to the streams.

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use async_nats::jetstream::{self, context::ContextBuilder};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use clap::ArgMatches;
+use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
 use headwater::login::{self, Login};
 
@@ -50,6 +51,7 @@ pub struct Args {
         global = true,
         long,
         env = "HEADWATER_NO_CONTEXT",
+        value_parser = FalseyValueParser::new(),
         conflicts_with = "context"
     )]
     pub no_context: bool,
@@ -111,7 +113,7 @@ pub struct Args {
     pub tlsca: Option<PathBuf>,
 
     /// Begin with TLS instead of being asked to
-    #[arg(global = true, long, env = "NATS_TLS_FIRST")]
+    #[arg(global = true, long, env = "NATS_TLS_FIRST", value_parser = FalseyValueParser::new())]
     pub tlsfirst: bool,
 
     /// Prefix of the inboxes that answers come to [default: the context's, or one of its own]

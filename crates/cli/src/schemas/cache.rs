@@ -27,11 +27,7 @@ impl Cache {
             .map(PathBuf::from)
             .or_else(|| Some(PathBuf::from(folder("HOME")?).join(".cache")))
             .filter(|base| base.is_absolute());
-        let digest = Sha256::digest(whose.as_bytes());
-        let name: String = digest[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let name = hash(whose);
         Self(base.map(|base| base.join("headwater").join("schemas").join(name)))
     }
 
@@ -64,6 +60,12 @@ impl Cache {
         let folder = self.0.as_ref()?;
         is_source(source).then(|| folder.join(format!("{source}.json")))
     }
+}
+
+fn hash(whose: &str) -> String {
+    let digest = Sha256::digest(whose.as_bytes());
+    let first = digest.first_chunk().expect("it has 32 bytes");
+    format!("{:016x}", u64::from_be_bytes(*first))
 }
 
 /// A file from the future is not fresh: a clock was wrong then, or is now.

@@ -97,7 +97,7 @@ impl Survey {
             });
         let behind = self.projections.iter().filter(|projection| {
             let mut lags = projection.sources.values();
-            projection.paused.is_none() && lags.any(|source| source.lag.is_older_than(max_lag))
+            projection.paused.is_none() && lags.any(|source| source.waiting.is_older_than(max_lag))
         });
         let behind = behind.map(|projection| {
             let lag = projection.lag();

@@ -47,6 +47,8 @@ pub(super) enum News {
     Event(Arrived),
     /// What was there when it began has been told.
     CaughtUp,
+    /// It could not be read to its end, and nobody wants to wait.
+    Failed(anyhow::Error),
 }
 
 /// How far a feed is.
@@ -64,6 +66,7 @@ pub(super) struct Feed {
     pub(super) source: String,
     pub(super) filters: Vec<String>,
     pub(super) begin: Begin,
+    is_followed: bool,
     news: mpsc::Sender<News>,
     place: Option<Place>,
     is_caught_up: bool,
@@ -79,6 +82,7 @@ impl Feed {
         (stream, source): (String, String),
         filters: Vec<String>,
         begin: Begin,
+        is_followed: bool,
         news: mpsc::Sender<News>,
     ) -> Self {
         Self {
@@ -87,6 +91,7 @@ impl Feed {
             source,
             filters,
             begin,
+            is_followed,
             news,
             place: None,
             is_caught_up: false,
@@ -95,7 +100,7 @@ impl Feed {
         }
     }
 
-    /// Reads until nobody listens any more.
+    /// Reads until nobody listens any more; where it is not followed, until it fails.
     pub(super) async fn run(mut self) {
         let mut is_told = false;
         while !self.news.is_closed() {
@@ -103,6 +108,10 @@ impl Feed {
             let Err(failure) = self.follow().await else {
                 return;
             };
+            if !self.is_followed {
+                let _ = self.news.send(News::Failed(failure)).await;
+                return;
+            }
             if self.place.map(|place| place.sequence) != sequence {
                 is_told = false;
             }

@@ -1,6 +1,9 @@
 //! Where NATS is and who we are there: flags before environment before context.
 
+use headwater::{Bus, bus};
+
 use crate::locked::Locked;
+use crate::source::eventually;
 use crate::tool::{Ended, Tool};
 
 const USERS: &str = r#"authorization { users: [{ user: eve, password: "s3cret" }] }"#;
@@ -121,6 +124,43 @@ async fn a_context_that_is_broken_or_not_there_is_said_with_what_to_do() {
     let ended = run(&["--context=prod"], &home).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("nats context edit prod"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn services_log_in_by_url_password_file_and_nkey() {
+    let pair = nkeys::KeyPair::new_user();
+    let locked = Locked::start(&format!(
+        "authorization {{ users: [{{ user: eve, password: \"s3cret\" }}, {{ nkey: {} }}] }}",
+        pair.public_key()
+    ))
+    .await;
+    let url = format!("nats://127.0.0.1:{}", locked.port);
+    let of_url = bus::Config::at(format!("nats://eve:s3cret@127.0.0.1:{}", locked.port));
+    let of_file = bus::Config {
+        user: Some("eve".to_owned()),
+        password_file: Some(locked.keep("password", "s3cret\n").into()),
+        ..bus::Config::at(&url)
+    };
+    let of_nkey = bus::Config {
+        nkey: Some(locked.keep("user.nk", &pair.seed().expect("a seed")).into()),
+        ..bus::Config::at(&url)
+    };
+    for config in [of_url, of_file, of_nkey] {
+        let bus = Bus::connect("sensors", &config)
+            .await
+            .expect("a configuration");
+        eventually("to be let in", async || {
+            if bus.is_up() { Ok(()) } else { Err("not up") }
+        })
+        .await;
+    }
+    let half = bus::Config {
+        user: Some("eve".to_owned()),
+        ..bus::Config::at(&url)
+    };
+    let refused = Bus::connect("sensors", &half).await;
+    let said = format!("{:#}", refused.expect_err("half a login"));
+    assert!(said.contains("--nats-password-file"), "{said}");
 }
 
 #[tokio::test]

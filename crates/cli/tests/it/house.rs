@@ -63,18 +63,22 @@ struct Flags {
 }
 
 /// A service with a read store.
-struct House {
+pub(crate) struct House {
     db: Database,
     is_mended: Arc<AtomicBool>,
     stop: CancellationToken,
     running: JoinSet<anyhow::Result<()>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl House {
     /// `is_mended`: whether it can apply everything from the start.
-    async fn open(source: &Source, is_mended: bool) -> Self {
+    pub(crate) async fn open(source: &Source, is_mended: bool) -> Self {
         let folder = tempfile::tempdir().expect("make a folder");
+        Self::open_in(folder, source, is_mended).await
+    }
+
+    async fn open_in(folder: TempDir, source: &Source, is_mended: bool) -> Self {
         let file = folder.path().join("house.db");
         let file = file.to_str().expect("UTF-8");
         let url = source.broker.url();
@@ -98,7 +102,7 @@ impl House {
             is_mended,
             stop,
             running,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -108,10 +112,22 @@ impl House {
         write.await.expect("write");
     }
 
-    async fn close(mut self) {
+    /// Stops it, and starts it again on the same store.
+    pub(crate) async fn restart(self, source: &Source) -> Self {
+        let is_mended = self.is_mended.load(Ordering::SeqCst);
+        let folder = self.end().await;
+        Self::open_in(folder, source, is_mended).await
+    }
+
+    pub(crate) async fn close(self) {
+        self.end().await;
+    }
+
+    async fn end(mut self) -> TempDir {
         self.stop.cancel();
         let ended = self.running.join_next().await.expect("it runs");
         ended.expect("no panic").expect("an orderly end");
+        self.folder
     }
 }
 

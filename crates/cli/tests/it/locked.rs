@@ -24,6 +24,7 @@ impl Locked {
             "listen: \"127.0.0.1:-1\"\njetstream {{ store_dir: \"{}\" }}\n{who}\n",
             path("jetstream").display()
         );
+        // A block that comes again adds to the first one.
         std::fs::write(path("nats.conf"), text).expect("write");
         let server = broker::find(&|_| {}).expect("find nats-server");
         let child = Command::new(server.path)

@@ -189,6 +189,21 @@ impl Tool {
         line
     }
 
+    /// Reads so many lines of stdout, and then goes away as a reader.
+    pub(crate) async fn read_and_close(&mut self, lines: usize) -> Vec<String> {
+        let mut stdout = BufReader::new(self.child.stdout.take().expect("stdout")).lines();
+        let mut read = Vec::new();
+        let reading = async {
+            while read.len() < lines {
+                read.push(stdout.next_line().await.expect("read").expect("a line"));
+            }
+        };
+        tokio::time::timeout(CEILING, reading)
+            .await
+            .expect("in time");
+        read
+    }
+
     pub(crate) async fn end(self) -> Ended {
         let ended = tokio::time::timeout(CEILING, self.child.wait_with_output()).await;
         let ended = ended.expect("in time").expect("wait");

@@ -1,6 +1,6 @@
 //! The two handles of a database: [`Tx`] writes, [`Snapshot`] reads.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::SystemTime;
 
 use sea_orm::{
@@ -20,6 +20,8 @@ pub struct Tx {
     damage: Damage,
     appended: Cell<Option<u64>>,
     is_lost: Cell<bool>,
+    /// W3C trace context of the closure that runs, where it is traced.
+    traceparent: RefCell<Option<String>>,
 }
 
 impl Tx {
@@ -36,6 +38,7 @@ impl Tx {
             damage,
             appended: Cell::new(None),
             is_lost: Cell::new(false),
+            traceparent: RefCell::default(),
         }
     }
 
@@ -62,6 +65,16 @@ impl Tx {
     /// Notes the position of an event that was appended.
     pub(crate) fn note_appended(&self, position: u64) {
         self.appended.set(Some(position));
+    }
+
+    /// Notes of which trace the closure is that runs next.
+    pub(super) fn set_traceparent(&self, traceparent: Option<String>) {
+        self.traceparent.replace(traceparent);
+    }
+
+    /// The trace of the closure that runs, where it is traced.
+    pub(crate) fn traceparent(&self) -> Option<String> {
+        self.traceparent.borrow().clone()
     }
 
     pub(super) fn appended(&self) -> Option<u64> {

@@ -166,6 +166,19 @@ impl Replaced {
     }
 }
 
+/// What a database uses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    /// Writes that wait.
+    pub(crate) queue: usize,
+    /// Bytes of the file.
+    pub(crate) file: u64,
+    /// Bytes of its write-ahead log.
+    pub(crate) wal: u64,
+    /// Bytes that its file system has left, for those who are not root.
+    pub(crate) free: Option<u64>,
+}
+
 /// What a write gave, once it is on the disk.
 #[derive(Debug, Clone)]
 pub struct Committed<T> {
@@ -190,6 +203,18 @@ pub enum WriteError<E> {
     /// The commit failed, or the writer stopped first: the write may have happened or not.
     #[error("the outcome of the write is unknown")]
     Unknown,
+}
+
+impl<E> WriteError<E> {
+    /// Which one it is, in a word.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::Panicked => "panicked",
+            Self::Busy => "busy",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 impl Database {
@@ -354,6 +379,18 @@ impl Database {
     /// Where the file is that serves.
     pub(crate) fn path(&self) -> PathBuf {
         self.file().path.clone()
+    }
+
+    /// What it uses now.
+    pub(crate) fn sizes(&self) -> Sizes {
+        let file = self.file();
+        let free = rustix::fs::statvfs(&file.path).ok();
+        Sizes {
+            queue: file.writer.waiting(),
+            file: std::fs::metadata(&file.path).map_or(0, |file| file.len()),
+            wal: generation::wal_bytes(&file.path),
+            free: free.map(|free| free.f_bavail * free.f_frsize),
+        }
     }
 
     /// Resolves when the file that serves is found to be damaged, with what was found.

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::connection::{Damage, Mode, connect, connect_bare, one_at_a_time};
 use super::{BareSnapshot, Config, Snapshot};
+use crate::telemetry::trace::{self, SpanKind};
 
 /// Reads that wait for a free reader; further callers wait to get into the queue.
 const QUEUE: usize = 64;
@@ -119,6 +120,8 @@ impl Readers {
         T: Send + 'static,
         E: From<DbErr> + Send + 'static,
     {
+        let span = trace::part("read", SpanKind::Internal);
+        span.set("db.system.name", "sqlite");
         let (reply, answer) = oneshot::channel();
         let read: Read = Box::new(move |connections| {
             let result = catch_unwind(AssertUnwindSafe(|| read(connections)));

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::connection::{Damage, one_at_a_time};
 use super::opening::{Opened, open};
 use super::{Config, Migration, Tx, WriteError, generation};
+use crate::telemetry::trace::{self, SpanKind};
 use crate::{Clock, crash};
 
 /// A group stops taking further closures after this long, so that the first one of it does not
@@ -23,6 +24,7 @@ const TRUNCATION_PAUSE: Duration = Duration::from_secs(10);
 /// The handle: cheap to clone. The thread ends when the last one is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
+    owner: &'static str,
     queue: mpsc::Sender<Box<dyn Work>>,
     head: watch::Receiver<u64>,
     failure: watch::Receiver<Option<Arc<str>>>,
@@ -82,7 +84,10 @@ impl Writer {
             })
             .context("start the writer thread")?;
         let found = opened.await.context("open the database")??;
+        // Those that alerts look at are there from the start.
+        metrics::counter!("headwater_database_refused_total", "service" => owner).increment(0);
         let writer = Self {
+            owner,
             queue,
             head,
             failure,
@@ -92,6 +97,8 @@ impl Writer {
     }
 
     /// Runs `work`; `is_alone` in a transaction of its own.
+    ///
+    /// Where what is under way is traced, so is this, and so are the events that it appends.
     pub(super) async fn write<T, E, F>(&self, work: F, is_alone: bool) -> Written<T, E>
     where
         F: FnOnce(&Tx) -> Result<T, E> + Send + 'static,
@@ -99,8 +106,12 @@ impl Writer {
         E: Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
+        let span = trace::part("write", SpanKind::Internal);
+        span.set("db.system.name", "sqlite");
+        span.set("code.function.name", name_of::<F>());
         let job = Job {
             work: Some(work),
+            traceparent: span.kept_traceparent(),
             result: None,
             reply,
             is_alone,
@@ -108,10 +119,23 @@ impl Writer {
         self.queue
             .try_send(Box::new(job))
             .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => WriteError::Busy,
+                mpsc::error::TrySendError::Full(_) => {
+                    metrics::counter!("headwater_database_refused_total", "service" => self.owner)
+                        .increment(1);
+                    WriteError::Busy
+                }
                 mpsc::error::TrySendError::Closed(_) => WriteError::Unknown,
             })?;
-        answer.await.unwrap_or(Err(WriteError::Unknown))
+        let written = answer.await.unwrap_or(Err(WriteError::Unknown));
+        if let Err(error) = &written {
+            span.set("headwater.outcome", error.kind());
+        }
+        written
+    }
+
+    /// How many writes wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
     }
 
     pub(super) fn head(&self) -> watch::Receiver<u64> {
@@ -345,9 +369,15 @@ impl Work for Close {
 
 struct Job<F, T, E> {
     work: Option<F>,
+    traceparent: Option<String>,
     result: Option<Written<T, E>>,
     reply: oneshot::Sender<Written<T, E>>,
     is_alone: bool,
+}
+
+/// The function that a closure was written in.
+fn name_of<F>() -> &'static str {
+    std::any::type_name::<F>().trim_end_matches("::{{closure}}")
 }
 
 /// What a closure returned, with the last position that it appended.
@@ -361,6 +391,7 @@ where
 {
     fn run(&mut self, tx: &Tx) -> bool {
         let work = self.work.take().expect("a job runs once");
+        tx.set_traceparent(self.traceparent.take());
         let result = match catch_unwind(AssertUnwindSafe(|| work(tx))) {
             Ok(Ok(value)) => Ok((value, tx.appended())),
             Ok(Err(refused)) => Err(WriteError::Refused(refused)),
@@ -388,6 +419,6 @@ where
     }
 
     fn name(&self) -> &'static str {
-        std::any::type_name::<F>().trim_end_matches("::{{closure}}")
+        name_of::<F>()
     }
 }

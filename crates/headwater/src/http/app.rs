@@ -17,10 +17,14 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::{Config, Problem, Query};
 use crate::health::Health;
-use crate::telemetry;
+use crate::telemetry::trace::{self, Span, SpanKind};
+use crate::telemetry::{self, Counted};
 
 /// The largest body of a request, in bytes, unless a route sets its own limit.
 const BODY_MAX: usize = 256 * 1024;
+
+/// What machines ask for all the time is no request of anybody's.
+const UNTRACED: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 /// When to look again whether a service is ready.
 const NOT_READY_RETRY: Duration = Duration::from_secs(5);
@@ -75,8 +79,15 @@ async fn observe(State(service): State<&'static str>, request: Request, next: Ne
         .map_or("none", MatchedPath::as_str)
         .to_owned();
     let path = request.uri().path().to_owned();
-    let response = next.run(request).await;
+    let in_flight = metrics::gauge!("headwater_http_in_flight", "service" => service);
+    let _counted = Counted::one_more(in_flight);
+    let span = trace(method, &route, &request);
+    let response = span.around(next.run(request)).await;
     let status = response.status();
+    span.set("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        span.fail(&status);
+    }
     let response = as_problem(response, &path);
     metrics::histogram!(
         "headwater_http_request_seconds",
@@ -86,6 +97,20 @@ async fn observe(State(service): State<&'static str>, request: Request, next: Ne
     .record(started.elapsed());
     tracing::debug!(method, route, status = status.as_u16(), "request");
     response
+}
+
+/// The span of a request, a part of what the client says it is for.
+fn trace(method: &'static str, route: &str, request: &Request) -> Span {
+    if UNTRACED.contains(&route) {
+        return Span::default();
+    }
+    let traceparent = request.headers().get(trace::TRACEPARENT);
+    let traceparent = traceparent.and_then(|value| value.to_str().ok());
+    let span = trace::caused(format!("{method} {route}"), SpanKind::Server, traceparent);
+    span.set("http.request.method", method);
+    span.set("http.route", route.to_owned());
+    span.set("url.path", request.uri().path().to_owned());
+    span
 }
 
 /// An error of a layer, of the pages under `/docs` or of axum's own extractors has no body or a

@@ -9,12 +9,14 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use metrics::Counter;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Config;
+use crate::telemetry::Counted;
 
 /// The pause after the system refused to accept a connection (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -53,12 +55,16 @@ pub async fn serve(
     http.timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(config.header_timeout_s));
     let places = Arc::new(Semaphore::new(config.connections));
+    let held = metrics::counter!("headwater_http_connections_held_total");
+    let open = metrics::gauge!("headwater_http_connections");
+    // Those that alerts look at are there from the start.
+    held.increment(0);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &places, &held) => accepted,
             Some(_) = connections.join_next() => continue,
         };
         let (stream, place) = match accepted {
@@ -73,11 +79,12 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(app.clone());
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let counted = Counted::one_more(open.clone());
         connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");
             }
-            drop(place);
+            drop((place, counted));
         });
     }
     drop(listener);
@@ -87,7 +94,15 @@ pub async fn serve(
 
 type Accepted = (tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit);
 
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> std::io::Result<Accepted> {
+/// Waits for a place, then for a client.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    held: &Counter,
+) -> std::io::Result<Accepted> {
+    if places.available_permits() == 0 {
+        held.increment(1);
+    }
     let place = Arc::clone(places)
         .acquire_owned()
         .await

@@ -21,6 +21,7 @@ use crate::database::{Database, Snapshot};
 use crate::event::MAX_PAYLOAD;
 use crate::position::Position;
 use crate::schema::{BUCKET, Described};
+use crate::telemetry::trace::{self, SpanKind};
 
 /// How many questions are answered at the same time; further ones wait at the subscription.
 const AT_ONCE: usize = 64;
@@ -159,12 +160,18 @@ impl Questions {
 
 async fn answer(Question { subject, answer }: Question, request: Request) {
     let mut headers = HeaderMap::new();
-    let answer = match answer(request.message.payload.clone()).await {
+    let asked = request.message.headers.as_ref();
+    let traceparent = asked.and_then(|headers| headers.get(trace::TRACEPARENT));
+    let traceparent = traceparent.map(async_nats::HeaderValue::as_str);
+    let span = trace::caused(format!("answer {subject}"), SpanKind::Server, traceparent);
+    let answering = span.around(answer(request.message.payload.clone()));
+    let answer = match answering.await {
         Ok((encoded, as_of)) => {
             headers.insert(POSITION, as_of.to_string());
             Ok(encoded.into())
         }
         Err(refusal) => {
+            span.fail(&refusal);
             if let Refusal::Database(error) = &refusal {
                 tracing::error!(%error, subject, "read for an answer");
             }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::POSITION;
 use crate::bus::{Bus, NOT_CONNECTED};
 use crate::position::Positions;
+use crate::telemetry::trace::{self, SpanKind};
 
 /// What a question was answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +84,10 @@ impl Inquirer {
             .subscribe(format!("{answers_to}*"))
             .await
             .context("subscribe to answers")?;
+        // Those that alerts look at are there from the start.
+        for kind in ["late", "unknown"] {
+            metrics::counter!("headwater_inquiry_stray_answers_total", "kind" => kind).increment(0);
+        }
         let waiting = Waiting::default();
         let answers = Answers {
             subscriber,
@@ -111,17 +116,28 @@ impl Inquirer {
             return Err(NoAnswer::NotConnected);
         }
         let mut place = self.waiting.place(self.questions_max)?;
+        let span = trace::part(format!("ask {subject}"), SpanKind::Client);
+        let mut headers = HeaderMap::new();
+        if let Some(traceparent) = span.traceparent() {
+            headers.insert(trace::TRACEPARENT, traceparent);
+        }
         let reply = format!("{}{}", self.answers_to, place.number);
         let asking = async {
             let payload = question.encode_to_vec().into();
-            let asked = self.bus.client.publish_with_reply(subject, reply, payload);
+            let client = &self.bus.client;
+            let asked = client.publish_with_reply_and_headers(subject, reply, headers, payload);
             asked.await.map_err(|_| NoAnswer::NotConnected)?;
             (&mut place.answer)
                 .await
                 .map_err(|_| NoAnswer::NotConnected)
         };
         let answer = timeout_at(deadline, asking).await;
-        read(&answer.map_err(|_| NoAnswer::Late)??)
+        let answer = answer.map_err(|_| NoAnswer::Late).flatten();
+        let read = answer.and_then(|answer| read(&answer));
+        if let Err(why) = &read {
+            span.fail(why);
+        }
+        read
     }
 }
 

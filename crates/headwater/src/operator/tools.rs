@@ -75,6 +75,17 @@ impl Tools {
         self
     }
 
+    /// The projections and how far they are, as they move.
+    pub(crate) fn progresses(&self) -> impl Iterator<Item = (&'static str, &Progress)> {
+        let projections = self.projections.iter();
+        projections.map(|tool| (tool.name, &tool.progress))
+    }
+
+    /// How far folding the read store anew is, where the service has one.
+    pub(crate) fn fold_of_copy(&self) -> Option<FoldStatus> {
+        self.fold.as_ref().map(rebuild::Handle::status)
+    }
+
     /// The projections with dead letters, in the order in which they were added.
     pub(super) fn all(&self) -> &[Tool] {
         &self.projections
@@ -109,8 +120,9 @@ impl Tools {
     pub(super) fn begin(&self, db: &Database, then: Then) -> Result<FoldStatus, Error> {
         let fold = self.fold(db)?;
         if let Some(tool) = self.projections.iter().find(|tool| tool.pause().is_some()) {
-            let advice = "let it go on first: `headwater projection resume`";
-            return Err(refuse(409, format!("{} is paused; {advice}", tool.name)));
+            let name = tool.name;
+            let advice = format!("let it go on first: `headwater projection resume {name}`");
+            return Err(refuse(409, format!("{name} is paused; {advice}")));
         }
         fold.begin(then).map_err(|_| under_way())
     }

@@ -1,7 +1,7 @@
 //! Reading a source's stream: the durable consumer, placed at the checkpoint.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use async_nats::Subject;
@@ -18,6 +18,7 @@ use crate::bus;
 use crate::envelope::{Envelope, EventId};
 use crate::monitor::{self, Thresholds};
 use crate::stream;
+use crate::telemetry::trace;
 
 /// A silent consumer is noticed after two of these: its server is gone, and of a cluster another
 /// one has it, or will.
@@ -37,8 +38,8 @@ const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What the chunks hold that events are copied to, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// The header of a trace, as W3C names it.
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The header of a trace, as the client keeps it.
+const TRACEPARENT: HeaderName = HeaderName::from_static(trace::TRACEPARENT);
 
 /// How long a reader that is far behind waits for a batch to fill.
 const GATHER: Duration = Duration::from_millis(100);
@@ -58,6 +59,12 @@ pub(super) struct Feed {
     pending: u64,
     /// The identity of the one that was read last, if it had one.
     last: Option<EventId>,
+    /// The last sequence that was known when it was opened.
+    known: u64,
+    /// When the first new one of `ahead` was stored in the stream.
+    stored: Option<SystemTime>,
+    /// The same of the batch that was taken last.
+    batch_stored: Option<SystemTime>,
 }
 
 /// Where a feed starts.
@@ -130,12 +137,20 @@ impl Feed {
             chunk: BytesMut::new(),
             pending: 0,
             last: None,
+            known: start.known,
+            stored: None,
+            batch_stored: None,
         })
     }
 
     /// Whether there was nothing to read when it was opened.
     pub(super) fn is_drained(&self) -> bool {
         self.is_drained
+    }
+
+    /// When the first new event of the batch that it gave last was stored in the stream.
+    pub(super) fn batch_stored(&self) -> Option<SystemTime> {
+        self.batch_stored
     }
 
     /// Waits for the next event and gives it with all that are ready behind it, up to the bound:
@@ -165,6 +180,7 @@ impl Feed {
             }
         }
         self.ahead_bytes = 0;
+        self.batch_stored = self.stored.take();
         Ok(std::mem::take(&mut self.ahead))
     }
 
@@ -194,6 +210,9 @@ impl Feed {
             .map_err(|error| anyhow!(error))
             .context("read the place of an event")?;
         let (sequence, pending) = (info.stream_sequence, info.pending);
+        if self.stored.is_none() && sequence > self.known {
+            self.stored = Some(info.published.into());
+        }
         let headers = message.headers.as_ref();
         let id = headers.and_then(|headers| headers.get(NATS_MESSAGE_ID));
         let id = id.and_then(|id| EventId::read(id.as_str(), self.last.as_ref()));
@@ -240,7 +259,8 @@ async fn place(
     let name = wanted.durable_name.clone().unwrap_or_default();
     let mut consumer = match stream.get_consumer(&name).await {
         Ok(consumer) if delivers_all(consumer.cached_info()) => {
-            label(stream, consumer.cached_info(), wanted, thresholds).await?;
+            // Seldom needed, and large.
+            Box::pin(label(stream, consumer.cached_info(), wanted, thresholds)).await?;
             consumer
         }
         found => {

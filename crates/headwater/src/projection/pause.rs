@@ -136,17 +136,18 @@ impl Brake {
 
     async fn put(&self, pause: Option<Pause>) {
         match &pause {
-            Some(pause) => self.health.set(self.projection, said(pause)),
+            Some(pause) => self.health.set(self.projection, self.said(pause)),
             None => self.health.forget(self.projection),
         }
         self.gate.set_pause(pause).await;
     }
-}
 
-fn said(pause: &Pause) -> State {
-    State::Degraded(format!(
-        "paused since {}: {}; `headwater projection resume` lets it go on",
-        Clock::text(pause.since),
-        pause.reason
-    ))
+    fn said(&self, pause: &Pause) -> State {
+        State::Degraded(format!(
+            "paused since {}: {}; `headwater projection resume {}` lets it go on",
+            Clock::text(pause.since),
+            pause.reason,
+            self.projection
+        ))
+    }
 }

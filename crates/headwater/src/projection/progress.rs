@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::position::Positions;
+use crate::telemetry::trace::{self, SpanKind};
 
 /// How far a projection has got, as it moves. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -57,6 +58,16 @@ impl Progress {
         *self.is_complete.borrow()
     }
 
+    /// Waits until it is elsewhere than at `from`; gives where.
+    pub(crate) async fn moved(&self, from: &Positions) -> Positions {
+        let mut receiver = self.positions.clone();
+        let moved = receiver.wait_for(|at| at != from).await;
+        let Ok(moved) = moved.map(|at| at.clone()) else {
+            return std::future::pending().await;
+        };
+        moved
+    }
+
     /// Waits until the tables are whole, `deadline` at most.
     ///
     /// # Errors
@@ -83,6 +94,11 @@ impl Progress {
         {
             return Err(Behind::UnknownSource(unknown.clone()));
         }
+        if self.positions.borrow().reach(asked) {
+            return Ok(());
+        }
+        let span = trace::part("wait for positions", SpanKind::Internal);
+        span.set("headwater.after", asked.to_string());
         let mut receiver = self.positions.clone();
         let reached = receiver.wait_for(|at| at.reach(asked));
         match tokio::time::timeout(deadline, reached).await {

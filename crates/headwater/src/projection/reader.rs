@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use async_nats::jetstream::stream::{Info, Stream};
@@ -17,6 +17,7 @@ use crate::bus::{Bus, NOT_CONNECTED};
 use crate::database::{Snapshot, Tx, WriteError};
 use crate::envelope::Envelope;
 use crate::health::State;
+use crate::telemetry::trace::{self, Span};
 use crate::{crash, stream};
 
 /// Pauses between attempts while something outside does not answer.
@@ -42,6 +43,14 @@ pub(super) struct Reader<P> {
 
 impl<P: Projection> Reader<P> {
     pub(super) fn new(shared: Arc<Shared<P>>, bus: Bus, source: &'static str) -> Self {
+        // Those that alerts look at are there from the start.
+        for counted in ["applied", "skipped", "gap_events"] {
+            let name = format!("headwater_projection_{counted}_total");
+            metrics::counter!(name, "projection" => shared.config.consumer.clone(), "source" => source)
+                .increment(0);
+        }
+        metrics::counter!("headwater_dead_letters_total", "projection" => P::NAME, "source" => source)
+            .increment(0);
         Self {
             shared,
             bus,
@@ -96,10 +105,12 @@ impl<P: Projection> Reader<P> {
                 }
             };
             crash::point(self.shared.config.crash_points[0]);
+            let stored = feed.batch_stored();
             let batch = self.apply_and_read_ahead(events, &mut feed).await?;
             if let Some(gap) = batch.gap {
                 return self.close(gap).await;
             }
+            self.note_delay(&batch, stored);
             let is_at_end = batch.checkpoint.sequence >= info.state.last_sequence;
             if is_at_end {
                 self.shared.note_drained(self.source).await?;
@@ -227,14 +238,26 @@ impl<P: Projection> Reader<P> {
     /// Applies events in one transaction.
     async fn apply_part(&self, events: Vec<Envelope>) -> anyhow::Result<Batch> {
         let (source, count) = (self.source, events.len());
+        let spans = self.trace(&events);
         let batch = self
             .write(events)
             .await
             .map_err(flat)
-            .with_context(|| format!("apply {count} events of {source}"))?;
+            .with_context(|| format!("apply {count} events of {source}"))
+            .inspect_err(|error| trace::fail_all(&spans, error))?;
+        drop(spans);
         crash::point(self.shared.config.crash_points[1]);
         self.note_applied(&batch);
         Ok(batch)
+    }
+
+    /// Events that are folded once more, beside the live store, are no part of what caused them.
+    fn trace(&self, events: &[Envelope]) -> Vec<Span> {
+        if self.shared.config.consumer == P::NAME {
+            trace::applications(P::NAME, events)
+        } else {
+            Vec::new()
+        }
     }
 
     /// All at once where nobody else writes to the database; where not all of them can be
@@ -274,6 +297,15 @@ impl<P: Projection> Reader<P> {
             parked = batch.parked,
             "applied"
         );
+    }
+
+    /// Notes how long the oldest event of a batch was under way from the stream to the tables.
+    fn note_delay(&self, batch: &Batch, stored: Option<SystemTime>) {
+        let now = self.shared.db.clock().now();
+        if let Some(stored) = stored.filter(|_| batch.applied > 0) {
+            metrics::histogram!("headwater_projection_delay_seconds", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
+                .record(now.duration_since(stored).unwrap_or_default());
+        }
     }
 
     /// How far it got, and how many dead letters it has.

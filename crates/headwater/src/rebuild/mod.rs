@@ -89,6 +89,8 @@ impl<P: Projection> Rebuilder<P> {
     /// For the store that `live` folds, whose tables are of `version`.
     pub(crate) fn new(live: Live<P>, version: u32) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(1);
+        // Those that alerts look at are there from the start.
+        metrics::counter!("headwater_rebuilds_total", "projection" => P::NAME).increment(0);
         let idle = FoldStatus {
             state: FoldState::Idle,
             ..begun(Then::Swap, String::new())
@@ -337,6 +339,10 @@ impl<P: Projection> Rebuilder<P> {
                 status.positions = positions.clone();
                 status.live = live.clone();
             });
+            if !live.reach(&target.0) {
+                // A source has begun another life, which counts from 1 again.
+                target = (live.clone(), Instant::now());
+            }
             if fold.is_complete() && positions.reach(&target.0) {
                 if target.1.elapsed() <= BEHIND_MAX {
                     return;

@@ -49,6 +49,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::stream::{Info, Stream};
 use sea_orm::DbErr;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, NOT_CONNECTED};
@@ -100,6 +101,18 @@ pub struct Relay {
     begins: Beginning,
     /// Where the fence held last.
     refused: Option<Place>,
+    published: watch::Sender<Option<u64>>,
+}
+
+/// How far a relay is, for those who watch. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Published(watch::Receiver<Option<u64>>);
+
+impl Published {
+    /// The last position that is known to be in the stream; `None` while that is not known.
+    pub(crate) fn position(&self) -> Option<u64> {
+        *self.0.borrow()
+    }
 }
 
 /// Where a stream begins, and which one it is.
@@ -131,6 +144,11 @@ impl Relay {
     /// The relay of `db`'s owner.
     pub fn new(db: Database, bus: Bus, health: Health) -> Self {
         health.set(CHECK, State::Degraded("starting".to_owned()));
+        // Those that alerts look at are there from the start.
+        for counted in ["published", "republished", "purged"] {
+            let name = format!("headwater_relay_{counted}_total");
+            metrics::counter!(name, "source" => db.owner()).increment(0);
+        }
         Self {
             db,
             bus,
@@ -138,7 +156,13 @@ impl Relay {
             acknowledged: Place::START,
             begins: Beginning::default(),
             refused: None,
+            published: watch::Sender::new(None),
         }
+    }
+
+    /// How far it is, as it moves.
+    pub(crate) fn published(&self) -> Published {
+        Published(self.published.subscribe())
     }
 
     /// Runs until `stop`; does not end by itself, whatever the broker does.
@@ -215,6 +239,7 @@ impl Relay {
             Finding::Continue(place) => place,
             Finding::Contradiction(reason) => return Ok(Ended::Contradicted(reason)),
         };
+        self.published.send_replace(Some(place.position));
         self.health.set(
             CHECK,
             State::Ok(format!("published up to {}", place.position)),
@@ -354,8 +379,8 @@ impl Relay {
 
     /// Says why the relay has stopped and what to do, in the log only once.
     fn note_stopped(&self, contradiction: &str) {
-        let advice = "put back the newest copy of the database, or delete the stream if the \
-                      database is right; the relay then goes on by itself";
+        let advice = "put back the newest copy of the database, and the relay goes on by itself; \
+                      if there is none, docs/operations.md says how this one begins a new life";
         let state = State::Failed(format!("{contradiction}; {advice}"));
         if self.health.parts().get(CHECK) != Some(&state) {
             tracing::error!(
@@ -368,6 +393,7 @@ impl Relay {
     }
 
     fn note_published(&self, rows: &[outbox::Row], place: Place) {
+        self.published.send_replace(Some(place.position));
         let source = self.db.owner().to_owned();
         self.health.set(
             CHECK,

@@ -19,6 +19,7 @@ use crate::bus::Bus;
 use crate::crash;
 use crate::envelope::EventId;
 use crate::outbox::Row;
+use crate::telemetry::trace::{self, Span};
 
 /// From how many rows on an atomic batch is faster: one costs the server about 4 ms however small
 /// it is, a single publish in a row of them about 0.3 ms, because with `sync_interval: always` a
@@ -49,11 +50,15 @@ pub(super) async fn rows(
         epoch: Arc::clone(&epoch),
         position: row.position,
     };
+    let spans = trace::publications(rows);
     let result = if rows.len() < BATCH_MIN {
-        pipelined(bus, rows, id, expected).await
+        pipelined(bus, rows, id, &spans, expected).await
     } else {
-        atomic_batch(bus, rows, id, expected).await
+        atomic_batch(bus, rows, id, &spans, expected).await
     };
+    if let Err(failure) = &result {
+        trace::fail_all(&spans, failure);
+    }
     match result {
         Ok(ack) if ack.duplicate => Outcome::Unknown(anyhow!(
             "the server's dedupe window still knows an event that the stream does not have"
@@ -66,8 +71,11 @@ pub(super) async fn rows(
     }
 }
 
+#[derive(Debug, thiserror::Error)]
 enum Failure {
+    #[error("refused: {0}")]
     Fence(String),
+    #[error("unknown: {0:#}")]
     Other(anyhow::Error),
 }
 
@@ -79,13 +87,14 @@ async fn pipelined(
     bus: &Bus,
     rows: &[Row],
     id: impl Fn(&Row) -> EventId,
+    spans: &[Span],
     expected: u64,
 ) -> Result<PublishAck, Failure> {
     let mut under_way: Vec<PublishAckFuture> = Vec::with_capacity(rows.len());
     for (index, (row, expected)) in rows.iter().zip(expected..).enumerate() {
         let mut message = PublishMessage::build()
             .payload(Bytes::copy_from_slice(&row.payload))
-            .headers(headers(row, &id(row)))
+            .headers(headers(row, &id(row), &spans[index]))
             .expected_last_sequence(expected);
         if let Some(before) = index.checked_sub(1).map(|before| &rows[before]) {
             message = message.expected_last_message_id(id(before).to_string());
@@ -138,12 +147,13 @@ async fn atomic_batch(
     bus: &Bus,
     rows: &[Row],
     id: impl Fn(&Row) -> EventId,
+    spans: &[Span],
     expected: u64,
 ) -> Result<PublishAck, Failure> {
     let batch = uuid::Uuid::now_v7().simple().to_string();
     let last = rows.len() - 1;
     for (index, row) in rows.iter().enumerate() {
-        let mut headers = headers(row, &id(row));
+        let mut headers = headers(row, &id(row), &spans[index]);
         headers.insert(NATS_BATCH_ID, batch.as_str());
         headers.insert(NATS_BATCH_SEQUENCE, (index + 1).to_string());
         if index == 0 {
@@ -183,11 +193,16 @@ fn commit_answer(payload: &[u8]) -> Result<PublishAck, Failure> {
     }
 }
 
-fn headers(row: &Row, id: &EventId) -> HeaderMap {
+/// With the trace of the publication, or of the command where the relay does not trace.
+fn headers(row: &Row, id: &EventId, span: &Span) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, id.to_string());
     if let Some(traceparent) = &row.traceparent {
-        headers.insert("traceparent", traceparent.as_str());
+        let own = span.traceparent();
+        headers.insert(
+            trace::TRACEPARENT,
+            own.as_ref().unwrap_or(traceparent).as_str(),
+        );
     }
     headers
 }

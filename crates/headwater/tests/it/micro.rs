@@ -33,11 +33,12 @@ impl Micro {
             let asked = micro.bus.client().request("$SRV.INFO", "".into()).await;
             let answer = asked.map_err(|error| error.to_string())?;
             let info: Value = serde_json::from_slice(&answer.payload).unwrap();
-            let endpoints = info["endpoints"].as_array().unwrap().len();
-            if endpoints == 10 {
+            // The last one of them.
+            let endpoints = info["endpoints"].as_array().unwrap();
+            if endpoints.iter().any(|endpoint| endpoint["name"] == "fold") {
                 Ok(())
             } else {
-                Err(endpoints.to_string())
+                Err(endpoints.len().to_string())
             }
         })
         .await;

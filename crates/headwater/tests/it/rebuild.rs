@@ -82,6 +82,7 @@ impl Place {
             telemetry: telemetry::Config {
                 filter: "off".to_owned(),
                 format: telemetry::Format::Json,
+                traces: telemetry::trace::Config::default(),
             },
             drain_s: 10,
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use headwater::Positions;
 use headwater::http::POSITION;
+use headwater::telemetry::trace::{self, SpanKind};
 use reqwest::{Client, Response, StatusCode, redirect};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -177,14 +178,28 @@ impl Composition {
         deadline: Instant,
     ) -> Result<(Option<T>, Positions), Why> {
         let _place = self.places.try_acquire().map_err(|_| Why::Full)?;
+        let span = trace::part("GET", SpanKind::Client);
+        span.set("http.request.method", "GET");
+        // Without the query, which may name a hundred products.
+        span.set(
+            "url.full",
+            url.split('?').next().unwrap_or_default().to_owned(),
+        );
         let asking = async {
-            let response = self.client.get(url).send().await?;
+            let mut request = self.client.get(url);
+            if let Some(traceparent) = span.traceparent() {
+                request = request.header(trace::TRACEPARENT, traceparent);
+            }
+            let response = request.send().await?;
             let (status, as_of) = (response.status(), position(&response));
             Ok::<_, Why>((status, as_of, body(response).await?))
         };
         let (status, as_of, body) = timeout_at(deadline, asking)
             .await
-            .map_err(|_| Why::Late)??;
+            .map_err(|_| Why::Late)
+            .flatten()
+            .inspect_err(|why| span.fail(why))?;
+        span.set("http.response.status_code", i64::from(status.as_u16()));
         let is_there = match status {
             StatusCode::OK => true,
             StatusCode::NOT_FOUND => false,

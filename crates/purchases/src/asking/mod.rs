@@ -76,7 +76,14 @@ struct Round {
 
 impl Asking {
     pub(crate) fn new(way: Way, config: &Config, health: Health) -> Self {
+        metrics::describe_counter!(
+            "purchases_requests_total",
+            metrics::Unit::Count,
+            "Questions to a source, by HTTP or over the bus, for an answer of ours"
+        );
         for source in SOURCES {
+            // There from the start, for those who look at it.
+            metrics::counter!("purchases_requests_total", "source" => source).increment(0);
             health.set(source, State::Ok("not asked yet".to_owned()));
         }
         let within = Duration::from_millis(config.answer_ms);

@@ -9,7 +9,9 @@ mod torture;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches};
-use headwater::{Service, http, supervisor, telemetry};
+use headwater::telemetry::{self, Telemetry};
+use headwater::{Service, http, supervisor};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -19,28 +21,29 @@ async fn main() -> anyhow::Result<()> {
     match name.as_str() {
         "users" => {
             let users::Config { service } = parse(args);
-            let (listener, stop) = begin(&service).await?;
+            let (_telemetry, listener, stop) = begin(&name, &service).await?;
             users::run(service, listener, stop).await
         }
         "products" => {
             let products::Config { service } = parse(args);
-            let (listener, stop) = begin(&service).await?;
+            let (_telemetry, listener, stop) = begin(&name, &service).await?;
             products::run(service, listener, stop).await
         }
         "orders" => {
             let orders::Config { service } = parse(args);
-            let (listener, stop) = begin(&service).await?;
+            let (_telemetry, listener, stop) = begin(&name, &service).await?;
             orders::run(service, listener, stop).await
         }
         "purchases" => {
             let config: purchases::Config = parse(args);
-            let (listener, stop) = begin(&config.service).await?;
+            let (_telemetry, listener, stop) =
+                begin(config.style.service(), &config.service).await?;
             purchases::run(config, listener, stop).await
         }
         // One more relay for a database that another process writes to.
         "rival-orders" => {
             let orders::Config { service } = parse(args);
-            let (listener, stop) = begin(&service).await?;
+            let (_telemetry, listener, stop) = begin(&name, &service).await?;
             let mut rival = Service::start(orders::NAME, orders::MIGRATIONS, service, stop).await?;
             rival.relay();
             rival.serve(listener, axum::Router::new()).await
@@ -67,10 +70,11 @@ fn parse<C: CommandFactory + FromArgMatches>(args: impl Iterator<Item = String>)
 }
 
 async fn begin(
+    name: &str,
     config: &headwater::Config,
-) -> anyhow::Result<(tokio::net::TcpListener, CancellationToken)> {
-    telemetry::init(&config.telemetry)?;
+) -> anyhow::Result<(Telemetry, TcpListener, CancellationToken)> {
     Ok((
+        telemetry::init(name, &config.telemetry)?,
         http::bind(&config.http).await?,
         supervisor::stop_on_signal(),
     ))

@@ -1,0 +1,134 @@
+//! `headwater provision` against a broker.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, stream::Config, stream::StorageType};
+use broker::Broker;
+use headwater::stream;
+use serde_json::Value;
+
+use crate::source::tool;
+
+async fn jetstream(broker: &Broker) -> jetstream::Context {
+    jetstream::new(async_nats::connect(broker.url()).await.expect("connect"))
+}
+
+fn broker() -> Broker {
+    Broker::start_in_temp().expect("start nats-server")
+}
+
+async fn config(broker: &Broker, name: &str) -> Option<Config> {
+    let stream = jetstream(broker).await.get_stream(name).await.ok()?;
+    Some(stream.cached_info().config.clone())
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_what_would_be_made_and_makes_nothing() {
+    let broker = broker();
+    let ended = tool(&broker, &["provision", "--dry-run"]).await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    let said = "ORDERS: to be made\nPRODUCTS: to be made\nUSERS: to be made\nnothing was done\n";
+    assert_eq!(ended.stdout, said);
+    assert!(config(&broker, "ORDERS").await.is_none());
+}
+
+#[tokio::test]
+async fn streams_are_made_with_their_settings_and_a_second_run_has_nothing_to_do() {
+    let broker = broker();
+    let ended = tool(&broker, &["provision", "sensors", "well"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(
+        ended.stdout,
+        "SENSORS: made\nWELL: made\nall are as they should be\n"
+    );
+    let made = config(&broker, "SENSORS").await.expect("a stream");
+    assert_eq!(
+        stream::differences(&made, &stream::settings("sensors", 1)),
+        []
+    );
+    assert!(
+        config(&broker, "ORDERS").await.is_none(),
+        "only what is named"
+    );
+    let ended = tool(&broker, &["provision", "sensors", "--dry-run", "-ojson"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    assert_eq!(report["streams"][0]["outcome"], "same");
+}
+
+#[tokio::test]
+async fn what_differs_is_shown_and_changed_only_when_that_is_meant() {
+    let broker = broker();
+    let spoilt = Config {
+        duplicate_window: Duration::from_mins(2),
+        max_age: Duration::from_hours(1),
+        allow_direct: false,
+        ..stream::settings("sensors", 1)
+    };
+    let made = jetstream(&broker).await.create_stream(spoilt).await;
+    made.expect("a stream");
+    let ended = tool(&broker, &["provision", "sensors", "--dry-run"]).await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    let said = "SENSORS: to be changed\n  duplicate window\n    - 120s\n    + 100ms\n  \
+                direct get\n    - false\n    + true\nnothing was done\n";
+    assert_eq!(ended.stdout, said);
+
+    let ended = tool(&broker, &["provision", "sensors"]).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("--yes"), "{ended:?}");
+    let is = config(&broker, "SENSORS").await.expect("a stream");
+    assert!(!is.allow_direct, "nothing was done");
+
+    let ended = tool(&broker, &["provision", "sensors", "--yes"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let is = config(&broker, "SENSORS").await.expect("a stream");
+    assert_eq!(
+        stream::differences(&is, &stream::settings("sensors", 1)),
+        []
+    );
+    assert_eq!(
+        is.max_age,
+        Duration::from_hours(1),
+        "nobody has a wish about it"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_changed_is_explained_and_left_alone() {
+    let broker = broker();
+    let spoilt = Config {
+        storage: StorageType::Memory,
+        allow_direct: false,
+        ..stream::settings("sensors", 1)
+    };
+    let made = jetstream(&broker).await.create_stream(spoilt).await;
+    made.expect("a stream");
+    let ended = tool(&broker, &["provision", "sensors", "well", "--yes"]).await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(ended.stdout.contains("nats stream rm SENSORS"), "{ended:?}");
+    let is = config(&broker, "SENSORS").await.expect("a stream");
+    assert!(!is.allow_direct, "none of it is changed");
+    assert!(
+        config(&broker, "WELL").await.is_some(),
+        "the others are made"
+    );
+}
+
+#[tokio::test]
+async fn replicas_that_nobody_asked_for_stay_as_they_are() {
+    let broker = broker();
+    let made = tool(&broker, &["provision", "sensors"]).await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let ended = tool(
+        &broker,
+        &["provision", "sensors", "--dry-run", "--replicas=3"],
+    )
+    .await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(
+        ended.stdout.contains("  replicas\n    - 1\n    + 3\n"),
+        "{ended:?}"
+    );
+    let ended = tool(&broker, &["provision", "sensors", "--replicas=0"]).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+}

@@ -1,0 +1,247 @@
+//! Traces: spans from a client's request over database, outbox, stream and projection to the
+//! answer, in the words and on the wire of OpenTelemetry.
+//!
+//! # What
+//!
+//! Off, and at no cost, until there is an OTLP endpoint ([`Config`]). Then a trace is
+//!
+//! ```text
+//! POST /orders                         the request; its parent is the client's `traceparent`
+//! └─ write                             until it is on the disk
+//!    └─ publish orders.v1.placed       the relay, until the stream has it
+//!       ├─ apply orders.v1.placed      each projection, until it is on the disk there
+//!       └─ apply orders.v1.placed
+//! ```
+//!
+//! and whatever a request reads, waits for or asks of others lies below it likewise.
+//!
+//! # How it goes from one to the other
+//!
+//! Within a task by OpenTelemetry's own [`Context`]; to the writer thread with the closure, which
+//! [`outbox::append`](crate::outbox::append) takes it from into the event's row; from there into
+//! the header `traceparent` of the event, as W3C has it. What is not sampled leaves no trace in
+//! outbox or stream.
+//!
+//! # Why without `tracing`'s spans
+//!
+//! Those exist for log lines. Here a span is an argument that is seen being made, only these are
+//! sent, whatever libraries do, and where nothing is sent nothing is made.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::sync::OnceLock;
+
+use opentelemetry::context::FutureExt as _;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
+use opentelemetry::trace::{SpanBuilder, Status, TraceContextExt as _, Tracer as _};
+use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracer;
+
+pub use super::otlp::{Config, Sampler};
+pub use opentelemetry::trace::SpanKind;
+
+use crate::envelope::Envelope;
+use crate::outbox::Row;
+
+/// The header of a trace, as W3C names it.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// Of how many events of one batch it is told that they were applied: each is a span.
+const APPLIED_MAX: usize = 64;
+
+/// One a process, as the recorder of metrics is; nothing while traces are off.
+static TRACER: OnceLock<SdkTracer> = OnceLock::new();
+
+/// From now on spans are sent.
+pub(super) fn begin_with(tracer: SdkTracer) {
+    // A second one is not taken: `init` runs once a process.
+    let _ = TRACER.set(tracer);
+}
+
+/// Something that takes time, until it is dropped. Nothing where traces are off.
+#[derive(Debug, Default)]
+pub struct Span(Option<Context>);
+
+/// Begins what `traceparent` has caused, or, without one, what begins here.
+pub(crate) fn caused(
+    name: impl Into<Cow<'static, str>>,
+    kind: SpanKind,
+    traceparent: Option<&str>,
+) -> Span {
+    let Some(tracer) = TRACER.get() else {
+        return Span::default();
+    };
+    let parent = traceparent.map_or_else(Context::new, extracted);
+    let span = tracer.build_with_context(SpanBuilder::from_name(name).with_kind(kind), &parent);
+    Span(Some(parent.with_span(span)))
+}
+
+/// Begins a part of what is under way in this task. Nothing where that is not traced.
+pub fn part(name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Span {
+    let Some(tracer) = TRACER.get() else {
+        return Span::default();
+    };
+    let parent = Context::current();
+    if !parent.has_active_span() {
+        return Span::default();
+    }
+    let span = tracer.build_with_context(SpanBuilder::from_name(name).with_kind(kind), &parent);
+    Span(Some(parent.with_span(span)))
+}
+
+/// Begins the publication of each of `rows` whose command was traced.
+pub(crate) fn publications(rows: &[Row]) -> Vec<Span> {
+    let begin = |row: &Row| match &row.traceparent {
+        Some(traceparent) => {
+            let name = format!("publish {}", kind(&row.subject));
+            let span = caused(name, SpanKind::Producer, Some(traceparent));
+            span.set("messaging.system", "nats");
+            span.set("messaging.destination.name", row.subject.clone());
+            span.set("headwater.position", signed(row.position));
+            span
+        }
+        None => Span::default(),
+    };
+    rows.iter().map(begin).collect()
+}
+
+/// Begins applying those of `events` whose commands were traced.
+pub(crate) fn applications(projection: &'static str, events: &[Envelope]) -> Vec<Span> {
+    if TRACER.get().is_none() {
+        return Vec::new();
+    }
+    let begin = |event: &Envelope| {
+        let traceparent = event.traceparent.as_deref()?;
+        let name = format!("apply {}", event.kind());
+        let span = caused(name, SpanKind::Consumer, Some(traceparent));
+        span.set("messaging.system", "nats");
+        span.set("messaging.destination.name", event.subject.to_string());
+        span.set("messaging.batch.message_count", signed(events.len() as u64));
+        span.set("headwater.projection", projection);
+        if let Some(id) = &event.id {
+            span.set("headwater.position", signed(id.position));
+        }
+        Some(span)
+    };
+    events.iter().filter_map(begin).take(APPLIED_MAX).collect()
+}
+
+/// All of `spans` went wrong.
+pub(crate) fn fail_all(spans: &[Span], why: &impl Display) {
+    for span in spans {
+        span.fail(why);
+    }
+}
+
+impl Span {
+    /// Adds a fact.
+    pub fn set(&self, key: &'static str, value: impl Into<Value>) {
+        if let Some(context) = self.recording() {
+            context.span().set_attribute(KeyValue::new(key, value));
+        }
+    }
+
+    /// Notes that it went wrong.
+    pub fn fail(&self, why: &impl Display) {
+        if let Some(context) = self.recording() {
+            context.span().set_status(Status::error(why.to_string()));
+        }
+    }
+
+    /// Does `work` in it: what is traced meanwhile is a part of it.
+    pub async fn around<F: Future>(&self, work: F) -> F::Output {
+        match &self.0 {
+            Some(context) => work.with_context(context.clone()).await,
+            None => work.await,
+        }
+    }
+
+    /// What others are told, so that what they do for it is a part of it.
+    pub fn traceparent(&self) -> Option<String> {
+        self.0.as_ref().and_then(injected)
+    }
+
+    /// The same for what outlives the request: nothing of what is not sampled.
+    pub(crate) fn kept_traceparent(&self) -> Option<String> {
+        self.recording().and_then(injected)
+    }
+
+    fn recording(&self) -> Option<&Context> {
+        let context = self.0.as_ref();
+        context.filter(|context| context.span().is_recording())
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        if let Some(context) = &self.0 {
+            context.span().end();
+        }
+    }
+}
+
+/// What a subject is of: its first three tokens.
+fn kind(subject: &str) -> &str {
+    let end = subject.match_indices('.').nth(2);
+    end.map_or(subject, |(end, _)| &subject[..end])
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The one header of a carrier.
+struct Header(Option<String>);
+
+impl Extractor for Header {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.as_deref().filter(|_| key == TRACEPARENT)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec![TRACEPARENT]
+    }
+}
+
+impl Injector for Header {
+    fn set(&mut self, key: &str, value: String) {
+        if key == TRACEPARENT {
+            self.0 = Some(value);
+        }
+    }
+}
+
+fn extracted(traceparent: &str) -> Context {
+    let carrier = Header(Some(traceparent.to_owned()));
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier)
+}
+
+fn injected(context: &Context) -> Option<String> {
+    let mut carrier = Header(None);
+    TraceContextPropagator::new().inject_context(context, &mut carrier);
+    carrier.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_is_told_on_as_it_came() {
+        let told = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(injected(&extracted(told)).as_deref(), Some(told));
+        for wrong in ["", "00", "00-0-0-01", &told.to_uppercase(), &told[..50]] {
+            assert_eq!(injected(&extracted(wrong)), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn without_an_endpoint_nothing_is_made() {
+        let told = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let span = caused("POST /orders", SpanKind::Server, Some(told));
+        assert!(span.0.is_none());
+        assert_eq!(span.traceparent(), None);
+        assert!(part("write", SpanKind::Internal).0.is_none());
+    }
+}
