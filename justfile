@@ -39,6 +39,15 @@ fmt:
 import *flags:
     cargo run --quiet --package cli -- import {{ flags }}
 
+# Build for systemd and install below a prefix (DESTDIR is honoured); deploy/systemd/README.md.
+install prefix="/usr/local":
+    cargo build --locked --release --package users --package products --package orders --package purchases --package cli --package broker --bins
+    NATS_SERVER="$(target/release/find-nats-server)" deploy/systemd/install.sh install {{ prefix }} target/release
+
+# Take it away again; configuration and data stay.
+uninstall prefix="/usr/local":
+    deploy/systemd/install.sh uninstall {{ prefix }}
+
 # Licences, sources and duplicates of the dependencies (needs cargo-deny).
 deny:
     cargo deny --all-features check bans licenses sources

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -59,8 +60,13 @@ pub async fn says(client: &Client, part: &str, state: &str, words: &str) -> Stri
 /// # Panics
 /// When it cannot and has to.
 fn can(what: &str, found: Result<(), String>) -> bool {
+    can_or_must("HEADWATER_REQUIRE_ROOT", what, found)
+}
+
+/// As [`can`]; `variable` is 1 where it has to.
+pub(crate) fn can_or_must(variable: &str, what: &str, found: Result<(), String>) -> bool {
     let Err(why) = found else { return true };
-    let must = std::env::var("HEADWATER_REQUIRE_ROOT").is_ok_and(|value| value == "1");
+    let must = std::env::var(variable).is_ok_and(|value| value == "1");
     assert!(!must, "this test needs {what}: {why}");
     tell(&format!("DID NOT RUN: it needs {what}: {why}"));
     false
@@ -107,10 +113,19 @@ pub fn can_trace() -> bool {
 
 /// Puts `command` under strace, which lets the `nth` fsync of each of its threads fail.
 pub fn fail_fsync(command: &mut Command, nth: usize) {
+    inject(command, &format!("error=EIO:when={nth}"));
+}
+
+/// Puts `command` under strace, which lets each fsync take `longer`.
+pub fn slow_fsync(command: &mut Command, longer: Duration) {
+    inject(command, &format!("delay_exit={}", longer.as_micros()));
+}
+
+fn inject(command: &mut Command, what: &str) {
     let mut traced = Command::new("strace");
     traced
         .args(["-f", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e"])
-        .arg(format!("inject=fsync,fdatasync:error=EIO:when={nth}"))
+        .arg(format!("inject=fsync,fdatasync:{what}"))
         .arg(command.get_program())
         .args(command.get_args());
     for (name, value) in command.get_envs() {

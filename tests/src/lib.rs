@@ -13,12 +13,16 @@ pub mod collector;
 pub mod data;
 pub mod docker;
 pub mod faults;
+pub mod hammer;
+pub mod installed;
 pub mod load;
+pub mod locked;
 pub mod model;
 pub mod operator;
 pub mod oracle;
 pub mod process;
 pub mod styles;
+pub mod systemd;
 pub mod world;
 
 pub use client::{Client, Reply};

@@ -122,6 +122,20 @@ impl Process {
         }
     }
 
+    /// SIGHUP.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn hang_up(&self) {
+        match self {
+            Self::Child(child) => child.signal(Signal::HUP).expect("signal a child"),
+            Self::Container(container) => {
+                let signalled = container.held().signal("SIGHUP");
+                signalled.expect("signal a container");
+            }
+        }
+    }
+
     /// Whether it ended by a crash point.
     pub fn crashed(&mut self) -> bool {
         let signal = self.ended().signal();

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::service::EndpointBuilder;
 use async_nats::service::endpoint::Endpoint;
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
+use async_nats::{Client, Event, ServerAddr, jetstream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
+use crate::access::Access;
 use crate::login::{self, Login};
 
 /// How long a request to the server may take before its outcome counts as unknown.
@@ -41,16 +43,18 @@ pub struct Config {
         default_value = "nats://127.0.0.1:4222"
     )]
     pub url: String,
-    /// Credentials file (JWT and seed)
+    /// Credentials file (JWT and seed), read anew on SIGHUP; otherwise systemd's credential
+    /// `nats.creds`, if there is one
     #[arg(long = "nats-creds", env = "NATS_CREDS", value_name = "FILE")]
     pub creds: Option<PathBuf>,
-    /// File with the seed of an nkey
+    /// File with the seed of an nkey; all of these files are read anew on SIGHUP
     #[arg(long = "nats-nkey", env = "NATS_NKEY", value_name = "FILE")]
     pub nkey: Option<PathBuf>,
     /// User, with a password file
     #[arg(long = "nats-user", env = "NATS_USER", value_name = "NAME")]
     pub user: Option<String>,
-    /// File with the user's password
+    /// File with the user's password; otherwise systemd's credential `nats.password`, if there
+    /// is one
     #[arg(
         long = "nats-password-file",
         env = "NATS_PASSWORD_FILE",
@@ -63,7 +67,8 @@ pub struct Config {
     /// Its private key
     #[arg(long = "nats-key", env = "NATS_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// Root certificate to trust
+    /// Root certificate to trust, read anew on SIGHUP; otherwise systemd's credential `nats.ca`,
+    /// if there is one
     #[arg(long = "nats-ca", env = "NATS_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// Copies that JetStream keeps of this service's stream, at least
@@ -92,7 +97,7 @@ impl Config {
     }
 
     /// The servers, and how to log in: as the URL says where nothing else does.
-    fn servers(&self) -> anyhow::Result<(Vec<ServerAddr>, Login)> {
+    pub(crate) fn servers(&self) -> anyhow::Result<(Vec<ServerAddr>, Login)> {
         let (servers, of_url) = login::servers(&self.url)?;
         let password = self.password_file.as_ref().map(|file| {
             let text = std::fs::read_to_string(file);
@@ -125,7 +130,10 @@ pub struct Bus {
     pub(crate) replicas: usize,
     name: Arc<str>,
     config: Arc<Config>,
+    access: Access,
     connected: watch::Receiver<Connection>,
+    /// Makes the connection anew when the access is; ends with the last handle.
+    _renewal: Arc<JoinSet<()>>,
 }
 
 /// What is known of the connection.
@@ -143,9 +151,14 @@ impl Bus {
     /// # Errors
     /// The configuration is wrong: an unreadable credentials or password file, a URL that is none.
     pub async fn connect(name: &str, config: &Config) -> anyhow::Result<Self> {
+        Self::connect_with(name, config, Access::read(config)?).await
+    }
+
+    async fn connect_with(name: &str, config: &Config, access: Access) -> anyhow::Result<Self> {
         let (sender, connected) = watch::channel(Connection::default());
-        let service = name.to_owned();
-        let mut options = ConnectOptions::new()
+        let (service, refusal) = (name.to_owned(), Mutex::new(String::new()));
+        let options = access
+            .options()
             .name(name)
             .custom_inbox_prefix(format!("_INBOX_{name}"))
             .retry_on_initial_connect()
@@ -156,11 +169,10 @@ impl Bus {
             // Little is queued across a reconnect: what waits there comes out of order.
             .client_capacity(256)
             .event_callback(move |event| {
-                note(&service, &sender, &event);
+                note(&service, &sender, &refusal, &event);
                 async {}
             });
-        let (servers, login) = config.servers()?;
-        options = login.apply(options)?;
+        let servers = access.servers();
         let client = options.connect(servers).await.with_context(|| {
             format!("connect to NATS at {}", login::without_secrets(&config.url))
         })?;
@@ -168,13 +180,21 @@ impl Bus {
             .timeout(REQUEST_TIMEOUT)
             .ack_timeout(REQUEST_TIMEOUT)
             .build(client.clone());
+        let mut renewal = JoinSet::new();
+        renewal.spawn(connect_anew(
+            client.clone(),
+            access.renewed(),
+            connected.clone(),
+        ));
         Ok(Self {
             client,
             jetstream,
             replicas: config.replicas,
             name: name.into(),
             config: Arc::new(config.clone()),
+            access,
             connected,
+            _renewal: Arc::new(renewal),
         })
     }
 
@@ -183,7 +203,17 @@ impl Bus {
     /// # Errors
     /// See [`connect`](Self::connect).
     pub(crate) async fn another(&self) -> anyhow::Result<Self> {
-        Self::connect(&self.name, &self.config).await
+        Self::connect_with(&self.name, &self.config, self.access.clone()).await
+    }
+
+    /// Reads credentials and root certificate anew; whether they are others now. All connections
+    /// are made anew then; what is under way on them is not lost, but its outcome unknown, as
+    /// whenever a connection breaks.
+    ///
+    /// # Errors
+    /// A file is broken: all stays as it is.
+    pub(crate) fn renew_access(&self) -> anyhow::Result<bool> {
+        self.access.renew()
     }
 
     /// The client, for what the chassis does not offer.
@@ -218,6 +248,21 @@ impl Bus {
     }
 }
 
+/// Makes the connection anew whenever the access was renewed.
+async fn connect_anew(
+    client: Client,
+    mut renewed: watch::Receiver<()>,
+    connected: watch::Receiver<Connection>,
+) {
+    while renewed.changed().await.is_ok() {
+        // One that is down will come up with the new access anyhow.
+        if connected.borrow().up {
+            // It fails only where the connection is gone for good.
+            let _ = client.force_reconnect().await;
+        }
+    }
+}
+
 /// A moment in the connection's life, for [`Bus::reconnected`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen(u64);
@@ -228,13 +273,22 @@ fn reconnect_pause(attempt: usize) -> Duration {
     doubled.min(RECONNECT_PAUSE_MAX)
 }
 
-fn note(service: &str, connection: &watch::Sender<Connection>, event: &Event) {
+/// Notes and logs what happened to the connection; `refusal` is why it could not be made last, so
+/// that each reason is told once and not at every attempt.
+fn note(
+    service: &str,
+    connection: &watch::Sender<Connection>,
+    refusal: &Mutex<String>,
+    event: &Event,
+) {
+    let mut refusal = refusal.lock().unwrap_or_else(PoisonError::into_inner);
     match event {
         Event::Connected => {
             connection.send_modify(|now| {
                 now.up = true;
                 now.times += 1;
             });
+            refusal.clear();
             metrics::counter!("headwater_nats_connects_total", "service" => service.to_owned())
                 .increment(1);
             tracing::info!("connected to NATS");
@@ -245,6 +299,10 @@ fn note(service: &str, connection: &watch::Sender<Connection>, event: &Event) {
         }
         // A denied publish looks like a timeout to its caller: only this says why.
         Event::ServerError(error) => tracing::error!(%error, "NATS refused"),
+        Event::ClientError(error) if *refusal != error.to_string() => {
+            tracing::warn!(%error, "cannot connect to NATS");
+            *refusal = error.to_string();
+        }
         other => tracing::debug!(event = %other, "NATS connection"),
     }
 }

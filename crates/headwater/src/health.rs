@@ -19,6 +19,22 @@ pub enum State {
     Failed(String),
 }
 
+impl State {
+    fn degraded(&self) -> Option<&String> {
+        match self {
+            Self::Degraded(detail) => Some(detail),
+            _ => None,
+        }
+    }
+
+    fn failed(&self) -> Option<&String> {
+        match self {
+            Self::Failed(detail) => Some(detail),
+            _ => None,
+        }
+    }
+}
+
 /// The state of all parts. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Health(Arc<watch::Sender<BTreeMap<String, State>>>);
@@ -44,6 +60,31 @@ impl Health {
     pub fn forget(&self, part: &str) {
         self.0
             .send_if_modified(|parts| parts.remove(part).is_some());
+    }
+
+    /// To wait for changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<BTreeMap<String, State>> {
+        self.0.subscribe()
+    }
+
+    /// How all of it is doing, on one line: what is not well, the worst first.
+    pub fn summary(&self) -> String {
+        let parts = self.0.borrow();
+        let with = |of: fn(&State) -> Option<&String>, what: &str| {
+            let told: Vec<_> = (parts.iter())
+                .filter_map(|(part, state)| Some(format!("{part}: {}", of(state)?)))
+                .collect();
+            (!told.is_empty()).then(|| format!("{what}: {}", told.join(", ")))
+        };
+        let failed = with(State::failed, "failed");
+        let degraded = with(State::degraded, "degraded");
+        match (failed, degraded) {
+            (None, None) if parts.len() == 1 => "1 part ok".to_owned(),
+            (None, None) => format!("{} parts ok", parts.len()),
+            (Some(what), None) | (None, Some(what)) => what,
+            (Some(failed), Some(degraded)) => format!("{failed}; {degraded}"),
+        }
+        .replace('\n', " ")
     }
 
     /// All parts and how they are doing.

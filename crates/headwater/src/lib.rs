@@ -16,6 +16,7 @@
 
 #![warn(missing_docs)]
 
+mod access;
 pub mod bus;
 mod clock;
 mod config;
@@ -27,6 +28,7 @@ pub mod health;
 pub mod http;
 pub mod idempotency;
 pub mod inquiry;
+mod journal;
 pub mod login;
 mod monitor;
 pub mod operator;
@@ -35,10 +37,12 @@ mod position;
 pub mod projection;
 mod rebuild;
 pub mod relay;
+mod reload;
 pub mod schema;
 mod service;
 pub mod stream;
 pub mod supervisor;
+mod systemd;
 pub mod telemetry;
 
 pub use bus::Bus;

@@ -19,10 +19,12 @@ use anyhow::{Context as _, ensure};
 use axum::Router;
 use prost::Message;
 use tokio::net::TcpListener;
+use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::{Migration, Snapshot};
 use crate::health::State;
+use crate::http::Pulse;
 use crate::inquiry::{Inquirer, Questions, Refusal};
 use crate::operator::{Desk, Tools};
 use crate::projection::{self, Progress, Projection, Runner};
@@ -30,7 +32,9 @@ use crate::rebuild::Rebuilder;
 use crate::relay::Published;
 use crate::schema::{self, Schema};
 use crate::telemetry::sample::Sampler;
-use crate::{Bus, Clock, Config, Database, Health, Relay, Supervisor, http, operator};
+use crate::{
+    Bus, Clock, Config, Database, Health, Relay, Supervisor, http, operator, reload, systemd,
+};
 
 /// A service that is being put together; `D` is its [`Database`], or `()` where it has none.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub struct Service<D = Database> {
     pub config: Config,
     name: &'static str,
     bus: Bus,
+    /// The wishes to have the configuration read anew.
+    hangups: Signal,
     tasks: Supervisor,
     tools: Tools,
     questions: Questions,
@@ -167,7 +173,8 @@ impl Service {
             self.sampler()
                 .with_database(db.clone(), tools.clone(), self.published.take());
         let desk = Desk::new(self.name, self.health.clone()).with_database(db.clone(), tools);
-        let ended = self.run(desk, sampler, listener, app).await;
+        let parts = (desk, sampler, Some(db.clone()));
+        let ended = self.run(parts, listener, app).await;
         db.close().await;
         ended
     }
@@ -192,7 +199,7 @@ impl Service<()> {
     /// A task ended by itself, or did not end when it was told to.
     pub async fn serve(self, listener: TcpListener, app: Router) -> anyhow::Result<()> {
         let (desk, sampler) = (Desk::new(self.name, self.health.clone()), self.sampler());
-        self.run(desk, sampler, listener, app).await
+        self.run((desk, sampler, None), listener, app).await
     }
 }
 
@@ -203,6 +210,7 @@ impl<D> Service<D> {
         config: Config,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
+        let hangups = reload::hangups()?;
         let bus = Bus::connect(name, &config.nats).await?;
         Ok(Self {
             db,
@@ -210,6 +218,7 @@ impl<D> Service<D> {
             config,
             name,
             bus,
+            hangups,
             tasks: Supervisor::new(stop),
             tools: Tools::default(),
             questions: Questions::default(),
@@ -235,24 +244,39 @@ impl<D> Service<D> {
 
     async fn run(
         self,
-        desk: Desk,
-        sampler: Sampler,
+        (desk, sampler, db): (Desk, Sampler, Option<Database>),
         listener: TcpListener,
         app: Router,
     ) -> anyhow::Result<()> {
         let Self {
+            health,
             config,
             bus,
+            hangups,
             mut tasks,
             questions,
             ..
         } = self;
         let drain = config.drain();
+        let (pulse, beats) = Pulse::new();
+        if systemd::is_told() {
+            let pulse = pulse.clone();
+            tasks.spawn("systemd", |stop| systemd::tell(health, pulse, stop));
+        }
+        if let Some(deadline) = systemd::watchdog() {
+            tasks.spawn("watchdog", |stop| systemd::feed(deadline, pulse, db, stop));
+        }
+        let reloading = bus.clone();
+        tasks.spawn("reload", |stop| {
+            reload::on_hangup(hangups, config.telemetry, reloading, stop)
+        });
         tasks.spawn("operator", |stop| {
             operator::serve(desk, bus, questions, stop)
         });
         tasks.spawn("gauges", |stop| sampler.run(stop));
-        tasks.spawn("http", |stop| http::serve(listener, app, config.http, stop));
+        tasks.spawn("http", |stop| {
+            http::serve_watched(listener, app, config.http, beats, stop)
+        });
         tasks.join(drain).await
     }
 }

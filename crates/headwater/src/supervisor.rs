@@ -90,6 +90,8 @@ impl Supervisor {
 
 /// A token that is cancelled by SIGTERM or SIGINT. A second signal ends the process at once.
 ///
+/// SIGHUP does not end it from now on; what it means is the service's matter.
+///
 /// # Panics
 /// When the process may not listen for signals, or outside a runtime.
 #[expect(
@@ -102,6 +104,8 @@ pub fn stop_on_signal() -> CancellationToken {
     let stop = CancellationToken::new();
     let told = stop.clone();
     let mut terminate = signal(SignalKind::terminate()).expect("listen for SIGTERM");
+    // Dropped at once: what is installed with it stays.
+    drop(signal(SignalKind::hangup()).expect("listen for SIGHUP"));
     let mut interrupt = signal(SignalKind::interrupt()).expect("listen for SIGINT");
     tokio::spawn(async move {
         for first in [true, false] {

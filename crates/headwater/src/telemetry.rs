@@ -7,12 +7,17 @@ pub(crate) mod sample;
 pub mod trace;
 
 use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use metrics::Gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+use crate::journal::Journal;
 
 /// How to log.
 #[derive(Debug, Clone, clap::Args)]
@@ -24,7 +29,16 @@ pub struct Config {
     /// its values, personal data among them
     #[arg(long = "log", env = "RUST_LOG", default_value = "info,async_nats=off")]
     pub filter: String,
-    /// How to log; `auto` is pretty on a terminal and JSON otherwise
+    /// File that says what to log, in place of `--log`; read anew on SIGHUP. Lines that begin
+    /// with `#` are comments
+    #[arg(
+        long = "log-filter-file",
+        env = "HEADWATER_LOG_FILTER_FILE",
+        value_name = "FILE"
+    )]
+    pub filter_file: Option<PathBuf>,
+    /// How to log; `auto` is pretty on a terminal, to the journal where systemd connects it to
+    /// standard error, and JSON otherwise
     #[arg(
         long = "log-format",
         env = "HEADWATER_LOG_FORMAT",
@@ -46,38 +60,31 @@ pub struct Telemetry {
 /// The shape of a log line.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum Format {
-    /// Pretty on a terminal, JSON otherwise.
+    /// Pretty on a terminal, to systemd's journal where that is asked for, JSON otherwise.
     Auto,
     /// For people.
     Pretty,
     /// One JSON object a line.
     Json,
+    /// To systemd's journal, with a field for each value: `journalctl PROJECTION=purchases`.
+    Journald,
 }
 
-/// Starts logging to standard error, collecting metrics, and sending traces where there is an
-/// endpoint, once a process: of `service`.
+/// Starts logging to standard error or the journal, collecting metrics, and sending traces where
+/// there is an endpoint, once a process: of `service`.
 ///
 /// # Errors
 /// The filter or the endpoint is wrong, or logging was started before.
 pub fn init(service: &str, config: &Config) -> anyhow::Result<Telemetry> {
-    let filter = EnvFilter::try_new(&config.filter)
-        .with_context(|| format!("read the log filter `{}`", config.filter))?;
-    let pretty = match config.format {
-        Format::Auto => std::io::stderr().is_terminal(),
-        Format::Pretty => true,
-        Format::Json => false,
-    };
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        // A log that nobody reads any more (a closed pipe) must not stop the service.
-        .log_internal_errors(false);
-    let started = if pretty {
-        subscriber.compact().try_init()
-    } else {
-        subscriber.json().flatten_event(true).try_init()
-    };
+    let (filter, handle) = reload::Layer::new(filter(config)?);
+    let log = log(config.format).context("log to the journal")?;
+    let started = tracing_subscriber::registry()
+        .with(filter)
+        .with(log)
+        .try_init();
     started.map_err(|error| anyhow!(error).context("start logging"))?;
+    // Nobody else sets it: logging has just been started for the first time.
+    let _ = FILTER.set(handle);
     metrics_handle();
     Ok(Telemetry {
         _traces: otlp::start(service, &config.traces)?,
@@ -99,6 +106,72 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.decrement(1.0);
     }
+}
+
+/// The filter of this process, like the subscriber that it belongs to.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// Where the log goes, and how its lines look.
+fn log<S>(format: Format) -> std::io::Result<Box<dyn Layer<S> + Send + Sync>>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    // A log that nobody reads any more (a closed pipe) must not stop the service.
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
+    match format {
+        Format::Auto if std::io::stderr().is_terminal() => Ok(lines.compact().boxed()),
+        Format::Auto if is_journal() => Ok(Journal::open()?.boxed()),
+        Format::Auto | Format::Json => Ok(lines.json().flatten_event(true).boxed()),
+        Format::Pretty => Ok(lines.compact().boxed()),
+        Format::Journald => Ok(Journal::open()?.boxed()),
+    }
+}
+
+/// Whether standard error is the journal's: systemd says which file that is.
+fn is_journal() -> bool {
+    let Ok(named) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    rustix::fs::fstat(std::io::stderr())
+        .is_ok_and(|own| named == format!("{}:{}", own.st_dev, own.st_ino))
+}
+
+/// Takes over what the filter's file says by now, if there is one; whether it is something else.
+///
+/// # Errors
+/// The file cannot be read, or is no filter: the old one stays.
+pub(crate) fn renew_filter(config: &Config) -> anyhow::Result<bool> {
+    let (Some(handle), Some(_)) = (FILTER.get(), &config.filter_file) else {
+        return Ok(false);
+    };
+    let filter = filter(config)?;
+    let said = filter.to_string();
+    let before = handle.with_current(EnvFilter::to_string)?;
+    handle.reload(filter)?;
+    Ok(before != said)
+}
+
+fn filter(config: &Config) -> anyhow::Result<EnvFilter> {
+    match &config.filter_file {
+        Some(path) => {
+            read_filter(path).with_context(|| format!("read the log filter in {}", path.display()))
+        }
+        None => EnvFilter::try_new(&config.filter)
+            .with_context(|| format!("read the log filter `{}`", config.filter)),
+    }
+}
+
+fn read_filter(path: &Path) -> anyhow::Result<EnvFilter> {
+    let text = std::fs::read_to_string(path)?;
+    let lines: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect();
+    ensure!(!lines.is_empty(), "it says nothing; `info` is a filter");
+    Ok(EnvFilter::try_new(lines.join(","))?)
 }
 
 /// The metrics of this process. The recorder is one a process, as the `metrics` crate wants it;

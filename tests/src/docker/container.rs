@@ -141,13 +141,18 @@ impl Held {
         if let Some(status) = self.exited() {
             return Ok(status);
         }
-        let killed = self.ask(|docker, id| async move {
-            let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
-            docker.kill_container(&id, Some(options)).await
-        });
+        let killed = self.signal("SIGKILL");
         let status = self.ended();
         // Refused only if it has just ended by itself.
         status.or_else(|error| killed.and(Err(error)))
+    }
+
+    /// A signal for its first process.
+    pub(crate) fn signal(&self, signal: &'static str) -> anyhow::Result<()> {
+        self.ask(|docker, id| async move {
+            let options = KillContainerOptionsBuilder::new().signal(signal).build();
+            docker.kill_container(&id, Some(options)).await
+        })
     }
 
     /// Its stop signal, and SIGKILL where that is not enough within `grace`.

@@ -52,6 +52,7 @@ struct Pool(mpsc::Sender<Job>);
 pub(crate) async fn serve(store: &Path) -> anyhow::Result<()> {
     let config = telemetry::Config {
         filter: "info".to_owned(),
+        filter_file: None,
         format: telemetry::Format::Json,
         traces: telemetry::trace::Config::default(),
     };

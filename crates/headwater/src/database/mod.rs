@@ -540,6 +540,13 @@ impl Database {
         stopped.await.unwrap_or(Ok(()))
     }
 
+    /// Resolves when the writer thread has made a step, with an empty write of ours or with
+    /// whatever it has to do before.
+    pub(crate) async fn beat(&self) {
+        let writer = self.file().writer.clone();
+        writer.beat().await;
+    }
+
     /// Closes the file in order: what waits is done, the WAL is moved into the file and removed.
     /// The last thing a service does; handles that are still around only give errors afterwards.
     pub async fn close(self) {

@@ -1,6 +1,7 @@
 //! The writer thread: closures in groups, one commit a group.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,9 @@ const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
 /// How long the writer leaves a WAL alone that it could not empty.
 const TRUNCATION_PAUSE: Duration = Duration::from_secs(10);
 
+/// The pause between two looks at whether the writer has made a step.
+const STEP_PAUSE: Duration = Duration::from_millis(50);
+
 /// The handle: cheap to clone. The thread ends when the last one is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
@@ -28,6 +32,8 @@ pub(super) struct Writer {
     queue: mpsc::Sender<Box<dyn Work>>,
     head: watch::Receiver<u64>,
     failure: watch::Receiver<Option<Arc<str>>>,
+    /// What the thread has done: closures, commits, emptied logs.
+    steps: Arc<AtomicU64>,
     /// Its sender is dropped when the thread has closed the file.
     closed: watch::Receiver<()>,
 }
@@ -47,6 +53,8 @@ impl Writer {
         let (failure_sender, failure) = watch::channel(None);
         let (closed_sender, closed) = watch::channel(());
         let (opened_sender, opened) = oneshot::channel();
+        let steps = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&steps);
         std::thread::Builder::new()
             .name(format!("{owner}-writer"))
             .spawn(move || {
@@ -61,6 +69,7 @@ impl Writer {
                             waiting: None,
                             head: head_sender,
                             gate,
+                            steps: counted,
                             next_truncation: Instant::now(),
                         };
                         if opened_sender.send(Ok(found)).is_ok()
@@ -91,6 +100,7 @@ impl Writer {
             queue,
             head,
             failure,
+            steps,
             closed,
         };
         Ok((writer, found))
@@ -142,6 +152,28 @@ impl Writer {
         self.head.clone()
     }
 
+    /// Resolves when the thread has made a step: an empty write, or one of those before it.
+    /// A thread that has ended is somebody else's matter (see [`stopped`](Self::stopped)).
+    pub(super) async fn beat(&self) {
+        let before = self.steps.load(Ordering::Relaxed);
+        // Waits for its place where the queue is full; nobody is told that it was run.
+        let asked = async {
+            let ended = self.queue.send(Box::new(Beat)).await.is_err();
+            if !ended {
+                std::future::pending::<()>().await;
+            }
+        };
+        let stepped = async {
+            while self.steps.load(Ordering::Relaxed) == before {
+                tokio::time::sleep(STEP_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = asked => {}
+            () = stepped => {}
+        }
+    }
+
     /// Lets the thread end after the writes that wait, and waits until it has closed the file.
     pub(super) async fn close(mut self) {
         // It has ended already if nobody takes it.
@@ -178,6 +210,7 @@ struct Thread {
     head: watch::Sender<u64>,
     /// Held shared by reads.
     gate: Arc<RwLock<()>>,
+    steps: Arc<AtomicU64>,
     /// How large the WAL may become, in bytes.
     wal_max: u64,
     /// Not before: somebody outside of this process kept the WAL from being emptied.
@@ -190,6 +223,7 @@ impl Thread {
         while let Some(first) = self.waiting.take().or_else(|| self.jobs.blocking_recv()) {
             if let Err(error) = self.sql("BEGIN IMMEDIATE") {
                 tracing::warn!(%error, "another process holds the database's write lock");
+                self.note_step();
                 first.answer(Outcome::Busy);
                 continue;
             }
@@ -206,6 +240,7 @@ impl Thread {
             let committing = Instant::now();
             self.sql(if is_void { "ROLLBACK" } else { "COMMIT" })
                 .context("commit: what it wrote may be there or not")?;
+            self.note_step();
             crash::point("commit.after");
             metrics::histogram!("headwater_database_commit_seconds", "service" => self.tx.owner())
                 .record(committing.elapsed());
@@ -227,6 +262,11 @@ impl Thread {
         Ok(())
     }
 
+    /// For whoever asks whether the thread hangs: see [`Writer::beat`].
+    fn note_step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Empties the WAL when it has become too large. SQLite does so by itself at every thousandth
     /// page, but only in a moment without readers, which never comes where reads overlap.
     fn bound_wal(&mut self) -> anyhow::Result<()> {
@@ -237,11 +277,13 @@ impl Thread {
         }
         // New reads wait here, those under way end first: they are bounded in time.
         let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.note_step();
         // Whoever else reads, such as a person with the shell, is not waited for.
         self.sql("PRAGMA busy_timeout = 0")?;
         let emptied = self.sql("PRAGMA wal_checkpoint(TRUNCATE)");
         self.sql("PRAGMA busy_timeout = 5000")?;
         emptied.context("empty the write-ahead log")?;
+        self.note_step();
         let left = generation::wal_bytes(&self.config.path);
         if left > 0 {
             self.next_truncation = Instant::now() + TRUNCATION_PAUSE;
@@ -266,6 +308,7 @@ impl Thread {
         while let Some(mut job) = next.take() {
             group.appended = self.run_one(job.as_mut())?.or(group.appended);
             group.jobs.push(job);
+            self.note_step();
             crash::point("commit.group");
             if group.jobs.len() < self.config.group && started.elapsed() < GROUP_TIME_MAX {
                 match self.jobs.try_recv() {
@@ -345,6 +388,21 @@ trait Work: Send {
     /// Whether it has a transaction of its own.
     fn is_alone(&self) -> bool {
         false
+    }
+}
+
+/// Does nothing: a write that shows that the thread takes writes.
+struct Beat;
+
+impl Work for Beat {
+    fn run(&mut self, _tx: &Tx) -> bool {
+        true
+    }
+
+    fn answer(self: Box<Self>, _outcome: Outcome) {}
+
+    fn name(&self) -> &'static str {
+        "beat"
     }
 }
 

@@ -19,6 +19,7 @@ pub use app::{About, app};
 pub use extract::{After, IdempotencyKey, Json, Path, Query};
 pub use page::{Page, PageQuery};
 pub use problem::{FieldError, Invalid, Problem};
+pub(crate) use server::{Pulse, serve_watched};
 pub use server::{bind, serve};
 
 /// Where to listen, and what clients may ask for.

@@ -1,37 +1,72 @@
 //! The server: hyper under a header timeout and a connection cap.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::http::{HeaderValue, header};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use metrics::Counter;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Config;
+use crate::systemd;
 use crate::telemetry::Counted;
 
 /// The pause after the system refused to accept a connection (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens on the configured address.
+/// How long open connections may still be used after the stop: each is closed with its next
+/// answer, which says so, and only then those that nothing came on. A client that sends a request
+/// at the moment in which its connection is closed would see it reset.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// Takes the socket that systemd listens on, or listens on the configured address.
 ///
 /// # Errors
-/// The address is taken, or not this machine's.
+/// The address is taken, or not this machine's; systemd's socket is not as it should be.
 pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    if let Some(listener) = systemd::listener()? {
+        return TcpListener::from_std(listener).context("take the socket of the .socket unit");
+    }
     TcpListener::bind(config.listen).await.with_context(|| {
         format!(
             "listen on {} (choose another address with --listen or HEADWATER_LISTEN)",
             config.listen
         )
     })
+}
+
+/// Asks the loop that accepts connections whether it still turns. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Pulse(mpsc::Sender<oneshot::Sender<()>>);
+
+/// What a [`Pulse`] is answered from.
+#[derive(Debug)]
+pub(crate) struct Beats(mpsc::Receiver<oneshot::Sender<()>>);
+
+impl Pulse {
+    pub(crate) fn new() -> (Self, Beats) {
+        let (ask, asked) = mpsc::channel(1);
+        (Self(ask), Beats(asked))
+    }
+
+    /// Resolves when the loop has turned, also where all places for connections are taken; for
+    /// ever pending once it has ended.
+    pub(crate) async fn beat(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.0.send(answer).await.is_err() || answered.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// Serves `app` until `stop`, then lets the requests under way end.
@@ -47,6 +82,21 @@ pub async fn serve(
     config: Config,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let (_pulse, beats) = Pulse::new();
+    serve_watched(listener, app, config, beats, stop).await
+}
+
+/// [`serve`], with somebody who asks whether it still turns.
+///
+/// # Errors
+/// See [`serve`].
+pub(crate) async fn serve_watched(
+    listener: TcpListener,
+    app: Router,
+    config: Config,
+    mut beats: Beats,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     tracing::info!(
         address = %listener.local_addr().context("read the listener's address")?,
         "listening"
@@ -60,12 +110,18 @@ pub async fn serve(
     // Those that alerts look at are there from the start.
     held.increment(0);
     let graceful = GracefulShutdown::new();
+    let closing = Arc::new(AtomicBool::new(false));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = accept(&listener, &places, &held) => accepted,
             Some(_) = connections.join_next() => continue,
+            Some(beat) = beats.0.recv() => {
+                // Whoever asked may have gone.
+                let _ = beat.send(());
+                continue;
+            }
         };
         let (stream, place) = match accepted {
             Ok(accepted) => accepted,
@@ -77,7 +133,7 @@ pub async fn serve(
         };
         // Answers are small and complete: waiting to fill a packet only adds latency.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(app.clone());
+        let service = closing_in_the_end(app.clone(), Arc::clone(&closing));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         let counted = Counted::one_more(open.clone());
         connections.spawn(async move {
@@ -88,8 +144,37 @@ pub async fn serve(
         });
     }
     drop(listener);
+    closing.store(true, Ordering::Relaxed);
+    let all_closed = async { while connections.join_next().await.is_some() {} };
+    // Those that are left after it are idle, or have a request under way.
+    let _ = tokio::time::timeout(LINGER, all_closed).await;
     graceful.shutdown().await;
     Ok(())
+}
+
+/// `app`, whose answers close their connection once `closing` is set.
+fn closing_in_the_end(
+    app: Router,
+    closing: Arc<AtomicBool>,
+) -> impl hyper::service::Service<
+    hyper::Request<hyper::body::Incoming>,
+    Response = axum::response::Response,
+    Error = std::convert::Infallible,
+    Future: Send,
+> {
+    let app = TowerToHyperService::new(app);
+    hyper::service::service_fn(move |request| {
+        let closing = Arc::clone(&closing);
+        let answer = hyper::service::Service::call(&app, request);
+        async move {
+            let mut answer = answer.await?;
+            if closing.load(Ordering::Relaxed) {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok(answer)
+        }
+    })
 }
 
 type Accepted = (tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit);

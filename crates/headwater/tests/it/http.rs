@@ -229,6 +229,37 @@ async fn connections_above_the_cap_wait_for_a_place() {
 }
 
 #[tokio::test]
+async fn connections_that_are_open_at_the_stop_get_one_more_answer_which_closes_them() {
+    const REQUEST: &[u8] = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    let service = service(|_| ()).await;
+    let address = service.address.trim_start_matches("http://").to_owned();
+    // One was used before, one was only just accepted (the last one is after it, and is served).
+    let (mut silent, mut used) = (service.connect().await, service.connect().await);
+    used.write_all(REQUEST).await.unwrap();
+    let mut answer = vec![0; 1024];
+    let length = used.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(!answer.contains("connection: close"), "{answer}");
+    let clients = async {
+        eventually("nobody to listen", async || {
+            match TcpStream::connect(&address).await {
+                Err(_) => Ok(()),
+                Ok(_) => Err("open"),
+            }
+        })
+        .await;
+        for open in [&mut silent, &mut used] {
+            open.write_all(REQUEST).await.unwrap();
+            let mut answer = String::new();
+            open.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        }
+    };
+    tokio::join!(service.tasks.stop(), clients);
+}
+
+#[tokio::test]
 async fn every_way_of_asking_wrongly_is_a_problem() {
     let service = service(|_| ()).await;
     let s = &service;

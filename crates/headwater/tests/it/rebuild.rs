@@ -81,6 +81,7 @@ impl Place {
             nats: nats::Config::at(self.broker.url()),
             telemetry: telemetry::Config {
                 filter: "off".to_owned(),
+                filter_file: None,
                 format: telemetry::Format::Json,
                 traces: telemetry::trace::Config::default(),
             },

@@ -1,0 +1,294 @@
+//! A machine of its own under a real systemd, with Headwater installed on it as its users do.
+//!
+//! It is this machine's systemd and its files, booted in fresh namespaces over a throw-away copy
+//! (`tests/systemd/boot.sh`); its network has nothing but a loopback, and the usual ports.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::eventually;
+use crate::faults::can_or_must;
+use crate::installed::{installed, repository};
+use crate::world::Service;
+
+/// Whoever sets this to 1, as CI does, has the tests fail where there is no systemd to boot.
+const REQUIRED: &str = "HEADWATER_REQUIRE_SYSTEMD";
+
+/// A booted machine; gone, with all that ran on it, when it is dropped or this process ends.
+#[derive(Debug)]
+pub struct Machine {
+    boot: Child,
+    /// Its process 1, as seen from here.
+    leader: String,
+    /// Of its control groups.
+    name: String,
+    _files: TempDir,
+}
+
+/// What a program on the machine did.
+#[derive(Debug)]
+pub struct Done {
+    /// Whether it ended with 0.
+    pub is_ok: bool,
+    /// What it wrote, its errors included.
+    pub text: String,
+}
+
+impl Machine {
+    /// Runs `test` on a machine on which Headwater is installed and does not run yet: on a runtime
+    /// of this thread, in the machine's network. Says so where that is not possible.
+    ///
+    /// `drop_ins` are parts of unit files, by the name of their unit.
+    ///
+    /// # Panics
+    /// When it cannot boot, and has to.
+    pub fn run_test(drop_ins: &[(&str, &str)], test: impl AsyncFnOnce(&Self)) {
+        let Some(machine) = Self::boot(drop_ins) else {
+            return;
+        };
+        let network = fs::File::open(format!("/proc/{}/ns/net", machine.leader));
+        let network = network.expect("open the machine's network");
+        // This thread is the test's own, and ends with it.
+        move_into_link_name_space(
+            std::os::fd::AsFd::as_fd(&network),
+            Some(LinkNameSpaceType::Network),
+        )
+        .expect("enter the machine's network");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            machine.is_up().await;
+            test(&machine).await;
+        });
+    }
+
+    /// Boots it; `None` where that is not possible, which is said.
+    ///
+    /// # Panics
+    /// When it has to be.
+    pub fn boot(drop_ins: &[(&str, &str)]) -> Option<Self> {
+        let what = "root, namespaces, systemd, util-linux and iproute2";
+        let booted = Self::try_boot(drop_ins);
+        let (machine, found) = match booted {
+            Ok(machine) => (Some(machine), Ok(())),
+            Err(why) => (None, Err(why)),
+        };
+        can_or_must(REQUIRED, what, found).then_some(machine)?
+    }
+
+    fn try_boot(drop_ins: &[(&str, &str)]) -> Result<Self, String> {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        if !rustix::process::geteuid().is_root() {
+            return Err("this user is not root".to_owned());
+        }
+        let files = installed();
+        for (unit, text) in drop_ins {
+            let folder = files
+                .path()
+                .join("etc/systemd/system")
+                .join(format!("{unit}.d"));
+            fs::create_dir_all(&folder).expect("make a folder");
+            fs::write(folder.join("test.conf"), text).expect("write a drop-in");
+        }
+        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("headwater-test-{}-{number}", std::process::id());
+        let log = tempfile::tempfile().expect("a file");
+        let mut boot = Command::new(repository().join("tests/systemd/boot.sh"))
+            .arg(files.path())
+            .arg(&name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log.try_clone().expect("one more handle"))
+            .spawn()
+            .map_err(|error| format!("boot.sh: {error}"))?;
+        let mut leader = String::new();
+        let mut said = BufReader::new(boot.stdout.take().expect("its output"));
+        said.read_line(&mut leader).expect("read what it says");
+        let machine = Self {
+            boot,
+            leader: leader.trim().to_owned(),
+            name,
+            _files: files,
+        };
+        if machine.leader.is_empty() {
+            drop(machine);
+            return Err(read(log));
+        }
+        Ok(machine)
+    }
+
+    /// Waits until all is started that systemd starts by itself.
+    async fn is_up(&self) {
+        eventually("the machine to be up", async || {
+            let said = self.try_run(&["systemctl", "is-system-running"]).await.text;
+            // Something of this machine's may fail in there.
+            if ["running", "degraded"].contains(&said.as_str()) {
+                return Ok(());
+            }
+            Err(said)
+        })
+        .await;
+    }
+
+    /// Runs a program inside.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn try_run(&self, command: &[&str]) -> Done {
+        let output = self.command(command).stdin(Stdio::null()).output().await;
+        let output = output.expect("run nsenter");
+        let text = [output.stdout, output.stderr].concat();
+        Done {
+            is_ok: output.status.success(),
+            text: String::from_utf8_lossy(&text).trim().to_owned(),
+        }
+    }
+
+    /// A program that is to run inside.
+    pub fn command(&self, command: &[&str]) -> tokio::process::Command {
+        let mut entered = tokio::process::Command::new("nsenter");
+        entered
+            .args(["-t", &self.leader])
+            .args(["-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"])
+            .args(command)
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("SYSTEMD_PAGER", "")
+            .env("SYSTEMD_COLORS", "0")
+            .kill_on_drop(true);
+        entered
+    }
+
+    /// What there is of it on this machine: its process 1 and its control groups.
+    pub fn traces(&self) -> Vec<PathBuf> {
+        let hierarchies = ["", "systemd", "unified"];
+        let groups = hierarchies
+            .map(|hierarchy| Path::new("/sys/fs/cgroup").join(hierarchy).join(&self.name));
+        let process = Path::new("/proc").join(&self.leader);
+        let there = groups.into_iter().filter(|group| group.exists());
+        there.chain([process]).collect()
+    }
+
+    /// [`try_run`](Self::try_run) for what must end well; what it wrote.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn run(&self, command: &[&str]) -> String {
+        let done = self.try_run(command).await;
+        assert!(done.is_ok, "{command:?}: {}", done.text);
+        done.text
+    }
+
+    /// Runs a line of shell inside, which must end well.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn sh(&self, line: &str) -> String {
+        self.run(&["bash", "-euc", line]).await
+    }
+
+    /// A property of a unit, as `systemctl show` has it.
+    pub async fn shows(&self, unit: &str, property: &str) -> String {
+        self.run(&["systemctl", "show", "--value", "-p", property, unit])
+            .await
+    }
+
+    /// Waits until a property of a unit satisfies `is_so`; what it is then.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn comes(&self, unit: &str, property: &str, is_so: impl Fn(&str) -> bool) -> String {
+        eventually(&format!("{property} of {unit}"), async || {
+            let value = self.shows(unit, property).await;
+            if is_so(&value) {
+                return Ok(value);
+            }
+            Err(value)
+        })
+        .await
+    }
+
+    /// Starts everything, and waits until systemd says that it runs.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn start(&self) {
+        let done = self
+            .try_run(&["systemctl", "start", "headwater.target"])
+            .await;
+        assert!(done.is_ok, "{}\n{}", done.text, self.whole_journal().await);
+        for unit in UNITS {
+            self.comes(unit, "ActiveState", |state| state == "active")
+                .await;
+        }
+    }
+
+    /// The journal's entries that match, as objects of their fields.
+    pub async fn journal(&self, matches: &[&str]) -> Vec<Value> {
+        let command = [&["journalctl", "-q", "-o", "json"], matches].concat();
+        let text = self.run(&command).await;
+        text.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+
+    /// The journal as people read it, for a test that fails.
+    pub async fn whole_journal(&self) -> String {
+        self.try_run(&["journalctl", "-q", "-n", "200"]).await.text
+    }
+
+    /// A client of a service.
+    pub fn client(&self, service: Service) -> Client {
+        Client::new(format!("http://127.0.0.1:{}", port(service)))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The end of its input is what it waits for.
+        drop(self.boot.stdin.take());
+        let ended = self.boot.wait();
+        drop(ended);
+    }
+}
+
+/// The units of the services.
+pub const UNITS: [&str; 5] = [
+    "headwater-nats.service",
+    "headwater-users.service",
+    "headwater-products.service",
+    "headwater-orders.service",
+    "headwater-purchases.service",
+];
+
+/// The unit of a service.
+pub fn unit(service: Service) -> String {
+    format!("headwater-{}.service", service.name())
+}
+
+/// Where a service listens when nobody says otherwise.
+pub fn port(service: Service) -> u16 {
+    match service {
+        Service::Users => 8081,
+        Service::Products => 8082,
+        Service::Orders => 8083,
+        Service::Purchases | Service::Composition | Service::Inquiry => 8080,
+    }
+}
+
+fn read(mut file: fs::File) -> String {
+    use std::io::{Read as _, Seek as _};
+    let mut text = String::new();
+    file.rewind().expect("go to its beginning");
+    file.read_to_string(&mut text).expect("read it");
+    text
+}
