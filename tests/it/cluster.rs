@@ -63,9 +63,6 @@ async fn agrees(mut world: World, customers: Customers, load: Load) {
     assert_eq!(report.exit(), Exit::Done, "{report}");
     for service in Service::ALL {
         let log = world.log(service);
-        for line in lines(&log).filter(|line| line["level"] == "WARN") {
-            tell(&format!("WARN {} {line}", service.name()));
-        }
         let errors: Vec<_> = lines(&log)
             .filter(|line| line["level"] == "ERROR")
             .collect();

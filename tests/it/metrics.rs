@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use e2e::collector::Collector;
+use e2e::faults::metric;
 use e2e::{Service, World, eventually};
+use rusqlite::Connection;
+use serde_json::json;
 
 /// What is said of a metric.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -196,4 +199,79 @@ fn every_alert_has_a_test_and_says_what_to_do() {
         assert!(tests.contains(&tested), "{alert} has no test");
     }
     assert!(count >= 12, "only {count} alerts");
+}
+
+/// Waits until the gauge `name` of a service is as `wanted` says.
+async fn becomes(world: &World, service: Service, name: &str, wanted: impl Fn(f64) -> bool) {
+    let client = world.client(service);
+    eventually(name, || async {
+        let value = metric(&client, name).await;
+        if wanted(value) { Ok(()) } else { Err(value) }
+    })
+    .await;
+}
+
+fn is(value: f64) -> impl Fn(f64) -> bool {
+    move |seen| (seen - value).abs() < 1e-9
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_copy_lacks_is_told_and_that_it_has_caught_up() {
+    let world = World::start().await;
+    let labels = r#"{projection="purchases",source="users"}"#;
+    let lag = format!("headwater_projection_lag_events{labels}");
+    let age = format!("headwater_projection_lag_seconds{labels}");
+    becomes(&world, Service::Purchases, &lag, is(0.0)).await;
+    // Nobody else can write to it.
+    let store = Connection::open(world.database(Service::Purchases)).unwrap();
+    store.execute_batch("BEGIN IMMEDIATE").unwrap();
+    world.user("ada").await;
+    world.user("bob").await;
+    becomes(&world, Service::Purchases, &lag, is(2.0)).await;
+    becomes(&world, Service::Purchases, &age, |seconds| seconds > 1.0).await;
+    store.execute_batch("ROLLBACK").unwrap();
+    becomes(&world, Service::Purchases, &lag, is(0.0)).await;
+    becomes(&world, Service::Purchases, &age, is(0.0)).await;
+    let applied = format!("headwater_projection_position{labels}");
+    becomes(&world, Service::Purchases, &applied, is(2.0)).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_the_broker_is_told_and_that_it_is_published() {
+    let mut world = World::start().await;
+    let connected = r#"headwater_nats_connected{service="products"}"#;
+    let waiting = r#"headwater_outbox_unpublished{source="products"}"#;
+    let age = r#"headwater_outbox_unpublished_seconds{source="products"}"#;
+    let relay = r#"headwater_part_state{service="products",part="relay"}"#;
+    becomes(&world, Service::Products, connected, is(1.0)).await;
+    world.broker.kill().unwrap();
+    world.product("Mug").await;
+    world.product("Tent").await;
+    becomes(&world, Service::Products, connected, is(0.0)).await;
+    becomes(&world, Service::Products, waiting, is(2.0)).await;
+    becomes(&world, Service::Products, age, |seconds| seconds > 1.0).await;
+    becomes(&world, Service::Products, relay, is(1.0)).await;
+    world.broker.restart().unwrap();
+    becomes(&world, Service::Products, connected, is(1.0)).await;
+    becomes(&world, Service::Products, waiting, is(0.0)).await;
+    becomes(&world, Service::Products, age, is(0.0)).await;
+    becomes(&world, Service::Products, relay, is(0.0)).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_told_of_until_a_person_has_dealt_with_it() {
+    let world = World::start().await;
+    let waiting = r#"headwater_dead_letters_waiting{projection="purchases",source="orders"}"#;
+    let nats = world.nats().await;
+    let subject = "orders.v1.placed.0";
+    nats.publish(subject, "nonsense".into()).await.unwrap();
+    nats.flush().await.unwrap();
+    becomes(&world, Service::Purchases, waiting, is(1.0)).await;
+    let request = json!({ "id": 1, "reason": "published by hand" });
+    let discarded = world.ask(Service::Purchases, "dead-letters.discard", &request);
+    discarded.await.unwrap();
+    becomes(&world, Service::Purchases, waiting, is(0.0)).await;
+    world.finish().await;
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_nats::jetstream::{self, stream};
 use async_nats::{Client, ConnectOptions};
 use broker::{Broker, Options};
+use cli::Exit;
 use e2e::faults::logged;
 use e2e::load::{Customers, Mix};
 use e2e::process::lines;
-use e2e::{Service, World, eventually, oracle};
+use e2e::{Service, World, eventually, operator, oracle};
 use futures_util::StreamExt as _;
 use headwater::operator::FoldState;
 use serde_json::json;
@@ -82,6 +83,8 @@ async fn every_service_may_do_all_that_it_needs() {
     let nothing = json!({});
     let letters = world.ask(Purchases, "dead-letters.list", &nothing).await;
     assert!(letters.is_ok(), "{letters:?}");
+    let report = operator::verify(&world).await;
+    assert_eq!(report.exit(), Exit::Done, "{report}");
     fetches_a_gap(&mut world, &customers).await;
     nobody_was_refused(&world);
     world.finish().await;
@@ -117,6 +120,7 @@ const FORBIDDEN: [(&str, &[&str], &[&str]); 7] = [
         "users",
         &[
             "orders.v1.placed.1",
+            "$KV.headwater-schemas.orders",
             "$JS.API.STREAM.DELETE.USERS",
             "$JS.API.STREAM.PURGE.USERS",
             "$JS.API.STREAM.MSG.DELETE.USERS",

@@ -6,6 +6,7 @@ use e2e::client::{Reply, send};
 use e2e::collector::Collector;
 use e2e::faults::{logged, metric};
 use e2e::{Service, World, eventually};
+use headwater::operator::FoldState;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use reqwest::Method;
 use serde_json::json;
@@ -78,6 +79,11 @@ async fn an_order_is_one_trace_from_the_request_to_every_copy() {
     let of_trace = |name: &str| names.iter().filter(|span| span.name == name).count();
     assert_eq!((of_trace("write"), of_trace("POST /orders")), (1, 1));
 
+    // What is folded once more is no part of what caused it. Spans come in order, so that those
+    // of the fold would be here with the next ones.
+    let rebuilt = world.fold("rebuild").await;
+    assert_eq!(rebuilt.state, FoldState::Done, "{rebuilt:?}");
+
     // A registration has copies in two services.
     let registered = register(&world, "bob", "01").await;
     assert_eq!(registered.position(), "users:2");
@@ -87,6 +93,11 @@ async fn an_order_is_one_trace_from_the_request_to_every_copy() {
             .await;
         assert_eq!(apply.facts["headwater.position"], "2");
     }
+    let spans = collector.of_trace(TRACE);
+    let applied = spans
+        .iter()
+        .filter(|span| span.name == "apply orders.v1.placed");
+    assert_eq!(applied.count(), 1, "{spans:?}");
     world.finish().await;
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
@@ -105,7 +105,7 @@ impl fmt::Display for Outage {
 #[derive(Debug)]
 pub struct Watch {
     stop: CancellationToken,
-    reading: JoinHandle<Outage>,
+    reading: JoinSet<Outage>,
     customers: Customers,
     before: usize,
 }
@@ -118,8 +118,10 @@ impl Watch {
         let ledger = customers.ledger();
         let user = ledger.of(Service::Users).into_values().next();
         let path = format!("/users/{}/purchases", user.expect("a user").id);
+        let mut reading = JoinSet::new();
+        reading.spawn(read(client, path, stop.clone()));
         Self {
-            reading: tokio::spawn(read(client, path, stop.clone())),
+            reading,
             stop,
             customers: customers.clone(),
             before: ledger.commands.len(),
@@ -130,9 +132,10 @@ impl Watch {
     ///
     /// # Panics
     /// When a read failed.
-    pub async fn end(self) -> Outage {
+    pub async fn end(mut self) -> Outage {
         self.stop.cancel();
-        let mut outage = self.reading.await.expect("reads");
+        let read = self.reading.join_next().await.expect("one who reads");
+        let mut outage = read.expect("reads");
         outage.writes = longest_wait(&self.customers.ledger(), self.before);
         outage
     }

@@ -84,15 +84,13 @@ pub async fn verify(world: &World) -> Report {
 /// When the broker cannot be asked.
 pub async fn verify_within(world: &World, wait: &str) -> Report {
     let url = world.nats_url();
-    let cli = Cli::parse_from([
-        "headwater",
-        "verify",
-        "--wait",
-        wait,
-        "--server",
-        &url,
-        "--no-context",
-    ]);
+    let args = ["headwater", "verify", "--wait", wait, "--no-context"];
+    let mut args: Vec<String> = args.map(str::to_owned).into();
+    args.extend(["--server".to_owned(), url]);
+    if let Some((user, password)) = world.login() {
+        args.extend(["--user".to_owned(), user, "--password".to_owned(), password]);
+    }
+    let cli = Cli::parse_from(args);
     let Command::Verify(args) = cli.command else {
         unreachable!("a verification was asked for");
     };

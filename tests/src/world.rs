@@ -553,15 +553,24 @@ impl World {
         std::iter::once(&self.broker).chain(&self.peers)
     }
 
+    /// The operator's name and password, where one has to log in.
+    ///
+    /// # Panics
+    /// When there is no password.
+    pub fn login(&self) -> Option<(String, String)> {
+        let file = self.passwords.as_ref()?.join("operator");
+        let password = std::fs::read_to_string(file).expect("a password");
+        Some(("operator".to_owned(), password.trim().to_owned()))
+    }
+
     /// A NATS connection of the test's own, as the operator where one has to log in.
     ///
     /// # Panics
     /// When the broker does not answer.
     pub async fn nats(&self) -> async_nats::Client {
         let mut options = async_nats::ConnectOptions::new();
-        if let Some(folder) = &self.passwords {
-            let password = std::fs::read_to_string(folder.join("operator")).expect("a password");
-            options = options.user_and_password("operator".to_owned(), password.trim().to_owned());
+        if let Some((user, password)) = self.login() {
+            options = options.user_and_password(user, password);
         }
         let url = self.nats_url();
         let servers: Vec<_> = url.split(',').collect();

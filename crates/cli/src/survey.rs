@@ -145,7 +145,8 @@ impl Survey {
     /// What is to be seen of `shop`.
     pub(crate) async fn of(nats: &Nats, shop: &Shop) -> anyhow::Result<Self> {
         let at_ms = Clock::system().now_ms();
-        let tails = tails(nats, shop).await?;
+        let streams = looked_at_again(nats, shop).await;
+        let tails = tails(nats, shop, &streams).await?;
         let look = Look {
             nats,
             shop,
@@ -162,7 +163,7 @@ impl Survey {
         let survey = Self {
             at_ms,
             services: services(shop),
-            streams: shop.streams.iter().map(Stream::of).collect(),
+            streams: streams.iter().map(Stream::of).collect(),
             relays,
             projections: projections.await,
             missing: away.chain(shop.failed.iter().cloned()).collect(),
@@ -206,10 +207,27 @@ impl Stream {
     }
 }
 
+/// The streams as they are after the outboxes were asked: what was published meanwhile does not wait.
+async fn looked_at_again(nats: &Nats, shop: &Shop) -> Vec<shop::Stream> {
+    let look = shop.streams.iter().map(async |stream| {
+        let now = nats.jetstream.get_stream(&stream.info.config.name).await;
+        let info = now.map(|now| now.cached_info().clone());
+        shop::Stream {
+            info: info.unwrap_or_else(|_| stream.info.clone()),
+            ..stream.clone()
+        }
+    });
+    join_all(look).await
+}
+
 /// The ends of the streams, by source; none where they cannot be told.
-async fn tails(nats: &Nats, shop: &Shop) -> anyhow::Result<BTreeMap<String, Option<Tail>>> {
+async fn tails(
+    nats: &Nats,
+    shop: &Shop,
+    streams: &[shop::Stream],
+) -> anyhow::Result<BTreeMap<String, Option<Tail>>> {
     let mut tails = BTreeMap::new();
-    for stream in &shop.streams {
+    for stream in streams {
         let epoch = shop
             .services
             .get(&stream.source)

@@ -120,11 +120,11 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
         feeds.spawn(feed.run());
         inboxes.push(inbox);
     }
-    let printed = print(&mut printer, inboxes, !args.no_follow).await;
-    if printed.is_err() {
+    let outcome = print(&mut printer, inboxes, !args.no_follow).await;
+    if outcome.is_err() {
         nats.expect_connected()?;
     }
-    printed?;
+    outcome?;
     // Nobody listens to them any more, so they end and take their consumers with them.
     let _ = tokio::time::timeout(common.nats.timeout, feeds.join_all()).await;
     Ok(Exit::Done)

@@ -328,7 +328,7 @@ mod tests {
         let wanted = settings("sensors", 1);
         let soft = Config {
             deny_delete: false,
-            num_replicas: 3,
+            max_bytes: 1 << 30,
             ..wanted.clone()
         };
         assert!(is_as_wanted(&soft, &wanted));
@@ -337,5 +337,29 @@ mod tests {
             ..soft
         };
         assert!(!is_as_wanted(&other, &wanted));
+    }
+
+    #[test]
+    fn a_stream_that_an_operator_has_in_three_copies_is_checked_for_three() {
+        let wanted = settings("sensors", 1);
+        let mut is = Config {
+            num_replicas: 3,
+            ..wanted.clone()
+        };
+        take(&mut is, &wanted, |setting| setting.is_insisted_on);
+        assert_eq!(is.num_replicas, 3);
+        assert_eq!(is.metadata["io.nats.monitor.peer-expect"], "3");
+        assert!(is_as_wanted(&is, &wanted));
+    }
+
+    #[test]
+    fn an_operators_threshold_is_no_difference() {
+        let wanted = settings("sensors", 1);
+        let mut is = wanted.clone();
+        let critical = "io.nats.monitor.subjects-critical".to_owned();
+        is.metadata.insert(critical.clone(), "77".to_owned());
+        assert_eq!(differences(&is, &wanted), []);
+        bring(&mut is, &wanted);
+        assert_eq!(is.metadata[&critical], "77");
     }
 }

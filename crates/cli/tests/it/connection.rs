@@ -126,6 +126,67 @@ async fn a_context_that_is_broken_or_not_there_is_said_with_what_to_do() {
     assert!(ended.stderr.contains("nats context edit prod"), "{ended:?}");
 }
 
+/// One certificate is the authority's, the server's and the client's.
+#[tokio::test]
+async fn certificates_are_shown_and_demanded() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
+    let folder = tempfile::tempdir().expect("make a folder");
+    let keep = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("write");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let cert = keep("cert.pem", made.cert.pem());
+    let key = keep("key.pem", made.signing_key.serialize_pem());
+    let locked = Locked::start(&format!(
+        "tls {{ cert_file: \"{cert}\", key_file: \"{key}\", ca_file: \"{cert}\", verify: true }}"
+    ))
+    .await;
+    let server = format!("--server=tls://127.0.0.1:{}", locked.port);
+    let whole = [
+        &*server,
+        "--tlsca",
+        &cert,
+        "--tlscert",
+        &cert,
+        "--tlskey",
+        &key,
+    ];
+    assert_in(&run(&whole, &[]).await);
+    let environment = [
+        ("NATS_CA", &*cert),
+        ("NATS_CERT", &cert),
+        ("NATS_KEY", &key),
+    ];
+    assert_in(&run(&[&server], &environment).await);
+    for part in [&whole[..1], &whole[..3]] {
+        let ended = run(part, &[]).await;
+        assert_eq!(ended.code, Some(4), "{part:?}: {ended:?}");
+    }
+    let ended = run(&whole[..5], &[]).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(
+        ended
+            .stderr
+            .contains("a client certificate for NATS needs its key"),
+        "{ended:?}"
+    );
+
+    let config = bus::Config {
+        ca: Some(cert.clone().into()),
+        cert: Some(cert.into()),
+        key: Some(key.into()),
+        ..bus::Config::at(format!("tls://127.0.0.1:{}", locked.port))
+    };
+    let bus = Bus::connect("sensors", &config)
+        .await
+        .expect("a configuration");
+    eventually("the service to be let in", async || {
+        if bus.is_up() { Ok(()) } else { Err("not up") }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn services_log_in_by_url_password_file_and_nkey() {
     let pair = nkeys::KeyPair::new_user();

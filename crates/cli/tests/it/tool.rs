@@ -191,16 +191,11 @@ impl Tool {
 
     /// Reads so many lines of stdout, and then goes away as a reader.
     pub(crate) async fn read_and_close(&mut self, lines: usize) -> Vec<String> {
-        let mut stdout = BufReader::new(self.child.stdout.take().expect("stdout")).lines();
         let mut read = Vec::new();
-        let reading = async {
-            while read.len() < lines {
-                read.push(stdout.next_line().await.expect("read").expect("a line"));
-            }
-        };
-        tokio::time::timeout(CEILING, reading)
-            .await
-            .expect("in time");
+        while read.len() < lines {
+            read.push(self.says().await);
+        }
+        drop(self.child.stdout.take());
         read
     }
 

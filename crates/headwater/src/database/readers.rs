@@ -120,7 +120,7 @@ impl Readers {
         T: Send + 'static,
         E: From<DbErr> + Send + 'static,
     {
-        let span = trace::part("read", SpanKind::Internal);
+        let span = trace::part(SpanKind::Internal, || "read");
         span.set("db.system.name", "sqlite");
         let (reply, answer) = oneshot::channel();
         let read: Read = Box::new(move |connections| {

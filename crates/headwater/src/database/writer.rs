@@ -116,7 +116,7 @@ impl Writer {
         E: Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let span = trace::part("write", SpanKind::Internal);
+        let span = trace::part(SpanKind::Internal, || "write");
         span.set("db.system.name", "sqlite");
         span.set("code.function.name", name_of::<F>());
         let job = Job {

@@ -106,10 +106,13 @@ fn trace(method: &'static str, route: &str, request: &Request) -> Span {
     }
     let traceparent = request.headers().get(trace::TRACEPARENT);
     let traceparent = traceparent.and_then(|value| value.to_str().ok());
-    let span = trace::caused(format!("{method} {route}"), SpanKind::Server, traceparent);
-    span.set("http.request.method", method);
-    span.set("http.route", route.to_owned());
-    span.set("url.path", request.uri().path().to_owned());
+    let name = || format!("{method} {route}");
+    let span = trace::caused(traceparent, SpanKind::Server, name);
+    if span.is_recording() {
+        span.set("http.request.method", method);
+        span.set("http.route", route.to_owned());
+        span.set("url.path", request.uri().path().to_owned());
+    }
     span
 }
 

@@ -163,7 +163,9 @@ async fn answer(Question { subject, answer }: Question, request: Request) {
     let asked = request.message.headers.as_ref();
     let traceparent = asked.and_then(|headers| headers.get(trace::TRACEPARENT));
     let traceparent = traceparent.map(async_nats::HeaderValue::as_str);
-    let span = trace::caused(format!("answer {subject}"), SpanKind::Server, traceparent);
+    let span = trace::caused(traceparent, SpanKind::Server, || {
+        format!("answer {subject}")
+    });
     let answering = span.around(answer(request.message.payload.clone()));
     let answer = match answering.await {
         Ok((encoded, as_of)) => {

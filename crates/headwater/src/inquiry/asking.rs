@@ -116,7 +116,7 @@ impl Inquirer {
             return Err(NoAnswer::NotConnected);
         }
         let mut place = self.waiting.place(self.questions_max)?;
-        let span = trace::part(format!("ask {subject}"), SpanKind::Client);
+        let span = trace::part(SpanKind::Client, || format!("ask {subject}"));
         let mut headers = HeaderMap::new();
         if let Some(traceparent) = span.traceparent() {
             headers.insert(trace::TRACEPARENT, traceparent);

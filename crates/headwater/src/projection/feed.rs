@@ -95,6 +95,11 @@ impl Start {
         }
     }
 
+    /// Whether it is before a checkpoint at `sequence` of the same stream.
+    pub(super) fn is_earlier(self, stream_created: i64, sequence: u64) -> bool {
+        self.stream_created == stream_created && self.known < sequence
+    }
+
     /// The first sequence to read: the last known one, once more. Where the stream was rolled
     /// back and filled again, another event may lie there now: its position tells. It is never
     /// beyond the stream's end either, where the server would wait and skip what comes.

@@ -97,8 +97,10 @@ impl Progress {
         if self.positions.borrow().reach(asked) {
             return Ok(());
         }
-        let span = trace::part("wait for positions", SpanKind::Internal);
-        span.set("headwater.after", asked.to_string());
+        let span = trace::part(SpanKind::Internal, || "wait for positions");
+        if span.is_recording() {
+            span.set("headwater.after", asked.to_string());
+        }
         let mut receiver = self.positions.clone();
         let reached = receiver.wait_for(|at| at.reach(asked));
         match tokio::time::timeout(deadline, reached).await {

@@ -2,9 +2,9 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use async_nats::jetstream::stream::{Info, Stream};
 use sea_orm::DbErr;
 
@@ -28,6 +28,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// rolled-back stream is silent too.
 const LOOK_AFTER: Duration = Duration::from_secs(5);
 
+/// How long a broker of a cluster that is cut off from the others may think that it still leads a
+/// stream: it gives up after 10 s without them.
+const CUT_OFF_MAX: Duration = Duration::from_secs(15);
+
 /// Reads one source.
 pub(super) struct Reader<P> {
     shared: Arc<Shared<P>>,
@@ -39,6 +43,8 @@ pub(super) struct Reader<P> {
     /// behind may still be waiting at it, and would get some of them. A broker that hangs keeps
     /// such a connection, as far as the others can see.
     anew: bool,
+    /// Since when the stream is said to end before what was read of it.
+    shorter_since: Option<Instant>,
 }
 
 impl<P: Projection> Reader<P> {
@@ -57,6 +63,7 @@ impl<P: Projection> Reader<P> {
             source,
             gap: None,
             anew: false,
+            shorter_since: None,
         }
     }
 
@@ -67,7 +74,7 @@ impl<P: Projection> Reader<P> {
                 self.report(State::Degraded(NOT_CONNECTED.to_owned()));
                 self.bus.up().await;
             }
-            let Err(failure) = self.follow(&mut pause).await else {
+            let Err(failure) = Box::pin(self.follow(&mut pause)).await else {
                 continue;
             };
             self.report(State::Degraded(format!("waiting: {failure:#}")));
@@ -135,6 +142,12 @@ impl<P: Projection> Reader<P> {
         let info = stream.get_info().await.context("read the stream's state")?;
         let (mut checkpoint, dead_letters) = self.checkpoint().await?;
         let start = Start::after(checkpoint.stream_created, checkpoint.sequence, &info);
+        ensure!(
+            !self.may_be_cut_off(&checkpoint, start, &info),
+            "the stream is said to end at {}, and was read up to {}: looking again",
+            start.known,
+            checkpoint.sequence
+        );
         if checkpoint.rewind(start) {
             let rewound = checkpoint.clone();
             let saved = self.shared.db.write(move |tx| rewound.save(tx)).await;
@@ -153,12 +166,31 @@ impl<P: Projection> Reader<P> {
         Ok((feed, stream, info))
     }
 
+    /// Whether what is said of the stream may come from a broker that does not know what the others
+    /// of its cluster have stored since. To go back for it would be harmless with our own events,
+    /// which have positions, and not with those that somebody published by hand.
+    fn may_be_cut_off(&mut self, checkpoint: &Checkpoint, start: Start, info: &Info) -> bool {
+        let is_shorter = start.is_earlier(checkpoint.stream_created, checkpoint.sequence);
+        if !is_shorter || info.config.num_replicas < 2 {
+            self.shorter_since = None;
+            return false;
+        }
+        let since = self.shorter_since.get_or_insert_with(Instant::now);
+        since.elapsed() < CUT_OFF_MAX
+    }
+
     /// Whether the stream is not the one that is being read, or does not end at the checkpoint
     /// although nothing comes: it was rolled back, or what came got lost on the way here.
     async fn is_elsewhere(&self, stream: &Stream, before: &Info) -> anyhow::Result<bool> {
         let info = stream.get_info().await.context("read the stream's state")?;
-        let sequence = self.checkpoint().await?.0.sequence;
-        Ok(info.created != before.created || info.state.last_sequence != sequence)
+        let (checkpoint, dead_letters) = self.checkpoint().await?;
+        let is_elsewhere =
+            info.created != before.created || info.state.last_sequence != checkpoint.sequence;
+        if !is_elsewhere {
+            // A person may have dealt with dead letters meanwhile.
+            self.report(applied_up_to(checkpoint.position(), dead_letters));
+        }
+        Ok(is_elsewhere)
     }
 
     /// Closes a gap: the first time by reading the stream again, because events may have been

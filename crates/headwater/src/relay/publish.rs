@@ -206,3 +206,26 @@ fn headers(row: &Row, id: &EventId, span: &Span) -> HeaderMap {
     }
     headers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u64) -> Result<PublishAck, Failure> {
+        let error = format!(r#"{{"code":400,"err_code":{code},"description":"x"}}"#);
+        commit_answer(format!(r#"{{"type":"x","error":{error}}}"#).as_bytes())
+    }
+
+    #[test]
+    fn a_cluster_says_in_two_ways_that_the_fence_held() {
+        for code in [10_071, 10_164] {
+            assert!(matches!(refused(code), Err(Failure::Fence(_))), "{code}");
+        }
+    }
+
+    /// Another publication of the same event may be under way, and get through or not.
+    #[test]
+    fn what_is_under_way_is_unknown_and_not_refused() {
+        assert!(matches!(refused(10_158), Err(Failure::Other(_))));
+    }
+}

@@ -12,7 +12,7 @@ use crate::health::{Health, State};
 use crate::stream;
 
 /// How often it looks whether the entry is still there: a person may have deleted the bucket.
-const LOOK_PAUSE: Duration = Duration::from_secs(30);
+const LOOK_PAUSE: Duration = Duration::from_mins(1);
 
 /// Pauses between attempts while the bucket cannot be had.
 const PAUSE_MIN: Duration = Duration::from_millis(100);

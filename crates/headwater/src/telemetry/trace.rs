@@ -64,21 +64,20 @@ pub(super) fn begin_with(tracer: SdkTracer) {
 pub struct Span(Option<Context>);
 
 /// Begins what `traceparent` has caused, or, without one, what begins here.
-pub(crate) fn caused(
-    name: impl Into<Cow<'static, str>>,
-    kind: SpanKind,
+pub(crate) fn caused<N: Into<Cow<'static, str>>>(
     traceparent: Option<&str>,
+    kind: SpanKind,
+    name: impl FnOnce() -> N,
 ) -> Span {
     let Some(tracer) = TRACER.get() else {
         return Span::default();
     };
     let parent = traceparent.map_or_else(Context::new, extracted);
-    let span = tracer.build_with_context(SpanBuilder::from_name(name).with_kind(kind), &parent);
-    Span(Some(parent.with_span(span)))
+    begun(tracer, &parent, kind, name().into())
 }
 
 /// Begins a part of what is under way in this task. Nothing where that is not traced.
-pub fn part(name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Span {
+pub fn part<N: Into<Cow<'static, str>>>(kind: SpanKind, name: impl FnOnce() -> N) -> Span {
     let Some(tracer) = TRACER.get() else {
         return Span::default();
     };
@@ -86,16 +85,23 @@ pub fn part(name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Span {
     if !parent.has_active_span() {
         return Span::default();
     }
-    let span = tracer.build_with_context(SpanBuilder::from_name(name).with_kind(kind), &parent);
-    Span(Some(parent.with_span(span)))
+    begun(tracer, &parent, kind, name().into())
+}
+
+fn begun(tracer: &SdkTracer, parent: &Context, kind: SpanKind, name: Cow<'static, str>) -> Span {
+    let span = SpanBuilder::from_name(name).with_kind(kind);
+    Span(Some(
+        parent.with_span(tracer.build_with_context(span, parent)),
+    ))
 }
 
 /// Begins the publication of each of `rows` whose command was traced.
 pub(crate) fn publications(rows: &[Row]) -> Vec<Span> {
     let begin = |row: &Row| match &row.traceparent {
         Some(traceparent) => {
-            let name = format!("publish {}", kind(&row.subject));
-            let span = caused(name, SpanKind::Producer, Some(traceparent));
+            let span = caused(Some(traceparent), SpanKind::Producer, || {
+                format!("publish {}", kind(&row.subject))
+            });
             span.set("messaging.system", "nats");
             span.set("messaging.destination.name", row.subject.clone());
             span.set("headwater.position", signed(row.position));
@@ -113,8 +119,9 @@ pub(crate) fn applications(projection: &'static str, events: &[Envelope]) -> Vec
     }
     let begin = |event: &Envelope| {
         let traceparent = event.traceparent.as_deref()?;
-        let name = format!("apply {}", event.kind());
-        let span = caused(name, SpanKind::Consumer, Some(traceparent));
+        let span = caused(Some(traceparent), SpanKind::Consumer, || {
+            format!("apply {}", event.kind())
+        });
         span.set("messaging.system", "nats");
         span.set("messaging.destination.name", event.subject.to_string());
         span.set("messaging.batch.message_count", signed(events.len() as u64));
@@ -135,6 +142,11 @@ pub(crate) fn fail_all(spans: &[Span], why: &impl Display) {
 }
 
 impl Span {
+    /// Whether anybody will see it: what it costs something to say can be left out otherwise.
+    pub fn is_recording(&self) -> bool {
+        self.recording().is_some()
+    }
+
     /// Adds a fact.
     pub fn set(&self, key: &'static str, value: impl Into<Value>) {
         if let Some(context) = self.recording() {
@@ -239,9 +251,10 @@ mod tests {
     #[test]
     fn without_an_endpoint_nothing_is_made() {
         let told = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let span = caused("POST /orders", SpanKind::Server, Some(told));
+        let never = || -> &str { unreachable!("not even a name") };
+        let span = caused(Some(told), SpanKind::Server, never);
         assert!(span.0.is_none());
         assert_eq!(span.traceparent(), None);
-        assert!(part("write", SpanKind::Internal).0.is_none());
+        assert!(part(SpanKind::Internal, never).0.is_none());
     }
 }

@@ -178,13 +178,13 @@ impl Composition {
         deadline: Instant,
     ) -> Result<(Option<T>, Positions), Why> {
         let _place = self.places.try_acquire().map_err(|_| Why::Full)?;
-        let span = trace::part("GET", SpanKind::Client);
-        span.set("http.request.method", "GET");
-        // Without the query, which may name a hundred products.
-        span.set(
-            "url.full",
-            url.split('?').next().unwrap_or_default().to_owned(),
-        );
+        let span = trace::part(SpanKind::Client, || "GET");
+        if span.is_recording() {
+            span.set("http.request.method", "GET");
+            // Without the query, which may name a hundred products.
+            let path = url.split('?').next().unwrap_or_default();
+            span.set("url.full", path.to_owned());
+        }
         let asking = async {
             let mut request = self.client.get(url);
             if let Some(traceparent) = span.traceparent() {
