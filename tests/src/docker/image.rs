@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
-use testcontainers::runners::AsyncBuilder as _;
-use testcontainers::{GenericBuildableImage, GenericImage};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use testcontainers::GenericImage;
+use testcontainers::bollard::query_parameters::{BuildImageOptionsBuilder, BuilderVersion};
+use testcontainers::bollard::{Docker, body_full};
 
 use crate::process;
 
@@ -16,27 +19,52 @@ const SERVICES: &str = "services";
 const BROKER: &str = "broker";
 
 /// Builds both, under the name `run`.
-pub(super) async fn build(run: &str) -> anyhow::Result<()> {
+pub(super) async fn build(client: &Docker, run: &str) -> anyhow::Result<()> {
     let shop = format!("{}:headwater", process::program("shop").display());
     let nats_server = broker::find(&|_| {}).context("find nats-server")?.path;
     let nats_server = format!("{}:nats-server", nats_server.display());
-    let context = tempfile::TempDir::new().context("make a folder")?;
-    let rootfs = context.path().join("rootfs");
-    make_rootfs(&rootfs, &[&shop])?;
-    build_one(run, SERVICES, "Dockerfile", &rootfs).await?;
-    make_rootfs(&rootfs, &[&nats_server])?;
-    build_one(run, BROKER, "nats.Dockerfile", &rootfs).await
+    let folder = tempfile::TempDir::new().context("make a folder")?;
+    let context = folder.path();
+    std::fs::create_dir(context.join("data")).context("make a folder")?;
+    std::fs::copy(
+        shipped("nats-server.conf"),
+        context.join("nats-server.conf"),
+    )
+    .context("copy the broker's configuration")?;
+    make_rootfs(context, &[&shop])?;
+    build_one(client, &format!("{run}:{SERVICES}"), "Dockerfile", context).await?;
+    make_rootfs(context, &[&nats_server])?;
+    build_one(
+        client,
+        &format!("{run}:{BROKER}"),
+        "nats.Dockerfile",
+        context,
+    )
+    .await
 }
 
-async fn build_one(run: &str, tag: &str, file: &str, rootfs: &Path) -> anyhow::Result<()> {
-    let config = shipped("nats-server.conf");
-    let image = GenericBuildableImage::new(run, tag)
-        .with_dockerfile(shipped(file))
-        .with_file(rootfs, "rootfs")
-        .with_file(config, "nats-server.conf")
-        // A context from the API has no empty folders.
-        .with_data("", "data/.keep");
-    let built = image.build_image().await;
+/// With the daemon's first builder: the layers that it makes go with the image, the second one's
+/// stay in a cache.
+async fn build_one(client: &Docker, name: &str, file: &str, context: &Path) -> anyhow::Result<()> {
+    std::fs::copy(shipped(file), context.join("Dockerfile")).context("copy the Dockerfile")?;
+    let archive = Command::new("tar")
+        .arg("-C")
+        .arg(context)
+        .args(["-c", "."])
+        .output();
+    let archive = archive.context("run tar")?;
+    if !archive.status.success() {
+        bail!("tar: {}", String::from_utf8_lossy(&archive.stderr));
+    }
+    let options = BuildImageOptionsBuilder::new()
+        .version(BuilderVersion::BuilderV1)
+        .t(name)
+        .rm(true)
+        .forcerm(true)
+        .build();
+    let body = body_full(Bytes::from(archive.stdout));
+    let steps = client.build_image(options, None, Some(body));
+    let built: Result<Vec<_>, _> = steps.try_collect().await;
     built
         .map(drop)
         .with_context(|| format!("build an image from {file}"))
@@ -58,10 +86,10 @@ pub(super) fn names(run: &str) -> [String; 2] {
 }
 
 /// As `deploy/docker/build` does it.
-fn make_rootfs(rootfs: &Path, programs: &[&str]) -> anyhow::Result<()> {
+fn make_rootfs(context: &Path, programs: &[&str]) -> anyhow::Result<()> {
     let made = Command::new("bash")
         .arg(shipped("rootfs"))
-        .arg(rootfs)
+        .arg(context.join("rootfs"))
         .args(programs)
         .output()
         .context("run deploy/docker/rootfs")?;

@@ -167,7 +167,7 @@ impl Docker {
 /// Makes the images and the network of the process `run`, and looks whether the daemon is one
 /// that the tests can use: it has to see their folders.
 async fn prepare(client: bollard::Docker, run: String) -> anyhow::Result<()> {
-    image::build(&run).await?;
+    image::build(&client, &run).await?;
     sees_our_folders(&client, &run)
         .await
         .context("the Docker daemon cannot mount a folder of this machine")?;
