@@ -46,7 +46,7 @@ impl Journal {
     fn send(&self, metadata: &Metadata<'_>, entry: &Entry) -> io::Result<usize> {
         let mut bytes = Vec::with_capacity(512);
         put(&mut bytes, "MESSAGE", &entry.text());
-        put(&mut bytes, "PRIORITY", priority(metadata.level()));
+        put(&mut bytes, "PRIORITY", priority(*metadata.level()));
         put(&mut bytes, "SYSLOG_IDENTIFIER", &self.identifier);
         put(&mut bytes, "TARGET", metadata.target());
         bytes.extend_from_slice(&entry.fields);
@@ -66,8 +66,8 @@ impl<S: Subscriber> Layer<S> for Journal {
 }
 
 /// As syslog has them: `journalctl -p err` shows what a person must act on.
-fn priority(level: &Level) -> &'static str {
-    match *level {
+fn priority(level: Level) -> &'static str {
+    match level {
         Level::ERROR => "3",
         Level::WARN => "4",
         Level::INFO => "6",
