@@ -73,6 +73,35 @@ fn every_shipped_configuration_is_taken_once_there_are_passwords() {
     );
 }
 
+#[test]
+fn tls_is_taken_where_it_is_switched_on() {
+    let home = copied();
+    assert!(make_secrets(&home, &[]));
+    for (file, switched) in [
+        ("common.conf", "tls.conf"),
+        ("cluster.conf", "cluster-tls.conf"),
+    ] {
+        let path = home.path().join(file);
+        let off = format!("# include ./{switched}\n");
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.matches(&off).count(), 1, "{file}");
+        fs::write(&path, text.replace(&off, &off[2..])).unwrap();
+    }
+    let without = check(&home, SERVERS[0]).unwrap_err();
+    assert!(without.contains("server.crt"), "{without}");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    for (file, text) in [
+        ("server.crt", made.cert.pem()),
+        ("ca.crt", made.cert.pem()),
+        ("server.key", made.signing_key.serialize_pem()),
+    ] {
+        fs::write(home.path().join(file), text).unwrap();
+    }
+    for file in SERVERS.iter().chain(&["single.conf"]) {
+        assert_eq!(check(&home, file), Ok(()), "{file}");
+    }
+}
+
 /// Gone when the test is, whatever becomes of it.
 struct Server(Child, Watchdog);
 
