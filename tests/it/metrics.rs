@@ -275,3 +275,23 @@ async fn a_dead_letter_is_told_of_until_a_person_has_dealt_with_it() {
     becomes(&world, Service::Purchases, waiting, is(0.0)).await;
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_projection_is_told_of_until_it_goes_on() {
+    let world = World::start().await;
+    let state = r#"headwater_part_state{service="purchases",part="purchases"}"#;
+    let pause = json!({ "reason": "a look at it" });
+    eventually("a pause", || async {
+        let paused = world.ask(Service::Purchases, "projections.pause", &pause);
+        paused.await
+    })
+    .await;
+    becomes(&world, Service::Purchases, state, is(1.0)).await;
+    let resume = json!({});
+    let resumed = world.ask(Service::Purchases, "projections.resume", &resume);
+    resumed.await.unwrap();
+    becomes(&world, Service::Purchases, state, is(0.0)).await;
+    let text = world.client(Service::Purchases).get("/metrics").await.text;
+    assert!(text.contains(state), "it is told, not left out");
+    world.finish().await;
+}

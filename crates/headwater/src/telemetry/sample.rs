@@ -1,6 +1,7 @@
 //! Gauges: what a service looks at every few seconds, so that nothing is counted an event and a
 //! scrape costs nothing.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sea_orm::DbErr;
@@ -90,9 +91,10 @@ impl Sampler {
     }
 
     async fn gauges(&self) {
+        let mut parts = BTreeSet::new();
         loop {
             process::note();
-            self.note_parts();
+            self.note_parts(&mut parts);
             let is_up = self.bus.is_up();
             metrics::gauge!("headwater_nats_connected", "service" => self.service)
                 .set(number(u64::from(is_up)));
@@ -103,14 +105,17 @@ impl Sampler {
         }
     }
 
-    fn note_parts(&self) {
-        for (part, state) in self.health.parts() {
-            let value = match state {
-                State::Ok(_) => 0.0,
-                State::Degraded(_) => 1.0,
-                State::Failed(_) => 2.0,
+    /// `known` are those of before: one that is no part any more is well.
+    fn note_parts(&self, known: &mut BTreeSet<String>) {
+        let parts = self.health.parts();
+        known.extend(parts.keys().cloned());
+        for part in &*known {
+            let value = match parts.get(part) {
+                Some(State::Ok(_)) | None => 0.0,
+                Some(State::Degraded(_)) => 1.0,
+                Some(State::Failed(_)) => 2.0,
             };
-            metrics::gauge!("headwater_part_state", "service" => self.service, "part" => part)
+            metrics::gauge!("headwater_part_state", "service" => self.service, "part" => part.clone())
                 .set(value);
         }
     }
