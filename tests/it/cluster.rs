@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use cli::Exit;
 use e2e::cluster::Watch;
-use e2e::faults::tell;
+use e2e::faults::{metric, tell};
 use e2e::load::{Customers, Load, Mix};
 use e2e::process::lines;
 use e2e::{Service, World, eventually, operator, oracle};
 use headwater::operator::FoldState;
 
-use Service::{Orders, Products, Users};
+use Service::{Orders, Products, Purchases, Users};
 
 /// Some 60 writes a second, on all sources.
 const STEADY: Mix = Mix {
@@ -58,6 +58,7 @@ async fn agrees(mut world: World, customers: Customers, load: Load) {
     for source in Service::SOURCES {
         has_copies(&world, source, 3).await;
     }
+    nothing_was_taken_for_lost(&world).await;
     oracle::all_agree(&mut world, &customers).await;
     let report = operator::verify(&world).await;
     assert_eq!(report.exit(), Exit::Done, "{report}");
@@ -69,6 +70,20 @@ async fn agrees(mut world: World, customers: Customers, load: Load) {
         assert!(errors.is_empty(), "{}: {errors:?}", service.name());
     }
     world.finish().await;
+}
+
+/// No relay published again what it thought gone, no event had to be fetched from an outbox.
+async fn nothing_was_taken_for_lost(world: &World) {
+    for source in Service::SOURCES {
+        let name = source.name();
+        let republished = format!("headwater_relay_republished_total{{source=\"{name}\"}}");
+        let again = metric(&world.client(source), &republished).await;
+        assert_eq!(again.to_string(), "0", "published again by {name}");
+        let labels = format!("projection=\"purchases\",source=\"{name}\"");
+        let fetched = format!("headwater_projection_gap_events_total{{{labels}}}");
+        let fetched = metric(&world.client(Purchases), &fetched).await;
+        assert_eq!(fetched.to_string(), "0", "fetched from {name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,6 +107,7 @@ async fn one_of_three_brokers_killed_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn leaders_that_are_killed_are_followed_by_others() {
     let (mut world, customers, load) = under_load().await;
+    let created = world.stream(Orders).await.cached_info().created;
     for of_all in [false, true] {
         let leader = if of_all {
             world.leader_of_all().await
@@ -111,6 +127,8 @@ async fn leaders_that_are_killed_are_followed_by_others() {
         world.node(leader).restart().unwrap();
         world.wait_healthy();
     }
+    // By it a projection knows that it is the stream that its checkpoint is of.
+    assert_eq!(world.stream(Orders).await.cached_info().created, created);
     agrees(world, customers, load).await;
 }
 

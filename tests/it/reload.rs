@@ -123,7 +123,7 @@ async fn a_hangup_reads_nats_credentials_and_root_anew_and_broken_ones_change_no
     // What is broken is not taken over, also not by connections that are made later.
     for (file, what) in [
         (&creds, "the NATS credentials"),
-        (&ca, "the root certificate"),
+        (&ca, "the NATS certificate or key"),
     ] {
         let right = fs::read_to_string(file).unwrap();
         fs::write(file, "-----BEGIN NONSENSE-----\n").unwrap();

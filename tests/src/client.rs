@@ -1,5 +1,7 @@
 //! HTTP as the tests speak it.
 
+use std::time::Duration;
+
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
@@ -31,7 +33,11 @@ pub struct Reply {
 
 impl Client {
     pub(crate) fn new(base: String) -> Self {
-        let http = reqwest::Client::builder().no_proxy().build();
+        // A service closes a connection that is idle for 10 s, perhaps just as it is used again.
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .pool_idle_timeout(Duration::from_secs(5))
+            .build();
         Self {
             http: http.expect("a client with defaults"),
             base,

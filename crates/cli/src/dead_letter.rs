@@ -67,7 +67,7 @@ async fn list(common: &Common, args: &List, endpoint: &str) -> anyhow::Result<Ex
     let nats = common.connect().await?;
     let services = match &args.service {
         Some(service) => vec![service.clone()],
-        None => nats.services().await?.into_iter().collect(),
+        None => nats.services_with(endpoint).await?,
     };
     let mut listed = Listed::default();
     for service in services {

@@ -1,6 +1,6 @@
 //! NATS: the connection, and asking the operator endpoints of services.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -140,9 +140,12 @@ impl Nats {
             .with_context(|| format!("read what {service} answered to {endpoint}"))
     }
 
-    /// The names of the services that answer operators.
-    pub(crate) async fn services(&self) -> anyhow::Result<BTreeSet<String>> {
-        Ok(self.instances().await?.into_keys().collect())
+    /// The names of the services that offer `endpoint` to operators: one without a database does
+    /// not offer all.
+    pub(crate) async fn services_with(&self, endpoint: &str) -> anyhow::Result<Vec<String>> {
+        let mut instances = self.instances().await?;
+        instances.retain(|_, infos| infos.iter().any(|info| offers(info, endpoint)));
+        Ok(instances.into_keys().collect())
     }
 
     /// The processes that answer operators, by the name of their service.
@@ -156,7 +159,7 @@ impl Nats {
         // A server that has no such service at all says so with an empty answer.
         while let Ok(Some(answer)) = tokio::time::timeout(QUIET, answers.next()).await {
             if let Ok(info) = serde_json::from_slice::<service::Info>(&answer.payload)
-                && is_ours(&info)
+                && offers(&info, "status")
             {
                 instances.entry(info.name.clone()).or_default().push(info);
             }
@@ -186,10 +189,10 @@ impl Nats {
     }
 }
 
-/// Other services may be offered on the same server.
-fn is_ours(info: &service::Info) -> bool {
-    let status = format!("headwater.{}.status", info.name);
+/// Whether a service has `endpoint` for operators. Others on the same server do not have `status`.
+fn offers(info: &service::Info, endpoint: &str) -> bool {
+    let subject = format!("headwater.{}.{endpoint}", info.name);
     info.endpoints
         .iter()
-        .any(|endpoint| endpoint.subject == status)
+        .any(|endpoint| endpoint.subject == subject)
 }

@@ -17,6 +17,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
+use crate::Clock;
 use crate::journal::Journal;
 
 /// How to log.
@@ -183,6 +184,7 @@ pub(crate) fn metrics_handle() -> &'static PrometheusHandle {
             .install_recorder()
             .expect("nothing else in the process installs a recorder");
         list::describe();
+        process::note_start(&Clock::system());
         handle
     })
 }

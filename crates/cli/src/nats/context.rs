@@ -135,7 +135,7 @@ fn unknown(folder: &Path, name: &str) -> anyhow::Error {
     names.sort();
     let known = match names.as_slice() {
         [] => "there are none".to_owned(),
-        names => format!("there are {}", names.join(", ")),
+        names => format!("known: {}", names.join(", ")),
     };
     anyhow!(
         "there is no NATS context {name} in {}, {known}; make it with `nats context save {name}`, select another with `nats context select`, or leave contexts alone with --no-context",
@@ -202,7 +202,7 @@ mod tests {
         std::fs::write(folder.path().join("prod.json"), "{").expect("write");
         std::fs::write(folder.path().join("old.json"), r#"{"nsc": "nsc://a"}"#).expect("write");
         let said = refused(folder.path(), "shop");
-        assert!(said.contains("there are old, prod") && said.contains("nats context save shop"));
+        assert!(said.contains("known: old, prod") && said.contains("nats context save shop"));
         assert!(refused(folder.path(), "prod").contains("nats context edit prod"));
         assert!(refused(folder.path(), "old").contains("`nsc`"));
         assert!(refused(folder.path(), "../shop").contains("no name"));

@@ -117,10 +117,7 @@ async fn a_context_that_is_broken_or_not_there_is_said_with_what_to_do() {
     let home = [("XDG_CONFIG_HOME", folder.path().to_str().expect("UTF-8"))];
     let ended = run(&["--context=shop"], &home).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
-    assert!(
-        ended.stderr.contains("there are prod; make it"),
-        "{ended:?}"
-    );
+    assert!(ended.stderr.contains("known: prod; make it"), "{ended:?}");
     let ended = run(&["--context=prod"], &home).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("nats context edit prod"), "{ended:?}");

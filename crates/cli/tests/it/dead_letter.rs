@@ -1,10 +1,16 @@
 //! `headwater dead-letter` against a service that is played by the test.
 
+use std::time::Duration;
+
 use broker::Broker;
+use headwater::inquiry::Questions;
+use headwater::operator::Desk;
+use headwater::{Bus, Health, Supervisor, bus, operator};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::played::{Answer, Played};
-use crate::source::tool;
+use crate::source::{eventually, tool};
 
 fn letter(id: u64) -> Value {
     json!({
@@ -94,6 +100,37 @@ async fn letters_of_all_services_are_listed() {
     );
     let ended = tool(&broker, &["dead-letter", "list", "--service=well"]).await;
     assert_eq!(ended.stdout, "there are none\n");
+}
+
+/// It offers operators its status, and nothing else.
+#[tokio::test]
+async fn a_service_without_a_database_has_none_and_hides_nobodys() {
+    let broker = broker();
+    let _house = house(&broker, "house", 1).await;
+    let bus = bus::Config::at(broker.url());
+    let bus = Bus::connect("asker", &bus).await.expect("connect");
+    let (desk, stop) = (Desk::new("asker", Health::new()), CancellationToken::new());
+    let mut tasks = Supervisor::new(stop.clone());
+    tasks.spawn("operator", |stop| {
+        operator::serve(desk, bus, Questions::default(), stop)
+    });
+    eventually("both to answer", async || {
+        let ended = tool(&broker, &["status", "-ojson"]).await;
+        if ended.stdout.contains("\"asker\"") {
+            Ok(())
+        } else {
+            Err(ended)
+        }
+    })
+    .await;
+    let ended = tool(&broker, &["dead-letter", "list"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.starts_with("house: 1\n"), "{ended:?}");
+    stop.cancel();
+    tasks
+        .join(Duration::from_secs(10))
+        .await
+        .expect("an orderly end");
 }
 
 #[tokio::test]

@@ -86,13 +86,15 @@ async fn respond(client: &Client, reply: Option<async_nats::Subject>, answer: An
 }
 
 fn info(name: &str) -> Value {
-    let endpoint = json!({
-        "name": "status", "subject": format!("headwater.{name}.status"),
-        "queue_group": "q", "metadata": {},
+    let endpoints = ["status", "dead-letters.list", "dead-letters.discarded"].map(|endpoint| {
+        json!({
+            "name": endpoint.replace('.', "-"), "subject": format!("headwater.{name}.{endpoint}"),
+            "queue_group": "q", "metadata": {},
+        })
     });
     json!({
         "type": "io.nats.micro.v1.info_response", "name": name, "id": name, "version": "0.1.0",
-        "description": "", "metadata": {}, "endpoints": [endpoint],
+        "description": "", "metadata": {}, "endpoints": endpoints,
     })
 }
 

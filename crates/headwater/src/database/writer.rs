@@ -158,7 +158,11 @@ impl Writer {
         let before = self.steps.load(Ordering::Relaxed);
         // Waits for its place where the queue is full; nobody is told that it was run.
         let asked = async {
-            let ended = self.queue.send(Box::new(Beat)).await.is_err();
+            let ended = self
+                .queue
+                .send(Box::new(Empty { is_last: false }))
+                .await
+                .is_err();
             if !ended {
                 std::future::pending::<()>().await;
             }
@@ -177,7 +181,7 @@ impl Writer {
     /// Lets the thread end after the writes that wait, and waits until it has closed the file.
     pub(super) async fn close(mut self) {
         // It has ended already if nobody takes it.
-        let _ = self.queue.send(Box::new(Close)).await;
+        let _ = self.queue.send(Box::new(Empty { is_last: true })).await;
         while self.closed.changed().await.is_ok() {}
     }
 
@@ -391,25 +395,12 @@ trait Work: Send {
     }
 }
 
-/// Does nothing: a write that shows that the thread takes writes.
-struct Beat;
-
-impl Work for Beat {
-    fn run(&mut self, _tx: &Tx) -> bool {
-        true
-    }
-
-    fn answer(self: Box<Self>, _outcome: Outcome) {}
-
-    fn name(&self) -> &'static str {
-        "beat"
-    }
+/// An empty write: it shows that the thread takes writes, or is the last that it takes.
+struct Empty {
+    is_last: bool,
 }
 
-/// Ends the thread.
-struct Close;
-
-impl Work for Close {
+impl Work for Empty {
     fn run(&mut self, _tx: &Tx) -> bool {
         true
     }
@@ -417,11 +408,11 @@ impl Work for Close {
     fn answer(self: Box<Self>, _outcome: Outcome) {}
 
     fn name(&self) -> &'static str {
-        "close"
+        "empty"
     }
 
     fn is_last(&self) -> bool {
-        true
+        self.is_last
     }
 }
 

@@ -1,19 +1,24 @@
-//! What Linux says of this process, under the names that Prometheus has for it.
+//! What Linux says of this process, under the names that Prometheus has for it; all of it from
+//! `/proc/self`, which is there in a sandbox as well.
 
 use std::fs;
-use std::sync::OnceLock;
+
+use crate::Clock;
 
 /// Ticks a second in `/proc`: the same on every Linux, whatever the kernel itself counts in.
 const TICKS: u64 = 100;
+
+/// Notes when the process was started: now.
+pub(super) fn note_start(clock: &Clock) {
+    let started = u64::try_from(clock.now_ms()).unwrap_or_default();
+    metrics::gauge!("process_start_time_seconds").set(number(started) / 1000.0);
+}
 
 /// Sets the gauges of the process; what cannot be read is left as it was.
 pub(super) fn note() {
     if let Some(stat) = Stat::read() {
         metrics::counter!("process_cpu_seconds_total").absolute(stat.cpu_ticks / TICKS);
         metrics::gauge!("process_threads").set(number(stat.threads));
-        if let Some(boot) = boot_seconds() {
-            metrics::gauge!("process_start_time_seconds").set(boot + number(stat.start / TICKS));
-        }
     }
     for (key, name) in [
         ("VmRSS:", "process_resident_memory_bytes"),
@@ -45,17 +50,9 @@ fn field(file: &str, key: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// When the machine was started, in seconds since 1970.
-fn boot_seconds() -> Option<f64> {
-    static BOOT: OnceLock<Option<u64>> = OnceLock::new();
-    BOOT.get_or_init(|| field("/proc/stat", "btime"))
-        .map(number)
-}
-
 struct Stat {
     cpu_ticks: u64,
     threads: u64,
-    start: u64,
 }
 
 impl Stat {
@@ -72,7 +69,6 @@ impl Stat {
         Some(Self {
             cpu_ticks: user + system,
             threads: at(20)?,
-            start: at(22)?,
         })
     }
 }
@@ -85,13 +81,12 @@ mod tests {
     fn a_process_is_read_whatever_its_name_is() {
         let text = "7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 250 50 0 0 20 0 9 0 4711 1 2";
         let stat = Stat::parse(text).unwrap();
-        assert_eq!((stat.cpu_ticks, stat.threads, stat.start), (300, 9, 4711));
+        assert_eq!((stat.cpu_ticks, stat.threads), (300, 9));
     }
 
     #[test]
     fn this_process_can_be_read() {
         assert!(Stat::read().is_some_and(|stat| stat.threads > 0));
         assert!(field("/proc/self/status", "VmRSS:").is_some_and(|kib| kib > 0));
-        assert!(boot_seconds().is_some_and(|seconds| seconds > 1e9));
     }
 }
