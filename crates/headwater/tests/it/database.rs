@@ -298,7 +298,10 @@ async fn a_bulk_statement_takes_any_number_of_rows_each_once() {
         let added = db.write(move |tx| {
             let mut added: Vec<i64> = Vec::new();
             let rows = values.iter().map(|value| [(*value).into()]);
-            ADD_LABELS.query(tx, rows, |row| Ok(added.push(row.try_get_by(0)?)))?;
+            ADD_LABELS.query(tx, rows, |row| {
+                added.push(row.try_get_by(0)?);
+                Ok(())
+            })?;
             Ok::<_, DbErr>(added)
         });
         assert_eq!(added.await.unwrap().value, wanted);
