@@ -141,7 +141,7 @@ async fn what_of_an_outbox_is_not_published_is_its_depth() {
 }
 
 #[tokio::test]
-async fn who_is_missing_is_named_and_its_lag_is_told_by_the_stream() {
+async fn who_is_missing_is_named() {
     let (source, house) = shop().await;
     eventually_well(&source).await;
     house.close().await;
@@ -153,6 +153,34 @@ async fn who_is_missing_is_named_and_its_lag_is_told_by_the_stream() {
             .contains("CRITICAL: no service that answers has the projection readings"),
         "{ended:?}"
     );
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn while_a_source_is_away_its_stream_tells_the_lag() {
+    let source = Source::silent().await;
+    let house = House::open(&source, true).await;
+    source.publish(&[1, 2, 3]).await;
+    let is_at_3 =
+        |_: &Ended, status: &Value| status["projections"][0]["sources"]["sensors"]["position"] == 3;
+    eventually_tool(&source, &["status"], is_at_3).await;
+    let pause = ["projection", "pause", "readings", "--reason=a look"];
+    assert_eq!(source.tool(&pause).await.code, Some(0));
+    source.publish(&[4, 5]).await;
+    let is_late = |_: &Ended, status: &Value| {
+        let lag = &status["projections"][0]["sources"]["sensors"];
+        lag["head"] == 5 && lag["waiting"] == 2 && lag["oldest_s"].as_f64() > Some(0.1)
+    };
+    let (ended, status) = eventually_tool(&source, &["status"], is_late).await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    let relay = &status["relays"][0];
+    assert_eq!(
+        (&relay["head"], &relay["published"]),
+        (&Value::Null, &5.into())
+    );
+    let said = "the service sensors does not answer";
+    assert!(status["missing"].to_string().contains(said), "{status}");
+    house.close().await;
     source.stop().await;
 }
 
