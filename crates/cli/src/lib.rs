@@ -21,6 +21,7 @@ mod progress;
 pub mod projection;
 pub mod provision;
 pub mod publish;
+pub mod ready;
 pub mod rebuild;
 mod schemas;
 pub mod shell;
@@ -68,6 +69,7 @@ pub enum Command {
     Publish(publish::Args),
     Completions(shell::Completions),
     Man(shell::Man),
+    Ready(ready::Args),
 }
 
 /// What the command line and the environment say. Ends the process where they cannot be followed.
@@ -96,6 +98,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Tail(args) => tail::command(common, args).await,
         Command::Decode(args) => decode::command(common, args).await,
         Command::Publish(args) => publish::command(common, args).await,
+        Command::Ready(args) => ready::command(args).await,
     };
     outcome.unwrap_or_else(|error| {
         if output::is_closed(&error) {

@@ -14,6 +14,7 @@ mod played;
 mod projection;
 mod provision;
 mod publish;
+mod ready;
 mod reports;
 mod shell;
 mod shop;

@@ -1,0 +1,76 @@
+//! `headwater ready`: asks one service over HTTP. Made for health checks in images that have no
+//! shell and no curl.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use reqwest::{Client, Response, Url};
+
+use crate::{Exit, complain, output};
+
+/// How much of an answer is shown: Docker keeps 4 KiB of what a health check says.
+const SHOWN_BYTES_MAX: usize = 4096;
+
+/// Ask one service over HTTP whether it is ready, and say what is wrong if it is not
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to ask [default: `/readyz?verbose` at the address that the service listens on]
+    url: Option<Url>,
+    /// The address that the service listens on, as it was told itself
+    #[arg(
+        long,
+        env = "HEADWATER_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:8080"
+    )]
+    listen: SocketAddr,
+    /// Seconds to wait for the answer
+    #[arg(long, env = "HEADWATER_READY_WITHIN_S", default_value_t = 3)]
+    within_s: u64,
+}
+
+/// Done if the answer is a 2xx, failed if it is another or none.
+pub(crate) async fn command(args: Args) -> anyhow::Result<Exit> {
+    let url = match args.url {
+        Some(url) => url,
+        None => format!("http://{}/readyz?verbose", reachable(args.listen))
+            .parse()
+            .context("write the address as a URL")?,
+    };
+    let http = Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(args.within_s))
+        .build()
+        .context("make an HTTP client")?;
+    let answer = http.get(url.clone()).send().await;
+    let answer = answer.with_context(|| format!("ask {url}"))?;
+    if answer.status().is_success() {
+        return Ok(Exit::Done);
+    }
+    let (status, said) = (answer.status(), said(answer).await);
+    complain(&output::printable(&format!("{url} says {status}: {said}")));
+    Ok(Exit::Failed)
+}
+
+/// Whoever listens on all addresses is reached on the loopback one.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+/// The beginning of an answer, without what a terminal or a log could stumble over.
+async fn said(mut answer: Response) -> String {
+    let mut bytes = Vec::new();
+    while bytes.len() < SHOWN_BYTES_MAX
+        && let Ok(Some(chunk)) = answer.chunk().await
+    {
+        bytes.extend_from_slice(&chunk);
+    }
+    bytes.truncate(SHOWN_BYTES_MAX);
+    String::from_utf8_lossy(&bytes).trim().to_owned()
+}
