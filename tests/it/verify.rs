@@ -82,6 +82,25 @@ async fn services_that_are_away_are_named() {
     world.finish().await;
 }
 
+/// Nothing of it can be compared, so that not all agree. The one who reads it is `orders`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_only_its_readers_know_of_is_named() {
+    let (mut world, _) = world().await;
+    expect_well(&world).await;
+    world.stop(Service::Purchases).await;
+    world.stop(Service::Users).await;
+    let jetstream = jetstream::new(world.nats().await);
+    jetstream.delete_stream("USERS").await.unwrap();
+    let report = verify_within(&world, "0").await;
+    assert_eq!(report.exit(), Exit::Unreachable, "{report}");
+    let said = "the service users does not answer";
+    assert!(report.to_string().contains(said), "{report}");
+    world.run(Service::Users).await;
+    world.run(Service::Purchases).await;
+    expect_well(&world).await;
+    world.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_was_deleted_from_a_stream_is_missed() {
     let (world, _) = world().await;

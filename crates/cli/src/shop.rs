@@ -72,10 +72,14 @@ impl Shop {
         let mut names: BTreeSet<String> = shop.instances.keys().cloned().collect();
         names.extend(streams.iter().map(|stream| stream.source.clone()));
         names.extend(only.iter().cloned());
-        for name in names {
+        for name in names.clone() {
             shop.ask_one(nats, name).await?;
         }
         shop.sources = shop.sources_of();
+        // While its stream is lost and it is away itself, only its readers know of a source.
+        for source in &shop.sources.clone() - &names {
+            shop.ask_one(nats, source).await?;
+        }
         if !only.is_empty() {
             shop.sources.retain(|source| only.contains(source));
         }
