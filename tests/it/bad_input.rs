@@ -80,7 +80,7 @@ async fn assert_nothing_happened(world: World, before: &headwater::Positions) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_are_no_good_are_refused_by_every_service() {
-    let world = World::start().await;
+    let world = World::start_on_host().await;
     for (service, path) in [
         (Service::Users, "/users"),
         (Service::Products, "/products"),
@@ -97,7 +97,7 @@ async fn bodies_that_are_no_good_are_refused_by_every_service() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_users_are_refused() {
-    let world = World::start().await;
+    let world = World::start_on_host().await;
     let users = world.client(Service::Users);
     let right = json!({"name": "Ada", "email": "ada@example.com"});
     for (field, value) in [
@@ -152,7 +152,7 @@ async fn wrong_users_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_products_and_images_are_refused() {
-    let world = World::start().await;
+    let world = World::start_on_host().await;
     let products = world.client(Service::Products);
     let right = json!({"title": "Mug", "image": "https://example.com/mug.png"});
     let mug = products.create("/products", &right).await;
@@ -227,7 +227,7 @@ async fn wrong_products_and_images_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_orders_are_refused() {
-    let world = World::start().await;
+    let world = World::start_on_host().await;
     let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
     let orders = world.client(Service::Orders);
     world.order(&ada, &[&mug]).await;
@@ -288,7 +288,7 @@ async fn wrong_orders_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_paths_and_methods_are_refused_by_every_service() {
-    let world = World::start().await;
+    let world = World::start_on_host().await;
     for (service, known) in [
         (Service::Users, "/users"),
         (Service::Products, "/products"),
@@ -325,7 +325,7 @@ async fn with_key(client: &Client, path: &str, key: &str, body: &Value) -> Reply
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_or_an_id_used_again_has_one_effect_and_another_body_is_refused() {
-    let world = World::start().await;
+    let world = World::start_on_host().await;
     let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
     world.order(&ada, &[&mug]).await;
     let id = || uuid::Uuid::now_v7().to_string();
@@ -384,7 +384,7 @@ async fn a_key_or_an_id_used_again_has_one_effect_and_another_body_is_refused() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_key_sent_many_times_at_once_has_one_effect() {
-    let world = World::start().await;
+    let world = World::start_on_host().await;
     let users = world.client(Service::Users);
     let body = json!({"name": "Ada", "email": "ada@example.com", "password": "correct horse"});
     let replies = (0..12).map(|_| with_key(&users, "/users", "once", &body));

@@ -8,6 +8,7 @@ mod bad_input;
 mod broker_away;
 mod broker_lost;
 mod cluster;
+mod containers;
 mod crash_points;
 mod dead_letters;
 mod events;

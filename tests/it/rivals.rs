@@ -30,7 +30,7 @@ async fn stream_holds(world: &World, count: u64) {
 /// stopped in the middle has rows read, and may have sent some.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_relays_one_is_stopped_and_continued_and_each_event_is_there_once() {
-    let mut world = World::start().await;
+    let mut world = World::start_on_host().await;
     let customers = Customers::of(&world).await;
     let rivals = [world.rival(), world.rival()];
     for round in 0..dose(6) {
@@ -59,7 +59,7 @@ async fn of_three_relays_one_is_stopped_and_continued_and_each_event_is_there_on
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rival_publishes_what_a_stopped_service_left() {
-    let mut world = World::start().await;
+    let mut world = World::start_on_host().await;
     let customers = Customers::of(&world).await;
     let rival = world.rival();
     oracle::stream_agrees(&world, Orders, &customers.ledger()).await;
@@ -78,7 +78,7 @@ async fn a_rival_publishes_what_a_stopped_service_left() {
 /// Whoever is there first answers operators, and a rival has written nothing itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rival_tells_operators_how_far_the_outbox_is() {
-    let mut world = World::start().await;
+    let mut world = World::start_on_host().await;
     let customers = Customers::of(&world).await;
     let rival = world.rival();
     customers.send_some(Orders, 5).await;
@@ -148,7 +148,7 @@ async fn publish_copy(world: &World, jetstream: &async_nats::jetstream::Context,
 
 #[tokio::test(flavor = "multi_thread")]
 async fn foreign_events_and_copies_in_the_middle_neither_stop_nor_double_anything() {
-    let mut world = World::start().await;
+    let mut world = World::start_on_host().await;
     let customers = Customers::of(&world).await;
     let jetstream = async_nats::jetstream::new(world.nats().await);
     customers.send_some(Orders, 9).await;
@@ -194,7 +194,7 @@ fn sorted_out(stored: &[Stored]) -> (Vec<u64>, u64, u64) {
 /// A world whose streams an admin may delete events from, `purchases` not running, and an event
 /// of the orders that it has not read missing in the stream: the third of ten.
 async fn world_with_a_gap() -> (World, Customers, u64) {
-    let mut world = World::empty();
+    let mut world = World::empty_on_host();
     world.make_soft_streams().await;
     world.run_all().await;
     let customers = Customers::of(&world).await;

@@ -44,6 +44,11 @@ impl Client {
         }
     }
 
+    /// A client of whatever listens there.
+    pub fn at(address: std::net::SocketAddr) -> Self {
+        Self::new(format!("http://{address}"))
+    }
+
     /// The service's address.
     pub fn base(&self) -> &str {
         &self.base

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use broker::Broker;
 use reqwest::Method;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::broker::Broker;
 use crate::client::{Client, try_send};
 use crate::eventually;
 use crate::load::{Customers, Ledger};

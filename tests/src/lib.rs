@@ -1,14 +1,17 @@
 //! The harness of the end-to-end tests: a [`World`] of all four services on a broker of its own.
 //!
-//! Each service is a child process, on a port and a database file that stay the same when it is
-//! stopped, or killed, and started again. The broker is a `nats-server` child with
-//! `sync_interval: always`, as it is shipped.
+//! Each service is a child process or a container, on a port and a database file that stay the
+//! same when it is stopped, or killed, and started again. The broker is a `nats-server` with
+//! `sync_interval: always`, as it is shipped. Containers where a Docker daemon answers, child
+//! processes otherwise, or as `HEADWATER_E2E` says.
 
 pub mod backlog;
+pub mod broker;
 pub mod client;
 pub mod cluster;
 pub mod collector;
 pub mod data;
+pub mod docker;
 pub mod faults;
 pub mod hammer;
 pub mod installed;
@@ -23,6 +26,7 @@ pub mod systemd;
 pub mod world;
 
 pub use client::{Client, Reply};
+pub use docker::Docker;
 pub use process::Process;
 pub use world::{Service, World};
 

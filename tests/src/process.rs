@@ -1,11 +1,11 @@
-//! A service as a child process: killed, paused and looked at from outside.
+//! A service's process, a child or a container: killed, paused and looked at from outside.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use broker::Watchdog;
@@ -13,48 +13,35 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use serde_json::Value;
 
 use crate::PATIENCE;
+use crate::docker::{Container, Held};
 
-/// A service's process, in a process group of its own; killed when dropped, and by its watchdog
-/// when the test is killed itself.
+/// A service that was started.
 #[derive(Debug)]
-pub struct Process {
-    child: Child,
-    watchdog: Watchdog,
-    log: PathBuf,
-    /// Where its own log begins in the file, which all runs of the service share.
-    log_from: u64,
-    ended: Option<ExitStatus>,
+pub enum Process {
+    /// A child process of the test.
+    Child(Box<Child>),
+    /// A container beside the test.
+    Container(Box<Container>),
 }
 
 impl Process {
-    /// Starts `command`, whose errors go to the end of the file `log`.
+    /// Starts `command` as a child, whose errors go to the end of the file `log`.
     ///
     /// # Panics
     /// When there is no such program.
-    pub fn spawn(mut command: Command, log: PathBuf) -> Self {
-        let file = OpenOptions::new().create(true).append(true).open(&log);
-        let file: File = file.expect("open the log");
-        let log_from = file.metadata().expect("the log's size").len();
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .process_group(0)
-            .spawn()
-            .unwrap_or_else(|error| panic!("start {}: {error}", command.get_program().display()));
-        let watchdog = Watchdog::over(child.id()).expect("start a watchdog");
-        Self {
-            child,
-            watchdog,
-            log,
-            log_from,
-            ended: None,
-        }
+    pub fn spawn(command: Command, log: PathBuf) -> Self {
+        Self::Child(Box::new(Child::spawn(command, log)))
     }
 
-    /// Its number.
+    /// Its number on this host.
+    ///
+    /// # Panics
+    /// For a container: a test that needs it says `World::on_host`.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        match self {
+            Self::Child(child) => child.process.id(),
+            Self::Container(_) => panic!("a container has no process here"),
+        }
     }
 
     /// How it ended, if it has.
@@ -62,13 +49,10 @@ impl Process {
     /// # Panics
     /// When it cannot be asked.
     pub fn exited(&mut self) -> Option<ExitStatus> {
-        if self.ended.is_none() {
-            self.ended = self.child.try_wait().expect("ask for a child");
-            if self.ended.is_some() {
-                self.watchdog.stand_down();
-            }
+        match self {
+            Self::Child(child) => child.exited(),
+            Self::Container(container) => container.exited(),
         }
-        self.ended
     }
 
     /// Waits until it has ended.
@@ -87,11 +71,16 @@ impl Process {
     }
 
     /// SIGKILL.
+    ///
+    /// # Panics
+    /// When it does not end.
     pub fn kill(&mut self) {
-        if self.exited().is_none() {
-            // Fails only if it has just ended by itself.
-            let _ = self.signal(Signal::KILL);
-            self.ended();
+        match self {
+            Self::Child(child) => child.kill(),
+            Self::Container(container) => {
+                container.held().kill().expect("kill a container");
+                self.ended();
+            }
         }
     }
 
@@ -100,28 +89,37 @@ impl Process {
     /// # Panics
     /// When it ends otherwise.
     pub fn stop(&mut self) {
-        // Fails only if it has ended by itself, which its status will tell.
-        let _ = self.signal(Signal::TERM);
+        match self {
+            // Fails only if it has ended by itself, which its status will tell.
+            Self::Child(child) => drop(child.signal(Signal::TERM)),
+            Self::Container(container) => {
+                container.held().stop(PATIENCE).expect("stop a container");
+            }
+        }
         let status = self.ended();
         assert!(status.success(), "it ended with {status}:\n{}", self.log());
     }
 
-    /// SIGSTOP: it keeps its connections and its locks, and does nothing.
+    /// It stands still: it keeps its connections and its locks, and does nothing.
     ///
     /// # Panics
     /// When it does not stop.
     pub fn pause(&self) {
-        self.signal(Signal::STOP).expect("pause a child");
-        let id = WaitId::Pid(Pid::from_child(&self.child));
-        waitid(id, WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT).expect("wait for a child");
+        match self {
+            Self::Child(child) => child.pause(),
+            Self::Container(container) => container.held().pause().expect("pause a container"),
+        }
     }
 
-    /// SIGCONT.
+    /// It goes on.
     ///
     /// # Panics
     /// When it has ended.
     pub fn resume(&self) {
-        self.signal(Signal::CONT).expect("resume a child");
+        match self {
+            Self::Child(child) => child.signal(Signal::CONT).expect("resume a child"),
+            Self::Container(container) => container.held().resume().expect("resume a container"),
+        }
     }
 
     /// SIGHUP.
@@ -129,38 +127,143 @@ impl Process {
     /// # Panics
     /// When it has ended.
     pub fn hang_up(&self) {
-        self.signal(Signal::HUP).expect("signal a child");
-    }
-
-    fn signal(&self, signal: Signal) -> io::Result<()> {
-        kill_process_group(Pid::from_child(&self.child), signal).map_err(io::Error::from)
+        match self {
+            Self::Child(child) => child.signal(Signal::HUP).expect("signal a child"),
+            Self::Container(container) => {
+                let signalled = container.held().signal("SIGHUP");
+                signalled.expect("signal a container");
+            }
+        }
     }
 
     /// Whether it ended by a crash point.
     pub fn crashed(&mut self) -> bool {
-        self.ended().signal() == Some(Signal::ABORT.as_raw())
+        let signal = self.ended().signal();
+        match self {
+            Self::Child(_) => signal == Some(Signal::ABORT.as_raw()),
+            // The first process of a container ignores SIGABRT, also its own: `abort` goes on to
+            // an instruction that no process survives.
+            Self::Container(_) => [Signal::ABORT, Signal::SEGV, Signal::ILL]
+                .iter()
+                .any(|fatal| signal == Some(fatal.as_raw())),
+        }
     }
 
     /// What this run has logged.
     pub fn log(&self) -> String {
-        let bytes = std::fs::read(&self.log).unwrap_or_default();
-        let own = bytes.get(usize::try_from(self.log_from).unwrap_or(0)..);
-        String::from_utf8_lossy(own.unwrap_or_default()).into_owned()
+        match self {
+            Self::Child(child) => log_from(&child.log, child.log_from),
+            Self::Container(container) => container.log(),
+        }
     }
 
-    /// The address that it listens on, once it says so.
+    /// The address on this host at which it listens, once it says that it listens.
     pub fn address(&self) -> Option<SocketAddr> {
-        lines(&self.log()).find(|line| line["message"] == "listening")?["address"]
-            .as_str()?
-            .parse()
-            .ok()
+        match self {
+            Self::Child(child) => listening_line(&log_from(&child.log, child.log_from))?
+                .parse()
+                .ok(),
+            Self::Container(container) => container.address(),
+        }
+    }
+
+    /// The container in which it runs.
+    ///
+    /// # Panics
+    /// When it runs in none.
+    pub fn container(&self) -> &Held {
+        match self {
+            Self::Child(_) => panic!("it is a child process"),
+            Self::Container(container) => container.held(),
+        }
     }
 }
 
-impl Drop for Process {
+/// A child process, in a process group of its own; killed when dropped, and by its watchdog when
+/// the test is killed itself.
+#[derive(Debug)]
+pub struct Child {
+    process: std::process::Child,
+    watchdog: Watchdog,
+    log: PathBuf,
+    /// Where its own log begins in the file, which all runs of the service share.
+    log_from: u64,
+    ended: Option<ExitStatus>,
+}
+
+impl Child {
+    fn spawn(mut command: Command, log: PathBuf) -> Self {
+        let file = OpenOptions::new().create(true).append(true).open(&log);
+        let file: File = file.expect("open the log");
+        let log_from = file.metadata().expect("the log's size").len();
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|error| panic!("start {}: {error}", command.get_program().display()));
+        let watchdog = Watchdog::over(process.id()).expect("start a watchdog");
+        Self {
+            process,
+            watchdog,
+            log,
+            log_from,
+            ended: None,
+        }
+    }
+
+    fn exited(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            self.ended = self.process.try_wait().expect("ask for a child");
+            if self.ended.is_some() {
+                self.watchdog.stand_down();
+            }
+        }
+        self.ended
+    }
+
+    fn kill(&mut self) {
+        if self.exited().is_none() {
+            // Fails only if it has just ended by itself.
+            let _ = self.signal(Signal::KILL);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while self.exited().is_none() {
+            assert!(Instant::now() < deadline, "it was killed, and runs on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// SIGSTOP, and waits until it has stopped.
+    fn pause(&self) {
+        self.signal(Signal::STOP).expect("pause a child");
+        let id = WaitId::Pid(Pid::from_child(&self.process));
+        waitid(id, WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT).expect("wait for a child");
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        kill_process_group(Pid::from_child(&self.process), signal).map_err(io::Error::from)
+    }
+}
+
+impl Drop for Child {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// What a log that several runs share has from `from` on.
+pub(crate) fn log_from(log: &Path, from: u64) -> String {
+    let bytes = std::fs::read(log).unwrap_or_default();
+    let own = bytes.get(usize::try_from(from).unwrap_or(0)..);
+    String::from_utf8_lossy(own.unwrap_or_default()).into_owned()
+}
+
+/// The address that a service says it listens on.
+pub(crate) fn listening_line(log: &str) -> Option<String> {
+    let line = lines(log).find(|line| line["message"] == "listening")?;
+    Some(line["address"].as_str()?.to_owned())
 }
 
 /// The lines of a log that are JSON.

@@ -9,13 +9,21 @@ impl World {
     /// # Panics
     /// When something does not start.
     pub async fn start_styles() -> Self {
-        let mut world = Self::start().await;
-        world.run(Service::Composition).await;
-        world.run(Service::Inquiry).await;
+        Self::start().await.with_styles().await
+    }
+
+    /// This world, with the query service in its two other styles as well.
+    ///
+    /// # Panics
+    /// When one does not start.
+    #[must_use]
+    pub async fn with_styles(mut self) -> Self {
+        self.run(Service::Composition).await;
+        self.run(Service::Inquiry).await;
         for style in Service::STYLES {
-            world.answering(style).await;
+            self.answering(style).await;
         }
-        world
+        self
     }
 
     /// What a user ordered, as of `after`, from the query service in the style `style`.

@@ -7,13 +7,15 @@ use std::process::Command;
 use std::time::Instant;
 
 use async_nats::jetstream;
-use broker::{Broker, Cluster, Log, Options};
+use broker::{Cluster, Log, Options};
 use headwater::Positions;
 use purchases::Style;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::client::{Client, Reply};
+use crate::broker::Broker;
+use crate::client::{Client, Reply, try_send};
+use crate::docker::{self, Container, Docker};
 use crate::process::{self, Process};
 use crate::{PATIENCE, eventually};
 
@@ -67,10 +69,14 @@ pub struct World {
     pub broker: Broker,
     /// The others of its cluster; none where it is alone.
     pub peers: Vec<Broker>,
+    /// Where services run in containers.
+    docker: Option<&'static Docker>,
     /// Of the logs, and usually of the databases.
     folder: TempDir,
     databases: PathBuf,
     addresses: BTreeMap<Service, SocketAddr>,
+    /// Of the containers, in their network.
+    names: BTreeMap<Service, String>,
     running: BTreeMap<Service, Process>,
     /// Where each of the broker's users has a file with the password; nobody has to log in if none.
     passwords: Option<PathBuf>,
@@ -100,16 +106,48 @@ impl World {
         }
     }
 
+    /// All services on a running broker, as child processes also where there is Docker: for tests
+    /// that look at processes from the host, trace them, or put something of theirs between them.
+    ///
+    /// # Panics
+    /// When something does not start.
+    pub async fn start_on_host() -> Self {
+        let mut world = Self::empty_on_host();
+        world.run_all().await;
+        world
+    }
+
     /// A running broker, and no service yet.
     ///
     /// # Panics
     /// When the broker does not start.
     pub fn empty() -> Self {
+        match Docker::chosen() {
+            Some(docker) => Self::empty_in(docker),
+            None => Self::empty_on_host(),
+        }
+    }
+
+    /// [`empty`](Self::empty), as child processes also where there is Docker.
+    ///
+    /// # Panics
+    /// When the broker does not start.
+    pub fn empty_on_host() -> Self {
         let folder = TempDir::new().expect("make a folder");
+        let broker = Broker::child(folder.path()).expect("start the broker");
         let databases = folder.path().to_owned();
-        let binary = broker::find(&|_| {}).expect("find nats-server");
-        let broker = Broker::start(&binary, options(&folder)).expect("start nats-server");
-        Self::placed(broker, databases, folder)
+        Self::placed(broker, None, databases, folder)
+    }
+
+    /// [`empty`](Self::empty), in containers.
+    ///
+    /// # Panics
+    /// When the broker does not start.
+    pub fn empty_in(docker: &'static Docker) -> Self {
+        let folder = TempDir::new().expect("make a folder");
+        let broker = Broker::start_in(docker, folder.path()).expect("start the broker");
+        let databases = folder.path().to_owned();
+        Self::placed(broker, Some(docker), databases, folder)
     }
 
     /// A running cluster of three brokers, each with a copy of every stream, and no service yet.
@@ -120,21 +158,23 @@ impl World {
         let folder = TempDir::new().expect("make a folder");
         let databases = folder.path().to_owned();
         let binary = broker::find(&|_| {}).expect("find nats-server");
-        let cluster = Cluster::start(&binary, &options(&folder)).expect("start three nats-servers");
+        let cluster =
+            Cluster::start(&binary, &options(folder.path())).expect("start three nats-servers");
         let mut nodes = cluster.into_nodes();
         let peers = nodes.split_off(1);
-        let mut world = Self::placed(nodes.remove(0), databases, folder);
-        world.peers = peers;
+        let mut world = Self::placed(nodes.remove(0).into(), None, databases, folder);
+        world.peers = peers.into_iter().map(Broker::from).collect();
         world
     }
 
-    /// A broker that runs, and no service yet; their databases are to be in `databases`.
+    /// A broker that runs, and no service yet; their databases are to be in `databases`. On the
+    /// host, as the broker is.
     ///
     /// # Panics
     /// When there can be no folder for the logs.
-    pub fn on(broker: Broker, databases: &Path) -> Self {
+    pub fn on(broker: broker::Broker, databases: &Path) -> Self {
         let folder = TempDir::new().expect("make a folder");
-        Self::placed(broker, databases.to_owned(), folder)
+        Self::placed(broker.into(), None, databases.to_owned(), folder)
     }
 
     /// The services started from now on log in, each with its own name and the password that
@@ -143,10 +183,24 @@ impl World {
         self.passwords = Some(folder);
     }
 
-    fn placed(broker: Broker, databases: PathBuf, folder: TempDir) -> Self {
+    fn placed(
+        broker: Broker,
+        docker: Option<&'static Docker>,
+        databases: PathBuf,
+        folder: TempDir,
+    ) -> Self {
+        let names = docker.into_iter().flat_map(|docker| {
+            let named = |service: Service| (service, docker.name(service.name()));
+            Service::SOURCES
+                .into_iter()
+                .chain(Service::STYLES)
+                .map(named)
+        });
         Self {
+            names: names.collect(),
             broker,
             peers: Vec::new(),
+            docker,
             folder,
             databases,
             addresses: BTreeMap::new(),
@@ -218,7 +272,8 @@ impl World {
             Service::Inquiry => self.asking("inquiry"),
             service => self.command(service.name(), service),
         };
-        if let Some(address) = self.addresses.get(&service) {
+        let address = self.addresses.get(&service);
+        if let (Some(address), None) = (address, self.docker) {
             command.args(["--listen", &address.to_string()]);
         }
         if let Some(folder) = &self.passwords {
@@ -227,7 +282,15 @@ impl World {
             command.env("NATS_PASSWORD_FILE", file);
         }
         change(&mut command);
-        Process::spawn(command, self.log_file(service))
+        let log = self.log_file(service);
+        let Some(docker) = self.docker else {
+            return Process::spawn(command, log);
+        };
+        let port = address.map_or(0, SocketAddr::port);
+        let name = &self.names[&service];
+        let folder = self.folder.path();
+        let container = Container::start(docker, name, &command, folder, port, log);
+        Process::Container(Box::new(container))
     }
 
     /// One more relay for the orders, in a process of its own.
@@ -241,12 +304,21 @@ impl World {
         let mut command = self.program("purchases");
         command.args(["--style", style]);
         for source in Service::SOURCES {
-            if let Some(address) = self.addresses.get(&source) {
+            if let Some(url) = self.url_for_services(source) {
                 let variable = format!("HEADWATER_{}_URL", source.name().to_uppercase());
-                command.env(variable, format!("http://{address}"));
+                command.env(variable, url);
             }
         }
         command
+    }
+
+    /// Where other services reach a service, if it ran.
+    fn url_for_services(&self, service: Service) -> Option<String> {
+        let address = self.addresses.get(&service)?;
+        Some(match self.docker {
+            Some(_) => format!("http://{}:{}", self.names[&service], docker::HTTP),
+            None => format!("http://{address}"),
+        })
     }
 
     fn command(&self, program: &str, service: Service) -> Command {
@@ -261,12 +333,19 @@ impl World {
         command
             .arg(name)
             .current_dir(self.folder.path())
-            .args(["--nats-url", &self.nats_url()])
+            .args(["--nats-url", &self.nats_url_for_services()])
             .env("HEADWATER_NATS_REPLICAS", copies.to_string())
             .args(["--log-format", "json"])
             .envs(self.filter.map(|filter| ("RUST_LOG", filter)))
-            .env("HEADWATER_LISTEN", "127.0.0.1:0");
+            .env("HEADWATER_LISTEN", self.listen());
         command
+    }
+
+    fn listen(&self) -> String {
+        match self.docker {
+            Some(_) => format!("0.0.0.0:{}", docker::HTTP),
+            None => "127.0.0.1:0".to_owned(),
+        }
     }
 
     /// The process of a service.
@@ -275,6 +354,23 @@ impl World {
     /// When it does not run.
     pub fn process(&mut self, service: Service) -> &mut Process {
         self.running.get_mut(&service).expect("it runs")
+    }
+
+    /// A service's container has come back on another port of this host: asks the daemon which,
+    /// and waits until the service answers there.
+    ///
+    /// # Panics
+    /// When it runs in none, or does not answer.
+    pub async fn moved(&mut self, service: Service) {
+        let address = self.process(service).container().address(docker::HTTP);
+        let address = address.expect("a mapped port");
+        self.addresses.insert(service, address);
+        let client = self.client(service);
+        eventually("the service to answer", || async {
+            let request = client.request(reqwest::Method::GET, "/livez");
+            try_send(request).await
+        })
+        .await;
     }
 
     /// A service stands still from now on: it keeps its connections and its locks.
@@ -446,6 +542,12 @@ impl World {
         urls.join(",")
     }
 
+    /// Where the services find the broker; all of a cluster, with commas.
+    fn nats_url_for_services(&self) -> String {
+        let urls: Vec<_> = self.nodes().map(Broker::url_for_services).collect();
+        urls.join(",")
+    }
+
     /// The broker, or all of the cluster.
     pub fn nodes(&self) -> impl Iterator<Item = &Broker> {
         std::iter::once(&self.broker).chain(&self.peers)
@@ -559,11 +661,11 @@ impl Drop for World {
 }
 
 /// How the broker of a world runs, or each of a cluster.
-fn options(folder: &TempDir) -> Options {
+pub(crate) fn options(folder: &Path) -> Options {
     Options {
-        log: Log::File(folder.path().join("broker.log")),
+        log: Log::File(folder.join("broker.log")),
         ready_within: PATIENCE,
-        ..Options::new(folder.path().join("broker"))
+        ..Options::new(folder.join("broker"))
     }
 }
 

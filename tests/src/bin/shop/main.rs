@@ -1,11 +1,13 @@
 //! All four services in one program, so that the tests have one to build, to start and to kill:
 //! `shop users --database users.db …`. Each runs as its own binary runs it.
 //!
-//! `shop torture` and `shop recovery` start it many times over.
+//! `shop torture` and `shop recovery` start it many times over. `shop ready` is the operator's
+//! tool's, for the health check of the image; `shop reap` removes what a test left in Docker.
 
 mod recovery;
 mod torture;
 
+use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches};
 use headwater::telemetry::{self, Telemetry};
 use headwater::{Service, http, supervisor};
@@ -53,6 +55,11 @@ async fn main() -> anyhow::Result<()> {
         },
         "torture" => torture::run(parse(args)).await,
         "recovery" => recovery::run(parse(args)).await,
+        "ready" => {
+            let exit = cli::run(parse(std::env::args())).await;
+            std::process::exit(exit as i32)
+        }
+        "reap" => e2e::docker::reap(&args.nth(1).context("which run")?).await,
         other => anyhow::bail!("there is no service `{other}`"),
     }
 }
