@@ -52,6 +52,10 @@ uninstall prefix="/usr/local":
 deny:
     cargo deny --all-features check bans licenses sources
 
+# Build the images for deploy/compose.yaml, from scratch (needs docker).
+images *flags:
+    bash deploy/docker/build {{ flags }}
+
 # Alert rules: valid, and each fires when it should (needs promtool, of the package prometheus).
 alerts:
     promtool check config deploy/prometheus/prometheus.yml
