@@ -104,23 +104,35 @@ impl Docker {
             .enable_all()
             .build()
             .context("start a runtime")?;
-        let client = block_on(&runtime, async {
+        let run = format!("headwater-e2e-{}", uuid::Uuid::now_v7().simple());
+        match Self::engine(&runtime, &run) {
+            Ok((client, reaper)) => Ok(Self {
+                runtime,
+                client,
+                run,
+                names: AtomicU32::new(1),
+                _reaper: reaper,
+            }),
+            Err(error) => {
+                // Dropped, it would wait for its threads, which a test may not.
+                runtime.shutdown_background();
+                Err(error)
+            }
+        }
+    }
+
+    /// The engine with the images of `run`, and who takes them away in the end.
+    fn engine(runtime: &Runtime, run: &str) -> anyhow::Result<(bollard::Docker, Reaper)> {
+        let client = block_on(runtime, async {
             let client = docker_client_instance().await?;
             client.ping().await?;
             anyhow::Ok(client)
         });
         let client = client.context("no Docker daemon answers")?;
-        let run = format!("headwater-e2e-{}", uuid::Uuid::now_v7().simple());
         // Before there is anything to take away.
-        let reaper = Reaper::over(&run).context("start the reaper")?;
-        block_on(&runtime, prepare(client.clone(), run.clone()))?;
-        Ok(Self {
-            runtime,
-            client,
-            run,
-            names: AtomicU32::new(1),
-            _reaper: reaper,
-        })
+        let reaper = Reaper::over(run).context("start the reaper")?;
+        block_on(runtime, prepare(client.clone(), run.to_owned()))?;
+        Ok((client, reaper))
     }
 
     /// A name for a container that no other has. It is also its name in the network.
