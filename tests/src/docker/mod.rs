@@ -31,7 +31,7 @@ pub use container::{Container, Held, published};
 pub use reaper::{Reaper, reap};
 pub use server::Server;
 
-/// The label of everything that a test process makes; its value is the process's [`Docker::run`].
+/// The label of everything that a test process makes; its value names the process.
 pub const LABEL: &str = "io.headwater.e2e";
 
 /// The port on which services listen in their containers.
