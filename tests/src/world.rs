@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::broker::Broker;
 use crate::client::{Client, Reply, try_send};
-use crate::docker::{self, Container, Docker};
+use crate::docker::{self, Container, Docker, Turn};
 use crate::process::{self, Process};
 use crate::{PATIENCE, eventually};
 
@@ -83,6 +83,8 @@ pub struct World {
     /// What the services log, where that is not what they log by themselves.
     filter: Option<&'static str>,
     finished: bool,
+    /// The last that is dropped: the containers are gone then.
+    turn: Option<Turn>,
 }
 
 impl World {
@@ -144,10 +146,13 @@ impl World {
     /// # Panics
     /// When the broker does not start.
     pub fn empty_in(docker: &'static Docker) -> Self {
+        let turn = Turn::take();
         let folder = TempDir::new().expect("make a folder");
         let broker = Broker::start_in(docker, folder.path()).expect("start the broker");
         let databases = folder.path().to_owned();
-        Self::placed(broker, Some(docker), databases, folder)
+        let mut world = Self::placed(broker, Some(docker), databases, folder);
+        world.turn = Some(turn);
+        world
     }
 
     /// A running cluster of three brokers, each with a copy of every stream, and no service yet.
@@ -208,6 +213,7 @@ impl World {
             passwords: None,
             filter: None,
             finished: false,
+            turn: None,
         }
     }
 

@@ -9,6 +9,7 @@ mod container;
 mod image;
 mod reaper;
 mod server;
+mod turn;
 
 use std::future::Future;
 use std::io::Write as _;
@@ -30,6 +31,7 @@ use tokio::runtime::Runtime;
 pub use container::{Container, Held, published};
 pub use reaper::{Reaper, reap};
 pub use server::Server;
+pub use turn::Turn;
 
 /// The label of everything that a test process makes; its value names the process.
 pub const LABEL: &str = "io.headwater.e2e";
