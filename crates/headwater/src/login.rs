@@ -47,6 +47,15 @@ impl Login {
         self.creds.is_some() || self.nkey.is_some() || self.user.is_some() || self.token.is_some()
     }
 
+    /// As the NATS CLI has it: a user without a password is a token, where there is none.
+    #[must_use]
+    pub fn with_lone_user_as_token(mut self) -> Self {
+        if self.password.is_none() && self.token.is_none() {
+            self.token = self.user.take();
+        }
+        self
+    }
+
     /// `options` with this login.
     ///
     /// # Errors

@@ -220,19 +220,15 @@ impl Args {
     }
 
     fn login(&self) -> Login {
-        let (mut user, mut token) = (self.user.clone(), self.token.clone());
-        if user.is_some() && self.password.is_none() && token.is_none() {
-            // As the NATS CLI has it.
-            token = user.take();
-        }
         Login {
             creds: self.creds.clone(),
             nkey: self.nkey.clone(),
-            user,
+            user: self.user.clone(),
             password: self.password.clone(),
-            token,
+            token: self.token.clone(),
             ..Login::default()
         }
+        .with_lone_user_as_token()
     }
 
     /// Who names a context means its server, and may have forgotten `NATS_URL`.

@@ -48,18 +48,15 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn login(&self) -> Login {
-        let (mut user, mut token) = (self.user.clone(), self.token.clone());
-        if self.password.is_none() && token.is_none() {
-            token = user.take();
-        }
         Login {
             creds: self.creds.clone(),
             nkey: self.nkey.clone(),
-            user,
+            user: self.user.clone(),
             password: self.password.clone(),
-            token,
+            token: self.token.clone(),
             ..Login::default()
         }
+        .with_lone_user_as_token()
     }
 }
 
