@@ -7,6 +7,9 @@
 //! purchases.db.damaged-17638…       one that was moved aside
 //! ```
 //!
+//! Whoever deletes `purchases.db` wants it folded from the first event: what the link led to goes
+//! with it.
+//!
 //! A link is replaced by one `rename`, so that at every moment a start finds one whole store: the
 //! old one or the new one. SQLite names its WAL after the file that the link leads to; a new store
 //! never meets the WAL of an old one.
@@ -69,6 +72,21 @@ pub(super) fn sweep(path: &Path) -> io::Result<()> {
         // The plain file that the first link replaced.
         for part in &PARTS[1..] {
             remove_if_there(&appended(path, part))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the stores of `path` that have a number where `path` itself has been deleted: taken for
+/// an interrupted rebuild, the one that it led to would come back.
+pub(super) fn sweep_deleted(path: &Path) -> io::Result<()> {
+    let is_deleted = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => folder(path).exists(),
+        found => found.map(|_| false)?,
+    };
+    if is_deleted {
+        for left in numbered(path)? {
+            remove(&with(path, left))?;
         }
     }
     Ok(())
@@ -209,6 +227,27 @@ mod tests {
             .collect();
         left.sort();
         assert_eq!(left, ["a.db", "a.db.3"]);
+    }
+
+    #[test]
+    fn a_deleted_link_takes_its_stores_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let file = folder.path().join("a.db.1");
+        touch(&file);
+        touch(&folder.path().join("a.db.1-wal"));
+        touch(&folder.path().join("a.db.bak"));
+        switch(&path, &file).unwrap();
+        sweep_deleted(&path).unwrap();
+        assert!(file.exists(), "it is led to");
+        fs::remove_file(&path).unwrap();
+        sweep_deleted(&path).unwrap();
+        let left: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["a.db.bak"]);
+        sweep_deleted(&folder.path().join("no folder").join("a.db")).unwrap();
     }
 
     #[test]

@@ -259,7 +259,8 @@ impl Database {
     }
 
     /// Opens a read store, which is nothing but a copy: one that is damaged is moved aside, and
-    /// an empty one takes its place. Removes what earlier rebuilds left behind.
+    /// an empty one takes its place, as where it was deleted. Removes what earlier rebuilds left
+    /// behind.
     ///
     /// # Errors
     /// Those of [`open`](Self::open), but for damage.
@@ -273,6 +274,7 @@ impl Database {
             slow_ms: config.slow_ms.max(COPY_SLOW_MS),
             ..config.clone()
         };
+        generation::sweep_deleted(&config.path).context("remove what a deleted store left")?;
         let error = match Self::open(owner, config, migrations, clock.clone()).await {
             Ok(db) => {
                 generation::sweep(&config.path).context("remove replaced stores")?;

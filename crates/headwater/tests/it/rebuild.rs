@@ -273,6 +273,30 @@ async fn a_fold_leaves_no_consumer_and_no_file_behind_and_only_one_runs_at_a_tim
     place.relay.stop().await;
 }
 
+/// Somebody who deletes the store does not trust it; after a rebuild its name is a link.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_deleted_after_a_rebuild_is_folded_from_the_first_event() {
+    let place = Place::start().await;
+    append(&place.source, reads(1..=3)).await;
+    let house = place.service(Readings).await;
+    house.eventually(&[1, 2, 3]).await;
+    place.ask("rebuild", json!({})).await.unwrap();
+    place.eventually_folded("done").await;
+    house.stop().await;
+    let path = place.folder.path().join("house.db");
+    let store = rusqlite::Connection::open(&path).unwrap();
+    store.execute("DELETE FROM reading", ()).unwrap();
+    drop(store);
+    std::fs::remove_file(&path).unwrap();
+
+    let house = place.service(Readings).await;
+    house.eventually(&[1, 2, 3]).await;
+    place.eventually_folded("idle").await;
+    assert!(!path.is_symlink(), "nothing was taken for a rebuild");
+    house.stop().await;
+    place.relay.stop().await;
+}
+
 /// The file is exchanged while reads are under way: they end on the old one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_is_under_way_ends_on_the_store_that_it_began_on() {
