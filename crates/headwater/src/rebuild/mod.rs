@@ -62,10 +62,11 @@ const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// The pause after a fold that failed, before damage makes it start over.
 const FAILED_PAUSE: Duration = Duration::from_secs(10);
 
-/// How often both stores are brought to one place before it is given up.
-const ATTEMPTS: usize = 5;
+/// For how long it is tried to bring both stores to one place: longer than a reader takes to see
+/// that its stream is another one now.
+const ALIGN_WITHIN: Duration = Duration::from_secs(30);
 
-/// The pause between these.
+/// The pause between two attempts.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(300);
 
 /// How long the live store is held until the new one is as far.
@@ -360,18 +361,17 @@ impl<P: Projection> Rebuilder<P> {
         if self.live.db().is_damaged() {
             bail!("the live store is damaged");
         }
-        let mut attempt = 1;
+        let began = Instant::now();
         let (stores, held) = loop {
             match align::snapshots(&self.live, fold).await {
                 Ok(snapshots) => break snapshots,
-                Err(error) if attempt == ATTEMPTS => return Err(error),
+                Err(error) if began.elapsed() >= ALIGN_WITHIN => return Err(error),
                 Err(error) => tracing::debug!(
                     projection = P::NAME,
                     error = format!("{error:#}"),
                     "not at one place yet"
                 ),
             }
-            attempt += 1;
             tokio::time::sleep(ATTEMPT_PAUSE).await;
         };
         let compared = on_thread("compare", move || stores.differences(P::NAME, P::CONTENT));
