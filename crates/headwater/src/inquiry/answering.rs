@@ -8,7 +8,7 @@ use async_nats::HeaderMap;
 use async_nats::service::{self, Request};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::stream::SelectAll;
+use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{FutureExt as _, StreamExt as _};
 use prost::Message;
 use sea_orm::DbErr;
@@ -54,7 +54,7 @@ type Answered = Result<(Vec<u8>, Position), Refusal>;
 
 /// A question that the service answers, its type forgotten.
 #[derive(Clone)]
-struct Question {
+pub(crate) struct Question {
     subject: &'static str,
     answer: Arc<dyn Fn(Bytes) -> BoxFuture<'static, Answered> + Send + Sync>,
 }
@@ -64,6 +64,9 @@ impl fmt::Debug for Question {
         f.debug_tuple("Question").field(&self.subject).finish()
     }
 }
+
+/// What was asked, each with the question that it is.
+pub(crate) type Asked = SelectAll<BoxStream<'static, (Question, Request)>>;
 
 /// The questions that a service answers. Without any: none.
 #[derive(Debug, Clone, Default)]
@@ -123,13 +126,9 @@ impl Questions {
             .collect();
     }
 
-    /// Answers as endpoints of `service` until `stop`.
-    pub(crate) async fn serve(
-        self,
-        service: &service::Service,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
-        let mut asked = SelectAll::new();
+    /// Offers them as endpoints of `service`; for [`serve`] to answer.
+    pub(crate) async fn offer(self, service: &service::Service) -> anyhow::Result<Asked> {
+        let mut asked = Asked::new();
         for question in self.all {
             let metadata = self.described.get(question.subject).cloned();
             let builder = service.endpoint_builder();
@@ -141,20 +140,24 @@ impl Questions {
                     .boxed(),
             );
         }
-        let mut answering = JoinSet::new();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                Some((question, request)) = asked.next(), if answering.len() < AT_ONCE => {
-                    answering.spawn(answer(question, request));
-                }
-                Some(ended) = answering.join_next() => note(ended),
+        Ok(asked)
+    }
+}
+
+/// Answers what is `asked` until `stop`, [`AT_ONCE`] at the same time.
+pub(crate) async fn serve(mut asked: Asked, stop: CancellationToken) {
+    let mut answering = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some((question, request)) = asked.next(), if answering.len() < AT_ONCE => {
+                answering.spawn(answer(question, request));
             }
+            Some(ended) = answering.join_next() => note(ended),
         }
-        while let Some(ended) = answering.join_next().await {
-            note(ended);
-        }
-        Ok(())
+    }
+    while let Some(ended) = answering.join_next().await {
+        note(ended);
     }
 }
 

@@ -40,6 +40,7 @@
 mod answering;
 mod asking;
 
+pub(crate) use answering::serve;
 pub use answering::{Questions, Refusal};
 pub use asking::{Answer, Answers, Inquirer, NoAnswer};
 

@@ -32,7 +32,7 @@ use std::collections::HashMap;
 use anyhow::{Context as _, anyhow};
 use async_nats::service::{self, ServiceExt as _};
 use futures_util::StreamExt as _;
-use futures_util::stream::SelectAll;
+use futures_util::stream::{BoxStream, SelectAll};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{self, Bus};
 use crate::database::Database;
 use crate::health::Health;
-use crate::inquiry::Questions;
+use crate::inquiry::{self, Questions};
 
 pub use dead_letter::{
     DiscardAnswer, DiscardRequest, Letter, ListAnswer, ListRequest, RetryAnswer, RetryRequest,
@@ -150,10 +150,14 @@ pub async fn serve(
         .await
         .map_err(|error| anyhow!(error))
         .context("offer the service on the bus")?;
-    tokio::try_join!(
-        desk.serve(&service, stop.clone()),
-        questions.serve(&service, stop)
-    )?;
+    // Whoever has an answer from the desk finds the questions offered, too.
+    let asked = questions.offer(&service).await?;
+    let requests = desk.offer(&service).await?;
+    let answering = async {
+        inquiry::serve(asked, stop.clone()).await;
+        Ok(())
+    };
+    tokio::try_join!(desk.serve(requests, stop.clone()), answering)?;
     Ok(())
 }
 
@@ -179,6 +183,9 @@ pub(crate) async fn ask<A: for<'de> Deserialize<'de>>(
 
 /// A refusal, with a code as HTTP has them.
 type Error = service::error::Error;
+
+/// What operators ask, each with the name of the endpoint.
+type Requests = SelectAll<BoxStream<'static, (&'static str, service::Request)>>;
 
 /// Where operators are served.
 #[derive(Debug)]
@@ -214,13 +221,9 @@ impl Desk {
         epoch.map_or_else(HashMap::new, |epoch| bus::metadata([("epoch", &epoch)]))
     }
 
-    async fn serve(
-        &self,
-        service: &service::Service,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
+    async fn offer(&self, service: &service::Service) -> anyhow::Result<Requests> {
         let group = service.group(format!("headwater.{}", self.service));
-        let mut requests = SelectAll::new();
+        let mut requests = Requests::new();
         let kept = self.kept.iter().flat_map(|_| &ENDPOINTS);
         for offered in [&STATUS].into_iter().chain(kept) {
             let metadata = bus::metadata([
@@ -233,6 +236,10 @@ impl Desk {
             let name = offered.name;
             requests.push(endpoint.map(move |request| (name, request)).boxed());
         }
+        Ok(requests)
+    }
+
+    async fn serve(&self, mut requests: Requests, stop: CancellationToken) -> anyhow::Result<()> {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
