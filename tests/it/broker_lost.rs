@@ -36,8 +36,7 @@ async fn heals(mut world: World, customers: Customers, load: Load, lost: &[Servi
         sees_its_loss(&world, *source).await;
     }
     load.end().await;
-    let repeats = customers.ledger().repeats;
-    assert_eq!(repeats, 0, "every write was taken when it was sent first");
+    customers.ledger().assert_taken_at_once();
     for source in Service::SOURCES {
         oracle::stream_agrees(&world, source, &customers.ledger()).await;
         tells_of_its_loss(&world, source, lost.contains(&source)).await;

@@ -54,7 +54,7 @@ async fn events_go_on(world: &World, customers: &Customers) {
 /// Every write was taken when it was sent first, and everything is everywhere, once and in order.
 async fn agrees(mut world: World, customers: Customers, load: Load) {
     load.end().await;
-    assert_eq!(customers.ledger().repeats, 0, "a write was not taken");
+    customers.ledger().assert_taken_at_once();
     for source in Service::SOURCES {
         has_copies(&world, source, 3).await;
     }

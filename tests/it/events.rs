@@ -5,7 +5,6 @@ use std::process::{Command, Output, Stdio};
 
 use e2e::world::after;
 use e2e::{Service, World, eventually, process};
-use futures_util::StreamExt as _;
 use headwater::schema::{BUCKET, Described};
 use serde_json::{Value, json};
 
@@ -156,11 +155,8 @@ async fn described(world: &World) {
 async fn questions_say_in_nats_micro_info_which_messages_they_are() {
     let world = World::start().await;
     let client = world.nats().await;
-    let inbox = client.new_inbox();
-    let mut answers = client.subscribe(inbox.clone()).await.unwrap();
-    let asked = client.publish_with_reply("$SRV.INFO.orders", inbox, "".into());
-    asked.await.unwrap();
-    let answer = answers.next().await.unwrap();
+    let asked = client.request("$SRV.INFO.orders", "".into());
+    let answer = asked.await.unwrap();
     let info: Value = serde_json::from_slice(&answer.payload).unwrap();
     let endpoints = info["endpoints"].as_array().unwrap();
     let question = endpoints

@@ -59,8 +59,8 @@ pub struct Command {
 pub struct Ledger {
     /// In the order of their answers.
     pub commands: Vec<Command>,
-    /// How often a command had to be sent again.
-    pub repeats: usize,
+    /// Why a command had to be sent again, each time that one had.
+    pub repeats: Vec<String>,
 }
 
 impl Ledger {
@@ -75,6 +75,13 @@ impl Ledger {
             assert!(before.is_none(), "{command:?} is where {before:?} is");
         }
         commands
+    }
+
+    /// # Panics
+    /// When a command was not taken when it was sent first.
+    pub fn assert_taken_at_once(&self) {
+        let repeats = &self.repeats;
+        assert!(repeats.is_empty(), "not taken at once: {repeats:?}");
     }
 
     /// How many a service acknowledged.
@@ -135,6 +142,8 @@ impl Customers {
                 .await;
         }
         customers.send(Service::Orders, true, &mut Random(0)).await;
+        // That it had to wait for the copy of the catalogue was no refusal.
+        customers.locked().repeats.clear();
         customers
     }
 
@@ -314,7 +323,7 @@ impl Customers {
                 Err(error) => format!("{error:?}"),
             };
             assert!(Instant::now() < deadline, "{path} {body}: {seen}");
-            self.locked().repeats += 1;
+            self.locked().repeats.push(format!("{path}: {seen}"));
             sleep(AGAIN_AFTER).await;
         }
     }

@@ -88,23 +88,43 @@ pub struct World {
 }
 
 impl World {
-    /// All services on a running broker.
+    /// All services on a running broker, each in touch with it.
     ///
     /// # Panics
     /// When something does not start.
     pub async fn start() -> Self {
         let mut world = Self::empty();
         world.run_all().await;
+        world.in_touch().await;
         world
     }
 
-    /// Starts all services.
+    /// Starts all services. Each listens then; it may have yet to reach the broker, and to make
+    /// its stream: see [`in_touch`](Self::in_touch).
     ///
     /// # Panics
     /// When one does not start.
     pub async fn run_all(&mut self) {
         for service in Service::ALL {
             self.run(service).await;
+        }
+    }
+
+    /// Waits until every service that runs has reached the broker, made its stream there, and
+    /// offers what it answers over it. What a test publishes by hand before that is lost, and what
+    /// it asks finds nobody.
+    ///
+    /// # Panics
+    /// When one does not get there.
+    pub async fn in_touch(&self) {
+        self.expect_all_well().await;
+        let client = self.nats().await;
+        for service in self.running.keys() {
+            let subject = format!("headwater.{}.status", service.name());
+            eventually("an answer to an operator", || {
+                client.request(subject.clone(), "".into())
+            })
+            .await;
         }
     }
 
@@ -116,6 +136,7 @@ impl World {
     pub async fn start_on_host() -> Self {
         let mut world = Self::empty_on_host();
         world.run_all().await;
+        world.in_touch().await;
         world
     }
 
@@ -615,9 +636,7 @@ impl World {
     /// When something is left.
     pub async fn finish(mut self) {
         self.caught_up().await;
-        for service in self.running.keys() {
-            self.expect_well(*service).await;
-        }
+        self.expect_all_well().await;
         while let Some((service, _)) = self.running.last_key_value() {
             let service = *service;
             self.stop(service).await;
@@ -629,6 +648,12 @@ impl World {
     pub fn abandon(&mut self) {
         self.running.clear();
         self.finished = true;
+    }
+
+    async fn expect_all_well(&self) {
+        for service in self.running.keys() {
+            self.expect_well(*service).await;
+        }
     }
 
     /// Waits until every part of the service says that it is well. A parked event is one that
