@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use async_nats::jetstream::stream::RawMessageErrorKind;
+use async_nats::HeaderMap;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use events::{OrderPlaced, ProductCreated, UserRegistered};
 use futures_util::{StreamExt as _, stream};
 use headwater::Event;
@@ -24,6 +26,8 @@ pub struct Stored {
     pub id: String,
     /// What it is about: the id of the user, product or order.
     pub subject: String,
+    /// All that was sent with it.
+    pub headers: HeaderMap,
 }
 
 impl Stored {
@@ -42,22 +46,33 @@ pub async fn stored(world: &World, source: Service) -> Vec<Stored> {
     let stream = world.stream(source).await;
     let state = stream.get_info().await.expect("the stream's state").state;
     stream::iter(state.first_sequence.max(1)..=state.last_sequence)
-        .map(|sequence| stream.get_raw_message(sequence))
+        .map(|sequence| event_at(&stream, sequence))
         .buffered(AT_ONCE)
-        .filter_map(async |event| match event {
-            Ok(event) => {
-                let id = event.headers.get("Nats-Msg-Id");
-                Some(Stored {
-                    sequence: event.sequence,
-                    id: id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
-                    subject: about(source, &event.payload),
-                })
-            }
-            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => None,
-            Err(error) => panic!("read {}: {error}", source.name()),
+        .filter_map(async |event| {
+            let event = event?;
+            let id = event.headers.get("Nats-Msg-Id");
+            Some(Stored {
+                sequence: event.sequence,
+                id: id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
+                subject: about(source, &event.payload),
+                headers: event.headers,
+            })
         })
         .collect()
         .await
+}
+
+/// The event at `sequence`, unless it was deleted; also while the servers of a cluster have to agree
+/// who leads it.
+async fn event_at(stream: &Stream, sequence: u64) -> Option<StreamMessage> {
+    eventually("an event of the stream", || async {
+        match stream.get_raw_message(sequence).await {
+            Ok(event) => Ok(Some(event)),
+            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await
 }
 
 /// The id of what an event made; empty when it is another kind of event.

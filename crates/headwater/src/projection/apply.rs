@@ -23,6 +23,23 @@ pub(super) struct Batch {
     pub(super) dead_letters: u64,
     /// Where the batch had to stop.
     pub(super) gap: Option<Gap>,
+    /// Whether nothing was done, because the checkpoint is of another stream: the tables are
+    /// those of another store now, which was swapped in.
+    pub(super) is_elsewhere: bool,
+}
+
+impl Batch {
+    fn elsewhere(checkpoint: Checkpoint) -> Self {
+        Self {
+            checkpoint,
+            applied: 0,
+            skipped: 0,
+            parked: 0,
+            dead_letters: 0,
+            gap: None,
+            is_elsewhere: true,
+        }
+    }
 }
 
 /// Events that are missing before one that came.
@@ -51,18 +68,22 @@ pub(super) enum Otherwise {
     Park,
 }
 
-/// Applies `events`, which are of one source, up to the first gap.
+/// Applies `events`, which are of one source and its stream made at `stream_created`, up to the
+/// first gap.
 pub(super) fn batch<P: Projection>(
     projection: &P,
     tx: &Tx,
-    source: &'static str,
+    (source, stream_created): (&'static str, i64),
     events: &[Envelope],
     otherwise: Otherwise,
 ) -> Result<Batch, ApplyError> {
+    let mut checkpoint = Checkpoint::load(tx, P::NAME, source)?;
+    if checkpoint.stream_created != stream_created {
+        return Ok(Batch::elsewhere(checkpoint));
+    }
     if otherwise == Otherwise::Refuse {
         refuse_blocked::<P>(tx, source)?;
     }
-    let mut checkpoint = Checkpoint::load(tx, P::NAME, source)?;
     let discarded = dead_letter::discarded(tx, P::NAME, source)?;
     let mut gap = None;
     let mut skipped = 0;
@@ -107,6 +128,7 @@ pub(super) fn batch<P: Projection>(
         parked,
         dead_letters: dead_letter::count(tx, P::NAME, source)?,
         gap,
+        is_elsewhere: false,
     })
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Reader<P> {
     /// behind may still be waiting at it, and would get some of them. A broker that hangs keeps
     /// such a connection, as far as the others can see.
     anew: bool,
+    /// Which stream is read, by when it was made; 0 before the first.
+    stream_created: i64,
     /// Since when the stream is said to end before what was read of it.
     shorter_since: Option<Instant>,
 }
@@ -63,6 +65,7 @@ impl<P: Projection> Reader<P> {
             source,
             gap: None,
             anew: false,
+            stream_created: 0,
             shorter_since: None,
         }
     }
@@ -114,6 +117,9 @@ impl<P: Projection> Reader<P> {
             crash::point(self.shared.config.crash_points[0]);
             let stored = feed.batch_stored();
             let batch = self.apply_and_read_ahead(events, &mut feed).await?;
+            if batch.is_elsewhere {
+                return Ok(());
+            }
             if let Some(gap) = batch.gap {
                 return self.close(gap).await;
             }
@@ -140,7 +146,7 @@ impl<P: Projection> Reader<P> {
             .context("reach the stream")?
             .with_context(|| format!("there is no stream {} yet", stream::name(self.source)))?;
         let info = stream.get_info().await.context("read the stream's state")?;
-        let (mut checkpoint, dead_letters) = self.checkpoint().await?;
+        let (checkpoint, dead_letters) = self.checkpoint().await?;
         let start = Start::after(checkpoint.stream_created, checkpoint.sequence, &info);
         ensure!(
             !self.may_be_cut_off(&checkpoint, start, &info),
@@ -148,11 +154,12 @@ impl<P: Projection> Reader<P> {
             start.known,
             checkpoint.sequence
         );
-        if checkpoint.rewind(start) {
-            let rewound = checkpoint.clone();
-            let saved = self.shared.db.write(move |tx| rewound.save(tx)).await;
-            saved.map_err(flat).context("save the checkpoint")?;
-        }
+        let start = if checkpoint.clone().rewind(start) {
+            self.rewind(&info).await.context("save the checkpoint")?
+        } else {
+            start
+        };
+        self.stream_created = start.stream_created;
         let config = &self.shared.config;
         if self.anew {
             feed::remove(&stream, &config.consumer).await?;
@@ -164,6 +171,22 @@ impl<P: Projection> Reader<P> {
             self.report(applied_up_to(checkpoint.position(), dead_letters));
         }
         Ok((feed, stream, info))
+    }
+
+    /// Puts the checkpoint where reading is to start; gives where that is. As the checkpoint is then:
+    /// another store may have been swapped in since it was looked at.
+    async fn rewind(&self, info: &Info) -> anyhow::Result<Start> {
+        let (source, info) = (self.source, info.clone());
+        let rewind = move |tx: &Tx| {
+            let mut checkpoint = Checkpoint::load(tx, P::NAME, source)?;
+            let start = Start::after(checkpoint.stream_created, checkpoint.sequence, &info);
+            if checkpoint.rewind(start) {
+                checkpoint.save(tx)?;
+            }
+            Ok::<_, DbErr>(start)
+        };
+        let saved = self.shared.db.write(rewind).await;
+        Ok(saved.map_err(flat)?.value)
     }
 
     /// Whether what is said of the stream may come from a broker that does not know what the others
@@ -184,8 +207,9 @@ impl<P: Projection> Reader<P> {
     async fn is_elsewhere(&self, stream: &Stream, before: &Info) -> anyhow::Result<bool> {
         let info = stream.get_info().await.context("read the stream's state")?;
         let (checkpoint, dead_letters) = self.checkpoint().await?;
-        let is_elsewhere =
-            info.created != before.created || info.state.last_sequence != checkpoint.sequence;
+        let is_elsewhere = info.created != before.created
+            || self.stream_created != checkpoint.stream_created
+            || info.state.last_sequence != checkpoint.sequence;
         if !is_elsewhere {
             // A person may have dealt with dead letters meanwhile.
             self.report(applied_up_to(checkpoint.position(), dead_letters));
@@ -261,7 +285,7 @@ impl<P: Projection> Reader<P> {
         loop {
             let (part, _applying) = self.shared.gate.admit(self.source, &mut events).await;
             let batch = self.apply_part(part).await?;
-            if events.is_empty() || batch.gap.is_some() {
+            if events.is_empty() || batch.gap.is_some() || batch.is_elsewhere {
                 return Ok(batch);
             }
         }
@@ -279,7 +303,9 @@ impl<P: Projection> Reader<P> {
             .inspect_err(|error| trace::fail_all(&spans, error))?;
         drop(spans);
         crash::point(self.shared.config.crash_points[1]);
-        self.note_applied(&batch);
+        if !batch.is_elsewhere {
+            self.note_applied(&batch);
+        }
         Ok(batch)
     }
 
@@ -295,7 +321,7 @@ impl<P: Projection> Reader<P> {
     /// All at once where nobody else writes to the database; where not all of them can be
     /// applied, or others do, in a way that parks what is at fault.
     async fn write(&self, events: Vec<Envelope>) -> Result<Batch, WriteError<ApplyError>> {
-        let (source, events) = (self.source, Arc::new(events));
+        let (source, events) = ((self.source, self.stream_created), Arc::new(events));
         let apply = |otherwise| {
             let (shared, events) = (Arc::clone(&self.shared), Arc::clone(&events));
             move |tx: &Tx| apply::batch(&*shared.projection, tx, source, &events, otherwise)

@@ -8,9 +8,9 @@
 //!
 //! # The fence
 //!
-//! Every publication carries `Nats-Expected-Last-Sequence`, and those that follow others
-//! `Nats-Expected-Last-Msg-Id`: the server stores it only if the stream still ends where this
-//! relay believes it ends, and with what. So
+//! Every publication carries `Nats-Expected-Last-Sequence`, and those that follow others without
+//! waiting for them `Nats-Expected-Last-Msg-Id`: the server stores it only if the stream still ends
+//! where this relay believes it ends, and with what. So
 //!
 //! * two relays of one source are harmless: one of the two is refused and looks again,
 //! * a publication that arrives late (after a timeout, out of a paused server) is refused, or its
@@ -26,6 +26,9 @@
 //! position 5 expecting sequence 5, position 6 expecting 6, position 7 expecting 7. The answer for
 //! 7 is lost. *Unknown* is not *failed*: the relay reads the tail again, finds `orders.x.7`, and
 //! goes on with 8.
+//!
+//! Where several copies of the stream are kept, positions 5 to 7 would be one atomic batch, which
+//! needs no ids to be checked (ADR 9).
 //!
 //! # What it does with each finding
 //!
@@ -57,7 +60,7 @@ use crate::database::{Database, Snapshot};
 use crate::health::{Health, State};
 use crate::{crash, outbox, stream};
 use place::{Finding, Place};
-use publish::Outcome;
+use publish::{Outcome, Way};
 
 /// How many events go into one batch: the server's limit.
 const BATCH_MAX: usize = 1000;
@@ -259,6 +262,7 @@ impl Relay {
         let mut head = self.db.head();
         let mut looked = Instant::now();
         let mut read_ahead = Vec::new();
+        let copies = stream.cached_info().config.num_replicas;
         loop {
             if looked.elapsed() >= POLL {
                 if let Some(moved) = self.look(stream, place).await? {
@@ -280,15 +284,17 @@ impl Relay {
             }
             crash::point("relay.read");
             let (source, epoch) = (self.db.owner(), &*self.db.epoch());
-            let publishing = publish::rows(&self.bus, source, epoch, &rows, place.sequence);
-            let outcome = if rows.len() < publish::BATCH_MIN {
-                publishing.await
-            } else {
-                // There is probably more: it is read while the server writes.
-                let next = place.position + 1 + rows.len() as u64;
-                let (outcome, page) = tokio::join!(publishing, self.page(next));
-                read_ahead = page?;
-                outcome
+            let way = Way::of(rows.len(), copies);
+            let publishing = publish::rows(&self.bus, way, source, epoch, &rows, place.sequence);
+            let outcome = match way {
+                Way::Pipelined => publishing.await,
+                Way::Batch => {
+                    // There is probably more: it is read while the server writes.
+                    let next = place.position + 1 + rows.len() as u64;
+                    let (outcome, page) = tokio::join!(publishing, self.page(next));
+                    read_ahead = page?;
+                    outcome
+                }
             };
             match outcome {
                 Outcome::Stored { last_sequence } => {
@@ -333,7 +339,9 @@ impl Relay {
     /// has it.
     async fn look(&mut self, stream: &Stream, place: Place) -> anyhow::Result<Option<String>> {
         let info = stream.get_info().await.context("read the stream's state")?;
-        let is_same = info.created == stream.cached_info().created
+        let before = stream.cached_info();
+        let is_same = info.created == before.created
+            && info.config.num_replicas == before.config.num_replicas
             && info.state.last_sequence == place.sequence
             && (info.state.messages > 0 || place.position == 0)
             && self.newest_is_there(stream).await?;

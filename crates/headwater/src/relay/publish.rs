@@ -24,7 +24,33 @@ use crate::telemetry::trace::{self, Span};
 /// From how many rows on an atomic batch is faster: one costs the server about 4 ms however small
 /// it is, a single publish in a row of them about 0.3 ms, because with `sync_interval: always` a
 /// batch has one fsync and each single publish its own.
-pub(super) const BATCH_MIN: usize = 14;
+const BATCH_MIN: usize = 14;
+
+/// How rows are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Each on its own, all under way at once.
+    Pipelined,
+    /// All or none.
+    Batch,
+}
+
+impl Way {
+    /// The way for so many `rows`, to a stream of which so many `copies` are kept.
+    ///
+    /// Rows in a pipeline have the server check the id of the one before, which it must not be
+    /// asked to where there are several copies: each checks for itself, and one that finds another
+    /// id gives up until its server is started anew (nats-server 2.15.1). One that was brought up to
+    /// date as a whole knows no id and does so at an event that the others take. See ADR 9.
+    pub(super) fn of(rows: usize, copies: usize) -> Self {
+        let batch_min = if copies > 1 { 2 } else { BATCH_MIN };
+        if rows < batch_min {
+            Self::Pipelined
+        } else {
+            Self::Batch
+        }
+    }
+}
 
 /// What became of a publication.
 pub(super) enum Outcome {
@@ -39,6 +65,7 @@ pub(super) enum Outcome {
 /// Publishes `rows`, in order, if the stream still ends with sequence `expected`.
 pub(super) async fn rows(
     bus: &Bus,
+    way: Way,
     source: &str,
     epoch: &str,
     rows: &[Row],
@@ -51,10 +78,9 @@ pub(super) async fn rows(
         position: row.position,
     };
     let spans = trace::publications(rows);
-    let result = if rows.len() < BATCH_MIN {
-        pipelined(bus, rows, id, &spans, expected).await
-    } else {
-        atomic_batch(bus, rows, id, &spans, expected).await
+    let result = match way {
+        Way::Pipelined => pipelined(bus, rows, id, &spans, expected).await,
+        Way::Batch => atomic_batch(bus, rows, id, &spans, expected).await,
     };
     if let Err(failure) = &result {
         trace::fail_all(&spans, failure);
@@ -210,6 +236,19 @@ fn headers(row: &Row, id: &EventId, span: &Span) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_id_is_checked_where_there_are_several_copies() {
+        for (rows, copies, way) in [
+            (1, 1, Way::Pipelined),
+            (13, 1, Way::Pipelined),
+            (14, 1, Way::Batch),
+            (1, 3, Way::Pipelined),
+            (2, 3, Way::Batch),
+        ] {
+            assert_eq!(Way::of(rows, copies), way, "{rows} rows, {copies} copies");
+        }
+    }
 
     fn refused(code: u64) -> Result<PublishAck, Failure> {
         let error = format!(r#"{{"code":400,"err_code":{code},"description":"x"}}"#);

@@ -11,9 +11,9 @@ use sea_orm::DbErr;
 
 use crate::support::{
     GaugeRead, Readings, SensorRead, Tasks, World, append, broker, bus, eventually,
-    eventually_readings, eventually_says, eventually_stored, folder, integers, is, jetstream,
-    keep_reading, open, projecting, publish_again, publish_by_hand, read, readings, reads,
-    relaying,
+    eventually_readings, eventually_says, eventually_stored, execute, folder, integers, is,
+    jetstream, keep_reading, open, projecting, publish_again, publish_by_hand, read, readings,
+    reads, relaying,
 };
 
 #[tokio::test]
@@ -210,6 +210,40 @@ async fn an_event_published_by_hand_is_applied_once_also_after_a_restart() {
     world.append(4..=4).await;
     eventually_readings(&world.copy, &[1, 2, 100, 101, 102, 3, 4]).await;
     world.stop().await;
+}
+
+/// As where a store that was folded from the stream before is swapped in just as the reader has
+/// seen that there is another one.
+#[tokio::test]
+async fn a_checkpoint_of_another_stream_is_put_right_with_and_without_events() {
+    let world = World::start().await;
+    world.append(1..=2).await;
+    eventually_readings(&world.copy, &[1, 2]).await;
+    let stream = stream_of_checkpoint(&world).await;
+    take_for_another_streams(&world).await;
+    world.append(3..=3).await;
+    eventually_readings(&world.copy, &[1, 2, 3]).await;
+    assert_eq!(stream_of_checkpoint(&world).await, stream);
+
+    take_for_another_streams(&world).await;
+    eventually("it is seen without an event", async || {
+        is(stream_of_checkpoint(&world).await, &stream)
+    })
+    .await;
+    assert_eq!(readings(&world.copy).await, [1, 2, 3]);
+    world.stop().await;
+}
+
+async fn take_for_another_streams(world: &World) {
+    let sql = "UPDATE headwater_checkpoint SET stream_created = ?";
+    let taken = world.copy.write(|tx: &Tx| execute(tx, sql, [7.into()]));
+    taken.await.unwrap();
+}
+
+async fn stream_of_checkpoint(world: &World) -> i64 {
+    let sql = "SELECT stream_created AS n FROM headwater_checkpoint";
+    let read = |snapshot: &_| integers(snapshot, sql);
+    world.copy.read(read).await.unwrap()[0]
 }
 
 async fn delete_consumer(world: &World) {
