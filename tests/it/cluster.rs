@@ -7,6 +7,9 @@
 use std::time::Duration;
 
 use async_nats::header::{HeaderName, NATS_BATCH_SEQUENCE, NATS_EXPECTED_LAST_MESSAGE_ID};
+use async_nats::jetstream;
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::message::PublishMessage;
 use cli::Exit;
 use e2e::cluster::Watch;
 use e2e::faults::{metric, tell};
@@ -180,6 +183,35 @@ async fn several_at_once_and_no_id_checked(world: &World) {
             source.name()
         );
     }
+}
+
+/// What somebody who may publish can do to a stream, and what an operator does about it: see
+/// `docs/operations.md`. Where it fails to give up, this server is better than those of ADR 9.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_copies_gave_up_is_deleted_and_filled_again() {
+    let (mut world, customers, load) = under_load().await;
+    let jetstream = jetstream::new(world.nats().await);
+    let message = PublishMessage::build().expected_last_message_id("nobody's");
+    let sent = jetstream.send_publish("users.v1.nothing.0", message).await;
+    let refused = sent.unwrap().await.unwrap_err();
+    assert_eq!(refused.kind(), PublishErrorKind::WrongLastMessageId);
+    eventually("its copies to give up", || async {
+        let stream = jetstream.get_stream("USERS").await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        let cluster = stream.cached_info().cluster.clone().unwrap();
+        cluster.leader.map_or(Ok(()), Err)
+    })
+    .await;
+    customers.more(Users, 10).await;
+    jetstream.delete_stream("USERS").await.unwrap();
+    world.wait_healthy();
+    events_go_on(&world, &customers).await;
+    load.end().await;
+    customers.ledger().assert_taken_at_once();
+    oracle::all_agree(&mut world, &customers).await;
+    let report = operator::verify(&world).await;
+    assert_eq!(report.exit(), Exit::Done, "{report}");
+    world.finish().await;
 }
 
 /// Waits until `purchases` shows what was written up to now; asks nobody else.

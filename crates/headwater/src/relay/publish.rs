@@ -40,8 +40,8 @@ impl Way {
     ///
     /// Rows in a pipeline have the server check the id of the one before, which it must not be
     /// asked to where there are several copies: each checks for itself, and one that finds another
-    /// id gives up until its server is started anew (nats-server 2.15.1). One that was brought up to
-    /// date as a whole knows no id and does so at an event that the others take. See ADR 9.
+    /// id gives up (nats-server 2.15.1). One that was brought up to date as a whole knows no id and
+    /// does so at an event that the others take. See ADR 9.
     pub(super) fn of(rows: usize, copies: usize) -> Self {
         let batch_min = if copies > 1 { 2 } else { BATCH_MIN };
         if rows < batch_min {
