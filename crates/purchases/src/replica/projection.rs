@@ -91,7 +91,7 @@ impl Changes {
         for product in &order.product_ids {
             let product = events::id(product)?;
             self.lines.push(Line {
-                user,
+                shopper: self.shoppers.len(),
                 product,
                 ordered_at,
             });
@@ -106,6 +106,6 @@ impl Changes {
         self.users.dedup_by_key(|(id, _)| *id);
         store::save_users(tx, &self.users)?;
         store::save_products(tx, self.products)?;
-        store::save_purchases(tx, self.shoppers, &self.lines)
+        store::save_purchases(tx, &self.shoppers, &self.lines)
     }
 }

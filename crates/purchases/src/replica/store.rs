@@ -1,9 +1,9 @@
 //! The tables of `purchases.db`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use headwater::database::{BareSnapshot, Bulk, Tx};
-use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, QueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
 use super::{Purchase, Shopper};
@@ -18,14 +18,18 @@ pub(super) enum UserState {
     Erased = 2,
 }
 
-/// That a user ordered a product.
+/// That somebody ordered a product.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Line {
-    pub(super) user: Uuid,
+    /// Which of the batch's shoppers.
+    pub(super) shopper: usize,
     pub(super) product: Uuid,
     /// Milliseconds since 1970.
     pub(super) ordered_at: i64,
 }
+
+/// How many of sorted ids are looked through for the next one before it is searched for.
+const NEAR: usize = 8;
 
 /// What two folds of the same events have in common; the numbers depend on the order in which
 /// the sources came.
@@ -113,30 +117,69 @@ const HEAR_OF_PRODUCTS: Bulk = Bulk {
     after: " RETURNING id, number",
 };
 
-/// The number that each of `ids` has; those that nobody heard of before are made. `None`: a user
-/// who was erased.
+/// The number that each of `ids` has, in their order; those that nobody heard of before are made.
+/// `None`: a user who was erased.
 ///
 /// Each is looked up once, in the order of the index. An id is found in a large index at the cost
 /// of several small numbers, and an order names its user and its products anew each time.
 fn numbers(
     tx: &Tx,
-    mut ids: Vec<Uuid>,
+    ids: impl Iterator<Item = Uuid>,
     find: &Bulk,
     hear_of: &Bulk,
-) -> Result<HashMap<Uuid, Option<i64>>, DbErr> {
-    ids.sort_unstable();
-    ids.dedup();
-    let mut numbers = HashMap::with_capacity(ids.len());
-    let value = |id: &Uuid| [(*id).into()];
-    find.query(tx, ids.iter().map(value), |row| note(&mut numbers, row))?;
-    ids.retain(|id| !numbers.contains_key(id));
-    hear_of.query(tx, ids.iter().map(value), |row| note(&mut numbers, row))?;
+) -> Result<Vec<Option<i64>>, DbErr> {
+    let mut wanted: Vec<(Uuid, usize)> = ids.zip(0..).collect();
+    wanted.sort_unstable_by_key(|(id, _)| id.as_u128());
+    let mut sought = Sought::new(wanted.iter().map(|(id, _)| *id));
+    sought.run(tx, find)?;
+    sought.run(tx, hear_of)?;
+    let mut numbers = vec![None; wanted.len()];
+    let mut at = 0;
+    for (id, place) in wanted {
+        at = sought.place(id, at);
+        numbers[place] = sought.numbers[at].flatten();
+    }
     Ok(numbers)
 }
 
-fn note(numbers: &mut HashMap<Uuid, Option<i64>>, row: &QueryResult) -> Result<(), DbErr> {
-    numbers.insert(row.try_get_by(0)?, row.try_get_by(1)?);
-    Ok(())
+/// Ids whose numbers are sought, in order, without a hash: sorted they come and go side by side.
+struct Sought {
+    ids: Vec<Uuid>,
+    /// `None`: not found yet.
+    numbers: Vec<Option<Option<i64>>>,
+}
+
+impl Sought {
+    /// Of sorted `ids`, which may come several times.
+    fn new(ids: impl Iterator<Item = Uuid>) -> Self {
+        let mut ids: Vec<Uuid> = ids.collect();
+        ids.dedup();
+        let numbers = vec![None; ids.len()];
+        Self { ids, numbers }
+    }
+
+    /// Asks for all that have not been found yet.
+    fn run(&mut self, tx: &Tx, statement: &Bulk) -> Result<(), DbErr> {
+        let missing = self.ids.iter().zip(&self.numbers);
+        let missing = missing.filter(|(_, number)| number.is_none());
+        let missing: Vec<Uuid> = missing.map(|(id, _)| *id).collect();
+        let rows = missing.iter().map(|id| [(*id).into()]);
+        let mut at = 0;
+        statement.query(tx, rows, |row| {
+            at = self.place(row.try_get_by(0)?, at);
+            self.numbers[at] = Some(row.try_get_by(1)?);
+            Ok(())
+        })
+    }
+
+    /// Where `id` is: most often where the last one was, which was `at`, or soon after it.
+    fn place(&self, id: Uuid, at: usize) -> usize {
+        let near = self.ids[at..].iter().take(NEAR).position(|one| *one == id);
+        match near {
+            Some(further) => at + further,
+            None => self.ids.binary_search(&id).expect("it is sought"),
+        }
+    }
 }
 
 const SAVE_PURCHASES: Bulk = Bulk {
@@ -148,18 +191,16 @@ const SAVE_PURCHASES: Bulk = Bulk {
 
 /// Notes that `shoppers` ordered, and `lines` of what, but for those who were erased. Of several
 /// times the first counts, whichever comes first.
-pub(super) fn save_purchases(tx: &Tx, shoppers: Vec<Uuid>, lines: &[Line]) -> Result<(), DbErr> {
+pub(super) fn save_purchases(tx: &Tx, shoppers: &[Uuid], lines: &[Line]) -> Result<(), DbErr> {
+    let shoppers = shoppers.iter().copied();
     let users = numbers(tx, shoppers, &FIND_USERS, &HEAR_OF_USERS)?;
-    let ordered = lines.iter().map(|line| line.product).collect();
+    let ordered = lines.iter().map(|line| line.product);
     let products = numbers(tx, ordered, &FIND_PRODUCTS, &HEAR_OF_PRODUCTS)?;
-    let row = |line: &Line| {
-        Some((
-            users[&line.user]?,
-            products[&line.product]?,
-            line.ordered_at,
-        ))
+    let row = |(line, product): (&Line, Option<i64>)| {
+        Some((users[line.shopper]?, product?, line.ordered_at))
     };
-    let mut rows: Vec<(i64, i64, i64)> = lines.iter().filter_map(row).collect();
+    let lines = lines.iter().zip(products);
+    let mut rows: Vec<(i64, i64, i64)> = lines.filter_map(row).collect();
     rows.sort_unstable();
     rows.dedup_by_key(|(user, product, _)| (*user, *product));
     let values = rows
