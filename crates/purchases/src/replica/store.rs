@@ -137,7 +137,9 @@ fn numbers(
     let mut at = 0;
     for (id, place) in wanted {
         at = sought.place(id, at);
-        numbers[place] = sought.numbers[at].flatten();
+        if let Found::Number(number) = sought.found[at] {
+            numbers[place] = Some(number);
+        }
     }
     Ok(numbers)
 }
@@ -145,8 +147,16 @@ fn numbers(
 /// Ids whose numbers are sought, in order, without a hash: sorted they come and go side by side.
 struct Sought {
     ids: Vec<Uuid>,
-    /// `None`: not found yet.
-    numbers: Vec<Option<Option<i64>>>,
+    found: Vec<Found>,
+}
+
+/// What was found of an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    NotYet,
+    /// A user who was erased.
+    Erased,
+    Number(i64),
 }
 
 impl Sought {
@@ -154,20 +164,21 @@ impl Sought {
     fn new(ids: impl Iterator<Item = Uuid>) -> Self {
         let mut ids: Vec<Uuid> = ids.collect();
         ids.dedup();
-        let numbers = vec![None; ids.len()];
-        Self { ids, numbers }
+        let found = vec![Found::NotYet; ids.len()];
+        Self { ids, found }
     }
 
     /// Asks for all that have not been found yet.
     fn run(&mut self, tx: &Tx, statement: &Bulk) -> Result<(), DbErr> {
-        let missing = self.ids.iter().zip(&self.numbers);
-        let missing = missing.filter(|(_, number)| number.is_none());
+        let missing = self.ids.iter().zip(&self.found);
+        let missing = missing.filter(|(_, found)| **found == Found::NotYet);
         let missing: Vec<Uuid> = missing.map(|(id, _)| *id).collect();
         let rows = missing.iter().map(|id| [(*id).into()]);
         let mut at = 0;
         statement.query(tx, rows, |row| {
             at = self.place(row.try_get_by(0)?, at);
-            self.numbers[at] = Some(row.try_get_by(1)?);
+            let number: Option<i64> = row.try_get_by(1)?;
+            self.found[at] = number.map_or(Found::Erased, Found::Number);
             Ok(())
         })
     }
