@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Subcommand;
 use headwater::operator::{
-    DiscardAnswer, DiscardRequest, Letter, ListAnswer, ListRequest, RetryAnswer, RetryRequest,
-    ShowRequest,
+    DiscardAnswer, DiscardRequest, Endpoint, Letter, ListAnswer, ListRequest, RetryAnswer,
+    RetryRequest, ShowRequest,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -55,15 +55,15 @@ pub enum Action {
 /// Does it and prints what came of it.
 pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     match args.action {
-        Action::List(args) => list(common, &args, "dead-letters.list").await,
+        Action::List(args) => list(common, &args, Endpoint::DeadLettersList).await,
         Action::Show(args) => show(common, &args).await,
         Action::Retry(args) => retry(common, &args).await,
         Action::Discard(args) => discard(common, args).await,
-        Action::Discarded(args) => list(common, &args, "dead-letters.discarded").await,
+        Action::Discarded(args) => list(common, &args, Endpoint::DeadLettersDiscarded).await,
     }
 }
 
-async fn list(common: &Common, args: &List, endpoint: &str) -> anyhow::Result<Exit> {
+async fn list(common: &Common, args: &List, endpoint: Endpoint) -> anyhow::Result<Exit> {
     let nats = common.connect().await?;
     let services = match &args.service {
         Some(service) => vec![service.clone()],
@@ -84,7 +84,7 @@ async fn list(common: &Common, args: &List, endpoint: &str) -> anyhow::Result<Ex
 async fn letters(
     nats: &Nats,
     service: &str,
-    endpoint: &str,
+    endpoint: Endpoint,
     limit: usize,
 ) -> anyhow::Result<(Vec<Letter>, u64)> {
     let mut letters: Vec<Letter> = Vec::new();
@@ -106,7 +106,7 @@ async fn show(common: &Common, args: &Show) -> anyhow::Result<Exit> {
     let nats = common.connect().await?;
     let request = ShowRequest { id: args.id };
     let letter: Letter = nats
-        .ask(&args.service, "dead-letters.show", &request)
+        .ask(&args.service, Endpoint::DeadLettersShow, &request)
         .await?;
     let service = args.service.clone();
     common.print(&Shown { service, letter })?;
@@ -121,7 +121,7 @@ async fn retry(common: &Common, args: &Retry) -> anyhow::Result<Exit> {
         (None, None) => RetryRequest::All {},
     };
     let service = args.service.clone();
-    let answer: RetryAnswer = change(&nats, &service, "dead-letters.retry", &request).await?;
+    let answer: RetryAnswer = change(&nats, &service, Endpoint::DeadLettersRetry, &request).await?;
     let retried = Retried { service, answer };
     common.print(&retried)?;
     Ok(retried.exit())
@@ -137,7 +137,8 @@ async fn discard(common: &Common, args: Discard) -> anyhow::Result<Exit> {
     let (id, reason) = (args.id, args.reason);
     let request = DiscardRequest { id, reason };
     let service = args.service;
-    let answer: DiscardAnswer = change(&nats, &service, "dead-letters.discard", &request).await?;
+    let answer: DiscardAnswer =
+        change(&nats, &service, Endpoint::DeadLettersDiscard, &request).await?;
     common.print(&Discarded { service, answer })?;
     Ok(Exit::Done)
 }
@@ -146,7 +147,7 @@ async fn discard(common: &Common, args: Discard) -> anyhow::Result<Exit> {
 async fn change<A: DeserializeOwned>(
     nats: &Nats,
     service: &str,
-    endpoint: &str,
+    endpoint: Endpoint,
     request: &impl Serialize,
 ) -> anyhow::Result<A> {
     let asked = nats.ask_within(CHANGE_TIMEOUT, service, endpoint, request);

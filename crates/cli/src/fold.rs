@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use headwater::Positions;
-use headwater::operator::{FoldState, FoldStatus};
+use headwater::operator::{Endpoint, FoldState, FoldStatus};
 use tokio::time::Instant;
 
 use crate::nats::{Nats, Unreachable};
@@ -46,7 +46,7 @@ pub(crate) async fn follow(
             FoldState::Comparing => {}
         }
         tokio::time::sleep(LOOK_PAUSE).await;
-        match nats.ask(service, "fold", &()).await {
+        match nats.ask(service, Endpoint::Fold, &()).await {
             Ok(now) => {
                 heard = Instant::now();
                 if now != status {

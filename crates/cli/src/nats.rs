@@ -9,6 +9,7 @@ use async_nats::jetstream;
 use async_nats::service::{self, NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{Client, ConnectErrorKind, Request, RequestErrorKind};
 use futures_util::StreamExt as _;
+use headwater::operator::Endpoint;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -42,10 +43,10 @@ pub enum Unreachable {
 
 /// A service answered that it will not.
 #[derive(Debug, thiserror::Error)]
-#[error("{service} refuses {endpoint}: {reason}")]
+#[error("{service} refuses {}: {reason}", endpoint.name())]
 pub struct Refusal {
     pub service: String,
-    pub endpoint: String,
+    pub endpoint: Endpoint,
     /// The service's code, as HTTP has them.
     pub code: String,
     pub reason: String,
@@ -100,7 +101,7 @@ impl Nats {
     pub(crate) async fn ask<A: DeserializeOwned>(
         &self,
         service: &str,
-        endpoint: &str,
+        endpoint: Endpoint,
         request: &impl Serialize,
     ) -> anyhow::Result<A> {
         self.ask_within(self.timeout, service, endpoint, request)
@@ -112,11 +113,11 @@ impl Nats {
         &self,
         timeout: Duration,
         service: &str,
-        endpoint: &str,
+        endpoint: Endpoint,
         request: &impl Serialize,
     ) -> anyhow::Result<A> {
         let payload = serde_json::to_vec(request).context("write the request")?;
-        let subject = format!("headwater.{service}.{endpoint}");
+        let subject = endpoint.subject(service);
         let request = Request::new().payload(payload.into());
         let asked = self
             .client
@@ -130,19 +131,19 @@ impl Nats {
         if let Some(reason) = header(NATS_SERVICE_ERROR) {
             let refusal = Refusal {
                 service: service.to_owned(),
-                endpoint: endpoint.to_owned(),
+                endpoint,
                 code: header(NATS_SERVICE_ERROR_CODE).unwrap_or_default(),
                 reason,
             };
             return Err(refusal.into());
         }
         serde_json::from_slice(&answer.payload)
-            .with_context(|| format!("read what {service} answered to {endpoint}"))
+            .with_context(|| format!("read what {service} answered to {}", endpoint.name()))
     }
 
     /// The names of the services that offer `endpoint` to operators: one without a database does
     /// not offer all.
-    pub(crate) async fn services_with(&self, endpoint: &str) -> anyhow::Result<Vec<String>> {
+    pub(crate) async fn services_with(&self, endpoint: Endpoint) -> anyhow::Result<Vec<String>> {
         let mut instances = self.instances().await?;
         instances.retain(|_, infos| infos.iter().any(|info| offers(info, endpoint)));
         Ok(instances.into_keys().collect())
@@ -159,7 +160,7 @@ impl Nats {
         // A server that has no such service at all says so with an empty answer.
         while let Ok(Some(answer)) = tokio::time::timeout(QUIET, answers.next()).await {
             if let Ok(info) = serde_json::from_slice::<service::Info>(&answer.payload)
-                && offers(&info, "status")
+                && offers(&info, Endpoint::Status)
             {
                 instances.entry(info.name.clone()).or_default().push(info);
             }
@@ -190,8 +191,8 @@ impl Nats {
 }
 
 /// Whether a service has `endpoint` for operators. Others on the same server do not have `status`.
-fn offers(info: &service::Info, endpoint: &str) -> bool {
-    let subject = format!("headwater.{}.{endpoint}", info.name);
+fn offers(info: &service::Info, endpoint: Endpoint) -> bool {
+    let subject = endpoint.subject(&info.name);
     info.endpoints
         .iter()
         .any(|endpoint| endpoint.subject == subject)

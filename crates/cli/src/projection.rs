@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::Subcommand;
 use clap::builder::{FalseyValueParser, NonEmptyStringValueParser};
 use headwater::Clock;
-use headwater::operator::{PauseRequest, ProjectionStatus, ResumeRequest};
+use headwater::operator::{Endpoint, PauseRequest, ProjectionStatus, ResumeRequest};
 use serde::Serialize;
 
 use crate::nats::{Nats, Unreachable};
@@ -131,7 +131,9 @@ async fn pause(common: &Common, nats: &Nats, args: Pause) -> anyhow::Result<Exit
         projection: Some(args.which.projection),
         reason: args.reason,
     };
-    let status = nats.ask(&service, "projections.pause", &request).await?;
+    let status = nats
+        .ask(&service, Endpoint::ProjectionsPause, &request)
+        .await?;
     common.print(&Changed { service, status })?;
     Ok(Exit::Done)
 }
@@ -141,7 +143,9 @@ async fn resume(common: &Common, nats: &Nats, which: &Which) -> anyhow::Result<E
     let request = ResumeRequest {
         projection: Some(which.projection.clone()),
     };
-    let status = nats.ask(&service, "projections.resume", &request).await?;
+    let status = nats
+        .ask(&service, Endpoint::ProjectionsResume, &request)
+        .await?;
     common.print(&Changed { service, status })?;
     Ok(Exit::Done)
 }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use clap::builder::FalseyValueParser;
-use headwater::operator::{FoldState, FoldStatus};
+use headwater::operator::{Endpoint, FoldState, FoldStatus};
 use serde::Serialize;
 
 use crate::nats::Nats;
@@ -50,7 +50,7 @@ pub(crate) async fn run(
     service: String,
     no_wait: bool,
 ) -> anyhow::Result<Exit> {
-    let mut status: FoldStatus = nats.ask(&service, "rebuild", &()).await?;
+    let mut status: FoldStatus = nats.ask(&service, Endpoint::Rebuild, &()).await?;
     if !no_wait {
         let screen = Screen::new();
         if screen.is_hidden() {

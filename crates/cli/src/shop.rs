@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use async_nats::jetstream::stream::Info;
 use async_nats::service;
 use futures_util::TryStreamExt as _;
-use headwater::operator::StatusAnswer;
+use headwater::operator::{Endpoint, StatusAnswer};
 use tokio::time::Instant;
 
 use crate::nats::{Nats, Unreachable};
@@ -88,7 +88,7 @@ impl Shop {
     }
 
     async fn ask_one(&mut self, nats: &Nats, name: String) -> anyhow::Result<()> {
-        match nats.ask::<StatusAnswer>(&name, "status", &()).await {
+        match nats.ask::<StatusAnswer>(&name, Endpoint::Status, &()).await {
             Ok(status) => {
                 self.services.insert(name, status);
             }

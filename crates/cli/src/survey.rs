@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use headwater::Clock;
 use headwater::health::State;
-use headwater::operator::{EventsAnswer, EventsRequest, StatusAnswer};
+use headwater::operator::{Endpoint, EventsAnswer, EventsRequest, StatusAnswer};
 use headwater::projection::Pause;
 use serde::Serialize;
 
@@ -353,7 +353,11 @@ impl Look<'_> {
             from: position,
             limit: 1,
         };
-        let answer: EventsAnswer = self.nats.ask(source, "events", &request).await.ok()?;
+        let answer: EventsAnswer = self
+            .nats
+            .ask(source, Endpoint::Events, &request)
+            .await
+            .ok()?;
         Some(answer.events.first()?.recorded_at)
     }
 }

@@ -1,7 +1,7 @@
 //! A source's outbox, read through its operator endpoint.
 
 use anyhow::Context as _;
-use headwater::operator::{EventsAnswer, EventsRequest};
+use headwater::operator::{Endpoint, EventsAnswer, EventsRequest};
 use headwater::outbox::Row;
 
 use crate::nats::Nats;
@@ -61,7 +61,7 @@ impl<'a> Outbox<'a> {
         let request = EventsRequest { epoch, from, limit };
         let answer: EventsAnswer = self
             .nats
-            .ask(self.source, "events", &request)
+            .ask(self.source, Endpoint::Events, &request)
             .await
             .with_context(|| format!("read the outbox of {} from {from} on", self.source))?;
         self.head = self.head.max(answer.head);

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use headwater::Positions;
-use headwater::operator::{Differences, FoldState, FoldStatus, ProjectionStatus, StatusAnswer};
+use headwater::operator::{
+    Differences, Endpoint, FoldState, FoldStatus, ProjectionStatus, StatusAnswer,
+};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -101,7 +103,7 @@ async fn reach(
 ) -> anyhow::Result<ProjectionStatus> {
     let deadline = Instant::now() + wait;
     loop {
-        let status: StatusAnswer = nats.ask(service, "status", &()).await?;
+        let status: StatusAnswer = nats.ask(service, Endpoint::Status, &()).await?;
         let now = status
             .projections
             .into_iter()
@@ -127,7 +129,7 @@ async fn ahead(
     let mut ahead = BTreeMap::new();
     for (source, head) in &heads.0 {
         if positions.get(source) > *head {
-            let status: StatusAnswer = nats.ask(source, "status", &()).await?;
+            let status: StatusAnswer = nats.ask(source, Endpoint::Status, &()).await?;
             if positions.get(source) > status.head {
                 ahead.insert(source.clone(), status.head);
             }
@@ -137,7 +139,7 @@ async fn ahead(
 }
 
 async fn compare(nats: &Nats, service: &str, screen: &Screen) -> anyhow::Result<Fold> {
-    let begun: FoldStatus = nats.ask(service, "verify", &()).await?;
+    let begun: FoldStatus = nats.ask(service, Endpoint::Verify, &()).await?;
     let ended = fold::follow(nats, service, begun, screen).await?;
     let why = ended.message.unwrap_or_default();
     ensure!(ended.state == FoldState::Done, "it failed: {why}");

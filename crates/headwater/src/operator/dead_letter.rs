@@ -3,18 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::tools::{Tool, Tools};
-use super::{Error, json, read, refuse};
+use super::{Error, refuse};
 use crate::database::{Database, WriteError};
 use crate::projection::dead_letter::{self, Refusal, Table};
 
 /// How many letters one answer has at most: some 600 bytes each.
 const LETTERS_MAX: usize = 1000;
-
-/// What requests look like.
-pub(super) const PAGE_EXAMPLE: &str = r#"{"after":0,"limit":100}"#;
-pub(super) const SHOW_EXAMPLE: &str = r#"{"id":7}"#;
-pub(super) const RETRY_EXAMPLE: &str = r#"{"id":7}, {"lane":"key …"} or {"all":{}}"#;
-pub(super) const DISCARD_EXAMPLE: &str = r#"{"id":7,"reason":"…"}"#;
 
 /// Asks for a page of dead letters, or of discarded ones: `dead-letters.list`,
 /// `dead-letters.discarded`.
@@ -25,11 +19,11 @@ pub struct ListRequest {
     #[serde(default)]
     pub after: u64,
     /// How many at most.
-    #[serde(default = "page")]
+    #[serde(default = "page_size")]
     pub limit: usize,
 }
 
-fn page() -> usize {
+fn page_size() -> usize {
     100
 }
 
@@ -130,43 +124,29 @@ pub struct DiscardAnswer {
     pub retried: RetryAnswer,
 }
 
-/// Answers one of the endpoints `dead-letters.*`.
-pub(super) async fn answer(
+pub(super) async fn page(
     db: &Database,
-    tools: &Tools,
-    endpoint: &str,
-    payload: &[u8],
-) -> Result<Vec<u8>, Error> {
-    match endpoint {
-        "dead-letters.list" => json(&page_of(db, Table::Dead, payload).await?),
-        "dead-letters.discarded" => json(&page_of(db, Table::Discarded, payload).await?),
-        "dead-letters.show" => {
-            let ShowRequest { id } = read(payload, SHOW_EXAMPLE)?;
-            json(
-                &db.read(move |snapshot| dead_letter::show(snapshot, id))
-                    .await
-                    .map_err(|error| refusal(&error))?,
-            )
-        }
-        "dead-letters.retry" => json(&retry(db, tools, read(payload, RETRY_EXAMPLE)?).await?),
-        "dead-letters.discard" => {
-            let request = read(payload, DISCARD_EXAMPLE)?;
-            json(&discard(db, tools, request).await?)
-        }
-        other => Err(refuse(404, format!("there is no endpoint {other}"))),
-    }
-}
-
-async fn page_of(db: &Database, table: Table, payload: &[u8]) -> Result<ListAnswer, Error> {
-    let ListRequest { after, limit } = read(payload, PAGE_EXAMPLE)?;
+    table: Table,
+    ListRequest { after, limit }: ListRequest,
+) -> Result<ListAnswer, Error> {
     let limit = limit.min(LETTERS_MAX);
     db.read(move |snapshot| dead_letter::list(snapshot, table, after, limit))
         .await
         .map_err(|error| refusal(&error.into()))
 }
 
+pub(super) async fn show(db: &Database, ShowRequest { id }: ShowRequest) -> Result<Letter, Error> {
+    db.read(move |snapshot| dead_letter::show(snapshot, id))
+        .await
+        .map_err(|error| refusal(&error))
+}
+
 /// Tries the letters of all projections that are meant; of one where an id is.
-async fn retry(db: &Database, tools: &Tools, which: RetryRequest) -> Result<RetryAnswer, Error> {
+pub(super) async fn retry(
+    db: &Database,
+    tools: &Tools,
+    which: RetryRequest,
+) -> Result<RetryAnswer, Error> {
     let mut sum = RetryAnswer::default();
     let mut refused = None;
     let mut is_met = false;
@@ -190,7 +170,7 @@ async fn retry(db: &Database, tools: &Tools, which: RetryRequest) -> Result<Retr
     }
 }
 
-async fn discard(
+pub(super) async fn discard(
     db: &Database,
     tools: &Tools,
     request: DiscardRequest,
@@ -209,11 +189,7 @@ async fn tools_for(db: &Database, tools: &Tools, which: &RetryRequest) -> Result
     let all = tools.all().to_vec();
     let meant = match which {
         RetryRequest::Id(id) => {
-            let id = *id;
-            let letter = db
-                .read(move |snapshot| dead_letter::show(snapshot, id))
-                .await;
-            let projection = letter.map_err(|error| refusal(&error))?.projection;
+            let projection = show(db, ShowRequest { id: *id }).await?.projection;
             all.into_iter()
                 .filter(|tool| tool.name == projection)
                 .collect()

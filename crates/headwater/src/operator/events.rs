@@ -14,9 +14,6 @@ const EVENTS_MAX: usize = 1000;
 /// default `max_payload` of 1 MiB. One event always fits.
 const EVENTS_BYTES_MAX: usize = 900 * 1024;
 
-/// What a request looks like.
-pub(super) const EXAMPLE: &str = r#"{"from":1,"limit":10}"#;
-
 /// Asks for events by position.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

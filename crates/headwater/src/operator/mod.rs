@@ -21,6 +21,7 @@
 //! alone.
 
 mod dead_letter;
+mod endpoint;
 mod events;
 mod fold;
 mod projections;
@@ -28,104 +29,35 @@ mod status;
 mod tools;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use async_nats::service::{self, ServiceExt as _};
 use futures_util::StreamExt as _;
-use futures_util::stream::{BoxStream, SelectAll};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{self, Bus};
 use crate::database::Database;
 use crate::health::Health;
 use crate::inquiry::{self, Questions};
+use crate::projection::dead_letter::Table;
 
 pub use dead_letter::{
     DiscardAnswer, DiscardRequest, Letter, ListAnswer, ListRequest, RetryAnswer, RetryRequest,
     ShowRequest,
 };
+pub use endpoint::Endpoint;
 pub use events::{EventsAnswer, EventsRequest};
 pub use fold::{Difference, Differences, FoldState, FoldStatus, Side, Then};
 pub use projections::{PauseRequest, ResumeRequest};
 pub use status::{ProjectionStatus, StatusAnswer};
 pub use tools::Tools;
 
-/// An endpoint, as `nats micro info` explains it.
-struct Endpoint {
-    /// As it follows `headwater.<service>.`
-    name: &'static str,
-    does: &'static str,
-    /// What to send, for example.
-    request: &'static str,
-}
-
-/// What every service has.
-const STATUS: Endpoint = Endpoint {
-    name: "status",
-    does: "how the service and its parts are doing",
-    request: "",
-};
-
-/// What one with a database has besides.
-const ENDPOINTS: [Endpoint; 11] = [
-    Endpoint {
-        name: "events",
-        does: "events of the outbox by position",
-        request: events::EXAMPLE,
-    },
-    Endpoint {
-        name: "dead-letters.list",
-        does: "events that could not be applied, the oldest first",
-        request: dead_letter::PAGE_EXAMPLE,
-    },
-    Endpoint {
-        name: "dead-letters.show",
-        does: "one of them with its payload",
-        request: dead_letter::SHOW_EXAMPLE,
-    },
-    Endpoint {
-        name: "dead-letters.retry",
-        does: "tries them again, with those that wait behind",
-        request: dead_letter::RETRY_EXAMPLE,
-    },
-    Endpoint {
-        name: "dead-letters.discard",
-        does: "gives one up for good, and tries those that wait behind it",
-        request: dead_letter::DISCARD_EXAMPLE,
-    },
-    Endpoint {
-        name: "dead-letters.discarded",
-        does: "those that were given up",
-        request: dead_letter::PAGE_EXAMPLE,
-    },
-    Endpoint {
-        name: "projections.pause",
-        does: "lets a projection stand still until it is resumed",
-        request: projections::PAUSE_EXAMPLE,
-    },
-    Endpoint {
-        name: "projections.resume",
-        does: "lets a projection go on",
-        request: projections::RESUME_EXAMPLE,
-    },
-    Endpoint {
-        name: "rebuild",
-        does: "begins to fold the read store anew; the new one takes the old one's place",
-        request: "",
-    },
-    Endpoint {
-        name: "verify",
-        does: "begins to fold the read store anew and to compare both",
-        request: "",
-    },
-    Endpoint {
-        name: "fold",
-        does: "how far a rebuild or verify is",
-        request: "",
-    },
-];
+/// How many requests to one endpoint are answered at the same time; further ones wait at its
+/// subscription. The bound is per endpoint, so a slow one delays no other.
+const AT_ONCE: usize = 2;
 
 /// Offers the service on the NATS Services API until `stop`: answers operators at `desk`, and the
 /// `questions` of other services.
@@ -152,12 +84,13 @@ pub async fn serve(
         .context("offer the service on the bus")?;
     // Whoever has an answer from the desk finds the questions offered, too.
     let asked = questions.offer(&service).await?;
-    let requests = desk.offer(&service).await?;
+    let endpoints = desk.offer(&service).await?;
     let answering = async {
         inquiry::serve(asked, stop.clone()).await;
         Ok(())
     };
-    tokio::try_join!(desk.serve(requests, stop.clone()), answering)?;
+    let desk = Arc::new(desk);
+    tokio::try_join!(desk.serve(endpoints, stop.clone()), answering)?;
     Ok(())
 }
 
@@ -165,10 +98,10 @@ pub async fn serve(
 pub(crate) async fn ask<A: for<'de> Deserialize<'de>>(
     bus: &Bus,
     service: &str,
-    endpoint: &str,
+    endpoint: Endpoint,
     request: &impl Serialize,
 ) -> anyhow::Result<A> {
-    let subject = format!("headwater.{service}.{endpoint}");
+    let subject = endpoint.subject(service);
     let payload = serde_json::to_vec(request).context("write the request")?;
     let answer = bus.client.request(subject, payload.into()).await?;
     let refusal = answer
@@ -184,8 +117,8 @@ pub(crate) async fn ask<A: for<'de> Deserialize<'de>>(
 /// A refusal, with a code as HTTP has them.
 type Error = service::error::Error;
 
-/// What operators ask, each with the name of the endpoint.
-type Requests = SelectAll<BoxStream<'static, (&'static str, service::Request)>>;
+/// The endpoints that are offered, each with its requests.
+type Offered = Vec<(Endpoint, service::endpoint::Endpoint)>;
 
 /// Where operators are served.
 #[derive(Debug)]
@@ -221,70 +154,93 @@ impl Desk {
         epoch.map_or_else(HashMap::new, |epoch| bus::metadata([("epoch", &epoch)]))
     }
 
-    async fn offer(&self, service: &service::Service) -> anyhow::Result<Requests> {
+    /// Offers every endpoint, or `status` alone where the service keeps nothing.
+    async fn offer(&self, service: &service::Service) -> anyhow::Result<Offered> {
         let group = service.group(format!("headwater.{}", self.service));
-        let mut requests = Requests::new();
-        let kept = self.kept.iter().flat_map(|_| &ENDPOINTS);
-        for offered in [&STATUS].into_iter().chain(kept) {
-            let metadata = bus::metadata([
-                ("description", offered.does),
-                ("request", offered.request),
-                ("format", "json"),
-            ]);
-            let builder = group.endpoint_builder().metadata(metadata);
-            let endpoint = bus::offer(builder, offered.name).await?;
-            let name = offered.name;
-            requests.push(endpoint.map(move |request| (name, request)).boxed());
-        }
-        Ok(requests)
-    }
-
-    async fn serve(&self, mut requests: Requests, stop: CancellationToken) -> anyhow::Result<()> {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                Some((endpoint, request)) = requests.next() => {
-                    let answer = self.answer(endpoint, &request.message.payload).await;
-                    if let Err(error) = request.respond(answer.map(Into::into)).await {
-                        tracing::debug!(%error, "answer an operator");
-                    }
-                }
-                else => anyhow::bail!("the operator endpoints were closed"),
+        let mut offered = Offered::new();
+        for endpoint in Endpoint::ALL {
+            if endpoint == Endpoint::Status || self.kept.is_some() {
+                let builder = group.endpoint_builder().metadata(bus::metadata([
+                    ("description", endpoint.description()),
+                    ("request", endpoint.example()),
+                    ("format", "json"),
+                ]));
+                let requests = bus::offer(builder, endpoint.name()).await?;
+                offered.push((endpoint, requests));
             }
         }
+        Ok(offered)
     }
 
-    async fn answer(&self, endpoint: &str, payload: &[u8]) -> Result<Vec<u8>, Error> {
+    /// Answers each endpoint's requests until `stop`; what is being answered then, still is.
+    async fn serve(
+        self: Arc<Self>,
+        offered: Offered,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut answering = JoinSet::new();
+        for (endpoint, requests) in offered {
+            let desk = Arc::clone(&self);
+            let requests = requests.take_until(stop.clone().cancelled_owned());
+            answering.spawn(requests.for_each_concurrent(AT_ONCE, move |request| {
+                Arc::clone(&desk).respond(endpoint, request)
+            }));
+        }
+        while let Some(ended) = answering.join_next().await {
+            ended.context("answer operators")?;
+            ensure!(stop.is_cancelled(), "an operator endpoint was closed");
+        }
+        Ok(())
+    }
+
+    async fn respond(self: Arc<Self>, endpoint: Endpoint, request: service::Request) {
+        let answer = self.answer(endpoint, &request.message.payload).await;
+        if let Err(error) = request.respond(answer.map(Into::into)).await {
+            tracing::debug!(%error, endpoint = endpoint.name(), "answer an operator");
+        }
+    }
+
+    async fn answer(&self, endpoint: Endpoint, payload: &[u8]) -> Result<Vec<u8>, Error> {
         let Some((db, tools)) = &self.kept else {
-            return json(&status::without_database(self.service, &self.health));
+            return match endpoint {
+                Endpoint::Status => json(&status::without_database(self.service, &self.health)),
+                other => Err(refuse(
+                    404,
+                    format!("{} has no {}", self.service, other.name()),
+                )),
+            };
         };
         match endpoint {
-            "status" => json(&status::of(db, &self.health, tools).await?),
-            "events" => json(&events::page(db, read(payload, events::EXAMPLE)?).await?),
-            "projections.pause" => {
-                let request = read(payload, projections::PAUSE_EXAMPLE)?;
-                json(&projections::pause(db, tools, request).await?)
+            Endpoint::Status => json(&status::of(db, &self.health, tools).await?),
+            Endpoint::Events => json(&events::page(db, endpoint.read(payload)?).await?),
+            Endpoint::DeadLettersList => {
+                let page = dead_letter::page(db, Table::Dead, endpoint.read(payload)?);
+                json(&page.await?)
             }
-            "projections.resume" => {
-                let request = read(payload, projections::RESUME_EXAMPLE)?;
-                json(&projections::resume(db, tools, request).await?)
+            Endpoint::DeadLettersShow => {
+                json(&dead_letter::show(db, endpoint.read(payload)?).await?)
             }
-            "rebuild" => json(&tools.begin(db, Then::Swap)?),
-            "verify" => json(&tools.begin(db, Then::Compare)?),
-            "fold" => json(&tools.fold_status(db)?),
-            letters => dead_letter::answer(db, tools, letters, payload).await,
+            Endpoint::DeadLettersRetry => {
+                json(&dead_letter::retry(db, tools, endpoint.read(payload)?).await?)
+            }
+            Endpoint::DeadLettersDiscard => {
+                json(&dead_letter::discard(db, tools, endpoint.read(payload)?).await?)
+            }
+            Endpoint::DeadLettersDiscarded => {
+                let page = dead_letter::page(db, Table::Discarded, endpoint.read(payload)?);
+                json(&page.await?)
+            }
+            Endpoint::ProjectionsPause => {
+                json(&projections::pause(db, tools, endpoint.read(payload)?).await?)
+            }
+            Endpoint::ProjectionsResume => {
+                json(&projections::resume(db, tools, endpoint.read(payload)?).await?)
+            }
+            Endpoint::Rebuild => json(&tools.begin(db, Then::Swap)?),
+            Endpoint::Verify => json(&tools.begin(db, Then::Compare)?),
+            Endpoint::Fold => json(&tools.fold_status(db)?),
         }
     }
-}
-
-/// The request in `payload`; `example` is what one looks like.
-fn read<R: DeserializeOwned>(payload: &[u8], example: &str) -> Result<R, Error> {
-    let payload = if payload.trim_ascii().is_empty() {
-        b"{}"
-    } else {
-        payload
-    };
-    serde_json::from_slice(payload).map_err(|error| refuse(400, format!("send {example}: {error}")))
 }
 
 fn json(answer: &impl Serialize) -> Result<Vec<u8>, Error> {

@@ -7,10 +7,6 @@ use super::{Error, ProjectionStatus, refuse};
 use crate::database::Database;
 use crate::projection::Brake;
 
-/// What requests look like.
-pub(super) const PAUSE_EXAMPLE: &str = r#"{"projection":"…","reason":"…"}"#;
-pub(super) const RESUME_EXAMPLE: &str = r#"{"projection":"…"}"#;
-
 /// Holds a projection where it is, over restarts, until it is resumed: `projections.pause`.
 /// Answered with its [`ProjectionStatus`] once it stands still.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::apply::Gap;
 use crate::bus::Bus;
 use crate::envelope::{Envelope, EventId};
-use crate::operator::{self, EventsAnswer, EventsRequest};
+use crate::operator::{self, Endpoint, EventsAnswer, EventsRequest};
 
 /// Fetches the first events of `gap`, as many as the source gives at once.
 ///
@@ -21,7 +21,7 @@ pub(super) async fn fetch(bus: &Bus, source: &str, gap: &Gap) -> anyhow::Result<
         from,
         limit: usize::try_from(gap.came - from).unwrap_or(usize::MAX),
     };
-    let answer: EventsAnswer = operator::ask(bus, source, "events", &request)
+    let answer: EventsAnswer = operator::ask(bus, source, Endpoint::Events, &request)
         .await
         .with_context(|| format!("ask {source} for its events from {from} on"))?;
     let first = answer.events.first().map(|row| row.position);

@@ -11,7 +11,7 @@ use super::process;
 use crate::bus::Bus;
 use crate::database::{Database, Sizes, Snapshot};
 use crate::health::{Health, State};
-use crate::operator::{self, EventsAnswer, EventsRequest, FoldState, FoldStatus, Tools};
+use crate::operator::{self, Endpoint, EventsAnswer, EventsRequest, FoldState, FoldStatus, Tools};
 use crate::outbox;
 use crate::position::Positions;
 use crate::projection::{Progress, dead_letter};
@@ -244,7 +244,7 @@ async fn event(bus: &Bus, source: &str, position: u64) -> Option<EventsAnswer> {
         from: position,
         limit: 1,
     };
-    let answer = operator::ask(bus, source, "events", &request).await;
+    let answer = operator::ask(bus, source, Endpoint::Events, &request).await;
     answer
         .inspect_err(|error| {
             tracing::debug!(error = format!("{error:#}"), source, "ask for a gauge");

@@ -1,0 +1,82 @@
+//! The endpoints: their names, what they do, and what a request looks like.
+
+use serde::de::DeserializeOwned;
+
+use super::{Error, refuse};
+
+/// Declares each endpoint once: its variant, its name, an example of a request (empty where there
+/// is nothing to say), and what it does.
+macro_rules! endpoints {
+    ($($variant:ident, $name:literal, $example:literal, $does:literal;)*) => {
+        /// An endpoint for operators.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Endpoint {
+            $(#[doc = concat!("`", $name, "`: ", $does, ".")] $variant,)*
+        }
+
+        impl Endpoint {
+            /// All of them.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
+
+            /// Its name, which follows `headwater.<service>.` in its subject. Never rename.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What a request looks like.
+            pub(super) const fn example(self) -> &'static str {
+                match self { $(Self::$variant => $example,)* }
+            }
+
+            /// What it does, as `nats micro info` shows it.
+            pub(super) const fn description(self) -> &'static str {
+                match self { $(Self::$variant => $does,)* }
+            }
+        }
+    };
+}
+
+endpoints! {
+    Status, "status", "",
+        "how the service and its parts are doing";
+    Events, "events", r#"{"from":1,"limit":10}"#,
+        "events of the outbox by position";
+    DeadLettersList, "dead-letters.list", r#"{"after":0,"limit":100}"#,
+        "events that could not be applied, the oldest first";
+    DeadLettersShow, "dead-letters.show", r#"{"id":7}"#,
+        "one of them with its payload";
+    DeadLettersRetry, "dead-letters.retry", r#"{"id":7}, {"lane":"key …"} or {"all":{}}"#,
+        "tries them again, with those that wait behind";
+    DeadLettersDiscard, "dead-letters.discard", r#"{"id":7,"reason":"…"}"#,
+        "gives one up for good, and tries those that wait behind it";
+    DeadLettersDiscarded, "dead-letters.discarded", r#"{"after":0,"limit":100}"#,
+        "those that were given up";
+    ProjectionsPause, "projections.pause", r#"{"projection":"…","reason":"…"}"#,
+        "lets a projection stand still until it is resumed";
+    ProjectionsResume, "projections.resume", r#"{"projection":"…"}"#,
+        "lets a projection go on";
+    Rebuild, "rebuild", "",
+        "begins to fold the read store anew; the new one takes the old one's place";
+    Verify, "verify", "",
+        "begins to fold the read store anew and to compare both";
+    Fold, "fold", "",
+        "how far a rebuild or verify is";
+}
+
+impl Endpoint {
+    /// The subject on which `service` is asked.
+    pub fn subject(self, service: &str) -> String {
+        format!("headwater.{service}.{}", self.name())
+    }
+
+    /// The request in `payload`; an empty one has no wishes.
+    pub(super) fn read<R: DeserializeOwned>(self, payload: &[u8]) -> Result<R, Error> {
+        let payload = if payload.trim_ascii().is_empty() {
+            b"{}"
+        } else {
+            payload
+        };
+        serde_json::from_slice(payload)
+            .map_err(|error| refuse(400, format!("send {}: {error}", self.example())))
+    }
+}
