@@ -55,12 +55,24 @@ impl Broker {
 
     /// For tests: finds a server and starts it with [`Options::new`] in a temporary folder that goes with the broker.
     pub fn start_in_temp() -> Result<Self, Error> {
+        Self::start_in_temp_with("")
+    }
+
+    /// [`start_in_temp`](Self::start_in_temp) with `settings`, in the server's configuration language, besides.
+    pub fn start_in_temp_with(settings: &str) -> Result<Self, Error> {
+        const SETTINGS: &str = "settings.conf";
         let binary = find(&|_| {})?;
         let temp = tempfile::Builder::new()
             .prefix("headwater-nats-")
             .tempdir()
             .map_err(error::io("make", "a temporary folder"))?;
-        Self::start_with(&binary, Options::new(temp.path()), Some(temp))
+        std::fs::write(temp.path().join(SETTINGS), settings)
+            .map_err(error::io("write", "the settings"))?;
+        let options = Options {
+            include: Some(SETTINGS.to_owned()),
+            ..Options::new(temp.path())
+        };
+        Self::start_with(&binary, options, Some(temp))
     }
 
     fn start_with(binary: &Binary, options: Options, temp: Option<TempDir>) -> Result<Self, Error> {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clap::Subcommand;
 use headwater::operator::{
     DiscardAnswer, DiscardRequest, Endpoint, Letter, ListAnswer, ListRequest, RetryAnswer,
@@ -104,13 +106,29 @@ async fn letters(
 
 async fn show(common: &Common, args: &Show) -> anyhow::Result<Exit> {
     let nats = common.connect().await?;
-    let request = ShowRequest { id: args.id };
-    let letter: Letter = nats
-        .ask(&args.service, Endpoint::DeadLettersShow, &request)
-        .await?;
     let service = args.service.clone();
+    let letter = whole_letter(&nats, &service, args.id).await?;
     common.print(&Shown { service, letter })?;
     Ok(Exit::Done)
+}
+
+/// A letter with its payload, which one answer may have no room for.
+async fn whole_letter(nats: &Nats, service: &str, id: u64) -> anyhow::Result<Letter> {
+    let mut payload = Vec::new();
+    loop {
+        let offset = Some(payload.len());
+        let request = ShowRequest { id, offset };
+        let asked = nats.ask(service, Endpoint::DeadLettersShow, &request);
+        let mut letter: Letter = asked.await?;
+        let part = letter.payload.take().unwrap_or_default();
+        let part = BASE64_STANDARD.decode(part).context("read the payload")?;
+        let is_end = part.is_empty();
+        payload.extend(part);
+        if is_end || payload.len() as u64 >= letter.bytes {
+            letter.payload = Some(BASE64_STANDARD.encode(payload));
+            return Ok(letter);
+        }
+    }
 }
 
 async fn retry(common: &Common, args: &Retry) -> anyhow::Result<Exit> {

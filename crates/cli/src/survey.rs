@@ -352,6 +352,8 @@ impl Look<'_> {
             epoch: None,
             from: position,
             limit: 1,
+            max_bytes: Some(0),
+            offset: Some(0),
         };
         let answer: EventsAnswer = self
             .nats

@@ -17,8 +17,8 @@ pub const PRODUCTS: &str = "inquiry.products.v1.asked";
 /// What did a user order? [`OrdersAsked`], answered by `orders`. Never rename.
 pub const ORDERS: &str = "inquiry.orders.v1.asked";
 
-/// How many products one question may be about. Each has at most a title of 200 characters and an
-/// image reference of 2,048, so the answer stays below half of the server's `max_payload`.
+/// How many products one question may be about. Where one answer has no room for what they look
+/// like, it is refused, and whoever asks asks for fewer.
 pub const PRODUCTS_MAX: usize = 50;
 
 /// Every question's subject, its protobuf message, and that of the answer. Never rename.
@@ -47,4 +47,10 @@ pub const CATALOGUE: [Question; 3] = [
 pub fn id(text: &str) -> Result<Uuid, Refusal> {
     text.parse()
         .map_err(|_| Refusal::Malformed(format!("`{text}` is not a UUID")))
+}
+
+/// How many bytes `message` takes in another one, at most: with its number and its length.
+pub fn field_bytes(message: &impl prost::Message) -> usize {
+    const NUMBER_AND_LENGTH: usize = 8;
+    message.encoded_len() + NUMBER_AND_LENGTH
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use async_nats::jetstream::context::ContextBuilder;
-use async_nats::service::EndpointBuilder;
 use async_nats::service::endpoint::Endpoint;
-use async_nats::{Client, Event, ServerAddr, jetstream};
+use async_nats::service::{self, EndpointBuilder};
+use async_nats::{Client, Event, HeaderMap, ServerAddr, ServerError, jetstream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -26,6 +26,12 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// counts as gone. A server that hangs, or is cut off, closes no connection, and of a cluster the
 /// others are there.
 const PING_EVERY: Duration = Duration::from_secs(2);
+
+/// What a reply has besides its body, in bytes at most: the headers of an answer, or of a refusal.
+const REPLY_HEADERS_MAX: usize = 1024;
+
+/// The longest text of a refusal, in bytes; a longer one is cut.
+const REFUSAL_MAX: usize = 600;
 
 /// What parts that need the broker say while it is away.
 pub(crate) const NOT_CONNECTED: &str = "not connected to NATS";
@@ -132,6 +138,7 @@ pub struct Bus {
     config: Arc<Config>,
     access: Access,
     connected: watch::Receiver<Connection>,
+    limit: Arc<Mutex<Limit>>,
     /// Makes the connection anew when the access is; ends with the last handle.
     _renewal: Arc<JoinSet<()>>,
 }
@@ -142,6 +149,8 @@ struct Connection {
     up: bool,
     /// How often it came up.
     times: u64,
+    /// How often the server refused a message as too large, and closed it.
+    too_large: u64,
 }
 
 impl Bus {
@@ -194,6 +203,7 @@ impl Bus {
             config: Arc::new(config.clone()),
             access,
             connected,
+            limit: Arc::default(),
             _renewal: Arc::new(renewal),
         })
     }
@@ -219,6 +229,48 @@ impl Bus {
     /// The client, for what the chassis does not offer.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// How large a message may be that is sent now, with its headers, in bytes: as the server said
+    /// when it accepted the connection, less where it has refused less since.
+    pub fn max_payload(&self) -> usize {
+        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        limit.now(self.client.max_payload(), self.connected.borrow().too_large)
+    }
+
+    /// How large the body of a reply may be that is sent now, in bytes.
+    pub(crate) fn reply_max(&self) -> usize {
+        self.max_payload().saturating_sub(REPLY_HEADERS_MAX)
+    }
+
+    /// Replies to `request`. An answer that is larger than what the server takes becomes a refusal
+    /// that says so.
+    pub(crate) async fn respond(
+        &self,
+        request: &service::Request,
+        answer: Result<Vec<u8>, service::error::Error>,
+        headers: HeaderMap,
+    ) {
+        let subject = &*request.message.subject;
+        let bytes_max = self.reply_max();
+        let answer = answer.and_then(|answer| {
+            let bytes = answer.len();
+            if bytes <= bytes_max {
+                return Ok(answer.into());
+            }
+            let status = format!(
+                "the answer has {bytes} bytes, and the NATS server or account takes {bytes_max}: raise `max_payload`, or ask for less"
+            );
+            tracing::warn!(subject, bytes, bytes_max, "an answer is larger than what NATS takes");
+            Err(service::error::Error { code: 413, status })
+        });
+        let answer = answer.map_err(|mut refusal| {
+            refusal.status = header_text(&refusal.status);
+            refusal
+        });
+        if let Err(error) = request.respond_with_headers(answer, headers).await {
+            tracing::warn!(%error, subject, "cannot reply");
+        }
     }
 
     /// Whether the connection is up.
@@ -298,6 +350,13 @@ fn note(
             tracing::warn!("connection to NATS lost");
         }
         // A denied publish looks like a timeout to its caller: only this says why.
+        Event::ServerError(ServerError::Other(error)) if is_too_large(error) => {
+            connection.send_modify(|now| now.too_large += 1);
+            tracing::warn!(
+                error,
+                "NATS closed the connection: a message was larger than the account or the server takes now; smaller ones are sent from now on"
+            );
+        }
         Event::ServerError(error) => tracing::error!(%error, "NATS refused"),
         Event::ClientError(error) if *refusal != error.to_string() => {
             tracing::warn!(%error, "cannot connect to NATS");
@@ -305,6 +364,41 @@ fn note(
         }
         other => tracing::debug!(event = %other, "NATS connection"),
     }
+}
+
+/// Whether the server says that a message was too large.
+fn is_too_large(error: &str) -> bool {
+    error.eq_ignore_ascii_case("maximum payload violation")
+}
+
+/// The largest message that the server takes. It says so when a connection is made only: a limit
+/// of the account, or one that was lowered since, shows when a message is refused.
+#[derive(Debug, Default)]
+struct Limit {
+    said: usize,
+    /// How often a message was refused, when this was looked at last.
+    refused: u64,
+    now: usize,
+}
+
+impl Limit {
+    /// The limit, where the server `said` one, and has refused messages as too large so often.
+    fn now(&mut self, said: usize, refused: u64) -> usize {
+        if said != self.said {
+            (self.said, self.now) = (said, said);
+        } else if refused > self.refused {
+            self.now /= 4;
+        }
+        self.refused = refused;
+        self.now
+    }
+}
+
+/// `text` as a header may have it: in one line, and not too long.
+fn header_text(text: &str) -> String {
+    let end = text.floor_char_boundary(REFUSAL_MAX);
+    let cut = if end < text.len() { "…" } else { "" };
+    text[..end].replace(char::is_control, " ") + cut
 }
 
 /// Offers `subject` as an endpoint of a service on the NATS Services API.

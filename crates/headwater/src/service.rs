@@ -145,7 +145,7 @@ impl Service {
     pub fn answers<Q, A>(
         &mut self,
         subject: &'static str,
-        answer: fn(&Snapshot, &Q) -> Result<A, Refusal>,
+        answer: fn(&Snapshot, &Q, usize) -> Result<A, Refusal>,
     ) where
         Q: Message + Default + 'static,
         A: Message + 'static,

@@ -9,6 +9,7 @@ use crate::store;
 pub(crate) fn products(
     snapshot: &Snapshot,
     asked: &ProductsAsked,
+    _room: usize,
 ) -> Result<ProductsAnswered, Refusal> {
     if asked.product_ids.len() > PRODUCTS_MAX {
         let text = format!("ask for at most {PRODUCTS_MAX} products at once");

@@ -6,7 +6,11 @@ use headwater::inquiry::Refusal;
 
 use crate::store;
 
-pub(crate) fn user(snapshot: &Snapshot, asked: &UserAsked) -> Result<UserAnswered, Refusal> {
+pub(crate) fn user(
+    snapshot: &Snapshot,
+    asked: &UserAsked,
+    _room: usize,
+) -> Result<UserAnswered, Refusal> {
     let id = events::inquiry::id(&asked.user_id)?;
     Ok(UserAnswered {
         user_id: id.to_string(),

@@ -169,7 +169,7 @@ pub(super) struct Retried {
 
 impl Retried {
     pub(super) fn exit(&self) -> Exit {
-        if self.answer.failed.is_empty() {
+        if self.answer.failed_total == 0 {
             Exit::Done
         } else {
             Exit::Different
@@ -191,14 +191,21 @@ impl Display for Outcome<'_> {
             applied,
             left,
             failed,
+            failed_total,
         } = self.0;
         write!(
             f,
-            "{applied} applied, {} failed again, {left} left",
-            failed.len()
+            "{applied} applied, {failed_total} failed again, {left} left"
         )?;
         for letter in failed {
             write!(f, "\n  {}", Line(letter))?;
+        }
+        let more = failed_total.saturating_sub(failed.len() as u64);
+        if more > 0 {
+            write!(
+                f,
+                "\n  and {more} more; `headwater dead-letter list` shows them"
+            )?;
         }
         Ok(())
     }
@@ -216,7 +223,7 @@ impl Display for Discarded {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         let (letter, retried) = (&self.answer.discarded, &self.answer.retried);
         write!(f, "discarded {} ({})", letter.id, Place(letter))?;
-        if retried.applied > 0 || !retried.failed.is_empty() {
+        if retried.applied > 0 || retried.failed_total > 0 {
             write!(f, "; behind it: {}", Outcome(retried))?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! A source's outbox, read through its operator endpoint.
 
 use anyhow::Context as _;
-use headwater::operator::{Endpoint, EventsAnswer, EventsRequest};
+use headwater::operator::{Endpoint, EventsAnswer, EventsRequest, fetch_events};
 use headwater::outbox::Row;
 
 use crate::nats::Nats;
@@ -57,13 +57,18 @@ impl<'a> Outbox<'a> {
     }
 
     async fn page(&mut self, from: u64, limit: usize) -> anyhow::Result<Vec<Row>> {
-        let epoch = Some(self.epoch.to_owned());
-        let request = EventsRequest { epoch, from, limit };
-        let answer: EventsAnswer = self
-            .nats
-            .ask(self.source, Endpoint::Events, &request)
-            .await
-            .with_context(|| format!("read the outbox of {} from {from} on", self.source))?;
+        let request = EventsRequest {
+            epoch: Some(self.epoch.to_owned()),
+            from,
+            limit,
+            ..EventsRequest::default()
+        };
+        let answer = fetch_events(request, async |request| {
+            let asked = self.nats.ask(self.source, Endpoint::Events, &request);
+            asked.await as anyhow::Result<EventsAnswer>
+        })
+        .await
+        .with_context(|| format!("read the outbox of {} from {from} on", self.source))?;
         self.head = self.head.max(answer.head);
         Ok(answer.events)
     }

@@ -15,16 +15,18 @@ use sea_orm::DbErr;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::POSITION;
-use crate::bus;
+use super::{POSITION, TOO_LARGE};
+use crate::bus::{self, Bus};
 use crate::database::{Database, Snapshot};
-use crate::event::MAX_PAYLOAD;
 use crate::position::Position;
 use crate::schema::{BUCKET, Described};
 use crate::telemetry::trace::{self, SpanKind};
 
 /// How many questions are answered at the same time; further ones wait at the subscription.
 const AT_ONCE: usize = 64;
+
+/// The largest answer, in bytes, where the server takes more.
+const ANSWER_MAX: usize = 512 * 1024;
 
 /// Why a question gets no other answer than this.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +37,18 @@ pub enum Refusal {
     /// The database could not be read. What went wrong is logged and not sent.
     #[error("the service made a mistake; it is in its log")]
     Database(#[from] DbErr),
-    /// The answer would be larger than [`MAX_PAYLOAD`], in bytes.
-    #[error("the answer would have {0} bytes")]
-    TooLarge(usize),
+    /// The answer has no room for what was asked for. Who asks may ask for less.
+    #[error(
+        "{what} takes {bytes} bytes, and an answer has room for {room}: ask for less, or raise `max_payload` of the NATS server or account"
+    )]
+    TooLarge {
+        /// What is too large.
+        what: String,
+        /// How many bytes it takes.
+        bytes: usize,
+        /// How many there are.
+        room: usize,
+    },
 }
 
 impl Refusal {
@@ -45,7 +56,8 @@ impl Refusal {
     fn code(&self) -> usize {
         match self {
             Self::Malformed(_) => 400,
-            Self::Database(_) | Self::TooLarge(_) => 500,
+            Self::Database(_) => 500,
+            Self::TooLarge { .. } => TOO_LARGE,
         }
     }
 }
@@ -56,7 +68,8 @@ type Answered = Result<(Vec<u8>, Position), Refusal>;
 #[derive(Clone)]
 pub(crate) struct Question {
     subject: &'static str,
-    answer: Arc<dyn Fn(Bytes) -> BoxFuture<'static, Answered> + Send + Sync>,
+    /// The question, and how many bytes the answer may have.
+    answer: Arc<dyn Fn(Bytes, usize) -> BoxFuture<'static, Answered> + Send + Sync>,
 }
 
 impl fmt::Debug for Question {
@@ -79,28 +92,31 @@ pub struct Questions {
 type Metadata = HashMap<String, String>;
 
 impl Questions {
-    /// Adds the questions that come on `subject`, each answered from one snapshot of `db`.
+    /// Adds the questions that come on `subject`, each answered from one snapshot of `db`. `answer`
+    /// is told how many bytes the encoded answer may have at this moment.
     pub fn add<Q, A>(
         &mut self,
         db: &Database,
         subject: &'static str,
-        answer: fn(&Snapshot, &Q) -> Result<A, Refusal>,
+        answer: fn(&Snapshot, &Q, usize) -> Result<A, Refusal>,
     ) where
         Q: Message + Default + 'static,
         A: Message + 'static,
     {
         let db = db.clone();
-        let answer = move |payload: Bytes| {
+        let answer = move |payload: Bytes, room: usize| {
             let db = db.clone();
             async move {
                 let asked = Q::decode(payload)
                     .map_err(|error| Refusal::Malformed(format!("send a question: {error}")))?;
-                let read = move |snapshot: &_| answer(snapshot, &asked);
+                let read = move |snapshot: &_| answer(snapshot, &asked, room);
                 let (answer, as_of) = db.read_as_of(read).await?;
-                match answer.encode_to_vec() {
-                    large if large.len() > MAX_PAYLOAD => Err(Refusal::TooLarge(large.len())),
-                    encoded => Ok((encoded, as_of)),
+                let bytes = answer.encoded_len();
+                if bytes > room {
+                    let what = "the answer".to_owned();
+                    return Err(Refusal::TooLarge { what, bytes, room });
                 }
+                Ok((answer.encode_to_vec(), as_of))
             }
             .boxed()
         };
@@ -145,13 +161,13 @@ impl Questions {
 }
 
 /// Answers what is `asked` until `stop`, [`AT_ONCE`] at the same time.
-pub(crate) async fn serve(mut asked: Asked, stop: CancellationToken) {
+pub(crate) async fn serve(mut asked: Asked, bus: &Bus, stop: CancellationToken) {
     let mut answering = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some((question, request)) = asked.next(), if answering.len() < AT_ONCE => {
-                answering.spawn(answer(question, request));
+                answering.spawn(answer(question, request, bus.clone()));
             }
             Some(ended) = answering.join_next() => note(ended),
         }
@@ -161,7 +177,7 @@ pub(crate) async fn serve(mut asked: Asked, stop: CancellationToken) {
     }
 }
 
-async fn answer(Question { subject, answer }: Question, request: Request) {
+async fn answer(Question { subject, answer }: Question, request: Request, bus: Bus) {
     let mut headers = HeaderMap::new();
     let asked = request.message.headers.as_ref();
     let traceparent = asked.and_then(|headers| headers.get(trace::TRACEPARENT));
@@ -169,11 +185,12 @@ async fn answer(Question { subject, answer }: Question, request: Request) {
     let span = trace::caused(traceparent, SpanKind::Server, || {
         format!("answer {subject}")
     });
-    let answering = span.around(answer(request.message.payload.clone()));
+    let room = bus.reply_max().min(ANSWER_MAX);
+    let answering = span.around(answer(request.message.payload.clone(), room));
     let answer = match answering.await {
         Ok((encoded, as_of)) => {
             headers.insert(POSITION, as_of.to_string());
-            Ok(encoded.into())
+            Ok(encoded)
         }
         Err(refusal) => {
             span.fail(&refusal);
@@ -186,9 +203,7 @@ async fn answer(Question { subject, answer }: Question, request: Request) {
             })
         }
     };
-    if let Err(error) = request.respond_with_headers(answer, headers).await {
-        tracing::debug!(%error, subject, "answer a question");
-    }
+    bus.respond(&request, answer, headers).await;
 }
 
 fn note(ended: Result<(), tokio::task::JoinError>) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, bail};
-use async_nats::service::NATS_SERVICE_ERROR;
+use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{HeaderMap, Message as Received, StatusCode, Subscriber};
 use futures_util::StreamExt as _;
 use prost::Message;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::POSITION;
+use super::{POSITION, TOO_LARGE};
 use crate::bus::{Bus, NOT_CONNECTED};
 use crate::position::Positions;
 use crate::telemetry::trace::{self, SpanKind};
@@ -42,6 +42,10 @@ pub enum NoAnswer {
     /// The deadline has passed.
     #[error("no answer in time")]
     Late,
+    /// One answer has no room for what was asked for, fewer things at once may fit; the owner's
+    /// words.
+    #[error("refused: {0}")]
+    TooLarge(String),
     /// The owner does not answer this question; its own words.
     #[error("refused: {0}")]
     Refused(String),
@@ -146,7 +150,14 @@ fn read<A: Message + Default>(answer: &Received) -> Result<Answer<A>, NoAnswer> 
         return Err(NoAnswer::NobodyThere);
     }
     if let Some(refusal) = header(answer.headers.as_ref(), NATS_SERVICE_ERROR) {
-        return Err(NoAnswer::Refused(refusal.to_owned()));
+        let code = header(answer.headers.as_ref(), NATS_SERVICE_ERROR_CODE);
+        let is_too_large = code.and_then(|code| code.parse().ok()) == Some(TOO_LARGE);
+        let refused = if is_too_large {
+            NoAnswer::TooLarge
+        } else {
+            NoAnswer::Refused
+        };
+        return Err(refused(refusal.to_owned()));
     }
     let said = A::decode(answer.payload.clone())
         .map_err(|error| NoAnswer::Malformed(error.to_string()))?;

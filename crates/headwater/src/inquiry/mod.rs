@@ -46,3 +46,6 @@ pub use asking::{Answer, Answers, Inquirer, NoAnswer};
 
 /// The header of an answer with what it is as of, as over HTTP.
 const POSITION: &str = "Headwater-Position";
+
+/// The code of a refusal because one answer has no room for what was asked for, as over HTTP.
+const TOO_LARGE: usize = 413;

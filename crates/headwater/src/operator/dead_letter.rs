@@ -1,9 +1,11 @@
 //! `dead-letters.*`: what a projection could not apply, tried again or given up.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::tools::{Tool, Tools};
-use super::{Error, refuse};
+use super::{Error, fit, json, refuse, too_large};
 use crate::database::{Database, WriteError};
 use crate::projection::dead_letter::{self, Refusal, Table};
 
@@ -63,7 +65,7 @@ pub struct Letter {
     pub recorded_at: i64,
     /// How large its payload is.
     pub bytes: u64,
-    /// The payload in base64; only `dead-letters.show` gives it.
+    /// The payload in base64, or a part of it; only `dead-letters.show` gives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
     /// Why it was discarded; only discarded letters have it.
@@ -80,6 +82,10 @@ pub struct Letter {
 pub struct ShowRequest {
     /// Its number.
     pub id: u64,
+    /// Allows the answer to have only a part of the payload, where it has no room for all of it:
+    /// the part that begins at this byte. The letter says how many there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<usize>,
 }
 
 /// Which letters to try again, with those that wait behind them: `dead-letters.retry`.
@@ -101,8 +107,12 @@ pub struct RetryAnswer {
     pub applied: u64,
     /// How many letters are left, in all.
     pub left: u64,
-    /// Those that failed again; what waits behind them was not tried.
+    /// Those that failed again, the first of them where one answer has no room for all; what waits
+    /// behind them was not tried.
     pub failed: Vec<Letter>,
+    /// How many failed again, in all.
+    #[serde(default)]
+    pub failed_total: u64,
 }
 
 /// Gives a letter up: `dead-letters.discard`.
@@ -124,19 +134,50 @@ pub struct DiscardAnswer {
     pub retried: RetryAnswer,
 }
 
+/// A page of letters, as JSON of at most `bytes_max` bytes.
 pub(super) async fn page(
     db: &Database,
     table: Table,
     ListRequest { after, limit }: ListRequest,
-) -> Result<ListAnswer, Error> {
+    bytes_max: usize,
+) -> Result<Vec<u8>, Error> {
     let limit = limit.min(LETTERS_MAX);
-    db.read(move |snapshot| dead_letter::list(snapshot, table, after, limit))
-        .await
-        .map_err(|error| refusal(&error.into()))
+    let page = db.read(move |snapshot| dead_letter::list(snapshot, table, after, limit));
+    let mut page = page.await.map_err(|error| refusal(&error.into()))?;
+    let Some(first) = page.letters.first().map(|letter| letter.id) else {
+        return json(&page);
+    };
+    fit(&mut page, bytes_max, 1, |page| &mut page.letters).map_err(|error| {
+        let why = error.status;
+        refuse(
+            error.code,
+            format!("the dead letter {first}: {why}; go on with after {first}"),
+        )
+    })
 }
 
-pub(super) async fn show(db: &Database, ShowRequest { id }: ShowRequest) -> Result<Letter, Error> {
-    db.read(move |snapshot| dead_letter::show(snapshot, id))
+/// One letter with its payload or a part of it, as JSON of at most `bytes_max` bytes.
+pub(super) async fn show(
+    db: &Database,
+    ShowRequest { id, offset }: ShowRequest,
+    bytes_max: usize,
+) -> Result<Vec<u8>, Error> {
+    let (mut letter, payload) = find(db, id).await?;
+    let bare = json(&letter)?.len() + r#","payload":"""#.len();
+    // Base64 makes 4 bytes of 3.
+    let room = bytes_max.saturating_sub(bare) / 4 * 3;
+    let wanted = payload.get(offset.unwrap_or(0)..).unwrap_or_default();
+    if wanted.len() > room && (offset.is_none() || room == 0) {
+        let bytes = bare + wanted.len().div_ceil(3) * 4;
+        let what = format!("the dead letter {id} (in parts: {{\"id\":{id},\"offset\":0}})");
+        return Err(too_large(&what, bytes, bytes_max));
+    }
+    letter.payload = Some(BASE64_STANDARD.encode(&wanted[..wanted.len().min(room)]));
+    json(&letter)
+}
+
+async fn find(db: &Database, id: u64) -> Result<(Letter, Vec<u8>), Error> {
+    db.read(move |snapshot| dead_letter::find(snapshot, id))
         .await
         .map_err(|error| refusal(&error))
 }
@@ -157,6 +198,7 @@ pub(super) async fn retry(
                 is_met = true;
                 sum.applied += done.value.applied;
                 sum.left = done.value.left;
+                sum.failed_total += done.value.failed.len() as u64;
                 sum.failed.extend(done.value.failed);
             }
             // Another projection may have that lane.
@@ -180,7 +222,11 @@ pub(super) async fn discard(
         .remove(0);
     db.write(move |tx| (tool.discard)(tx, request.id, &request.reason))
         .await
-        .map(|done| done.value)
+        .map(|done| {
+            let mut answer = done.value;
+            answer.retried.failed_total = answer.retried.failed.len() as u64;
+            answer
+        })
         .map_err(write_refusal)
 }
 
@@ -189,7 +235,7 @@ async fn tools_for(db: &Database, tools: &Tools, which: &RetryRequest) -> Result
     let all = tools.all().to_vec();
     let meant = match which {
         RetryRequest::Id(id) => {
-            let projection = show(db, ShowRequest { id: *id }).await?.projection;
+            let projection = find(db, *id).await?.0.projection;
             all.into_iter()
                 .filter(|tool| tool.name == projection)
                 .collect()

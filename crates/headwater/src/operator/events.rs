@@ -1,21 +1,26 @@
 //! `events`: the outbox by position.
 
+use std::mem;
+
 use sea_orm::DbErr;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, refuse};
+use super::{Error, json, refuse, too_large};
 use crate::database::Database;
 use crate::outbox;
 
 /// How many events one answer has at most.
 const EVENTS_MAX: usize = 1000;
 
-/// How large the events in one answer may be together, in bytes of JSON: below the server's
-/// default `max_payload` of 1 MiB. One event always fits.
-const EVENTS_BYTES_MAX: usize = 900 * 1024;
+/// How large one answer is at most, in bytes, where the server takes more.
+const ANSWER_MAX: usize = 900 * 1024;
+
+/// How small an answer somebody may wish for, in bytes: a smaller one has no room for an event's
+/// key and subject.
+const ANSWER_MIN: usize = 16 * 1024;
 
 /// Asks for events by position.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventsRequest {
     /// The life of the source that is meant; without it, the present one.
@@ -26,6 +31,15 @@ pub struct EventsRequest {
     /// How many at most.
     #[serde(default = "one")]
     pub limit: usize,
+    /// How large the answer may be, in bytes: what a slow link carries in time, or what the
+    /// server of who asks takes. The answer is never larger than what the server of the source
+    /// takes; a wish below 16 KiB counts as 16 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<usize>,
+    /// Allows the answer to have only a part of the first event, where one answer has no room for
+    /// all of its payload: the part that begins at this byte of the payload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<usize>,
 }
 
 fn one() -> usize {
@@ -42,9 +56,62 @@ pub struct EventsAnswer {
     /// The events from the asked position on; fewer than asked when there are no more or they
     /// are large.
     pub events: Vec<outbox::Row>,
+    /// How many bytes of the only event's payload come after what is here.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rest: usize,
 }
 
-pub(super) async fn page(db: &Database, request: EventsRequest) -> Result<EventsAnswer, Error> {
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// Asks for a page of events with `ask`. An event that is too large for one answer is put together
+/// from several.
+///
+/// # Errors
+/// Those of `ask`.
+pub async fn fetch_events<E, F>(
+    request: EventsRequest,
+    ask: impl Fn(EventsRequest) -> F,
+) -> Result<EventsAnswer, E>
+where
+    F: Future<Output = Result<EventsAnswer, E>>,
+{
+    let offset = Some(request.offset.unwrap_or(0));
+    let mut page = ask(EventsRequest {
+        offset,
+        ..request.clone()
+    })
+    .await?;
+    while page.rest > 0
+        && let [cut] = &mut page.events[..]
+    {
+        let next = EventsRequest {
+            from: cut.position,
+            limit: 1,
+            offset: Some(cut.payload.len()),
+            ..request.clone()
+        };
+        let mut next = ask(next).await?;
+        match next.events.pop() {
+            Some(part) if part.position == cut.position && !part.payload.is_empty() => {
+                cut.payload.extend(part.payload);
+                page.rest = next.rest;
+            }
+            // The source contradicts itself; without this event the page makes no progress.
+            _ => page.events.clear(),
+        }
+    }
+    Ok(page)
+}
+
+/// A page of events, as JSON of at most `bytes_max` bytes.
+pub(super) async fn page(
+    db: &Database,
+    request: EventsRequest,
+    bytes_max: usize,
+) -> Result<Vec<u8>, Error> {
     if let Some(epoch) = request.epoch.filter(|epoch| **epoch != *db.epoch()) {
         let now = db.epoch();
         return Err(refuse(
@@ -52,36 +119,78 @@ pub(super) async fn page(db: &Database, request: EventsRequest) -> Result<Events
             format!("this database's epoch is {now}, not {epoch}"),
         ));
     }
-    if i64::try_from(request.from).is_err() {
+    let from = request.from;
+    if i64::try_from(from).is_err() {
         return Err(refuse(400, "no outbox reaches that far".to_owned()));
     }
-    let limit = request.limit.min(EVENTS_MAX);
+    let wish = request.max_bytes.unwrap_or(ANSWER_MAX).max(ANSWER_MIN);
+    let bytes_max = bytes_max.min(ANSWER_MAX).min(wish);
+    let limit = match request.offset {
+        None | Some(0) => request.limit.min(EVENTS_MAX),
+        Some(_) => 1,
+    };
     // The outbox's own head: another process may have written more than this one knows of.
     let (head, mut events) = db
         .read(move |snapshot| {
-            let page = outbox::page_within(snapshot, request.from, limit, EVENTS_BYTES_MAX as u64)?;
+            let page = outbox::page_within(snapshot, from, limit, bytes_max as u64)?;
             Ok::<_, DbErr>((outbox::head(snapshot)?, page))
         })
         .await
         .map_err(|error| refuse(500, error.to_string()))?;
-    let mut bytes = 0;
-    let fitting = events
-        .iter()
-        .take_while(|row| {
-            bytes += json_bytes(row);
-            bytes <= EVENTS_BYTES_MAX
-        })
-        .count();
-    events.truncate(fitting);
-    Ok(EventsAnswer {
+    events.truncate(fitting(&events, bytes_max).max(1));
+    let mut answer = EventsAnswer {
         epoch: db.epoch().to_string(),
         head,
         events,
-    })
+        rest: 0,
+    };
+    if let Some(offset) = request.offset {
+        cut(&mut answer, offset, bytes_max)?;
+    } else if let Some(bytes) = answer.events.first().map(json_bytes)
+        && bytes > bytes_max
+    {
+        let what = format!("the event {from} (in parts: {{\"from\":{from},\"offset\":0}})");
+        return Err(too_large(&what, bytes, bytes_max));
+    }
+    json(&answer)
 }
 
-/// How large an event is as JSON, at most: base64 makes 4 bytes of 3, an escape 6 of 1.
+/// Leaves of the only event's payload what begins at `offset` and fits.
+fn cut(answer: &mut EventsAnswer, offset: usize, bytes_max: usize) -> Result<(), Error> {
+    let [row] = &mut answer.events[..] else {
+        return Ok(());
+    };
+    let payload = mem::take(&mut row.payload);
+    let Some(wanted) = payload.get(offset..) else {
+        let (position, bytes) = (row.position, payload.len());
+        let why = format!("the event {position} has {bytes} bytes, {offset} is beyond them");
+        return Err(refuse(400, why));
+    };
+    let bare = json_bytes(row);
+    // Base64 makes 4 bytes of 3.
+    let room = bytes_max.saturating_sub(bare) / 4 * 3;
+    if room == 0 {
+        let what = format!("the event {} without its payload", row.position);
+        return Err(too_large(&what, bare, bytes_max));
+    }
+    row.payload = wanted[..wanted.len().min(room)].to_vec();
+    answer.rest = wanted.len() - row.payload.len();
+    Ok(())
+}
+
+/// How many of the first `events` fit into an answer of `bytes_max` bytes.
+fn fitting(events: &[outbox::Row], bytes_max: usize) -> usize {
+    let mut bytes = 0;
+    let within = events.iter().take_while(|row| {
+        bytes += json_bytes(row);
+        bytes <= bytes_max
+    });
+    within.count()
+}
+
+/// How large an answer with this event alone is, at most; with further ones, at most the sum:
+/// base64 makes 4 bytes of 3, an escape 6 of 1.
 fn json_bytes(row: &outbox::Row) -> usize {
-    const NAMES_AND_NUMBERS: usize = 300;
+    const NAMES_AND_NUMBERS: usize = 400;
     row.payload.len().div_ceil(3) * 4 + 6 * (row.key.len() + row.subject.len()) + NAMES_AND_NUMBERS
 }

@@ -32,6 +32,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, ensure};
+use async_nats::HeaderMap;
 use async_nats::service::{self, ServiceExt as _};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -49,7 +50,7 @@ pub use dead_letter::{
     ShowRequest,
 };
 pub use endpoint::Endpoint;
-pub use events::{EventsAnswer, EventsRequest};
+pub use events::{EventsAnswer, EventsRequest, fetch_events};
 pub use fold::{Difference, Differences, FoldState, FoldStatus, Side, Then};
 pub use projections::{PauseRequest, ResumeRequest};
 pub use status::{ProjectionStatus, StatusAnswer};
@@ -86,11 +87,11 @@ pub async fn serve(
     let asked = questions.offer(&service).await?;
     let endpoints = desk.offer(&service).await?;
     let answering = async {
-        inquiry::serve(asked, stop.clone()).await;
+        inquiry::serve(asked, &bus, stop.clone()).await;
         Ok(())
     };
     let desk = Arc::new(desk);
-    tokio::try_join!(desk.serve(endpoints, stop.clone()), answering)?;
+    tokio::try_join!(desk.serve(endpoints, &bus, stop.clone()), answering)?;
     Ok(())
 }
 
@@ -176,14 +177,15 @@ impl Desk {
     async fn serve(
         self: Arc<Self>,
         offered: Offered,
+        bus: &Bus,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut answering = JoinSet::new();
         for (endpoint, requests) in offered {
-            let desk = Arc::clone(&self);
+            let (desk, bus) = (Arc::clone(&self), bus.clone());
             let requests = requests.take_until(stop.clone().cancelled_owned());
             answering.spawn(requests.for_each_concurrent(AT_ONCE, move |request| {
-                Arc::clone(&desk).respond(endpoint, request)
+                Arc::clone(&desk).respond(endpoint, request, bus.clone())
             }));
         }
         while let Some(ended) = answering.join_next().await {
@@ -193,42 +195,49 @@ impl Desk {
         Ok(())
     }
 
-    async fn respond(self: Arc<Self>, endpoint: Endpoint, request: service::Request) {
-        let answer = self.answer(endpoint, &request.message.payload).await;
-        if let Err(error) = request.respond(answer.map(Into::into)).await {
-            tracing::debug!(%error, endpoint = endpoint.name(), "answer an operator");
-        }
+    async fn respond(self: Arc<Self>, endpoint: Endpoint, request: service::Request, bus: Bus) {
+        let payload = &request.message.payload;
+        let answer = self.answer(endpoint, payload, bus.reply_max()).await;
+        bus.respond(&request, answer, HeaderMap::new()).await;
     }
 
-    async fn answer(&self, endpoint: Endpoint, payload: &[u8]) -> Result<Vec<u8>, Error> {
+    /// The answer to a request, of at most `bytes_max` bytes where it can be shortened.
+    async fn answer(
+        &self,
+        endpoint: Endpoint,
+        payload: &[u8],
+        bytes_max: usize,
+    ) -> Result<Vec<u8>, Error> {
         let Some((db, tools)) = &self.kept else {
             return match endpoint {
                 Endpoint::Status => json(&status::without_database(self.service, &self.health)),
-                other => Err(refuse(
-                    404,
-                    format!("{} has no {}", self.service, other.name()),
-                )),
+                other => {
+                    let (service, name) = (self.service, other.name());
+                    Err(refuse(404, format!("{service} has no {name}")))
+                }
             };
         };
         match endpoint {
             Endpoint::Status => json(&status::of(db, &self.health, tools).await?),
-            Endpoint::Events => json(&events::page(db, endpoint.read(payload)?).await?),
+            Endpoint::Events => events::page(db, endpoint.read(payload)?, bytes_max).await,
             Endpoint::DeadLettersList => {
-                let page = dead_letter::page(db, Table::Dead, endpoint.read(payload)?);
-                json(&page.await?)
-            }
-            Endpoint::DeadLettersShow => {
-                json(&dead_letter::show(db, endpoint.read(payload)?).await?)
-            }
-            Endpoint::DeadLettersRetry => {
-                json(&dead_letter::retry(db, tools, endpoint.read(payload)?).await?)
-            }
-            Endpoint::DeadLettersDiscard => {
-                json(&dead_letter::discard(db, tools, endpoint.read(payload)?).await?)
+                dead_letter::page(db, Table::Dead, endpoint.read(payload)?, bytes_max).await
             }
             Endpoint::DeadLettersDiscarded => {
-                let page = dead_letter::page(db, Table::Discarded, endpoint.read(payload)?);
-                json(&page.await?)
+                dead_letter::page(db, Table::Discarded, endpoint.read(payload)?, bytes_max).await
+            }
+            Endpoint::DeadLettersShow => {
+                dead_letter::show(db, endpoint.read(payload)?, bytes_max).await
+            }
+            Endpoint::DeadLettersRetry => {
+                let mut answer = dead_letter::retry(db, tools, endpoint.read(payload)?).await?;
+                fit(&mut answer, bytes_max, 0, |answer| &mut answer.failed)
+            }
+            Endpoint::DeadLettersDiscard => {
+                let mut answer = dead_letter::discard(db, tools, endpoint.read(payload)?).await?;
+                fit(&mut answer, bytes_max, 0, |answer| {
+                    &mut answer.retried.failed
+                })
             }
             Endpoint::ProjectionsPause => {
                 json(&projections::pause(db, tools, endpoint.read(payload)?).await?)
@@ -236,11 +245,54 @@ impl Desk {
             Endpoint::ProjectionsResume => {
                 json(&projections::resume(db, tools, endpoint.read(payload)?).await?)
             }
-            Endpoint::Rebuild => json(&tools.begin(db, Then::Swap)?),
-            Endpoint::Verify => json(&tools.begin(db, Then::Compare)?),
-            Endpoint::Fold => json(&tools.fold_status(db)?),
+            Endpoint::Rebuild => fit_fold(tools.begin(db, Then::Swap)?, bytes_max),
+            Endpoint::Verify => fit_fold(tools.begin(db, Then::Compare)?, bytes_max),
+            Endpoint::Fold => fit_fold(tools.fold_status(db)?, bytes_max),
         }
     }
+}
+
+/// How far a fold is, with as many of the differing rows as fit.
+fn fit_fold(mut status: FoldStatus, bytes_max: usize) -> Result<Vec<u8>, Error> {
+    let Some(mut differences) = status.differences.take() else {
+        return json(&status);
+    };
+    let bytes_max = bytes_max.saturating_sub(json(&status)?.len());
+    fit(&mut differences, bytes_max, 0, |found| &mut found.rows)?;
+    status.differences = Some(differences);
+    json(&status)
+}
+
+/// `answer` as JSON of at most `bytes_max` bytes: with as many of the first of its `items` as fit,
+/// `least` at least.
+fn fit<A: Serialize, I>(
+    answer: &mut A,
+    bytes_max: usize,
+    least: usize,
+    items: fn(&mut A) -> &mut Vec<I>,
+) -> Result<Vec<u8>, Error> {
+    loop {
+        let json = json(answer)?;
+        let bytes = json.len();
+        if bytes <= bytes_max {
+            return Ok(json);
+        }
+        let items = items(answer);
+        if items.len() <= least {
+            return Err(too_large("the answer", bytes, bytes_max));
+        }
+        // As if all were of one size; one fewer at least.
+        let fewer = (items.len() * bytes_max / bytes).min(items.len() - 1);
+        items.truncate(fewer.max(least));
+    }
+}
+
+/// Refuses an answer that has no room for `what`.
+fn too_large(what: &str, bytes: usize, bytes_max: usize) -> Error {
+    let why = format!(
+        "{what} takes {bytes} bytes, and a reply has room for {bytes_max}: `max_payload` of the NATS server or account"
+    );
+    refuse(413, why)
 }
 
 fn json(answer: &impl Serialize) -> Result<Vec<u8>, Error> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::apply::Gap;
 use crate::bus::Bus;
 use crate::envelope::{Envelope, EventId};
-use crate::operator::{self, Endpoint, EventsAnswer, EventsRequest};
+use crate::operator::{self, Endpoint, EventsAnswer, EventsRequest, fetch_events};
 
 /// Fetches the first events of `gap`, as many as the source gives at once.
 ///
@@ -20,10 +20,14 @@ pub(super) async fn fetch(bus: &Bus, source: &str, gap: &Gap) -> anyhow::Result<
         epoch: Some(gap.epoch.to_string()),
         from,
         limit: usize::try_from(gap.came - from).unwrap_or(usize::MAX),
+        max_bytes: Some(bus.reply_max()),
+        offset: None,
     };
-    let answer: EventsAnswer = operator::ask(bus, source, Endpoint::Events, &request)
-        .await
-        .with_context(|| format!("ask {source} for its events from {from} on"))?;
+    let answer = fetch_events(request, async |request| {
+        operator::ask::<EventsAnswer>(bus, source, Endpoint::Events, &request).await
+    })
+    .await
+    .with_context(|| format!("ask {source} for its events from {from} on"))?;
     let first = answer.events.first().map(|row| row.position);
     ensure!(
         first == Some(from),

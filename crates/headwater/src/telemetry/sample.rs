@@ -243,6 +243,9 @@ async fn event(bus: &Bus, source: &str, position: u64) -> Option<EventsAnswer> {
         epoch: None,
         from: position,
         limit: 1,
+        // A part of the payload will do.
+        max_bytes: Some(0),
+        offset: Some(0),
     };
     let answer = operator::ask(bus, source, Endpoint::Events, &request).await;
     answer

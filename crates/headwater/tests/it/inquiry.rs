@@ -38,7 +38,7 @@ struct CountAnswered {
 /// Two of these questions are answered together, or neither.
 static TOGETHER: Barrier = Barrier::new(2);
 
-fn count(snapshot: &Snapshot, asked: &CountAsked) -> Result<CountAnswered, Refusal> {
+fn count(snapshot: &Snapshot, asked: &CountAsked, _room: usize) -> Result<CountAnswered, Refusal> {
     match asked.sensor.as_str() {
         "" => return Err(Refusal::Malformed("name a sensor".to_owned())),
         "no table" => drop(integers(snapshot, "SELECT n FROM nothing")?),
@@ -216,11 +216,13 @@ async fn what_cannot_be_answered_is_said() {
     for (sensor, why) in [
         ("", "name a sensor"),
         ("no table", "the service made a mistake; it is in its log"),
-        ("large", "the answer would have 600006 bytes"),
     ] {
         let refused = NoAnswer::Refused(why.to_owned());
         assert_eq!(world.ask(sensor, PATIENT).await, Err(refused), "{sensor}");
     }
+    let why = "the answer takes 600006 bytes, and an answer has room for 524288: ask for less, or raise `max_payload` of the NATS server or account";
+    let too_large = NoAnswer::TooLarge(why.to_owned());
+    assert_eq!(world.ask("large", PATIENT).await, Err(too_large));
     assert_eq!(
         world.ask("panic", Duration::from_millis(200)).await,
         Err(NoAnswer::Late)

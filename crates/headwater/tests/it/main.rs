@@ -12,6 +12,7 @@ mod group_commit;
 mod http;
 mod idempotency;
 mod inquiry;
+mod limits;
 mod micro;
 mod monitor;
 mod operator;

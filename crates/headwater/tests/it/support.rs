@@ -269,6 +269,11 @@ pub(crate) fn broker() -> Broker {
     Broker::start_in_temp().unwrap()
 }
 
+/// A broker of its own with these settings besides.
+pub(crate) fn broker_with(settings: &str) -> Broker {
+    Broker::start_in_temp_with(settings).unwrap()
+}
+
 pub(crate) async fn bus(broker: &Broker, name: &str) -> Bus {
     Bus::connect(name, &bus::Config::at(broker.url()))
         .await
@@ -393,7 +398,12 @@ impl World {
 
     /// With a stream whose events may be deleted and purged.
     pub(crate) async fn with_soft_stream() -> Self {
-        let (folder, broker) = (folder(), broker());
+        Self::with_soft_stream_at(broker()).await
+    }
+
+    /// [`with_soft_stream`](Self::with_soft_stream) at this broker.
+    pub(crate) async fn with_soft_stream_at(broker: Broker) -> Self {
+        let folder = folder();
         let (source, copy) = (open(&folder, "sensors").await, open(&folder, "house").await);
         let bus = bus(&broker, "world").await;
         make_soft_stream(&bus, "sensors").await;

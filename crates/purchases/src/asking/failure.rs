@@ -51,7 +51,7 @@ impl From<NoAnswer> for Why {
             NoAnswer::NotConnected | NoAnswer::NobodyThere => {
                 Self::Unreachable(no_answer.to_string())
             }
-            NoAnswer::Refused(why) => Self::Refused(why),
+            NoAnswer::TooLarge(why) | NoAnswer::Refused(why) => Self::Refused(why),
             NoAnswer::Malformed(why) => Self::Nonsense(why),
         }
     }

@@ -7,12 +7,12 @@ use events::inquiry::{
     self, OrdersAnswered, OrdersAsked, ProductsAnswered, ProductsAsked, UserAnswered, UserAsked,
 };
 use headwater::Positions;
-use headwater::inquiry::{Answer, Inquirer};
+use headwater::inquiry::{Answer, Inquirer, NoAnswer};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::failure::Why;
-use super::gathered::{Order, Orders, Product};
+use super::gathered::{AsOf, Order, Orders, Product};
 
 /// How many products one question is about.
 pub(super) const PRODUCTS_MAX: usize = inquiry::PRODUCTS_MAX;
@@ -67,20 +67,34 @@ impl Inquiry {
         Ok((Orders { orders, next }, as_of))
     }
 
-    /// `inquiry.products.v1.asked`.
+    /// `inquiry.products.v1.asked`, with fewer products at a time where one answer has no room for
+    /// all.
     pub(super) async fn products(
         &self,
         ids: &[Uuid],
         deadline: Instant,
     ) -> Result<(Vec<Product>, Positions), Why> {
-        let question = ProductsAsked {
-            product_ids: ids.iter().map(Uuid::to_string).collect(),
-        };
-        let answer = self.0.ask(inquiry::PRODUCTS, &question, deadline).await?;
-        let Answer { said, as_of } = answer;
-        let ProductsAnswered { products } = said;
-        let products: Result<_, Why> = products.into_iter().map(Product::try_from).collect();
-        Ok((products?, as_of))
+        let (mut products, mut as_of) = (Vec::new(), AsOf::default());
+        let mut chunks = vec![ids];
+        while let Some(ids) = chunks.pop() {
+            let question = ProductsAsked {
+                product_ids: ids.iter().map(Uuid::to_string).collect(),
+            };
+            match self.0.ask(inquiry::PRODUCTS, &question, deadline).await {
+                Ok(Answer { said, as_of: at }) => {
+                    let ProductsAnswered { products: said } = said;
+                    let said: Result<Vec<_>, Why> =
+                        said.into_iter().map(Product::try_from).collect();
+                    products.extend(said?);
+                    as_of.add(at);
+                }
+                Err(NoAnswer::TooLarge(_)) if ids.len() > 1 => {
+                    chunks.extend(<[_; 2]>::from(ids.split_at(ids.len() / 2)));
+                }
+                Err(no_answer) => return Err(no_answer.into()),
+            }
+        }
+        Ok((products, as_of.into()))
     }
 }
 

@@ -1,7 +1,5 @@
 //! Looking at letters.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use sea_orm::{ConnectionTrait, DbErr, QueryResult};
 
 use super::{Refusal, counted, statement};
@@ -62,17 +60,8 @@ impl Table {
     }
 }
 
-/// One dead letter, with its payload.
-pub(crate) fn show(db: &impl ConnectionTrait, id: u64) -> Result<Letter, Refusal> {
-    let (letter, payload) = find(db, id)?;
-    Ok(Letter {
-        payload: Some(BASE64_STANDARD.encode(payload)),
-        ..letter
-    })
-}
-
 /// One dead letter and its payload.
-pub(super) fn find(db: &impl ConnectionTrait, id: u64) -> Result<(Letter, Vec<u8>), Refusal> {
+pub(crate) fn find(db: &impl ConnectionTrait, id: u64) -> Result<(Letter, Vec<u8>), Refusal> {
     let known = i64::try_from(id).map_err(|_| Refusal::Unknown(id))?;
     let sql = format!("{} WHERE id = ?", Table::Dead.select());
     let row = db

@@ -16,7 +16,7 @@ use super::ApplyError;
 use crate::outbox::unsigned;
 
 pub(crate) use carry::{carry_over, only_in};
-pub(crate) use letters::{Table, count_all, list, show};
+pub(crate) use letters::{Table, count_all, find, list};
 pub(crate) use park::{Identity, Parked, blocked_lanes, count, discarded, park};
 pub(crate) use retry::{discard, retry, retry_unblocked};
 
