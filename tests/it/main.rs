@@ -26,6 +26,7 @@ mod redelivery;
 mod reload;
 mod restored;
 mod rivals;
+mod slow_link;
 mod styles;
 mod systemd;
 mod tidy;

@@ -15,6 +15,7 @@ pub mod docker;
 pub mod faults;
 pub mod hammer;
 pub mod installed;
+pub mod link;
 pub mod load;
 pub mod locked;
 pub mod model;

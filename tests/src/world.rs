@@ -80,6 +80,8 @@ pub struct World {
     running: BTreeMap<Service, Process>,
     /// Where each of the broker's users has a file with the password; nobody has to log in if none.
     passwords: Option<PathBuf>,
+    /// Where services reach the broker, if not directly.
+    link: Option<String>,
     /// What the services log, where that is not what they log by themselves.
     filter: Option<&'static str>,
     finished: bool,
@@ -232,10 +234,16 @@ impl World {
             addresses: BTreeMap::new(),
             running: BTreeMap::new(),
             passwords: None,
+            link: None,
             filter: None,
             finished: false,
             turn: None,
         }
+    }
+
+    /// The services started from now on reach the broker at `url`: through a link.
+    pub fn reach_broker_at(&mut self, url: String) {
+        self.link = Some(url);
     }
 
     /// The services started from now on tell all that they do.
@@ -571,6 +579,9 @@ impl World {
 
     /// Where the services find the broker; all of a cluster, with commas.
     fn nats_url_for_services(&self) -> String {
+        if let Some(link) = &self.link {
+            return link.clone();
+        }
         let urls: Vec<_> = self.nodes().map(Broker::url_for_services).collect();
         urls.join(",")
     }

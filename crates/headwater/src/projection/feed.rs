@@ -1,39 +1,46 @@
 //! Reading a source's stream: the durable consumer, placed at the checkpoint.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use async_nats::Subject;
 use async_nats::header::{HeaderName, NATS_MESSAGE_ID};
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::{
+    self, AckPolicy, DeliverPolicy, PriorityPolicy, PullConsumer, ReplayPolicy, pull,
+};
+use async_nats::jetstream::context::{ConsumerInfoError, ConsumerInfoErrorKind};
 use async_nats::jetstream::stream::{ConsumerErrorKind, Info, Stream};
 use bytes::{Bytes, BytesMut};
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
 use tokio::task::coop;
 
+use super::pull::Pull;
 use super::runner::Config;
-use crate::bus;
+use super::window::{Link, Window};
+use crate::bus::{self, Bus};
 use crate::envelope::{Envelope, EventId};
 use crate::monitor::{self, Thresholds};
 use crate::stream;
 use crate::telemetry::trace;
 
-/// A silent consumer is noticed after two of these: its server is gone, and of a cluster another
-/// one has it, or will.
-const HEARTBEAT: Duration = Duration::from_secs(2);
-
-/// How long one pull request stays open at the server.
-const EXPIRES: Duration = Duration::from_secs(30);
-
-/// What one pull may bring: large enough that the server is never waited for, and well within
-/// what the client keeps before it drops (65,536).
-const PULL_MAX: usize = 20_000;
-
-/// The same in bytes, which bounds the memory of a reader whose events are large; also what is
-/// read ahead of what is being applied.
+/// What is read ahead of what is being applied, in bytes: it bounds the memory of a reader whose
+/// events are large.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// How long a batch takes to apply, about: while it does, nothing of it is seen, and a stop waits.
+const APPLYING: Duration = Duration::from_millis(250);
+
+/// Events in a batch before one has been applied.
+const BATCH_FIRST: usize = 1_000;
+
+/// The shortest time that a consumer's requests have to stay open: one that lets them expire
+/// sooner would be asked all the time.
+const EXPIRES_MIN: Duration = Duration::from_secs(1);
+
+/// The header of an event that a consumer has robbed of its payload.
+const PAYLOAD_SIZE: HeaderName = HeaderName::from_static("Nats-Msg-Size");
 
 /// What the chunks hold that events are copied to, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -41,14 +48,18 @@ const CHUNK: usize = 64 * 1024;
 /// The header of a trace, as the client keeps it.
 const TRACEPARENT: HeaderName = HeaderName::from_static(trace::TRACEPARENT);
 
-/// How long a reader that is far behind waits for a batch to fill.
+/// How long a reader that is far behind waits for a batch to fill, after the first event of it.
 const GATHER: Duration = Duration::from_millis(100);
 
 /// Events of a source, from a place in its stream on.
 pub(super) struct Feed {
     source: Arc<str>,
-    messages: pull::Stream,
+    stream: Stream,
+    consumer: String,
+    pull: Pull,
+    /// Events in one batch, at most; and as many as are applied in about [`APPLYING`].
     batch_max: usize,
+    batch: usize,
     is_drained: bool,
     /// What was read and not taken yet, and the bytes of it.
     ahead: Vec<Envelope>,
@@ -61,6 +72,10 @@ pub(super) struct Feed {
     last: Option<EventId>,
     /// The last sequence that was known when it was opened.
     known: u64,
+    /// The sequence of the one that was read last.
+    sequence: Option<u64>,
+    /// Whether what came looks as if the consumer kept something back.
+    is_suspect: bool,
     /// When the first new one of `ahead` was stored in the stream.
     stored: Option<SystemTime>,
     /// The same of the batch that was taken last.
@@ -111,41 +126,45 @@ impl Start {
 impl Feed {
     /// Places the durable consumer that `config` names at `start`, making it if it is not there.
     pub(super) async fn open(
-        stream: &Stream,
+        bus: &Bus,
+        link: &Link,
+        stream: Stream,
         source: &'static str,
         projection: &str,
         config: &Config,
         start: Start,
     ) -> anyhow::Result<Self> {
-        let (name, batch_max) = (&*config.consumer, config.batch_max);
-        let settings = settings(source, projection, name);
+        let settings = settings(source, projection, &config.consumer);
         let thresholds = thresholds(config, projection);
-        let consumer = place(stream, settings, &thresholds, start.first())
+        let consumer = place(&stream, link, settings, &thresholds, start.first())
             .await
             .context("place the consumer")?;
-        let messages = consumer
-            .stream()
-            .max_messages_per_batch(PULL_MAX)
-            .max_bytes_per_batch(BYTES_MAX)
-            .heartbeat(HEARTBEAT)
-            .expires(EXPIRES)
-            .messages()
-            .await
-            .context("read the stream")?;
+        let is_drained = consumer.cached_info().num_pending == 0;
+        let window = Window::new(link, Instant::now());
         Ok(Self {
             source: source.into(),
-            messages,
-            batch_max,
-            is_drained: consumer.cached_info().num_pending == 0,
+            stream,
+            consumer: config.consumer.clone(),
+            pull: Pull::open(bus, consumer, window).await?,
+            batch_max: config.batch_max,
+            batch: BATCH_FIRST.min(config.batch_max),
+            is_drained,
             ahead: Vec::new(),
             ahead_bytes: 0,
             chunk: BytesMut::new(),
             pending: 0,
             last: None,
             known: start.known,
+            sequence: None,
+            is_suspect: false,
             stored: None,
             batch_stored: None,
         })
+    }
+
+    /// The stream that it reads.
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
     }
 
     /// Whether there was nothing to read when it was opened.
@@ -158,6 +177,51 @@ impl Feed {
         self.batch_stored
     }
 
+    /// For how long nothing was heard of the server, not even a heartbeat.
+    pub(super) fn silent_for(&self) -> Duration {
+        self.pull.silent_for()
+    }
+
+    /// What the link carries in about a quarter of a second, in bytes.
+    pub(super) fn window_bytes(&self) -> usize {
+        self.pull.window_bytes()
+    }
+
+    /// Fits the size of a batch to how long the last one took: it grows to twice as much at most.
+    pub(super) fn note_applied(&mut self, events: usize, took: Duration) {
+        let fitting = events as u128 * APPLYING.as_micros() / took.as_micros().max(1);
+        let fitting = usize::try_from(fitting).unwrap_or(usize::MAX);
+        if took > APPLYING || events >= self.batch {
+            let fitting = fitting.clamp(1, self.batch.saturating_mul(2));
+            self.batch = fitting.min(self.batch_max);
+        }
+    }
+
+    /// Whether the consumer is as it has to be, once something that came looks as if it were not:
+    /// a person may have changed it. What harms is put right when it is placed again.
+    pub(super) async fn is_as_needed(&mut self) -> anyhow::Result<bool> {
+        if !std::mem::take(&mut self.is_suspect) {
+            return Ok(true);
+        }
+        self.check().await
+    }
+
+    /// Whether the consumer is as it has to be.
+    pub(super) async fn check(&self) -> anyhow::Result<bool> {
+        let info = self.stream.consumer_info(&self.consumer).await;
+        let info = info.context("look at the consumer")?;
+        refuse_pause(&self.stream, &info)?;
+        Ok(harm(&info.config).is_none())
+    }
+
+    /// All that came and was not taken yet, so that it need not come again; nothing more is asked
+    /// for.
+    pub(super) fn into_rest(mut self) -> Vec<Envelope> {
+        self.pull.end();
+        while let Some(Ok(())) = coop::unconstrained(self.read()).now_or_never() {}
+        self.ahead
+    }
+
     /// Waits for the next event and gives it with all that are ready behind it, up to the bound:
     /// alone when little happens; in full batches when there is much to catch up with, because
     /// what a large store costs is its pages, and a large batch finds more of its rows on each.
@@ -165,13 +229,14 @@ impl Feed {
         if self.ahead.is_empty() {
             self.read().await?;
         }
+        let gathered = tokio::time::Instant::now() + GATHER;
         while !self.is_full() {
             // Without tokio's budget, which would call a stream that has more empty now and then.
             let ready = coop::unconstrained(self.read()).now_or_never();
             let read = match ready {
                 Some(read) => read,
                 None if self.is_far_behind() => {
-                    match tokio::time::timeout(GATHER, self.read()).await {
+                    match tokio::time::timeout_at(gathered, self.read()).await {
                         Ok(read) => read,
                         Err(_) => break,
                     }
@@ -199,17 +264,17 @@ impl Feed {
     }
 
     fn is_full(&self) -> bool {
-        self.ahead.len() >= self.batch_max || self.ahead_bytes >= BYTES_MAX
+        self.ahead.len() >= self.batch || self.ahead_bytes >= BYTES_MAX
     }
 
     /// Whether there is more to read than one batch holds.
     fn is_far_behind(&self) -> bool {
-        usize::try_from(self.pending).is_ok_and(|pending| pending >= self.batch_max)
+        usize::try_from(self.pending).is_ok_and(|pending| pending >= self.batch)
     }
 
     /// Reads one event.
     async fn read(&mut self) -> anyhow::Result<()> {
-        let message = self.messages.next().await.context("the consumer ended")??;
+        let message = self.pull.next().await?;
         let info = message
             .info()
             .map_err(|error| anyhow!(error))
@@ -218,7 +283,14 @@ impl Feed {
         if self.stored.is_none() && sequence > self.known {
             self.stored = Some(info.published.into());
         }
+        if pending == 0 {
+            self.pull.note_end();
+        }
         let headers = message.headers.as_ref();
+        let has_size = headers.is_some_and(|headers| headers.get(PAYLOAD_SIZE).is_some());
+        let is_next = self.sequence.is_none_or(|last| sequence == last + 1);
+        self.sequence = Some(sequence);
+        self.is_suspect |= !is_next || has_size && message.payload.is_empty();
         let id = headers.and_then(|headers| headers.get(NATS_MESSAGE_ID));
         let id = id.and_then(|id| EventId::read(id.as_str(), self.last.as_ref()));
         let traceparent = headers.and_then(|headers| headers.get(TRACEPARENT));
@@ -257,28 +329,60 @@ fn keep(chunk: &mut BytesMut, bytes: &[u8]) -> Bytes {
 /// is then put where it is wanted: a reset takes the server about a millisecond.
 async fn place(
     stream: &Stream,
+    link: &Link,
     mut wanted: pull::Config,
     thresholds: &Thresholds,
     sequence: u64,
 ) -> anyhow::Result<PullConsumer> {
     let name = wanted.durable_name.clone().unwrap_or_default();
-    let mut consumer = match stream.get_consumer(&name).await {
-        Ok(consumer) if delivers_all(consumer.cached_info()) => {
-            // Seldom needed, and large.
-            Box::pin(label(stream, consumer.cached_info(), wanted, thresholds)).await?;
-            consumer
+    let asked = Instant::now();
+    let found = stream.get_consumer::<pull::Config>(&name).await;
+    link.note_round_trip(asked.elapsed());
+    let harm = match &found {
+        Ok(consumer) => harm(&consumer.cached_info().config),
+        Err(error) if is_not_found(error) => None,
+        Err(error) if error.is::<ConsumerInfoError>() => {
+            bail!("look at the consumer {name}: {error}")
         }
-        found => {
-            if found.is_ok() {
-                tracing::warn!(consumer = name, "not as it should be: making it anew");
-                stream.delete_consumer(&name).await?;
-            }
-            monitor::merge(&mut wanted.metadata, thresholds);
-            stream.create_consumer(wanted).await?
-        }
+        Err(_) => Some("it pushes events"),
     };
-    consumer.reset(Some(sequence)).await?;
+    if let Some(harm) = harm {
+        tracing::warn!(
+            consumer = name,
+            harm,
+            "the consumer is recreated: it would keep events back"
+        );
+        stream.delete_consumer(&name).await?;
+    } else if let Ok(mut consumer) = found {
+        refuse_pause(stream, consumer.cached_info())?;
+        // Seldom needed, and large.
+        Box::pin(label(stream, consumer.cached_info(), wanted, thresholds)).await?;
+        consumer.reset(Some(sequence)).await?;
+        return Ok(consumer);
+    }
+    monitor::merge(&mut wanted.metadata, thresholds);
+    let mut consumer = stream.create_consumer(wanted).await?;
+    if sequence > 1 {
+        consumer.reset(Some(sequence)).await?;
+    }
     Ok(consumer)
+}
+
+/// A person has paused the consumer at the broker: that ends by itself, or as the person wants.
+fn refuse_pause(stream: &Stream, info: &consumer::Info) -> anyhow::Result<()> {
+    let (stream, name) = (&stream.cached_info().config.name, &info.name);
+    ensure!(
+        !info.paused,
+        "the consumer {name} of {stream} is paused for {:?} more: `nats consumer resume {stream} \
+         {name}` lets it go on",
+        info.pause_remaining.unwrap_or_default()
+    );
+    Ok(())
+}
+
+fn is_not_found(error: &async_nats::Error) -> bool {
+    let error = error.downcast_ref::<ConsumerInfoError>();
+    error.is_some_and(|error| matches!(error.kind(), ConsumerInfoErrorKind::NotFound))
 }
 
 /// Removes the durable consumer `name`, if it is there, with all requests that wait at it.
@@ -344,12 +448,41 @@ fn settings(source: &str, projection: &str, name: &str) -> pull::Config {
     }
 }
 
-/// Whether a consumer, which a person may have made, hands over every event without being told
-/// that it arrived. One that filters would look like a stream full of gaps.
-fn delivers_all(info: &consumer::Info) -> bool {
-    let config = &info.config;
-    config.ack_policy == AckPolicy::None
-        && config.deliver_policy == DeliverPolicy::All
-        && config.filter_subject.is_empty()
-        && config.filter_subjects.is_empty()
+/// What keeps a consumer, which a person may have made or edited, from handing over every event
+/// as it is and at once, without being told that it arrived. One that filters would look like a
+/// stream full of gaps, one without payloads like a stream full of broken events. What is not
+/// listed does no harm: limits of a request are kept to.
+fn harm(config: &consumer::Config) -> Option<&'static str> {
+    let harms = [
+        (config.deliver_subject.is_some(), "it pushes events"),
+        (
+            config.ack_policy != AckPolicy::None,
+            "it waits for acknowledgements",
+        ),
+        (
+            config.deliver_policy != DeliverPolicy::All,
+            "it does not begin with the first event",
+        ),
+        (
+            !config.filter_subject.is_empty() || !config.filter_subjects.is_empty(),
+            "it filters",
+        ),
+        (config.headers_only, "it hands over headers only"),
+        (
+            config.replay_policy != ReplayPolicy::Instant,
+            "it replays at the original speed",
+        ),
+        (config.rate_limit > 0, "its rate is limited"),
+        (
+            config.priority_policy != PriorityPolicy::None,
+            "it serves groups",
+        ),
+        (
+            !config.max_expires.is_zero() && config.max_expires < EXPIRES_MIN,
+            "its requests expire at once",
+        ),
+    ];
+    harms
+        .into_iter()
+        .find_map(|(is_so, harm)| is_so.then_some(harm))
 }

@@ -10,17 +10,22 @@ use crate::bus::Bus;
 use crate::envelope::{Envelope, EventId};
 use crate::operator::{self, Endpoint, EventsAnswer, EventsRequest, fetch_events};
 
-/// Fetches the first events of `gap`, as many as the source gives at once.
+/// Fetches the first events of `gap`, as many as the source gives at once, in `bytes_max` or so.
 ///
 /// # Errors
 /// The source does not answer, or does not have them.
-pub(super) async fn fetch(bus: &Bus, source: &str, gap: &Gap) -> anyhow::Result<Vec<Envelope>> {
+pub(super) async fn fetch(
+    bus: &Bus,
+    source: &str,
+    gap: &Gap,
+    bytes_max: usize,
+) -> anyhow::Result<Vec<Envelope>> {
     let from = gap.have + 1;
     let request = EventsRequest {
         epoch: Some(gap.epoch.to_string()),
         from,
         limit: usize::try_from(gap.came - from).unwrap_or(usize::MAX),
-        max_bytes: Some(bus.reply_max()),
+        max_bytes: Some(bus.reply_max().min(bytes_max)),
         offset: None,
     };
     let answer = fetch_events(request, async |request| {

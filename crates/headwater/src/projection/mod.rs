@@ -70,8 +70,10 @@ mod gap;
 mod gate;
 pub(crate) mod pause;
 mod progress;
+mod pull;
 mod reader;
 mod runner;
+mod window;
 
 use sea_orm::DbErr;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, ensure};
+use async_nats::jetstream::context::RequestErrorKind;
 use async_nats::jetstream::stream::{Info, Stream};
 use sea_orm::DbErr;
 
@@ -12,6 +13,7 @@ use super::apply::{self, Batch, Gap, Otherwise};
 use super::checkpoint::Checkpoint;
 use super::feed::{self, Feed, Start};
 use super::runner::Shared;
+use super::window::Link;
 use super::{ApplyError, Projection, dead_letter, gap};
 use crate::bus::{Bus, NOT_CONNECTED};
 use crate::database::{Snapshot, Tx, WriteError};
@@ -25,7 +27,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// How often a silent source's stream is looked at: a consumer that waits beyond the end of a
-/// rolled-back stream is silent too.
+/// rolled-back stream is silent too. One that has not even sent a heartbeat in this time is gone:
+/// its server has died, and of a cluster another one has it, or will.
 const LOOK_AFTER: Duration = Duration::from_secs(5);
 
 /// How long a broker of a cluster that is cut off from the others may think that it still leads a
@@ -47,10 +50,27 @@ pub(super) struct Reader<P> {
     stream_created: i64,
     /// Since when the stream is said to end before what was read of it.
     shorter_since: Option<Instant>,
+    /// The link to the broker, which all sources share.
+    link: Arc<Link>,
+}
+
+/// What a look at a silent source's stream came to.
+enum Look {
+    /// It is as it was read.
+    AsRead,
+    /// It is another one, or does not end where reading does.
+    Elsewhere,
+    /// Nobody answered in time: why that may be.
+    Unanswered(String),
 }
 
 impl<P: Projection> Reader<P> {
-    pub(super) fn new(shared: Arc<Shared<P>>, bus: Bus, source: &'static str) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared<P>>,
+        bus: Bus,
+        link: Arc<Link>,
+        source: &'static str,
+    ) -> Self {
         // Those that alerts look at are there from the start.
         for counted in ["applied", "skipped", "gap_events"] {
             let name = format!("headwater_projection_{counted}_total");
@@ -67,6 +87,7 @@ impl<P: Projection> Reader<P> {
             anew: false,
             stream_created: 0,
             shorter_since: None,
+            link,
         }
     }
 
@@ -97,32 +118,49 @@ impl<P: Projection> Reader<P> {
     async fn follow(&mut self, pause: &mut Duration) -> anyhow::Result<()> {
         let bus = self.bus.clone();
         let seen = bus.seen();
-        let (mut feed, stream, info) = tokio::select! {
+        let (mut feed, info) = tokio::select! {
             opened = self.open() => opened?,
             // What was asked for went with the connection: no use in waiting for it.
             () = bus.reconnected(seen) => return Ok(()),
         };
+        let stream = feed.stream().clone();
         loop {
             let events = tokio::select! {
+                biased;
                 events = feed.next_batch() => events?,
-                () = bus.reconnected(seen) => return Ok(()),
-                () = tokio::time::sleep(LOOK_AFTER) => {
-                    if self.is_elsewhere(&stream, &info).await? {
-                        self.anew = true;
-                        return Ok(());
+                () = bus.reconnected(seen) => {
+                    // What was asked for is lost; what came is not asked for again.
+                    return self.apply(feed.into_rest()).await.map(drop);
+                }
+                looked = self.look(&stream, &info) => {
+                    match looked? {
+                        Look::Unanswered(reason) => self.report(State::Degraded(reason)),
+                        Look::AsRead if feed.silent_for() < LOOK_AFTER => {
+                            if !feed.check().await? {
+                                return Ok(());
+                            }
+                        }
+                        Look::AsRead | Look::Elsewhere => {
+                            self.anew = true;
+                            return Ok(());
+                        }
                     }
                     continue;
                 }
             };
+            if !feed.is_as_needed().await? {
+                return Ok(());
+            }
             crash::point(self.shared.config.crash_points[0]);
             let stored = feed.batch_stored();
-            let batch = self.apply_and_read_ahead(events, &mut feed).await?;
+            let (batch, took) = self.apply_and_read_ahead(events, &mut feed).await?;
             if batch.is_elsewhere {
                 return Ok(());
             }
             if let Some(gap) = batch.gap {
-                return self.close(gap).await;
+                return self.close(gap, feed.window_bytes()).await;
             }
+            feed.note_applied(batch.applied + batch.skipped + batch.parked, took);
             self.note_delay(&batch, stored);
             let is_at_end = batch.checkpoint.sequence >= info.state.last_sequence;
             if is_at_end {
@@ -139,13 +177,13 @@ impl<P: Projection> Reader<P> {
         }
     }
 
-    /// Opens the feed at the checkpoint, with the stream and its state as they are then.
-    async fn open(&mut self) -> anyhow::Result<(Feed, Stream, Info)> {
+    /// Opens the feed at the checkpoint, with the stream's state as it is then.
+    async fn open(&mut self) -> anyhow::Result<(Feed, Info)> {
         let stream = stream::find(&self.bus, self.source)
             .await
             .context("reach the stream")?
             .with_context(|| format!("there is no stream {} yet", stream::name(self.source)))?;
-        let info = stream.get_info().await.context("read the stream's state")?;
+        let info = stream.cached_info().clone();
         let (checkpoint, dead_letters) = self.checkpoint().await?;
         let start = Start::after(checkpoint.stream_created, checkpoint.sequence, &info);
         ensure!(
@@ -165,12 +203,13 @@ impl<P: Projection> Reader<P> {
             feed::remove(&stream, &config.consumer).await?;
             self.anew = false;
         }
-        let feed = Feed::open(&stream, self.source, P::NAME, config, start).await?;
+        let (bus, link) = (&self.bus, &self.link);
+        let feed = Feed::open(bus, link, stream, self.source, P::NAME, config, start).await?;
         if feed.is_drained() {
             self.shared.note_drained(self.source).await?;
             self.report(applied_up_to(checkpoint.position(), dead_letters));
         }
-        Ok((feed, stream, info))
+        Ok((feed, info))
     }
 
     /// Puts the checkpoint where reading is to start; gives where that is. As the checkpoint is then:
@@ -202,24 +241,38 @@ impl<P: Projection> Reader<P> {
         since.elapsed() < CUT_OFF_MAX
     }
 
-    /// Whether the stream is not the one that is being read, or does not end at the checkpoint
-    /// although nothing comes: it was rolled back, or what came got lost on the way here.
-    async fn is_elsewhere(&self, stream: &Stream, before: &Info) -> anyhow::Result<bool> {
-        let info = stream.get_info().await.context("read the stream's state")?;
+    /// After a while, looks whether the stream is still the one that is being read, and ends at the
+    /// checkpoint, since nothing comes: it may have been rolled back, or what came got lost.
+    ///
+    /// Its answer comes behind whatever the server has sent before on this connection.
+    async fn look(&self, stream: &Stream, before: &Info) -> anyhow::Result<Look> {
+        tokio::time::sleep(LOOK_AFTER).await;
+        let info = match stream.get_info().await {
+            Ok(info) => info,
+            // The link is busy with what others asked for, or the stream has no leader now.
+            Err(error) if error.kind() == RequestErrorKind::TimedOut => {
+                return Ok(Look::Unanswered(format!(
+                    "waiting: the broker does not say how stream {} is",
+                    before.config.name
+                )));
+            }
+            Err(error) => return Err(error).context("read the stream's state"),
+        };
         let (checkpoint, dead_letters) = self.checkpoint().await?;
-        let is_elsewhere = info.created != before.created
-            || self.stream_created != checkpoint.stream_created
-            || info.state.last_sequence != checkpoint.sequence;
-        if !is_elsewhere {
-            // A person may have dealt with dead letters meanwhile.
-            self.report(applied_up_to(checkpoint.position(), dead_letters));
+        let is_as_read = info.created == before.created
+            && self.stream_created == checkpoint.stream_created
+            && info.state.last_sequence == checkpoint.sequence;
+        if !is_as_read {
+            return Ok(Look::Elsewhere);
         }
-        Ok(is_elsewhere)
+        // A person may have dealt with dead letters meanwhile.
+        self.report(applied_up_to(checkpoint.position(), dead_letters));
+        Ok(Look::AsRead)
     }
 
     /// Closes a gap: the first time by reading the stream again, because events may have been
     /// lost on the way here; then from the source's outbox.
-    async fn close(&mut self, gap: Gap) -> anyhow::Result<()> {
+    async fn close(&mut self, gap: Gap, bytes_max: usize) -> anyhow::Result<()> {
         if !self
             .gap
             .as_ref()
@@ -235,7 +288,7 @@ impl<P: Projection> Reader<P> {
             self.anew = true;
             return Ok(());
         }
-        let events = gap::fetch(&self.bus, self.source, &gap)
+        let events = gap::fetch(&self.bus, self.source, &gap, bytes_max)
             .await
             .with_context(|| {
                 format!(
@@ -267,7 +320,7 @@ impl<P: Projection> Reader<P> {
         &self,
         events: Vec<Envelope>,
         feed: &mut Feed,
-    ) -> anyhow::Result<Batch> {
+    ) -> anyhow::Result<(Batch, Duration)> {
         let mut applying = pin!(self.apply(events));
         tokio::select! {
             applied = &mut applying => applied,
@@ -280,13 +333,14 @@ impl<P: Projection> Reader<P> {
     }
 
     /// Applies events, as far as the gate lets them through: a part at a time where it holds.
-    /// Gives what became of the last part.
-    async fn apply(&self, mut events: Vec<Envelope>) -> anyhow::Result<Batch> {
+    /// Gives what became of the last part, and how long that took.
+    async fn apply(&self, mut events: Vec<Envelope>) -> anyhow::Result<(Batch, Duration)> {
         loop {
             let (part, _applying) = self.shared.gate.admit(self.source, &mut events).await;
+            let began = Instant::now();
             let batch = self.apply_part(part).await?;
             if events.is_empty() || batch.gap.is_some() || batch.is_elsewhere {
-                return Ok(batch);
+                return Ok((batch, began.elapsed()));
             }
         }
     }

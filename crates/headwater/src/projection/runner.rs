@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::gate::Gate;
 use super::pause::Brake;
 use super::reader::{Reader, flat, part};
+use super::window::Link;
 use super::{Progress, Projection, checkpoint};
 use crate::bus::Bus;
 use crate::database::Database;
@@ -291,12 +292,13 @@ impl<P: Projection> Runner<P> {
 
     async fn read_sources(self, stop: CancellationToken) -> anyhow::Result<()> {
         let bus = self.shared.bus.another().await?;
+        let link = Arc::new(Link::new());
         let mut sources = JoinSet::new();
         for source in P::SOURCES {
             let (shared, bus) = (Arc::clone(&self.shared), bus.clone());
-            let stop = stop.clone();
+            let (link, stop) = (Arc::clone(&link), stop.clone());
             sources.spawn(async move {
-                let mut reader = Reader::new(shared, bus, source);
+                let mut reader = Reader::new(shared, bus, link, source);
                 stop.run_until_cancelled(Box::pin(reader.run_on())).await;
             });
         }

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
 mod bounds;
+mod consumer;
 mod counts;
 mod database;
 mod dead_letter;

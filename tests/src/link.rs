@@ -1,0 +1,148 @@
+//! A slow link: what the broker sends through it arrives no faster than its rate, whatever the
+//! number of connections, and both ways take a delay.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+/// What is carried at a time, in bytes: connections take turns with these.
+const CHUNK: usize = 2 * 1024;
+
+/// How far the link may catch up where a timer was late.
+const CATCH_UP_MAX: Duration = Duration::from_millis(20);
+
+/// A link to a broker. It is cut when dropped.
+#[derive(Debug)]
+pub struct Link {
+    address: SocketAddr,
+    line: Arc<Line>,
+    _tasks: JoinSet<()>,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Line {
+    /// In bytes a second.
+    rate: AtomicU64,
+    delay: Duration,
+    carried: AtomicU64,
+    /// When it has carried all that it was given.
+    free: Mutex<Instant>,
+}
+
+impl Link {
+    /// A link to `broker` that carries `rate` bytes a second to clients, with a delay each way.
+    ///
+    /// # Panics
+    /// When there is no port.
+    pub async fn to(broker: SocketAddr, rate: u64, delay: Duration) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let line = Arc::new(Line {
+            rate: AtomicU64::new(rate),
+            delay,
+            carried: AtomicU64::new(0),
+            free: Mutex::new(Instant::now()),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, broker, Arc::clone(&line)));
+        Self {
+            address,
+            line,
+            _tasks: tasks,
+        }
+    }
+
+    /// Where clients find the broker.
+    pub fn url(&self) -> String {
+        format!("nats://{}", self.address)
+    }
+
+    /// Carries `rate` bytes a second from now on.
+    pub fn set_rate(&self, rate: u64) {
+        self.line.rate.store(rate, Ordering::Relaxed);
+    }
+
+    /// How many bytes it has carried to clients.
+    pub fn carried(&self) -> u64 {
+        self.line.carried.load(Ordering::Relaxed)
+    }
+}
+
+impl Line {
+    /// When `bytes` more are carried.
+    fn carry(&self, bytes: usize) -> Instant {
+        let rate = self.rate.load(Ordering::Relaxed);
+        let bytes = bytes as u64;
+        let takes = Duration::from_nanos(bytes * 1_000_000_000 / rate);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        *free = (*free).max(Instant::now() - CATCH_UP_MAX) + takes;
+        self.carried.fetch_add(bytes, Ordering::Relaxed);
+        *free
+    }
+}
+
+async fn accept(listener: TcpListener, broker: SocketAddr, line: Arc<Line>) {
+    let mut connections = JoinSet::new();
+    while let Ok((client, _)) = listener.accept().await {
+        // Refused as the broker refuses: the client sees a connection that ends.
+        let Ok(server) = TcpStream::connect(broker).await else {
+            continue;
+        };
+        let line = Arc::clone(&line);
+        connections.spawn(async move {
+            let _ = (client.set_nodelay(true), server.set_nodelay(true));
+            let (from_client, to_client) = client.into_split();
+            let (from_server, to_server) = server.into_split();
+            let delay = line.delay;
+            tokio::select! {
+                () = convey(from_client, to_server, |_| Instant::now(), delay) => {}
+                () = convey(from_server, to_client, |bytes| line.carry(bytes), delay) => {}
+            }
+        });
+    }
+}
+
+/// Conveys bytes until one end closes; each chunk leaves when `carried` says, and arrives `delay`
+/// later. No more is read meanwhile.
+async fn convey(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    carried: impl Fn(usize) -> Instant,
+    delay: Duration,
+) {
+    let (sender, mut under_way) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let leave = async {
+        let mut chunk = vec![0; CHUNK];
+        while let Ok(bytes @ 1..) = from.read(&mut chunk).await {
+            let left = carried(bytes);
+            sleep_until(left).await;
+            if sender
+                .send((left + delay, chunk[..bytes].to_vec()))
+                .is_err()
+            {
+                break;
+            }
+        }
+    };
+    let arrive = async {
+        while let Some((due, bytes)) = under_way.recv().await {
+            sleep_until(due).await;
+            if to.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = leave => {}
+        () = arrive => {}
+    }
+}
