@@ -8,6 +8,7 @@ mod bounds;
 mod counts;
 mod database;
 mod dead_letter;
+mod epochs;
 mod group_commit;
 mod http;
 mod idempotency;
