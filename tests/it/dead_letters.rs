@@ -1,10 +1,12 @@
 //! An event that nobody can apply, and what an operator does about it.
 
-use e2e::world::titles;
+use e2e::world::{after, titles};
 use e2e::{Reply, Service, World, eventually};
+use events::OrderPlaced;
+use prost::Message as _;
 use serde_json::{Value, json};
 
-/// A world in which somebody published an event of an unknown kind, and what waits behind it.
+/// A world in which somebody published an order of what is no product, and what waits behind it.
 struct Stuck {
     world: World,
     /// Whose orders wait.
@@ -12,31 +14,48 @@ struct Stuck {
     /// Whose orders do not.
     bob: Reply,
     mug: Reply,
+    /// The order that waits.
+    waiting: Reply,
 }
 
 impl Stuck {
     async fn start() -> Self {
         let world = World::start().await;
-        let ada = world.user("ada").await;
-        let bob = other_partition(&world, &ada).await;
+        let (ada, bob) = (world.user("ada").await, world.user("bob").await);
         let mug = world.product("Mug").await;
         world.order(&ada, &[&mug]).await;
         world.caught_up().await;
-        let partition = headwater::partition(&ada.id());
-        let jetstream = async_nats::jetstream::new(world.nats().await);
-        let subject = format!("orders.v1.melted.{partition}");
-        let ack = jetstream.publish(subject, "?".into()).await.unwrap();
-        ack.await.unwrap();
+        let wrong = OrderPlaced {
+            user_id: ada.id(),
+            product_ids: vec!["a mug".to_owned()],
+            ..OrderPlaced::default()
+        };
+        publish(&world, headwater::subject_of(&wrong), wrong.encode_to_vec()).await;
         let tent = world.product("Tent").await;
-        world.order(&ada, &[&tent]).await;
+        let waiting = world.order(&ada, &[&tent]).await;
         world.order(&bob, &[&tent]).await;
-        world.caught_up().await;
-        Self {
+        let stuck = Self {
             world,
             ada,
             bob,
             mug,
-        }
+            waiting,
+        };
+        stuck.settled().await;
+        stuck
+    }
+
+    /// Waits until what can be applied is, and the rest is parked.
+    async fn settled(&self) {
+        eventually("two letters, and what is not behind them", || async {
+            let (letters, shown) = (self.letters().await, self.shown(&self.bob).await);
+            if letters.len() == 2 && shown == ["Tent"] {
+                Ok(())
+            } else {
+                Err(format!("{letters:?}, {shown:?}"))
+            }
+        })
+        .await;
     }
 
     async fn letters(&self) -> Vec<Value> {
@@ -93,20 +112,15 @@ impl Stuck {
     }
 }
 
-/// A user whose orders are in another partition than `user`'s.
-async fn other_partition(world: &World, user: &Reply) -> Reply {
-    let taken = headwater::partition(&user.id());
-    for number in 0.. {
-        let other = world.user(&format!("bob{number}")).await;
-        if headwater::partition(&other.id()) != taken {
-            return other;
-        }
-    }
-    unreachable!("there are 64 partitions")
+/// Publishes as a person would.
+async fn publish(world: &World, subject: String, payload: Vec<u8>) {
+    let jetstream = async_nats::jetstream::new(world.nats().await);
+    let ack = jetstream.publish(subject, payload.into()).await.unwrap();
+    ack.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_behind_an_unknown_event_goes_on_once_that_is_discarded() {
+async fn what_waits_behind_a_parked_event_goes_on_once_that_is_discarded() {
     let stuck = Stuck::start().await;
     stuck.assert_stuck().await;
     let parts = stuck
@@ -124,6 +138,72 @@ async fn what_waits_behind_an_unknown_event_goes_on_once_that_is_discarded() {
     stuck.world.finish().await;
 }
 
+/// Nobody can say whose it is, so it holds back nobody's orders.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_does_not_decode_holds_back_no_order() {
+    let world = World::start().await;
+    let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
+    let partition = headwater::partition(&ada.id());
+    let subject = format!("orders.v1.placed.{partition}");
+    publish(&world, subject, vec![0xff, 0xff]).await;
+    let order = world.order(&ada, &[&mug]).await;
+    let shown = eventually("the order to be shown", || async {
+        let shown = world.purchases(&ada.id(), &after(&[&order])).await;
+        if shown.status == 200 {
+            Ok(shown)
+        } else {
+            Err(shown.text)
+        }
+    })
+    .await;
+    assert_eq!(titles(&shown.json), ["Mug"]);
+    assert_eq!(shown.json["parked"], Value::Null, "it has no position");
+    let request = json!({});
+    let letters = world.ask(Service::Purchases, "dead-letters.list", &request);
+    let letters = letters.await.unwrap()["letters"].clone();
+    let request = json!({"id": letters[0]["id"], "reason": "junk"});
+    let discarded = world.ask(Service::Purchases, "dead-letters.discard", &request);
+    discarded.await.unwrap();
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_for_an_order_that_is_parked_is_told_and_as_of_ends_before_it() {
+    let stuck = Stuck::start().await;
+    let position = stuck.waiting.position();
+    assert_eq!(position, "orders:2");
+    for asked in ["orders:2", "orders:3", "orders:1,orders:2"] {
+        let reply = stuck.world.purchases(&stuck.ada.id(), asked).await;
+        assert_eq!(reply.status, 503, "{}", reply.text);
+        assert_eq!(reply.content_type, "application/problem+json");
+        let detail = reply.json["detail"].as_str().unwrap();
+        let lane = format!("key {}", stuck.ada.id());
+        for told in ["`orders:2`", &lane, "since 20"] {
+            assert!(detail.contains(told), "{detail}");
+        }
+    }
+    let reply = stuck.world.purchases(&stuck.ada.id(), "orders:1").await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_eq!(titles(&reply.json), ["Mug"]);
+    assert_eq!(reply.json["as_of"]["orders"], 1, "{}", reply.text);
+    assert_eq!(reply.json["parked"], json!({"orders": 2}));
+    assert!(reply.position().starts_with("orders:1,"), "{reply:?}");
+    let page = format!("/users/{}", stuck.ada.id());
+    let page = stuck.world.client(Service::Purchases).get(&page).await;
+    assert!(
+        page.text.contains("orders:2 could not be applied"),
+        "{}",
+        page.text
+    );
+
+    stuck.discard().await.unwrap();
+    let reply = stuck.world.purchases(&stuck.ada.id(), "orders:2").await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_eq!(titles(&reply.json), ["Mug", "Tent"]);
+    assert_eq!(reply.json["parked"], Value::Null);
+    stuck.world.finish().await;
+}
+
 /// `purchases` dies at `point` of a discard, which is asked for again when it is back.
 async fn dies_at(point: &str) {
     let mut stuck = Stuck::start().await;
@@ -136,7 +216,7 @@ async fn dies_at(point: &str) {
     assert!(stuck.world.process(Service::Purchases).crashed());
     stuck.world.kill(Service::Purchases).await;
     stuck.world.run(Service::Purchases).await;
-    stuck.world.caught_up().await;
+    stuck.settled().await;
     stuck.assert_stuck().await;
     stuck.discard().await.unwrap();
     stuck.assert_free().await;

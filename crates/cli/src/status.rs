@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::builder::FalseyValueParser;
 use headwater::Clock;
 use headwater::health::State;
+use headwater::operator::SourceStatus;
 use serde::Serialize;
 
 use crate::nats::Nats;
@@ -173,6 +174,22 @@ fn relays(survey: &Survey) -> Table<6> {
     table
 }
 
+/// What a projection has met of a source, in few words.
+fn met(met: &SourceStatus) -> Vec<String> {
+    let counts = [
+        (met.faults.len() as u64, "FAULTS"),
+        (met.dead_letters, "DEAD LETTERS"),
+        (met.foreign_epoch, "OF ANOTHER EPOCH"),
+        (met.altered, "ALTERED"),
+        (met.missing, "fetched from the outbox"),
+        (met.by_hand, "by hand"),
+    ];
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    counts
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect()
+}
+
 /// A line a projection and source.
 pub(crate) fn projections(projections: &[Projection]) -> Table<8> {
     let mut table = Table::new([
@@ -193,13 +210,12 @@ pub(crate) fn projections(projections: &[Projection]) -> Table<8> {
         if !projection.is_complete {
             states.push("not whole yet".to_owned());
         }
-        if projection.dead_letters > 0 {
-            states.push(format!("{} DEAD LETTERS", projection.dead_letters));
-        }
-        if states.is_empty() {
-            states.push("ok".to_owned());
-        }
         for (source, lag) in &projection.sources {
+            let mut states = states.clone();
+            states.extend(met(&lag.met));
+            if states.is_empty() {
+                states.push("ok".to_owned());
+            }
             table.row([
                 printable(&projection.name),
                 printable(&projection.service),

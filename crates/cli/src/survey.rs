@@ -7,12 +7,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use headwater::Clock;
 use headwater::health::State;
-use headwater::operator::{Endpoint, EventsAnswer, EventsRequest, StatusAnswer};
+use headwater::operator::{Endpoint, EventsAnswer, EventsRequest, SourceStatus, StatusAnswer};
 use headwater::projection::Pause;
 use serde::Serialize;
 
 use crate::nats::Nats;
 use crate::shop::{self, Shop};
+use crate::table::count;
 use tail::Tail;
 
 pub(crate) use trouble::{Level, Trouble};
@@ -97,14 +98,17 @@ pub(crate) struct Projection {
     pub(crate) sources: BTreeMap<String, Lag>,
 }
 
-/// How far a projection is in one of its sources.
-#[derive(Clone, Copy, Debug, Serialize)]
+/// How far a projection is in one of its sources, and what it has met there.
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Lag {
     pub(crate) position: u64,
     /// The source's newest position, of its outbox or, while it is away, of its stream.
     pub(crate) head: Option<u64>,
     #[serde(flatten)]
     pub(crate) waiting: Waiting,
+    /// What the projection says of the source; a fault is added where it is ahead of it.
+    #[serde(flatten)]
+    pub(crate) met: SourceStatus,
 }
 
 impl Waiting {
@@ -115,6 +119,12 @@ impl Waiting {
 }
 
 impl Projection {
+    /// What a person has to act on, each with its source.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = (&String, &String)> {
+        let sources = self.sources.iter();
+        sources.flat_map(|(source, lag)| lag.met.faults.iter().map(move |fault| (source, fault)))
+    }
+
     /// Events that wait, in all sources; none where one of them is not known.
     pub(crate) fn lag(&self) -> Waiting {
         let lags = self.sources.values().map(|lag| lag.waiting);
@@ -287,7 +297,8 @@ impl Look<'_> {
         status: &headwater::operator::ProjectionStatus,
     ) -> Projection {
         let lags = status.positions.0.iter().map(async |(source, &position)| {
-            let lag = self.lag(source, position).await;
+            let met = status.sources.get(source).cloned().unwrap_or_default();
+            let lag = self.lag(source, position, met).await;
             (source.clone(), lag)
         });
         Projection {
@@ -302,12 +313,23 @@ impl Look<'_> {
         }
     }
 
-    async fn lag(&self, source: &str, position: u64) -> Lag {
+    async fn lag(&self, source: &str, position: u64, mut met: SourceStatus) -> Lag {
         let status: Option<&StatusAnswer> = self.shop.services.get(source);
         let of_stream = self.tails.get(source).and_then(Option::as_ref);
-        let head = status
+        let mut head = status
             .map(|status| status.head)
             .or_else(|| of_stream.map(|tail| tail.position));
+        if status.is_some() && head < Some(position) {
+            // It may have gone on since it was asked.
+            head = self.head(source).await;
+            let is_ahead = head.is_some_and(|head| head < position);
+            if is_ahead && met.faults.is_empty() {
+                met.faults.push(format!(
+                    "applied up to {position} of {}: ahead of {source}",
+                    count(head)
+                ));
+            }
+        }
         let waiting = match head {
             Some(head) => self.waiting(source, position, head).await,
             None => Waiting::default(),
@@ -316,7 +338,19 @@ impl Look<'_> {
             position,
             head,
             waiting,
+            met,
         }
+    }
+
+    /// The newest position of a source, asked for now.
+    async fn head(&self, source: &str) -> Option<u64> {
+        let request = EventsRequest {
+            from: 1,
+            ..EventsRequest::default()
+        };
+        let asked = self.nats.ask(source, Endpoint::Events, &request);
+        let answer: EventsAnswer = asked.await.ok()?;
+        Some(answer.head)
     }
 
     /// What waits after position `at` of a source whose newest is `head`.

@@ -32,6 +32,11 @@ impl Positions {
         self.0.get(source).copied().unwrap_or(0)
     }
 
+    /// Whether no source is named.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether every position in `asked` has been reached.
     pub fn reach(&self, asked: &Positions) -> bool {
         asked.0.iter().all(|(source, &p)| self.get(source) >= p)

@@ -30,9 +30,14 @@ pub(crate) struct UserPurchases {
     pub(crate) user_id: Uuid,
     /// Each product once, those ordered first first.
     pub(crate) purchases: Vec<Purchase>,
-    /// How far each source's events are in it.
+    /// Up to where each source's events are in it without one missing.
     #[schema(value_type = std::collections::BTreeMap<String, u64>)]
     pub(crate) as_of: Positions,
+    /// The first event of a source that could not be applied and waits for an operator; some
+    /// later ones may be in the answer. Left out where there is none.
+    #[serde(skip_serializing_if = "Positions::is_empty")]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, u64>>)]
+    pub(crate) parked: Positions,
 }
 
 /// Where answers come from. Cheap to clone.

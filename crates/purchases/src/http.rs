@@ -40,7 +40,8 @@ pub(crate) fn app<D>(service: &Service<D>, shared: Shared) -> Router {
 ///
 /// Every product that the user ever ordered, once. The answer is of one moment, and says which:
 /// `as_of`, and the header `Headwater-Position`. `?after=orders:4711` (or that header, as a write
-/// gave it) waits until the answer has that event in it.
+/// gave it) waits until the answer has that event in it. Where an event could not be applied,
+/// `parked` names it, `as_of` ends before it, and who asks for it is answered with 503.
 #[utoipa::path(
     get, path = "/users/{id}/purchases", tag = "purchases",
     params(

@@ -38,6 +38,8 @@ struct UserPage {
     user: Uuid,
     cards: Vec<Card>,
     as_of: Positions,
+    /// The first event of each source that could not be applied.
+    parked: Positions,
 }
 
 #[derive(Template)]
@@ -101,6 +103,7 @@ pub(crate) async fn user(
         user_id,
         purchases,
         as_of,
+        parked,
     }) = found
     else {
         let style = shared.style;
@@ -115,6 +118,7 @@ pub(crate) async fn user(
         user: user_id,
         cards: cards.collect(),
         as_of,
+        parked,
     };
     render(StatusCode::OK, &page)
 }
@@ -172,6 +176,7 @@ mod tests {
                 since: String::new(),
             }],
             as_of: Positions::default(),
+            parked: Positions::default(),
         };
         assert!(!page.render().unwrap().contains("<script>"));
     }

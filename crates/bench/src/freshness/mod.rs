@@ -82,7 +82,7 @@ async fn follow(
         .context("listen")?;
     tasks.spawn(Box::pin(service.serve(listener, Router::new())));
     progress
-        .whole(SEEN_WITHIN)
+        .whole(&Positions::default(), SEEN_WITHIN)
         .await
         .context("fold what is there")?;
     Ok(progress)

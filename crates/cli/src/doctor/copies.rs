@@ -72,6 +72,13 @@ pub(super) fn projections(survey: &Survey, max_lag: Duration) -> Vec<Finding> {
                 format!("wait; `headwater projection list` says how far it is, or {service}'s log why not"),
             ));
         }
+        for (source, fault) in projection.faults() {
+            findings.push(Finding::fail(
+                CHECK,
+                format!("{name} from {source}: {fault}"),
+                format!("headwater verify --source {source}; docs/operations.md"),
+            ));
+        }
         for (source, lag) in &projection.sources {
             if lag.waiting.is_older_than(max_lag) {
                 findings.push(Finding::fail(

@@ -102,7 +102,7 @@ pub(super) fn services(shop: &Shop, survey: &Survey) -> Vec<Finding> {
             match state {
                 State::Ok(_) => {}
                 // Told with the projections, with what to do.
-                State::Degraded(_) if is_paused(survey, part) => {}
+                State::Degraded(_) if is_paused(survey, part) || is_at_fault(survey, part) => {}
                 State::Degraded(why) => findings.push(Finding::warn(
                     CHECK,
                     format!("{name}: {part}: {why}"),
@@ -130,6 +130,13 @@ pub(super) fn services(shop: &Shop, survey: &Survey) -> Vec<Finding> {
 fn is_paused(survey: &Survey, part: &str) -> bool {
     let mut projections = survey.projections.iter();
     projections.any(|projection| projection.name == part && projection.paused.is_some())
+}
+
+fn is_at_fault(survey: &Survey, part: &str) -> bool {
+    survey.projections.iter().any(|projection| {
+        let mut faults = projection.faults();
+        faults.any(|(source, _)| part == format!("{} from {source}", projection.name))
+    })
 }
 
 /// Whether what is in the outboxes gets to the streams.

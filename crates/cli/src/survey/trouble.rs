@@ -55,8 +55,18 @@ impl Survey {
                 _ => None,
             })
         });
-        missing
-            .chain(failed)
+        let mut failures: Vec<String> = missing.chain(failed).collect();
+        for projection in &self.projections {
+            let Projection { service, name, .. } = projection;
+            for (source, fault) in projection.faults() {
+                // What fails a part is in its state already.
+                if !failures.iter().any(|what| what.contains(fault)) {
+                    failures.push(format!("{service}: {name} from {source}: {fault}"));
+                }
+            }
+        }
+        let failures = failures.into_iter();
+        failures
             .map(|what| Trouble::new(Level::Critical, what))
             .collect()
     }

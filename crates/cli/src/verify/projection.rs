@@ -32,6 +32,9 @@ pub struct Report {
     pub ahead: BTreeMap<String, u64>,
     /// Events that wait for a person; no difference, but not in its tables either.
     pub dead_letters: u64,
+    /// What of its sources contradicts it, and what to do, as sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
     /// Rows that a fresh fold gives otherwise, and where both stood; none where the tables are
     /// part of a source's own database and cannot be folded beside it.
     pub fold: Option<Fold>,
@@ -51,7 +54,8 @@ impl Report {
     /// Whether it is where its sources are, and its rows are what a fold gives.
     pub fn agrees(&self) -> bool {
         let rows = self.fold.as_ref().map_or(0, |fold| fold.differences.count);
-        self.behind.is_empty() && self.ahead.is_empty() && rows == 0
+        let is_there = self.behind.is_empty() && self.ahead.is_empty();
+        is_there && self.faults.is_empty() && rows == 0
     }
 }
 
@@ -88,6 +92,9 @@ pub(super) async fn check(
             .collect(),
         ahead: ahead(nats, &now.positions, heads).await?,
         dead_letters: now.dead_letters,
+        faults: (now.sources.values())
+            .flat_map(|source| source.faults.iter().cloned())
+            .collect(),
         fold,
         positions: now.positions,
     })

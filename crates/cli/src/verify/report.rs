@@ -146,6 +146,9 @@ impl Display for projection::Report {
             let position = positions.get(source);
             write!(f, "\n  AHEAD: {source} is at {head}, this at {position}")?;
         }
+        for fault in &self.faults {
+            write!(f, "\n  FAULT: {}", printable(fault))?;
+        }
         if self.dead_letters > 0 {
             write!(
                 f,

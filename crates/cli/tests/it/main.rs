@@ -7,6 +7,7 @@ mod decode;
 mod doctor;
 mod document;
 mod faults;
+mod foreign;
 mod house;
 mod import;
 mod locked;

@@ -27,6 +27,10 @@ const CHASSIS: &[Migration] = &[
         name: "0003_pause",
         sql: include_str!("../../migrations/0003_pause.sql"),
     },
+    Migration {
+        name: "0004_epochs",
+        sql: include_str!("../../migrations/0004_epochs.sql"),
+    },
 ];
 
 /// Applies what is missing of the chassis' own.

@@ -15,6 +15,9 @@ use crate::{NotPositions, idempotency, projection};
 /// When to ask again what a damaged or busy store could not answer.
 const STORE_RETRY: Duration = Duration::from_secs(2);
 
+/// When to ask again for what a person has to mend first.
+const PARKED_RETRY: Duration = Duration::from_secs(10);
+
 /// An error answer: `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Problem {
@@ -221,6 +224,14 @@ impl From<projection::Behind> for Problem {
             projection::Behind::NotYet { .. } | projection::Behind::Incomplete { .. } => {
                 Self::unavailable(format!("{behind}; try again"), Duration::from_secs(1))
             }
+            projection::Behind::Parked { .. } => Self {
+                retry_after: Some(PARKED_RETRY),
+                ..Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "event-parked",
+                    format!("{behind}. An operator has to retry or discard it; try again then"),
+                )
+            },
             projection::Behind::UnknownSource(_) => Self::bad_request(behind.to_string()),
         }
     }

@@ -47,7 +47,7 @@ pub struct Letter {
     pub projection: String,
     /// Where the event came from.
     pub source: String,
-    /// What waits with it: `key …`, or `partition …` where the key cannot be read.
+    /// What waits with it: `key …`; where the key cannot be read `event …`, which is it alone.
     pub lane: String,
     /// Whether it only waits behind another one of its lane.
     pub waiting: bool,

@@ -53,7 +53,7 @@ pub use endpoint::Endpoint;
 pub use events::{EventsAnswer, EventsRequest, fetch_events};
 pub use fold::{Difference, Differences, FoldState, FoldStatus, Side, Then};
 pub use projections::{PauseRequest, ResumeRequest};
-pub use status::{ProjectionStatus, StatusAnswer};
+pub use status::{ProjectionStatus, SourceStatus, StatusAnswer};
 pub use tools::Tools;
 
 /// How many requests to one endpoint are answered at the same time; further ones wait at its

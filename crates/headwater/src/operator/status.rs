@@ -38,13 +38,34 @@ pub struct ProjectionStatus {
     pub positions: Positions,
     /// Whether its tables were folded to the end of all sources once.
     pub is_complete: bool,
-    /// Events that it could not apply, and those that wait behind them.
+    /// Events that it could not apply, and those that wait behind them, of all sources.
     pub dead_letters: u64,
+    /// The same and more, of each source.
+    #[serde(default)]
+    pub sources: BTreeMap<String, SourceStatus>,
     /// That an operator holds it where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Pause>,
     /// Whether its tables are a read store that can be folded anew beside the one that serves.
     pub can_rebuild: bool,
+}
+
+/// What a projection has met of one of its sources.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Events that could not be applied, and those that wait behind them.
+    pub dead_letters: u64,
+    /// Events in the stream without a position, published by hand: applied.
+    pub by_hand: u64,
+    /// Events in the stream of an epoch that the source does not have: refused.
+    pub foreign_epoch: u64,
+    /// Events in the stream at a position that was applied before, and with another content than
+    /// the outbox has: skipped.
+    pub altered: u64,
+    /// Events that the stream does not have: fetched from the outbox.
+    pub missing: u64,
+    /// What a person has to act on, and how, as sentences.
+    pub faults: Vec<String>,
 }
 
 pub(super) fn without_database(service: &str, health: &Health) -> StatusAnswer {

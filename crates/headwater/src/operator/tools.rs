@@ -1,17 +1,18 @@
 //! What operators may do with the projections of a service.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use sea_orm::DbErr;
 
 use super::{
-    DiscardAnswer, Error, FoldState, FoldStatus, ProjectionStatus, RetryAnswer, RetryRequest, Then,
-    refuse,
+    DiscardAnswer, Error, FoldState, FoldStatus, ProjectionStatus, RetryAnswer, RetryRequest,
+    SourceStatus, Then, refuse,
 };
-use crate::database::{Database, Tx};
+use crate::database::{Database, Snapshot, Tx};
 use crate::projection::dead_letter::{self, Refusal};
-use crate::projection::{Brake, Pause, Progress, Projection, Runner};
+use crate::projection::{Anomalies, Brake, Pause, Progress, Projection, Runner, Sources};
 use crate::rebuild;
 
 type Retry = dyn Fn(&Tx, &RetryRequest) -> Result<RetryAnswer, Refusal> + Send + Sync;
@@ -30,6 +31,7 @@ pub(super) struct Tool {
     pub(super) name: &'static str,
     version: u32,
     progress: Progress,
+    sources: Sources,
     pub(super) brake: Option<Brake>,
     pub(super) retry: Arc<Retry>,
     pub(super) discard: Arc<Discard>,
@@ -61,6 +63,7 @@ impl Tools {
             name: P::NAME,
             version: P::VERSION,
             progress: runner.progress(),
+            sources: runner.sources(),
             brake: runner.brake(),
             retry: Arc::new(move |tx, which| dead_letter::retry(&*one, tx, which)),
             discard: Arc::new(move |tx, id, why| dead_letter::discard(&*other, tx, id, why)),
@@ -105,13 +108,20 @@ impl Tools {
         tool: &Tool,
     ) -> Result<ProjectionStatus, DbErr> {
         let name = tool.name;
-        let count = db.read(move |snapshot| dead_letter::count_all(snapshot, name));
+        let (sources, positions) = (tool.sources.clone(), tool.progress.now());
+        let names: Vec<String> = positions.0.keys().cloned().collect();
+        let read = move |snapshot: &Snapshot| {
+            let status = |source| source_status(snapshot, name, source, &sources);
+            names.into_iter().map(status).collect()
+        };
+        let sources: BTreeMap<String, SourceStatus> = db.read(read).await?;
         Ok(ProjectionStatus {
             name: name.to_owned(),
             version: tool.version,
-            positions: tool.progress.now(),
+            positions,
             is_complete: tool.progress.is_complete(),
-            dead_letters: count.await?,
+            dead_letters: sources.values().map(|source| source.dead_letters).sum(),
+            sources,
             paused: tool.pause(),
             can_rebuild: self.fold.is_some(),
         })
@@ -151,6 +161,28 @@ impl Tools {
             )
         })
     }
+}
+
+fn source_status(
+    snapshot: &Snapshot,
+    projection: &str,
+    source: String,
+    sources: &Sources,
+) -> Result<(String, SourceStatus), DbErr> {
+    let anomalies = Anomalies::load(snapshot, projection, &source)?;
+    let fault = sources.fault(&source);
+    let status = SourceStatus {
+        dead_letters: dead_letter::count(snapshot, projection, &source)?,
+        by_hand: anomalies.by_hand,
+        foreign_epoch: anomalies.foreign_epoch,
+        altered: anomalies.altered,
+        missing: anomalies.missing,
+        faults: fault
+            .into_iter()
+            .chain(anomalies.faults().iter().cloned())
+            .collect(),
+    };
+    Ok((source, status))
 }
 
 fn under_way() -> Error {

@@ -4,13 +4,29 @@ use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::anomaly::{Anomalies, Kind, Tally};
 use super::checkpoint::{Checkpoint, Verdict};
 use super::dead_letter::{self, Identity, Parked};
+use super::source::Said;
 use super::{ApplyError, Projection};
 use crate::crash;
 use crate::database::Tx;
 use crate::envelope::Envelope;
 use crate::event::MAX_PAYLOAD;
+
+/// How many events of a batch that came again are compared with the outbox.
+const AGAIN_MAX: usize = 1000;
+
+/// Events of one source, to be applied.
+#[derive(Debug, Clone)]
+pub(super) struct Input {
+    pub(super) source: &'static str,
+    /// Which stream they are of, by when it was made.
+    pub(super) stream_created: i64,
+    pub(super) events: Arc<Vec<Envelope>>,
+    /// What the source said of its epoch since they came.
+    pub(super) said: Said,
+}
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -21,25 +37,52 @@ pub(super) struct Batch {
     pub(super) parked: usize,
     /// Dead letters of this source, those of earlier batches among them.
     pub(super) dead_letters: u64,
+    /// The first position that is parked, of the source's present epoch.
+    pub(super) first_parked: Option<u64>,
+    /// Those without a position, which somebody published by hand.
+    pub(super) by_hand: Tally,
+    /// Those of an epoch that the source does not have.
+    pub(super) foreign: Tally,
+    /// Known positions that came again, further on in the stream.
+    pub(super) again: Vec<Envelope>,
+    /// What is out of the ordinary in the stream, if it has changed.
+    pub(super) anomalies: Option<Anomalies>,
     /// Where the batch had to stop.
-    pub(super) gap: Option<Gap>,
+    pub(super) stop: Option<Stop>,
+    /// How many of the events were looked at: all, unless it had to stop.
+    pub(super) looked_at: usize,
     /// Whether nothing was done, because the checkpoint is of another stream: the tables are
     /// those of another store now, which was swapped in.
     pub(super) is_elsewhere: bool,
 }
 
 impl Batch {
-    fn elsewhere(checkpoint: Checkpoint) -> Self {
+    fn new(checkpoint: Checkpoint) -> Self {
         Self {
             checkpoint,
             applied: 0,
             skipped: 0,
             parked: 0,
             dead_letters: 0,
-            gap: None,
-            is_elsewhere: true,
+            first_parked: None,
+            by_hand: Tally::default(),
+            foreign: Tally::default(),
+            again: Vec::new(),
+            anomalies: None,
+            stop: None,
+            looked_at: 0,
+            is_elsewhere: false,
         }
     }
+}
+
+/// Why the rest of a batch cannot be applied yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Events are missing before it.
+    Gap(Gap),
+    /// It is of this epoch, which the source has not confirmed.
+    Unconfirmed(Arc<str>),
 }
 
 /// Events that are missing before one that came.
@@ -68,68 +111,116 @@ pub(super) enum Otherwise {
     Park,
 }
 
-/// Applies `events`, which are of one source and its stream made at `stream_created`, up to the
-/// first gap.
+/// Applies the events of `input` up to the first that cannot be judged yet.
 pub(super) fn batch<P: Projection>(
     projection: &P,
     tx: &Tx,
-    (source, stream_created): (&'static str, i64),
-    events: &[Envelope],
+    input: &Input,
     otherwise: Otherwise,
 ) -> Result<Batch, ApplyError> {
-    let mut checkpoint = Checkpoint::load(tx, P::NAME, source)?;
-    if checkpoint.stream_created != stream_created {
-        return Ok(Batch::elsewhere(checkpoint));
+    let Input { source, events, .. } = input;
+    let mut batch = Batch::new(Checkpoint::load(tx, P::NAME, source)?);
+    if batch.checkpoint.stream_created != input.stream_created {
+        batch.is_elsewhere = true;
+        return Ok(batch);
     }
     if otherwise == Otherwise::Refuse {
         refuse_blocked::<P>(tx, source)?;
     }
     let discarded = dead_letter::discarded(tx, P::NAME, source)?;
-    let mut gap = None;
-    let mut skipped = 0;
-    let mut is_due = Vec::with_capacity(events.len());
-    for event in events {
-        let verdict = checkpoint.judge(event);
-        match verdict {
-            Verdict::Apply => {
-                checkpoint.advance(event);
-                let is_discarded =
-                    !discarded.is_empty() && discarded.contains(&Identity::of(event));
-                is_due.push(!is_discarded);
-            }
-            Verdict::Skip => {
-                checkpoint.pass(event);
-                skipped += 1;
-                is_due.push(false);
-            }
-            Verdict::Gap { epoch, have } => {
-                let came = event.id.as_ref().map_or(0, |id| id.position);
-                gap = Some(Gap { epoch, have, came });
-                break;
-            }
-        }
-    }
-    let due = those(events, &is_due);
+    let is_discarded =
+        |event: &Envelope| !discarded.is_empty() && discarded.contains(&Identity::of(event));
+    let due = judge(&mut batch, input, is_discarded);
+    let due = those(events, &due);
     let applied = due.len();
-    let parked = match otherwise {
+    batch.parked = match otherwise {
         Otherwise::Refuse => {
             apply(projection, tx, &due)?;
             0
         }
         Otherwise::Park => apply_or_park(projection, tx, source, due.into_owned())?,
     };
+    batch.applied = applied - batch.parked;
     crash::point("projection.applied");
-    checkpoint.save(tx)?;
+    batch.checkpoint.save(tx)?;
     crash::point("projection.moved");
-    Ok(Batch {
-        checkpoint,
-        applied: applied - parked,
-        skipped,
-        parked,
-        dead_letters: dead_letter::count(tx, P::NAME, source)?,
-        gap,
-        is_elsewhere: false,
-    })
+    batch.anomalies = note_anomalies::<P>(tx, input, &batch)?;
+    batch.dead_letters = dead_letter::count(tx, P::NAME, source)?;
+    if batch.dead_letters > 0 {
+        let first = dead_letter::first_parked(tx, P::NAME, source, u64::MAX)?;
+        batch.first_parked = first.map(|first| first.position);
+    }
+    Ok(batch)
+}
+
+/// Moves the checkpoint of `batch` past the events of `input`, and notes what they are; gives
+/// which are to be applied.
+fn judge(batch: &mut Batch, input: &Input, is_discarded: impl Fn(&Envelope) -> bool) -> Vec<bool> {
+    let mut is_due = Vec::with_capacity(input.events.len());
+    for event in &*input.events {
+        let checkpoint = &mut batch.checkpoint;
+        let due = match checkpoint.judge(event, &input.said) {
+            Verdict::Apply => {
+                if !checkpoint.is_own(event) {
+                    batch.by_hand.add(event);
+                }
+                checkpoint.advance(event, &input.said);
+                !is_discarded(event)
+            }
+            Verdict::Skip => {
+                let is_later = event.sequence > Some(checkpoint.sequence);
+                if is_later && batch.again.len() < AGAIN_MAX {
+                    batch.again.push(event.clone());
+                }
+                checkpoint.pass(event);
+                batch.skipped += 1;
+                false
+            }
+            Verdict::Foreign => {
+                checkpoint.pass(event);
+                batch.foreign.add(event);
+                false
+            }
+            Verdict::Unconfirmed(epoch) => {
+                batch.stop = Some(Stop::Unconfirmed(epoch));
+                break;
+            }
+            Verdict::Gap { epoch, have } => {
+                let came = event.id.as_ref().map_or(0, |id| id.position);
+                batch.stop = Some(Stop::Gap(Gap { epoch, have, came }));
+                break;
+            }
+        };
+        is_due.push(due);
+    }
+    batch.looked_at = is_due.len();
+    is_due
+}
+
+/// Counts what is out of the ordinary in `batch`; gives what there is in all, if there is more.
+fn note_anomalies<P: Projection>(
+    tx: &Tx,
+    input: &Input,
+    batch: &Batch,
+) -> Result<Option<Anomalies>, ApplyError> {
+    let (source, stream_created) = (input.source, input.stream_created);
+    let mut missing = Tally::default();
+    let looked_at = &input.events[..batch.looked_at];
+    for event in looked_at.iter().filter(|event| event.sequence.is_none()) {
+        missing.add(event);
+    }
+    let found = [
+        (&batch.by_hand, Kind::ByHand),
+        (&batch.foreign, Kind::ForeignEpoch),
+        (&missing, Kind::Missing),
+    ];
+    if found.iter().all(|(tally, _)| tally.events == 0) {
+        return Ok(None);
+    }
+    for (tally, kind) in found {
+        tally.save(tx, (P::NAME, source), stream_created, kind)?;
+    }
+    Ok(Some(Anomalies::load(tx, P::NAME, source)?))
 }
 
 /// The `events` that are marked; usually all, which are not copied then.
@@ -169,7 +260,7 @@ fn apply_or_park<P: Projection>(
             Err(ApplyError::Poison(reason)) => {
                 if let [event] = &*run {
                     let why = Parked {
-                        lane: &lanes(projection, event)[0],
+                        lane: &lane(projection, event),
                         reason: &reason,
                         waiting: false,
                     };
@@ -200,7 +291,12 @@ fn park_blocked<P: Projection>(
     }
     let before = run.len();
     for event in std::mem::take(run) {
-        let lanes = lanes(projection, &event);
+        // Earlier versions parked by partition where a key could not be read: what waits there
+        // stays before what comes.
+        let lanes = [
+            lane(projection, &event),
+            format!("partition {}", event.partition()),
+        ];
         let Some(lane) = lanes.iter().find(|lane| blocked.contains(*lane)) else {
             run.push(event);
             continue;
@@ -243,11 +339,13 @@ fn apply<P: Projection>(projection: &P, tx: &Tx, events: &[Envelope]) -> Result<
         .unwrap_or_else(|_| Err(ApplyError::Poison("applying it panicked".to_owned())))
 }
 
-/// The lanes in which an event waits, the narrowest first: its key, its partition.
-fn lanes<P: Projection>(projection: &P, event: &Envelope) -> Vec<String> {
+/// The lane in which an event waits: its key's; where that cannot be read one of its own, because
+/// nobody can say what comes after it.
+fn lane<P: Projection>(projection: &P, event: &Envelope) -> String {
     let key = catch_unwind(AssertUnwindSafe(|| projection.key(event))).unwrap_or_default();
-    key.map(|key| format!("key {key}"))
-        .into_iter()
-        .chain([format!("partition {}", event.partition())])
-        .collect()
+    match (key, &event.id) {
+        (Some(key), _) => format!("key {key}"),
+        (None, Some(id)) => format!("event {id}"),
+        (None, None) => format!("event at sequence {}", event.sequence.unwrap_or_default()),
+    }
 }

@@ -7,10 +7,11 @@ use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
 use super::Projection;
 use super::feed::Start;
+use super::progress::AsOf;
+use super::source::{Answer, Said};
 use crate::database::{BareSnapshot, Tx};
 use crate::envelope::{Envelope, EventId};
 use crate::outbox::{signed, unsigned};
-use crate::position::Positions;
 
 /// A projection's progress in one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,13 @@ pub(super) struct Checkpoint {
     /// The lives whose position has moved since it was loaded: one batch may have the end of one
     /// life and the beginning of the next.
     moved: BTreeSet<Arc<str>>,
+    /// The epochs that the source has said are its own: `None` for its present one, else the last
+    /// position of a former one.
+    confirmed: BTreeMap<Arc<str>, Option<u64>>,
+    is_confirmed_anew: bool,
+    /// Up to which sequence of this stream another store has judged the epochs, where this one is
+    /// to replace it.
+    judged: Option<u64>,
 }
 
 /// What the checkpoint says of an event.
@@ -35,6 +43,10 @@ pub(super) struct Checkpoint {
 pub(super) enum Verdict {
     Apply,
     Skip,
+    /// The source does not have its epoch.
+    Foreign,
+    /// Nobody has confirmed its epoch: the source is to be asked.
+    Unconfirmed(Arc<str>),
     /// The events of `epoch` after `have` are missing before this one.
     Gap {
         epoch: Arc<str>,
@@ -62,6 +74,9 @@ impl Checkpoint {
             epoch: None,
             positions: BTreeMap::new(),
             moved: BTreeSet::new(),
+            confirmed: BTreeMap::new(),
+            is_confirmed_anew: false,
+            judged: None,
         };
         if let Some(row) = row {
             checkpoint.stream_created = row.try_get_by("stream_created")?;
@@ -78,6 +93,26 @@ impl Checkpoint {
             let position = unsigned(row.try_get_by("position")?);
             let epoch: String = row.try_get_by("epoch")?;
             checkpoint.positions.insert(epoch.into(), position);
+        }
+        let rows = db.query_all_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            "SELECT epoch, last, (SELECT sequence FROM headwater_judged
+                 WHERE projection = ?1 AND source = ?2 AND stream_created = ?3) AS judged
+             FROM headwater_epoch WHERE projection = ?1 AND source = ?2",
+            [
+                projection.into(),
+                source.into(),
+                checkpoint.stream_created.into(),
+            ] as [Value; 3],
+        ))?;
+        for row in rows {
+            let number = |column: &str| {
+                let number: Option<i64> = row.try_get_by(column)?;
+                Ok::<_, DbErr>(number.map(unsigned))
+            };
+            let epoch: String = row.try_get_by("epoch")?;
+            checkpoint.confirmed.insert(epoch.into(), number("last")?);
+            checkpoint.judged = number("judged")?;
         }
         Ok(checkpoint)
     }
@@ -111,6 +146,20 @@ impl Checkpoint {
                 ] as [Value; 4],
             ))?;
         }
+        for (epoch, last) in self.confirmed.iter().filter(|_| self.is_confirmed_anew) {
+            tx.run_raw(Statement::from_sql_and_values(
+                tx.get_database_backend(),
+                "INSERT INTO headwater_epoch (projection, source, epoch, last)
+                 VALUES (?, ?, ?, ?)
+                 ON CONFLICT DO UPDATE SET last = excluded.last",
+                [
+                    self.projection.into(),
+                    self.source.into(),
+                    (**epoch).into(),
+                    last.map(signed).into(),
+                ] as [Value; 4],
+            ))?;
+        }
         Ok(())
     }
 
@@ -134,8 +183,9 @@ impl Checkpoint {
         self.positions.get(epoch).copied().unwrap_or(0)
     }
 
-    /// What is to be done with `event`, which is of the stream that the checkpoint is of.
-    pub(super) fn judge(&self, event: &Envelope) -> Verdict {
+    /// What is to be done with `event`, which is of the stream that the checkpoint is of. `said`:
+    /// what the source said of its epoch since the event came.
+    pub(super) fn judge(&self, event: &Envelope, said: &Said) -> Verdict {
         let Some(id) = self.own(event) else {
             return match event.sequence {
                 Some(sequence) if sequence <= self.sequence => Verdict::Skip,
@@ -144,8 +194,22 @@ impl Checkpoint {
         };
         let have = self.position_of(&id.epoch);
         if id.position <= have {
-            Verdict::Skip
-        } else if id.position == have + 1 {
+            return Verdict::Skip;
+        }
+        if !self.trusts(id) {
+            let is_judged = event.sequence.is_some() && event.sequence <= self.judged;
+            match said {
+                Said::Epoch(own) if *own == id.epoch => {}
+                Said::Epoch(_) => return Verdict::Foreign,
+                Said::Nothing | Said::Away if is_judged && self.has_confirmed() => {
+                    return Verdict::Foreign;
+                }
+                // Provisionally: the source is asked once it is there.
+                Said::Away if self.epoch.is_none() && self.confirmed.is_empty() => {}
+                Said::Nothing | Said::Away => return Verdict::Unconfirmed(id.epoch.clone()),
+            }
+        }
+        if id.position == have + 1 {
             Verdict::Apply
         } else {
             Verdict::Gap {
@@ -155,8 +219,86 @@ impl Checkpoint {
         }
     }
 
-    /// Moves on past `event`, which is applied or parked.
-    pub(super) fn advance(&mut self, event: &Envelope) {
+    /// Whether `id` is of an epoch that the source has confirmed, and not beyond its end; or of
+    /// the one that was taken while the source was away, until it says otherwise.
+    fn trusts(&self, id: &EventId) -> bool {
+        match self.confirmed.get(&id.epoch) {
+            Some(last) => last.is_none_or(|last| id.position <= last),
+            None => !self.has_confirmed() && self.epoch.as_ref() == Some(&id.epoch),
+        }
+    }
+
+    /// Whether the source has said which epoch is its present one.
+    pub(super) fn has_confirmed(&self) -> bool {
+        self.confirmed.values().any(Option::is_none)
+    }
+
+    /// Notes that the source has said that `epoch` is its present one: a former one ends where it
+    /// is applied up to.
+    pub(super) fn confirm(&mut self, epoch: &Arc<str>) {
+        if self.confirmed.get(epoch) == Some(&None) {
+            return;
+        }
+        let positions = &self.positions;
+        for (former, last) in &mut self.confirmed {
+            last.get_or_insert_with(|| positions.get(former).copied().unwrap_or(0));
+        }
+        self.confirmed.insert(Arc::clone(epoch), None);
+        self.is_confirmed_anew = true;
+    }
+
+    /// How what was applied contradicts what the source says of itself, as a sentence.
+    ///
+    /// `is_settled`: whether it has had the time to publish something of the epoch that it says.
+    pub(super) fn contradiction(&self, said: &Answer, is_settled: bool) -> Option<String> {
+        let Self {
+            projection, source, ..
+        } = self;
+        let Answer { epoch: own, head } = said;
+        let unconfirmed = self
+            .positions
+            .iter()
+            .find(|(epoch, at)| **at > 0 && *epoch != own && !self.confirmed.contains_key(*epoch));
+        if let Some((epoch, at)) = unconfirmed {
+            return Some(format!(
+                "{at} events were applied of the epoch {epoch}, which {source} does not have: its \
+                 epoch is {own}. It was away when they came. `headwater stream restore {source}` \
+                 removes them from the stream; then rebuild {projection}"
+            ));
+        }
+        let (epoch, at) = (self.epoch.as_ref()?, self.position());
+        if at == 0 {
+            None
+        } else if epoch != own {
+            is_settled.then(|| {
+                format!(
+                    "applied up to {at} of the epoch {epoch}, and {source} is at {head} of the \
+                     epoch {own}: its database is not the one that these events came from. Put \
+                     back the one with the epoch {epoch}; or go on without it: restore the stream \
+                     and rebuild {projection} (docs/operations.md)"
+                )
+            })
+        } else {
+            (at > *head).then(|| {
+                format!(
+                    "applied up to {at} of {head}: ahead of {source}. Either somebody published \
+                     events under its positions, or its database was put back from an old copy: \
+                     `headwater verify --source {source}` tells which. `headwater stream restore \
+                     {source}`, then rebuild {projection}; or put back the newest database"
+                )
+            })
+        }
+    }
+
+    /// Moves on past `event`, which is applied or parked. `said`: as it was judged with.
+    pub(super) fn advance(&mut self, event: &Envelope, said: &Said) {
+        if let Some(id) = self.own(event)
+            && let Said::Epoch(own) = said
+            && *own == id.epoch
+            && !self.trusts(id)
+        {
+            self.confirm(own);
+        }
         if let Some(EventId {
             epoch, position, ..
         }) = self.own(event)
@@ -181,6 +323,11 @@ impl Checkpoint {
         }
     }
 
+    /// Whether the event has a position of this source: nobody published it by hand.
+    pub(super) fn is_own(&self, event: &Envelope) -> bool {
+        self.own(event).is_some()
+    }
+
     /// The event's identity, if it is one of this source: an id that somebody copied from
     /// another source's events counts for nothing.
     fn own<'a>(&self, event: &'a Envelope) -> Option<&'a EventId> {
@@ -192,37 +339,49 @@ impl Checkpoint {
 ///
 /// # Errors
 /// The database's.
-pub fn positions<P: Projection>(db: &impl ConnectionTrait) -> Result<Positions, DbErr> {
+pub fn as_of<P: Projection>(db: &impl ConnectionTrait) -> Result<AsOf, DbErr> {
     let rows = db.query_all_raw(Statement::from_sql_and_values(
         db.get_database_backend(),
-        POSITIONS,
+        AS_OF,
         [Value::from(P::NAME)],
     ))?;
     let rows = rows
         .iter()
-        .map(|row| Ok((row.try_get_by(0)?, row.try_get_by(1)?)));
+        .map(|row| Ok((row.try_get_by(0)?, row.try_get_by(1)?, row.try_get_by(2)?)));
     Ok(of_all_sources::<P>(rows.collect::<Result<_, DbErr>>()?))
 }
 
-/// [`positions`] in a bare snapshot.
+/// [`as_of`] in a bare snapshot.
 ///
 /// # Errors
 /// The database's.
-pub fn positions_bare<P: Projection>(snapshot: &BareSnapshot) -> Result<Positions, DbErr> {
-    let rows = snapshot.rows(POSITIONS, [P::NAME], |row| Ok((row.get(0)?, row.get(1)?)))?;
+pub fn as_of_bare<P: Projection>(snapshot: &BareSnapshot) -> Result<AsOf, DbErr> {
+    let rows = snapshot.rows(AS_OF, [P::NAME], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })?;
     Ok(of_all_sources::<P>(rows))
 }
 
-const POSITIONS: &str = "SELECT source, position FROM headwater_checkpoint
+const AS_OF: &str = "SELECT source, position,
+         (SELECT min(letter.position) FROM headwater_dead_letter AS letter
+          WHERE letter.projection = checkpoint.projection
+          AND letter.source = checkpoint.source AND letter.epoch = checkpoint.epoch)
+     FROM headwater_checkpoint AS checkpoint
      JOIN headwater_position USING (projection, source, epoch) WHERE projection = ?";
 
 /// Those that were found, and 0 of the others.
-fn of_all_sources<P: Projection>(found: Vec<(String, i64)>) -> Positions {
-    let none = P::SOURCES.iter().map(|source| ((*source).to_owned(), 0));
-    let found = found
-        .into_iter()
-        .map(|(source, position)| (source, unsigned(position)));
-    Positions(none.chain(found).collect())
+fn of_all_sources<P: Projection>(found: Vec<(String, i64, Option<i64>)>) -> AsOf {
+    let mut as_of = AsOf::default();
+    for source in P::SOURCES {
+        as_of.applied.0.insert((*source).to_owned(), 0);
+    }
+    for (source, position, parked) in found {
+        if let Some(parked) = parked {
+            as_of.parked.0.insert(source.clone(), unsigned(parked));
+        }
+        as_of.applied.0.insert(source, unsigned(position));
+    }
+    as_of
 }
 
 /// What is known of a projection's tables.

@@ -40,7 +40,24 @@
 //! | later | **gap**: reads the stream again from the checkpoint; if the events are not in it, fetches them from the source's outbox; if the source is away, waits and says so. It never skips |
 //!
 //! A deleted consumer, a recreated or rolled-back stream, a restored store: all end there. An
-//! event that somebody published by hand has no position and is applied once by its sequence.
+//! event that somebody published by hand has no position and is applied once by its sequence; it
+//! is logged and counted.
+//!
+//! # Only the source knows its epoch
+//!
+//! Anybody who may publish can write an id of any epoch. So an event is applied if its epoch is
+//! one that the source has confirmed; before one of another epoch the source is asked:
+//!
+//! | the source says | the event |
+//! | --- | --- |
+//! | that is its epoch | begins a new epoch, from position 1 |
+//! | it has another one | is refused: skipped, logged, counted, and shown until the stream is made again |
+//! | nothing | waits, as behind a gap; a store that has applied nothing yet takes the epoch provisionally |
+//!
+//! A former epoch ends with the last position that was applied when the next one began. A
+//! rebuild takes the confirmed epochs along, so it needs no source. The source also says how far
+//! its outbox is: a projection that is further has applied events that nobody committed, which is
+//! a fault until it is rebuilt ([`source`]).
 //!
 //! # Sources come in any order
 //!
@@ -51,9 +68,10 @@
 //!
 //! [`ApplyError::Transient`] is tried again, with pauses. [`ApplyError::Poison`] is narrowed
 //! down to the one event, which is parked in `headwater_dead_letter` in the same transaction,
-//! and so are later events of its lane (its key, or its partition where the key cannot be
-//! read), in order; other lanes go on. `headwater dead-letter` shows them, tries them again once
-//! the cause is mended, or gives them up.
+//! and so are later events of the same key, in order; other keys go on. An event whose key cannot
+//! be read is parked alone. `headwater dead-letter` shows them, tries them again once the cause is
+//! mended, or gives them up. Until then, whoever asks for such a position is told that it is
+//! missing ([`Behind::Parked`]), and [`AsOf::whole`] ends before it.
 //!
 //! # Why acknowledgements are off
 //!
@@ -62,6 +80,7 @@
 //! acknowledgement of "all up to here" was seen to swallow events that were in flight when a
 //! node died.
 
+mod anomaly;
 mod apply;
 mod checkpoint;
 pub(crate) mod dead_letter;
@@ -73,6 +92,7 @@ mod progress;
 mod pull;
 mod reader;
 mod runner;
+mod source;
 mod window;
 
 use sea_orm::DbErr;
@@ -80,14 +100,16 @@ use sea_orm::DbErr;
 use crate::database::Tx;
 use crate::envelope::Envelope;
 
+pub(crate) use anomaly::Anomalies;
 pub(crate) use checkpoint::places;
-pub use checkpoint::{positions, positions_bare};
+pub use checkpoint::{as_of, as_of_bare};
 pub(crate) use gate::Held;
 pub(crate) use pause::Brake;
 pub use pause::Pause;
-pub use progress::{Behind, Progress};
+pub use progress::{AsOf, Behind, Progress};
 pub(crate) use runner::Live;
 pub use runner::{Config, Runner};
+pub(crate) use source::Sources;
 
 /// Folds events into tables. See the [module](self) for the rules.
 pub trait Projection: Send + Sync + 'static {
@@ -109,7 +131,7 @@ pub trait Projection: Send + Sync + 'static {
     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError>;
 
     /// The key of `event`: only later events of the same key wait behind a parked one. `None`
-    /// where it cannot be read: then its partition waits.
+    /// where it cannot be read: then it is parked alone, and later events are applied.
     fn key(&self, event: &Envelope) -> Option<String> {
         let _ = event;
         None

@@ -3,14 +3,41 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
+use super::dead_letter::{self, FirstParked};
+use crate::Clock;
+use crate::database::{Database, Snapshot};
 use crate::position::Positions;
 use crate::telemetry::trace::{self, SpanKind};
+
+/// How far a projection has got.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AsOf {
+    /// The last position of each source that was applied or parked as a dead letter.
+    pub applied: Positions,
+    /// The first position that is parked, of each source that has a dead letter.
+    pub parked: Positions,
+}
+
+impl AsOf {
+    /// The positions up to which nothing is missing: before the first dead letter of a source.
+    pub fn whole(&self) -> Positions {
+        let mut whole = self.applied.clone();
+        for (source, parked) in &self.parked.0 {
+            let at = whole.0.entry(source.clone()).or_default();
+            *at = (*at).min(parked.saturating_sub(1));
+        }
+        whole
+    }
+}
 
 /// How far a projection has got, as it moves. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Progress {
-    positions: watch::Receiver<Positions>,
+    projection: &'static str,
+    db: Database,
+    as_of: watch::Receiver<AsOf>,
     is_complete: watch::Receiver<bool>,
 }
 
@@ -31,6 +58,26 @@ pub enum Behind {
         /// How far it has got.
         at: Positions,
     },
+    /// An event at or before the position that was asked for is a dead letter.
+    #[error(
+        "`{source_name}:{position}` could not be applied and is parked since {since} ({lane}): \
+         {reason}; up to the position that was asked for, {events} of the events of {source_name} \
+         are not in the copy"
+    )]
+    Parked {
+        /// The source.
+        source_name: String,
+        /// The first position that is parked.
+        position: u64,
+        /// How many are parked up to the asked position, those that wait behind others too.
+        events: u64,
+        /// What it is parked with: `key …`, or `event …`.
+        lane: String,
+        /// Why.
+        reason: String,
+        /// Since when, RFC 3339.
+        since: String,
+    },
     /// It does not follow this source at all.
     #[error("`{0}` is not a source that this service follows")]
     UnknownSource(String),
@@ -38,18 +85,22 @@ pub enum Behind {
 
 impl Progress {
     pub(super) fn new(
-        positions: watch::Receiver<Positions>,
+        projection: &'static str,
+        db: Database,
+        as_of: watch::Receiver<AsOf>,
         is_complete: watch::Receiver<bool>,
     ) -> Self {
         Self {
-            positions,
+            projection,
+            db,
+            as_of,
             is_complete,
         }
     }
 
     /// How far it has got.
     pub fn now(&self) -> Positions {
-        self.positions.borrow().clone()
+        self.as_of.borrow().applied.clone()
     }
 
     /// Whether the tables have been folded to the end of all sources once. Before, what they do
@@ -60,55 +111,164 @@ impl Progress {
 
     /// Waits until it is elsewhere than at `from`; gives where.
     pub(crate) async fn moved(&self, from: &Positions) -> Positions {
-        let mut receiver = self.positions.clone();
-        let moved = receiver.wait_for(|at| at != from).await;
-        let Ok(moved) = moved.map(|at| at.clone()) else {
+        let mut receiver = self.as_of.clone();
+        let moved = receiver.wait_for(|at| at.applied != *from).await;
+        let Ok(moved) = moved.map(|at| at.applied.clone()) else {
             return std::future::pending().await;
         };
         moved
     }
 
-    /// Waits until the tables are whole, `deadline` at most.
+    /// Waits until every position in `asked` has been applied and the tables are whole, for both
+    /// together `within` at most.
     ///
     /// # Errors
-    /// They are not, yet.
-    pub async fn whole(&self, deadline: Duration) -> Result<(), Behind> {
+    /// See [`Behind`].
+    pub async fn whole(&self, asked: &Positions, within: Duration) -> Result<(), Behind> {
+        let deadline = Instant::now() + within;
+        self.reach(asked, deadline).await?;
         let mut receiver = self.is_complete.clone();
         let whole = receiver.wait_for(|is_complete| *is_complete);
-        match tokio::time::timeout(deadline, whole).await {
+        match timeout_at(deadline, whole).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Behind::Incomplete { at: self.now() }),
         }
     }
 
-    /// Waits until every position in `asked` has been applied, `deadline` at most. A read that
+    /// Waits until every position in `asked` has been applied, `within` at most. A read that
     /// begins afterwards sees them.
     ///
     /// # Errors
     /// See [`Behind`].
-    pub async fn wait(&self, asked: &Positions, deadline: Duration) -> Result<(), Behind> {
+    pub async fn wait(&self, asked: &Positions, within: Duration) -> Result<(), Behind> {
+        self.reach(asked, Instant::now() + within).await
+    }
+
+    async fn reach(&self, asked: &Positions, deadline: Instant) -> Result<(), Behind> {
         if let Some(unknown) = asked
             .0
             .keys()
-            .find(|source| !self.positions.borrow().0.contains_key(*source))
+            .find(|source| !self.as_of.borrow().applied.0.contains_key(*source))
         {
             return Err(Behind::UnknownSource(unknown.clone()));
         }
-        if self.positions.borrow().reach(asked) {
-            return Ok(());
+        let mut receiver = self.as_of.clone();
+        let is_reached = receiver.borrow().applied.reach(asked);
+        if !is_reached {
+            let span = trace::part(SpanKind::Internal, || "wait for positions");
+            if span.is_recording() {
+                span.set("headwater.after", asked.to_string());
+            }
+            // One that is parked does not come by waiting.
+            let reached =
+                receiver.wait_for(|at| at.applied.reach(asked) || is_parked(&at.parked, asked));
+            if !matches!(timeout_at(deadline, reached).await, Ok(Ok(_))) {
+                return Err(self.not_yet(asked));
+            }
         }
-        let span = trace::part(SpanKind::Internal, || "wait for positions");
-        if span.is_recording() {
-            span.set("headwater.after", asked.to_string());
+        let parked = receiver.borrow().parked.clone();
+        if is_parked(&parked, asked) {
+            self.expect_nothing_parked(asked).await?;
+            // What was parked has been dealt with just now.
+            let reached = receiver.wait_for(|at| at.applied.reach(asked));
+            if !matches!(timeout_at(deadline, reached).await, Ok(Ok(_))) {
+                return Err(self.not_yet(asked));
+            }
         }
-        let mut receiver = self.positions.clone();
-        let reached = receiver.wait_for(|at| at.reach(asked));
-        match tokio::time::timeout(deadline, reached).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Behind::NotYet {
-                at: self.now(),
-                asked: asked.clone(),
-            }),
+        Ok(())
+    }
+
+    fn not_yet(&self, asked: &Positions) -> Behind {
+        Behind::NotYet {
+            at: self.now(),
+            asked: asked.clone(),
         }
+    }
+
+    /// Errors with the first dead letter at or before one of the positions in `asked`. As the
+    /// database has it: an operator may have dealt with what is remembered.
+    async fn expect_nothing_parked(&self, asked: &Positions) -> Result<(), Behind> {
+        for (source, upto) in &asked.0 {
+            let (projection, of, upto) = (self.projection, source.clone(), *upto);
+            let find = move |snapshot: &Snapshot| {
+                dead_letter::first_parked(snapshot, projection, &of, upto)
+            };
+            match self.db.read(find).await {
+                Ok(None) => {}
+                Ok(Some(first)) => return Err(parked(source, first)),
+                Err(error) => {
+                    tracing::warn!(projection, source, %error, "read the dead letters");
+                    return Err(self.not_yet(asked));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether one of the first parked positions is at or before the one in `asked`.
+fn is_parked(parked: &Positions, asked: &Positions) -> bool {
+    let mut first = parked.0.iter();
+    first.any(|(source, first)| asked.get(source) >= *first)
+}
+
+fn parked(source: &str, first: FirstParked) -> Behind {
+    Behind::Parked {
+        source_name: source.to_owned(),
+        position: first.position,
+        events: first.events,
+        lane: first.lane,
+        reason: first.reason,
+        since: Clock::text(first.recorded_at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn positions(text: &str) -> Positions {
+        text.parse().unwrap()
+    }
+
+    /// A copy that reaches `sensors:1` half-way to the deadline, and is not whole by then.
+    #[tokio::test]
+    async fn positions_and_wholeness_share_one_deadline() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = crate::database::Config::at(folder.path().join("house.db"));
+        let db = Database::open("house", &config, &[], Clock::system()).await;
+        let (as_of, as_of_receiver) = watch::channel(AsOf {
+            applied: positions("sensors:0"),
+            parked: Positions::default(),
+        });
+        let (_is_complete, complete_receiver) = watch::channel(false);
+        let progress = Progress::new("readings", db.unwrap(), as_of_receiver, complete_receiver);
+        let (began, within) = (Instant::now(), Duration::from_millis(400));
+        let reached = async {
+            let half_way = timeout_at(began + within / 2, std::future::pending::<()>());
+            half_way.await.unwrap_err();
+            as_of.send_modify(|as_of| as_of.applied = positions("sensors:1"));
+        };
+        let asked = positions("sensors:1");
+        // A second deadline for the second wait would end at one and a half.
+        let waited = timeout_at(began + within * 5 / 4, progress.whole(&asked, within));
+        let (waited, ()) = tokio::join!(waited, reached);
+        let behind = waited.expect("one deadline for both").unwrap_err();
+        assert!(matches!(
+            behind,
+            Behind::Incomplete { .. } | Behind::NotYet { .. }
+        ));
+    }
+
+    #[test]
+    fn what_is_parked_and_what_comes_after_it_is_not_whole() {
+        let as_of = AsOf {
+            applied: positions("orders:16,users:3"),
+            parked: positions("orders:15"),
+        };
+        assert_eq!(as_of.whole(), positions("orders:14,users:3"));
+        assert!(!is_parked(&as_of.parked, &positions("orders:14,users:9")));
+        assert!(is_parked(&as_of.parked, &positions("orders:15")));
+        assert!(is_parked(&as_of.parked, &positions("orders:16,users:3")));
     }
 }

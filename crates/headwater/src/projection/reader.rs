@@ -4,15 +4,17 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use async_nats::jetstream::context::RequestErrorKind;
 use async_nats::jetstream::stream::{Info, Stream};
 use sea_orm::DbErr;
 
-use super::apply::{self, Batch, Gap, Otherwise};
+use super::anomaly::{self, Anomalies};
+use super::apply::{self, Batch, Gap, Input, Otherwise, Stop};
 use super::checkpoint::Checkpoint;
 use super::feed::{self, Feed, Start};
 use super::runner::Shared;
+use super::source::{self, Said, Source};
 use super::window::Link;
 use super::{ApplyError, Projection, dead_letter, gap};
 use crate::bus::{Bus, NOT_CONNECTED};
@@ -48,6 +50,9 @@ pub(super) struct Reader<P> {
     anew: bool,
     /// Which stream is read, by when it was made; 0 before the first.
     stream_created: i64,
+    /// Whether the stream is another one than before, or was rolled back, and nothing new has come
+    /// of it yet: what is known comes again, filled in by its relay.
+    is_refilled: bool,
     /// Since when the stream is said to end before what was read of it.
     shorter_since: Option<Instant>,
     /// The link to the broker, which all sources share.
@@ -72,7 +77,14 @@ impl<P: Projection> Reader<P> {
         source: &'static str,
     ) -> Self {
         // Those that alerts look at are there from the start.
-        for counted in ["applied", "skipped", "gap_events"] {
+        for counted in [
+            "applied",
+            "skipped",
+            "gap_events",
+            "by_hand",
+            "foreign_epoch",
+            "altered",
+        ] {
             let name = format!("headwater_projection_{counted}_total");
             metrics::counter!(name, "projection" => shared.config.consumer.clone(), "source" => source)
                 .increment(0);
@@ -86,6 +98,7 @@ impl<P: Projection> Reader<P> {
             gap: None,
             anew: false,
             stream_created: 0,
+            is_refilled: false,
             shorter_since: None,
             link,
         }
@@ -153,16 +166,26 @@ impl<P: Projection> Reader<P> {
             }
             crash::point(self.shared.config.crash_points[0]);
             let stored = feed.batch_stored();
-            let (batch, took) = self.apply_and_read_ahead(events, &mut feed).await?;
+            let (mut batch, took) = self.apply_and_read_ahead(events, &mut feed).await?;
             if batch.is_elsewhere {
                 return Ok(());
             }
-            if let Some(gap) = batch.gap {
-                return self.close(gap, feed.window_bytes()).await;
+            match batch.stop {
+                Some(Stop::Gap(gap)) => return self.close(gap, feed.window_bytes()).await,
+                Some(Stop::Unconfirmed(epoch)) => bail!(
+                    "an event of the epoch {epoch} waits: {} does not say whether that is its own",
+                    self.source
+                ),
+                None => {}
             }
             feed.note_applied(batch.applied + batch.skipped + batch.parked, took);
             self.note_delay(&batch, stored);
             let is_at_end = batch.checkpoint.sequence >= info.state.last_sequence;
+            self.is_refilled &= batch.applied == 0;
+            if !self.is_refilled {
+                self.state().note_again(std::mem::take(&mut batch.again));
+            }
+            self.is_refilled &= !is_at_end;
             if is_at_end {
                 self.shared.note_drained(self.source).await?;
             }
@@ -185,6 +208,7 @@ impl<P: Projection> Reader<P> {
             .with_context(|| format!("there is no stream {} yet", stream::name(self.source)))?;
         let info = stream.cached_info().clone();
         let (checkpoint, dead_letters) = self.checkpoint().await?;
+        self.state().note_opened();
         let start = Start::after(checkpoint.stream_created, checkpoint.sequence, &info);
         ensure!(
             !self.may_be_cut_off(&checkpoint, start, &info),
@@ -198,6 +222,9 @@ impl<P: Projection> Reader<P> {
             start
         };
         self.stream_created = start.stream_created;
+        // Of another stream all comes again, of one that was rolled back what lies behind its end.
+        self.is_refilled |= start.stream_created != checkpoint.stream_created
+            || start.is_earlier(checkpoint.stream_created, checkpoint.sequence);
         let config = &self.shared.config;
         if self.anew {
             feed::remove(&stream, &config.consumer).await?;
@@ -221,6 +248,7 @@ impl<P: Projection> Reader<P> {
             let start = Start::after(checkpoint.stream_created, checkpoint.sequence, &info);
             if checkpoint.rewind(start) {
                 checkpoint.save(tx)?;
+                anomaly::forget_behind(tx, P::NAME, source, start.known)?;
             }
             Ok::<_, DbErr>(start)
         };
@@ -333,24 +361,40 @@ impl<P: Projection> Reader<P> {
     }
 
     /// Applies events, as far as the gate lets them through: a part at a time where it holds.
-    /// Gives what became of the last part, and how long that took.
+    /// Asks the source before one of an epoch that it has not confirmed. Gives what became of the
+    /// last part, with all events that came again, and how long the last part took.
     async fn apply(&self, mut events: Vec<Envelope>) -> anyhow::Result<(Batch, Duration)> {
+        let (mut said, mut again) = (Said::Nothing, Vec::new());
         loop {
-            let (part, _applying) = self.shared.gate.admit(self.source, &mut events).await;
+            let (part, applying) = self.shared.gate.admit(self.source, &mut events).await;
+            let part = Arc::new(part);
             let began = Instant::now();
-            let batch = self.apply_part(part).await?;
-            if events.is_empty() || batch.gap.is_some() || batch.is_elsewhere {
-                return Ok((batch, began.elapsed()));
+            let mut batch = self.apply_part(&part, &said).await?;
+            drop(applying);
+            again.append(&mut batch.again);
+            if matches!(batch.stop, Some(Stop::Unconfirmed(_))) && said == Said::Nothing {
+                said = source::epoch(self.shared.bus(), self.source).await;
+                events.splice(0..0, part[batch.looked_at..].iter().cloned());
+                continue;
+            }
+            if events.is_empty() || batch.stop.is_some() || batch.is_elsewhere {
+                return Ok((Batch { again, ..batch }, began.elapsed()));
             }
         }
     }
 
     /// Applies events in one transaction.
-    async fn apply_part(&self, events: Vec<Envelope>) -> anyhow::Result<Batch> {
+    async fn apply_part(&self, events: &Arc<Vec<Envelope>>, said: &Said) -> anyhow::Result<Batch> {
         let (source, count) = (self.source, events.len());
-        let spans = self.trace(&events);
+        let spans = self.trace(events);
+        let input = Input {
+            source,
+            stream_created: self.stream_created,
+            events: Arc::clone(events),
+            said: said.clone(),
+        };
         let batch = self
-            .write(events)
+            .write(input)
             .await
             .map_err(flat)
             .with_context(|| format!("apply {count} events of {source}"))
@@ -374,11 +418,10 @@ impl<P: Projection> Reader<P> {
 
     /// All at once where nobody else writes to the database; where not all of them can be
     /// applied, or others do, in a way that parks what is at fault.
-    async fn write(&self, events: Vec<Envelope>) -> Result<Batch, WriteError<ApplyError>> {
-        let (source, events) = ((self.source, self.stream_created), Arc::new(events));
+    async fn write(&self, input: Input) -> Result<Batch, WriteError<ApplyError>> {
         let apply = |otherwise| {
-            let (shared, events) = (Arc::clone(&self.shared), Arc::clone(&events));
-            move |tx: &Tx| apply::batch(&*shared.projection, tx, source, &events, otherwise)
+            let (shared, input) = (Arc::clone(&self.shared), input.clone());
+            move |tx: &Tx| apply::batch(&*shared.projection, tx, &input, otherwise)
         };
         let db = &self.shared.db;
         if self.shared.config.is_alone {
@@ -392,9 +435,8 @@ impl<P: Projection> Reader<P> {
 
     fn note_applied(&self, batch: &Batch) {
         let position = batch.checkpoint.position();
-        self.shared.positions.send_if_modified(|positions| {
-            positions.0.insert(self.source.to_owned(), position) != Some(position)
-        });
+        self.note_position(position, batch.first_parked);
+        self.note_anomalies(batch);
         metrics::counter!("headwater_projection_applied_total", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
             .increment(batch.applied as u64);
         metrics::counter!("headwater_projection_skipped_total", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
@@ -411,6 +453,65 @@ impl<P: Projection> Reader<P> {
         );
     }
 
+    fn note_position(&self, position: u64, first_parked: Option<u64>) {
+        let source = self.source.to_owned();
+        self.shared.as_of.send_if_modified(|as_of| {
+            let parked = match first_parked {
+                Some(first) => as_of.parked.0.insert(source.clone(), first),
+                None => as_of.parked.0.remove(&source),
+            };
+            as_of.applied.0.insert(source, position) != Some(position) || parked != first_parked
+        });
+    }
+
+    /// Logs and counts events that are not as the relay publishes them.
+    fn note_anomalies(&self, batch: &Batch) {
+        let projection = &self.shared.config.consumer;
+        let kinds = [
+            (
+                "by_hand",
+                &batch.by_hand,
+                "an event without a position, published by hand: applied",
+            ),
+            (
+                "foreign_epoch",
+                &batch.foreign,
+                "an event of an epoch that the source does not have: refused",
+            ),
+        ];
+        for (counted, tally, what) in kinds {
+            let name = format!("headwater_projection_{counted}_total");
+            metrics::counter!(name, "projection" => projection.clone(), "source" => self.source)
+                .increment(tally.events);
+            // A fold beside the live store meets them all once more.
+            if *projection != P::NAME {
+                continue;
+            }
+            for event in &tally.first {
+                tracing::warn!(
+                    projection = P::NAME,
+                    source = self.source,
+                    event.subject = event.subject.as_str(),
+                    event.id = event.id.as_ref().map(tracing::field::display),
+                    event.sequence = event.sequence,
+                    "{what}"
+                );
+            }
+            if tally.more() > 0 {
+                let (source, more) = (self.source, tally.more());
+                tracing::warn!(
+                    projection,
+                    source,
+                    more,
+                    "and more in the same batch: {what}"
+                );
+            }
+        }
+        if let Some(anomalies) = &batch.anomalies {
+            self.state().note_anomalies(anomalies.clone());
+        }
+    }
+
     /// Notes how long the oldest event of a batch was under way from the stream to the tables.
     fn note_delay(&self, batch: &Batch, stored: Option<SystemTime>) {
         let now = self.shared.db.clock().now();
@@ -424,24 +525,25 @@ impl<P: Projection> Reader<P> {
     async fn checkpoint(&self) -> anyhow::Result<(Checkpoint, u64)> {
         let source = self.source;
         let load = move |snapshot: &Snapshot| {
-            let checkpoint = Checkpoint::load(snapshot, P::NAME, source)?;
-            Ok::<_, DbErr>((checkpoint, dead_letter::count(snapshot, P::NAME, source)?))
+            Ok::<_, DbErr>((
+                Checkpoint::load(snapshot, P::NAME, source)?,
+                dead_letter::count(snapshot, P::NAME, source)?,
+                Anomalies::load(snapshot, P::NAME, source)?,
+            ))
         };
-        self.shared
-            .db
-            .read(load)
-            .await
-            .context("load the checkpoint")
+        let loaded = self.shared.db.read(load).await;
+        let (checkpoint, dead_letters, anomalies) = loaded.context("load the checkpoint")?;
+        self.state().note_anomalies(anomalies);
+        Ok((checkpoint, dead_letters))
+    }
+
+    fn state(&self) -> &Source {
+        self.shared.sources.get(self.source)
     }
 
     fn report(&self, state: State) {
-        self.shared.health.set(&part::<P>(self.source), state);
+        self.state().report(state);
     }
-}
-
-/// The name of a source's line in `/readyz?verbose`.
-pub(super) fn part<P: Projection>(source: &str) -> String {
-    format!("{} from {source}", P::NAME)
 }
 
 /// Dead letters are for a person to look at, but the rest goes on.

@@ -10,12 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::gate::Gate;
 use super::pause::Brake;
-use super::reader::{Reader, flat, part};
+use super::progress::AsOf;
+use super::reader::{Reader, flat};
+use super::source::{self, Sources};
 use super::window::Link;
 use super::{Progress, Projection, checkpoint};
 use crate::bus::Bus;
 use crate::database::Database;
-use crate::health::{Health, State};
+use crate::health::Health;
 use crate::position::Positions;
 
 /// Events in one transaction of a read store, at most: what a large store costs is its pages, and
@@ -112,7 +114,7 @@ impl<P: Projection> Live<P> {
 
     /// How far it is, for those who watch.
     pub(crate) fn positions(&self) -> Positions {
-        self.0.positions.borrow().clone()
+        self.0.as_of.borrow().applied.clone()
     }
 
     /// Whether its tables are whole.
@@ -120,9 +122,9 @@ impl<P: Projection> Live<P> {
         *self.0.is_complete.borrow()
     }
 
-    /// Notes that its tables are others now, which are whole and as far as `positions`.
-    pub(crate) fn note_swapped(&self, positions: Positions) {
-        self.0.positions.send_replace(positions);
+    /// Notes that its tables are others now, which are whole and as far as `as_of`.
+    pub(crate) fn note_swapped(&self, as_of: AsOf) {
+        self.0.as_of.send_replace(as_of);
         self.0.is_complete.send_replace(true);
     }
 }
@@ -135,13 +137,19 @@ pub(super) struct Shared<P> {
     pub(super) health: Health,
     pub(super) config: Config,
     pub(super) gate: Gate,
-    pub(super) positions: watch::Sender<Positions>,
+    pub(super) as_of: watch::Sender<AsOf>,
+    pub(super) sources: Sources,
     is_complete: watch::Sender<bool>,
     /// The sources whose streams were read to the end since this runner was loaded.
     drained: Mutex<BTreeSet<&'static str>>,
 }
 
 impl<P: Projection> Shared<P> {
+    /// The service's own connection: what is asked here does not wait behind the events.
+    pub(super) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
     /// Notes that the stream of `source` was read to its end.
     pub(super) async fn note_drained(&self, source: &'static str) -> anyhow::Result<()> {
         if *self.is_complete.borrow() {
@@ -203,12 +211,8 @@ impl<P: Projection> Runner<P> {
             .write(|tx| checkpoint::claim(tx, P::NAME, P::VERSION))
             .await
             .map_err(flat)?;
-        let now = db
-            .read(|snapshot| checkpoint::positions::<P>(snapshot))
-            .await?;
-        for source in P::SOURCES {
-            health.set(&part::<P>(source), State::Degraded("starting".to_owned()));
-        }
+        let now = db.read(|snapshot| checkpoint::as_of::<P>(snapshot)).await?;
+        let sources = Sources::new::<P>(&health);
         let gate = Gate::default();
         let brake = if config.is_pausable {
             let (db, health) = (db.clone(), health.clone());
@@ -216,8 +220,9 @@ impl<P: Projection> Runner<P> {
         } else {
             None
         };
-        let (positions, positions_receiver) = watch::channel(now);
+        let (as_of, as_of_receiver) = watch::channel(now);
         let (is_complete, complete_receiver) = watch::channel(claimed.value.is_complete);
+        let progress = Progress::new(P::NAME, db.clone(), as_of_receiver, complete_receiver);
         let shared = Shared {
             projection,
             db,
@@ -225,13 +230,14 @@ impl<P: Projection> Runner<P> {
             health,
             config,
             gate,
-            positions,
+            as_of,
+            sources,
             is_complete,
             drained: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
-            progress: Progress::new(positions_receiver, complete_receiver),
+            progress,
             version: claimed.value.version,
             brake,
         })
@@ -255,6 +261,11 @@ impl<P: Projection> Runner<P> {
     /// What a rebuild needs of it while it runs.
     pub(crate) fn live(&self) -> Live<P> {
         Live(Arc::clone(&self.shared))
+    }
+
+    /// What is known of its sources.
+    pub(crate) fn sources(&self) -> Sources {
+        self.shared.sources.clone()
     }
 
     /// How far the projection has got, for reads that wait.
@@ -296,10 +307,12 @@ impl<P: Projection> Runner<P> {
         let mut sources = JoinSet::new();
         for source in P::SOURCES {
             let (shared, bus) = (Arc::clone(&self.shared), bus.clone());
-            let (link, stop) = (Arc::clone(&link), stop.clone());
+            let (link, stop, watched) = (Arc::clone(&link), stop.clone(), Arc::clone(&self.shared));
             sources.spawn(async move {
                 let mut reader = Reader::new(shared, bus, link, source);
-                stop.run_until_cancelled(Box::pin(reader.run_on())).await;
+                let reading =
+                    async { tokio::join!(reader.run_on(), source::watch(watched, source)) };
+                stop.run_until_cancelled(Box::pin(reading)).await;
             });
         }
         while let Some(ended) = sources.join_next().await {

@@ -433,7 +433,7 @@ impl<P: Projection> Rebuilder<P> {
         self.carry_pause(&db).await?;
         let old = live.switch_to(db)?;
         let at = live
-            .read(|snapshot| projection::positions::<P>(snapshot))
+            .read(|snapshot| projection::as_of::<P>(snapshot))
             .await?;
         self.live.note_swapped(at);
         drop(held);

@@ -45,6 +45,21 @@ const COUNTERS: &[Described] = &[
         "Events that the stream did not have, fetched from the source's outbox",
     ),
     (
+        "headwater_projection_by_hand_total",
+        Unit::Count,
+        "Events applied that somebody published by hand, without a position",
+    ),
+    (
+        "headwater_projection_foreign_epoch_total",
+        Unit::Count,
+        "Events refused because the source does not have their epoch",
+    ),
+    (
+        "headwater_projection_altered_total",
+        Unit::Count,
+        "Events that came again at a known position and are not what the outbox has; skipped",
+    ),
+    (
         "headwater_dead_letters_total",
         Unit::Count,
         "Events parked as dead letters, those that wait behind another one among them",
@@ -127,6 +142,11 @@ const GAUGES: &[Described] = &[
         "headwater_projection_lag_events",
         Unit::Count,
         "Events in the source's outbox that are not applied; as last seen while it is away",
+    ),
+    (
+        "headwater_projection_ahead_events",
+        Unit::Count,
+        "Events that the projection has applied beyond the end of the source's outbox",
     ),
     (
         "headwater_projection_lag_seconds",

@@ -188,6 +188,9 @@ impl Kept {
         let Some(answer) = event(bus, &source, from).await else {
             return;
         };
+        // What was applied before the question is in the outbox, which never shrinks.
+        metrics::gauge!("headwater_projection_ahead_events", "projection" => name, "source" => source.clone())
+            .set(number((from - 1).saturating_sub(answer.head)));
         // What was applied while the answer was on its way is no lag.
         let behind = answer.head.saturating_sub(progress.now().get(&source));
         let oldest = answer.events.first().filter(|_| behind > 0);

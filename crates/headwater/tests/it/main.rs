@@ -9,6 +9,7 @@ mod consumer;
 mod counts;
 mod database;
 mod dead_letter;
+mod epochs;
 mod group_commit;
 mod http;
 mod idempotency;

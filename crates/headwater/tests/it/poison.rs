@@ -1,11 +1,16 @@
 //! Events that cannot be applied: parked with their lane, while others go on.
 
+use std::time::Duration;
+
+use axum::response::IntoResponse as _;
 use headwater::database::Tx;
-use headwater::{ApplyError, Envelope, Event, Projection, outbox};
+use headwater::http::Problem;
+use headwater::projection::{Behind, as_of};
+use headwater::{ApplyError, Envelope, Event, Positions, Projection, outbox};
 
 use crate::support::{
-    SensorRead, World, append, dead_letters, eventually, eventually_readings, eventually_says,
-    integers, is, keep_log, logged, read,
+    Readings, SensorRead, World, append, dead_letters, eventually, eventually_readings,
+    eventually_says, integers, is, keep_log, logged, read,
 };
 
 /// Waits until these are the dead letters, as `lane: reason`.
@@ -89,7 +94,7 @@ async fn a_poison_event_leaves_no_half_of_its_effect() {
 }
 
 #[tokio::test]
-async fn an_event_that_does_not_decode_holds_its_partition_only() {
+async fn an_event_whose_key_cannot_be_read_is_parked_alone() {
     let world = World::start().await;
     append_all(&world, &[("attic", 1)]).await;
     eventually_readings(&world.copy, &[1]).await;
@@ -98,28 +103,61 @@ async fn an_event_that_does_not_decode_holds_its_partition_only() {
     let jetstream = crate::support::jetstream(&world.bus);
     let publish = jetstream.publish(subject, vec![0xff, 0xff].into());
     publish.await.unwrap().await.unwrap();
-    let other = (0..).map(|n| format!("sensor {n}"));
-    let other = other
-        .into_iter()
-        .find(|name| headwater::partition(name) != partition)
-        .unwrap();
-    append_all(&world, &[("attic", 2), (&other, 3)]).await;
-    eventually_readings(&world.copy, &[1, 3]).await;
-    let letters = eventually("both are parked", async || {
-        let letters = dead_letters(&world.copy).await;
-        if letters.len() == 2 {
-            Ok(letters)
-        } else {
-            Err(letters)
-        }
-    })
-    .await;
-    let lane = format!("partition {partition}: ");
+    // In the same partition.
+    append_all(&world, &[("attic", 2), ("attic", 3)]).await;
+    eventually_readings(&world.copy, &[1, 2, 3]).await;
+    let letters = dead_letters(&world.copy).await;
+    assert_eq!(letters.len(), 1, "{letters:?}");
     assert!(
-        letters[0].starts_with(&lane) && letters[0].contains("does not decode"),
+        letters[0].starts_with("event at sequence 2: ") && letters[0].contains("does not decode"),
         "{letters:?}"
     );
-    assert_eq!(letters[1], format!("{lane}waits behind a parked event"));
+    world.stop().await;
+}
+
+/// Otherwise a client would take what is parked for what was never there.
+#[tokio::test]
+async fn whoever_asks_for_a_position_that_is_parked_is_told() {
+    let mut world = World::start().await;
+    world.stop_reader().await;
+    let (copy, bus) = (world.copy.clone(), world.bus.clone());
+    let progress = world.reader.projection(Readings, &copy, &bus).await;
+    append_all(&world, &[("attic", 1), ("cellar", -1), ("cellar", 3)]).await;
+    let (soon, late) = (Duration::from_secs(1), Duration::from_secs(30));
+    let asked = |text: &str| text.parse::<Positions>().unwrap();
+    progress.wait(&asked("sensors:1"), late).await.unwrap();
+    for (position, count) in [("sensors:2", 1), ("sensors:3", 2)] {
+        let told = eventually("both are parked", async || {
+            match progress.wait(&asked(position), late).await {
+                Err(Behind::Parked {
+                    position: 2,
+                    events,
+                    lane,
+                    reason,
+                    ..
+                }) if events == count => Ok((lane, reason)),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        assert_eq!(told, ("key cellar".to_owned(), "below zero".to_owned()));
+    }
+    append_all(&world, &[("attic", 4)]).await;
+    eventually_readings(&world.copy, &[1, 4]).await;
+    let at = world.copy.read(as_of::<Readings>).await.unwrap();
+    assert_eq!(
+        (at.applied.clone(), at.parked.clone(), at.whole()),
+        (asked("sensors:4"), asked("sensors:2"), asked("sensors:1"))
+    );
+    let after = progress.wait(&asked("sensors:4"), late).await;
+    let problem = Problem::from(after.unwrap_err()).into_response();
+    assert_eq!(problem.status(), 503);
+    assert_eq!(problem.headers()["retry-after"], "10");
+    // Known at once after a restart as well.
+    world.stop_reader().await;
+    let again = world.reader.projection(Readings, &copy, &bus).await;
+    let parked = again.wait(&asked("sensors:3"), soon).await;
+    assert!(matches!(parked, Err(Behind::Parked { .. })), "{parked:?}");
     world.stop().await;
 }
 

@@ -325,8 +325,15 @@ async fn a_broker_that_restarts_under_a_projection_costs_nothing() {
 #[tokio::test]
 async fn both_lives_of_a_source_are_applied_and_none_of_them_twice() {
     let mut world = World::start().await;
+    world.relay.operator(&world.source, &world.bus);
     world.append(1..=3).await;
     eventually_readings(&world.copy, &[1, 2, 3]).await;
+    eventually("the source has confirmed its epoch", async || {
+        let sql = "SELECT count(*) AS n FROM headwater_epoch";
+        let count = world.copy.read(move |snapshot: &_| integers(snapshot, sql));
+        is(count.await.unwrap(), &vec![1])
+    })
+    .await;
     world.stop_relay().await;
     world.stop_reader().await;
 
@@ -337,6 +344,7 @@ async fn both_lives_of_a_source_are_applied_and_none_of_them_twice() {
     eventually_stored(&world.bus, "sensors", &[1, 2, 3, 4, 5, 6]).await;
     relay.stop().await;
     world.relay = relaying(&anew, &world.bus);
+    world.relay.operator(&anew, &world.bus);
     append(&anew, reads(11..=12)).await;
     let events = eventually_stored(&world.bus, "sensors", &[1, 2, 3, 4, 5, 6, 11, 12]).await;
     // One batch with the end of the first life and the beginning of the second.
@@ -472,10 +480,10 @@ async fn each_source_has_its_own_progress_and_its_own_failures() {
     eventually_readings(&copy, &[1, 2, 9]).await;
     eventually_at(&progress, "gauges:1,sensors:2").await;
     let saved = copy
-        .read(headwater::projection::positions::<Both>)
+        .read(headwater::projection::as_of::<Both>)
         .await
         .unwrap();
-    assert_eq!(saved, progress.now());
+    assert_eq!(saved.applied, progress.now());
     reader.stop().await;
     relay.stop().await;
     other.stop().await;

@@ -161,6 +161,7 @@ impl Asking {
             user_id: user,
             purchases: ordered.with(products),
             as_of: as_of.clone(),
+            parked: Positions::default(),
         };
         Ok(Round {
             found: Some(found),

@@ -8,7 +8,7 @@ mod store;
 use std::time::Duration;
 
 use headwater::http::Problem;
-use headwater::projection::{Progress, positions, positions_bare};
+use headwater::projection::{Progress, as_of, as_of_bare};
 use headwater::{Database, Positions};
 use uuid::Uuid;
 
@@ -48,15 +48,15 @@ impl Replica {
         user: Uuid,
         after: &Positions,
     ) -> Result<Option<UserPurchases>, Problem> {
-        self.progress.wait(after, self.deadline).await?;
-        self.progress.whole(self.deadline).await?;
+        self.progress.whole(after, self.deadline).await?;
         let read = move |snapshot: &_| {
-            let as_of = positions_bare::<Purchases>(snapshot)?;
+            let as_of = as_of_bare::<Purchases>(snapshot)?;
             let purchases = store::purchases(snapshot, user)?;
             Ok::<_, Problem>(purchases.map(|purchases| UserPurchases {
                 user_id: user,
                 purchases,
-                as_of,
+                as_of: as_of.whole(),
+                parked: as_of.parked,
             }))
         };
         self.db.read_bare(read).await
@@ -64,9 +64,10 @@ impl Replica {
 
     /// The `limit` users heard of last, and how far the store is.
     pub(crate) async fn shoppers(&self, limit: u32) -> Result<(Vec<Shopper>, Positions), Problem> {
-        self.progress.whole(self.deadline).await?;
+        let nothing = Positions::default();
+        self.progress.whole(&nothing, self.deadline).await?;
         let read = move |snapshot: &_| {
-            let as_of = positions::<Purchases>(snapshot)?;
+            let as_of = as_of::<Purchases>(snapshot)?.whole();
             Ok::<_, Problem>((store::shoppers(snapshot, limit)?, as_of))
         };
         self.db.read(read).await

@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::database::{Inspection, with_attached};
 
 /// Takes the discarded letters of the store `from` to the store `to`, and what waits there as one
-/// of them out.
+/// of them out. Also which epochs the sources have confirmed, and up to where that was judged, so
+/// that a fold needs no source; and which events of their streams were found to be altered.
 pub(crate) fn carry_over(from: &Path, to: &Path) -> rusqlite::Result<()> {
     with_attached(
         to,
@@ -19,6 +20,12 @@ pub(crate) fn carry_over(from: &Path, to: &Path) -> rusqlite::Result<()> {
              AND discarded.epoch IS letter.epoch
              AND coalesce(discarded.position, discarded.sequence)
                  IS coalesce(letter.position, letter.sequence));
+         INSERT INTO main.headwater_epoch SELECT * FROM other.headwater_epoch WHERE true
+         ON CONFLICT DO NOTHING;
+         INSERT OR REPLACE INTO main.headwater_judged
+             SELECT projection, source, stream_created, sequence FROM other.headwater_checkpoint;
+         INSERT INTO main.headwater_anomaly SELECT * FROM other.headwater_anomaly
+         WHERE kind = 'altered' ON CONFLICT DO NOTHING;
          COMMIT",
     )
 }

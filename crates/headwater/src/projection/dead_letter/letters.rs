@@ -9,15 +9,6 @@ use crate::outbox::unsigned;
 pub(super) const COLUMNS: &str = "id, projection, source, lane, epoch, position, sequence, subject, payload, \
                        reason, recorded_at";
 
-/// How many dead letters `projection` has of all its sources.
-pub(crate) fn count_all(db: &impl ConnectionTrait, projection: &str) -> Result<u64, DbErr> {
-    counted(
-        db,
-        "SELECT count(*) AS n FROM headwater_dead_letter WHERE projection = ?",
-        [projection.into()],
-    )
-}
-
 /// A page of the dead letters, or of the discarded ones, of all projections of this database.
 pub(crate) fn list(
     db: &impl ConnectionTrait,

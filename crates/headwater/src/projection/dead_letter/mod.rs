@@ -1,9 +1,9 @@
 //! Dead letters: events that a projection could not apply, and what a person does with them.
 //!
-//! A letter waits in a **lane**: its event's key, or its partition where the key cannot be read.
-//! Only the first of a lane is at fault; those behind it wait, so that the key's events are
-//! applied in their order, whenever that is. So it is always the first of a lane that is tried
-//! again, and after it those that wait, up to the next one that fails.
+//! A letter waits in a **lane**: its event's key. Only the first of a lane is at fault; those
+//! behind it wait, so that the key's events are applied in their order, whenever that is. So it is
+//! always the first of a lane that is tried again, and after it those that wait, up to the next one
+//! that fails. An event whose key cannot be read has a lane for itself: it holds back no other.
 
 mod carry;
 mod letters;
@@ -16,8 +16,10 @@ use super::ApplyError;
 use crate::outbox::unsigned;
 
 pub(crate) use carry::{carry_over, only_in};
-pub(crate) use letters::{Table, count_all, find, list};
-pub(crate) use park::{Identity, Parked, blocked_lanes, count, discarded, park};
+pub(crate) use letters::{Table, find, list};
+pub(crate) use park::{
+    FirstParked, Identity, Parked, blocked_lanes, count, discarded, first_parked, park,
+};
 pub(crate) use retry::{discard, retry, retry_unblocked};
 
 /// Why dead letters could not be tried again or given up.

@@ -90,6 +90,48 @@ pub(crate) fn count(
     )
 }
 
+/// The first dead letter up to a position.
+pub(crate) struct FirstParked {
+    pub(crate) position: u64,
+    /// How many there are up to that position.
+    pub(crate) events: u64,
+    pub(crate) lane: String,
+    pub(crate) reason: String,
+    /// In milliseconds since 1970.
+    pub(crate) recorded_at: i64,
+}
+
+/// The first dead letter that `projection` has of the present epoch of `source`, up to the
+/// position `upto`.
+pub(crate) fn first_parked(
+    db: &impl ConnectionTrait,
+    projection: &str,
+    source: &str,
+    upto: u64,
+) -> Result<Option<FirstParked>, DbErr> {
+    // A client may ask for any number.
+    let upto = i64::try_from(upto).unwrap_or(i64::MAX);
+    let row = db.query_one_raw(statement(
+        db,
+        "SELECT position, lane, reason, recorded_at, count(*) OVER () AS events
+         FROM headwater_dead_letter WHERE projection = ?1 AND source = ?2 AND position <= ?3
+         AND epoch = (SELECT epoch FROM headwater_checkpoint
+             WHERE projection = ?1 AND source = ?2)
+         ORDER BY position LIMIT 1",
+        [projection.into(), source.into(), upto.into()],
+    ))?;
+    row.map(|row| {
+        Ok(FirstParked {
+            position: unsigned(row.try_get_by("position")?),
+            events: unsigned(row.try_get_by("events")?),
+            lane: row.try_get_by("lane")?,
+            reason: row.try_get_by("reason")?,
+            recorded_at: row.try_get_by("recorded_at")?,
+        })
+    })
+    .transpose()
+}
+
 /// The lanes in which letters of `source` wait.
 pub(crate) fn blocked_lanes(
     tx: &Tx,
