@@ -15,6 +15,7 @@ mod events;
 mod import;
 mod installation;
 mod journey;
+mod limits;
 mod memory;
 mod metrics;
 mod model;

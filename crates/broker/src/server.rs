@@ -28,6 +28,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// How long a restart waits before it looks again whether its port and store are free.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
+/// The file with the settings that a test adds.
+const SETTINGS: &str = "settings.conf";
+
 /// How long a server may take to retire; it closes a connection a second.
 const RETIRE_WITHIN: Duration = Duration::from_mins(1);
 
@@ -60,7 +63,6 @@ impl Broker {
 
     /// [`start_in_temp`](Self::start_in_temp) with `settings`, in the server's configuration language, besides.
     pub fn start_in_temp_with(settings: &str) -> Result<Self, Error> {
-        const SETTINGS: &str = "settings.conf";
         let binary = find(&|_| {})?;
         let temp = tempfile::Builder::new()
             .prefix("headwater-nats-")
@@ -73,6 +75,13 @@ impl Broker {
             ..Options::new(temp.path())
         };
         Self::start_with(&binary, options, Some(temp))
+    }
+
+    /// Replaces what [`start_in_temp_with`](Self::start_in_temp_with) was given, and has the server read it (SIGHUP).
+    pub fn reload_with(&self, settings: &str) -> Result<(), Error> {
+        std::fs::write(self.options.store.join(SETTINGS), settings)
+            .map_err(error::io("write", "the settings"))?;
+        self.child.signal(Signal::HUP)
     }
 
     fn start_with(binary: &Binary, options: Options, temp: Option<TempDir>) -> Result<Self, Error> {

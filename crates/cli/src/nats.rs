@@ -22,6 +22,10 @@ mod context;
 /// Nobody knows how many services there are: so long after the last answer, no other is expected.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// How often a page is asked for that does not come: where the limit of the account is below the
+/// server's, a service learns of it when it loses an answer.
+const PAGE_ATTEMPTS: usize = 3;
+
 /// Somebody who is needed is not there. Printed, it says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreachable {
@@ -71,23 +75,29 @@ impl Nats {
     /// [`connect`](Self::connect) with what flags, environment and context came to.
     pub(crate) async fn connect_to(settings: &Settings) -> anyhow::Result<Self> {
         let (url, timeout) = (settings.place(), settings.timeout);
-        let connecting = settings.options()?.connect(&settings.servers[..]);
-        let connected = match tokio::time::timeout(timeout, connecting).await {
-            Ok(Ok(client)) => Ok(client),
-            Ok(Err(error)) => Err(match error.kind() {
-                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-                    Unreachable::Login { url: url.clone() }
-                }
-                _ => Unreachable::Broker {
+        let mut connected = Err(Unreachable::Login { url: url.clone() });
+        for options in settings.attempts().await? {
+            let connecting = options.connect(&settings.servers[..]);
+            connected = match tokio::time::timeout(timeout, connecting).await {
+                Ok(Ok(client)) => Ok(client),
+                Ok(Err(error)) => Err(match error.kind() {
+                    ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                        Unreachable::Login { url: url.clone() }
+                    }
+                    _ => Unreachable::Broker {
+                        url: url.clone(),
+                        why: settings.explain(&error.to_string()),
+                    },
+                }),
+                Err(_) => Err(Unreachable::Broker {
                     url: url.clone(),
-                    why: error.to_string(),
-                },
-            }),
-            Err(_) => Err(Unreachable::Broker {
-                url: url.clone(),
-                why: format!("no answer within {timeout:?}"),
-            }),
-        };
+                    why: settings.explain(&format!("no answer within {timeout:?}")),
+                }),
+            };
+            if matches!(connected, Ok(_) | Err(Unreachable::Login { .. })) {
+                break;
+            }
+        }
         let client = connected?;
         Ok(Self {
             jetstream: settings.jetstream(client.clone()),
@@ -118,12 +128,20 @@ impl Nats {
     ) -> anyhow::Result<A> {
         let payload = serde_json::to_vec(request).context("write the request")?;
         let subject = endpoint.subject(service);
-        let request = Request::new().payload(payload.into());
-        let asked = self
-            .client
-            .send_request(subject, request.timeout(Some(timeout)))
-            .await;
-        let answer = asked.map_err(|error| self.no_answer(service, error.kind()))?;
+        let mut attempts = if endpoint.is_paged() {
+            PAGE_ATTEMPTS
+        } else {
+            1
+        };
+        let answer = loop {
+            let request = Request::new().payload(payload.clone().into());
+            let request = request.timeout(Some(timeout));
+            attempts -= 1;
+            match self.client.send_request(subject.clone(), request).await {
+                Err(error) if error.kind() == RequestErrorKind::TimedOut && attempts > 0 => {}
+                asked => break asked.map_err(|error| self.no_answer(service, error.kind()))?,
+            }
+        };
         let header = |name| {
             let value = answer.headers.as_ref()?.get(name)?;
             Some(value.as_str().to_owned())

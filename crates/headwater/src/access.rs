@@ -20,7 +20,7 @@ use rustix::fs::MemfdFlags;
 use tokio::sync::watch;
 
 use crate::bus::Config;
-use crate::login::Login;
+use crate::login::{self, Login};
 
 /// What the connections of a process have in common. Cheap to clone.
 #[derive(Clone)]
@@ -83,6 +83,28 @@ impl Access {
                 .require_tls(true);
         }
         options
+    }
+
+    /// Whether the configuration says that the server begins with TLS.
+    pub(crate) fn is_told_to_begin_with_tls(&self) -> bool {
+        self.0.config.tls_first
+    }
+
+    /// Whether the server begins with TLS (`handshake_first`), without a word before. `None` where
+    /// no TLS is configured, or no server is there to show it.
+    pub(crate) async fn begins_with_tls(&self) -> Option<bool> {
+        let Inner {
+            ca, cert, servers, ..
+        } = &*self.0;
+        if ca.is_none() && cert.is_none() && !servers.iter().any(ServerAddr::tls_required) {
+            return None;
+        }
+        if login::speaks_first(servers).await? {
+            return Some(false);
+        }
+        // One that is only slow is silent, too: that a connection can be made so proves it.
+        let connected = self.options().tls_first().connect(self.servers()).await;
+        connected.is_ok().then_some(true)
     }
 
     fn identity(&self) -> Option<Arc<Identity>> {

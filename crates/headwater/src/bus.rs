@@ -1,20 +1,27 @@
 //! The connection to NATS.
 
+mod events;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{self, EndpointBuilder};
-use async_nats::{Client, Event, HeaderMap, ServerAddr, ServerError, jetstream};
+use async_nats::{Client, HeaderMap, ServerAddr, jetstream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::health::{Health, State};
 use crate::login::{self, Login};
+
+use events::{Connection, Events, REPEAT_AFTER};
 
 /// How long a request to the server may take before its outcome counts as unknown.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,11 +34,25 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// others are there.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
+/// What an unnamed limit is taken to be at least, in bytes.
+const LIMIT_MIN: usize = 16 * 1024;
+
 /// What a reply has besides its body, in bytes at most: the headers of an answer, or of a refusal.
 const REPLY_HEADERS_MAX: usize = 1024;
 
 /// The longest text of a refusal, in bytes; a longer one is cut.
 const REFUSAL_MAX: usize = 600;
+
+/// How long after a refused subscription the connection is made anew, so that the server is asked
+/// again.
+const RESUBSCRIBE_MIN: Duration = Duration::from_secs(2);
+const RESUBSCRIBE_MAX: Duration = Duration::from_mins(10);
+
+/// How often a connection that is down is looked at.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
+
+/// The name of its line in `/readyz?verbose`, there while the broker refuses something.
+const CHECK: &str = "nats";
 
 /// What parts that need the broker say while it is away.
 pub(crate) const NOT_CONNECTED: &str = "not connected to NATS";
@@ -77,6 +98,14 @@ pub struct Config {
     /// if there is one
     #[arg(long = "nats-ca", env = "NATS_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
+    /// Begin with TLS, as a server with `handshake_first` wants it; where TLS is configured, the
+    /// service finds that out by itself
+    #[arg(
+        long = "nats-tls-first",
+        env = "NATS_TLS_FIRST",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub tls_first: bool,
     /// Copies that JetStream keeps of this service's stream, at least
     #[arg(
         long = "nats-replicas",
@@ -98,6 +127,7 @@ impl Config {
             cert: None,
             key: None,
             ca: None,
+            tls_first: false,
             replicas: 1,
         }
     }
@@ -138,19 +168,10 @@ pub struct Bus {
     config: Arc<Config>,
     access: Access,
     connected: watch::Receiver<Connection>,
+    trouble: watch::Receiver<Option<(String, Instant)>>,
     limit: Arc<Mutex<Limit>>,
     /// Makes the connection anew when the access is; ends with the last handle.
     _renewal: Arc<JoinSet<()>>,
-}
-
-/// What is known of the connection.
-#[derive(Debug, Clone, Copy, Default)]
-struct Connection {
-    up: bool,
-    /// How often it came up.
-    times: u64,
-    /// How often the server refused a message as too large, and closed it.
-    too_large: u64,
 }
 
 impl Bus {
@@ -160,27 +181,45 @@ impl Bus {
     /// # Errors
     /// The configuration is wrong: an unreadable credentials or password file, a URL that is none.
     pub async fn connect(name: &str, config: &Config) -> anyhow::Result<Self> {
-        Self::connect_with(name, config, Access::read(config)?).await
+        let access = Access::read(config)?;
+        let tls_first = config.tls_first || access.begins_with_tls().await == Some(true);
+        let config = Config {
+            tls_first,
+            ..config.clone()
+        };
+        Self::connect_with(name, &config, access).await
     }
 
     async fn connect_with(name: &str, config: &Config, access: Access) -> anyhow::Result<Self> {
-        let (sender, connected) = watch::channel(Connection::default());
-        let (service, refusal) = (name.to_owned(), Mutex::new(String::new()));
-        let options = access
+        let events = Arc::new(Events::new(name, config.tls_first));
+        let (connected, trouble) = (events.connection(), events.trouble());
+        let attempts = Arc::clone(&events);
+        let mut options = access
             .options()
             .name(name)
             .custom_inbox_prefix(format!("_INBOX_{name}"))
             .retry_on_initial_connect()
             .max_reconnects(None)
             .reconnect_delay_callback(reconnect_pause)
+            // It chooses no server. Here only does the client say why an attempt failed.
+            .reconnect_to_server_callback(move |servers, _| {
+                let causes = servers.iter().find_map(|server| server.last_error.as_ref());
+                if let Some(cause) = causes {
+                    attempts.unreachable(cause);
+                }
+                async { None }
+            })
             .connection_timeout(REQUEST_TIMEOUT)
             .ping_interval(PING_EVERY)
             // Little is queued across a reconnect: what waits there comes out of order.
             .client_capacity(256)
             .event_callback(move |event| {
-                note(&service, &sender, &refusal, &event);
+                events.note(&event);
                 async {}
             });
+        if config.tls_first {
+            options = options.tls_first();
+        }
         let servers = access.servers();
         let client = options.connect(servers).await.with_context(|| {
             format!("connect to NATS at {}", login::without_secrets(&config.url))
@@ -203,6 +242,7 @@ impl Bus {
             config: Arc::new(config.clone()),
             access,
             connected,
+            trouble,
             limit: Arc::default(),
             _renewal: Arc::new(renewal),
         })
@@ -273,6 +313,44 @@ impl Bus {
         }
     }
 
+    /// Tells `health` of what the broker refuses, as long as it lasts, until `stop`.
+    ///
+    /// # Errors
+    /// The server has begun to begin with TLS, or has ceased to: only a new start heeds that.
+    pub async fn report(self, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut trouble = self.trouble.clone();
+        loop {
+            let now = trouble.borrow_and_update().clone();
+            let lasting = now.filter(|(_, at)| !self.is_up() || at.elapsed() < REPEAT_AFTER);
+            match lasting {
+                Some((text, _)) => health.set(CHECK, State::Degraded(text)),
+                None => health.forget(CHECK),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = trouble.changed() => changed.context("follow the connection to NATS")?,
+                () = tokio::time::sleep(LOOK_PAUSE) => {
+                    let looked = stop.run_until_cancelled(self.expect_same_beginning());
+                    looked.await.transpose()?;
+                }
+            }
+        }
+    }
+
+    /// Errors when the server begins in another way than this connection does: the client library
+    /// cannot change that.
+    async fn expect_same_beginning(&self) -> anyhow::Result<()> {
+        if self.is_up() || self.access.is_told_to_begin_with_tls() {
+            return Ok(());
+        }
+        let is_other = self.access.begins_with_tls().await == Some(!self.config.tls_first);
+        ensure!(
+            !is_other || self.is_up(),
+            "the NATS server's `handshake_first` is another one than when this service started: start it again"
+        );
+        Ok(())
+    }
+
     /// Whether the connection is up.
     pub fn is_up(&self) -> bool {
         self.connected.borrow().up
@@ -300,13 +378,39 @@ impl Bus {
     }
 }
 
-/// Makes the connection anew whenever the access was renewed.
+/// Makes the connection anew whenever the access was renewed, and some time after the server
+/// refused a subscription: it forgets what it refused, and may allow it by then.
 async fn connect_anew(
     client: Client,
     mut renewed: watch::Receiver<()>,
-    connected: watch::Receiver<Connection>,
+    mut connected: watch::Receiver<Connection>,
 ) {
-    while renewed.changed().await.is_ok() {
+    let (mut pause, mut seen, mut last) = (RESUBSCRIBE_MIN, 0, Instant::now());
+    let mut due: Option<Instant> = None;
+    loop {
+        let refused = connected.wait_for(|now| now.unsubscribed > seen);
+        let waited = async {
+            match due {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            renewed = renewed.changed() => if renewed.is_err() { return },
+            refused = refused, if due.is_none() => {
+                if refused.is_err() { return }
+                // Each time in a row takes more patience.
+                let is_in_a_row = last.elapsed() < RESUBSCRIBE_MAX;
+                pause = if is_in_a_row { pause * 2 } else { RESUBSCRIBE_MIN };
+                pause = pause.min(RESUBSCRIBE_MAX);
+                due = Some(Instant::now() + pause);
+                continue;
+            }
+            () = waited => {}
+        }
+        due = None;
+        last = Instant::now();
+        seen = connected.borrow().unsubscribed;
         // One that is down will come up with the new access anyhow.
         if connected.borrow().up {
             // It fails only where the connection is gone for good.
@@ -325,52 +429,6 @@ fn reconnect_pause(attempt: usize) -> Duration {
     doubled.min(RECONNECT_PAUSE_MAX)
 }
 
-/// Notes and logs what happened to the connection; `refusal` is why it could not be made last, so
-/// that each reason is told once and not at every attempt.
-fn note(
-    service: &str,
-    connection: &watch::Sender<Connection>,
-    refusal: &Mutex<String>,
-    event: &Event,
-) {
-    let mut refusal = refusal.lock().unwrap_or_else(PoisonError::into_inner);
-    match event {
-        Event::Connected => {
-            connection.send_modify(|now| {
-                now.up = true;
-                now.times += 1;
-            });
-            refusal.clear();
-            metrics::counter!("headwater_nats_connects_total", "service" => service.to_owned())
-                .increment(1);
-            tracing::info!("connected to NATS");
-        }
-        Event::Disconnected => {
-            connection.send_modify(|now| now.up = false);
-            tracing::warn!("connection to NATS lost");
-        }
-        // A denied publish looks like a timeout to its caller: only this says why.
-        Event::ServerError(ServerError::Other(error)) if is_too_large(error) => {
-            connection.send_modify(|now| now.too_large += 1);
-            tracing::warn!(
-                error,
-                "NATS closed the connection: a message was larger than the account or the server takes now; smaller ones are sent from now on"
-            );
-        }
-        Event::ServerError(error) => tracing::error!(%error, "NATS refused"),
-        Event::ClientError(error) if *refusal != error.to_string() => {
-            tracing::warn!(%error, "cannot connect to NATS");
-            *refusal = error.to_string();
-        }
-        other => tracing::debug!(event = %other, "NATS connection"),
-    }
-}
-
-/// Whether the server says that a message was too large.
-fn is_too_large(error: &str) -> bool {
-    error.eq_ignore_ascii_case("maximum payload violation")
-}
-
 /// The largest message that the server takes. It says so when a connection is made only: a limit
 /// of the account, or one that was lowered since, shows when a message is refused.
 #[derive(Debug, Default)]
@@ -387,7 +445,7 @@ impl Limit {
         if said != self.said {
             (self.said, self.now) = (said, said);
         } else if refused > self.refused {
-            self.now /= 4;
+            self.now = (self.now / 4).max(LIMIT_MIN.min(self.now));
         }
         self.refused = refused;
         self.now

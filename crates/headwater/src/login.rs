@@ -3,10 +3,16 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use async_nats::{ConnectOptions, ServerAddr};
 use percent_encoding::percent_decode_str;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long a server may take to say the first word before it counts as one that says none.
+const GREETING_WITHIN: Duration = Duration::from_secs(1);
 
 /// One way to log in, or none, and the certificates. Printed, it keeps its secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -163,6 +169,28 @@ pub fn servers(urls: &str) -> anyhow::Result<(Vec<ServerAddr>, Login)> {
         "the URL of NATS is empty; it is such as nats://host:4222"
     );
     Ok((servers, login))
+}
+
+/// Whether the first of `servers` that accepts connections says something before it is spoken to,
+/// as all do but those with `handshake_first`. `None` where none accepts any, or it closes them.
+pub async fn speaks_first(servers: &[ServerAddr]) -> Option<bool> {
+    for server in servers {
+        let Ok(addresses) = server.socket_addrs().await else {
+            continue;
+        };
+        for address in addresses {
+            let connecting = TcpStream::connect(address);
+            let Ok(Ok(stream)) = timeout(GREETING_WITHIN, connecting).await else {
+                continue;
+            };
+            match timeout(GREETING_WITHIN, stream.peek(&mut [0])).await {
+                Ok(Ok(1..)) => return Some(true),
+                Ok(_) => {}
+                Err(_) => return Some(false),
+            }
+        }
+    }
+    None
 }
 
 /// A list of URLs as it may be shown: without what is before the `@`.

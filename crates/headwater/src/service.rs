@@ -259,6 +259,7 @@ impl<D> Service<D> {
         } = self;
         let drain = config.drain();
         let (pulse, beats) = Pulse::new();
+        let refusals = health.clone();
         if systemd::is_told() {
             let pulse = pulse.clone();
             tasks.spawn("systemd", |stop| systemd::tell(health, pulse, stop));
@@ -266,10 +267,11 @@ impl<D> Service<D> {
         if let Some(deadline) = systemd::watchdog() {
             tasks.spawn("watchdog", |stop| systemd::feed(deadline, pulse, db, stop));
         }
-        let reloading = bus.clone();
+        let (reloading, reporting) = (bus.clone(), bus.clone());
         tasks.spawn("reload", |stop| {
             reload::on_hangup(hangups, config.telemetry, reloading, stop)
         });
+        tasks.spawn("nats", |stop| reporting.report(refusals, stop));
         tasks.spawn("operator", |stop| {
             operator::serve(desk, bus, questions, stop)
         });

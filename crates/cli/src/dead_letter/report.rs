@@ -169,7 +169,7 @@ pub(super) struct Retried {
 
 impl Retried {
     pub(super) fn exit(&self) -> Exit {
-        if self.answer.failed_total == 0 {
+        if self.answer.failed_in_all() == 0 {
             Exit::Done
         } else {
             Exit::Different
@@ -191,8 +191,9 @@ impl Display for Outcome<'_> {
             applied,
             left,
             failed,
-            failed_total,
+            ..
         } = self.0;
+        let failed_total = self.0.failed_in_all();
         write!(
             f,
             "{applied} applied, {failed_total} failed again, {left} left"
@@ -223,7 +224,7 @@ impl Display for Discarded {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         let (letter, retried) = (&self.answer.discarded, &self.answer.retried);
         write!(f, "discarded {} ({})", letter.id, Place(letter))?;
-        if retried.applied > 0 || retried.failed_total > 0 {
+        if retried.applied > 0 || retried.failed_in_all() > 0 {
             write!(f, "; behind it: {}", Outcome(retried))?;
         }
         Ok(())

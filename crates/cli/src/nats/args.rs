@@ -112,7 +112,8 @@ pub struct Args {
     )]
     pub tlsca: Option<PathBuf>,
 
-    /// Begin with TLS instead of being asked to
+    /// Begin with TLS, as a server with `handshake_first` wants it; where a certificate or a tls://
+    /// URL is given, that is found out
     #[arg(global = true, long, env = "NATS_TLS_FIRST", value_parser = FalseyValueParser::new())]
     pub tlsfirst: bool,
 
@@ -255,15 +256,45 @@ impl Settings {
         }
     }
 
-    /// The options of the client.
-    pub(crate) fn options(&self) -> Result<ConnectOptions, Misconfigured> {
+    /// Whether TLS is spoken for sure.
+    fn is_tls(&self) -> bool {
+        let login = &self.login;
+        login.ca.is_some()
+            || login.cert.is_some()
+            || self.servers.iter().any(ServerAddr::tls_required)
+    }
+
+    /// Why no connection came about, with what a silent or an early server may want.
+    pub(crate) fn explain(&self, why: &str) -> String {
+        let may_begin_with_tls = why.contains("no answer") || why.contains("got nothing");
+        if self.is_tls_first && why.contains("corrupt message") {
+            format!("{why}: it does not begin with TLS, leave --tlsfirst away")
+        } else if may_begin_with_tls && !self.is_tls_first {
+            format!("{why}; if it begins with TLS (`handshake_first`), say --tlsfirst")
+        } else {
+            why.to_owned()
+        }
+    }
+
+    /// The options of connections to try, one after another: a server that says nothing by itself
+    /// may want to begin with TLS.
+    pub(crate) async fn attempts(&self) -> Result<Vec<ConnectOptions>, Misconfigured> {
+        let is_silent = !self.is_tls_first
+            && self.is_tls()
+            && login::speaks_first(&self.servers).await == Some(false);
+        let first = is_silent.then(|| self.options(true)).transpose()?;
+        let options = self.options(self.is_tls_first)?;
+        Ok(first.into_iter().chain([options]).collect())
+    }
+
+    fn options(&self, is_tls_first: bool) -> Result<ConnectOptions, Misconfigured> {
         let mut options = ConnectOptions::new()
             .name("headwater")
             .custom_inbox_prefix(&self.inbox_prefix)
             .connection_timeout(self.timeout)
             .request_timeout(Some(self.timeout))
             .event_callback(async |event| tell(&event));
-        if self.is_tls_first {
+        if is_tls_first {
             options = options.tls_first();
         }
         let applied = self.login.apply(options).context("log in to NATS")?;

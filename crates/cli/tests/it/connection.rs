@@ -1,5 +1,6 @@
 //! Where NATS is and who we are there: flags before environment before context.
 
+use headwater::health::State;
 use headwater::{Bus, bus};
 
 use crate::locked::Locked;
@@ -121,6 +122,103 @@ async fn a_context_that_is_broken_or_not_there_is_said_with_what_to_do() {
     let ended = run(&["--context=prod"], &home).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("nats context edit prod"), "{ended:?}");
+}
+
+/// A server with `handshake_first` says nothing before TLS is spoken.
+#[tokio::test]
+async fn a_server_that_begins_with_tls_is_found_out() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
+    let folder = tempfile::tempdir().expect("make a folder");
+    let keep = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("write");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let cert = keep("cert.pem", made.cert.pem());
+    let key = keep("key.pem", made.signing_key.serialize_pem());
+    let tls =
+        format!("tls {{ cert_file: \"{cert}\", key_file: \"{key}\", handshake_first: true }}");
+    let locked = Locked::start(&tls).await;
+    let url = format!("tls://127.0.0.1:{}", locked.port);
+    let trusting = [("NATS_CA", &*cert)];
+    assert_in(&run(&["--server", &url], &trusting).await);
+    assert_in(&run(&["--server", &url, "--tlsfirst"], &trusting).await);
+    let context = format!(r#"{{"url": "{url}", "ca": "{cert}", "tls_first": true}}"#);
+    locked.keep("nats/context/shop.json", &context);
+    let home = ("XDG_CONFIG_HOME", locked.home());
+    assert_in(&run(&["--context=shop"], &[home]).await);
+    let plain = format!("--server=nats://127.0.0.1:{}", locked.port);
+    let ended = run(&[&plain, "--timeout=1s"], &[]).await;
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(ended.stderr.contains("say --tlsfirst"), "{ended:?}");
+
+    for tls_first in [false, true] {
+        let config = bus::Config {
+            ca: Some(cert.clone().into()),
+            tls_first,
+            ..bus::Config::at(&url)
+        };
+        let bus = Bus::connect("sensors", &config)
+            .await
+            .expect("a configuration");
+        eventually("the service to be let in", async || {
+            if bus.is_up() { Ok(()) } else { Err("not up") }
+        })
+        .await;
+    }
+    // Told too little, it says what to tell it.
+    let bus = Bus::connect("sensors", &bus::Config::at(url.replace("tls:", "nats:")))
+        .await
+        .expect("a configuration");
+    let health = headwater::Health::new();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let reporting = bus.report(health.clone(), stop.clone());
+    let told = eventually("the cause", async || match health.parts().get("nats") {
+        Some(State::Degraded(text)) => Ok(text.clone()),
+        other => Err(format!("{other:?}")),
+    });
+    tokio::select! {
+        told = told => assert!(told.contains("NATS_TLS_FIRST=true"), "{told}"),
+        ended = reporting => panic!("{ended:?}"),
+    }
+}
+
+/// The client library cannot change how it begins; a service that is started again can.
+#[tokio::test]
+async fn a_service_ends_when_the_server_begins_in_another_way_than_when_it_started() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
+    let folder = tempfile::tempdir().expect("make a folder");
+    let keep = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("write");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let cert = keep("cert.pem", made.cert.pem());
+    let key = keep("key.pem", made.signing_key.serialize_pem());
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = free.local_addr().expect("its address").port();
+    drop(free);
+    let config = bus::Config {
+        ca: Some(cert.clone().into()),
+        ..bus::Config::at(format!("tls://127.0.0.1:{port}"))
+    };
+    let bus = Bus::connect("sensors", &config)
+        .await
+        .expect("a configuration");
+    let stop = tokio_util::sync::CancellationToken::new();
+    let mut reporting = std::pin::pin!(bus.report(headwater::Health::new(), stop));
+    let settings = format!(
+        "listen: \"127.0.0.1:{port}\"
+         tls {{ cert_file: \"{cert}\", key_file: \"{key}\", handshake_first: true }}"
+    );
+    let starting = Locked::start(&settings);
+    let _locked = tokio::select! {
+        locked = starting => locked,
+        ended = &mut reporting => panic!("no server is there yet: {ended:?}"),
+    };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), reporting).await;
+    let ended = ended.expect("it ends").expect_err("as an error");
+    assert!(ended.to_string().contains("`handshake_first`"), "{ended:#}");
 }
 
 /// One certificate is the authority's, the server's and the client's.

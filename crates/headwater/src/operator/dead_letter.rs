@@ -115,6 +115,13 @@ pub struct RetryAnswer {
     pub failed_total: u64,
 }
 
+impl RetryAnswer {
+    /// How many failed again, also of a service that does not say so.
+    pub fn failed_in_all(&self) -> u64 {
+        self.failed_total.max(self.failed.len() as u64)
+    }
+}
+
 /// Gives a letter up: `dead-letters.discard`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

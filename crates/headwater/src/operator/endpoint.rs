@@ -64,6 +64,14 @@ endpoints! {
 }
 
 impl Endpoint {
+    /// Whether it gives pages, as large as one reply has room for, and changes nothing.
+    pub fn is_paged(self) -> bool {
+        matches!(
+            self,
+            Self::Events | Self::DeadLettersList | Self::DeadLettersDiscarded
+        )
+    }
+
     /// The subject on which `service` is asked.
     pub fn subject(self, service: &str) -> String {
         format!("headwater.{service}.{}", self.name())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use async_nats::jetstream::kv::{Operation, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -108,6 +108,11 @@ impl Keeper {
             )),
             Decision::Write => {
                 let value = serde_json::to_vec(&self.described).context("encode the schema")?;
+                let (bytes, bytes_max) = (value.len(), self.bytes_max(&store).await?);
+                ensure!(
+                    bytes <= bytes_max,
+                    "the schema of {source} has {bytes} bytes, and {bytes_max} are taken: raise `max_payload` of the NATS server or account, or the largest value of the bucket {BUCKET}"
+                );
                 match entry {
                     Some(entry) => store
                         .update(source, value.into(), entry.revision)
@@ -122,6 +127,13 @@ impl Keeper {
                 Ok(format!("{source} is described in {BUCKET}"))
             }
         }
+    }
+
+    /// How large a value may be, in bytes: as the server and the bucket say.
+    async fn bytes_max(&self, store: &Store) -> anyhow::Result<usize> {
+        let status = store.status().await.context("look at the bucket")?;
+        let of_bucket = usize::try_from(status.info.config.max_message_size).ok();
+        Ok(self.bus.reply_max().min(of_bucket.unwrap_or(usize::MAX)))
     }
 
     /// The bucket; made if it is not there.

@@ -3,18 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use broker::Broker;
 use headwater::database::{Database, Tx};
 use headwater::operator::{DiscardAnswer, Letter, ListAnswer, RetryAnswer, Tools};
 use headwater::projection::{Config, Runner};
 use headwater::{ApplyError, Bus, Envelope, Projection};
+use prost::Message as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    Readings, SensorRead, Tasks, append, broker, bus, eventually, eventually_readings, folder, is,
-    keep_reading, large, open, publish_by_hand, read, readings, relaying,
+    Readings, SensorRead, Tasks, append, broker, broker_with, bus, eventually, eventually_readings,
+    folder, is, keep_reading, large, open, publish_by_hand, read, readings, relaying,
 };
 
 /// Refuses values below zero until it is mended; panics at -2.
@@ -61,7 +64,11 @@ struct House {
 
 impl House {
     async fn start(events: Vec<SensorRead>) -> Self {
-        let (folder, broker) = (folder(), broker());
+        Self::start_at(broker(), events).await
+    }
+
+    async fn start_at(broker: Broker, events: Vec<SensorRead>) -> Self {
+        let folder = folder();
         let (source, copy) = (open(&folder, "sensors").await, open(&folder, "house").await);
         let bus = bus(&broker, "house").await;
         append(&source, events).await;
@@ -330,5 +337,56 @@ async fn events_that_no_outbox_would_take_are_parked_too() {
         is(readings(&house.copy).await, &vec![1, 2])
     })
     .await;
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn letters_are_given_in_what_the_server_has_room_for() {
+    const LARGE: usize = 60_000;
+    let sensor = |number| format!("{number:0400}");
+    let mut events: Vec<_> = (0..150).map(|number| read(&sensor(number), -1)).collect();
+    events.push(SensorRead {
+        value: -1,
+        ..large(0, LARGE)
+    });
+    let house = House::start_at(broker_with("max_payload: 65536"), events).await;
+    eventually("all are parked", async || {
+        let page = house.ask::<ListAnswer>("list", json!({"limit": 1})).await?;
+        is(page.total, &151).map_err(|seen| seen.to_string())
+    })
+    .await;
+    let mut letters: Vec<Letter> = Vec::new();
+    let mut pages = 0;
+    while letters.len() < 151 {
+        let after = letters.last().map_or(0, |letter| letter.id);
+        let page = json!({"after": after, "limit": 1000});
+        let page = house.ask::<ListAnswer>("list", page).await.unwrap();
+        assert!(!page.letters.is_empty(), "it goes on after {after}");
+        letters.extend(page.letters);
+        pages += 1;
+    }
+    assert!(pages > 1, "{pages}");
+    let last = letters.last().unwrap();
+    let refused = house.ask::<Letter>("show", json!({"id": last.id})).await;
+    let refused = refused.unwrap_err();
+    assert!(
+        refused.starts_with(&format!("413 the dead letter {} (in parts", last.id)),
+        "{refused}"
+    );
+    let mut payload = Vec::new();
+    while (payload.len() as u64) < last.bytes {
+        let part = json!({"id": last.id, "offset": payload.len()});
+        let part = house.ask::<Letter>("show", part).await.unwrap();
+        payload.extend(BASE64_STANDARD.decode(part.payload.unwrap()).unwrap());
+    }
+    let whole = SensorRead {
+        value: -1,
+        ..large(0, LARGE)
+    }
+    .encode_to_vec();
+    assert!(payload == whole, "{} bytes", payload.len());
+    let retried: RetryAnswer = house.ask("retry", json!({"all": {}})).await.unwrap();
+    assert_eq!((retried.failed_total, retried.left), (151, 151));
+    assert!(retried.failed.len() < 151, "as many as fit");
     house.stop().await;
 }

@@ -5,8 +5,8 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::{
-    SensorRead, World, append, broker_with, eventually, eventually_readings, eventually_says,
-    jetstream, large, read, reads,
+    SensorRead, Tasks, World, append, broker_with, bus, eventually, eventually_readings,
+    eventually_says, folder, is, jetstream, large, open, read, reads,
 };
 
 /// An event that the server takes, and whose base64 it does not.
@@ -44,9 +44,9 @@ async fn a_gap_is_filled_in_pages_that_a_small_max_payload_has_room_for() {
 #[tokio::test]
 async fn a_gap_is_filled_where_the_account_takes_less_than_the_server_says() {
     fill_a_gap(
-        r#"accounts { SHOP: { jetstream: enabled, users: [{ user: shop, password: shop }],
+        r"accounts { SHOP: { jetstream: enabled, users: [{ user: shop, password: shop }],
              limits: { max_payload: 65536 } } }
-           no_auth_user: shop"#,
+           no_auth_user: shop",
     )
     .await;
 }
@@ -169,5 +169,57 @@ async fn a_refusal_that_quotes_a_line_break_is_sent_and_the_service_lives() {
         );
     }
     ask(&world, "status", "").await.unwrap();
+    world.stop().await;
+}
+
+/// A subscription that the server refuses is forgotten by it, and asked for again.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_subscriptions_are_named_and_made_again_when_they_are_allowed() {
+    let settings = |denied: &str| {
+        format!(
+            r#"authorization {{ users: [{{ user: shop, password: shop,
+                 permissions: {{ publish: ">", subscribe: {{ allow: ">", deny: "{denied}" }} }} }}] }}
+               no_auth_user: shop"#
+        )
+    };
+    let broker = broker_with(&settings("headwater.sensors.events"));
+    let (folder, health) = (folder(), headwater::Health::new());
+    let source = open(&folder, "sensors").await;
+    let bus = bus(&broker, "sensors").await;
+    let mut tasks = Tasks::none();
+    tasks.operator(&source, &bus);
+    let (reporting, told) = (bus.clone(), health.clone());
+    tasks.run("nats", |stop| reporting.report(told, stop));
+    eventually_says(&health, "nats", "compare its permissions").await;
+    broker.reload_with(&settings("nothing")).unwrap();
+    eventually("the endpoints answer", async || {
+        let asked = bus
+            .client()
+            .request("headwater.sensors.events", r#"{"from":1}"#.into());
+        asked.await.map_err(|error| error.to_string())
+    })
+    .await;
+    eventually("all is well", async || {
+        health.parts().remove("nats").map_or(Ok(()), Err)
+    })
+    .await;
+    tasks.stop().await;
+}
+
+/// The server says nothing of it; the first message that is too large costs a connection.
+#[tokio::test]
+async fn a_limit_that_is_lowered_while_the_service_runs_is_kept_to() {
+    let broker = broker_with("");
+    let mut world = World::with_soft_stream_at(broker).await;
+    world.relay.operator(&world.source, &world.bus);
+    append(&world.source, mixed()).await;
+    world.broker.reload_with("max_payload: 65536").unwrap();
+    eventually("a page that fits", async || {
+        let page = ask(&world, "events", r#"{"from":1,"limit":600}"#).await?;
+        is(page["events"].as_array().map(Vec::len) < Some(7), &true)
+            .map_err(|_| page["events"].to_string())
+    })
+    .await;
+    assert_eq!(world.bus.max_payload(), 65536);
     world.stop().await;
 }

@@ -152,3 +152,30 @@ async fn a_pause_needs_a_reason_and_a_projection_that_there_is() {
     house.stop().await;
     place.relay.stop().await;
 }
+
+/// Pauses wait for the writer, which is busy; that keeps nobody from being told how things are.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_take_long_hold_up_no_other_endpoint() {
+    let place = Place::start().await;
+    let house = place.service(Readings).await;
+    status(&place).await;
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let busy = house.db.write(move |_| {
+        held.recv().unwrap();
+        Ok::<_, sea_orm::DbErr>(())
+    });
+    let pausing = || place.ask(PAUSE, json!({"reason": "a look at it"}));
+    let meanwhile = async {
+        status(&place).await;
+        ask(&place, "dead-letters.list", json!({})).await;
+        release.send(()).unwrap();
+    };
+    let (written, first, second, third, ()) =
+        tokio::join!(busy, pausing(), pausing(), pausing(), meanwhile);
+    written.unwrap();
+    for paused in [first, second, third] {
+        assert_eq!(paused.unwrap()["paused"]["reason"], "a look at it");
+    }
+    house.stop().await;
+    place.relay.stop().await;
+}

@@ -12,7 +12,9 @@ use prost_types::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{MIGRATIONS, Tasks, broker, bus, eventually, folder, jetstream};
+use crate::support::{
+    MIGRATIONS, Tasks, broker, bus, eventually, eventually_says, folder, jetstream,
+};
 
 const EVENTS: &[Kind] = &[Kind {
     subject: "sensors.v1.read",
@@ -261,5 +263,24 @@ async fn what_nobody_can_read_is_replaced() {
     store.delete("sensors").await.unwrap();
     let tasks = keeping(&bus, &["sensor"]);
     eventually_kept(&bus, &["sensor"]).await;
+    tasks.stop().await;
+}
+
+#[tokio::test]
+async fn a_bucket_with_too_small_values_is_named_and_its_mending_is_enough() {
+    let broker = broker();
+    let bus = bus(&broker, "sensors").await;
+    let jetstream = jetstream(&bus);
+    let mut settings = headwater::schema::bucket(1);
+    settings.max_message_size = 100;
+    eventually("JetStream", async || {
+        jetstream.create_stream(settings.clone()).await
+    })
+    .await;
+    let tasks = keeping(&bus, &["sensor"]);
+    eventually_says(&tasks.health, "schema", "and 100 are taken").await;
+    settings.max_message_size = -1;
+    jetstream.update_stream(settings).await.unwrap();
+    settled(&tasks).await;
     tasks.stop().await;
 }
