@@ -1,6 +1,7 @@
 //! Bad input: the right status, a text that says what to do, nothing written, nothing published.
 
 use e2e::client::{Reply, send};
+use e2e::faults::metric;
 use e2e::{Client, Service, World};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -148,6 +149,23 @@ async fn wrong_users_are_refused() {
     );
     users.create("/users", &right).await;
     assert_nothing_happened(world, &"users:2,products:0,orders:0".parse().unwrap()).await;
+}
+
+/// A password is hashed at some cost, and whatever refused a registration refuses it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_is_refused_is_tried_once() {
+    let mut world = World::empty_on_host();
+    world.run(Service::Users).await;
+    let users = world.client(Service::Users);
+    let login = json!({"name": "Ada", "email": "ada@example.com", "password": "correct horse"});
+    users.create("/users", &login).await;
+    let commits = "headwater_database_commit_seconds_count{service=\"users\"}";
+    let before = metric(&users, commits).await;
+    problem("a taken address", &users.post("/users", &login).await, 409);
+    let tried = metric(&users, commits).await - before;
+    assert!((tried - 1.0).abs() < 0.1, "{tried} transactions");
+    world.stop(Service::Users).await;
+    world.abandon();
 }
 
 #[tokio::test(flavor = "multi_thread")]

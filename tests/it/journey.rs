@@ -1,7 +1,7 @@
 //! What the system is for, and what it does when parts of it come and go.
 
 use e2e::world::{after, titles};
-use e2e::{Service, World};
+use e2e::{Service, World, eventually};
 use reqwest::Method;
 use serde_json::json;
 
@@ -131,6 +131,18 @@ async fn an_erased_user_is_gone_from_every_store_and_stays_so() {
     let same_id = json!({"id": ada.id(), "name": "ada", "email": "ada@example.com"});
     assert_eq!(users.post("/users", &same_id).await.status, 409);
     world.caught_up().await;
+    for (service, rows) in [
+        (Service::Orders, "SELECT count(*) FROM placed_order"),
+        (Service::Purchases, "SELECT count(*) FROM purchase"),
+    ] {
+        let path = world.database(service);
+        eventually("what the user ordered to be removed", || {
+            let db = rusqlite::Connection::open(&path).unwrap();
+            let left: i64 = db.query_row(rows, [], |row| row.get(0)).unwrap();
+            std::future::ready(if left == 0 { Ok(()) } else { Err(left) })
+        })
+        .await;
+    }
     for service in Service::ALL {
         world.stop(service).await;
         let bytes = std::fs::read(world.database(service)).unwrap();

@@ -7,7 +7,6 @@ use e2e::oracle::Stored;
 use e2e::{Service, World, eventually, oracle};
 use events::OrderPlaced;
 use headwater::Event;
-use serde_json::Value;
 use uuid::Uuid;
 
 use Service::{Orders, Products, Purchases, Users};
@@ -75,32 +74,33 @@ async fn a_rival_publishes_what_a_stopped_service_left() {
     world.finish().await;
 }
 
-/// Whoever is there first answers operators, and a rival has written nothing itself.
+/// Two processes of one service would fight over its consumer, or over the read store.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rival_tells_operators_how_far_the_outbox_is() {
+async fn a_second_process_on_a_database_says_who_has_it_and_does_not_start() {
     let mut world = World::start_on_host().await;
-    let customers = Customers::of(&world).await;
-    let rival = world.rival();
-    customers.send_some(Orders, 5).await;
-    let head = customers.ledger().count(Orders);
-    world.kill(Orders).await;
-    let nats = world.nats().await;
-    for (endpoint, request) in [("status", ""), ("events", "{\"from\":1}")] {
-        let subject = format!("headwater.orders.{endpoint}");
-        eventually(&subject, || async {
-            let reply = nats.request(subject.clone(), request.into()).await;
-            let reply = reply.map_err(|error| error.to_string())?;
-            let answer: Value = serde_json::from_slice(&reply.payload).unwrap();
-            if answer["head"] == head {
-                Ok(())
-            } else {
-                Err(answer.to_string())
-            }
-        })
-        .await;
+    let lock_file = |service| world.database(service).with_extension("db.lock");
+    // Without its file the lock keeps nobody away; it is made again.
+    std::fs::remove_file(lock_file(Purchases)).unwrap();
+    eventually("the lock file", || {
+        let there = lock_file(Purchases).exists();
+        std::future::ready(there.then_some(()).ok_or("it is gone"))
+    })
+    .await;
+    for service in [Orders, Purchases] {
+        let mut second = world.spawn(service, |command| {
+            command.env("HEADWATER_LISTEN", "127.0.0.1:0");
+        });
+        assert_eq!(second.ended().code(), Some(1), "{}", second.log());
+        let holder = world.process(service).pid();
+        let why = format!("another process (pid {holder}) has this database open");
+        assert!(second.log().contains(&why), "{}", second.log());
     }
-    drop(rival);
-    world.run(Orders).await;
+    // A killed process has no lock.
+    for service in [Orders, Purchases] {
+        world.kill(service).await;
+        world.run(service).await;
+    }
+    world.in_touch().await;
     world.finish().await;
 }
 

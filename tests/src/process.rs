@@ -261,7 +261,7 @@ pub(crate) fn log_from(log: &Path, from: u64) -> String {
 }
 
 /// The address that a service says it listens on.
-pub(crate) fn listening_line(log: &str) -> Option<String> {
+pub fn listening_line(log: &str) -> Option<String> {
     let line = lines(log).find(|line| line["message"] == "listening")?;
     Some(line["address"].as_str()?.to_owned())
 }

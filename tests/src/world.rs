@@ -309,7 +309,7 @@ impl World {
         };
         let address = self.addresses.get(&service);
         if let (Some(address), None) = (address, self.docker) {
-            command.args(["--listen", &address.to_string()]);
+            command.env("HEADWATER_LISTEN", address.to_string());
         }
         if let Some(folder) = &self.passwords {
             let file = folder.join(service.name());

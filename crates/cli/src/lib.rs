@@ -74,7 +74,7 @@ pub enum Command {
 
 /// What the command line and the environment say. Ends the process where they cannot be followed.
 pub fn command_line() -> Cli {
-    let matches = Cli::command().get_matches();
+    let matches = headwater::without_empty_variables(Cli::command()).get_matches();
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     cli.common.nats.prefer_flags(&matches);
     cli

@@ -1,8 +1,10 @@
 //! The flags of `cargo dev`.
 
+use std::env;
 use std::path::{Path, PathBuf};
 
-use clap::builder::FalseyValueParser;
+use clap::builder::{FalseyValueParser, Resettable};
+use clap::{Arg, CommandFactory as _, FromArgMatches as _};
 
 /// The last port that has five others after it.
 const HTTP_PORT_MAX: i64 = 65_530;
@@ -78,10 +80,27 @@ pub(crate) fn workspace() -> PathBuf {
         .to_owned()
 }
 
+impl Args {
+    /// Reads the command line and the environment; an empty variable is an unset one, as for the
+    /// services. Ends the process where they cannot be followed.
+    pub fn read() -> Self {
+        let is_empty = |arg: &Arg| {
+            let value = arg.get_env().and_then(env::var_os);
+            value.is_some_and(|value| value.is_empty())
+        };
+        let command = Self::command().mut_args(|arg| {
+            if is_empty(&arg) {
+                arg.env(Resettable::Reset)
+            } else {
+                arg
+            }
+        });
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

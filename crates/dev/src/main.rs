@@ -2,11 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("the system has threads left");
-    let exit = runtime.block_on(dev::main(dev::Args::parse()));
+    let exit = runtime.block_on(dev::main(dev::Args::read()));
     // Not waited for: pip may still be at work on a thread that cannot be cancelled.
     runtime.shutdown_background();
     exit

@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use uuid::{NoContext, Timestamp, Uuid};
 
 /// Tells the time and makes ids that sort by it.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
+pub struct Clock {
+    now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    running: Arc<dyn Fn() -> Duration + Send + Sync>,
+}
 
 impl Clock {
     /// The machine's clock.
@@ -17,17 +20,35 @@ impl Clock {
         reason = "the one place that reads the machine's clock"
     )]
     pub fn system() -> Self {
-        Self(Arc::new(SystemTime::now))
+        Self::from_fn(SystemTime::now)
     }
 
     /// A clock that tells what `now` returns.
     pub fn from_fn(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
+        let made = Instant::now();
+        Self {
+            now: Arc::new(now),
+            running: Arc::new(move || made.elapsed()),
+        }
     }
 
-    /// The time now.
+    /// This clock, with `running` for the time that it has run.
+    #[must_use]
+    pub fn with_running(self, running: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Self {
+            running: Arc::new(running),
+            ..self
+        }
+    }
+
+    /// The time now. It jumps where somebody sets the machine's clock.
     pub fn now(&self) -> SystemTime {
-        (self.0)()
+        (self.now)()
+    }
+
+    /// The time since this clock was made, in milliseconds. It never jumps.
+    pub(crate) fn running_ms(&self) -> i64 {
+        i64::try_from((self.running)().as_millis()).expect("a time within 290 million years")
     }
 
     /// The time now in milliseconds since 1970, as the databases keep it.

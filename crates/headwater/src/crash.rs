@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::telemetry;
+
 /// All places, in the order in which an event comes by them.
 pub const POINTS: &[&str] = &[
     "commit.group",    // a closure ran, others of its group have not, nothing is committed
@@ -47,7 +49,9 @@ pub(crate) fn point(name: &'static str) {
             && armed.name == name
             && armed.passes_left.fetch_sub(1, Ordering::Relaxed) == 1
         {
-            // No destructor runs, nothing is flushed.
+            // What was logged is not part of what a crash loses. Otherwise no destructor runs, and
+            // nothing is flushed.
+            telemetry::flush();
             std::process::abort();
         }
     }

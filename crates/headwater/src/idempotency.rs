@@ -4,6 +4,9 @@
 //! the first answer again, as long as the key is kept ([`KEPT`]). The key is written in the same
 //! transaction as the command's effect, so there is no moment in which one is there without the
 //! other. A refused command leaves no key: it had no effect, and may be sent again.
+//!
+//! The age of a key is the time that the service has run since, not a difference of two dates: a
+//! machine's clock that jumps by a week would make all keys a week older at once.
 
 use std::time::Duration;
 
@@ -11,10 +14,10 @@ use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::database::Tx;
+use crate::database::{Bulk, Tx};
 use crate::http::Answer;
 
-/// How long a key is kept.
+/// How long a key is kept, as time in which the service runs.
 pub const KEPT: Duration = Duration::from_hours(7 * 24);
 
 /// How many expired keys one new key clears away: more than one, so that they never pile up.
@@ -79,6 +82,7 @@ where
     }
     let (answer, entity) = work()?;
     let json = serde_json::to_string(&answer).expect("answers are plain data");
+    let now_ms = tx.age_ms(newest)?;
     tx.run_raw(Statement::from_sql_and_values(
         tx.get_database_backend(),
         "INSERT INTO headwater_idempotency (scope, key, fingerprint, entity, answer, recorded_at)
@@ -89,26 +93,31 @@ where
             fingerprint.0.clone().into(),
             entity.into(),
             json.into(),
-            tx.now_ms().into(),
+            now_ms.into(),
         ] as [Value; 6],
     ))?;
-    clear_expired(tx)?;
+    clear_expired(tx, now_ms)?;
     Ok(answer)
 }
 
-/// Forgets the answers about an object that was erased. Its keys stay, so that a late retry does
-/// not make it again.
+/// Forgets the answers about objects that were erased, by their ids. Their keys stay, so that a late
+/// retry does not make them again.
 ///
 /// # Errors
 /// The database's.
-pub fn forget(tx: &Tx, entity: &str) -> Result<(), DbErr> {
-    tx.run_raw(Statement::from_sql_and_values(
-        tx.get_database_backend(),
-        "UPDATE headwater_idempotency SET fingerprint = NULL, answer = NULL WHERE entity = ?",
-        [Value::from(entity)],
-    ))?;
-    Ok(())
+pub fn forget(
+    tx: &Tx,
+    entities: impl IntoIterator<Item = String, IntoIter: ExactSizeIterator>,
+) -> Result<(), DbErr> {
+    let rows = entities.into_iter().map(|entity| [entity.into()]);
+    FORGET.run(tx, rows)
 }
+
+const FORGET: Bulk = Bulk {
+    before: "UPDATE headwater_idempotency SET fingerprint = NULL, answer = NULL WHERE entity IN (",
+    row: "?",
+    after: ")",
+};
 
 /// The id of the object that the key's command made, if the key is known.
 ///
@@ -148,14 +157,23 @@ fn earlier_answer(
         .map_err(|error| DbErr::Json(error.to_string()))
 }
 
-fn clear_expired(tx: &Tx) -> Result<(), DbErr> {
+/// When the newest key was recorded.
+fn newest(tx: &Tx) -> Result<Option<i64>, DbErr> {
+    let row = tx.query_one_raw(Statement::from_string(
+        tx.get_database_backend(),
+        "SELECT max(recorded_at) AS newest FROM headwater_idempotency",
+    ))?;
+    row.map_or(Ok(None), |row| row.try_get_by("newest"))
+}
+
+fn clear_expired(tx: &Tx, now_ms: i64) -> Result<(), DbErr> {
     let kept_ms = i64::try_from(KEPT.as_millis()).expect("a week in ms");
     tx.run_raw(Statement::from_sql_and_values(
         tx.get_database_backend(),
         "DELETE FROM headwater_idempotency WHERE (scope, key) IN
              (SELECT scope, key FROM headwater_idempotency
               WHERE recorded_at < ? ORDER BY recorded_at LIMIT ?)",
-        [(tx.now_ms() - kept_ms).into(), CLEARED_AT_ONCE.into()] as [Value; 2],
+        [(now_ms - kept_ms).into(), CLEARED_AT_ONCE.into()] as [Value; 2],
     ))?;
     Ok(())
 }

@@ -12,45 +12,77 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use crate::telemetry;
+
 /// Where the journal listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
+
+/// The longest entry that is sent as it is, in bytes: below what a datagram may have.
+const ENTRY_MAX: usize = 128 * 1024;
 
 /// The longest text of an entry that is too long as it is, in bytes.
 const TEXT_MAX: usize = 16 * 1024;
 
+/// The way to the journal.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    /// Not connected: the journal may be restarted.
+    socket: UnixDatagram,
+}
+
+impl Socket {
+    /// Makes sure that there is a journal.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn open() -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        // An empty entry, which the journal drops; one that is too busy for it is there.
+        match socket.send_to(b"", SOCKET) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
+        socket.set_nonblocking(false)?;
+        Ok(Self { socket })
+    }
+
+    /// Sends one entry; waits where the journal has not taken those before it.
+    ///
+    /// # Errors
+    /// The journal is away.
+    pub(crate) fn send(&self, entry: &[u8]) -> io::Result<()> {
+        self.socket.send_to(entry, SOCKET).map(drop)
+    }
+}
+
 /// The journal, as a place to log to.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    /// Not connected: the journal may be restarted.
-    socket: UnixDatagram,
     identifier: String,
 }
 
 impl Journal {
-    /// Begins to log.
+    /// The journal, for what this program logs.
     ///
     /// # Errors
-    /// There is no journal.
-    pub(crate) fn open() -> io::Result<Self> {
-        let socket = UnixDatagram::unbound()?;
-        // An empty entry, which the journal drops: to see that it is there.
-        socket.send_to(b"", SOCKET)?;
+    /// The program has no name.
+    pub(crate) fn new() -> io::Result<Self> {
         let program = std::env::current_exe()?;
         let name = program.file_name().unwrap_or_default();
         Ok(Self {
-            socket,
             identifier: name.to_string_lossy().into_owned(),
         })
     }
 
-    fn send(&self, metadata: &Metadata<'_>, entry: &Entry) -> io::Result<usize> {
+    fn bytes(&self, metadata: &Metadata<'_>, entry: &Entry) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(512);
         put(&mut bytes, "MESSAGE", &entry.text());
         put(&mut bytes, "PRIORITY", priority(*metadata.level()));
         put(&mut bytes, "SYSLOG_IDENTIFIER", &self.identifier);
         put(&mut bytes, "TARGET", metadata.target());
         bytes.extend_from_slice(&entry.fields);
-        self.socket.send_to(&bytes, SOCKET)
+        bytes
     }
 }
 
@@ -58,10 +90,11 @@ impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut entry = Entry::default();
         event.record(&mut entry);
-        if self.send(event.metadata(), &entry).is_err() {
-            // Too long, most likely. A log that nobody takes must not stop the service.
-            let _ = self.send(event.metadata(), &entry.shortened());
+        let mut bytes = self.bytes(event.metadata(), &entry);
+        if bytes.len() > ENTRY_MAX {
+            bytes = self.bytes(event.metadata(), &entry.shortened());
         }
+        telemetry::push(&bytes);
     }
 }
 

@@ -47,7 +47,7 @@ pub mod telemetry;
 
 pub use bus::Bus;
 pub use clock::Clock;
-pub use config::Config;
+pub use config::{Config, parse, without_empty_variables};
 pub use database::Database;
 pub use envelope::{Envelope, EventId, NotAnEventId};
 pub use event::{Event, MAX_PAYLOAD, PARTITIONS, partition, subject_of};

@@ -13,16 +13,19 @@
 //! One that keeps nothing of its own and asks others has no database:
 //! [`start_without_database`](Service::start_without_database).
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use axum::Router;
 use prost::Message;
+use sea_orm::DbErr;
 use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
-use crate::database::{Migration, Snapshot};
+use crate::database::{self, Kind, Lock, Migration, Snapshot, Tx, WriteError};
 use crate::health::State;
 use crate::http::Pulse;
 use crate::inquiry::{Inquirer, Questions, Refusal};
@@ -56,23 +59,28 @@ pub struct Service<D = Database> {
     published: Option<Published>,
     /// Whether the database is nothing but a copy.
     is_copy: bool,
+    /// Keeps other processes away from the database, where there is one.
+    lock: Option<Lock>,
 }
 
 impl Service {
     /// Opens the service's database and begins to connect to the broker.
     ///
     /// # Errors
-    /// See [`Database::open`] and [`Bus::connect`].
+    /// Another process has the database open; see also [`Database::open`] and [`Bus::connect`].
     pub async fn start(
         name: &'static str,
         migrations: &'static [Migration],
         config: Config,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
+        let lock = lock(&config.database, Kind::Own)?;
         let db = Database::open(name, &config.database, migrations, Clock::system())
             .await
             .context("open the database")?;
-        Self::over(name, db, config, stop).await
+        let mut service = Self::over(name, db, config, stop).await?;
+        service.lock = Some(lock);
+        Ok(service)
     }
 
     /// [`start`](Self::start) for a service whose database is nothing but a copy, a read store: it
@@ -80,18 +88,20 @@ impl Service {
     /// wants it; beside the one that serves, where there is one.
     ///
     /// # Errors
-    /// See [`Database::open`] and [`Bus::connect`].
+    /// Another process has the database open; see also [`Database::open`] and [`Bus::connect`].
     pub async fn start_copy(
         name: &'static str,
         migrations: &'static [Migration],
         config: Config,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
+        let lock = lock(&config.database, Kind::ReadStore)?;
         let db = Database::open_copy(name, &config.database, migrations, Clock::system())
             .await
             .context("open the read store")?;
         let mut service = Self::over(name, db, config, stop).await?;
         service.is_copy = true;
+        service.lock = Some(lock);
         Ok(service)
     }
 
@@ -141,6 +151,32 @@ impl Service {
         Ok(progress)
     }
 
+    /// Removes what events have made obsolete a part at a time, so that no write waits long for it.
+    /// While `is_due`, `remove` is run again and again, each time in a transaction of its own that
+    /// must not take more than some milliseconds. What is due is in the database, so a restart
+    /// goes on where this one ends.
+    pub fn remove_in_parts(
+        &mut self,
+        is_due: fn(&Snapshot) -> Result<bool, DbErr>,
+        remove: fn(&Tx) -> Result<(), DbErr>,
+    ) {
+        let db = self.db.clone();
+        self.tasks.spawn("removal", |stop| async move {
+            let removing = stop.run_until_cancelled(async {
+                loop {
+                    if let Err(error) = remove_all(&db, is_due, remove).await {
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "what was erased could not be removed; it is tried again"
+                        );
+                    }
+                    tokio::time::sleep(REMOVE_EVERY).await;
+                }
+            });
+            removing.await.unwrap_or(Ok(()))
+        });
+    }
+
     /// Answers the questions that come on `subject`, each from one snapshot of the database.
     pub fn answers<Q, A>(
         &mut self,
@@ -160,12 +196,15 @@ impl Service {
     /// A task ended by itself, or did not end when it was told to.
     pub async fn serve(mut self, listener: TcpListener, app: Router) -> anyhow::Result<()> {
         let (db, health) = (self.db.clone(), self.health.clone());
-        if !self.is_copy {
-            // Nobody can make it again from anything; a copy's own task folds it anew.
-            let db = db.clone();
-            self.tasks
-                .spawn("damage", |stop| tell_of_damage(db, health, stop));
-        }
+        // Until the database is closed.
+        let lock = self.lock.take();
+        let file = FileWatch {
+            db: db.clone(),
+            lock: lock.clone(),
+            health,
+            is_copy: self.is_copy,
+        };
+        self.tasks.spawn("file", |stop| file.run(stop));
         let watched = db.clone();
         self.tasks.spawn("database", |stop| watched.watch(stop));
         let tools = std::mem::take(&mut self.tools);
@@ -176,6 +215,7 @@ impl Service {
         let parts = (desk, sampler, Some(db.clone()));
         let ended = self.run(parts, listener, app).await;
         db.close().await;
+        drop(lock);
         ended
     }
 }
@@ -224,6 +264,7 @@ impl<D> Service<D> {
             questions: Questions::default(),
             published: None,
             is_copy: false,
+            lock: None,
         })
     }
 
@@ -283,21 +324,103 @@ impl<D> Service<D> {
     }
 }
 
-/// Says so when a database that is more than a copy is found to be damaged. What can still be
-/// read of it is read on: a person decides when to put back the newest copy.
-async fn tell_of_damage(
-    db: Database,
-    health: Health,
-    stop: CancellationToken,
+/// How often it is looked whether something is to be removed.
+const REMOVE_EVERY: Duration = Duration::from_secs(1);
+
+async fn remove_all(
+    db: &Database,
+    is_due: fn(&Snapshot) -> Result<bool, DbErr>,
+    remove: fn(&Tx) -> Result<(), DbErr>,
 ) -> anyhow::Result<()> {
-    if let Some(what) = stop.run_until_cancelled(db.damaged()).await {
-        let advice = "stop the service and put back the newest copy of the file";
-        tracing::error!(database = %db.path().display(), what, "the database is damaged: {advice}");
-        health.set(
-            "database",
-            State::Failed(format!("damaged: {what}; {advice}")),
-        );
-        stop.cancelled().await;
+    while db.read(is_due).await? {
+        match db.write(remove).await {
+            Ok(_) => {}
+            Err(WriteError::Refused(error)) => return Err(error.into()),
+            Err(error) => bail!("{error}"),
+        }
     }
     Ok(())
 }
+
+/// Keeps every other process away from a database, made or not.
+fn lock(config: &database::Config, kind: Kind) -> anyhow::Result<Lock> {
+    database::make_folder(config)?;
+    Lock::take(&config.path, kind)
+}
+
+/// How often it is looked whether the database file is where it was opened.
+const LOOK_AT_FILE: Duration = Duration::from_secs(1);
+
+/// Watches over the database file.
+struct FileWatch {
+    db: Database,
+    lock: Option<Lock>,
+    health: Health,
+    is_copy: bool,
+}
+
+impl FileWatch {
+    /// Says when the file is damaged or was moved, and keeps other processes away, until `stop`.
+    /// What can still be read is read on: a person decides when to put a file back.
+    ///
+    /// # Errors
+    /// The lock file was removed, and another process has the database open now.
+    async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let watched = stop.run_until_cancelled(async {
+            tokio::select! {
+                error = self.look() => error,
+                never = self.tell_of_damage() => match never {},
+            }
+        });
+        watched.await.map_or(Ok(()), Err)
+    }
+
+    /// Looks at the file and its lock again and again; gives why it cannot go on.
+    async fn look(&self) -> anyhow::Error {
+        let mut before = None;
+        loop {
+            tokio::time::sleep(LOOK_AT_FILE).await;
+            if let Some(Err(error)) = self.lock.as_ref().map(Lock::keep) {
+                return error;
+            }
+            let moved = self.db.moved();
+            if moved != before {
+                self.tell_of_move(moved.as_deref());
+                before = moved;
+            }
+        }
+    }
+
+    fn tell_of_move(&self, moved: Option<&str>) {
+        let Some(what) = moved else {
+            tracing::info!("the database file is back where it was opened: writes go on");
+            self.health.forget(FILE);
+            return;
+        };
+        let advice = format!(
+            "nothing is written until it is back; put it back (one that was deleted is still in \
+             /proc/{}/fd as long as this process runs), or stop the service first to use another",
+            std::process::id()
+        );
+        tracing::error!("{what}: {advice}");
+        self.health
+            .set(FILE, State::Failed(format!("{what}: {advice}")));
+    }
+
+    /// A copy's own task rebuilds it; nobody can make anything else again.
+    async fn tell_of_damage(&self) -> Infallible {
+        if self.is_copy {
+            return std::future::pending().await;
+        }
+        let what = self.db.damaged().await;
+        let advice = "stop the service and put back the newest copy of the file";
+        tracing::error!(database = %self.db.path().display(), what, "the database is damaged: {advice}");
+        self.health
+            .set(DAMAGE, State::Failed(format!("damaged: {what}; {advice}")));
+        std::future::pending().await
+    }
+}
+
+/// The names of the lines in `/readyz?verbose`, there where a person must act.
+const DAMAGE: &str = "database";
+const FILE: &str = "database file";

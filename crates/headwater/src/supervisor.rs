@@ -8,6 +8,8 @@ use anyhow::{Context as _, anyhow};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry;
+
 /// Runs the tasks of a service until it is told to stop, or one of them ends.
 ///
 /// A task that ends by itself, well or badly, has left the service without a part: better that
@@ -119,6 +121,7 @@ pub fn stop_on_signal() -> CancellationToken {
             }
         }
         tracing::warn!("stopped at once");
+        telemetry::flush();
         std::process::exit(1);
     });
     stop

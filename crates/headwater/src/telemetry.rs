@@ -1,13 +1,18 @@
 //! Logs, metrics and traces.
 
+mod lines;
 mod list;
 mod otlp;
 mod process;
 pub(crate) mod sample;
 pub mod trace;
 
-use std::io::IsTerminal as _;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -18,7 +23,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::Clock;
-use crate::journal::Journal;
+use crate::journal::{self, Journal};
+
+pub(crate) use lines::{flush, push};
 
 /// How to log.
 #[derive(Debug, Clone, clap::Args)]
@@ -52,10 +59,36 @@ pub struct Config {
     pub traces: trace::Config,
 }
 
-/// What runs as long as the process does; dropped at its end, it sends the spans that wait.
+/// What runs as long as the process does. At its [`end`](Self::end) it sends the spans and writes
+/// the log lines that wait, as far as that takes a moment.
 #[derive(Debug)]
 pub struct Telemetry {
-    _traces: Option<otlp::Sending>,
+    traces: Option<otlp::Sending>,
+}
+
+impl Telemetry {
+    /// Logs why the service ended, if it was not told to; gives the exit code of the process.
+    ///
+    /// An error that `main` returns would be written to standard error directly, which takes for
+    /// ever where nobody reads it.
+    pub fn end(self, ended: anyhow::Result<()>) -> ExitCode {
+        let code = match ended {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "the service ended");
+                ExitCode::FAILURE
+            }
+        };
+        drop(self);
+        code
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        drop(self.traces.take());
+        flush();
+    }
 }
 
 /// The shape of a log line.
@@ -84,11 +117,12 @@ pub fn init(service: &str, config: &Config) -> anyhow::Result<Telemetry> {
         .with(log)
         .try_init();
     started.map_err(|error| anyhow!(error).context("start logging"))?;
+    log_panics();
     // Nobody else sets it: logging has just been started for the first time.
     let _ = FILTER.set(handle);
     metrics_handle();
     Ok(Telemetry {
-        _traces: otlp::start(service, &config.traces)?,
+        traces: otlp::start(service, &config.traces)?,
     })
 }
 
@@ -117,17 +151,41 @@ fn log<S>(format: Format) -> std::io::Result<Box<dyn Layer<S> + Send + Sync>>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
-    // A log that nobody reads any more (a closed pipe) must not stop the service.
-    let lines = fmt::layer()
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    match format {
-        Format::Auto if std::io::stderr().is_terminal() => Ok(lines.compact().boxed()),
-        Format::Auto if is_journal() => Ok(Journal::open()?.boxed()),
-        Format::Auto | Format::Json => Ok(lines.json().flatten_event(true).boxed()),
-        Format::Pretty => Ok(lines.compact().boxed()),
-        Format::Journald => Ok(Journal::open()?.boxed()),
+    let is_terminal = std::io::stderr().is_terminal();
+    let format = match format {
+        Format::Auto if is_terminal => Format::Pretty,
+        Format::Auto if is_journal() => Format::Journald,
+        Format::Auto => Format::Json,
+        format => format,
+    };
+    if matches!(format, Format::Journald) {
+        let socket = journal::Socket::open()?;
+        lines::start(move |entry| socket.send(entry))?;
+        return Ok(Journal::new()?.boxed());
     }
+    // Its own descriptor: nobody else waits for the thread that writes to it.
+    let mut stderr = File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
+    lines::start(move |line| stderr.write_all(line))?;
+    let layer = fmt::layer()
+        .with_writer(|| lines::Writer)
+        .log_internal_errors(false);
+    Ok(match format {
+        Format::Pretty => layer.compact().boxed(),
+        _ => layer.json().flatten_event(true).boxed(),
+    })
+}
+
+/// Panics are logged, like everything else: what the standard library writes of them goes to
+/// standard error directly.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = Backtrace::capture();
+        let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
+        tracing::error!(
+            backtrace = backtrace.map(tracing::field::display),
+            "{panic}"
+        );
+    }));
 }
 
 /// Whether standard error is the journal's: systemd says which file that is.

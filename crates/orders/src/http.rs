@@ -87,14 +87,18 @@ async fn place(
 /// The order cannot be placed.
 pub fn save(tx: &Tx, key: &Key, id: Uuid, request: &PlaceOrder) -> Result<Answer, Problem> {
     let fingerprint = Fingerprint::of(request);
-    idempotency::once(tx, key, &fingerprint, || {
+    let mut is_new = false;
+    let answer = idempotency::once(tx, key, &fingerprint, || {
+        is_new = true;
         let entity = id.to_string();
-        if let Some(row) = store::find(tx, id)? {
-            if row.fingerprint != fingerprint.0 {
-                return Err(Problem::conflict(format!(
-                    "there is an order {id} from another request; leave the id out for a new order"
-                )));
-            }
+        let same_id = store::find(tx, id)?;
+        let is_other = |row: &store::order::Model| row.fingerprint != fingerprint.0;
+        if same_id.as_ref().is_some_and(is_other) {
+            return Err(Problem::conflict(format!(
+                "there is an order {id} from another request; leave the id out for a new order"
+            )));
+        }
+        if let Some(row) = store::shown(tx, same_id)? {
             let position = outbox::position(tx, outbox::unsigned(row.position));
             let order = store::with_lines(tx, vec![row])?.remove(0);
             return Ok((answer(order, position), entity));
@@ -104,7 +108,12 @@ pub fn save(tx: &Tx, key: &Key, id: Uuid, request: &PlaceOrder) -> Result<Answer
         let position = outbox::append(tx, &order.placed_event())?;
         store::insert(tx, &order, &fingerprint.0, position.position)?;
         Ok((answer(order, position), entity))
-    })
+    })?;
+    // The same request has the same user. What is kept of an erased one is not removed at once.
+    if !is_new && store::is_erased(tx, request.user_id)? {
+        return Err(idempotency::Refusal::Erased.into());
+    }
+    Ok(answer)
 }
 
 fn answer(order: Order, position: headwater::Position) -> Answer {
@@ -123,7 +132,7 @@ fn answer(order: Order, position: headwater::Position) -> Answer {
 )]
 async fn read(State(shared): State<Shared>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
     let find = move |snapshot: &_| {
-        let row = store::find(snapshot, id)?;
+        let row = store::shown(snapshot, store::find(snapshot, id)?)?;
         Ok::<_, DbErr>(store::with_lines(snapshot, row.into_iter().collect())?.pop())
     };
     let (order, as_of) = shared.db.read_as_of(find).await?;

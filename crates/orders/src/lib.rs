@@ -22,10 +22,16 @@ pub use order::PlaceOrder;
 pub const NAME: &str = "orders";
 
 /// The tables of `orders.db`.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    name: "0001_orders",
-    sql: include_str!("../migrations/0001_orders.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        name: "0001_orders",
+        sql: include_str!("../migrations/0001_orders.sql"),
+    },
+    Migration {
+        name: "0002_erasing",
+        sql: include_str!("../migrations/0002_erasing.sql"),
+    },
+];
 
 /// Headwater service `orders`: places orders for known users and products.
 #[derive(Debug, clap::Parser)]
@@ -52,6 +58,7 @@ pub async fn run(
     service.describe(&events::SCHEMA)?;
     service.answers(events::inquiry::ORDERS, inquiry::orders);
     let catalogue = service.project(Catalogue).await?;
+    service.remove_in_parts(store::is_erasing, store::erase_part);
     let app = http::app(&service, catalogue);
     service.serve(listener, app).await
 }

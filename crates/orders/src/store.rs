@@ -1,10 +1,10 @@
 //! The tables of `orders.db`.
 
-use headwater::database::Tx;
+use headwater::database::{Bulk, Snapshot, Tx};
 use headwater::{idempotency, outbox};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{QueryOrder, QuerySelect, Set};
+use sea_orm::{DbBackend, QueryOrder, QuerySelect, Set, Statement};
 
 use crate::order::{Known, Order, PlaceOrder};
 
@@ -97,8 +97,20 @@ pub(crate) fn known(db: &impl ConnectionTrait, request: &PlaceOrder) -> Result<K
     })
 }
 
+/// An order that is stored, whether it is still shown or not.
 pub(crate) fn find(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<order::Model>, DbErr> {
     order::Entity::find_by_id(id).one(db)
+}
+
+/// `order` unless its user was erased.
+pub(crate) fn shown(
+    db: &impl ConnectionTrait,
+    order: Option<order::Model>,
+) -> Result<Option<order::Model>, DbErr> {
+    match order {
+        Some(order) if !is_erased(db, order.user_id)? => Ok(Some(order)),
+        _ => Ok(None),
+    }
 }
 
 pub(crate) fn page_of_user(
@@ -107,6 +119,9 @@ pub(crate) fn page_of_user(
     start_after: Uuid,
     limit: u64,
 ) -> Result<Vec<Order>, DbErr> {
+    if is_erased(db, user)? {
+        return Ok(Vec::new());
+    }
     let rows = order::Entity::find()
         .filter(order::Column::UserId.eq(user))
         .filter(order::Column::Id.gt(start_after))
@@ -183,7 +198,14 @@ pub(crate) fn learn_user(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
     tx.run(&user.on_conflict(known))
 }
 
-/// Takes out the user's orders and leaves that there was one.
+/// Whether the user was erased.
+pub(crate) fn is_erased(db: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbErr> {
+    let user = known_user::Entity::find_by_id(id).one(db)?;
+    Ok(user.is_some_and(|user| user.erased))
+}
+
+/// Leaves that there was a user, whose orders are not shown from now on; [`erase_part`] removes
+/// them.
 pub(crate) fn forget_user(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
     let user = known_user::Entity::insert(known_user::ActiveModel {
         id: Set(id),
@@ -193,14 +215,62 @@ pub(crate) fn forget_user(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
         .update_column(known_user::Column::Erased)
         .to_owned();
     tx.run(&user.on_conflict(known))?;
-    let orders = order::Entity::find()
-        .filter(order::Column::UserId.eq(id))
-        .all(tx)?;
-    for order in orders {
-        order::Entity::delete_by_id(order.id).exec(tx)?;
-        idempotency::forget(tx, &order.id.to_string())?;
+    tx.run_raw(sql(
+        "INSERT OR IGNORE INTO erasing (user_id) VALUES (?)",
+        [id.into()],
+    ))
+}
+
+/// How many orders, and lines of them, of an erased user one transaction removes at most, so that
+/// no write waits long for it: some 10 ms. One order always fits.
+const ERASED_AT_ONCE: u32 = 100;
+const LINES_ERASED_AT_ONCE: i64 = 1_000;
+
+/// Whether orders of erased users are left.
+pub(crate) fn is_erasing(db: &Snapshot) -> Result<bool, DbErr> {
+    Ok(erasing(db)?.is_some())
+}
+
+/// Removes a part of what is left of one erased user: orders, their lines, and the answers that
+/// are kept for their repetition.
+pub(crate) fn erase_part(tx: &Tx) -> Result<(), DbErr> {
+    let Some(user) = erasing(tx)? else {
+        return Ok(());
+    };
+    let rows = tx.query_all_raw(sql(
+        "SELECT id, (SELECT count(*) FROM order_line WHERE order_id = id) AS lines
+         FROM placed_order WHERE user_id = ? ORDER BY id LIMIT ?",
+        [user.into(), ERASED_AT_ONCE.into()],
+    ))?;
+    let (mut orders, mut lines): (Vec<Uuid>, i64) = (Vec::new(), 0);
+    for row in &rows {
+        lines += row.try_get_by::<i64, _>("lines")?;
+        if lines > LINES_ERASED_AT_ONCE && !orders.is_empty() {
+            break;
+        }
+        orders.push(row.try_get_by("id")?);
     }
-    Ok(())
+    if orders.is_empty() {
+        return tx.run_raw(sql("DELETE FROM erasing WHERE user_id = ?", [user.into()]));
+    }
+    ERASE.run(tx, orders.iter().map(|id| [(*id).into()]))?;
+    idempotency::forget(tx, orders.iter().map(Uuid::to_string))
+}
+
+const ERASE: Bulk = Bulk {
+    before: "DELETE FROM placed_order WHERE id IN (",
+    row: "?",
+    after: ")",
+};
+
+/// One of the users who are being erased.
+fn erasing(db: &impl ConnectionTrait) -> Result<Option<Uuid>, DbErr> {
+    let row = db.query_one_raw(sql("SELECT user_id FROM erasing LIMIT 1", []))?;
+    row.map(|row| row.try_get_by("user_id")).transpose()
+}
+
+fn sql<const N: usize>(sql: &str, values: [Value; N]) -> Statement {
+    Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)
 }
 
 pub(crate) fn learn_product(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
@@ -209,4 +279,141 @@ pub(crate) fn learn_product(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
         .do_nothing()
         .to_owned();
     tx.run(&product.on_conflict(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse as _;
+    use headwater::database::{Config, WriteError};
+    use headwater::http::{Answer, Problem};
+    use headwater::idempotency::Key;
+    use headwater::{Clock, Database};
+
+    use super::*;
+    use crate::{MIGRATIONS, NAME, save};
+
+    struct Shop {
+        db: Database,
+        config: Config,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Shop {
+        async fn open() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let config = Config::at(folder.path().join("orders.db"));
+            let opened = Database::open(NAME, &config, MIGRATIONS, Clock::system());
+            Self {
+                db: opened.await.unwrap(),
+                config,
+                _folder: folder,
+            }
+        }
+
+        async fn restart(&mut self) {
+            self.db.clone().close().await;
+            let opened = Database::open(NAME, &self.config, MIGRATIONS, Clock::system());
+            self.db = opened.await.unwrap();
+        }
+
+        /// The order `number` of a user, under a key of its own.
+        async fn order(&self, user: Uuid, number: u128) -> Result<Answer, Problem> {
+            let request = PlaceOrder {
+                id: Some(Uuid::from_u128(number)),
+                user_id: user,
+                product_ids: vec![PRODUCT; 20],
+            };
+            let key = Key {
+                scope: "POST /orders",
+                text: Some(format!("order {number}")),
+            };
+            let written = self
+                .db
+                .write(move |tx| save(tx, &key, Uuid::from_u128(number), &request));
+            match written.await {
+                Ok(written) => Ok(written.value),
+                Err(WriteError::Refused(problem)) => Err(problem),
+                Err(error) => panic!("{error}"),
+            }
+        }
+
+        async fn page(&self, user: Uuid) -> usize {
+            let read = move |snapshot: &_| page_of_user(snapshot, user, Uuid::nil(), 500);
+            self.db.read(read).await.unwrap().len()
+        }
+
+        async fn is_shown(&self, number: u128) -> bool {
+            let read = move |snapshot: &_| {
+                let found = find(snapshot, Uuid::from_u128(number))?;
+                Ok::<_, DbErr>(shown(snapshot, found)?.is_some())
+            };
+            self.db.read(read).await.unwrap()
+        }
+
+        /// Of orders, their lines, and the answers that are kept.
+        async fn stored(&self) -> [i64; 3] {
+            let count = |table: &'static str| {
+                self.db.read(move |snapshot: &Snapshot| {
+                    let row = snapshot.query_one_raw(sql(table, []))?.expect("a count");
+                    row.try_get_by::<i64, _>("n")
+                })
+            };
+            [
+                count("SELECT count(*) AS n FROM placed_order")
+                    .await
+                    .unwrap(),
+                count("SELECT count(*) AS n FROM order_line").await.unwrap(),
+                count("SELECT count(answer) AS n FROM headwater_idempotency")
+                    .await
+                    .unwrap(),
+            ]
+        }
+    }
+
+    const PRODUCT: Uuid = Uuid::from_u128(1);
+
+    #[tokio::test]
+    async fn an_erased_users_orders_are_hidden_at_once_and_removed_in_parts() {
+        let mut shop = Shop::open().await;
+        let (ada, bob) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let learned = shop.db.write(move |tx| {
+            learn_product(tx, PRODUCT)?;
+            learn_user(tx, ada)?;
+            learn_user(tx, bob)
+        });
+        learned.await.unwrap();
+        for number in 1..=250 {
+            shop.order(ada, number).await.unwrap();
+        }
+        shop.order(bob, 1_000).await.unwrap();
+        shop.db.write(move |tx| forget_user(tx, ada)).await.unwrap();
+
+        assert_eq!(
+            shop.stored().await,
+            [251, 251 * 20, 251],
+            "it took a moment"
+        );
+        assert_eq!((shop.page(ada).await, shop.page(bob).await), (0, 1));
+        assert!(!shop.is_shown(1).await && shop.is_shown(1_000).await);
+        let repeated = shop.order(ada, 1).await.unwrap_err();
+        assert_eq!(repeated.into_response().status(), StatusCode::GONE);
+
+        let mut parts = 0;
+        while shop.db.read(is_erasing).await.unwrap() {
+            let [before, ..] = shop.stored().await;
+            shop.db.write(erase_part).await.unwrap();
+            let [after, ..] = shop.stored().await;
+            assert!(
+                before - after <= LINES_ERASED_AT_ONCE / 20,
+                "{before} {after}"
+            );
+            parts += 1;
+            shop.restart().await;
+        }
+        assert_eq!(parts, 6, "five of orders, and one that finds none");
+        assert_eq!(shop.stored().await, [1, 20, 1]);
+        let repeated = shop.order(ada, 1).await.unwrap_err();
+        assert_eq!(repeated.into_response().status(), StatusCode::GONE);
+    }
 }

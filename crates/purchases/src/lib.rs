@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-pub use replica::Purchases;
+pub use replica::{Purchases, erase_part, is_erasing};
 pub use style::Style;
 
 use answer::Answers;
@@ -34,10 +34,16 @@ use replica::Replica;
 pub const NAME: &str = "purchases";
 
 /// The tables of `purchases.db`.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    name: "0001_purchases",
-    sql: include_str!("../migrations/0001_purchases.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        name: "0001_purchases",
+        sql: include_str!("../migrations/0001_purchases.sql"),
+    },
+    Migration {
+        name: "0002_erasing",
+        sql: include_str!("../migrations/0002_erasing.sql"),
+    },
+];
 
 /// Headwater service `purchases`: every product a user ever ordered.
 #[derive(Debug, clap::Parser)]
@@ -89,6 +95,7 @@ pub async fn run(
         Style::Replica => {
             let mut service = Service::start_copy(name, MIGRATIONS, service, stop).await?;
             let progress = service.project(Purchases).await?;
+            service.remove_in_parts(replica::is_erasing, replica::erase_part);
             let deadline = service.config.http.after_deadline();
             let replica = Replica::new(service.db.clone(), progress, deadline);
             let app = http::app(&service, shared(Answers::Replica(replica)));

@@ -60,23 +60,32 @@ async fn register(
 ) -> Result<Answer, Problem> {
     request.check()?;
     let key = key.scoped("POST /users");
-    match attempt(&shared, &key, &request).await {
-        // The same request may have been saved after its hash was looked for: then there is one
-        // now, and the two are known to be the same.
-        Err(_) if request.password.is_some() => attempt(&shared, &key, &request).await,
-        answer => answer,
+    let Some(password) = request.password.clone() else {
+        return attempt(&shared, &key, &request, None).await;
+    };
+    let mut earlier = earlier_hash(&shared.db, &key, request.id).await?;
+    loop {
+        let hash = shared.passwords.hash(password.clone(), earlier.clone());
+        let refused = match attempt(&shared, &key, &request, Some(hash.await?)).await {
+            Ok(answer) => return Ok(answer),
+            Err(refused) => refused,
+        };
+        // The same request may have been saved after its hash was looked for. Only then is there
+        // one now that was not there before, by which the two are known to be the same.
+        let now = earlier_hash(&shared.db, &key, request.id).await;
+        match now {
+            Ok(Some(hash)) if earlier.is_none() => earlier = Some(hash),
+            _ => return Err(refused),
+        }
     }
 }
 
-async fn attempt(shared: &Shared, key: &Key, request: &Register) -> Result<Answer, Problem> {
-    let Shared { db, passwords } = shared;
-    let password_hash = match request.password.clone() {
-        Some(password) => {
-            let earlier = earlier_hash(db, key, request.id).await?;
-            Some(passwords.hash(password, earlier).await?)
-        }
-        None => None,
-    };
+async fn attempt(
+    Shared { db, .. }: &Shared,
+    key: &Key,
+    request: &Register,
+    password_hash: Option<String>,
+) -> Result<Answer, Problem> {
     let registration = Registration {
         id: request.id,
         name: request.name.clone(),
@@ -187,7 +196,7 @@ async fn erase(
         store::find(tx, id)?.ok_or_else(|| unknown(id))?;
         let position = outbox::append(tx, &user::erased_event(id))?;
         store::erase(tx, id, position.position)?;
-        idempotency::forget(tx, &id.to_string())?;
+        idempotency::forget(tx, [id.to_string()])?;
         Ok::<_, Problem>(position)
     });
     let position = written.await?.value;

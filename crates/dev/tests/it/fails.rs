@@ -55,6 +55,27 @@ fn an_unusable_nats_server_is_one_clear_message() {
 }
 
 #[test]
+fn an_empty_variable_is_an_unset_one() {
+    let data = tempfile::tempdir().unwrap();
+    let variables = [
+        "FRESH",
+        "NATS_URL",
+        "NO_SEED",
+        "RELEASE",
+        "HTTP_PORT",
+        "NATS_PORT",
+    ];
+    let dev = Dev::with(data.path(), |command| {
+        command
+            .args(["--http-port", "0", "--nats-port", "0"])
+            .env("NATS_SERVER", "/nowhere/nats-server")
+            .envs(variables.map(|name| (format!("HEADWATER_DEV_{name}"), "")))
+    });
+    let message = dev.fails();
+    assert!(message.contains("/nowhere/nats-server"), "{message}");
+}
+
+#[test]
 fn a_broker_that_is_not_there_is_one_clear_message() {
     let (free, data) = (
         TcpListener::bind("127.0.0.1:0").unwrap(),

@@ -5,9 +5,10 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use super::connection::Damage;
+use super::identity::Identity;
 use super::readers::Readers;
 use super::writer::Writer;
-use super::{Config, Migration, generation};
+use super::{Config, Kind, Migration, generation};
 use crate::Clock;
 
 /// How often a file that is to be closed is looked at: whether its last user is gone.
@@ -21,17 +22,21 @@ pub(super) struct File {
     pub(super) writer: Writer,
     pub(super) readers: Readers,
     pub(super) damage: Damage,
+    /// Where the file must stay; a read store may be deleted, and is rebuilt at the next start.
+    pub(super) identity: Option<Arc<Identity>>,
 }
 
 impl File {
     /// Opens the file at `path` and brings its tables up to date.
     pub(super) async fn open(
         owner: &'static str,
+        kind: Kind,
         path: &Path,
         config: &Config,
         migrations: &'static [Migration],
         clock: &Clock,
     ) -> anyhow::Result<Self> {
+        let stays_at = (kind == Kind::Own).then(|| config.path.clone());
         let config = Config {
             path: path.to_owned(),
             ..config.clone()
@@ -39,22 +44,25 @@ impl File {
         let damage = Damage::default();
         // Shared by reads, alone for the moment in which the writer empties the WAL.
         let gate = Arc::new(RwLock::new(()));
-        let readers = Readers::start(owner, &config, &gate, &damage)?;
         let (writer, opened) = Writer::start(
             owner,
-            config,
+            config.clone(),
+            stays_at,
             migrations,
             clock.clone(),
-            gate,
+            Arc::clone(&gate),
             damage.clone(),
         )
         .await?;
+        let identity = opened.identity.as_ref();
+        let readers = Readers::start(owner, &config, &gate, &damage, identity)?;
         Ok(Self {
             path: path.to_owned(),
             epoch: opened.epoch,
             writer,
             readers,
             damage,
+            identity: opened.identity,
         })
     }
 
@@ -91,7 +99,7 @@ mod tests {
         let path = folder.path().join("a.db.1");
         let config = Config::at(&path);
         let clock = Clock::system();
-        let opened = File::open("a", &path, &config, &[], &clock).await;
+        let opened = File::open("a", Kind::ReadStore, &path, &config, &[], &clock).await;
         let file = Arc::new(opened.unwrap());
         let user = Arc::clone(&file);
         let base = folder.path().join("a.db");

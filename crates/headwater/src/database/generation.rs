@@ -20,6 +20,8 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use super::Kind;
+
 /// The files that belong to a SQLite database, behind its name.
 const PARTS: [&str; 3] = ["", "-wal", "-shm"];
 
@@ -41,6 +43,27 @@ pub(super) fn next(path: &Path) -> io::Result<PathBuf> {
 /// Where a store is folded that is only compared with.
 pub(super) fn scratch(path: &Path) -> PathBuf {
     appended(path, ".verify")
+}
+
+/// The lock file of the database at `path`, whichever of its names it is given: links are followed,
+/// but for the link of a read store, which leads to another file after each rebuild.
+pub(super) fn lock_file(path: &Path, kind: Kind) -> io::Result<PathBuf> {
+    let file = match kind {
+        Kind::Own => fs::canonicalize(path).unwrap_or_else(|_| current(path)),
+        Kind::ReadStore => path.to_owned(),
+    };
+    let name = file.file_name().unwrap_or_default();
+    Ok(appended(
+        &fs::canonicalize(folder(&file))?.join(name),
+        ".lock",
+    ))
+}
+
+/// The write-ahead log, or its index, that lies beside `file` although `file` itself is gone:
+/// SQLite removes both when it closes a database that is where it was opened.
+pub(super) fn orphaned_log(file: &Path) -> Option<PathBuf> {
+    let logs = PARTS[1..].iter().map(|part| appended(file, part));
+    logs.filter(|_| !file.exists()).find(|log| log.exists())
 }
 
 /// Whether a rebuild was interrupted.
@@ -248,6 +271,33 @@ mod tests {
             .collect();
         assert_eq!(left, ["a.db.bak"]);
         sweep_deleted(&folder.path().join("no folder").join("a.db")).unwrap();
+    }
+
+    #[test]
+    fn all_names_of_a_database_have_one_lock_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| fs::canonicalize(folder.path()).unwrap().join(name);
+        fs::create_dir(at("data")).unwrap();
+        symlink(at("data"), at("other")).unwrap();
+        symlink("data/a.db", at("a.db")).unwrap();
+        let names = ["a.db", "data/a.db", "other/a.db"];
+        let lock_files = |kind| names.map(|name| lock_file(&at(name), kind).unwrap());
+        let lock = at("data/a.db.lock");
+        assert_eq!(
+            lock_files(Kind::Own),
+            [(); 3].map(|()| lock.clone()),
+            "not there yet"
+        );
+        touch(&at("data/a.db"));
+        assert_eq!(lock_files(Kind::Own), [(); 3].map(|()| lock.clone()));
+
+        switch(&at("data/a.db"), &at("data/a.db.1")).unwrap();
+        let [_, direct, by_folder] = lock_files(Kind::ReadStore);
+        assert_eq!(
+            (direct, by_folder),
+            (lock.clone(), lock),
+            "also after a rebuild"
+        );
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Tx {
     damage: Damage,
     appended: Cell<Option<u64>>,
     is_lost: Cell<bool>,
+    /// See [`age_ms`](Self::age_ms).
+    age_began: Cell<Option<i64>>,
     /// W3C trace context of the closure that runs, where it is traced.
     traceparent: RefCell<Option<String>>,
 }
@@ -38,6 +40,7 @@ impl Tx {
             damage,
             appended: Cell::new(None),
             is_lost: Cell::new(false),
+            age_began: Cell::new(None),
             traceparent: RefCell::default(),
         }
     }
@@ -60,6 +63,22 @@ impl Tx {
     /// The time now, in milliseconds since 1970.
     pub fn now_ms(&self) -> i64 {
         self.clock.now_ms()
+    }
+
+    /// A time in milliseconds by which the age of what is stored is told: it goes on from `newest`,
+    /// the newest that is stored, as long as this process runs. It neither jumps with the machine's
+    /// clock nor counts the time in which the service was down.
+    pub(crate) fn age_ms(
+        &self,
+        newest: impl FnOnce(&Self) -> Result<Option<i64>, DbErr>,
+    ) -> Result<i64, DbErr> {
+        let running = self.clock.running_ms();
+        let began = match self.age_began.get() {
+            Some(began) => began,
+            None => newest(self)?.unwrap_or_else(|| self.now_ms()) - running,
+        };
+        self.age_began.set(Some(began));
+        Ok(began + running)
     }
 
     /// Notes the position of an event that was appended.

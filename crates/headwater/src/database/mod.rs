@@ -37,6 +37,8 @@ mod connection;
 mod file;
 mod generation;
 mod handles;
+mod identity;
+mod lock;
 mod migration;
 mod opening;
 mod readers;
@@ -46,7 +48,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use sea_orm::DbErr;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -60,12 +62,22 @@ use crate::operator::Then;
 use crate::position::Position;
 use crate::{Clock, crash, outbox};
 use file::File;
+pub(crate) use lock::Lock;
 
 pub(crate) use connection::{Inspection, code, is_damage, with_attached};
 
 /// From when on a write to a read store is slow: a large batch of events takes its time, and
 /// nobody waits behind it.
 const COPY_SLOW_MS: u64 = 2_000;
+
+/// What a database file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// What nobody else has: the file must stay where it was opened.
+    Own,
+    /// A copy, which is rebuilt when it is missing.
+    ReadStore,
+}
 
 /// Where the database is and what it may use.
 #[derive(Debug, Clone, clap::Args)]
@@ -76,19 +88,19 @@ pub struct Config {
     #[arg(long = "database", env = "HEADWATER_DATABASE", value_name = "FILE")]
     pub path: PathBuf,
     /// Writes that may wait; one more is answered with 503
-    #[arg(long = "database-queue", env = "HEADWATER_DATABASE_QUEUE", default_value_t = 1024, value_parser = at_least_one)]
+    #[arg(long = "database-queue", env = "HEADWATER_DATABASE_QUEUE", default_value_t = Self::QUEUE, value_parser = at_least_one)]
     pub queue: usize,
     /// Writes that share one commit and its fsync, at most
-    #[arg(long = "database-group", env = "HEADWATER_DATABASE_GROUP", default_value_t = 128, value_parser = at_least_one)]
+    #[arg(long = "database-group", env = "HEADWATER_DATABASE_GROUP", default_value_t = Self::GROUP, value_parser = at_least_one)]
     pub group: usize,
     /// Connections for reading, and reads that run at the same time
-    #[arg(long = "database-readers", env = "HEADWATER_DATABASE_READERS", default_value_t = 4, value_parser = at_least_one)]
+    #[arg(long = "database-readers", env = "HEADWATER_DATABASE_READERS", default_value_t = Self::READERS, value_parser = at_least_one)]
     pub readers: usize,
     /// A write that takes longer than this many milliseconds is logged with its name
     #[arg(
         long = "database-slow-ms",
         env = "HEADWATER_DATABASE_SLOW_MS",
-        default_value_t = 100
+        default_value_t = Self::SLOW_MS
     )]
     pub slow_ms: u64,
     /// How large the write-ahead log may become, in MiB, before reads are held up for the moment
@@ -96,7 +108,7 @@ pub struct Config {
     #[arg(
         long = "database-wal-mib",
         env = "HEADWATER_DATABASE_WAL_MIB",
-        default_value_t = 64
+        default_value_t = Self::WAL_MIB
     )]
     pub wal_mib: u64,
     /// A read that takes longer than this many milliseconds is broken off: it keeps the
@@ -104,22 +116,29 @@ pub struct Config {
     #[arg(
         long = "database-read-ms",
         env = "HEADWATER_DATABASE_READ_MS",
-        default_value_t = 10_000
+        default_value_t = Self::READ_MS
     )]
     pub read_ms: u64,
 }
 
 impl Config {
+    const QUEUE: usize = 1024;
+    const GROUP: usize = 128;
+    const READERS: usize = 4;
+    const SLOW_MS: u64 = 100;
+    const WAL_MIB: u64 = 64;
+    const READ_MS: u64 = 10_000;
+
     /// The defaults for a database at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
-            queue: 1024,
-            group: 128,
-            readers: 4,
-            slow_ms: 100,
-            wal_mib: 64,
-            read_ms: 10_000,
+            queue: Self::QUEUE,
+            group: Self::GROUP,
+            readers: Self::READERS,
+            slow_ms: Self::SLOW_MS,
+            wal_mib: Self::WAL_MIB,
+            read_ms: Self::READ_MS,
         }
     }
 
@@ -136,10 +155,20 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Makes the folder of a database that is not there yet.
+pub(crate) fn make_folder(config: &Config) -> anyhow::Result<()> {
+    if let Some(folder) = config.path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("make the folder {}", folder.display()))?;
+    }
+    Ok(())
+}
+
 /// A service's database. Cheap to clone; closed when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Database {
     owner: &'static str,
+    kind: Kind,
     clock: Clock,
     config: Config,
     migrations: &'static [Migration],
@@ -197,12 +226,16 @@ pub enum WriteError<E> {
     /// The closure panicked; its changes were rolled back.
     #[error("the write panicked")]
     Panicked,
-    /// Too many writes wait, or another process holds the file's write lock: try again later.
+    /// Too many writes wait, or no transaction could begin, most often because another process
+    /// holds the file's write lock: try again later.
     #[error("the database is busy")]
     Busy,
     /// The commit failed, or the writer stopped first: the write may have happened or not.
     #[error("the outcome of the write is unknown")]
     Unknown,
+    /// The file was renamed, deleted or replaced while it was open: a person has to put it back.
+    #[error("the database file is not where it was opened; put it back")]
+    Moved,
 }
 
 impl<E> WriteError<E> {
@@ -213,6 +246,7 @@ impl<E> WriteError<E> {
             Self::Panicked => "panicked",
             Self::Busy => "busy",
             Self::Unknown => "unknown",
+            Self::Moved => "moved",
         }
     }
 }
@@ -226,31 +260,50 @@ impl Database {
     ///
     /// # Errors
     /// The file cannot be opened, belongs to another service, or has migrations that this
-    /// program does not know or that differ from its own.
+    /// program does not know or that differ from its own; or the file is missing, but its
+    /// write-ahead log is there.
     pub async fn open(
         owner: &'static str,
         config: &Config,
         migrations: &'static [Migration],
         clock: Clock,
     ) -> anyhow::Result<Self> {
-        if let Some(folder) = config.path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("make the folder {}", folder.display()))?;
-        }
+        Self::open_as(owner, Kind::Own, config, migrations, clock).await
+    }
+
+    async fn open_as(
+        owner: &'static str,
+        kind: Kind,
+        config: &Config,
+        migrations: &'static [Migration],
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        make_folder(config)?;
         let path = generation::current(&config.path);
-        Self::open_file(owner, &path, config, migrations, clock).await
+        if kind == Kind::Own
+            && let Some(log) = generation::orphaned_log(&path)
+        {
+            bail!(
+                "{} is missing, but {} is there: the database was renamed or deleted while it was                  open. Put it back under its name; its newest commits are in the log. Only to                  begin with an empty database, remove the log",
+                path.display(),
+                log.display()
+            );
+        }
+        Self::open_file(owner, kind, &path, config, migrations, clock).await
     }
 
     async fn open_file(
         owner: &'static str,
+        kind: Kind,
         path: &Path,
         config: &Config,
         migrations: &'static [Migration],
         clock: Clock,
     ) -> anyhow::Result<Self> {
-        let file = File::open(owner, path, config, migrations, &clock).await?;
+        let file = File::open(owner, kind, path, config, migrations, &clock).await?;
         Ok(Self {
             owner,
+            kind,
             clock,
             config: config.clone(),
             migrations,
@@ -275,7 +328,8 @@ impl Database {
             ..config.clone()
         };
         generation::sweep_deleted(&config.path).context("remove what a deleted store left")?;
-        let error = match Self::open(owner, config, migrations, clock.clone()).await {
+        let open = || Self::open_as(owner, Kind::ReadStore, config, migrations, clock.clone());
+        let error = match open().await {
             Ok(db) => {
                 generation::sweep(&config.path).context("remove replaced stores")?;
                 generation::remove(&generation::scratch(&config.path))?;
@@ -298,7 +352,7 @@ impl Database {
             aside = %aside.display(),
             "the read store is damaged: moved aside, it is folded anew"
         );
-        Self::open(owner, config, migrations, clock).await
+        open().await
     }
 
     /// Whether a rebuild of this read store was interrupted.
@@ -325,7 +379,7 @@ impl Database {
         };
         let open = || {
             let (config, clock) = (&self.config, self.clock.clone());
-            Self::open_file(self.owner, &path, config, self.migrations, clock)
+            Self::open_file(self.owner, self.kind, &path, config, self.migrations, clock)
         };
         match open().await {
             Ok(next) => Ok(next),
@@ -376,6 +430,11 @@ impl Database {
         let (file, base) = (self.file(), self.config.path.clone());
         drop(self);
         file.retire(&base).await
+    }
+
+    /// What happened to the file, if it is not where it was opened any more and has to be.
+    pub(crate) fn moved(&self) -> Option<String> {
+        self.file().identity.as_ref()?.moved()
     }
 
     /// Where the file is that serves.

@@ -1,16 +1,21 @@
 //! Opening a database for writing: its settings, its owner, its tables.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement, Value};
 
 use super::connection::{Mode, connect, one_at_a_time};
+use super::identity::Identity;
 use super::{Config, Migration, migration};
 use crate::Clock;
 
 /// What opening found.
+#[derive(Debug, Clone)]
 pub(super) struct Opened {
+    /// Of the file, where it has to stay.
+    pub(super) identity: Option<Arc<Identity>>,
     pub(super) epoch: Arc<str>,
     pub(super) head: u64,
 }
@@ -19,6 +24,7 @@ pub(super) struct Opened {
 pub(super) fn open(
     owner: &str,
     config: &Config,
+    stays_at: Option<&Path>,
     migrations: &[Migration],
     clock: &Clock,
 ) -> anyhow::Result<(DatabaseConnection, Opened)> {
@@ -36,6 +42,8 @@ pub(super) fn open(
         )
     })
     .with_context(|| format!("open {path}"))?;
+    let identity = stays_at.map(Identity::of).transpose();
+    let identity = identity.with_context(|| format!("look at {path}"))?;
     let epoch = in_transaction(&db, || {
         migration::apply_chassis(&db).context("migrate")?;
         // Before the service's own tables: another service's database stays as it is.
@@ -45,7 +53,15 @@ pub(super) fn open(
     })
     .with_context(|| format!("prepare {path}"))?;
     let head = crate::outbox::head(&db)?;
-    Ok((db, Opened { epoch, head }))
+    let identity = identity.map(Arc::new);
+    Ok((
+        db,
+        Opened {
+            identity,
+            epoch,
+            head,
+        },
+    ))
 }
 
 /// All of `work` or none of it.

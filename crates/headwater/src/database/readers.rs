@@ -11,6 +11,7 @@ use sea_orm::{ConnAcquireErr, ConnectionTrait as _, DbErr};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::connection::{Damage, Mode, connect, connect_bare, one_at_a_time};
+use super::identity::Identity;
 use super::{BareSnapshot, Config, Snapshot};
 use crate::telemetry::trace::{self, SpanKind};
 
@@ -45,6 +46,7 @@ impl Readers {
         config: &Config,
         gate: &Arc<RwLock<()>>,
         damage: &Damage,
+        identity: Option<&Arc<Identity>>,
     ) -> anyhow::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (closed_sender, closed) = watch::channel(());
@@ -56,6 +58,7 @@ impl Readers {
                 jobs: Arc::clone(&jobs),
                 gate: Arc::clone(gate),
                 damage: damage.clone(),
+                identity: identity.cloned(),
             };
             let closed_sender = Arc::clone(&closed_sender);
             std::thread::Builder::new()
@@ -152,11 +155,17 @@ struct Thread {
     jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
     gate: Arc<RwLock<()>>,
     damage: Damage,
+    /// Of the file, where it has to stay where it was opened.
+    identity: Option<Arc<Identity>>,
 }
 
 impl Thread {
     fn run(&self) {
-        let mut connections = Connections::new(&self.config, &self.damage);
+        let mut connections = Connections::new(self);
+        if self.identity.is_some() {
+            // It is read on where somebody renames it. Whoever reads sees the error, if any.
+            let _ = connections.snapshot();
+        }
         loop {
             // Whoever waits for a job holds the lock; the others queue up behind it.
             let next = self
@@ -168,7 +177,7 @@ impl Thread {
             let _reading = self.gate.read().unwrap_or_else(PoisonError::into_inner);
             connections.restart_clock();
             if !read(&mut connections) {
-                connections = Connections::new(&self.config, &self.damage);
+                connections = Connections::new(self);
             }
         }
     }
@@ -178,6 +187,7 @@ impl Thread {
 struct Connections {
     config: Config,
     damage: Damage,
+    identity: Option<Arc<Identity>>,
     /// When the read began that uses one: SQLite breaks off one that takes too long.
     began: Arc<Mutex<Instant>>,
     snapshot: Option<Snapshot>,
@@ -185,10 +195,11 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(config: &Config, damage: &Damage) -> Self {
+    fn new(thread: &Thread) -> Self {
         Self {
-            config: config.clone(),
-            damage: damage.clone(),
+            config: thread.config.clone(),
+            damage: thread.damage.clone(),
+            identity: thread.identity.clone(),
             began: Arc::new(Mutex::new(Instant::now())),
             snapshot: None,
             bare: None,
@@ -221,7 +232,8 @@ impl Connections {
         let clock = Arc::clone(&self.began);
         let prepare = move |connection: &Connection| {
             connection.execute_batch(
-                "PRAGMA query_only = ON; PRAGMA busy_timeout = 5000; PRAGMA cache_size = -16000",
+                "PRAGMA query_only = ON; PRAGMA busy_timeout = 5000; PRAGMA cache_size = -16000;
+                 SELECT 1 FROM sqlite_schema",
             )?;
             let is_too_long = move || {
                 clock
@@ -234,7 +246,11 @@ impl Connections {
         };
         let connected = connect(&self.config.path, Mode::Read, Box::new(prepare));
         self.damage.note(&connected);
-        connected
+        match self.identity.as_ref().and_then(|identity| identity.moved()) {
+            // It may be another file that was opened.
+            Some(what) => Err(DbErr::Custom(what)),
+            None => connected,
+        }
     }
 
     fn restart_clock(&self) {

@@ -1,15 +1,18 @@
 //! The writer thread: closures in groups, one commit a group.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, ensure};
+use rusqlite::ErrorCode;
 use sea_orm::DbErr;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::connection::{Damage, one_at_a_time};
+use super::connection::{Damage, code, one_at_a_time};
+use super::identity::Identity;
 use super::opening::{Opened, open};
 use super::{Config, Migration, Tx, WriteError, generation};
 use crate::telemetry::trace::{self, SpanKind};
@@ -43,6 +46,7 @@ impl Writer {
     pub(super) async fn start(
         owner: &'static str,
         config: Config,
+        stays_at: Option<PathBuf>,
         migrations: &'static [Migration],
         clock: Clock,
         gate: Arc<RwLock<()>>,
@@ -58,11 +62,12 @@ impl Writer {
         std::thread::Builder::new()
             .name(format!("{owner}-writer"))
             .spawn(move || {
-                match open(owner, &config, migrations, &clock) {
+                match open(owner, &config, stays_at.as_deref(), migrations, &clock) {
                     Ok((db, found)) => {
                         head_sender.send_replace(found.head);
                         let mut thread = Thread {
                             tx: Tx::new(db, owner, clock, damage),
+                            identity: found.identity.clone(),
                             wal_max: config.wal_mib * 1024 * 1024,
                             config,
                             jobs,
@@ -207,6 +212,8 @@ struct Group {
 
 struct Thread {
     tx: Tx,
+    /// Of the file, where it has to stay where it was opened.
+    identity: Option<Arc<Identity>>,
     config: Config,
     jobs: mpsc::Receiver<Box<dyn Work>>,
     /// Taken out of the queue, and not to share the transaction of those before it.
@@ -225,10 +232,13 @@ impl Thread {
     /// Runs until it is told to close, every handle is gone, or a commit failed.
     fn run(&mut self) -> anyhow::Result<()> {
         while let Some(first) = self.waiting.take().or_else(|| self.jobs.blocking_recv()) {
-            if let Err(error) = self.sql("BEGIN IMMEDIATE") {
-                tracing::warn!(%error, "another process holds the database's write lock");
+            // It needs no transaction, so nothing can keep the thread from its end.
+            if first.is_last() {
+                break;
+            }
+            if let Err(refusal) = self.begin() {
                 self.note_step();
-                first.answer(Outcome::Busy);
+                first.answer(refusal);
                 continue;
             }
             let Group {
@@ -254,16 +264,41 @@ impl Thread {
             if let Some(position) = appended {
                 self.head.send_replace(position);
             }
-            let is_last = jobs.iter().any(|job| job.is_last());
+            // A file that was renamed in this very moment has the writes, and the next start may
+            // not find it.
+            let outcome = match self.moved() {
+                None => Outcome::Committed,
+                Some(_) => Outcome::Unknown,
+            };
             for job in jobs {
-                job.answer(Outcome::Committed);
-            }
-            if is_last {
-                break;
+                job.answer(outcome);
             }
             self.bound_wal()?;
         }
         Ok(())
+    }
+
+    /// Begins a transaction; else gives what the write is answered, of which nothing was done.
+    fn begin(&self) -> Result<(), Outcome> {
+        if self.moved().is_some() {
+            return Err(Outcome::Moved);
+        }
+        let begun = self.sql("BEGIN IMMEDIATE");
+        begun.map_err(|error| {
+            if code(&error) == Some(ErrorCode::DatabaseBusy) {
+                tracing::warn!(
+                    "a write was refused: another process has held the database's write lock for 5 s"
+                );
+            } else {
+                tracing::warn!(%error, "a write was refused: no transaction could begin");
+            }
+            Outcome::Busy
+        })
+    }
+
+    /// What happened to the file, if it is not where it was opened.
+    fn moved(&self) -> Option<String> {
+        self.identity.as_ref().and_then(|identity| identity.moved())
     }
 
     /// For whoever asks whether the thread hangs: see [`Writer::beat`].
@@ -316,7 +351,7 @@ impl Thread {
             crash::point("commit.group");
             if group.jobs.len() < self.config.group && started.elapsed() < GROUP_TIME_MAX {
                 match self.jobs.try_recv() {
-                    Ok(job) if job.is_alone() => self.waiting = Some(job),
+                    Ok(job) if job.is_alone() || job.is_last() => self.waiting = Some(job),
                     Ok(job) => next = Some(job),
                     Err(_) => {}
                 }
@@ -376,7 +411,11 @@ impl Thread {
 #[derive(Clone, Copy)]
 enum Outcome {
     Committed,
+    Unknown,
+    /// It could not begin.
     Busy,
+    /// It did not begin: the file is not where it was opened.
+    Moved,
 }
 
 /// A closure in the queue, its types erased.
@@ -385,7 +424,7 @@ trait Work: Send {
     fn run(&mut self, tx: &Tx) -> bool;
     fn answer(self: Box<Self>, outcome: Outcome);
     fn name(&self) -> &'static str;
-    /// Whether the thread is to end after it.
+    /// Whether the thread is to end in its place.
     fn is_last(&self) -> bool {
         false
     }
@@ -395,7 +434,7 @@ trait Work: Send {
     }
 }
 
-/// An empty write: it shows that the thread takes writes, or is the last that it takes.
+/// No write: it shows that the thread takes writes, or ends it.
 struct Empty {
     is_last: bool,
 }
@@ -457,6 +496,10 @@ where
     fn answer(self: Box<Self>, outcome: Outcome) {
         let answer = match (outcome, self.result) {
             (Outcome::Committed, Some(result)) => result,
+            // It was refused or panicked: nothing of it was written, wherever that is.
+            (Outcome::Unknown, Some(Err(error))) => Err(error),
+            (Outcome::Unknown, _) => Err(WriteError::Unknown),
+            (Outcome::Moved, _) => Err(WriteError::Moved),
             (Outcome::Committed, None) | (Outcome::Busy, _) => Err(WriteError::Busy),
         };
         // A caller that went away is not told; its write stands.

@@ -192,6 +192,11 @@ impl<E: Into<Problem>> From<WriteError<E>> for Problem {
                 "too many writes wait; nothing was written; try again",
                 Duration::from_secs(1),
             ),
+            WriteError::Moved => Self::unavailable(
+                "the database file was renamed, deleted or replaced, so nothing was written; \
+                 /readyz?verbose says what an operator has to do",
+                STORE_RETRY,
+            ),
             WriteError::Unknown => Self::unavailable(
                 "it is not known whether this was written; send it again with the same \
                  Idempotency-Key, or the same id, to be sure",

@@ -75,6 +75,11 @@ const COUNTERS: &[Described] = &[
         "Writes answered with 503: the queue was full",
     ),
     (
+        "headwater_log_dropped_total",
+        Unit::Count,
+        "Log lines that nobody took: too many waited, or writing one failed",
+    ),
+    (
         "headwater_http_connections_held_total",
         Unit::Count,
         "How often the connection cap was reached: the next client had to wait for a place",

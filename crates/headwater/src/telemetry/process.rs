@@ -16,6 +16,7 @@ pub(super) fn note_start(clock: &Clock) {
 
 /// Sets the gauges of the process; what cannot be read is left as it was.
 pub(super) fn note() {
+    super::lines::note();
     if let Some(stat) = Stat::read() {
         metrics::counter!("process_cpu_seconds_total").absolute(stat.cpu_ticks / TICKS);
         metrics::gauge!("process_threads").set(number(stat.threads));

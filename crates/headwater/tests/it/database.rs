@@ -6,7 +6,8 @@ use sea_orm::{ConnectionTrait as _, DbErr};
 use tempfile::TempDir;
 
 use crate::support::{
-    MIGRATIONS, Refused, append, eventually, execute, folder, integers, open, read, reads, texts,
+    CEILING, MIGRATIONS, Refused, append, eventually, execute, folder, integers, keep_log, logged,
+    open, read, reads, texts,
 };
 
 async fn open_at(
@@ -138,6 +139,84 @@ async fn the_head_is_known_at_opening() {
     append(&db, reads(1..=3)).await;
     drop(db);
     assert_eq!(*open(&folder, "sensors").await.head().borrow(), 3);
+}
+
+/// Whoever has a renamed file open could write to it for ever, and the next start would not find
+/// any of it.
+#[tokio::test]
+async fn a_database_whose_file_is_not_where_it_was_opened_takes_no_write_until_it_is_back() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    append(&db, reads(1..=3)).await;
+    let events = async || db.read(|snapshot| outbox::page(snapshot, 1, 10)).await;
+    assert_eq!(events().await.unwrap().len(), 3);
+    let (path, aside) = (
+        folder.path().join("sensors.db"),
+        folder.path().join("aside.db"),
+    );
+    let write = async || {
+        let written = db.write(|tx| outbox::append(tx, &read("attic", 4)));
+        written.await.map(drop)
+    };
+    std::fs::rename(&path, &aside).unwrap();
+    assert!(matches!(write().await, Err(Refused::Moved)));
+    let read_on = events().await.unwrap();
+    assert_eq!(read_on.len(), 3, "it is read on");
+    std::fs::write(&path, "another one").unwrap();
+    assert!(matches!(write().await, Err(Refused::Moved)));
+    std::fs::rename(&aside, &path).unwrap();
+    write().await.unwrap();
+    assert_eq!(events().await.unwrap().len(), 4);
+}
+
+/// The write is in a file that the next start may not find: nobody may be told that it is there.
+#[tokio::test]
+async fn a_write_during_which_the_file_is_renamed_is_unknown() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    let path = folder.path().join("sensors.db");
+    let aside = folder.path().join("aside.db");
+    let (from, to) = (path.clone(), aside.clone());
+    let written = db.write(move |tx| {
+        std::fs::rename(from, to).unwrap();
+        outbox::append(tx, &read("attic", 1))
+    });
+    assert!(matches!(written.await, Err(Refused::Unknown)));
+    db.close().await;
+
+    let why = format!("{:#}", try_open(&folder).await.unwrap_err());
+    assert!(why.contains("sensors.db is missing, but"), "{why}");
+    assert!(!path.exists(), "no empty one was made in its place");
+    std::fs::rename(&aside, &path).unwrap();
+    let head = *try_open(&folder).await.unwrap().head().borrow();
+    assert_eq!(
+        head, 1,
+        "its newest commits were in the log beside the name"
+    );
+}
+
+async fn try_open(folder: &TempDir) -> anyhow::Result<Database> {
+    let config = Config::at(folder.path().join("sensors.db"));
+    Database::open("sensors", &config, MIGRATIONS, Clock::system()).await
+}
+
+/// A process that holds the write lock must not keep the service from its end.
+#[tokio::test]
+async fn a_database_is_closed_also_while_another_process_holds_the_write_lock() {
+    keep_log();
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    let other = rusqlite::Connection::open(folder.path().join("sensors.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = db.write(|tx| outbox::append(tx, &read("attic", 1))).await;
+    assert!(matches!(refused, Err(Refused::Busy)));
+    let said = logged("another process has held the database's write lock");
+    assert!(said.iter().all(|line| line.starts_with("WARN")), "{said:?}");
+    assert!(!said.is_empty());
+    let closed = tokio::time::timeout(CEILING, db.close()).await;
+    closed.expect("it is closed");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(*try_open(&folder).await.unwrap().head().borrow(), 0);
 }
 
 #[tokio::test]

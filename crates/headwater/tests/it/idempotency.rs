@@ -1,7 +1,7 @@
 //! One idempotency key, one effect.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use headwater::database::{Config, Database, WriteError};
@@ -9,6 +9,7 @@ use headwater::http::Answer;
 use headwater::idempotency::{self, Fingerprint, KEPT, Key, Refusal};
 use headwater::{Clock, outbox};
 use sea_orm::DbErr;
+use tempfile::TempDir;
 
 use crate::support::{MIGRATIONS, folder, integers, open, read};
 
@@ -156,7 +157,7 @@ async fn a_late_retry_does_not_make_again_what_was_erased() {
     command(&db, key("POST /a", Some("other")), "cellar", 1)
         .await
         .unwrap();
-    db.write(|tx| idempotency::forget(tx, "attic"))
+    db.write(|tx| idempotency::forget(tx, ["attic".to_owned()]))
         .await
         .unwrap();
     let late = command(&db, key("POST /a", Some("k")), "attic", 1).await;
@@ -193,52 +194,80 @@ async fn a_key_names_what_it_made() {
     assert_eq!(find(key("POST /a", None)).await, None);
 }
 
+/// A clock whose time is set in days: that of the calendar, and that for which the service runs.
+#[derive(Clone, Default)]
+struct Days {
+    date: Arc<AtomicU64>,
+    running: Arc<AtomicU64>,
+}
+
+impl Days {
+    fn clock(&self) -> Clock {
+        let Self { date, running } = self.clone();
+        let days = |count: u64| Duration::from_hours(24 * count);
+        let now = move || SystemTime::UNIX_EPOCH + days(20_000 + date.load(Ordering::SeqCst));
+        Clock::from_fn(now).with_running(move || days(running.load(Ordering::SeqCst)))
+    }
+
+    async fn open(&self, folder: &TempDir) -> Database {
+        let config = Config::at(folder.path().join("sensors.db"));
+        let opened = Database::open("sensors", &config, MIGRATIONS, self.clock());
+        opened.await.unwrap()
+    }
+}
+
+/// Ten commands, each under a key of its own.
+async fn ten(db: &Database, name: &str) {
+    for number in 0..10 {
+        let key = key("POST /a", Some(&format!("{name} {number}")));
+        command(db, key, "attic", 1).await.unwrap();
+    }
+}
+
+async fn keys(db: &Database) -> i64 {
+    let count = "SELECT count(*) AS n FROM headwater_idempotency";
+    let counted = db.read(move |snapshot| integers(snapshot, count));
+    counted.await.unwrap()[0]
+}
+
 #[tokio::test]
 async fn expired_keys_are_cleared_faster_than_new_ones_come() {
     let folder = folder();
-    let days = Arc::new(AtomicI64::new(0));
-    let today = Arc::clone(&days);
-    let clock = Clock::from_fn(move || {
-        let days = u64::try_from(today.load(Ordering::SeqCst)).unwrap();
-        SystemTime::UNIX_EPOCH + Duration::from_hours(24 * (20_000 + days))
-    });
-    let config = Config::at(folder.path().join("sensors.db"));
-    let db = Database::open("sensors", &config, MIGRATIONS, clock)
-        .await
-        .unwrap();
-    let keys = async || {
-        let count = "SELECT count(*) AS n FROM headwater_idempotency";
-        db.read(move |snapshot| integers(snapshot, count))
-            .await
-            .unwrap()[0]
-    };
-    for number in 0..10 {
-        command(
-            &db,
-            key("POST /a", Some(&format!("old {number}"))),
-            "attic",
-            1,
-        )
-        .await
-        .unwrap();
-    }
-    days.store(6, Ordering::SeqCst);
+    let days = Days::default();
+    let db = days.open(&folder).await;
+    ten(&db, "old").await;
+    days.running.store(6, Ordering::SeqCst);
     command(&db, key("POST /a", Some("young")), "attic", 1)
         .await
         .unwrap();
-    assert_eq!(keys().await, 11, "none has expired");
+    assert_eq!(keys(&db).await, 11, "none has expired");
 
-    let kept_days = i64::try_from(KEPT.as_secs() / (24 * 60 * 60)).unwrap();
-    days.store(kept_days + 1, Ordering::SeqCst);
+    let kept_days = KEPT.as_secs() / (24 * 60 * 60);
+    days.running.store(kept_days + 1, Ordering::SeqCst);
     for number in 0..5 {
-        command(
-            &db,
-            key("POST /a", Some(&format!("new {number}"))),
-            "attic",
-            1,
-        )
-        .await
-        .unwrap();
+        let key = key("POST /a", Some(&format!("new {number}")));
+        command(&db, key, "attic", 1).await.unwrap();
     }
-    assert_eq!(keys().await, 6, "five new ones and the young one");
+    assert_eq!(keys(&db).await, 6, "five new ones and the young one");
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_makes_no_key_older() {
+    let folder = folder();
+    let days = Days::default();
+    days.date.store(30, Ordering::SeqCst);
+    let mut db = days.open(&folder).await;
+    ten(&db, "first").await;
+    // A week and a day on, back again, and further; in one run, and over restarts.
+    for (jump, date) in [38, 30, 9, 70, 30].into_iter().enumerate() {
+        days.date.store(date, Ordering::SeqCst);
+        ten(&db, &format!("jump {jump}")).await;
+        db.close().await;
+        db = days.open(&folder).await;
+        ten(&db, &format!("restart {jump}")).await;
+    }
+    assert_eq!(keys(&db).await, 110);
+    let before = effects(&db).await;
+    ten(&db, "first").await;
+    assert_eq!(effects(&db).await, before, "the same answers again");
 }

@@ -264,7 +264,8 @@ async fn a_fold_leaves_no_consumer_and_no_file_behind_and_only_one_runs_at_a_tim
     let mut stores: Vec<_> = files
         .map(|file| file.unwrap().file_name().into_string().unwrap())
         .filter(|name| {
-            name.starts_with("house") && !name.ends_with("-wal") && !name.ends_with("-shm")
+            let is_other = ["-wal", "-shm", ".lock"].map(|end| name.ends_with(end));
+            name.starts_with("house") && !is_other.contains(&true)
         })
         .collect();
     stores.sort();

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 /// How long anything here may take.
-const CEILING: Duration = Duration::from_secs(30);
+pub(crate) const CEILING: Duration = Duration::from_secs(30);
 
 /// How long [`eventually`] waits before it looks again.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);

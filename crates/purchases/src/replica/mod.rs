@@ -13,6 +13,7 @@ use headwater::{Database, Positions};
 use uuid::Uuid;
 
 pub use projection::Purchases;
+pub use store::{erase_part, is_erasing};
 
 use crate::answer::{Purchase, UserPurchases};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use headwater::database::{BareSnapshot, Bulk, Tx};
+use headwater::database::{BareSnapshot, Bulk, Snapshot, Tx};
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
@@ -44,7 +44,8 @@ pub(super) const CONTENT: &[(&str, &str)] = &[
         "SELECT lower(hex(user.id)) AS user, lower(hex(product.id)) AS product, first_ordered_at
          FROM purchase
          LEFT JOIN user ON user.number = purchase.user
-         LEFT JOIN product ON product.number = purchase.product",
+         LEFT JOIN product ON product.number = purchase.product
+         WHERE user.state IS NOT 2",
     ),
 ];
 
@@ -54,16 +55,17 @@ const RAISE_USERS: Bulk = Bulk {
     after: " ON CONFLICT (id) DO UPDATE SET state = excluded.state WHERE excluded.state > state",
 };
 
-const FORGET_PURCHASES: Bulk = Bulk {
-    before: "DELETE FROM purchase WHERE user IN (SELECT number FROM user WHERE id IN (",
+const BEGIN_ERASING: Bulk = Bulk {
+    before: "INSERT OR IGNORE INTO erasing (user) SELECT number FROM user
+             WHERE EXISTS (SELECT 1 FROM purchase WHERE purchase.user = number) AND id IN (",
     row: "?",
-    after: "))",
+    after: ")",
 };
 
 /// Notes that users are in these states at least; each comes once.
 ///
-/// What an erased user ordered is taken out, and that there was one stays: an order of theirs
-/// that comes later must not bring them back.
+/// What an erased user ordered is not shown from now on, and is removed by [`erase_part`]. That
+/// there was one stays: an order of theirs that comes later must not bring them back.
 pub(super) fn save_users(tx: &Tx, users: &[(Uuid, UserState)]) -> Result<(), DbErr> {
     let raised = users
         .iter()
@@ -73,7 +75,46 @@ pub(super) fn save_users(tx: &Tx, users: &[(Uuid, UserState)]) -> Result<(), DbE
         .iter()
         .filter(|(_, state)| *state == UserState::Erased);
     let erased: Vec<_> = erased.map(|(id, _)| [(*id).into()]).collect();
-    FORGET_PURCHASES.run(tx, erased)
+    BEGIN_ERASING.run(tx, erased)
+}
+
+/// How many purchases of an erased user one transaction removes, so that no write waits long for
+/// it: some 10 ms.
+const ERASED_AT_ONCE: u32 = 2_000;
+
+/// Whether purchases of erased users are left.
+///
+/// # Errors
+/// The database's.
+pub fn is_erasing(db: &Snapshot) -> Result<bool, DbErr> {
+    Ok(erasing(db)?.is_some())
+}
+
+/// Removes a part of what is left of one erased user, if there is one.
+///
+/// # Errors
+/// The database's.
+pub fn erase_part(tx: &Tx) -> Result<(), DbErr> {
+    let Some(user) = erasing(tx)? else {
+        return Ok(());
+    };
+    let sql = "DELETE FROM purchase WHERE user = ?1 AND product IN
+                   (SELECT product FROM purchase WHERE user = ?1 ORDER BY product LIMIT ?2)";
+    let removed = tx.execute_raw(statement(tx, sql, [user.into(), ERASED_AT_ONCE.into()]))?;
+    if removed.rows_affected() < u64::from(ERASED_AT_ONCE) {
+        tx.run_raw(statement(
+            tx,
+            "DELETE FROM erasing WHERE user = ?",
+            [user.into()],
+        ))?;
+    }
+    Ok(())
+}
+
+/// One of the users who are being erased.
+fn erasing(db: &impl ConnectionTrait) -> Result<Option<i64>, DbErr> {
+    let row = db.query_one_raw(statement(db, "SELECT user FROM erasing LIMIT 1", []))?;
+    row.map(|row| row.try_get_by("user")).transpose()
 }
 
 const SAVE_PRODUCTS: Bulk = Bulk {

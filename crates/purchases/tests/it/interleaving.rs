@@ -10,8 +10,8 @@ use events::{OrderPlaced, ProductCreated, ProductUpdated, UserErased, UserRegist
 use headwater::database::{self, Snapshot};
 use headwater::{Clock, Database, Envelope, Event, Projection as _};
 use proptest::prelude::*;
-use purchases::{MIGRATIONS, Purchases};
-use sea_orm::{ConnectionTrait as _, DbErr, Statement};
+use purchases::{MIGRATIONS, Purchases, erase_part, is_erasing};
+use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, Statement};
 use uuid::Uuid;
 
 /// What happened in one source, with small numbers for ids.
@@ -158,7 +158,57 @@ async fn folded(events: &[Happened], batch: usize) -> Shown {
             .await
             .unwrap();
     }
+    remove_erased(&db).await;
     db.read(shown).await.unwrap()
+}
+
+/// As the service does in the background; gives how many transactions it took.
+async fn remove_erased(db: &Database) -> usize {
+    let mut parts = 0;
+    while db.read(is_erasing).await.unwrap() {
+        db.write(erase_part).await.unwrap();
+        parts += 1;
+    }
+    parts
+}
+
+/// A user with very many purchases is not shown from one moment to the next, and what is left is
+/// removed a part at a time, also when the service is stopped in between.
+#[tokio::test]
+async fn what_an_erased_user_ordered_is_removed_in_parts() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let config = database::Config::at(folder.path().join("purchases.db"));
+    let open = async || Database::open("purchases", &config, MIGRATIONS, Clock::system()).await;
+    let db = open().await.unwrap();
+    let products: Vec<String> = (0..5_000).map(|n| Uuid::from_u128(n).to_string()).collect();
+    let placed = |user| OrderPlaced {
+        order_id: Uuid::from_u128(7).to_string(),
+        user_id: user_id(user).to_string(),
+        product_ids: products.clone(),
+        placed_at: Some(events::timestamp(1)),
+    };
+    let orders = vec![envelope(&placed(0)), envelope(&placed(1))];
+    for events in [orders, vec![Happened::Erased(0).envelope()]] {
+        let applied = db.write(move |tx| Purchases.apply(tx, &events));
+        applied.await.unwrap();
+    }
+    let content = async |db: &Database| {
+        let (_, sql) = Purchases::CONTENT[2];
+        let count = format!("SELECT count(*) AS n FROM ({sql})");
+        let statement = Statement::from_string(DbBackend::Sqlite, count);
+        let counted = db.read(move |snapshot| snapshot.query_one_raw(statement));
+        let row = counted.await.unwrap().unwrap();
+        row.try_get_by::<i64, _>("n").unwrap()
+    };
+    assert_eq!(content(&db).await, 5_000, "of the other user");
+    db.write(erase_part).await.unwrap();
+    db.close().await;
+    let db = open().await.unwrap();
+    let parts = remove_erased(&db).await;
+    assert!(parts >= 2, "{parts}");
+    assert_eq!(content(&db).await, 5_000);
+    let left = db.read(shown).await.unwrap();
+    assert_eq!(left.keys().collect::<Vec<_>>(), [&user_id(1)]);
 }
 
 /// All interleavings of three histories, at most `limit` of them, spread evenly.

@@ -7,46 +7,40 @@
 mod recovery;
 mod torture;
 
+use std::process::ExitCode;
+
 use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches};
-use headwater::telemetry::{self, Telemetry};
-use headwater::{Service, http, supervisor};
+use headwater::{Bus, Clock, Database, Health, Relay, http, supervisor, telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     let mut args = std::env::args().skip(1).peekable();
     let name = args.peek().cloned().unwrap_or_default();
     match name.as_str() {
         "users" => {
             let users::Config { service } = parse(args);
-            let (_telemetry, listener, stop) = begin(&name, &service).await?;
-            users::run(service, listener, stop).await
+            return serve(&name, service, users::run).await;
         }
         "products" => {
             let products::Config { service } = parse(args);
-            let (_telemetry, listener, stop) = begin(&name, &service).await?;
-            products::run(service, listener, stop).await
+            return serve(&name, service, products::run).await;
         }
         "orders" => {
             let orders::Config { service } = parse(args);
-            let (_telemetry, listener, stop) = begin(&name, &service).await?;
-            orders::run(service, listener, stop).await
+            return serve(&name, service, orders::run).await;
         }
         "purchases" => {
             let config: purchases::Config = parse(args);
-            let (_telemetry, listener, stop) =
-                begin(config.style.service(), &config.service).await?;
-            purchases::run(config, listener, stop).await
+            let (name, service) = (config.style.service(), config.service.clone());
+            let run = |_, listener, stop| purchases::run(config, listener, stop);
+            return serve(name, service, run).await;
         }
-        // One more relay for a database that another process writes to.
         "rival-orders" => {
             let orders::Config { service } = parse(args);
-            let (_telemetry, listener, stop) = begin(&name, &service).await?;
-            let mut rival = Service::start(orders::NAME, orders::MIGRATIONS, service, stop).await?;
-            rival.relay();
-            rival.serve(listener, axum::Router::new()).await
+            return serve(&name, service, |config, _, stop| rival(config, stop)).await;
         }
         // The operator's tool.
         "headwater" => match cli::run(parse(args)).await {
@@ -61,21 +55,36 @@ async fn main() -> anyhow::Result<()> {
         }
         "reap" => e2e::docker::reap(&args.nth(1).context("which run")?).await,
         other => anyhow::bail!("there is no service `{other}`"),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn parse<C: CommandFactory + FromArgMatches>(args: impl Iterator<Item = String>) -> C {
-    let matches = C::command().get_matches_from(args);
+    let matches = headwater::without_empty_variables(C::command()).get_matches_from(args);
     C::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-async fn begin(
+async fn serve<F: Future<Output = anyhow::Result<()>>>(
     name: &str,
-    config: &headwater::Config,
-) -> anyhow::Result<(Telemetry, TcpListener, CancellationToken)> {
-    Ok((
-        telemetry::init(name, &config.telemetry)?,
-        http::bind(&config.http).await?,
-        supervisor::stop_on_signal(),
-    ))
+    config: headwater::Config,
+    run: impl FnOnce(headwater::Config, TcpListener, CancellationToken) -> F,
+) -> anyhow::Result<ExitCode> {
+    let telemetry = telemetry::init(name, &config.telemetry)?;
+    let service = async {
+        let listener = http::bind(&config.http).await?;
+        run(config, listener, supervisor::stop_on_signal()).await
+    };
+    Ok(telemetry.end(service.await))
+}
+
+/// One more relay for the orders, whose database another process writes to: no service would start
+/// there.
+async fn rival(config: headwater::Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let clock = Clock::system();
+    let db = Database::open(orders::NAME, &config.database, orders::MIGRATIONS, clock).await?;
+    let bus = Bus::connect(orders::NAME, &config.nats).await?;
+    let relay = Relay::new(db.clone(), bus, Health::new());
+    relay.run(stop).await?;
+    db.close().await;
+    Ok(())
 }

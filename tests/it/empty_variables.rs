@@ -1,0 +1,33 @@
+//! An environment variable that is empty is an unset one, as compose files and units mean it.
+
+use clap::CommandFactory as _;
+use e2e::{Service, World};
+
+fn variables(command: &clap::Command) -> Vec<String> {
+    let named = command.get_arguments().filter_map(clap::Arg::get_env);
+    named
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_service_starts_with_all_its_variables_empty() {
+    let mut world = World::empty_on_host();
+    for (service, command) in [
+        (Service::Users, users::Config::command()),
+        (Service::Products, products::Config::command()),
+        (Service::Orders, orders::Config::command()),
+        (Service::Purchases, purchases::Config::command()),
+    ] {
+        let empty = variables(&command);
+        assert!(empty.len() > 20, "{empty:?}");
+        world
+            .run_with(service, |command| {
+                command.envs(empty.iter().map(|name| (name, "")));
+                command.args(["--listen", "127.0.0.1:0"]);
+            })
+            .await;
+    }
+    world.in_touch().await;
+    world.finish().await;
+}
