@@ -123,8 +123,9 @@ async fn bring_back(bus: &Bus, stream: Stream, config: Config) -> anyhow::Result
             );
             Ok(stream)
         }
-        Err(error) => Err(error)
-            .with_context(|| format!("change the settings of {}: {changes}", config.name)),
+        Err(error) => {
+            Err(error).with_context(|| format!("change the settings of {}: {changes}", config.name))
+        }
     }
 }
 

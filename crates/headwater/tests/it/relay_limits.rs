@@ -12,8 +12,8 @@ use headwater::{Bus, stream};
 use tempfile::TempDir;
 
 use crate::support::{
-    append, bus, eventually, eventually_says, eventually_stored, execute, folder, jetstream,
-    keep_log, large, logged, open, read, reads, relaying, stored,
+    append, bus, eventually, eventually_readings, eventually_says, eventually_stored, execute,
+    folder, jetstream, keep_log, large, logged, open, projecting, read, reads, relaying, stored,
 };
 
 /// What is changed of a stream.
@@ -257,6 +257,34 @@ async fn events_that_an_age_limit_takes_away_are_not_published_again() {
     ] {
         assert!(lines.is_empty(), "{lines:?}");
     }
+}
+
+/// It has to come from the outbox, in pages: no event is there that would show the gap.
+#[tokio::test]
+async fn a_cold_store_gets_from_the_outbox_what_an_age_limit_took_away() {
+    let (folder, broker) = (folder(), crate::support::broker());
+    let (db, copy) = (open(&folder, "sensors").await, open(&folder, "house").await);
+    let bus = bus(&broker, "sensors").await;
+    let mut config = stream::settings("sensors", 1);
+    config.max_age = Duration::from_secs(1);
+    jetstream(&bus).create_stream(config).await.unwrap();
+    let mut source = relaying(&db, &bus);
+    source.operator(&db, &bus);
+    append(&db, reads(1..=2300)).await;
+    eventually_says(&source.health, "relay", "published up to 2300").await;
+    eventually_empty(&bus, 2300).await;
+    let reader = projecting(&copy, &bus).await;
+    eventually_readings(&copy, &all(1..=2300)).await;
+    eventually_says(
+        &reader.health,
+        "readings from sensors",
+        "applied up to 2300",
+    )
+    .await;
+    append(&db, reads(2301..=2301)).await;
+    eventually_readings(&copy, &all(1..=2301)).await;
+    reader.stop().await;
+    source.stop().await;
 }
 
 #[tokio::test]
