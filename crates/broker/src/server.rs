@@ -179,6 +179,11 @@ impl Broker {
         })
     }
 
+    /// Has the server read its configuration again (SIGHUP); connections stay.
+    pub fn reload(&self) -> Result<(), Error> {
+        self.child.signal(Signal::HUP)
+    }
+
     /// Stops the server where it is (SIGSTOP) and waits until it has stopped: connections stay open, nothing is
     /// answered.
     pub fn pause(&self) -> Result<(), Error> {

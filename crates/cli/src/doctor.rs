@@ -116,7 +116,7 @@ async fn look(common: &Common, args: &Args, findings: &mut Vec<Finding>) -> anyh
     let shop = shop::look(&nats, &BTreeSet::new(), Duration::ZERO).await?;
     let survey = Survey::of(&nats, &shop).await?;
     findings.push(broker::clock(&nats, &shop).await);
-    findings.extend(sources::streams(&shop));
+    findings.extend(sources::streams(&shop, &survey));
     findings.extend(sources::services(&shop, &survey));
     findings.extend(sources::relays(&survey, args.max_lag));
     findings.extend(sources::positions(&survey));

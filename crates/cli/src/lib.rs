@@ -27,6 +27,7 @@ mod schemas;
 pub mod shell;
 mod shop;
 pub mod status;
+pub mod stream;
 mod survey;
 mod table;
 pub mod tail;
@@ -63,6 +64,7 @@ pub enum Command {
     Import(import::Args),
     Verify(verify::Args),
     Rebuild(rebuild::Args),
+    Stream(stream::Args),
     DeadLetter(dead_letter::Args),
     Tail(tail::Args),
     Decode(decode::Args),
@@ -94,6 +96,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Import(args) => import::command(common, args).await,
         Command::Verify(args) => verify::command(common, args).await,
         Command::Rebuild(args) => rebuild::command(common, args).await,
+        Command::Stream(args) => stream::command(common, args).await,
         Command::DeadLetter(args) => dead_letter::command(common, args).await,
         Command::Tail(args) => tail::command(common, args).await,
         Command::Decode(args) => decode::command(common, args).await,

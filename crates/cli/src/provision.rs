@@ -49,7 +49,7 @@ pub struct Args {
 }
 
 /// A source's name is the first token of its subjects, and in capitals its stream's name.
-fn source(text: &str) -> Result<String, String> {
+pub(crate) fn source(text: &str) -> Result<String, String> {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
     if text.is_empty() || !text.chars().all(is_plain) {
         return Err("must be the name of a service: small letters, digits, - and _".to_owned());
@@ -200,7 +200,7 @@ impl Plan {
     }
 }
 
-fn is_missing(kind: &GetStreamErrorKind) -> bool {
+pub(crate) fn is_missing(kind: &GetStreamErrorKind) -> bool {
     matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::nats::Nats;
 use crate::shop::{self, Shop};
 use crate::table::count;
-use tail::Tail;
+pub(crate) use tail::Tail;
 
 pub(crate) use trouble::{Level, Trouble};
 
@@ -59,6 +59,10 @@ pub(crate) struct Stream {
     pub(crate) first_sequence: u64,
     pub(crate) last_sequence: u64,
     pub(crate) replicas: usize,
+    /// The limits by which it drops its oldest events.
+    pub(crate) discards: Vec<String>,
+    /// The position that it begins with, if that is a later one than the first.
+    pub(crate) begins_at: Option<u64>,
 }
 
 /// How much of a source's outbox is in its stream.
@@ -173,7 +177,7 @@ impl Survey {
         let survey = Self {
             at_ms,
             services: services(shop),
-            streams: streams.iter().map(Stream::of).collect(),
+            streams: join_all(streams.iter().map(|stream| look.stream(stream))).await,
             relays,
             projections: projections.await,
             missing: away.chain(shop.failed.iter().cloned()).collect(),
@@ -201,7 +205,7 @@ fn services(shop: &Shop) -> Vec<Service> {
 }
 
 impl Stream {
-    fn of(stream: &shop::Stream) -> Self {
+    fn of(stream: &shop::Stream, begins_at: Option<u64>) -> Self {
         let (config, state) = (&stream.info.config, &stream.info.state);
         let created_ms = stream.info.created.unix_timestamp_nanos() / 1_000_000;
         Self {
@@ -213,6 +217,8 @@ impl Stream {
             first_sequence: state.first_sequence,
             last_sequence: state.last_sequence,
             replicas: config.num_replicas,
+            discards: headwater::stream::discards(config),
+            begins_at,
         }
     }
 }
@@ -269,6 +275,13 @@ impl Look<'_> {
             .chain(relays.map(|status| &status.service))
             .collect();
         names.into_iter()
+    }
+
+    async fn stream(&self, stream: &shop::Stream) -> Stream {
+        let status = self.shop.services.get(&stream.source);
+        let epoch = status.map(|status| &*status.epoch);
+        let first = tail::first(self.nats, &stream.info, &stream.source, epoch).await;
+        Stream::of(stream, first.filter(|&position| position > 1))
     }
 
     async fn relay(&self, source: &str) -> Relay {

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use headwater::Positions;
+use headwater::health::State;
 use headwater::operator::StatusAnswer;
 
 use crate::nats::{Nats, Unreachable};
@@ -69,6 +70,9 @@ impl Verify {
         for source in &shop.sources {
             // Those without a status are among the unreachable.
             if let Some(status) = shop.services.get(source) {
+                if let Some(State::Failed(why)) = status.parts.get("relay") {
+                    report.failed.push(format!("{source}: relay: {why}"));
+                }
                 let bar = self.screen.bar(source, status.head);
                 let checked = source::check(&self.nats, status, self.args.wait, &bar).await;
                 let checked = settle(checked, source, report)?;

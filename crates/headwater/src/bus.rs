@@ -266,6 +266,21 @@ impl Bus {
         self.access.renew()
     }
 
+    /// Makes the connection again if the server now takes larger messages than when it was made:
+    /// a server that reloads its configuration tells no client of it.
+    pub(crate) async fn learn_payload_max(&self) {
+        let options = self.access.options().name(&*self.name);
+        let asked = options
+            .connection_timeout(REQUEST_TIMEOUT)
+            .connect(self.access.servers())
+            .await;
+        let max = asked.map_or(0, |asked| asked.max_payload());
+        if max > self.client.max_payload() {
+            // It fails only where the connection is gone for good.
+            let _ = self.client.force_reconnect().await;
+        }
+    }
+
     /// The client, for what the chassis does not offer.
     pub fn client(&self) -> &Client {
         &self.client

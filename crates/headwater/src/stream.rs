@@ -1,12 +1,23 @@
 //! A source's stream: its name, its settings, and making it.
+//!
+//! An operator may change any setting of a stream, at any time. Each of them is one of these:
+//!
+//! | | settings |
+//! | --- | --- |
+//! | brought back by the service | those of [`SETTINGS`] that are insisted on: without them events are lost, changed or taken out of order |
+//! | refused by name | those of [`OBSTACLES`]: the server changes them for nobody, and the relay cannot publish with them |
+//! | shown by `headwater doctor` | the others of [`SETTINGS`] |
+//! | limits | [`discards`] for those that drop old events; the relay names the one that refuses an event |
+//! | harmless | compression, placement, republish, first sequence, consumer limits, message TTLs, direct get for mirrors, batches without atomicity |
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream,
+    Config, DiscardPolicy, Info, PersistenceMode, RetentionPolicy, StorageType, Stream,
 };
 use serde::Serialize;
 
@@ -53,29 +64,68 @@ pub fn settings(source: &str, replicas: usize) -> Config {
     }
 }
 
+/// Why a relay cannot use a stream: a setting that the server changes for nobody, and what to do.
+#[derive(Debug)]
+pub(crate) struct Unusable(pub(crate) String);
+
 /// Makes `source`'s stream if it is not there, brings an older one to today's settings, and has
 /// as many copies kept of it as are wanted.
-pub(crate) async fn ensure(bus: &Bus, source: &str) -> anyhow::Result<Stream> {
+pub(crate) async fn ensure(bus: &Bus, source: &str) -> anyhow::Result<Result<Stream, Unusable>> {
     let wanted = settings(source, bus.replicas);
     match bus.jetstream.get_stream(&wanted.name).await {
         Ok(stream) => {
-            let stream = if is_as_wanted(&stream.cached_info().config, &wanted) {
-                stream
-            } else {
-                tracing::info!(stream = wanted.name, "bringing the stream to its settings");
-                let mut config = stream.cached_info().config.clone();
-                take(&mut config, &wanted, |setting| setting.is_insisted_on);
-                bus.jetstream.update_stream(&config).await?;
-                bus.jetstream.get_stream(&config.name).await?
+            let config = &stream.cached_info().config;
+            if let Some(obstacle) = obstacle(config) {
+                return Ok(Err(Unusable(obstacle)));
+            }
+            let stream = match insisted(config, &wanted) {
+                config if config == stream.cached_info().config => stream,
+                config => bring_back(bus, stream, config).await?,
             };
-            with_copies(bus, stream, &wanted).await
+            Ok(Ok(with_copies(bus, stream, &wanted).await?))
         }
         Err(error) if is_missing(&error.kind()) => {
             let stream = bus.jetstream.create_stream(wanted).await?;
             tracing::info!(stream = stream.cached_info().config.name, "made the stream");
-            Ok(stream)
+            Ok(Ok(stream))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives `stream` this configuration. Where it may not be changed, one without which a relay is only
+/// slower is of use as it is.
+async fn bring_back(bus: &Bus, stream: Stream, config: Config) -> anyhow::Result<Stream> {
+    let found = differences(&stream.cached_info().config, &config);
+    let can_do_without = found.iter().all(|found| {
+        let name = &*found.setting;
+        name.starts_with("metadata ") || CAN_DO_WITHOUT.contains(&name)
+    });
+    let changes: Vec<String> = found
+        .into_iter()
+        .map(|found| format!("{} from {} to {}", found.setting, found.is, found.wanted))
+        .collect();
+    let changes = changes.join(", ");
+    tracing::info!(
+        stream = config.name,
+        changes,
+        "changing the stream's settings"
+    );
+    match bus.jetstream.update_stream(&config).await {
+        Ok(_) => Ok(bus.jetstream.get_stream(&config.name).await?),
+        Err(error) if can_do_without => {
+            tracing::warn!(
+                stream = config.name,
+                changes,
+                %error,
+                "the stream's settings could not be changed, it is used as it is: see \
+                 `headwater provision --dry-run`"
+            );
+            Ok(stream)
+        }
+        Err(error) => {
+            Err(error).with_context(|| format!("change the settings of {}: {changes}", config.name))
+        }
     }
 }
 
@@ -143,7 +193,7 @@ struct Setting {
 }
 
 /// What there is a wish about; limits, placement and the rest stay as an operator set them.
-const SETTINGS: [Setting; 11] = [
+const SETTINGS: [Setting; 21] = [
     Setting {
         name: "description",
         text: |config| config.description.clone().unwrap_or_default(),
@@ -165,6 +215,78 @@ const SETTINGS: [Setting; 11] = [
     Setting {
         name: "retention",
         text: |config| format!("{:?}", config.retention).to_lowercase(),
+        // Not to or from a work queue, which is an obstacle.
+        take: Some(|to, from| to.retention = from.retention),
+        is_insisted_on: true,
+    },
+    Setting {
+        name: "acknowledgements",
+        text: |config| (!config.no_ack).to_string(),
+        take: Some(|to, from| to.no_ack = from.no_ack),
+        is_insisted_on: true,
+    },
+    Setting {
+        name: "subject transform",
+        text: |config| format!("{:?}", config.subject_transform),
+        take: Some(|to, from| to.subject_transform.clone_from(&from.subject_transform)),
+        is_insisted_on: true,
+    },
+    Setting {
+        name: "sources",
+        text: |config| {
+            let sources = config.sources.iter().flatten();
+            let names: Vec<&str> = sources.map(|source| &*source.name).collect();
+            names.join(", ")
+        },
+        take: Some(|to, from| to.sources.clone_from(&from.sources)),
+        is_insisted_on: true,
+    },
+    // One header of one event would purge all others.
+    Setting {
+        name: "roll-ups",
+        text: |config| config.allow_rollup.to_string(),
+        take: Some(|to, from| to.allow_rollup = from.allow_rollup),
+        is_insisted_on: true,
+    },
+    // They are events without payload, on the subjects of ours.
+    Setting {
+        name: "delete markers",
+        text: |config| format!("{:?}", config.subject_delete_marker_ttl),
+        take: Some(|to, from| to.subject_delete_marker_ttl = from.subject_delete_marker_ttl),
+        is_insisted_on: true,
+    },
+    Setting {
+        name: "sealed",
+        text: |config| config.sealed.to_string(),
+        take: None,
+        is_insisted_on: false,
+    },
+    Setting {
+        name: "mirror",
+        text: |config| {
+            config
+                .mirror
+                .as_ref()
+                .map_or_else(String::new, |of| of.name.clone())
+        },
+        take: None,
+        is_insisted_on: false,
+    },
+    Setting {
+        name: "counters",
+        text: |config| config.allow_message_counter.to_string(),
+        take: None,
+        is_insisted_on: false,
+    },
+    Setting {
+        name: "schedules",
+        text: |config| config.allow_message_schedules.to_string(),
+        take: None,
+        is_insisted_on: false,
+    },
+    Setting {
+        name: "asynchronous writes",
+        text: |config| (config.persist_mode == Some(PersistenceMode::Async)).to_string(),
         take: None,
         is_insisted_on: false,
     },
@@ -210,6 +332,112 @@ const SETTINGS: [Setting; 11] = [
         take: Some(|to, from| to.num_replicas = from.num_replicas),
         is_insisted_on: false,
     },
+];
+
+/// A setting with which a relay cannot publish, and that the server changes for nobody.
+struct Obstacle {
+    is_there: fn(&Config) -> bool,
+    what: &'static str,
+    /// Takes it out of the configuration that a new stream is to have.
+    remove: fn(&mut Config),
+}
+
+const OBSTACLES: [Obstacle; 6] = [
+    Obstacle {
+        is_there: |config| config.sealed,
+        what: "is sealed: it takes no events",
+        remove: |config| config.sealed = false,
+    },
+    Obstacle {
+        is_there: |config| config.mirror.is_some(),
+        what: "is a mirror of another stream: it takes no events of its source",
+        remove: |config| config.mirror = None,
+    },
+    Obstacle {
+        is_there: |config| config.allow_message_counter,
+        what: "is for counters: it takes no events",
+        remove: |config| config.allow_message_counter = false,
+    },
+    Obstacle {
+        is_there: |config| config.allow_message_schedules,
+        what: "is for scheduled messages: it discards events when it is full, and lets one event \
+               purge the others",
+        remove: |config| config.allow_message_schedules = false,
+    },
+    Obstacle {
+        is_there: |config| config.persist_mode == Some(PersistenceMode::Async),
+        what: "acknowledges events before they are written, and takes no atomic batches",
+        remove: |config| config.persist_mode = None,
+    },
+    Obstacle {
+        is_there: |config| config.retention == RetentionPolicy::WorkQueue,
+        what: "is a work queue: each event is gone once one reader has it",
+        remove: |config| config.retention = RetentionPolicy::Limits,
+    },
+];
+
+/// Why a relay cannot use a stream of this configuration, if it cannot, and what to do.
+pub fn obstacle(config: &Config) -> Option<String> {
+    let found = OBSTACLES.iter().find(|one| (one.is_there)(config))?;
+    let source = config.metadata.get("headwater.source");
+    let source = source.map_or_else(|| config.name.to_lowercase(), String::clone);
+    Some(format!(
+        "the stream {} {}; no server lets that be changed: `headwater stream restore {source}` \
+         makes the stream again without it and fills it from the outbox",
+        config.name, found.what
+    ))
+}
+
+/// The configuration for a stream that takes the place of one that `is` there: an operator's
+/// settings stay, those that no relay can use go.
+pub fn again(is: &Config, wanted: &Config) -> Config {
+    let mut config = insisted(is, wanted);
+    for obstacle in &OBSTACLES {
+        (obstacle.remove)(&mut config);
+    }
+    config
+}
+
+/// The limits by which a stream of this configuration drops its oldest events; empty without any.
+/// Nothing is lost with them, for the outbox keeps all; but the stream alone has not all events.
+pub fn discards(config: &Config) -> Vec<String> {
+    let mut limits = Vec::new();
+    if !config.max_age.is_zero() {
+        limits.push(format!("max_age of {:?}", config.max_age));
+    }
+    let drops_old = config.discard == DiscardPolicy::Old;
+    if drops_old && config.max_messages > 0 {
+        limits.push(format!("max_msgs of {}", config.max_messages));
+    }
+    if drops_old && config.max_bytes > 0 {
+        limits.push(format!("max_bytes of {}", config.max_bytes));
+    }
+    // With discard new as well, unless that is meant for each subject, too.
+    if config.max_messages_per_subject > 0 && !config.discard_new_per_subject {
+        let limit = config.max_messages_per_subject;
+        limits.push(format!("max_msgs_per_subject of {limit}"));
+    }
+    limits
+}
+
+/// Whether an event at `sequence` is gone by one of the limits that discard, as far as the state of
+/// the stream tells.
+pub(crate) fn is_discarded(info: &Info, sequence: u64) -> bool {
+    let (config, state) = (&info.config, &info.state);
+    if discards(config).is_empty() || state.last_sequence < sequence {
+        return false;
+    }
+    // The limit for each subject drops events anywhere, for newer ones.
+    let by_subject = config.max_messages_per_subject > 0 && state.last_sequence > sequence;
+    sequence < state.first_sequence || by_subject
+}
+
+/// What is insisted on, and what a relay can do without where it may not change the stream.
+const CAN_DO_WITHOUT: [&str; 4] = [
+    "description",
+    "duplicate window",
+    "direct get",
+    "atomic batches",
 ];
 
 /// A setting that is not as it should be.
@@ -281,11 +509,11 @@ fn explained(
     metadata
 }
 
-/// Whether it is what a service insists on.
-fn is_as_wanted(is: &Config, wanted: &Config) -> bool {
+/// What `is` there with all that a service insists on.
+fn insisted(is: &Config, wanted: &Config) -> Config {
     let mut insisted = is.clone();
     take(&mut insisted, wanted, |setting| setting.is_insisted_on);
-    insisted == *is
+    insisted
 }
 
 #[cfg(test)]
@@ -331,12 +559,12 @@ mod tests {
             max_bytes: 1 << 30,
             ..wanted.clone()
         };
-        assert!(is_as_wanted(&soft, &wanted));
+        assert_eq!(insisted(&soft, &wanted), soft);
         let other = Config {
             allow_direct: false,
-            ..soft
+            ..soft.clone()
         };
-        assert!(!is_as_wanted(&other, &wanted));
+        assert_eq!(insisted(&other, &wanted), soft);
     }
 
     #[test]
@@ -346,10 +574,10 @@ mod tests {
             num_replicas: 3,
             ..wanted.clone()
         };
-        take(&mut is, &wanted, |setting| setting.is_insisted_on);
+        is = insisted(&is, &wanted);
         assert_eq!(is.num_replicas, 3);
         assert_eq!(is.metadata["io.nats.monitor.peer-expect"], "3");
-        assert!(is_as_wanted(&is, &wanted));
+        assert_eq!(insisted(&is, &wanted), is);
     }
 
     #[test]

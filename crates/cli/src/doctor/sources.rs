@@ -13,9 +13,12 @@ use crate::survey::Survey;
 use crate::table::{age, count};
 
 /// Whether each source has its stream, with the settings that it should have.
-pub(super) fn streams(shop: &Shop) -> Vec<Finding> {
+pub(super) fn streams(shop: &Shop, survey: &Survey) -> Vec<Finding> {
     const CHECK: &str = "streams";
-    let mut findings = Vec::new();
+    let incomplete = survey.incomplete().into_iter();
+    let mut findings: Vec<Finding> = incomplete
+        .map(|found| Finding::warn(CHECK, found.what, found.fix))
+        .collect();
     for stream in &shop.streams {
         let (source, config) = (&stream.source, &stream.info.config);
         let wanted = stream::settings(source, config.num_replicas);
@@ -186,7 +189,7 @@ pub(super) fn positions(survey: &Survey) -> Vec<Finding> {
             (Some(head), Some(published)) if published > head => findings.push(Finding::fail(
                 CHECK,
                 format!("the stream of {source} is ahead: it ends with {published}, the outbox with {head}"),
-                "put back the newest copy of the database; or, if the database is right, delete the stream, and the relay fills it anew",
+                format!("put back the newest copy of the database; or, if the database is right, `headwater stream restore {source}`"),
             )),
             (Some(head), Some(published)) => agreeing.push(format!("{source} {published} of {head}")),
             (Some(_), None) => findings.push(Finding::warn(

@@ -18,16 +18,39 @@ const AT_A_TIME: usize = 16;
 
 /// The newest event of a source in its stream; position 0 where there is none.
 #[derive(Debug)]
-pub(super) struct Tail {
-    pub(super) position: u64,
+pub(crate) struct Tail {
+    pub(crate) position: u64,
     sequence: u64,
     stream: String,
+}
+
+/// The position of the first event of a source in its stream; none where it is not among the first
+/// ones, or cannot be read. `epoch` as for [`Tail::read`].
+pub(super) async fn first(
+    nats: &Nats,
+    info: &Info,
+    source: &str,
+    epoch: Option<&str>,
+) -> Option<u64> {
+    let (state, name) = (&info.state, &info.config.name);
+    let stream = nats.jetstream.get_stream_no_info(name).await.ok()?;
+    let first = state.first_sequence.max(1);
+    let last = state.last_sequence.min(first + AT_A_TIME as u64 - 1);
+    let events = stream::iter(first..=last)
+        .map(|sequence| at(&stream, sequence))
+        .buffered(AT_A_TIME);
+    let positions = events.filter_map(async |event| {
+        let id = id(&event.ok()??)?;
+        let is_own = *id.source == *source && epoch.is_none_or(|epoch| *id.epoch == *epoch);
+        is_own.then_some(id.position)
+    });
+    std::pin::pin!(positions).next().await
 }
 
 impl Tail {
     /// Reads the end of the stream. `epoch`: the source's life, if it is known; else any will do.
     /// None where too much of what is there is somebody else's.
-    pub(super) async fn read(
+    pub(crate) async fn read(
         nats: &Nats,
         info: &Info,
         source: &str,

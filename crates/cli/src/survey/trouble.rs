@@ -28,6 +28,12 @@ pub(crate) struct Trouble {
     pub(crate) what: String,
 }
 
+/// What a stream does not have, and what can be done about it.
+pub(crate) struct Incomplete {
+    pub(crate) what: String,
+    pub(crate) fix: String,
+}
+
 impl Trouble {
     pub(crate) fn new(level: Level, what: String) -> Self {
         Self { level, what }
@@ -91,6 +97,36 @@ impl Survey {
             .collect()
     }
 
+    /// Streams that do not have all events of their source.
+    pub(crate) fn incomplete(&self) -> Vec<Incomplete> {
+        let streams = self.streams.iter();
+        streams
+            .filter_map(|stream| {
+                let (name, source) = (&stream.name, &stream.source);
+                if !stream.discards.is_empty() {
+                    let limits = stream.discards.join(", ");
+                    return Some(Incomplete {
+                        what: format!(
+                            "{name} drops events by its {limits}: what is rebuilt gets them from \
+                             the outbox of {source}"
+                        ),
+                        fix: format!(
+                            "`nats stream edit {name}`, unless it is wanted; then `headwater stream restore {source}` has all events in the stream again"
+                        ),
+                    });
+                }
+                let first = stream.begins_at?;
+                Some(Incomplete {
+                    what: format!(
+                        "{name} begins with position {first} of {source}: those before are in the \
+                         outbox only"
+                    ),
+                    fix: format!("headwater stream restore {source}"),
+                })
+            })
+            .collect()
+    }
+
     /// All of it, where events may wait for as long as `max_lag`, and no dead letter.
     pub(crate) fn troubles(&self, max_lag: Duration) -> Vec<Trouble> {
         let late = self
@@ -129,7 +165,8 @@ impl Survey {
                 projection.dead_letters, projection.name, projection.service
             )
         });
-        let warnings = late.chain(behind).chain(parked);
+        let incomplete = self.incomplete().into_iter().map(|found| found.what);
+        let warnings = late.chain(behind).chain(parked).chain(incomplete);
         let mut troubles = self.failures();
         troubles.extend(warnings.map(|what| Trouble::new(Level::Warning, what)));
         troubles.extend(self.unfinished());

@@ -76,7 +76,7 @@ impl Report {
 
 /// Compares a source's outbox, as far as `status` says, with its stream. `wait`: how long the
 /// relay has to publish what is not there yet.
-pub(super) async fn check(
+pub(crate) async fn check(
     nats: &Nats,
     status: &StatusAnswer,
     wait: Duration,

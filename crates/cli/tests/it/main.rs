@@ -17,6 +17,7 @@ mod provision;
 mod publish;
 mod ready;
 mod reports;
+mod restore;
 mod shell;
 mod shop;
 mod source;

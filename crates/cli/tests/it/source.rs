@@ -91,10 +91,15 @@ impl Source {
     /// With its relay.
     pub(crate) async fn start() -> Self {
         let mut source = Self::without_relay().await;
-        let (db, bus) = (source.db.clone(), source.bus.clone());
-        let relay = Relay::new(db, bus, source.health.clone());
-        source.tasks.spawn("relay", |stop| relay.run(stop));
+        source.begin_relay();
         source
+    }
+
+    /// Has its outbox published from now on.
+    pub(crate) fn begin_relay(&mut self) {
+        let (db, bus) = (self.db.clone(), self.bus.clone());
+        let relay = Relay::new(db, bus, self.health.clone());
+        self.tasks.spawn("relay", |stop| relay.run(stop));
     }
 
     /// Its stream has what the test puts there.
@@ -173,6 +178,25 @@ impl Source {
         let made = self.jetstream.create_stream(settings).await;
         made.expect("a stream");
         self.jetstream.clone()
+    }
+
+    /// Gives the stream these settings.
+    pub(crate) async fn change_stream(&self, settings: jetstream::stream::Config) {
+        let changed = self.jetstream.update_stream(&settings).await;
+        changed.expect("changed");
+    }
+
+    /// The values of the events in the stream.
+    pub(crate) async fn values(&self) -> Vec<u64> {
+        let info = self.stream.get_info().await.expect("the stream's state");
+        let mut values = Vec::new();
+        for sequence in info.state.first_sequence..=info.state.last_sequence {
+            if let Ok(event) = self.stream.get_raw_message(sequence).await {
+                let read = SensorRead::decode(event.payload).expect("a reading");
+                values.push(read.value);
+            }
+        }
+        values
     }
 
     /// Takes the stream away.

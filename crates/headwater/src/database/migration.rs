@@ -31,6 +31,10 @@ const CHASSIS: &[Migration] = &[
         name: "0004_epochs",
         sql: include_str!("../../migrations/0004_epochs.sql"),
     },
+    Migration {
+        name: "0005_relay",
+        sql: include_str!("../../migrations/0005_relay.sql"),
+    },
 ];
 
 /// Applies what is missing of the chassis' own.

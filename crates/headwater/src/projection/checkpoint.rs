@@ -172,6 +172,11 @@ impl Checkpoint {
         before != (self.stream_created, self.sequence)
     }
 
+    /// The source's epoch, as the newest event has it.
+    pub(super) fn epoch(&self) -> Option<String> {
+        self.epoch.as_deref().map(str::to_owned)
+    }
+
     /// The position in the source's present life.
     pub(super) fn position(&self) -> u64 {
         self.epoch

@@ -110,6 +110,14 @@ impl Start {
         }
     }
 
+    /// The place after all that a stream has.
+    pub(super) fn at_end(info: &Info) -> Self {
+        Self {
+            stream_created: stream::created(info),
+            known: info.state.last_sequence,
+        }
+    }
+
     /// Whether it is before a checkpoint at `sequence` of the same stream.
     pub(super) fn is_earlier(self, stream_created: i64, sequence: u64) -> bool {
         self.stream_created == stream_created && self.known < sequence

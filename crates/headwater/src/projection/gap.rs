@@ -21,25 +21,59 @@ pub(super) async fn fetch(
     bytes_max: usize,
 ) -> anyhow::Result<Vec<Envelope>> {
     let from = gap.have + 1;
-    let request = EventsRequest {
-        epoch: Some(gap.epoch.to_string()),
-        from,
-        limit: usize::try_from(gap.came - from).unwrap_or(usize::MAX),
-        max_bytes: Some(bus.reply_max().min(bytes_max)),
-        offset: None,
-    };
-    let answer = fetch_events(request, async |request| {
-        operator::ask::<EventsAnswer>(bus, source, Endpoint::Events, &request).await
-    })
-    .await
-    .with_context(|| format!("ask {source} for its events from {from} on"))?;
+    let epoch = Some(gap.epoch.to_string());
+    let limit = usize::try_from(gap.came - from).unwrap_or(usize::MAX);
+    let answer = ask(bus, source, epoch, (from, limit), bytes_max).await?;
     let first = answer.events.first().map(|row| row.position);
     ensure!(
         first == Some(from),
         "{source} does not have its event {from}"
     );
+    Ok(envelopes(source, answer))
+}
+
+/// Fetches the first events that `source` has after `have`, which is of `epoch` if there is one,
+/// and says how many it has in all.
+///
+/// # Errors
+/// The source does not answer, or is of another epoch.
+pub(super) async fn fetch_after(
+    bus: &Bus,
+    source: &str,
+    epoch: Option<String>,
+    have: u64,
+    bytes_max: usize,
+) -> anyhow::Result<(Vec<Envelope>, u64)> {
+    let answer = ask(bus, source, epoch, (have + 1, usize::MAX), bytes_max).await?;
+    let head = answer.head;
+    Ok((envelopes(source, answer), head))
+}
+
+async fn ask(
+    bus: &Bus,
+    source: &str,
+    epoch: Option<String>,
+    (from, limit): (u64, usize),
+    bytes_max: usize,
+) -> anyhow::Result<EventsAnswer> {
+    let request = EventsRequest {
+        epoch,
+        from,
+        limit,
+        max_bytes: Some(bus.reply_max().min(bytes_max)),
+        offset: None,
+    };
+    let answer = fetch_events(request, async |request| {
+        operator::ask::<EventsAnswer>(bus, source, Endpoint::Events, &request).await
+    });
+    answer
+        .await
+        .with_context(|| format!("ask {source} for its events from {from} on"))
+}
+
+fn envelopes(source: &str, answer: EventsAnswer) -> Vec<Envelope> {
     let (source, epoch): (Arc<str>, Arc<str>) = (source.into(), answer.epoch.into());
-    Ok(answer
+    answer
         .events
         .into_iter()
         .map(|row| Envelope {
@@ -54,5 +88,5 @@ pub(super) async fn fetch(
             payload: Bytes::from(row.payload),
             traceparent: row.traceparent,
         })
-        .collect())
+        .collect()
 }

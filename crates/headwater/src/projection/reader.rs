@@ -233,10 +233,49 @@ impl<P: Projection> Reader<P> {
         let (bus, link) = (&self.bus, &self.link);
         let feed = Feed::open(bus, link, stream, self.source, P::NAME, config, start).await?;
         if feed.is_drained() {
+            let mut position = checkpoint.position();
+            if info.state.first_sequence > start.known + 1 {
+                position = self.fetch_discarded(&info, feed.window_bytes()).await?;
+            }
             self.shared.note_drained(self.source).await?;
-            self.report(applied_up_to(checkpoint.position(), dead_letters));
+            self.report(applied_up_to(position, dead_letters));
         }
         Ok((feed, info))
+    }
+
+    /// Fetches from the outbox what the stream has dropped by an operator's limit before it was
+    /// read, where nothing newer has come that would show the gap. Gives the position then.
+    async fn fetch_discarded(&self, info: &Info, bytes_max: usize) -> anyhow::Result<u64> {
+        let mut target = None;
+        loop {
+            let (mut checkpoint, _) = self.checkpoint().await?;
+            let (epoch, have) = (checkpoint.epoch(), checkpoint.position());
+            let (events, head) =
+                gap::fetch_after(&self.bus, self.source, epoch, have, bytes_max).await?;
+            if events.is_empty() || have >= *target.get_or_insert(head) {
+                let end = Start::at_end(info);
+                let pass = move |tx: &Tx| {
+                    checkpoint.rewind(end);
+                    checkpoint.save(tx)
+                };
+                self.shared.db.write(pass).await.map_err(flat)?;
+                return Ok(have);
+            }
+            self.note_fetched(have + 1, events.len());
+            self.apply(events).await?;
+        }
+    }
+
+    fn note_fetched(&self, position: u64, events: usize) {
+        tracing::warn!(
+            projection = P::NAME,
+            source = self.source,
+            position,
+            events,
+            "the stream misses events: fetched from the outbox"
+        );
+        metrics::counter!("headwater_projection_gap_events_total", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
+            .increment(events as u64);
     }
 
     /// Puts the checkpoint where reading is to start; gives where that is. As the checkpoint is then:
@@ -326,15 +365,7 @@ impl<P: Projection> Reader<P> {
                     self.source
                 )
             })?;
-        tracing::warn!(
-            projection = P::NAME,
-            source = self.source,
-            position = gap.have + 1,
-            events = events.len(),
-            "the stream misses events: fetched from the outbox"
-        );
-        metrics::counter!("headwater_projection_gap_events_total", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
-            .increment(events.len() as u64);
+        self.note_fetched(gap.have + 1, events.len());
         crash::point("projection.gap");
         let have = gap.have + events.len() as u64;
         self.apply(events).await?;

@@ -3,8 +3,9 @@
 //! # What
 //!
 //! One task a source. It reads the outbox from where the stream ends and publishes, woken by
-//! each commit (or by a slow poll, should another process have written). It keeps no memory of
-//! its own on disk: **the tail of the stream says how far it got**.
+//! each commit (or by a slow poll, should another process have written). **The tail of the stream
+//! says how far it got**; what it notes beside that in the database ([`memory`]) only tells a loss
+//! from an operator's limit, and may be old.
 //!
 //! # The fence
 //!
@@ -38,32 +39,42 @@
 //! | has events that are not this outbox's | steps over them |
 //! | ends *behind* what was already acknowledged | warns, counts, publishes again from there |
 //! | begins later than before | warns, counts; the outbox has what is gone |
+//! | has lost events to a limit that an operator set | continues after the newest that it stored |
 //! | ends *ahead* of the outbox, or differs from it | stops, says what to do, never overwrites |
+//! | has events of another epoch only | stops, says what to do |
 //!
-//! The last happens when a source's database was put back from an old copy: the stream knows
-//! events that the database has forgotten. Which of the two is right, a person must decide.
+//! The last two happen when a source's database was put back from an old copy, or lost: the stream
+//! knows events that the database has forgotten. Somebody who publishes onto the source's subjects
+//! makes the same picture. Which of the two is right, a person must decide.
+//!
+//! A limit of the broker that keeps an event out stops it as well ([`limit`]): nothing is
+//! published out of order, and it goes on by itself once the limit allows it.
 
+mod limit;
+mod memory;
 mod place;
 mod publish;
 mod tail;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use async_nats::jetstream::stream::{Info, Stream};
+use async_nats::jetstream::stream::{Config, Info, Stream};
 use sea_orm::DbErr;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, NOT_CONNECTED};
 use crate::database::{Database, Snapshot};
+use crate::envelope::EventId;
 use crate::health::{Health, State};
 use crate::{crash, outbox, stream};
+use limit::{BATCH_MAX, Fit};
+use memory::Note;
 use place::{Finding, Place};
-use publish::{Outcome, Way};
-
-/// How many events go into one batch: the server's limit.
-const BATCH_MAX: usize = 1000;
+use publish::{Limited, Outcome, Way};
+use stream::Unusable;
 
 /// How large a batch may be, in bytes: it has to get through within one request's timeout.
 const BATCH_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -98,10 +109,16 @@ pub struct Relay {
     db: Database,
     bus: Bus,
     health: Health,
-    /// The newest event that this relay knows to be stored, and its sequence.
-    acknowledged: Place,
+    /// The newest event that this relay knows to be stored.
+    noted: watch::Sender<Note>,
+    /// Whether `noted` has what the database remembers.
+    is_loaded: bool,
     /// Where the stream began when it was looked at last.
     begins: Beginning,
+    /// What the broker takes at once.
+    fit: Fit,
+    /// Why it stands still, as it was said last.
+    stopped: Option<Stop>,
     /// Where the fence held last.
     refused: Option<Place>,
     published: watch::Sender<Option<u64>>,
@@ -139,8 +156,28 @@ impl Beginning {
 enum Ended {
     /// The stream is not as it was left: what was seen.
     MovedOn(String),
-    /// The stream and the outbox contradict each other: why.
-    Contradicted(String),
+    /// A person must act.
+    Stopped(Stop),
+}
+
+/// Why the relay stands still, and what a person has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stop {
+    /// The stream and this database cannot both be right.
+    Contradiction { what: String, advice: String },
+    /// A limit or a setting of the broker keeps the next event out.
+    Limit(String),
+    /// The next event is larger than the broker takes.
+    TooLarge(String),
+}
+
+impl std::fmt::Display for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Contradiction { what, advice } => write!(f, "{what}; {advice}"),
+            Self::Limit(what) | Self::TooLarge(what) => f.write_str(what),
+        }
+    }
 }
 
 impl Relay {
@@ -152,15 +189,20 @@ impl Relay {
             let name = format!("headwater_relay_{counted}_total");
             metrics::counter!(name, "source" => db.owner()).increment(0);
         }
-        Self {
+        let relay = Self {
             db,
             bus,
             health,
-            acknowledged: Place::START,
+            noted: watch::Sender::new(Note::NONE),
+            is_loaded: false,
             begins: Beginning::default(),
+            fit: Fit::new(),
+            stopped: None,
             refused: None,
             published: watch::Sender::new(None),
-        }
+        };
+        relay.gauge_stopped();
+        relay
     }
 
     /// How far it is, as it moves.
@@ -173,7 +215,15 @@ impl Relay {
     /// # Errors
     /// None; the type is the supervisor's.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        stop.run_until_cancelled(Box::pin(self.run_on())).await;
+        let (db, noted) = (self.db.clone(), self.noted.subscribe());
+        let running = Box::pin(async {
+            tokio::join!(self.run_on(), memory::keep(&db, noted));
+        });
+        stop.run_until_cancelled(running).await;
+        if self.is_loaded {
+            let note = *self.noted.borrow();
+            memory::save(&db, note).await;
+        }
         Ok(())
     }
 
@@ -186,9 +236,13 @@ impl Relay {
                 self.bus.up().await;
             }
             let failure = match self.work(&mut pause).await {
-                Ok(contradiction) => {
-                    self.note_stopped(&contradiction);
+                Ok(stop) => {
+                    let is_too_large = matches!(stop, Stop::TooLarge(_));
+                    self.note_stopped(stop);
                     tokio::time::sleep(STOPPED_PAUSE).await;
+                    if is_too_large {
+                        self.bus.learn_payload_max().await;
+                    }
                     continue;
                 }
                 Err(failure) => failure,
@@ -206,9 +260,8 @@ impl Relay {
         }
     }
 
-    /// Takes its place and publishes from there, again and again. Ends with the reason of a
-    /// contradiction.
-    async fn work(&mut self, pause: &mut Duration) -> anyhow::Result<String> {
+    /// Takes its place and publishes from there, again and again. Ends where a person must act.
+    async fn work(&mut self, pause: &mut Duration) -> anyhow::Result<Stop> {
         loop {
             let bus = self.bus.clone();
             let seen = bus.seen();
@@ -218,7 +271,7 @@ impl Relay {
                 () = bus.reconnected(seen) => Ended::MovedOn("reconnected".to_owned()),
             };
             match ended {
-                Ended::Contradicted(reason) => return Ok(reason),
+                Ended::Stopped(stop) => return Ok(stop),
                 Ended::MovedOn(reason) => tracing::debug!(
                     source = self.db.owner(),
                     reason,
@@ -231,50 +284,53 @@ impl Relay {
     /// Takes its place and publishes from there, until the stream is not what it was believed
     /// to be.
     async fn publish(&mut self, pause: &mut Duration) -> anyhow::Result<Ended> {
-        let stream = stream::ensure(&self.bus, self.db.owner())
+        let ensured = stream::ensure(&self.bus, self.db.owner())
             .await
             .context("reach the stream")?;
+        let stream = match ensured {
+            Ok(stream) => stream,
+            Err(Unusable(why)) => return Ok(Ended::Stopped(Stop::Limit(why))),
+        };
         let begins = Beginning::of(stream.cached_info());
         if begins.created != self.begins.created {
             self.begins = begins;
         }
         let place = match self.take_place(&stream).await? {
             Finding::Continue(place) => place,
-            Finding::Contradiction(reason) => return Ok(Ended::Contradicted(reason)),
+            Finding::Contradiction(stop) => return Ok(Ended::Stopped(stop)),
         };
         self.published.send_replace(Some(place.position));
-        self.health.set(
-            CHECK,
-            State::Ok(format!("published up to {}", place.position)),
-        );
-        let reason = self.publish_from(&stream, place, pause).await?;
-        Ok(Ended::MovedOn(reason))
+        // Whether a limit keeps events out is seen when one is stored.
+        if !matches!(self.stopped, Some(Stop::Limit(_) | Stop::TooLarge(_))) {
+            self.note_going(place.position);
+        }
+        self.publish_from(&stream, place, pause).await
     }
 
     /// Publishes whatever the outbox has after `place`, waits for more, and so on. Ends when the
-    /// stream is not what it was believed to be, with what was seen.
+    /// stream is not what it was believed to be, or takes no more.
     async fn publish_from(
         &mut self,
         stream: &Stream,
         mut place: Place,
         pause: &mut Duration,
-    ) -> anyhow::Result<String> {
+    ) -> anyhow::Result<Ended> {
         let mut head = self.db.head();
         let mut looked = Instant::now();
-        let mut read_ahead = Vec::new();
-        let copies = stream.cached_info().config.num_replicas;
+        let mut waiting: Vec<outbox::Row> = Vec::new();
+        let config = &stream.cached_info().config;
         loop {
             if looked.elapsed() >= POLL {
                 if let Some(moved) = self.look(stream, place).await? {
-                    return Ok(moved);
+                    return Ok(Ended::MovedOn(moved));
                 }
                 looked = Instant::now();
             }
-            let mut rows = std::mem::take(&mut read_ahead);
-            if rows.is_empty() {
-                rows = self.page(place.position + 1).await?;
+            if waiting.is_empty() {
+                waiting = self.page(place.position + 1).await?;
             }
-            if rows.is_empty() {
+            if waiting.is_empty() {
+                self.note_going(place.position);
                 tokio::select! {
                     // Armed since the last look at the outbox: a commit in between wakes it at once.
                     Ok(()) = head.changed() => {}
@@ -283,18 +339,25 @@ impl Relay {
                 continue;
             }
             crash::point("relay.read");
+            let (way, count) = self.fit.of(waiting.len(), config.num_replicas);
+            let count = match self.fitting(&waiting[..count], place, config) {
+                Ok(count) => count,
+                Err(stop) => return Ok(Ended::Stopped(stop)),
+            };
+            let rest = waiting.split_off(count);
+            let is_all = rest.is_empty();
+            let rows = std::mem::replace(&mut waiting, rest);
             let (source, epoch) = (self.db.owner(), &*self.db.epoch());
-            let way = Way::of(rows.len(), copies);
             let publishing = publish::rows(&self.bus, way, source, epoch, &rows, place.sequence);
             let outcome = match way {
-                Way::Pipelined => publishing.await,
-                Way::Batch => {
-                    // There is probably more: it is read while the server writes.
+                // There is probably more: it is read while the server writes.
+                Way::Batch if waiting.is_empty() => {
                     let next = place.position + 1 + rows.len() as u64;
                     let (outcome, page) = tokio::join!(publishing, self.page(next));
-                    read_ahead = page?;
+                    waiting = page?;
                     outcome
                 }
+                _ => publishing.await,
             };
             match outcome {
                 Outcome::Stored { last_sequence } => {
@@ -303,14 +366,20 @@ impl Relay {
                         position: place.position + rows.len() as u64,
                         sequence: last_sequence,
                     };
-                    self.acknowledged = place;
+                    let stream_created = self.noted.borrow().stream_created;
+                    self.note(Note {
+                        stream_created,
+                        place,
+                    });
+                    self.fit.note_stored();
                     *pause = PAUSE_MIN;
                     self.note_published(&rows, place);
-                    if (GATHER_FROM..BATCH_MAX).contains(&rows.len())
-                        && read_ahead.len() < BATCH_MAX
+                    if is_all
+                        && (GATHER_FROM..BATCH_MAX).contains(&rows.len())
+                        && waiting.len() < BATCH_MAX
                     {
                         // Read again afterwards, with what has come meanwhile.
-                        read_ahead.clear();
+                        waiting.clear();
                         tokio::time::sleep(GATHER).await;
                     }
                 }
@@ -319,10 +388,72 @@ impl Relay {
                 Outcome::Refused(reason) if self.refused == Some(place) => bail!(reason),
                 Outcome::Refused(reason) => {
                     self.refused = Some(place);
-                    return Ok(reason);
+                    return Ok(Ended::MovedOn(reason));
+                }
+                Outcome::Limited(limited) => {
+                    if let Some(ended) = self.limited(&limited, way, &rows, config) {
+                        return Ok(ended);
+                    }
+                    // They are tried again, fewer at once.
+                    waiting.clear();
                 }
                 Outcome::Unknown(error) => return Err(error.context("publish")),
             }
+        }
+    }
+
+    /// How many of `rows` the broker takes by their size; none of them where the first is too large.
+    fn fitting(
+        &mut self,
+        rows: &[outbox::Row],
+        place: Place,
+        config: &Config,
+    ) -> Result<usize, Stop> {
+        let (source, epoch) = (self.db.owner().into(), self.db.epoch());
+        let id = |row: &outbox::Row| EventId {
+            source: Arc::clone(&source),
+            epoch: Arc::clone(&epoch),
+            position: row.position,
+        };
+        let (max, limit) = limit::event_max(config, self.bus.max_payload());
+        match limit::fitting(rows, id, place.sequence, max) {
+            (0, Some(bytes)) => {
+                let position = place.position + 1;
+                Err(Stop::TooLarge(limit::too_large(position, bytes, &limit)))
+            }
+            (count, _) => Ok(count),
+        }
+    }
+
+    /// What a refusal of `rows` for a limit comes to; none: fewer of them are to be tried.
+    fn limited(
+        &mut self,
+        limited: &Limited,
+        way: Way,
+        rows: &[outbox::Row],
+        config: &Config,
+    ) -> Option<Ended> {
+        match (way, limited.row) {
+            (Way::Batch, _) => {
+                if let Some(batch) = self.fit.shrink(rows.len(), limited) {
+                    tracing::warn!(
+                        source = self.db.owner(),
+                        reason = limited.text,
+                        batch,
+                        "the broker refused a batch of {} events: publishing fewer at once",
+                        rows.len()
+                    );
+                }
+                None
+            }
+            (Way::Pipelined, 0) => {
+                self.fit.probe();
+                let position = rows.first()?.position;
+                let why = limit::refused(position, limited, config);
+                Some(Ended::Stopped(Stop::Limit(why)))
+            }
+            // Those before it are stored.
+            (Way::Pipelined, _) => Some(Ended::MovedOn(limited.text.clone())),
         }
     }
 
@@ -341,23 +472,43 @@ impl Relay {
         let info = stream.get_info().await.context("read the stream's state")?;
         let before = stream.cached_info();
         let is_same = info.created == before.created
-            && info.config.num_replicas == before.config.num_replicas
+            && info.config == before.config
             && info.state.last_sequence == place.sequence
-            && (info.state.messages > 0 || place.position == 0)
-            && self.newest_is_there(stream).await?;
+            && self.newest_is_there(stream, &info).await?;
         if is_same {
             self.note_beginning(&info);
         }
         Ok((!is_same).then(|| "the stream is not as it was left".to_owned()))
     }
 
-    /// Whether the stream holds the newest event that it acknowledged. One that was deleted at the
-    /// end leaves the last sequence as it was, and nothing comes behind it that would show a
-    /// reader the gap.
-    async fn newest_is_there(&self, stream: &Stream) -> anyhow::Result<bool> {
-        let Place { position, sequence } = self.acknowledged;
+    /// Whether the stream holds the newest event that it acknowledged, as far as an operator lets
+    /// it. One that was deleted at the end leaves the last sequence as it was, and nothing comes
+    /// behind it that would show a reader the gap.
+    async fn newest_is_there(&self, stream: &Stream, info: &Info) -> anyhow::Result<bool> {
+        let place = self.noted.borrow().place;
         let (source, epoch) = (self.db.owner(), &*self.db.epoch());
-        Ok(position == 0 || tail::holds(stream, source, epoch, position, sequence).await?)
+        Ok(place.position == 0
+            || stream::is_discarded(info, place.sequence)
+            || tail::holds(stream, source, epoch, place).await?)
+    }
+
+    /// The newest event that is known to be stored: what was noted before the start, to begin with.
+    async fn known(&mut self) -> Result<Note, DbErr> {
+        if !self.is_loaded {
+            let note = memory::load(&self.db).await?;
+            self.noted.send_replace(note);
+            self.is_loaded = true;
+        }
+        Ok(*self.noted.borrow())
+    }
+
+    /// Notes the newest event that is known to be stored.
+    fn note(&self, note: Note) {
+        self.noted.send_if_modified(|noted| {
+            let is_new = *noted != note;
+            *noted = note;
+            is_new
+        });
     }
 
     /// Says so if the stream begins later than it did, and was not filled again since.
@@ -366,8 +517,8 @@ impl Relay {
         let gone = begins.sequence.saturating_sub(self.begins.sequence);
         let is_known = begins.created == self.begins.created;
         self.begins = begins;
-        // With an age limit somebody wants it that way.
-        if is_known && gone > 0 && info.config.max_age.is_zero() {
+        // With a limit somebody wants it that way.
+        if is_known && gone > 0 && stream::discards(&info.config).is_empty() {
             self.warn_of_lost_beginning(gone);
         }
     }
@@ -379,34 +530,55 @@ impl Relay {
             source,
             events,
             "the stream lost its beginning: {events} events are in the outbox only, where readers \
-             fetch them; to have them in the stream again, delete it, and it is filled anew"
+             fetch them; `headwater stream restore {source}` puts them back into the stream"
         );
         metrics::counter!("headwater_relay_purged_total", "source" => source.to_owned())
             .increment(events);
     }
 
     /// Says why the relay has stopped and what to do, in the log only once.
-    fn note_stopped(&self, contradiction: &str) {
-        let advice = "put back the newest copy of the database, and the relay goes on by itself; \
-                      if there is none, docs/operations.md says how this one begins a new life";
-        let state = State::Failed(format!("{contradiction}; {advice}"));
-        if self.health.parts().get(CHECK) != Some(&state) {
-            tracing::error!(
-                source = self.db.owner(),
-                reason = contradiction,
-                "relay stopped: the stream and this database contradict each other; {advice}"
-            );
-            self.health.set(CHECK, state);
+    fn note_stopped(&mut self, stop: Stop) {
+        let source = self.db.owner();
+        self.health.set(CHECK, State::Failed(stop.to_string()));
+        if self.stopped.as_ref() == Some(&stop) {
+            return;
         }
+        match &stop {
+            Stop::Contradiction { what, advice } => tracing::error!(
+                source,
+                reason = what,
+                "relay stopped: the stream and this database contradict each other; {advice}"
+            ),
+            Stop::Limit(what) | Stop::TooLarge(what) => tracing::error!(
+                source,
+                reason = what,
+                "relay stopped: the broker does not take the next event; it goes on by itself \
+                 when it does"
+            ),
+        }
+        self.stopped = Some(stop);
+        self.gauge_stopped();
     }
 
-    fn note_published(&self, rows: &[outbox::Row], place: Place) {
+    /// Notes that it does its work, having published up to `position`.
+    fn note_going(&mut self, position: u64) {
+        if self.stopped.take().is_some() {
+            tracing::info!(source = self.db.owner(), position, "relay goes on");
+            self.gauge_stopped();
+        }
+        let state = State::Ok(format!("published up to {position}"));
+        self.health.set(CHECK, state);
+    }
+
+    fn gauge_stopped(&self) {
+        let stopped = f64::from(u8::from(self.stopped.is_some()));
+        metrics::gauge!("headwater_relay_stopped", "source" => self.db.owner()).set(stopped);
+    }
+
+    fn note_published(&mut self, rows: &[outbox::Row], place: Place) {
         self.published.send_replace(Some(place.position));
         let source = self.db.owner().to_owned();
-        self.health.set(
-            CHECK,
-            State::Ok(format!("published up to {}", place.position)),
-        );
+        self.note_going(place.position);
         metrics::counter!("headwater_relay_published_total", "source" => source.clone())
             .increment(rows.len() as u64);
         if let Some(oldest) = rows.first() {

@@ -1,5 +1,6 @@
 //! Publishing outbox rows, fenced: a few as pipelined publishes, many as one atomic batch.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use anyhow::anyhow;
@@ -12,8 +13,9 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{HeaderMap, Request};
+use async_nats::{HeaderMap, Request, RequestErrorKind, client};
 use bytes::Bytes;
+use futures_util::FutureExt;
 
 use crate::bus::Bus;
 use crate::crash;
@@ -21,10 +23,7 @@ use crate::envelope::EventId;
 use crate::outbox::Row;
 use crate::telemetry::trace::{self, Span};
 
-/// From how many rows on an atomic batch is faster: one costs the server about 4 ms however small
-/// it is, a single publish in a row of them about 0.3 ms, because with `sync_interval: always` a
-/// batch has one fsync and each single publish its own.
-const BATCH_MIN: usize = 14;
+use super::limit;
 
 /// How rows are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,31 +34,26 @@ pub(super) enum Way {
     Batch,
 }
 
-impl Way {
-    /// The way for so many `rows`, to a stream of which so many `copies` are kept.
-    ///
-    /// Rows in a pipeline have the server check the id of the one before, which it must not be
-    /// asked to where there are several copies: each checks for itself, and one that finds another
-    /// id gives up (nats-server 2.15.1). One that was brought up to date as a whole knows no id and
-    /// does so at an event that the others take. See ADR 9.
-    pub(super) fn of(rows: usize, copies: usize) -> Self {
-        let batch_min = if copies > 1 { 2 } else { BATCH_MIN };
-        if rows < batch_min {
-            Self::Pipelined
-        } else {
-            Self::Batch
-        }
-    }
-}
-
 /// What became of a publication.
 pub(super) enum Outcome {
     /// All rows are stored; the stream ends with this sequence.
     Stored { last_sequence: u64 },
     /// The fence held: the stream does not end where we believed.
     Refused(String),
+    /// A limit or a setting of the broker keeps events out: none of a batch is stored, and of a
+    /// pipeline those before the one that was refused.
+    Limited(Limited),
     /// No answer, or one that does not say. Some rows may be stored, or come to be.
     Unknown(anyhow::Error),
+}
+
+/// What the broker says where a limit or a setting keeps events out.
+#[derive(Debug, Clone)]
+pub(super) struct Limited {
+    pub(super) code: ErrorCode,
+    pub(super) text: String,
+    /// Which row of a pipeline it refused first; 0 for a batch.
+    pub(super) row: usize,
 }
 
 /// Publishes `rows`, in order, if the stream still ends with sequence `expected`.
@@ -93,6 +87,7 @@ pub(super) async fn rows(
             last_sequence: ack.sequence,
         },
         Err(Failure::Fence(reason)) => Outcome::Refused(reason),
+        Err(Failure::Limit(limited)) => Outcome::Limited(limited),
         Err(Failure::Other(error)) => Outcome::Unknown(error),
     }
 }
@@ -101,6 +96,8 @@ pub(super) async fn rows(
 enum Failure {
     #[error("refused: {0}")]
     Fence(String),
+    #[error("refused: {}", .0.text)]
+    Limit(Limited),
     #[error("unknown: {0:#}")]
     Other(anyhow::Error),
 }
@@ -129,7 +126,7 @@ async fn pipelined(
             .jetstream
             .send_publish(row.subject.clone(), message)
             .await
-            .map_err(publish_failure)?;
+            .map_err(|error| publish_failure(&error, index))?;
         under_way.push(publish);
         if index == rows.len() / 2 {
             crash::point_when_sent("relay.half", &bus.client).await;
@@ -137,8 +134,10 @@ async fn pipelined(
     }
     crash::point_when_sent("relay.sent", &bus.client).await;
     let mut last = PublishAck::default();
-    for publish in under_way {
-        let ack = publish.await.map_err(publish_failure)?;
+    for (row, publish) in under_way.into_iter().enumerate() {
+        let ack = publish
+            .await
+            .map_err(|error| publish_failure(&error, row))?;
         last = PublishAck {
             duplicate: ack.duplicate || last.duplicate,
             ..ack
@@ -147,16 +146,38 @@ async fn pipelined(
     Ok(last)
 }
 
-fn publish_failure(error: PublishError) -> Failure {
-    let code = std::error::Error::source(&error)
-        .and_then(|source| source.downcast_ref::<jetstream::Error>())
-        .map(jetstream::Error::error_code);
-    match error.kind() {
-        PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId => {
+fn publish_failure(error: &PublishError, row: usize) -> Failure {
+    let refusal = std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<jetstream::Error>());
+    match (error.kind(), refusal) {
+        (PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId, _) => {
             Failure::Fence(error.to_string())
         }
-        _ if code.is_some_and(is_fence) => Failure::Fence(error.to_string()),
-        _ => Failure::Other(error.into()),
+        (PublishErrorKind::MaxPayloadExceeded, _) => too_large(error, row),
+        (_, Some(refusal)) => refused(refusal, row),
+        _ => Failure::Other(anyhow!("{error}")),
+    }
+}
+
+/// The client sends nothing that the server would close the connection for.
+fn too_large(error: &impl Display, row: usize) -> Failure {
+    Failure::Limit(Limited {
+        code: ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
+        text: error.to_string(),
+        row,
+    })
+}
+
+/// What a refusal of the server, of the event in `row`, comes to.
+fn refused(error: &jetstream::Error, row: usize) -> Failure {
+    let code = error.error_code();
+    if is_fence(code) {
+        Failure::Fence(error.to_string())
+    } else if limit::is_limit(code) {
+        let text = error.to_string();
+        Failure::Limit(Limited { code, text, row })
+    } else {
+        Failure::Other(anyhow!("{error}"))
     }
 }
 
@@ -168,7 +189,8 @@ fn is_fence(code: ErrorCode) -> bool {
 }
 
 /// All rows or none, in one commit of the server (ADR-50 of the NATS architecture): the first
-/// carries the fence, the last asks for the commit and is the only one that is answered.
+/// carries the fence, the last asks for the commit. Only these two are answered: where the first is
+/// refused, the last only hears that the batch is not whole.
 async fn atomic_batch(
     bus: &Bus,
     rows: &[Row],
@@ -178,6 +200,7 @@ async fn atomic_batch(
 ) -> Result<PublishAck, Failure> {
     let batch = uuid::Uuid::now_v7().simple().to_string();
     let last = rows.len() - 1;
+    let mut first = None;
     for (index, row) in rows.iter().enumerate() {
         let mut headers = headers(row, &id(row), &spans[index]);
         headers.insert(NATS_BATCH_ID, batch.as_str());
@@ -187,10 +210,19 @@ async fn atomic_batch(
         }
         let payload = Bytes::copy_from_slice(&row.payload);
         if index < last {
-            bus.client
-                .publish_with_headers(row.subject.clone(), headers, payload)
-                .await
-                .map_err(|error| Failure::Other(error.into()))?;
+            if index == 0 {
+                let message = PublishMessage::build().payload(payload).headers(headers);
+                let sent = bus.jetstream.send_publish(row.subject.clone(), message);
+                first = Some(sent.await.map_err(|error| publish_failure(&error, 0))?);
+            } else {
+                bus.client
+                    .publish_with_headers(row.subject.clone(), headers, payload)
+                    .await
+                    .map_err(|error| match error.kind() {
+                        client::PublishErrorKind::MaxPayloadExceeded => too_large(&error, 0),
+                        _ => Failure::Other(error.into()),
+                    })?;
+            }
             if index == last / 2 {
                 crash::point_when_sent("relay.half", &bus.client).await;
             }
@@ -201,8 +233,13 @@ async fn atomic_batch(
                 bus.client.send_request(row.subject.clone(), request),
                 crash::point_when_sent("relay.sent", &bus.client)
             );
-            let answer = answer.map_err(|error| Failure::Other(error.into()))?;
-            return commit_answer(&answer.payload);
+            let answer = answer.map_err(|error| match error.kind() {
+                RequestErrorKind::MaxPayloadExceeded => too_large(&error, 0),
+                _ => Failure::Other(error.into()),
+            })?;
+            let committed = commit_answer(&answer.payload);
+            let first = first.and_then(|first| first.into_future().now_or_never());
+            return committed.map_err(|failure| why_not_whole(failure, first));
         }
     }
     unreachable!("the last row returns")
@@ -211,11 +248,24 @@ async fn atomic_batch(
 fn commit_answer(payload: &[u8]) -> Result<PublishAck, Failure> {
     match serde_json::from_slice(payload) {
         Ok(Response::Ok(ack)) => Ok(ack),
-        Ok(Response::Err { error }) if is_fence(error.error_code()) => {
-            Err(Failure::Fence(error.to_string()))
-        }
-        Ok(Response::Err { error }) => Err(Failure::Other(error.into())),
+        Ok(Response::Err { error }) => Err(refused(&error, 0)),
         Err(error) => Err(Failure::Other(anyhow!(error).context("read the answer"))),
+    }
+}
+
+/// Why a batch was refused: where it was not whole, what the server said of its first event.
+fn why_not_whole(failure: Failure, first: Option<Result<PublishAck, PublishError>>) -> Failure {
+    match (&failure, first) {
+        (Failure::Limit(limited), Some(Err(error)))
+            if limited.code == ErrorCode::ATOMIC_PUBLISH_INCOMPLETE_BATCH =>
+        {
+            match publish_failure(&error, 0) {
+                first @ Failure::Limit(_) => first,
+                // It was taken: an empty answer, which is none of an event that is stored.
+                _ => failure,
+            }
+        }
+        _ => failure,
     }
 }
 
@@ -237,20 +287,7 @@ fn headers(row: &Row, id: &EventId, span: &Span) -> HeaderMap {
 mod tests {
     use super::*;
 
-    #[test]
-    fn no_id_is_checked_where_there_are_several_copies() {
-        for (rows, copies, way) in [
-            (1, 1, Way::Pipelined),
-            (13, 1, Way::Pipelined),
-            (14, 1, Way::Batch),
-            (1, 3, Way::Pipelined),
-            (2, 3, Way::Batch),
-        ] {
-            assert_eq!(Way::of(rows, copies), way, "{rows} rows, {copies} copies");
-        }
-    }
-
-    fn refused(code: u64) -> Result<PublishAck, Failure> {
+    fn answered(code: u64) -> Result<PublishAck, Failure> {
         let error = format!(r#"{{"code":400,"err_code":{code},"description":"x"}}"#);
         commit_answer(format!(r#"{{"type":"x","error":{error}}}"#).as_bytes())
     }
@@ -258,13 +295,24 @@ mod tests {
     #[test]
     fn a_cluster_says_in_two_ways_that_the_fence_held() {
         for code in [10_071, 10_164] {
-            assert!(matches!(refused(code), Err(Failure::Fence(_))), "{code}");
+            assert!(matches!(answered(code), Err(Failure::Fence(_))), "{code}");
         }
+    }
+
+    #[test]
+    fn a_limit_of_the_broker_is_told_from_an_error() {
+        for code in [
+            10_174, 10_176, 10_199, 10_210, 10_054, 10_077, 10_047, 10_002,
+        ] {
+            assert!(matches!(answered(code), Err(Failure::Limit(_))), "{code}");
+        }
+        // A duplicate within the dedupe window passes by itself.
+        assert!(matches!(answered(10_201), Err(Failure::Other(_))));
     }
 
     /// Another publication of the same event may be under way, and get through or not.
     #[test]
     fn what_is_under_way_is_unknown_and_not_refused() {
-        assert!(matches!(refused(10_158), Err(Failure::Other(_))));
+        assert!(matches!(answered(10_158), Err(Failure::Other(_))));
     }
 }

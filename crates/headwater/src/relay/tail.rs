@@ -3,10 +3,11 @@
 use anyhow::Context as _;
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 
+use super::place::Place;
 use crate::envelope::EventId;
 
 /// How many events at the end are looked at, and asked for at a time: the last own one is not
@@ -16,10 +17,12 @@ const LOOK_BACK: usize = 64;
 /// The end of a stream.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// The stream's last sequence; 0 when nothing was ever stored.
-    pub(super) last_sequence: u64,
-    /// The newest event of this life of this source at the end, if there is one.
+    /// The stream as it was before its end was read.
+    pub(super) info: Info,
+    /// The newest event of this epoch of this source at the end, if there is one.
     pub(super) own: Option<Own>,
+    /// The newest event of another epoch of this source that was met on the way.
+    pub(super) foreign: Option<EventId>,
 }
 
 #[derive(Debug)]
@@ -38,14 +41,12 @@ impl Tail {
     /// Not even an outbox without events may leave that out: another process may have appended
     /// the first one just now, or it was put back from a copy that old.
     pub(super) async fn read(stream: &Stream, source: &str, epoch: &str) -> anyhow::Result<Self> {
-        let state = stream
-            .get_info()
-            .await
-            .context("read the stream's state")?
-            .state;
+        let info = stream.get_info().await.context("read the stream's state")?;
+        let state = info.state.clone();
         let mut tail = Self {
-            last_sequence: state.last_sequence,
+            info,
             own: None,
+            foreign: None,
         };
         if state.messages > 0 {
             let newest_first = (state.first_sequence..=state.last_sequence).rev();
@@ -54,7 +55,11 @@ impl Tail {
                 .buffered(LOOK_BACK)
                 .enumerate();
             while let Some((looked_at, event)) = events.next().await {
-                let found = event?.and_then(|event| own(&event, source, epoch));
+                let event = event?;
+                let id = event.as_ref().and_then(id_of);
+                let foreign = id.filter(|id| *id.source == *source && *id.epoch != *epoch);
+                tail.foreign = tail.foreign.or(foreign);
+                let found = event.and_then(|event| own(&event, source, epoch));
                 let position = |own: &Option<Own>| own.as_ref().map_or(0, |own| own.position);
                 if position(&found) > position(&tail.own) {
                     tail.own = found;
@@ -68,17 +73,16 @@ impl Tail {
     }
 }
 
-/// Whether `stream` holds position `position` of this outbox at `sequence`.
+/// Whether `stream` holds this outbox's event at `place`.
 pub(super) async fn holds(
     stream: &Stream,
     source: &str,
     epoch: &str,
-    position: u64,
-    sequence: u64,
+    place: Place,
 ) -> anyhow::Result<bool> {
-    let event = at(stream, sequence).await?;
+    let event = at(stream, place.sequence).await?;
     let found = event.and_then(|event| own(&event, source, epoch));
-    Ok(found.is_some_and(|own| own.position == position))
+    Ok(found.is_some_and(|own| own.position == place.position))
 }
 
 async fn at(stream: &Stream, sequence: u64) -> anyhow::Result<Option<StreamMessage>> {
@@ -89,8 +93,12 @@ async fn at(stream: &Stream, sequence: u64) -> anyhow::Result<Option<StreamMessa
     }
 }
 
+fn id_of(event: &StreamMessage) -> Option<EventId> {
+    event.headers.get(NATS_MESSAGE_ID)?.as_str().parse().ok()
+}
+
 fn own(event: &StreamMessage, source: &str, epoch: &str) -> Option<Own> {
-    let id: EventId = event.headers.get(NATS_MESSAGE_ID)?.as_str().parse().ok()?;
+    let id = id_of(event)?;
     (*id.source == *source && *id.epoch == *epoch).then(|| Own {
         position: id.position,
         sequence: event.sequence,

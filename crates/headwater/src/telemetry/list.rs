@@ -124,6 +124,11 @@ const GAUGES: &[Described] = &[
         "Whether the connection to NATS is up",
     ),
     (
+        "headwater_relay_stopped",
+        Unit::Count,
+        "Whether the relay stands still until a person acts: a contradiction, or a limit of the broker",
+    ),
+    (
         "headwater_outbox_head",
         Unit::Count,
         "Position of the newest event in the outbox",

@@ -25,6 +25,7 @@ mod projection;
 mod rebuild;
 mod relay;
 mod relay_faults;
+mod relay_limits;
 mod repair;
 mod schema;
 mod supervisor;

@@ -315,8 +315,9 @@ async fn what_another_process_appended_is_published_too() {
     relay.stop().await;
 }
 
+/// It was lost, or emptied by mistake: to publish on would hide that from everybody.
 #[tokio::test]
-async fn a_database_made_anew_follows_the_events_of_its_former_life() {
+async fn a_database_that_knows_nothing_of_the_stream_stops_the_relay() {
     let (folder, broker) = (folder(), broker());
     let db = open(&folder, "sensors").await;
     let bus = bus(&broker, "sensors").await;
@@ -326,10 +327,40 @@ async fn a_database_made_anew_follows_the_events_of_its_former_life() {
     relay.stop().await;
 
     let other_folder = crate::support::folder();
-    let anew = open(&other_folder, "sensors").await;
-    let relay = relaying(&anew, &bus);
-    append(&anew, reads(11..=12)).await;
-    let stored = eventually_stored(&bus, "sensors", &[1, 2, 3, 11, 12]).await;
-    assert_eq!(stored[3].id, ids(&anew, 1)[0]);
+    let empty = open(&other_folder, "sensors").await;
+    let relay = relaying(&empty, &bus);
+    let why = format!("events of the epoch {} up to position 3", db.epoch());
+    let state = eventually_says(&relay.health, "relay", &why).await;
+    let advice = format!("{state:?}");
+    assert!(advice.contains("put back the newest copy"), "{advice}");
+    assert!(
+        advice.contains("headwater stream restore sensors"),
+        "{advice}"
+    );
+    append(&empty, reads(11..=12)).await;
+    assert!(!relay.health.is_ready());
+    eventually_stored(&bus, "sensors", &[1, 2, 3]).await;
+
+    // A person has decided for the new epoch.
+    jetstream(&bus).delete_stream("SENSORS").await.unwrap();
+    let stored = eventually_stored(&bus, "sensors", &[11, 12]).await;
+    assert_eq!(stored[0].id, ids(&empty, 1)[0]);
+    eventually_says(&relay.health, "relay", "published up to 2").await;
+    relay.stop().await;
+}
+
+/// The relay has looked at the stream before, so that nobody's event there is news of another life.
+#[tokio::test]
+async fn an_event_of_another_epoch_does_not_stop_a_source_that_has_no_event_yet() {
+    let (folder, broker) = (folder(), broker());
+    let db = open(&folder, "sensors").await;
+    let bus = bus(&broker, "sensors").await;
+    let relay = relaying(&db, &bus);
+    eventually_says(&relay.health, "relay", "published up to 0").await;
+    relay.stop().await;
+    publish_by_hand(&bus, Some("sensors.another-life.7"), &read("attic", 100)).await;
+    let relay = relaying(&db, &bus);
+    append(&db, reads(1..=1)).await;
+    eventually_stored(&bus, "sensors", &[100, 1]).await;
     relay.stop().await;
 }

@@ -315,7 +315,8 @@ async fn a_full_stream_makes_the_relay_wait_and_drops_nothing() {
         .unwrap();
     let relay = relaying(&db, &bus);
     append(&db, reads(1..=5)).await;
-    eventually_says(&relay.health, "relay", "Degraded").await;
+    let why = "position 4 is refused by max_msgs of the stream SENSORS (3)";
+    eventually_says(&relay.health, "relay", why).await;
     let values = async || {
         let stored = stored(&bus, "sensors").await;
         stored.iter().map(|event| event.value).collect::<Vec<_>>()
