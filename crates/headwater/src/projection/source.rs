@@ -391,7 +391,7 @@ impl<P: Projection> Watch<P> {
         match self.shared.db.write(save).await {
             Ok(saved) => self.of().note_anomalies(saved.value),
             Err(error) => {
-                tracing::warn!(projection = P::NAME, source, %error, "note an altered event")
+                tracing::warn!(projection = P::NAME, source, %error, "note an altered event");
             }
         }
     }
@@ -412,10 +412,11 @@ fn take_run(again: &mut VecDeque<Envelope>) -> Vec<Envelope> {
             .and_then(place)
             .map(|(epoch, at)| (epoch, at + 1));
         let follows = |event: &&Envelope| expected.is_none() || place(event) == expected;
-        if again.front().filter(follows).is_none() {
+        let Some(event) = again.front().filter(follows).cloned() else {
             break;
-        }
-        run.extend(again.pop_front());
+        };
+        again.pop_front();
+        run.push(event);
     }
     run
 }
