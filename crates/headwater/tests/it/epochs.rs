@@ -7,9 +7,9 @@ use serde_json::json;
 
 use crate::rebuild::Place;
 use crate::support::{
-    Readings, Stored, Tasks, World, append, eventually, eventually_readings, eventually_says,
-    eventually_stored, folder, is, jetstream, keep_log, logged, open, publish_again,
-    publish_by_hand, read, readings, reads, relaying, texts,
+    Readings, Stored, Tasks, World, append, begin_epoch, eventually, eventually_readings,
+    eventually_says, eventually_stored, folder, is, jetstream, keep_log, logged, open,
+    publish_again, publish_by_hand, read, readings, reads, relaying, texts,
 };
 
 const PART: &str = "readings from sensors";
@@ -96,8 +96,8 @@ async fn an_unknown_epoch_waits_until_the_source_has_said_whether_it_is_its_own(
     world.stop_relay().await;
     let other_folder = folder();
     let anew = open(&other_folder, "sensors").await;
+    begin_epoch(&world.bus, &anew, [11, 12]).await;
     world.relay = relaying(&anew, &world.bus);
-    append(&anew, reads(11..=12)).await;
     eventually_stored(&world.bus, "sensors", &[1, 2, 11, 12]).await;
     let waits = "sensors does not say whether that is its own";
     eventually_says(&world.reader.health, PART, waits).await;
@@ -172,9 +172,9 @@ async fn a_rebuild_takes_the_confirmed_epochs_along_and_needs_no_source() {
         .await;
     let other_folder = folder();
     let anew = open(&other_folder, "sensors").await;
+    begin_epoch(&place.bus, &anew, [11, 12]).await;
     let mut relay = relaying(&anew, &place.bus);
     relay.operator(&anew, &place.bus);
-    append(&anew, reads(11..=12)).await;
     house.eventually(&[1, 2, 3, 11, 12]).await;
     let forged = Some("sensors.forged.1");
     publish_by_hand(&place.bus, forged, &read("forger", 666)).await;

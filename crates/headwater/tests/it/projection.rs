@@ -10,7 +10,7 @@ use headwater::{ApplyError, Envelope, Health, Projection};
 use sea_orm::DbErr;
 
 use crate::support::{
-    GaugeRead, Readings, SensorRead, Tasks, World, append, broker, bus, eventually,
+    GaugeRead, Readings, SensorRead, Tasks, World, append, begin_epoch, broker, bus, eventually,
     eventually_readings, eventually_says, eventually_stored, execute, folder, integers, is,
     jetstream, keep_reading, open, projecting, publish_again, publish_by_hand, read, readings,
     reads, relaying,
@@ -344,11 +344,7 @@ async fn both_lives_of_a_source_are_applied_and_none_of_them_twice() {
     eventually_stored(&world.bus, "sensors", &[1, 2, 3, 4, 5, 6]).await;
     relay.stop().await;
     // Its relay finds itself in the stream.
-    append(&anew, reads(11..=12)).await;
-    for position in 1..=2 {
-        let id = format!("sensors.{}.{position}", anew.epoch());
-        publish_by_hand(&world.bus, Some(&id), &read("attic", 10 + position)).await;
-    }
+    begin_epoch(&world.bus, &anew, [11, 12]).await;
     world.relay = relaying(&anew, &world.bus);
     world.relay.operator(&anew, &world.bus);
     let events = eventually_stored(&world.bus, "sensors", &[1, 2, 3, 4, 5, 6, 11, 12]).await;

@@ -548,6 +548,15 @@ pub(crate) async fn publish_by_hand(bus: &Bus, id: Option<&str>, event: &SensorR
     );
 }
 
+/// Appends readings to the empty outbox of `db` and puts them into the stream behind the events of
+/// another epoch, which a relay would not do unless it finds itself there.
+pub(crate) async fn begin_epoch(bus: &Bus, db: &Database, values: [i64; 2]) {
+    append(db, reads(values)).await;
+    for (id, value) in ids(db, 2).iter().zip(values) {
+        publish_by_hand(bus, id.as_deref(), &read("attic", value)).await;
+    }
+}
+
 /// Publishes what is in the stream once more, under the same ids, when the server's dedupe
 /// window no longer knows them. Without the fence, which is what a careless client leaves out.
 pub(crate) async fn publish_again(bus: &Bus, stored: &[Stored]) {
