@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
+mod accessibility;
 mod after;
 mod ambiguity;
 mod bad_input;
@@ -23,6 +24,7 @@ mod metrics;
 mod model;
 mod moved;
 mod notify;
+mod openapi;
 mod permissions;
 mod power_cuts;
 mod rebuild;

@@ -4,7 +4,7 @@ use headwater::database::{Bulk, Snapshot, Tx};
 use headwater::{idempotency, outbox};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{DbBackend, QueryOrder, QuerySelect, Set, Statement};
+use sea_orm::{DbBackend, QueryOrder, QuerySelect, QueryTrait as _, Set, Statement};
 
 use crate::order::{Known, Order, PlaceOrder};
 
@@ -116,17 +116,19 @@ pub(crate) fn shown(
 pub(crate) fn page_of_user(
     db: &impl ConnectionTrait,
     user: Uuid,
-    start_after: Uuid,
-    limit: u64,
+    start_after: Option<Uuid>,
+    limit: usize,
 ) -> Result<Vec<Order>, DbErr> {
     if is_erased(db, user)? {
         return Ok(Vec::new());
     }
     let rows = order::Entity::find()
         .filter(order::Column::UserId.eq(user))
-        .filter(order::Column::Id.gt(start_after))
+        .apply_if(start_after, |rows, id| {
+            rows.filter(order::Column::Id.gt(id))
+        })
         .order_by_asc(order::Column::Id)
-        .limit(limit)
+        .limit(limit as u64)
         .all(db)?;
     with_lines(db, rows)
 }

@@ -12,6 +12,7 @@ mod answer;
 pub mod asking;
 mod http;
 mod page;
+mod part;
 mod replica;
 mod style;
 
