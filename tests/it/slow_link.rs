@@ -1,4 +1,4 @@
-//! The read store catches up over any link that can carry the events.
+//! Events get through any link that can carry them, to the read store and to the broker.
 
 use std::time::{Duration, Instant};
 
@@ -134,6 +134,20 @@ async fn a_link_that_gets_slow_and_fast_again_carries_nothing_twice() {
         "{total} bytes instead of {needed}"
     );
     expect_no_retries(&world);
+    world.finish().await;
+}
+
+/// What does not get through within a request's timeout is not sent again as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_publishes_over_32_kb_a_second() {
+    let (mut world, user) = backlog::shop().await;
+    world.stop(Service::Orders).await;
+    let last = backlog::fill(&world, &user, 1_500);
+    let slow = link(&world, 32_000, Duration::ZERO).await;
+    world.reach_broker_at(slow.url());
+    world.run(Service::Orders).await;
+    backlog::applied(&world, &user, last).await;
+    slow.set_rate(UNLIMITED);
     world.finish().await;
 }
 

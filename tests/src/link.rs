@@ -1,5 +1,5 @@
-//! A slow link: what the broker sends through it arrives no faster than its rate, whatever the
-//! number of connections, and both ways take a delay.
+//! A slow link: each way carries no more than its rate, whatever the number of connections, and
+//! takes a delay.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,11 +22,12 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Link {
     address: SocketAddr,
-    line: Arc<Line>,
+    /// To clients, and to the broker.
+    lines: [Arc<Line>; 2],
     _tasks: JoinSet<()>,
 }
 
-/// What all connections share.
+/// One way, which all connections share.
 #[derive(Debug)]
 struct Line {
     /// In bytes a second.
@@ -38,7 +39,7 @@ struct Line {
 }
 
 impl Link {
-    /// A link to `broker` that carries `rate` bytes a second to clients, with a delay each way.
+    /// A link to `broker` that carries `rate` bytes a second each way, with a delay.
     ///
     /// # Panics
     /// When there is no port.
@@ -46,17 +47,15 @@ impl Link {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let line = Arc::new(Line {
-            rate: AtomicU64::new(rate),
-            delay,
-            carried: AtomicU64::new(0),
-            free: Mutex::new(Instant::now()),
-        });
+        let lines = [
+            Arc::new(Line::new(rate, delay)),
+            Arc::new(Line::new(rate, delay)),
+        ];
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, broker, Arc::clone(&line)));
+        tasks.spawn(accept(listener, broker, lines.clone()));
         Self {
             address,
-            line,
+            lines,
             _tasks: tasks,
         }
     }
@@ -68,16 +67,27 @@ impl Link {
 
     /// Carries `rate` bytes a second from now on.
     pub fn set_rate(&self, rate: u64) {
-        self.line.rate.store(rate, Ordering::Relaxed);
+        for line in &self.lines {
+            line.rate.store(rate, Ordering::Relaxed);
+        }
     }
 
     /// How many bytes it has carried to clients.
     pub fn carried(&self) -> u64 {
-        self.line.carried.load(Ordering::Relaxed)
+        self.lines[0].carried.load(Ordering::Relaxed)
     }
 }
 
 impl Line {
+    fn new(rate: u64, delay: Duration) -> Self {
+        Self {
+            rate: AtomicU64::new(rate),
+            delay,
+            carried: AtomicU64::new(0),
+            free: Mutex::new(Instant::now()),
+        }
+    }
+
     /// When `bytes` more are carried.
     fn carry(&self, bytes: usize) -> Instant {
         let rate = self.rate.load(Ordering::Relaxed);
@@ -90,35 +100,29 @@ impl Line {
     }
 }
 
-async fn accept(listener: TcpListener, broker: SocketAddr, line: Arc<Line>) {
+async fn accept(listener: TcpListener, broker: SocketAddr, lines: [Arc<Line>; 2]) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         // Refused as the broker refuses: the client sees a connection that ends.
         let Ok(server) = TcpStream::connect(broker).await else {
             continue;
         };
-        let line = Arc::clone(&line);
+        let [down, up] = lines.clone();
         connections.spawn(async move {
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
-            let delay = line.delay;
             tokio::select! {
-                () = convey(from_client, to_server, |_| Instant::now(), delay) => {}
-                () = convey(from_server, to_client, |bytes| line.carry(bytes), delay) => {}
+                () = convey(from_client, to_server, &up) => {}
+                () = convey(from_server, to_client, &down) => {}
             }
         });
     }
 }
 
-/// Conveys bytes until one end closes; each chunk leaves when `carried` says, and arrives `delay`
-/// later. No more is read meanwhile.
-async fn convey(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    carried: impl Fn(usize) -> Instant,
-    delay: Duration,
-) {
+/// Conveys bytes until one end closes; each chunk leaves when the line is free, and arrives after
+/// its delay. No more is read meanwhile.
+async fn convey(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, line: &Line) {
     let (sender, mut under_way) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let leave = async {
         let mut chunk = vec![0; CHUNK];

@@ -26,6 +26,14 @@ const BATCH_MIN: usize = 14;
 const GROW_AFTER_MIN: Duration = Duration::from_secs(30);
 const GROW_AFTER_MAX: Duration = Duration::from_mins(10);
 
+/// What is published at once, in bytes, at most and at least: what the link carries in
+/// [`CARRYING`], so that it gets through within one request's timeout.
+const BYTES_MAX: u64 = 8 * 1024 * 1024;
+const BYTES_MIN: u64 = 16 * 1024;
+
+/// How long the link takes for what is published at once, about.
+const CARRYING: Duration = Duration::from_secs(1);
+
 /// What the headers of one event add to its payload, but for what is in them.
 const HEADER_BYTES: usize =
     "NATS/1.0\r\nNats-Msg-Id: \r\nNats-Expected-Last-Sequence: \r\n\r\n".len();
@@ -60,6 +68,8 @@ pub(super) fn is_limit(code: ErrorCode) -> bool {
 pub(super) struct Fit {
     /// In one batch; below 2, it takes none.
     batch: usize,
+    /// How many bytes of events the link to it carries in [`CARRYING`].
+    bytes: u64,
     /// Whether an event was refused last: one alone is tried then.
     is_probing: bool,
     /// When a larger batch is tried again, and how long the next one has to wait.
@@ -71,6 +81,7 @@ impl Fit {
     pub(super) fn new() -> Self {
         Self {
             batch: BATCH_MAX,
+            bytes: BYTES_MAX,
             is_probing: false,
             grows: None,
             grow_after: GROW_AFTER_MIN,
@@ -121,12 +132,30 @@ impl Fit {
         // That batches were refused was for the event, not for their size.
         *self = Self {
             is_probing: true,
+            bytes: self.bytes,
             ..Self::new()
         };
     }
 
-    /// Notes that rows were stored; lets batches grow again when it is time.
-    pub(super) fn note_stored(&mut self) {
+    /// How many bytes of events to publish at once, at most.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Notes that nobody knows what became of rows of `bytes`: they may take the link too long.
+    pub(super) fn note_unknown(&mut self, bytes: u64) {
+        self.bytes = (bytes / 2).clamp(BYTES_MIN, self.bytes);
+    }
+
+    /// Notes that rows of `bytes` were stored; lets batches grow again when it is time.
+    pub(super) fn note_stored(&mut self, bytes: u64, took: Duration) {
+        let carried = if took > CARRYING {
+            u128::from(bytes) * CARRYING.as_micros() / took.as_micros()
+        } else {
+            u128::from(self.bytes) * 2
+        };
+        let carried = u64::try_from(carried).unwrap_or(u64::MAX);
+        self.bytes = carried.clamp(BYTES_MIN, BYTES_MAX);
         self.is_probing = false;
         if self.grows.is_some_and(|at| Instant::now() >= at) {
             self.batch = (self.batch * 2).clamp(BATCH_MIN, BATCH_MAX);

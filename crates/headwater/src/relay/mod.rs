@@ -76,9 +76,6 @@ use place::{Finding, Place};
 use publish::{Limited, Outcome, Way};
 use stream::Unusable;
 
-/// How large a batch may be, in bytes: it has to get through within one request's timeout.
-const BATCH_BYTES_MAX: u64 = 8 * 1024 * 1024;
-
 /// How long the relay lets rows gather after a batch that was large but not full: under load
 /// fewer, larger batches cost the broker much less, and nobody waits for the difference.
 const GATHER: Duration = Duration::from_millis(20);
@@ -348,6 +345,8 @@ impl Relay {
             let is_all = rest.is_empty();
             let rows = std::mem::replace(&mut waiting, rest);
             let (source, epoch) = (self.db.owner(), &*self.db.epoch());
+            let bytes = rows.iter().map(|row| row.payload.len() as u64).sum();
+            let began = Instant::now();
             let publishing = publish::rows(&self.bus, way, source, epoch, &rows, place.sequence);
             let outcome = match way {
                 // There is probably more: it is read while the server writes.
@@ -371,7 +370,7 @@ impl Relay {
                         stream_created,
                         place,
                     });
-                    self.fit.note_stored();
+                    self.fit.note_stored(bytes, began.elapsed());
                     *pause = PAUSE_MIN;
                     self.note_published(&rows, place);
                     if is_all
@@ -397,7 +396,10 @@ impl Relay {
                     // They are tried again, fewer at once.
                     waiting.clear();
                 }
-                Outcome::Unknown(error) => return Err(error.context("publish")),
+                Outcome::Unknown(error) => {
+                    self.fit.note_unknown(bytes);
+                    return Err(error.context("publish"));
+                }
             }
         }
     }
@@ -459,9 +461,9 @@ impl Relay {
 
     /// The rows of the outbox from position `from` on, as many as go into one batch.
     async fn page(&self, from: u64) -> Result<Vec<outbox::Row>, DbErr> {
-        let page = move |snapshot: &Snapshot| {
-            outbox::page_within(snapshot, from, BATCH_MAX, BATCH_BYTES_MAX)
-        };
+        let bytes_max = self.fit.bytes();
+        let page =
+            move |snapshot: &Snapshot| outbox::page_within(snapshot, from, BATCH_MAX, bytes_max);
         self.db.read(page).await
     }
 
