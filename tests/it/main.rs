@@ -22,6 +22,7 @@ mod memory;
 mod metrics;
 mod model;
 mod moved;
+mod nats_cli;
 mod notify;
 mod permissions;
 mod power_cuts;
