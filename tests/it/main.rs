@@ -23,6 +23,7 @@ mod memory;
 mod metrics;
 mod model;
 mod moved;
+mod nats_cli;
 mod notify;
 mod openapi;
 mod permissions;

@@ -110,7 +110,9 @@ impl DataSet {
         let Command::Import(args) = cli.command else {
             unreachable!("an import was asked for");
         };
-        import::run(args).await.expect("import")
+        import::run(args, std::future::pending())
+            .await
+            .expect("import")
     }
 
     /// What every user must be shown: a fold of the files, by the foreign ids.

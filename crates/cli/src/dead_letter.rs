@@ -7,20 +7,25 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::Subcommand;
 use headwater::operator::{
-    DiscardAnswer, DiscardRequest, Endpoint, Letter, ListAnswer, ListRequest, RetryAnswer,
-    RetryRequest, ShowRequest,
+    DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, DiscardRequest, Endpoint, Filter, Letter,
+    ListAnswer, ListRequest, RetryAnswer, RetryRequest, ShowRequest,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::common::confirm;
+use crate::common::{Unconfirmed, ask, confirm};
 use crate::nats::{Nats, Unreachable};
-use crate::{Common, Exit};
+use crate::{Common, Exit, complain, output};
 use args::{Discard, List, Retry, Show};
-use report::{Discarded, Listed, Retried, Shown};
+use plan::Plan;
+use report::{Discarded, DiscardedMany, Listed, Retried, Shown};
 
 mod args;
+mod plan;
 mod report;
+
+/// How many letters are asked for at a time.
+const PAGE: usize = 1000;
 
 /// How long a service may take to try all its letters again.
 const CHANGE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -48,7 +53,7 @@ pub enum Action {
     Show(Show),
     /// Try one, a lane or all of them again, with those that wait behind
     Retry(Retry),
-    /// Give one up for good, and try those that wait behind it
+    /// Give one or many up for good, and try those that wait behind them
     Discard(Discard),
     /// List those that were given up
     Discarded(List),
@@ -67,40 +72,62 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
 
 async fn list(common: &Common, args: &List, endpoint: Endpoint) -> anyhow::Result<Exit> {
     let nats = common.connect().await?;
-    let services = match &args.service {
-        Some(service) => vec![service.clone()],
-        None => nats.services_with(endpoint).await?,
-    };
     let mut listed = Listed::default();
-    for service in services {
-        let (letters, total) = letters(&nats, &service, endpoint, args.limit as usize)
-            .await
-            .with_context(|| format!("list the dead letters of {service}"))?;
+    for service in services(&nats, args.service.as_ref(), endpoint).await? {
+        let filter = args.which.filter();
+        let (mut letters, limit) = (Vec::new(), args.limit as usize);
+        let total = letters_of(&nats, &service, endpoint, filter, limit, |letter| {
+            letters.push(letter);
+        });
+        let total = total.await?;
         listed.add(service, letters, total);
     }
     common.print(&listed)?;
     Ok(Exit::Done)
 }
 
-/// The oldest `limit` letters of a service, and how many it has in all.
-async fn letters(
+/// The service that was named, or all that have `endpoint`.
+async fn services(
+    nats: &Nats,
+    named: Option<&String>,
+    endpoint: Endpoint,
+) -> anyhow::Result<Vec<String>> {
+    match named {
+        Some(service) => Ok(vec![service.clone()]),
+        None => nats.services_with(endpoint).await,
+    }
+}
+
+/// Gives the oldest `limit` letters of a service that `filter` lets through to `each`; how many
+/// there are in all.
+async fn letters_of(
     nats: &Nats,
     service: &str,
     endpoint: Endpoint,
+    filter: Filter,
     limit: usize,
-) -> anyhow::Result<(Vec<Letter>, u64)> {
-    let mut letters: Vec<Letter> = Vec::new();
+    mut each: impl FnMut(Letter),
+) -> anyhow::Result<u64> {
+    let mut request = ListRequest {
+        after: 0,
+        limit: limit.min(PAGE),
+        filter,
+    };
+    let mut left = limit;
     loop {
-        let request = ListRequest {
-            after: letters.last().map_or(0, |letter| letter.id),
-            limit: limit - letters.len(),
+        let page = nats.ask(service, endpoint, &request).await;
+        let page: ListAnswer =
+            page.with_context(|| format!("list the dead letters of {service}"))?;
+        let Some(last) = page.letters.last() else {
+            return Ok(page.total);
         };
-        let page: ListAnswer = nats.ask(service, endpoint, &request).await?;
-        let is_end = page.letters.is_empty();
-        letters.extend(page.letters);
-        if is_end || letters.len() >= limit {
-            return Ok((letters, page.total));
+        request.after = last.id;
+        left = left.saturating_sub(page.letters.len());
+        page.letters.into_iter().for_each(&mut each);
+        if left == 0 {
+            return Ok(page.total);
         }
+        request.limit = left.min(PAGE);
     }
 }
 
@@ -133,32 +160,112 @@ async fn whole_letter(nats: &Nats, service: &str, id: u64) -> anyhow::Result<Let
 
 async fn retry(common: &Common, args: &Retry) -> anyhow::Result<Exit> {
     let nats = common.connect().await?;
-    let request = match (args.id, &args.lane) {
+    let which = &args.which;
+    let request = match (args.id, &which.lane) {
         (Some(id), _) => RetryRequest::Id(id),
-        (None, Some(lane)) => RetryRequest::Lane(lane.clone()),
-        (None, None) => RetryRequest::All {},
+        // Of one service it is an error if there is no such lane.
+        (None, Some(lane))
+            if args.service.is_some() && which.source.is_none() && which.error.is_none() =>
+        {
+            RetryRequest::Lane(lane.clone())
+        }
+        (None, _) => RetryRequest::All(which.filter()),
     };
-    let service = args.service.clone();
-    let answer: RetryAnswer = change(&nats, &service, Endpoint::DeadLettersRetry, &request).await?;
-    let retried = Retried { service, answer };
-    common.print(&retried)?;
-    Ok(retried.exit())
+    let mut exit = Exit::Done;
+    let services = services(&nats, args.service.as_ref(), Endpoint::DeadLettersList).await?;
+    let is_one = services.len() == 1;
+    if services.is_empty() {
+        common.print(&DiscardedMany::default())?;
+    }
+    for service in services {
+        let answer: RetryAnswer =
+            change(&nats, &service, Endpoint::DeadLettersRetry, &request).await?;
+        if answer.failed_in_all() > 0 {
+            exit = Exit::Different;
+        }
+        let retried = Retried {
+            service,
+            is_one,
+            answer,
+        };
+        output::line(&retried, common.output)?;
+    }
+    Ok(exit)
 }
 
 async fn discard(common: &Common, args: Discard) -> anyhow::Result<Exit> {
-    let what = format!(
-        "discard the dead letter {} of {} for good",
-        args.id, args.service
-    );
+    let (Some(id), Some(service)) = (args.id, args.service.clone()) else {
+        return discard_all(common, args).await;
+    };
+    let what = format!("discard the dead letter {id} of {service} for good");
     confirm(&what, args.yes)?;
     let nats = common.connect().await?;
-    let (id, reason) = (args.id, args.reason);
-    let request = DiscardRequest { id, reason };
-    let service = args.service;
+    let request = DiscardRequest {
+        id: Some(id),
+        reason: args.reason,
+        ..DiscardRequest::default()
+    };
     let answer: DiscardAnswer =
         change(&nats, &service, Endpoint::DeadLettersDiscard, &request).await?;
     common.print(&Discarded { service, answer })?;
     Ok(Exit::Done)
+}
+
+/// Discards those that are at fault now and were confirmed: what is parked after that stays.
+async fn discard_all(common: &Common, args: Discard) -> anyhow::Result<Exit> {
+    const LIST: Endpoint = Endpoint::DeadLettersList;
+    let nats = common.connect().await?;
+    let mut plan = Plan::default();
+    for service in services(&nats, args.service.as_ref(), LIST).await? {
+        let filter = Filter {
+            waiting: Some(false),
+            ..args.which.filter()
+        };
+        let note = |letter: Letter| plan.add(&service, &letter);
+        letters_of(&nats, &service, LIST, filter, usize::MAX, note).await?;
+    }
+    let total = plan.total();
+    confirm_all(&plan, &args)?;
+    let mut done = DiscardedMany::default();
+    for (service, ids) in plan.into_ids() {
+        for ids in ids.chunks(DISCARD_MAX) {
+            let request = DiscardRequest {
+                ids: ids.to_vec(),
+                reason: args.reason.clone(),
+                ..DiscardRequest::default()
+            };
+            let answer = change(&nats, &service, Endpoint::DeadLettersDiscard, &request).await;
+            let answer: DiscardManyAnswer = answer.with_context(|| {
+                format!(
+                    "{} of {total} were discarded, the oldest of each service first; the same \
+                     command goes on with the rest",
+                    done.discarded()
+                )
+            })?;
+            done.add(&service, &answer);
+        }
+    }
+    common.print(&done)?;
+    Ok(Exit::Done)
+}
+
+/// Errors with [`Unconfirmed`] unless somebody said that so many may go.
+fn confirm_all(plan: &Plan, args: &Discard) -> anyhow::Result<()> {
+    let total = plan.total();
+    match args.confirm {
+        Some(wanted) if wanted != total => {
+            complain(&plan.to_string());
+            let message =
+                format!("there are {total} to be discarded, not {wanted}: nothing was done");
+            Err(Unconfirmed::new(message).into())
+        }
+        None if !args.yes && total > 0 => {
+            complain(&plan.to_string());
+            let what = format!("discard {total} dead letters for good");
+            ask(&what, &format!("--yes or --confirm {total}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Asks for something to be changed. Without an answer nobody knows whether it was.

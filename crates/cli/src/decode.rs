@@ -1,14 +1,17 @@
 //! `headwater decode`: one event's body from standard input, as JSON.
 
+use std::fmt::{self, Display, Formatter};
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
 
+use crate::error::ErrorObject;
 use crate::nats::{Nats, Settings};
-use crate::output::printable;
+use crate::output::{Format, printable};
 use crate::schemas::cache::Cache;
 use crate::schemas::{self, Decoded, Problem, Schema};
 use crate::{Common, Exit, complain};
@@ -28,7 +31,8 @@ const INPUT_MAX: u64 = 64 * 1024 * 1024;
 /// What the bytes mean is in the KV bucket `headwater-schemas`, and for a minute in a file below
 /// `${XDG_CACHE_HOME:-~/.cache}/headwater`, which is also used when the broker is away.
 ///
-/// A body that does not decode is printed in base64, and why is said on stderr.
+/// A body that does not decode is printed in base64, and why is said on stderr; with -o json both
+/// are one object.
 ///
 /// Exit codes: 0 decoded, 1 not decoded, 2 the command line cannot be followed, 4 the broker
 /// cannot be reached and no schema is kept.
@@ -54,10 +58,34 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
             Ok(Exit::Done)
         }
         Err(problem) => {
-            complain(&printable(&format!("{}: {problem}", args.subject)));
-            print(&STANDARD.encode(&body))?;
+            let (what, payload) = (
+                format!("{}: {problem}", args.subject),
+                STANDARD.encode(&body),
+            );
+            if common.output == Format::Json {
+                let error = ErrorObject::new(what, None, Exit::Failed);
+                common.print(&Undecoded { error, payload })?;
+            } else {
+                complain(&printable(&what));
+                print(&payload)?;
+            }
             Ok(Exit::Failed)
         }
+    }
+}
+
+/// A body that does not decode, for programs.
+#[derive(Serialize)]
+struct Undecoded {
+    #[serde(flatten)]
+    error: ErrorObject,
+    /// In base64.
+    payload: String,
+}
+
+impl Display for Undecoded {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        f.write_str(&self.payload)
     }
 }
 

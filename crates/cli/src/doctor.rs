@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::output::{duration, printable};
+use crate::error::ErrorObject;
+use crate::output::{self, Format, duration, printable};
 use crate::shop;
 use crate::survey::Survey;
 use crate::{Common, Exit};
@@ -87,18 +88,26 @@ impl Finding {
 #[derive(Debug, Default, Serialize)]
 struct Report {
     findings: Vec<Finding>,
+    /// Why nothing more could be seen.
+    #[serde(flatten)]
+    stopped: Option<ErrorObject>,
     #[serde(skip)]
     is_coloured: bool,
 }
 
 /// Looks, as far as it gets, and prints what it saw.
 pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
-    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let mut report = Report {
-        findings: Vec::new(),
-        is_coloured: std::io::stdout().is_terminal() && !no_colour,
+        is_coloured: std::io::stdout().is_terminal() && !output::is_plain(),
+        ..Report::default()
     };
     let stopped = look(common, &args, &mut report.findings).await;
+    if let (Err(error), Format::Json) = (&stopped, common.output) {
+        let exit = crate::exit_of(error);
+        report.stopped = Some(ErrorObject::of(error, exit));
+        common.print(&report)?;
+        return Ok(exit);
+    }
     common.print(&report)?;
     match stopped {
         Err(error) => Err(error),

@@ -15,6 +15,8 @@ pub enum Exit {
     Different,
     /// The broker or a service cannot be reached.
     Unreachable,
+    /// Ctrl-C or SIGTERM ended it early; what was done until then was said.
+    Interrupted,
     /// `check` only, which has the numbers of Nagios: something should be looked at.
     Warning,
     /// The same: something does not work.
@@ -23,14 +25,22 @@ pub enum Exit {
     Unknown,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(match exit {
+impl Exit {
+    /// The number.
+    pub fn code(self) -> u8 {
+        match self {
             Exit::Done => 0,
             Exit::Failed | Exit::Warning => 1,
             Exit::Usage | Exit::Critical => 2,
             Exit::Different | Exit::Unknown => 3,
             Exit::Unreachable => 4,
-        })
+            Exit::Interrupted => 130,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
     }
 }

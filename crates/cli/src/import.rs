@@ -3,23 +3,30 @@
 //! Speaks the services' public HTTP API only, and is safe to run again: ids and idempotency keys
 //! are computed from the lines, so that a repeated line is a repeated request.
 
-use std::sync::Once;
+use std::fs::File;
+use std::sync::{Mutex, Once, PoisonError};
 
+use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use reqwest::{Client, Url};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::{Common, Exit, complain};
+use ids::ForeignId;
 use input::{Entry, Input};
 use outage::Watch;
+use refusals::Refusals;
 use report::Screen;
 use requests::{Failure, Service, Trouble};
+use seen::Seen;
 
 pub use args::Args;
 pub use ids::{Kind, mapped};
 pub use input::InputError;
 pub use outage::Outage;
-pub use summary::{Counts, Summary};
+pub use refusals::Refused;
+pub use summary::{Counts, Stopped, Summary};
 
 mod args;
 mod ids;
@@ -28,36 +35,50 @@ mod lines;
 mod outage;
 mod problem;
 mod records;
+mod refusals;
 mod report;
 mod requests;
+mod seen;
 mod summary;
 
 /// Runs an import and prints its summary.
 pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
-    let summary = run(args).await?;
-    if let Some(outage) = &summary.stopped {
-        complain(&outage.to_string());
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt()).context("listen for SIGINT")?,
+        signal(SignalKind::terminate()).context("listen for SIGTERM")?,
+    );
+    let stop = async {
+        tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        }
+    };
+    let summary = run(args, stop).await?;
+    if let Some(stopped) = &summary.stopped {
+        complain(&stopped.to_string());
     }
     common.print(&summary)?;
     Ok(summary.exit())
 }
 
 /// Imports the files: users and products at the same time, then orders. Lines that fail are
-/// reported on stderr and counted. When a service is away, the summary says so and what was done
-/// until then.
+/// reported on stderr and counted. When a service is away, or `stop` is ready, with the name of a
+/// signal, the summary says so and what was done until then.
 ///
 /// Errors before anything is sent, with [`InputError`] when a file cannot be opened.
-pub async fn run(args: Args) -> anyhow::Result<Summary> {
+pub async fn run(args: Args, stop: impl Future<Output = &'static str>) -> anyhow::Result<Summary> {
     let started = Instant::now();
-    let inputs = input::open(&args)?;
-    let import = Import {
-        client: requests::client()?,
-        screen: Screen::new(),
-        args,
-    };
+    let (inputs, client) = (input::open(&args)?, requests::client()?);
+    let errors = input::errors(&args)?;
+    let import = Import::new(args, client, errors);
     let mut summary = Summary::default();
-    summary.stopped = import.files(inputs, &mut summary).await.err();
+    let stopped = tokio::select! {
+        done = import.files(inputs, &mut summary) => done.err().map(Stopped::Outage),
+        signal = stop => Some(Stopped::Interrupted(signal)),
+    };
+    summary.stopped = stopped;
     summary.elapsed = started.elapsed();
+    summary.refused = import.refusals().sums();
     Ok(summary)
 }
 
@@ -66,9 +87,24 @@ struct Import {
     args: Args,
     client: Client,
     screen: Screen,
+    refusals: Mutex<Refusals>,
 }
 
 impl Import {
+    fn new(args: Args, client: Client, errors: Option<File>) -> Self {
+        let screen = Screen::new();
+        Self {
+            refusals: Mutex::new(Refusals::new(screen.clone(), errors)),
+            args,
+            client,
+            screen,
+        }
+    }
+
+    fn refusals(&self) -> impl std::ops::DerefMut<Target = Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn files(&self, inputs: [Option<Input>; 3], summary: &mut Summary) -> Result<(), Outage> {
         let [users, products, orders] = inputs;
         let args = &self.args;
@@ -96,23 +132,52 @@ impl Import {
         let in_flight = usize::from(self.args.in_flight);
         let (started, warned) = (Instant::now(), Once::new());
         let (bar, mut watch) = (self.screen.bar(&input), Watch::start());
+        let mut seen = Seen::default();
         let mut settled = input
             .entries(in_flight)
-            .map(|entry| self.settle(entry, &service, &warned))
+            .map(|entry| {
+                let entry = self.without_collision(entry, &mut seen, &name);
+                self.settle(entry, &service, &warned)
+            })
             .buffer_unordered(in_flight);
         while let Some(settled) = settled.next().await {
             counts.add(&settled.outcome);
             counts.elapsed = started.elapsed();
             self.screen.advance(&bar, settled.bytes, counts);
             if let Err(failure) = &settled.outcome {
-                self.screen
-                    .say(&format!("{name}:{}: {failure}", settled.line));
+                let id = settled.id.as_ref();
+                self.refusals().note(&name, settled.line, id, failure);
             }
             let watched = watch.line(&settled.outcome);
             watched.map_err(|trouble| Outage::new(kind, url, trouble))?;
         }
         bar.finish();
         Ok(())
+    }
+
+    /// Refuses an id that an earlier line of the file has as a text where this one has a number, or
+    /// the other way round: nobody knows whether they are the same thing.
+    fn without_collision(&self, mut entry: Entry, seen: &mut Seen, name: &str) -> Entry {
+        let was_full = seen.is_full;
+        if let Ok(request) = &entry.request
+            && let Some(line) = seen.note(&request.id, entry.line)
+        {
+            let id = request.id.clone();
+            let other = match &id {
+                ForeignId::Text(text) => format!("id {text} (number, line {line})"),
+                ForeignId::Number(number) => format!("id \"{number}\" (text, line {line})"),
+            };
+            let what = format!("{id} and {other} are one id here; give one of them another");
+            entry.request = Err(what);
+            entry.refused_id = Some(id);
+        }
+        if seen.is_full && !was_full {
+            let line = entry.line;
+            self.screen.say(&format!(
+                "{name}:{line}: too many ids in no order to compare numbers with texts from here on"
+            ));
+        }
+        entry
     }
 
     async fn settle(&self, entry: Entry, service: &Service, warned: &Once) -> Settled {
@@ -128,6 +193,9 @@ impl Import {
         Settled {
             line: entry.line,
             bytes: entry.bytes,
+            id: entry
+                .request
+                .map_or(entry.refused_id, |request| Some(request.id)),
             outcome,
         }
     }
@@ -137,5 +205,7 @@ impl Import {
 struct Settled {
     line: u64,
     bytes: u64,
+    /// As it stands in the file, where it could be read.
+    id: Option<ForeignId>,
     outcome: Result<Option<u64>, Failure>,
 }

@@ -1,17 +1,21 @@
 //! The operator's tool `headwater`: one module per command.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use common::Common;
+use error::{ErrorObject, exit_of};
 pub use exit::Exit;
+use output::Format;
 
 pub mod check;
 mod common;
 pub mod dead_letter;
 pub mod decode;
 pub mod doctor;
+mod error;
 mod exit;
 mod fold;
 pub mod import;
@@ -36,7 +40,11 @@ pub mod verify;
 /// The operator's tool of the Headwater shop
 ///
 /// Exit codes: 0 all went well, 1 something failed, 2 the command line cannot be followed, 3
-/// what should be the same differs, 4 the broker or a service cannot be reached.
+/// what should be the same differs, 4 the broker or a service cannot be reached, 130 an import was
+/// interrupted.
+///
+/// With -o json what is printed on stdout is objects: one document, or one a line where there are
+/// many; an error is `{"error", "what_to_do", "exit_code"}`.
 #[derive(Debug, Parser)]
 #[command(name = "headwater", version)]
 pub struct Cli {
@@ -74,15 +82,24 @@ pub enum Command {
     Ready(ready::Args),
 }
 
-/// What the command line and the environment say. Ends the process where they cannot be followed.
-pub fn command_line() -> Cli {
-    let matches = headwater::without_empty_variables(Cli::command()).get_matches();
-    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    cli.common.nats.prefer_flags(&matches);
-    cli
+/// What the command line and the environment say.
+///
+/// # Errors
+/// They cannot be followed, which has been said.
+pub fn command_line() -> Result<Cli, Exit> {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let read = || {
+        let matches =
+            headwater::without_empty_variables(Cli::command()).try_get_matches_from(&line)?;
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        cli.common.nats.prefer_flags(&matches);
+        Ok(cli)
+    };
+    read().map_err(|error| error::usage(&error, &line))
 }
 
-/// Runs one command, tells the operator about an error on stderr, and answers with the exit code.
+/// Runs one command, tells the operator about an error, on stderr or, in JSON, on stdout, and
+/// answers with the exit code.
 pub async fn run(cli: Cli) -> Exit {
     let common = &cli.common;
     let outcome = match cli.command {
@@ -90,8 +107,8 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Projection(args) => projection::command(common, args).await,
         Command::Provision(args) => provision::command(common, args).await,
         Command::Check(args) => check::command(common, args).await,
-        Command::Completions(args) => shell::completions(&args),
-        Command::Man(args) => shell::man(&args),
+        Command::Completions(args) => shell::completions(common, &args),
+        Command::Man(args) => shell::man(common, &args),
         Command::Doctor(args) => doctor::command(common, args).await,
         Command::Import(args) => import::command(common, args).await,
         Command::Verify(args) => verify::command(common, args).await,
@@ -101,23 +118,19 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Tail(args) => tail::command(common, args).await,
         Command::Decode(args) => decode::command(common, args).await,
         Command::Publish(args) => publish::command(common, args).await,
-        Command::Ready(args) => ready::command(args).await,
+        Command::Ready(args) => ready::command(common, args).await,
     };
     outcome.unwrap_or_else(|error| {
         if output::is_closed(&error) {
             return Exit::Done;
         }
-        complain(&output::printable(&format!("{error:#}")));
-        if error.is::<import::InputError>()
-            || error.is::<nats::Misconfigured>()
-            || error.is::<common::Unconfirmed>()
-        {
-            Exit::Usage
-        } else if error.is::<nats::Unreachable>() {
-            Exit::Unreachable
-        } else {
-            Exit::Failed
+        let exit = exit_of(&error);
+        let object = ErrorObject::of(&error, exit);
+        let is_said = common.output == Format::Json && common.print(&object).is_ok();
+        if !is_said {
+            complain(&output::printable(&format!("{error:#}")));
         }
+        exit
     })
 }
 

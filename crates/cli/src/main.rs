@@ -4,5 +4,8 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    cli::run(cli::command_line()).await.into()
+    match cli::command_line() {
+        Ok(cli) => cli::run(cli).await.into(),
+        Err(exit) => exit.into(),
+    }
 }

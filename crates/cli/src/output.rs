@@ -37,6 +37,12 @@ pub(crate) fn line(result: &(impl Display + Serialize), format: Format) -> anyho
     writeln!(std::io::stdout(), "{text}").context("write to stdout")
 }
 
+/// Whether a terminal is to be written to as a file is: without colours, bars and redrawing.
+pub(crate) fn is_plain() -> bool {
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    no_colour || std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
+}
+
 /// Whether the reader of our stdout has gone (`| head`).
 pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
     let cause = error.root_cause().downcast_ref::<std::io::Error>();

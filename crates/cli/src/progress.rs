@@ -2,9 +2,20 @@
 
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Bars are only drawn on a terminal.
+use crate::output::is_plain;
+
+/// Where bars are drawn: on a terminal that can.
+pub(crate) fn bars() -> MultiProgress {
+    MultiProgress::with_draw_target(if is_plain() {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    })
+}
+
+/// Bars are only drawn on a terminal that can.
 #[derive(Clone, Debug)]
 pub(crate) struct Screen(MultiProgress);
 
@@ -14,7 +25,7 @@ pub(crate) struct Bar(ProgressBar);
 
 impl Screen {
     pub(crate) fn new() -> Self {
-        Self(MultiProgress::new())
+        Self(bars())
     }
 
     /// Whether nobody sees the bars.

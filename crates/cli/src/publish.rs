@@ -98,10 +98,7 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
             common.print(&publish(&nats, ready).await?)?;
             Ok(Exit::Done)
         }
-        Err(wrong) => {
-            complain(&printable(&format!("{}: {wrong}", args.subject)));
-            Ok(Exit::Usage)
-        }
+        Err(wrong) => common.refuse(&format!("{}: {wrong}", args.subject), Exit::Usage),
     }
 }
 

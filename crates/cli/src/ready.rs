@@ -1,13 +1,16 @@
 //! `headwater ready`: asks one service over HTTP. Made for health checks in images that have no
 //! shell and no curl.
 
+use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use reqwest::{Client, Response, Url};
+use serde::{Serialize, Serializer};
 
-use crate::{Exit, complain, output};
+use crate::output::Format;
+use crate::{Common, Exit};
 
 /// How much of an answer is shown: Docker keeps 4 KiB of what a health check says.
 const SHOWN_BYTES_MAX: usize = 4096;
@@ -31,7 +34,7 @@ pub struct Args {
 }
 
 /// Done if the answer is a 2xx, failed if it is another or none.
-pub(crate) async fn command(args: Args) -> anyhow::Result<Exit> {
+pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let url = match args.url {
         Some(url) => url,
         None => format!("http://{}/readyz?verbose", reachable(args.listen))
@@ -45,12 +48,36 @@ pub(crate) async fn command(args: Args) -> anyhow::Result<Exit> {
         .context("make an HTTP client")?;
     let answer = http.get(url.clone()).send().await;
     let answer = answer.with_context(|| format!("ask {url}"))?;
-    if answer.status().is_success() {
+    let status = answer.status();
+    if status.is_success() {
+        if common.output == Format::Json {
+            common.print(&Ready {
+                url,
+                status: status.as_u16(),
+            })?;
+        }
         return Ok(Exit::Done);
     }
-    let (status, said) = (answer.status(), said(answer).await);
-    complain(&output::printable(&format!("{url} says {status}: {said}")));
-    Ok(Exit::Failed)
+    let what = format!("{url} says {status}: {}", said(answer).await);
+    common.refuse(&what, Exit::Failed)
+}
+
+/// A service that is ready, for programs.
+#[derive(Serialize)]
+struct Ready {
+    #[serde(serialize_with = "as_text")]
+    url: Url,
+    status: u16,
+}
+
+fn as_text<S: Serializer>(url: &Url, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(url.as_str())
+}
+
+impl Display for Ready {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        write!(f, "{}", self.url)
+    }
 }
 
 /// Whoever listens on all addresses is reached on the loopback one.

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+use serde_json::json;
 
-use crate::{Cli, Exit};
+use crate::output::Format;
+use crate::{Cli, Common, Exit};
 
 /// Print what a shell needs to complete command lines
 ///
@@ -29,28 +31,36 @@ pub struct Man {
     pub folder: Option<PathBuf>,
 }
 
-pub(crate) fn completions(args: &Completions) -> anyhow::Result<Exit> {
+pub(crate) fn completions(common: &Common, args: &Completions) -> anyhow::Result<Exit> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "headwater", &mut text);
-    write(&text)
+    write(common, "script", text)
 }
 
-pub(crate) fn man(args: &Man) -> anyhow::Result<Exit> {
+pub(crate) fn man(common: &Common, args: &Man) -> anyhow::Result<Exit> {
     let Some(folder) = &args.folder else {
         let mut text = Vec::new();
         clap_mangen::Man::new(Cli::command())
             .render(&mut text)
             .context("make the page")?;
-        return write(&text);
+        return write(common, "page", text);
     };
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     clap_mangen::generate_to(Cli::command(), folder)
         .with_context(|| format!("write to {}", folder.display()))?;
+    if common.output == Format::Json {
+        return write(common, "folder", folder.display().to_string().into());
+    }
     Ok(Exit::Done)
 }
 
-fn write(text: &[u8]) -> anyhow::Result<Exit> {
-    match std::io::stdout().write_all(text) {
+/// Writes a text as it is; in JSON, as the object's only member `name`.
+fn write(common: &Common, name: &str, mut text: Vec<u8>) -> anyhow::Result<Exit> {
+    if common.output == Format::Json {
+        let object = json!({ name: String::from_utf8_lossy(&text) });
+        text = format!("{object}\n").into();
+    }
+    match std::io::stdout().write_all(&text) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(error).context("write to stdout")
         }

@@ -8,9 +8,11 @@ use async_nats::jetstream::stream::Info;
 use async_nats::service;
 use futures_util::TryStreamExt as _;
 use headwater::operator::{Endpoint, StatusAnswer};
+use headwater::stream;
 use tokio::time::Instant;
 
 use crate::nats::{Nats, Unreachable};
+use crate::provision::SHOP;
 
 /// What was found, and who should be there and is not.
 pub(crate) struct Shop {
@@ -31,15 +33,19 @@ pub(crate) struct Shop {
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     pub(crate) source: String,
+    /// Whether its metadata says whose it is. An edit by hand may have replaced that; then its name
+    /// and its subjects tell.
+    pub(crate) is_marked: bool,
     pub(crate) info: Info,
     pub(crate) readers: Vec<Reader>,
 }
 
-/// Who reads a stream: a projection, or a fold beside it.
+/// Who reads a stream: a projection, whose name it has, or a fold beside it; or somebody else.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
     pub(crate) name: String,
-    pub(crate) projection: String,
+    /// Whose it is, where its metadata says so: an edit by hand may have replaced that.
+    pub(crate) projection: Option<String>,
 }
 
 /// Looks around, and waits for up to `wait` for those who should be there. `only`: these sources,
@@ -70,7 +76,13 @@ impl Shop {
             failed: Vec::new(),
         };
         let mut names: BTreeSet<String> = shop.instances.keys().cloned().collect();
-        names.extend(streams.iter().map(|stream| stream.source.clone()));
+        // Others have streams, too.
+        shop.streams.retain(|stream| {
+            stream.is_marked
+                || names.contains(&stream.source)
+                || SHOP.contains(&stream.source.as_str())
+        });
+        names.extend(shop.streams.iter().map(|stream| stream.source.clone()));
         names.extend(only.iter().cloned());
         for name in names.clone() {
             shop.ask_one(nats, name).await?;
@@ -125,10 +137,8 @@ impl Shop {
             .collect();
         let read = self.streams.iter().flat_map(|stream| {
             let name = &stream.info.config.name;
-            stream
-                .readers
-                .iter()
-                .map(move |reader| (&reader.projection, name))
+            let readers = stream.readers.iter();
+            readers.filter_map(move |reader| Some((reader.projection.as_ref()?, name)))
         });
         // One of its streams will do, if it is several.
         let missing: BTreeMap<&String, &String> = read
@@ -141,6 +151,15 @@ impl Shop {
             });
         }
     }
+}
+
+/// The source whose stream this is by its name and subjects.
+fn source_by_name(info: &Info) -> Option<String> {
+    let [subject] = info.config.subjects.as_slice() else {
+        return None;
+    };
+    let source = subject.strip_suffix(".>")?;
+    (info.config.name == stream::name(source)).then(|| source.to_owned())
 }
 
 /// What the streams and those who read them say of themselves.
@@ -162,23 +181,25 @@ async fn list(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Vec<Stream
         let is_ours = metadata
             .get("headwater.kind")
             .is_some_and(|kind| kind == "events");
-        let source = metadata.get("headwater.source").filter(|_| is_ours);
-        let Some(source) = source.filter(|source| only.is_empty() || only.contains(*source)) else {
+        let marked = metadata.get("headwater.source").filter(|_| is_ours);
+        let source = marked.cloned().or_else(|| source_by_name(&info));
+        let Some(source) = source.filter(|source| only.is_empty() || only.contains(source)) else {
             continue;
         };
+        let is_marked = marked.is_some();
         let stream = nats.jetstream.get_stream(&info.config.name).await?;
         let mut consumers = stream.consumers();
         let mut readers = Vec::new();
         while let Some(consumer) = consumers.try_next().await? {
-            if let Some(projection) = consumer.config.metadata.get("headwater.projection") {
-                readers.push(Reader {
-                    name: consumer.name,
-                    projection: projection.clone(),
-                });
-            }
+            let projection = consumer.config.metadata.get("headwater.projection");
+            readers.push(Reader {
+                projection: projection.cloned(),
+                name: consumer.name,
+            });
         }
         found.push(Stream {
-            source: source.clone(),
+            source,
+            is_marked,
             info,
             readers,
         });

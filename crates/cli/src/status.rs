@@ -21,8 +21,8 @@ use crate::{Common, Exit};
 ///
 /// Lag is in events, and in the age of the oldest event that is not applied yet.
 ///
-/// Exit codes: 0 all is well, 3 something has failed or is missing, is paused, lags by more than
-/// --max-lag or has dead letters, 4 the broker cannot be reached, 2 the command line cannot be
+/// Exit codes: 0 all is well, 3 something has failed, has warned of something, is missing, is ahead
+/// of its source, is paused, lags by more than --max-lag or has dead letters, 4 the broker cannot be reached, 2 the command line cannot be
 /// followed, 1 anything else.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -55,7 +55,8 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
         common.print(&report)?;
         return Ok(report.exit());
     }
-    let is_redrawn = common.output == Format::Text && std::io::stdout().is_terminal();
+    let is_redrawn =
+        common.output == Format::Text && std::io::stdout().is_terminal() && !output::is_plain();
     loop {
         let report = Report::take(&nats, &args).await?;
         if is_redrawn {
@@ -157,7 +158,8 @@ fn relays(survey: &Survey) -> Table<6> {
     let mut table = Table::new(["RELAY", "OUTBOX", "PUBLISHED", "WAITING", "OLDEST", "STATE"]);
     for relay in &survey.relays {
         let state = match &relay.state {
-            None => "the service does not answer".to_owned(),
+            None if relay.head.is_some() => "no relay".to_owned(),
+            None => "?".to_owned(),
             Some(State::Ok(_)) => "ok".to_owned(),
             Some(State::Degraded(why)) => printable(why),
             Some(State::Failed(why)) => format!("FAILED: {}", printable(why)),
@@ -213,6 +215,11 @@ pub(crate) fn projections(projections: &[Projection]) -> Table<8> {
         for (source, lag) in &projection.sources {
             let mut states = states.clone();
             states.extend(met(&lag.met));
+            match &lag.state {
+                Some(State::Failed(why)) => states.push(format!("FAILED: {}", printable(why))),
+                Some(State::Degraded(why)) if states.is_empty() => states.push(printable(why)),
+                _ => {}
+            }
             if states.is_empty() {
                 states.push("ok".to_owned());
             }

@@ -113,6 +113,8 @@ pub(crate) struct Lag {
     /// What the projection says of the source; a fault is added where it is ahead of it.
     #[serde(flatten)]
     pub(crate) met: SourceStatus,
+    /// What its reader of this source says of itself, if it says anything.
+    pub(crate) state: Option<State>,
 }
 
 impl Waiting {
@@ -286,11 +288,15 @@ impl Look<'_> {
 
     async fn relay(&self, source: &str) -> Relay {
         let status = self.shop.services.get(source);
-        let head = status.map(|status| status.head);
         let published = match self.tails.get(source) {
             Some(tail) => tail.as_ref().map(|tail| tail.position),
             None => Some(0),
         };
+        let mut head = status.map(|status| status.head);
+        if head.is_some() && head < published {
+            // It may have gone on since it was asked.
+            head = self.head(source).await;
+        }
         let depth = match (head, published) {
             (Some(head), Some(published)) => self.waiting(source, published, head).await,
             _ => Waiting::default(),
@@ -309,9 +315,13 @@ impl Look<'_> {
         service: &str,
         status: &headwater::operator::ProjectionStatus,
     ) -> Projection {
+        let parts = self.shop.services.get(service).map(|status| &status.parts);
         let lags = status.positions.0.iter().map(async |(source, &position)| {
             let met = status.sources.get(source).cloned().unwrap_or_default();
+            let part = format!("{} from {source}", status.name);
+            let state = parts.and_then(|parts| parts.get(&part).cloned());
             let lag = self.lag(source, position, met).await;
+            let lag = Lag { state, ..lag };
             (source.clone(), lag)
         });
         Projection {
@@ -352,6 +362,7 @@ impl Look<'_> {
             head,
             waiting,
             met,
+            state: None,
         }
     }
 

@@ -45,6 +45,8 @@ impl Verdict {
 
     pub(super) fn of(survey: &Survey, limits: &Limits) -> Self {
         let mut troubles = survey.failures();
+        troubles.extend(survey.ahead());
+        troubles.extend(survey.warned());
         troubles.extend(survey.unfinished());
         for relay in &survey.relays {
             let name = format!("the outbox of {}", relay.source);

@@ -6,10 +6,9 @@ use std::fmt::{self, Display, Formatter};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use headwater::Clock;
-use headwater::operator::{DiscardAnswer, Letter, RetryAnswer};
+use headwater::operator::{DiscardAnswer, DiscardManyAnswer, Letter, RetryAnswer};
 use serde::Serialize;
 
-use crate::Exit;
 use crate::output::printable;
 
 /// Bytes a line of a dump.
@@ -163,22 +162,18 @@ impl Display for Dump<'_> {
 #[derive(Debug, Serialize)]
 pub(super) struct Retried {
     pub(super) service: String,
+    /// Whether no other service was asked.
+    #[serde(skip)]
+    pub(super) is_one: bool,
     #[serde(flatten)]
     pub(super) answer: RetryAnswer,
 }
 
-impl Retried {
-    pub(super) fn exit(&self) -> Exit {
-        if self.answer.failed_in_all() == 0 {
-            Exit::Done
-        } else {
-            Exit::Different
-        }
-    }
-}
-
 impl Display for Retried {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        if !self.is_one {
+            write!(f, "{}: ", self.service)?;
+        }
         write!(f, "{}", Outcome(&self.answer))
     }
 }
@@ -228,6 +223,52 @@ impl Display for Discarded {
             write!(f, "; behind it: {}", Outcome(retried))?;
         }
         Ok(())
+    }
+}
+
+/// What was given up of each service, and what became of those behind it.
+#[derive(Debug, Default, Serialize)]
+#[serde(transparent)]
+pub(super) struct DiscardedMany(BTreeMap<String, DiscardManyAnswer>);
+
+impl DiscardedMany {
+    pub(super) fn add(&mut self, service: &str, answer: &DiscardManyAnswer) {
+        let sum = self.0.entry(service.to_owned()).or_default();
+        sum.discarded += answer.discarded;
+        sum.skipped += answer.skipped;
+        sum.applied += answer.applied;
+        sum.failed += answer.failed;
+        sum.left = answer.left;
+    }
+
+    pub(super) fn discarded(&self) -> u64 {
+        self.0.values().map(|answer| answer.discarded).sum()
+    }
+}
+
+impl Display for DiscardedMany {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("there are none");
+        }
+        let lines = self.0.iter().map(|(service, answer)| {
+            let DiscardManyAnswer {
+                discarded,
+                skipped,
+                applied,
+                failed,
+                left,
+            } = answer;
+            let skipped = match skipped {
+                0 => String::new(),
+                skipped => format!(", {skipped} meanwhile tried again or gone"),
+            };
+            format!(
+                "{service}: {discarded} discarded{skipped}; behind them: {applied} applied, \
+                 {failed} failed; {left} left"
+            )
+        });
+        f.write_str(&lines.collect::<Vec<_>>().join("\n"))
     }
 }
 

@@ -109,7 +109,7 @@ pub(super) fn services(shop: &Shop, survey: &Survey) -> Vec<Finding> {
                 State::Degraded(why) => findings.push(Finding::warn(
                     CHECK,
                     format!("{name}: {part}: {why}"),
-                    "it goes on by itself once what it names is over",
+                    format!("look what it names; if it stays, journalctl -u 'headwater*{name}*' has more"),
                 )),
                 State::Failed(why) => findings.push(Finding::fail(
                     CHECK,

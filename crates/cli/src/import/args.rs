@@ -12,7 +12,14 @@ use crate::output::duration;
 ///
 /// Users and products are sent first, then orders. Ids of the source system are mapped to UUIDs,
 /// always to the same ones, so that a run can be repeated: nothing is doubled. A line that cannot
-/// be imported is reported as `file:line: what is wrong`, the rest is imported.
+/// be imported is reported as `file:line: what is wrong`, the rest is imported; of lines with the
+/// same reason the first 20 are shown and the others counted.
+///
+/// The ids `1000` and `"1000"` become one id: where both are in a file, the second is not imported.
+///
+/// Exit codes: 0 all was imported, 1 some lines failed, 2 the command line cannot be followed, 4 a
+/// service cannot be reached, 130 interrupted by Ctrl-C or SIGTERM: the summary says what was done
+/// until then, and the same command goes on.
 #[derive(Clone, Debug, clap::Args)]
 #[command(group(ArgGroup::new("files").args(["users", "products", "orders"]).required(true).multiple(true)))]
 pub struct Args {
@@ -43,6 +50,11 @@ pub struct Args {
     /// Requests under way at one time, per service
     #[arg(long, value_name = "N", env = "HEADWATER_IMPORT_IN_FLIGHT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub in_flight: u16,
+
+    /// Where all lines that fail are kept, one `{"file", "line", "id", "reason", "status"}` a line;
+    /// what is there is overwritten
+    #[arg(long, value_name = "FILE", env = "HEADWATER_IMPORT_ERRORS")]
+    pub errors: Option<PathBuf>,
 
     /// How long a line is tried again while its service is away or busy
     #[arg(long, value_name = "SECONDS", env = "HEADWATER_IMPORT_PATIENCE", default_value = "60", value_parser = duration)]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use uuid::Uuid;
 
@@ -39,13 +40,38 @@ pub fn mapped(kind: Kind, foreign: &str) -> Uuid {
     }
 }
 
-/// An id of the source system as it stands in a file: `1` and `"1"` are the same.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct ForeignId(String);
+/// An id of the source system as it stands in a file: `1` and `"1"` become the same id of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum ForeignId {
+    Number(i128),
+    Text(String),
+}
 
 impl ForeignId {
     pub(crate) fn mapped(&self, kind: Kind) -> Uuid {
-        mapped(kind, &self.0)
+        match self {
+            Self::Number(number) => mapped(kind, &number.to_string()),
+            Self::Text(text) => mapped(kind, text),
+        }
+    }
+
+    /// The number that it is or is the text of.
+    pub(crate) fn number(&self) -> Option<i128> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Text(text) => text.parse().ok().filter(|n: &i128| n.to_string() == *text),
+        }
+    }
+}
+
+/// `id 1000 (number)`, `id "1000" (text)`.
+impl fmt::Display for ForeignId {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "id {number} (number)"),
+            Self::Text(text) => write!(f, "id {text:?} (text)"),
+        }
     }
 }
 
@@ -67,18 +93,18 @@ impl Visitor<'_> for ForeignIdVisitor {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<ForeignId, E> {
-        Ok(ForeignId(number.to_string()))
+        Ok(ForeignId::Number(number.into()))
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<ForeignId, E> {
-        Ok(ForeignId(number.to_string()))
+        Ok(ForeignId::Number(number.into()))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<ForeignId, E> {
         if text.is_empty() {
             return Err(E::invalid_value(Unexpected::Str(text), &self));
         }
-        Ok(ForeignId(text.to_owned()))
+        Ok(ForeignId::Text(text.to_owned()))
     }
 }
 
@@ -147,7 +173,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_number_and_its_text_are_the_same_id(number: i64) {
-            prop_assert_eq!(id(&number.to_string()), id(&format!("\"{number}\"")));
+            let (number, text) = (id(&number.to_string()), id(&format!("\"{number}\"")));
+            prop_assert_eq!(number.mapped(Kind::Users), text.mapped(Kind::Users));
+            prop_assert_eq!(number.number(), text.number());
+            prop_assert_ne!(number, text);
         }
 
         #[test]

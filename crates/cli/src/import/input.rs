@@ -9,7 +9,7 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 
 use super::Args;
-use super::ids::Kind;
+use super::ids::{ForeignId, Kind};
 use super::lines::{LINE_BYTES_MAX, Line, Lines};
 use super::records::{self, Request};
 
@@ -20,6 +20,10 @@ pub enum InputError {
     Open { path: PathBuf, source: io::Error },
     #[error("only one of the files can be stdin (`-`)")]
     StdinTwice,
+    #[error("write the errors to {path}", path = path.display())]
+    Errors { path: PathBuf, source: io::Error },
+    #[error("{path} cannot be read and overwritten with errors", path = .0.display())]
+    ErrorsIntoInput(PathBuf),
 }
 
 /// A file that is open.
@@ -39,6 +43,8 @@ pub(crate) struct Entry {
     pub(crate) bytes: u64,
     /// Or what is wrong with the line.
     pub(crate) request: Result<Request, String>,
+    /// The id of a line that is wrong, where it could be read.
+    pub(crate) refused_id: Option<ForeignId>,
 }
 
 /// Opens all files that were given: users, products, orders.
@@ -63,6 +69,25 @@ pub(crate) fn open(args: &Args) -> Result<[Option<Input>; 3], InputError> {
         open(Kind::Products, &args.products)?,
         open(Kind::Orders, &args.orders)?,
     ])
+}
+
+/// Makes the file of errors, if one was asked for. The files are open before it is.
+pub(crate) fn errors(args: &Args) -> Result<Option<File>, InputError> {
+    let Some(path) = &args.errors else {
+        return Ok(None);
+    };
+    let is_there = path.canonicalize().ok();
+    let mut files = [&args.users, &args.products, &args.orders]
+        .into_iter()
+        .flatten();
+    if is_there.is_some() && files.any(|file| file.canonicalize().ok() == is_there) {
+        return Err(InputError::ErrorsIntoInput(path.clone()));
+    }
+    let made = File::create(path).map(Some);
+    made.map_err(|source| InputError::Errors {
+        path: path.clone(),
+        source,
+    })
 }
 
 fn is_stdin(path: &Path) -> bool {
@@ -130,6 +155,7 @@ fn entry(
         line: number,
         bytes,
         request,
+        refused_id: None,
     }
 }
 

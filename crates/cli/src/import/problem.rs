@@ -48,10 +48,16 @@ pub(crate) async fn read(mut response: Response) -> Vec<u8> {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}", self.status)?;
-        if let Some(detail) = self.body.detail.as_ref().or(self.body.title.as_ref()) {
+        let detail = self.body.detail.as_ref().or(self.body.title.as_ref());
+        if let Some(detail) = detail {
             write!(f, ": {detail}")?;
         }
-        let errors = fields(&self.body.errors);
+        let mut errors = fields(&self.body.errors);
+        // Our services say them in the detail, too.
+        errors.retain(|error| {
+            let said = error.trim_start_matches(['#', '/']);
+            !detail.is_some_and(|detail| detail.contains(said))
+        });
         if !errors.is_empty() {
             write!(f, " ({})", errors.join("; "))?;
         }

@@ -12,6 +12,8 @@ use super::ids::{ForeignId, Kind};
 /// What is sent for one line. The same line always gives the same request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
+    /// As it stands in the file.
+    pub(crate) id: ForeignId,
     pub(crate) body: Bytes,
     /// Kind, id and a short hash of the body: a changed line gets a key of its own, so that the
     /// service complains about the id that is taken (409) and not about the key (422).
@@ -58,45 +60,40 @@ pub(crate) fn request(kind: Kind, line: &str) -> Result<Request, Malformed> {
     match kind {
         Kind::Users => {
             let User { id, name, email } = parse::<User<ForeignId>>(line)?;
-            let id = id.mapped(kind);
-            Ok(create(kind, id, &User { id, name, email }))
+            Ok(create(kind, id, |id| User { id, name, email }))
         }
         Kind::Products => {
             let Product { id, title, image } = parse::<Product<ForeignId>>(line)?;
-            let id = id.mapped(kind);
-            Ok(create(kind, id, &Product { id, title, image }))
+            Ok(create(kind, id, |id| Product { id, title, image }))
         }
         Kind::Orders => {
             let order = parse::<Order<ForeignId>>(line)?;
-            let id = order.id.mapped(kind);
             let user_id = order.user_id.mapped(Kind::Users);
             let product_ids = order
                 .product_ids
                 .iter()
                 .map(|id| id.mapped(Kind::Products))
                 .collect();
-            Ok(create(
-                kind,
+            Ok(create(kind, order.id, |id| Order {
                 id,
-                &Order {
-                    id,
-                    user_id,
-                    product_ids,
-                },
-            ))
+                user_id,
+                product_ids,
+            }))
         }
     }
 }
 
-fn create(kind: Kind, id: Uuid, record: &impl Serialize) -> Request {
+fn create<R: Serialize>(kind: Kind, foreign: ForeignId, record: impl FnOnce(Uuid) -> R) -> Request {
     const HASH_BYTES: usize = 8;
-    let body = serde_json::to_vec(record).expect("texts and ids always encode");
+    let id = foreign.mapped(kind);
+    let body = serde_json::to_vec(&record(id)).expect("texts and ids always encode");
     let hash = Sha256::digest(&body);
     let hash = hash[..HASH_BYTES]
         .iter()
         .fold(0, |hash, byte| hash << 8 | u64::from(*byte));
     let idempotency_key = format!("{}-{id}-{hash:016x}", kind.name());
     Request {
+        id: foreign,
         body: body.into(),
         idempotency_key,
     }

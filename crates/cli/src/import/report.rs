@@ -16,7 +16,7 @@ pub(crate) struct Screen(MultiProgress);
 
 impl Screen {
     pub(crate) fn new() -> Self {
-        Self(MultiProgress::new())
+        Self(crate::progress::bars())
     }
 
     /// Adds the bar of one file: bytes where its size is known, lines alone otherwise.

@@ -151,6 +151,20 @@ impl Service {
     }
 }
 
+impl Failure {
+    /// The status of the service's answer, where there was one.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused(problem)
+            | Self::GaveUp {
+                trouble: Trouble::Busy { problem, .. },
+                ..
+            } => Some(problem.status.as_u16()),
+            _ => None,
+        }
+    }
+}
+
 impl Trouble {
     pub(crate) fn is_answer(&self) -> bool {
         matches!(self, Self::Busy { .. })

@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::ids::Kind;
 use super::outage::Outage;
+use super::refusals::Refused;
 use crate::Exit;
 
 /// What an import has done, per kind.
@@ -18,7 +19,31 @@ pub struct Summary {
     /// Of the whole run; users and products run at the same time.
     pub elapsed: Duration,
     /// Why the import ended early; lines that were not tried are in no count.
-    pub stopped: Option<Outage>,
+    pub stopped: Option<Stopped>,
+    /// The lines that failed, by file and reason, the most frequent first.
+    pub refused: Vec<Refused>,
+}
+
+/// Why an import ended early. Printed, it says how to go on.
+#[derive(Clone, Debug)]
+pub enum Stopped {
+    /// A service cannot be worked with.
+    Outage(Outage),
+    /// Somebody sent this signal.
+    Interrupted(&'static str),
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Outage(outage) => outage.fmt(f),
+            Self::Interrupted(signal) => write!(
+                f,
+                "interrupted by {signal}: lines that were under way may be imported or not; run \
+                 the same import again, nothing will be doubled"
+            ),
+        }
+    }
 }
 
 /// What became of the lines of one file.
@@ -26,7 +51,7 @@ pub struct Summary {
 pub struct Counts {
     /// Answered 201, now or in an earlier run.
     pub imported: u64,
-    /// Malformed, refused or given up, each reported on stderr.
+    /// Malformed, refused or given up, reported or summed up on stderr.
     pub failed: u64,
     /// From the file's first line to its last.
     pub elapsed: Duration,
@@ -110,12 +135,11 @@ impl Summary {
 
     /// The exit code that says it.
     pub fn exit(&self) -> Exit {
-        if self.stopped.is_some() {
-            Exit::Unreachable
-        } else if self.total().failed > 0 {
-            Exit::Failed
-        } else {
-            Exit::Done
+        match &self.stopped {
+            Some(Stopped::Interrupted(_)) => Exit::Interrupted,
+            Some(Stopped::Outage(_)) => Exit::Unreachable,
+            None if self.total().failed > 0 => Exit::Failed,
+            None => Exit::Done,
         }
     }
 
@@ -154,7 +178,8 @@ impl fmt::Display for Summary {
     }
 }
 
-/// `{"users": {…}, "products": {…}, "orders": {…}, "total": {…}, "stopped": text or null}`
+/// `{"users": {…}, "products": {…}, "orders": {…}, "total": {…}, "stopped": text or null,
+/// "refused": [{"file", "reason", "lines"}]}`
 impl Serialize for Summary {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeMap as _;
@@ -163,6 +188,7 @@ impl Serialize for Summary {
             map.serialize_entry(name, &row)?;
         }
         map.serialize_entry("stopped", &self.stopped.as_ref().map(ToString::to_string))?;
+        map.serialize_entry("refused", &self.refused)?;
         map.end()
     }
 }

@@ -77,6 +77,50 @@ impl Survey {
             .collect()
     }
 
+    /// Streams that have more than the outbox has.
+    pub(crate) fn ahead(&self) -> Vec<Trouble> {
+        let streams = self.relays.iter().filter_map(|relay| {
+            let (head, published) = (relay.head?, relay.published?);
+            (published > head).then(|| {
+                format!(
+                    "the stream of {} is ahead of its outbox: it ends with {published}, the outbox with {head}",
+                    relay.source
+                )
+            })
+        });
+        streams
+            .map(|what| Trouble::new(Level::Critical, what))
+            .collect()
+    }
+
+    /// Parts that have warned of something and go on. What is said as a pause or as dead letters is
+    /// left out.
+    pub(crate) fn warned(&self) -> Vec<Trouble> {
+        let parts = self.services.iter().flat_map(|service| {
+            let parts = service.parts.iter();
+            parts.filter_map(move |(part, state)| match state {
+                State::Degraded(why) if !self.is_said(part, why) => {
+                    Some(format!("{}: {part}: {why}", service.name))
+                }
+                _ => None,
+            })
+        });
+        parts
+            .map(|what| Trouble::new(Level::Warning, what))
+            .collect()
+    }
+
+    /// Whether what a part says is said of its projection: that it is paused, or has dead letters.
+    fn is_said(&self, part: &str, why: &str) -> bool {
+        self.projections.iter().any(|projection| {
+            let is_paused = projection.paused.is_some() && part == projection.name;
+            let has_letters = projection.sources.iter().any(|(source, lag)| {
+                part == format!("{} from {source}", projection.name) && lag.met.dead_letters > 0
+            });
+            is_paused || has_letters && why.ends_with("see headwater dead-letter list")
+        })
+    }
+
     /// Projections that an operator holds, or that are not whole yet.
     pub(crate) fn unfinished(&self) -> Vec<Trouble> {
         let said = self.projections.iter().filter_map(|projection| {
@@ -168,6 +212,8 @@ impl Survey {
         let incomplete = self.incomplete().into_iter().map(|found| found.what);
         let warnings = late.chain(behind).chain(parked).chain(incomplete);
         let mut troubles = self.failures();
+        troubles.extend(self.ahead());
+        troubles.extend(self.warned());
         troubles.extend(warnings.map(|what| Trouble::new(Level::Warning, what)));
         troubles.extend(self.unfinished());
         troubles

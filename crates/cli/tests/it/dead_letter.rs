@@ -56,7 +56,8 @@ async fn house(broker: &Broker, name: &'static str, count: u64) -> Played {
                 } else {
                     vec![]
                 };
-                Ok(json!({"applied": 5, "left": failed.len(), "failed": failed}))
+                Ok(json!({"applied": 5, "left": failed.len(), "failed": failed,
+                          "failed_total": failed.len()}))
             }
             "dead-letters.discard" if id.is_some_and(|id| id <= count) => Ok(json!({
                 "discarded": letter(id.expect("checked")),
@@ -220,6 +221,79 @@ async fn a_letter_is_discarded_with_its_reason() {
     assert_eq!(house.requests("dead-letters.discard"), [sent]);
 }
 
+/// A service with 600 letters, and more while it is asked; it refuses the third discarding.
+async fn flooded(broker: &Broker) -> Played {
+    let answer = |endpoint: &str, request: &Value, before: usize| -> Answer {
+        match endpoint {
+            "dead-letters.list" if request["after"] == 0 && before == 0 => {
+                assert_eq!(
+                    request["filter"],
+                    json!({"error": "zero", "waiting": false})
+                );
+                let letters: Vec<Value> = (1..=600).map(|id| letter(2 * id + 1)).collect();
+                Ok(json!({"letters": letters, "total": 600}))
+            }
+            "dead-letters.list" => Ok(json!({"letters": [], "total": 600})),
+            "dead-letters.discard" if before < 2 => {
+                let count = request["ids"].as_array().expect("ids").len();
+                Ok(json!({"discarded": count, "skipped": 0, "applied": 3, "failed": 0, "left": 9}))
+            }
+            _ => Err((503, "the disk is full")),
+        }
+    };
+    Played::start(broker, "house", answer).await
+}
+
+#[tokio::test]
+async fn what_was_confirmed_is_discarded_oldest_first_and_nothing_else() {
+    let broker = broker();
+    let house = flooded(&broker).await;
+    let line = [
+        "dead-letter",
+        "discard",
+        "--all",
+        "--error=zero",
+        "--reason=junk",
+        "--confirm=600",
+    ];
+    let ended = tool(&broker, &line).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let said = "512 of 600 were discarded, the oldest of each service first; the same command \
+                goes on with the rest: house refuses dead-letters.discard: the disk is full";
+    assert!(ended.stderr.contains(said), "{ended:?}");
+    let sent = house.requests("dead-letters.discard");
+    let ids = sent
+        .iter()
+        .flat_map(|sent| sent["ids"].as_array().expect("ids"));
+    let ids: Vec<u64> = ids.map(|id| id.as_u64().expect("a number")).collect();
+    assert_eq!(ids, (1..=600).map(|id| 2 * id + 1).collect::<Vec<_>>());
+    let chunks: Vec<_> = sent
+        .iter()
+        .map(|sent| sent["ids"].as_array().map(Vec::len))
+        .collect();
+    assert_eq!(chunks, [Some(256), Some(256), Some(88)]);
+}
+
+#[tokio::test]
+async fn all_services_are_tried_again_with_the_same_filters() {
+    let broker = broker();
+    let (house, shed) = (
+        house(&broker, "house", 3).await,
+        self::house(&broker, "shed", 1).await,
+    );
+    let line = ["dead-letter", "retry", "--source=sensors", "--error=zero"];
+    let ended = tool(&broker, &line).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let said =
+        "house: 5 applied, 0 failed again, 0 left\nshed: 5 applied, 0 failed again, 0 left\n";
+    assert_eq!(ended.stdout, said);
+    let sent = json!({"all": {"source": "sensors", "error": "zero"}});
+    for service in [house, shed] {
+        let asked = service.requests("dead-letters.retry");
+        assert_eq!(asked, std::slice::from_ref(&sent));
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_said_is_a_usage_error() {
     let broker = broker();
@@ -230,6 +304,27 @@ async fn what_is_not_said_is_a_usage_error() {
         &["discard", "3", "--service=house", "--reason=x"],
         &["retry", "--service=house"],
         &["retry", "1", "--all", "--service=house"],
+        &["retry", "1", "--lane=key attic", "--service=house"],
+        &["retry", "1"],
+        &["discard", "3", "--reason=x", "--yes"],
+        &["discard", "--service=house", "--reason=x", "--yes"],
+        &["discard", "--source=sensors", "--reason=x", "--yes"],
+        &[
+            "discard",
+            "3",
+            "--all",
+            "--service=house",
+            "--reason=x",
+            "--yes",
+        ],
+        &["discard", "--all", "--service=house", "--reason=x"],
+        &[
+            "discard",
+            "--all",
+            "--service=house",
+            "--reason=x",
+            "--confirm=2",
+        ],
         &["show", "1"],
         &["list", "--limit=0"],
         &[],

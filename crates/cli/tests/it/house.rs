@@ -263,3 +263,67 @@ async fn a_source_has_nothing_to_rebuild() {
     assert!(ended.stderr.contains("has no read store"), "{ended:?}");
     source.stop().await;
 }
+
+#[tokio::test]
+async fn all_dead_letters_are_discarded_once_their_number_is_confirmed() {
+    let source = Source::start().await;
+    let house = House::open(&source, false).await;
+    // More than one request takes, each in a lane of its own.
+    for place in 1..=300 {
+        let junk = SensorRead {
+            sensor: format!("junk {place}"),
+            value: 2,
+        };
+        let subject = headwater::subject_of(&junk);
+        source.publish_raw(&subject, None, &junk).await;
+    }
+    letters(&source, 300).await;
+    let line = |flags: &[&'static str]| [&["discard", "--all", "--reason=junk"], flags].concat();
+    let said = dead_letter(&source, &line(&[]), 2).await;
+    assert!(said.contains("300 dead letters are at fault:\n"), "{said}");
+    assert!(
+        said.contains("  1 of house from sensors (key junk "),
+        "{said}"
+    );
+    assert!(said.contains("--yes or --confirm 300"), "{said}");
+    let said = dead_letter(&source, &line(&["--confirm=299"]), 2).await;
+    assert!(
+        said.contains("there are 300 to be discarded, not 299"),
+        "{said}"
+    );
+    for none in ["--error=three", "--lane=key attic", "--source=none"] {
+        let said = dead_letter(&source, &line(&[none, "--confirm=0"]), 0).await;
+        assert_eq!(said, "there are none\n", "{none}");
+    }
+    assert_eq!(letters(&source, 300).await[0]["id"], 1, "nothing was done");
+
+    let ended = source
+        .tool(&["dead-letter", "list", "--lane=key junk 7"])
+        .await;
+    assert!(
+        ended.stdout.starts_with("house: 1\n  7 sensors (by hand"),
+        "{ended:?}"
+    );
+    let said = dead_letter(&source, &line(&["--lane=key junk 7", "--confirm=1"]), 0).await;
+    let expected = "house: 1 discarded; behind them: 0 applied, 0 failed; 299 left\n";
+    assert_eq!(said, expected);
+    // Of whatever service they are.
+    let ended = source
+        .tool(&[
+            "dead-letter",
+            "discard",
+            "--all",
+            "--reason=junk",
+            "--error=two is",
+            "--confirm=299",
+        ])
+        .await;
+    let expected = "house: 299 discarded; behind them: 0 applied, 0 failed; 0 left\n";
+    assert_eq!(
+        (ended.code, &*ended.stdout),
+        (Some(0), expected),
+        "{ended:?}"
+    );
+    house.close().await;
+    source.stop().await;
+}

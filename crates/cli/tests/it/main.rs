@@ -10,6 +10,7 @@ mod faults;
 mod foreign;
 mod house;
 mod import;
+mod json;
 mod locked;
 mod played;
 mod projection;

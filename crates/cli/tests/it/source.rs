@@ -81,7 +81,7 @@ pub(crate) struct Source {
     pub(crate) stream: Stream,
     bus: Bus,
     jetstream: jetstream::Context,
-    health: Health,
+    pub(crate) health: Health,
     tasks: Supervisor,
     stop: CancellationToken,
     _folder: TempDir,

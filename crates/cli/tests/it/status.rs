@@ -1,9 +1,11 @@
 //! `headwater status` against a source and a read store.
 
-use serde_json::Value;
+use headwater::health::State;
+use serde_json::{Value, json};
 
 use crate::house::House;
-use crate::source::{Source, eventually};
+use crate::played::Played;
+use crate::source::{Source, eventually, tool};
 use crate::tool::{Ended, Tool};
 
 /// A source with 30 events, and a house that can apply them.
@@ -225,5 +227,104 @@ async fn a_reader_that_has_gone_does_not_change_the_exit_code() {
         }
     })
     .await;
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_part_that_has_warned_is_shown_and_all_is_not_well() {
+    let (source, house) = shop().await;
+    eventually_well(&source).await;
+    let why = "the disk has room for an hour".to_owned();
+    source.health.set("disk", State::Degraded(why));
+    let ended = source.tool(&["status"]).await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    let said = "warning: sensors: disk: the disk has room for an hour\n";
+    assert!(ended.stdout.contains(said), "{ended:?}");
+    assert!(!ended.stdout.contains("all is well"), "{ended:?}");
+    let ended = source.tool(&["check"]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.stdout.starts_with("WARNING - sensors: disk"),
+        "{ended:?}"
+    );
+    source.health.forget("disk");
+    eventually_well(&source).await;
+    house.close().await;
+    source.stop().await;
+}
+
+/// A source with one event, and a projection of two sources that has applied two of it.
+#[tokio::test]
+async fn a_projection_ahead_of_its_source_and_letters_of_one_source_are_said_where_they_are() {
+    let broker = broker::Broker::start_in_temp().expect("start nats-server");
+    let letters = |count: u64| json!({"dead_letters": count, "by_hand": 0, "foreign_epoch": 0, "altered": 0, "missing": 0, "faults": []});
+    let reader = |state: &str, why: &str| json!({"state": state, "detail": why});
+    let source =
+        |name| json!({"service": name, "epoch": "x7", "head": 1, "parts": {}, "projections": []});
+    let status = json!({
+        "service": "house", "epoch": "x8", "head": 0, "parts": {
+            "readings from sensors": reader("ok", "applied up to 2"),
+            "readings from valves": reader("degraded", "asks again and again: 409"),
+        },
+        "projections": [{
+            "name": "readings", "version": 1, "positions": {"sensors": 2, "valves": 1},
+            "is_complete": true, "dead_letters": 3,
+            "sources": {"sensors": letters(3), "valves": letters(0)}, "can_rebuild": true,
+        }],
+    });
+    let mut played = Vec::new();
+    for (name, status) in [
+        ("sensors", source("sensors")),
+        ("valves", source("valves")),
+        ("house", status),
+    ] {
+        let answer = move |_: &str, _: &Value, _| Ok(status.clone());
+        played.push(Played::start(&broker, name, answer).await);
+    }
+    let ended = tool(&broker, &["status"]).await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    for said in [
+        "3 DEAD LETTERS",
+        "valves   1        1   0    0 s     asks again and again: 409\n",
+        "CRITICAL: house: readings from sensors: applied up to 2 of 1: ahead of sensors\n",
+        "warning: house: readings from valves: asks again and again: 409\n",
+    ] {
+        assert!(ended.stdout.contains(said), "{said}{}", ended.stdout);
+    }
+    let ended = tool(&broker, &["doctor"]).await;
+    let said = "ahead of sensors";
+    assert!(ended.stdout.contains(said), "{ended:?}");
+    let ended = tool(&broker, &["check"]).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+}
+
+/// `nats consumer edit … --metadata` and `nats stream edit … --metadata` replace all of it.
+#[tokio::test]
+async fn streams_and_consumers_are_known_by_their_names() {
+    let (source, house) = shop().await;
+    eventually_well(&source).await;
+    let metadata = std::collections::HashMap::from([("mine".to_owned(), "x".to_owned())]);
+    let consumer = source
+        .stream
+        .consumer_info("readings")
+        .await
+        .expect("a consumer");
+    let mut config = consumer.config;
+    config.metadata = metadata.clone();
+    let edited = source.stream.update_consumer(config).await;
+    edited.expect("edited");
+    let mut config = source.stream.cached_info().config.clone();
+    config.metadata = metadata;
+    source.change_stream(config).await;
+    let ended = source.tool(&["doctor"]).await;
+    assert!(
+        ended
+            .stdout
+            .contains("ok    consumers     1, one a projection"),
+        "{ended:?}"
+    );
+    let status = eventually_well(&source).await;
+    assert_eq!(status["streams"][0]["source"], "sensors");
+    house.close().await;
     source.stop().await;
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use cli::import::{self, Summary};
 use cli::{Cli, Command};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command as Process};
@@ -101,7 +102,7 @@ pub(crate) async fn import(shop: &Shop, files: &Files, flags: &[&str]) -> Summar
     let Command::Import(args) = cli.command else {
         unreachable!("an import was asked for");
     };
-    tokio::time::timeout(CEILING, import::run(args))
+    tokio::time::timeout(CEILING, import::run(args, std::future::pending()))
         .await
         .expect("in time")
         .expect("import")
@@ -155,6 +156,12 @@ impl Tool {
             .await
             .expect("write to stdin");
         stdin
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.and_then(Pid::from_raw).expect("it runs");
+        kill_process(pid, signal).expect("sent");
     }
 
     /// Waits for one line on stderr.

@@ -12,6 +12,10 @@ use crate::projection::dead_letter::{self, Refusal, Table};
 /// How many letters one answer has at most: some 600 bytes each.
 const LETTERS_MAX: usize = 1000;
 
+/// How many letters one request discards at most: they are one transaction, and whatever else
+/// writes waits for it.
+pub const DISCARD_MAX: usize = 256;
+
 /// Asks for a page of dead letters, or of discarded ones: `dead-letters.list`,
 /// `dead-letters.discarded`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,6 +27,27 @@ pub struct ListRequest {
     /// How many at most.
     #[serde(default = "page_size")]
     pub limit: usize,
+    /// Only these.
+    #[serde(default)]
+    pub filter: Filter,
+}
+
+/// Which letters are meant: those for which everything holds that is given; all by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// Of this source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// In this lane, as the letters have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
+    /// Whose reason contains this text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Whether they only wait behind another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<bool>,
 }
 
 fn page_size() -> usize {
@@ -34,7 +59,7 @@ fn page_size() -> usize {
 pub struct ListAnswer {
     /// The letters.
     pub letters: Vec<Letter>,
-    /// How many there are in all.
+    /// How many there are in all that the filter lets through.
     pub total: u64,
 }
 
@@ -96,8 +121,9 @@ pub enum RetryRequest {
     Id(u64),
     /// A lane, as the letters have it: `{"lane": "key 0193…"}`.
     Lane(String),
-    /// All of them: `{"all": {}}`.
-    All {},
+    /// All of them, or the lanes whose first letter a filter lets through: `{"all": {}}`,
+    /// `{"all": {"source": "orders"}}`.
+    All(Filter),
 }
 
 /// What trying again came to.
@@ -122,13 +148,18 @@ impl RetryAnswer {
     }
 }
 
-/// Gives a letter up: `dead-letters.discard`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// Gives letters up, one or several of them: `dead-letters.discard`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiscardRequest {
-    /// Its number.
-    pub id: u64,
-    /// Why; kept with the event.
+    /// The number of one, whether it is at fault or waits. Answered with [`DiscardAnswer`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+    /// The numbers of several that are at fault, at most [`DISCARD_MAX`]: in this order, in one
+    /// transaction. Answered with [`DiscardManyAnswer`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<u64>,
+    /// Why; kept with the events.
     pub reason: String,
 }
 
@@ -141,15 +172,35 @@ pub struct DiscardAnswer {
     pub retried: RetryAnswer,
 }
 
+/// What discarding several letters came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiscardManyAnswer {
+    /// How many were given up.
+    pub discarded: u64,
+    /// How many were not: they are gone, only wait behind another one, or are of a projection that
+    /// the program does not have.
+    pub skipped: u64,
+    /// How many that waited behind them were applied.
+    pub applied: u64,
+    /// How many that waited behind them failed in their turn; they are dead letters at fault now.
+    pub failed: u64,
+    /// How many letters are left, in all.
+    pub left: u64,
+}
+
 /// A page of letters, as JSON of at most `bytes_max` bytes.
 pub(super) async fn page(
     db: &Database,
     table: Table,
-    ListRequest { after, limit }: ListRequest,
+    ListRequest {
+        after,
+        limit,
+        filter,
+    }: ListRequest,
     bytes_max: usize,
 ) -> Result<Vec<u8>, Error> {
     let limit = limit.min(LETTERS_MAX);
-    let page = db.read(move |snapshot| dead_letter::list(snapshot, table, after, limit));
+    let page = db.read(move |snapshot| dead_letter::list(snapshot, table, &filter, after, limit));
     let mut page = page.await.map_err(|error| refusal(&error.into()))?;
     let Some(first) = page.letters.first().map(|letter| letter.id) else {
         return json(&page);
@@ -222,19 +273,47 @@ pub(super) async fn retry(
 pub(super) async fn discard(
     db: &Database,
     tools: &Tools,
-    request: DiscardRequest,
+    id: u64,
+    reason: String,
 ) -> Result<DiscardAnswer, Error> {
-    let tool = tools_for(db, tools, &RetryRequest::Id(request.id))
-        .await?
-        .remove(0);
-    db.write(move |tx| (tool.discard)(tx, request.id, &request.reason))
-        .await
-        .map(|done| {
-            let mut answer = done.value;
-            answer.retried.failed_total = answer.retried.failed.len() as u64;
-            answer
-        })
-        .map_err(write_refusal)
+    let tool = tools_for(db, tools, &RetryRequest::Id(id)).await?.remove(0);
+    let done = db.write(move |tx| {
+        let mut answer = (tool.discard)(tx, id, &reason)?;
+        answer.retried.left = dead_letter::left(tx)?;
+        answer.retried.failed_total = answer.retried.failed.len() as u64;
+        Ok(answer)
+    });
+    done.await.map(|done| done.value).map_err(write_refusal)
+}
+
+pub(super) async fn discard_many(
+    db: &Database,
+    tools: &Tools,
+    ids: Vec<u64>,
+    reason: String,
+) -> Result<DiscardManyAnswer, Error> {
+    if ids.len() > DISCARD_MAX {
+        return Err(refuse(400, format!("send at most {DISCARD_MAX} ids")));
+    }
+    let tools = tools.all().to_vec();
+    let done = db.write(move |tx| {
+        let mut answer = DiscardManyAnswer::default();
+        for id in ids {
+            let projection = dead_letter::at_fault(tx, id)?;
+            let tool = projection.and_then(|name| tools.iter().find(|tool| tool.name == name));
+            let Some(tool) = tool else {
+                answer.skipped += 1;
+                continue;
+            };
+            let DiscardAnswer { retried, .. } = (tool.discard)(tx, id, &reason)?;
+            answer.discarded += 1;
+            answer.applied += retried.applied;
+            answer.failed += retried.failed.len() as u64;
+        }
+        answer.left = dead_letter::left(tx)?;
+        Ok(answer)
+    });
+    done.await.map(|done| done.value).map_err(write_refusal)
 }
 
 /// The projections whose letters are meant; never none.

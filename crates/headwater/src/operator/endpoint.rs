@@ -41,15 +41,17 @@ endpoints! {
         "how the service and its parts are doing";
     Events, "events", r#"{"from":1,"limit":10}"#,
         "events of the outbox by position";
-    DeadLettersList, "dead-letters.list", r#"{"after":0,"limit":100}"#,
+    DeadLettersList, "dead-letters.list", r#"{"after":0,"limit":100,"filter":{}}"#,
         "events that could not be applied, the oldest first";
     DeadLettersShow, "dead-letters.show", r#"{"id":7}"#,
         "one of them with its payload";
-    DeadLettersRetry, "dead-letters.retry", r#"{"id":7}, {"lane":"key …"} or {"all":{}}"#,
+    DeadLettersRetry, "dead-letters.retry",
+        r#"{"id":7}, {"lane":"key …"} or {"all":{"source":"…","lane":"key …","error":"…"}}"#,
         "tries them again, with those that wait behind";
-    DeadLettersDiscard, "dead-letters.discard", r#"{"id":7,"reason":"…"}"#,
-        "gives one up for good, and tries those that wait behind it";
-    DeadLettersDiscarded, "dead-letters.discarded", r#"{"after":0,"limit":100}"#,
+    DeadLettersDiscard, "dead-letters.discard",
+        r#"{"id":7,"reason":"…"} or {"ids":[7,9],"reason":"…"}"#,
+        "gives one or several up for good, and tries those that wait behind them";
+    DeadLettersDiscarded, "dead-letters.discarded", r#"{"after":0,"limit":100,"filter":{}}"#,
         "those that were given up";
     ProjectionsPause, "projections.pause", r#"{"projection":"…","reason":"…"}"#,
         "lets a projection stand still until it is resumed";

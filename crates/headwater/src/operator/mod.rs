@@ -8,7 +8,7 @@
 //! | `headwater.<service>.dead-letters.list` | [`ListRequest`] | [`ListAnswer`] |
 //! | `headwater.<service>.dead-letters.show` | [`ShowRequest`] | [`Letter`] |
 //! | `headwater.<service>.dead-letters.retry` | [`RetryRequest`] | [`RetryAnswer`] |
-//! | `headwater.<service>.dead-letters.discard` | [`DiscardRequest`] | [`DiscardAnswer`] |
+//! | `headwater.<service>.dead-letters.discard` | [`DiscardRequest`] | [`DiscardAnswer`] or [`DiscardManyAnswer`] |
 //! | `headwater.<service>.dead-letters.discarded` | [`ListRequest`] | [`ListAnswer`] |
 //! | `headwater.<service>.projections.pause` | [`PauseRequest`] | [`ProjectionStatus`] |
 //! | `headwater.<service>.projections.resume` | [`ResumeRequest`] | [`ProjectionStatus`] |
@@ -46,8 +46,8 @@ use crate::inquiry::{self, Questions};
 use crate::projection::dead_letter::Table;
 
 pub use dead_letter::{
-    DiscardAnswer, DiscardRequest, Letter, ListAnswer, ListRequest, RetryAnswer, RetryRequest,
-    ShowRequest,
+    DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, DiscardRequest, Filter, Letter, ListAnswer,
+    ListRequest, RetryAnswer, RetryRequest, ShowRequest,
 };
 pub use endpoint::Endpoint;
 pub use events::{EventsAnswer, EventsRequest, fetch_events};
@@ -234,10 +234,19 @@ impl Desk {
                 fit(&mut answer, bytes_max, 0, |answer| &mut answer.failed)
             }
             Endpoint::DeadLettersDiscard => {
-                let mut answer = dead_letter::discard(db, tools, endpoint.read(payload)?).await?;
-                fit(&mut answer, bytes_max, 0, |answer| {
-                    &mut answer.retried.failed
-                })
+                let DiscardRequest { id, ids, reason } = endpoint.read(payload)?;
+                match id {
+                    Some(id) if ids.is_empty() => {
+                        let mut answer = dead_letter::discard(db, tools, id, reason).await?;
+                        fit(&mut answer, bytes_max, 0, |answer| {
+                            &mut answer.retried.failed
+                        })
+                    }
+                    None if !ids.is_empty() => {
+                        json(&dead_letter::discard_many(db, tools, ids, reason).await?)
+                    }
+                    _ => Err(refuse(400, format!("send {}", endpoint.example()))),
+                }
             }
             Endpoint::ProjectionsPause => {
                 json(&projections::pause(db, tools, endpoint.read(payload)?).await?)

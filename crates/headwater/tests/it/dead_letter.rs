@@ -7,7 +7,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use broker::Broker;
 use headwater::database::{Database, Tx};
-use headwater::operator::{DiscardAnswer, Letter, ListAnswer, RetryAnswer, Tools};
+use headwater::operator::{
+    DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, Letter, ListAnswer, RetryAnswer, Tools,
+};
 use headwater::projection::{Config, Runner};
 use headwater::{ApplyError, Bus, Envelope, Projection};
 use prost::Message as _;
@@ -268,6 +270,90 @@ async fn a_discarded_letter_is_kept_with_the_reason_and_what_waited_goes_on() {
         Some("sent twice")
     );
     assert_eq!(kept.letters[0].position, Some(1));
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn several_are_discarded_at_once_and_what_waited_behind_them_goes_on() {
+    let events = vec![
+        read("a", -1),
+        read("a", 2),
+        read("b", -4),
+        read("c", -5),
+        read("b", -6),
+    ];
+    let house = House::start(events).await;
+    let letters = house.parked(5).await;
+    let ids: Vec<u64> = letters.iter().map(|letter| letter.id).collect();
+    // The second waits behind the first, the last behind the third; the one at the end is nobody's.
+    let request = json!({"ids": [ids[1], ids[0], ids[2], 99], "reason": "junk"});
+    let done: DiscardManyAnswer = house.ask("discard", request).await.unwrap();
+    let expected = DiscardManyAnswer {
+        discarded: 2,
+        skipped: 2,
+        applied: 1,
+        failed: 1,
+        left: 2,
+    };
+    assert_eq!(done, expected);
+    assert_eq!(readings(&house.copy).await, [2]);
+    let left = house.letters().await;
+    let left: Vec<_> = left
+        .iter()
+        .map(|letter| (letter.id, letter.waiting))
+        .collect();
+    let failed_in_its_turn = (ids[4], false);
+    assert_eq!(left, [(ids[3], false), failed_in_its_turn], "not confirmed");
+    let kept: ListAnswer = house.ask("discarded", json!({})).await.unwrap();
+    assert_eq!(kept.total, 2);
+    let too_many = vec![1; DISCARD_MAX + 1];
+    for wrong in [
+        json!({"ids": too_many, "reason": "junk"}),
+        json!({"ids": [1], "id": 1, "reason": "junk"}),
+        json!({"reason": "junk"}),
+        json!({"ids": [ids[3]], "reason": " "}),
+    ] {
+        let refused = house.ask::<Value>("discard", wrong).await.unwrap_err();
+        assert!(refused.starts_with("400"), "{refused}");
+    }
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn letters_are_listed_and_retried_by_source_lane_and_error() {
+    let events = vec![read("a", -1), read("a", 2), read("b", -2), read("c", -5)];
+    let house = House::start(events).await;
+    house.parked(4).await;
+    let listed = async |filter: Value| {
+        let page: ListAnswer = house.ask("list", json!({"filter": filter})).await.unwrap();
+        assert_eq!(page.total, page.letters.len() as u64);
+        let letters = page.letters.into_iter();
+        letters
+            .map(|letter| letter.position.unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(listed(json!({})).await, [1, 2, 3, 4]);
+    assert_eq!(listed(json!({"source": "sensors"})).await, [1, 2, 3, 4]);
+    assert_eq!(listed(json!({"source": "others"})).await, [0; 0]);
+    assert_eq!(listed(json!({"lane": "key a"})).await, [1, 2]);
+    assert_eq!(listed(json!({"error": "panicked"})).await, [3]);
+    assert_eq!(
+        listed(json!({"error": "below", "waiting": false})).await,
+        [1, 4]
+    );
+    house.mend();
+    let retried = async |filter: Value| {
+        let done = house.ask::<RetryAnswer>("retry", json!({"all": filter}));
+        let done = done.await.unwrap();
+        (done.applied, done.left)
+    };
+    assert_eq!(retried(json!({"source": "others"})).await, (0, 4));
+    assert_eq!(retried(json!({"error": "panicked"})).await, (1, 3));
+    assert_eq!(
+        retried(json!({"lane": "key a", "error": "below"})).await,
+        (2, 1)
+    );
+    assert_eq!(readings(&house.copy).await, [-2, -1, 2]);
     house.stop().await;
 }
 

@@ -1,30 +1,65 @@
 //! Looking at letters.
 
-use sea_orm::{ConnectionTrait, DbErr, QueryResult};
+use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value};
 
 use super::{Refusal, counted, statement};
-use crate::operator::{Letter, ListAnswer};
+use crate::operator::{Filter, Letter, ListAnswer};
 use crate::outbox::unsigned;
 
 pub(super) const COLUMNS: &str = "id, projection, source, lane, epoch, position, sequence, subject, payload, \
                        reason, recorded_at";
 
+/// How many dead letters all projections of this database have.
+pub(crate) fn left(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
+    counted(db, "SELECT count(*) AS n FROM headwater_dead_letter", [])
+}
+
+/// What lets letters through: parameters 1 to 4, as [`Filter::values`] gives them.
+pub(super) const FILTER: &str = "(?1 IS NULL OR source = ?1) AND (?2 IS NULL OR lane = ?2) \
+                                 AND (?3 IS NULL OR instr(reason, ?3) > 0) \
+                                 AND (?4 IS NULL OR waiting = ?4)";
+
+impl Filter {
+    pub(super) fn values(&self) -> [Value; 4] {
+        [
+            self.source.clone().into(),
+            self.lane.clone().into(),
+            self.error.clone().into(),
+            self.waiting.into(),
+        ]
+    }
+}
+
 /// A page of the dead letters, or of the discarded ones, of all projections of this database.
 pub(crate) fn list(
     db: &impl ConnectionTrait,
     table: Table,
+    filter: &Filter,
     after: u64,
     limit: usize,
 ) -> Result<ListAnswer, DbErr> {
     let after = i64::try_from(after).unwrap_or(i64::MAX);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let sql = format!("{} WHERE id > ? ORDER BY id LIMIT ?", table.select());
-    let rows = db.query_all_raw(statement(db, &sql, [after.into(), limit.into()]))?;
-    let total = format!("SELECT count(*) AS n FROM {}", table.name());
+    let select = table.select();
+    let sql = format!("SELECT * FROM ({select}) WHERE {FILTER} AND id > ?5 ORDER BY id LIMIT ?6");
+    let [source, lane, error, waiting] = filter.values();
+    let values = [source, lane, error, waiting, after.into(), limit.into()];
+    let rows = db.query_all_raw(statement(db, &sql, values))?;
+    let total = format!("SELECT count(*) AS n FROM ({select}) WHERE {FILTER}");
     Ok(ListAnswer {
         letters: rows.iter().map(letter).collect::<Result<_, _>>()?,
-        total: counted(db, &total, [])?,
+        total: counted(db, &total, filter.values())?,
     })
+}
+
+/// The projection of a letter that is there and at fault.
+pub(crate) fn at_fault(db: &impl ConnectionTrait, id: u64) -> Result<Option<String>, DbErr> {
+    let sql = "SELECT projection FROM headwater_dead_letter WHERE id = ? AND NOT waiting";
+    let Ok(id) = i64::try_from(id) else {
+        return Ok(None);
+    };
+    let row = db.query_one_raw(statement(db, sql, [id.into()]))?;
+    row.map(|row| row.try_get_by("projection")).transpose()
 }
 
 /// Where letters are.

@@ -16,7 +16,7 @@ use super::ApplyError;
 use crate::outbox::unsigned;
 
 pub(crate) use carry::{carry_over, only_in};
-pub(crate) use letters::{Table, find, list};
+pub(crate) use letters::{Table, at_fault, find, left, list};
 pub(crate) use park::{
     FirstParked, Identity, Parked, blocked_lanes, count, discarded, first_parked, park,
 };

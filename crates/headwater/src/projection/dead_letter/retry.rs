@@ -2,12 +2,12 @@
 
 use sea_orm::{ConnectionTrait as _, DbErr};
 
-use super::letters::{COLUMNS, Table, find, letter};
-use super::{Refusal, counted, statement};
+use super::letters::{COLUMNS, FILTER, Table, find, left, letter};
+use super::{Refusal, statement};
 use crate::crash;
 use crate::database::Tx;
 use crate::envelope::{Envelope, EventId};
-use crate::operator::{DiscardAnswer, Letter, RetryAnswer, RetryRequest};
+use crate::operator::{DiscardAnswer, Filter, Letter, RetryAnswer, RetryRequest};
 use crate::outbox::{signed, unsigned};
 use crate::projection::apply::guarded;
 use crate::projection::{ApplyError, Projection};
@@ -22,11 +22,12 @@ pub(crate) fn retry<P: Projection>(
     for lane in chosen::<P>(tx, which)? {
         retry_lane(projection, tx, &lane, &mut answer)?;
     }
-    answer.left = counted(tx, "SELECT count(*) AS n FROM headwater_dead_letter", [])?;
+    answer.left = left(tx)?;
     Ok(answer)
 }
 
-/// Gives up letter `id` of `projection`, and tries what only waited behind it.
+/// Gives up letter `id` of `projection`, and tries what only waited behind it. How many letters
+/// are left in all is not counted.
 pub(crate) fn discard<P: Projection>(
     projection: &P,
     tx: &Tx,
@@ -64,7 +65,6 @@ pub(crate) fn discard<P: Projection>(
     if first_of::<P>(tx, &lane)?.is_some_and(|(first, _)| first.waiting) {
         retry_lane(projection, tx, &lane, &mut retried)?;
     }
-    retried.left = counted(tx, "SELECT count(*) AS n FROM headwater_dead_letter", [])?;
     Ok(DiscardAnswer {
         discarded: letter,
         retried,
@@ -80,11 +80,23 @@ struct Lane {
 
 /// The lanes that `which` means, in the order in which they began to wait.
 fn chosen<P: Projection>(tx: &Tx, which: &RetryRequest) -> Result<Vec<Lane>, Refusal> {
+    let any = Filter::default();
+    let filter = match which {
+        RetryRequest::All(filter) => filter,
+        _ => &any,
+    };
+    let [source, lane, error, waiting] = filter.values();
     let rows = tx.query_all_raw(statement(
         tx,
-        "SELECT source, lane, min(id) AS first FROM headwater_dead_letter
-         WHERE projection = ? GROUP BY source, lane ORDER BY first",
-        [P::NAME.into()],
+        &format!(
+            "SELECT source, lane, id AS first FROM headwater_dead_letter AS letter
+             WHERE {FILTER} AND projection = ?5 AND id = (
+                 SELECT min(id) FROM headwater_dead_letter AS other
+                 WHERE other.projection = letter.projection AND other.source = letter.source
+                 AND other.lane = letter.lane)
+             ORDER BY first"
+        ),
+        [source, lane, error, waiting, P::NAME.into()],
     ))?;
     let lanes: Vec<(Lane, u64)> = rows
         .iter()
@@ -97,7 +109,7 @@ fn chosen<P: Projection>(tx: &Tx, which: &RetryRequest) -> Result<Vec<Lane>, Ref
         })
         .collect::<Result<_, _>>()?;
     match which {
-        RetryRequest::All {} => Ok(lanes.into_iter().map(|(lane, _)| lane).collect()),
+        RetryRequest::All(_) => Ok(lanes.into_iter().map(|(lane, _)| lane).collect()),
         RetryRequest::Lane(name) => {
             let named = lanes.into_iter().filter(|(lane, _)| lane.name == *name);
             let named: Vec<_> = named.map(|(lane, _)| lane).collect();
@@ -191,7 +203,7 @@ fn envelope(letter: &Letter, payload: Vec<u8>) -> Envelope {
 /// Tries lanes again whose first letter only waits: what it waited for was discarded since.
 pub(crate) fn retry_unblocked<P: Projection>(projection: &P, tx: &Tx) -> Result<(), Refusal> {
     let mut answer = RetryAnswer::default();
-    for lane in chosen::<P>(tx, &RetryRequest::All {})? {
+    for lane in chosen::<P>(tx, &RetryRequest::All(Filter::default()))? {
         if first_of::<P>(tx, &lane)?.is_some_and(|(first, _)| first.waiting) {
             retry_lane(projection, tx, &lane, &mut answer)?;
         }

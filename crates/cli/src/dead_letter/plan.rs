@@ -1,0 +1,115 @@
+//! What a `discard --all` would discard.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+
+use headwater::operator::Letter;
+
+use crate::output::printable;
+
+/// How many kinds are counted one by one; the letters of others are counted together.
+const KINDS_MAX: usize = 1000;
+
+/// How many of them are shown, those with the most letters first.
+const KINDS_SHOWN: usize = 20;
+
+/// The letters that would go: their ids, and how many there are of each kind.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    ids: BTreeMap<String, Vec<u64>>,
+    kinds: BTreeMap<Kind, u64>,
+    others: u64,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    service: String,
+    source: String,
+    lane: String,
+    reason: String,
+}
+
+impl Plan {
+    pub(super) fn add(&mut self, service: &str, letter: &Letter) {
+        let ids = self.ids.entry(service.to_owned()).or_default();
+        ids.push(letter.id);
+        let kind = Kind {
+            service: service.to_owned(),
+            source: letter.source.clone(),
+            lane: letter.lane.clone(),
+            reason: letter.reason.clone(),
+        };
+        if self.kinds.len() < KINDS_MAX || self.kinds.contains_key(&kind) {
+            *self.kinds.entry(kind).or_default() += 1;
+        } else {
+            self.others += 1;
+        }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.ids.values().map(|ids| ids.len() as u64).sum()
+    }
+
+    /// The ids of each service, the oldest first.
+    pub(super) fn into_ids(self) -> BTreeMap<String, Vec<u64>> {
+        self.ids
+    }
+}
+
+impl Display for Plan {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        write!(f, "{} dead letters are at fault:", self.total())?;
+        let mut kinds: Vec<_> = self.kinds.iter().collect();
+        kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let (shown, rest) = kinds.split_at(kinds.len().min(KINDS_SHOWN));
+        for (kind, count) in shown {
+            let Kind {
+                service,
+                source,
+                lane,
+                reason,
+            } = kind;
+            let line = format!("{count} of {service} from {source} ({lane}): {reason}");
+            write!(f, "\n  {}", printable(&line))?;
+        }
+        let others = rest.iter().map(|(_, count)| **count).sum::<u64>() + self.others;
+        if others > 0 {
+            write!(f, "\n  {others} of other lanes or with other reasons")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(id: u64, lane: &str) -> Letter {
+        let letter = serde_json::json!({
+            "id": id, "projection": "p", "source": "orders", "lane": lane, "waiting": false,
+            "epoch": null, "position": null, "sequence": id, "subject": "orders.v1.placed.1",
+            "reason": "no\u{1b}sense", "recorded_at": 0, "bytes": 1,
+        });
+        serde_json::from_value(letter).expect("a letter")
+    }
+
+    #[test]
+    fn kinds_are_counted_and_many_of_them_take_bounded_room() {
+        let mut plan = Plan::default();
+        for id in 0..5_000 {
+            plan.add("house", &letter(id, &format!("event {id}")));
+        }
+        for id in 5_000..5_010 {
+            plan.add("house", &letter(id, "event 7"));
+        }
+        assert_eq!((plan.total(), plan.kinds.len()), (5_010, KINDS_MAX));
+        let said = plan.to_string();
+        let lines: Vec<_> = said.lines().collect();
+        assert_eq!(lines.len(), KINDS_SHOWN + 2);
+        let most = "  11 of house from orders (event 7): no\\u{1b}sense";
+        assert_eq!(lines[1], most);
+        assert_eq!(lines[21], "  4980 of other lanes or with other reasons");
+        let ids = plan.into_ids().remove("house").expect("ids");
+        assert!(ids.is_sorted());
+    }
+}

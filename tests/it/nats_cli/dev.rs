@@ -1,0 +1,90 @@
+//! A shop that `cargo dev` has started and seeded.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use e2e::process;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// Stopped in order, or else its watchdogs see to what it has started.
+pub(super) struct Dev {
+    process: Child,
+    summary: Value,
+    http: reqwest::Client,
+    folder: TempDir,
+}
+
+impl Dev {
+    /// With the services that were built beside this test: `dev` has cargo build them, and a `cargo`
+    /// of ours says where they are.
+    pub(super) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let cargo = folder.path().join("cargo");
+        let built = ["users", "products", "orders", "purchases"].map(|service| {
+            let name = format!("headwater-{service}");
+            let path = process::program(&name);
+            let built = json!({"target": {"name": name}, "executable": path});
+            format!("{built}\n")
+        });
+        let script = format!("#!/bin/sh\ncat <<'END'\n{}END\n", built.concat());
+        std::fs::write(&cargo, script).unwrap();
+        std::fs::set_permissions(&cargo, Permissions::from_mode(0o755)).unwrap();
+        let mut process = Command::new(process::program("dev"))
+            .args(["--http-port", "0", "--nats-port", "0", "--output", "json"])
+            .arg("--data")
+            .arg(folder.path().join("data"))
+            .env("CARGO", &cargo)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let line = lines.next_line().await.unwrap();
+        let summary = line.expect("dev ends before it has started; why is above");
+        Self {
+            process,
+            summary: serde_json::from_str(&summary).unwrap(),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            folder,
+        }
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn nats_url(&self) -> &str {
+        self.summary["nats"]["url"].as_str().unwrap()
+    }
+
+    /// Has somebody publish on `subject`.
+    pub(super) async fn cause(&self, subject: &str) {
+        let user = self.summary["page"]["url"].as_str().unwrap();
+        let user = user.rsplit('/').next().unwrap();
+        let url = |service: &str| self.summary["services"][service]["url"].as_str().unwrap();
+        let request = if subject.starts_with("inquiry.") {
+            let url = format!("{}/users/{user}/purchases", url("purchases-inquiry"));
+            self.http.get(url)
+        } else {
+            let product = "01955b1c-3f8a-7b17-9b80-e8c86df01a9c";
+            let order = json!({"user_id": user, "product_ids": [product]});
+            self.http
+                .post(format!("{}/orders", url("orders")))
+                .json(&order)
+        };
+        request.send().await.unwrap().error_for_status().unwrap();
+    }
+
+    pub(super) async fn stop(mut self) {
+        let pid = i32::try_from(self.process.id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::INT).unwrap();
+        assert!(self.process.wait().await.unwrap().success());
+    }
+}
