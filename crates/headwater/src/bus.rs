@@ -334,6 +334,8 @@ impl Bus {
     /// The server has begun to begin with TLS, or has ceased to: only a new start heeds that.
     pub async fn report(self, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
         let mut trouble = self.trouble.clone();
+        // Not a pause: each attempt to connect may bring news, and would begin it again.
+        let mut look = tokio::time::interval(LOOK_PAUSE);
         loop {
             let now = trouble.borrow_and_update().clone();
             let lasting = now.filter(|(_, at)| !self.is_up() || at.elapsed() < REPEAT_AFTER);
@@ -344,7 +346,7 @@ impl Bus {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 changed = trouble.changed() => changed.context("follow the connection to NATS")?,
-                () = tokio::time::sleep(LOOK_PAUSE) => {
+                _ = look.tick() => {
                     let looked = stop.run_until_cancelled(self.expect_same_beginning());
                     looked.await.transpose()?;
                 }
