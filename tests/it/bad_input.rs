@@ -184,8 +184,14 @@ async fn wrong_products_and_images_are_refused() {
         let reply = send(products.request(Method::PATCH, &path).json(&change)).await;
         problem(&change.to_string(), &reply, 422);
     }
-    let nothing = send(products.request(Method::PATCH, &path).json(&json!({}))).await;
-    problem("a change of nothing", &nothing, 422);
+    for nothing in [
+        json!({}),
+        json!({"title": null}),
+        json!({"title": "x", "image": null}),
+    ] {
+        let reply = send(products.request(Method::PATCH, &path).json(&nothing)).await;
+        problem(&format!("a change of nothing: {nothing}"), &reply, 422);
+    }
     for wrong in [
         "/products/7",
         "/products?limit=0",
@@ -209,6 +215,12 @@ async fn wrong_products_and_images_are_refused() {
     for (what, content_type, body, status) in [
         ("no type", None, b"<svg/>".to_vec(), 415),
         ("a page", Some("text/html"), b"<html>".to_vec(), 415),
+        (
+            "a page as SVG",
+            Some("IMAGE/SVG+xml"),
+            b"<html><svg/></html>".to_vec(),
+            422,
+        ),
         ("a lie", Some("image/png"), b"<svg/>".to_vec(), 422),
         ("nothing", Some("image/png"), vec![], 422),
         (
@@ -314,6 +326,47 @@ async fn unknown_paths_and_methods_are_refused_by_every_service() {
             .await,
         404,
     );
+    assert_nothing_happened(world, &"users:0,products:0,orders:0".parse().unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_query_parameters_are_refused_by_every_service() {
+    let world = World::start_on_host().await.with_styles().await;
+    let nobody = uuid::Uuid::nil();
+    let purchases = [
+        format!("/users/{nobody}/purchases?limit=2&after=users:0&surprise=1"),
+        format!("/users/{nobody}?surprise=1"),
+        "/?surprise=1".to_owned(),
+        "/readyz?surprise".to_owned(),
+    ];
+    let others =
+        |paths: &[&str]| -> Vec<String> { paths.iter().map(|&path| path.into()).collect() };
+    let (user, product) = (format!("/users/{nobody}"), format!("/products/{nobody}"));
+    let with = |path: &str| format!("{path}?surprise=1");
+    let products = others(&["/products?limit=2&surprise=1", "/images/x?surprise=1"]);
+    let orders = format!("/orders?user_id={nobody}&surprise=1");
+    for (service, paths) in [
+        (Service::Users, vec![with(&user), with("/livez")]),
+        (Service::Products, [products, vec![with(&product)]].concat()),
+        (Service::Orders, vec![orders, with("/metrics")]),
+        (Service::Purchases, purchases.to_vec()),
+        (Service::Composition, purchases.to_vec()),
+        (Service::Inquiry, purchases.to_vec()),
+    ] {
+        for path in paths {
+            let reply = world.client(service).get(&path).await;
+            let detail = problem(&path, &reply, 400);
+            assert!(detail.contains("`surprise`"), "{path}: {detail}");
+        }
+    }
+    for (service, path) in [
+        (Service::Users, "/users"),
+        (Service::Products, "/products"),
+        (Service::Orders, "/orders"),
+    ] {
+        let reply = world.client(service).post(&with(path), &json!({})).await;
+        problem(path, &reply, 400);
+    }
     assert_nothing_happened(world, &"users:0,products:0,orders:0".parse().unwrap()).await;
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
+mod accessibility;
 mod after;
 mod ambiguity;
 mod bad_input;
@@ -19,6 +20,7 @@ mod memory;
 mod metrics;
 mod model;
 mod notify;
+mod openapi;
 mod permissions;
 mod power_cuts;
 mod rebuild;

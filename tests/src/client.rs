@@ -64,6 +64,22 @@ impl Client {
         send(self.request(Method::GET, path)).await
     }
 
+    /// GET of a list in pages. The reply is the first page, with the items of all pages in
+    /// `field`; or the first page that is refused.
+    pub async fn get_all(&self, path: &str, field: &str) -> Reply {
+        let mut reply = self.get(path).await;
+        while let Some(next) = reply.json["next"].as_str().map(str::to_owned) {
+            let mut page = self.get(&next).await;
+            let items = page.json[field].as_array_mut().map(std::mem::take);
+            let (Some(items), Some(all)) = (items, reply.json[field].as_array_mut()) else {
+                return page;
+            };
+            all.extend(items);
+            reply.json["next"] = page.json["next"].take();
+        }
+        reply
+    }
+
     /// POST of JSON.
     pub async fn post(&self, path: &str, body: &Value) -> Reply {
         send(self.request(Method::POST, path).json(body)).await

@@ -7,6 +7,7 @@
 
 pub mod backlog;
 pub mod broker;
+pub mod checkers;
 pub mod client;
 pub mod cluster;
 pub mod collector;

@@ -26,7 +26,8 @@ impl World {
         self
     }
 
-    /// What a user ordered, as of `after`, from the query service in the style `style`.
+    /// All that a user ordered, as of `after` at least, from the query service in the style
+    /// `style`.
     pub async fn purchases_by(&self, style: Service, user: &str, after: &str) -> Reply {
         let after = if after.is_empty() {
             String::new()
@@ -34,7 +35,7 @@ impl World {
             format!("?after={after}")
         };
         let path = format!("/users/{user}/purchases{after}");
-        self.client(style).get(&path).await
+        self.client(style).get_all(&path, "purchases").await
     }
 
     /// Waits until the query service in the style `style` can answer: all that it needs is there.

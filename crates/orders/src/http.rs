@@ -55,16 +55,13 @@ pub(crate) fn app(service: &Service, catalogue: Progress) -> Router {
 /// of their answers, waits for that.
 #[utoipa::path(
     post, path = "/orders", tag = "orders",
-    params(
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a retry safe; any text of 1 to 255 characters"),
-        ("after" = Option<String>, Query, description = "Positions to wait for: users:12,products:7"),
-    ),
+    params(IdempotencyKey, After),
     request_body = PlaceOrder,
     responses(
         (status = 201, body = OrderView, headers(("Headwater-Position" = String, description = "Where its event is: orders:4711"))),
-        (status = 409, description = "The id is taken by an order from another request", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is wrong, a user or product is not known, or the key came with another request", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not yet there: try again", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The id is taken by an order from another request"),
+        (status = 422, description = "A field is wrong, a user or product is not known, or the key came with another request"),
+        (status = 410, description = "What the key made was erased since"),
     )
 )]
 async fn place(
@@ -118,7 +115,7 @@ fn answer(order: Order, position: headwater::Position) -> Answer {
     params(("id" = Uuid, Path)),
     responses(
         (status = 200, body = OrderView, headers(("Headwater-Position" = String, description = "What the answer is as of: orders:4711"))),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such order"),
     )
 )]
 async fn read(State(shared): State<Shared>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
@@ -154,7 +151,6 @@ struct OrderPage {
     params(OfUser, PageQuery),
     responses(
         (status = 200, body = OrderPage, headers(("Headwater-Position" = String, description = "What the page is as of: orders:4711"))),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn list(
@@ -162,10 +158,10 @@ async fn list(
     Query(OfUser { user_id }): Query<OfUser>,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Problem> {
-    let (start_after, limit) = (query.start_after(), query.limit()?);
+    let (start_after, limit) = (query.start_after(), query.limit());
     let read = move |snapshot: &_| store::page_of_user(snapshot, user_id, start_after, limit + 1);
     let (orders, as_of) = shared.db.read_as_of(read).await?;
     let link = |limit, id| format!("/orders?user_id={user_id}&limit={limit}&start_after={id}");
-    let page = query.page(orders, |order| order.id, link, OrderView::from)?;
+    let page = query.page(orders, |order| order.id, link, OrderView::from);
     Ok(with_position(&as_of, axum::Json(page)))
 }

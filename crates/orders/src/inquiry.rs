@@ -4,7 +4,6 @@ use events::OrderPlaced;
 use events::inquiry::{self, OrdersAnswered, OrdersAsked};
 use headwater::database::Snapshot;
 use headwater::inquiry::Refusal;
-use uuid::Uuid;
 
 use crate::order::Order;
 use crate::store;
@@ -23,11 +22,11 @@ pub(crate) fn orders(
 ) -> Result<OrdersAnswered, Refusal> {
     let user = inquiry::id(&asked.user_id)?;
     let start_after = match asked.start_after.as_str() {
-        "" => Uuid::nil(),
-        id => inquiry::id(id)?,
+        "" => None,
+        id => Some(inquiry::id(id)?),
     };
     // One more than there may be, to see whether there are more.
-    let orders = store::page_of_user(snapshot, user, start_after, ORDERS_MAX as u64 + 1)?;
+    let orders = store::page_of_user(snapshot, user, start_after, ORDERS_MAX + 1)?;
     page(orders.iter().map(Order::placed_event), room)
 }
 
@@ -52,6 +51,8 @@ fn page(orders: impl Iterator<Item = OrderPlaced>, room: usize) -> Result<Orders
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     const ROOM: usize = 512 * 1024;

@@ -4,7 +4,7 @@ use headwater::database::Tx;
 use headwater::{idempotency, outbox};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{QueryOrder, QuerySelect, Set};
+use sea_orm::{QueryOrder, QuerySelect, QueryTrait as _, Set};
 
 use crate::order::{Known, Order, PlaceOrder};
 
@@ -104,14 +104,16 @@ pub(crate) fn find(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<order::
 pub(crate) fn page_of_user(
     db: &impl ConnectionTrait,
     user: Uuid,
-    start_after: Uuid,
-    limit: u64,
+    start_after: Option<Uuid>,
+    limit: usize,
 ) -> Result<Vec<Order>, DbErr> {
     let rows = order::Entity::find()
         .filter(order::Column::UserId.eq(user))
-        .filter(order::Column::Id.gt(start_after))
+        .apply_if(start_after, |rows, id| {
+            rows.filter(order::Column::Id.gt(id))
+        })
         .order_by_asc(order::Column::Id)
-        .limit(limit)
+        .limit(limit as u64)
         .all(db)?;
     with_lines(db, rows)
 }

@@ -41,12 +41,12 @@ pub(crate) fn app(service: &Service) -> Router {
 /// same answer and changes nothing.
 #[utoipa::path(
     post, path = "/products", tag = "products",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a retry safe; any text of 1 to 255 characters")),
+    params(IdempotencyKey),
     request_body = CreateProduct,
     responses(
         (status = 201, body = Product, headers(("Headwater-Position" = String, description = "Where its event is: products:194"))),
-        (status = 409, description = "The id is taken by a product from another request", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is wrong, or the key came with another request", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The id is taken by a product from another request"),
+        (status = 422, description = "A field is wrong, or the key came with another request"),
     )
 )]
 async fn create(
@@ -110,8 +110,7 @@ fn require_upload(tx: &headwater::database::Tx, image: &Image) -> Result<(), Pro
     request_body = UpdateProduct,
     responses(
         (status = 200, body = Product, headers(("Headwater-Position" = String, description = "Where its event is: products:195"))),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such product"),
     )
 )]
 async fn update(
@@ -144,7 +143,7 @@ async fn update(
     params(("id" = Uuid, Path)),
     responses(
         (status = 200, body = Product, headers(("Headwater-Position" = String, description = "What the answer is as of: products:194"))),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such product"),
     )
 )]
 async fn read(State(db): State<Database>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
@@ -180,7 +179,6 @@ struct ProductPage {
     params(Ids, PageQuery),
     responses(
         (status = 200, body = ProductPage, headers(("Headwater-Position" = String, description = "What the page is as of: products:194"))),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn list(
@@ -198,11 +196,11 @@ async fn list(
             axum::Json(Page { items, next: None }),
         ));
     }
-    let (start_after, limit) = (query.start_after(), query.limit()?);
+    let (start_after, limit) = (query.start_after(), query.limit());
     let read = move |snapshot: &_| store::page(snapshot, start_after, limit + 1);
     let (rows, as_of) = db.read_as_of(read).await?;
     let link = |limit, id| format!("/products?limit={limit}&start_after={id}");
-    let page = query.page(rows, |row| row.id, link, Product::from)?;
+    let page = query.page(rows, |row| row.id, link, Product::from);
     Ok(with_position(&as_of, axum::Json(page)))
 }
 

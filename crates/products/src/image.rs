@@ -1,5 +1,7 @@
 //! Uploaded images: which are taken, and what they are called.
 
+use std::borrow::Cow;
+
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use headwater::http::Problem;
@@ -45,7 +47,7 @@ impl ImageId {
 /// A browser that is told a type believes it, so what is stored under a type must be of it.
 pub(crate) fn check(content_type: &str, bytes: &[u8]) -> Result<&'static str, Problem> {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    let (kept, is_of_it) = match essence {
+    let (kept, is_of_it) = match essence.to_ascii_lowercase().as_str() {
         "image/png" => ("image/png", bytes.starts_with(b"\x89PNG\r\n\x1a\n")),
         "image/jpeg" => ("image/jpeg", bytes.starts_with(b"\xff\xd8\xff")),
         "image/gif" => ("image/gif", bytes.starts_with(b"GIF8")),
@@ -72,9 +74,57 @@ pub(crate) fn check(content_type: &str, bytes: &[u8]) -> Result<&'static str, Pr
     ))
 }
 
+/// Whether the first element of an XML document is `svg`, with or without a namespace prefix.
 fn is_svg(bytes: &[u8]) -> bool {
-    std::str::from_utf8(bytes)
-        .is_ok_and(|text| text.trim_start().starts_with('<') && text.contains("<svg"))
+    let Some(text) = xml_text(bytes) else {
+        return false;
+    };
+    let Some(element) = after_prolog(&text).strip_prefix('<') else {
+        return false;
+    };
+    let name = element.split(|c: char| c.is_whitespace() || matches!(c, '>' | '/'));
+    let name = name.into_iter().next().unwrap_or_default();
+    name.rsplit(':').next() == Some("svg")
+}
+
+/// An XML document as text: UTF-8, or UTF-16 where a byte order mark says so.
+fn xml_text(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    let utf16 = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
+        let units = rest.chunks_exact(2).map(|two| unit([two[0], two[1]]));
+        let text: Result<String, _> = char::decode_utf16(units).collect();
+        text.ok().map(Cow::Owned)
+    };
+    match bytes {
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xef, 0xbb, 0xbf, rest @ ..] | rest => str::from_utf8(rest).ok().map(Cow::Borrowed),
+    }
+}
+
+/// What follows the XML declaration, comments and the document type.
+fn after_prolog(text: &str) -> &str {
+    let mut rest = text.trim_start();
+    loop {
+        let end = if rest.starts_with("<?") {
+            rest.split_once("?>")
+        } else if rest.starts_with("<!--") {
+            rest.split_once("-->")
+        } else if rest.starts_with("<!") {
+            // A document type may declare things, in brackets.
+            match (rest.find('['), rest.find('>')) {
+                (Some(open), Some(close)) if open < close => rest
+                    .split_once(']')
+                    .and_then(|(_, after)| after.split_once('>')),
+                _ => rest.split_once('>'),
+            }
+        } else {
+            return rest;
+        };
+        match end {
+            Some((_, after)) => rest = after.trim_start(),
+            None => return "",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -88,9 +138,38 @@ mod tests {
             "image/svg+xml"
         );
         assert_eq!(check("image/gif", b"GIF89a..").unwrap(), "image/gif");
+        assert_eq!(check("IMAGE/GIF ; x=1", b"GIF89a..").unwrap(), "image/gif");
         assert!(check("image/png", b"<svg/>").is_err());
         assert!(check("text/html", b"<html>").is_err());
         assert!(check("image/webp", b"RIFF").is_err());
+    }
+
+    #[test]
+    fn an_svg_may_have_a_byte_order_mark_and_a_prolog() {
+        let utf16 = |text: &str, bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            text.encode_utf16().flat_map(bytes).collect()
+        };
+        for right in [
+            b"\xef\xbb\xbf<svg/>".to_vec(),
+            b" \r\n<svg xmlns='x'>".to_vec(),
+            b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- <svg> -->\n<!DOCTYPE svg [<!ENTITY a '>'>]>\n<s:svg>".to_vec(),
+            b"<!DOCTYPE svg PUBLIC 'x' 'y'><svg>".to_vec(),
+            utf16("\u{feff}<?xml version='1.0'?><svg/>", u16::to_be_bytes),
+            utf16("\u{feff}<svg/>", u16::to_le_bytes),
+        ] {
+            let text = String::from_utf8_lossy(&right);
+            assert!(check("image/svg+xml", &right).is_ok(), "{text}");
+        }
+        for wrong in [
+            "",
+            "svg",
+            "<svgx/>",
+            "<!-- <svg/>",
+            "<?xml version='1.0'?><html><svg/></html>",
+            "<!DOCTYPE svg [",
+        ] {
+            assert!(check("image/svg+xml", wrong.as_bytes()).is_err(), "{wrong}");
+        }
     }
 
     #[test]

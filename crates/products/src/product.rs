@@ -2,7 +2,7 @@
 
 use events::{ProductCreated, ProductUpdated};
 use headwater::http::{Invalid, Problem};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -32,24 +32,46 @@ pub(crate) struct Product {
 pub(crate) struct CreateProduct {
     /// The product's id, if the client wants to choose it.
     pub(crate) id: Option<Uuid>,
-    /// 1 to 200 characters.
-    #[schema(min_length = 1, max_length = 200, example = "Enamel mug, river green")]
+    /// Not only white space.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"\S",
+        example = "Enamel mug, river green"
+    )]
     pub(crate) title: String,
-    /// An http(s) URL, or the path that `POST /images` gave.
-    #[schema(max_length = 2048, example = "https://example.com/mug.webp")]
+    /// An http(s) URL, or the path that `POST /images` gave. What fits the pattern is taken, and so
+    /// is every other URL with a host.
+    #[schema(
+        max_length = 2048,
+        pattern = r"^(https?://([A-Za-z0-9]+(-[A-Za-z0-9]+)*\.)*[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*(:[0-9]{1,4})?([/?#][^\s]*)?|/images/[0-9a-f]{64})$",
+        example = "https://example.com/mug.webp"
+    )]
     pub(crate) image: String,
 }
 
 /// A request to change a product; what is left out stays.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(min_properties = 1)]
 pub(crate) struct UpdateProduct {
-    /// 1 to 200 characters.
-    #[schema(min_length = 1, max_length = 200)]
+    /// Not only white space.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, min_length = 1, max_length = 200, pattern = r"\S")]
     pub(crate) title: Option<String>,
-    /// An http(s) URL, or the path that `POST /images` gave.
-    #[schema(max_length = 2048)]
+    /// An http(s) URL, or the path that `POST /images` gave, as for a new product.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(
+        nullable = false,
+        max_length = 2048,
+        pattern = r"^(https?://([A-Za-z0-9]+(-[A-Za-z0-9]+)*\.)*[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*(:[0-9]{1,4})?([/?#][^\s]*)?|/images/[0-9a-f]{64})$"
+    )]
     pub(crate) image: Option<String>,
+}
+
+/// A field that may be left out, and is no `null` where it is there.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
 }
 
 /// What an image reference points to.

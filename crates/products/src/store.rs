@@ -4,7 +4,7 @@ use headwater::database::Tx;
 use headwater::outbox;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{QueryOrder, QuerySelect, Set};
+use sea_orm::{QueryOrder, QuerySelect, QueryTrait as _, Set};
 
 use crate::image::ImageId;
 use crate::product::Product;
@@ -75,13 +75,15 @@ pub(crate) fn find_all(
 
 pub(crate) fn page(
     db: &impl ConnectionTrait,
-    start_after: Uuid,
-    limit: u64,
+    start_after: Option<Uuid>,
+    limit: usize,
 ) -> Result<Vec<product::Model>, DbErr> {
     product::Entity::find()
-        .filter(product::Column::Id.gt(start_after))
+        .apply_if(start_after, |rows, id| {
+            rows.filter(product::Column::Id.gt(id))
+        })
         .order_by_asc(product::Column::Id)
-        .limit(limit)
+        .limit(limit as u64)
         .all(db)
 }
 

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::asking::Asking;
+use crate::part::{Cursor, Part};
 use crate::replica::{Replica, Shopper};
 
 /// A product that a user ordered.
@@ -24,19 +25,28 @@ pub(crate) struct Purchase {
     pub(crate) first_ordered_at: String,
 }
 
-/// All that a user ever ordered, as of some positions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct UserPurchases {
-    pub(crate) user_id: Uuid,
-    /// Each product once, those ordered first first.
-    pub(crate) purchases: Vec<Purchase>,
-    /// Up to where each source's events are in it without one missing.
-    #[schema(value_type = std::collections::BTreeMap<String, u64>)]
+impl Purchase {
+    /// `look`: title and image, where they are known.
+    pub(crate) fn new(place: Cursor, look: Option<(String, String)>) -> Self {
+        let (title, image) = look.unzip();
+        Self {
+            product_id: place.product_id,
+            title,
+            image,
+            first_ordered_at: events::timestamp(place.first_ordered_at).to_string(),
+        }
+    }
+}
+
+/// A part of what a user ever ordered, as of some positions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Each product once, with its place in the list.
+    pub(crate) purchases: Vec<(Cursor, Purchase)>,
+    /// Whether there are others after these.
+    pub(crate) more: bool,
     pub(crate) as_of: Positions,
-    /// The first event of a source that could not be applied and waits for an operator; some
-    /// later ones may be in the answer. Left out where there is none.
-    #[serde(skip_serializing_if = "Positions::is_empty")]
-    #[schema(value_type = Option<std::collections::BTreeMap<String, u64>>)]
+    /// The first event of each source that could not be applied.
     pub(crate) parked: Positions,
 }
 
@@ -44,21 +54,22 @@ pub(crate) struct UserPurchases {
 #[derive(Debug, Clone)]
 pub(crate) enum Answers {
     /// From a copy of our own.
-    Replica(Replica),
+    Replica(Box<Replica>),
     /// From the sources, which are asked for each of them.
     Asking(Asking),
 }
 
 impl Answers {
-    /// What `user` ordered, as of `after` at least. `None` if there is no such user.
+    /// A part of what `user` ordered, as of `after` at least. `None` if there is no such user.
     pub(crate) async fn purchases(
         &self,
         user: Uuid,
+        part: Part,
         after: &Positions,
-    ) -> Result<Option<UserPurchases>, Problem> {
+    ) -> Result<Option<Found>, Problem> {
         match self {
-            Self::Replica(replica) => replica.purchases(user, after).await,
-            Self::Asking(asking) => asking.purchases(user, after).await,
+            Self::Replica(replica) => replica.purchases(user, part, after).await,
+            Self::Asking(asking) => asking.purchases(user, part, after).await,
         }
     }
 

@@ -12,6 +12,7 @@ mod answer;
 pub mod asking;
 mod http;
 mod page;
+mod part;
 mod replica;
 mod style;
 
@@ -91,7 +92,7 @@ pub async fn run(
             let progress = service.project(Purchases).await?;
             let deadline = service.config.http.after_deadline();
             let replica = Replica::new(service.db.clone(), progress, deadline);
-            let app = http::app(&service, shared(Answers::Replica(replica)));
+            let app = http::app(&service, shared(Answers::Replica(Box::new(replica))));
             service.serve(listener, app).await
         }
         Style::Composition => {

@@ -8,10 +8,12 @@ use headwater::Positions;
 use headwater::http::{After, Path, Problem, Query};
 use serde::Deserialize;
 use url::Url;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
-use crate::answer::{Purchase, UserPurchases};
-use crate::http::Shared;
+use crate::answer::{Found, Purchase};
+use crate::http::{PurchaseLimit, Shared};
+use crate::part::{Cursor, Order, Part};
 use crate::replica::Shopper;
 use crate::style::Style;
 
@@ -37,6 +39,9 @@ struct FindUser {
 struct UserPage {
     user: Uuid,
     cards: Vec<Card>,
+    /// Where the pages beside this one are.
+    newer: Option<String>,
+    older: Option<String>,
     as_of: Positions,
     /// The first event of each source that could not be applied.
     parked: Positions,
@@ -57,12 +62,26 @@ struct Card {
     since: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Find {
+    /// Whom to go to: a user's id; nothing stays here.
+    #[param(pattern = "^ *([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})? *$")]
     user: Option<String>,
 }
 
-/// `/`: find a user.
+/// The page that finds a user
+#[utoipa::path(
+    get, path = "/", tag = "pages", params(Find),
+    responses(
+        (status = 200, description = "HTML", body = String, content_type = "text/html"),
+        (status = 303, description = "To the page of the user", headers(("Location" = String))),
+        (status = 400, description = "This is no id, or no parameter of this page", content(
+            (String = "text/html"),
+            (Problem = "application/problem+json"),
+        )),
+    )
+)]
 pub(crate) async fn find_user(
     State(shared): State<Shared>,
     Query(Find { user }): Query<Find>,
@@ -89,38 +108,104 @@ pub(crate) async fn find_user(
     )
 }
 
-/// `/users/{id}`: what a user ordered.
+/// Which part of the list the page shows.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Shown {
+    /// How many products at most.
+    #[serde(default)]
+    #[param(value_type = usize, required = false, minimum = 1, maximum = 1000, default = 100)]
+    limit: PurchaseLimit,
+    /// Show the products before this place in the list.
+    #[param(value_type = Option<String>, pattern = "^[0-9a-f]{48}$")]
+    older_than: Option<Cursor>,
+    /// Show the products after this place in the list; it counts before `older_than`.
+    #[param(value_type = Option<String>, pattern = "^[0-9a-f]{48}$")]
+    newer_than: Option<Cursor>,
+}
+
+impl Shown {
+    fn part(&self) -> Part {
+        let (from, order) = match self.newer_than {
+            Some(place) => (Some(place), Order::OldestFirst),
+            // What was ordered last is what one looks for first.
+            None => (self.older_than, Order::NewestFirst),
+        };
+        Part {
+            limit: self.limit.get(),
+            from,
+            order,
+        }
+    }
+}
+
+/// The page of what a user ordered
+///
+/// The last first, in pages.
+#[utoipa::path(
+    get, path = "/users/{id}", tag = "pages",
+    params(("id" = String, Path), Shown, After),
+    responses(
+        (status = 200, description = "HTML", body = String, content_type = "text/html"),
+        (status = 404, description = "There is no such user, or none any more", body = String, content_type = "text/html"),
+        (status = 507, description = "Styles composition and inquiry: the user ordered more products than are put together for an answer"),
+    )
+)]
 pub(crate) async fn user(
     State(shared): State<Shared>,
-    Path(id): Path<String>,
+    Path(text): Path<String>,
+    Query(shown): Query<Shown>,
     After(after): After,
 ) -> Result<Response, Problem> {
-    let found = match id.parse() {
-        Ok(id) => shared.answers.purchases(id, &after).await?,
+    let part = shown.part();
+    let found = match text.parse() {
+        Ok(id) => {
+            let found = shared.answers.purchases(id, part, &after).await?;
+            found.map(|found| (id, found))
+        }
         Err(_) => None,
     };
-    let Some(UserPurchases {
-        user_id,
-        purchases,
-        as_of,
-        parked,
-    }) = found
-    else {
+    let Some((id, found)) = found else {
         let style = shared.style;
-        return render(StatusCode::NOT_FOUND, &NoUser { style, user: id });
+        return render(StatusCode::NOT_FOUND, &NoUser { style, user: text });
     };
-    // What was ordered last is what one looks for first.
-    let cards = purchases
-        .into_iter()
-        .rev()
-        .map(|purchase| card(purchase, &shared.images_url));
-    let page = UserPage {
-        user: user_id,
-        cards: cards.collect(),
+    render(
+        StatusCode::OK,
+        &user_page(id, part, found, &shared.images_url),
+    )
+}
+
+/// The page with `found`, the newest first whichever way it was looked for.
+fn user_page(user: Uuid, part: Part, found: Found, images_url: &Url) -> UserPage {
+    let Found {
+        mut purchases,
+        more,
         as_of,
         parked,
+    } = found;
+    // Whoever comes from a page can go back to it.
+    let (has_newer, has_older) = match part.order {
+        Order::NewestFirst => (part.from.is_some(), more),
+        Order::OldestFirst => {
+            purchases.reverse();
+            (more, true)
+        }
     };
-    render(StatusCode::OK, &page)
+    let link = |name: &str, place: Option<&(Cursor, Purchase)>| {
+        let (limit, (place, _)) = (part.limit, place?);
+        Some(format!("/users/{user}?limit={limit}&{name}={place}"))
+    };
+    let newer = link("newer_than", purchases.first().filter(|_| has_newer));
+    let older = link("older_than", purchases.last().filter(|_| has_older));
+    let cards = purchases.into_iter();
+    UserPage {
+        user,
+        cards: cards.map(|(_, one)| card(one, images_url)).collect(),
+        newer,
+        older,
+        as_of,
+        parked,
+    }
 }
 
 fn card(purchase: Purchase, images_url: &Url) -> Card {
@@ -175,6 +260,8 @@ mod tests {
                 image: Some("\"><script>".to_owned()),
                 since: String::new(),
             }],
+            newer: None,
+            older: None,
             as_of: Positions::default(),
             parked: Positions::default(),
         };

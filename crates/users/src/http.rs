@@ -45,12 +45,13 @@ pub(crate) fn app(service: &Service) -> Router {
 /// same answer and changes nothing.
 #[utoipa::path(
     post, path = "/users", tag = "users",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a retry safe; any text of 1 to 255 characters")),
+    params(IdempotencyKey),
     request_body = Register,
     responses(
         (status = 201, body = User, headers(("Headwater-Position" = String, description = "Where its event is: users:12"))),
-        (status = 409, description = "The id is taken by a user from another request, or somebody logs in with the e-mail address", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is wrong, or the key came with another request", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The id is taken by a user from another request, or somebody logs in with the e-mail address"),
+        (status = 410, description = "What the key made was erased since"),
+        (status = 422, description = "A field is wrong, or the key came with another request"),
     )
 )]
 async fn register(
@@ -151,7 +152,7 @@ fn answer(tx: &Tx, row: store::row::Model) -> Answer {
     params(("id" = Uuid, Path)),
     responses(
         (status = 200, body = User, headers(("Headwater-Position" = String, description = "What the answer is as of: users:12"))),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such user"),
     )
 )]
 async fn read(
@@ -173,7 +174,7 @@ async fn read(
     params(("id" = Uuid, Path)),
     responses(
         (status = 204, headers(("Headwater-Position" = String, description = "Where its event is: users:13"))),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such user"),
     )
 )]
 async fn erase(

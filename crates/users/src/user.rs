@@ -36,11 +36,20 @@ pub(crate) struct User {
 pub(crate) struct Register {
     /// The user's id, if the client wants to choose it.
     pub(crate) id: Option<Uuid>,
-    /// 1 to 200 characters.
-    #[schema(min_length = 1, max_length = 200, example = "Ada Byron")]
+    /// Not only white space.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"\S",
+        example = "Ada Byron"
+    )]
     pub(crate) name: String,
     /// With a password: one that nobody logs in with yet; case does not count.
-    #[schema(max_length = 254, example = "ada@example.com")]
+    #[schema(
+        max_length = 254,
+        pattern = r"^[^\s\u0000-\u001f\u007f-\u009f]+@[^\s@\u0000-\u001f\u007f-\u009f]+$",
+        example = "ada@example.com"
+    )]
     pub(crate) email: String,
     /// 8 to 128 characters. Without one the user cannot log in.
     #[schema(min_length = 8, max_length = 128)]

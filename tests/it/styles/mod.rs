@@ -6,6 +6,7 @@ mod api;
 mod bus;
 mod cost;
 mod faults;
+mod pages;
 
 use std::process::Command;
 

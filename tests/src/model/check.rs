@@ -92,7 +92,11 @@ async fn user_is_shown(shop: &Shop, id: String) -> anyhow::Result<()> {
         (fold.shown(&id), fold.orders(&id))
     };
     let registered = get(Service::Users, format!("/users/{id}")).await;
-    let purchases = get(Service::Purchases, format!("/users/{id}/purchases")).await;
+    let purchases = get(
+        Service::Purchases,
+        format!("/users/{id}/purchases?limit=1000"),
+    )
+    .await;
     if let Some(expected) = expected {
         expect(&registered, 200)?;
         let shown = seen(id.clone(), &purchases)?.shown;
@@ -112,6 +116,7 @@ async fn orders_are(shop: &Shop, user: &str, expected: &BTreeSet<String>) -> any
     let reply = shop.service(Service::Orders).get(&path).await;
     expect(&reply, 200)?;
     let items = reply.json["items"].as_array().context("a page of orders")?;
+    ensure!(reply.json["next"].is_null(), "user {user} has more orders");
     let ids = items.iter().filter_map(|order| order["id"].as_str());
     let ids: BTreeSet<String> = ids.map(str::to_owned).collect();
     ensure!(

@@ -149,7 +149,7 @@ impl Client<'_> {
             let is_erased = book.fold.is_erased(&id);
             (id, after, is_erased)
         };
-        let path = format!("/users/{id}/purchases?after={after}");
+        let path = format!("/users/{id}/purchases?limit=1000&after={after}");
         let reply = self
             .ask(Asked::of(
                 Service::Purchases,

@@ -27,7 +27,7 @@ pub(super) async fn watch(shop: Arc<Shop>) -> anyhow::Result<()> {
             book.shopping.get(turn).cloned()
         };
         let Some(user) = user else { continue };
-        let path = format!("/users/{user}/purchases");
+        let path = format!("/users/{user}/purchases?limit=1000");
         let client = shop.service(Service::Purchases);
         let request = client.request(Method::GET, &path).timeout(WATCH_WITHIN);
         if let Ok(reply) = try_send(request).await
@@ -45,6 +45,7 @@ pub(super) fn seen(user: String, reply: &Reply) -> anyhow::Result<Seen> {
     expect(reply, 200)?;
     let mut shown = Shown::new();
     let purchases = reply.json["purchases"].as_array().context("purchases")?;
+    ensure!(reply.json["next"].is_null(), "more than a page: {user}");
     for purchase in purchases {
         let text = |name: &str| purchase[name].as_str().map(str::to_owned);
         let id = text("product_id").context("a product's id")?;

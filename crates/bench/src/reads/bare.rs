@@ -35,6 +35,7 @@ struct Purchase {
 struct UserPurchases {
     user_id: Uuid,
     purchases: Vec<Purchase>,
+    next: Option<String>,
     as_of: BTreeMap<String, u64>,
 }
 
@@ -165,6 +166,7 @@ fn query(connection: &Connection, user: Uuid) -> rusqlite::Result<Option<UserPur
     Ok(Some(UserPurchases {
         user_id: user,
         purchases,
+        next: None,
         as_of: as_of.collect::<rusqlite::Result<_>>()?,
     }))
 }

@@ -7,16 +7,18 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use serde::Deserialize;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
+use utoipa::IntoParams;
 use utoipa::openapi::{InfoBuilder, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_axum::routes;
 
+use super::docs::{self, Docs};
+use super::openapi::{self, Parameters};
 use super::{Config, Problem, Query};
-use crate::health::Health;
+use crate::health::{Health, State as Part};
 use crate::telemetry::trace::{self, Span, SpanKind};
 use crate::telemetry::{self, Counted};
 
@@ -45,18 +47,24 @@ pub fn app(about: About, routes: OpenApiRouter, health: Health, config: &Config)
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(about.description))
         .build();
-    let (routes, paths) = routes.split_for_parts();
-    let openapi = OpenApiBuilder::from(paths).info(info).build();
-    let system = Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+    let system = OpenApiRouter::new()
+        .routes(routes!(livez))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics))
         .with_state(health);
+    let (routes, paths) = routes.merge(system).split_for_parts();
+    let (docs, docs_paths) = docs::routes().split_for_parts();
+    let mut document = OpenApiBuilder::from(paths).info(info).build();
+    document.merge(docs_paths);
+    openapi::complete(&mut document);
     routes
-        .merge(system)
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi))
+        .merge(docs.with_state(Docs::of(&document)))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn_with_state(
+            Parameters::of(&document),
+            openapi::refuse_unknown,
+        ))
         .layer(axum::extract::DefaultBodyLimit::max(BODY_MAX))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -116,7 +124,7 @@ fn trace(method: &'static str, route: &str, request: &Request) -> Span {
     span
 }
 
-/// An error of a layer, of the pages under `/docs` or of axum's own extractors has no body or a
+/// An error of a layer or of axum's own extractors has no body or a
 /// plain text: as the problem that it is. A service's own page for people stays.
 fn as_problem(response: Response, path: &str) -> Response {
     let status = response.status();
@@ -156,15 +164,36 @@ fn known_method(method: &Method) -> &'static str {
     }
 }
 
+/// Whether the process answers
+#[utoipa::path(
+    get, path = "/livez", tag = "operation",
+    responses((status = 200, description = "It does", body = String, content_type = "text/plain")),
+)]
 async fn livez() -> &'static str {
     "ok\n"
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Verbose {
+    /// Whatever its value: answer with each part of the service and how it is.
     verbose: Option<String>,
 }
 
+/// Whether no part of the service needs a person
+#[utoipa::path(
+    get, path = "/readyz", tag = "operation", params(Verbose),
+    responses(
+        (status = 200, description = "None does", content(
+            (String = "text/plain"),
+            (BTreeMap<String, Part> = "application/json"),
+        )),
+        (status = 503, description = "One has failed", content(
+            (Problem = "application/problem+json"),
+            (BTreeMap<String, Part> = "application/json"),
+        )),
+    ),
+)]
 async fn readyz(State(health): State<Health>, Query(query): Query<Verbose>) -> Response {
     let status = if health.is_ready() {
         StatusCode::OK
@@ -180,6 +209,11 @@ async fn readyz(State(health): State<Health>, Query(query): Query<Verbose>) -> R
     Problem::unavailable("a part has failed; see /readyz?verbose", NOT_READY_RETRY).into_response()
 }
 
+/// Metrics for Prometheus
+#[utoipa::path(
+    get, path = "/metrics", tag = "operation",
+    responses((status = 200, description = "In Prometheus' text format", body = String, content_type = "text/plain")),
+)]
 async fn metrics() -> Response {
     let handle = telemetry::metrics_handle();
     handle.run_upkeep();

@@ -2,10 +2,12 @@
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 
 use super::{POSITION, Problem};
 use crate::idempotency;
@@ -91,13 +93,43 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 }
 
 /// The positions that a request wants to see: `?after=orders:4711,users:12`, or the header
-/// `Headwater-Position` as a write gave it. With both, it wants both.
+/// `Headwater-Position` as a write gave it, on one line or several. It wants all that it names.
 #[derive(Debug, Clone, Default)]
 pub struct After(pub Positions);
 
-#[derive(Deserialize)]
+/// As `params` of a route, it documents both.
+impl IntoParams for After {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let (query, header) = (
+            AfterQuery::into_params(|| None),
+            AfterHeader::into_params(|| None),
+        );
+        query.into_iter().chain(header).collect()
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct AfterQuery {
+    /// Positions that the answer must have in it, as writes gave them in `Headwater-Position`.
+    #[param(
+        pattern = r"^[^:,\s]+:[0-9]{1,19}(,[^:,\s]+:[0-9]{1,19})*$",
+        example = "orders:4711,users:12"
+    )]
     after: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "documents the header")]
+struct AfterHeader {
+    /// The same as `after`, as a header; several lines count like one list.
+    #[param(
+        rename = "Headwater-Position",
+        pattern = "^[!-+.-9;-~]+:[0-9]{1,19}(,[!-+.-9;-~]+:[0-9]{1,19})*$",
+        example = "orders:4711,users:12"
+    )]
+    position: Option<String>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for After {
@@ -105,13 +137,9 @@ impl<S: Send + Sync> FromRequestParts<S> for After {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Query(query) = Query::<AfterQuery>::from_request_parts(parts, state).await?;
-        let header = parts.headers.get(POSITION).map(text).transpose()?;
-        let asked: Vec<&str> = query
-            .after
-            .iter()
-            .map(String::as_str)
-            .chain(header)
-            .collect();
+        let header = parts.headers.get_all(POSITION).iter().map(text);
+        let query = query.after.as_deref().map(Ok);
+        let asked: Vec<&str> = query.into_iter().chain(header).collect::<Result<_, _>>()?;
         if asked.is_empty() {
             return Ok(Self::default());
         }
@@ -119,7 +147,7 @@ impl<S: Send + Sync> FromRequestParts<S> for After {
     }
 }
 
-fn text(value: &axum::http::HeaderValue) -> Result<&str, Problem> {
+fn text(value: &HeaderValue) -> Result<&str, Problem> {
     value
         .to_str()
         .map_err(|_| Problem::bad_request("a header holds something other than visible ASCII"))
@@ -128,6 +156,27 @@ fn text(value: &axum::http::HeaderValue) -> Result<&str, Problem> {
 /// The header `Idempotency-Key`, if the client sent one.
 #[derive(Debug, Clone)]
 pub struct IdempotencyKey(Option<String>);
+
+/// As `params` of a route, it documents the header.
+impl IntoParams for IdempotencyKey {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        KeyHeader::into_params(|| None)
+    }
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "documents the header")]
+struct KeyHeader {
+    /// Makes a retry safe: any text of 1 to 255 visible ASCII characters, such as a UUID.
+    #[param(
+        rename = "Idempotency-Key",
+        min_length = 1,
+        max_length = 255,
+        pattern = "^[!-~]([ -~]*[!-~])?$"
+    )]
+    key: Option<String>,
+}
 
 impl IdempotencyKey {
     /// The key within one kind of command.
@@ -143,9 +192,15 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let Some(value) = parts.headers.get("idempotency-key") else {
+        let mut lines = parts.headers.get_all("idempotency-key").iter();
+        let Some(value) = lines.next() else {
             return Ok(Self(None));
         };
+        if lines.next().is_some() {
+            return Err(Problem::bad_request(
+                "there are several Idempotency-Key headers; send one",
+            ));
+        }
         let key = text(value)?.trim();
         if key.is_empty() || key.len() > KEY_MAX {
             return Err(Problem::bad_request(format!(

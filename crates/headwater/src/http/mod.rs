@@ -2,11 +2,13 @@
 //!
 //! [`app`] puts around a service's own routes what all of them have: `/livez`,
 //! `/readyz?verbose`, `/metrics`, `/openapi.json`, `/docs`, limits, and RFC 9457 problems for
-//! every error, also 404 and 405. [`serve`] runs it under header timeout and connection cap.
+//! every error, also 404, 405 and a query parameter that a route does not have. [`serve`] runs it under header timeout and connection cap.
 
 mod answer;
 mod app;
+mod docs;
 mod extract;
+mod openapi;
 mod page;
 mod problem;
 mod server;
@@ -17,7 +19,7 @@ use std::time::Duration;
 pub use answer::{Answer, POSITION, with_position};
 pub use app::{About, app};
 pub use extract::{After, IdempotencyKey, Json, Path, Query};
-pub use page::{Page, PageQuery};
+pub use page::{Limit, Page, PageQuery, cut};
 pub use problem::{FieldError, Invalid, Problem};
 pub(crate) use server::{Pulse, serve_watched};
 pub use server::{bind, serve};

@@ -1,20 +1,52 @@
 //! Lists in pages, by key: a page stays right while rows come and go before it.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::Problem;
+/// How many items of a list a client asks for: 1 to `MAX`, `DEFAULT` where it does not say.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit<const DEFAULT: usize, const MAX: usize>(usize);
 
-/// The largest page.
-const LIMIT_MAX: u64 = 500;
+impl<const DEFAULT: usize, const MAX: usize> Default for Limit<DEFAULT, MAX> {
+    fn default() -> Self {
+        Self(DEFAULT)
+    }
+}
 
-/// Which page a client asks for.
+impl<'de, const DEFAULT: usize, const MAX: usize> Deserialize<'de> for Limit<DEFAULT, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match usize::deserialize(deserializer)? {
+            limit if (1..=MAX).contains(&limit) => Ok(Self(limit)),
+            _ => Err(D::Error::custom(format!("must be 1 to {MAX}"))),
+        }
+    }
+}
+
+impl<const DEFAULT: usize, const MAX: usize> Limit<DEFAULT, MAX> {
+    /// How many at most.
+    pub fn get(self) -> usize {
+        self.0
+    }
+}
+
+/// Cuts `rows`, of which one more than `limit` was asked for, down to a page. Returns whether
+/// there is another page.
+pub fn cut<R>(rows: &mut Vec<R>, limit: usize) -> bool {
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    more
+}
+
+/// Which page of a list by id a client asks for.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
-    /// How many at most: 1 to 500, 50 without it.
-    limit: Option<u64>,
+    /// How many at most.
+    #[serde(default)]
+    #[param(value_type = usize, required = false, minimum = 1, maximum = 500, default = 50)]
+    limit: Limit<50, 500>,
     /// Give those whose id comes after this one; `next` of the page before has it.
     start_after: Option<Uuid>,
 }
@@ -30,45 +62,31 @@ pub struct Page<T> {
 
 impl PageQuery {
     /// How many at most.
-    ///
-    /// # Errors
-    /// The client asked for none, or for too many.
-    pub fn limit(&self) -> Result<u64, Problem> {
-        match self.limit.unwrap_or(50) {
-            limit @ 1..=LIMIT_MAX => Ok(limit),
-            _ => Err(Problem::bad_request(format!(
-                "limit must be 1 to {LIMIT_MAX}"
-            ))),
-        }
+    pub fn limit(&self) -> usize {
+        self.limit.get()
     }
 
-    /// The id before the first of the page: the nil UUID, which sorts before all, on the first.
-    pub fn start_after(&self) -> Uuid {
-        self.start_after.unwrap_or_default()
+    /// The id before the first of the page; `None` on the first page.
+    pub fn start_after(&self) -> Option<Uuid> {
+        self.start_after
     }
 
     /// The page of `rows`, which were read with one more than the limit to see whether there is
     /// a next one. `link` makes the address of the page after an id.
-    ///
-    /// # Errors
-    /// See [`limit`](Self::limit).
     pub fn page<R, T>(
         &self,
         mut rows: Vec<R>,
         id: impl Fn(&R) -> Uuid,
-        link: impl FnOnce(u64, Uuid) -> String,
+        link: impl FnOnce(usize, Uuid) -> String,
         view: impl FnMut(R) -> T,
-    ) -> Result<Page<T>, Problem> {
-        let limit = self.limit()?;
-        let more = rows.len() as u64 > limit;
-        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        let next = rows
-            .last()
-            .filter(|_| more)
-            .map(|last| link(limit, id(last)));
-        Ok(Page {
+    ) -> Page<T> {
+        let limit = self.limit();
+        let more = cut(&mut rows, limit);
+        let last = rows.last().filter(|_| more);
+        let next = last.map(|last| link(limit, id(last)));
+        Page {
             items: rows.into_iter().map(view).collect(),
             next,
-        })
+        }
     }
 }

@@ -47,6 +47,8 @@ async fn keep(
     Ok(axum::response::IntoResponse::into_response(answer))
 }
 
+/// Reads
+#[utoipa::path(get, path = "/behind", params(After), responses((status = 200)))]
 async fn behind(After(after): After) -> Result<axum::response::Response, Problem> {
     if after.get("sensors") > 100 {
         let at = Positions::default();
@@ -80,7 +82,7 @@ async fn service(change: impl FnOnce(&mut Config)) -> Service {
     };
     let routes = OpenApiRouter::new()
         .routes(routes!(keep))
-        .route("/behind", get(behind))
+        .routes(routes!(behind))
         .route("/by/{id}", get(by_id))
         .route(
             "/panic",
@@ -304,6 +306,65 @@ async fn every_way_of_asking_wrongly_is_a_problem() {
 }
 
 #[tokio::test]
+async fn a_query_parameter_that_an_address_does_not_take_is_refused() {
+    let service = service(|_| ()).await;
+    let s = &service;
+    for (path, takes) in [
+        ("/behind?aftr=sensors:7", "after"),
+        ("/behind?after=sensors:7&%61ftr=", "after"),
+        ("/readyz?verbose&aftr", "verbose"),
+        ("/livez?aftr", "none"),
+        ("/metrics?aftr=1", "none"),
+        ("/openapi.json?aftr=1", "none"),
+        ("/docs?aftr=1", "none"),
+        ("/docs/?aftr=1", "none"),
+        // Not documented, so without parameters.
+        ("/panic?aftr=1", "none"),
+    ] {
+        let refused = problem(s.get(path).await, 400, "unknown-parameter").await;
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(detail.contains("`aftr`"), "{path}: {detail}");
+        assert!(
+            detail.ends_with(&format!("takes {takes}")),
+            "{path}: {detail}"
+        );
+    }
+    let posted = s.post("/readings?aftr=1", r#"{"value":1}"#).await;
+    problem(posted, 400, "unknown-parameter").await;
+    let head = s.client.head(format!("{}/behind?aftr=1", s.address));
+    assert_eq!(head.send().await.unwrap().status(), StatusCode::BAD_REQUEST);
+    // What is wrong before that is said first.
+    problem(s.get("/readings?aftr=1").await, 405, "method-not-allowed").await;
+    problem(s.get("/nothing?aftr=1").await, 404, "not-found").await;
+    for right in ["/behind?", "/behind?after=sensors:7", "/readyz?verbose"] {
+        assert_eq!(s.get(right).await.status(), StatusCode::OK, "{right}");
+    }
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn every_operation_documents_the_errors_that_it_shares_with_all() {
+    let service = service(|_| ()).await;
+    let document: Value = service.get("/openapi.json").await.json().await.unwrap();
+    for (path, method, statuses) in [
+        ("/readings", "post", "201 400 413 414 415 422 431 500 503"),
+        ("/behind", "get", "200 400 414 431 500 503"),
+        ("/livez", "get", "200 400 414 431 500 503"),
+    ] {
+        let responses = document["paths"][path][method]["responses"].as_object();
+        let documented: Vec<_> = responses.unwrap().keys().map(String::as_str).collect();
+        assert_eq!(documented.join(" "), statuses, "{method} {path}");
+        let problem = &responses.unwrap()["400"]["content"]["application/problem+json"];
+        let schema = &problem["schema"]["$ref"];
+        assert_eq!(schema, "#/components/schemas/Problem", "{method} {path}");
+        let headers = &responses.unwrap()["503"]["headers"];
+        assert!(headers["Retry-After"].is_object(), "{method} {path}");
+    }
+    assert!(document["components"]["schemas"]["FieldError"].is_object());
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
 async fn all_that_is_wrong_with_the_fields_is_said_at_once() {
     let service = service(|_| ()).await;
     let wrong = service.post("/readings", r#"{"value":-7}"#).await;
@@ -425,14 +486,23 @@ async fn the_service_documents_itself() {
     );
     let page = service
         .client
-        .get(format!("{}/docs/", service.address))
+        .get(format!("{}/docs", service.address))
         .send()
         .await
         .unwrap();
     assert_eq!(page.status(), StatusCode::OK);
-    assert!(page.text().await.unwrap().contains("swagger-ui"));
-    let without_slash = service.get("/docs").await;
-    assert!(without_slash.status().is_redirection() || without_slash.status().is_success());
+    let page = page.text().await.unwrap();
+    for shown in [
+        "A house",
+        "POST /readings",
+        "Keeps a reading",
+        "Headwater-Position",
+    ] {
+        assert!(page.contains(shown), "no {shown} in {page}");
+    }
+    assert!(!page.contains("<script"), "{page}");
+    let with_slash = service.get("/docs/").await;
+    assert_eq!(with_slash.headers()["location"], "/docs");
     service.tasks.stop().await;
 }
 
@@ -465,6 +535,13 @@ async fn an_idempotency_key_is_bounded() {
             .header("Idempotency-Key", wrong);
         problem(wrong.send().await.unwrap(), 400, "bad-request").await;
     }
+    let two = service.client.post(format!("{}/readings", service.address));
+    let two = two.json(&json!({ "value": 1 }));
+    let two = two
+        .header("Idempotency-Key", "a")
+        .header("Idempotency-Key", "a");
+    let two = problem(two.send().await.unwrap(), 400, "bad-request").await;
+    assert!(two["detail"].as_str().unwrap().contains("several"), "{two}");
     service.tasks.stop().await;
 }
 
@@ -502,6 +579,11 @@ async fn after_is_read_from_the_query_and_the_header() {
     ] {
         problem(ask(query, header).await, 400, "bad-request").await;
     }
+    let lines = service.client.get(format!("{}/behind", service.address));
+    let lines = lines.header("Headwater-Position", "sensors:9,gauges:1");
+    let lines = lines.header("Headwater-Position", "gauges:3").send().await;
+    let position = lines.unwrap().headers()["headwater-position"].clone();
+    assert_eq!(position, "gauges:3,sensors:9", "several lines are one list");
     let late = ask("?after=sensors:101", None).await;
     assert_eq!(late.headers()["retry-after"], "1");
     problem(late, 503, "unavailable").await;

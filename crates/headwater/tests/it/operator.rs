@@ -73,7 +73,7 @@ async fn the_status_is_json_with_head_epoch_and_parts() {
         status,
         json!({
             "service": "sensors",
-            "epoch": service.db.epoch(),
+            "epoch": &*service.db.epoch(),
             "head": 3,
             "parts": { "relay": { "state": "degraded", "detail": "waiting" } },
             "projections": [],

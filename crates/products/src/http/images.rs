@@ -29,18 +29,28 @@ struct Uploaded {
     image: String,
 }
 
+/// An image's own bytes.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "documents the body")]
+struct ImageBytes(Vec<u8>);
+
 /// Upload an image
 ///
 /// PNG, JPEG, GIF, WebP or SVG, at most 2 MiB, as the body itself. The same image again gives the
 /// same path.
 #[utoipa::path(
     post, path = "/images", tag = "images",
-    request_body(content = Vec<u8>, content_type = "image/*"),
+    request_body(content(
+        (ImageBytes = "image/png"),
+        (ImageBytes = "image/jpeg"),
+        (ImageBytes = "image/gif"),
+        (ImageBytes = "image/webp"),
+        (ImageBytes = "image/svg+xml"),
+    )),
     responses(
         (status = 201, body = Uploaded),
-        (status = 413, body = Problem, content_type = "application/problem+json"),
-        (status = 415, body = Problem, content_type = "application/problem+json"),
-        (status = 422, body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The body is no image of its `Content-Type`"),
     )
 )]
 async fn upload(
@@ -69,10 +79,16 @@ async fn upload(
 /// Read an image
 #[utoipa::path(
     get, path = "/images/{id}", tag = "images",
-    params(("id" = String, Path)),
+    params(("id" = String, Path, pattern = "^[0-9a-f]{64}$")),
     responses(
-        (status = 200, content_type = "image/*", body = Vec<u8>),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The image", content(
+            (ImageBytes = "image/png"),
+            (ImageBytes = "image/jpeg"),
+            (ImageBytes = "image/gif"),
+            (ImageBytes = "image/webp"),
+            (ImageBytes = "image/svg+xml"),
+        )),
+        (status = 404, description = "There is no such image"),
     )
 )]
 async fn serve(State(db): State<Database>, Path(id): Path<String>) -> Result<Response, Problem> {

@@ -20,14 +20,14 @@ use super::Config;
 use super::failure::Why;
 use super::gathered::{Order, Orders, Product};
 
-/// How many orders one page has: as many as `orders` gives.
-const ORDERS_MAX: usize = 500;
+/// How many orders one page has: with a thousand lines each, 4 MB of JSON.
+const ORDERS_MAX: usize = 100;
 
 /// How many products one request is about: their ids make 4 KB of its head.
 pub(super) const PRODUCTS_MAX: usize = 100;
 
-/// The largest answer that is read, in bytes: a page of large orders has 20 MB.
-const ANSWER_MAX: usize = 32 * 1024 * 1024;
+/// The largest answer that is read, in bytes: twice a page of large orders.
+const ANSWER_MAX: usize = 8 * 1024 * 1024;
 
 /// How long it may take to reach a source. Those that run answer at once.
 const CONNECT_WITHIN: Duration = Duration::from_millis(500);
@@ -129,11 +129,14 @@ impl Composition {
     pub(super) async fn orders(
         &self,
         user: Uuid,
-        start_after: Uuid,
+        start_after: Option<Uuid>,
         deadline: Instant,
     ) -> Result<(Orders, Positions), Why> {
-        let page = format!("limit={ORDERS_MAX}&start_after={start_after}");
-        let url = at(&self.urls.orders, &format!("/orders?user_id={user}&{page}"));
+        let mut path = format!("/orders?user_id={user}&limit={ORDERS_MAX}");
+        if let Some(start_after) = start_after {
+            path = format!("{path}&start_after={start_after}");
+        }
+        let url = at(&self.urls.orders, &path);
         let (page, as_of) = self.page::<OrderRow>(url, deadline).await?;
         // The address in `next` is for people and other networks; its place is the last order's.
         let last = page.items.last().filter(|_| page.next.is_some());

@@ -1,5 +1,6 @@
 //! A source that did not answer.
 
+use axum::http::StatusCode;
 use headwater::http::Problem;
 use headwater::inquiry::NoAnswer;
 
@@ -29,6 +30,14 @@ pub(crate) enum Why {
     Nonsense(String),
     #[error("was not asked: too many questions are under way")]
     Full,
+    /// Other answers hold the room.
+    #[error("was not asked further: {0} products are being put together for answers")]
+    NoRoom(usize),
+    /// It will not fit at another time either.
+    #[error(
+        "has more than {0} products of this user, which is more than is put together for an answer; ask the service purchases in its style replica"
+    )]
+    TooMuch(usize),
 }
 
 impl Failure {
@@ -39,6 +48,10 @@ impl Failure {
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
+        if matches!(failure.why, Why::TooMuch(_)) {
+            let status = StatusCode::INSUFFICIENT_STORAGE;
+            return Self::new(status, "too-many-products", failure.to_string());
+        }
         Self::unavailable(format!("{failure}; try again"), RETRY_AFTER)
     }
 }

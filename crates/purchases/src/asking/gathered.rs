@@ -1,12 +1,14 @@
 //! What the sources said, put together. Pure: no question is asked here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use headwater::Positions;
+use headwater::http::cut;
 use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::answer::Purchase;
+use crate::part::{self, Cursor, Part};
 
 /// A page of a user's orders.
 #[derive(Debug)]
@@ -45,35 +47,53 @@ impl FirstOrdered {
         }
     }
 
-    /// The products, `max` at a time.
-    pub(super) fn chunks(&self, max: usize) -> Vec<Vec<Uuid>> {
-        let mut ids: Vec<Uuid> = self.0.keys().copied().collect();
-        ids.sort_unstable();
-        ids.chunks(max).map(<[Uuid]>::to_vec).collect()
+    /// How many products there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
-    /// The purchases, those ordered first first, as `products` look.
-    pub(super) fn with(self, products: Vec<Product>) -> Vec<Purchase> {
-        let mut looks: HashMap<Uuid, Product> = products
-            .into_iter()
-            .map(|product| (product.id, product))
-            .collect();
-        let mut ordered: Vec<(i64, Uuid)> = self.0.into_iter().map(|(id, at)| (at, id)).collect();
-        ordered.sort_unstable();
-        let purchase = |(at, product_id)| {
-            let (title, image) = looks
-                .remove(&product_id)
-                .map(|product| (product.title, product.image))
-                .unzip();
-            Purchase {
-                product_id,
-                title,
-                image,
-                first_ordered_at: events::timestamp(at).to_string(),
-            }
+    /// A part of the list, and whether there are others after it.
+    pub(super) fn part(&self, part: Part) -> (Vec<Cursor>, bool) {
+        let places = self.0.iter().map(|(id, at)| Cursor {
+            first_ordered_at: *at,
+            product_id: *id,
+        });
+        let is_after = |place: &Cursor| match (part.from, part.order) {
+            (None, _) => true,
+            (Some(from), part::Order::OldestFirst) => *place > from,
+            (Some(from), part::Order::NewestFirst) => *place < from,
         };
-        ordered.into_iter().map(purchase).collect()
+        // Of all of them it keeps a page and one more.
+        let mut page = BTreeSet::new();
+        for place in places.filter(is_after) {
+            page.insert(place);
+            if page.len() > part.limit + 1 {
+                match part.order {
+                    part::Order::OldestFirst => page.pop_last(),
+                    part::Order::NewestFirst => page.pop_first(),
+                };
+            }
+        }
+        let mut page: Vec<Cursor> = match part.order {
+            part::Order::OldestFirst => page.into_iter().collect(),
+            part::Order::NewestFirst => page.into_iter().rev().collect(),
+        };
+        let more = cut(&mut page, part.limit);
+        (page, more)
     }
+}
+
+/// The purchases at `places`, as `products` look.
+pub(super) fn with_looks(places: Vec<Cursor>, products: Vec<Product>) -> Vec<(Cursor, Purchase)> {
+    let looks = products.into_iter().map(|product| {
+        let Product { id, title, image } = product;
+        (id, (title, image))
+    });
+    let mut looks: HashMap<Uuid, (String, String)> = looks.collect();
+    let places = places.into_iter();
+    let purchases =
+        places.map(|place| (place, Purchase::new(place, looks.remove(&place.product_id))));
+    purchases.collect()
 }
 
 /// What all answers together are as of: of a source that was asked more than once, the lowest.
@@ -120,17 +140,26 @@ mod tests {
         }
     }
 
+    fn all(order: part::Order) -> Part {
+        Part {
+            limit: 100,
+            from: None,
+            order,
+        }
+    }
+
     #[test]
     fn the_first_order_of_a_product_counts_and_decides_its_place() {
         let mut ordered = FirstOrdered::default();
         // 1.1 s is later than 1 s, and its text sorts before it.
         ordered.add(vec![order(1100, &[3, 1]), order(1000, &[2])]);
         ordered.add(vec![order(999, &[1]), order(5000, &[2, 2])]);
-        assert_eq!(ordered.chunks(2).len(), 2);
-        let purchases = ordered.with(vec![product(3), product(1)]);
+        let (places, more) = ordered.part(all(part::Order::OldestFirst));
+        assert!(!more);
+        let purchases = with_looks(places, vec![product(3), product(1)]);
         let shown: Vec<_> = purchases
             .iter()
-            .map(|one| (one.product_id.as_u128(), one.first_ordered_at.as_str()))
+            .map(|(_, one)| (one.product_id.as_u128(), one.first_ordered_at.as_str()))
             .collect();
         assert_eq!(
             shown,
@@ -140,20 +169,35 @@ mod tests {
                 (3, "1970-01-01T00:00:01.100Z")
             ]
         );
-        assert_eq!(purchases[0].title.as_deref(), Some("Thing 1"));
-        assert_eq!(purchases[1].title, None, "of this one nothing was told");
+        assert_eq!(purchases[0].1.title.as_deref(), Some("Thing 1"));
+        assert_eq!(purchases[1].1.title, None, "of this one nothing was told");
     }
 
     #[test]
-    fn what_was_ordered_in_the_same_moment_is_shown_by_id() {
+    fn parts_follow_one_another_in_both_orders() {
         let mut ordered = FirstOrdered::default();
-        ordered.add(vec![order(7, &[2, 3, 1])]);
-        let ids: Vec<u128> = ordered
-            .with(Vec::new())
-            .iter()
-            .map(|one| one.product_id.as_u128())
-            .collect();
-        assert_eq!(ids, [1, 2, 3]);
+        // Three of them in the same moment: by id.
+        ordered.add(vec![order(7, &[2, 0, 1]), order(9, &[4]), order(3, &[9])]);
+        for (order, all) in [
+            (part::Order::OldestFirst, [9, 0, 1, 2, 4]),
+            (part::Order::NewestFirst, [4, 2, 1, 0, 9]),
+        ] {
+            let mut seen = Vec::new();
+            let mut part = Part {
+                limit: 2,
+                from: None,
+                order,
+            };
+            loop {
+                let (places, more) = ordered.part(part);
+                seen.extend(places.iter().map(|place| place.product_id.as_u128()));
+                part.from = places.last().copied();
+                if !more {
+                    break;
+                }
+            }
+            assert_eq!(seen, all);
+        }
     }
 
     #[test]

@@ -48,12 +48,12 @@ impl Inquiry {
     pub(super) async fn orders(
         &self,
         user: Uuid,
-        start_after: Uuid,
+        start_after: Option<Uuid>,
         deadline: Instant,
     ) -> Result<(Orders, Positions), Why> {
         let question = OrdersAsked {
             user_id: user.to_string(),
-            start_after: start_after.to_string(),
+            start_after: start_after.map(|id| id.to_string()).unwrap_or_default(),
         };
         let answer = self.0.ask(inquiry::ORDERS, &question, deadline).await?;
         let Answer { said, as_of } = answer;

@@ -11,6 +11,7 @@ mod gathered;
 mod inquiry;
 mod way;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream, try_join};
@@ -18,6 +19,7 @@ use headwater::health::State;
 use headwater::http::Problem;
 use headwater::projection::Behind;
 use headwater::{Health, Positions};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -26,9 +28,10 @@ pub use composition::Urls;
 pub(crate) use inquiry::Inquiry;
 pub(crate) use way::Way;
 
-use crate::answer::UserPurchases;
+use crate::answer::Found;
+use crate::part::Part;
 use failure::{Failure, Why};
-use gathered::{AsOf, FirstOrdered, Orders, Product};
+use gathered::{AsOf, FirstOrdered, Orders, Product, with_looks};
 
 const USERS: &str = "users";
 const PRODUCTS: &str = "products";
@@ -55,6 +58,10 @@ pub struct Config {
     /// Questions under way at the same time; further ones are refused
     #[arg(long, env = "HEADWATER_QUESTIONS_MAX", default_value_t = 1024)]
     pub questions_max: usize,
+    /// Different products put together for all answers under way, some 50 bytes each. Which of
+    /// them come first in the list shows only when all orders have been read
+    #[arg(long, env = "HEADWATER_GATHERED_MAX", default_value_t = 1_000_000)]
+    pub gathered_max: usize,
     /// Where composition finds them.
     #[command(flatten)]
     pub urls: Urls,
@@ -66,12 +73,22 @@ pub(crate) struct Asking {
     way: Way,
     within: Duration,
     health: Health,
+    /// Room for products, a permit for each.
+    room: Arc<Semaphore>,
+    gathered_max: usize,
 }
 
 /// What one round of questions gave.
 struct Round {
-    found: Option<UserPurchases>,
+    found: Option<Found>,
     as_of: Positions,
+}
+
+/// What a user ordered, and the room that it takes.
+#[derive(Debug)]
+struct Ordered {
+    first: FirstOrdered,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Asking {
@@ -91,15 +108,18 @@ impl Asking {
             way,
             within,
             health,
+            room: Arc::new(Semaphore::new(config.gathered_max)),
+            gathered_max: config.gathered_max,
         }
     }
 
-    /// What `user` ordered, as of `after` at least. `None` if there is no such user.
+    /// A part of what `user` ordered, as of `after` at least. `None` if there is no such user.
     pub(crate) async fn purchases(
         &self,
         user: Uuid,
+        part: Part,
         after: &Positions,
-    ) -> Result<Option<UserPurchases>, Problem> {
+    ) -> Result<Option<Found>, Problem> {
         let mut asked = after.0.keys();
         if let Some(unknown) = asked.find(|source| !SOURCES.contains(&source.as_str())) {
             return Err(Behind::UnknownSource(unknown.clone()).into());
@@ -107,7 +127,7 @@ impl Asking {
         let deadline = Instant::now() + self.within;
         let mut seen = None;
         loop {
-            match self.round(user, after, deadline).await {
+            match self.round(user, part, after, deadline).await {
                 Ok(Round { found, as_of }) => {
                     // That there is no such user is for `users` alone to say.
                     let counts = |source: &str| found.is_some() || source == USERS;
@@ -131,6 +151,7 @@ impl Asking {
     async fn round(
         &self,
         user: Uuid,
+        part: Part,
         after: &Positions,
         deadline: Instant,
     ) -> Result<Round, Failure> {
@@ -146,7 +167,11 @@ impl Asking {
         }
         let (ordered, orders) = ordered?;
         as_of.add(orders);
-        let mut chunks = ordered.chunks(self.way.products_max());
+        let (places, more) = ordered.first.part(part);
+        drop(ordered);
+        let ids: Vec<Uuid> = places.iter().map(|place| place.product_id).collect();
+        let chunks = ids.chunks(self.way.products_max());
+        let mut chunks: Vec<Vec<Uuid>> = chunks.map(<[Uuid]>::to_vec).collect();
         if chunks.is_empty() && after.0.contains_key(PRODUCTS) {
             // There is nothing to be told, but how far they are is asked for.
             chunks.push(Vec::new());
@@ -157,9 +182,9 @@ impl Asking {
             as_of.add(at);
         }
         let as_of = Positions::from(as_of);
-        let found = UserPurchases {
-            user_id: user,
-            purchases: ordered.with(products),
+        let found = Found {
+            purchases: with_looks(places, products),
+            more,
             as_of: as_of.clone(),
             parked: Positions::default(),
         };
@@ -178,19 +203,36 @@ impl Asking {
         &self,
         user: Uuid,
         deadline: Instant,
-    ) -> Result<(FirstOrdered, Positions), Failure> {
-        let (mut ordered, mut as_of) = (FirstOrdered::default(), AsOf::default());
-        let mut start_after = Uuid::nil();
+    ) -> Result<(Ordered, Positions), Failure> {
+        let (mut first, mut as_of) = (FirstOrdered::default(), AsOf::default());
+        let mut room = self.take_room(0, 0)?;
+        let mut start_after = None;
         loop {
             let question = self.way.orders(user, start_after, deadline);
             let (Orders { orders, next }, at) = self.ask(ORDERS, question).await?;
-            ordered.add(orders);
+            let before = first.len();
+            first.add(orders);
+            room.merge(self.take_room(first.len() - before, first.len())?);
             as_of.add(at);
-            match next {
-                Some(id) => start_after = id,
-                None => return Ok((ordered, as_of.into())),
+            if next.is_none() {
+                return Ok((Ordered { first, _room: room }, as_of.into()));
             }
+            start_after = next;
         }
+    }
+
+    /// Room for `added` products of an answer that has `all` by now.
+    fn take_room(&self, added: usize, all: usize) -> Result<OwnedSemaphorePermit, Failure> {
+        let permits = u32::try_from(added).unwrap_or(u32::MAX);
+        let taken = Arc::clone(&self.room).try_acquire_many_owned(permits);
+        taken.map_err(|_| Failure {
+            of: ORDERS,
+            why: if all > self.gathered_max {
+                Why::TooMuch(self.gathered_max)
+            } else {
+                Why::NoRoom(self.gathered_max)
+            },
+        })
     }
 
     /// What products look like, for each of `chunks`.

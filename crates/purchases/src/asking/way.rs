@@ -30,11 +30,11 @@ impl Way {
         }
     }
 
-    /// A page of a user's orders, those after the order `start_after`.
+    /// A page of a user's orders, those after the order `start_after`; `None` is the first page.
     pub(super) async fn orders(
         &self,
         user: Uuid,
-        start_after: Uuid,
+        start_after: Option<Uuid>,
         deadline: Instant,
     ) -> Result<(Orders, Positions), Why> {
         match self {

@@ -7,14 +7,15 @@ mod store;
 
 use std::time::Duration;
 
-use headwater::http::Problem;
+use headwater::http::{Problem, cut};
 use headwater::projection::{Progress, as_of, as_of_bare};
 use headwater::{Database, Positions};
 use uuid::Uuid;
 
 pub use projection::Purchases;
 
-use crate::answer::{Purchase, UserPurchases};
+use crate::answer::Found;
+use crate::part::Part;
 
 /// A user that the store knows, and how much they ordered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,20 +42,24 @@ impl Replica {
         }
     }
 
-    /// What `user` ordered, in one snapshot that is at `after` at least. `None` if there is no
-    /// such user.
+    /// A part of what `user` ordered, in one snapshot that is at `after` at least. `None` if there
+    /// is no such user.
     pub(crate) async fn purchases(
         &self,
         user: Uuid,
+        part: Part,
         after: &Positions,
-    ) -> Result<Option<UserPurchases>, Problem> {
+    ) -> Result<Option<Found>, Problem> {
         self.progress.whole(after, self.deadline).await?;
         let read = move |snapshot: &_| {
             let as_of = as_of_bare::<Purchases>(snapshot)?;
-            let purchases = store::purchases(snapshot, user)?;
-            Ok::<_, Problem>(purchases.map(|purchases| UserPurchases {
-                user_id: user,
+            let Some(mut purchases) = store::purchases(snapshot, user, part)? else {
+                return Ok::<_, Problem>(None);
+            };
+            let more = cut(&mut purchases, part.limit);
+            Ok(Some(Found {
                 purchases,
+                more,
                 as_of: as_of.whole(),
                 parked: as_of.parked,
             }))
