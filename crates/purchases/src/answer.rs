@@ -54,7 +54,7 @@ pub(crate) struct Found {
 #[derive(Debug, Clone)]
 pub(crate) enum Answers {
     /// From a copy of our own.
-    Replica(Replica),
+    Replica(Box<Replica>),
     /// From the sources, which are asked for each of them.
     Asking(Asking),
 }

@@ -99,7 +99,7 @@ pub async fn run(
             service.remove_in_parts(replica::is_erasing, replica::erase_part);
             let deadline = service.config.http.after_deadline();
             let replica = Replica::new(service.db.clone(), progress, deadline);
-            let app = http::app(&service, shared(Answers::Replica(replica)));
+            let app = http::app(&service, shared(Answers::Replica(Box::new(replica))));
             service.serve(listener, app).await
         }
         Style::Composition => {
