@@ -47,6 +47,8 @@ pub enum Action {
     /// Show one with its payload
     Show(Show),
     /// Try one, a lane or all of them again, with those that wait behind
+    ///
+    /// Each is applied as its source's outbox has it, whatever was delivered.
     Retry(Retry),
     /// Give one up for good, and try those that wait behind it
     Discard(Discard),

@@ -5,6 +5,7 @@
 //! purchases.db -> purchases.db.3    afterwards
 //! purchases.db.4                    one that is being folded
 //! purchases.db.damaged-17638…       one that was moved aside
+//! orders.db.orders-catalogue-rebuild  one projection of a database that holds more, being folded
 //! ```
 //!
 //! Whoever deletes `purchases.db` wants it folded from the first event: what the link led to goes
@@ -19,6 +20,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+
+use crate::operator::Then;
 
 /// The files that belong to a SQLite database, behind its name.
 const PARTS: [&str; 3] = ["", "-wal", "-shm"];
@@ -41,6 +44,12 @@ pub(super) fn next(path: &Path) -> io::Result<PathBuf> {
 /// Where a store is folded that is only compared with.
 pub(super) fn scratch(path: &Path) -> PathBuf {
     appended(path, ".verify")
+}
+
+/// Where the tables of `projection` are folded beside a database that its service keeps more in:
+/// `orders.db.orders-catalogue-rebuild`.
+pub(super) fn beside(path: &Path, projection: &str, then: Then) -> PathBuf {
+    appended(path, &format!(".{projection}-{}", then.word()))
 }
 
 /// Whether a rebuild was interrupted.

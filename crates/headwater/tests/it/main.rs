@@ -26,5 +26,6 @@ mod relay;
 mod relay_faults;
 mod repair;
 mod schema;
+mod shared;
 mod supervisor;
 mod support;
