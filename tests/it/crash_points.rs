@@ -22,6 +22,8 @@ const ELSEWHERE: &[&str] = &[
     "rebuild.compared",
     "rebuild.switched",
     "rebuild.swapped",
+    "rebuild.merging",
+    "rebuild.merged",
     "dead-letter.retried",
     "dead-letter.discarded",
 ];

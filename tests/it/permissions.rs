@@ -77,8 +77,10 @@ async fn every_service_may_do_all_that_it_needs() {
         .await;
     }
     for endpoint in ["verify", "rebuild"] {
-        let fold = world.fold(endpoint).await;
-        assert_eq!(fold.state, FoldState::Done, "{fold:?}");
+        for service in [Orders, Purchases] {
+            let fold = world.fold_of(service, endpoint).await;
+            assert_eq!(fold.state, FoldState::Done, "{service:?}: {fold:?}");
+        }
     }
     let nothing = json!({});
     let letters = world.ask(Purchases, "dead-letters.list", &nothing).await;

@@ -385,17 +385,126 @@ async fn a_source_whose_database_is_damaged_says_so_and_leaves_it_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_that_own_their_data_refuse_to_be_rebuilt() {
+async fn services_without_a_projection_have_nothing_to_rebuild() {
     let world = World::start().await;
     world.caught_up().await;
-    for service in Service::SOURCES {
-        for endpoint in ["rebuild", "verify", "fold"] {
+    for service in [Service::Users, Service::Products] {
+        for endpoint in ["rebuild", "verify", "fold", "fold.stop"] {
             let refused = world.ask(service, endpoint, &json!({})).await.unwrap_err();
             assert!(
-                refused.starts_with("400") && refused.contains("no read store"),
+                refused.starts_with("404") && refused.contains("no projections"),
                 "{refused}"
             );
         }
     }
     world.finish().await;
+}
+
+/// The rows of a table of `orders.db`, with blobs as text.
+fn catalogue(world: &World) -> Vec<String> {
+    let store = rusqlite::Connection::open(world.database(Service::Orders)).unwrap();
+    store.busy_timeout(e2e::PATIENCE).unwrap();
+    let sql = "SELECT hex(id) || erased FROM known_user UNION ALL SELECT hex(id) FROM known_product
+         ORDER BY 1";
+    let mut rows = store.prepare(sql).unwrap();
+    let rows = rows.query_map([], |row| row.get(0)).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+/// Takes a user and a product away from what `orders` knows, behind its back.
+fn spoil_catalogue(world: &World) {
+    let store = rusqlite::Connection::open(world.database(Service::Orders)).unwrap();
+    store.busy_timeout(e2e::PATIENCE).unwrap();
+    store
+        .execute_batch(
+            "DELETE FROM known_user WHERE id = (SELECT min(id) FROM known_user);
+             DELETE FROM known_product WHERE id = (SELECT max(id) FROM known_product)",
+        )
+        .unwrap();
+}
+
+/// Orders go on meanwhile: what the service itself keeps is not touched.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalogue_of_orders_is_rebuilt_under_writes() {
+    let (world, users, products) = shop().await;
+    let before = catalogue(&world);
+    spoil_catalogue(&world);
+    let found = world.fold_of(Service::Orders, "verify").await;
+    assert_eq!(found.differences.map(|found| found.count), Some(2));
+    let is_over = AtomicBool::new(false);
+    let rebuild = async {
+        let status = world.fold_of(Service::Orders, "rebuild").await;
+        is_over.store(true, Ordering::Relaxed);
+        status
+    };
+    let known = users.last().unwrap();
+    let (status, written) = tokio::join!(rebuild, write_on(&world, known, &products[0], &is_over),);
+    assert_eq!(status.state, FoldState::Done, "{status:?}");
+    assert!(written > 0);
+    assert_eq!(catalogue(&world), before);
+    for user in &users {
+        world.order(user, &[&products[0]]).await;
+    }
+    let found = world.fold_of(Service::Orders, "verify").await;
+    assert_eq!(found.differences.map(|found| found.count), Some(0));
+    world.finish().await;
+}
+
+/// `orders` dies at `point` of a rebuild of its catalogue and comes back.
+async fn orders_die_at(point: &str) {
+    let (mut world, users, products) = shop().await;
+    let before = catalogue(&world);
+    world.stop(Service::Orders).await;
+    spoil_catalogue(&world);
+    world
+        .run_with(Service::Orders, |command| {
+            command.env("HEADWATER_CRASH", point);
+        })
+        .await;
+    world.caught_up().await;
+    eventually("a rebuild to begin", || async {
+        match world.ask(Service::Orders, "rebuild", &json!({})).await {
+            Err(reason) if reason.contains("no responders") => Err(reason),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    assert!(world.process(Service::Orders).crashed(), "not at {point}");
+    world.kill(Service::Orders).await;
+    let orders = |user: &Reply| format!("/users/{}/orders", user.id());
+    world.run(Service::Orders).await;
+    let reply = world.client(Service::Orders).get(&orders(&users[0])).await;
+    assert_eq!(reply.status, 200, "its own rows are there: {}", reply.text);
+    eventually("the interrupted rebuild to be over", || async {
+        let status = world.fold_status_of(Service::Orders).await?;
+        let after = catalogue(&world);
+        match status.state {
+            FoldState::Done if after == before => Ok(()),
+            _ => Err(format!("{status:?}")),
+        }
+    })
+    .await;
+    world.order(&users[0], &[&products[5]]).await;
+    let found = world.fold_of(Service::Orders, "verify").await;
+    assert_eq!(found.differences.map(|found| found.count), Some(0));
+    let left = std::fs::read_dir(world.folder()).unwrap();
+    let names = left.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let left: Vec<_> = names.filter(|name| name.contains("catalogue")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    world.finish().await;
+}
+
+macro_rules! a_catalogue_survives_death {
+    ($($name:ident: $point:literal,)*) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $name() {
+            orders_die_at($point).await;
+        }
+    )*};
+}
+a_catalogue_survives_death! {
+    orders_that_die_while_the_catalogue_is_folded: "rebuild.folding",
+    orders_that_die_before_the_catalogue_is_merged: "rebuild.compared",
+    orders_that_die_while_the_catalogue_is_merged: "rebuild.merging",
+    orders_that_die_after_the_catalogue_is_merged: "rebuild.merged",
 }

@@ -5,6 +5,7 @@ use async_nats::jetstream::{self, stream};
 use cli::Exit;
 use e2e::operator::{verify, verify_within};
 use e2e::{Reply, Service, World, eventually};
+use headwater::operator::FoldState;
 use rusqlite::Connection;
 
 /// All services, with a stream of orders whose events can be deleted, and two purchases of Ada's.
@@ -54,7 +55,7 @@ async fn everything_that_is_well_is_verified() {
         })
         .collect();
     let expected = [
-        ("orders", "products:2,users:1".to_owned(), false),
+        ("orders", "products:2,users:1".to_owned(), true),
         ("purchases", "orders:3,products:2,users:1".to_owned(), true),
     ];
     assert_eq!(projections, expected);
@@ -218,4 +219,64 @@ async fn an_altered_a_lost_and_an_added_row_of_the_read_store_are_found() {
     .await;
     expect_well(&world).await;
     world.finish().await;
+}
+
+/// A consumer that delivers headers only has done that: the catalogue of `orders` lost a user.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_catalogue_of_orders_has_lost_is_found() {
+    let (world, ada) = world().await;
+    expect_well(&world).await;
+    let store = Connection::open(world.database(Service::Orders)).unwrap();
+    store.busy_timeout(e2e::PATIENCE).unwrap();
+    store.execute("DELETE FROM known_user", ()).unwrap();
+    let report = verify(&world).await;
+    assert_eq!(report.exit(), Exit::Different, "{report}");
+    let said = report.to_string();
+    let lost = format!(
+        "known_user, only in the fold: id={}",
+        ada.id().replace('-', "")
+    );
+    assert!(
+        said.contains("orders-catalogue of orders: the rows DIFFER") && said.contains(&lost),
+        "{said}"
+    );
+    let rebuilt = world.fold_of(Service::Orders, "rebuild").await;
+    assert_eq!(rebuilt.state, FoldState::Done, "{rebuilt:?}");
+    expect_well(&world).await;
+    world.finish().await;
+}
+
+/// Publishes an event of a source by hand, with the payload of its first one.
+async fn forge(world: &World, source: Service, position: u64) {
+    let stream = world.stream(source).await;
+    let first = stream.get_raw_message(1).await.unwrap();
+    let id = first.headers.get("Nats-Msg-Id").unwrap().as_str();
+    let (life, _) = id.rsplit_once('.').unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", format!("{life}.{position}").as_str());
+    let jetstream = jetstream::new(world.nats().await);
+    let sent = jetstream.publish_with_headers(first.subject.clone(), headers, first.payload);
+    sent.await.unwrap().await.unwrap();
+}
+
+/// Whatever a fold of the stream would wait for, the one of the outbox ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_far_beyond_the_outbox_is_named_and_holds_nothing_up() {
+    let (mut world, _) = world().await;
+    expect_well(&world).await;
+    forge(&world, Service::Orders, 1000).await;
+    let report = verify_within(&world, "1").await;
+    assert_eq!(report.exit(), Exit::Different, "{report}");
+    let orders = report
+        .sources
+        .iter()
+        .find(|source| source.source == "orders");
+    let ahead = &orders.unwrap().ahead;
+    assert_eq!((ahead.len(), ahead[0].position), (1, 1000), "{report}");
+    let said = report.to_string();
+    assert!(said.contains("the stream has orders.v1.placed"), "{said}");
+    assert!(said.contains("headwater stream restore orders"), "{said}");
+    let folded = report.projections.iter().all(|found| found.fold.is_some());
+    assert!(folded && report.failed.is_empty(), "{report}");
+    world.abandon();
 }

@@ -127,10 +127,10 @@ async fn convey(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpi
     let leave = async {
         let mut chunk = vec![0; CHUNK];
         while let Ok(bytes @ 1..) = from.read(&mut chunk).await {
-            let left = carried(bytes);
+            let left = line.carry(bytes);
             sleep_until(left).await;
             if sender
-                .send((left + delay, chunk[..bytes].to_vec()))
+                .send((left + line.delay, chunk[..bytes].to_vec()))
                 .is_err()
             {
                 break;

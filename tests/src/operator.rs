@@ -37,30 +37,38 @@ impl World {
 
     /// How far the fold beside the read store is.
     pub async fn fold_status(&self) -> Result<FoldStatus, String> {
-        let answer = self
-            .ask(
-                Service::Purchases,
-                "fold",
-                &Value::Object(serde_json::Map::new()),
-            )
-            .await?;
+        self.fold_status_of(Service::Purchases).await
+    }
+
+    /// How far the fold beside the projection of a service is.
+    pub async fn fold_status_of(&self, service: Service) -> Result<FoldStatus, String> {
+        let answer = self.ask(service, "fold", &serde_json::json!({})).await?;
         serde_json::from_value(answer).map_err(|error| error.to_string())
     }
 
-    /// Begins a fold (`rebuild` or `verify`) and waits until it is done or has failed.
+    /// Begins a fold of the read store (`rebuild` or `verify`) and waits until it is done or has
+    /// failed.
     pub async fn fold(&self, endpoint: &str) -> FoldStatus {
-        eventually("a fold to begin", || async {
-            let request = Value::Object(serde_json::Map::new());
-            self.ask(Service::Purchases, endpoint, &request).await
-        })
-        .await;
-        self.folded().await
+        self.fold_of(Service::Purchases, endpoint).await
     }
 
-    /// Waits until the fold that is under way is done or has failed.
+    /// [`fold`](Self::fold) of the projection of a service.
+    pub async fn fold_of(&self, service: Service, endpoint: &str) -> FoldStatus {
+        eventually("a fold to begin", || async {
+            self.ask(service, endpoint, &serde_json::json!({})).await
+        })
+        .await;
+        self.folded_of(service).await
+    }
+
+    /// Waits until the fold of the read store that is under way is done or has failed.
     pub async fn folded(&self) -> FoldStatus {
+        self.folded_of(Service::Purchases).await
+    }
+
+    async fn folded_of(&self, service: Service) -> FoldStatus {
         eventually("a fold to end", || async {
-            let status = self.fold_status().await?;
+            let status = self.fold_status_of(service).await?;
             match status.state {
                 FoldState::Done | FoldState::Failed => Ok(status),
                 _ => Err(format!("{status:?}")),

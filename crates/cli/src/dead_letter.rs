@@ -52,6 +52,8 @@ pub enum Action {
     /// Show one with its payload
     Show(Show),
     /// Try one, a lane or all of them again, with those that wait behind
+    ///
+    /// Each is applied as its source's outbox has it, whatever was delivered.
     Retry(Retry),
     /// Give one or many up for good, and try those that wait behind them
     Discard(Discard),

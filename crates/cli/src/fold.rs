@@ -1,13 +1,15 @@
-//! Waiting for a fold: a read store that is made anew beside the one that serves.
+//! Waiting for a fold beside a live projection: a rebuild, or what it is verified against.
 
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use anyhow::ensure;
 use headwater::Positions;
-use headwater::operator::{Endpoint, FoldState, FoldStatus};
+use headwater::operator::{Endpoint, FoldRequest, FoldState, FoldStatus};
 use tokio::time::Instant;
 
 use crate::nats::{Nats, Unreachable};
+use crate::output::printable;
 use crate::progress::Screen;
 
 /// How often a service is asked how far it is.
@@ -16,16 +18,45 @@ const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// How long a service may be silent, or its fold apply nothing, before it is given up.
 const STANDSTILL: Duration = Duration::from_mins(1);
 
-/// Waits until the fold of `service`, which has just answered `begun`, is done or has failed.
+/// A projection of a service that is folded beside.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) service: String,
+    /// None where the service has one only.
+    pub(crate) projection: Option<String>,
+}
+
+impl Target {
+    /// Asks `rebuild`, `verify`, `fold` or `fold.stop`.
+    pub(crate) async fn ask(&self, nats: &Nats, endpoint: Endpoint) -> anyhow::Result<FoldStatus> {
+        let projection = self.projection.clone();
+        nats.ask(&self.service, endpoint, &FoldRequest { projection })
+            .await
+    }
+}
+
+impl Display for Target {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        match &self.projection {
+            Some(projection) if *projection != self.service => {
+                write!(f, "{projection} of {}", self.service)
+            }
+            _ => f.write_str(&self.service),
+        }
+    }
+}
+
+/// Waits until the fold of `target`, which has just answered `begun`, is done or has failed.
 ///
-/// Errors when it does not move on any more, or the service forgot it: it was started anew.
+/// Errors when it does not move on any more, with what it waits for, or the service forgot it: it
+/// was started again.
 pub(crate) async fn follow(
     nats: &Nats,
-    service: &str,
+    target: &Target,
     begun: FoldStatus,
     screen: &Screen,
 ) -> anyhow::Result<FoldStatus> {
-    let bar = screen.bar(service, sum(&begun.live));
+    let bar = screen.bar(&target.to_string(), sum(&begun.live));
     let mut status = begun;
     let (mut heard, mut moved) = (Instant::now(), Instant::now());
     loop {
@@ -35,18 +66,21 @@ pub(crate) async fn follow(
         match status.state {
             FoldState::Done | FoldState::Failed => return Ok(status),
             FoldState::Idle => anyhow::bail!(
-                "{service} knows of no fold any more: it was started anew meanwhile; begin again"
+                "{target} knows of no fold any more: it was started again meanwhile; begin again"
             ),
             FoldState::Folding => ensure!(
                 moved.elapsed() < STANDSTILL,
-                "the fold of {service} has stood still for {STANDSTILL:?} at `{}`; look at the service's log",
-                status.positions
+                "the fold of {target} has stood still for {STANDSTILL:?} at `{}`{}; it goes on by \
+                 itself, `headwater rebuild {} --stop` ends it",
+                status.positions,
+                waits(&status),
+                target.projection.as_ref().unwrap_or(&target.service)
             ),
             // However large the store is; nothing shows meanwhile.
-            FoldState::Comparing => {}
+            FoldState::Comparing | FoldState::Merging => {}
         }
         tokio::time::sleep(LOOK_PAUSE).await;
-        match nats.ask(service, Endpoint::Fold, &()).await {
+        match target.ask(nats, Endpoint::Fold).await {
             Ok(now) => {
                 heard = Instant::now();
                 if now != status {
@@ -59,6 +93,13 @@ pub(crate) async fn follow(
     }
 }
 
+/// What a fold waits for, as the end of a sentence.
+pub(crate) fn waits(status: &FoldStatus) -> String {
+    let waiting = status.waiting.iter();
+    let each = waiting.map(|(source, why)| format!("; it waits in {source}: {}", printable(why)));
+    each.collect()
+}
+
 /// Events in all.
 fn sum(positions: &Positions) -> u64 {
     positions.0.values().sum()
@@ -69,6 +110,7 @@ fn word(state: FoldState) -> &'static str {
         FoldState::Idle => "idle",
         FoldState::Folding => "events folded",
         FoldState::Comparing => "comparing",
+        FoldState::Merging => "merging",
         FoldState::Done => "done",
         FoldState::Failed => "failed",
     }

@@ -1,4 +1,4 @@
-//! `headwater projection`: looks at projections, holds them, lets them go on, folds them anew.
+//! `headwater projection`: looks at projections, holds them, lets them go on, rebuilds them.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
@@ -11,13 +11,14 @@ use headwater::Clock;
 use headwater::operator::{Endpoint, PauseRequest, ProjectionStatus, ResumeRequest};
 use serde::Serialize;
 
+use crate::fold::Target;
 use crate::nats::{Nats, Unreachable};
 use crate::output::printable;
 use crate::shop;
 use crate::survey::{self, Survey};
 use crate::{Common, Exit, complain, rebuild, status};
 
-/// Look at projections, pause and resume them, fold them anew
+/// Look at projections, pause and resume them, rebuild them
 ///
 /// Exit codes: 0 done, 3 a rebuild found rows that were not what they should have been, 4 the
 /// broker or a service cannot be reached, 2 the command line cannot be followed, 1 anything else.
@@ -40,7 +41,7 @@ pub enum Action {
     Pause(Pause),
     /// Let one go on
     Resume(Which),
-    /// Fold one's read store anew and swap it in: as `headwater rebuild`, by the projection's name
+    /// Rebuild one: as `headwater rebuild`
     Rebuild(Rebuild),
 }
 
@@ -88,8 +89,11 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
         Action::Pause(args) => pause(common, &nats, args).await,
         Action::Resume(which) => resume(common, &nats, &which).await,
         Action::Rebuild(args) => {
-            let service = find(&nats, &args.which).await?;
-            rebuild::run(common, &nats, service, args.no_wait).await
+            let target = Target {
+                service: find(&nats, &args.which).await?,
+                projection: Some(args.which.projection),
+            };
+            rebuild::run(common, &nats, target, args.no_wait).await
         }
     }
 }
@@ -148,6 +152,20 @@ async fn resume(common: &Common, nats: &Nats, which: &Which) -> anyhow::Result<E
         .await?;
     common.print(&Changed { service, status })?;
     Ok(Exit::Done)
+}
+
+/// The service that has the projection `name`, if exactly one that answers has.
+pub(crate) async fn service_of(nats: &Nats, name: &str) -> anyhow::Result<Option<String>> {
+    let shop = shop::look(nats, &BTreeSet::new(), Duration::ZERO).await?;
+    let statuses = shop.services.into_values();
+    let mut having = statuses.filter(|status| {
+        let mut projections = status.projections.iter();
+        projections.any(|projection| projection.name == name)
+    });
+    Ok(match (having.next(), having.next()) {
+        (Some(status), None) => Some(status.service),
+        _ => None,
+    })
 }
 
 /// The service that has the projection. Errors with [`Unreachable`] where it may be one of those

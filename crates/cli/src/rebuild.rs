@@ -1,4 +1,4 @@
-//! `headwater rebuild`: has a read store folded anew, and swapped in.
+//! `headwater rebuild`: has a projection folded once more beside, which then takes over.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -6,33 +6,42 @@ use clap::builder::FalseyValueParser;
 use headwater::operator::{Endpoint, FoldState, FoldStatus};
 use serde::Serialize;
 
+use crate::fold::Target;
 use crate::nats::Nats;
 use crate::output;
 use crate::progress::Screen;
-use crate::{Common, Exit, complain, fold};
+use crate::{Common, Exit, complain, fold, projection};
 
-/// Fold a read store anew and swap it in
+/// Rebuild a projection from the events of its sources
 ///
-/// The store that serves stays as it is until the new one has caught up with it; no read fails.
+/// A read store is folded beside the one that serves, and takes its place. Where a service keeps
+/// more in the same database, the rows that differ are changed in place. No read fails.
 ///
-/// Exit codes: 0 done, 3 done, and the old store's rows were not what they should have been, 4
-/// the broker or the service cannot be reached, 2 the command line cannot be followed, 1 it
-/// failed, and the old store still serves.
+/// Exit codes: 0 done, 3 done, and the old rows were not what they should have been, 4 the broker
+/// or the service cannot be reached, 2 the command line cannot be followed, 1 it failed or does
+/// not get on, and the old rows still serve.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The service whose store it is, such as `purchases`
-    #[arg(value_name = "SERVICE")]
-    pub service: String,
+    /// The projection, or its service where that has one: `purchases`, `orders`, `orders-catalogue`
+    #[arg(value_name = "NAME")]
+    pub name: String,
 
     /// Begin it and do not wait until it is done
     #[arg(long, env = "HEADWATER_REBUILD_NO_WAIT", value_parser = FalseyValueParser::new())]
     pub no_wait: bool,
+
+    /// End the rebuild or verification that is under way; the old rows still serve
+    #[arg(long, conflicts_with = "no_wait")]
+    pub stop: bool,
 }
 
 /// What a rebuild came to, or how it began.
 #[derive(Debug, Serialize)]
 struct Report {
     service: String,
+    /// None where the service has one only and it was not named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    projection: Option<String>,
     #[serde(flatten)]
     status: FoldStatus,
 }
@@ -40,30 +49,75 @@ struct Report {
 /// Rebuilds and prints what it came to.
 pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let nats = common.connect().await?;
-    run(common, &nats, args.service, args.no_wait).await
+    let target = target(&nats, args.name).await?;
+    if args.stop {
+        return stop(common, &nats, target).await;
+    }
+    run(common, &nats, target, args.no_wait).await
 }
 
-/// Has the read store of `service` folded anew, and waits for it unless that is not wanted.
+/// The projection of this name, or the only one of the service of this name.
+async fn target(nats: &Nats, name: String) -> anyhow::Result<Target> {
+    let instances = nats.instances().await?;
+    if !instances.contains_key(&name)
+        && let Some(service) = projection::service_of(nats, &name).await?
+    {
+        return Ok(Target {
+            service,
+            projection: Some(name),
+        });
+    }
+    // One that is not there is named by whoever asks it.
+    Ok(Target {
+        service: name,
+        projection: None,
+    })
+}
+
+async fn stop(common: &Common, nats: &Nats, target: Target) -> anyhow::Result<Exit> {
+    let mut status = target.ask(nats, Endpoint::Fold).await?;
+    if status.state.is_running() {
+        target.ask(nats, Endpoint::FoldStop).await?;
+        status = fold::follow(nats, &target, status, &Screen::new()).await?;
+    }
+    let report = Report::new(target, status);
+    common.print(&report)?;
+    Ok(Exit::Done)
+}
+
+/// Has the projection rebuilt, and waits for it unless that is not wanted.
 pub(crate) async fn run(
     common: &Common,
     nats: &Nats,
-    service: String,
+    target: Target,
     no_wait: bool,
 ) -> anyhow::Result<Exit> {
-    let mut status: FoldStatus = nats.ask(&service, Endpoint::Rebuild, &()).await?;
+    let mut status = target.ask(nats, Endpoint::Rebuild).await?;
     if !no_wait {
         let screen = Screen::new();
         if screen.is_hidden() {
-            complain(&format!("the rebuild of {service} has begun"));
+            complain(&format!("the rebuild of {target} has begun"));
         }
-        status = fold::follow(nats, &service, status, &screen).await?;
+        status = fold::follow(nats, &target, status, &screen).await?;
     }
-    let report = Report { service, status };
+    let report = Report::new(target, status);
     common.print(&report)?;
     Ok(report.exit())
 }
 
 impl Report {
+    fn new(target: Target, status: FoldStatus) -> Self {
+        let Target {
+            service,
+            projection,
+        } = target;
+        Self {
+            service,
+            projection,
+            status,
+        }
+    }
+
     fn exit(&self) -> Exit {
         match (self.status.state, self.differences()) {
             (FoldState::Failed, _) => Exit::Failed,
@@ -81,19 +135,22 @@ impl Report {
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         let (service, status) = (&self.service, &self.status);
+        let name = self.projection.as_ref().unwrap_or(service);
         match status.state {
-            FoldState::Done => write!(f, "{service} serves a new store, at {}", status.positions)?,
-            FoldState::Failed => write!(f, "{service} FAILED to rebuild, its old store serves")?,
+            FoldState::Idle => write!(f, "{name} is not being rebuilt")?,
+            FoldState::Done => write!(f, "{name} is rebuilt, at {}", status.positions)?,
+            FoldState::Failed => write!(f, "{name} FAILED to rebuild, its old rows serve")?,
             _ => write!(
                 f,
-                "{service} rebuilds; `nats request headwater.{service}.fold ''` says how far it is"
+                "{name} rebuilds; `nats request headwater.{service}.fold ''` says how far it is{}",
+                fold::waits(status)
             )?,
         }
         if let Some(held_us) = status.held_us {
             let held_ms = held_us / 1000;
             write!(
                 f,
-                "; the old one stood still for {held_ms} ms, reads went on"
+                "; the projection stood still for {held_ms} ms, reads went on"
             )?;
         }
         if self.differences() > 0 {

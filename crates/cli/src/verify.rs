@@ -1,8 +1,8 @@
 //! `headwater verify`: proves that outboxes, streams and read stores agree.
 //!
 //! The outboxes are the truth. A stream must have each of their events once, in order, and
-//! nothing else of theirs; a projection must be where its sources are; a read store must have the
-//! rows that a fresh fold of the same events gives.
+//! nothing else of theirs; a projection must be where its sources are, and have the rows that a
+//! fold of their outboxes gives.
 
 use std::collections::BTreeSet;
 
@@ -84,17 +84,38 @@ impl Verify {
 
     async fn projections(&self, shop: &Shop, report: &mut Report) -> anyhow::Result<()> {
         let heads = heads(shop);
+        let statuses = shop.services.values();
+        let epochs = statuses.map(|status| (status.service.clone(), status.epoch.clone()));
+        let epochs = epochs.collect();
         for service in shop.services.values() {
             for projection in &service.projections {
                 let mut sources = projection.positions.0.keys();
                 if !sources.any(|source| shop.sources.contains(source)) {
                     continue;
                 }
-                let (nats, wait, screen) = (&self.nats, self.args.wait, &self.screen);
-                let checked =
-                    projection::check(nats, service, projection, &heads, wait, screen).await;
-                let checked = settle(checked, &projection.name, report)?;
-                report.projections.extend(checked);
+                let check = projection::Check {
+                    nats: &self.nats,
+                    service: &service.service,
+                    projection: &projection.name,
+                    heads: &heads,
+                    epochs: &epochs,
+                };
+                let checked = check.progress(self.args.wait).await;
+                let Some(mut checked) = settle(checked, &projection.name, report)? else {
+                    continue;
+                };
+                let away = |source: &&String| !shop.services.contains_key(*source);
+                let away = checked.positions.0.keys().find(away);
+                let obstacle = match away {
+                    Some(away) => Some(format!("{away} does not answer, whose outbox it needs")),
+                    None if !projection.can_rebuild => {
+                        Some("its service cannot fold it: upgrade it".to_owned())
+                    }
+                    None => None,
+                };
+                let compared = check.compare(obstacle, &self.screen).await;
+                checked.fold = settle(compared, &projection.name, report)?;
+                report.projections.push(checked);
             }
         }
         Ok(())

@@ -32,6 +32,8 @@ pub const POINTS: &[&str] = &[
     "rebuild.compared", // the new store is as far as the live one, and compared with it
     "rebuild.switched", // the next start opens the new store, this process still has the old
     "rebuild.swapped", // the new store serves, the old one has not been removed
+    "rebuild.merging", // some of the rows that differ were committed to the live database, or all
+    "rebuild.merged",  // all are, the new fold has not been removed
     "dead-letter.retried", // a parked event was applied, nothing is committed
     "dead-letter.discarded", // a parked event was taken out, nothing is committed
 ];

@@ -31,7 +31,7 @@ use crate::http::Pulse;
 use crate::inquiry::{Inquirer, Questions, Refusal};
 use crate::operator::{Desk, Tools};
 use crate::projection::{self, Progress, Projection, Runner};
-use crate::rebuild::Rebuilder;
+use crate::rebuild::{self, Rebuilder, Store};
 use crate::relay::Published;
 use crate::schema::{self, Schema};
 use crate::telemetry::sample::Sampler;
@@ -127,25 +127,24 @@ impl Service {
 
     /// Keeps the tables of `projection` up to date; gives how far they are, as it changes.
     ///
+    /// Where the tables are of another version than the program's, they are rebuilt beside.
+    ///
     /// # Errors
-    /// See [`Runner::load`]; a copy takes any version, and is folded anew where it is another
-    /// one. It has one projection: its file is exchanged as a whole.
+    /// The database's. A copy has one projection: its file is exchanged as a whole. In a database
+    /// that holds more, each projection names its tables ([`Projection::TABLES`]).
     pub async fn project<P: Projection>(&mut self, projection: P) -> anyhow::Result<Progress> {
         let (db, bus, health) = (self.db.clone(), self.bus.clone(), self.health.clone());
-        let projection = Arc::new(projection);
-        let runner = if self.is_copy {
+        let (config, store) = if self.is_copy {
             ensure!(self.tools.is_empty(), "a read store has one projection");
-            let config = projection::Config::of_copy::<P>();
-            let runner = Runner::load_any(projection, db, bus, health, config).await?;
-            let (rebuilder, fold) = Rebuilder::new(runner.live(), runner.version());
-            self.tools = Tools::default().with_fold(fold);
-            self.tasks.spawn("rebuild", |stop| rebuilder.run(stop));
-            runner
+            (projection::Config::of_copy::<P>(), Store::Copy)
         } else {
-            let config = projection::Config::of::<P>();
-            Runner::load(projection, db, bus, health, config).await?
+            rebuild::check_tables::<P>(&db).await?;
+            (projection::Config::of::<P>(), Store::Shared)
         };
-        self.tools = std::mem::take(&mut self.tools).with(&runner);
+        let runner = Runner::load_any(Arc::new(projection), db, bus, health, config).await?;
+        let (rebuilder, fold) = Rebuilder::new(runner.live(), runner.version(), store);
+        self.tasks.spawn("rebuild", |stop| rebuilder.run(stop));
+        self.tools = std::mem::take(&mut self.tools).with_fold(&runner, fold);
         let progress = runner.progress();
         self.tasks.spawn(P::NAME, |stop| runner.run(stop));
         Ok(progress)

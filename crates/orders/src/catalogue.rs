@@ -14,6 +14,7 @@ impl Projection for Catalogue {
     const NAME: &'static str = "orders-catalogue";
     const VERSION: u32 = 1;
     const SOURCES: &'static [&'static str] = &["users", "products"];
+    const TABLES: &'static [&'static str] = &["known_user", "known_product"];
 
     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
         for event in events {

@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Formatter};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use headwater::Clock;
-use headwater::operator::{DiscardAnswer, DiscardManyAnswer, Letter, RetryAnswer};
+use headwater::operator::{DiscardAnswer, DiscardManyAnswer, InOutbox, Letter, RetryAnswer};
 use serde::Serialize;
 
 use crate::output::printable;
@@ -129,8 +129,37 @@ impl Display for Shown {
         let payload = letter.payload.as_deref().unwrap_or_default();
         // It was encoded by a service of ours; shown as it is if not.
         match BASE64_STANDARD.decode(payload) {
-            Ok(bytes) => write!(f, "{}", Dump(&bytes)),
-            Err(_) => write!(f, "\n{}", printable(payload)),
+            Ok(bytes) => write!(f, "{}", Dump(&bytes))?,
+            Err(_) => write!(f, "\n{}", printable(payload))?,
+        }
+        match &letter.outbox {
+            None | Some(InOutbox::Same) => Ok(()),
+            Some(InOutbox::Other {
+                subject,
+                bytes,
+                payload,
+            }) => {
+                let decoded = payload
+                    .as_ref()
+                    .map(|payload| BASE64_STANDARD.decode(payload));
+                write!(
+                    f,
+                    "\nTHE OUTBOX HAS ANOTHER EVENT at this position, which a retry applies:\n\
+                     {:12}{}\n{:12}{bytes} bytes{}",
+                    "subject",
+                    printable(subject),
+                    "payload",
+                    Dump(&decoded.and_then(Result::ok).unwrap_or_default())
+                )
+            }
+            Some(InOutbox::Missing) => write!(
+                f,
+                "\nTHE OUTBOX HAS NO SUCH POSITION: it is not an event of {}; discard it",
+                letter.source
+            ),
+            Some(InOutbox::Unknown(why)) => {
+                write!(f, "\nwhat the outbox has is not known: {}", printable(why))
+            }
         }
     }
 }

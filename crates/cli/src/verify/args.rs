@@ -6,8 +6,8 @@ use crate::output::duration;
 
 /// Prove that all copies agree
 ///
-/// Compares each source's outbox with its stream, event by event, and the tables of each read
-/// store with a fresh fold of the same events, while everything goes on running.
+/// Compares each source's outbox with its stream, event by event, and the tables of each
+/// projection with a fold of the outboxes, while everything goes on running.
 ///
 /// Exit codes: 0 all agree, 3 something differs, 4 the broker or a service cannot be reached, 2
 /// the command line cannot be followed, 1 anything else.

@@ -9,8 +9,9 @@ use super::{projection, source};
 use crate::Exit;
 use crate::output::printable;
 
-/// How many differences of a kind a person is shown; a program gets all.
-const SHOWN: usize = 20;
+/// How many differences of a kind a person is shown; a program gets all, and what is in the events
+/// of these.
+pub(super) const SHOWN: usize = 20;
 
 /// What was found.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -84,7 +85,15 @@ impl Display for source::Report {
         each(f, "doubled", &places.doubled)?;
         each(f, "out of order", &places.out_of_order)?;
         each(f, "altered", &self.altered)?;
-        each(f, "ahead", &self.ahead)
+        each(f, "ahead", &self.ahead)?;
+        if !self.agrees() {
+            write!(
+                f,
+                "\n  to make the stream again from the outbox: `headwater stream restore {source}`; \
+                 if instead {source} runs on an old copy of its database, put back the newest"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -122,14 +131,14 @@ impl Display for projection::Report {
             Some(fold) if fold.differences.count == 0 => {
                 write!(
                     f,
-                    ": the rows agree with a fresh fold at {}",
+                    ": the rows agree with a fold of the outboxes at {}",
                     fold.positions
                 )?;
             }
             Some(fold) => {
                 write!(
                     f,
-                    ": the rows DIFFER from a fresh fold at {}",
+                    ": the rows DIFFER from a fold of the outboxes at {}",
                     fold.positions
                 )?;
                 let rows = fold.differences.rows.iter().map(Row);
@@ -137,6 +146,9 @@ impl Display for projection::Report {
                 list(f, "rows", count, count, rows)?;
             }
             None => write!(f, ": applied up to {positions}")?,
+        }
+        for (source, why) in &self.waits {
+            write!(f, "\n  WAITS in {source}: {}", printable(why))?;
         }
         for (source, head) in &self.behind {
             let position = positions.get(source);
@@ -148,6 +160,13 @@ impl Display for projection::Report {
         }
         for fault in &self.faults {
             write!(f, "\n  FAULT: {}", printable(fault))?;
+        }
+        for (source, epoch) in &self.other_epochs {
+            write!(
+                f,
+                "\n  OTHER EPOCH: what it applied last of {source} is of {}, which is not the one of {source}",
+                printable(epoch)
+            )?;
         }
         if self.dead_letters > 0 {
             write!(
@@ -238,14 +257,38 @@ impl Display for source::Altered {
             source::What::Subject => "another subject than in the outbox",
             source::What::Payload => "another payload than in the outbox",
             source::What::Row => "not in the outbox, which goes further",
-        })
+        })?;
+        shown(f, "the stream", self.stream.as_ref())?;
+        shown(f, "the outbox", self.outbox.as_ref())
+    }
+}
+
+/// Writes what an event is, in a line of its own.
+fn shown(f: &mut Formatter, who: &str, event: Option<&source::Shown>) -> fmt::Result {
+    let Some(source::Shown {
+        subject,
+        event,
+        payload,
+    }) = event
+    else {
+        return Ok(());
+    };
+    write!(f, "\n      {who} has {}  ", printable(subject))?;
+    match (event, payload) {
+        (Some(event), _) => f.write_str(&printable(&event.to_string())),
+        (None, payload) => write!(
+            f,
+            "in base64: {}",
+            printable(payload.as_deref().unwrap_or_default())
+        ),
     }
 }
 
 impl Display for source::Ahead {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         let (position, sequence) = (self.position, self.sequence);
-        write!(f, "position {position} at sequence {sequence}")
+        write!(f, "position {position} at sequence {sequence}")?;
+        shown(f, "the stream", self.stream.as_ref())
     }
 }
 

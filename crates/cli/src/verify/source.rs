@@ -3,16 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use headwater::operator::StatusAnswer;
 use headwater::outbox::Row;
 use serde::Serialize;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::merge::{Merge, Places};
 use super::outbox::Outbox;
+use super::report::SHOWN;
 use super::stored::{Event, Stored};
 use crate::nats::Nats;
 use crate::progress::Bar;
+use crate::schemas::Schemas;
 
 /// How long to wait before the end of a stream is looked at again.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -48,6 +53,24 @@ pub struct Altered {
     pub sequence: u64,
     /// What differs.
     pub what: What,
+    /// What the stream has, of the first `SHOWN` of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<Shown>,
+    /// What the outbox has, the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbox: Option<Shown>,
+}
+
+/// An event, to be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    pub subject: String,
+    /// Its body, where the source has said what its events look like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<Value>,
+    /// The same in base64, where it does not decode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
 }
 
 /// What of an event differs.
@@ -61,10 +84,13 @@ pub enum What {
 }
 
 /// An event beyond the end of the outbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ahead {
     pub position: u64,
     pub sequence: u64,
+    /// What the stream has, of the first `SHOWN` of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<Shown>,
 }
 
 impl Report {
@@ -86,6 +112,7 @@ pub(crate) async fn check(
     let mut check = Check {
         outbox: Outbox::new(nats, &status.service, &status.epoch, status.head),
         merge: Merge::new(),
+        schemas: Schemas::new(nats.clone()),
         read: 0,
         report: Report {
             source: status.service.clone(),
@@ -106,6 +133,7 @@ pub(crate) async fn check(
 struct Check<'a> {
     outbox: Outbox<'a>,
     merge: Merge,
+    schemas: Schemas,
     /// Events read, whosever.
     read: u64,
     report: Report,
@@ -150,18 +178,47 @@ impl Check<'_> {
         }
         report.events += 1;
         if self.outbox.ends_before(position).await? {
-            report.ahead.push(Ahead { position, sequence });
+            let is_shown = report.ahead.len() < SHOWN;
+            let stream = self.shown(is_shown, &event.subject, &event.payload).await;
+            self.report.ahead.push(Ahead {
+                position,
+                sequence,
+                stream,
+            });
             return Ok(());
         }
         self.merge.place(position, sequence);
-        if let Some(what) = differing(self.outbox.row(position).await?, &event) {
+        let row = self.outbox.row(position).await?;
+        if let Some(what) = differing(row, &event) {
+            let row = row.cloned();
+            let is_shown = self.report.altered.len() < SHOWN;
+            let stream = self.shown(is_shown, &event.subject, &event.payload).await;
+            let outbox = match row {
+                Some(row) => self.shown(is_shown, &row.subject, &row.payload).await,
+                None => None,
+            };
             self.report.altered.push(Altered {
                 position,
                 sequence,
                 what,
+                stream,
+                outbox,
             });
         }
         Ok(())
+    }
+
+    async fn shown(&mut self, is_shown: bool, subject: &str, payload: &[u8]) -> Option<Shown> {
+        if !is_shown {
+            return None;
+        }
+        let decoded = self.schemas.decode(subject, payload).await.ok();
+        let event = decoded.and_then(|decoded| serde_json::from_str(decoded.json.get()).ok());
+        Some(Shown {
+            subject: subject.to_owned(),
+            payload: event.is_none().then(|| STANDARD.encode(payload)),
+            event,
+        })
     }
 }
 

@@ -216,7 +216,7 @@ async fn a_service_ends_when_the_server_begins_in_another_way_than_when_it_start
         locked = starting => locked,
         ended = &mut reporting => panic!("no server is there yet: {ended:?}"),
     };
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), reporting).await;
+    let ended = tokio::time::timeout(std::time::Duration::from_mins(1), reporting).await;
     let ended = ended.expect("it ends").expect_err("as an error");
     assert!(ended.to_string().contains("`handshake_first`"), "{ended:#}");
 }

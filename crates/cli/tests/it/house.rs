@@ -232,7 +232,7 @@ async fn a_rebuild_finds_what_was_altered_and_mends_it() {
     assert_eq!(exit, 0, "{report}");
     let ended = source.tool(&["rebuild", "house"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let said = "house serves a new store, at sensors:30";
+    let said = "house is rebuilt, at sensors:30";
     assert!(ended.stdout.starts_with(said), "{ended:?}");
 
     house

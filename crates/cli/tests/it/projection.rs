@@ -74,10 +74,13 @@ async fn a_projection_is_rebuilt_by_its_name() {
     assert!(
         ended
             .stdout
-            .starts_with("house serves a new store, at sensors:30"),
+            .starts_with("readings is rebuilt, at sensors:30"),
         "{ended:?}"
     );
-    assert_eq!(ended.stderr, "headwater: the rebuild of house has begun\n");
+    assert_eq!(
+        ended.stderr,
+        "headwater: the rebuild of readings of house has begun\n"
+    );
     house.close().await;
     source.stop().await;
 }

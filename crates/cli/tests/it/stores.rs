@@ -16,7 +16,9 @@ async fn store(source: &Source, position: u64, dead_letters: u64, folds: Vec<Val
     let answer = move |endpoint: &str, _: &Value, before: usize| -> Answer {
         match endpoint {
             "status" => Ok(status("house", &projection)),
-            "verify" | "rebuild" => Ok(fold("folding", &json!({"positions": {"sensors": 0}}))),
+            "verify" | "rebuild" | "fold.stop" => {
+                Ok(fold("folding", &json!({"positions": {"sensors": 0}})))
+            }
             "fold" => Ok(folds[before.min(folds.len() - 1)].clone()),
             _ => Err((404, "there is no such endpoint")),
         }
@@ -74,11 +76,12 @@ async fn a_read_store_that_agrees_with_a_fold_is_well() {
     assert_eq!(exit, 0, "{report}");
     let expected = json!({
         "service": "house", "projection": "readings", "version": 1,
-        "positions": {"sensors": 3}, "behind": {}, "ahead": {}, "dead_letters": 0,
+        "positions": {"sensors": 3}, "behind": {}, "ahead": {}, "other_epochs": {}, "dead_letters": 0, "waits": {},
         "fold": {"positions": {"sensors": 3}, "differences": {"count": 0, "rows": []}, "held_us": 1500},
     });
     assert_eq!(report["projections"], json!([expected]));
-    assert_eq!(house.requests("verify").len(), 1);
+    let named = json!({"projection": "readings"});
+    assert_eq!(house.requests("verify"), [named]);
     assert_eq!(house.requests("fold").len(), 3);
     source.stop().await;
 }
@@ -90,7 +93,7 @@ async fn rows_that_differ_are_shown() {
     let _house = store(&source, 3, 0, vec![done]).await;
     let ended = source.tool(&["verify", "--wait=60"]).await;
     assert_eq!(ended.code, Some(3), "{ended:?}");
-    let said = "readings of house: the rows DIFFER from a fresh fold at sensors:3\n  rows: 23\n    \
+    let said = "readings of house: the rows DIFFER from a fold of the outboxes at sensors:3\n  rows: 23\n    \
                 reading, only in the live store: sensor=s0 value=\\u{1b}7\n    \
                 reading, only in the fold: sensor=s1 value=\\u{1b}7\n";
     assert!(ended.stdout.contains(said), "{ended:?}");
@@ -111,8 +114,8 @@ async fn a_fold_that_fails_is_no_proof() {
     let _house = store(&source, 3, 0, vec![failed]).await;
     let ended = source.tool(&["verify", "--wait=60"]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    let said =
-        "NOT VERIFIED: readings: compare house with a fresh fold: it failed: the disk is full";
+    let said = "NOT VERIFIED: readings: compare readings of house with a fold of the outboxes: it failed: \
+         the disk is full";
     assert!(ended.stdout.contains(said), "{ended:?}");
     source.stop().await;
 }
@@ -123,7 +126,7 @@ async fn a_fold_that_the_service_forgot_is_no_proof() {
     let _house = store(&source, 3, 0, vec![fold("idle", &json!({}))]).await;
     let ended = source.tool(&["verify", "--wait=60"]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stdout.contains("started anew"), "{ended:?}");
+    assert!(ended.stdout.contains("started again"), "{ended:?}");
     source.stop().await;
 }
 
@@ -141,6 +144,29 @@ async fn a_projection_that_stays_behind_or_is_ahead_is_a_difference() {
         let first = format!("readings of house: applied up to sensors:{position}\n  {said}");
         assert!(ended.stdout.contains(&first), "{ended:?}");
     }
+    source.stop().await;
+}
+
+/// The numbers agree by chance: they are of another life of the source.
+#[tokio::test]
+async fn a_projection_in_another_epoch_than_its_source_is_a_difference() {
+    let source = source().await;
+    source.published(3).await;
+    let projection = json!({
+        "name": "readings", "version": 1, "positions": {"sensors": 3},
+        "epochs": {"sensors": "another"}, "is_complete": true, "dead_letters": 0,
+        "can_rebuild": true,
+    });
+    let done = fold("done", &json!({"differences": rows(0)}));
+    let answer = move |endpoint: &str, _: &Value, _| match endpoint {
+        "status" => Ok(status("house", &projection)),
+        _ => Ok(done.clone()),
+    };
+    let _house = Played::start(&source.broker, "house", answer).await;
+    let ended = source.tool(&["verify", "--wait=0"]).await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    let said = "OTHER EPOCH: what it applied last of sensors is of another";
+    assert!(ended.stdout.contains(said), "{ended:?}");
     source.stop().await;
 }
 
@@ -193,9 +219,43 @@ async fn readers_of_folds_belong_to_their_projection() {
     for name in ["readings", "readings-verify", "readings-rebuild"] {
         add_reader(&source, "readings", name).await;
     }
-    let _house = store(&source, 3, 0, vec![]).await;
+    let done = fold("done", &json!({"differences": rows(0)}));
+    let _house = store(&source, 3, 0, vec![done]).await;
     let ended = source.tool(&["verify", "--wait=60"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_projection_that_cannot_be_folded_is_not_verified() {
+    let source = source().await;
+    let _house = store(&source, 3, 0, vec![]).await;
+    let ended = source.tool(&["verify", "--wait=60"]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.stdout.contains("its service cannot fold it"),
+        "{ended:?}"
+    );
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_is_stopped_by_the_name_of_its_projection() {
+    let source = source().await;
+    let stopped = fold("failed", &json!({"message": "an operator stopped it"}));
+    let folds = vec![fold("folding", &json!({})), stopped];
+    let house = store(&source, 3, 0, folds).await;
+    let ended = source.tool(&["rebuild", "readings", "--stop"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended.stdout.contains("readings FAILED to rebuild"),
+        "{ended:?}"
+    );
+    assert_eq!(
+        house.requests("fold.stop"),
+        [json!({"projection": "readings"})]
+    );
+    assert_eq!(house.requests("rebuild").len(), 0);
     source.stop().await;
 }
 
@@ -208,7 +268,7 @@ async fn a_rebuild_is_waited_for() {
     let ended = source.tool(&["rebuild", "house"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let said =
-        "house serves a new store, at sensors:3; the old one stood still for 4 ms, reads went on\n";
+        "house is rebuilt, at sensors:3; the projection stood still for 4 ms, reads went on\n";
     assert_eq!(ended.stdout, said);
     assert_eq!(ended.stderr, "headwater: the rebuild of house has begun\n");
     assert_eq!(house.requests("rebuild").len(), 1);
@@ -236,7 +296,7 @@ async fn a_rebuild_that_failed_ends_with_1_and_its_reason() {
     assert!(
         ended
             .stdout
-            .contains("its old store serves: the disk is full"),
+            .contains("its old rows serve: the disk is full"),
         "{ended:?}"
     );
     source.stop().await;

@@ -5,6 +5,7 @@
 //! purchases.db -> purchases.db.3    afterwards
 //! purchases.db.4                    one that is being folded
 //! purchases.db.damaged-17638…       one that was moved aside
+//! orders.db.orders-catalogue-rebuild  one projection of a database that holds more, being folded
 //! ```
 //!
 //! Whoever deletes `purchases.db` wants it folded from the first event: what the link led to goes
@@ -21,6 +22,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::Kind;
+use crate::operator::Then;
 
 /// The files that belong to a SQLite database, behind its name.
 const PARTS: [&str; 3] = ["", "-wal", "-shm"];
@@ -64,6 +66,12 @@ pub(super) fn lock_file(path: &Path, kind: Kind) -> io::Result<PathBuf> {
 pub(super) fn orphaned_log(file: &Path) -> Option<PathBuf> {
     let logs = PARTS[1..].iter().map(|part| appended(file, part));
     logs.filter(|_| !file.exists()).find(|log| log.exists())
+}
+
+/// Where the tables of `projection` are folded beside a database that its service keeps more in:
+/// `orders.db.orders-catalogue-rebuild`.
+pub(super) fn beside(path: &Path, projection: &str, then: Then) -> PathBuf {
+    appended(path, &format!(".{projection}-{}", then.word()))
 }
 
 /// Whether a rebuild was interrupted.

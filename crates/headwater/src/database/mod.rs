@@ -142,6 +142,14 @@ impl Config {
         }
     }
 
+    /// The same for a read store.
+    fn of_copy(&self) -> Self {
+        Self {
+            slow_ms: self.slow_ms.max(COPY_SLOW_MS),
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn slow(&self) -> Duration {
         Duration::from_millis(self.slow_ms)
     }
@@ -323,10 +331,7 @@ impl Database {
         migrations: &'static [Migration],
         clock: Clock,
     ) -> anyhow::Result<Self> {
-        let config = &Config {
-            slow_ms: config.slow_ms.max(COPY_SLOW_MS),
-            ..config.clone()
-        };
+        let config = &config.of_copy();
         generation::sweep_deleted(&config.path).context("remove what a deleted store left")?;
         let open = || Self::open_as(owner, Kind::ReadStore, config, migrations, clock.clone());
         let error = match open().await {
@@ -355,31 +360,50 @@ impl Database {
         open().await
     }
 
-    /// Whether a rebuild of this read store was interrupted.
+    /// Whether a rebuild was interrupted: of this read store, or of a projection in a database
+    /// that is more than one.
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub(crate) fn has_unfinished(&self) -> anyhow::Result<bool> {
-        Ok(generation::is_unfinished(&self.config.path)?)
+    pub(crate) fn has_unfinished(&self, projection: Option<&str>) -> anyhow::Result<bool> {
+        let path = &self.config.path;
+        match projection {
+            None => Ok(generation::is_unfinished(path)?),
+            Some(name) => Ok(generation::beside(path, name, Then::Swap).try_exists()?),
+        }
     }
 
-    /// Opens the file beside this read store in which the next one is folded: where an
-    /// interrupted rebuild left off, or an empty one; always an empty one to compare with.
+    /// Opens the file beside this read store, or beside the database that has the tables of
+    /// `projection`, in which the next one is folded: where an interrupted rebuild left off, or an
+    /// empty one; always an empty one to compare with.
     ///
     /// # Errors
     /// It cannot be opened.
-    pub(crate) async fn open_beside(&self, then: Then) -> anyhow::Result<Self> {
-        let path = match then {
-            Then::Swap => generation::next(&self.config.path)?,
-            Then::Compare => {
-                let path = generation::scratch(&self.config.path);
-                generation::remove(&path)?;
-                path
-            }
+    pub(crate) async fn open_beside(
+        &self,
+        then: Then,
+        projection: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let base = &self.config.path;
+        let path = match (then, projection) {
+            (_, Some(name)) => generation::beside(base, name, then),
+            (Then::Swap, None) => generation::next(base)?,
+            (Then::Compare, None) => generation::scratch(base),
         };
+        if then == Then::Compare {
+            generation::remove(&path)?;
+        }
+        let config = self.config.of_copy();
         let open = || {
-            let (config, clock) = (&self.config, self.clock.clone());
-            Self::open_file(self.owner, self.kind, &path, config, self.migrations, clock)
+            let clock = self.clock.clone();
+            Self::open_file(
+                self.owner,
+                Kind::ReadStore,
+                &path,
+                &config,
+                self.migrations,
+                clock,
+            )
         };
         match open().await {
             Ok(next) => Ok(next),

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::tools::{Tool, Tools};
 use super::{Error, fit, json, refuse, too_large};
-use crate::database::{Database, WriteError};
-use crate::projection::dead_letter::{self, Refusal, Table};
+use crate::database::Database;
+use crate::projection::dead_letter::{self, Refusal, Table, Which};
 
 /// How many letters one answer has at most: some 600 bytes each.
 const LETTERS_MAX: usize = 1000;
@@ -93,12 +93,37 @@ pub struct Letter {
     /// The payload in base64, or a part of it; only `dead-letters.show` gives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
+    /// What its source's outbox has at its position; only `dead-letters.show` asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbox: Option<InOutbox>,
     /// Why it was discarded; only discarded letters have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discarded_because: Option<String>,
     /// When it was discarded, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discarded_at: Option<i64>,
+}
+
+/// What a source's outbox has at the position of a letter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InOutbox {
+    /// What the letter has.
+    Same,
+    /// Another event: what was delivered had been altered. A retry applies this one.
+    Other {
+        /// Its subject.
+        subject: String,
+        /// How large its payload is.
+        bytes: u64,
+        /// The payload in base64, where the answer has room for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        payload: Option<String>,
+    },
+    /// Nothing: the letter is not an event of the source.
+    Missing,
+    /// It cannot be known, and why: the source does not answer, or its outbox is of another life.
+    Unknown(String),
 }
 
 /// Asks for one letter: `dead-letters.show`.
@@ -214,13 +239,29 @@ pub(super) async fn page(
     })
 }
 
-/// One letter with its payload or a part of it, as JSON of at most `bytes_max` bytes.
+/// One letter with its payload or a part of it, beside what its source's outbox has, as JSON of at
+/// most `bytes_max` bytes.
 pub(super) async fn show(
     db: &Database,
+    tools: &Tools,
     ShowRequest { id, offset }: ShowRequest,
     bytes_max: usize,
 ) -> Result<Vec<u8>, Error> {
     let (mut letter, payload) = find(db, id).await?;
+    let tool = tools
+        .all()
+        .iter()
+        .find(|tool| tool.name == letter.projection);
+    if let Some(tool) = tool {
+        letter.outbox = dead_letter::in_outbox(&tool.bus, &letter, &payload).await;
+    }
+    if let Some(InOutbox::Other { payload, .. }) = &mut letter.outbox
+        && payload
+            .as_ref()
+            .is_some_and(|payload| payload.len() > bytes_max / 4)
+    {
+        *payload = None;
+    }
     let bare = json(&letter)?.len() + r#","payload":"""#.len();
     // Base64 makes 4 bytes of 3.
     let room = bytes_max.saturating_sub(bare) / 4 * 3;
@@ -246,22 +287,28 @@ pub(super) async fn retry(
     tools: &Tools,
     which: RetryRequest,
 ) -> Result<RetryAnswer, Error> {
+    let meant = match which {
+        RetryRequest::Id(id) => vec![tool_of(db, tools, id).await?],
+        _ => tools.all().to_vec(),
+    };
+    if meant.is_empty() {
+        return Err(refuse(404, format!("{} has no projection", db.owner())));
+    }
     let mut sum = RetryAnswer::default();
     let mut refused = None;
     let mut is_met = false;
-    for tool in tools_for(db, tools, &which).await? {
-        let which = which.clone();
-        match db.write(move |tx| (tool.retry)(tx, &which)).await {
+    for tool in meant {
+        match (tool.retry)(Which::Request(which.clone())).await {
             Ok(done) => {
                 is_met = true;
-                sum.applied += done.value.applied;
-                sum.left = done.value.left;
-                sum.failed_total += done.value.failed.len() as u64;
-                sum.failed.extend(done.value.failed);
+                sum.applied += done.applied;
+                sum.left = done.left;
+                sum.failed_total += done.failed.len() as u64;
+                sum.failed.extend(done.failed);
             }
             // Another projection may have that lane.
-            Err(WriteError::Refused(error @ Refusal::UnknownLane(_))) => refused = Some(error),
-            Err(error) => return Err(write_refusal(error)),
+            Err(error @ Refusal::UnknownLane(_)) => refused = Some(error),
+            Err(error) => return Err(refusal(&error)),
         }
     }
     match refused {
@@ -276,16 +323,14 @@ pub(super) async fn discard(
     id: u64,
     reason: String,
 ) -> Result<DiscardAnswer, Error> {
-    let tool = tools_for(db, tools, &RetryRequest::Id(id)).await?.remove(0);
-    let done = db.write(move |tx| {
-        let mut answer = (tool.discard)(tx, id, &reason)?;
-        answer.retried.left = dead_letter::left(tx)?;
-        answer.retried.failed_total = answer.retried.failed.len() as u64;
-        Ok(answer)
-    });
-    done.await.map(|done| done.value).map_err(write_refusal)
+    let tool = tool_of(db, tools, id).await?;
+    let discarded = (tool.discard)(id, reason).await;
+    let mut answer = discarded.map_err(|error| refusal(&error))?;
+    answer.retried.failed_total = answer.retried.failed.len() as u64;
+    Ok(answer)
 }
 
+/// Gives up several letters, one after the other, each in a transaction of its own.
 pub(super) async fn discard_many(
     db: &Database,
     tools: &Tools,
@@ -295,61 +340,49 @@ pub(super) async fn discard_many(
     if ids.len() > DISCARD_MAX {
         return Err(refuse(400, format!("send at most {DISCARD_MAX} ids")));
     }
-    let tools = tools.all().to_vec();
-    let done = db.write(move |tx| {
-        let mut answer = DiscardManyAnswer::default();
-        for id in ids {
-            let projection = dead_letter::at_fault(tx, id)?;
-            let tool = projection.and_then(|name| tools.iter().find(|tool| tool.name == name));
-            let Some(tool) = tool else {
-                answer.skipped += 1;
-                continue;
-            };
-            let DiscardAnswer { retried, .. } = (tool.discard)(tx, id, &reason)?;
-            answer.discarded += 1;
-            answer.applied += retried.applied;
-            answer.failed += retried.failed.len() as u64;
+    let mut answer = DiscardManyAnswer::default();
+    for id in ids {
+        let projection = db.read(move |snapshot| dead_letter::at_fault(snapshot, id));
+        let projection = projection.await.map_err(|error| refusal(&error.into()))?;
+        let tool = projection.and_then(|name| tools.all().iter().find(|tool| tool.name == name));
+        let Some(tool) = tool else {
+            answer.skipped += 1;
+            continue;
+        };
+        match (tool.discard)(id, reason.clone()).await {
+            Ok(DiscardAnswer { retried, .. }) => {
+                answer.discarded += 1;
+                answer.applied += retried.applied;
+                answer.failed += retried.failed.len() as u64;
+            }
+            // Somebody else has given it up meanwhile.
+            Err(Refusal::Unknown(_)) => answer.skipped += 1,
+            Err(error) => return Err(refusal(&error)),
         }
-        answer.left = dead_letter::left(tx)?;
-        Ok(answer)
-    });
-    done.await.map(|done| done.value).map_err(write_refusal)
+    }
+    let left = db.read(|snapshot| dead_letter::left(snapshot)).await;
+    answer.left = left.map_err(|error| refusal(&error.into()))?;
+    Ok(answer)
 }
 
-/// The projections whose letters are meant; never none.
-async fn tools_for(db: &Database, tools: &Tools, which: &RetryRequest) -> Result<Vec<Tool>, Error> {
-    let all = tools.all().to_vec();
-    let meant = match which {
-        RetryRequest::Id(id) => {
-            let projection = find(db, *id).await?.0.projection;
-            all.into_iter()
-                .filter(|tool| tool.name == projection)
-                .collect()
-        }
-        _ => all,
-    };
-    if meant.is_empty() {
-        return Err(refuse(
+/// The projection whose letter `id` is.
+async fn tool_of(db: &Database, tools: &Tools, id: u64) -> Result<Tool, Error> {
+    let projection = find(db, id).await?.0.projection;
+    let tool = tools.all().iter().find(|tool| tool.name == projection);
+    tool.cloned().ok_or_else(|| {
+        refuse(
             404,
-            format!("{} has no such projection", db.owner()),
-        ));
-    }
-    Ok(meant)
-}
-
-fn write_refusal(error: WriteError<Refusal>) -> Error {
-    match error {
-        WriteError::Refused(error) => refusal(&error),
-        other => refuse(503, other.to_string()),
-    }
+            format!("{} has no projection {projection}", db.owner()),
+        )
+    })
 }
 
 fn refusal(error: &Refusal) -> Error {
     let code = match error {
         Refusal::Unknown(_) | Refusal::UnknownLane(_) => 404,
-        Refusal::Waits { .. } => 409,
+        Refusal::Waits { .. } | Refusal::TakeOver => 409,
         Refusal::NoReason => 400,
-        Refusal::Database(_) => 503,
+        Refusal::Database(_) | Refusal::SourceAway { .. } | Refusal::Write(_) => 503,
     };
     let status = match error {
         Refusal::Database(cause) => format!("{error}: {cause}"),

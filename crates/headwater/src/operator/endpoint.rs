@@ -57,12 +57,14 @@ endpoints! {
         "lets a projection stand still until it is resumed";
     ProjectionsResume, "projections.resume", r#"{"projection":"…"}"#,
         "lets a projection go on";
-    Rebuild, "rebuild", "",
-        "begins to fold the read store anew; the new one takes the old one's place";
-    Verify, "verify", "",
-        "begins to fold the read store anew and to compare both";
-    Fold, "fold", "",
+    Rebuild, "rebuild", r#"{"projection":"…"}"#,
+        "begins to fold a projection once more beside, which then takes over";
+    Verify, "verify", r#"{"projection":"…"}"#,
+        "begins to fold a projection once more beside, and to compare both";
+    Fold, "fold", r#"{"projection":"…"}"#,
         "how far a rebuild or verify is";
+    FoldStop, "fold.stop", r#"{"projection":"…"}"#,
+        "ends a rebuild or verify; the live store stays";
 }
 
 impl Endpoint {

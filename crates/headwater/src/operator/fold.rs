@@ -1,20 +1,43 @@
-//! `rebuild`, `verify` and `fold`: folding a read store anew beside the one that serves.
+//! `rebuild`, `verify`, `fold` and `fold.stop`: folding a projection once more beside the live one.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::position::Positions;
 
+/// Names a projection: for `rebuild`, `verify`, `fold` and `fold.stop`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FoldRequest {
+    /// Which; may be left out where the service has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection: Option<String>,
+}
+
 /// What is to become of the new store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Then {
-    /// It takes the place of the one that serves: `rebuild`.
+    /// It takes the place of the one that serves, or the live tables are made equal to it where
+    /// the service keeps more in their database: `rebuild`.
     Swap,
     /// It is compared with the one that serves, and thrown away: `verify`.
     Compare,
 }
 
-/// How far it is: the answer of `rebuild` and `verify`, which begin one, and of `fold`.
+impl Then {
+    /// The endpoint that begins it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Swap => "rebuild",
+            Self::Compare => "verify",
+        }
+    }
+}
+
+/// How far it is: the answer of `rebuild` and `verify`, which begin one, of `fold`, and of
+/// `fold.stop`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoldStatus {
     /// What it is doing.
@@ -27,6 +50,9 @@ pub struct FoldStatus {
     pub positions: Positions,
     /// How far the live store is.
     pub live: Positions,
+    /// What it waits for, by the source that it cannot go on in.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waiting: BTreeMap<String, String>,
     /// What differed between the two stores, at the same positions; none while they have not
     /// been compared.
     pub differences: Option<Differences>,
@@ -47,10 +73,19 @@ pub enum FoldState {
     Folding,
     /// It is compared with the live store.
     Comparing,
+    /// The live tables are made equal to it.
+    Merging,
     /// It did what it was for.
     Done,
     /// It gave up; the live store is as it was.
     Failed,
+}
+
+impl FoldState {
+    /// Whether it is under way.
+    pub fn is_running(self) -> bool {
+        matches!(self, Self::Folding | Self::Comparing | Self::Merging)
+    }
 }
 
 /// Rows in which two stores differ.

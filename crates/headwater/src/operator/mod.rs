@@ -12,9 +12,10 @@
 //! | `headwater.<service>.dead-letters.discarded` | [`ListRequest`] | [`ListAnswer`] |
 //! | `headwater.<service>.projections.pause` | [`PauseRequest`] | [`ProjectionStatus`] |
 //! | `headwater.<service>.projections.resume` | [`ResumeRequest`] | [`ProjectionStatus`] |
-//! | `headwater.<service>.rebuild` | empty | [`FoldStatus`] |
-//! | `headwater.<service>.verify` | empty | [`FoldStatus`] |
-//! | `headwater.<service>.fold` | empty | [`FoldStatus`] |
+//! | `headwater.<service>.rebuild` | [`FoldRequest`] | [`FoldStatus`] |
+//! | `headwater.<service>.verify` | [`FoldRequest`] | [`FoldStatus`] |
+//! | `headwater.<service>.fold` | [`FoldRequest`] | [`FoldStatus`] |
+//! | `headwater.<service>.fold.stop` | [`FoldRequest`] | [`FoldStatus`] |
 //!
 //! All are JSON, made to be read: `nats request headwater.orders.events '{"from":10,"limit":2}'`.
 //! An empty request stands for one without any wishes. A service without a database has `status`
@@ -46,14 +47,15 @@ use crate::inquiry::{self, Questions};
 use crate::projection::dead_letter::Table;
 
 pub use dead_letter::{
-    DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, DiscardRequest, Filter, Letter, ListAnswer,
-    ListRequest, RetryAnswer, RetryRequest, ShowRequest,
+    DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, DiscardRequest, Filter, InOutbox, Letter,
+    ListAnswer, ListRequest, RetryAnswer, RetryRequest, ShowRequest,
 };
 pub use endpoint::Endpoint;
 pub use events::{EventsAnswer, EventsRequest, fetch_events};
-pub use fold::{Difference, Differences, FoldState, FoldStatus, Side, Then};
+pub use fold::{Difference, Differences, FoldRequest, FoldState, FoldStatus, Side, Then};
 pub use projections::{PauseRequest, ResumeRequest};
 pub use status::{ProjectionStatus, SourceStatus, StatusAnswer};
+use tools::Tool;
 pub use tools::Tools;
 
 /// How many requests to one endpoint are answered at the same time; further ones wait at its
@@ -227,7 +229,7 @@ impl Desk {
                 dead_letter::page(db, Table::Discarded, endpoint.read(payload)?, bytes_max).await
             }
             Endpoint::DeadLettersShow => {
-                dead_letter::show(db, endpoint.read(payload)?, bytes_max).await
+                dead_letter::show(db, tools, endpoint.read(payload)?, bytes_max).await
             }
             Endpoint::DeadLettersRetry => {
                 let mut answer = dead_letter::retry(db, tools, endpoint.read(payload)?).await?;
@@ -254,11 +256,35 @@ impl Desk {
             Endpoint::ProjectionsResume => {
                 json(&projections::resume(db, tools, endpoint.read(payload)?).await?)
             }
-            Endpoint::Rebuild => fit_fold(tools.begin(db, Then::Swap)?, bytes_max),
-            Endpoint::Verify => fit_fold(tools.begin(db, Then::Compare)?, bytes_max),
-            Endpoint::Fold => fit_fold(tools.fold_status(db)?, bytes_max),
+            Endpoint::Rebuild => {
+                let tool = fold_tool(db, tools, endpoint, payload)?;
+                fit_fold(tool.begin(Then::Swap)?, bytes_max)
+            }
+            Endpoint::Verify => {
+                let tool = fold_tool(db, tools, endpoint, payload)?;
+                fit_fold(tool.begin(Then::Compare)?, bytes_max)
+            }
+            Endpoint::Fold => {
+                let tool = fold_tool(db, tools, endpoint, payload)?;
+                fit_fold(tool.fold()?.status(), bytes_max)
+            }
+            Endpoint::FoldStop => {
+                let tool = fold_tool(db, tools, endpoint, payload)?;
+                fit_fold(tool.fold()?.stop(), bytes_max)
+            }
         }
     }
+}
+
+/// The projection that a [`FoldRequest`] names.
+fn fold_tool<'a>(
+    db: &Database,
+    tools: &'a Tools,
+    endpoint: Endpoint,
+    payload: &[u8],
+) -> Result<&'a Tool, Error> {
+    let request: FoldRequest = endpoint.read(payload)?;
+    tools.find(db, request.projection.as_deref())
 }
 
 /// How far a fold is, with as many of the differing rows as fit.

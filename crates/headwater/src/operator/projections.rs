@@ -37,7 +37,7 @@ pub(super) async fn pause(
     if request.reason.trim().is_empty() {
         return Err(refuse(400, "say why it is paused".to_owned()));
     }
-    tools.expect_no_fold()?;
+    tool.expect_no_fold()?;
     let paused = brake.pause(request.reason).await;
     paused.map_err(|error| refuse(503, format!("{error:#}")))?;
     status(db, tools, tool).await
@@ -59,25 +59,14 @@ async fn status(db: &Database, tools: &Tools, tool: &Tool) -> Result<ProjectionS
     status.map_err(|error| refuse(500, error.to_string()))
 }
 
-/// The projection `name`, or the only one.
+/// The projection `name`, or the only one, which can be held.
 fn find<'a>(
     db: &Database,
     tools: &'a Tools,
     name: Option<&str>,
 ) -> Result<(&'a Tool, &'a Brake), Error> {
-    let all = tools.all();
-    let tool = match (name, all) {
-        (Some(name), _) => all.iter().find(|tool| tool.name == name),
-        (None, [one]) => Some(one),
-        (None, _) => None,
-    };
-    tool.and_then(|tool| Some((tool, tool.brake.as_ref()?)))
-        .ok_or_else(|| {
-            let names: Vec<_> = all.iter().map(|tool| tool.name).collect();
-            let has = match names.as_slice() {
-                [] => "no projections".to_owned(),
-                names => format!("the projections {}", names.join(", ")),
-            };
-            refuse(404, format!("{} has {has}; name one of them", db.owner()))
-        })
+    let tool = tools.find(db, name)?;
+    let brake = tool.brake.as_ref();
+    let brake = brake.ok_or_else(|| refuse(404, format!("{} cannot be held", tool.name)))?;
+    Ok((tool, brake))
 }

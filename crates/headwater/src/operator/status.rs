@@ -36,6 +36,9 @@ pub struct ProjectionStatus {
     pub version: u32,
     /// How far it is in each of its sources.
     pub positions: Positions,
+    /// The life of each source that these positions are in.
+    #[serde(default)]
+    pub epochs: BTreeMap<String, String>,
     /// Whether its tables were folded to the end of all sources once.
     pub is_complete: bool,
     /// Events that it could not apply, and those that wait behind them, of all sources.
@@ -46,7 +49,7 @@ pub struct ProjectionStatus {
     /// That an operator holds it where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Pause>,
-    /// Whether its tables are a read store that can be folded anew beside the one that serves.
+    /// Whether it can be folded once more beside, to be rebuilt or verified.
     pub can_rebuild: bool,
 }
 

@@ -4,25 +4,28 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use sea_orm::DbErr;
 
 use super::{
-    DiscardAnswer, Error, FoldState, FoldStatus, ProjectionStatus, RetryAnswer, RetryRequest,
-    SourceStatus, Then, refuse,
+    DiscardAnswer, Error, FoldState, FoldStatus, ProjectionStatus, RetryAnswer, SourceStatus, Then,
+    refuse,
 };
-use crate::database::{Database, Snapshot, Tx};
-use crate::projection::dead_letter::{self, Refusal};
-use crate::projection::{Anomalies, Brake, Pause, Progress, Projection, Runner, Sources};
+use crate::bus::Bus;
+use crate::database::{Database, Snapshot};
+use crate::projection::dead_letter::{self, Refusal, Which};
+use crate::projection::{self, Anomalies, Brake, Pause, Progress, Projection, Runner, Sources};
 use crate::rebuild;
 
-type Retry = dyn Fn(&Tx, &RetryRequest) -> Result<RetryAnswer, Refusal> + Send + Sync;
-type Discard = dyn Fn(&Tx, u64, &str) -> Result<DiscardAnswer, Refusal> + Send + Sync;
+type Answered<A> = BoxFuture<'static, Result<A, Refusal>>;
+type Retry = dyn Fn(Which) -> Answered<RetryAnswer> + Send + Sync;
+type Discard = dyn Fn(u64, String) -> Answered<DiscardAnswer> + Send + Sync;
 
 /// What operators may do with the projections of a service. Without any: nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Tools {
     projections: Vec<Tool>,
-    fold: Option<rebuild::Handle>,
 }
 
 /// What can be done with one projection, its type forgotten.
@@ -32,7 +35,9 @@ pub(super) struct Tool {
     version: u32,
     progress: Progress,
     sources: Sources,
+    pub(super) bus: Bus,
     pub(super) brake: Option<Brake>,
+    fold: Option<rebuild::Handle>,
     pub(super) retry: Arc<Retry>,
     pub(super) discard: Arc<Discard>,
 }
@@ -58,35 +63,50 @@ impl Tools {
     /// Adds the dead letters of the projection that `runner` runs.
     #[must_use]
     pub fn with<P: Projection>(mut self, runner: &Runner<P>) -> Self {
-        let (one, other) = (runner.projection(), runner.projection());
+        let (one, other) = (runner.live(), runner.live());
         self.projections.push(Tool {
             name: P::NAME,
             version: P::VERSION,
             progress: runner.progress(),
             sources: runner.sources(),
+            bus: one.bus().clone(),
             brake: runner.brake(),
-            retry: Arc::new(move |tx, which| dead_letter::retry(&*one, tx, which)),
-            discard: Arc::new(move |tx, id, why| dead_letter::discard(&*other, tx, id, why)),
+            fold: None,
+            retry: Arc::new(move |which| {
+                let live = one.clone();
+                async move { dead_letter::retry(&live, which).await }.boxed()
+            }),
+            discard: Arc::new(move |id, why| {
+                let live = other.clone();
+                async move { dead_letter::discard(&live, id, why).await }.boxed()
+            }),
         });
         self
     }
 
-    /// Adds folding the read store anew.
+    /// [`with`](Self::with), and rebuilding and verifying it.
     #[must_use]
-    pub(crate) fn with_fold(mut self, fold: rebuild::Handle) -> Self {
-        self.fold = Some(fold);
-        self
+    pub(crate) fn with_fold<P: Projection>(
+        self,
+        runner: &Runner<P>,
+        fold: rebuild::Handle,
+    ) -> Self {
+        let mut tools = self.with(runner);
+        if let Some(tool) = tools.projections.last_mut() {
+            tool.fold = Some(fold);
+        }
+        tools
     }
 
-    /// The projections and how far they are, as they move.
-    pub(crate) fn progresses(&self) -> impl Iterator<Item = (&'static str, &Progress)> {
+    /// The projections, how far they are, as they move, and how far folding them beside is.
+    pub(crate) fn progresses(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, &Progress, Option<FoldStatus>)> {
         let projections = self.projections.iter();
-        projections.map(|tool| (tool.name, &tool.progress))
-    }
-
-    /// How far folding the read store anew is, where the service has one.
-    pub(crate) fn fold_of_copy(&self) -> Option<FoldStatus> {
-        self.fold.as_ref().map(rebuild::Handle::status)
+        projections.map(|tool| {
+            let fold = tool.fold.as_ref().map(rebuild::Handle::status);
+            (tool.name, &tool.progress, fold)
+        })
     }
 
     /// The projections with dead letters, in the order in which they were added.
@@ -115,51 +135,68 @@ impl Tools {
             names.into_iter().map(status).collect()
         };
         let sources: BTreeMap<String, SourceStatus> = db.read(read).await?;
+        let epochs = db.read(move |snapshot| projection::epochs(snapshot, name));
         Ok(ProjectionStatus {
             name: name.to_owned(),
             version: tool.version,
             positions,
+            epochs: epochs.await?,
             is_complete: tool.progress.is_complete(),
             dead_letters: sources.values().map(|source| source.dead_letters).sum(),
             sources,
             paused: tool.pause(),
-            can_rebuild: self.fold.is_some(),
+            can_rebuild: tool.fold.is_some(),
         })
     }
 
-    pub(super) fn begin(&self, db: &Database, then: Then) -> Result<FoldStatus, Error> {
-        let fold = self.fold(db)?;
-        if let Some(tool) = self.projections.iter().find(|tool| tool.pause().is_some()) {
-            let name = tool.name;
+    /// The projection `name`, or the only one.
+    pub(super) fn find(&self, db: &Database, name: Option<&str>) -> Result<&Tool, Error> {
+        let tool = match (name, self.all()) {
+            (Some(name), all) => all.iter().find(|tool| tool.name == name),
+            (None, [one]) => Some(one),
+            (None, _) => None,
+        };
+        tool.ok_or_else(|| {
+            let names: Vec<_> = self.all().iter().map(|tool| tool.name).collect();
+            let has = match names.as_slice() {
+                [] => "no projections".to_owned(),
+                names => format!("the projections {}; name one of them", names.join(", ")),
+            };
+            refuse(404, format!("{} has {has}", db.owner()))
+        })
+    }
+}
+
+impl Tool {
+    /// Begins a fold beside.
+    pub(super) fn begin(&self, then: Then) -> Result<FoldStatus, Error> {
+        let (name, fold) = (self.name, self.fold()?);
+        if self.pause().is_some() {
             let advice = format!("let it go on first: `headwater projection resume {name}`");
             return Err(refuse(409, format!("{name} is paused; {advice}")));
         }
         fold.begin(then).map_err(|_| under_way())
     }
 
-    /// Errors while a store is folded anew: both would have to stand still in two places.
+    /// Errors while it is folded beside: both would have to stand still in two places.
     pub(super) fn expect_no_fold(&self) -> Result<(), Error> {
         let state = self.fold.as_ref().map(|fold| fold.status().state);
-        match state {
-            Some(FoldState::Folding | FoldState::Comparing) => Err(under_way()),
-            _ => Ok(()),
+        if state.is_some_and(FoldState::is_running) {
+            Err(under_way())
+        } else {
+            Ok(())
         }
     }
 
-    pub(super) fn fold_status(&self, db: &Database) -> Result<FoldStatus, Error> {
-        Ok(self.fold(db)?.status())
-    }
-
-    fn fold(&self, db: &Database) -> Result<&rebuild::Handle, Error> {
-        self.fold.as_ref().ok_or_else(|| {
+    pub(super) fn fold(&self) -> Result<&rebuild::Handle, Error> {
+        let name = self.name;
+        let why = || {
             refuse(
                 400,
-                format!(
-                    "{} has no read store: its database is more than a copy of others' events",
-                    db.owner()
-                ),
+                format!("{name} runs without a service that could rebuild it"),
             )
-        })
+        };
+        self.fold.as_ref().ok_or_else(why)
     }
 }
 
@@ -186,6 +223,7 @@ fn source_status(
 }
 
 fn under_way() -> Error {
-    let status = "a rebuild or a verification is under way; ask `fold` how far it is";
+    let status = "a rebuild or a verification is under way; ask `fold` how far it is, end it with \
+                  `fold.stop`";
     refuse(409, status.to_owned())
 }

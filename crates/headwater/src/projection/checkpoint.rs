@@ -429,6 +429,31 @@ pub(super) fn note_complete(tx: &Tx, projection: &str) -> Result<(), DbErr> {
     ))
 }
 
+/// The life of each source that `projection` has applied last, where it has applied anything.
+pub(crate) fn epochs(
+    db: &impl ConnectionTrait,
+    projection: &str,
+) -> Result<BTreeMap<String, String>, DbErr> {
+    let rows = db.query_all_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        "SELECT source, epoch FROM headwater_checkpoint
+         WHERE projection = ? AND epoch IS NOT NULL",
+        [Value::from(projection)],
+    ))?;
+    rows.iter()
+        .map(|row| Ok((row.try_get_by("source")?, row.try_get_by("epoch")?)))
+        .collect()
+}
+
+/// Notes which version the tables of `projection` are of now.
+pub(crate) fn note_version(tx: &Tx, projection: &str, version: u32) -> Result<(), DbErr> {
+    tx.run_raw(Statement::from_sql_and_values(
+        tx.get_database_backend(),
+        "UPDATE headwater_projection SET version = ? WHERE name = ?",
+        [version.into(), projection.into()] as [Value; 2],
+    ))
+}
+
 /// How far a projection has read its sources' streams: for each, which stream, and the sequence.
 pub(crate) fn places<P: Projection>(
     db: &impl ConnectionTrait,

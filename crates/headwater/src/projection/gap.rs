@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
-use bytes::Bytes;
+use anyhow::ensure;
 
 use super::apply::Gap;
+use super::outbox;
 use crate::bus::Bus;
-use crate::envelope::{Envelope, EventId};
-use crate::operator::{self, Endpoint, EventsAnswer, EventsRequest, fetch_events};
+use crate::envelope::Envelope;
+use crate::operator::EventsAnswer;
 
 /// Fetches the first events of `gap`, as many as the source gives at once, in `bytes_max` or so.
 ///
@@ -20,10 +20,8 @@ pub(super) async fn fetch(
     gap: &Gap,
     bytes_max: usize,
 ) -> anyhow::Result<Vec<Envelope>> {
-    let from = gap.have + 1;
-    let epoch = Some(gap.epoch.to_string());
-    let limit = usize::try_from(gap.came - from).unwrap_or(usize::MAX);
-    let answer = ask(bus, source, epoch, (from, limit), bytes_max).await?;
+    let (from, epoch) = (gap.have + 1, Some(&*gap.epoch));
+    let answer = outbox::page(bus, source, epoch, from, gap.came - from, bytes_max).await?;
     let first = answer.events.first().map(|row| row.position);
     ensure!(
         first == Some(from),
@@ -40,53 +38,19 @@ pub(super) async fn fetch(
 pub(super) async fn fetch_after(
     bus: &Bus,
     source: &str,
-    epoch: Option<String>,
+    epoch: Option<&str>,
     have: u64,
     bytes_max: usize,
 ) -> anyhow::Result<(Vec<Envelope>, u64)> {
-    let answer = ask(bus, source, epoch, (have + 1, usize::MAX), bytes_max).await?;
+    let answer = outbox::page(bus, source, epoch, have + 1, u64::MAX, bytes_max).await?;
     let head = answer.head;
     Ok((envelopes(source, answer), head))
 }
 
-async fn ask(
-    bus: &Bus,
-    source: &str,
-    epoch: Option<String>,
-    (from, limit): (u64, usize),
-    bytes_max: usize,
-) -> anyhow::Result<EventsAnswer> {
-    let request = EventsRequest {
-        epoch,
-        from,
-        limit,
-        max_bytes: Some(bus.reply_max().min(bytes_max)),
-        offset: None,
-    };
-    let answer = fetch_events(request, async |request| {
-        operator::ask::<EventsAnswer>(bus, source, Endpoint::Events, &request).await
-    });
-    answer
-        .await
-        .with_context(|| format!("ask {source} for its events from {from} on"))
-}
-
 fn envelopes(source: &str, answer: EventsAnswer) -> Vec<Envelope> {
     let (source, epoch): (Arc<str>, Arc<str>) = (source.into(), answer.epoch.into());
-    answer
-        .events
-        .into_iter()
-        .map(|row| Envelope {
-            source: Arc::clone(&source),
-            subject: row.subject.into(),
-            id: Some(EventId {
-                source: Arc::clone(&source),
-                epoch: Arc::clone(&epoch),
-                position: row.position,
-            }),
-            sequence: None,
-            payload: Bytes::from(row.payload),
-            traceparent: row.traceparent,
-        })
+    let events = answer.events.into_iter();
+    events
+        .map(|row| outbox::envelope(&source, &epoch, row))
         .collect()
 }

@@ -67,8 +67,7 @@ impl Gate {
     /// Holds the projection where it is, once what it is applying is applied.
     pub(crate) async fn hold(&self) -> Held {
         let held = Held(self.clone());
-        self.bind(Bound::Sequences(BTreeMap::new()));
-        drop(self.0.applying.write().await);
+        held.stop().await;
         held
     }
 
@@ -115,6 +114,12 @@ impl Gate {
 }
 
 impl Held {
+    /// Holds the projection where it is now, once what it is applying is applied.
+    pub(crate) async fn stop(&self) {
+        self.let_up_to(&BTreeMap::new());
+        drop(self.0.0.applying.write().await);
+    }
+
     /// Lets it go on, up to these sequences.
     pub(crate) fn let_up_to(&self, sequences: &BTreeMap<String, u64>) {
         self.0.bind(Bound::Sequences(sequences.clone()));

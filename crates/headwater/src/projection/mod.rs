@@ -87,6 +87,7 @@ pub(crate) mod dead_letter;
 mod feed;
 mod gap;
 mod gate;
+mod outbox;
 pub(crate) mod pause;
 mod progress;
 mod pull;
@@ -101,8 +102,8 @@ use crate::database::Tx;
 use crate::envelope::Envelope;
 
 pub(crate) use anomaly::Anomalies;
-pub(crate) use checkpoint::places;
 pub use checkpoint::{as_of, as_of_bare};
+pub(crate) use checkpoint::{epochs, note_version, places};
 pub(crate) use gate::Held;
 pub(crate) use pause::Brake;
 pub use pause::Pause;
@@ -115,7 +116,8 @@ pub(crate) use source::Sources;
 pub trait Projection: Send + Sync + 'static {
     /// The checkpoint's key, and the durable consumer's name. Never rename.
     const NAME: &'static str;
-    /// Raise it when `apply` changes what it makes of old events: the store has to be rebuilt.
+    /// Raise it when `apply` changes what it makes of old events: its tables are rebuilt at the
+    /// next start.
     const VERSION: u32;
     /// The sources whose events it folds.
     const SOURCES: &'static [&'static str];
@@ -123,6 +125,11 @@ pub trait Projection: Send + Sync + 'static {
     /// that depend on the order in which sources came do not belong in here. Without any, all
     /// tables are compared as they are.
     const CONTENT: &'static [(&'static str, &'static str)] = &[];
+    /// Its tables, parents first. A projection in a database that its service keeps more in has to
+    /// name them: a rebuild makes these equal to a new fold and touches no others. Each has a
+    /// primary key, and nothing but `apply` writes to it. A read store, which is nothing but a
+    /// copy, need not name any.
+    const TABLES: &'static [&'static str] = &[];
 
     /// Applies `events`, which are of one source and in its order, in the transaction `tx`.
     ///

@@ -16,7 +16,7 @@ use super::feed::{self, Feed, Start};
 use super::runner::Shared;
 use super::source::{self, Said, Source};
 use super::window::Link;
-use super::{ApplyError, Projection, dead_letter, gap};
+use super::{ApplyError, Projection, dead_letter, gap, outbox};
 use crate::bus::{Bus, NOT_CONNECTED};
 use crate::database::{Snapshot, Tx, WriteError};
 use crate::envelope::Envelope;
@@ -27,6 +27,9 @@ use crate::{crash, stream};
 /// Pauses between attempts while something outside does not answer.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// What the state of a source begins with that cannot be read now.
+pub(super) const WAITING: &str = "waiting: ";
 
 /// How often a silent source's stream is looked at: a consumer that waits beyond the end of a
 /// rolled-back stream is silent too. One that has not even sent a heartbeat in this time is gone:
@@ -114,7 +117,7 @@ impl<P: Projection> Reader<P> {
             let Err(failure) = Box::pin(self.follow(&mut pause)).await else {
                 continue;
             };
-            self.report(State::Degraded(format!("waiting: {failure:#}")));
+            self.report(State::Degraded(format!("{WAITING}{failure:#}")));
             tracing::warn!(
                 projection = P::NAME,
                 source = self.source,
@@ -395,6 +398,9 @@ impl<P: Projection> Reader<P> {
     /// Asks the source before one of an epoch that it has not confirmed. Gives what became of the
     /// last part, with all events that came again, and how long the last part took.
     async fn apply(&self, mut events: Vec<Envelope>) -> anyhow::Result<(Batch, Duration)> {
+        if self.shared.config.is_of_outbox {
+            outbox::correct(&self.bus, self.source, &mut events).await?;
+        }
         let (mut said, mut again) = (Said::Nothing, Vec::new());
         loop {
             let (part, applying) = self.shared.gate.admit(self.source, &mut events).await;

@@ -1,6 +1,7 @@
 //! Runs a projection: one loop a source.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, ensure};
@@ -8,16 +9,18 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::dead_letter::Refusal;
 use super::gate::Gate;
 use super::pause::Brake;
 use super::progress::AsOf;
-use super::reader::{Reader, flat};
+use super::reader::{Reader, WAITING, flat};
 use super::source::{self, Sources};
 use super::window::Link;
 use super::{Progress, Projection, checkpoint};
-use crate::bus::Bus;
+use crate::bus::{Bus, NOT_CONNECTED};
 use crate::database::Database;
-use crate::health::Health;
+use crate::health::{Health, State};
+use crate::operator::Then;
 use crate::position::Positions;
 
 /// Events in one transaction of a read store, at most: what a large store costs is its pages, and
@@ -33,6 +36,9 @@ pub struct Config {
     pub(crate) is_alone: bool,
     /// Whether a pause in the database counts: a fold beside a paused store goes on.
     is_pausable: bool,
+    /// Whether events with a position are taken from their source's outbox, wherever they lie in
+    /// the stream, and those that it does not have are left out.
+    pub(crate) is_of_outbox: bool,
     /// The durable consumers' name, and the projection's in metrics.
     pub consumer: String,
     /// Where the process dies before and after a batch, if it is told to.
@@ -47,6 +53,7 @@ impl Config {
             batch_max: 2_000,
             is_alone: false,
             is_pausable: true,
+            is_of_outbox: false,
             consumer: P::NAME.to_owned(),
             crash_points: ["projection.received", "projection.committed"],
         }
@@ -61,11 +68,13 @@ impl Config {
         }
     }
 
-    /// The same for a store that is folded beside the live one, for `purpose`.
-    pub(crate) fn beside<P: Projection>(purpose: &str) -> Self {
+    /// The same for a store that is folded beside the live one: the one to compare with is a fold
+    /// of the outboxes.
+    pub(crate) fn beside<P: Projection>(then: Then) -> Self {
         Self {
             is_pausable: false,
-            consumer: format!("{}-{purpose}", P::NAME),
+            is_of_outbox: then == Then::Compare,
+            consumer: format!("{}-{}", P::NAME, then.word()),
             crash_points: ["rebuild.received", "rebuild.folding"],
             ..Self::of_copy::<P>()
         }
@@ -122,10 +131,41 @@ impl<P: Projection> Live<P> {
         *self.0.is_complete.borrow()
     }
 
-    /// Notes that its tables are others now, which are whole and as far as `as_of`.
-    pub(crate) fn note_swapped(&self, as_of: AsOf) {
+    /// What it waits for, by the source that it cannot go on in.
+    pub(crate) fn waiting(&self) -> BTreeMap<String, String> {
+        let parts = self.0.health.parts();
+        let waiting = |source: &&str| match parts.get(&part::<P>(source)) {
+            Some(State::Degraded(why) | State::Failed(why)) => {
+                let why = if why == NOT_CONNECTED {
+                    why
+                } else {
+                    why.strip_prefix(WAITING)?
+                };
+                Some(((*source).to_owned(), why.to_owned()))
+            }
+            _ => None,
+        };
+        P::SOURCES.iter().filter_map(waiting).collect()
+    }
+
+    /// Errors while a rebuild makes its tables equal to a new fold: it knows of no other change.
+    pub(crate) fn expect_no_take_over(&self) -> Result<(), Refusal> {
+        if self.0.is_taken_over.load(Ordering::Acquire) {
+            Err(Refusal::TakeOver)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Notes whether a rebuild makes its tables equal to a new fold.
+    pub(crate) fn set_taken_over(&self, is_taken_over: bool) {
+        self.0.is_taken_over.store(is_taken_over, Ordering::Release);
+    }
+
+    /// Notes that its tables are others now, as far as `as_of`, and whether they are whole.
+    pub(crate) fn note_tables(&self, as_of: AsOf, is_complete: bool) {
         self.0.as_of.send_replace(as_of);
-        self.0.is_complete.send_replace(true);
+        self.0.is_complete.send_replace(is_complete);
     }
 }
 
@@ -140,6 +180,8 @@ pub(super) struct Shared<P> {
     pub(super) as_of: watch::Sender<AsOf>,
     pub(super) sources: Sources,
     is_complete: watch::Sender<bool>,
+    /// Whether a rebuild makes its tables equal to a new fold.
+    is_taken_over: AtomicBool,
     /// The sources whose streams were read to the end since this runner was loaded.
     drained: Mutex<BTreeSet<&'static str>>,
 }
@@ -177,7 +219,8 @@ impl<P: Projection> Runner<P> {
     /// Loads how far `projection` got in `db`.
     ///
     /// # Errors
-    /// The database's, or that its tables were folded by another version of the projection.
+    /// The database's, or that its tables were folded by another version of the projection: a
+    /// runner alone does not rebuild them, [`Service::project`](crate::Service::project) does.
     pub async fn load(
         projection: impl Into<Arc<P>>,
         db: Database,
@@ -189,10 +232,8 @@ impl<P: Projection> Runner<P> {
         let found = runner.version;
         ensure!(
             found == P::VERSION,
-            "the tables of the projection {} are of version {found}, this program has {}. They \
-             share a database with what the service owns, so that they cannot be folded anew: \
-             start the version before, or give the changed projection another NAME and tables of \
-             its own, by a migration",
+            "the tables of the projection {} are of version {found}, this program has {}: only a \
+             service (`Service::project`) rebuilds them",
             P::NAME,
             P::VERSION
         );
@@ -233,6 +274,7 @@ impl<P: Projection> Runner<P> {
             as_of,
             sources,
             is_complete,
+            is_taken_over: AtomicBool::new(false),
             drained: Mutex::default(),
         };
         Ok(Self {
@@ -241,11 +283,6 @@ impl<P: Projection> Runner<P> {
             version: claimed.value.version,
             brake,
         })
-    }
-
-    /// What it runs.
-    pub(crate) fn projection(&self) -> Arc<P> {
-        Arc::clone(&self.shared.projection)
     }
 
     /// The version that the tables are of.

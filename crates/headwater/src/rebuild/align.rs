@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use super::compare::Stores;
 use super::thread::on_thread;
-use crate::projection::{Live, Projection, places};
+use crate::projection::{Held, Live, Projection, places};
 
 /// How long the live store may stand still for it.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -15,40 +15,95 @@ const WITHIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether they are there.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
-/// Holds both where they are, lets the one that is behind in a source catch up with the other,
-/// and begins to see both as they are then. Gives for how long that held the live one.
-pub(super) async fn snapshots<P: Projection>(
+/// Both at one place in all streams, held there until this is dropped.
+#[derive(Debug)]
+pub(super) struct Aligned {
+    /// The live one, and the new one where it was not bound already.
+    _held: (Held, Option<Held>),
+    began: Instant,
+}
+
+impl Aligned {
+    /// For how long the live one has been held.
+    pub(super) fn took(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+/// Holds both where they are, and lets the one that is behind in a source catch up with the other.
+/// `bound`: what holds the new one already.
+pub(super) async fn align<P: Projection>(
     live: &Live<P>,
     fold: &Live<P>,
-) -> anyhow::Result<(Stores, Duration)> {
-    let held = (live.gate().hold().await, fold.gate().hold().await);
+    bound: Option<&Held>,
+) -> anyhow::Result<Aligned> {
     let began = Instant::now();
+    let live_held = live.gate().hold().await;
+    let fold_held = match bound {
+        Some(bound) => {
+            bound.stop().await;
+            None
+        }
+        None => Some(fold.gate().hold().await),
+    };
     let target = target(&places_of(live).await?, &places_of(fold).await?)?;
-    held.0.let_up_to(&target);
-    held.1.let_up_to(&target);
+    live_held.let_up_to(&target);
+    if let Some(held) = fold_held.as_ref().or(bound) {
+        held.let_up_to(&target);
+    }
     while !(is_at(live, &target).await? && is_at(fold, &target).await?) {
         ensure!(
             began.elapsed() < WITHIN,
-            "they do not get to the same place"
+            "they do not get to the same place: {}",
+            apart(live, fold).await?
         );
         tokio::time::sleep(LOOK_PAUSE).await;
     }
-    let (live_path, fold_path) = (live.db().path(), fold.db().path());
-    let stores = on_thread("compare", move || Stores::open(&live_path, &fold_path));
-    let stores = stores.await.context("open both stores")?;
-    let took = began.elapsed();
-    drop(held);
-    ensure!(
-        stores
-            .are_at_one_place(P::NAME)
-            .context("read the checkpoints")?,
-        "they are at the same sequences and not at the same positions"
-    );
-    Ok((stores, took))
+    Ok(Aligned {
+        _held: (live_held, fold_held),
+        began,
+    })
+}
+
+/// Begins to see both as they are now.
+pub(super) async fn stores<P: Projection>(
+    live: &Live<P>,
+    fold: &Live<P>,
+) -> anyhow::Result<Stores> {
+    let (live, fold) = (live.db().path(), fold.db().path());
+    let stores = on_thread("compare", move || Stores::open(&live, &fold));
+    stores.await.context("open both stores")
+}
+
+/// Where two that do not get to one place are, and what they wait for.
+async fn apart<P: Projection>(live: &Live<P>, fold: &Live<P>) -> anyhow::Result<String> {
+    let (live_places, fold_places) = (places_of(live).await?, places_of(fold).await?);
+    let mut apart = Vec::new();
+    for (source, (_, live_at)) in &live_places {
+        let fold_at = fold_places.get(source).map_or(0, |(_, at)| *at);
+        if fold_at != *live_at {
+            apart.push(format!(
+                "in the stream of {source} the live one is at sequence {live_at} and the new one \
+                 at {fold_at}"
+            ));
+        }
+    }
+    for (who, waiting) in [("live", live.waiting()), ("new", fold.waiting())] {
+        let waits = waiting.iter();
+        apart.extend(waits.map(|(source, why)| format!("the {who} one waits in {source}: {why}")));
+    }
+    Ok(apart.join("; "))
 }
 
 /// In each source which stream is read, and up to which sequence.
 pub(super) type Places = BTreeMap<String, (i64, u64)>;
+
+/// The sequence in each source.
+pub(super) fn sequences(places: &Places) -> BTreeMap<String, u64> {
+    let each = places.iter();
+    each.map(|(source, (_, sequence))| (source.clone(), *sequence))
+        .collect()
+}
 
 /// In each source the sequence of the one that is further.
 fn target(live: &Places, fold: &Places) -> anyhow::Result<BTreeMap<String, u64>> {

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::path::Path;
 
 use rusqlite::types::Value;
-use rusqlite::{Rows, Statement};
+use rusqlite::{Connection, Row, Rows, Statement};
 
 use crate::database::Inspection;
 use crate::operator::{Difference, Differences, Side};
@@ -28,34 +28,44 @@ impl Stores {
         })
     }
 
-    /// Whether both are at the same positions of all lives of all sources.
-    pub(super) fn are_at_one_place(&self, projection: &str) -> rusqlite::Result<bool> {
-        let places = |store: &Inspection| {
-            let mut statement = store.connection().prepare(
-                "SELECT source, epoch, position FROM headwater_position
-                 WHERE projection = ? ORDER BY source, epoch",
-            )?;
-            let rows = statement.query_map([projection], |row| {
-                Ok((
-                    row.get::<_, String>(0)?,
-                    row.get::<_, String>(1)?,
-                    row.get::<_, u64>(2)?,
-                ))
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        };
-        Ok(places(&self.live)? == places(&self.fold)?)
+    /// The live store.
+    pub(super) fn live(&self) -> &Connection {
+        self.live.connection()
     }
 
-    /// The rows of `content` that they do not have in common; and their dead letters.
+    /// The one that was folded beside it.
+    pub(super) fn fold(&self) -> &Connection {
+        self.fold.connection()
+    }
+
+    /// The positions of both, in the present lives of all sources.
+    pub(super) fn positions(&self, projection: &str) -> rusqlite::Result<[Vec<At>; 2]> {
+        let positions = |store: &Connection| {
+            let mut statement = store.prepare(&positions(projection))?;
+            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            let rows = statement.query_map([], row)?;
+            rows.collect::<rusqlite::Result<Vec<At>>>()
+        };
+        Ok([positions(self.live())?, positions(self.fold())?])
+    }
+
+    /// The rows of `content` that they do not have in common, or of `tables` where nothing is said
+    /// of it, or of all tables; and their positions and dead letters.
     pub(super) fn differences(
         &self,
         projection: &str,
         content: &[(&str, &str)],
+        tables: &[&str],
     ) -> rusqlite::Result<Differences> {
         let mut found = Differences::default();
         if content.is_empty() {
-            for table in self.tables()? {
+            let named = tables.iter().map(ToString::to_string).collect();
+            let tables = if tables.is_empty() {
+                self.tables()?
+            } else {
+                named
+            };
+            for table in tables {
                 self.compare(&table, &format!("SELECT * FROM \"{table}\""), &mut found)?;
             }
         }
@@ -67,6 +77,7 @@ impl Stores {
              FROM headwater_dead_letter WHERE projection = '{projection}'"
         );
         self.compare("dead letters", &letters, &mut found)?;
+        self.compare("positions", &positions(projection), &mut found)?;
         Ok(found)
     }
 
@@ -115,6 +126,17 @@ impl Stores {
     }
 }
 
+/// A source, its life, and a position in it.
+pub(super) type At = (String, String, u64);
+
+fn positions(projection: &str) -> String {
+    format!(
+        "SELECT source, epoch, position FROM headwater_checkpoint
+         JOIN headwater_position USING (projection, source, epoch)
+         WHERE projection = '{projection}' ORDER BY source"
+    )
+}
+
 /// `sql`, ordered by all its columns.
 fn ordered<'a>(store: &'a Inspection, sql: &str) -> rusqlite::Result<Statement<'a>> {
     let columns = store.connection().prepare(sql)?.column_count();
@@ -124,7 +146,7 @@ fn ordered<'a>(store: &'a Inspection, sql: &str) -> rusqlite::Result<Statement<'
         .prepare(&format!("SELECT * FROM ({sql}) ORDER BY {}", by.join(", ")))
 }
 
-fn next(rows: &mut Rows<'_>) -> rusqlite::Result<Option<Vec<Value>>> {
+pub(super) fn next(rows: &mut Rows<'_>) -> rusqlite::Result<Option<Vec<Value>>> {
     let Some(row) = rows.next()? else {
         return Ok(None);
     };
@@ -164,7 +186,7 @@ fn text(value: &Value) -> String {
 }
 
 /// SQLite's own order of values.
-fn compare_rows(a: &[Value], b: &[Value]) -> Ordering {
+pub(super) fn compare_rows(a: &[Value], b: &[Value]) -> Ordering {
     a.iter()
         .zip(b)
         .map(|(a, b)| compare_values(a, b))
@@ -195,8 +217,6 @@ fn compare_values(a: &Value, b: &Value) -> Ordering {
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::Connection;
-
     use super::*;
 
     /// The differences of two stores with these rows in `item`.
@@ -208,7 +228,9 @@ mod tests {
             store
                 .execute_batch(
                     "CREATE TABLE item (id BLOB, title TEXT, n);
-                     CREATE TABLE headwater_dead_letter (projection, source, subject, epoch, position, sequence);",
+                     CREATE TABLE headwater_dead_letter (projection, source, subject, epoch, position, sequence);
+                     CREATE TABLE headwater_checkpoint (projection, source, epoch);
+                     CREATE TABLE headwater_position (projection, source, epoch, position);",
                 )
                 .unwrap();
             if !rows.is_empty() {
@@ -219,7 +241,7 @@ mod tests {
             path
         };
         let stores = Stores::open(&make("live", live), &make("fold", fold)).unwrap();
-        let found = stores.differences("p", &[]).unwrap();
+        let found = stores.differences("p", &[], &[]).unwrap();
         assert_eq!(found.count, found.rows.len() as u64);
         found
             .rows

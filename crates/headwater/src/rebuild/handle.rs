@@ -1,8 +1,10 @@
 //! What operators hold of a rebuild.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::operator::{FoldState, FoldStatus, Then};
 use crate::position::Positions;
@@ -12,6 +14,24 @@ use crate::position::Positions;
 pub(crate) struct Handle {
     pub(super) requests: mpsc::Sender<Then>,
     pub(super) status: Arc<watch::Sender<FoldStatus>>,
+    pub(super) stop: Stop,
+}
+
+/// What stops the fold that is under way. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stop(Arc<Mutex<CancellationToken>>);
+
+impl Stop {
+    /// For a fold that begins.
+    pub(super) fn renew(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = CancellationToken::new();
+    }
+
+    /// Of the fold that is under way.
+    pub(super) fn now(&self) -> CancellationToken {
+        let token = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        token.clone()
+    }
 }
 
 /// One is under way already.
@@ -23,9 +43,9 @@ impl Handle {
     pub(crate) fn begin(&self, then: Then) -> Result<FoldStatus, Busy> {
         let mut is_begun = false;
         self.status.send_if_modified(|status| {
-            let is_free = !matches!(status.state, FoldState::Folding | FoldState::Comparing);
-            is_begun = is_free && self.requests.try_send(then).is_ok();
+            is_begun = !status.state.is_running() && self.requests.try_send(then).is_ok();
             if is_begun {
+                self.stop.renew();
                 *status = begun(then, "an operator asked for it".to_owned());
             }
             is_begun
@@ -35,6 +55,12 @@ impl Handle {
         } else {
             Err(Busy)
         }
+    }
+
+    /// Stops the fold that is under way, unless it is about to be done; the live store stays.
+    pub(crate) fn stop(&self) -> FoldStatus {
+        self.stop.now().cancel();
+        self.status()
     }
 
     /// How far it is.
@@ -51,6 +77,7 @@ pub(super) fn begun(then: Then, reason: String) -> FoldStatus {
         reason,
         positions: Positions::default(),
         live: Positions::default(),
+        waiting: BTreeMap::new(),
         differences: None,
         message: None,
         held_us: None,

@@ -1,11 +1,11 @@
-//! Folding a read store anew, beside the one that serves.
+//! Rebuilds a projection beside the live one.
 //!
 //! # What
 //!
-//! A read store is nothing but a fold of its sources' events, so it can always be made again:
-//! because `apply` has changed ([`Projection::VERSION`] was raised), because the file is damaged,
-//! or because an operator wants it (`headwater rebuild purchases`). The live store serves and
-//! keeps up meanwhile, and no read fails:
+//! A projection's tables are nothing but a fold of its sources' events, so they can always be made
+//! again: because `apply` has changed ([`Projection::VERSION`] was raised), because the file is
+//! damaged, or because an operator wants it (`headwater rebuild purchases`). The live store serves
+//! and keeps up meanwhile, and no read fails:
 //!
 //! 1. A new file is folded from the first event on, by a second runner with consumers of its own.
 //! 2. When it has caught up, both are held at the same place for some milliseconds, a snapshot of
@@ -16,12 +16,30 @@
 //!    process by exchanging what the [`Database`] handle leads to. Reads under way end on the old
 //!    file; it is removed after the last of them.
 //!
-//! `headwater verify` is the first two steps, and then throws the new file away.
+//! `headwater verify` is the first two steps, and then throws the new file away. What it folds is
+//! what the **outboxes** have: events with a position are taken from there, wherever they lie in
+//! the stream, and events by hand from the stream. It never goes further than the live store, so
+//! that it has something to compare also where that one stands still.
+//!
+//! # In a database that holds more
+//!
+//! Where a service keeps its own data in the same file (the catalogue of `orders`), the file cannot
+//! be exchanged. Its third step is another one: both are held at the same place, and the rows of
+//! [`Projection::TABLES`] that differ are changed in the live file, with the projection's progress
+//! and dead letters. The service writes on meanwhile, and waits for at most `CHANGES_MAX` rows at a
+//! time. Up to so many differing rows are one transaction; more are several, at the same place of
+//! the streams, and the new version counts with the last of them.
 //!
 //! # When it is killed
 //!
 //! At every moment a start finds one whole store under the old name, the old or the new one. A new
-//! one that was not finished is found by its number and folded on: its checkpoints are in it.
+//! one that was not finished is found by its number and folded on: its checkpoints are in it. So is
+//! one that was being merged into a database that holds more: the rows that still differ follow.
+//!
+//! # When it waits
+//!
+//! A fold that cannot go on in a source says so in its status. A rebuild waits on until it is
+//! stopped (`fold.stop`); a comparison gives up after `PATIENCE`.
 //!
 //! # What it does not do
 //!
@@ -29,29 +47,34 @@
 //! program is likely at fault, and the live store is the better one. It says so and waits.
 //! What an operator has paused is not folded anew because an operator wants it: he would get past
 //! the pause. A new version and damage do not wait for him; the new store is paused where it takes over.
-//! A projection that shares a database with what its service owns cannot be rebuilt: the file is
-//! more than a copy.
 
 mod align;
+mod changes;
 mod compare;
 mod handle;
+mod take_over;
 mod thread;
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::crash;
-use crate::database::{Database, Inspection};
+use crate::database::Database;
+use crate::database::Inspection;
 use crate::health::{Health, State};
 use crate::operator::{Differences, FoldState, FoldStatus, Then};
-use crate::projection::{self, Config, Held, Live, Projection, Runner, dead_letter, pause};
+use crate::position::Positions;
+use crate::projection::{Config, Held, Live, Projection, Runner, dead_letter};
 use crate::stream;
-use handle::begun;
+use align::{Aligned, Places};
+use compare::Stores;
+use handle::{Stop, begun};
 use thread::on_thread;
 
 pub(crate) use handle::Handle;
@@ -69,6 +92,16 @@ const ALIGN_WITHIN: Duration = Duration::from_secs(30);
 /// The pause between two attempts.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(300);
 
+/// How long two stores stand at the same sequences and other positions before that is a
+/// difference: one that reads a stream again from its beginning is at other positions, too, and
+/// moves.
+const STANDS: Duration = Duration::from_secs(3);
+
+/// How long a comparison waits for a source that it cannot read on in; and for a fold that does not
+/// move although it waits for nothing.
+const PATIENCE: Duration = Duration::from_secs(15);
+const STANDSTILL: Duration = Duration::from_secs(30);
+
 /// How long the live store is held until the new one is as far.
 const HOLD_MAX: Duration = Duration::from_secs(2);
 
@@ -76,19 +109,39 @@ const HOLD_MAX: Duration = Duration::from_secs(2);
 /// it is held at most.
 const BEHIND_MAX: Duration = Duration::from_secs(1);
 
-/// Folds the read store of the projection `P` anew when it has to be.
+/// What the file is that has a projection's tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// A read store: nothing but the projection's. It is exchanged as a whole.
+    Copy,
+    /// The database of a service, which keeps more in it. Rows that differ are changed in place.
+    Shared,
+}
+
+/// Rebuilds the projection `P` when it has to be, and compares it when an operator wants it.
 #[derive(Debug)]
 pub(crate) struct Rebuilder<P> {
     live: Live<P>,
+    store: Store,
     /// The version of the live store's tables.
     version: u32,
     requests: mpsc::Receiver<Then>,
     status: Arc<watch::Sender<FoldStatus>>,
+    stop: Stop,
+}
+
+/// What a fold has come to that takes over: where both are.
+#[derive(Debug)]
+enum Caught {
+    /// The live one is held, and the new one is as far.
+    Behind(Held),
+    /// Both are held at the same place.
+    Level(Aligned, Option<Held>),
 }
 
 impl<P: Projection> Rebuilder<P> {
-    /// For the store that `live` folds, whose tables are of `version`.
-    pub(crate) fn new(live: Live<P>, version: u32) -> (Self, Handle) {
+    /// For the `store` that `live` folds, whose tables are of `version`.
+    pub(crate) fn new(live: Live<P>, version: u32, store: Store) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(1);
         // Those that alerts look at are there from the start.
         metrics::counter!("headwater_rebuilds_total", "projection" => P::NAME).increment(0);
@@ -100,12 +153,15 @@ impl<P: Projection> Rebuilder<P> {
         let handle = Handle {
             requests: sender,
             status: Arc::clone(&status),
+            stop: Stop::default(),
         };
         let rebuilder = Self {
             live,
+            store,
             version,
             requests,
             status,
+            stop: handle.stop.clone(),
         };
         rebuilder.report_idle();
         (rebuilder, handle)
@@ -128,15 +184,24 @@ impl<P: Projection> Rebuilder<P> {
                 P::VERSION
             );
             self.fold(Then::Swap, Some(reason)).await;
-        } else if self.live.db().has_unfinished().unwrap_or(false) {
+        } else if self
+            .live
+            .db()
+            .has_unfinished(self.shared())
+            .unwrap_or(false)
+        {
             let reason = "a rebuild was interrupted".to_owned();
             self.fold(Then::Swap, Some(reason)).await;
         }
-        self.check();
+        let is_copy = self.store == Store::Copy;
+        if is_copy {
+            self.check();
+        }
         loop {
             tokio::select! {
                 Some(then) = self.requests.recv() => self.fold(then, None).await,
-                what = self.live.db().damaged() => {
+                // What a service owns nobody can make again.
+                what = self.live.db().damaged(), if is_copy => {
                     self.fold(Then::Swap, Some(format!("the live store is damaged: {what}"))).await;
                     if self.status.borrow().state == FoldState::Failed {
                         tokio::time::sleep(FAILED_PAUSE).await;
@@ -144,6 +209,11 @@ impl<P: Projection> Rebuilder<P> {
                 }
             }
         }
+    }
+
+    /// The projection, where its tables are in a database that holds more.
+    fn shared(&self) -> Option<&'static str> {
+        (self.store == Store::Shared).then_some(P::NAME)
     }
 
     /// Looks through the live file on a thread of its own.
@@ -165,6 +235,7 @@ impl<P: Projection> Rebuilder<P> {
     /// Folds a new store; `reason` where no operator asked for it.
     async fn fold(&mut self, then: Then, reason: Option<String>) {
         if let Some(reason) = reason {
+            self.stop.renew();
             self.status.send_replace(begun(then, reason));
         }
         let reason = self.status.borrow().reason.clone();
@@ -175,11 +246,14 @@ impl<P: Projection> Rebuilder<P> {
             "folding a new store beside the live one"
         );
         let folded = self.fold_to_end(then).await;
-        self.status.send_modify(|status| match &folded {
-            Ok(()) => status.state = FoldState::Done,
-            Err(error) => {
-                status.state = FoldState::Failed;
-                status.message = Some(format!("{error:#}"));
+        self.status.send_modify(|status| {
+            status.waiting.clear();
+            match &folded {
+                Ok(()) => status.state = FoldState::Done,
+                Err(error) => {
+                    status.state = FoldState::Failed;
+                    status.message = Some(format!("{error:#}"));
+                }
             }
         });
         match folded {
@@ -190,6 +264,16 @@ impl<P: Projection> Rebuilder<P> {
                         .increment(1);
                     self.version = P::VERSION;
                 }
+                self.report_idle();
+            }
+            // Nothing is known to be wrong with the live store, and whoever asked is told.
+            Err(error) if then == Then::Compare || self.stop.now().is_cancelled() => {
+                tracing::warn!(
+                    projection = P::NAME,
+                    ?then,
+                    reason = format!("{error:#}"),
+                    "the fold beside the live store ended early"
+                );
                 self.report_idle();
             }
             Err(error) => {
@@ -213,12 +297,14 @@ impl<P: Projection> Rebuilder<P> {
         crash::point("rebuild.begun");
         let stop = CancellationToken::new();
         let mut running = pin!(runner.run(stop.clone()));
+        let stopped = self.stop.now();
         let followed = tokio::select! {
             ended = &mut running => {
                 Err(ended.err().unwrap_or_else(|| anyhow!("the fold ended by itself")))
             }
-            followed = self.follow(&fold, then) => {
+            followed = stopped.run_until_cancelled(self.follow(&fold, then)) => {
                 stop.cancel();
+                let followed = followed.unwrap_or_else(|| Err(anyhow!("an operator stopped it")));
                 running.await.and(followed)
             }
         };
@@ -226,9 +312,10 @@ impl<P: Projection> Rebuilder<P> {
         let db = fold.db().clone();
         drop(fold);
         self.remove_consumers(then).await;
-        match (followed, then) {
-            (Ok(held), Then::Swap) => self.swap(db, held.expect("a swap is held")).await,
-            (followed, _) => {
+        match followed {
+            Ok(Some(Caught::Behind(held))) => self.swap(db, held).await,
+            Ok(Some(Caught::Level(aligned, _bound))) => self.merge(db, aligned).await,
+            followed => {
                 db.throw_away().await.context("remove the new store")?;
                 followed.map(drop)
             }
@@ -237,25 +324,34 @@ impl<P: Projection> Rebuilder<P> {
 
     /// A runner over a store beside the live one, with the decisions that people made.
     async fn load_beside(&self, then: Then) -> anyhow::Result<Runner<P>> {
-        let mut runner = self
-            .load_over(self.live.db().open_beside(then).await?, then)
-            .await?;
-        if runner.version() != P::VERSION {
-            // Left behind by an interrupted rebuild of another version of the program.
+        let open = || self.live.db().open_beside(then, self.shared());
+        let mut runner = self.load_over(open().await?, then).await?;
+        if !self.is_of_use(&runner).await? {
             let db = runner.live().db().clone();
             drop(runner);
             db.throw_away().await?;
-            runner = self
-                .load_over(self.live.db().open_beside(then).await?, then)
-                .await?;
+            runner = self.load_over(open().await?, then).await?;
         }
         self.carry_over(runner.live().db()).await?;
         Ok(runner)
     }
 
+    /// Whether what an interrupted rebuild left can be folded on: it is of this version of the
+    /// program, and the live store, which may have been put back since, is no earlier than it where
+    /// both have to get to the same place.
+    async fn is_of_use(&self, runner: &Runner<P>) -> anyhow::Result<bool> {
+        let is_current = runner.version() == P::VERSION;
+        if !is_current || self.store == Store::Copy {
+            return Ok(is_current);
+        }
+        let left = align::places_of(&runner.live()).await?;
+        let live = align::places_of(&self.live).await?;
+        Ok(align::is_as_far(&live, &left))
+    }
+
     async fn load_over(&self, db: Database, then: Then) -> anyhow::Result<Runner<P>> {
         let projection = Arc::clone(self.live.projection());
-        let config = Config::beside::<P>(purpose(then));
+        let config = Config::beside::<P>(then);
         // What it says of itself is said in the fold's status.
         Runner::load_any(
             projection,
@@ -290,11 +386,17 @@ impl<P: Projection> Rebuilder<P> {
 
     /// Waits until the new store has caught up, compares it, and for a swap holds the live one
     /// where the new one is as far.
-    async fn follow(&self, fold: &Live<P>, then: Then) -> anyhow::Result<Option<Held>> {
-        self.caught_up(fold).await;
-        self.status
-            .send_modify(|status| status.state = FoldState::Comparing);
-        let compared = self.compare(fold).await;
+    async fn follow(&self, fold: &Live<P>, then: Then) -> anyhow::Result<Option<Caught>> {
+        // What has to get to the same place as the live one never goes further than that.
+        let is_bound = then == Then::Compare || self.store == Store::Shared;
+        let bound = if is_bound {
+            Some(fold.gate().hold().await)
+        } else {
+            None
+        };
+        self.caught_up(fold, then, bound.as_ref()).await?;
+        self.note_state(FoldState::Comparing);
+        let compared = self.compare(fold, bound.as_ref()).await;
         match (compared, then) {
             (Ok((differences, held)), _) => {
                 if differences.count > 0 {
@@ -311,7 +413,7 @@ impl<P: Projection> Rebuilder<P> {
                 tracing::warn!(
                     projection = P::NAME,
                     message,
-                    "a new store is swapped in without comparing it"
+                    "a new store takes over without being compared"
                 );
                 self.status
                     .send_modify(|status| status.message = Some(message));
@@ -323,48 +425,152 @@ impl<P: Projection> Rebuilder<P> {
         self.carry_over(fold.db()).await?;
         self.ensure_no_worse(fold).await?;
         crash::point("rebuild.compared");
-        Ok(Some(self.hold_behind(fold).await))
+        Ok(Some(match self.store {
+            Store::Copy => Caught::Behind(self.hold_behind(fold).await),
+            Store::Shared => {
+                // It may have fallen behind while they were compared.
+                self.caught_up(fold, then, bound.as_ref()).await?;
+                let (aligned, _) = self.level(fold, bound.as_ref()).await?;
+                Caught::Level(aligned, bound)
+            }
+        }))
     }
 
     /// Waits until `fold` is whole and so little behind the live store that this one can be held
-    /// for it: under writes it is never quite as far.
-    async fn caught_up(&self, fold: &Live<P>) {
-        let mut target = (self.live.positions(), Instant::now());
+    /// for it: under writes it is never quite as far. One that is `bound` need not be whole, only
+    /// where the live one is.
+    ///
+    /// # Errors
+    /// A comparison that does not get on.
+    async fn caught_up(
+        &self,
+        fold: &Live<P>,
+        then: Then,
+        bound: Option<&Held>,
+    ) -> anyhow::Result<()> {
+        let mut target = self.target().await?;
+        let mut moved = (Places::new(), Instant::now());
         loop {
             tokio::time::sleep(LOOK_PAUSE).await;
-            let (positions, live) = (fold.positions(), self.live.positions());
-            self.report(State::Degraded(format!(
-                "folding anew: at {positions} of {live}"
-            )));
-            self.status.send_modify(|status| {
-                status.positions = positions.clone();
-                status.live = live.clone();
-            });
-            if !live.reach(&target.0) {
-                // A source has begun another life, which counts from 1 again.
-                target = (live.clone(), Instant::now());
+            self.note_progress(fold);
+            let at = align::places_of(fold).await?;
+            if moved.0 != at {
+                moved = (at.clone(), Instant::now());
             }
-            if fold.is_complete() && positions.reach(&target.0) {
-                if target.1.elapsed() <= BEHIND_MAX {
-                    return;
+            if then == Then::Compare {
+                ensure_moving(&fold.waiting(), moved.1.elapsed())?;
+            }
+            if let Some(bound) = bound {
+                let live = align::places_of(&self.live).await?;
+                bound.let_up_to(&align::sequences(&live));
+            }
+            let live = self.live.positions();
+            if !live.reach(&target.positions) {
+                // A source has begun another life, which counts from 1 again.
+                target = self.target().await?;
+            }
+            let is_there = match bound {
+                Some(_) => align::is_as_far(&at, &target.places),
+                None => fold.is_complete() && fold.positions().reach(&target.positions),
+            };
+            if is_there {
+                if target.since.elapsed() <= BEHIND_MAX {
+                    return Ok(());
                 }
-                target = (live, Instant::now());
+                target = self.target().await?;
             }
         }
     }
 
+    /// Where the live store is now.
+    async fn target(&self) -> anyhow::Result<Target> {
+        let places = align::places_of(&self.live).await;
+        Ok(Target {
+            positions: self.live.positions(),
+            // One that is damaged may not give it; it is not needed then.
+            places: match places {
+                Err(_) if self.live.db().is_damaged() => Places::new(),
+                places => places?,
+            },
+            since: Instant::now(),
+        })
+    }
+
+    fn note_progress(&self, fold: &Live<P>) {
+        let (positions, live, waiting) = (fold.positions(), self.live.positions(), fold.waiting());
+        let waits: Vec<String> = waiting
+            .iter()
+            .map(|(source, why)| format!("; waits in {source}: {why}"))
+            .collect();
+        self.report(State::Degraded(format!(
+            "folding beside: at {positions} of {live}{}",
+            waits.concat()
+        )));
+        self.status.send_if_modified(|status| {
+            let before = status.clone();
+            (status.positions, status.live, status.waiting) = (positions, live, waiting);
+            *status != before
+        });
+    }
+
+    fn note_state(&self, state: FoldState) {
+        self.status.send_modify(|status| {
+            status.state = state;
+            status.waiting.clear();
+        });
+    }
+
     /// What the two differ in at the same place, and for how long that held the live store.
-    async fn compare(&self, fold: &Live<P>) -> anyhow::Result<(Differences, Duration)> {
+    async fn compare(
+        &self,
+        fold: &Live<P>,
+        bound: Option<&Held>,
+    ) -> anyhow::Result<(Differences, Duration)> {
         if self.version != P::VERSION {
             bail!("the live store is of version {}", self.version);
         }
         if self.live.db().is_damaged() {
             bail!("the live store is damaged");
         }
+        let (aligned, stores) = self.level(fold, bound).await?;
+        let took = aligned.took();
+        drop(aligned);
+        let compared = on_thread("compare", move || {
+            stores.differences(P::NAME, P::CONTENT, P::TABLES)
+        });
+        Ok((compared.await?, took))
+    }
+
+    /// Holds both at the same place, and begins to see them as they are there.
+    ///
+    /// At the same sequences they are at the same positions, unless one is on its way through a
+    /// stream that was filled again, or has applied what is no event of its source.
+    async fn level(
+        &self,
+        fold: &Live<P>,
+        bound: Option<&Held>,
+    ) -> anyhow::Result<(Aligned, Stores)> {
         let began = Instant::now();
-        let (stores, held) = loop {
-            match align::snapshots(&self.live, fold).await {
-                Ok(snapshots) => break snapshots,
+        let mut apart = None;
+        loop {
+            match self.try_level(fold, bound).await {
+                Ok((aligned, stores)) => {
+                    let at = stores.positions(P::NAME).context("read the positions")?;
+                    if at[0] == at[1] {
+                        return Ok((aligned, stores));
+                    }
+                    match &apart {
+                        Some((before, since)) if *before == at => {
+                            if Instant::now().duration_since(*since) >= STANDS {
+                                return Ok((aligned, stores));
+                            }
+                        }
+                        _ => apart = Some((at, Instant::now())),
+                    }
+                    if began.elapsed() >= ALIGN_WITHIN {
+                        return Ok((aligned, stores));
+                    }
+                }
                 Err(error) if began.elapsed() >= ALIGN_WITHIN => return Err(error),
                 Err(error) => tracing::debug!(
                     projection = P::NAME,
@@ -373,9 +579,17 @@ impl<P: Projection> Rebuilder<P> {
                 ),
             }
             tokio::time::sleep(ATTEMPT_PAUSE).await;
-        };
-        let compared = on_thread("compare", move || stores.differences(P::NAME, P::CONTENT));
-        Ok((compared.await?, held))
+        }
+    }
+
+    async fn try_level(
+        &self,
+        fold: &Live<P>,
+        bound: Option<&Held>,
+    ) -> anyhow::Result<(Aligned, Stores)> {
+        let aligned = align::align(&self.live, fold, bound).await?;
+        let stores = align::stores(&self.live, fold).await?;
+        Ok((aligned, stores))
     }
 
     /// Refuses a fold that could not apply what the live store has applied, unless that one is
@@ -427,42 +641,9 @@ impl<P: Projection> Rebuilder<P> {
         }
     }
 
-    /// Lets the new store serve; the live projection goes on with it.
-    async fn swap(&self, db: Database, held: Held) -> anyhow::Result<()> {
-        let live = self.live.db();
-        self.carry_pause(&db).await?;
-        let old = live.switch_to(db)?;
-        let at = live
-            .read(|snapshot| projection::as_of::<P>(snapshot))
-            .await?;
-        self.live.note_swapped(at);
-        drop(held);
-        crash::point("rebuild.swapped");
-        tracing::info!(projection = P::NAME, path = %live.path().display(), "the new store serves");
-        old.retire().await;
-        let projection = Arc::clone(self.live.projection());
-        let retried = live
-            .write(move |tx| dead_letter::retry_unblocked(&*projection, tx))
-            .await;
-        if let Err(error) = retried {
-            tracing::warn!(projection = P::NAME, %error, "what waited behind a discarded event waits on: retry it");
-        }
-        Ok(())
-    }
-
-    /// Has the store that takes over know whether the projection is paused: no event tells of it.
-    async fn carry_pause(&self, next: &Database) -> anyhow::Result<()> {
-        let pause = self.live.gate().pause();
-        let saved = next.write(move |tx| pause::save(tx, P::NAME, pause.as_ref()));
-        match saved.await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(anyhow!("{error}")).context("take the pause along"),
-        }
-    }
-
     /// The consumers of the second runner are of no use any more.
     async fn remove_consumers(&self, then: Then) {
-        let name = Config::beside::<P>(purpose(then)).consumer;
+        let name = Config::beside::<P>(then).consumer;
         for source in P::SOURCES {
             if let Ok(Some(stream)) = stream::find(self.live.bus(), source).await {
                 // One that is not there needs no removing.
@@ -486,9 +667,48 @@ impl<P: Projection> Rebuilder<P> {
     }
 }
 
-fn purpose(then: Then) -> &'static str {
-    match then {
-        Then::Swap => "rebuild",
-        Then::Compare => "verify",
+/// Errors where the tables of `P`, which are in a database that holds more, cannot be rebuilt.
+pub(crate) async fn check_tables<P: Projection>(db: &Database) -> anyhow::Result<()> {
+    let name = P::NAME;
+    ensure!(
+        !P::TABLES.is_empty(),
+        "the projection {name} does not name its TABLES: its database holds more, which a rebuild \
+         must not touch"
+    );
+    let path = db.path();
+    let look = move || changes::check(Inspection::open(&path)?.connection(), P::TABLES);
+    let fault = on_thread("check", look)
+        .await
+        .context("look at its tables")?;
+    match fault {
+        None => Ok(()),
+        Some(fault) => bail!("the projection {name} cannot be rebuilt: {fault}"),
     }
+}
+
+/// Where the live store was when that was looked at.
+struct Target {
+    positions: Positions,
+    places: Places,
+    since: Instant,
+}
+
+/// Errors when a fold that was to be compared has stood still for too long, with what it waits for.
+fn ensure_moving(waiting: &BTreeMap<String, String>, still: Duration) -> anyhow::Result<()> {
+    let waits: Vec<String> = waiting
+        .iter()
+        .map(|(source, why)| format!("in {source}: {why}"))
+        .collect();
+    ensure!(
+        waits.is_empty() || still < PATIENCE,
+        "it gave up: the fold has waited for {} s {}",
+        still.as_secs(),
+        waits.join("; ")
+    );
+    ensure!(
+        still < STANDSTILL,
+        "it gave up: the fold has not moved for {} s",
+        still.as_secs()
+    );
+    Ok(())
 }

@@ -76,8 +76,8 @@ impl Sampler {
         let freshness = async {
             if let Some(kept) = &self.kept {
                 let projections = kept.tools.progresses();
-                let each =
-                    projections.map(|(name, progress)| kept.freshness(&self.bus, name, progress));
+                let each = projections
+                    .map(|(name, progress, _)| kept.freshness(&self.bus, name, progress));
                 futures_util::future::join_all(each).await;
             }
             std::future::pending::<()>().await;
@@ -127,14 +127,14 @@ impl Kept {
         if let Err(error) = self.note_outbox().await {
             tracing::debug!(%error, "read the outbox for a gauge");
         }
-        for (name, progress) in self.tools.progresses() {
+        for (name, progress, fold) in self.tools.progresses() {
             if let Err(error) = self.note_projection(name, progress).await {
                 tracing::debug!(%error, "read dead letters for a gauge");
             }
             for source in progress.now().0.into_keys() {
                 self.note_lag(bus, name, progress, source).await;
             }
-            if let Some(fold) = self.tools.fold_of_copy() {
+            if let Some(fold) = fold {
                 note_fold(name, &fold);
             }
         }
@@ -269,7 +269,7 @@ fn note_sizes(service: &'static str, sizes: Sizes) {
 }
 
 fn note_fold(name: &'static str, fold: &FoldStatus) {
-    let is_running = matches!(fold.state, FoldState::Folding | FoldState::Comparing);
+    let is_running = fold.state.is_running();
     let progress = if is_running {
         share(&fold.positions, &fold.live)
     } else {

@@ -8,10 +8,10 @@ use base64::prelude::BASE64_STANDARD;
 use broker::Broker;
 use headwater::database::{Database, Tx};
 use headwater::operator::{
-    DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, Letter, ListAnswer, RetryAnswer, Tools,
+    DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, InOutbox, Letter, ListAnswer, RetryAnswer, Tools,
 };
 use headwater::projection::{Config, Runner};
-use headwater::{ApplyError, Bus, Envelope, Projection};
+use headwater::{ApplyError, Bus, Envelope, EventId, Projection};
 use prost::Message as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     Readings, SensorRead, Tasks, append, broker, broker_with, bus, eventually, eventually_readings,
-    folder, is, keep_reading, large, open, publish_by_hand, read, readings, relaying,
+    execute, folder, is, keep_reading, large, open, publish_by_hand, read, readings, relaying,
 };
 
 /// Refuses values below zero until it is mended; panics at -2.
@@ -74,7 +74,8 @@ impl House {
         let (source, copy) = (open(&folder, "sensors").await, open(&folder, "house").await);
         let bus = bus(&broker, "house").await;
         append(&source, events).await;
-        let relay = relaying(&source, &bus);
+        let mut relay = relaying(&source, &bus);
+        relay.operator(&source, &bus);
         let projection = Mendable::default();
         let mut tasks = Tasks::none();
         let config = Config::of::<Mendable>();
@@ -135,6 +136,18 @@ impl House {
                 Ok(letters)
             } else {
                 Err(letters)
+            }
+        })
+        .await
+    }
+
+    /// Waits until there are `count` letters, more than one answer has; the id of the first.
+    async fn parked_in_all(&self, count: u64) -> u64 {
+        eventually("the letters are there", async || {
+            let page: ListAnswer = self.ask("list", json!({"limit": 1})).await?;
+            match page.letters.first() {
+                Some(first) if page.total == count => Ok(first.id),
+                _ => Err(format!("{}", page.total)),
             }
         })
         .await
@@ -391,6 +404,137 @@ async fn requests_that_cannot_be_followed_say_why_and_change_nothing() {
             .starts_with("404")
     );
     assert_eq!(house.letters().await, letters);
+    house.stop().await;
+}
+
+/// Makes of the letter at `position` what a consumer that delivers headers only makes of it.
+async fn cut(house: &House, position: u64) {
+    let cut = move |tx: &Tx| {
+        let sql = "UPDATE headwater_dead_letter SET payload = x'' WHERE position = ?";
+        execute(tx, sql, [position.into()])
+    };
+    house.copy.write(cut).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_letter_is_applied_as_the_outbox_has_it_and_not_as_it_was_delivered() {
+    let events = vec![read("a", -1), read("a", 2), read("a", 3), read("b", -4)];
+    let house = House::start(events).await;
+    let letters = house.parked(4).await;
+    for position in [1, 3, 4] {
+        cut(&house, position).await;
+    }
+    let shown = async |letter: &Letter| {
+        let shown: Letter = house.ask("show", json!({"id": letter.id})).await.unwrap();
+        shown.outbox
+    };
+    match shown(&letters[0]).await {
+        Some(InOutbox::Other { bytes, payload, .. }) => {
+            assert!(bytes > 0 && payload.is_some(), "{payload:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(shown(&letters[1]).await, Some(InOutbox::Same));
+    let again: RetryAnswer = house.ask("retry", json!({"all": {}})).await.unwrap();
+    let reasons: Vec<_> = again.failed.iter().map(|letter| &*letter.reason).collect();
+    assert_eq!(reasons, ["below zero", "below zero"], "not mended yet");
+    assert_eq!(shown(&letters[0]).await, Some(InOutbox::Same), "updated");
+
+    let id = letters[0].id;
+    let request = json!({"id": id, "reason": "a test"});
+    let done: DiscardAnswer = house.ask("discard", request).await.unwrap();
+    assert_eq!((done.retried.applied, done.retried.left), (2, 1));
+    assert_eq!(readings(&house.copy).await, [2, 3]);
+    house.mend();
+    let again: RetryAnswer = house.ask("retry", json!({"all": {}})).await.unwrap();
+    assert_eq!((again.applied, again.left), (1, 0));
+    assert_eq!(readings(&house.copy).await, [2, 3, -4]);
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_source_that_is_away_lets_its_letters_wait_unchanged() {
+    let mut house = House::start(vec![read("a", -1), read("a", 2)]).await;
+    let letters = house.parked(2).await;
+    std::mem::replace(&mut house.relay, Tasks::none())
+        .stop()
+        .await;
+    house.mend();
+    let (id, reason) = (letters[0].id, "a test");
+    for (endpoint, request) in [
+        ("retry", json!({"id": id})),
+        ("retry", json!({"all": {}})),
+        ("discard", json!({"id": id, "reason": reason})),
+    ] {
+        let refused = house.ask::<Value>(endpoint, request).await.unwrap_err();
+        assert!(
+            refused.starts_with("503 sensors does not answer") && refused.contains("start it"),
+            "{refused}"
+        );
+    }
+    assert_eq!(house.letters().await, letters);
+    let shown: Letter = house.ask("show", json!({"id": id})).await.unwrap();
+    assert!(
+        matches!(shown.outbox, Some(InOutbox::Unknown(_))),
+        "{shown:?}"
+    );
+    // Nothing waits behind it that would have to be applied.
+    let last = json!({"id": letters[1].id, "reason": reason});
+    let done: DiscardAnswer = house.ask("discard", last).await.unwrap();
+    assert_eq!(done.retried.left, 1);
+    house.relay.operator(&house.source, &house.bus);
+    let again = async || house.ask::<RetryAnswer>("retry", json!({"id": id})).await;
+    let again = eventually("the source is back", again).await;
+    assert_eq!((again.applied, again.left), (1, 0));
+    assert_eq!(readings(&house.copy).await, [-1]);
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_letter_that_no_outbox_has_is_not_applied_and_one_by_hand_is() {
+    let house = House::start(vec![read("a", 1)]).await;
+    eventually_readings(&house.copy, &[1]).await;
+    let forged = format!("sensors.{}.2", house.source.epoch());
+    for (id, event) in [(Some(forged), read("a", -5)), (None, read("b", -6))] {
+        let park = move |tx: &Tx| {
+            let sql = "INSERT INTO headwater_dead_letter
+                     (projection, source, lane, epoch, position, sequence, subject, payload, reason, recorded_at)
+                 VALUES ('readings', 'sensors', ?, ?, ?, 9, ?, ?, 'below zero', 0)";
+            let id: Option<EventId> = id.map(|id: String| id.parse().unwrap());
+            let values = [
+                format!("key {}", event.sensor).into(),
+                id.as_ref().map(|id| id.epoch.to_string()).into(),
+                id.map(|id| id.position).into(),
+                headwater::subject_of(&event).into(),
+                prost::Message::encode_to_vec(&event).into(),
+            ];
+            execute(tx, sql, values)
+        };
+        house.copy.write(park).await.unwrap();
+    }
+    let letters = house.parked(2).await;
+    house.mend();
+    let again: RetryAnswer = house.ask("retry", json!({"all": {}})).await.unwrap();
+    assert_eq!((again.applied, again.left), (1, 1));
+    let why = &again.failed[0].reason;
+    assert!(why.contains("has no position 2"), "{why}");
+    assert_eq!(readings(&house.copy).await, [1, -6]);
+    let shown = house.ask::<Letter>("show", json!({"id": letters[0].id}));
+    assert_eq!(shown.await.unwrap().outbox, Some(InOutbox::Missing));
+    house.stop().await;
+}
+
+/// More than are compared with the outbox at once.
+#[tokio::test]
+async fn thousands_of_letters_of_one_lane_are_tried_in_their_order() {
+    let events = std::iter::once(-1).chain(2..=2_300);
+    let house = House::start(events.map(|value| read("a", value)).collect()).await;
+    let first = house.parked_in_all(2_300).await;
+    house.mend();
+    let again: RetryAnswer = house.ask("retry", json!({"id": first})).await.unwrap();
+    assert_eq!((again.applied, again.left), (2_300, 0));
+    let wanted: Vec<i64> = std::iter::once(-1).chain(2..=2_300).collect();
+    assert_eq!(readings(&house.copy).await, wanted);
     house.stop().await;
 }
 

@@ -28,5 +28,6 @@ mod relay_faults;
 mod relay_limits;
 mod repair;
 mod schema;
+mod shared;
 mod supervisor;
 mod support;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     MIGRATIONS, Readings, Tasks, append, broker, bus, eventually, eventually_says, folder,
-    http_config, integers, keep_reading, open, read, readings, reads, relaying,
+    http_config, integers, keep_reading, make_soft_stream, open, read, readings, reads, relaying,
 };
 
 /// The readings, doubled: what a changed `apply` makes of the same events.
@@ -65,17 +65,65 @@ impl Place {
         let (folder, broker) = (folder(), broker());
         let source = open(&folder, "sensors").await;
         let bus = bus(&broker, "world").await;
+        Self::over(folder, broker, source, bus)
+    }
+
+    /// With a stream whose events may be deleted.
+    pub(crate) async fn with_soft_stream() -> Self {
+        let (folder, broker) = (folder(), broker());
+        let source = open(&folder, "sensors").await;
+        let bus = bus(&broker, "world").await;
+        make_soft_stream(&bus, "sensors").await;
+        Self::over(folder, broker, source, bus)
+    }
+
+    fn over(folder: TempDir, broker: Broker, source: Database, bus: Bus) -> Self {
+        let mut relay = relaying(&source, &bus);
+        relay.operator(&source, &bus);
         Self {
-            relay: relaying(&source, &bus),
             source,
             bus,
+            relay,
             broker,
             folder,
         }
     }
 
+    /// Stops the source: its relay, and its answers to operators.
+    pub(crate) async fn stop_source(&mut self) {
+        let running = std::mem::replace(&mut self.relay, Tasks::none());
+        running.stop().await;
+    }
+
+    /// The files of the house, but for those that SQLite adds.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let files = std::fs::read_dir(self.folder.path()).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let mut stores: Vec<_> = names
+            .filter(|name| {
+                name.starts_with("house") && !name.ends_with("-wal") && !name.ends_with("-shm")
+            })
+            .collect();
+        stores.sort();
+        stores
+    }
+
+    /// A service that is nothing but a read store.
     pub(crate) async fn service<P: Projection>(&self, projection: P) -> House {
-        let config = Config {
+        let stop = CancellationToken::new();
+        let started = Service::start_copy("house", MIGRATIONS, self.config(), stop.clone()).await;
+        House::project(started.unwrap(), projection, stop).await
+    }
+
+    /// A service whose database holds more than the projection.
+    pub(crate) async fn owner<P: Projection>(&self, projection: P) -> House {
+        let stop = CancellationToken::new();
+        let started = Service::start("house", MIGRATIONS, self.config(), stop.clone()).await;
+        House::project(started.unwrap(), projection, stop).await
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        Config {
             http: http_config(),
             database: database::Config::at(self.folder.path().join("house.db")),
             nats: nats::Config::at(self.broker.url()),
@@ -86,19 +134,6 @@ impl Place {
                 traces: telemetry::trace::Config::default(),
             },
             drain_s: 10,
-        };
-        let stop = CancellationToken::new();
-        let started = Service::start_copy("house", MIGRATIONS, config, stop.clone()).await;
-        let mut service = started.unwrap();
-        let (db, health) = (service.db.clone(), service.health.clone());
-        service.project(projection).await.unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let task = tokio::task::spawn(service.serve(listener, axum::Router::new()));
-        House {
-            db,
-            health,
-            stop,
-            task,
         }
     }
 
@@ -147,6 +182,23 @@ pub(crate) struct House {
 }
 
 impl House {
+    async fn project<P: Projection>(
+        mut service: Service,
+        projection: P,
+        stop: CancellationToken,
+    ) -> Self {
+        let (db, health) = (service.db.clone(), service.health.clone());
+        service.project(projection).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let task = tokio::task::spawn(service.serve(listener, axum::Router::new()));
+        Self {
+            db,
+            health,
+            stop,
+            task,
+        }
+    }
+
     pub(crate) async fn eventually(&self, wanted: &[i64]) {
         crate::support::eventually_readings(&self.db, wanted).await;
     }
@@ -260,16 +312,7 @@ async fn a_fold_leaves_no_consumer_and_no_file_behind_and_only_one_runs_at_a_tim
     let jetstream = async_nats::jetstream::new(place.bus.client().clone());
     let stream = jetstream.get_stream("SENSORS").await.unwrap();
     assert_eq!(stream.cached_info().state.consumer_count, 1);
-    let files = std::fs::read_dir(place.folder.path()).unwrap();
-    let mut stores: Vec<_> = files
-        .map(|file| file.unwrap().file_name().into_string().unwrap())
-        .filter(|name| {
-            let is_other = ["-wal", "-shm", ".lock"].map(|end| name.ends_with(end));
-            name.starts_with("house") && !is_other.contains(&true)
-        })
-        .collect();
-    stores.sort();
-    assert_eq!(stores, ["house.db", "house.db.1"]);
+    assert_eq!(place.files(), ["house.db", "house.db.1"]);
     house.stop().await;
     place.relay.stop().await;
 }

@@ -116,6 +116,7 @@ pub(super) fn letter(row: &QueryResult) -> Result<Letter, DbErr> {
         recorded_at: row.try_get_by("recorded_at")?,
         bytes: payload.len() as u64,
         payload: None,
+        outbox: None,
         discarded_because: row.try_get_by("discarded_because")?,
         discarded_at: row.try_get_by("discarded_at")?,
     })

@@ -1,7 +1,11 @@
 //! Trying letters again, and giving them up.
 
-use sea_orm::{ConnectionTrait as _, DbErr};
+use std::collections::HashSet;
+use std::sync::Arc;
 
+use sea_orm::{ConnectionTrait, DbErr};
+
+use super::check::{self, Checked};
 use super::letters::{COLUMNS, FILTER, Table, find, left, letter};
 use super::{Refusal, statement};
 use crate::crash;
@@ -10,33 +14,175 @@ use crate::envelope::{Envelope, EventId};
 use crate::operator::{DiscardAnswer, Filter, Letter, RetryAnswer, RetryRequest};
 use crate::outbox::{signed, unsigned};
 use crate::projection::apply::guarded;
-use crate::projection::{ApplyError, Projection};
+use crate::projection::{ApplyError, Live, Projection};
 
-/// Tries letters of `projection` again: those that are asked for, and what waits behind them.
-pub(crate) fn retry<P: Projection>(
-    projection: &P,
-    tx: &Tx,
-    which: &RetryRequest,
-) -> Result<RetryAnswer, Refusal> {
-    let mut answer = RetryAnswer::default();
-    for lane in chosen::<P>(tx, which)? {
-        retry_lane(projection, tx, &lane, &mut answer)?;
-    }
-    answer.left = left(tx)?;
-    Ok(answer)
+/// Which letters are to be tried again.
+#[derive(Debug, Clone)]
+pub(crate) enum Which {
+    /// Those that an operator names.
+    Request(RetryRequest),
+    /// Those of lanes whose first only waits: what it waited for was discarded since.
+    Unblocked,
 }
 
-/// Gives up letter `id` of `projection`, and tries what only waited behind it. How many letters
-/// are left in all is not counted.
-pub(crate) fn discard<P: Projection>(
-    projection: &P,
-    tx: &Tx,
+/// The lanes that are meant.
+#[derive(Debug, Clone)]
+pub(super) enum Scope {
+    /// Those whose first letter this lets through.
+    All(Filter),
+    Unblocked,
+    /// Of one source, or of all.
+    Lane {
+        source: Option<String>,
+        name: String,
+    },
+}
+
+/// Letters that wait for one another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Lane {
+    source: String,
+    name: String,
+}
+
+impl Lane {
+    fn of(letter: &Letter) -> Self {
+        Self {
+            source: letter.source.clone(),
+            name: letter.lane.clone(),
+        }
+    }
+}
+
+/// Tries letters of the projection that `live` runs again: those that are asked for, and what
+/// waits behind them, each as its source's outbox has it.
+///
+/// # Errors
+/// There are no such letters, or a source does not answer: then nothing was changed, or only those
+/// before were applied.
+pub(crate) async fn retry<P: Projection>(
+    live: &Live<P>,
+    which: Which,
+) -> Result<RetryAnswer, Refusal> {
+    let scope = match which {
+        Which::Unblocked => Scope::Unblocked,
+        Which::Request(RetryRequest::All(filter)) => Scope::All(filter),
+        Which::Request(RetryRequest::Lane(name)) => Scope::Lane { source: None, name },
+        Which::Request(RetryRequest::Id(id)) => {
+            let find = move |snapshot: &_| lane_that_begins_with::<P>(snapshot, id);
+            let Lane { source, name } = live.db().read(find).await?;
+            Scope::Lane {
+                source: Some(source),
+                name,
+            }
+        }
+    };
+    retry_from(live, scope, 0).await
+}
+
+/// Gives up letter `id`, and tries what only waited behind it.
+///
+/// # Errors
+/// There is no such letter, or something waits behind it and its source does not answer: then
+/// nothing was changed.
+pub(crate) async fn discard<P: Projection>(
+    live: &Live<P>,
     id: u64,
-    reason: &str,
+    reason: String,
 ) -> Result<DiscardAnswer, Refusal> {
     if reason.trim().is_empty() {
         return Err(Refusal::NoReason);
     }
+    let find = move |snapshot: &_| {
+        let (letter, _) = find(snapshot, id)?;
+        let lane = Lane::of(&letter);
+        let is_first = first_of::<P>(snapshot, &lane)?.is_some_and(|(first, _)| first.id == id);
+        Ok::<_, Refusal>((letter, lane, is_first))
+    };
+    let (letter, lane, is_first) = live.db().read(find).await?;
+    let scope = Scope::Lane {
+        source: Some(lane.source.clone()),
+        name: lane.name.clone(),
+    };
+    let checked = if is_first {
+        check::check(live.db(), live.bus(), P::NAME, &scope, id).await?
+    } else {
+        Checked::default()
+    };
+    let upto = checked.upto;
+    let running = live.clone();
+    let discard = move |tx: &Tx| {
+        running.expect_no_take_over()?;
+        move_to_discarded(tx, id, &reason)?;
+        let mut retried = RetryAnswer::default();
+        if first_of::<P>(tx, &lane)?.is_some_and(|(first, _)| first.waiting) {
+            checked.correct(tx)?;
+            retry_lane(&**running.projection(), tx, &lane, &checked, &mut retried)?;
+        }
+        retried.left = left(tx)?;
+        Ok::<_, Refusal>(retried)
+    };
+    let mut retried = live.db().write(discard).await?.value;
+    if let (Some(upto), true) = (upto, retried.failed.is_empty()) {
+        // What does not fit into one page.
+        let more = retry_from(live, scope, upto).await;
+        match more {
+            Ok(more) => {
+                retried.applied += more.applied;
+                retried.left = more.left;
+                retried.failed = more.failed;
+            }
+            Err(Refusal::UnknownLane(_)) => {}
+            Err(error) => {
+                tracing::warn!(projection = P::NAME, %error, "what waited behind a discarded event waits on: retry it");
+            }
+        }
+    }
+    Ok(DiscardAnswer {
+        discarded: letter,
+        retried,
+    })
+}
+
+/// Tries the letters of `scope` whose lanes begin above the id `after`, page by page.
+async fn retry_from<P: Projection>(
+    live: &Live<P>,
+    scope: Scope,
+    mut after: u64,
+) -> Result<RetryAnswer, Refusal> {
+    let mut sum = RetryAnswer::default();
+    let mut done = Arc::new(HashSet::new());
+    let mut is_first = true;
+    loop {
+        let checked = check::check(live.db(), live.bus(), P::NAME, &scope, after).await?;
+        let upto = checked.upto;
+        let (running, scope, failed) = (live.clone(), scope.clone(), Arc::clone(&done));
+        let pass = move |tx: &Tx| {
+            running.expect_no_take_over()?;
+            checked.correct(tx)?;
+            let mut answer = RetryAnswer::default();
+            for lane in chosen::<P>(tx, &scope, is_first)? {
+                if !failed.contains(&lane) {
+                    retry_lane(&**running.projection(), tx, &lane, &checked, &mut answer)?;
+                }
+            }
+            answer.left = left(tx)?;
+            Ok::<_, Refusal>(answer)
+        };
+        let answer = live.db().write(pass).await?.value;
+        sum.applied += answer.applied;
+        sum.left = answer.left;
+        Arc::make_mut(&mut done).extend(answer.failed.iter().map(Lane::of));
+        sum.failed.extend(answer.failed);
+        match upto {
+            Some(upto) => (after, is_first) = (upto, false),
+            None => return Ok(sum),
+        }
+    }
+}
+
+/// Moves a letter to those that were given up.
+fn move_to_discarded(tx: &Tx, id: u64, reason: &str) -> Result<(), Refusal> {
     let (letter, _) = find(tx, id)?;
     let columns = COLUMNS.trim_start_matches("id, ");
     tx.run_raw(statement(
@@ -57,37 +203,18 @@ pub(crate) fn discard<P: Projection>(
         reason,
         "dead letter discarded"
     );
-    let lane = Lane {
-        source: letter.source.clone(),
-        name: letter.lane.clone(),
-    };
-    let mut retried = RetryAnswer::default();
-    if first_of::<P>(tx, &lane)?.is_some_and(|(first, _)| first.waiting) {
-        retry_lane(projection, tx, &lane, &mut retried)?;
-    }
-    Ok(DiscardAnswer {
-        discarded: letter,
-        retried,
-    })
+    Ok(())
 }
 
-/// Letters that wait for one another.
-#[derive(Debug, Clone)]
-struct Lane {
-    source: String,
-    name: String,
-}
-
-/// The lanes that `which` means, in the order in which they began to wait.
-fn chosen<P: Projection>(tx: &Tx, which: &RetryRequest) -> Result<Vec<Lane>, Refusal> {
-    let any = Filter::default();
-    let filter = match which {
-        RetryRequest::All(filter) => filter,
-        _ => &any,
-    };
+/// The lanes of `P` whose first letter `filter` lets through, and that letter, in the order in which
+/// they began to wait.
+fn lanes<P: Projection>(
+    db: &impl ConnectionTrait,
+    filter: &Filter,
+) -> Result<Vec<(Lane, u64)>, DbErr> {
     let [source, lane, error, waiting] = filter.values();
-    let rows = tx.query_all_raw(statement(
-        tx,
+    let rows = db.query_all_raw(statement(
+        db,
         &format!(
             "SELECT source, lane, id AS first FROM headwater_dead_letter AS letter
              WHERE {FILTER} AND projection = ?5 AND id = (
@@ -98,48 +225,78 @@ fn chosen<P: Projection>(tx: &Tx, which: &RetryRequest) -> Result<Vec<Lane>, Ref
         ),
         [source, lane, error, waiting, P::NAME.into()],
     ))?;
-    let lanes: Vec<(Lane, u64)> = rows
-        .iter()
+    rows.iter()
         .map(|row| {
             let lane = Lane {
                 source: row.try_get_by("source")?,
                 name: row.try_get_by("lane")?,
             };
-            Ok::<_, DbErr>((lane, unsigned(row.try_get_by("first")?)))
+            Ok((lane, unsigned(row.try_get_by("first")?)))
         })
-        .collect::<Result<_, _>>()?;
-    match which {
-        RetryRequest::All(_) => Ok(lanes.into_iter().map(|(lane, _)| lane).collect()),
-        RetryRequest::Lane(name) => {
-            let named = lanes.into_iter().filter(|(lane, _)| lane.name == *name);
-            let named: Vec<_> = named.map(|(lane, _)| lane).collect();
-            if named.is_empty() {
-                return Err(Refusal::UnknownLane(name.clone()));
-            }
-            Ok(named)
-        }
-        RetryRequest::Id(id) => {
-            let (letter, _) = find(tx, *id)?;
-            let of_it = |lane: &Lane| lane.name == letter.lane && lane.source == letter.source;
-            match lanes.into_iter().find(|(lane, _)| of_it(lane)) {
-                Some((lane, first)) if first == *id => Ok(vec![lane]),
-                Some((_, first)) => Err(Refusal::Waits { id: *id, first }),
-                None => Err(Refusal::Unknown(*id)),
-            }
-        }
+        .collect()
+}
+
+/// The lane whose first letter is `id`.
+fn lane_that_begins_with<P: Projection>(
+    db: &impl ConnectionTrait,
+    id: u64,
+) -> Result<Lane, Refusal> {
+    let lane = Lane::of(&find(db, id)?.0);
+    let lanes = lanes::<P>(db, &Filter::default())?;
+    let first = lanes.into_iter().find(|(of, _)| *of == lane);
+    match first {
+        Some((lane, first)) if first == id => Ok(lane),
+        Some((_, first)) => Err(Refusal::Waits { id, first }),
+        None => Err(Refusal::Unknown(id)),
     }
 }
 
-/// Applies the letters of a lane in order, up to the first that fails.
+/// The lanes of `scope`. Errors where a lane `must_be` there and is not.
+fn chosen<P: Projection>(tx: &Tx, scope: &Scope, must_be: bool) -> Result<Vec<Lane>, Refusal> {
+    let any = Filter::default();
+    let filter = match scope {
+        Scope::All(filter) => filter,
+        Scope::Unblocked | Scope::Lane { .. } => &any,
+    };
+    let mut chosen = Vec::new();
+    for (lane, _) in lanes::<P>(tx, filter)? {
+        let is_meant = match scope {
+            Scope::All(_) => true,
+            Scope::Unblocked => first_of::<P>(tx, &lane)?.is_some_and(|(first, _)| first.waiting),
+            Scope::Lane { source, name } => {
+                lane.name == *name && source.as_ref().is_none_or(|source| lane.source == *source)
+            }
+        };
+        if is_meant {
+            chosen.push(lane);
+        }
+    }
+    match scope {
+        Scope::Lane { name, .. } if must_be && chosen.is_empty() => {
+            Err(Refusal::UnknownLane(name.clone()))
+        }
+        _ => Ok(chosen),
+    }
+}
+
+/// Applies the letters of a lane in order, up to the first that fails, as far as they are checked.
 fn retry_lane<P: Projection>(
     projection: &P,
     tx: &Tx,
     lane: &Lane,
+    checked: &Checked,
     answer: &mut RetryAnswer,
 ) -> Result<(), Refusal> {
     while let Some((letter, payload)) = first_of::<P>(tx, lane)? {
         let id = letter.id;
-        match guarded(projection, tx, &[envelope(&letter, payload)]) {
+        if !checked.has(id) {
+            return Ok(());
+        }
+        let applied = match checked.foreign.get(&id) {
+            Some(reason) => Err(ApplyError::Poison(reason.clone())),
+            None => guarded(projection, tx, &[envelope(&letter, payload)]),
+        };
+        match applied {
             Ok(()) => {
                 remove(tx, id)?;
                 crash::point("dead-letter.retried");
@@ -164,7 +321,10 @@ fn retry_lane<P: Projection>(
     Ok(())
 }
 
-fn first_of<P: Projection>(tx: &Tx, lane: &Lane) -> Result<Option<(Letter, Vec<u8>)>, DbErr> {
+fn first_of<P: Projection>(
+    db: &impl ConnectionTrait,
+    lane: &Lane,
+) -> Result<Option<(Letter, Vec<u8>)>, DbErr> {
     let sql = format!(
         "{} WHERE projection = ? AND source = ? AND lane = ? ORDER BY id LIMIT 1",
         Table::Dead.select()
@@ -174,7 +334,7 @@ fn first_of<P: Projection>(tx: &Tx, lane: &Lane) -> Result<Option<(Letter, Vec<u
         lane.source.as_str().into(),
         lane.name.as_str().into(),
     ];
-    let row = tx.query_one_raw(statement(tx, &sql, values))?;
+    let row = db.query_one_raw(statement(db, &sql, values))?;
     row.map(|row| Ok((letter(&row)?, row.try_get_by("payload")?)))
         .transpose()
 }
@@ -198,15 +358,4 @@ fn envelope(letter: &Letter, payload: Vec<u8>) -> Envelope {
         payload: payload.into(),
         traceparent: None,
     }
-}
-
-/// Tries lanes again whose first letter only waits: what it waited for was discarded since.
-pub(crate) fn retry_unblocked<P: Projection>(projection: &P, tx: &Tx) -> Result<(), Refusal> {
-    let mut answer = RetryAnswer::default();
-    for lane in chosen::<P>(tx, &RetryRequest::All(Filter::default()))? {
-        if first_of::<P>(tx, &lane)?.is_some_and(|(first, _)| first.waiting) {
-            retry_lane(projection, tx, &lane, &mut answer)?;
-        }
-    }
-    Ok(())
 }
