@@ -18,6 +18,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::common::confirm;
+use crate::fold::Target;
 use crate::nats::{Nats, Unreachable};
 use crate::output::printable;
 use crate::progress::{Bar, Screen};
@@ -266,23 +267,26 @@ impl Before {
         Ok((position, state))
     }
 
-    /// Has each service rebuild its projections of the source. One that refuses is in the report.
+    /// Has each projection of the source rebuilt. One whose service refuses is in the report.
     async fn rebuild(&self, nats: &Nats, screen: &Screen) -> anyhow::Result<Vec<Rebuilt>> {
+        let readers = self.readers.iter();
+        let targets = readers.flat_map(|(service, projections)| {
+            projections.iter().map(|projection| Target {
+                service: service.clone(),
+                projection: Some(projection.clone()),
+            })
+        });
         let mut all = Vec::new();
-        for (service, projections) in &self.readers {
-            let rebuilt = match rebuild(nats, service, screen).await {
-                Ok(status) => Ok(status),
-                Err(error) if is_broker(&error) => return Err(error),
-                Err(error) => Err(format!("{error:#}")),
-            };
-            let failure = match rebuilt {
+        for target in targets {
+            let failure = match rebuild(nats, &target, screen).await {
                 Ok(status) if status.state == FoldState::Done => None,
                 Ok(status) => Some(status.message.unwrap_or_else(|| "it failed".to_owned())),
-                Err(error) => Some(error),
+                Err(error) if is_broker(&error) => return Err(error),
+                Err(error) => Some(format!("{error:#}")),
             };
             all.push(Rebuilt {
-                service: service.clone(),
-                projections: projections.clone(),
+                service: target.service,
+                projection: target.projection.unwrap_or_default(),
                 failure,
             });
         }
@@ -290,9 +294,9 @@ impl Before {
     }
 }
 
-async fn rebuild(nats: &Nats, service: &str, screen: &Screen) -> anyhow::Result<FoldStatus> {
-    let begun: FoldStatus = nats.ask(service, Endpoint::Rebuild, &()).await?;
-    fold::follow(nats, service, begun, screen).await
+async fn rebuild(nats: &Nats, target: &Target, screen: &Screen) -> anyhow::Result<FoldStatus> {
+    let begun = target.ask(nats, Endpoint::Rebuild).await?;
+    fold::follow(nats, target, begun, screen).await
 }
 
 /// Whether the outbox has its first and its newest event.
@@ -407,7 +411,7 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct Rebuilt {
     service: String,
-    projections: Vec<String>,
+    projection: String,
     /// Why not.
     failure: Option<String>,
 }
@@ -430,16 +434,15 @@ impl Display for Report {
         )?;
         for Rebuilt {
             service,
-            projections,
+            projection,
             failure,
         } in &self.rebuilt
         {
-            let projections = projections.join(", ");
             match failure {
-                None => writeln!(f, "{projections} of {service} is rebuilt")?,
+                None => writeln!(f, "{projection} of {service} is rebuilt")?,
                 Some(why) => writeln!(
                     f,
-                    "{projections} of {service} is NOT REBUILT: {}",
+                    "{projection} of {service} is NOT REBUILT: {}",
                     printable(why)
                 )?,
             }

@@ -67,7 +67,7 @@ async fn a_forged_next_event_is_replaced_by_the_real_one() {
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!(report["published"], 18);
     assert_eq!(report["lost"]["by_hand"], 1);
-    let rebuilt = json!([{"service": "house", "projections": ["readings"], "failure": null}]);
+    let rebuilt = json!([{"service": "house", "projection": "readings", "failure": null}]);
     assert_eq!(report["rebuilt"], rebuilt);
     assert_eq!(source.values().await, (1..=18).collect::<Vec<u64>>());
     let now = source.stream.get_info().await.expect("the stream").config;

@@ -176,7 +176,6 @@ pub(crate) fn make_folder(config: &Config) -> anyhow::Result<()> {
 #[derive(Debug, Clone)]
 pub struct Database {
     owner: &'static str,
-    kind: Kind,
     clock: Clock,
     config: Config,
     migrations: &'static [Migration],
@@ -311,7 +310,6 @@ impl Database {
         let file = File::open(owner, kind, path, config, migrations, &clock).await?;
         Ok(Self {
             owner,
-            kind,
             clock,
             config: config.clone(),
             migrations,

@@ -360,7 +360,7 @@ pub(super) async fn discard_many(
             Err(error) => return Err(refusal(&error)),
         }
     }
-    let left = db.read(|snapshot| dead_letter::left(snapshot)).await;
+    let left = db.read(dead_letter::left).await;
     answer.left = left.map_err(|error| refusal(&error.into()))?;
     Ok(answer)
 }

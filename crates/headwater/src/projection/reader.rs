@@ -253,6 +253,7 @@ impl<P: Projection> Reader<P> {
         loop {
             let (mut checkpoint, _) = self.checkpoint().await?;
             let (epoch, have) = (checkpoint.epoch(), checkpoint.position());
+            let epoch = epoch.as_deref();
             let (events, head) =
                 gap::fetch_after(&self.bus, self.source, epoch, have, bytes_max).await?;
             if events.is_empty() || have >= *target.get_or_insert(head) {
@@ -322,7 +323,7 @@ impl<P: Projection> Reader<P> {
             // The link is busy with what others asked for, or the stream has no leader now.
             Err(error) if error.kind() == RequestErrorKind::TimedOut => {
                 return Ok(Look::Unanswered(format!(
-                    "waiting: the broker does not say how stream {} is",
+                    "{WAITING}the broker does not say how stream {} is",
                     before.config.name
                 )));
             }

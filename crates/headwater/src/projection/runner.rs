@@ -13,13 +13,13 @@ use super::dead_letter::Refusal;
 use super::gate::Gate;
 use super::pause::Brake;
 use super::progress::AsOf;
-use super::reader::{Reader, WAITING, flat};
+use super::reader::{Reader, flat};
 use super::source::{self, Sources};
 use super::window::Link;
 use super::{Progress, Projection, checkpoint};
-use crate::bus::{Bus, NOT_CONNECTED};
+use crate::bus::Bus;
 use crate::database::Database;
-use crate::health::{Health, State};
+use crate::health::Health;
 use crate::operator::Then;
 use crate::position::Positions;
 
@@ -133,19 +133,7 @@ impl<P: Projection> Live<P> {
 
     /// What it waits for, by the source that it cannot go on in.
     pub(crate) fn waiting(&self) -> BTreeMap<String, String> {
-        let parts = self.0.health.parts();
-        let waiting = |source: &&str| match parts.get(&part::<P>(source)) {
-            Some(State::Degraded(why) | State::Failed(why)) => {
-                let why = if why == NOT_CONNECTED {
-                    why
-                } else {
-                    why.strip_prefix(WAITING)?
-                };
-                Some(((*source).to_owned(), why.to_owned()))
-            }
-            _ => None,
-        };
-        P::SOURCES.iter().filter_map(waiting).collect()
+        self.0.sources.waiting()
     }
 
     /// Errors while a rebuild makes its tables equal to a new fold: it knows of no other change.

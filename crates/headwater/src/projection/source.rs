@@ -19,9 +19,9 @@ use tokio::sync::Notify;
 use super::Projection;
 use super::anomaly::{Anomalies, Kind, Tally};
 use super::checkpoint::Checkpoint;
-use super::reader::flat;
+use super::reader::{WAITING, flat};
 use super::runner::Shared;
-use crate::bus::Bus;
+use crate::bus::{Bus, NOT_CONNECTED};
 use crate::database::Tx;
 use crate::envelope::Envelope;
 use crate::health::{Health, State};
@@ -74,6 +74,20 @@ impl Sources {
 
     pub(super) fn get(&self, name: &str) -> &Source {
         &self.0[name]
+    }
+
+    /// What the reading waits for, by the source that it cannot go on in.
+    pub(super) fn waiting(&self) -> BTreeMap<String, String> {
+        let sources = self.0.iter();
+        let waiting = sources.filter_map(|(name, source)| match &source.state().reading {
+            State::Degraded(why) if why == NOT_CONNECTED => Some(((*name).to_owned(), why.clone())),
+            State::Degraded(why) | State::Failed(why) => {
+                let why = why.strip_prefix(WAITING)?;
+                Some(((*name).to_owned(), why.to_owned()))
+            }
+            State::Ok(_) => None,
+        });
+        waiting.collect()
     }
 
     /// How what was applied of the source `name` contradicts it, as a sentence.

@@ -263,6 +263,8 @@ mod tests {
     const SCHEMA: &str = "CREATE TABLE item (a TEXT, id BLOB, n INTEGER UNIQUE, PRIMARY KEY (id, a)) WITHOUT ROWID;
          CREATE TABLE headwater_checkpoint (projection, source, sequence, PRIMARY KEY (projection, source));
          CREATE TABLE headwater_position (projection, source, epoch, position, PRIMARY KEY (projection, source, epoch));
+         CREATE TABLE headwater_epoch (projection, source, epoch, last, PRIMARY KEY (projection, source, epoch));
+         CREATE TABLE headwater_anomaly (projection, source, kind, events, PRIMARY KEY (projection, source, kind));
          CREATE TABLE headwater_dead_letter (id INTEGER PRIMARY KEY, projection, source, lane, epoch, position, sequence, subject, payload, reason, waiting, recorded_at);";
 
     fn rows(store: &Connection, sql: &str) -> Vec<Vec<Value>> {

@@ -329,11 +329,11 @@ mod tests {
             1000,
             &refused(ErrorCode::ATOMIC_PUBLISH_DISABLED, "disabled"),
         );
-        fit.note_stored();
+        fit.note_stored(100, Duration::ZERO);
         assert_eq!(fit.of(1000, 1), (Way::Pipelined, 1000), "not yet");
         for batch in [14, 28, 56] {
             fit.grows = Some(Instant::now());
-            fit.note_stored();
+            fit.note_stored(100, Duration::ZERO);
             assert_eq!(fit.of(1000, 3), (Way::Batch, batch));
         }
     }
@@ -347,7 +347,7 @@ mod tests {
         );
         fit.probe();
         assert_eq!(fit.of(1000, 1), (Way::Pipelined, 1));
-        fit.note_stored();
+        fit.note_stored(100, Duration::ZERO);
         assert_eq!(fit.of(1000, 1), (Way::Batch, 1000));
     }
 
@@ -383,5 +383,20 @@ mod tests {
             (max, &*limit),
             (65_536, "max_payload of the broker (65536 bytes)")
         );
+    }
+
+    #[test]
+    fn what_is_published_at_once_fits_what_the_link_carries_in_a_second() {
+        let mut fit = Fit::new();
+        fit.note_unknown(300_000);
+        assert_eq!(fit.bytes(), 150_000);
+        fit.note_stored(150_000, Duration::from_secs(5));
+        assert_eq!(fit.bytes(), 30_000);
+        fit.note_unknown(1_000);
+        assert_eq!(fit.bytes(), BYTES_MIN);
+        for _ in 0..20 {
+            fit.note_stored(BYTES_MIN, Duration::from_millis(100));
+        }
+        assert_eq!(fit.bytes(), BYTES_MAX);
     }
 }

@@ -36,7 +36,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             let config: purchases::Config = parse(args);
             let (name, service) = (config.style.service(), config.service.clone());
             let run = |_, listener, stop| purchases::run(config, listener, stop);
-            return serve(name, service, run).await;
+            return Box::pin(serve(name, service, run)).await;
         }
         "rival-orders" => {
             let orders::Config { service } = parse(args);
