@@ -341,7 +341,7 @@ mod tests {
         }
 
         async fn page(&self, user: Uuid) -> usize {
-            let read = move |snapshot: &_| page_of_user(snapshot, user, Uuid::nil(), 500);
+            let read = move |snapshot: &_| page_of_user(snapshot, user, None, 500);
             self.db.read(read).await.unwrap().len()
         }
 
