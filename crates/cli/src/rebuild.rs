@@ -31,7 +31,7 @@ pub struct Args {
     pub no_wait: bool,
 
     /// End the rebuild or verification that is under way; the old rows still serve
-    #[arg(long, conflicts_with = "no_wait")]
+    #[arg(long, env = "HEADWATER_REBUILD_STOP", value_parser = FalseyValueParser::new(), conflicts_with = "no_wait")]
     pub stop: bool,
 }
 

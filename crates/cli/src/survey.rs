@@ -295,7 +295,7 @@ impl Look<'_> {
         let mut head = status.map(|status| status.head);
         if head.is_some() && head < published {
             // It may have gone on since it was asked.
-            head = self.head(source).await;
+            head = self.head(source).await.or(head);
         }
         let depth = match (head, published) {
             (Some(head), Some(published)) => self.waiting(source, published, head).await,
@@ -344,7 +344,7 @@ impl Look<'_> {
             .or_else(|| of_stream.map(|tail| tail.position));
         if status.is_some() && head < Some(position) {
             // It may have gone on since it was asked.
-            head = self.head(source).await;
+            head = self.head(source).await.or(head);
             let is_ahead = head.is_some_and(|head| head < position);
             if is_ahead && met.faults.is_empty() {
                 met.faults.push(format!(

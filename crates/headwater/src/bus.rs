@@ -34,6 +34,10 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// others are there.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
+/// The same on a connection for events, where no answer comes while a large one does: one of
+/// 512 KiB takes a link of 64 kB/s eight seconds.
+const PING_AMID_EVENTS_EVERY: Duration = Duration::from_secs(5);
+
 /// What an unnamed limit is taken to be at least, in bytes.
 const LIMIT_MIN: usize = 16 * 1024;
 
@@ -187,10 +191,15 @@ impl Bus {
             tls_first,
             ..config.clone()
         };
-        Self::connect_with(name, &config, access).await
+        Self::connect_with(name, &config, access, PING_EVERY).await
     }
 
-    async fn connect_with(name: &str, config: &Config, access: Access) -> anyhow::Result<Self> {
+    async fn connect_with(
+        name: &str,
+        config: &Config,
+        access: Access,
+        ping_every: Duration,
+    ) -> anyhow::Result<Self> {
         let events = Arc::new(Events::new(name, config.tls_first));
         let (connected, trouble) = (events.connection(), events.trouble());
         let attempts = Arc::clone(&events);
@@ -210,7 +219,7 @@ impl Bus {
                 async { None }
             })
             .connection_timeout(REQUEST_TIMEOUT)
-            .ping_interval(PING_EVERY)
+            .ping_interval(ping_every)
             // Little is queued across a reconnect: what waits there comes out of order.
             .client_capacity(256)
             .event_callback(move |event| {
@@ -248,12 +257,14 @@ impl Bus {
         })
     }
 
-    /// One more connection like this one, which is driven by the runtime that this is called in.
+    /// One more connection like this one, for events, which is driven by the runtime that this is
+    /// called in.
     ///
     /// # Errors
     /// See [`connect`](Self::connect).
     pub(crate) async fn another(&self) -> anyhow::Result<Self> {
-        Self::connect_with(&self.name, &self.config, self.access.clone()).await
+        let (access, ping_every) = (self.access.clone(), PING_AMID_EVENTS_EVERY);
+        Self::connect_with(&self.name, &self.config, access, ping_every).await
     }
 
     /// Reads credentials and root certificate anew; whether they are others now. All connections

@@ -15,13 +15,13 @@ use headwater::{EventId, stream};
 
 use crate::nats::Nats;
 
-/// How many events one pull brings, and how many bytes: well below what the client can queue
-/// before it drops events without a word.
-const PULL: usize = 10_000;
-const PULL_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How many events one pull brings, and how many bytes: heartbeats wait behind them, and must not
+/// be missed on a slow link.
+const PULL: usize = 500;
+const PULL_BYTES_MAX: usize = 1024 * 1024;
 
 /// A silent server is noticed after two of these.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// How long one pull stays open at the server.
 const EXPIRES: Duration = Duration::from_secs(30);

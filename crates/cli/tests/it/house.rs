@@ -260,7 +260,7 @@ async fn a_source_has_nothing_to_rebuild() {
     assert_eq!(source.verify().await.0, 0, "it is there");
     let ended = source.tool(&["rebuild", "sensors"]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("has no read store"), "{ended:?}");
+    assert!(ended.stderr.contains("has no projections"), "{ended:?}");
     source.stop().await;
 }
 

@@ -90,12 +90,16 @@ impl Dev {
     /// Waits until it has ended as it does when something is wrong; its message.
     pub(crate) fn fails(mut self) -> String {
         assert_eq!(self.ended().code(), Some(1), "{}", self.stderr());
-        let errors = || self.stderr().matches("error: ").count() == 1;
-        eventually("one message", || errors().then_some(()));
-        let stderr = self.stderr();
-        stderr[stderr.find("error: ").unwrap()..]
-            .trim_end()
-            .to_owned()
+        // Those of services have their name before them.
+        let message = || {
+            let stderr = self.stderr();
+            let messages = stderr.match_indices("error: ").map(|(at, _)| at);
+            let is_own = |at: &usize| *at == 0 || stderr[..*at].ends_with('\n');
+            let own: Vec<usize> = messages.filter(is_own).collect();
+            let [own] = *own else { return None };
+            Some(stderr[own..].trim_end().to_owned())
+        };
+        eventually("one message", message)
     }
 }
 
