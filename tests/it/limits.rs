@@ -23,16 +23,17 @@ async fn a_shop_is_verified_and_asked_where_the_broker_takes_64_kib() {
         let client = world.client(Service::Products);
         products.push(client.create("/products", &body).await);
     }
-    let mut after = format!("{},{}", ada.position(), products[39].position());
+    let known = format!("{},{}", ada.position(), products[39].position());
+    let mut after = known.clone();
     for lines in [100, 400, 700, 1000] {
         let ids: Vec<String> = products.iter().map(Reply::id).collect();
         let ids: Vec<&String> = ids.iter().cycle().take(lines).collect();
         let body = json!({ "user_id": ada.id(), "product_ids": ids });
         let client = world.client(Service::Orders);
         let placed = client
-            .create(&format!("/orders?after={after}"), &body)
+            .create(&format!("/orders?after={known}"), &body)
             .await;
-        placed.position().clone_into(&mut after);
+        after = format!("{known},{}", placed.position());
     }
     for style in [Service::Purchases, Service::Inquiry] {
         let bought = world.purchases_by(style, &ada.id(), &after).await;

@@ -67,7 +67,7 @@ const COUNTERS: &[Described] = &[
     (
         "headwater_rebuilds_total",
         Unit::Count,
-        "Read stores that were folded anew and have taken the place of the one before",
+        "Rebuilds that have taken over",
     ),
     (
         "headwater_database_refused_total",
@@ -176,7 +176,7 @@ const GAUGES: &[Described] = &[
     (
         "headwater_rebuild_running",
         Unit::Count,
-        "Whether a read store is being folded anew, for a rebuild or for verify",
+        "Whether it is folded once more beside, for a rebuild or for verify",
     ),
     (
         "headwater_rebuild_progress",
