@@ -207,6 +207,8 @@ impl<P: Projection> Rebuilder<P> {
                         tokio::time::sleep(FAILED_PAUSE).await;
                     }
                 }
+                // At a stop whoever asks may end first.
+                else => std::future::pending().await,
             }
         }
     }
