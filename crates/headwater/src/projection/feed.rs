@@ -257,9 +257,12 @@ impl Feed {
                 break;
             }
         }
-        self.ahead_bytes = 0;
-        self.batch_stored = self.stored.take();
-        Ok(std::mem::take(&mut self.ahead))
+        // Batches may have become smaller since these were read.
+        let later = self.ahead.split_off(self.batch.min(self.ahead.len()));
+        self.ahead_bytes = later.iter().map(|event| event.payload.len()).sum();
+        self.batch_stored = self.stored;
+        self.stored = self.stored.filter(|_| !later.is_empty());
+        Ok(std::mem::replace(&mut self.ahead, later))
     }
 
     /// Reads while what it gave last is applied, until the next batch is full. Nothing is lost if

@@ -197,6 +197,7 @@ async fn the_services_api_names_the_service_and_its_endpoints() {
             "headwater.sensors.dead-letters.show",
             "headwater.sensors.events",
             "headwater.sensors.fold",
+            "headwater.sensors.fold.stop",
             "headwater.sensors.projections.pause",
             "headwater.sensors.projections.resume",
             "headwater.sensors.rebuild",

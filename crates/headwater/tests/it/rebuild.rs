@@ -101,7 +101,8 @@ impl Place {
         let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
         let mut stores: Vec<_> = names
             .filter(|name| {
-                name.starts_with("house") && !name.ends_with("-wal") && !name.ends_with("-shm")
+                let is_other = ["-wal", "-shm", ".lock"].map(|end| name.ends_with(end));
+                name.starts_with("house") && !is_other.contains(&true)
             })
             .collect();
         stores.sort();
