@@ -4,9 +4,9 @@
 //!
 //! | | settings |
 //! | --- | --- |
-//! | brought back by the service | those of [`SETTINGS`] that are insisted on: without them events are lost, changed or taken out of order |
-//! | refused by name | those of [`OBSTACLES`]: the server changes them for nobody, and the relay cannot publish with them |
-//! | shown by `headwater doctor` | the others of [`SETTINGS`] |
+//! | brought back by the service | those of `SETTINGS` that are insisted on: without them events are lost, changed or taken out of order |
+//! | refused by name | those of `OBSTACLES`: the server changes them for nobody, and the relay cannot publish with them |
+//! | shown by `headwater doctor` | the others of `SETTINGS` |
 //! | limits | [`discards`] for those that drop old events; the relay names the one that refuses an event |
 //! | harmless | compression, placement, republish, first sequence, consumer limits, message TTLs, direct get for mirrors, batches without atomicity |
 

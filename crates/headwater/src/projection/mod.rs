@@ -57,7 +57,7 @@
 //! A former epoch ends with the last position that was applied when the next one began. A
 //! rebuild takes the confirmed epochs along, so it needs no source. The source also says how far
 //! its outbox is: a projection that is further has applied events that nobody committed, which is
-//! a fault until it is rebuilt ([`source`]).
+//! a fault until it is rebuilt (`source.rs`).
 //!
 //! # Sources come in any order
 //!

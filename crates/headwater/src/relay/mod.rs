@@ -4,7 +4,7 @@
 //!
 //! One task a source. It reads the outbox from where the stream ends and publishes, woken by
 //! each commit (or by a slow poll, should another process have written). **The tail of the stream
-//! says how far it got**; what it notes beside that in the database ([`memory`]) only tells a loss
+//! says how far it got**; what it notes beside that in the database (`memory.rs`) only tells a loss
 //! from an operator's limit, and may be old.
 //!
 //! # The fence
@@ -47,7 +47,7 @@
 //! knows events that the database has forgotten. Somebody who publishes onto the source's subjects
 //! makes the same picture. Which of the two is right, a person must decide.
 //!
-//! A limit of the broker that keeps an event out stops it as well ([`limit`]): nothing is
+//! A limit of the broker that keeps an event out stops it as well (`limit.rs`): nothing is
 //! published out of order, and it goes on by itself once the limit allows it.
 
 mod limit;
