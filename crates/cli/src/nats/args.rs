@@ -266,7 +266,8 @@ impl Settings {
 
     /// Why no connection came about, with what a silent or an early server may want.
     pub(crate) fn explain(&self, why: &str) -> String {
-        let may_begin_with_tls = why.contains("no answer") || why.contains("got nothing");
+        let silences = ["no answer", "got nothing", "timed out"];
+        let may_begin_with_tls = silences.iter().any(|silence| why.contains(silence));
         if self.is_tls_first && why.contains("corrupt message") {
             format!("{why}: it does not begin with TLS, leave --tlsfirst away")
         } else if may_begin_with_tls && !self.is_tls_first {
