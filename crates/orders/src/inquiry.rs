@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(paged(orders(13, lines), ROOM), (13, false));
         assert_eq!(paged(orders(14, lines), ROOM), (13, true));
         assert_eq!(paged(orders(7, lines), 64 * 1024), (1, true));
-        assert_eq!(paged(orders(7, 10), 1024), (1, true));
+        assert_eq!(paged(orders(7, 10), 1024), (2, true));
     }
 
     #[test]
