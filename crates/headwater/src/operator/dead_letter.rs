@@ -12,8 +12,8 @@ use crate::projection::dead_letter::{self, Refusal, Table, Which};
 /// How many letters one answer has at most: some 600 bytes each.
 const LETTERS_MAX: usize = 1000;
 
-/// How many letters one request discards at most: they are one transaction, and whatever else
-/// writes waits for it.
+/// How many letters one request discards at most, each in a transaction of its own: an answer has
+/// to come within a request's timeout.
 pub const DISCARD_MAX: usize = 256;
 
 /// Asks for a page of dead letters, or of discarded ones: `dead-letters.list`,
@@ -180,8 +180,8 @@ pub struct DiscardRequest {
     /// The number of one, whether it is at fault or waits. Answered with [`DiscardAnswer`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<u64>,
-    /// The numbers of several that are at fault, at most [`DISCARD_MAX`]: in this order, in one
-    /// transaction. Answered with [`DiscardManyAnswer`].
+    /// The numbers of several that are at fault, at most [`DISCARD_MAX`]: in this order, each
+    /// in a transaction of its own. Answered with [`DiscardManyAnswer`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<u64>,
     /// Why; kept with the events.

@@ -185,7 +185,7 @@ impl Feed {
         self.batch_stored
     }
 
-    /// For how long nothing was heard of the server, not even a heartbeat.
+    /// How long ago the last message of the server came, heartbeats included.
     pub(super) fn silent_for(&self) -> Duration {
         self.pull.silent_for()
     }

@@ -80,7 +80,7 @@ pub(super) struct Pull {
     under_way: usize,
     /// How many requests in a row the next event did not fit into.
     misfits: u32,
-    /// When the server was heard of last.
+    /// When the last message of the server came.
     heard: Instant,
     /// Whether nothing more is asked for.
     has_ended: bool,
@@ -142,7 +142,7 @@ impl Pull {
         self.has_ended = true;
     }
 
-    /// For how long nothing was heard of the server, not even a heartbeat.
+    /// How long ago the last message of the server came, heartbeats included.
     pub(super) fn silent_for(&self) -> Duration {
         self.heard.elapsed()
     }
