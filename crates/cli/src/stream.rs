@@ -5,10 +5,11 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::CreateStreamErrorKind;
 use async_nats::jetstream::stream::Config;
+use async_nats::jetstream::{ErrorCode, consumer};
 use clap::builder::FalseyValueParser;
+use futures_util::TryStreamExt as _;
 use headwater::health::State;
 use headwater::operator::{
     Endpoint, EventsAnswer, EventsRequest, FoldState, FoldStatus, StatusAnswer,
@@ -114,6 +115,8 @@ struct Before {
     status: StatusAnswer,
     /// The stream's settings; none where there is no stream.
     config: Option<Config>,
+    /// The consumers of its readers, which go with the stream: they may not be allowed to make them.
+    consumers: Vec<consumer::Config>,
     /// What is in the stream and not in the outbox, if the stream can be read.
     lost: Option<Lost>,
     /// The services with a projection of the source, and the names of these projections.
@@ -144,8 +147,16 @@ impl Before {
         );
         expect_whole(nats, &status).await?;
         let name = stream::name(source);
+        let mut consumers = Vec::new();
         let config = match nats.jetstream.get_stream(&name).await {
-            Ok(found) => Some(found.cached_info().config.clone()),
+            Ok(found) => {
+                let mut all = found.consumers();
+                while let Some(consumer) = all.try_next().await? {
+                    consumers.push(consumer.config);
+                }
+                consumers.retain(|config| config.metadata.contains_key("headwater.projection"));
+                Some(found.cached_info().config.clone())
+            }
             Err(error) if is_missing(&error.kind()) => None,
             Err(error) => return Err(error).context(format!("look at the stream {name}")),
         };
@@ -157,6 +168,7 @@ impl Before {
         Ok(Self {
             name,
             config,
+            consumers,
             lost,
             readers: readers(&shop, source),
             ahead: ahead(&shop, &status),
@@ -207,7 +219,13 @@ impl Before {
                 }
             }
             match nats.jetstream.create_stream(config.clone()).await {
-                Ok(_) => return Ok(()),
+                Ok(made) => {
+                    for config in self.consumers.clone() {
+                        // Its reader may be quicker.
+                        let _ = made.create_consumer(config).await;
+                    }
+                    return Ok(());
+                }
                 // The relay was quicker, and does not know the settings.
                 Err(error) if is_in_use(&error.kind()) => {}
                 Err(error) => {

@@ -85,6 +85,11 @@ impl Access {
         options
     }
 
+    /// Whether the process says who it is.
+    pub(crate) fn logs_in(&self) -> bool {
+        self.identity().is_some()
+    }
+
     /// Whether the configuration says that the server begins with TLS.
     pub(crate) fn is_told_to_begin_with_tls(&self) -> bool {
         self.0.config.tls_first

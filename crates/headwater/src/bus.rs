@@ -38,6 +38,10 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 /// 512 KiB takes a link of 64 kB/s eight seconds.
 const PING_AMID_EVENTS_EVERY: Duration = Duration::from_secs(5);
 
+/// The first server that passes on the answer to a consumer's reset from another account. Services
+/// that log in are taken to reach the streams by way of one (deploy/nats).
+const ACCOUNTS_SINCE: (i64, i64, i64) = (2, 14, 4);
+
 /// What an unnamed limit is taken to be at least, in bytes.
 const LIMIT_MIN: usize = 16 * 1024;
 
@@ -347,11 +351,17 @@ impl Bus {
         let mut trouble = self.trouble.clone();
         // Not a pause: each attempt to connect may bring news, and would begin it again.
         let mut look = tokio::time::interval(LOOK_PAUSE);
+        let mut said = None;
         loop {
             let now = trouble.borrow_and_update().clone();
             let lasting = now.filter(|(_, at)| !self.is_up() || at.elapsed() < REPEAT_AFTER);
-            match lasting {
-                Some((text, _)) => health.set(CHECK, State::Degraded(text)),
+            let outdated = self.outdated();
+            if outdated.is_some() && outdated != said {
+                tracing::error!("{}", outdated.as_deref().unwrap_or_default());
+            }
+            said.clone_from(&outdated);
+            match lasting.map(|(text, _)| text).or(outdated) {
+                Some(text) => health.set(CHECK, State::Degraded(text)),
                 None => health.forget(CHECK),
             }
             tokio::select! {
@@ -363,6 +373,19 @@ impl Bus {
                 }
             }
         }
+    }
+
+    /// Why the server cannot serve a user of an account, if it cannot.
+    fn outdated(&self) -> Option<String> {
+        let (major, minor, patch) = ACCOUNTS_SINCE;
+        let is_new = self.client.is_server_compatible(major, minor, patch);
+        (self.is_up() && self.access.logs_in() && !is_new).then(|| {
+            format!(
+                "nats-server {} is too old for services with accounts of their own: projections \
+                 wait; install {major}.{minor}.{patch} or later",
+                self.client.server_info().version
+            )
+        })
     }
 
     /// Errors when the server begins in another way than this connection does: the client library

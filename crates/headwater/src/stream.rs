@@ -85,7 +85,14 @@ pub(crate) async fn ensure(bus: &Bus, source: &str) -> anyhow::Result<Result<Str
             Ok(Ok(with_copies(bus, stream, &wanted).await?))
         }
         Err(error) if is_missing(&error.kind()) => {
-            let stream = bus.jetstream.create_stream(wanted).await?;
+            let made = bus.jetstream.create_stream(wanted).await;
+            let stream = made.with_context(|| {
+                format!(
+                    "make the stream {}; where services may not, the operator does: `headwater \
+                     provision {source}`",
+                    name(source)
+                )
+            })?;
             tracing::info!(stream = stream.cached_info().config.name, "made the stream");
             Ok(Ok(stream))
         }

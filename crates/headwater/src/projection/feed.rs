@@ -3,25 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow};
 use async_nats::Subject;
 use async_nats::header::{HeaderName, NATS_MESSAGE_ID};
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::consumer::{
-    self, AckPolicy, DeliverPolicy, PriorityPolicy, PullConsumer, ReplayPolicy, pull,
-};
-use async_nats::jetstream::context::{ConsumerInfoError, ConsumerInfoErrorKind};
-use async_nats::jetstream::stream::{ConsumerErrorKind, Info, Stream};
+use async_nats::jetstream::stream::{Info, Stream};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use tokio::task::coop;
 
+use super::consumer::{self, Consumer};
 use super::pull::Pull;
 use super::runner::Config;
 use super::window::{Link, Window};
-use crate::bus::{self, Bus};
+use crate::bus::Bus;
 use crate::envelope::{Envelope, EventId};
-use crate::monitor::{self, Thresholds};
 use crate::stream;
 use crate::telemetry::trace;
 
@@ -34,10 +29,6 @@ const APPLYING: Duration = Duration::from_millis(250);
 
 /// Events in a batch before one has been applied.
 const BATCH_FIRST: usize = 1_000;
-
-/// The shortest time that a consumer's requests have to stay open: one that lets them expire
-/// sooner would be asked all the time.
-const EXPIRES_MIN: Duration = Duration::from_secs(1);
 
 /// The header of an event that a consumer has robbed of its payload.
 const PAYLOAD_SIZE: HeaderName = HeaderName::from_static("Nats-Msg-Size");
@@ -142,9 +133,8 @@ impl Feed {
         config: &Config,
         start: Start,
     ) -> anyhow::Result<Self> {
-        let settings = settings(source, projection, &config.consumer);
-        let thresholds = thresholds(config, projection);
-        let consumer = place(&stream, link, settings, &thresholds, start.first())
+        let wanted = Consumer::new(projection, source, &config.consumer);
+        let consumer = consumer::place(bus, &stream, link, &wanted, start.first())
             .await
             .context("place the consumer")?;
         let is_drained = consumer.cached_info().num_pending == 0;
@@ -218,8 +208,8 @@ impl Feed {
     pub(super) async fn check(&self) -> anyhow::Result<bool> {
         let info = self.stream.consumer_info(&self.consumer).await;
         let info = info.context("look at the consumer")?;
-        refuse_pause(&self.stream, &info)?;
-        Ok(harm(&info.config).is_none())
+        consumer::refuse_pause(&self.stream, &info)?;
+        Ok(consumer::harm(&info.config).is_none())
     }
 
     /// All that came and was not taken yet, so that it need not come again; nothing more is asked
@@ -334,166 +324,4 @@ fn keep(chunk: &mut BytesMut, bytes: &[u8]) -> Bytes {
     }
     chunk.extend_from_slice(bytes);
     chunk.split().freeze()
-}
-
-/// The consumer delivers all of the stream by its settings, which cannot be changed later, and
-/// is then put where it is wanted: a reset takes the server about a millisecond.
-async fn place(
-    stream: &Stream,
-    link: &Link,
-    mut wanted: pull::Config,
-    thresholds: &Thresholds,
-    sequence: u64,
-) -> anyhow::Result<PullConsumer> {
-    let name = wanted.durable_name.clone().unwrap_or_default();
-    let asked = Instant::now();
-    let found = stream.get_consumer::<pull::Config>(&name).await;
-    link.note_round_trip(asked.elapsed());
-    let harm = match &found {
-        Ok(consumer) => harm(&consumer.cached_info().config),
-        Err(error) if is_not_found(error) => None,
-        Err(error) if error.is::<ConsumerInfoError>() => {
-            bail!("look at the consumer {name}: {error}")
-        }
-        Err(_) => Some("it pushes events"),
-    };
-    if let Some(harm) = harm {
-        tracing::warn!(
-            consumer = name,
-            harm,
-            "the consumer is recreated: it would keep events back"
-        );
-        stream.delete_consumer(&name).await?;
-    } else if let Ok(mut consumer) = found {
-        refuse_pause(stream, consumer.cached_info())?;
-        // Seldom needed, and large.
-        Box::pin(label(stream, consumer.cached_info(), wanted, thresholds)).await?;
-        consumer.reset(Some(sequence)).await?;
-        return Ok(consumer);
-    }
-    monitor::merge(&mut wanted.metadata, thresholds);
-    let mut consumer = stream.create_consumer(wanted).await?;
-    if sequence > 1 {
-        consumer.reset(Some(sequence)).await?;
-    }
-    Ok(consumer)
-}
-
-/// A person has paused the consumer at the broker: that ends by itself, or as the person wants.
-fn refuse_pause(stream: &Stream, info: &consumer::Info) -> anyhow::Result<()> {
-    let (stream, name) = (&stream.cached_info().config.name, &info.name);
-    ensure!(
-        !info.paused,
-        "the consumer {name} of {stream} is paused for {:?} more: `nats consumer resume {stream} \
-         {name}` lets it go on",
-        info.pause_remaining.unwrap_or_default()
-    );
-    Ok(())
-}
-
-fn is_not_found(error: &async_nats::Error) -> bool {
-    let error = error.downcast_ref::<ConsumerInfoError>();
-    error.is_some_and(|error| matches!(error.kind(), ConsumerInfoErrorKind::NotFound))
-}
-
-/// Removes the durable consumer `name`, if it is there, with all requests that wait at it.
-pub(super) async fn remove(stream: &Stream, name: &str) -> anyhow::Result<()> {
-    match stream.delete_consumer(name).await {
-        Ok(_) => Ok(()),
-        Err(error) if is_missing(&error.kind()) => Ok(()),
-        Err(error) => Err(error).context("remove the consumer"),
-    }
-}
-
-fn is_missing(kind: &ConsumerErrorKind) -> bool {
-    matches!(kind, ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND)
-}
-
-/// Brings what is written on a consumer to what this program writes. Its other settings stay as
-/// they are, and so do thresholds of the monitoring that an operator has changed.
-async fn label(
-    stream: &Stream,
-    info: &consumer::Info,
-    wanted: pull::Config,
-    thresholds: &Thresholds,
-) -> anyhow::Result<()> {
-    let mut config = info.config.clone();
-    config.description = wanted.description;
-    config.metadata.extend(wanted.metadata);
-    monitor::merge(&mut config.metadata, thresholds);
-    if config != info.config {
-        tracing::info!(
-            consumer = info.name,
-            "bringing the consumer to its settings"
-        );
-        stream.update_consumer(config).await?;
-    }
-    Ok(())
-}
-
-/// What is written on the consumer of a fold beside the live one is its purpose only: that it is
-/// behind is no fault.
-fn thresholds(config: &Config, projection: &str) -> Thresholds {
-    if config.consumer == projection {
-        monitor::of_consumer()
-    } else {
-        Thresholds::new()
-    }
-}
-
-fn settings(source: &str, projection: &str, name: &str) -> pull::Config {
-    let purpose = if name == projection {
-        String::new()
-    } else {
-        format!(", for a fold beside the live one ({name})")
-    };
-    pull::Config {
-        durable_name: Some(name.to_owned()),
-        description: Some(format!(
-            "Feeds the projection {projection} with the events of {source}{purpose}"
-        )),
-        deliver_policy: DeliverPolicy::All,
-        ack_policy: AckPolicy::None,
-        metadata: bus::metadata([("projection", projection), ("source", source)]),
-        ..pull::Config::default()
-    }
-}
-
-/// What keeps a consumer, which a person may have made or edited, from handing over every event
-/// as it is and at once, without being told that it arrived. One that filters would look like a
-/// stream full of gaps, one without payloads like a stream full of broken events. What is not
-/// listed does no harm: limits of a request are kept to.
-fn harm(config: &consumer::Config) -> Option<&'static str> {
-    let harms = [
-        (config.deliver_subject.is_some(), "it pushes events"),
-        (
-            config.ack_policy != AckPolicy::None,
-            "it waits for acknowledgements",
-        ),
-        (
-            config.deliver_policy != DeliverPolicy::All,
-            "it does not begin with the first event",
-        ),
-        (
-            !config.filter_subject.is_empty() || !config.filter_subjects.is_empty(),
-            "it filters",
-        ),
-        (config.headers_only, "it hands over headers only"),
-        (
-            config.replay_policy != ReplayPolicy::Instant,
-            "it replays at the original speed",
-        ),
-        (config.rate_limit > 0, "its rate is limited"),
-        (
-            config.priority_policy != PriorityPolicy::None,
-            "it serves groups",
-        ),
-        (
-            !config.max_expires.is_zero() && config.max_expires < EXPIRES_MIN,
-            "its requests expire at once",
-        ),
-    ];
-    harms
-        .into_iter()
-        .find_map(|(is_so, harm)| is_so.then_some(harm))
 }

@@ -83,6 +83,7 @@
 mod anomaly;
 mod apply;
 mod checkpoint;
+mod consumer;
 pub(crate) mod dead_letter;
 mod feed;
 mod gap;
@@ -104,6 +105,7 @@ use crate::envelope::Envelope;
 pub(crate) use anomaly::Anomalies;
 pub use checkpoint::{as_of, as_of_bare};
 pub(crate) use checkpoint::{epochs, note_version, places};
+pub use consumer::{Consumer, harm};
 pub(crate) use gate::Held;
 pub(crate) use pause::Brake;
 pub use pause::Pause;

@@ -21,8 +21,9 @@ use crate::bus::Bus;
 /// How often a consumer with nothing to hand over says that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// How long a request stays open at the server.
-const EXPIRES: Duration = Duration::from_secs(30);
+/// How long a request stays open at the server: one that nobody reads any more hands events out
+/// until then, where the server does not see that.
+pub(super) const EXPIRES: Duration = Duration::from_secs(5);
 
 /// How many events that do not fit into a request come in a row before they are asked for one
 /// by one, whatever their size.

@@ -12,7 +12,7 @@ use sea_orm::DbErr;
 use super::anomaly::{self, Anomalies};
 use super::apply::{self, Batch, Gap, Input, Otherwise, Stop};
 use super::checkpoint::Checkpoint;
-use super::feed::{self, Feed, Start};
+use super::feed::{Feed, Start};
 use super::runner::Shared;
 use super::source::{self, Said, Source};
 use super::window::Link;
@@ -47,10 +47,6 @@ pub(super) struct Reader<P> {
     source: &'static str,
     /// The gap that the stream was read again for, as far as it is still open.
     gap: Option<Gap>,
-    /// Whether the consumer is to be made anew: a request for events that a lost connection left
-    /// behind may still be waiting at it, and would get some of them. A broker that hangs keeps
-    /// such a connection, as far as the others can see.
-    anew: bool,
     /// Which stream is read, by when it was made; 0 before the first.
     stream_created: i64,
     /// Whether the stream is another one than before, or was rolled back, and nothing new has come
@@ -99,7 +95,6 @@ impl<P: Projection> Reader<P> {
             bus,
             source,
             gap: None,
-            anew: false,
             stream_created: 0,
             is_refilled: false,
             shorter_since: None,
@@ -157,8 +152,7 @@ impl<P: Projection> Reader<P> {
                             }
                         }
                         Look::AsRead | Look::Elsewhere => {
-                            self.anew = true;
-                            return Ok(());
+                                            return Ok(());
                         }
                     }
                     continue;
@@ -229,10 +223,6 @@ impl<P: Projection> Reader<P> {
         self.is_refilled |= start.stream_created != checkpoint.stream_created
             || start.is_earlier(checkpoint.stream_created, checkpoint.sequence);
         let config = &self.shared.config;
-        if self.anew {
-            feed::remove(&stream, &config.consumer).await?;
-            self.anew = false;
-        }
         let (bus, link) = (&self.bus, &self.link);
         let feed = Feed::open(bus, link, stream, self.source, P::NAME, config, start).await?;
         if feed.is_drained() {
@@ -356,7 +346,6 @@ impl<P: Projection> Reader<P> {
                 "gap: reading again"
             );
             self.gap = Some(gap);
-            self.anew = true;
             return Ok(());
         }
         let events = gap::fetch(&self.bus, self.source, &gap, bytes_max)

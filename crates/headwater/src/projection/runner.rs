@@ -16,7 +16,7 @@ use super::progress::AsOf;
 use super::reader::{Reader, flat};
 use super::source::{self, Sources};
 use super::window::Link;
-use super::{Progress, Projection, checkpoint};
+use super::{Progress, Projection, checkpoint, consumer};
 use crate::bus::Bus;
 use crate::database::Database;
 use crate::health::Health;
@@ -74,7 +74,7 @@ impl Config {
         Self {
             is_pausable: false,
             is_of_outbox: then == Then::Compare,
-            consumer: format!("{}-{}", P::NAME, then.word()),
+            consumer: consumer::beside(P::NAME, then),
             crash_points: ["rebuild.received", "rebuild.folding"],
             ..Self::of_copy::<P>()
         }

@@ -150,7 +150,10 @@ impl Keeper {
             found => drop(found.context("reach the bucket of schemas")?),
         }
         let store = jetstream.get_key_value(BUCKET).await;
-        store.context("open the bucket of schemas")
+        store.context(
+            "open the bucket of schemas; where services may not make it, the operator does: \
+             `headwater provision`",
+        )
     }
 
     fn report(&self, state: State) {

@@ -30,6 +30,8 @@
 mod facts;
 mod keeper;
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 use async_nats::jetstream::stream::{self, DiscardPolicy, StorageType};
 use base64::Engine as _;
@@ -38,7 +40,7 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use serde::{Deserialize, Serialize};
 
-use crate::bus;
+use crate::{bus, monitor};
 
 pub use keeper::Keeper;
 
@@ -47,6 +49,9 @@ pub const BUCKET: &str = "headwater-schemas";
 
 /// How many older schemas of a source the bucket keeps, for a person who wonders what changed.
 const HISTORY: i64 = 5;
+
+/// The server's own default, which it gives a bucket.
+const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 
 /// What a service's events and questions look like, as the service knows it.
 ///
@@ -194,6 +199,8 @@ impl Described {
 /// The settings of the stream under the bucket, which are those of any KV bucket, and such that
 /// `nats kv info` and `nats stream info` explain what it is.
 pub fn bucket(replicas: usize) -> stream::Config {
+    let mut metadata = bus::metadata([("kind", "schemas")]);
+    monitor::merge(&mut metadata, &monitor::of_stream(replicas));
     stream::Config {
         name: format!("KV_{BUCKET}"),
         description: Some(
@@ -208,10 +215,12 @@ pub fn bucket(replicas: usize) -> stream::Config {
         max_message_size: -1,
         max_consumers: -1,
         deny_delete: true,
-        allow_rollup: true,
+        // One key's roll-up would take away those of the others.
+        allow_rollup: false,
+        duplicate_window: DUPLICATE_WINDOW,
         allow_direct: true,
         num_replicas: replicas,
-        metadata: bus::metadata([("kind", "schemas")]),
+        metadata,
         ..stream::Config::default()
     }
 }
