@@ -1,57 +1,49 @@
-//! Each service with a user of its own on the broker, as `deploy/nats/accounts.conf` has them.
+//! Each user in an account of its own on the broker, as `deploy/nats/accounts.conf` has them: what
+//! each needs works, and nothing else does, neither asked for directly nor as the subject that an
+//! answer is to go to.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
-
-use async_nats::jetstream::{self, stream};
-use async_nats::{Client, ConnectOptions};
-use broker::{Broker, Options};
+use async_nats::jetstream;
 use cli::Exit;
 use e2e::faults::logged;
 use e2e::load::{Customers, Mix};
 use e2e::process::lines;
 use e2e::{Service, World, eventually, operator, oracle};
-use futures_util::StreamExt as _;
 use headwater::operator::FoldState;
+use headwater::projection::Consumer;
+use headwater::schema;
 use serde_json::json;
-use tempfile::TempDir;
 
 use Service::{Composition, Inquiry, Orders, Purchases};
 
-/// A broker with the users and permissions that are shipped, each with a password of its own, and
-/// where the passwords are.
-fn locked(folder: &Path) -> (Broker, PathBuf) {
-    let store = folder.join("broker");
-    std::fs::create_dir_all(&store).unwrap();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/nats");
-    std::fs::copy(shipped.join("accounts.conf"), store.join("accounts.conf")).unwrap();
-    let mut secrets = Command::new("sh");
-    let secrets = secrets.arg(shipped.join("secrets.sh").canonicalize().unwrap());
-    assert!(secrets.current_dir(&store).status().unwrap().success());
-    let options = Options {
-        include: Some("accounts.conf".to_owned()),
-        ..Options::new(&store)
-    };
-    let binary = broker::find(&|_| {}).unwrap();
-    let broker = Broker::start(&binary, options).unwrap();
-    (broker, store.join("passwords"))
-}
+mod attack;
+mod subjects;
 
-/// A world whose broker lets nobody in who has no password.
-fn world(folder: &TempDir) -> World {
-    let (broker, passwords) = locked(folder.path());
-    let mut world = World::on(broker, folder.path());
-    world.log_in(passwords);
-    world
+/// The shop's projections, and what they read.
+const PROJECTIONS: [(&str, &[Service]); 2] = [
+    ("purchases", &Service::SOURCES),
+    ("orders-catalogue", &[Service::Users, Service::Products]),
+];
+
+/// Makes what services need, with streams that events can be deleted from.
+async fn provision_softly(world: &World) {
+    world.make_soft_streams().await;
+    let jetstream = jetstream::new(world.nats().await);
+    jetstream.create_stream(schema::bucket(1)).await.unwrap();
+    for (projection, sources) in PROJECTIONS {
+        for source in sources {
+            let stream = world.stream(*source).await;
+            for consumer in Consumer::all(projection, source.name()) {
+                stream.create_consumer(consumer.settings()).await.unwrap();
+            }
+        }
+    }
 }
 
 /// All that services do: writes, folds, gaps, questions, and what operators ask for.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_service_may_do_all_that_it_needs() {
-    let folder = TempDir::new().unwrap();
-    let mut world = world(&folder);
-    world.make_soft_streams().await;
+    let (mut world, _) = World::with_accounts();
+    provision_softly(&world).await;
     world.run_all().await;
     for style in [Composition, Inquiry] {
         world.run(style).await;
@@ -116,171 +108,99 @@ fn nobody_was_refused(world: &World) {
     }
 }
 
-/// What each may not do; the first of each pair a subject to publish to, the second one to hear.
-const FORBIDDEN: [(&str, &[&str], &[&str]); 7] = [
-    (
-        "users",
-        &[
-            "orders.v1.placed.1",
-            "$KV.headwater-schemas.orders",
-            "$JS.API.STREAM.DELETE.USERS",
-            "$JS.API.STREAM.PURGE.USERS",
-            "$JS.API.STREAM.MSG.DELETE.USERS",
-            "$JS.API.STREAM.INFO.ORDERS",
-            "headwater.orders.events",
-        ],
-        &[
-            "orders.>",
-            "_INBOX_orders.>",
-            "headwater.orders.>",
-            "inquiry.orders.v1.asked",
-            ">",
-        ],
-    ),
-    (
-        "products",
-        &[
-            "users.v1.registered.1",
-            "$JS.API.STREAM.CREATE.USERS",
-            "$JS.API.STREAM.MSG.GET.USERS",
-        ],
-        &["users.>", "_INBOX_users.>", "$SRV.PING.users"],
-    ),
-    (
-        "orders",
-        &[
-            "users.v1.registered.1",
-            "$JS.API.CONSUMER.CREATE.USERS.purchases",
-            "$JS.API.CONSUMER.DELETE.USERS.purchases",
-            "$JS.API.CONSUMER.MSG.NEXT.USERS.purchases",
-            "headwater.purchases.rebuild",
-        ],
-        &["users.>", "_INBOX_purchases.>"],
-    ),
-    (
-        "purchases",
-        &[
-            "orders.v1.placed.1",
-            "$JS.API.STREAM.UPDATE.ORDERS",
-            "$JS.API.STREAM.MSG.GET.ORDERS",
-            "headwater.orders.dead-letters.discard",
-            "inquiry.users.v1.asked",
-        ],
-        &["orders.>", "_INBOX_orders.>", "inquiry.>"],
-    ),
-    (
-        "purchases-composition",
-        &[
-            "orders.v1.placed.1",
-            "inquiry.users.v1.asked",
-            "$JS.API.STREAM.INFO.ORDERS",
-        ],
-        &["orders.>", "inquiry.answers.>"],
-    ),
-    (
-        "purchases-inquiry",
-        &[
-            "orders.v1.placed.1",
-            "inquiry.answers.somebody.1",
-            "$JS.API.STREAM.INFO.ORDERS",
-        ],
-        &["orders.>", "inquiry.users.v1.asked"],
-    ),
-    (
-        "viewer",
-        &[
-            "orders.v1.placed.1",
-            "$JS.API.STREAM.DELETE.ORDERS",
-            "$JS.API.CONSUMER.CREATE.ORDERS",
-            "headwater.purchases.rebuild",
-            "headwater.purchases.dead-letters.discard",
-        ],
-        &["_INBOX_orders.>", "$SYS.>"],
-    ),
-];
-
+/// Services may not make streams or consumers: they say who does, and go on once it is done, also
+/// after the broker's disk was lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_service_may_do_anything_beyond_its_list() {
-    let folder = TempDir::new().unwrap();
-    let (broker, passwords) = locked(folder.path());
-    for (user, publishes, subscribes) in FORBIDDEN {
-        let mut watched = Watched::connect(&broker, &passwords, user).await;
-        for subject in publishes {
-            watched.client.publish(*subject, "".into()).await.unwrap();
-            watched.is_refused("publish", subject).await;
-        }
-        for subject in subscribes {
-            let _kept = watched.client.subscribe(*subject).await.unwrap();
-            watched.is_refused("subscription", subject).await;
-        }
+async fn services_wait_for_what_the_operator_makes() {
+    let (mut world, passwords) = World::with_accounts();
+    world.run_all().await;
+    says_who_makes_it(&world).await;
+    passwords.provision(&world.nats_url(), 1).await;
+    world.in_touch().await;
+    let customers = Customers::of(&world).await;
+    customers.send_some(Orders, 3).await;
+    world.caught_up().await;
+
+    world.broker.stop().unwrap();
+    std::fs::remove_dir_all(world.broker.store().join("jetstream")).unwrap();
+    world.broker.restart().unwrap();
+    says_who_makes_it(&world).await;
+    passwords.provision(&world.nats_url(), 1).await;
+    customers.send_some(Orders, 3).await;
+    world.caught_up().await;
+    for source in Service::SOURCES {
+        oracle::stream_agrees(&world, source, &customers.ledger()).await;
     }
-    let anybody = ConnectOptions::new().connect(broker.url()).await;
-    assert!(anybody.is_err(), "without a password");
+    world.finish().await;
 }
 
-/// The viewer sees streams, events and how services are.
+async fn says_who_makes_it(world: &World) {
+    for service in Service::ALL {
+        let client = world.client(service);
+        eventually("what to do", || async {
+            let parts = client.get("/readyz?verbose").await.text;
+            let is_said = parts.contains("`headwater provision");
+            if is_said { Ok(()) } else { Err(parts) }
+        })
+        .await;
+    }
+}
+
+/// A stream that the operator makes again from its outbox has its consumers again.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_viewer_may_look() {
-    let folder = TempDir::new().unwrap();
-    let (broker, passwords) = locked(folder.path());
-    let operator = Watched::connect(&broker, &passwords, "operator").await;
-    let made = stream::Config {
-        name: "ORDERS".to_owned(),
-        subjects: vec!["orders.>".to_owned()],
-        ..stream::Config::default()
-    };
-    let jetstream = jetstream::new(operator.client.clone());
-    jetstream.create_stream(made).await.unwrap();
-    let viewer = Watched::connect(&broker, &passwords, "viewer").await;
-    let mut events = viewer.client.subscribe("*.v1.>").await.unwrap();
-    viewer.client.flush().await.unwrap();
-    let stored = jetstream.publish("orders.v1.placed.1", "x".into()).await;
-    stored.unwrap().await.unwrap();
-    assert!(events.next().await.is_some());
-    let seen = jetstream::new(viewer.client.clone());
-    let stream = seen.get_stream("ORDERS").await.unwrap();
-    assert_eq!(stream.get_raw_message(1).await.unwrap().payload, "x");
-    let names: Vec<_> = seen.stream_names().collect().await;
-    assert_eq!(names.len(), 1);
+async fn a_restored_stream_has_its_consumers_again() {
+    let (mut world, passwords) = World::with_accounts();
+    passwords.provision(&world.nats_url(), 1).await;
+    world.run_all().await;
+    world.in_touch().await;
+    let customers = Customers::of(&world).await;
+    customers.send_some(Orders, 3).await;
+    world.caught_up().await;
+    let args = ["stream", "restore", "orders", "--yes"];
+    let ended = passwords.tool(&world.nats_url(), "operator", &args).await;
+    assert_eq!(ended, Exit::Done);
+    customers.send_some(Orders, 3).await;
+    world.caught_up().await;
+    world.finish().await;
 }
 
-/// A user's connection, and what the broker refuses it.
-struct Watched {
-    client: Client,
-    refusals: tokio::sync::mpsc::UnboundedReceiver<String>,
-}
-
-impl Watched {
-    async fn connect(broker: &Broker, passwords: &Path, user: &str) -> Self {
-        let (sender, refusals) = tokio::sync::mpsc::unbounded_channel();
-        let password = std::fs::read_to_string(passwords.join(user)).unwrap();
-        let client = ConnectOptions::new()
-            .user_and_password(user.to_owned(), password.trim().to_owned())
-            .custom_inbox_prefix(format!("_INBOX_{user}"))
-            .event_callback(move |event| {
-                let sender = sender.clone();
-                async move {
-                    if let async_nats::Event::ServerError(error) = event {
-                        // The test that listens may be over.
-                        let _ = sender.send(error.to_string());
-                    }
-                }
-            })
-            .connect(broker.url())
-            .await
-            .unwrap();
-        Self { client, refusals }
+/// What the documents promise to people who look.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_viewer_sees_all_that_there_is_to_see() {
+    let (mut world, passwords) = World::with_accounts();
+    passwords.provision(&world.nats_url(), 1).await;
+    world.run_all().await;
+    world.in_touch().await;
+    let urls = world.nats_url();
+    let viewer = passwords.connect(&urls, "viewer").await;
+    let mut events = viewer.subscribe("orders.>").await.unwrap();
+    viewer.flush().await.unwrap();
+    let customers = Customers::of(&world).await;
+    customers.send_some(Orders, 3).await;
+    world.caught_up().await;
+    let event = futures_util::StreamExt::next(&mut events).await.unwrap();
+    assert!(event.subject.starts_with("orders.v1.placed."));
+    let commands: [&[&str]; 8] = [
+        &["status"],
+        &["verify"],
+        &["tail", "--no-follow", "--last", "3"],
+        &["tail", "orders", "--from", "1", "--count", "2"],
+        &["check"],
+        &["projection", "list"],
+        &["dead-letter", "list"],
+        &["provision", "--dry-run"],
+    ];
+    for args in commands {
+        let ended = passwords.tool(&urls, "viewer", args).await;
+        assert_eq!(ended, Exit::Done, "{args:?}");
     }
-
-    /// The next refusal is of this.
-    async fn is_refused(&mut self, what: &str, subject: &str) {
-        let within = Duration::from_secs(10);
-        let refusal = tokio::time::timeout(within, self.refusals.recv()).await;
-        let refusal = refusal.ok().flatten().unwrap_or_default().to_lowercase();
-        let named = format!("{what} to \"{}\"", subject.to_lowercase());
-        assert!(
-            refusal.contains(&named),
-            "{subject} is allowed: {refusal:?}"
-        );
+    let jetstream = jetstream::new(viewer.clone());
+    let bucket = jetstream.get_key_value(schema::BUCKET).await.unwrap();
+    assert!(bucket.get("orders").await.unwrap().is_some());
+    for service in Service::ALL {
+        let subject = format!("$SRV.INFO.{}", service.name());
+        let info = viewer.request(subject, "".into()).await.unwrap();
+        assert!(!info.payload.is_empty(), "{}", service.name());
     }
+    world.finish().await;
 }

@@ -5,6 +5,7 @@
 //! `sync_interval: always`, as it is shipped. Containers where a Docker daemon answers, child
 //! processes otherwise, or as `HEADWATER_E2E` says.
 
+pub mod accounts;
 pub mod backlog;
 pub mod broker;
 pub mod checkers;

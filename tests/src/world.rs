@@ -184,14 +184,19 @@ impl World {
     /// When a broker does not start.
     pub fn clustered() -> Self {
         let folder = TempDir::new().expect("make a folder");
-        let databases = folder.path().to_owned();
         let binary = broker::find(&|_| {}).expect("find nats-server");
         let cluster =
             Cluster::start(&binary, &options(folder.path())).expect("start three nats-servers");
-        let mut nodes = cluster.into_nodes();
-        let peers = nodes.split_off(1);
-        let mut world = Self::placed(nodes.remove(0).into(), None, databases, folder);
-        world.peers = peers.into_iter().map(Broker::from).collect();
+        Self::owning(cluster.into_nodes(), folder)
+    }
+
+    /// Brokers that run, with all that is theirs in `folder`.
+    pub(crate) fn owning(nodes: Vec<broker::Broker>, folder: TempDir) -> Self {
+        let databases = folder.path().to_owned();
+        let mut nodes = nodes.into_iter().map(Broker::from);
+        let broker = nodes.next().expect("a broker");
+        let mut world = Self::placed(broker, None, databases, folder);
+        world.peers = nodes.collect();
         world
     }
 

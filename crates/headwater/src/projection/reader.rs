@@ -202,7 +202,7 @@ impl<P: Projection> Reader<P> {
         let stream = stream::find(&self.bus, self.source)
             .await
             .context("reach the stream")?
-            .with_context(|| format!("there is no stream {} yet", stream::name(self.source)))?;
+            .with_context(|| format!("there is no stream {} yet: its relay makes it or, where services may not, the operator: `headwater provision`", stream::name(self.source)))?;
         let info = stream.cached_info().clone();
         let (checkpoint, dead_letters) = self.checkpoint().await?;
         self.state().note_opened();
