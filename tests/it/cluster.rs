@@ -4,7 +4,7 @@
 //! Writes and reads need none of them. What is tested is that events go on with one away, wait
 //! with two away, and are all there, once and in order, when it is over.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::header::{HeaderName, NATS_BATCH_SEQUENCE, NATS_EXPECTED_LAST_MESSAGE_ID};
 use async_nats::jetstream;
@@ -15,7 +15,7 @@ use e2e::cluster::Watch;
 use e2e::faults::{metric, tell};
 use e2e::load::{Customers, Load, Mix};
 use e2e::process::lines;
-use e2e::{Service, World, eventually, operator, oracle};
+use e2e::{Service, World, eventually, eventually_within, operator, oracle};
 use headwater::operator::FoldState;
 
 use Service::{Orders, Products, Purchases, Users};
@@ -34,13 +34,20 @@ const BURSTS: Mix = Mix {
     ..STEADY
 };
 
+/// How often a reader is killed, and how long the next one has.
+const KILLS: usize = 50;
+const CATCHES_UP_WITHIN: Duration = Duration::from_secs(5);
+
 /// All services on three brokers, and a load.
 async fn under_load() -> (World, Customers, Load) {
     under_load_of(STEADY).await
 }
 
 async fn under_load_of(mix: Mix) -> (World, Customers, Load) {
-    let mut world = World::clustered();
+    loaded(World::clustered(), mix).await
+}
+
+async fn loaded(mut world: World, mix: Mix) -> (World, Customers, Load) {
     world.run_all().await;
     let customers = Customers::of(&world).await;
     for source in Service::SOURCES {
@@ -284,6 +291,34 @@ async fn a_broker_robbed_of_its_data_gets_them_from_the_others() {
     events_go_on(&world, &customers).await;
     world.node(other).restart().unwrap();
     world.wait_healthy();
+    agrees(world, customers, load).await;
+}
+
+/// The servers hand out what the killed reader had asked for, where they cannot see that it is gone:
+/// the next one takes its consumers over, and misses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_killed_again_and_again_catches_up_each_time() {
+    let (world, passwords) = World::clustered_with_accounts();
+    passwords.provision(&world.nats_url(), 3).await;
+    let (mut world, customers, load) = loaded(world, STEADY).await;
+    let nobody = uuid::Uuid::nil().to_string();
+    let mut longest = Duration::ZERO;
+    for _ in 0..KILLS {
+        world.kill(Purchases).await;
+        world.run(Purchases).await;
+        let heads = world.heads().await.to_string();
+        let began = Instant::now();
+        eventually_within(CATCHES_UP_WITHIN, "the next reader to catch up", || async {
+            let reply = world.purchases(&nobody, &heads).await;
+            let is_there = reply.status == 404;
+            if is_there { Ok(()) } else { Err(reply.text) }
+        })
+        .await;
+        longest = longest.max(began.elapsed());
+    }
+    tell(&format!(
+        "{KILLS} readers killed: the next one caught up within {longest:.1?}"
+    ));
     agrees(world, customers, load).await;
 }
 

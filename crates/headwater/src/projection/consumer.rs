@@ -28,8 +28,10 @@ const EXPIRES_MIN: Duration = Duration::from_secs(1);
 /// How long requests of an earlier reader are waited for: they expire by then.
 const TAKE_OVER_WITHIN: Duration = EXPIRES.saturating_add(Duration::from_secs(1));
 
-/// The pause between two looks at them.
+/// The pause between two looks at them, and how long one may take: a consumer that has no leader at
+/// the moment never answers.
 const LOOK_PAUSE: Duration = Duration::from_millis(25);
+const LOOK_WITHIN: Duration = Duration::from_millis(500);
 
 /// A durable consumer as a projection needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,8 +195,7 @@ async fn take_over(bus: &Bus, stream: &Stream, info: &consumer::Info) {
             hand_over(bus, stream, name).await;
         }
         tokio::time::sleep(LOOK_PAUSE).await;
-        // While there is no leader, nobody answers.
-        let looked = tokio::time::timeout_at(end, stream.consumer_info(name)).await;
+        let looked = tokio::time::timeout(LOOK_WITHIN, stream.consumer_info(name)).await;
         waiting = !matches!(looked, Ok(Ok(now)) if now.num_waiting == 0);
     }
 }
