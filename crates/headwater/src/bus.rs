@@ -40,7 +40,7 @@ const PING_AMID_EVENTS_EVERY: Duration = Duration::from_secs(5);
 
 /// The first server that passes on the answer to a consumer's reset from another account. Services
 /// that log in are taken to reach the streams by way of one (deploy/nats).
-const ACCOUNTS_SINCE: (i64, i64, i64) = (2, 14, 4);
+pub const ACCOUNTS_SINCE: (i64, i64, i64) = (2, 14, 4);
 
 /// What an unnamed limit is taken to be at least, in bytes.
 const LIMIT_MIN: usize = 16 * 1024;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::response::Response;
 use headwater::Clock;
+use headwater::bus::ACCOUNTS_SINCE;
 use serde_json::Value;
 
 use super::{Finding, Grade};
@@ -63,13 +64,23 @@ pub(super) async fn connect(common: &Common, findings: &mut Vec<Finding>) -> any
 /// Whether it is a server that the services can work with.
 pub(super) async fn is_usable(nats: &Nats, findings: &mut Vec<Finding>) -> bool {
     let info = nats.client.server_info();
-    let version = if nats.client.is_server_compatible(2, 14, 0) {
+    let (major, minor, patch) = ACCOUNTS_SINCE;
+    let version = if nats.client.is_server_compatible(major, minor, patch) {
         Finding::ok("version", format!("nats-server {}", info.version))
+    } else if nats.client.is_server_compatible(2, 14, 0) {
+        Finding::warn(
+            "version",
+            format!(
+                "nats-server {} is too old for services with accounts of their own",
+                info.version
+            ),
+            "install 2.14.4 or later: before, a projection gets no answer when it places its consumer",
+        )
     } else {
         Finding::fail(
             "version",
             format!("nats-server {} is too old", info.version),
-            "install 2.14 or later: relays need atomic batches, projections consumer reset",
+            "install 2.14.4 or later: relays need atomic batches, projections consumer reset",
         )
     };
     let jetstream = match nats.jetstream.query_account().await {

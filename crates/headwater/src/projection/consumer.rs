@@ -158,9 +158,15 @@ pub(super) async fn place(
         refuse_pause(stream, consumer.cached_info())?;
         // Seldom needed, and large.
         Box::pin(label(stream, consumer.cached_info(), wanted)).await;
-        take_over(bus, stream, consumer.cached_info()).await;
-        consumer.reset(Some(sequence)).await?;
-        return Ok(consumer);
+        let is_free = consumer.cached_info().num_waiting == 0 || is_free(stream, name).await;
+        // What was asked for goes with the consumer, where the service may delete it.
+        if is_free || remove(stream, name).await.is_err() {
+            if !is_free {
+                take_over(bus, stream, consumer.cached_info()).await;
+            }
+            consumer.reset(Some(sequence)).await?;
+            return Ok(consumer);
+        }
     }
     let made = stream.create_consumer(wanted.settings()).await;
     let mut consumer = made.with_context(|| to_be_provisioned(stream, name, "it is not there"))?;
@@ -186,18 +192,19 @@ fn to_be_provisioned(stream: &Stream, name: &str, why: &str) -> String {
 /// of a cluster, by way of another account: there another server has to take the consumer over.
 /// Where none can, what was asked for expires.
 async fn take_over(bus: &Bus, stream: &Stream, info: &consumer::Info) {
-    let (name, end) = (&info.name, Instant::now() + TAKE_OVER_WITHIN);
-    let mut waiting = info.num_waiting > 0;
-    // What this reader itself asked for before is given up by the first look.
-    let mut asked = Vec::from([false, info.cluster.is_some()]).into_iter();
-    while waiting && Instant::now() < end {
-        if asked.next() == Some(true) {
-            hand_over(bus, stream, name).await;
-        }
-        tokio::time::sleep(LOOK_PAUSE).await;
-        let looked = tokio::time::timeout(LOOK_WITHIN, stream.consumer_info(name)).await;
-        waiting = !matches!(looked, Ok(Ok(now)) if now.num_waiting == 0);
+    let end = Instant::now() + TAKE_OVER_WITHIN;
+    if info.cluster.is_some() {
+        hand_over(bus, stream, &info.name).await;
     }
+    while !is_free(stream, &info.name).await && Instant::now() < end {}
+}
+
+/// Whether nothing is asked for, in a moment: what this reader itself asked for before is given up
+/// by then.
+async fn is_free(stream: &Stream, name: &str) -> bool {
+    tokio::time::sleep(LOOK_PAUSE).await;
+    let looked = tokio::time::timeout(LOOK_WITHIN, stream.consumer_info(name)).await;
+    matches!(looked, Ok(Ok(now)) if now.num_waiting == 0)
 }
 
 /// Has another server of the cluster take the consumer over.
