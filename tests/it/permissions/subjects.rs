@@ -214,17 +214,17 @@ pub(super) fn allowed(user: &str) -> Vec<String> {
         ]);
         for source in SOURCES {
             may.push(format!("headwater.{source}.events"));
+            may.extend(
+                ["list", "show", "discarded"]
+                    .map(|name| format!("headwater.{source}.dead-letters.{name}")),
+            );
         }
+        may.extend(
+            ["list", "show", "discarded"]
+                .map(|name| format!("headwater.purchases.dead-letters.{name}")),
+        );
         for service in ["orders", "purchases"] {
-            for name in [
-                "verify",
-                "fold",
-                "dead-letters.list",
-                "dead-letters.show",
-                "dead-letters.discarded",
-            ] {
-                may.push(format!("headwater.{service}.{name}"));
-            }
+            may.extend(["verify", "fold"].map(|name| format!("headwater.{service}.{name}")));
         }
         return may;
     }
