@@ -61,8 +61,11 @@ pub struct Refusal {
 pub(crate) struct Nats {
     pub(crate) client: Client,
     pub(crate) jetstream: jetstream::Context,
+    /// What the subjects of the JetStream API begin with.
+    pub(crate) api_prefix: String,
+    /// How long anybody who is asked may take to answer.
+    pub(crate) timeout: Duration,
     url: String,
-    timeout: Duration,
 }
 
 impl Nats {
@@ -101,6 +104,7 @@ impl Nats {
         let client = connected?;
         Ok(Self {
             jetstream: settings.jetstream(client.clone()),
+            api_prefix: settings.api_prefix(),
             client,
             url,
             timeout,
