@@ -73,8 +73,53 @@ async fn a_user_who_may_change_nothing_reads_everything() {
     source.stop().await;
 }
 
-/// Answers below `COPY.API` as JetStream does, but direct gets from the first ten events alone.
-async fn copy_that_is_behind(source: &Source) -> (JoinSet<()>, TempDir) {
+/// A JetStream API whose direct gets are asked for on `direct_get`; what it takes to use it.
+async fn api_with(
+    source: &Source,
+    direct_get: &'static str,
+) -> (JoinSet<()>, TempDir, [(&'static str, String); 3]) {
+    let client = async_nats::connect(source.broker.url()).await;
+    let client = client.expect("connect");
+    let asked = client.subscribe("COPY.API.>").await;
+    let mut asked = asked.expect("subscribe");
+    client.flush().await.expect("flush");
+    let mut answers = JoinSet::new();
+    answers.spawn(async move {
+        while let Some(request) = asked.next().await {
+            let subject = match request.subject.strip_prefix("COPY.API.") {
+                Some("DIRECT.GET.SENSORS") => direct_get.to_owned(),
+                other => format!("$JS.API.{}", other.expect("the API")),
+            };
+            let reply = request.reply.expect("a request");
+            let sent = client.publish_with_reply(subject, reply, request.payload);
+            sent.await.expect("sent");
+        }
+    });
+    let home = tempfile::tempdir().expect("a folder");
+    let contexts = home.path().join("nats").join("context");
+    std::fs::create_dir_all(&contexts).expect("make a folder");
+    let context = r#"{"jetstream_api_prefix": "COPY.API"}"#;
+    std::fs::write(contexts.join("copy.json"), context).expect("write");
+    let environment = [
+        ("XDG_CONFIG_HOME", home.path().display().to_string()),
+        ("NATS_CONTEXT", "copy".to_owned()),
+        ("NATS_TIMEOUT", "2s".to_owned()),
+    ];
+    (answers, home, environment)
+}
+
+/// Both read all events by such an API.
+async fn reads_all_by(source: &Source, direct_get: &'static str) {
+    let (_answers, _home, environment) = api_with(source, direct_get).await;
+    let who = environment
+        .each_ref()
+        .map(|(name, value)| (*name, &**value));
+    reads_all(source, &who).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_is_behind_is_not_taken_for_the_stream() {
+    let source = filled().await;
     let behind = Config {
         name: "BEHIND".to_owned(),
         allow_direct: true,
@@ -95,39 +140,61 @@ async fn copy_that_is_behind(source: &Source) -> (JoinSet<()>, TempDir) {
     for sequence in 11..=LAST {
         behind.delete_message(sequence).await.expect("deleted");
     }
-    let client = async_nats::connect(source.broker.url()).await;
-    let client = client.expect("connect");
-    let asked = client.subscribe("COPY.API.>").await;
-    let mut asked = asked.expect("subscribe");
-    client.flush().await.expect("flush");
-    let mut answers = JoinSet::new();
-    answers.spawn(async move {
-        while let Some(request) = asked.next().await {
-            let subject = request.subject.replace("COPY.API.", "$JS.API.");
-            let subject = subject.replace("DIRECT.GET.SENSORS", "DIRECT.GET.BEHIND");
-            let reply = request.reply.expect("a request");
-            let sent = client.publish_with_reply(subject, reply, request.payload);
-            sent.await.expect("sent");
-        }
-    });
-    let home = tempfile::tempdir().expect("a folder");
-    let contexts = home.path().join("nats").join("context");
-    std::fs::create_dir_all(&contexts).expect("make a folder");
-    let context = r#"{"jetstream_api_prefix": "COPY.API"}"#;
-    std::fs::write(contexts.join("copy.json"), context).expect("write");
-    (answers, home)
+    reads_all_by(&source, "$JS.API.DIRECT.GET.BEHIND").await;
+    source.stop().await;
 }
 
+/// Of each page the second event does not arrive, nor what follows the third.
 #[tokio::test]
-async fn a_copy_that_is_behind_is_not_taken_for_the_stream() {
+async fn an_event_that_is_lost_on_the_way_is_asked_for_again() {
     let source = filled().await;
-    let (_answers, home) = copy_that_is_behind(&source).await;
-    let home = home.path().to_str().expect("UTF-8");
-    reads_all(
-        &source,
-        &[("XDG_CONFIG_HOME", home), ("NATS_CONTEXT", "copy")],
-    )
-    .await;
+    let client = async_nats::connect(source.broker.url()).await;
+    let client = client.expect("connect");
+    let mut asked = client.subscribe("LOSSY").await.expect("subscribe");
+    client.flush().await.expect("flush");
+    let mut lossy = JoinSet::new();
+    lossy.spawn(async move {
+        while let Some(request) = asked.next().await {
+            let inbox = client.new_inbox();
+            let page = client.subscribe(inbox.clone()).await;
+            let mut page = page.expect("subscribe").take(3).enumerate();
+            let subject = "$JS.API.DIRECT.GET.SENSORS";
+            let sent = client.publish_with_reply(subject, inbox, request.payload);
+            sent.await.expect("sent");
+            let reply = request.reply.expect("a request");
+            while let Some((nth, answer)) = page.next().await {
+                if answer.status.is_some() {
+                    break;
+                }
+                if nth != 1 {
+                    let headers = answer.headers.expect("headers");
+                    let sent = client.publish_with_headers(reply.clone(), headers, answer.payload);
+                    sent.await.expect("sent");
+                }
+            }
+        }
+    });
+    reads_all_by(&source, "LOSSY").await;
+    source.stop().await;
+}
+
+/// An event without a partition was published by hand.
+#[tokio::test]
+async fn events_of_several_filters_come_in_the_order_of_the_stream() {
+    let source = Source::start().await;
+    for position in 1..=5 {
+        source.append(position..=position).await;
+        source.published(2 * position - 1).await;
+        let by_hand = reading(100 + position);
+        source.publish_raw("sensors.v1.read", None, &by_hand).await;
+    }
+    let args = ["tail", "sensors.v1.read", "--last=7"];
+    let line = [&args[..], &["--no-follow", "--output=json"]].concat();
+    let ended = source.tool_with(&VIEWER, &line).await;
+    let lines = ended.stdout.lines();
+    let events = lines.map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let sequences: Vec<_> = events.map(|event| event["sequence"].as_u64()).collect();
+    assert_eq!(sequences, (4..=10).map(Some).collect::<Vec<_>>());
     source.stop().await;
 }
 
