@@ -14,6 +14,7 @@ pub mod check;
 mod common;
 pub mod dead_letter;
 pub mod decode;
+mod direct;
 pub mod doctor;
 mod error;
 mod exit;

@@ -37,7 +37,9 @@ pub enum Unreachable {
         "NATS at {url} refuses the login; say who you are with --creds, --nkey, --user and --password, or --context"
     )]
     Login { url: String },
-    #[error("the service {service} does not answer ({why}); start it, or look at its log")]
+    #[error(
+        "the service {service} does not answer ({why}); start it, look at its log, or ask as a user who may"
+    )]
     Service { service: String, why: String },
     #[error(
         "no service that answers has the projection {projection}, which reads the stream {stream}; start its service, or, if it is gone for good, `nats consumer rm {stream} {projection}`"
@@ -61,8 +63,11 @@ pub struct Refusal {
 pub(crate) struct Nats {
     pub(crate) client: Client,
     pub(crate) jetstream: jetstream::Context,
+    /// What the subjects of the JetStream API begin with.
+    pub(crate) api_prefix: String,
+    /// How long anybody who is asked may take to answer.
+    pub(crate) timeout: Duration,
     url: String,
-    timeout: Duration,
 }
 
 impl Nats {
@@ -101,6 +106,7 @@ impl Nats {
         let client = connected?;
         Ok(Self {
             jetstream: settings.jetstream(client.clone()),
+            api_prefix: settings.api_prefix(),
             client,
             url,
             timeout,

@@ -125,8 +125,6 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
         nats.expect_connected()?;
     }
     outcome?;
-    // Nobody listens to them any more, so they end and take their consumers with them.
-    let _ = tokio::time::timeout(common.nats.timeout, feeds.join_all()).await;
     Ok(Exit::Done)
 }
 
@@ -190,7 +188,7 @@ async fn print(
         heads.push(backlog(inbox).await?);
     }
     let oldest = |heads: &[Option<Arrived>]| {
-        let at = |(index, head): (usize, &Option<Arrived>)| Some((head.as_ref()?.at, index));
+        let at = |(index, head): (usize, &Option<Arrived>)| Some((head.as_ref()?.event.at, index));
         heads.iter().enumerate().filter_map(at).min()
     };
     while let Some((_, index)) = oldest(&heads) {

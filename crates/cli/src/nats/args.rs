@@ -302,15 +302,21 @@ impl Settings {
         Ok(applied)
     }
 
-    pub(crate) fn jetstream(&self, client: Client) -> jetstream::Context {
-        let builder = ContextBuilder::new()
-            .timeout(self.timeout)
-            .ack_timeout(self.timeout);
+    /// What the subjects of the JetStream API begin with.
+    pub(crate) fn api_prefix(&self) -> String {
         match (&self.api_prefix, &self.domain) {
-            (Some(prefix), _) => builder.api_prefix(prefix).build(client),
-            (None, Some(domain)) => builder.domain(domain).build(client),
-            (None, None) => builder.build(client),
+            (Some(prefix), _) => prefix.clone(),
+            (None, Some(domain)) => format!("$JS.{domain}.API"),
+            (None, None) => "$JS.API".to_owned(),
         }
+    }
+
+    pub(crate) fn jetstream(&self, client: Client) -> jetstream::Context {
+        ContextBuilder::new()
+            .timeout(self.timeout)
+            .ack_timeout(self.timeout)
+            .api_prefix(self.api_prefix())
+            .build(client)
     }
 }
 

@@ -2,74 +2,49 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use anyhow::anyhow;
 use async_nats::datetime::DateTime;
-use async_nats::header::NATS_MESSAGE_ID;
-use async_nats::jetstream::Message;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use headwater::EventId;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::direct;
 use crate::output::printable;
 use crate::schemas::Schemas;
 
-/// What is around an event, and its bytes.
+/// An event, and the source whose stream has it.
 #[derive(Clone, Debug)]
 pub(super) struct Arrived {
-    pub(super) subject: String,
-    pub(super) id: Option<EventId>,
-    pub(super) sequence: u64,
-    /// When the broker stored it.
-    pub(super) at: DateTime,
-    /// How many events the stream has behind it.
-    pub(super) pending: u64,
-    source: String,
-    payload: Bytes,
+    pub(super) source: String,
+    pub(super) event: direct::Event,
 }
 
 impl Arrived {
-    pub(super) fn read(source: &str, message: &Message) -> anyhow::Result<Self> {
-        let info = message.info().map_err(|error| anyhow!(error))?;
-        let headers = message.headers.as_ref();
-        let id = headers.and_then(|headers| headers.get(NATS_MESSAGE_ID));
-        Ok(Self {
-            subject: message.subject.to_string(),
-            id: id.and_then(|id| id.as_str().parse().ok()),
-            sequence: info.stream_sequence,
-            at: info.published,
-            pending: info.pending,
-            source: source.to_owned(),
-            payload: message.payload.clone(),
-        })
-    }
-
     /// Decodes it, if somebody has said what it looks like.
     pub(super) async fn decode(self, schemas: &mut Schemas) -> Line {
-        let decoded = schemas.decode(&self.subject, &self.payload).await;
-        let (event, key, problem) = match decoded {
+        let Self { source, event } = self;
+        let decoded = schemas.decode(&event.subject, &event.payload).await;
+        let (json, key, problem) = match decoded {
             Ok(decoded) => (Some(decoded.json), decoded.key, None),
             Err(problem) => (None, None, Some(problem.to_string())),
         };
         Line {
-            payload: problem.is_some().then(|| STANDARD.encode(&self.payload)),
-            subject: self.subject,
-            source: self.source,
-            position: self.id.as_ref().map(|id| id.position),
-            epoch: self.id.map(|id| id.epoch.to_string()),
-            sequence: self.sequence,
-            time: time(self.at),
+            payload: problem.is_some().then(|| STANDARD.encode(&event.payload)),
+            subject: event.subject,
+            source,
+            position: event.id.as_ref().map(|id| id.position),
+            epoch: event.id.map(|id| id.epoch.to_string()),
+            sequence: event.sequence,
+            time: time(event.at),
             key,
-            event,
+            event: json,
             problem,
         }
     }
 }
 
 /// RFC 3339 in UTC, with milliseconds.
-fn time(at: DateTime) -> String {
+pub(super) fn time(at: DateTime) -> String {
     let (date, time) = (at.date(), at.time());
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",

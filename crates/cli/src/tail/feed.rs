@@ -4,25 +4,22 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::datetime::{self, DateTime};
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
-use async_nats::jetstream::stream::{Info, Stream};
-use futures_util::StreamExt as _;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::Stream;
 use headwater::EventId;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::event::Arrived;
+use super::event::{Arrived, time};
 use crate::complain;
+use crate::direct::{Event, Reader};
 use crate::nats::Nats;
 use crate::output::printable;
 
-/// A silent consumer is noticed after two of these.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-
-/// How long one pull request stays open at the server.
-const EXPIRES: Duration = Duration::from_secs(10);
-
-/// How long the server keeps a consumer that nobody reads.
-const INACTIVE: Duration = Duration::from_secs(30);
+/// How long to wait before a stream is looked at again that had nothing new.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long it waits before it tries again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -52,20 +49,22 @@ pub(super) enum News {
 }
 
 /// How far a feed is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Place {
     stream_created: DateTime,
+    /// All up to here was told.
     sequence: u64,
+    reader: Reader,
 }
 
 /// The events of one stream that are meant.
 #[derive(Debug)]
 pub(super) struct Feed {
-    pub(super) nats: Nats,
-    pub(super) stream: String,
-    pub(super) source: String,
-    pub(super) filters: Vec<String>,
-    pub(super) begin: Begin,
+    nats: Nats,
+    stream: String,
+    source: String,
+    filters: Vec<String>,
+    begin: Begin,
     is_followed: bool,
     news: mpsc::Sender<News>,
     place: Option<Place>,
@@ -104,7 +103,7 @@ impl Feed {
     pub(super) async fn run(mut self) {
         let mut is_told = false;
         while !self.news.is_closed() {
-            let sequence = self.place.map(|place| place.sequence);
+            let sequence = self.sequence();
             let Err(failure) = self.follow().await else {
                 return;
             };
@@ -112,7 +111,7 @@ impl Feed {
                 let _ = self.news.send(News::Failed(failure)).await;
                 return;
             }
-            if self.place.map(|place| place.sequence) != sequence {
+            if self.sequence() != sequence {
                 is_told = false;
             }
             if !is_told {
@@ -124,51 +123,48 @@ impl Feed {
         }
     }
 
-    /// Ends without an error when nobody listens any more.
+    fn sequence(&self) -> Option<u64> {
+        self.place.as_ref().map(|place| place.sequence)
+    }
+
+    /// Ends without an error when nobody listens any more, or all was told and is not followed.
     async fn follow(&mut self) -> anyhow::Result<()> {
-        let stream = self.nats.jetstream.get_stream(&self.stream).await;
-        let stream = stream.context("reach the stream")?;
-        let consumer = self.open(&stream).await.context("read the stream")?;
-        if consumer.cached_info().num_pending == 0 && !self.catch_up().await {
-            return Ok(());
-        }
-        let mut events = consumer
-            .stream()
-            .heartbeat(HEARTBEAT)
-            .expires(EXPIRES)
-            .messages()
-            .await
-            .context("read the stream")?;
         loop {
-            let next = tokio::select! {
-                next = events.next() => next,
-                () = self.news.closed() => {
-                    // The server would forget it by itself, but later.
-                    let _ = stream.delete_consumer(&consumer.cached_info().name).await;
-                    return Ok(());
-                }
+            let stream = self.nats.jetstream.get_stream(&self.stream).await;
+            let stream = stream.context("reach the stream")?;
+            let mut place = match self.place.take() {
+                Some(place) => self.go_on(place, &stream),
+                None => self.begin(&stream).await.context("read the stream")?,
             };
-            let message = next.context("the consumer ended")??;
-            let event = Arrived::read(&self.source, &message)?;
-            let is_last = event.pending == 0;
-            if !self.tell(event).await || (is_last && !self.catch_up().await) {
+            let told = self.tell(&mut place, &stream).await;
+            self.place = Some(place);
+            let is_heard = told.context("read the stream")? && self.catch_up().await;
+            if !is_heard || !self.is_followed {
                 return Ok(());
             }
+            tokio::time::sleep(LOOK_PAUSE).await;
         }
     }
 
-    /// Whether somebody still listens.
-    async fn tell(&mut self, event: Arrived) -> bool {
-        if let Some(place) = &mut self.place {
+    /// Tells what the stream has; whether somebody still listens.
+    async fn tell(&mut self, place: &mut Place, stream: &Stream) -> anyhow::Result<bool> {
+        let last = stream.cached_info().state.last_sequence;
+        while let Some(event) = place.reader.next(stream, last).await? {
             place.sequence = event.sequence;
+            if self.is_told(&event) {
+                continue;
+            }
+            if event.id.is_some() {
+                self.newest.clone_from(&event.id);
+            }
+            let source = self.source.clone();
+            let news = News::Event(Arrived { source, event });
+            if self.news.send(news).await.is_err() {
+                return Ok(false);
+            }
         }
-        if self.is_told(&event) {
-            return true;
-        }
-        if event.id.is_some() {
-            self.newest.clone_from(&event.id);
-        }
-        self.news.send(News::Event(event)).await.is_ok()
+        place.sequence = last;
+        Ok(true)
     }
 
     /// Whether somebody still listens.
@@ -180,7 +176,7 @@ impl Feed {
     }
 
     /// Whether it was told before the stream was lost: its relay fills it again.
-    fn is_told(&mut self, event: &Arrived) -> bool {
+    fn is_told(&mut self, event: &Event) -> bool {
         let (Some(told), Some(id)) = (&self.told, &event.id) else {
             return false;
         };
@@ -191,83 +187,72 @@ impl Feed {
         is_old
     }
 
-    /// Opens a consumer at its place; at the beginning, where that is.
-    async fn open(&mut self, stream: &Stream) -> anyhow::Result<PullConsumer> {
+    /// Where to begin in a stream that was not read before.
+    async fn begin(&self, stream: &Stream) -> anyhow::Result<Place> {
+        let end = stream.cached_info().state.last_sequence + 1;
+        let next = match self.begin {
+            Begin::From(sequence) => sequence,
+            Begin::At(at) => since(&self.nats, stream, at).await?.unwrap_or(end),
+            Begin::Last(events) => self.last(stream, events).await?,
+        };
+        Ok(self.place(stream, next, 0))
+    }
+
+    /// Where it was, or where to begin in another stream, or in one that lost its end: what is
+    /// filled in again is known.
+    fn go_on(&mut self, place: Place, stream: &Stream) -> Place {
         let info = stream.cached_info();
         let last = info.state.last_sequence;
-        let (known, begin) = match self.place {
-            None => (None, self.begin),
-            Some(place) if place.stream_created == info.created && place.sequence <= last => {
-                (Some(place.sequence), Begin::From(place.sequence + 1))
-            }
-            Some(place) => {
-                // Another stream, or one that lost its end: what is filled in again is known.
-                self.told = self.newest.clone();
-                let is_same = place.stream_created == info.created;
-                let known = if is_same { last } else { 0 };
-                (Some(known), Begin::From(known + 1))
-            }
-        };
-        self.place = Some(Place {
-            stream_created: info.created,
-            sequence: known.unwrap_or_default(),
-        });
-        match begin {
-            Begin::From(sequence) => self.consumer(stream, from(sequence)).await,
-            Begin::At(start_time) => {
-                let policy = DeliverPolicy::ByStartTime { start_time };
-                self.consumer(stream, policy).await
-            }
-            Begin::Last(events) => self.last(stream, info, events).await,
+        let is_same = place.stream_created == info.created;
+        if is_same && place.sequence <= last {
+            return place;
+        }
+        self.told.clone_from(&self.newest);
+        let known = if is_same { last } else { 0 };
+        self.place(stream, known + 1, known)
+    }
+
+    fn place(&self, stream: &Stream, next: u64, sequence: u64) -> Place {
+        Place {
+            stream_created: stream.cached_info().created,
+            sequence,
+            reader: Reader::new(&self.nats, &self.filters, next),
         }
     }
 
-    /// A consumer that begins with the last so many events, or some more: of those that are
-    /// meant, which may be few among many. Looks further back until there are as many.
-    async fn last(
-        &mut self,
-        stream: &Stream,
-        info: &Info,
-        events: u64,
-    ) -> anyhow::Result<PullConsumer> {
-        let (first, end) = (
-            info.state.first_sequence.max(1),
-            info.state.last_sequence + 1,
-        );
+    /// The sequence of the last so many events, or of some more: of those that are meant, which may
+    /// be few among many. Looks further back until there are as many.
+    async fn last(&self, stream: &Stream, events: u64) -> anyhow::Result<u64> {
+        let state = &stream.cached_info().state;
+        let (first, last) = (state.first_sequence.max(1), state.last_sequence);
         let mut span = events;
         loop {
-            let start = end.saturating_sub(span).max(first);
-            let consumer = self.consumer(stream, from(start)).await?;
-            if consumer.cached_info().num_pending >= events || start <= first {
-                return Ok(consumer);
+            let start = (last + 1).saturating_sub(span).max(first);
+            let mut reader = Reader::new(&self.nats, &self.filters, start);
+            let mut found = 0;
+            while found < events && reader.next(stream, last).await?.is_some() {
+                found += 1;
             }
-            stream.delete_consumer(&consumer.cached_info().name).await?;
+            if found == events || start == first {
+                return Ok(start);
+            }
             span = span.saturating_mul(FURTHER);
         }
     }
-
-    async fn consumer(
-        &self,
-        stream: &Stream,
-        deliver_policy: DeliverPolicy,
-    ) -> anyhow::Result<PullConsumer> {
-        let settings = pull::Config {
-            description: Some("headwater tail: somebody looks".to_owned()),
-            deliver_policy,
-            ack_policy: AckPolicy::None,
-            filter_subjects: self.filters.clone(),
-            inactive_threshold: INACTIVE,
-            memory_storage: true,
-            num_replicas: 1,
-            ..pull::Config::default()
-        };
-        Ok(stream.create_consumer(settings).await?)
-    }
 }
 
-fn from(start_sequence: u64) -> DeliverPolicy {
-    DeliverPolicy::ByStartSequence {
-        start_sequence: start_sequence.max(1),
+/// The sequence of the first event that is not older than `at`; none if all are older.
+async fn since(nats: &Nats, stream: &Stream, at: DateTime) -> anyhow::Result<Option<u64>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        message: Value,
+    }
+    let subject = format!("STREAM.MSG.GET.{}", stream.cached_info().config.name);
+    let request = json!({"start_time": time(at), "next_by_subj": ">"});
+    match nats.jetstream.request(subject, &request).await? {
+        Response::Ok(Answer { message }) => Ok(message["seq"].as_u64()),
+        Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
+        Response::Err { error } => Err(error.into()),
     }
 }
 

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use super::merge::{Merge, Places};
 use super::outbox::Outbox;
 use super::report::SHOWN;
-use super::stored::{Event, Stored};
+use super::stored::Stored;
+use crate::direct::Event;
 use crate::nats::Nats;
 use crate::progress::Bar;
 use crate::schemas::Schemas;
@@ -121,9 +122,7 @@ pub(crate) async fn check(
             ..Report::default()
         },
     };
-    let compared = check.compare(&mut stored, wait, bar).await;
-    stored.close().await;
-    compared?;
+    check.compare(&mut stored, wait, bar).await?;
     let mut report = check.report;
     report.holes = stored.last() - check.read;
     report.places = check.merge.end(report.head);

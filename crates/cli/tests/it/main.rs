@@ -4,6 +4,7 @@ mod check;
 mod connection;
 mod dead_letter;
 mod decode;
+mod direct;
 mod doctor;
 mod document;
 mod faults;

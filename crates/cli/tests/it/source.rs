@@ -50,6 +50,30 @@ pub(crate) fn reading(position: u64) -> SensorRead {
 
 const MIGRATIONS: &[Migration] = &[];
 
+/// The login of somebody who may change nothing, not even create a consumer.
+pub(crate) const VIEWER: [(&str, &str); 2] = [("NATS_USER", "viewer"), ("NATS_PASSWORD", "viewer")];
+
+/// Everybody may do everything; the user `viewer` may only ask for what changes nothing.
+const USERS: &str = r#"
+    no_auth_user: operator
+    authorization { users: [
+      { user: operator, password: "" }
+      { user: viewer, password: "viewer", permissions: {
+        subscribe: ["_INBOX_headwater.>"]
+        publish: [
+          "$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.*"
+          "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.>"
+          "$JS.API.CONSUMER.NAMES.*", "$JS.API.CONSUMER.LIST.*", "$JS.API.CONSUMER.INFO.*.*"
+          "$SRV.*", "headwater.*.status", "headwater.*.events", "headwater.*.verify", "headwater.*.fold"
+          "headwater.*.dead-letters.list", "headwater.*.dead-letters.show"
+          "headwater.*.dead-letters.discarded"
+          # Only the system account is answered.
+          "$SYS.REQ.SERVER.PING.VARZ"
+        ]
+      } }
+    ] }
+"#;
+
 /// What a sensor's event looks like.
 pub(crate) const PROTO: &str = r#"
     syntax = "proto3";
@@ -116,7 +140,7 @@ impl Source {
 
     /// It has a stream and answers nobody.
     pub(crate) async fn silent() -> Self {
-        let broker = Broker::start_in_temp().expect("start nats-server");
+        let broker = Broker::start_in_temp_with(USERS).expect("start nats-server");
         let folder = tempfile::tempdir().expect("make a folder");
         let file: PathBuf = folder.path().join("sensors.db");
         let config = database::Config::at(file);
@@ -239,6 +263,10 @@ impl Source {
         if let Some(id) = id {
             headers.insert("Nats-Msg-Id", id);
         }
+        self.publish_with(subject, headers, event).await;
+    }
+
+    pub(crate) async fn publish_with(&self, subject: &str, headers: HeaderMap, event: &SensorRead) {
         eventually("the dedupe window to pass", async || {
             let payload = event.encode_to_vec().into();
             let (subject, headers) = (subject.to_owned(), headers.clone());
@@ -268,6 +296,13 @@ impl Source {
     /// Runs the tool on this broker.
     pub(crate) async fn tool(&self, args: &[&str]) -> Ended {
         tool(&self.broker, args).await
+    }
+
+    /// Runs the tool with these variables.
+    pub(crate) async fn tool_with(&self, environment: &[(&str, &str)], args: &[&str]) -> Ended {
+        let url = self.broker.url();
+        let environment = [&[("NATS_URL", &*url)], environment].concat();
+        Tool::start(args, &environment).end().await
     }
 
     /// Verifies, with time enough for the relay, and gives the exit code and the report.
