@@ -75,13 +75,13 @@ async fn events_go_on(world: &World, customers: &Customers) {
 
 /// Every write was taken when it was sent first, and everything is everywhere, once and in order.
 async fn agrees(world: World, customers: Customers, load: Load) {
+    load.end().await;
     nothing_was_taken_for_lost(&world).await;
-    agrees_at_last(world, customers, load).await;
+    agrees_at_last(world, customers).await;
 }
 
 /// Everything is everywhere, once and in order, however it came there.
-async fn agrees_at_last(mut world: World, customers: Customers, load: Load) {
-    load.end().await;
+async fn agrees_at_last(mut world: World, customers: Customers) {
     customers.ledger().assert_taken_at_once();
     for source in Service::SOURCES {
         has_copies(&world, source, 3).await;
@@ -329,7 +329,8 @@ async fn a_reader_that_is_killed_again_and_again_catches_up_each_time() {
         fetched.len() < KILLS / 5,
         "events were handed to nobody: {fetched:?}"
     );
-    agrees_at_last(world, customers, load).await;
+    load.end().await;
+    agrees_at_last(world, customers).await;
 }
 
 /// An operator who turns one broker into three says so to the services, and never to the streams.

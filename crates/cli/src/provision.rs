@@ -231,23 +231,20 @@ impl Plan {
     /// Adds a consumer of the stream.
     async fn add(&mut self, nats: &Nats, wanted: Consumer) -> anyhow::Result<()> {
         let name = &self.wanted.name;
-        let is = match &self.is {
-            None => None,
-            Some(_) => {
-                let stream = nats.jetstream.get_stream_no_info(name).await?;
-                let found = stream.consumer_info(wanted.name()).await;
-                match found {
-                    Ok(info) => Some(info.config),
-                    Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
-                    Err(error) => {
-                        nats.expect_connected()?;
-                        return Err(error).with_context(|| {
-                            format!("look at the consumer {} of {name}", wanted.name())
-                        });
-                    }
+        let mut is = None;
+        if self.is.is_some() {
+            let stream = nats.jetstream.get_stream_no_info(name).await?;
+            is = match stream.consumer_info(wanted.name()).await {
+                Ok(info) => Some(info.config),
+                Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
+                Err(error) => {
+                    nats.expect_connected()?;
+                    return Err(error).with_context(|| {
+                        format!("look at the consumer {} of {name}", wanted.name())
+                    });
                 }
-            }
-        };
+            };
+        }
         self.consumers.push(ConsumerPlan { is, wanted });
         Ok(())
     }
