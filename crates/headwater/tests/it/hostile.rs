@@ -179,10 +179,11 @@ async fn clients_that_do_not_read_are_closed_and_keep_nobody_out() {
 async fn a_client_that_takes_its_answer_a_little_at_a_time_is_closed() {
     let service = service(|config| config.write_timeout_s = 1).await;
     let mut slow = service.ask(HOSTILE, "/fresh").await;
-    let mut byte = [0];
+    // Enough that its window opens now and then, and less than a client has to take.
+    let mut little = [0; 64];
     eventually("the slow client is closed", async || {
         // What has come before can still be read.
-        let read = slow.read_exact(&mut byte).await;
+        let read = slow.read_exact(&mut little).await;
         if is_reset(&slow) { Ok(()) } else { Err(read) }
     })
     .await;
