@@ -285,7 +285,9 @@ impl Server {
     }
 
     fn set_up(&self, stream: &TcpStream) {
-        let timeout = u32::try_from(self.patience.as_millis()).unwrap_or(u32::MAX);
+        // Later than ours, which tells of it.
+        let timeout = 2 * self.patience.as_millis();
+        let timeout = u32::try_from(timeout).unwrap_or(u32::MAX);
         // Where the system refuses one of these, the connection works all the same.
         // Answers are small and complete: waiting to fill a packet only adds latency.
         let _ = stream.set_nodelay(true);

@@ -178,8 +178,8 @@ async fn clients_that_do_not_read_are_closed_and_keep_nobody_out() {
 #[tokio::test]
 async fn a_client_that_takes_its_answer_a_little_at_a_time_is_closed() {
     let service = service(|config| config.write_timeout_s = 1).await;
+    let before = service.closed("slow").await;
     let mut slow = service.ask(HOSTILE, "/fresh").await;
-    // Enough that its window opens now and then, and less than a client has to take.
     let mut little = [0; 64];
     eventually("the slow client is closed", async || {
         // What has come before can still be read.
@@ -187,6 +187,7 @@ async fn a_client_that_takes_its_answer_a_little_at_a_time_is_closed() {
         if is_reset(&slow) { Ok(()) } else { Err(read) }
     })
     .await;
+    assert!(service.closed("slow").await > before);
     // One that takes all of it is not, though more comes than the kernel takes at once.
     assert_eq!(service.get("/fresh").await.unwrap().1, LARGE);
     service.tasks.stop().await;
