@@ -68,7 +68,7 @@ async fn tells_of_its_loss(world: &World, source: Service, lost: bool) {
     assert!(!lost || events > 0, "{lines:?}");
     let name = source.name();
     let republished = format!("headwater_relay_republished_total{{source=\"{name}\"}}");
-    let counted = metric(&world.client(source), &republished).await;
+    let counted = metric(&world.admin(source), &republished).await;
     assert_eq!(counted.to_string(), events.to_string(), "{name}");
 }
 
@@ -131,7 +131,7 @@ async fn what_is_purged_under_writes_is_missed_by_no_reader() {
     let lines = logged(&world, Orders, "WARN", "the stream lost its beginning");
     assert_eq!(lines.len(), 1, "{lines:?}");
     let purged = "headwater_relay_purged_total{source=\"orders\"}";
-    let purged = metric(&world.client(Orders), purged).await;
+    let purged = metric(&world.admin(Orders), purged).await;
     assert_eq!(purged.to_string(), (found[0] - 1).to_string());
     world.finish().await;
 }

@@ -104,11 +104,11 @@ async fn nothing_was_taken_for_lost(world: &World) {
     for source in Service::SOURCES {
         let name = source.name();
         let republished = format!("headwater_relay_republished_total{{source=\"{name}\"}}");
-        let again = metric(&world.client(source), &republished).await;
+        let again = metric(&world.admin(source), &republished).await;
         assert_eq!(again.to_string(), "0", "published again by {name}");
         let labels = format!("projection=\"purchases\",source=\"{name}\"");
         let fetched = format!("headwater_projection_gap_events_total{{{labels}}}");
-        let fetched = metric(&world.client(Purchases), &fetched).await;
+        let fetched = metric(&world.admin(Purchases), &fetched).await;
         assert_eq!(fetched.to_string(), "0", "fetched from {name}");
     }
 }

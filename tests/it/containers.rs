@@ -224,7 +224,7 @@ impl Alone {
                 .with_env_var("NATS_URL", nats)
                 .with_mount(Mount::volume_mount(&volume, "/data"))
                 .with_health_check(health.clone());
-            published(request, HTTP, 0)
+            published(request, [(HTTP, 0)])
         };
         let held = Held::start(docker, &docker.name("users"), request).unwrap();
         Self {

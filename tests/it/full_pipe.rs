@@ -6,7 +6,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use broker::Watchdog;
 use e2e::faults::metric;
-use e2e::process::{listening_line, program};
+use e2e::process::{admin_line, listening_line, program};
 use e2e::{Client, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -17,6 +17,8 @@ struct Users {
     process: Child,
     log: BufReader<ChildStderr>,
     client: Client,
+    /// Of its metrics.
+    admin: Client,
     _folder: TempDir,
     watchdog: Watchdog,
 }
@@ -28,7 +30,7 @@ impl Users {
         let mut process = Command::new(program("shop"))
             .args(["users", "--database", "users.db", "--log-format", "json"])
             .args(["--log", "trace", "--nats-url", "nats://127.0.0.1:1"])
-            .args(["--listen", "127.0.0.1:0"])
+            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .current_dir(folder.path())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -36,17 +38,18 @@ impl Users {
             .unwrap();
         let watchdog = Watchdog::over(process.id()).unwrap();
         let mut log = BufReader::new(process.stderr.take().unwrap());
-        let address = loop {
+        let (address, admin) = loop {
             let mut line = String::new();
             assert!(log.read_line(&mut line).unwrap() > 0, "it ended");
-            if let Some(address) = listening_line(&line) {
-                break address;
+            if let (Some(address), Some(admin)) = (listening_line(&line), admin_line(&line)) {
+                break (address, admin);
             }
         };
         Self {
             process,
             log,
             client: Client::at(address.parse().unwrap()),
+            admin: Client::at(admin.parse().unwrap()),
             _folder: folder,
             watchdog,
         }
@@ -66,7 +69,7 @@ impl Users {
             for _ in 0..50 {
                 self.serve().await;
             }
-            let dropped = metric(&self.client, "headwater_log_dropped_total").await;
+            let dropped = metric(&self.admin, "headwater_log_dropped_total").await;
             if dropped > 0.0 { Ok(()) } else { Err(dropped) }
         })
         .await;

@@ -107,7 +107,7 @@ async fn the_services_say_what_the_list_of_metrics_says_and_nothing_else() {
         world.order(&user, &[&mug]).await;
         let mut said = Metrics::new();
         for service in Service::ALL.into_iter().chain(Service::STYLES) {
-            add(&mut said, &world.client(service).get("/metrics").await.text);
+            add(&mut said, &world.admin(service).get("/metrics").await.text);
         }
         if said == wanted {
             return Ok(());
@@ -203,7 +203,7 @@ fn every_alert_has_a_test_and_says_what_to_do() {
 
 /// Waits until the gauge `name` of a service is as `wanted` says.
 async fn becomes(world: &World, service: Service, name: &str, wanted: impl Fn(f64) -> bool) {
-    let client = world.client(service);
+    let client = world.admin(service);
     eventually(name, || async {
         let value = metric(&client, name).await;
         if wanted(value) { Ok(()) } else { Err(value) }
@@ -291,7 +291,7 @@ async fn a_paused_projection_is_told_of_until_it_goes_on() {
     let resumed = world.ask(Service::Purchases, "projections.resume", &resume);
     resumed.await.unwrap();
     becomes(&world, Service::Purchases, state, is(0.0)).await;
-    let text = world.client(Service::Purchases).get("/metrics").await.text;
+    let text = world.admin(Service::Purchases).get("/metrics").await.text;
     assert!(text.contains(state), "it is told, not left out");
     world.finish().await;
 }

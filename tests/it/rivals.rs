@@ -221,7 +221,7 @@ async fn an_event_that_an_admin_deleted_is_fetched_from_the_outbox_and_counted()
     assert_eq!(fetched.len(), 1, "{fetched:?}");
     let gap_events =
         "headwater_projection_gap_events_total{projection=\"purchases\",source=\"orders\"}";
-    let counted = metric(&world.client(Purchases), gap_events).await;
+    let counted = metric(&world.admin(Purchases), gap_events).await;
     assert!((counted - 1.0).abs() < 0.1, "{counted}");
     world.finish().await;
 }

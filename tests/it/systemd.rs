@@ -85,10 +85,12 @@ async fn stop(machine: &Machine) {
             let shown = machine.shows(unit, property).await;
             assert_eq!(shown, expected, "{property} of {unit}");
         }
-        let socket = unit.replace(".service", ".socket");
-        machine
-            .comes(&socket, "ActiveState", |now| now == "inactive")
-            .await;
+        for ending in [".socket", "-admin.socket"] {
+            let socket = unit.replace(".service", ending);
+            machine
+                .comes(&socket, "ActiveState", |now| now == "inactive")
+                .await;
+        }
     }
 }
 

@@ -154,7 +154,7 @@ async fn without_an_endpoint_no_event_carries_a_trace() {
     register(&world, "ada", "01").await;
     world.caught_up().await;
     assert_eq!(header(&world, Service::Users, 1).await, None);
-    let text = world.client(Service::Users).get("/metrics").await.text;
+    let text = world.admin(Service::Users).get("/metrics").await.text;
     assert!(!text.contains("headwater_trace_spans_total"), "{text}");
     world.finish().await;
 }
@@ -230,13 +230,13 @@ async fn an_endpoint_that_never_answers_slows_nobody_and_is_told_of_once() {
             users.get(&format!("/users/{}", uuid::Uuid::nil())).await;
         }
         let name = r#"headwater_trace_spans_total{outcome="dropped"}"#;
-        let dropped = metric(&users, name).await;
+        let dropped = metric(&world.admin(Service::Users), name).await;
         if dropped > 0.0 { Ok(()) } else { Err(dropped) }
     })
     .await;
     let failed = r#"headwater_trace_spans_total{outcome="failed"}"#;
     eventually("more than one batch to be given up", || async {
-        let failed = metric(&users, failed).await;
+        let failed = metric(&world.admin(Service::Users), failed).await;
         if failed > 600.0 { Ok(()) } else { Err(failed) }
     })
     .await;

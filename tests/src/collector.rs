@@ -64,13 +64,7 @@ impl Collector {
         let app = Router::new()
             .route("/v1/traces", post(take))
             .with_state(Arc::clone(&seen));
-        let config = http::Config {
-            listen: address,
-            connections: 64,
-            header_timeout_s: 10,
-            timeout_s: 30,
-            after_s: 5,
-        };
+        let config = http::Config::default();
         let mut serving = JoinSet::new();
         serving.spawn(http::serve(listener, app, config, CancellationToken::new()));
         Self {

@@ -132,7 +132,7 @@ async fn request(
         ""
     };
     let request = format!(
-        "{} HTTP/1.1\r\nhost: shop\r\n{close}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "{} HTTP/1.1\r\nhost: localhost\r\n{close}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         target.line,
         body.len()
     );

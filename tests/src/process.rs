@@ -167,6 +167,16 @@ impl Process {
         }
     }
 
+    /// The address on this host of its health and metrics, once it says that it listens.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Child(child) => admin_line(&log_from(&child.log, child.log_from))?
+                .parse()
+                .ok(),
+            Self::Container(container) => container.admin(),
+        }
+    }
+
     /// The container in which it runs.
     ///
     /// # Panics
@@ -264,6 +274,12 @@ pub(crate) fn log_from(log: &Path, from: u64) -> String {
 pub fn listening_line(log: &str) -> Option<String> {
     let line = lines(log).find(|line| line["message"] == "listening")?;
     Some(line["address"].as_str()?.to_owned())
+}
+
+/// The address that a service says it has health and metrics at.
+pub fn admin_line(log: &str) -> Option<String> {
+    let line = lines(log).find(|line| line["message"] == "listening")?;
+    Some(line["admin"].as_str()?.to_owned())
 }
 
 /// The lines of a log that are JSON.

@@ -246,6 +246,11 @@ impl Machine {
         self.try_run(&["journalctl", "-q", "-n", "200"]).await.text
     }
 
+    /// A client of a service's health and metrics.
+    pub fn admin(&self, service: Service) -> Client {
+        Client::new(format!("http://127.0.0.1:{}", port(service) + 1000))
+    }
+
     /// A client of a service.
     pub fn client(&self, service: Service) -> Client {
         Client::new(format!("http://127.0.0.1:{}", port(service)))

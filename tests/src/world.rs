@@ -75,6 +75,8 @@ pub struct World {
     folder: TempDir,
     databases: PathBuf,
     addresses: BTreeMap<Service, SocketAddr>,
+    /// Of health and metrics.
+    admins: BTreeMap<Service, SocketAddr>,
     /// Of the containers, in their network.
     names: BTreeMap<Service, String>,
     running: BTreeMap<Service, Process>,
@@ -237,6 +239,7 @@ impl World {
             folder,
             databases,
             addresses: BTreeMap::new(),
+            admins: BTreeMap::new(),
             running: BTreeMap::new(),
             passwords: None,
             link: None,
@@ -294,6 +297,8 @@ impl World {
                 Some(address) if address.port() == self.broker.port() => process.kill(),
                 Some(address) => {
                     self.addresses.insert(service, address);
+                    self.admins
+                        .extend(process.admin().map(|admin| (service, admin)));
                     self.running.insert(service, process);
                     return None;
                 }
@@ -328,6 +333,8 @@ impl World {
         };
         let port = address.map_or(0, SocketAddr::port);
         let name = &self.names[&service];
+        // By which composition asks for it.
+        command.env("HEADWATER_PUBLIC_HOST", name);
         let folder = self.folder.path();
         let container = Container::start(docker, name, &command, folder, port, log);
         Process::Container(Box::new(container))
@@ -377,13 +384,15 @@ impl World {
             .env("HEADWATER_NATS_REPLICAS", copies.to_string())
             .args(["--log-format", "json"])
             .envs(self.filter.map(|filter| ("RUST_LOG", filter)))
-            .env("HEADWATER_LISTEN", self.listen());
+            .env("HEADWATER_LISTEN", self.listen(docker::HTTP))
+            .env("HEADWATER_ADMIN_LISTEN", self.listen(docker::ADMIN));
         command
     }
 
-    fn listen(&self) -> String {
+    /// Where a service listens, at this port in a container.
+    fn listen(&self, port: u16) -> String {
         match self.docker {
-            Some(_) => format!("0.0.0.0:{}", docker::HTTP),
+            Some(_) => format!("0.0.0.0:{port}"),
             None => "127.0.0.1:0".to_owned(),
         }
     }
@@ -405,6 +414,8 @@ impl World {
         let address = self.process(service).container().address(docker::HTTP);
         let address = address.expect("a mapped port");
         self.addresses.insert(service, address);
+        let admin = self.process(service).container().address(docker::ADMIN);
+        self.admins.insert(service, admin.expect("a mapped port"));
         let client = self.client(service);
         eventually("the service to answer", || async {
             let request = client.request(reqwest::Method::GET, "/livez");
@@ -499,6 +510,14 @@ impl World {
     /// A client of a service.
     pub fn client(&self, service: Service) -> Client {
         Client::new(format!("http://{}", self.addresses[&service]))
+    }
+
+    /// A client of a service's health and metrics.
+    ///
+    /// # Panics
+    /// When it never ran.
+    pub fn admin(&self, service: Service) -> Client {
+        Client::at(self.admins[&service])
     }
 
     /// Registers a user.

@@ -50,7 +50,7 @@ impl Connection {
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<Answer<'_>> {
-        let head = format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n");
+        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
         self.send(head.as_bytes(), &[]).await
     }
 
@@ -71,12 +71,23 @@ impl Connection {
     }
 
     pub(crate) async fn post(&mut self, path: &str, json: &str) -> anyhow::Result<Answer<'_>> {
-        let length = json.len();
+        self.post_as(path, "application/json", json.as_bytes())
+            .await
+    }
+
+    /// POSTs a body of any type.
+    pub(crate) async fn post_as(
+        &mut self,
+        path: &str,
+        kind: &str,
+        body: &[u8],
+    ) -> anyhow::Result<Answer<'_>> {
+        let length = body.len();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n\
              content-length: {length}\r\n\r\n"
         );
-        self.send(head.as_bytes(), json.as_bytes()).await
+        self.send(head.as_bytes(), body).await
     }
 
     /// Sends a request, in one packet, and reads the answer, which must be 2xx.

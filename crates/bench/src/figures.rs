@@ -5,7 +5,7 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::figure::Figure;
 use crate::{
-    Bench, bytes, freshness, import, memory, orders, reads, rebuild, relay, scaling, styles,
+    Bench, abuse, bytes, freshness, import, memory, orders, reads, rebuild, relay, scaling, styles,
 };
 
 /// A figure that can be measured.
@@ -98,6 +98,12 @@ pub(crate) const ALL: &[Entry] = &[
         what: "memory of each service, idle and under load",
         limit: Limit::None("nothing else does the same, so that there is nothing to divide by"),
         measure: |bench| Box::pin(memory::measure(bench)),
+    },
+    Entry {
+        name: "abuse",
+        what: "honest requests while others attack, and the memory of the service",
+        limit: Limit::Measured("the same requests undisturbed; 128 MiB"),
+        measure: |bench| Box::pin(abuse::measure(bench)),
     },
 ];
 

@@ -7,6 +7,7 @@
 //! Services run as children, of the binaries that operators run, and the load comes from this
 //! process. `figures.rs` lists what is measured, a module each.
 
+mod abuse;
 mod args;
 mod bytes;
 mod connection;

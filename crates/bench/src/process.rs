@@ -27,6 +27,8 @@ pub(crate) struct Process {
     watchdog: Watchdog,
     log: PathBuf,
     pub(crate) address: SocketAddr,
+    /// Of its health and metrics.
+    pub(crate) admin: SocketAddr,
 }
 
 impl Process {
@@ -51,6 +53,7 @@ impl Process {
             watchdog,
             log,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
         process.wait_until_ready().await.with_context(failed)?;
         Ok(process)
@@ -59,8 +62,10 @@ impl Process {
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
-            if let Some(address) = address(&self.log()) {
+            if let Some(address) = address(&self.log(), "address") {
                 self.address = address;
+                // What is not a service of ours has none.
+                self.admin = self::address(&self.log(), "admin").unwrap_or(address);
                 let mut connection = Connection::open(address).await?;
                 if connection.get("/readyz").await.is_ok() {
                     return Ok(());
@@ -114,12 +119,12 @@ impl Drop for Process {
     }
 }
 
-/// The address in the log line that says so.
-fn address(log: &str) -> Option<SocketAddr> {
+/// An address in the log line that says so.
+fn address(log: &str, which: &str) -> Option<SocketAddr> {
     let mut lines = log
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines.find(|line| line["message"] == "listening")?["address"]
+    lines.find(|line| line["message"] == "listening")?[which]
         .as_str()?
         .parse()
         .ok()

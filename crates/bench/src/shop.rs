@@ -179,6 +179,8 @@ pub(crate) async fn start(
     let own = [
         "--listen",
         "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
         "--nats-url",
         &nats,
         "--database",

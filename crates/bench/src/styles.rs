@@ -158,7 +158,7 @@ fn store_bytes(path: &Path) -> anyhow::Result<u64> {
 
 /// How many questions a process has sent to other services.
 async fn questions(process: &Process) -> anyhow::Result<f64> {
-    let mut connection = Connection::open(process.address).await?;
+    let mut connection = Connection::open(process.admin).await?;
     let answer = connection.get("/metrics").await?;
     let text = String::from_utf8_lossy(answer.body);
     Ok(sum_of(COUNTER, &text))

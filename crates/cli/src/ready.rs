@@ -18,7 +18,7 @@ const SHOWN_BYTES_MAX: usize = 4096;
 /// Ask one service over HTTP whether it is ready, and say what is wrong if it is not
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to ask [default: `/readyz?verbose` at the address that the service listens on]
+    /// What to ask [default: `/readyz?verbose` at the address of the service's health and metrics]
     url: Option<Url>,
     /// The address that the service listens on, as it was told itself
     #[arg(
@@ -28,6 +28,10 @@ pub struct Args {
         default_value = "127.0.0.1:8080"
     )]
     listen: SocketAddr,
+    /// The address of its health and metrics, as it was told itself [default: 127.0.0.1, at the
+    /// port of --listen plus 1000]
+    #[arg(long, env = "HEADWATER_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    admin_listen: Option<SocketAddr>,
     /// Seconds to wait for the answer
     #[arg(long, env = "HEADWATER_READY_WITHIN_S", default_value_t = 3)]
     within_s: u64,
@@ -35,11 +39,13 @@ pub struct Args {
 
 /// Done if the answer is a 2xx, failed if it is another or none.
 pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
-    let url = match args.url {
-        Some(url) => url,
-        None => format!("http://{}/readyz?verbose", reachable(args.listen))
+    let url = if let Some(url) = args.url {
+        url
+    } else {
+        let admin = headwater::http::admin_address(args.listen, args.admin_listen)?;
+        format!("http://{}/readyz?verbose", reachable(admin))
             .parse()
-            .context("write the address as a URL")?,
+            .context("write the address as a URL")?
     };
     let http = Client::builder()
         .no_proxy()

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::builder::{FalseyValueParser, Resettable};
 use clap::{Arg, CommandFactory as _, FromArgMatches as _};
 
-/// The last port that has five others after it.
-const HTTP_PORT_MAX: i64 = 65_530;
+/// The last port that has five others after it, a thousand ports on as well.
+const HTTP_PORT_MAX: i64 = 64_530;
 
 /// Build, start, seed and supervise the whole system
 ///
@@ -25,7 +25,8 @@ pub struct Args {
     pub fresh: bool,
 
     /// Port of purchases and its web page; users, products, orders and purchases in its two other
-    /// styles get the next five. 0 takes six free ones
+    /// styles get the next five. Health and metrics of each are a thousand ports on. 0 takes free
+    /// ones
     #[arg(long, env = "HEADWATER_DEV_HTTP_PORT", value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(..=HTTP_PORT_MAX))]
     pub http_port: u16,
 

@@ -17,29 +17,40 @@ pub(crate) struct Claim {
 
 /// Where the services listen, in the order of [`Service::ALL`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ports([u16; 6]);
+pub(crate) struct Ports {
+    public: [u16; 6],
+    /// Of health and metrics.
+    admin: [u16; 6],
+}
+
+/// How far those of health and metrics are from the public ones.
+const ADMIN_OFFSET: u16 = 1000;
 
 /// Takes the ports that `args` ask for.
 pub(crate) fn claim(args: &Args) -> anyhow::Result<Claim> {
     let mut held = Vec::new();
-    let mut ports = [0; 6];
-    for (service, (port, offset)) in Service::ALL.iter().zip(ports.iter_mut().zip(0..)) {
-        let wanted = match args.http_port {
-            0 => 0,
-            first => first + offset,
-        };
-        let listener = take(wanted, service.name(), "--http-port (0: six free ones)")?;
-        *port = listener.local_addr().context("read a port")?.port();
-        held.push(listener);
-    }
+    let mut claimed = |from: u16| -> anyhow::Result<[u16; 6]> {
+        let mut ports = [0; 6];
+        for (service, (port, offset)) in Service::ALL.iter().zip(ports.iter_mut().zip(from..)) {
+            let wanted = match args.http_port {
+                0 => 0,
+                first => first + offset,
+            };
+            let listener = take(wanted, service.name(), "--http-port (0: free ones)")?;
+            *port = listener.local_addr().context("read a port")?.port();
+            held.push(listener);
+        }
+        Ok(ports)
+    };
+    let ports = Ports {
+        public: claimed(0)?,
+        admin: claimed(ADMIN_OFFSET)?,
+    };
     if args.nats_url.is_none() && args.nats_port != 0 {
         let flags = "--nats-port (0: a free one), or use the broker there with --nats-url";
         held.push(take(args.nats_port, "NATS", flags)?);
     }
-    Ok(Claim {
-        ports: Ports(ports),
-        _held: held,
-    })
+    Ok(Claim { ports, _held: held })
 }
 
 fn take(port: u16, whose: &str, flags: &str) -> anyhow::Result<TcpListener> {
@@ -63,7 +74,12 @@ impl Claim {
 
 impl Ports {
     pub(crate) fn of(self, service: Service) -> u16 {
-        self.0[service as usize]
+        self.public[service as usize]
+    }
+
+    /// Of its health and metrics.
+    pub(crate) fn admin(self, service: Service) -> u16 {
+        self.admin[service as usize]
     }
 
     /// `http://127.0.0.1:8080`

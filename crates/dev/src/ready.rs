@@ -39,7 +39,7 @@ pub(crate) async fn wait(running: &[Running]) -> anyhow::Result<()> {
     let client = http::client()?;
     let end = Instant::now() + WITHIN;
     for service in running {
-        while let Some(missing) = missing(&client, &service.url).await {
+        while let Some(missing) = missing(&client, &service.admin_url).await {
             if Instant::now() >= end {
                 return Err(not_ready(service, missing));
             }

@@ -34,6 +34,9 @@ struct Page {
 #[derive(Debug, Serialize)]
 struct Process {
     url: String,
+    /// Of health and metrics; the broker has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admin_url: Option<String>,
     /// Not known of a broker that others run.
     pid: Option<u32>,
 }
@@ -54,6 +57,7 @@ impl Summary {
     ) -> Self {
         let process = |running: Running| Process {
             url: running.url,
+            admin_url: Some(running.admin_url),
             pid: Some(running.pid),
         };
         let services = running
@@ -64,6 +68,7 @@ impl Summary {
             services: services.collect(),
             nats: Process {
                 url: nats.0,
+                admin_url: None,
                 pid: nats.1,
             },
             data: data.folder().to_owned(),
@@ -198,6 +203,7 @@ mod tests {
     fn the_page_comes_first_and_commands_are_shown_as_they_are() {
         let process = |port| Process {
             url: format!("http://127.0.0.1:{port}"),
+            admin_url: Some(format!("http://127.0.0.1:{}", port + 1000)),
             pid: Some(port),
         };
         let ports = (8080..).map(process);

@@ -37,6 +37,8 @@ pub(crate) struct System {
 pub(crate) struct Running {
     pub(crate) service: Service,
     pub(crate) url: String,
+    /// Of its health and metrics.
+    pub(crate) admin_url: String,
     pub(crate) pid: u32,
     pub(crate) tail: Tail,
 }
@@ -86,6 +88,8 @@ impl System {
             let mut arguments: Vec<OsString> = vec![
                 "--listen".into(),
                 format!("127.0.0.1:{}", ports.of(service)).into(),
+                "--admin-listen".into(),
+                format!("127.0.0.1:{}", ports.admin(service)).into(),
                 "--nats-url".into(),
                 self.nats_url(args).into(),
                 "--log-format".into(),
@@ -131,6 +135,7 @@ impl System {
         let running = self.services.iter().map(|child| Running {
             service: child.service,
             url: ports.url(child.service),
+            admin_url: format!("http://127.0.0.1:{}", ports.admin(child.service)),
             pid: child.pid,
             tail: child.tail.clone(),
         });

@@ -7,7 +7,7 @@
 //! let catalogue = service.project(Catalogue).await?;      // keeps a copy of others' data
 //! service.answers(inquiry::SUBJECT, inquiry::answer);     // answers others over the bus
 //! let app = http::app(&service, catalogue);
-//! service.serve(listener, app).await                      // until stopped
+//! service.serve(listeners, app).await                      // until stopped
 //! ```
 //!
 //! One that keeps nothing of its own and asks others has no database:
@@ -21,13 +21,12 @@ use anyhow::{Context as _, bail, ensure};
 use axum::Router;
 use prost::Message;
 use sea_orm::DbErr;
-use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::{self, Kind, Lock, Migration, Snapshot, Tx, WriteError};
 use crate::health::State;
-use crate::http::Pulse;
+use crate::http::{Listeners, Pulse};
 use crate::inquiry::{Inquirer, Questions, Refusal};
 use crate::operator::{Desk, Tools};
 use crate::projection::{self, Progress, Projection, Runner};
@@ -193,7 +192,7 @@ impl Service {
     ///
     /// # Errors
     /// A task ended by itself, or did not end when it was told to.
-    pub async fn serve(mut self, listener: TcpListener, app: Router) -> anyhow::Result<()> {
+    pub async fn serve(mut self, listeners: Listeners, app: Router) -> anyhow::Result<()> {
         let (db, health) = (self.db.clone(), self.health.clone());
         // Until the database is closed.
         let lock = self.lock.take();
@@ -212,7 +211,7 @@ impl Service {
                 .with_database(db.clone(), tools.clone(), self.published.take());
         let desk = Desk::new(self.name, self.health.clone()).with_database(db.clone(), tools);
         let parts = (desk, sampler, Some(db.clone()));
-        let ended = self.run(parts, listener, app).await;
+        let ended = self.run(parts, listeners, app).await;
         db.close().await;
         drop(lock);
         ended
@@ -236,9 +235,9 @@ impl Service<()> {
     ///
     /// # Errors
     /// A task ended by itself, or did not end when it was told to.
-    pub async fn serve(self, listener: TcpListener, app: Router) -> anyhow::Result<()> {
+    pub async fn serve(self, listeners: Listeners, app: Router) -> anyhow::Result<()> {
         let (desk, sampler) = (Desk::new(self.name, self.health.clone()), self.sampler());
-        self.run((desk, sampler, None), listener, app).await
+        self.run((desk, sampler, None), listeners, app).await
     }
 }
 
@@ -285,12 +284,13 @@ impl<D> Service<D> {
     async fn run(
         self,
         (desk, sampler, db): (Desk, Sampler, Option<Database>),
-        listener: TcpListener,
+        listeners: Listeners,
         app: Router,
     ) -> anyhow::Result<()> {
         let Self {
             health,
             config,
+            name,
             bus,
             hangups,
             mut tasks,
@@ -298,6 +298,7 @@ impl<D> Service<D> {
             ..
         } = self;
         let drain = config.drain();
+        let admin_app = http::admin(name, health.clone(), &config.http);
         let (pulse, beats) = Pulse::new();
         let refusals = health.clone();
         if systemd::is_told() {
@@ -316,8 +317,20 @@ impl<D> Service<D> {
             operator::serve(desk, bus, questions, stop)
         });
         tasks.spawn("gauges", |stop| sampler.run(stop));
+        let Listeners { public, admin } = listeners;
+        tracing::info!(
+            address = %public.local_addr().context("read the listener's address")?,
+            admin = %admin.local_addr().context("read the listener's address")?,
+            "listening"
+        );
+        // What looks at the accept loop looks at the public one.
+        let (_pulse, unwatched) = Pulse::new();
+        let admin_config = config.http.of_admin();
+        tasks.spawn("admin", |stop| {
+            http::serve_watched(admin, admin_app, admin_config, unwatched, stop)
+        });
         tasks.spawn("http", |stop| {
-            http::serve_watched(listener, app, config.http, beats, stop)
+            http::serve_watched(public, app, config.http, beats, stop)
         });
         tasks.join(drain).await
     }

@@ -11,7 +11,7 @@ mod store;
 
 use headwater::Service;
 use headwater::database::Migration;
-use tokio::net::TcpListener;
+use headwater::http::Listeners;
 use tokio_util::sync::CancellationToken;
 
 pub use catalogue::Catalogue;
@@ -50,7 +50,7 @@ pub struct Config {
 /// It cannot start, or a task ended by itself.
 pub async fn run(
     config: headwater::Config,
-    listener: TcpListener,
+    listeners: Listeners,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
@@ -60,5 +60,5 @@ pub async fn run(
     let catalogue = service.project(Catalogue).await?;
     service.remove_in_parts(store::is_erasing, store::erase_part);
     let app = http::app(&service, catalogue);
-    service.serve(listener, app).await
+    service.serve(listeners, app).await
 }

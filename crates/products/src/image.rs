@@ -14,7 +14,7 @@ pub(crate) const BYTES_MAX: usize = 2 * 1024 * 1024;
 pub(crate) const PATH: &str = "/images/";
 
 /// The name of an image: SHA-256 of its bytes, in hex. The same bytes have the same name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ImageId(String);
 
 impl ImageId {

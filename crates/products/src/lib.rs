@@ -10,7 +10,7 @@ mod store;
 
 use headwater::Service;
 use headwater::database::Migration;
-use tokio::net::TcpListener;
+use headwater::http::Listeners;
 use tokio_util::sync::CancellationToken;
 
 /// The service's name, and the source of its events. Never rename.
@@ -38,7 +38,7 @@ pub struct Config {
 /// It cannot start, or a task ended by itself.
 pub async fn run(
     config: headwater::Config,
-    listener: TcpListener,
+    listeners: Listeners,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
@@ -46,5 +46,5 @@ pub async fn run(
     service.describe(&events::SCHEMA)?;
     service.answers(events::inquiry::PRODUCTS, inquiry::products);
     let app = http::app(&service);
-    service.serve(listener, app).await
+    service.serve(listeners, app).await
 }

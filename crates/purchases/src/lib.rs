@@ -19,7 +19,7 @@ mod style;
 use anyhow::Context as _;
 use headwater::Service;
 use headwater::database::Migration;
-use tokio::net::TcpListener;
+use headwater::http::Listeners;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -77,7 +77,7 @@ pub struct Config {
 /// It cannot start, or a task ended by itself.
 pub async fn run(
     config: Config,
-    listener: TcpListener,
+    listeners: Listeners,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let Config {
@@ -100,7 +100,7 @@ pub async fn run(
             let deadline = service.config.http.after_deadline();
             let replica = Replica::new(service.db.clone(), progress, deadline);
             let app = http::app(&service, shared(Answers::Replica(Box::new(replica))));
-            service.serve(listener, app).await
+            service.serve(listeners, app).await
         }
         Style::Composition => {
             let service = Service::start_without_database(name, service, stop).await?;
@@ -108,14 +108,14 @@ pub async fn run(
             let way = Way::Http(composition.context("make the HTTP client")?);
             let asking = Asking::new(way, &asking, service.health.clone());
             let app = http::app(&service, shared(Answers::Asking(asking)));
-            service.serve(listener, app).await
+            service.serve(listeners, app).await
         }
         Style::Inquiry => {
             let mut service = Service::start_without_database(name, service, stop).await?;
             let way = Way::Bus(Inquiry(service.asks(asking.questions_max).await?));
             let asking = Asking::new(way, &asking, service.health.clone());
             let app = http::app(&service, shared(Answers::Asking(asking)));
-            service.serve(listener, app).await
+            service.serve(listeners, app).await
         }
     }
 }

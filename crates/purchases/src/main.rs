@@ -8,7 +8,7 @@ use headwater::{http, supervisor, telemetry};
 async fn main() -> anyhow::Result<ExitCode> {
     let config: purchases::Config = headwater::parse();
     let telemetry = telemetry::init(config.style.service(), &config.service.telemetry)?;
-    let listener = http::bind(&config.service.http).await;
-    let run = async { purchases::run(config, listener?, supervisor::stop_on_signal()).await };
+    let listeners = http::bind(&config.service.http).await;
+    let run = async { purchases::run(config, listeners?, supervisor::stop_on_signal()).await };
     Ok(telemetry.end(run.await))
 }

@@ -2,10 +2,10 @@
 
 use askama::Template;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use headwater::Positions;
-use headwater::http::{After, Path, Problem, Query};
+use headwater::http::{After, Path, Problem, Query, content_security_policy};
 use serde::Deserialize;
 use url::Url;
 use utoipa::IntoParams;
@@ -21,8 +21,7 @@ use crate::style::Style;
 const SHOPPERS_SHOWN: u32 = 60;
 
 /// Pictures may come from anywhere; nothing else may come from anywhere but this page.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; img-src http: https:; \
-     style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+const ALLOWED: &str = "img-src http: https:; form-action 'self'";
 
 #[derive(Template)]
 #[template(path = "find_user.html")]
@@ -230,12 +229,9 @@ fn image_address(image: &str, images_url: &Url) -> String {
 
 fn render(status: StatusCode, page: &impl Template) -> Result<Response, Problem> {
     let html = page.render().map_err(|_| Problem::internal())?;
-    let mut response = (status, Html(html)).into_response();
-    response.headers_mut().insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(CONTENT_SECURITY_POLICY),
-    );
-    Ok(response)
+    let policy = content_security_policy(&html, ALLOWED);
+    let headers = [(header::CONTENT_SECURITY_POLICY, policy)];
+    Ok((status, headers, Html(html)).into_response())
 }
 
 #[cfg(test)]

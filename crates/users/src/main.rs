@@ -8,7 +8,7 @@ use headwater::{http, supervisor, telemetry};
 async fn main() -> anyhow::Result<ExitCode> {
     let users::Config { service: config } = headwater::parse();
     let telemetry = telemetry::init(users::NAME, &config.telemetry)?;
-    let listener = http::bind(&config.http).await;
-    let run = async { users::run(config, listener?, supervisor::stop_on_signal()).await };
+    let listeners = http::bind(&config.http).await;
+    let run = async { users::run(config, listeners?, supervisor::stop_on_signal()).await };
     Ok(telemetry.end(run.await))
 }

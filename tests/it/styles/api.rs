@@ -177,13 +177,7 @@ async fn a_source_that_answers_nonsense_or_500_is_named() {
     let impostor = Router::new()
         .route("/orders", get(|| async { "{}" }))
         .fallback(|| async { axum::http::StatusCode::INTERNAL_SERVER_ERROR });
-    let config = headwater::http::Config {
-        listen: address,
-        connections: 16,
-        header_timeout_s: 10,
-        timeout_s: 30,
-        after_s: 5,
-    };
+    let config = headwater::http::Config::default();
     let mut tasks = JoinSet::new();
     let stop = CancellationToken::new();
     tasks.spawn(headwater::http::serve(listener, impostor, config, stop));

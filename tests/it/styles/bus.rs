@@ -193,7 +193,7 @@ async fn listen(world: &World, subject: &'static str) -> Subscriber {
 async fn expect_stray(world: &World, kind: &str, least: u64) {
     let name = format!(r#"headwater_inquiry_stray_answers_total{{kind="{kind}"}} "#);
     eventually(&name, || async {
-        let metrics = world.client(Service::Inquiry).get("/metrics").await.text;
+        let metrics = world.admin(Service::Inquiry).get("/metrics").await.text;
         let counted = metrics.lines().find_map(|line| line.strip_prefix(&name));
         match counted.and_then(|count| count.parse::<u64>().ok()) {
             Some(count) if count >= least => Ok(()),

@@ -76,7 +76,7 @@ fn position(reply: &e2e::Reply) -> u64 {
 async fn asked(world: &World) -> BTreeMap<Service, Positions> {
     let mut asked = BTreeMap::new();
     for style in Service::STYLES {
-        let text = world.client(style).get("/metrics").await.text;
+        let text = world.admin(style).get("/metrics").await.text;
         let counted = text.lines().filter_map(|line| {
             let line = line.strip_prefix(r#"purchases_requests_total{source=""#)?;
             let (source, count) = line.split_once(r#""} "#)?;

@@ -23,7 +23,7 @@ use testcontainers::core::{Healthcheck, Mount, WaitFor};
 use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt as _};
 
-use super::{Docker, HTTP, LABEL, image};
+use super::{ADMIN, Docker, HTTP, LABEL, image};
 use crate::PATIENCE;
 use crate::process::listening_line;
 
@@ -286,19 +286,21 @@ pub(super) fn ourselves() -> String {
     format!("{}:{}", user.as_raw(), group.as_raw())
 }
 
-/// `port` of a container becomes `host` on the loopback address; 0 is any.
-pub fn published(
+/// Ports of a container become ports of the loopback address; 0 is any.
+pub fn published<const COUNT: usize>(
     request: ContainerRequest<GenericImage>,
-    port: u16,
-    host: u16,
+    ports: [(u16, u16); COUNT],
 ) -> ContainerRequest<GenericImage> {
     request.with_host_config_modifier(move |config| {
-        let binding = PortBinding {
-            host_ip: Some(Ipv4Addr::LOCALHOST.to_string()),
-            host_port: (host != 0).then(|| host.to_string()),
-        };
+        let bindings = ports.map(|(port, host)| {
+            let binding = PortBinding {
+                host_ip: Some(Ipv4Addr::LOCALHOST.to_string()),
+                host_port: (host != 0).then(|| host.to_string()),
+            };
+            (format!("{port}/tcp"), Some(vec![binding]))
+        });
         config.publish_all_ports = Some(false);
-        config.port_bindings = Some([(format!("{port}/tcp"), Some(vec![binding]))].into());
+        config.port_bindings = Some(bindings.into());
     })
 }
 
@@ -311,6 +313,7 @@ pub struct Container {
     log_from: u64,
     copied: mpsc::Receiver<()>,
     address: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
     ended: Option<ExitStatus>,
 }
 
@@ -343,7 +346,7 @@ impl Container {
             for (variable, value) in command.get_envs() {
                 request = request.with_env_var(text(variable), value.map(text).unwrap_or_default());
             }
-            published(request, HTTP, port)
+            published(request, [(HTTP, port), (ADMIN, 0)])
         };
         let log_from = std::fs::metadata(&log).map_or(0, |file| file.len());
         let held = Held::start(docker, name, request);
@@ -351,6 +354,7 @@ impl Container {
         Self {
             copied: held.copy_log(&log).expect("follow the log"),
             address: held.address(HTTP),
+            admin: held.address(ADMIN),
             held,
             log,
             log_from,
@@ -378,6 +382,11 @@ impl Container {
     /// Where it listens on this host, once it says that it listens.
     pub fn address(&self) -> Option<SocketAddr> {
         listening_line(&self.log()).and(self.address)
+    }
+
+    /// Where its health and metrics are on this host, once it says that it listens.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        listening_line(&self.log()).and(self.admin)
     }
 
     /// What this run has logged.

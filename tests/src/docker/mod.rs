@@ -39,6 +39,9 @@ pub const LABEL: &str = "io.headwater.e2e";
 /// The port on which services listen in their containers.
 pub const HTTP: u16 = 8080;
 
+/// The port on which they have health and metrics there.
+pub const ADMIN: u16 = 9080;
+
 /// What the tests of this process need of Docker.
 #[derive(Debug)]
 pub struct Docker {

@@ -117,7 +117,7 @@ fn hold(docker: &'static Docker, name: &str, store: &Path, port: u16) -> anyhow:
             .with_mount(Mount::bind_mount(place, "/data"))
             .with_user(ourselves())
             .with_health_check(Healthcheck::none());
-        published(request, NATS, port)
+        published(request, [(NATS, port)])
     };
     Held::start(docker, name, request).context("start the broker")
 }

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use axum::Router;
 use clap::Parser as _;
+use headwater::http::Listeners;
 use headwater::projection::Progress;
 use headwater::{Positions, Service};
 use purchases::{Config, MIGRATIONS, NAME, Purchases};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -77,10 +77,8 @@ async fn follow(
     let config = Config::parse_from(["bench", "--database", &database, "--nats-url", &nats]);
     let mut service = Service::start_copy(NAME, MIGRATIONS, config.service, end).await?;
     let progress = service.project(Purchases).await?;
-    let listener = TcpListener::bind(("127.0.0.1", 0))
-        .await
-        .context("listen")?;
-    tasks.spawn(Box::pin(service.serve(listener, Router::new())));
+    let listeners = Listeners::on_free_ports().await.context("listen")?;
+    tasks.spawn(Box::pin(service.serve(listeners, Router::new())));
     progress
         .whole(&Positions::default(), SEEN_WITHIN)
         .await

@@ -60,10 +60,7 @@ pub(crate) async fn serve(store: &Path) -> anyhow::Result<()> {
     let _telemetry = telemetry::init("bare", &config)?;
     let config = http::Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        connections: 1024,
-        header_timeout_s: 10,
-        timeout_s: 30,
-        after_s: 5,
+        ..http::Config::default()
     };
     let pool = Pool::open(store).context("open the store")?;
     let routes = OpenApiRouter::new()
@@ -75,7 +72,7 @@ pub(crate) async fn serve(store: &Path) -> anyhow::Result<()> {
         description: "The rival of the reads.",
     };
     let app = http::app(about, routes, Health::new(), &config);
-    let listener = http::bind(&config).await?;
+    let listener = http::bind(&config).await?.public;
     http::serve(listener, app, config, supervisor::stop_on_signal()).await
 }
 

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser as _;
 use headwater::database::{Migration, Tx};
+use headwater::http::Listeners;
 use headwater::{ApplyError, Database, Envelope, Projection, Service};
 use sea_orm::{ConnectionTrait as _, DbErr, Statement};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -94,9 +94,9 @@ impl House {
         };
         service.project(readings).await.expect("project");
         let db = service.db.clone();
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let listeners = Listeners::on_free_ports().await.expect("bind");
         let mut running = JoinSet::new();
-        running.spawn(service.serve(listener, axum::Router::new()));
+        running.spawn(service.serve(listeners, axum::Router::new()));
         Self {
             db,
             is_mended,

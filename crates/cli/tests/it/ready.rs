@@ -24,7 +24,7 @@ async fn service(status: StatusCode, said: &'static str) -> (JoinSet<()>, Socket
 
 async fn ready(flags: &[&str], listen: &str) -> Ended {
     let flags: Vec<&str> = ["ready"].into_iter().chain(flags.iter().copied()).collect();
-    let ended = Tool::start(&flags, &[("HEADWATER_LISTEN", listen)]);
+    let ended = Tool::start(&flags, &[("HEADWATER_ADMIN_LISTEN", listen)]);
     ended.end().await
 }
 
@@ -50,6 +50,16 @@ async fn a_service_that_is_not_ready_says_why() {
 async fn who_listens_on_all_addresses_is_asked_on_the_loopback_one() {
     let (_server, address) = service(StatusCode::OK, "{}").await;
     let ended = ready(&[], &format!("0.0.0.0:{}", address.port())).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[tokio::test]
+async fn health_is_asked_a_thousand_ports_after_the_service() {
+    let (_server, address) = service(StatusCode::OK, "{}").await;
+    // Ports that are given out are beyond 32,768.
+    let listen = format!("127.0.0.1:{}", address.port() - 1000);
+    let ended = Tool::start(&["ready"], &[("HEADWATER_LISTEN", &listen)]);
+    let ended = ended.end().await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 

@@ -64,7 +64,7 @@ fn a_second_ctrl_c_kills_at_once() {
     let mut reader = TcpStream::connect(address).unwrap();
     write!(
         reader,
-        "GET /{path}/purchases?after=orders:999 HTTP/1.1\r\nhost: dev\r\n\r\n"
+        "GET /{path}/purchases?after=orders:999 HTTP/1.1\r\nhost: localhost\r\n\r\n"
     )
     .unwrap();
     dev.signal(Signal::INT);

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -15,7 +16,9 @@ use utoipa::openapi::{InfoBuilder, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::clients::UnderWay;
 use super::docs::{self, Docs};
+use super::host::{self, Hosts};
 use super::openapi::{self, Parameters};
 use super::{Config, Problem, Query};
 use crate::health::{Health, State as Part};
@@ -40,19 +43,58 @@ pub struct About {
     pub description: &'static str,
 }
 
-/// `routes` with health, metrics, documentation, limits and problems around them.
+/// What an answer says to browsers, unless a route says otherwise: it is kept nowhere, is what it
+/// says that it is, and neither loads anything nor is shown within another page.
+const BROWSER_HEADERS: [(HeaderName, HeaderValue); 4] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    ),
+    (
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    ),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ),
+    ),
+];
+
+/// When to ask again for what there is no memory for.
+const NO_MEMORY_RETRY: Duration = Duration::from_secs(1);
+
+/// `routes` with health, documentation, limits and problems around them.
 pub fn app(about: About, routes: OpenApiRouter, health: Health, config: &Config) -> Router {
+    surround(about, routes.merge(system(health)), config)
+}
+
+/// Health and metrics of the service `name`, for a listener that only operators reach.
+pub fn admin(name: &'static str, health: Health, config: &Config) -> Router {
+    let about = About {
+        name,
+        description: "Health and metrics.",
+    };
+    surround(about, system(health).routes(routes!(metrics)), config)
+}
+
+/// Health is public, too: load balancers ask for it where they send requests.
+fn system(health: Health) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(livez))
+        .routes(routes!(readyz))
+        .with_state(health)
+}
+
+fn surround(about: About, routes: OpenApiRouter, config: &Config) -> Router {
     let info = InfoBuilder::new()
         .title(format!("Headwater {}", about.name))
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(about.description))
         .build();
-    let system = OpenApiRouter::new()
-        .routes(routes!(livez))
-        .routes(routes!(readyz))
-        .routes(routes!(metrics))
-        .with_state(health);
-    let (routes, paths) = routes.merge(system).split_for_parts();
+    let (routes, paths) = routes.split_for_parts();
     let (docs, docs_paths) = docs::routes().split_for_parts();
     let mut document = OpenApiBuilder::from(paths).info(info).build();
     document.merge(docs_paths);
@@ -74,7 +116,33 @@ pub fn app(about: About, routes: OpenApiRouter, health: Health, config: &Config)
             tracing::error!("a request panicked");
             Problem::internal().into_response()
         }))
+        .layer(middleware::from_fn_with_state(
+            Hosts::of(config),
+            host::refuse_other,
+        ))
+        .layer(middleware::from_fn(hold))
         .layer(middleware::from_fn_with_state(about.name, observe))
+}
+
+/// Counts the memory of an answer until its client has taken it; an answer that there is no
+/// memory for becomes a problem. Streams, whose length is not known, have no such memory.
+async fn hold(request: Request, next: Next) -> Response {
+    let under_way: Option<UnderWay> = request.extensions().get().cloned();
+    let (head, body) = next.run(request).await.into_parts();
+    let (Some(under_way), Some(1..)) = (under_way, body.size_hint().exact()) else {
+        return Response::from_parts(head, body);
+    };
+    let Ok(bytes) = axum::body::to_bytes(body, usize::MAX).await else {
+        return Problem::internal().into_response();
+    };
+    match under_way.hold(bytes).await {
+        Some(bytes) => Response::from_parts(head, bytes.into()),
+        None => Problem::unavailable(
+            "clients do not take their answers, and there is no memory for this one; try again",
+            NO_MEMORY_RETRY,
+        )
+        .into_response(),
+    }
 }
 
 /// Turns what is not yet a problem into one, and counts the request.
@@ -96,7 +164,10 @@ async fn observe(State(service): State<&'static str>, request: Request, next: Ne
     if status.is_server_error() {
         span.fail(&status);
     }
-    let response = as_problem(response, &path);
+    let mut response = as_problem(response, &path);
+    for (name, value) in BROWSER_HEADERS {
+        response.headers_mut().entry(name).or_insert(value);
+    }
     metrics::histogram!(
         "headwater_http_request_seconds",
         "service" => service, "method" => method, "route" => route.clone(),

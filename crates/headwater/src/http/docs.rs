@@ -11,8 +11,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
-     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+use super::content_security_policy;
 
 /// What of a schema is told besides its type, and in which words.
 const BOUNDS: [(&str, &str); 9] = [
@@ -32,6 +31,7 @@ const BOUNDS: [(&str, &str); 9] = [
 pub(super) struct Docs {
     json: Bytes,
     html: Bytes,
+    policy: HeaderValue,
 }
 
 impl Docs {
@@ -42,6 +42,7 @@ impl Docs {
         let html = Page::of(&json).render().expect("a page is plain text");
         Self {
             json: json.to_string().into(),
+            policy: content_security_policy(&html, ""),
             html: html.into(),
         }
     }
@@ -70,8 +71,7 @@ async fn document(State(docs): State<Docs>) -> Response {
     responses((status = 200, description = "HTML", body = String, content_type = "text/html")),
 )]
 async fn page(State(docs): State<Docs>) -> Response {
-    let policy = HeaderValue::from_static(CONTENT_SECURITY_POLICY);
-    let headers = [(header::CONTENT_SECURITY_POLICY, policy)];
+    let headers = [(header::CONTENT_SECURITY_POLICY, docs.policy)];
     (headers, Html(docs.html)).into_response()
 }
 

@@ -18,10 +18,14 @@ use utoipa::openapi::{ComponentsBuilder, ContentBuilder, OpenApi, Ref, RefOr};
 use super::{FieldError, Problem};
 
 /// Errors of any request.
-const ANY: [(StatusCode, &str); 3] = [
+const ANY: [(StatusCode, &str); 4] = [
     (
         StatusCode::BAD_REQUEST,
         "The path, a query parameter, a header or the JSON text is wrong",
+    ),
+    (
+        StatusCode::MISDIRECTED_REQUEST,
+        "The service does not answer for the `Host` of the request",
     ),
     (
         StatusCode::INTERNAL_SERVER_ERROR,

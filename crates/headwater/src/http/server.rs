@@ -1,25 +1,45 @@
-//! The server: hyper under a header timeout and a connection cap.
+//! The server: hyper, with limits of time, memory and connections around it.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, header};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use metrics::Counter;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use rustix::net::sockopt;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Config;
+use super::clients::{Admission, Client, Clients};
+use super::host::Local;
+use super::stream::Stream;
 use crate::systemd;
 use crate::telemetry::Counted;
+
+/// What the kernel keeps of answers that a client has not taken, in bytes for each connection.
+/// Linux doubles it for its own accounts.
+const SEND_BUFFER: usize = 128 * 1024;
+
+/// The longest head of a request, and what hyper reads or copies for a connection at a time.
+const HEAD_MAX: usize = 64 * 1024;
+
+/// Open files that are kept for other things than connections: databases, the broker, the log.
+const FILES_RESERVED: usize = 128;
+
+/// When to look again for a place for a client that waits for one.
+const PLACE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The pause after the system refused to accept a connection (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -29,20 +49,82 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// at the moment in which its connection is closed would see it reset.
 const LINGER: Duration = Duration::from_millis(300);
 
-/// Takes the socket that systemd listens on, or listens on the configured address.
+/// Where a service listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub public: TcpListener,
+    /// For health checks and Prometheus: answers whatever clients do to the other.
+    pub admin: TcpListener,
+}
+
+impl Listeners {
+    /// Free ports of the loopback address.
+    ///
+    /// # Errors
+    /// There are none.
+    pub async fn on_free_ports() -> std::io::Result<Self> {
+        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        Ok(Self {
+            public: free().await?,
+            admin: free().await?,
+        })
+    }
+}
+
+/// Takes the sockets that systemd listens on, or listens on the configured addresses.
 ///
 /// # Errors
-/// The address is taken, or not this machine's; systemd's socket is not as it should be.
-pub async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
-    if let Some(listener) = systemd::listener()? {
-        return TcpListener::from_std(listener).context("take the socket of the .socket unit");
+/// An address is taken, or not this machine's; systemd's sockets are not as they should be.
+pub async fn bind(config: &Config) -> anyhow::Result<Listeners> {
+    raise_file_limit();
+    let systemd::Sockets { public, admin } = systemd::listeners()?;
+    let public = match public {
+        Some(public) => public,
+        None => listen(config.listen, "--listen or HEADWATER_LISTEN").await?,
+    };
+    let admin = if let Some(admin) = admin {
+        admin
+    } else {
+        let flags = "--admin-listen or HEADWATER_ADMIN_LISTEN";
+        listen(config.admin_address()?, flags).await?
+    };
+    Ok(Listeners { public, admin })
+}
+
+async fn listen(address: SocketAddr, flags: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("listen on {address} (choose another address with {flags})"))
+}
+
+/// Raises the limit of open files to the highest that this process may have: each connection is
+/// one, and the usual limit is far below that.
+pub fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "raise the limit of open files");
+        }
     }
-    TcpListener::bind(config.listen).await.with_context(|| {
-        format!(
-            "listen on {} (choose another address with --listen or HEADWATER_LISTEN)",
-            config.listen
-        )
-    })
+}
+
+/// As many connections as there can be open files.
+fn connections(config: &Config) -> usize {
+    let files = getrlimit(Resource::Nofile).current;
+    let files = files.map_or(usize::MAX, |files| {
+        usize::try_from(files).unwrap_or(usize::MAX)
+    });
+    let most = files.saturating_sub(FILES_RESERVED).max(1);
+    if most < config.connections {
+        tracing::warn!(
+            files,
+            connections = most,
+            "the limit of open files allows fewer connections than --http-connections: raise it \
+             (LimitNOFILE= under systemd)"
+        );
+    }
+    most.min(config.connections)
 }
 
 /// Asks the loop that accepts connections whether it still turns. Cheap to clone.
@@ -71,8 +153,8 @@ impl Pulse {
 
 /// Serves `app` until `stop`, then lets the requests under way end.
 ///
-/// `axum::serve` has no header timeout: a client that connects and stays silent would hold its
-/// place for ever. This closes it after [`Config::header_timeout_s`].
+/// `axum::serve` has no limits: a client that connects and stays silent, or does not take its
+/// answer, would keep its connection for ever.
 ///
 /// # Errors
 /// The listener has no address.
@@ -82,6 +164,10 @@ pub async fn serve(
     config: Config,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    tracing::info!(
+        address = %listener.local_addr().context("read the listener's address")?,
+        "listening"
+    );
     let (_pulse, beats) = Pulse::new();
     serve_watched(listener, app, config, beats, stop).await
 }
@@ -89,109 +175,170 @@ pub async fn serve(
 /// [`serve`], with somebody who asks whether it still turns.
 ///
 /// # Errors
-/// See [`serve`].
+/// None.
 pub(crate) async fn serve_watched(
     listener: TcpListener,
     app: Router,
-    config: Config,
+    mut config: Config,
     mut beats: Beats,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    tracing::info!(
-        address = %listener.local_addr().context("read the listener's address")?,
-        "listening"
-    );
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(config.header_timeout_s));
-    let places = Arc::new(Semaphore::new(config.connections));
-    let held = metrics::counter!("headwater_http_connections_held_total");
-    let open = metrics::gauge!("headwater_http_connections");
+    config.connections = connections(&config);
+    let limit_reached = metrics::counter!("headwater_http_connections_held_total");
     // Those that alerts look at are there from the start.
-    held.increment(0);
-    let graceful = GracefulShutdown::new();
-    let closing = Arc::new(AtomicBool::new(false));
+    limit_reached.increment(0);
+    let clients = Clients::new(&config);
+    let server = Server::new(app, &config);
     let mut connections = JoinSet::new();
+    let mut waiting: Option<(TcpStream, SocketAddr)> = None;
     loop {
-        let accepted = tokio::select! {
+        if let Some((stream, peer)) = waiting.take() {
+            match clients.admit(peer.ip()) {
+                Admission::Place(client) => {
+                    connections.spawn(server.connection(stream, peer, client));
+                }
+                Admission::Refused => {}
+                Admission::Wait => waiting = Some((stream, peer)),
+            }
+        }
+        tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &places, &held) => accepted,
-            Some(_) = connections.join_next() => continue,
-            Some(beat) = beats.0.recv() => {
-                // Whoever asked may have gone.
-                let _ = beat.send(());
-                continue;
-            }
-        };
-        let (stream, place) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        // Answers are small and complete: waiting to fill a packet only adds latency.
-        let _ = stream.set_nodelay(true);
-        let service = closing_in_the_end(app.clone(), Arc::clone(&closing));
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
-        let counted = Counted::one_more(open.clone());
-        connections.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
-            }
-            drop((place, counted));
-        });
+            accepted = listener.accept(), if waiting.is_none() => match accepted {
+                Ok(accepted) => {
+                    if connections.len() >= config.connections {
+                        limit_reached.increment(1);
+                    }
+                    waiting = Some(accepted);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            // Whoever asked may have gone.
+            Some(beat) = beats.0.recv() => drop(beat.send(())),
+            () = tokio::time::sleep(PLACE_PAUSE), if waiting.is_some() => {}
+        }
     }
-    drop(listener);
-    closing.store(true, Ordering::Relaxed);
-    let all_closed = async { while connections.join_next().await.is_some() {} };
-    // Those that are left after it are idle, or have a request under way.
-    let _ = tokio::time::timeout(LINGER, all_closed).await;
-    graceful.shutdown().await;
+    drop((listener, waiting));
+    server.end(connections).await;
     Ok(())
 }
 
-/// `app`, whose answers close their connection once `closing` is set.
-fn closing_in_the_end(
+/// What all connections of a listener have in common.
+struct Server {
     app: Router,
+    http: http1::Builder,
+    patience: Duration,
+    graceful: GracefulShutdown,
     closing: Arc<AtomicBool>,
-) -> impl hyper::service::Service<
-    hyper::Request<hyper::body::Incoming>,
-    Response = axum::response::Response,
-    Error = std::convert::Infallible,
-    Future: Send,
-> {
-    let app = TowerToHyperService::new(app);
-    hyper::service::service_fn(move |request| {
-        let closing = Arc::clone(&closing);
-        let answer = hyper::service::Service::call(&app, request);
+    open: metrics::Gauge,
+}
+
+impl Server {
+    fn new(app: Router, config: &Config) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_secs(config.header_timeout_s))
+            .max_buf_size(HEAD_MAX);
+        Self {
+            app,
+            http,
+            patience: Duration::from_secs(config.write_timeout_s),
+            graceful: GracefulShutdown::new(),
+            closing: Arc::new(AtomicBool::new(false)),
+            open: metrics::gauge!("headwater_http_connections"),
+        }
+    }
+
+    /// Serves a connection until it ends or is evicted.
+    fn connection(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        client: Client,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        self.set_up(&stream);
+        let local = stream.local_addr().map(|local| Local(local.ip())).ok();
+        let client = Arc::new(client);
+        let service = Connected {
+            app: TowerToHyperService::new(self.app.clone()),
+            peer,
+            local,
+            client: Arc::clone(&client),
+            closing: Arc::clone(&self.closing),
+        };
+        let stream = Stream::new(stream, Arc::clone(&client), self.patience);
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        let connection = self.graceful.watch(connection);
+        let counted = Counted::one_more(self.open.clone());
         async move {
+            let _counted = counted;
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                },
+                () = client.evicted() => tracing::debug!(%peer, "connection evicted"),
+            }
+        }
+    }
+
+    fn set_up(&self, stream: &TcpStream) {
+        // Later than ours, which tells of it.
+        let timeout = 2 * self.patience.as_millis();
+        let timeout = u32::try_from(timeout).unwrap_or(u32::MAX);
+        // Where the system refuses one of these, the connection works all the same.
+        // Answers are small and complete: waiting to fill a packet only adds latency.
+        let _ = stream.set_nodelay(true);
+        let _ = sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER);
+        // Also for what the kernel still has when we are done with the connection.
+        let _ = sockopt::set_tcp_user_timeout(stream, timeout);
+    }
+
+    /// Lets what is under way end, and closes.
+    async fn end(self, mut connections: JoinSet<()>) {
+        self.closing.store(true, Ordering::Relaxed);
+        let all_closed = async { while connections.join_next().await.is_some() {} };
+        // Those that are left after it are idle, or have a request under way.
+        let _ = tokio::time::timeout(LINGER, all_closed).await;
+        self.graceful.shutdown().await;
+    }
+}
+
+/// The app for the requests of one connection.
+struct Connected {
+    app: TowerToHyperService<Router>,
+    peer: SocketAddr,
+    local: Option<Local>,
+    client: Arc<Client>,
+    /// Set once answers have to close their connection.
+    closing: Arc<AtomicBool>,
+}
+
+impl hyper::service::Service<hyper::Request<hyper::body::Incoming>> for Connected {
+    type Response = axum::response::Response;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn call(&self, mut request: hyper::Request<hyper::body::Incoming>) -> Self::Future {
+        let under_way = self.client.request();
+        let extensions = request.extensions_mut();
+        extensions.insert(ConnectInfo(self.peer));
+        extensions.insert(under_way.clone());
+        if let Some(local) = self.local {
+            extensions.insert(local);
+        }
+        let closing = Arc::clone(&self.closing);
+        let answer = self.app.call(request);
+        Box::pin(async move {
             let mut answer = answer.await?;
             if closing.load(Ordering::Relaxed) {
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(header::CONNECTION, close);
             }
+            drop(under_way);
             Ok(answer)
-        }
-    })
-}
-
-type Accepted = (tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit);
-
-/// Waits for a place, then for a client.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-    held: &Counter,
-) -> std::io::Result<Accepted> {
-    if places.available_permits() == 0 {
-        held.increment(1);
+        })
     }
-    let place = Arc::clone(places)
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed");
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
 }

@@ -5,12 +5,12 @@
 
 mod watchdog;
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::Health;
@@ -21,29 +21,46 @@ pub(crate) use watchdog::feed;
 /// The pause between two looks at the parts: their states may change with each event.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The socket that systemd listens on for us, also while we are restarted.
+/// The sockets that systemd listens on for us, also while we are restarted.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    /// For clients.
+    pub(crate) public: Option<TcpListener>,
+    /// For health and metrics.
+    pub(crate) admin: Option<TcpListener>,
+}
+
+/// What `FileDescriptorName=` calls the socket for health and metrics. Never rename.
+const ADMIN: &str = "admin";
+
+/// Takes the sockets that systemd passes; the one called `admin` is for health and metrics.
 ///
 /// # Errors
-/// There are several, or it is none for TCP.
-pub(crate) fn listener() -> anyhow::Result<Option<TcpListener>> {
+/// There are several for the same, or one is none for TCP.
+pub(crate) fn listeners() -> anyhow::Result<Sockets> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
     let mut passed = ListenFd::from_env();
-    if passed.len() == 0 {
-        return Ok(None);
+    let mut sockets = Sockets::default();
+    for index in 0..passed.len() {
+        let context = "take the sockets of the .socket units, which must be of TCP";
+        let socket = passed.take_tcp_listener(index).context(context)?;
+        let socket = socket.context(context)?;
+        socket.set_nonblocking(true).context(context)?;
+        let socket = TcpListener::from_std(socket).context(context)?;
+        let taken = match names.next() {
+            Some(ADMIN) => sockets.admin.replace(socket),
+            _ => sockets.public.replace(socket),
+        };
+        ensure!(
+            taken.is_none(),
+            "systemd passed {} sockets; a service has two, each with one ListenStream: of \
+             headwater-NAME.socket, and of headwater-NAME-admin.socket, which has \
+             FileDescriptorName={ADMIN}",
+            passed.len()
+        );
     }
-    ensure!(
-        passed.len() == 1,
-        "systemd passed {} sockets; a service has one: leave one ListenStream in its .socket unit",
-        passed.len()
-    );
-    let listener = passed
-        .take_tcp_listener(0)
-        .context("take the socket of the .socket unit, which must be of TCP")?;
-    if let Some(listener) = &listener {
-        listener
-            .set_nonblocking(true)
-            .context("take the socket of the .socket unit")?;
-    }
-    Ok(listener)
+    Ok(sockets)
 }
 
 /// Whether somebody wants to be notified.

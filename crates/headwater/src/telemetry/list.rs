@@ -82,7 +82,12 @@ const COUNTERS: &[Described] = &[
     (
         "headwater_http_connections_held_total",
         Unit::Count,
-        "How often the connection cap was reached: the next client had to wait for a place",
+        "How often the connection cap was reached: another connection was closed for the next client, or it waited",
+    ),
+    (
+        "headwater_http_connections_closed_total",
+        Unit::Count,
+        "Connections that the server closed: idle (for another client), stalled (for another client, or its memory), slow (it did not take its answer in time), refused (its address has too many)",
     ),
     (
         "headwater_nats_connects_total",
@@ -217,6 +222,11 @@ const GAUGES: &[Described] = &[
         "headwater_http_connections",
         Unit::Count,
         "HTTP connections that are open",
+    ),
+    (
+        "headwater_http_buffered_bytes",
+        Unit::Bytes,
+        "What answers hold in memory until clients have taken them",
     ),
     (
         "headwater_http_in_flight",

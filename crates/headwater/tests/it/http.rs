@@ -7,7 +7,8 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use headwater::health::State;
 use headwater::http::{
-    About, After, Answer, Config, IdempotencyKey, Invalid, Json, Path, Problem, app, with_position,
+    About, After, Answer, Config, IdempotencyKey, Invalid, Json, Path, Problem, admin, app,
+    with_position,
 };
 use headwater::projection::Behind;
 use headwater::{Position, Positions};
@@ -65,6 +66,8 @@ async fn by_id(Path(id): Path<uuid::Uuid>) -> String {
 struct Service {
     tasks: Tasks,
     address: String,
+    /// Of health and metrics.
+    admin: String,
     client: Client,
     release: Arc<Semaphore>,
     waiting: Arc<Notify>,
@@ -99,6 +102,8 @@ async fn service(change: impl FnOnce(&mut Config)) -> Service {
         description: "A house",
     };
     let app = app(about, routes, tasks.health.clone(), &config);
+    let admin_app = admin("house", tasks.health.clone(), &config);
+    let admin = serve(&mut tasks, admin_app, config.clone()).await;
     let address = serve(&mut tasks, app, config).await;
     let client = Client::builder()
         .redirect(reqwest::redirect::Policy::none())
@@ -106,6 +111,7 @@ async fn service(change: impl FnOnce(&mut Config)) -> Service {
     Service {
         tasks,
         address,
+        admin,
         client: client.build().unwrap(),
         release,
         waiting,
@@ -174,7 +180,7 @@ async fn a_client_that_sends_no_head_is_closed() {
         .await
         .unwrap();
     let mut idle = service.connect().await;
-    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await
         .unwrap();
     let (silent, half, idle) = tokio::join!(
@@ -213,26 +219,8 @@ async fn a_client_that_sends_a_byte_now_and_then_is_closed() {
 }
 
 #[tokio::test]
-async fn connections_above_the_cap_wait_for_a_place() {
-    let service = service(|config| config.connections = 2).await;
-    let taken = [service.connect().await, service.connect().await];
-    let mut third = service.connect().await;
-    third
-        .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
-    let mut answer = [0; 12];
-    let early = tokio::time::timeout(Duration::from_millis(200), third.read(&mut answer)).await;
-    assert!(early.is_err(), "the third was served beside two others");
-    drop(taken);
-    third.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200");
-    service.tasks.stop().await;
-}
-
-#[tokio::test]
 async fn connections_that_are_open_at_the_stop_get_one_more_answer_which_closes_them() {
-    const REQUEST: &[u8] = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    const REQUEST: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let service = service(|_| ()).await;
     let address = service.address.trim_start_matches("http://").to_owned();
     // One was used before, one was only just accepted (the last one is after it, and is served).
@@ -314,7 +302,6 @@ async fn a_query_parameter_that_an_address_does_not_take_is_refused() {
         ("/behind?after=sensors:7&%61ftr=", "after"),
         ("/readyz?verbose&aftr", "verbose"),
         ("/livez?aftr", "none"),
-        ("/metrics?aftr=1", "none"),
         ("/openapi.json?aftr=1", "none"),
         ("/docs?aftr=1", "none"),
         ("/docs/?aftr=1", "none"),
@@ -347,9 +334,13 @@ async fn every_operation_documents_the_errors_that_it_shares_with_all() {
     let service = service(|_| ()).await;
     let document: Value = service.get("/openapi.json").await.json().await.unwrap();
     for (path, method, statuses) in [
-        ("/readings", "post", "201 400 413 414 415 422 431 500 503"),
-        ("/behind", "get", "200 400 414 431 500 503"),
-        ("/livez", "get", "200 400 414 431 500 503"),
+        (
+            "/readings",
+            "post",
+            "201 400 413 414 415 421 422 431 500 503",
+        ),
+        ("/behind", "get", "200 400 414 421 431 500 503"),
+        ("/livez", "get", "200 400 414 421 431 500 503"),
     ] {
         let responses = document["paths"][path][method]["responses"].as_object();
         let documented: Vec<_> = responses.unwrap().keys().map(String::as_str).collect();
@@ -396,7 +387,7 @@ async fn a_request_that_takes_too_long_is_a_problem() {
     problem(late, 503, "unavailable").await;
 
     let mut slow_body = service.connect().await;
-    let head = "POST /readings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+    let head = "POST /readings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Content-Length: 11\r\n\r\n{";
     slow_body.write_all(head.as_bytes()).await.unwrap();
     let mut answer = [0; 12];
@@ -413,6 +404,11 @@ async fn health_tells_whether_and_why() {
     let health = &service.tasks.health;
     assert_eq!(service.get("/livez").await.status(), StatusCode::OK);
     assert_eq!(service.get("/readyz").await.status(), StatusCode::OK);
+    for path in ["/livez", "/readyz", "/metrics", "/docs"] {
+        let answer = reqwest::get(format!("{}{path}", service.admin)).await;
+        assert_eq!(answer.unwrap().status(), StatusCode::OK, "{path}");
+    }
+    problem(service.get("/metrics").await, 404, "not-found").await;
     health.set("relay", State::Degraded("waiting".to_owned()));
     assert_eq!(
         service.get("/readyz").await.status(),
@@ -444,7 +440,7 @@ async fn health_tells_whether_and_why() {
 #[tokio::test]
 async fn metrics_have_our_names_and_few_labels() {
     let service = service(|_| ()).await;
-    metrics(&service.address).await;
+    metrics(&service.admin).await;
     service
         .get("/by/01956ec0-39d7-71b5-bb23-3671e1893844")
         .await;
@@ -458,7 +454,7 @@ async fn metrics_have_our_names_and_few_labels() {
             .await
             .unwrap();
     }
-    let metrics = metrics(&service.address).await;
+    let metrics = metrics(&service.admin).await;
     let ours: Vec<&String> = metrics
         .keys()
         .filter(|name| name.starts_with("headwater_http_request_seconds_count"))
@@ -600,6 +596,7 @@ async fn a_stop_lets_the_request_under_way_end_and_takes_no_new_one() {
         client,
         release,
         waiting,
+        ..
     } = service;
     let under_way = async { client.get(format!("{address}/held")).send().await.unwrap() };
     let stopping = async {

@@ -11,6 +11,7 @@ mod database;
 mod dead_letter;
 mod epochs;
 mod group_commit;
+mod hostile;
 mod http;
 mod idempotency;
 mod inquiry;

@@ -7,6 +7,7 @@
 
 use broker::Broker;
 use headwater::database::{self, Database, Tx};
+use headwater::http::Listeners;
 use headwater::{
     ApplyError, Bus, Config, Envelope, Health, Projection, Service, bus as nats, telemetry,
 };
@@ -190,8 +191,8 @@ impl House {
     ) -> Self {
         let (db, health) = (service.db.clone(), service.health.clone());
         service.project(projection).await.unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let task = tokio::task::spawn(service.serve(listener, axum::Router::new()));
+        let listeners = Listeners::on_free_ports().await.unwrap();
+        let task = tokio::task::spawn(service.serve(listeners, axum::Router::new()));
         Self {
             db,
             health,

@@ -3,6 +3,7 @@
 
 use async_nats::jetstream::kv::Store;
 use headwater::health::State;
+use headwater::http::Listeners;
 use headwater::schema::{BUCKET, Described, Keeper, Kind, Schema};
 use headwater::{Bus, Service};
 use prost::Message as _;
@@ -137,8 +138,8 @@ async fn a_service_comes_up_without_the_broker_and_describes_its_events_once_tha
     let mut service = service.unwrap();
     service.describe(&schema(&["sensor"])).unwrap();
     let health = service.health.clone();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let running = tokio::task::JoinSet::from_iter([service.serve(listener, axum::Router::new())]);
+    let listeners = Listeners::on_free_ports().await.unwrap();
+    let running = tokio::task::JoinSet::from_iter([service.serve(listeners, axum::Router::new())]);
     assert!(health.is_ready(), "{:?}", health.parts());
     broker.restart().unwrap();
     let bus = bus(&broker, "test").await;

@@ -621,15 +621,10 @@ impl tracing::field::Visit for Line {
     }
 }
 
-/// Serves an app with the chassis' routes only, and gives its address.
+/// Serves health and metrics, and gives their address.
 pub(crate) async fn serve_system(tasks: &mut Tasks) -> String {
-    let about = headwater::http::About {
-        name: "system",
-        description: "What every service has",
-    };
-    let routes = utoipa_axum::router::OpenApiRouter::new();
     let config = http_config();
-    let app = headwater::http::app(about, routes, tasks.health.clone(), &config);
+    let app = headwater::http::admin("system", tasks.health.clone(), &config);
     serve(tasks, app, config).await
 }
 
@@ -641,10 +636,20 @@ pub(crate) async fn serve(
 ) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    serve_on(tasks, listener, app, config);
+    format!("http://{address}")
+}
+
+/// Serves `app` on `listener`.
+pub(crate) fn serve_on(
+    tasks: &mut Tasks,
+    listener: tokio::net::TcpListener,
+    app: axum::Router,
+    config: headwater::http::Config,
+) {
     tasks.supervisor.spawn("http", |stop| {
         headwater::http::serve(listener, app, config, stop)
     });
-    format!("http://{address}")
 }
 
 pub(crate) fn http_config() -> headwater::http::Config {
@@ -654,6 +659,7 @@ pub(crate) fn http_config() -> headwater::http::Config {
         header_timeout_s: 1,
         timeout_s: 20,
         after_s: 1,
+        ..headwater::http::Config::default()
     }
 }
 

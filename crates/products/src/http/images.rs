@@ -1,8 +1,12 @@
 //! Uploading images, and serving them.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use headwater::Database;
 use headwater::http::{Path, Problem};
@@ -14,11 +18,59 @@ use utoipa_axum::routes;
 use crate::image::{self, ImageId};
 use crate::store;
 
+/// How many images may be on their way to clients before those that no longer are get forgotten.
+const SENDING_MAX: usize = 1024;
+
+/// An image as it is kept.
+struct Stored {
+    content_type: HeaderValue,
+    bytes: Vec<u8>,
+}
+
+/// The images that are on their way to clients: one that goes to several is in memory once.
+#[derive(Clone, Default)]
+struct Sending(Arc<Mutex<HashMap<ImageId, Weak<Stored>>>>);
+
+impl Sending {
+    fn find(&self, id: &ImageId) -> Option<Arc<Stored>> {
+        self.all().get(id)?.upgrade()
+    }
+
+    /// `image`, or the same one that another client has begun to take meanwhile.
+    fn begin(&self, id: ImageId, image: Stored) -> Arc<Stored> {
+        let mut all = self.all();
+        if let Some(found) = all.get(&id).and_then(Weak::upgrade) {
+            return found;
+        }
+        if all.len() >= SENDING_MAX {
+            all.retain(|_, image| image.strong_count() > 0);
+        }
+        let image = Arc::new(image);
+        all.insert(id, Arc::downgrade(&image));
+        image
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<ImageId, Weak<Stored>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes that are the image's own, not a copy.
+struct Shared(Arc<Stored>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.bytes
+    }
+}
+
 pub(super) fn routes() -> OpenApiRouter<Database> {
     let upload = OpenApiRouter::new()
         .routes(routes!(upload))
         .layer(DefaultBodyLimit::max(image::BYTES_MAX));
-    upload.routes(routes!(serve))
+    upload
+        .routes(routes!(serve))
+        .layer(Extension(Sending::default()))
 }
 
 /// An image that was uploaded.
@@ -91,23 +143,42 @@ async fn upload(
         (status = 404, description = "There is no such image"),
     )
 )]
-async fn serve(State(db): State<Database>, Path(id): Path<String>) -> Result<Response, Problem> {
+async fn serve(
+    State(db): State<Database>,
+    Extension(sending): Extension<Sending>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
     let unknown = || Problem::not_found(format!("there is no image {id}"));
     let parsed = ImageId::parse(&id).ok_or_else(unknown)?;
-    let row = db
-        .read(move |snapshot| store::find_image(snapshot, &parsed))
-        .await?;
-    let row = row.ok_or_else(unknown)?;
+    let image = if let Some(image) = sending.find(&parsed) {
+        image
+    } else {
+        let wanted = parsed.clone();
+        let find = move |snapshot: &_| store::find_image(snapshot, &wanted);
+        let row = db.read(find).await?.ok_or_else(unknown)?;
+        let content_type =
+            HeaderValue::try_from(row.content_type).map_err(|_| Problem::internal())?;
+        let bytes = row.bytes;
+        let stored = Stored {
+            content_type,
+            bytes,
+        };
+        sending.begin(parsed, stored)
+    };
     let headers = [
-        (header::CONTENT_TYPE, row.content_type.as_str()),
+        (header::CONTENT_TYPE, image.content_type.clone()),
         // Its name is its content, so it never changes.
-        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("public, max-age=31536000, immutable"),
+        ),
         // An SVG that is opened by itself must not run what is in it.
         (
             header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+            HeaderValue::from_static(
+                "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox",
+            ),
         ),
     ];
-    Ok((headers, row.bytes).into_response())
+    Ok((headers, Bytes::from_owner(Shared(image))).into_response())
 }

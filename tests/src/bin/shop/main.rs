@@ -12,7 +12,6 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches};
 use headwater::{Bus, Clock, Database, Health, Relay, http, supervisor, telemetry};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -35,7 +34,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         "purchases" => {
             let config: purchases::Config = parse(args);
             let (name, service) = (config.style.service(), config.service.clone());
-            let run = |_, listener, stop| purchases::run(config, listener, stop);
+            let run = |_, listeners, stop| purchases::run(config, listeners, stop);
             return Box::pin(serve(name, service, run)).await;
         }
         "rival-orders" => {
@@ -67,12 +66,12 @@ fn parse<C: CommandFactory + FromArgMatches>(args: impl Iterator<Item = String>)
 async fn serve<F: Future<Output = anyhow::Result<()>>>(
     name: &str,
     config: headwater::Config,
-    run: impl FnOnce(headwater::Config, TcpListener, CancellationToken) -> F,
+    run: impl FnOnce(headwater::Config, http::Listeners, CancellationToken) -> F,
 ) -> anyhow::Result<ExitCode> {
     let telemetry = telemetry::init(name, &config.telemetry)?;
     let service = async {
-        let listener = http::bind(&config.http).await?;
-        run(config, listener, supervisor::stop_on_signal()).await
+        let listeners = http::bind(&config.http).await?;
+        run(config, listeners, supervisor::stop_on_signal()).await
     };
     Ok(telemetry.end(service.await))
 }

@@ -1,0 +1,269 @@
+//! Abuse: what honest clients notice while others attack, and what that costs in memory.
+//!
+//! The attackers come from an address of their own. One that is closed comes back.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::Bench;
+use crate::connection::Connection;
+use crate::figure::{Figure, Ratio, Table, Target};
+use crate::load::{self, Load};
+use crate::process::Process;
+use crate::shop::{Shop, post_all, product, user};
+
+/// Where attackers come from.
+const ATTACKERS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// Requests of honest clients in a second, each on a connection of its own.
+const HONEST: u32 = 20;
+/// Honest clients at the same time.
+const CLIENTS: usize = 4;
+/// The memory that a service may take, in MiB.
+const MEMORY_MIB: f64 = 128.0;
+/// The pause of an attacker between two looks whether it is closed, and before it comes back.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Products of which a large list is made.
+const PRODUCTS: usize = 500;
+/// Requests that a slow reader sends at once.
+const PIPELINED: usize = 4;
+
+/// Attackers of one kind.
+struct Attack {
+    name: &'static str,
+    count: usize,
+    /// What one of them sends, by its number, each time.
+    request: fn(usize, &[String]) -> Vec<u8>,
+    /// What they ask for.
+    paths: Arc<[String]>,
+    /// Whether it takes the answers.
+    reads: bool,
+}
+
+pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
+    headwater::http::raise_file_limit();
+    let (readers, images, registrations) =
+        bench
+            .form
+            .pick((50, 20, 10), (1_030, 300, 300), (1_030, 300, 300));
+    let shop = Shop::start(bench, &[]).await?;
+    let mut table = Table::new(
+        "attack",
+        &[
+            ("p50 ms", 2),
+            ("p99 ms", 2),
+            ("undisturbed p50 ms", 2),
+            ("undisturbed p99 ms", 2),
+            ("peak MiB", 1),
+        ],
+    );
+    let mut ratios = Vec::new();
+
+    let products = shop.add("products", "products-read", &[]).await?;
+    let ids: Vec<_> = (0..PRODUCTS).map(|_| Uuid::now_v7()).collect();
+    post_all(
+        &products,
+        "/products",
+        ids.iter().map(|id| product(*id)).collect(),
+    )
+    .await?;
+    let attack = Attack {
+        name: "slow readers",
+        count: readers,
+        request: |number, paths| get(number, paths).repeat(PIPELINED),
+        paths: [format!("/products?limit={PRODUCTS}")].into(),
+        reads: false,
+    };
+    let path = format!("/products/{}", ids[0]);
+    under(bench, &products, &path, &attack, &mut table, &mut ratios).await?;
+    drop(products);
+
+    let products = shop.add("products", "products-images", &[]).await?;
+    post_all(&products, "/products", vec![product(ids[0])]).await?;
+    let different = bench.form.pick(4, 40, 40);
+    let mut paths = Vec::new();
+    for seed in 0..different {
+        paths.push(upload(&products, seed).await?);
+    }
+    let attack = Attack {
+        name: "unread images",
+        count: images,
+        request: get,
+        paths: paths.into(),
+        reads: false,
+    };
+    under(bench, &products, &path, &attack, &mut table, &mut ratios).await?;
+    drop(products);
+
+    let users = shop.add("users", "users-registered", &[]).await?;
+    let known = Uuid::now_v7();
+    post_all(&users, "/users", vec![user(known)]).await?;
+    let attack = Attack {
+        name: "registrations with a password",
+        count: registrations,
+        request: |_, _| registration(),
+        paths: [].into(),
+        reads: true,
+    };
+    let path = format!("/users/{known}");
+    under(bench, &users, &path, &attack, &mut table, &mut ratios).await?;
+
+    Ok(Figure {
+        table,
+        ratios,
+        notes: vec![
+            format!("Honest clients: {HONEST} requests a second, each on a new connection from 127.0.0.1, one product or one user; the attackers are at {ATTACKERS}, and come back when they are closed."),
+            format!("Slow readers: {readers} connections that send {PIPELINED} GETs of {PRODUCTS} products and read nothing. Unread images: {images} connections that ask for a 2 MiB image, one of {different}, and read nothing. Registrations: {registrations} connections that register people with passwords, one after the other."),
+            "Load, attackers and service share the cores. Peak: the most resident memory that the service's process ever had.".to_owned(),
+        ],
+    })
+}
+
+/// Honest requests for `path` without `attack` and under it, in turns.
+async fn under(
+    bench: &Bench,
+    service: &Process,
+    path: &str,
+    attack: &Attack,
+    table: &mut Table,
+    ratios: &mut Vec<Ratio>,
+) -> anyhow::Result<()> {
+    let time = bench.time * 4;
+    let (mut quiet, mut attacked) = (Vec::new(), Vec::new());
+    for _ in 0..bench.rounds {
+        quiet.push(honest(service.address, path, time).await?);
+        // Dropped, they are gone.
+        let attackers = attack.begin(service.address);
+        tokio::time::sleep(PAUSE).await;
+        attacked.push(honest(service.address, path, time).await?);
+        drop(attackers);
+        tokio::time::sleep(PAUSE).await;
+    }
+    let peak = service.peak_mib()?;
+    let (all, none) = (Load::of_all(&attacked), Load::of_all(&quiet));
+    table.row(
+        attack.name,
+        &[
+            all.ms(50.0),
+            all.ms(99.0),
+            none.ms(50.0),
+            none.ms(99.0),
+            peak,
+        ],
+    );
+    ratios.push(Ratio::of(
+        &format!("{}: p99 / undisturbed", attack.name),
+        (&attacked, &quiet),
+        |load| load.ms(99.0),
+        Target::AtMost(2.0),
+    ));
+    ratios.push(Ratio::over(
+        &format!("{}: peak memory / {MEMORY_MIB} MiB", attack.name),
+        vec![peak / MEMORY_MIB],
+        Target::AtMost(1.0),
+    ));
+    Ok(())
+}
+
+async fn honest(address: SocketAddr, path: &str, time: Duration) -> anyhow::Result<Load> {
+    let path: Arc<str> = path.into();
+    let request = move |()| {
+        let path = Arc::clone(&path);
+        async move {
+            let mut connection = Connection::open(address).await?;
+            connection.get(&path).await?;
+            Ok(())
+        }
+    };
+    load::paced(vec![(); CLIENTS], HONEST, time, request).await
+}
+
+impl Attack {
+    fn begin(&self, address: SocketAddr) -> JoinSet<()> {
+        let mut attackers = JoinSet::new();
+        for number in 0..self.count {
+            let (request, reads) = (self.request, self.reads);
+            let paths = Arc::clone(&self.paths);
+            attackers.spawn(async move {
+                loop {
+                    // It is refused, reset, or closed: that is what it is for.
+                    let _ = attack(address, &|| request(number, &paths), reads).await;
+                    tokio::time::sleep(PAUSE).await;
+                }
+            });
+        }
+        attackers
+    }
+}
+
+/// One connection of an attacker, until it is closed.
+async fn attack(
+    address: SocketAddr,
+    request: &(impl Fn() -> Vec<u8> + Sync),
+    reads: bool,
+) -> std::io::Result<()> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(4096)?;
+    socket.bind((ATTACKERS, 0).into())?;
+    let mut stream = socket.connect(address).await?;
+    stream.write_all(&request()).await?;
+    if reads {
+        let mut answer = [0; 4096];
+        while stream.read(&mut answer).await? > 0 {
+            stream.write_all(&request()).await?;
+        }
+        return Ok(());
+    }
+    while is_open(&stream) {
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+/// Whether a connection that is not read is still open: a server that has thrown it away answers
+/// another byte with a reset.
+fn is_open(stream: &TcpStream) -> bool {
+    match stream.try_write(b"x") {
+        Ok(_) => true,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    }
+}
+
+fn get(number: usize, paths: &[String]) -> Vec<u8> {
+    let path = &paths[number % paths.len()];
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+}
+
+/// A registration of another person each time.
+fn registration() -> Vec<u8> {
+    let email = format!("{}@example.com", Uuid::now_v7());
+    let body = json!({ "name": "Mallory", "email": email, "password": "correct horse battery" });
+    let body = body.to_string();
+    let request = format!(
+        "POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    request.into_bytes()
+}
+
+/// Uploads an image of 2 MiB; where it is.
+async fn upload(to: &Process, seed: u64) -> anyhow::Result<String> {
+    let mut image = vec![0; 2 * 1024 * 1024];
+    fastrand::Rng::with_seed(seed).fill(&mut image);
+    let magic = b"\x89PNG\r\n\x1a\n";
+    image[..magic.len()].copy_from_slice(magic);
+    let mut connection = Connection::open(to.address).await?;
+    let answer = connection.post_as("/images", "image/png", &image).await?;
+    let answer = answer.json()?;
+    let path = answer["image"].as_str().context("where the image is")?;
+    Ok(path.to_owned())
+}
