@@ -2,6 +2,7 @@
 
 use events::{UserErased, UserRegistered};
 use headwater::http::{Invalid, Problem};
+use headwater::idempotency::Fingerprint;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -56,16 +57,34 @@ pub(crate) struct Register {
     pub(crate) password: Option<String>,
 }
 
-/// A registration whose password was hashed: what is fingerprinted and stored.
-#[derive(Debug, Clone, Serialize)]
+/// What is fingerprinted of a registration: whether it has a password, but not which.
+#[derive(Debug, Serialize)]
+struct Identity<'a> {
+    id: Option<Uuid>,
+    name: &'a str,
+    email: &'a str,
+    /// Never rename: the fingerprints of registrations without a password have it as `null`.
+    password_hash: Option<&'static str>,
+}
+
+/// What is stored of a registration.
+#[derive(Debug)]
 pub(crate) struct Registration {
-    pub(crate) id: Option<Uuid>,
     pub(crate) name: String,
     pub(crate) email: String,
     pub(crate) password_hash: Option<String>,
 }
 
 impl Register {
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&Identity {
+            id: self.id,
+            name: &self.name,
+            email: &self.email,
+            password_hash: self.password.as_ref().map(|_| "some"),
+        })
+    }
+
     pub(crate) fn check(&self) -> Result<(), Problem> {
         let mut invalid = Invalid::none();
         let named = !self.name.trim().is_empty() && self.name.chars().count() <= NAME_MAX;
