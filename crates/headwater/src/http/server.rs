@@ -1,11 +1,13 @@
 //! The server: hyper under a header timeout and a connection cap.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, header};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -123,7 +125,7 @@ pub(crate) async fn serve_watched(
                 continue;
             }
         };
-        let (stream, place) = match accepted {
+        let (stream, peer, place) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "accept a connection");
@@ -133,7 +135,7 @@ pub(crate) async fn serve_watched(
         };
         // Answers are small and complete: waiting to fill a packet only adds latency.
         let _ = stream.set_nodelay(true);
-        let service = closing_in_the_end(app.clone(), Arc::clone(&closing));
+        let service = closing_in_the_end(app.clone(), peer, Arc::clone(&closing));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         let counted = Counted::one_more(open.clone());
         connections.spawn(async move {
@@ -152,9 +154,11 @@ pub(crate) async fn serve_watched(
     Ok(())
 }
 
-/// `app`, whose answers close their connection once `closing` is set.
+/// `app`, told its peer's address ([`ConnectInfo`] in handlers); its answers close their connection
+/// once `closing` is set.
 fn closing_in_the_end(
     app: Router,
+    peer: SocketAddr,
     closing: Arc<AtomicBool>,
 ) -> impl hyper::service::Service<
     hyper::Request<hyper::body::Incoming>,
@@ -163,7 +167,8 @@ fn closing_in_the_end(
     Future: Send,
 > {
     let app = TowerToHyperService::new(app);
-    hyper::service::service_fn(move |request| {
+    hyper::service::service_fn(move |mut request: hyper::Request<_>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
         let closing = Arc::clone(&closing);
         let answer = hyper::service::Service::call(&app, request);
         async move {
@@ -177,7 +182,11 @@ fn closing_in_the_end(
     })
 }
 
-type Accepted = (tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit);
+type Accepted = (
+    tokio::net::TcpStream,
+    SocketAddr,
+    tokio::sync::OwnedSemaphorePermit,
+);
 
 /// Waits for a place, then for a client.
 async fn accept(
@@ -192,6 +201,6 @@ async fn accept(
         .acquire_owned()
         .await
         .expect("the semaphore is never closed");
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, place))
 }
