@@ -26,6 +26,7 @@ mod moved;
 mod nats_cli;
 mod notify;
 mod openapi;
+mod passwords;
 mod permissions;
 mod power_cuts;
 mod rebuild;

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use headwater::database::Tx;
-use headwater::http::{About, Answer, IdempotencyKey, Json, Path, Problem, with_position};
+use headwater::http::{About, Answer, IdempotencyKey, Json, Path, Peer, Problem, with_position};
 use headwater::idempotency::{self, Fingerprint, Key};
 use headwater::{Database, Service, outbox};
 use sea_orm::ConnectionTrait;
@@ -26,10 +26,10 @@ struct Shared {
     passwords: Passwords,
 }
 
-pub(crate) fn app(service: &Service) -> Router {
+pub(crate) fn app(service: &Service) -> anyhow::Result<Router> {
     let shared = Shared {
         db: service.db.clone(),
-        passwords: Passwords::new(),
+        passwords: Passwords::start()?,
     };
     let routes = OpenApiRouter::new()
         .routes(routes!(register))
@@ -39,7 +39,8 @@ pub(crate) fn app(service: &Service) -> Router {
         name: NAME,
         description: "Registers users and erases them. The only service that knows names and e-mail addresses.",
     };
-    headwater::http::app(about, routes, service.health.clone(), &service.config.http)
+    let (health, config) = (service.health.clone(), &service.config.http);
+    Ok(headwater::http::app(about, routes, health, config))
 }
 
 /// Register a user
@@ -55,10 +56,12 @@ pub(crate) fn app(service: &Service) -> Router {
         (status = 409, description = "The id is taken, and the request has a password or is not the one that took it; or somebody logs in with the e-mail address"),
         (status = 410, description = "What the key made was erased since"),
         (status = 422, description = "A field is wrong, or the key came with another request"),
+        (status = 429, description = "Too many passwords wait to be hashed; try again after `Retry-After` seconds"),
     )
 )]
 async fn register(
     State(shared): State<Shared>,
+    Peer(peer): Peer,
     key: IdempotencyKey,
     Json(request): Json<Register>,
 ) -> Result<Answer, Problem> {
@@ -79,7 +82,7 @@ async fn register(
         let kept = passwords.take_kept(&command.key, &command.fingerprint);
         password_hash = Some(match kept {
             Some(hash) => hash,
-            None => passwords.hash(password).await?,
+            None => passwords.hash(peer, password).await?,
         });
     }
     let (saved, hash) = (Arc::clone(&command), password_hash.clone());

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use answer::{Answer, POSITION, with_position};
 pub use app::{About, app};
-pub use extract::{After, IdempotencyKey, Json, Path, Query};
+pub use extract::{After, IdempotencyKey, Json, Path, Peer, Query};
 pub use page::{Limit, Page, PageQuery, cut};
 pub use problem::{FieldError, Invalid, Problem};
 pub(crate) use server::{Pulse, serve_watched};

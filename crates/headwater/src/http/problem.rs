@@ -85,6 +85,14 @@ impl Problem {
         }
     }
 
+    /// 429: there is no place for one more; come back in `retry_after`.
+    pub fn too_many_requests(detail: impl Into<String>, retry_after: Duration) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail)
+        }
+    }
+
     /// 500: our fault. What went wrong is in the log, not in the answer.
     pub fn internal() -> Self {
         Self::new(
