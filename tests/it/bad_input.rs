@@ -110,6 +110,11 @@ async fn wrong_users_are_refused() {
         ("email", json!("")),
         ("email", json!("ada")),
         ("email", json!("ada @example.com")),
+        ("email", json!("ada\u{202e}@example.com")),
+        ("name", json!("Ada\nByron")),
+        ("name", json!("Ada \u{202e}noryB")),
+        ("name", json!("\u{3164}")),
+        ("name", json!("Ada\u{200b}")),
         ("email", json!(format!("{}@example.com", "x".repeat(250)))),
         ("password", json!("short")),
         ("password", json!("x".repeat(129))),
@@ -141,12 +146,10 @@ async fn wrong_users_are_refused() {
     let mut login = right.clone();
     login["password"] = json!("correct horse");
     users.create("/users", &login).await;
-    let same_email = json!({"name": "Bob", "email": "ADA@example.com", "password": "12345678"});
-    problem(
-        "a taken address",
-        &users.post("/users", &same_email).await,
-        409,
-    );
+    for same in ["ADA@example.com", "ａｄａ@Example．com"] {
+        let login = json!({"name": "Bob", "email": same, "password": "12345678"});
+        problem(same, &users.post("/users", &login).await, 409);
+    }
     // Whoever has no password may share an address.
     users.create("/users", &right).await;
     assert_nothing_happened(world, &"users:2,products:0,orders:0".parse().unwrap()).await;
@@ -255,6 +258,14 @@ async fn wrong_products_and_images_are_refused() {
         ("title", json!("")),
         ("title", json!("x".repeat(201))),
         ("title", json!(["x"])),
+        ("title", json!("Mug\u{0}")),
+        ("title", json!("Mug \u{2066}!")),
+        ("title", json!("\u{200b}\u{2800}")),
+        ("image", json!("https://ada:secret@example.com/mug.png")),
+        ("image", json!("http://127.0.0.1:8222/varz")),
+        ("image", json!("http://0x7f.1/")),
+        ("image", json!("http://[::ffff:169.254.169.254]/")),
+        ("image", json!("http://localhost./")),
         ("image", json!("")),
         ("image", json!("mug.png")),
         ("image", json!("/etc/passwd")),

@@ -11,10 +11,11 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::Shared;
 use crate::image::{self, ImageId};
 use crate::store;
 
-pub(super) fn routes() -> OpenApiRouter<Database> {
+pub(super) fn routes() -> OpenApiRouter<Shared> {
     let upload = OpenApiRouter::new()
         .routes(routes!(upload))
         .layer(DefaultBodyLimit::max(image::BYTES_MAX));
