@@ -29,6 +29,7 @@ mod openapi;
 mod passwords;
 mod permissions;
 mod power_cuts;
+mod private_files;
 mod rebuild;
 mod redelivery;
 mod reload;

@@ -35,6 +35,7 @@ mod monitor;
 pub mod operator;
 pub mod outbox;
 mod position;
+mod private;
 pub mod projection;
 mod rebuild;
 pub mod relay;
