@@ -145,7 +145,9 @@ fn named(text: &str, listed: &Metrics) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let ours = words.filter(|word| {
         let is_ours = |start| word.starts_with(start);
-        ["headwater_", "purchases_", "process_"].iter().any(is_ours)
+        ["headwater_", "purchases_", "users_", "process_"]
+            .iter()
+            .any(is_ours)
     });
     let family = |word: &str| {
         let ending = ["_bucket", "_sum", "_count"];

@@ -1,5 +1,6 @@
 //! HTTP as the tests speak it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -33,15 +34,26 @@ pub struct Reply {
 
 impl Client {
     pub(crate) fn new(base: String) -> Self {
+        Self::build(base, None)
+    }
+
+    fn build(base: String, from: Option<IpAddr>) -> Self {
         // A service closes a connection that is idle for 10 s, perhaps just as it is used again.
         let http = reqwest::Client::builder()
             .no_proxy()
+            .local_address(from)
             .pool_idle_timeout(Duration::from_secs(5))
             .build();
         Self {
             http: http.expect("a client with defaults"),
             base,
         }
+    }
+
+    /// Another client of the same service, at another address of this machine (127.0.0.2 is one).
+    #[must_use]
+    pub fn from(&self, address: IpAddr) -> Self {
+        Self::build(self.base.clone(), Some(address))
     }
 
     /// A client of whatever listens there.

@@ -1,7 +1,8 @@
 //! The data folder: ours alone, and of one `cargo dev` at a time.
 
-use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -24,7 +25,11 @@ impl Data {
         let folder = std::path::absolute(folder).context("find the data folder")?;
         let shown = folder.display();
         let failed = || format!("open the data folder {shown}");
-        fs::create_dir_all(&folder).with_context(failed)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .with_context(failed)?;
         let marker = folder.join(MARKER);
         let mut entries = fs::read_dir(&folder).with_context(failed)?;
         if entries.next().is_some() && !marker.is_file() {
@@ -36,8 +41,11 @@ impl Data {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(0o600)
             .open(&marker)
             .with_context(failed)?;
+        // From now on what is in it is ours.
+        narrow(&folder).with_context(failed)?;
         match lock.try_lock() {
             Err(TryLockError::WouldBlock) => bail!(
                 "another `cargo dev` runs on the data folder {shown}; stop that, or choose another folder with --data and other ports with --http-port 0 --nats-port 0"
@@ -90,9 +98,54 @@ impl Data {
     }
 }
 
+/// Takes the access of other users to `path`, and to everything in it, away. Links stay: what they
+/// lead to may be anybody's.
+fn narrow(path: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    if found.is_symlink() {
+        return Ok(());
+    }
+    let mode = found.permissions().mode();
+    if mode & 0o077 != 0 {
+        fs::set_permissions(path, Permissions::from_mode(mode & !0o077))?;
+    }
+    if found.is_dir() {
+        for entry in fs::read_dir(path)? {
+            narrow(&entry?.path())?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_an_older_version_is_closed_to_other_users() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let set = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("nats")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), at("link")).unwrap();
+        for file in [MARKER, "users.db", "nats/1.blk"] {
+            fs::write(at(file), "").unwrap();
+            set(&at(file), 0o664).unwrap();
+        }
+        for folder in [folder.path(), &at("nats"), outside.path()] {
+            set(folder, 0o755).unwrap();
+        }
+        Data::open(folder.path()).unwrap();
+        for file in [MARKER, "users.db", "nats/1.blk"] {
+            assert_eq!(mode(&at(file)), 0o600, "{file}");
+        }
+        for folder in [folder.path(), &at("nats")] {
+            assert_eq!(mode(folder), 0o700, "{}", folder.display());
+        }
+        assert_eq!(mode(outside.path()), 0o755, "links are not followed");
+    }
 
     #[test]
     fn a_folder_with_something_else_in_it_is_left_alone() {

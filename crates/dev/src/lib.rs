@@ -23,6 +23,7 @@ use std::convert::Infallible;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use rustix::fs::Mode;
 
 pub use args::{Args, Output};
 
@@ -70,6 +71,9 @@ async fn up(
     if args.fresh {
         data.clear()?;
     }
+    // Not before: what cargo builds may be for others, too. From now on all that services and
+    // broker make is in the data folder.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let ports = claim.release();
     system.start_broker(server, args, data).await?;
     system.start_services(&binaries, ports, args, data)?;

@@ -24,7 +24,7 @@ pub const KEPT: Duration = Duration::from_hours(7 * 24);
 const CLEARED_AT_ONCE: u32 = 2;
 
 /// A client's `Idempotency-Key`, within the kind of command it was sent with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     /// The kind of command, such as `POST /orders`: two of them may use the same key.
     pub scope: &'static str,
@@ -38,7 +38,8 @@ pub struct Fingerprint(pub Vec<u8>);
 
 impl Fingerprint {
     /// The digest of the parsed command, so that white space and the order of fields do not
-    /// count. Leave secrets out: a digest of a password can be guessed at.
+    /// count. Leave passwords out, hashed ones too: a command is known again by its key, and an
+    /// answer that depends on a password tells whether a guess is right.
     ///
     /// # Panics
     /// When `command` cannot be written as JSON.
@@ -77,8 +78,8 @@ where
     let Some(text) = key.text.as_deref() else {
         return Ok(work()?.0);
     };
-    if let Some(row) = find(tx, key.scope, text)? {
-        return Ok(earlier_answer(&row, fingerprint)??);
+    if let Some(answer) = earlier::<E>(tx, key, fingerprint)? {
+        return Ok(answer);
     }
     let (answer, entity) = work()?;
     let json = serde_json::to_string(&answer).expect("answers are plain data");
@@ -119,23 +120,32 @@ const FORGET: Bulk = Bulk {
     after: ")",
 };
 
-/// The id of the object that the key's command made, if the key is known.
+/// The answer that the command was given before under this key: [`once`] without the work, for
+/// those that want to know before they prepare something costly.
 ///
 /// # Errors
-/// The database's.
-pub fn entity(db: &impl ConnectionTrait, key: &Key) -> Result<Option<String>, DbErr> {
+/// The database's, or a [`Refusal`].
+pub fn earlier<E>(
+    db: &impl ConnectionTrait,
+    key: &Key,
+    fingerprint: &Fingerprint,
+) -> Result<Option<Answer>, E>
+where
+    E: From<DbErr> + From<Refusal>,
+{
     let Some(text) = key.text.as_deref() else {
         return Ok(None);
     };
-    find(db, key.scope, text)?
-        .map(|row| row.try_get_by("entity"))
-        .transpose()
+    let Some(row) = find(db, key.scope, text)? else {
+        return Ok(None);
+    };
+    Ok(Some(earlier_answer(&row, fingerprint)??))
 }
 
 fn find(db: &impl ConnectionTrait, scope: &str, key: &str) -> Result<Option<QueryResult>, DbErr> {
     db.query_one_raw(Statement::from_sql_and_values(
         db.get_database_backend(),
-        "SELECT fingerprint, entity, answer FROM headwater_idempotency WHERE scope = ? AND key = ?",
+        "SELECT fingerprint, answer FROM headwater_idempotency WHERE scope = ? AND key = ?",
         [scope.into(), key.into()] as [Value; 2],
     ))
 }

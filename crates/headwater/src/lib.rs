@@ -10,7 +10,8 @@
 //! * [`inquiry`]: questions and answers over the bus, for those who would rather ask than copy;
 //! * [`schema`]: what the events look like, for tools that were not built with them;
 //! * [`Service`]: all of these put together;
-//! * [`http`], [`supervisor`], [`health`], [`telemetry`], [`operator`]: the process around them.
+//! * [`http`], [`supervisor`], [`health`], [`telemetry`], [`operator`]: the process around them;
+//! * [`text`]: which names and titles are taken.
 //!
 //! `docs/adding-a-service.md` and `docs/adding-a-projection.md` say how to use it.
 
@@ -34,6 +35,7 @@ mod monitor;
 pub mod operator;
 pub mod outbox;
 mod position;
+mod private;
 pub mod projection;
 mod rebuild;
 pub mod relay;
@@ -44,6 +46,7 @@ pub mod stream;
 pub mod supervisor;
 mod systemd;
 pub mod telemetry;
+pub mod text;
 
 pub use bus::Bus;
 pub use clock::Clock;

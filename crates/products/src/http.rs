@@ -3,7 +3,7 @@
 mod images;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::response::Response;
 use headwater::http::{
     About, Answer, IdempotencyKey, Json, Page, PageQuery, Path, Problem, Query, with_position,
@@ -16,18 +16,33 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::address::Hosts;
 use crate::product::{CreateProduct, Image, Product, UpdateProduct};
 use crate::{NAME, store};
 
 /// How many products may be asked for by their ids at once.
 const IDS_MAX: usize = 500;
 
-pub(crate) fn app(service: &Service) -> Router {
+/// What the handlers work with.
+#[derive(Debug, Clone)]
+struct Shared {
+    db: Database,
+    hosts: Hosts,
+}
+
+impl FromRef<Shared> for Database {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.db.clone()
+    }
+}
+
+pub(crate) fn app(service: &Service, hosts: Hosts) -> Router {
+    let db = service.db.clone();
     let routes = OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(read, update))
         .merge(images::routes())
-        .with_state(service.db.clone());
+        .with_state(Shared { db, hosts });
     let about = About {
         name: NAME,
         description: "The catalogue: products, their titles and images.",
@@ -50,11 +65,11 @@ pub(crate) fn app(service: &Service) -> Router {
     )
 )]
 async fn create(
-    State(db): State<Database>,
+    State(Shared { db, hosts }): State<Shared>,
     key: IdempotencyKey,
     Json(request): Json<CreateProduct>,
 ) -> Result<Answer, Problem> {
-    let image = request.check()?;
+    let image = request.check(hosts)?;
     let fingerprint = Fingerprint::of(&request);
     let key = key.scoped("POST /products");
     let product = Product {
@@ -114,11 +129,11 @@ fn require_upload(tx: &headwater::database::Tx, image: &Image) -> Result<(), Pro
     )
 )]
 async fn update(
-    State(db): State<Database>,
+    State(Shared { db, hosts }): State<Shared>,
     Path(id): Path<Uuid>,
     Json(request): Json<UpdateProduct>,
 ) -> Result<Response, Problem> {
-    let image = request.check()?;
+    let image = request.check(hosts)?;
     let written = db.write(move |tx| {
         let row = store::find(tx, id)?.ok_or_else(|| unknown(id))?;
         let (before, position) = (Product::from(row.clone()), row.position);

@@ -2,12 +2,14 @@
 //!
 //! Owns `products.db`; publishes `products.v1.created` and `products.v1.updated`.
 
+mod address;
 mod http;
 mod image;
 mod inquiry;
 mod product;
 mod store;
 
+use address::Hosts;
 use headwater::Service;
 use headwater::database::Migration;
 use headwater::http::Listeners;
@@ -30,6 +32,9 @@ pub struct Config {
     /// What every service is told.
     #[command(flatten)]
     pub service: headwater::Config,
+    /// Take image addresses on this machine and on private networks, too
+    #[arg(long, env = "HEADWATER_PRIVATE_IMAGES", value_parser = clap::builder::FalseyValueParser::new())]
+    pub private_images: bool,
 }
 
 /// Runs the service until `stop` is cancelled or one of its tasks ends.
@@ -37,14 +42,19 @@ pub struct Config {
 /// # Errors
 /// It cannot start, or a task ended by itself.
 pub async fn run(
-    config: headwater::Config,
+    config: Config,
     listeners: Listeners,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
+    let mut service = Service::start(NAME, MIGRATIONS, config.service, stop).await?;
     service.relay();
     service.describe(&events::SCHEMA)?;
     service.answers(events::inquiry::PRODUCTS, inquiry::products);
-    let app = http::app(&service);
+    let hosts = if config.private_images {
+        Hosts::Any
+    } else {
+        Hosts::Public
+    };
+    let app = http::app(&service, hosts);
     service.serve(listeners, app).await
 }

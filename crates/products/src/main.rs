@@ -6,9 +6,9 @@ use headwater::{http, supervisor, telemetry};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let products::Config { service: config } = headwater::parse();
-    let telemetry = telemetry::init(products::NAME, &config.telemetry)?;
-    let listeners = http::bind(&config.http).await;
+    let config: products::Config = headwater::parse();
+    let telemetry = telemetry::init(products::NAME, &config.service.telemetry)?;
+    let listeners = http::bind(&config.service.http).await;
     let run = async { products::run(config, listeners?, supervisor::stop_on_signal()).await };
     Ok(telemetry.end(run.await))
 }

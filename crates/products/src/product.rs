@@ -3,10 +3,10 @@
 use events::{ProductCreated, ProductUpdated};
 use headwater::http::{Invalid, Problem};
 use serde::{Deserialize, Deserializer, Serialize};
-use url::Url;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::address::{self, Hosts};
 use crate::image::ImageId;
 
 /// The longest title, in characters.
@@ -32,19 +32,21 @@ pub(crate) struct Product {
 pub(crate) struct CreateProduct {
     /// The product's id, if the client wants to choose it.
     pub(crate) id: Option<Uuid>,
-    /// Not only white space.
+    /// One line with something to see in it, without hidden characters and such that change the
+    /// direction of the text.
     #[schema(
         min_length = 1,
         max_length = 200,
-        pattern = r"\S",
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*[^\s\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069][^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*$",
         example = "Enamel mug, river green"
     )]
     pub(crate) title: String,
-    /// An http(s) URL, or the path that `POST /images` gave. What fits the pattern is taken, and so
-    /// is every other URL with a host.
+    /// An http(s) URL on a public host, without a user name, or the path that `POST /images` gave.
+    /// What fits the pattern is taken, unless the host is one of a private network (`.local`), and
+    /// so is every other URL on a public host.
     #[schema(
         max_length = 2048,
-        pattern = r"^(https?://([A-Za-z0-9]+(-[A-Za-z0-9]+)*\.)*[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*(:[0-9]{1,4})?([/?#][^\s]*)?|/images/[0-9a-f]{64})$",
+        pattern = r"^(https?://([A-Za-z0-9]+(-[A-Za-z0-9]+)*\.)+[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*(:[0-9]{1,4})?([/?#][^\s]*)?|/images/[0-9a-f]{64})$",
         example = "https://example.com/mug.webp"
     )]
     pub(crate) image: String,
@@ -55,16 +57,22 @@ pub(crate) struct CreateProduct {
 #[serde(deny_unknown_fields)]
 #[schema(min_properties = 1)]
 pub(crate) struct UpdateProduct {
-    /// Not only white space.
+    /// One line with something to see in it, without hidden characters and such that change the
+    /// direction of the text.
     #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false, min_length = 1, max_length = 200, pattern = r"\S")]
+    #[schema(
+        nullable = false,
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*[^\s\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069][^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*$"
+    )]
     pub(crate) title: Option<String>,
-    /// An http(s) URL, or the path that `POST /images` gave, as for a new product.
+    /// As for a new product.
     #[serde(default, deserialize_with = "present")]
     #[schema(
         nullable = false,
         max_length = 2048,
-        pattern = r"^(https?://([A-Za-z0-9]+(-[A-Za-z0-9]+)*\.)*[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*(:[0-9]{1,4})?([/?#][^\s]*)?|/images/[0-9a-f]{64})$"
+        pattern = r"^(https?://([A-Za-z0-9]+(-[A-Za-z0-9]+)*\.)+[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*(:[0-9]{1,4})?([/?#][^\s]*)?|/images/[0-9a-f]{64})$"
     )]
     pub(crate) image: Option<String>,
 }
@@ -85,10 +93,10 @@ pub(crate) enum Image {
 
 impl CreateProduct {
     /// Checks the fields; gives the image that they refer to.
-    pub(crate) fn check(&self) -> Result<Image, Problem> {
+    pub(crate) fn check(&self, hosts: Hosts) -> Result<Image, Problem> {
         let mut invalid = Invalid::none();
-        require_title(&mut invalid, &self.title);
-        let image = require_image(&mut invalid, &self.image);
+        invalid.require_line("/title", &self.title, TITLE_MAX);
+        let image = require_image(&mut invalid, &self.image, hosts);
         invalid.check()?;
         Ok(image)
     }
@@ -96,17 +104,17 @@ impl CreateProduct {
 
 impl UpdateProduct {
     /// Checks the fields; gives the image that they refer to, if they do.
-    pub(crate) fn check(&self) -> Result<Option<Image>, Problem> {
+    pub(crate) fn check(&self, hosts: Hosts) -> Result<Option<Image>, Problem> {
         let mut invalid = Invalid::none();
         let any = self.title.is_some() || self.image.is_some();
         invalid.require(any, "", "give a title, an image, or both");
         if let Some(title) = &self.title {
-            require_title(&mut invalid, title);
+            invalid.require_line("/title", title, TITLE_MAX);
         }
         let image = self
             .image
             .as_ref()
-            .map(|image| require_image(&mut invalid, image));
+            .map(|image| require_image(&mut invalid, image, hosts));
         invalid.check()?;
         Ok(image)
     }
@@ -139,33 +147,19 @@ impl Product {
     }
 }
 
-fn require_title(invalid: &mut Invalid, title: &str) {
-    let fits = !title.trim().is_empty() && title.chars().count() <= TITLE_MAX;
-    invalid.require(
-        fits,
-        "/title",
-        format!("must have 1 to {TITLE_MAX} characters"),
-    );
-}
-
 /// Notes what is wrong with an image reference. What it gives counts only if nothing was.
-fn require_image(invalid: &mut Invalid, image: &str) -> Image {
-    let short = image.chars().count() <= IMAGE_MAX;
-    invalid.require(
-        short,
-        "/image",
-        format!("must have at most {IMAGE_MAX} characters"),
-    );
+fn require_image(invalid: &mut Invalid, image: &str, hosts: Hosts) -> Image {
+    if image.chars().count() > IMAGE_MAX {
+        let long = format!("must have at most {IMAGE_MAX} characters");
+        invalid.require(false, "/image", long);
+        return Image::Url;
+    }
     if let Some(upload) = ImageId::from_path(image) {
         return Image::Upload(upload);
     }
-    let is_url = Url::parse(image)
-        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    invalid.require(
-        is_url,
-        "/image",
-        "must be an http(s) URL, or a path that POST /images gave (/images/…)",
-    );
+    if let Err(unfit) = address::check(image, hosts) {
+        invalid.require(false, "/image", unfit);
+    }
     Image::Url
 }
 
@@ -180,7 +174,7 @@ mod tests {
             title,
             image,
         }
-        .check()
+        .check(Hosts::Public)
     }
 
     #[test]
@@ -189,7 +183,7 @@ mod tests {
         for right in ["x", &"ü".repeat(200)] {
             assert_eq!(create(right, image), Ok(Image::Url), "{right}");
         }
-        for wrong in ["", "  \t", &"ü".repeat(201)] {
+        for wrong in ["", "  ", "\t", "a\u{202e}b", "\u{3164}", &"ü".repeat(201)] {
             assert!(create(wrong, image).is_err(), "{wrong:?}");
         }
     }

@@ -1,13 +1,16 @@
 //! The HTTP API: load, decide, save, append; answered after the fsync.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use headwater::database::Tx;
-use headwater::http::{About, Answer, IdempotencyKey, Json, Path, Problem, with_position};
+use headwater::http::{About, Answer, IdempotencyKey, Json, Path, Peer, Problem, with_position};
 use headwater::idempotency::{self, Fingerprint, Key};
 use headwater::{Database, Service, outbox};
+use sea_orm::ConnectionTrait;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -23,10 +26,10 @@ struct Shared {
     passwords: Passwords,
 }
 
-pub(crate) fn app(service: &Service) -> Router {
+pub(crate) fn app(service: &Service) -> anyhow::Result<Router> {
     let shared = Shared {
         db: service.db.clone(),
-        passwords: Passwords::new(),
+        passwords: Passwords::start()?,
     };
     let routes = OpenApiRouter::new()
         .routes(routes!(register))
@@ -36,116 +39,136 @@ pub(crate) fn app(service: &Service) -> Router {
         name: NAME,
         description: "Registers users and erases them. The only service that knows names and e-mail addresses.",
     };
-    headwater::http::app(about, routes, service.health.clone(), &service.config.http)
+    let (health, config) = (service.health.clone(), &service.config.http);
+    Ok(headwater::http::app(about, routes, health, config))
 }
 
 /// Register a user
 ///
-/// The same request again, under the same `Idempotency-Key` or with the same `id`, gives the
-/// same answer and changes nothing.
+/// The same request again, under the same `Idempotency-Key`, gives the same answer and changes
+/// nothing; the password is not compared. Without a password, the same `id` does the same.
 #[utoipa::path(
     post, path = "/users", tag = "users",
     params(IdempotencyKey),
     request_body = Register,
     responses(
         (status = 201, body = User, headers(("Headwater-Position" = String, description = "Where its event is: users:12"))),
-        (status = 409, description = "The id is taken by a user from another request, or somebody logs in with the e-mail address"),
+        (status = 409, description = "The id is taken, and the request has a password or is not the one that took it; or somebody logs in with the e-mail address"),
         (status = 410, description = "What the key made was erased since"),
         (status = 422, description = "A field is wrong, or the key came with another request"),
+        (status = 429, description = "Too many passwords wait to be hashed; try again after `Retry-After` seconds"),
     )
 )]
 async fn register(
     State(shared): State<Shared>,
+    Peer(peer): Peer,
     key: IdempotencyKey,
     Json(request): Json<Register>,
 ) -> Result<Answer, Problem> {
     request.check()?;
-    let key = key.scoped("POST /users");
-    let Some(password) = request.password.clone() else {
-        return attempt(&shared, &key, &request, None).await;
-    };
-    let mut earlier = earlier_hash(&shared.db, &key, request.id).await?;
-    loop {
-        let hash = shared.passwords.hash(password.clone(), earlier.clone());
-        let refused = match attempt(&shared, &key, &request, Some(hash.await?)).await {
-            Ok(answer) => return Ok(answer),
-            Err(refused) => refused,
-        };
-        // The same request may have been saved after its hash was looked for. Only then is there
-        // one now that was not there before, by which the two are known to be the same.
-        let now = earlier_hash(&shared.db, &key, request.id).await;
-        match now {
-            Ok(Some(hash)) if earlier.is_none() => earlier = Some(hash),
-            _ => return Err(refused),
+    let Shared { db, passwords } = shared;
+    let command = Arc::new(Command {
+        key: key.scoped("POST /users"),
+        id: request.id.unwrap_or_else(|| db.clock().new_id()),
+        fingerprint: request.fingerprint(),
+        request,
+    });
+    let mut password_hash = None;
+    if let Some(password) = command.request.password.clone() {
+        let looked_up = Arc::clone(&command);
+        if let Some(answer) = db.read(move |snapshot| looked_up.earlier(snapshot)).await? {
+            return Ok(answer);
         }
+        let kept = passwords.take_kept(&command.key, &command.fingerprint);
+        password_hash = Some(match kept {
+            Some(hash) => hash,
+            None => passwords.hash(peer, password).await?,
+        });
     }
-}
-
-async fn attempt(
-    Shared { db, .. }: &Shared,
-    key: &Key,
-    request: &Register,
-    password_hash: Option<String>,
-) -> Result<Answer, Problem> {
-    let registration = Registration {
-        id: request.id,
-        name: request.name.clone(),
-        email: request.email.clone(),
-        password_hash,
-    };
-    let id = request.id.unwrap_or_else(|| db.clock().new_id());
-    let key = key.clone();
-    let written = db.write(move |tx| save(tx, &key, id, registration));
-    Ok(written.await?.value)
-}
-
-/// The hash stored by the registration that this one may be the repetition of.
-async fn earlier_hash(
-    db: &Database,
-    key: &Key,
-    id: Option<Uuid>,
-) -> Result<Option<String>, Problem> {
-    let key = key.clone();
-    db.read(move |snapshot| {
-        let entity = idempotency::entity(snapshot, &key)?;
-        let id = entity.and_then(|entity| entity.parse().ok()).or(id);
-        let row = id
-            .map(|id| store::find(snapshot, id))
-            .transpose()?
-            .flatten();
-        Ok(row.and_then(|row| row.password_hash))
+    let (saved, hash) = (Arc::clone(&command), password_hash.clone());
+    let written = db.write(move |tx| saved.save(tx, hash)).await;
+    written.map(|written| written.value).map_err(|error| {
+        let problem = Problem::from(error);
+        if let Some(hash) = password_hash
+            && problem.status() == StatusCode::SERVICE_UNAVAILABLE
+        {
+            passwords.keep(&command.key, &command.fingerprint, hash);
+        }
+        problem
     })
-    .await
 }
 
-fn save(tx: &Tx, key: &Key, id: Uuid, registration: Registration) -> Result<Answer, Problem> {
-    let fingerprint = Fingerprint::of(&registration);
-    idempotency::once(tx, key, &fingerprint, || {
-        let entity = id.to_string();
-        if let Some(row) = store::find(tx, id)? {
-            if row.fingerprint != fingerprint.0 {
+/// A registration, and by what it is known again: never by its password, so that no answer and
+/// no duration depends on whether somebody guessed one.
+#[derive(Debug)]
+struct Command {
+    key: Key,
+    id: Uuid,
+    fingerprint: Fingerprint,
+    request: Register,
+}
+
+impl Command {
+    /// What can be answered before the password is hashed: the answer that the key was given
+    /// before, or why there can be no such user.
+    fn earlier(&self, db: &impl ConnectionTrait) -> Result<Option<Answer>, Problem> {
+        let answer = idempotency::earlier::<Problem>(db, &self.key, &self.fingerprint)?;
+        if answer.is_none() {
+            self.registered(db)?;
+        }
+        Ok(answer)
+    }
+
+    /// The user that the same request made before; refused where another one is in the way.
+    fn registered(&self, db: &impl ConnectionTrait) -> Result<Option<store::row::Model>, Problem> {
+        let Self { id, request, .. } = self;
+        let wants_login = request.password.is_some();
+        if let Some(row) = store::find(db, *id)? {
+            if wants_login || row.fingerprint != self.fingerprint.0 {
                 return Err(Problem::conflict(format!(
-                    "there is a user {id} from another request; leave the id out for a new user"
+                    "there is a user {id} already; leave the id out for a new user, or repeat a \
+                     registration under its Idempotency-Key"
                 )));
             }
-            return Ok((answer(tx, row), entity));
+            return Ok(Some(row));
         }
-        if store::find_erased(tx, id)?.is_some() {
+        if store::find_erased(db, *id)?.is_some() {
             return Err(Problem::conflict(format!(
                 "the user {id} was erased; leave the id out for a new user"
             )));
         }
-        let wants_login = registration.password_hash.is_some();
-        if wants_login && store::find_login(tx, &registration.email)?.is_some() {
+        if wants_login && store::find_login(db, &request.email)?.is_some() {
             return Err(Problem::conflict(
                 "somebody logs in with this e-mail address already; use another one",
             ));
         }
-        let now = tx.now_ms();
-        let position = outbox::append(tx, &user::registered_event(id, now))?;
-        let row = store::insert(tx, id, registration, now, &fingerprint.0, position.position)?;
-        Ok((answer(tx, row), entity))
-    })
+        Ok(None)
+    }
+
+    fn save(&self, tx: &Tx, password_hash: Option<String>) -> Result<Answer, Problem> {
+        idempotency::once(tx, &self.key, &self.fingerprint, || {
+            let entity = self.id.to_string();
+            if let Some(row) = self.registered(tx)? {
+                return Ok((answer(tx, row), entity));
+            }
+            let registration = Registration {
+                name: self.request.name.clone(),
+                email: self.request.email.clone(),
+                password_hash,
+            };
+            let now = tx.now_ms();
+            let position = outbox::append(tx, &user::registered_event(self.id, now))?.position;
+            let row = store::insert(
+                tx,
+                self.id,
+                registration,
+                now,
+                &self.fingerprint.0,
+                position,
+            )?;
+            Ok((answer(tx, row), entity))
+        })
+    }
 }
 
 fn answer(tx: &Tx, row: store::row::Model) -> Answer {

@@ -45,6 +45,6 @@ pub async fn run(
     service.relay();
     service.describe(&events::SCHEMA)?;
     service.answers(events::inquiry::USERS, inquiry::user);
-    let app = http::app(&service);
+    let app = http::app(&service)?;
     service.serve(listeners, app).await
 }

@@ -1,90 +1,329 @@
-//! Password hashes: argon2id, on blocking threads, a few at a time.
+//! Password hashes: argon2id, on threads of its own, with a bounded and fair queue before them.
+//!
+//! A hash takes 19 MiB and tens of milliseconds of a core, which is its purpose and must not be a
+//! way to take the service down. So there are [`THREADS`] of them at a time, each in memory that
+//! its thread keeps; [`WAITING_MAX`] requests wait, and client addresses take turns. Whoever finds
+//! no place is told to come back.
 
-use std::sync::Arc;
+mod queue;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use argon2::Argon2;
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use headwater::http::Problem;
-use tokio::sync::Semaphore;
+use headwater::idempotency::{Fingerprint, Key};
+use tokio::sync::oneshot;
 
-/// Hashes computed at the same time: each takes 19 MiB and tens of milliseconds of a core, which
-/// is its purpose, and must not be a way to take the service down.
-const AT_ONCE: usize = 2;
+use queue::Queue;
 
-/// Hashes and verifies passwords. Cheap to clone.
+/// Threads that hash, each with 19 MiB from its first hash on.
+const THREADS: usize = 2;
+
+/// Requests that wait for one of them.
+const WAITING_MAX: usize = 64;
+
+/// When to come back after a refusal: by then a full queue has been worked off.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Hashes kept for the retries of registrations that the database answered with 503.
+const KEPT_MAX: usize = 1_000;
+
+const HASHES: &str = "users_password_hashes_total";
+const REFUSED: &str = "users_password_hashes_refused_total";
+const WAITING: &str = "users_password_hashes_waiting";
+
+/// Hashes passwords. Cheap to clone; the threads end with the last clone.
+///
+/// Nothing here compares a password with a stored hash: registration must not tell whether
+/// somebody guessed right, neither by its answer nor by how long it takes.
 #[derive(Debug, Clone)]
-pub(crate) struct Passwords(Arc<Semaphore>);
+pub(crate) struct Passwords(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    jobs: Arc<Jobs>,
+    kept: Mutex<VecDeque<Kept>>,
+}
+
+/// A command, and the hash that it could not store.
+type Kept = ((Key, Fingerprint), String);
 
 impl Passwords {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// The system has no more threads.
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        describe();
+        let jobs = Arc::new(Jobs::default());
+        let passwords = Self(Arc::new(Inner {
+            jobs: Arc::clone(&jobs),
+            kept: Mutex::default(),
+        }));
+        for number in 0..THREADS {
+            let jobs = Arc::clone(&jobs);
+            thread::Builder::new()
+                .name(format!("password-{number}"))
+                .spawn(move || jobs.work())
+                .context("start a thread for passwords")?;
+        }
+        Ok(passwords)
     }
 
-    /// The hash of `password` to be stored: `earlier` if that is one of it, otherwise a new one.
+    /// The hash of `password` to be stored, computed when it is the turn of the client at `from`.
     ///
-    /// A hash has a random salt, so the same request sent twice would seem to be two; with the
-    /// earlier hash it is known again.
-    pub(crate) async fn hash(
-        &self,
-        password: String,
-        earlier: Option<String>,
-    ) -> Result<String, Problem> {
-        let permit = Arc::clone(&self.0)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        let hashing = tokio::task::spawn_blocking(move || {
-            let hashed = hash(&password, earlier);
-            drop(permit);
-            hashed
-        });
-        let hashed = hashing.await.context("hash a password").flatten();
-        hashed.map_err(|error| {
-            tracing::error!(error = format!("{error:#}"), "password");
-            Problem::internal()
-        })
+    /// # Errors
+    /// 429 where the queue is full, and nobody has more in it than this client.
+    pub(crate) async fn hash(&self, from: IpAddr, password: String) -> Result<String, Problem> {
+        let (sender, answer) = oneshot::channel();
+        self.0.jobs.push(from, Job { password, sender });
+        // A job without an answer is one whose hashing panicked.
+        answer.await.unwrap_or_else(|_| Err(Problem::internal()))
+    }
+
+    /// Keeps a hash that could not be stored, so that the retry under the same key costs none.
+    /// The newest [`KEPT_MAX`] are kept, in memory only.
+    pub(crate) fn keep(&self, key: &Key, fingerprint: &Fingerprint, hash: String) {
+        if key.text.is_none() {
+            return;
+        }
+        let mut kept = self.0.kept();
+        if kept.len() == KEPT_MAX {
+            kept.pop_front();
+        }
+        kept.push_back(((key.clone(), fingerprint.clone()), hash));
+    }
+
+    /// The hash that was [kept](Self::keep) for the command, which is known by its key: whether
+    /// the password is still the same is not looked at.
+    pub(crate) fn take_kept(&self, key: &Key, fingerprint: &Fingerprint) -> Option<String> {
+        let mut kept = self.0.kept();
+        let is_it = |((of, with), _): &Kept| of == key && with == fingerprint;
+        let index = kept.iter().position(is_it)?;
+        Some(kept.remove(index)?.1)
     }
 }
 
-fn hash(password: &str, earlier: Option<String>) -> anyhow::Result<String> {
-    if let Some(earlier) = earlier {
-        let parsed = PasswordHash::new(&earlier)
-            .map_err(|error| anyhow!("{error}"))
-            .context("read a stored hash")?;
-        if Argon2::default()
-            .verify_password(password.as_bytes(), &parsed)
-            .is_ok()
-        {
-            return Ok(earlier);
+impl Inner {
+    fn kept(&self) -> MutexGuard<'_, VecDeque<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.jobs.lock().is_closed = true;
+        self.jobs.changed.notify_all();
+    }
+}
+
+/// A password, and who waits for its hash.
+#[derive(Debug)]
+struct Job {
+    password: String,
+    sender: oneshot::Sender<Result<String, Problem>>,
+}
+
+/// What waits for a thread.
+#[derive(Debug, Default)]
+struct Jobs {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    queue: Queue<Job>,
+    is_closed: bool,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self {
+            queue: Queue::new(WAITING_MAX),
+            is_closed: false,
         }
     }
+}
+
+impl Jobs {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, from: IpAddr, job: Job) {
+        let mut waiting = self.lock();
+        waiting.queue.retain(|job| !job.sender.is_closed());
+        let displaced = waiting.queue.push(from, job);
+        waiting.tell();
+        drop(waiting);
+        self.changed.notify_one();
+        if let Some(job) = displaced {
+            metrics::counter!(REFUSED).increment(1);
+            let refusal = Problem::too_many_requests(
+                "too many passwords wait to be hashed; nothing was registered; try again",
+                RETRY_AFTER,
+            );
+            // The client may have gone.
+            let _ = job.sender.send(Err(refusal));
+        }
+    }
+
+    /// Waits for a job; `None` once nobody can ask for one any more.
+    fn next(&self) -> Option<Job> {
+        let mut waiting = self.lock();
+        loop {
+            if waiting.is_closed {
+                return None;
+            }
+            if let Some(job) = waiting.queue.pop() {
+                waiting.tell();
+                return Some(job);
+            }
+            let woken = self.changed.wait(waiting);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A thread: hashes one password after the other, in the same memory.
+    fn work(&self) {
+        let mut memory = Vec::new();
+        while let Some(Job { password, sender }) = self.next() {
+            if sender.is_closed() {
+                continue;
+            }
+            metrics::counter!(HASHES).increment(1);
+            let hashed = catch_unwind(AssertUnwindSafe(|| hash(&password, &mut memory)));
+            if let Ok(hashed) = hashed {
+                let _ = sender.send(hashed.map_err(|error| {
+                    tracing::error!(error = format!("{error:#}"), "hash a password");
+                    Problem::internal()
+                }));
+            }
+        }
+    }
+}
+
+impl Waiting {
+    #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
+    fn tell(&self) {
+        metrics::gauge!(WAITING).set(self.queue.len() as f64);
+    }
+}
+
+fn describe() {
+    use metrics::Unit::Count;
+    metrics::describe_counter!(HASHES, Count, "Passwords hashed");
+    metrics::describe_counter!(
+        REFUSED,
+        Count,
+        "Registrations answered with 429: too many passwords waited"
+    );
+    metrics::describe_gauge!(WAITING, Count, "Passwords that wait to be hashed");
+    metrics::counter!(HASHES).increment(0);
+    metrics::counter!(REFUSED).increment(0);
+    metrics::gauge!(WAITING).set(0.0);
+}
+
+/// Hashes a password in `memory`, which is allocated the first time and stays.
+fn hash(password: &str, memory: &mut Vec<Block>) -> anyhow::Result<String> {
     // The crate's default is argon2id with OWASP's parameters (m = 19 MiB, t = 2, p = 1).
-    let hashed = Argon2::default()
-        .hash_password(password.as_bytes())
+    let params = Params::default();
+    memory.resize(params.block_count(), Block::new());
+    let salt = Salt::generate();
+    let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
+        .hash_password_into_with_memory(password.as_bytes(), &salt, &mut output, memory)
         .map_err(|error| anyhow!("{error}"))
         .context("compute a hash")?;
-    Ok(hashed.to_string())
+    let described = ParamsString::try_from(&params).map_err(|error| anyhow!("{error}"));
+    let output = Output::new(&output).map_err(|error| anyhow!("{error}"));
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: described.context("describe the parameters")?,
+        salt: Some(salt),
+        hash: Some(output.context("take the hash")?),
+    };
+    Ok(hash.to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use argon2::password_hash::PasswordVerifier as _;
+
     use super::*;
 
     #[test]
-    fn a_hash_is_argon2id_and_known_again() {
-        let first = hash("correct horse", None).unwrap();
-        assert!(
-            first.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
-            "{first}"
-        );
-        assert_eq!(hash("correct horse", Some(first.clone())).unwrap(), first);
-        assert_ne!(hash("wrong horse", Some(first.clone())).unwrap(), first);
-        assert_ne!(
-            hash("correct horse", None).unwrap(),
-            first,
-            "the salt is random"
-        );
+    fn a_hash_is_argon2id_with_a_random_salt() {
+        let mut memory = Vec::new();
+        let first = hash("correct horse", &mut memory).unwrap();
+        let parameters = "$argon2id$v=19$m=19456,t=2,p=1$";
+        assert!(first.starts_with(parameters), "{first}");
+        assert_ne!(hash("correct horse", &mut memory).unwrap(), first);
+        let verified = |password: &str| {
+            let parsed = PasswordHash::new(&first).unwrap();
+            Argon2::default().verify_password(password.as_bytes(), &parsed)
+        };
+        assert_eq!(verified("correct horse"), Ok(()));
+        assert!(verified("wrong horse").is_err());
+    }
+
+    #[test]
+    fn hashes_share_memory_that_is_allocated_once() {
+        let mut memory = Vec::new();
+        hash("correct horse", &mut memory).unwrap();
+        let (at, capacity) = (memory.as_ptr(), memory.capacity());
+        assert_eq!(capacity * Block::SIZE, 19 * 1024 * 1024);
+        hash("battery staple", &mut memory).unwrap();
+        assert_eq!((memory.as_ptr(), memory.capacity()), (at, capacity));
+    }
+
+    #[tokio::test]
+    async fn the_threads_end_with_the_last_clone() {
+        let passwords = Passwords::start().unwrap();
+        let jobs = Arc::downgrade(&passwords.0.jobs);
+        let from = IpAddr::from([192, 0, 2, 1]);
+        passwords
+            .hash(from, "correct horse".to_owned())
+            .await
+            .unwrap();
+        drop(passwords);
+        let ended = async {
+            while jobs.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let patience = Duration::from_secs(30);
+        tokio::time::timeout(patience, ended).await.unwrap();
+    }
+
+    #[test]
+    fn a_hash_is_kept_for_one_retry_of_the_same_command_and_not_for_ever() {
+        let passwords = Passwords::start().unwrap();
+        let key = |text: Option<&str>| Key {
+            scope: "POST /users",
+            text: text.map(str::to_owned),
+        };
+        let fingerprint = Fingerprint::of(&1);
+        passwords.keep(&key(None), &fingerprint, "hash".to_owned());
+        assert_eq!(passwords.take_kept(&key(None), &fingerprint), None);
+        for nth in 0..=KEPT_MAX {
+            let key = key(Some(&nth.to_string()));
+            passwords.keep(&key, &fingerprint, nth.to_string());
+        }
+        let taken = |text| passwords.take_kept(&key(Some(text)), &fingerprint);
+        assert_eq!(taken("0"), None, "the oldest had to go");
+        let other = passwords.take_kept(&key(Some("1")), &Fingerprint::of(&2));
+        assert_eq!(other, None);
+        assert_eq!(taken("1").as_deref(), Some("1"));
+        assert_eq!(taken("1"), None);
     }
 }

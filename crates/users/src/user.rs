@@ -2,6 +2,9 @@
 
 use events::{UserErased, UserRegistered};
 use headwater::http::{Invalid, Problem};
+use headwater::idempotency::Fingerprint;
+use precis_core::profile::Profile as _;
+use precis_profiles::UsernameCaseMapped;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -36,15 +39,17 @@ pub(crate) struct User {
 pub(crate) struct Register {
     /// The user's id, if the client wants to choose it.
     pub(crate) id: Option<Uuid>,
-    /// Not only white space.
+    /// One line with something to see in it, without hidden characters and such that change the
+    /// direction of the text.
     #[schema(
         min_length = 1,
         max_length = 200,
-        pattern = r"\S",
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*[^\s\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069][^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*$",
         example = "Ada Byron"
     )]
     pub(crate) name: String,
-    /// With a password: one that nobody logs in with yet; case does not count.
+    /// Before the last @ letters, digits and ASCII signs; after it the name of a domain. With a
+    /// password: one that nobody logs in with yet; case and width of letters do not count.
     #[schema(
         max_length = 254,
         pattern = r"^[^\s\u0000-\u001f\u007f-\u009f]+@[^\s@\u0000-\u001f\u007f-\u009f]+$",
@@ -56,29 +61,43 @@ pub(crate) struct Register {
     pub(crate) password: Option<String>,
 }
 
-/// A registration whose password was hashed: what is fingerprinted and stored.
-#[derive(Debug, Clone, Serialize)]
+/// What is fingerprinted of a registration: whether it has a password, but not which.
+#[derive(Debug, Serialize)]
+struct Identity<'a> {
+    id: Option<Uuid>,
+    name: &'a str,
+    email: &'a str,
+    /// Never rename: the fingerprints of registrations without a password have it as `null`.
+    password_hash: Option<&'static str>,
+}
+
+/// What is stored of a registration.
+#[derive(Debug)]
 pub(crate) struct Registration {
-    pub(crate) id: Option<Uuid>,
     pub(crate) name: String,
     pub(crate) email: String,
     pub(crate) password_hash: Option<String>,
 }
 
 impl Register {
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&Identity {
+            id: self.id,
+            name: &self.name,
+            email: &self.email,
+            password_hash: self.password.as_ref().map(|_| "some"),
+        })
+    }
+
     pub(crate) fn check(&self) -> Result<(), Problem> {
         let mut invalid = Invalid::none();
-        let named = !self.name.trim().is_empty() && self.name.chars().count() <= NAME_MAX;
+        invalid.require_line("/name", &self.name, NAME_MAX);
         invalid.require(
-            named,
-            "/name",
-            format!("must have 1 to {NAME_MAX} characters"),
-        );
-        invalid.require(
-            is_email(&self.email),
+            self.email.chars().count() <= EMAIL_MAX && normal_form(&self.email).is_some(),
             "/email",
             format!(
-                "must be an address such as ada@example.com, of at most {EMAIL_MAX} characters"
+                "must be an address such as ada@example.com, of at most {EMAIL_MAX} characters; \
+                 before the @ letters, digits and ASCII signs, after it the name of a domain"
             ),
         );
         if let Some(password) = &self.password {
@@ -93,18 +112,20 @@ impl Register {
     }
 }
 
-/// Whether it can be an address. That it is one shows only when a mail arrives there.
-fn is_email(text: &str) -> bool {
-    text.chars().count() <= EMAIL_MAX
-        && !text.contains(|c: char| c.is_whitespace() || c.is_control())
-        && text
-            .rsplit_once('@')
-            .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty())
+/// What an e-mail address is looked up by: the same for two ways to write one address.
+pub(crate) fn email_key(email: &str) -> String {
+    // An address that is there from an older version may have no normal form.
+    normal_form(email).unwrap_or_else(|| email.to_lowercase())
 }
 
-/// What an e-mail address is looked up by.
-pub(crate) fn email_key(email: &str) -> String {
-    email.to_lowercase()
+/// What two e-mail addresses are compared by: the local part as the user names of RFC 8265 (width,
+/// case, Unicode normalisation), the domain as its ASCII form. `None` where it cannot be an
+/// address. That it is one shows only when a mail arrives there.
+fn normal_form(email: &str) -> Option<String> {
+    let (local, domain) = email.rsplit_once('@')?;
+    let local = UsernameCaseMapped::new().enforce(local).ok()?;
+    let domain = idna::domain_to_ascii_strict(domain).ok()?;
+    Some(format!("{local}@{domain}"))
 }
 
 pub(crate) fn registered_event(id: Uuid, registered_at_ms: i64) -> UserRegistered {
@@ -146,6 +167,16 @@ mod tests {
             ("Ada", "@example.com", None),
             ("Ada", "ada@", None),
             ("Ada", "ada lovelace@example.com", None),
+            ("Ada", "ada\u{202e}@example.com", None),
+            ("Ada", "ada\u{200b}@example.com", None),
+            ("Ada", "ada\n@example.com", None),
+            ("Ada", "ada@exam\u{202e}ple.com", None),
+            ("Ada", "ada@example..com", None),
+            ("Ada", "ada@exa_mple.com", None),
+            ("A\nda", "ada@example.com", None),
+            ("A\u{202e}da", "ada@example.com", None),
+            ("\u{200b}", "ada@example.com", None),
+            ("\u{3164}", "ada@example.com", None),
             ("Ada", "ada@example.com", Some("1234567")),
         ] {
             assert!(
@@ -155,5 +186,26 @@ mod tests {
         }
         assert!(register(&"x".repeat(201), "ada@example.com", None).is_err());
         assert!(register("Ada", "ada@example.com", Some(&"x".repeat(129))).is_err());
+    }
+    #[test]
+    fn two_ways_to_write_an_address_have_one_key() {
+        for (one, other) in [
+            ("ada@example.com", "ADA@Example.COM"),
+            ("ada@example.com", "ａｄａ@example.com"),
+            ("ada@example.com", "ada@ｅxample．com"),
+            ("zoë@example.com", "ZOE\u{308}@example.com"),
+            ("ada@bücher.example", "ada@BU\u{308}CHER.example"),
+            ("ada@bücher.example", "ada@xn--bcher-kva.example"),
+        ] {
+            assert_eq!(email_key(one), email_key(other), "{one} {other}");
+        }
+        assert_ne!(email_key("ada@example.com"), email_key("a.da@example.com"));
+        assert_ne!(email_key("zoe@example.com"), email_key("zoë@example.com"));
+        let old = "Ada Byron@example.com";
+        assert_eq!(
+            email_key(old),
+            "ada byron@example.com",
+            "as it was looked up before"
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use futures_util::Stream;
@@ -83,11 +84,16 @@ pub(crate) fn errors(args: &Args) -> Result<Option<File>, InputError> {
     if is_there.is_some() && files.any(|file| file.canonicalize().ok() == is_there) {
         return Err(InputError::ErrorsIntoInput(path.clone()));
     }
-    let made = File::create(path).map(Some);
-    made.map_err(|source| InputError::Errors {
-        path: path.clone(),
-        source,
-    })
+    // Reasons may quote what is in the lines.
+    let mut private = File::options();
+    private.write(true).create(true).truncate(true).mode(0o600);
+    private
+        .open(path)
+        .map(Some)
+        .map_err(|source| InputError::Errors {
+            path: path.clone(),
+            source,
+        })
 }
 
 fn is_stdin(path: &Path) -> bool {

@@ -1,5 +1,7 @@
 //! What there is once it runs.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use broker::Broker;
@@ -34,6 +36,49 @@ async fn the_demo_page_shows_a_picture_of_every_product() {
         assert!(answer.text().await.unwrap().starts_with("<svg"));
     }
     dev.stop();
+}
+
+#[test]
+fn nothing_in_the_data_folder_is_for_other_users_whatever_the_umask_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let umask = rustix::process::umask(rustix::fs::Mode::empty());
+    let dev = Dev::spawn(&data, &["--no-seed"]);
+    rustix::process::umask(umask);
+    let dev = dev.started().0;
+    let mut found = Vec::new();
+    collect(&data, &mut found);
+    for name in ["users.db-wal", "purchases.db.lock", "nats-server.log"] {
+        let is_there = |path: &PathBuf| path.ends_with(name);
+        assert!(found.iter().any(is_there), "{name}: {found:?}");
+    }
+    assert!(
+        found
+            .iter()
+            .any(|path| path.starts_with(data.join("nats/jetstream")))
+    );
+    for path in found {
+        let Ok(metadata) = path.symlink_metadata() else {
+            // It was there for a moment.
+            continue;
+        };
+        let mode = metadata.permissions().mode() & 0o777;
+        let others = if metadata.is_symlink() {
+            0
+        } else {
+            mode & 0o077
+        };
+        assert_eq!(others, 0, "{} has mode {mode:o}", path.display());
+    }
+    dev.stop();
+}
+
+/// Adds `path`, and what is in it.
+fn collect(path: &Path, found: &mut Vec<PathBuf>) {
+    found.push(path.to_owned());
+    for entry in std::fs::read_dir(path).into_iter().flatten() {
+        collect(&entry.unwrap().path(), found);
+    }
 }
 
 #[tokio::test]

@@ -55,12 +55,16 @@ impl Dev {
 
     /// Starts one and waits for its summary.
     pub(crate) fn start(data: &Path, arguments: &[&str]) -> (Self, Value) {
-        let dev = Self::spawn(data, arguments);
-        let Ok(line) = dev.stdout.recv_timeout(STARTS_WITHIN) else {
-            panic!("no summary; stderr:\n{}", dev.stderr());
+        Self::spawn(data, arguments).started()
+    }
+
+    /// Waits for its summary.
+    pub(crate) fn started(self) -> (Self, Value) {
+        let Ok(line) = self.stdout.recv_timeout(STARTS_WITHIN) else {
+            panic!("no summary; stderr:\n{}", self.stderr());
         };
         let summary = serde_json::from_str(&line).unwrap();
-        (dev, summary)
+        (self, summary)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

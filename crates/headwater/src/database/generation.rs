@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use super::Kind;
 use crate::operator::Then;
+use crate::private;
 
 /// The files that belong to a SQLite database, behind its name.
 const PARTS: [&str; 3] = ["", "-wal", "-shm"];
@@ -137,6 +138,13 @@ pub(super) fn remove(file: &Path) -> io::Result<()> {
     PARTS
         .iter()
         .try_for_each(|part| remove_if_there(&appended(file, part)))
+}
+
+/// Keeps a database's files from other users.
+pub(super) fn narrow(file: &Path) {
+    for part in PARTS {
+        private::narrow(&appended(file, part));
+    }
 }
 
 /// Moves the files of a damaged database aside, for a person to look at; gives where they are.

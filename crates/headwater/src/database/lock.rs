@@ -4,7 +4,7 @@
 //! soon as anything else in the process opens and closes that file. The kernel releases the lock
 //! when the process ends, however it ends, so a lock file that is left behind locks nothing.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail};
 
 use super::identity::Identity;
 use super::{Kind, generation};
+use crate::private;
 
 /// That this process may have a database open, and no other; until the last clone is dropped.
 #[derive(Debug, Clone)]
@@ -58,12 +59,13 @@ impl Locked {
     }
 
     fn try_take(path: &Path) -> anyhow::Result<Self> {
-        let mut file = OpenOptions::new()
+        let mut file = private::options()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
             .open(path)?;
+        private::narrow(path);
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -60,7 +60,7 @@ pub use migration::Migration;
 
 use crate::operator::Then;
 use crate::position::Position;
-use crate::{Clock, crash, outbox};
+use crate::{Clock, crash, outbox, private};
 use file::File;
 pub(crate) use lock::Lock;
 
@@ -166,7 +166,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 /// Makes the folder of a database that is not there yet.
 pub(crate) fn make_folder(config: &Config) -> anyhow::Result<()> {
     if let Some(folder) = config.path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder)
+        private::make_folder(folder)
             .with_context(|| format!("make the folder {}", folder.display()))?;
     }
     Ok(())

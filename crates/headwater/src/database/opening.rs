@@ -8,8 +8,8 @@ use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement, Value};
 
 use super::connection::{Mode, connect, one_at_a_time};
 use super::identity::Identity;
-use super::{Config, Migration, migration};
-use crate::Clock;
+use super::{Config, Migration, generation, migration};
+use crate::{Clock, private};
 
 /// What opening found.
 #[derive(Debug, Clone)]
@@ -30,6 +30,9 @@ pub(super) fn open(
 ) -> anyhow::Result<(DatabaseConnection, Opened)> {
     let _alone = one_at_a_time();
     let path = config.path.display();
+    // SQLite gives the write-ahead log and its index the mode of the database.
+    private::make_file(&config.path).with_context(|| format!("make {path}"))?;
+    generation::narrow(&config.path);
     let db = connect(&config.path, Mode::Write, |connection| {
         connection.execute_batch(
             "PRAGMA busy_timeout = 5000;

@@ -4,7 +4,7 @@
 //! not take its answer. The address with most connections, or most memory, loses one first.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use metrics::{Counter, Gauge};
 use tokio::sync::{Notify, Semaphore};
 
 use super::Config;
+use super::extract::network;
 
 /// A client that has taken nothing for so long loses its connection where a place or memory is
 /// short. Where neither is, it has [`Config::write_timeout_s`].
@@ -229,7 +230,7 @@ impl Clients {
 
     /// A place for a client at `peer`, made by closing another's connection where there is none.
     pub(super) fn admit(&self, peer: IpAddr) -> Admission {
-        let address = address_of(peer);
+        let address = network(peer);
         let mut open = self.open();
         let of_address = open.per_address.get(&address).copied().unwrap_or(0);
         let limits = &self.0.limits;
@@ -363,17 +364,6 @@ impl Clients {
     /// Milliseconds since the listener began.
     fn now(&self) -> u64 {
         u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// Whom a limit per address is for: of IPv6, one has 64 bits of addresses.
-fn address_of(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => {
-            let network = address.to_bits() >> 64 << 64;
-            Ipv6Addr::from_bits(network).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -1,7 +1,9 @@
 //! What handlers take from a request, with a [`Problem`] for each way it can be wrong.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use serde::Deserialize;
@@ -89,6 +91,29 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
             .map_err(|rejection: QueryRejection| {
                 Problem::bad_request(format!("the query is wrong: {}", rejection.body_text()))
             })
+    }
+}
+
+/// The address of whoever is connected, for limits per client: of IPv6 the network (/64), because
+/// one client has all addresses in it. Behind a proxy it is the proxy's.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+impl<S: Send + Sync> FromRequestParts<S> for Peer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let ConnectInfo(address) = peer.expect("the server notes it for each connection");
+        Ok(Self(network(address.ip())))
+    }
+}
+
+/// The part of an address that one client has: all of an IPv4 address, the /64 of an IPv6 one.
+pub(super) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -208,5 +233,24 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
             )));
         }
         Ok(Self(Some(key.to_owned())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_an_ipv4_address_or_an_ipv6_network() {
+        for (address, peer) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2::", "2001:db8:1:2::"),
+            ("::1", "::"),
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(network(address).to_string(), peer, "{address}");
+        }
     }
 }

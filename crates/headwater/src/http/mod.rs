@@ -28,7 +28,7 @@ use clap::{Args as _, Command, FromArgMatches as _};
 
 pub use answer::{Answer, POSITION, with_position};
 pub use app::{About, admin, app};
-pub use extract::{After, IdempotencyKey, Json, Path, Query};
+pub use extract::{After, IdempotencyKey, Json, Path, Peer, Query};
 pub use page::{Limit, Page, PageQuery, cut};
 pub use policy::content_security_policy;
 pub use problem::{FieldError, Invalid, Problem};

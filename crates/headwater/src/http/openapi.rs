@@ -47,6 +47,12 @@ const WITH_BODY: [(StatusCode, &str); 3] = [
     (StatusCode::UNPROCESSABLE_ENTITY, "A field is wrong"),
 ];
 
+/// Errors whose answers say when to come back.
+const WITH_RETRY_AFTER: [StatusCode; 2] = [
+    StatusCode::SERVICE_UNAVAILABLE,
+    StatusCode::TOO_MANY_REQUESTS,
+];
+
 /// Refused before the request is read: without a body.
 const HEAD_TOO_LARGE: [(StatusCode, &str); 2] = [
     (StatusCode::URI_TOO_LONG, "The address is too long"),
@@ -106,7 +112,7 @@ fn describe_problem(status: &str, response: &mut Documented) {
         let kind = "application/problem+json".to_owned();
         response.content.insert(kind, problem.build().into());
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE.as_str() {
+    if WITH_RETRY_AFTER.iter().any(|one| one.as_str() == status) {
         let seconds = ObjectBuilder::new().schema_type(Type::Integer);
         let header = HeaderBuilder::new()
             .schema(Some(seconds.minimum(Some(1)).build()))

@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::database::{self, WriteError};
-use crate::{NotPositions, idempotency, projection};
+use crate::{NotPositions, idempotency, projection, text};
 
 /// When to ask again what a damaged or busy store could not answer.
 const STORE_RETRY: Duration = Duration::from_secs(2);
@@ -85,6 +85,14 @@ impl Problem {
         }
     }
 
+    /// 429: there is no place for one more; come back in `retry_after`.
+    pub fn too_many_requests(detail: impl Into<String>, retry_after: Duration) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail)
+        }
+    }
+
     /// 500: our fault. What went wrong is in the log, not in the answer.
     pub fn internal() -> Self {
         Self::new(
@@ -117,6 +125,17 @@ impl Invalid {
                 pointer: pointer.into(),
                 detail: detail.into(),
             });
+        }
+    }
+
+    /// Notes what is wrong with a name or a title of at most `max` characters: see
+    /// [`text::check_line`].
+    pub fn require_line(&mut self, pointer: &str, text: &str, max: usize) {
+        let length = text.chars().count();
+        if !(1..=max).contains(&length) {
+            self.require(false, pointer, format!("must have 1 to {max} characters"));
+        } else if let Err(unfit) = text::check_line(text) {
+            self.require(false, pointer, unfit.to_string());
         }
     }
 

@@ -175,23 +175,25 @@ async fn a_late_retry_does_not_make_again_what_was_erased() {
 }
 
 #[tokio::test]
-async fn a_key_names_what_it_made() {
+async fn an_earlier_answer_is_found_without_doing_anything() {
     let folder = folder();
     let db = open(&folder, "sensors").await;
-    command(&db, key("POST /a", Some("k")), "attic", 1)
+    let first = command(&db, key("POST /a", Some("k")), "attic", 1)
         .await
         .unwrap();
-    let find = async |key: Key| {
-        db.read(move |snapshot| idempotency::entity(snapshot, &key))
+    let find = async |key: Key, value: i64| {
+        let fingerprint = Fingerprint::of(&("attic", value));
+        db.read(move |snapshot| idempotency::earlier::<No>(snapshot, &key, &fingerprint))
             .await
-            .unwrap()
     };
-    assert_eq!(
-        find(key("POST /a", Some("k"))).await.as_deref(),
-        Some("attic")
-    );
-    assert_eq!(find(key("POST /b", Some("k"))).await, None);
-    assert_eq!(find(key("POST /a", None)).await, None);
+    let known = find(key("POST /a", Some("k")), 1).await.unwrap();
+    assert_eq!(known, Some(first));
+    let other = find(key("POST /a", Some("k")), 2).await;
+    assert!(matches!(other, Err(No::Key(Refusal::KeyReused))));
+    for unknown in [key("POST /b", Some("k")), key("POST /a", None)] {
+        assert_eq!(find(unknown, 1).await.unwrap(), None);
+    }
+    assert_eq!(effects(&db).await, 1);
 }
 
 /// A clock whose time is set in days: that of the calendar, and that for which the service runs.

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::Shared;
 use crate::image::{self, ImageId};
 use crate::store;
 
@@ -56,15 +57,15 @@ impl Sending {
 }
 
 /// Bytes that are the image's own, not a copy.
-struct Shared(Arc<Stored>);
+struct ImageData(Arc<Stored>);
 
-impl AsRef<[u8]> for Shared {
+impl AsRef<[u8]> for ImageData {
     fn as_ref(&self) -> &[u8] {
         &self.0.bytes
     }
 }
 
-pub(super) fn routes() -> OpenApiRouter<Database> {
+pub(super) fn routes() -> OpenApiRouter<Shared> {
     let upload = OpenApiRouter::new()
         .routes(routes!(upload))
         .layer(DefaultBodyLimit::max(image::BYTES_MAX));
@@ -180,5 +181,5 @@ async fn serve(
             ),
         ),
     ];
-    Ok((headers, Bytes::from_owner(Shared(image))).into_response())
+    Ok((headers, Bytes::from_owner(ImageData(image))).into_response())
 }

@@ -24,8 +24,10 @@ async fn main() -> anyhow::Result<ExitCode> {
             return serve(&name, service, users::run).await;
         }
         "products" => {
-            let products::Config { service } = parse(args);
-            return serve(&name, service, products::run).await;
+            let config: products::Config = parse(args);
+            let service = config.service.clone();
+            let run = |_, listener, stop| products::run(config, listener, stop);
+            return serve(&name, service, run).await;
         }
         "orders" => {
             let orders::Config { service } = parse(args);

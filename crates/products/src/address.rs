@@ -1,0 +1,202 @@
+//! Addresses of images on the web.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use headwater::text;
+use url::{Host, Url};
+
+/// Where an image may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hosts {
+    /// On the public Internet. An address that leads into the network of whoever opens it could
+    /// make a browser or a program there do something.
+    Public,
+    /// Anywhere.
+    Any,
+}
+
+/// Names that no public host has (RFC 6761, RFC 6762, RFC 8375, and ICANN's `internal`).
+const PRIVATE_NAMES: [&str; 4] = ["localhost", "local", "home.arpa", "internal"];
+
+/// Checks that `image` is an http(s) URL without a user name, on one of `hosts`. Names are not
+/// looked up.
+pub(crate) fn check(image: &str, hosts: Hosts) -> Result<(), String> {
+    text::check_line(image).map_err(|unfit| unfit.to_string())?;
+    // Programs do not agree on what these mean in a URL.
+    if image.contains(|c: char| c.is_whitespace() || c == '\\') {
+        return Err("must not have white space or \\ in it".to_owned());
+    }
+    let url = Url::parse(image).ok().filter(is_http);
+    let host = url.as_ref().and_then(Url::host);
+    let (Some((scheme, rest)), Some(host)) = (image.split_once("://"), host) else {
+        return Err(
+            "must be an http(s) URL, or a path that POST /images gave (/images/…)".to_owned(),
+        );
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') {
+        return Err(format!("must not have a user name in it: {scheme}://…@…"));
+    }
+    if hosts == Hosts::Public && !is_public(&host) {
+        return Err(format!(
+            "must be on a public host; {host} is one of this machine or of a private network"
+        ));
+    }
+    Ok(())
+}
+
+fn is_http(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https") && url.has_host()
+}
+
+fn is_public(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => is_public_name(name),
+        Host::Ipv4(address) => is_public_v4(*address),
+        Host::Ipv6(address) => is_public_v6(*address),
+    }
+}
+
+/// A name with one label is a private network's own.
+fn is_public_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_below = |private: &&str| {
+        let rest = name.strip_suffix(private);
+        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    name.contains('.') && !PRIVATE_NAMES.iter().any(is_below)
+}
+
+/// Whether IANA's registry of special-purpose addresses has it as globally reachable.
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let special = match address.octets() {
+        [0 | 240..=255, ..] | [192, 0, 0, _] | [198, 18..=19, ..] => true,
+        [100, second, ..] => (64..=127).contains(&second),
+        _ => false,
+    };
+    !(special
+        || address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_documentation()
+        || address.is_multicast())
+}
+
+/// The same: of what is given to the public (`2000::/3`) all but documentation, what stands for
+/// tunnels and protocols, and 6to4 of an IPv4 address that is not public.
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    if let Some(address) = address.to_ipv4_mapped() {
+        return is_public_v4(address);
+    }
+    match address.segments() {
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
+        [0x2002, high, low, ..] => is_public_v4((u32::from(high) << 16 | u32::from(low)).into()),
+        [first, ..] => first >> 13 == 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_hosts_are_taken() {
+        for image in [
+            "https://example.com/mug.webp",
+            "HTTP://example.com",
+            "http://xn--bcher-kva.example:8080/a?b=c@d#e@f",
+            "https://bücher.example/ä.png",
+            "https://localhost.example.com/x",
+            "https://notlocal.com/x",
+            "http://127.example.com/x",
+            "http://9.9.9.9/x",
+            "http://[2620:fe::fe]/x",
+            "http://[::ffff:9.9.9.9]/x",
+            "http://[2002:909:909::1]/x",
+        ] {
+            assert_eq!(check(image, Hosts::Public), Ok(()), "{image}");
+        }
+    }
+
+    #[test]
+    fn private_hosts_are_refused_however_they_are_written_unless_they_are_allowed() {
+        for host in [
+            "localhost",
+            "LOCALHOST",
+            "localhost.",
+            "a.localhost",
+            "printer.local",
+            "printer.local.",
+            "nas.home.arpa",
+            "metadata.google.internal",
+            "intranet",
+            "products:8082",
+            "127.0.0.1",
+            "127.0.0.1.",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0x7f.1",
+            "0177.0.0.1",
+            "%31%32%37.0.0.1",
+            "１２７.0.0.1",
+            "127。0。0。1",
+            "0.0.0.0",
+            "0",
+            "10.1.2.3",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "192.0.0.8",
+            "192.0.2.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "[::1]",
+            "[::]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:a9fe:a9fe]",
+            "[::127.0.0.1]",
+            "[64:ff9b::7f00:1]",
+            "[fe80::1]",
+            "[fec0::1]",
+            "[fd00::1]",
+            "[ff02::1]",
+            "[2001::1]",
+            "[2001:db8::1]",
+            "[2002:7f00:1::]",
+            "[2002:c0a8:101::]",
+            "[3fff::1]",
+            "[4000::1]",
+        ] {
+            for image in [format!("http://{host}/x.png"), format!("https://{host}")] {
+                let refused = check(&image, Hosts::Public).unwrap_err();
+                assert!(refused.contains("public host"), "{image}: {refused}");
+                assert_eq!(check(&image, Hosts::Any), Ok(()), "{image}");
+            }
+        }
+    }
+
+    #[test]
+    fn user_names_and_what_programs_do_not_agree_on_are_refused() {
+        for image in [
+            "https://ada@example.com/x",
+            "https://ada:secret@example.com/x",
+            "https://:secret@example.com/x",
+            "https://@example.com/x",
+            "https://example.com\\@127.0.0.1/x",
+            "https:\\\\example.com/x",
+            "https:/example.com/x",
+            "https:example.com/x",
+            "https://exam\nple.com/x",
+            "https://example.com/a b",
+            " https://example.com/x",
+            "https://example.com/x\u{202e}gnp",
+            "https://exam\u{200b}ple.com/x",
+        ] {
+            assert!(check(image, Hosts::Any).is_err(), "{image}");
+        }
+    }
+}

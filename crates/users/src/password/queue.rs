@@ -1,0 +1,111 @@
+//! A bounded queue that is fair to the addresses that items come from.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+/// What waits, by the address that it came from. The addresses take turns.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    turns: VecDeque<(IpAddr, VecDeque<T>)>,
+    max: usize,
+}
+
+impl<T> Queue<T> {
+    /// A queue with room for `max` items of all addresses together.
+    pub(super) fn new(max: usize) -> Self {
+        let turns = VecDeque::new();
+        Self { turns, max }
+    }
+
+    /// Adds an item. Without room, returns the one that has to go: the newest of the address that
+    /// has the most, which may be the new one itself.
+    pub(super) fn push(&mut self, from: IpAddr, item: T) -> Option<T> {
+        let known = self.turns.iter().position(|(address, _)| *address == from);
+        let own = known.unwrap_or_else(|| {
+            self.turns.push_back((from, VecDeque::new()));
+            self.turns.len() - 1
+        });
+        self.turns[own].1.push_back(item);
+        if self.len() <= self.max {
+            return None;
+        }
+        let count = |index: usize| self.turns[index].1.len();
+        let most = (0..self.turns.len()).max_by_key(|index| (count(*index), *index == own))?;
+        let displaced = self.turns[most].1.pop_back();
+        self.turns.retain(|(_, items)| !items.is_empty());
+        displaced
+    }
+
+    /// The oldest item of the address whose turn it is.
+    pub(super) fn pop(&mut self) -> Option<T> {
+        let (address, mut items) = self.turns.pop_front()?;
+        let item = items.pop_front();
+        if !items.is_empty() {
+            self.turns.push_back((address, items));
+        }
+        item
+    }
+
+    /// Drops the items that nobody waits for any more.
+    pub(super) fn retain(&mut self, is_wanted: impl Fn(&T) -> bool) {
+        for (_, items) in &mut self.turns {
+            items.retain(&is_wanted);
+        }
+        self.turns.retain(|(_, items)| !items.is_empty());
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.turns.iter().map(|(_, items)| items.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
+    }
+
+    fn drain(mut queue: Queue<u32>) -> Vec<u32> {
+        std::iter::from_fn(|| queue.pop()).collect()
+    }
+
+    #[test]
+    fn addresses_take_turns() {
+        let mut queue = Queue::new(8);
+        for item in [10, 11, 12] {
+            assert_eq!(queue.push(address(1), item), None);
+        }
+        for item in [20, 21] {
+            assert_eq!(queue.push(address(2), item), None);
+        }
+        assert_eq!(queue.push(address(3), 30), None);
+        assert_eq!(drain(queue), [10, 20, 30, 11, 21, 12]);
+    }
+
+    #[test]
+    fn a_full_queue_drops_the_newest_of_the_address_that_has_the_most() {
+        let mut queue = Queue::new(3);
+        for item in [10, 11, 12] {
+            assert_eq!(queue.push(address(1), item), None);
+        }
+        assert_eq!(queue.push(address(1), 13), Some(13), "its own");
+        assert_eq!(queue.push(address(2), 20), Some(12), "the greedy one's");
+        assert_eq!(queue.push(address(2), 21), Some(21), "as many as the other");
+        assert_eq!(queue.push(address(3), 30), Some(11));
+        assert_eq!(queue.push(address(4), 40), Some(40), "nobody has more");
+        assert_eq!(queue.len(), 3);
+        assert_eq!(drain(queue), [10, 20, 30]);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_takes_no_room() {
+        let mut queue = Queue::new(2);
+        assert_eq!(queue.push(address(1), 10), None);
+        assert_eq!(queue.push(address(2), 20), None);
+        queue.retain(|item| *item != 10);
+        assert_eq!(queue.push(address(3), 30), None);
+        assert_eq!(drain(queue), [20, 30]);
+    }
+}

@@ -1,0 +1,70 @@
+//! What the services and `cargo dev` keep on disk is for their own user only.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use e2e::{Service, World};
+use headwater::operator::FoldState;
+use rustix::fs::Mode;
+
+/// The files in the world's folder whose names begin with `name`, with their modes. A link has no
+/// mode of its own; the logs are the tests'.
+fn modes(world: &World, name: &str) -> Vec<(PathBuf, u32)> {
+    let folder = world.database(Service::Users);
+    let entries = fs::read_dir(folder.parent().unwrap()).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let ours = paths.filter(|path| {
+        let own = path.file_name().unwrap().to_string_lossy().into_owned();
+        own.starts_with(name) && !own.ends_with(".log") && !path.is_symlink()
+    });
+    ours.map(|path| {
+        let mode = mode(&path);
+        (path, mode)
+    })
+    .collect()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_and_what_lies_beside_them_are_private_whatever_the_umask_is() {
+    // The services inherit it.
+    let umask = rustix::process::umask(Mode::empty());
+    let mut world = World::start_on_host().await;
+    rustix::process::umask(umask);
+    let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
+    world.order(&ada, &[&mug]).await;
+    world.caught_up().await;
+    assert_eq!(world.fold("rebuild").await.state, FoldState::Done);
+    world.order(&ada, &[&mug]).await;
+    world.caught_up().await;
+    for service in [
+        Service::Users,
+        Service::Products,
+        Service::Orders,
+        Service::Purchases,
+    ] {
+        let found = modes(&world, &format!("{}.", service.name()));
+        for kind in ["-wal", "-shm", ".lock"] {
+            let is_there = |(path, _): &(PathBuf, u32)| path.to_string_lossy().ends_with(kind);
+            assert!(found.iter().any(is_there), "{kind}: {found:?}");
+        }
+        for (path, mode) in found {
+            assert_eq!(mode, 0o600, "{} has mode {mode:o}", path.display());
+        }
+    }
+
+    // As an older version left them.
+    world.stop(Service::Users).await;
+    for (path, _) in modes(&world, "users.db") {
+        fs::set_permissions(path, Permissions::from_mode(0o664)).unwrap();
+    }
+    world.run(Service::Users).await;
+    for (path, mode) in modes(&world, "users.db") {
+        assert_eq!(mode, 0o600, "{} has mode {mode:o}", path.display());
+    }
+    world.finish().await;
+}
