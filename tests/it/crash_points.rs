@@ -14,7 +14,7 @@ use Service::{Orders, Products, Purchases, Users};
 /// From how many waiting rows on the relay sends an atomic batch.
 const BATCH_MIN: usize = 14;
 
-/// Places that the tests of rebuilding and of dead letters pass.
+/// Places that the tests of rebuilding, of dead letters and of erasure pass.
 const ELSEWHERE: &[&str] = &[
     "rebuild.received",
     "rebuild.begun",
@@ -26,6 +26,9 @@ const ELSEWHERE: &[&str] = &[
     "rebuild.merged",
     "dead-letter.retried",
     "dead-letter.discarded",
+    "erasure.committed",
+    "erasure.overwritten",
+    "erasure.scrubbed",
 ];
 
 /// One test a line: what dies, where, and how often it came by that place before, itself

@@ -14,6 +14,7 @@ mod containers;
 mod crash_points;
 mod dead_letters;
 mod empty_variables;
+mod erasure;
 mod events;
 mod full_pipe;
 mod import;

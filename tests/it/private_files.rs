@@ -56,9 +56,12 @@ async fn databases_and_what_lies_beside_them_are_private_whatever_the_umask_is()
             assert_eq!(mode, 0o600, "{} has mode {mode:o}", path.display());
         }
     }
+    let keys = world.database(Service::Users).with_extension("keys");
+    assert_eq!(mode(&keys), 0o600);
 
     // As an older version left them.
     world.stop(Service::Users).await;
+    fs::set_permissions(&keys, Permissions::from_mode(0o664)).unwrap();
     for (path, _) in modes(&world, "users.db") {
         fs::set_permissions(path, Permissions::from_mode(0o664)).unwrap();
     }
@@ -66,5 +69,6 @@ async fn databases_and_what_lies_beside_them_are_private_whatever_the_umask_is()
     for (path, mode) in modes(&world, "users.db") {
         assert_eq!(mode, 0o600, "{} has mode {mode:o}", path.display());
     }
+    assert_eq!(mode(&keys), 0o600);
     world.finish().await;
 }

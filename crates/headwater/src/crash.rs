@@ -36,6 +36,9 @@ pub const POINTS: &[&str] = &[
     "rebuild.merged",  // all are, the new fold has not been removed
     "dead-letter.retried", // a parked event was applied, nothing is committed
     "dead-letter.discarded", // a parked event was taken out, nothing is committed
+    "erasure.committed", // an erasure is committed, its key is there
+    "erasure.overwritten", // the key is overwritten, and may not be on the disk
+    "erasure.scrubbed", // what was in clear text is out of the tables, and may be in the log
 ];
 
 /// Ends the process here if it was told to.

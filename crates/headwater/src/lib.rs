@@ -8,6 +8,7 @@
 //! * [`relay`]: outbox to stream, in order, each once, however the broker fails;
 //! * [`projection`]: streams to tables, each event applied once, gaps repaired;
 //! * [`inquiry`]: questions and answers over the bus, for those who would rather ask than copy;
+//! * [`personal`]: personal data that can be erased, also from backups;
 //! * [`schema`]: what the events look like, for tools that were not built with them;
 //! * [`Service`]: all of these put together;
 //! * [`http`], [`supervisor`], [`health`], [`telemetry`], [`operator`]: the process around them;
@@ -34,6 +35,7 @@ pub mod login;
 mod monitor;
 pub mod operator;
 pub mod outbox;
+pub mod personal;
 mod position;
 mod private;
 pub mod projection;

@@ -29,6 +29,7 @@ use crate::health::State;
 use crate::http::{Listeners, Pulse};
 use crate::inquiry::{Inquirer, Questions, Refusal};
 use crate::operator::{Desk, Tools};
+use crate::personal::{self, Shredder};
 use crate::projection::{self, Progress, Projection, Runner};
 use crate::rebuild::{self, Rebuilder, Store};
 use crate::relay::Published;
@@ -60,6 +61,8 @@ pub struct Service<D = Database> {
     is_copy: bool,
     /// Keeps other processes away from the database, where there is one.
     lock: Option<Lock>,
+    /// Destroys keys, where there are any.
+    shredder: Option<Shredder>,
 }
 
 impl Service {
@@ -79,6 +82,32 @@ impl Service {
             .context("open the database")?;
         let mut service = Self::over(name, db, config, stop).await?;
         service.lock = Some(lock);
+        Ok(service)
+    }
+
+    /// [`start`](Self::start) for a service that keeps [personal data](personal): its database has
+    /// a key file beside it, and the keys of those who are erased are destroyed in the background.
+    /// The process leaves no core dump.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start); the key file is missing, damaged, or of another database.
+    pub async fn start_with_personal_data(
+        name: &'static str,
+        migrations: &'static [Migration],
+        config: Config,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        personal::forbid_core_dumps().context("forbid core dumps")?;
+        let lock = lock(&config.database, Kind::Personal)?;
+        let (at, clock) = (&config.database, Clock::system());
+        let db = Database::open_with_personal_data(name, at, migrations, clock)
+            .await
+            .context("open the database")?;
+        let mut service = Self::over(name, db, config, stop).await?;
+        service.lock = Some(lock);
+        let shredder = Shredder::new(service.db.clone(), service.health.clone());
+        service.shredder = Some(shredder.clone());
+        service.tasks.spawn("erasure", |stop| shredder.run(stop));
         Ok(service)
     }
 
@@ -196,6 +225,7 @@ impl Service {
         let (db, health) = (self.db.clone(), self.health.clone());
         // Until the database is closed.
         let lock = self.lock.take();
+        let shredder = self.shredder.take();
         let file = FileWatch {
             db: db.clone(),
             lock: lock.clone(),
@@ -212,6 +242,10 @@ impl Service {
         let desk = Desk::new(self.name, self.health.clone()).with_database(db.clone(), tools);
         let parts = (desk, sampler, Some(db.clone()));
         let ended = self.run(parts, listeners, app).await;
+        if let Some(shredder) = shredder {
+            // Of those who were erased while the other tasks ended.
+            shredder.try_destroy_all().await;
+        }
         db.close().await;
         drop(lock);
         ended
@@ -263,6 +297,7 @@ impl<D> Service<D> {
             published: None,
             is_copy: false,
             lock: None,
+            shredder: None,
         })
     }
 

@@ -33,8 +33,8 @@ pub(crate) use lines::{flush, push};
 #[command(next_help_heading = "Telemetry")]
 pub struct Config {
     /// What to log, as in `info,headwater=debug`; what the NATS client says of the connection is
-    /// said by `headwater` as well. At `debug`, `sea_orm` logs every statement with
-    /// its values, personal data among them
+    /// said by `headwater` as well. At `debug`, `sea_orm` logs every statement with its values;
+    /// personal data is encrypted in them
     #[arg(long = "log", env = "RUST_LOG", default_value = "info,async_nats=off")]
     pub filter: String,
     /// File that says what to log, in place of `--log`; read anew on SIGHUP. Lines that begin

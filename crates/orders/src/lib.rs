@@ -23,14 +23,11 @@ pub const NAME: &str = "orders";
 
 /// The tables of `orders.db`.
 pub const MIGRATIONS: &[Migration] = &[
-    Migration {
-        name: "0001_orders",
-        sql: include_str!("../migrations/0001_orders.sql"),
-    },
-    Migration {
-        name: "0002_erasing",
-        sql: include_str!("../migrations/0002_erasing.sql"),
-    },
+    Migration::sql("0001_orders", include_str!("../migrations/0001_orders.sql")),
+    Migration::sql(
+        "0002_erasing",
+        include_str!("../migrations/0002_erasing.sql"),
+    ),
 ];
 
 /// Headwater service `orders`: places orders for known users and products.

@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 /// The service's name, and the source of its events. Never rename.
 pub const NAME: &str = "products";
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    name: "0001_products",
-    sql: include_str!("../migrations/0001_products.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[Migration::sql(
+    "0001_products",
+    include_str!("../migrations/0001_products.sql"),
+)];
 
 /// Headwater service `products`: the catalogue and its images.
 #[derive(Debug, clap::Parser)]

@@ -36,14 +36,14 @@ pub const NAME: &str = "purchases";
 
 /// The tables of `purchases.db`.
 pub const MIGRATIONS: &[Migration] = &[
-    Migration {
-        name: "0001_purchases",
-        sql: include_str!("../migrations/0001_purchases.sql"),
-    },
-    Migration {
-        name: "0002_erasing",
-        sql: include_str!("../migrations/0002_erasing.sql"),
-    },
+    Migration::sql(
+        "0001_purchases",
+        include_str!("../migrations/0001_purchases.sql"),
+    ),
+    Migration::sql(
+        "0002_erasing",
+        include_str!("../migrations/0002_erasing.sql"),
+    ),
 ];
 
 /// Headwater service `purchases`: every product a user ever ordered.

@@ -6,9 +6,10 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use headwater::database::Tx;
+use headwater::database::{Snapshot, Tx};
 use headwater::http::{About, Answer, IdempotencyKey, Json, Path, Peer, Problem, with_position};
-use headwater::idempotency::{self, Fingerprint, Key};
+use headwater::idempotency::{self, Fingerprint, Key, Made};
+use headwater::personal::Keys;
 use headwater::{Database, Service, outbox};
 use sea_orm::ConnectionTrait;
 use utoipa_axum::router::OpenApiRouter;
@@ -16,7 +17,8 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::password::Passwords;
-use crate::user::{Register, Registration, User};
+use crate::store::Registration;
+use crate::user::{Person, Register, User};
 use crate::{NAME, store, user};
 
 /// What the handlers work with.
@@ -76,7 +78,7 @@ async fn register(
     let mut password_hash = None;
     if let Some(password) = command.request.password.clone() {
         let looked_up = Arc::clone(&command);
-        if let Some(answer) = db.read(move |snapshot| looked_up.earlier(snapshot)).await? {
+        if let Some(answer) = db.read(move |at| looked_up.earlier(at, at.keys())).await? {
             return Ok(answer);
         }
         let kept = passwords.take_kept(&command.key, &command.fingerprint);
@@ -111,19 +113,23 @@ struct Command {
 impl Command {
     /// What can be answered before the password is hashed: the answer that the key was given
     /// before, or why there can be no such user.
-    fn earlier(&self, db: &impl ConnectionTrait) -> Result<Option<Answer>, Problem> {
-        let answer = idempotency::earlier::<Problem>(db, &self.key, &self.fingerprint)?;
+    fn earlier(&self, db: &impl ConnectionTrait, keys: &Keys) -> Result<Option<Answer>, Problem> {
+        let answer = idempotency::earlier::<Problem>(db, keys, &self.key, &self.fingerprint)?;
         if answer.is_none() {
-            self.registered(db)?;
+            self.registered(db, keys)?;
         }
         Ok(answer)
     }
 
     /// The user that the same request made before; refused where another one is in the way.
-    fn registered(&self, db: &impl ConnectionTrait) -> Result<Option<store::row::Model>, Problem> {
+    fn registered(
+        &self,
+        db: &impl ConnectionTrait,
+        keys: &Keys,
+    ) -> Result<Option<Registration>, Problem> {
         let Self { id, request, .. } = self;
         let wants_login = request.password.is_some();
-        if let Some(row) = store::find(db, *id)? {
+        if let Some(row) = store::find(db, keys, *id)? {
             if wants_login || row.fingerprint != self.fingerprint.0 {
                 return Err(Problem::conflict(format!(
                     "there is a user {id} already; leave the id out for a new user, or repeat a \
@@ -132,12 +138,12 @@ impl Command {
             }
             return Ok(Some(row));
         }
-        if store::find_erased(db, *id)?.is_some() {
+        if store::is_erased(db, *id)? {
             return Err(Problem::conflict(format!(
                 "the user {id} was erased; leave the id out for a new user"
             )));
         }
-        if wants_login && store::find_login(db, &request.email)?.is_some() {
+        if wants_login && store::is_login(db, keys, &request.email)? {
             return Err(Problem::conflict(
                 "somebody logs in with this e-mail address already; use another one",
             ));
@@ -147,33 +153,27 @@ impl Command {
 
     fn save(&self, tx: &Tx, password_hash: Option<String>) -> Result<Answer, Problem> {
         idempotency::once(tx, &self.key, &self.fingerprint, || {
-            let entity = self.id.to_string();
-            if let Some(row) = self.registered(tx)? {
-                return Ok((answer(tx, row), entity));
+            if let Some(row) = self.registered(tx, tx.keys())? {
+                return Ok(answer(tx, row));
             }
-            let registration = Registration {
+            let person = Person {
                 name: self.request.name.clone(),
                 email: self.request.email.clone(),
                 password_hash,
             };
             let now = tx.now_ms();
             let position = outbox::append(tx, &user::registered_event(self.id, now))?.position;
-            let row = store::insert(
-                tx,
-                self.id,
-                registration,
-                now,
-                &self.fingerprint.0,
-                position,
-            )?;
-            Ok((answer(tx, row), entity))
+            let row = store::insert(tx, self.id, person, now, &self.fingerprint.0, position)?;
+            Ok(answer(tx, row))
         })
     }
 }
 
-fn answer(tx: &Tx, row: store::row::Model) -> Answer {
-    let position = outbox::position(tx, outbox::unsigned(row.position));
-    Answer::created(format!("/users/{}", row.id), position, &User::from(row))
+fn answer(tx: &Tx, row: Registration) -> (Answer, Made) {
+    let (location, position) = (format!("/users/{}", row.id), outbox::unsigned(row.position));
+    let position = outbox::position(tx, position);
+    let answer = Answer::created(location, position, &User::from(&row));
+    (answer, Made::person(row.id.to_string(), row.key))
 }
 
 /// Read a user
@@ -191,9 +191,9 @@ async fn read(
     State(Shared { db, .. }): State<Shared>,
     Path(id): Path<Uuid>,
 ) -> Result<Response, Problem> {
-    let find = move |snapshot: &_| store::find(snapshot, id);
+    let find = move |snapshot: &Snapshot| store::find(snapshot, snapshot.keys(), id);
     let (row, as_of) = db.read_as_of(find).await?;
-    let answer = row.map(|row| axum::Json(User::from(row)));
+    let answer = row.map(|row| axum::Json(User::from(&row)));
     Ok(with_position(&as_of, answer.ok_or_else(|| unknown(id))))
 }
 
@@ -217,9 +217,9 @@ async fn erase(
         if let Some(erased) = store::find_erased(tx, id)? {
             return Ok(outbox::position(tx, outbox::unsigned(erased.position)));
         }
-        store::find(tx, id)?.ok_or_else(|| unknown(id))?;
+        let row = store::find_encrypted(tx, id)?.ok_or_else(|| unknown(id))?;
         let position = outbox::append(tx, &user::erased_event(id))?;
-        store::erase(tx, id, position.position)?;
+        store::erase(tx, &row, position.position)?;
         idempotency::forget(tx, [id.to_string()])?;
         Ok::<_, Problem>(position)
     });

@@ -14,6 +14,6 @@ pub(crate) fn user(
     let id = events::inquiry::id(&asked.user_id)?;
     Ok(UserAnswered {
         user_id: id.to_string(),
-        is_known: store::find(snapshot, id)?.is_some(),
+        is_known: store::find(snapshot, snapshot.keys(), id)?.is_some(),
     })
 }

@@ -1,6 +1,6 @@
 //! Source service `users`: registers and erases users.
 //!
-//! Owns `users.db`; publishes `users.v1.registered` and `users.v1.erased`, with ids only.
+//! Owns `users.db`, with the keys of personal data in `users.keys`; publishes `users.v1.registered` and `users.v1.erased`, with ids only.
 
 mod http;
 mod inquiry;
@@ -16,10 +16,14 @@ use tokio_util::sync::CancellationToken;
 /// The service's name, and the source of its events. Never rename.
 pub const NAME: &str = "users";
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    name: "0001_users",
-    sql: include_str!("../migrations/0001_users.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration::sql("0001_users", include_str!("../migrations/0001_users.sql")),
+    Migration {
+        name: "0002_encrypted",
+        sql: include_str!("../migrations/0002_encrypted.sql"),
+        then: Some(store::encrypt_all),
+    },
+];
 
 /// Headwater service `users`: registers and erases users.
 #[derive(Debug, clap::Parser)]
@@ -41,7 +45,7 @@ pub async fn run(
     listeners: Listeners,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
+    let mut service = Service::start_with_personal_data(NAME, MIGRATIONS, config, stop).await?;
     service.relay();
     service.describe(&events::SCHEMA)?;
     service.answers(events::inquiry::USERS, inquiry::user);

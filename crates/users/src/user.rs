@@ -71,9 +71,9 @@ struct Identity<'a> {
     password_hash: Option<&'static str>,
 }
 
-/// What is stored of a registration.
-#[derive(Debug)]
-pub(crate) struct Registration {
+/// What is stored of a user, encrypted. Never rename a field.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Person {
     pub(crate) name: String,
     pub(crate) email: String,
     pub(crate) password_hash: Option<String>,

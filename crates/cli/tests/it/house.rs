@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::source::{SensorRead, Source, eventually};
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    name: "0001_readings",
-    sql: "CREATE TABLE reading (value INTEGER PRIMARY KEY, sensor TEXT NOT NULL)",
-}];
+const MIGRATIONS: &[Migration] = &[Migration::sql(
+    "0001_readings",
+    "CREATE TABLE reading (value INTEGER PRIMARY KEY, sensor TEXT NOT NULL)",
+)];
 
 /// Keeps every reading but that of value 2, which it cannot apply until it is mended.
 #[derive(Debug)]

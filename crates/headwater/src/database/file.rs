@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::connection::Damage;
 use super::identity::Identity;
+use super::opening::Place;
 use super::readers::Readers;
 use super::writer::Writer;
 use super::{Config, Kind, Migration, generation};
 use crate::Clock;
+use crate::personal::Keys;
 
 /// How often a file that is to be closed is looked at: whether its last user is gone.
 const RETIRE_PAUSE: Duration = Duration::from_millis(10);
@@ -22,6 +24,7 @@ pub(super) struct File {
     pub(super) writer: Writer,
     pub(super) readers: Readers,
     pub(super) damage: Damage,
+    pub(super) keys: Keys,
     /// Where the file must stay; a read store may be deleted, and is rebuilt at the next start.
     pub(super) identity: Option<Arc<Identity>>,
 }
@@ -36,7 +39,10 @@ impl File {
         migrations: &'static [Migration],
         clock: &Clock,
     ) -> anyhow::Result<Self> {
-        let stays_at = (kind == Kind::Own).then(|| config.path.clone());
+        let place = Place {
+            stays_at: kind.is_own().then(|| config.path.clone()),
+            has_key_file: kind == Kind::Personal,
+        };
         let config = Config {
             path: path.to_owned(),
             ..config.clone()
@@ -47,21 +53,21 @@ impl File {
         let (writer, opened) = Writer::start(
             owner,
             config.clone(),
-            stays_at,
+            place,
             migrations,
             clock.clone(),
             Arc::clone(&gate),
             damage.clone(),
         )
         .await?;
-        let identity = opened.identity.as_ref();
-        let readers = Readers::start(owner, &config, &gate, &damage, identity)?;
+        let readers = Readers::start(owner, &config, &gate, &damage, &opened)?;
         Ok(Self {
             path: path.to_owned(),
             epoch: opened.epoch,
             writer,
             readers,
             damage,
+            keys: opened.keys,
             identity: opened.identity,
         })
     }

@@ -52,7 +52,7 @@ pub(super) fn scratch(path: &Path) -> PathBuf {
 /// but for the link of a read store, which leads to another file after each rebuild.
 pub(super) fn lock_file(path: &Path, kind: Kind) -> io::Result<PathBuf> {
     let file = match kind {
-        Kind::Own => fs::canonicalize(path).unwrap_or_else(|_| current(path)),
+        Kind::Own | Kind::Personal => fs::canonicalize(path).unwrap_or_else(|_| current(path)),
         Kind::ReadStore => path.to_owned(),
     };
     let name = file.file_name().unwrap_or_default();

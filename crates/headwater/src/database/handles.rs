@@ -10,6 +10,7 @@ use sea_orm::{
 
 use super::connection::Damage;
 use crate::Clock;
+use crate::personal::Keys;
 
 /// A transaction on the writer thread. Exists only inside [`Database::write`](super::Database::write).
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub struct Tx {
     owner: &'static str,
     clock: Clock,
     damage: Damage,
+    keys: Keys,
     appended: Cell<Option<u64>>,
     is_lost: Cell<bool>,
     /// See [`age_ms`](Self::age_ms).
@@ -32,12 +34,14 @@ impl Tx {
         owner: &'static str,
         clock: Clock,
         damage: Damage,
+        keys: Keys,
     ) -> Self {
         Self {
             connection,
             owner,
             clock,
             damage,
+            keys,
             appended: Cell::new(None),
             is_lost: Cell::new(false),
             age_began: Cell::new(None),
@@ -53,6 +57,11 @@ impl Tx {
     /// The service whose database this is.
     pub fn owner(&self) -> &'static str {
         self.owner
+    }
+
+    /// The keys of personal data, and of hashes.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// The time now.
@@ -171,11 +180,21 @@ impl Tx {
 pub struct Snapshot {
     connection: DatabaseConnection,
     damage: Damage,
+    keys: Keys,
 }
 
 impl Snapshot {
-    pub(super) fn new(connection: DatabaseConnection, damage: Damage) -> Self {
-        Self { connection, damage }
+    pub(super) fn new(connection: DatabaseConnection, damage: Damage, keys: Keys) -> Self {
+        Self {
+            connection,
+            damage,
+            keys,
+        }
+    }
+
+    /// The keys of personal data, and of hashes.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// Reads cannot leave anything half done; a file that is damaged is noted.

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Identity {
     path: PathBuf,
     file: (u64, u64),
+    /// Of the file that belongs to it.
+    other: Option<Box<Identity>>,
 }
 
 impl Identity {
@@ -18,12 +20,27 @@ impl Identity {
         Ok(Self {
             path: path.to_owned(),
             file: found(path)?,
+            other: None,
         })
     }
 
-    /// What happened to the file at the path, if the path does not lead to it any more. Costs one
-    /// `stat`.
+    /// The same, and that `other` has to stay where it is as well.
+    pub(super) fn with(self, other: Self) -> Self {
+        Self {
+            other: Some(Box::new(other)),
+            ..self
+        }
+    }
+
+    /// What happened to the file at the path, or to the one that belongs to it, if a path does not
+    /// lead to its file any more. Costs one `stat` a file.
     pub(super) fn moved(&self) -> Option<String> {
+        let other = || self.other.as_ref()?.moved();
+        self.moved_itself().or_else(other)
+    }
+
+    /// The same of this file only.
+    pub(super) fn moved_itself(&self) -> Option<String> {
         let what = match found(&self.path) {
             Ok(file) if file == self.file => return None,
             Ok(_) => "another file is in its place".to_owned(),

@@ -4,6 +4,8 @@ use anyhow::{Context as _, bail, ensure};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, Value};
 use sha2::{Digest as _, Sha256};
 
+use super::Tx;
+
 /// One step of a database's shape. Never change one that was released: add another.
 #[derive(Debug, Clone, Copy)]
 pub struct Migration {
@@ -11,30 +13,47 @@ pub struct Migration {
     pub name: &'static str,
     /// Its SQL statements.
     pub sql: &'static str,
+    /// What SQL cannot do, after it and in the same transaction.
+    pub then: Option<Step>,
+}
+
+/// A step of a [`Migration`] in Rust.
+pub type Step = fn(&Tx) -> Result<(), DbErr>;
+
+impl Migration {
+    /// A migration that is all SQL.
+    pub const fn sql(name: &'static str, sql: &'static str) -> Self {
+        let then = None;
+        Self { name, sql, then }
+    }
 }
 
 /// The chassis' own tables come first in every database.
 const CHASSIS: &[Migration] = &[
-    Migration {
-        name: "0001_chassis",
-        sql: include_str!("../../migrations/0001_chassis.sql"),
-    },
-    Migration {
-        name: "0002_operators",
-        sql: include_str!("../../migrations/0002_operators.sql"),
-    },
-    Migration {
-        name: "0003_pause",
-        sql: include_str!("../../migrations/0003_pause.sql"),
-    },
-    Migration {
-        name: "0004_epochs",
-        sql: include_str!("../../migrations/0004_epochs.sql"),
-    },
-    Migration {
-        name: "0005_relay",
-        sql: include_str!("../../migrations/0005_relay.sql"),
-    },
+    Migration::sql(
+        "0001_chassis",
+        include_str!("../../migrations/0001_chassis.sql"),
+    ),
+    Migration::sql(
+        "0002_operators",
+        include_str!("../../migrations/0002_operators.sql"),
+    ),
+    Migration::sql(
+        "0003_pause",
+        include_str!("../../migrations/0003_pause.sql"),
+    ),
+    Migration::sql(
+        "0004_epochs",
+        include_str!("../../migrations/0004_epochs.sql"),
+    ),
+    Migration::sql(
+        "0005_relay",
+        include_str!("../../migrations/0005_relay.sql"),
+    ),
+    Migration::sql(
+        "0006_personal",
+        include_str!("../../migrations/0006_personal.sql"),
+    ),
 ];
 
 /// Applies what is missing of the chassis' own.
@@ -43,22 +62,28 @@ pub(super) fn apply_chassis(db: &DatabaseConnection) -> anyhow::Result<()> {
         "CREATE TABLE IF NOT EXISTS headwater_migration
              (name TEXT PRIMARY KEY, checksum TEXT NOT NULL) WITHOUT ROWID",
     )?;
-    apply_missing(db, CHASSIS)
+    apply_missing(db, CHASSIS, |_| Ok(()))
 }
 
 /// Applies what is missing of the service's.
-pub(super) fn apply_own(db: &DatabaseConnection, own: &[Migration]) -> anyhow::Result<()> {
+pub(super) fn apply_own(tx: &Tx, own: &[Migration]) -> anyhow::Result<()> {
     let known = |name: &str| CHASSIS.iter().chain(own).any(|known| known.name == name);
-    if let Some((unknown, _)) = applied(db)?.iter().find(|(name, _)| !known(name)) {
+    if let Some((unknown, _)) = applied(tx)?.iter().find(|(name, _)| !known(name)) {
         bail!(
             "the database has the migration {unknown}, which this program does not know: \
              it was written by a newer version; start that one"
         );
     }
-    apply_missing(db, own)
+    apply_missing(tx, own, |migration| {
+        migration.then.map_or(Ok(()), |step| step(tx))
+    })
 }
 
-fn apply_missing(db: &DatabaseConnection, migrations: &[Migration]) -> anyhow::Result<()> {
+fn apply_missing(
+    db: &impl ConnectionTrait,
+    migrations: &[Migration],
+    then: impl Fn(&Migration) -> Result<(), DbErr>,
+) -> anyhow::Result<()> {
     let applied = applied(db)?;
     for migration in migrations {
         let checksum = checksum(migration.sql);
@@ -69,13 +94,14 @@ fn apply_missing(db: &DatabaseConnection, migrations: &[Migration]) -> anyhow::R
                  put it back and add the change as a new migration"
             ),
             None => apply(db, migration, checksum)
+                .and_then(|()| then(migration))
                 .with_context(|| format!("apply the migration {}", migration.name))?,
         }
     }
     Ok(())
 }
 
-fn applied(db: &DatabaseConnection) -> Result<Vec<(String, String)>, DbErr> {
+fn applied(db: &impl ConnectionTrait) -> Result<Vec<(String, String)>, DbErr> {
     let rows = db.query_all_raw(Statement::from_string(
         db.get_database_backend(),
         "SELECT name, checksum FROM headwater_migration",
@@ -85,7 +111,7 @@ fn applied(db: &DatabaseConnection) -> Result<Vec<(String, String)>, DbErr> {
         .collect()
 }
 
-fn apply(db: &DatabaseConnection, migration: &Migration, checksum: String) -> Result<(), DbErr> {
+fn apply(db: &impl ConnectionTrait, migration: &Migration, checksum: String) -> Result<(), DbErr> {
     db.execute_unprepared(migration.sql)?;
     db.execute_raw(Statement::from_sql_and_values(
         db.get_database_backend(),

@@ -56,9 +56,10 @@ use tokio_util::sync::CancellationToken;
 pub use bare::BareSnapshot;
 pub use bulk::Bulk;
 pub use handles::{Snapshot, Tx};
-pub use migration::Migration;
+pub use migration::{Migration, Step};
 
 use crate::operator::Then;
+use crate::personal::Keys;
 use crate::position::Position;
 use crate::{Clock, crash, outbox, private};
 use file::File;
@@ -75,8 +76,17 @@ const COPY_SLOW_MS: u64 = 2_000;
 pub(crate) enum Kind {
     /// What nobody else has: the file must stay where it was opened.
     Own,
+    /// The same, with personal data that is encrypted with the keys of a key file.
+    Personal,
     /// A copy, which is rebuilt when it is missing.
     ReadStore,
+}
+
+impl Kind {
+    /// Whether nobody else has what the file holds.
+    fn is_own(self) -> bool {
+        self != Self::ReadStore
+    }
 }
 
 /// Where the database is and what it may use.
@@ -278,6 +288,20 @@ impl Database {
         Self::open_as(owner, Kind::Own, config, migrations, clock).await
     }
 
+    /// [`open`](Self::open) for a database with [personal data](crate::personal): its key file is
+    /// beside it, `users.keys` beside `users.db`, and is made with the database.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open); the key file is missing, damaged, or of another database.
+    pub async fn open_with_personal_data(
+        owner: &'static str,
+        config: &Config,
+        migrations: &'static [Migration],
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        Self::open_as(owner, Kind::Personal, config, migrations, clock).await
+    }
+
     async fn open_as(
         owner: &'static str,
         kind: Kind,
@@ -287,7 +311,7 @@ impl Database {
     ) -> anyhow::Result<Self> {
         make_folder(config)?;
         let path = generation::current(&config.path);
-        if kind == Kind::Own
+        if kind.is_own()
             && let Some(log) = generation::orphaned_log(&path)
         {
             bail!(
@@ -582,6 +606,11 @@ impl Database {
     /// The id of this life of the database: a database made anew has another one.
     pub fn epoch(&self) -> Arc<str> {
         Arc::clone(&self.file().epoch)
+    }
+
+    /// The keys of personal data, and of hashes.
+    pub(crate) fn keys(&self) -> Keys {
+        self.file().keys.clone()
     }
 
     /// The clock that the database was opened with.

@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::connection::{Damage, Mode, connect, connect_bare, one_at_a_time};
 use super::identity::Identity;
+use super::opening::Opened;
 use super::{BareSnapshot, Config, Snapshot};
+use crate::personal::Keys;
 use crate::telemetry::trace::{self, SpanKind};
 
 /// Reads that wait for a free reader; further callers wait to get into the queue.
@@ -46,7 +48,7 @@ impl Readers {
         config: &Config,
         gate: &Arc<RwLock<()>>,
         damage: &Damage,
-        identity: Option<&Arc<Identity>>,
+        opened: &Opened,
     ) -> anyhow::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (closed_sender, closed) = watch::channel(());
@@ -58,7 +60,8 @@ impl Readers {
                 jobs: Arc::clone(&jobs),
                 gate: Arc::clone(gate),
                 damage: damage.clone(),
-                identity: identity.cloned(),
+                identity: opened.identity.clone(),
+                keys: opened.keys.clone(),
             };
             let closed_sender = Arc::clone(&closed_sender);
             std::thread::Builder::new()
@@ -157,6 +160,7 @@ struct Thread {
     damage: Damage,
     /// Of the file, where it has to stay where it was opened.
     identity: Option<Arc<Identity>>,
+    keys: Keys,
 }
 
 impl Thread {
@@ -188,6 +192,7 @@ struct Connections {
     config: Config,
     damage: Damage,
     identity: Option<Arc<Identity>>,
+    keys: Keys,
     /// When the read began that uses one: SQLite breaks off one that takes too long.
     began: Arc<Mutex<Instant>>,
     snapshot: Option<Snapshot>,
@@ -200,6 +205,7 @@ impl Connections {
             config: thread.config.clone(),
             damage: thread.damage.clone(),
             identity: thread.identity.clone(),
+            keys: thread.keys.clone(),
             began: Arc::new(Mutex::new(Instant::now())),
             snapshot: None,
             bare: None,
@@ -209,7 +215,11 @@ impl Connections {
     fn snapshot(&mut self) -> Result<&Snapshot, DbErr> {
         let snapshot = match self.snapshot.take() {
             Some(snapshot) => snapshot,
-            None => Snapshot::new(self.connect(connect)?, self.damage.clone()),
+            None => Snapshot::new(
+                self.connect(connect)?,
+                self.damage.clone(),
+                self.keys.clone(),
+            ),
         };
         Ok(self.snapshot.insert(snapshot))
     }
@@ -246,7 +256,8 @@ impl Connections {
         };
         let connected = connect(&self.config.path, Mode::Read, Box::new(prepare));
         self.damage.note(&connected);
-        match self.identity.as_ref().and_then(|identity| identity.moved()) {
+        let identity = self.identity.as_ref();
+        match identity.and_then(|identity| identity.moved_itself()) {
             // It may be another file that was opened.
             Some(what) => Err(DbErr::Custom(what)),
             None => connected,

@@ -1,7 +1,6 @@
 //! The writer thread: closures in groups, one commit a group.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::connection::{Damage, code, one_at_a_time};
 use super::identity::Identity;
-use super::opening::{Opened, open};
+use super::opening::{Opened, Place, open};
 use super::{Config, Migration, Tx, WriteError, generation};
 use crate::telemetry::trace::{self, SpanKind};
 use crate::{Clock, crash};
@@ -46,7 +45,7 @@ impl Writer {
     pub(super) async fn start(
         owner: &'static str,
         config: Config,
-        stays_at: Option<PathBuf>,
+        place: Place,
         migrations: &'static [Migration],
         clock: Clock,
         gate: Arc<RwLock<()>>,
@@ -62,11 +61,11 @@ impl Writer {
         std::thread::Builder::new()
             .name(format!("{owner}-writer"))
             .spawn(move || {
-                match open(owner, &config, stays_at.as_deref(), migrations, &clock) {
+                match open(owner, &config, &place, migrations, &clock) {
                     Ok((db, found)) => {
                         head_sender.send_replace(found.head);
                         let mut thread = Thread {
-                            tx: Tx::new(db, owner, clock, damage),
+                            tx: Tx::new(db, owner, clock, damage, found.keys.clone()),
                             identity: found.identity.clone(),
                             wal_max: config.wal_mib * 1024 * 1024,
                             config,

@@ -24,22 +24,20 @@ async fn refusal(folder: &TempDir, owner: &'static str, own: &'static [Migration
     format!("{:#}", open_at(folder, owner, own).await.unwrap_err())
 }
 
-const FIRST: Migration = Migration {
-    name: "0001_first",
-    sql: "CREATE TABLE first (id INTEGER PRIMARY KEY)",
-};
-const FIRST_CHANGED: Migration = Migration {
-    name: "0001_first",
-    sql: "CREATE TABLE first (id INTEGER PRIMARY KEY, more TEXT)",
-};
-const SECOND: Migration = Migration {
-    name: "0002_second",
-    sql: "CREATE TABLE second (id INTEGER PRIMARY KEY)",
-};
-const WRONG: Migration = Migration {
-    name: "0003_wrong",
-    sql: "CREATE TABLE third (id INTEGER PRIMARY KEY); CREATE TABLE third (id INTEGER)",
-};
+const FIRST: Migration =
+    Migration::sql("0001_first", "CREATE TABLE first (id INTEGER PRIMARY KEY)");
+const FIRST_CHANGED: Migration = Migration::sql(
+    "0001_first",
+    "CREATE TABLE first (id INTEGER PRIMARY KEY, more TEXT)",
+);
+const SECOND: Migration = Migration::sql(
+    "0002_second",
+    "CREATE TABLE second (id INTEGER PRIMARY KEY)",
+);
+const WRONG: Migration = Migration::sql(
+    "0003_wrong",
+    "CREATE TABLE third (id INTEGER PRIMARY KEY); CREATE TABLE third (id INTEGER)",
+);
 
 #[tokio::test]
 async fn commits_are_durable_and_foreign_keys_hold() {

@@ -1,5 +1,6 @@
 //! One idempotency key, one effect.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -7,8 +8,10 @@ use std::time::{Duration, SystemTime};
 use headwater::database::{Config, Database, WriteError};
 use headwater::http::Answer;
 use headwater::idempotency::{self, Fingerprint, KEPT, Key, Refusal};
-use headwater::{Clock, outbox};
+use headwater::{Clock, Position, outbox};
+use rusqlite::params;
 use sea_orm::DbErr;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::support::{MIGRATIONS, folder, integers, open, read};
@@ -183,8 +186,10 @@ async fn an_earlier_answer_is_found_without_doing_anything() {
         .unwrap();
     let find = async |key: Key, value: i64| {
         let fingerprint = Fingerprint::of(&("attic", value));
-        db.read(move |snapshot| idempotency::earlier::<No>(snapshot, &key, &fingerprint))
-            .await
+        db.read(move |snapshot| {
+            idempotency::earlier::<No>(snapshot, snapshot.keys(), &key, &fingerprint)
+        })
+        .await
     };
     let known = find(key("POST /a", Some("k")), 1).await.unwrap();
     assert_eq!(known, Some(first));
@@ -272,4 +277,126 @@ async fn a_clock_that_jumps_makes_no_key_older() {
     let before = effects(&db).await;
     ten(&db, "first").await;
     assert_eq!(effects(&db).await, before, "the same answers again");
+}
+
+fn old_answer() -> Answer {
+    let position = Position {
+        source: "sensors".to_owned(),
+        position: 1,
+    };
+    Answer::created("/sensors/attic".to_owned(), position, &1)
+}
+
+/// A database as the version before keyed hashes left it, with the key of a command in it; some
+/// keys were deleted among many.
+fn old_database(folder: &TempDir) {
+    let file = rusqlite::Connection::open(folder.path().join("sensors.db")).unwrap();
+    file.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA secure_delete = ON;
+         CREATE TABLE headwater_migration (name TEXT PRIMARY KEY, checksum TEXT NOT NULL) WITHOUT ROWID",
+    )
+    .unwrap();
+    for (name, sql) in [
+        (
+            "0001_chassis",
+            include_str!("../../migrations/0001_chassis.sql"),
+        ),
+        (
+            "0002_operators",
+            include_str!("../../migrations/0002_operators.sql"),
+        ),
+        (
+            "0003_pause",
+            include_str!("../../migrations/0003_pause.sql"),
+        ),
+        (
+            "0004_epochs",
+            include_str!("../../migrations/0004_epochs.sql"),
+        ),
+        (
+            "0005_relay",
+            include_str!("../../migrations/0005_relay.sql"),
+        ),
+    ] {
+        file.execute_batch(sql).unwrap();
+        let digest = bytes::Bytes::copy_from_slice(&Sha256::digest(sql));
+        let checksum = format!("{digest:x}");
+        file.execute(
+            "INSERT INTO headwater_migration VALUES (?, ?)",
+            [name, &checksum],
+        )
+        .unwrap();
+    }
+    file.execute_batch("INSERT INTO headwater_database VALUES (1, 'sensors', 'e', 0); BEGIN")
+        .unwrap();
+    let answer = serde_json::to_string(&old_answer()).unwrap();
+    let fingerprint = Fingerprint::of(&("attic", 1)).0;
+    let mut insert = file
+        .prepare("INSERT INTO headwater_idempotency VALUES ('POST /a', ?, ?, 'attic', ?, 1)")
+        .unwrap();
+    for number in 0..3_000 {
+        // In no order, so that pages of the tree are split in the middle.
+        let key = format!("clear-{:x}-{number}", number * 7_919 % 3_000);
+        insert.execute(params![key, fingerprint, answer]).unwrap();
+    }
+    let forgotten = "UPDATE headwater_idempotency SET fingerprint = NULL, answer = NULL
+                     WHERE key LIKE '%-1'";
+    let deleted = "DELETE FROM headwater_idempotency WHERE recorded_at = 1 AND key LIKE '%3'";
+    for sql in [forgotten, deleted, "COMMIT"] {
+        file.execute_batch(sql).unwrap();
+    }
+    // Its log is there, as after kill -9.
+    std::mem::forget(insert);
+    std::mem::forget(file);
+}
+
+#[tokio::test]
+async fn keys_that_an_earlier_version_stored_as_text_are_hashed_and_no_text_is_left() {
+    let folder = folder();
+    old_database(&folder);
+    assert!(!files_with(&folder, "clear-").is_empty());
+    let db = open(&folder, "sensors").await;
+    assert_eq!(
+        files_with(&folder, "clear-"),
+        Vec::<PathBuf>::new(),
+        "while it is open"
+    );
+    let keys = db.read(|at| integers(at, "SELECT count(*) AS n FROM headwater_idempotency"));
+    assert_eq!(keys.await.unwrap(), [2_700]);
+
+    let before = |text| key("POST /a", Some(text));
+    let again = command(&db, before("clear-0-0"), "attic", 1).await;
+    assert_eq!(again.unwrap(), old_answer());
+    let other = command(&db, before("clear-0-0"), "attic", 2).await;
+    assert_eq!(refused(other), Refusal::KeyReused);
+    let forgotten = command(&db, before("clear-77f-1"), "attic", 1).await;
+    assert_eq!(refused(forgotten), Refusal::Erased);
+    db.close().await;
+    assert_eq!(files_with(&folder, "clear-"), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn the_text_of_a_key_is_stored_nowhere() {
+    let folder = folder();
+    let db = open(&folder, "sensors").await;
+    let text = "ada@example.com registers";
+    command(&db, key("POST /a", Some(text)), "attic", 1)
+        .await
+        .unwrap();
+    assert_eq!(files_with(&folder, text), Vec::<PathBuf>::new());
+    db.close().await;
+    assert_eq!(files_with(&folder, text), Vec::<PathBuf>::new());
+}
+
+/// The files in `folder` that hold `text`.
+fn files_with(folder: &TempDir, text: &str) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder.path()).unwrap();
+    let files = files.map(|file| file.unwrap().path());
+    let holds = |file: &PathBuf| {
+        let bytes = std::fs::read(file).unwrap();
+        bytes
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+    };
+    files.filter(holds).collect()
 }

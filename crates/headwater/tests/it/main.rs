@@ -21,6 +21,7 @@ mod monitor;
 mod operator;
 mod outbox;
 mod pause;
+mod personal;
 mod poison;
 mod projection;
 mod rebuild;

@@ -119,13 +119,10 @@ pub(crate) fn keep_reading(tx: &Tx, sensor: &str, value: i64) -> Result<(), DbEr
     )
 }
 
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    name: "0001_readings",
-    sql: "CREATE TABLE reading (id INTEGER PRIMARY KEY, sensor TEXT NOT NULL, value INTEGER NOT NULL);
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration::sql("0001_readings", "CREATE TABLE reading (id INTEGER PRIMARY KEY, sensor TEXT NOT NULL, value INTEGER NOT NULL);
           CREATE TABLE label (value INTEGER PRIMARY KEY);
           CREATE TABLE tag (label INTEGER NOT NULL REFERENCES label (value));
-          CREATE TABLE late_tag (label INTEGER NOT NULL REFERENCES label (value) DEFERRABLE INITIALLY DEFERRED)",
-}];
+          CREATE TABLE late_tag (label INTEGER NOT NULL REFERENCES label (value) DEFERRABLE INITIALLY DEFERRED)")];
 
 /// Runs one statement.
 pub(crate) fn execute<const N: usize>(
