@@ -16,7 +16,9 @@ fn modes(world: &World, name: &str) -> Vec<(PathBuf, u32)> {
     let paths = entries.map(|entry| entry.unwrap().path());
     let ours = paths.filter(|path| {
         let own = path.file_name().unwrap().to_string_lossy().into_owned();
-        own.starts_with(name) && !own.ends_with(".log") && !path.is_symlink()
+        own.starts_with(name)
+            && path.extension().is_none_or(|end| end != "log")
+            && !path.is_symlink()
     });
     ours.map(|path| {
         let mode = mode(&path);
