@@ -114,7 +114,7 @@ async fn wrong_users_are_refused() {
         ("name", json!("Ada\nByron")),
         ("name", json!("Ada \u{202e}noryB")),
         ("name", json!("\u{3164}")),
-        ("name", json!("Ada\u{200b}")),
+        ("name", json!("\u{200b}")),
         ("email", json!(format!("{}@example.com", "x".repeat(250)))),
         ("password", json!("short")),
         ("password", json!("x".repeat(129))),

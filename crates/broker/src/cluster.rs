@@ -199,22 +199,32 @@ fn numbered(log: &Log, node: usize) -> Log {
 
 /// Ports that nobody listens on, all different.
 fn free_ports(count: usize) -> Result<Vec<u16>, Error> {
-    let mut held = Vec::with_capacity(count);
+    let held: Result<Vec<_>, Error> = (0..count).map(|_| free_listener()).collect();
+    let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
+    let ports = held?.iter().map(port).collect::<io::Result<_>>();
+    ports.map_err(error::io("read", "a port"))
+}
+
+/// A listener on 127.0.0.1, at a port that the kernel gives to nobody by chance: once it is closed, whoever knows the
+/// port finds it free.
+///
+/// Errors: there is none.
+pub fn free_listener() -> Result<TcpListener, Error> {
     let mut looks = 0;
-    while held.len() < count {
+    loop {
         // The end of such an id is random.
         let random = Uuid::now_v7().as_u128() % PORTS.len() as u128;
         let port = PORTS.start + u16::try_from(random).unwrap_or_default();
         match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            Ok(listener) => held.push((port, listener)),
-            Err(error) if looks > 100 * count => {
-                return Err(error::io("find", "free ports")(error));
-            }
+            Ok(listener) => return Ok(listener),
+            Err(error) if looks > LOOKS_MAX => return Err(error::io("find", "a free port")(error)),
             Err(_) => looks += 1,
         }
     }
-    Ok(held.into_iter().map(|(port, _closed)| port).collect())
 }
+
+/// How many ports may be taken before there is said to be none.
+const LOOKS_MAX: usize = 1_000;
 
 /// What the monitoring of a server says.
 fn get(port: u16, path: &str) -> io::Result<Value> {

@@ -40,7 +40,7 @@ mod tail;
 mod version;
 mod watchdog;
 
-pub use cluster::{Cluster, Member};
+pub use cluster::{Cluster, Member, free_listener};
 pub use error::Error;
 pub use find::{Binary, Places, find, find_in};
 pub use install::PINNED;

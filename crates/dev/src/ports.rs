@@ -54,6 +54,9 @@ pub(crate) fn claim(args: &Args) -> anyhow::Result<Claim> {
 }
 
 fn take(port: u16, whose: &str, flags: &str) -> anyhow::Result<TcpListener> {
+    if port == 0 {
+        return broker::free_listener().with_context(|| format!("find a port for {whose}"));
+    }
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == ErrorKind::AddrInUse => bail!(

@@ -26,6 +26,7 @@ pub mod crash;
 pub mod database;
 mod envelope;
 mod event;
+pub mod fair;
 pub mod health;
 pub mod http;
 pub mod idempotency;

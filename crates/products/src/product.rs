@@ -32,8 +32,7 @@ pub(crate) struct Product {
 pub(crate) struct CreateProduct {
     /// The product's id, if the client wants to choose it.
     pub(crate) id: Option<Uuid>,
-    /// One line with something to see in it, without hidden characters and such that change the
-    /// direction of the text.
+    /// One line with something to see in it, and nothing that overrides the direction of the text.
     #[schema(
         min_length = 1,
         max_length = 200,
@@ -57,8 +56,7 @@ pub(crate) struct CreateProduct {
 #[serde(deny_unknown_fields)]
 #[schema(min_properties = 1)]
 pub(crate) struct UpdateProduct {
-    /// One line with something to see in it, without hidden characters and such that change the
-    /// direction of the text.
+    /// One line with something to see in it, and nothing that overrides the direction of the text.
     #[serde(default, deserialize_with = "present")]
     #[schema(
         nullable = false,

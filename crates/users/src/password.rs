@@ -5,8 +5,6 @@
 //! its thread keeps; [`WAITING_MAX`] requests wait, and client addresses take turns. Whoever finds
 //! no place is told to come back.
 
-mod queue;
-
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,11 +15,10 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
+use headwater::fair::Queue;
 use headwater::http::Problem;
 use headwater::idempotency::{Fingerprint, Key};
 use tokio::sync::oneshot;
-
-use queue::Queue;
 
 /// Threads that hash, each with 19 MiB from its first hash on.
 const THREADS: usize = 2;

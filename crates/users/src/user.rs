@@ -39,8 +39,7 @@ pub(crate) struct User {
 pub(crate) struct Register {
     /// The user's id, if the client wants to choose it.
     pub(crate) id: Option<Uuid>,
-    /// One line with something to see in it, without hidden characters and such that change the
-    /// direction of the text.
+    /// One line with something to see in it, and nothing that overrides the direction of the text.
     #[schema(
         min_length = 1,
         max_length = 200,

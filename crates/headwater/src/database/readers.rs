@@ -1,24 +1,23 @@
 //! The readers: threads with a read-only connection each (which cannot change threads).
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rusqlite::Connection;
 use sea_orm::{ConnAcquireErr, ConnectionTrait as _, DbErr};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::connection::{Damage, Mode, connect, connect_bare, one_at_a_time};
 use super::identity::Identity;
 use super::opening::Opened;
 use super::{BareSnapshot, Config, Snapshot};
+use crate::fair::{self, Queue};
 use crate::personal::Keys;
 use crate::telemetry::trace::{self, SpanKind};
-
-/// Reads that wait for a free reader; further callers wait to get into the queue.
-const QUEUE: usize = 64;
 
 /// How many steps of SQLite's machine lie between two looks at the clock: some 100 µs.
 const STEPS: i32 = 10_000;
@@ -26,19 +25,76 @@ const STEPS: i32 = 10_000;
 /// A read, its types erased; whether the connections are to be kept.
 type Read = Box<dyn FnOnce(&mut Connections) -> bool + Send>;
 
-/// What a reader is told.
-enum Job {
-    Read(Read),
-    Close,
+/// What waits for a free reader: the clients take turns. One connection has one request under way,
+/// so that the limit of connections bounds it.
+struct Jobs {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+struct Waiting {
+    reads: Queue<Read>,
+    /// Whether no more are taken: the threads end after those that wait.
+    is_closed: bool,
+}
+
+impl Jobs {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, read: Read) -> Result<(), DbErr> {
+        let mut waiting = self.lock();
+        if waiting.is_closed {
+            return Err(closed());
+        }
+        // There is room for all.
+        let _ = waiting.reads.push(fair::client(), read);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// The next read; `None` when there will be none.
+    fn next(&self) -> Option<Read> {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(read) = waiting.reads.pop() {
+                return Some(read);
+            }
+            if waiting.is_closed {
+                return None;
+            }
+            let changed = self.changed.wait(waiting);
+            waiting = changed.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn close(&self) {
+        self.lock().is_closed = true;
+        self.changed.notify_all();
+    }
 }
 
 /// The handle: cheap to clone. The threads end when the last one is dropped.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Readers {
-    queue: mpsc::Sender<Job>,
-    threads: usize,
+    jobs: Arc<Handle>,
     /// Its sender is dropped when all threads have closed the file.
     closed: watch::Receiver<()>,
+}
+
+struct Handle(Arc<Jobs>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers").finish_non_exhaustive()
+    }
 }
 
 impl Readers {
@@ -50,10 +106,15 @@ impl Readers {
         damage: &Damage,
         opened: &Opened,
     ) -> anyhow::Result<Self> {
-        let (queue, jobs) = mpsc::channel(QUEUE);
         let (closed_sender, closed) = watch::channel(());
         let closed_sender = Arc::new(closed_sender);
-        let jobs = Arc::new(Mutex::new(jobs));
+        let jobs = Arc::new(Jobs {
+            waiting: Mutex::new(Waiting {
+                reads: Queue::new(usize::MAX),
+                is_closed: false,
+            }),
+            changed: Condvar::new(),
+        });
         for number in 1..=config.readers {
             let thread = Thread {
                 config: config.clone(),
@@ -73,18 +134,14 @@ impl Readers {
                 .context("start a reader thread")?;
         }
         Ok(Self {
-            queue,
-            threads: config.readers,
+            jobs: Arc::new(Handle(jobs)),
             closed,
         })
     }
 
     /// Lets the threads end after the reads that wait, and waits until they have closed the file.
     pub(super) async fn close(mut self) {
-        for _ in 0..self.threads {
-            // They have ended already if nobody takes it.
-            let _ = self.queue.send(Job::Close).await;
-        }
+        self.jobs.0.close();
         while self.closed.changed().await.is_ok() {}
     }
 
@@ -130,16 +187,17 @@ impl Readers {
         span.set("db.system.name", "sqlite");
         let (reply, answer) = oneshot::channel();
         let read: Read = Box::new(move |connections| {
+            if reply.is_closed() {
+                // Its caller went away before it was its turn.
+                return true;
+            }
             let result = catch_unwind(AssertUnwindSafe(|| read(connections)));
             let keep = result.is_ok();
             // A caller that went away is not told.
             let _ = reply.send(result);
             keep
         });
-        self.queue
-            .send(Job::Read(read))
-            .await
-            .map_err(|_| closed())?;
+        self.jobs.0.push(read)?;
         match answer.await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => resume_unwind(panic),
@@ -155,7 +213,7 @@ fn closed() -> DbErr {
 /// One reader.
 struct Thread {
     config: Config,
-    jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
+    jobs: Arc<Jobs>,
     gate: Arc<RwLock<()>>,
     damage: Damage,
     /// Of the file, where it has to stay where it was opened.
@@ -170,14 +228,7 @@ impl Thread {
             // It is read on where somebody renames it. Whoever reads sees the error, if any.
             let _ = connections.snapshot();
         }
-        loop {
-            // Whoever waits for a job holds the lock; the others queue up behind it.
-            let next = self
-                .jobs
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .blocking_recv();
-            let Some(Job::Read(read)) = next else { return };
+        while let Some(read) = self.jobs.next() {
             let _reading = self.gate.read().unwrap_or_else(PoisonError::into_inner);
             connections.restart_clock();
             if !read(&mut connections) {

@@ -23,8 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Config;
 use super::clients::{Admission, Client, Clients};
+use super::extract::network;
 use super::host::Local;
 use super::stream::Stream;
+use crate::fair;
 use crate::systemd;
 use crate::telemetry::Counted;
 
@@ -330,7 +332,7 @@ impl hyper::service::Service<hyper::Request<hyper::body::Incoming>> for Connecte
             extensions.insert(local);
         }
         let closing = Arc::clone(&self.closing);
-        let answer = self.app.call(request);
+        let answer = fair::on_behalf_of(network(self.peer.ip()), self.app.call(request));
         Box::pin(async move {
             let mut answer = answer.await?;
             if closing.load(Ordering::Relaxed) {

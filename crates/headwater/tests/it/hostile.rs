@@ -1,19 +1,24 @@
 //! Clients that mean no good: what they may take of a service, and what others still get of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::routing::get;
+use headwater::Clock;
+use headwater::database::{self, Database};
 use headwater::http::{About, Config, Problem, admin, app, raise_file_limit};
 use reqwest::Client;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::support::{Tasks, eventually, http_config, metrics, serve, serve_on};
+use crate::support::{
+    MIGRATIONS, Tasks, eventually, folder, http_config, metrics, serve, serve_on,
+};
 
 /// Larger than what the kernel keeps of an answer.
 const LARGE: usize = 1024 * 1024;
@@ -452,4 +457,62 @@ async fn handlers_know_their_peer() {
     })
     .await;
     service.tasks.stop().await;
+}
+
+/// Reads of a database wait for a thread. The clients take turns: one that asks for much delays
+/// another by a read or two, not by all that it has asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reads_of_one_address_do_not_wait_behind_all_of_another() {
+    let folder = folder();
+    let mut config = database::Config::at(folder.path().join("fort.db"));
+    config.readers = 1;
+    let db = Database::open("fort", &config, MIGRATIONS, Clock::system());
+    let db = db.await.unwrap();
+    let order: Arc<Mutex<Vec<IpAddr>>> = Arc::default();
+    let (asked, seen) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&order));
+    let note = Arc::clone(&asked);
+    let route = get(
+        async move |axum::extract::ConnectInfo(peer): axum::extract::ConnectInfo<SocketAddr>| {
+            note.fetch_add(1, Ordering::Relaxed);
+            let read = db.read(move |_| {
+                seen.blocking_lock().push(peer.ip());
+                Ok::<_, Problem>(())
+            });
+            read.await.map(|()| "read")
+        },
+    );
+    let mut tasks = Tasks::none();
+    let routes = OpenApiRouter::new().route("/read", route);
+    let about = About {
+        name: "fort",
+        description: "A fort",
+    };
+    let app = app(about, routes, tasks.health.clone(), &http_config());
+    let public = serve(&mut tasks, app, http_config()).await;
+    let public: SocketAddr = public.trim_start_matches("http://").parse().unwrap();
+    let ask = async |from: [u8; 4], count: usize| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((from, 0))).unwrap();
+        let mut stream = socket.connect(public).await.unwrap();
+        stream.write_all(&request("/read")).await.unwrap();
+        eventually("the request", async || {
+            let now = asked.load(Ordering::Relaxed);
+            if now == count { Ok(()) } else { Err(now) }
+        })
+        .await;
+        stream
+    };
+
+    let held = order.lock().await;
+    let mut clients = Vec::new();
+    for count in 1..=10 {
+        clients.push(ask(HOSTILE, count).await);
+    }
+    let mut honest = ask(HONEST, 11).await;
+    drop(held);
+    assert_eq!(status(&mut honest).await.as_deref(), Some("200"));
+    let order = order.lock().await.clone();
+    let place = order.iter().position(|from| *from == IpAddr::from(HONEST));
+    assert!(place.unwrap() < 4, "{order:?}");
+    tasks.stop().await;
 }

@@ -1,25 +1,42 @@
-//! A bounded queue that is fair to the addresses that items come from.
+//! Turns for clients: work that waits for a scarce thread is taken from one address after the
+//! other, so that who asks for much delays nobody else by more than one piece of it.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+
+tokio::task_local! {
+    static CLIENT: IpAddr;
+}
+
+/// `work` that a request of the client at `address` causes.
+pub(crate) fn on_behalf_of<F: Future>(address: IpAddr, work: F) -> impl Future<Output = F::Output> {
+    CLIENT.scope(address, work)
+}
+
+/// The client whose request is being worked on; the unspecified address where it is none's.
+pub(crate) fn client() -> IpAddr {
+    CLIENT
+        .try_with(|address| *address)
+        .unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+}
 
 /// What waits, by the address that it came from. The addresses take turns.
 #[derive(Debug)]
-pub(super) struct Queue<T> {
+pub struct Queue<T> {
     turns: VecDeque<(IpAddr, VecDeque<T>)>,
     max: usize,
 }
 
 impl<T> Queue<T> {
     /// A queue with room for `max` items of all addresses together.
-    pub(super) fn new(max: usize) -> Self {
+    pub fn new(max: usize) -> Self {
         let turns = VecDeque::new();
         Self { turns, max }
     }
 
     /// Adds an item. Without room, returns the one that has to go: the newest of the address that
     /// has the most, which may be the new one itself.
-    pub(super) fn push(&mut self, from: IpAddr, item: T) -> Option<T> {
+    pub fn push(&mut self, from: IpAddr, item: T) -> Option<T> {
         let known = self.turns.iter().position(|(address, _)| *address == from);
         let own = known.unwrap_or_else(|| {
             self.turns.push_back((from, VecDeque::new()));
@@ -37,7 +54,7 @@ impl<T> Queue<T> {
     }
 
     /// The oldest item of the address whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<T> {
+    pub fn pop(&mut self) -> Option<T> {
         let (address, mut items) = self.turns.pop_front()?;
         let item = items.pop_front();
         if !items.is_empty() {
@@ -47,14 +64,15 @@ impl<T> Queue<T> {
     }
 
     /// Drops the items that nobody waits for any more.
-    pub(super) fn retain(&mut self, is_wanted: impl Fn(&T) -> bool) {
+    pub fn retain(&mut self, is_wanted: impl Fn(&T) -> bool) {
         for (_, items) in &mut self.turns {
             items.retain(&is_wanted);
         }
         self.turns.retain(|(_, items)| !items.is_empty());
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// How many wait.
+    pub fn len(&self) -> usize {
         self.turns.iter().map(|(_, items)| items.len()).sum()
     }
 }
@@ -97,6 +115,13 @@ mod tests {
         assert_eq!(queue.push(address(4), 40), Some(40), "nobody has more");
         assert_eq!(queue.len(), 3);
         assert_eq!(drain(queue), [10, 20, 30]);
+    }
+
+    #[tokio::test]
+    async fn work_is_on_behalf_of_the_client_that_asked() {
+        assert_eq!(client(), IpAddr::from([0, 0, 0, 0]));
+        let asked = on_behalf_of(address(7), async { client() });
+        assert_eq!(asked.await, address(7));
     }
 
     #[test]
