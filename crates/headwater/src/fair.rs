@@ -43,7 +43,7 @@ impl<T> Queue<T> {
             self.turns.len() - 1
         });
         self.turns[own].1.push_back(item);
-        if self.len() <= self.max {
+        if self.waiting() <= self.max {
             return None;
         }
         let count = |index: usize| self.turns[index].1.len();
@@ -72,7 +72,7 @@ impl<T> Queue<T> {
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.turns.iter().map(|(_, items)| items.len()).sum()
     }
 }
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(queue.push(address(2), 21), Some(21), "as many as the other");
         assert_eq!(queue.push(address(3), 30), Some(11));
         assert_eq!(queue.push(address(4), 40), Some(40), "nobody has more");
-        assert_eq!(queue.len(), 3);
+        assert_eq!(queue.waiting(), 3);
         assert_eq!(drain(queue), [10, 20, 30]);
     }
 

@@ -211,7 +211,7 @@ impl Jobs {
 impl Waiting {
     #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
     fn tell(&self) {
-        metrics::gauge!(WAITING).set(self.queue.len() as f64);
+        metrics::gauge!(WAITING).set(self.queue.waiting() as f64);
     }
 }
 
