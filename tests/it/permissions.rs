@@ -24,6 +24,9 @@ const PROJECTIONS: [(&str, &[Service]); 2] = [
     ("orders-catalogue", &[Service::Users, Service::Products]),
 ];
 
+/// The connections that an account may have.
+const CONNECTIONS: usize = 64;
+
 /// Makes what services need, with streams that events can be deleted from.
 async fn provision_softly(world: &World) {
     world.make_soft_streams().await;
@@ -144,6 +147,51 @@ async fn says_who_makes_it(world: &World) {
         })
         .await;
     }
+}
+
+/// An event with neither headers nor payload ends what the server hands out through an import.
+/// Readers go on behind it, also where one is the last that they have read.
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_events_by_hand_hold_up_no_reader() {
+    let (mut world, passwords) = World::with_accounts();
+    passwords.provision(&world.nats_url(), 1).await;
+    world.run_all().await;
+    world.in_touch().await;
+    let customers = Customers::of(&world).await;
+    let operator = world.nats().await;
+    for empty in 1..=3 {
+        for source in Service::SOURCES {
+            for _ in 0..empty {
+                let subject = format!("{}.v1.note", source.name());
+                operator.publish(subject, "".into()).await.unwrap();
+            }
+        }
+        operator.flush().await.unwrap();
+        customers.send_some(Orders, 3).await;
+        world.caught_up().await;
+        world.stop(Purchases).await;
+        world.run(Purchases).await;
+        customers.send_some(Orders, 3).await;
+        world.caught_up().await;
+    }
+    let parked = world.ask(Purchases, "dead-letters.list", &json!({})).await;
+    let parked = parked.unwrap()["letters"].as_array().unwrap().len();
+    assert_eq!(parked, 18, "each of them is parked");
+    world.abandon();
+}
+
+/// One user cannot take all connections of the broker.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_has_no_more_connections_than_its_share() {
+    let (mut world, passwords) = World::with_accounts();
+    let url = world.nats_url();
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS {
+        held.push(passwords.connect(&url, "viewer").await);
+    }
+    assert!(passwords.try_connect(&url, "viewer").await.is_err());
+    assert!(passwords.try_connect(&url, "operator").await.is_ok());
+    world.abandon();
 }
 
 /// A stream that the operator makes again from its outbox has its consumers again.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectError, ConnectOptions};
 use broker::{Broker, Cluster, Options, Sync};
 use clap::Parser as _;
 use cli::{Cli, Exit};
@@ -59,11 +59,17 @@ impl Passwords {
     /// # Panics
     /// When the broker refuses it.
     pub async fn connect(&self, urls: &str, user: &str) -> Client {
+        let connected = self.try_connect(urls, user).await;
+        connected.expect("connect to NATS")
+    }
+
+    /// [`connect`](Self::connect), where the broker may refuse it.
+    pub async fn try_connect(&self, urls: &str, user: &str) -> Result<Client, ConnectError> {
         let options = ConnectOptions::new()
             .user_and_password(user.to_owned(), self.of(user))
             .custom_inbox_prefix(format!("_INBOX_{user}"));
         let servers: Vec<&str> = urls.split(',').collect();
-        options.connect(servers).await.expect("connect to NATS")
+        options.connect(servers).await
     }
 
     /// Runs `headwater` as `user`; gives how it ends.

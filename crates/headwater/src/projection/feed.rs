@@ -67,6 +67,9 @@ pub(super) struct Feed {
     sequence: Option<u64>,
     /// Whether what came looks as if the consumer kept something back.
     is_suspect: bool,
+    /// Where to begin again: to an account that reaches the stream through an import, the server
+    /// sends nothing more after an event with neither headers nor payload, which ends an answer.
+    cut: Option<u64>,
     /// When the first new one of `ahead` was stored in the stream.
     stored: Option<SystemTime>,
     /// The same of the batch that was taken last.
@@ -155,6 +158,7 @@ impl Feed {
             known: start.known,
             sequence: None,
             is_suspect: false,
+            cut: None,
             stored: None,
             batch_stored: None,
         })
@@ -275,6 +279,10 @@ impl Feed {
 
     /// Reads one event.
     async fn read(&mut self) -> anyhow::Result<()> {
+        if let Some(sequence) = self.cut {
+            self.pull.begin_again(sequence).await?;
+            self.cut = None;
+        }
         let message = self.pull.next().await?;
         let info = message
             .info()
@@ -292,6 +300,8 @@ impl Feed {
         let is_next = self.sequence.is_none_or(|last| sequence == last + 1);
         self.sequence = Some(sequence);
         self.is_suspect |= !is_next || has_size && message.payload.is_empty();
+        let is_empty = headers.is_none() && message.payload.is_empty();
+        self.cut = is_empty.then_some(sequence + 1);
         let id = headers.and_then(|headers| headers.get(NATS_MESSAGE_ID));
         let id = id.and_then(|id| EventId::read(id.as_str(), self.last.as_ref()));
         let traceparent = headers.and_then(|headers| headers.get(TRACEPARENT));

@@ -87,19 +87,25 @@ pub(super) struct Pull {
     has_ended: bool,
 }
 
+/// A place for the answers to requests.
+async fn subscribe(bus: &Bus) -> anyhow::Result<(Subject, Subscriber)> {
+    let inbox = Subject::from(bus.client.new_inbox());
+    let subscriber = bus.client.subscribe(inbox.clone()).await;
+    Ok((inbox, subscriber.context("subscribe to the events")?))
+}
+
 impl Pull {
     pub(super) async fn open(
         bus: &Bus,
         consumer: PullConsumer,
         window: Window,
     ) -> anyhow::Result<Self> {
-        let inbox = Subject::from(bus.client.new_inbox());
-        let subscriber = bus.client.subscribe(inbox.clone()).await;
+        let (inbox, subscriber) = subscribe(bus).await?;
         Ok(Self {
             bus: bus.clone(),
             limits: Limits::of(&consumer.cached_info().config),
             consumer,
-            subscriber: subscriber.context("subscribe to the events")?,
+            subscriber,
             inbox,
             window,
             under_way: 0,
@@ -131,6 +137,15 @@ impl Pull {
                 context: self.bus.jetstream.clone(),
             });
         }
+    }
+
+    /// Begins again at `sequence`, and gives up what is under way.
+    pub(super) async fn begin_again(&mut self, sequence: u64) -> anyhow::Result<()> {
+        (self.inbox, self.subscriber) = subscribe(&self.bus).await?;
+        let reset = self.consumer.reset(Some(sequence)).await;
+        reset.context("place the consumer behind an empty event")?;
+        self.under_way = 0;
+        Ok(())
     }
 
     /// Says that nothing more waits at the server: the rate says nothing of the link.
