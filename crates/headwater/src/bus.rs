@@ -377,13 +377,18 @@ impl Bus {
 
     /// Why the server cannot serve a user of an account, if it cannot.
     fn outdated(&self) -> Option<String> {
+        // Of a server that has not introduced itself the client says that it is compatible with
+        // nothing.
+        let version = self.client.server_info().version;
+        if version.is_empty() || !self.access.logs_in() {
+            return None;
+        }
         let (major, minor, patch) = ACCOUNTS_SINCE;
         let is_new = self.client.is_server_compatible(major, minor, patch);
-        (self.is_up() && self.access.logs_in() && !is_new).then(|| {
+        (self.is_up() && !is_new).then(|| {
             format!(
-                "nats-server {} is too old for services with accounts of their own: projections \
-                 wait; install {major}.{minor}.{patch} or later",
-                self.client.server_info().version
+                "nats-server {version} is too old for services with accounts of their own: \
+                 projections wait; install {major}.{minor}.{patch} or later"
             )
         })
     }
