@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::setpriority_process;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -29,12 +31,44 @@ const HONEST: u32 = 20;
 const CLIENTS: usize = 4;
 /// The memory that a service may take, in MiB.
 const MEMORY_MIB: f64 = 128.0;
+/// How far back the attackers stand where others want a core as well, as `nice` has it.
+const NICENESS: i32 = 19;
 /// The pause of an attacker between two looks whether it is closed, and before it comes back.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Products of which a large list is made.
 const PRODUCTS: usize = 500;
 /// Requests that a slow reader sends at once.
 const PIPELINED: usize = 4;
+
+/// A thread of the attackers' own, which stands back: in truth they have cores of their own, and
+/// must not delay an honest client before that has asked.
+struct Thread(Option<runtime::Runtime>);
+
+impl Thread {
+    fn start() -> anyhow::Result<Self> {
+        let thread = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .on_thread_start(|| {
+                let _ = setpriority_process(None, NICENESS);
+            })
+            .build()
+            .context("start the attackers' thread")?;
+        Ok(Self(Some(thread)))
+    }
+
+    fn handle(&self) -> &runtime::Handle {
+        self.0.as_ref().expect("it runs").handle()
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            thread.shutdown_background();
+        }
+    }
+}
 
 /// Attackers of one kind.
 struct Attack {
@@ -138,10 +172,11 @@ async fn under(
 ) -> anyhow::Result<()> {
     let time = bench.time * 4;
     let (mut quiet, mut attacked) = (Vec::new(), Vec::new());
+    let thread = Thread::start()?;
     for _ in 0..bench.rounds {
         quiet.push(honest(service.address, path, time).await?);
         // Dropped, they are gone.
-        let attackers = attack.begin(service.address);
+        let attackers = attack.begin(service.address, &thread);
         tokio::time::sleep(PAUSE).await;
         attacked.push(honest(service.address, path, time).await?);
         drop(attackers);
@@ -187,18 +222,19 @@ async fn honest(address: SocketAddr, path: &str, time: Duration) -> anyhow::Resu
 }
 
 impl Attack {
-    fn begin(&self, address: SocketAddr) -> JoinSet<()> {
+    fn begin(&self, address: SocketAddr, thread: &Thread) -> JoinSet<()> {
         let mut attackers = JoinSet::new();
         for number in 0..self.count {
             let (request, reads) = (self.request, self.reads);
             let paths = Arc::clone(&self.paths);
-            attackers.spawn(async move {
+            let attacker = async move {
                 loop {
                     // It is refused, reset, or closed: that is what it is for.
                     let _ = attack(address, &|| request(number, &paths), reads).await;
                     tokio::time::sleep(PAUSE).await;
                 }
-            });
+            };
+            attackers.spawn_on(attacker, thread.handle());
         }
         attackers
     }

@@ -1,8 +1,12 @@
 //! Turns for clients: work that waits for a scarce thread is taken from one address after the
 //! other, so that who asks for much delays nobody else by more than one piece of it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 tokio::task_local! {
     static CLIENT: IpAddr;
@@ -23,57 +27,200 @@ pub(crate) fn client() -> IpAddr {
 /// What waits, by the address that it came from. The addresses take turns.
 #[derive(Debug)]
 pub struct Queue<T> {
-    turns: VecDeque<(IpAddr, VecDeque<T>)>,
+    turns: VecDeque<IpAddr>,
+    /// None is empty.
+    items: HashMap<IpAddr, VecDeque<T>>,
+    waiting: usize,
     max: usize,
 }
 
 impl<T> Queue<T> {
     /// A queue with room for `max` items of all addresses together.
     pub fn new(max: usize) -> Self {
-        let turns = VecDeque::new();
-        Self { turns, max }
+        Self {
+            turns: VecDeque::new(),
+            items: HashMap::new(),
+            waiting: 0,
+            max,
+        }
     }
 
     /// Adds an item. Without room, returns the one that has to go: the newest of the address that
     /// has the most, which may be the new one itself.
     pub fn push(&mut self, from: IpAddr, item: T) -> Option<T> {
-        let known = self.turns.iter().position(|(address, _)| *address == from);
-        let own = known.unwrap_or_else(|| {
-            self.turns.push_back((from, VecDeque::new()));
-            self.turns.len() - 1
-        });
-        self.turns[own].1.push_back(item);
-        if self.waiting() <= self.max {
+        let own = self.items.entry(from).or_default();
+        if own.is_empty() {
+            self.turns.push_back(from);
+        }
+        own.push_back(item);
+        self.waiting += 1;
+        if self.waiting <= self.max {
             return None;
         }
-        let count = |index: usize| self.turns[index].1.len();
-        let most = (0..self.turns.len()).max_by_key(|index| (count(*index), *index == own))?;
-        let displaced = self.turns[most].1.pop_back();
-        self.turns.retain(|(_, items)| !items.is_empty());
+        let count = |(address, items): &(&IpAddr, &VecDeque<T>)| (items.len(), **address == from);
+        let most = *self.items.iter().max_by_key(count)?.0;
+        let displaced = self.items.get_mut(&most)?.pop_back();
+        self.tidy();
         displaced
     }
 
     /// The oldest item of the address whose turn it is.
     pub fn pop(&mut self) -> Option<T> {
-        let (address, mut items) = self.turns.pop_front()?;
+        let address = self.turns.pop_front()?;
+        let items = self.items.get_mut(&address)?;
         let item = items.pop_front();
-        if !items.is_empty() {
-            self.turns.push_back((address, items));
+        self.waiting -= 1;
+        if items.is_empty() {
+            self.items.remove(&address);
+        } else {
+            self.turns.push_back(address);
         }
         item
     }
 
     /// Drops the items that nobody waits for any more.
     pub fn retain(&mut self, is_wanted: impl Fn(&T) -> bool) {
-        for (_, items) in &mut self.turns {
+        for items in self.items.values_mut() {
             items.retain(&is_wanted);
         }
-        self.turns.retain(|(_, items)| !items.is_empty());
+        self.tidy();
+    }
+
+    /// After items were taken out of the middle.
+    fn tidy(&mut self) {
+        self.items.retain(|_, items| !items.is_empty());
+        self.turns
+            .retain(|address| self.items.contains_key(address));
+        self.waiting = self.items.values().map(VecDeque::len).sum();
     }
 
     /// How many wait.
     pub fn waiting(&self) -> usize {
-        self.turns.iter().map(|(_, items)| items.len()).sum()
+        self.waiting
+    }
+}
+
+/// Work that is done on the runtime's threads, a piece at a time: between two points where it
+/// waits for something. As many pieces as there are places are done at once; for the next place,
+/// addresses take turns. Cheap to clone.
+///
+/// Left to itself, the runtime does what has become ready in that order: a thousand requests of
+/// one client that come at once delay the next one of every other.
+#[derive(Debug, Clone)]
+pub(crate) struct Turns(Arc<Mutex<Places>>);
+
+#[derive(Debug)]
+struct Places {
+    free: usize,
+    waiting: Queue<Arc<Ticket>>,
+}
+
+/// Work that waits for a place.
+#[derive(Debug)]
+struct Ticket {
+    waker: Waker,
+    /// Changed under the lock of [`Places`] only.
+    is_called: AtomicBool,
+    is_gone: AtomicBool,
+}
+
+impl Turns {
+    /// A place for each of the runtime's threads but one, which stays free to find out what has
+    /// become ready.
+    pub(crate) fn of_runtime() -> Self {
+        let threads = tokio::runtime::Handle::current().metrics().num_workers();
+        Self::new(threads.saturating_sub(1).max(1))
+    }
+
+    fn new(places: usize) -> Self {
+        Self(Arc::new(Mutex::new(Places {
+            free: places,
+            waiting: Queue::new(usize::MAX),
+        })))
+    }
+
+    /// `work` of the client at `address`, done in its turns.
+    pub(crate) fn take<F: Future>(&self, address: IpAddr, work: F) -> InTurn<F> {
+        InTurn {
+            work: Box::pin(work),
+            address,
+            turns: self.clone(),
+            ticket: None,
+        }
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place, given to the next when dropped.
+struct Place<'a>(&'a Turns);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut places = self.0.places();
+        let called = std::iter::from_fn(|| places.waiting.pop())
+            .find(|ticket| !ticket.is_gone.load(Ordering::Relaxed));
+        match &called {
+            Some(ticket) => ticket.is_called.store(true, Ordering::Relaxed),
+            None => places.free += 1,
+        }
+        drop(places);
+        if let Some(ticket) = called {
+            ticket.waker.wake_by_ref();
+        }
+    }
+}
+
+/// See [`Turns::take`].
+pub(crate) struct InTurn<F> {
+    work: Pin<Box<F>>,
+    address: IpAddr,
+    turns: Turns,
+    ticket: Option<Arc<Ticket>>,
+}
+
+impl<F: Future> Future for InTurn<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        let mut places = this.turns.places();
+        match &this.ticket {
+            Some(ticket) if ticket.is_called.load(Ordering::Relaxed) => this.ticket = None,
+            // Woken for something else.
+            Some(_) => return Poll::Pending,
+            None if places.free > 0 => places.free -= 1,
+            None => {
+                let ticket = Arc::new(Ticket {
+                    waker: context.waker().clone(),
+                    is_called: AtomicBool::new(false),
+                    is_gone: AtomicBool::new(false),
+                });
+                this.ticket = Some(Arc::clone(&ticket));
+                places.waiting.push(this.address, ticket);
+                return Poll::Pending;
+            }
+        }
+        drop(places);
+        let _place = Place(&this.turns);
+        this.work.as_mut().poll(context)
+    }
+}
+
+impl<F> Drop for InTurn<F> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
+        let places = self.turns.places();
+        ticket.is_gone.store(true, Ordering::Relaxed);
+        let is_called = ticket.is_called.load(Ordering::Relaxed);
+        drop(places);
+        if is_called {
+            drop(Place(&self.turns));
+        }
     }
 }
 
@@ -115,6 +262,51 @@ mod tests {
         assert_eq!(queue.push(address(4), 40), Some(40), "nobody has more");
         assert_eq!(queue.waiting(), 3);
         assert_eq!(drain(queue), [10, 20, 30]);
+    }
+
+    fn poll(work: &mut (impl Future + Unpin)) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        Pin::new(work).poll(&mut context).is_ready()
+    }
+
+    #[test]
+    fn for_a_place_addresses_take_turns_and_who_is_gone_is_passed_over() {
+        let turns = Turns::new(1);
+        let done = Mutex::new(Vec::new());
+        let note = |(number, from)| {
+            let done = &done;
+            let work = async move { done.lock().unwrap().push(number) };
+            turns.take(address(from), work)
+        };
+        // Somebody has the place.
+        turns.places().free = 0;
+        let mut waiting: VecDeque<_> = [(10, 1), (11, 1), (12, 1), (20, 2)].map(note).into();
+        assert!(!waiting.iter_mut().any(poll), "there was no place");
+        // Woken for something else, none waits twice.
+        assert!(!waiting.iter_mut().any(poll));
+        drop(waiting.remove(1));
+        drop(Place(&turns));
+        while !waiting.is_empty() {
+            waiting.retain_mut(|work| !poll(work));
+        }
+        assert_eq!(*done.lock().unwrap(), [10, 20, 12]);
+        assert_eq!(turns.places().free, 1);
+    }
+
+    #[test]
+    fn who_goes_with_a_place_or_panics_gives_it_to_the_next() {
+        let turns = Turns::new(1);
+        turns.places().free = 0;
+        let mut called = turns.take(address(1), async {});
+        let mut next = turns.take(address(1), async {});
+        assert!(!poll(&mut called) && !poll(&mut next));
+        drop(Place(&turns));
+        drop(called);
+        assert!(poll(&mut next));
+        let mut bad = turns.take(address(1), async { panic!("bad") });
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll(&mut bad)));
+        assert!(panicked.is_err());
+        assert_eq!(turns.places().free, 1);
     }
 
     #[tokio::test]

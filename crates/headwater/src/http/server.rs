@@ -26,7 +26,7 @@ use super::clients::{Admission, Client, Clients};
 use super::extract::network;
 use super::host::Local;
 use super::stream::Stream;
-use crate::fair;
+use crate::fair::{self, Turns};
 use crate::systemd;
 use crate::telemetry::Counted;
 
@@ -191,13 +191,15 @@ pub(crate) async fn serve_watched(
     limit_reached.increment(0);
     let clients = Clients::new(&config);
     let server = Server::new(app, &config);
+    let turns = Turns::of_runtime();
     let mut connections = JoinSet::new();
     let mut waiting: Option<(TcpStream, SocketAddr)> = None;
     loop {
         if let Some((stream, peer)) = waiting.take() {
             match clients.admit(peer.ip()) {
                 Admission::Place(client) => {
-                    connections.spawn(server.connection(stream, peer, client));
+                    let connection = server.connection(stream, peer, client);
+                    connections.spawn(turns.take(network(peer.ip()), connection));
                 }
                 Admission::Refused => {}
                 Admission::Wait => waiting = Some((stream, peer)),

@@ -28,10 +28,13 @@ const EXPIRES_MIN: Duration = Duration::from_secs(1);
 /// How long requests of an earlier reader are waited for: they expire by then.
 const TAKE_OVER_WITHIN: Duration = EXPIRES.saturating_add(Duration::from_secs(1));
 
-/// The pause between two looks at them, and how long one may take: a consumer that has no leader at
-/// the moment never answers.
+/// The pause between two looks at them, and how long one may take.
 const LOOK_PAUSE: Duration = Duration::from_millis(25);
 const LOOK_WITHIN: Duration = Duration::from_millis(500);
+
+/// A consumer that has no leader at the moment never answers: when it is asked again, and once
+/// more. The last time it has as long as any request.
+const ASK_AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 
 /// A durable consumer as a projection needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +139,7 @@ pub(super) async fn place(
 ) -> anyhow::Result<PullConsumer> {
     let name = wanted.name();
     let asked = Instant::now();
-    let found = stream.get_consumer::<pull::Config>(name).await;
+    let found = answered(|| stream.get_consumer::<pull::Config>(name)).await;
     link.note_round_trip(asked.elapsed());
     let harm = match &found {
         Ok(consumer) => harm(&consumer.cached_info().config),
@@ -154,7 +157,7 @@ pub(super) async fn place(
         );
         let deleted = remove(stream, name).await;
         deleted.with_context(|| to_be_provisioned(stream, name, harm))?;
-    } else if let Ok(mut consumer) = found {
+    } else if let Ok(consumer) = found {
         refuse_pause(stream, consumer.cached_info())?;
         // Seldom needed, and large.
         Box::pin(label(stream, consumer.cached_info(), wanted)).await;
@@ -164,16 +167,34 @@ pub(super) async fn place(
             if !is_free {
                 take_over(bus, stream, consumer.cached_info()).await;
             }
-            consumer.reset(Some(sequence)).await?;
-            return Ok(consumer);
+            return reset(&consumer, sequence).await;
         }
     }
     let made = stream.create_consumer(wanted.settings()).await;
-    let mut consumer = made.with_context(|| to_be_provisioned(stream, name, "it is not there"))?;
+    let consumer = made.with_context(|| to_be_provisioned(stream, name, "it is not there"))?;
     if sequence > 1 {
-        consumer.reset(Some(sequence)).await?;
+        return reset(&consumer, sequence).await;
     }
     Ok(consumer)
+}
+
+/// The consumer, and what is known of it, as it is once it delivers from `sequence` on.
+async fn reset(consumer: &PullConsumer, sequence: u64) -> anyhow::Result<PullConsumer> {
+    let ask = || {
+        let mut consumer = consumer.clone();
+        async move { consumer.reset(Some(sequence)).await.map(|_| consumer) }
+    };
+    Ok(answered(ask).await?)
+}
+
+/// The answer of a consumer, which may be asked more than once.
+async fn answered<F: Future>(ask: impl Fn() -> F) -> F::Output {
+    for within in ASK_AGAIN_AFTER {
+        if let Ok(answer) = tokio::time::timeout(within, ask()).await {
+            return answer;
+        }
+    }
+    ask().await
 }
 
 /// What to do where a service may neither make nor delete consumers.
@@ -211,8 +232,8 @@ async fn is_free(stream: &Stream, name: &str) -> bool {
 async fn hand_over(bus: &Bus, stream: &Stream, name: &str) {
     let stream = &stream.cached_info().config.name;
     let subject = format!("CONSUMER.LEADER.STEPDOWN.{stream}.{name}");
-    let asked = bus.jetstream.request(subject, &()).await;
-    let answer: Result<serde_json::Value, _> = asked;
+    let ask = || bus.jetstream.request(subject.clone(), &());
+    let answer: Result<serde_json::Value, _> = answered(ask).await;
     tracing::debug!(
         consumer = name,
         ?answer,

@@ -1,12 +1,13 @@
 //! Clients that mean no good: what they may take of a service, and what others still get of it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, RwLock};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use headwater::Clock;
 use headwater::database::{self, Database};
 use headwater::http::{About, Config, Problem, admin, app, raise_file_limit};
@@ -216,7 +217,7 @@ async fn an_idle_connection_makes_room_for_another_and_one_with_a_request_does_n
     let _ = idle.read_to_end(&mut rest).await;
     // Two requests are under way: a fourth client waits for one of them.
     let mut fourth = service.ask(HONEST, "/small").await;
-    let early = tokio::time::timeout(std::time::Duration::from_millis(200), status(&mut fourth));
+    let early = tokio::time::timeout(Duration::from_millis(200), status(&mut fourth));
     assert!(early.await.is_err(), "served beside two others");
     service.release.add_permits(2);
     for served in [&mut busy, &mut third, &mut fourth] {
@@ -481,20 +482,10 @@ async fn the_reads_of_one_address_do_not_wait_behind_all_of_another() {
             read.await.map(|()| "read")
         },
     );
-    let mut tasks = Tasks::none();
-    let routes = OpenApiRouter::new().route("/read", route);
-    let about = About {
-        name: "fort",
-        description: "A fort",
-    };
-    let app = app(about, routes, tasks.health.clone(), &http_config());
-    let public = serve(&mut tasks, app, http_config()).await;
-    let public: SocketAddr = public.trim_start_matches("http://").parse().unwrap();
+    let (tasks, public) = serve_one(route).await;
     let ask = async |from: [u8; 4], count: usize| {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from((from, 0))).unwrap();
-        let mut stream = socket.connect(public).await.unwrap();
-        stream.write_all(&request("/read")).await.unwrap();
+        let mut stream = connect(public, from).await;
+        stream.write_all(&request("/")).await.unwrap();
         eventually("the request", async || {
             let now = asked.load(Ordering::Relaxed);
             if now == count { Ok(()) } else { Err(now) }
@@ -514,5 +505,61 @@ async fn the_reads_of_one_address_do_not_wait_behind_all_of_another() {
     let order = order.lock().await.clone();
     let place = order.iter().position(|from| *from == IpAddr::from(HONEST));
     assert!(place.unwrap() < 4, "{order:?}");
+    tasks.stop().await;
+}
+
+/// A service that has `route` at `/`, and where it listens.
+async fn serve_one(route: MethodRouter) -> (Tasks, SocketAddr) {
+    let mut tasks = Tasks::none();
+    let routes = OpenApiRouter::new().route("/", route);
+    let about = About {
+        name: "fort",
+        description: "A fort",
+    };
+    let app = app(about, routes, tasks.health.clone(), &http_config());
+    let public = serve(&mut tasks, app, http_config()).await;
+    (tasks, public.trim_start_matches("http://").parse().unwrap())
+}
+
+async fn connect(public: SocketAddr, from: [u8; 4]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((from, 0))).unwrap();
+    socket.connect(public).await.unwrap()
+}
+
+/// What the processor does for clients is done in turns of their addresses: a burst of one delays
+/// another by a few pieces of work, not by all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn the_work_for_one_address_does_not_wait_behind_all_of_another() {
+    const BURST: usize = 60;
+    let (gate, order) = (Arc::new(RwLock::new(())), Arc::new(StdMutex::default()));
+    let (held_by, seen) = (Arc::clone(&gate), Arc::clone(&order));
+    let work = get(
+        async move |axum::extract::ConnectInfo(peer): axum::extract::ConnectInfo<SocketAddr>| {
+            // As for large answers: nothing else is done on the thread meanwhile.
+            drop(held_by.read().unwrap());
+            std::thread::sleep(Duration::from_millis(5));
+            let order: &StdMutex<Vec<IpAddr>> = &seen;
+            order.lock().unwrap().push(peer.ip());
+            "done"
+        },
+    );
+    let (tasks, public) = serve_one(work).await;
+    let mut clients = Vec::new();
+    // Not the last one, which the runtime may prefer.
+    for from in [[HOSTILE; BURST].as_slice(), &[HONEST], &[HOSTILE; 4]].concat() {
+        clients.push(connect(public, from).await);
+    }
+    let held = gate.write().unwrap();
+    for client in &clients {
+        client.try_write(&request("/")).unwrap();
+    }
+    // For the requests to be seen.
+    std::thread::sleep(Duration::from_millis(200));
+    drop(held);
+    assert_eq!(status(&mut clients[BURST]).await.as_deref(), Some("200"));
+    let order = order.lock().unwrap().clone();
+    let place = order.iter().position(|from| *from == IpAddr::from(HONEST));
+    assert!(place.unwrap() < BURST / 3, "{order:?}");
     tasks.stop().await;
 }
