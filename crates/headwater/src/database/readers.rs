@@ -293,7 +293,7 @@ impl Connections {
         let clock = Arc::clone(&self.began);
         let prepare = move |connection: &Connection| {
             connection.execute_batch(
-                "PRAGMA query_only = ON; PRAGMA busy_timeout = 5000; PRAGMA cache_size = -16000;
+                "PRAGMA query_only = ON; PRAGMA busy_timeout = 5000; PRAGMA cache_size = -8000;
                  SELECT 1 FROM sqlite_schema",
             )?;
             let is_too_long = move || {
