@@ -41,7 +41,7 @@ import *flags:
 
 # Build for systemd and install below a prefix (DESTDIR is honoured); deploy/systemd/README.md.
 install prefix="/usr/local":
-    cargo build --locked --release --package users --package products --package orders --package purchases --package cli --package broker --bins
+    cargo build --locked --release --bins
     NATS_SERVER="$(target/release/find-nats-server)" deploy/systemd/install.sh install {{ prefix }} target/release
 
 # Take it away again; configuration and data stay.

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Makes the passwords that the configurations here include, at random, in the folder that it is started in:
 #
-#   passwords.conf    of all users, for the servers
-#   passwords/USER    of each user, for who logs in
+#   passwords.conf    hashes of all users' passwords, for the servers
+#   passwords/USER    the password of each user, for who logs in
 #   routes.conf       of the servers among themselves, with where they are
 #
 # usage: secrets.sh [HOST:PORT ...]    the servers of a cluster; without any, three on this machine
 #
-# It makes nothing anew: take away what is to be made again.
+# It makes nothing anew: what is there stays, what is missing is added.
 set -eu
 umask 077
 
@@ -16,20 +16,23 @@ users="users products orders purchases purchases-composition purchases-inquiry v
 
 random() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
 
-for file in passwords.conf passwords routes.conf; do
-    if [ -e "$file" ]; then
-        echo "secrets.sh: $file is there already" >&2
-        exit 1
-    fi
-done
+# bcrypt at its lowest cost: nobody guesses 128 random bits, however fast they try.
+hash() {
+    perl -e 'chomp($_ = <STDIN>); $_ = crypt($_, "\$2b\$04\$$ARGV[0]"); /^\$2b/ or die "no bcrypt here\n"; print' \
+        "$(random | cut -c 1-22)"
+}
 
-mkdir passwords
+mkdir -p passwords
+touch passwords.conf
 for user in $users; do
-    password=$(random)
-    echo "$password" > "passwords/$user"
-    echo "$(echo "$user" | tr - _)_password: \"$password\"" >> passwords.conf
+    name=$(echo "$user" | tr - _)_password
+    if grep -q "^$name:" passwords.conf; then continue; fi
+    random > "passwords/$user"
+    hash=$(hash < "passwords/$user")
+    echo "$name: \"$hash\"" >> passwords.conf
 done
 
+if [ -e routes.conf ]; then exit; fi
 [ $# -gt 0 ] || set -- 127.0.0.1:6222 127.0.0.1:6223 127.0.0.1:6224
 password=$(random)
 {

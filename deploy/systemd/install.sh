@@ -10,21 +10,29 @@
 # and never over what is there; uninstalling leaves it, and the data in /var/lib/headwater.
 # DESTDIR is put before every path, for packages: nothing outside of it is touched then.
 # NATS_SERVER is the nats-server to install beside them; `just install` sets it.
+# BROKER=open: the broker lets in whoever reaches its port. Otherwise each user has a password.
 set -eu
+# Programs and units are for all, whatever the umask is.
+umask 022
 
 fail() { echo "install.sh: $*" >&2; exit 1; }
 
 here=$(cd "$(dirname "$0")" && pwd)
+repository=$(cd "$here/../.." && pwd)
 action=${1:-} prefix=${2:-}
 case $prefix in /*) ;; *) fail "PREFIX must be an absolute path, such as /usr/local" ;; esac
 prefix=${prefix%/}
+# Where systemd looks.
 case $prefix in
-/usr | /usr/local) units=${UNITDIR:-$prefix/lib/systemd/system} ;;
-*) units=${UNITDIR:-/etc/systemd/system} ;;
+/usr | /usr/local) systemd=$prefix/lib ;;
+*) systemd=/etc ;;
 esac
+units=${UNITDIR:-$systemd/systemd/system} sysusers=$systemd/sysusers.d
 etc=${SYSCONFDIR:-/etc}/headwater
 root=${DESTDIR:-}
-bin=$root$prefix/bin lib=$root$prefix/lib/headwater doc=$root$prefix/share/doc/headwater
+bin=$root$prefix/bin lib=$root$prefix/lib/headwater share=$root$prefix/share
+doc=$share/doc/headwater samples=$share/doc/headwater/etc man=$share/man/man1
+bash=$share/bash-completion/completions zsh=$share/zsh/site-functions fish=$share/fish/vendor_completions.d
 programs="headwater headwater-users headwater-products headwater-orders headwater-purchases"
 
 # Whether systemd of this machine is to hear of it.
@@ -33,8 +41,8 @@ is_live() { [ -z "$root" ] && [ -d /run/systemd/system ]; }
 # A text file with the paths of this installation in it.
 put() {
     mkdir -p "$(dirname "$2")"
-    sed -e "s|/usr/local|$prefix|g" -e "s|$prefix/lib/headwater/nats-server|$broker|" \
-        -e "s|/etc/headwater|$etc|g" "$1" >"$2.new"
+    sed -e "s|/usr/local/lib/sysusers.d|$sysusers|g" -e "s|/usr/local|$prefix|g" \
+        -e "s|$prefix/lib/headwater/nats-server|$broker|" -e "s|/etc/headwater|$etc|g" "$1" >"$2.new"
     chmod 644 "$2.new"
     mv "$2.new" "$2"
 }
@@ -44,6 +52,40 @@ put_program() {
     mkdir -p "$(dirname "$2")"
     install -m 755 "$1" "$2.new"
     mv "$2.new" "$2"
+}
+
+# Says where from nats-server is to include a file: it takes the path from the folder of the file that names it.
+include() {
+    up=$(echo "${1%/*}" | sed 's|/[^/]*|../|g')
+    sed -i "s|^include .*/\(\.\./\)*$2|include $up${3#/}|" "$root$1"
+}
+
+# Documents with what they link to; what is not installed with them is no link any more.
+put_documents() {
+    rm -rf "$doc"
+    (
+        cd "$repository"
+        for file in LICENSE *.md docs/*.md docs/*.svg docs/adr/*.md deploy/*/*.md deploy/compose.yaml \
+            deploy/prometheus/*.yml deploy/grafana/*.json deploy/nats/*.conf; do
+            put "$file" "$doc/$file"
+        done
+    )
+    find "$doc" -name '*.md' | while read -r file; do
+        folder=$(dirname "$file")
+        links=$(grep -o '](\([^)]*\))' "$file" | sed 's/^](//; s/)$//; /:\/\//d; s/#.*//; /^$/d' | sort -u)
+        for link in $links; do
+            [ -e "$folder/$link" ] || sed -i "s~\[\([^]]*\)\]($link[^)]*)~\1~g" "$file"
+        done
+    done
+}
+
+# What the tool says of itself.
+put_manual() {
+    mkdir -p "$bash" "$zsh" "$fish"
+    "$bin/headwater" man "$man"
+    "$bin/headwater" completions bash >"$bash/headwater"
+    "$bin/headwater" completions zsh >"$zsh/_headwater"
+    "$bin/headwater" completions fish >"$fish/headwater.fish"
 }
 
 install_all() {
@@ -58,41 +100,51 @@ install_all() {
     /usr/* | /opt/*) broker=$NATS_SERVER ;;
     *) broker=$prefix/lib/headwater/nats-server && put_program "$NATS_SERVER" "$lib/nats-server" ;;
     esac
-    for unit in "$here"/units/*.service "$here"/units/*.socket "$here"/units/*.target; do
-        put "$unit" "$root$units/$(basename "$unit")"
-    done
-    common=headwater-.service.d/10-common.conf
-    put "$here/units/$common" "$root$units/$common"
-    put "$here/README.md" "$doc/README.md"
+    for unit in $(cd "$here/units" && find . -type f); do put "$here/units/$unit" "$root$units/$unit"; done
+    put "$here/sysusers.conf" "$root$sysusers/headwater.conf"
+    put "$here/setup" "$lib/setup"
+    chmod 755 "$lib/setup"
+    put "$repository/deploy/nats/secrets.sh" "$lib/secrets.sh"
+    put "$repository/deploy/nats/accounts.conf" "$lib/accounts.conf"
+    include "$prefix/lib/headwater/accounts.conf" passwords.conf /run/credentials/headwater-nats.service/nats.passwords
+    put_manual
+    put_documents
     for file in "$here"/etc/*; do
         name=$(basename "$file")
         if [ -e "$root$etc/$name" ]; then
-            echo "kept $root$etc/$name; the newest sample is $doc/$name"
+            echo "kept $root$etc/$name; the newest sample is $samples/$name"
         else
             put "$file" "$root$etc/$name"
+            if [ "$name" = nats.conf ]; then include "$etc/nats.conf" accounts.conf "$prefix/lib/headwater/accounts.conf"; fi
+            if [ "$name ${BROKER:-}" = "nats.conf open" ]; then sed -i 's/^include/#include/' "$root$etc/$name"; fi
         fi
-        put "$file" "$doc/$name"
+        put "$file" "$samples/$name"
     done
+    if [ -z "$root" ]; then "$lib/setup"; fi
     if is_live; then systemctl daemon-reload; fi
     echo "installed below $root$prefix; units in $root$units, configuration in $root$etc"
     echo "start now and at every boot: systemctl enable --now headwater.target"
 }
 
 uninstall_all() {
-    if is_live; then systemctl disable --quiet --now headwater.target || true; fi
+    if is_live; then
+        systemctl disable --quiet --now headwater.target || true
+        # The target does not wait for what it stops.
+        systemctl stop 'headwater-*.socket' 'headwater-*.timer' 'headwater-*.service'
+    fi
     for program in $programs; do rm -f "$bin/$program"; done
-    rm -f "$lib/nats-server" "$doc/README.md"
-    for unit in "$here"/units/*.service "$here"/units/*.socket "$here"/units/*.target; do
-        rm -f "$root$units/$(basename "$unit")"
-    done
-    rm -f "$root$units/headwater-.service.d/10-common.conf"
-    for file in "$here"/etc/*; do rm -f "$doc/$(basename "$file")"; done
-    for folder in "$root$units/headwater-.service.d" "$lib" "$doc"; do
-        # What others put there stays.
-        rmdir "$folder" 2>/dev/null || true
-    done
+    rm -f "$man"/headwater.1 "$man"/headwater-*.1 "$bash/headwater" "$zsh/_headwater" "$fish/headwater.fish"
+    rm -f "$root$sysusers/headwater.conf"
+    for unit in $(cd "$here/units" && find . -type f); do rm -f "$root$units/$unit"; done
+    rm -rf "$lib" "$doc"
+    # What others put there stays.
+    rmdir "$root$units/headwater-.service.d" 2>/dev/null || true
     if is_live; then systemctl daemon-reload; fi
-    echo "uninstalled; left: $root$etc, and the data in /var/lib/headwater"
+    echo "uninstalled; left, where there are any:"
+    echo "  data              $root/var/lib/headwater"
+    echo "  configuration     $root$etc, $root/etc/systemd/system/headwater-*.d"
+    echo "  passwords         $root$etc/secrets, $root/etc/credstore/headwater*, the context headwater of root"
+    echo "  users             headwater-users, -products, -orders, -purchases, -nats"
 }
 
 case $action in

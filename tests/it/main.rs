@@ -21,6 +21,7 @@ mod import;
 mod installation;
 mod journey;
 mod limits;
+mod locked_down;
 mod memory;
 mod metrics;
 mod model;

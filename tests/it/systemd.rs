@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use Service::{Orders, Products, Purchases, Users};
 
 /// What somebody did in the shop, to be found again.
-struct Visit {
+pub(crate) struct Visit {
     user: Reply,
     all: String,
 }
 
 /// Registers a user, creates a product, orders it.
-async fn visit(machine: &Machine, name: &str) -> Visit {
+pub(crate) async fn visit(machine: &Machine, name: &str) -> Visit {
     let user = json!({"name": name, "email": format!("{name}@example.com")});
     let user = machine.client(Users).create("/users", &user).await;
     let product = json!({"title": name, "image": "https://example.com/i.png"});
@@ -30,7 +30,7 @@ async fn visit(machine: &Machine, name: &str) -> Visit {
 }
 
 /// `purchases` shows what was ordered.
-async fn is_shown(machine: &Machine, name: &str, visit: &Visit) {
+pub(crate) async fn is_shown(machine: &Machine, name: &str, visit: &Visit) {
     let path = format!("/users/{}/purchases?after={}", visit.user.id(), visit.all);
     let reply = eventually("the purchases", async || {
         let reply = machine.client(Purchases).get(&path).await;
@@ -123,7 +123,7 @@ fn the_journal_has_a_field_for_each_value() {
         let ada = visit(machine, "ada").await;
         is_shown(machine, "ada", &ada).await;
         let subject = "orders.v1.placed.7";
-        let nats = async_nats::connect("nats://127.0.0.1:4222").await.unwrap();
+        let nats = machine.operator().await;
         nats.publish(subject, "no order".into()).await.unwrap();
         nats.flush().await.unwrap();
         let field = format!("EVENT_SUBJECT={subject}");

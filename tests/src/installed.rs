@@ -11,9 +11,6 @@ use crate::process::program;
 /// Under which the programs are installed.
 const PREFIX: &str = "/usr/local";
 
-/// The packages whose programs are installed: those of `just install`.
-const PACKAGES: [&str; 5] = ["users", "products", "orders", "purchases", "cli"];
-
 /// A folder in which Headwater is installed, by the script that `just install` runs.
 ///
 /// # Panics
@@ -55,9 +52,6 @@ pub fn binaries() -> PathBuf {
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
             let mut command = Command::new(cargo);
             command.args(["build", "--quiet", "--bins"]);
-            for package in PACKAGES {
-                command.args(["--package", package]);
-            }
             let built = command.current_dir(repository()).status();
             assert!(built.expect("run cargo").success(), "it does not build");
             let folder = program("headwater-users");

@@ -50,6 +50,17 @@ impl Machine {
     /// # Panics
     /// When it cannot boot, and has to.
     pub fn run_test(drop_ins: &[(&str, &str)], test: impl AsyncFnOnce(&Self)) {
+        Self::run_bare_test(drop_ins, async |machine| {
+            machine.run(&["/usr/local/lib/headwater/setup"]).await;
+            test(machine).await;
+        });
+    }
+
+    /// [`run_test`](Self::run_test) on a machine that has the files and nothing besides.
+    ///
+    /// # Panics
+    /// When it cannot boot, and has to.
+    pub fn run_bare_test(drop_ins: &[(&str, &str)], test: impl AsyncFnOnce(&Self)) {
         let Some(machine) = Self::boot(drop_ins) else {
             return;
         };
@@ -162,6 +173,7 @@ impl Machine {
             .args(command)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", "/root")
             .env("SYSTEMD_PAGER", "")
             .env("SYSTEMD_COLORS", "0")
             .kill_on_drop(true);
@@ -230,6 +242,27 @@ impl Machine {
             self.comes(unit, "ActiveState", |state| state == "active")
                 .await;
         }
+    }
+
+    /// Runs the operator's tool as root does; what it writes.
+    ///
+    /// # Panics
+    /// When it does not end well.
+    pub async fn tool(&self, line: &str) -> String {
+        self.sh(&format!("headwater {line}")).await
+    }
+
+    /// A connection to the broker, as its operator.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn operator(&self) -> async_nats::Client {
+        let password = ". /etc/headwater/operator.env; printf %s $NATS_PASSWORD";
+        let password = self.sh(password).await;
+        let options =
+            async_nats::ConnectOptions::with_user_and_password("operator".to_owned(), password);
+        let connected = options.connect("nats://127.0.0.1:4222").await;
+        connected.expect("connect to NATS")
     }
 
     /// The journal's entries that match, as objects of their fields.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::jetstream::ErrorCode;
@@ -14,12 +15,16 @@ use headwater::projection::{self, Consumer};
 use headwater::schema;
 use headwater::stream::{self, Difference};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::common::confirm;
-use crate::nats::Nats;
-use crate::output::printable;
+use crate::nats::{Nats, Unreachable};
+use crate::output::{duration, printable};
 use crate::survey::Survey;
 use crate::{Common, Exit, complain};
+
+/// The pause between two attempts to reach the broker.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// The sources of the shop, which `headwater import` knows, too.
 pub(crate) const SHOP: [&str; 3] = ["users", "products", "orders"];
@@ -58,6 +63,10 @@ pub struct Args {
     /// Copies of each stream [default: 1 for new ones; others keep theirs]
     #[arg(long, value_name = "N", env = "HEADWATER_NATS_REPLICAS", value_parser = clap::value_parser!(u8).range(1..=5))]
     pub replicas: Option<u8>,
+
+    /// Wait for the broker while it cannot be reached: `30s`
+    #[arg(long, value_name = "DURATION", env = "HEADWATER_PROVISION_WAIT", value_parser = duration)]
+    pub wait: Option<Duration>,
 
     /// Do not ask before what is there is changed
     #[arg(long, env = "HEADWATER_YES", value_parser = FalseyValueParser::new())]
@@ -137,7 +146,7 @@ struct ConsumerPlan {
 
 /// Compares, asks, and does it.
 pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
-    let nats = common.connect().await?;
+    let nats = connect(common, args.wait.unwrap_or_default()).await?;
     let plans = plans(&nats, &args).await?;
     if !args.dry_run {
         let before = Report::of(&plans, &args, false);
@@ -155,6 +164,21 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
     let report = Report::of(&plans, &args, !args.dry_run);
     common.print(&report)?;
     Ok(report.exit())
+}
+
+/// Connects; while the broker cannot be reached, again and again until `wait` is over.
+async fn connect(common: &Common, wait: Duration) -> anyhow::Result<Nats> {
+    let until = Instant::now() + wait;
+    loop {
+        let connected = common.connect().await;
+        let is_away = connected
+            .as_ref()
+            .is_err_and(|error| matches!(error.downcast_ref(), Some(Unreachable::Broker { .. })));
+        if !is_away || Instant::now() >= until {
+            return connected;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// What is to become of the streams of the sources that are named, or of all that are known, and of

@@ -39,12 +39,13 @@ struct Inner {
 }
 
 impl Access {
-    /// Reads the files.
+    /// Reads the files. `name` is who we are where systemd passes a password and nobody says whose.
     ///
     /// # Errors
     /// One cannot be read, or is not what it should be.
-    pub(crate) fn read(config: &Config) -> anyhow::Result<Self> {
-        let config = with_credentials(config.clone());
+    pub(crate) fn read(name: &str, config: &Config) -> anyhow::Result<Self> {
+        let folder = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let config = with_credentials(name, config.clone(), folder.as_deref());
         let (servers, login) = config.servers()?;
         let identity = Identity::read(&login)?;
         let keep = |path: Option<PathBuf>, check| path.map(|path| Kept::read(path, check));
@@ -171,18 +172,23 @@ impl std::fmt::Debug for Access {
     }
 }
 
-/// Takes for the files that nobody named those that systemd passes, if it does
+/// Takes for the files that nobody named those that systemd passes in `folder`, if it does
 /// (`LoadCredential=nats.creds`): the names are those of the flags. Never rename.
-fn with_credentials(mut config: Config) -> Config {
-    let passed = |name: &str| {
-        let path = Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name);
-        path.exists().then_some(path)
+fn with_credentials(name: &str, mut config: Config, folder: Option<&Path>) -> Config {
+    // One that cannot be looked at counts as passed: reading it says what is wrong with it.
+    let passed = |file: &str| {
+        let path = folder?.join(file);
+        path.try_exists().unwrap_or(true).then_some(path)
     };
-    if config.creds.is_none() && config.nkey.is_none() && config.user.is_none() {
+    let is_nobody = config.creds.is_none() && config.nkey.is_none() && config.user.is_none();
+    if is_nobody {
         config.creds = passed("nats.creds");
     }
-    if config.user.is_some() {
-        config.password_file = config.password_file.or_else(|| passed("nats.password"));
+    if config.creds.is_none() && config.nkey.is_none() && config.password_file.is_none() {
+        config.password_file = passed("nats.password");
+    }
+    if is_nobody && config.password_file.is_some() {
+        config.user = Some(name.to_owned());
     }
     config.ca = config.ca.or_else(|| passed("nats.ca"));
     config.cert = config.cert.or_else(|| passed("nats.cert"));
@@ -334,4 +340,42 @@ fn check_roots(pem: &[u8]) -> anyhow::Result<()> {
 fn check_key(pem: &[u8]) -> anyhow::Result<()> {
     PrivateKeyDer::from_pem_slice(pem).context("there is no private key in it")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_systemd_passes_is_of_the_user_named_like_the_service() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        std::fs::write(folder.path().join("nats.password"), "s3cret\n").expect("write");
+        let config = with_credentials("orders", Config::at("nats://a"), Some(folder.path()));
+        let (_, login) = config.servers().expect("a login");
+        assert_eq!(login.user.as_deref(), Some("orders"));
+        assert_eq!(login.password.as_deref(), Some("s3cret"));
+        let named = Config {
+            user: Some("eve".to_owned()),
+            ..Config::at("nats://a")
+        };
+        let config = with_credentials("orders", named, Some(folder.path()));
+        assert_eq!(
+            config.user.as_deref(),
+            Some("eve"),
+            "who says so is another"
+        );
+    }
+
+    #[test]
+    fn a_credential_that_cannot_be_looked_at_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let file = folder.path().join("no-folder");
+        std::fs::write(&file, "").expect("write");
+        // Whatever is below a file cannot be looked at, by root neither.
+        let config = with_credentials("orders", Config::at("nats://a"), Some(&file));
+        let (_, login) = config.servers().expect("a login");
+        let applied = login.apply(ConnectOptions::new());
+        let why = format!("{:#}", applied.expect_err("it cannot be read"));
+        assert!(why.contains("no-folder/nats.creds"), "{why}");
+    }
 }

@@ -89,7 +89,7 @@ pub struct Config {
     #[arg(long = "nats-user", env = "NATS_USER", value_name = "NAME")]
     pub user: Option<String>,
     /// File with the user's password; otherwise systemd's credential `nats.password`, if there
-    /// is one
+    /// is one, of the user that is named like the service
     #[arg(
         long = "nats-password-file",
         env = "NATS_PASSWORD_FILE",
@@ -189,7 +189,7 @@ impl Bus {
     /// # Errors
     /// The configuration is wrong: an unreadable credentials or password file, a URL that is none.
     pub async fn connect(name: &str, config: &Config) -> anyhow::Result<Self> {
-        let access = Access::read(config)?;
+        let access = Access::read(name, config)?;
         let tls_first = config.tls_first || access.begins_with_tls().await == Some(true);
         let config = Config {
             tls_first,
