@@ -48,6 +48,11 @@ install prefix="/usr/local":
 uninstall prefix="/usr/local":
     deploy/systemd/install.sh uninstall {{ prefix }}
 
+# Make Debian packages, in target/debian.
+packages:
+    cargo build --locked --release --bins
+    NATS_SERVER="$(target/release/find-nats-server)" deploy/deb/build target/release target/debian
+
 # Licences, sources and duplicates of the dependencies (needs cargo-deny).
 deny:
     cargo deny --all-features check bans licenses sources

@@ -128,7 +128,8 @@ install_all() {
 
 uninstall_all() {
     if is_live; then
-        systemctl disable --quiet --now headwater.target || true
+        # Target and timers.
+        systemctl disable --quiet --now $(cd "$here/units" && ls headwater*.t*) || true
         # The target does not wait for what it stops.
         systemctl stop 'headwater-*.socket' 'headwater-*.timer' 'headwater-*.service'
     fi

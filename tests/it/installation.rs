@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
-use e2e::installed::{binaries, install};
+use e2e::installed::{binaries, install, install_with, repository};
 use tempfile::TempDir;
 
 /// All files below a folder, by their path in it.
@@ -38,6 +38,8 @@ fn installing_again_keeps_the_configuration_and_uninstalling_leaves_it() {
         "etc/headwater/headwater.env",
         "usr/local/bin/headwater",
         "usr/local/bin/headwater-purchases",
+        "usr/local/share/man/man1/headwater.1",
+        "usr/local/share/bash-completion/completions/headwater",
         "usr/local/lib/systemd/system/headwater-purchases.socket",
         "usr/local/lib/systemd/system/headwater.target",
     ] {
@@ -78,6 +80,106 @@ fn another_prefix_is_all_that_the_units_know() {
         "{unit}"
     );
     assert!(folder.path().join("opt/shop/bin/headwater-users").is_file());
+}
+
+/// The parts of a Markdown text that are links, and where they lead.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let rests = text.split("](").skip(1);
+    let targets = rests.filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://"))
+}
+
+/// What GitHub, and whoever renders Markdown, makes of a heading.
+fn anchor(heading: &str) -> String {
+    let plain = heading.trim().to_lowercase().replace(' ', "-");
+    plain
+        .chars()
+        .filter(|c| c.is_alphanumeric() || "-_".contains(*c))
+        .collect()
+}
+
+#[test]
+fn installed_documents_lead_somewhere_and_so_does_every_alert() {
+    let folder = TempDir::new().unwrap();
+    let programs = binaries();
+    install(
+        folder.path(),
+        &["install", "/usr", programs.to_str().unwrap()],
+    );
+    let documents = folder.path().join("usr/share/doc/headwater");
+    for file in files(&documents) {
+        if file.extension().is_none_or(|end| end != "md") {
+            continue;
+        }
+        let text = fs::read_to_string(documents.join(&file)).unwrap();
+        for target in links(&text) {
+            let path = target.split('#').next().unwrap();
+            let there = documents.join(&file).parent().unwrap().join(path);
+            assert!(
+                path.is_empty() || there.exists(),
+                "{}: {target}",
+                file.display()
+            );
+        }
+    }
+
+    let alerts = fs::read_to_string(documents.join("deploy/prometheus/alerts.yml")).unwrap();
+    let addresses: Vec<_> = alerts.split("runbook: file://").skip(1).collect();
+    assert_eq!(addresses.len(), alerts.matches("- alert: ").count());
+    for address in addresses {
+        let address = address.lines().next().unwrap();
+        let (path, wanted) = address.split_once('#').unwrap();
+        let path = folder.path().join(path.trim_start_matches('/'));
+        let text = fs::read_to_string(&path).unwrap();
+        let headings = text.lines().filter(|line| line.starts_with('#'));
+        let mut anchors = headings.map(|line| anchor(line.trim_start_matches('#')));
+        assert!(anchors.any(|anchor| anchor == wanted), "{address}");
+    }
+}
+
+#[test]
+fn an_upgrade_is_the_same_everywhere() {
+    let documents = ["docs", "deploy/systemd", "deploy/docker"];
+    let files = ["operations.md", "README.md", "README.md"];
+    let steps = documents.iter().zip(files).map(|(folder, file)| {
+        let path = repository().join(folder).join(file);
+        let text = fs::read_to_string(path).unwrap();
+        let (_, upgrade) = text.split_once("\n## Upgrade\n\n").unwrap();
+        upgrade.split_once("\n\n").unwrap().0.to_owned()
+    });
+    let steps: Vec<_> = steps.collect();
+    assert!(steps[0].starts_with("1. ") && steps[0].contains("\n6. "));
+    assert!(steps.iter().all(|of| *of == steps[0]), "{steps:#?}");
+}
+
+#[test]
+fn installing_compiles_what_any_release_build_compiles() {
+    for file in [
+        "justfile",
+        "deploy/systemd/README.md",
+        "deploy/docker/build",
+    ] {
+        let text = fs::read_to_string(repository().join(file)).unwrap();
+        for line in text.lines() {
+            // Another choice of packages has other features of their dependencies.
+            let is_build = line.contains("cargo build") || line.contains("flags+=(");
+            assert!(!is_build || !line.contains("--package"), "{file}: {line}");
+        }
+    }
+}
+
+#[test]
+fn an_open_broker_is_a_choice() {
+    let include = |broker: &str| {
+        let folder = TempDir::new().unwrap();
+        let programs = binaries();
+        let args = ["install", "/usr/local", programs.to_str().unwrap()];
+        install_with(folder.path(), &args, &[("BROKER", broker)]);
+        let text = fs::read_to_string(folder.path().join("etc/headwater/nats.conf")).unwrap();
+        text.lines().any(|line| line.starts_with("include "))
+    };
+    assert!(include(""));
+    assert!(!include("open"));
 }
 
 /// These are set in the units.

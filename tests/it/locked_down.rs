@@ -2,12 +2,25 @@
 //! nobody else reads. Needs root and systemd.
 
 use e2e::Service::{Orders, Purchases, Users};
-use e2e::systemd::{Machine, UNITS, unit};
+use e2e::systemd::{Done, Machine, UNITS, unit};
 
 use crate::systemd::{is_shown, visit};
 
-/// Runs the operator's tool as a user of the machine who is nobody in particular.
-const AS_NOBODY: &str = "setpriv --reuid=nobody --regid=nogroup --clear-groups env HOME=/ ";
+/// What the operator's tool says to a user of the machine who is nobody in particular.
+async fn as_nobody(machine: &Machine, line: &str) -> Done {
+    let user = "setpriv --reuid=nobody --regid=nogroup --clear-groups env HOME=/";
+    let line = format!("{user} headwater {line}");
+    machine.try_run(&["bash", "-c", &line]).await
+}
+
+/// Nobody in particular is let in.
+async fn is_locked(machine: &Machine) {
+    for line in ["status", "projection pause purchases --reason mischief"] {
+        let done = as_nobody(machine, line).await;
+        assert!(!done.is_ok, "{line}: {}", done.text);
+        assert!(done.text.contains("refuses the login"), "{}", done.text);
+    }
+}
 
 #[test]
 fn the_broker_lets_in_whom_the_installation_knows_and_nobody_else() {
@@ -18,37 +31,29 @@ fn the_broker_lets_in_whom_the_installation_knows_and_nobody_else() {
         let provisioned = machine.tool("provision --dry-run").await;
         assert!(provisioned.ends_with("nothing to do"), "{provisioned}");
 
-        for line in ["status", "projection pause purchases --reason mischief"] {
-            let line = format!("{AS_NOBODY} headwater {line}");
-            let done = machine.try_run(&["bash", "-c", &line]).await;
-            assert!(
-                !done.is_ok && done.text.contains("refuses the login"),
-                "{}",
-                done.text
-            );
-        }
+        is_locked(machine).await;
         // It is the login that nobody lacks.
-        machine
-            .tool("projection pause purchases --reason mine")
-            .await;
+        let pause = "projection pause purchases --reason mine";
+        machine.tool(pause).await;
         machine.tool("projection resume purchases").await;
 
-        let open = "find /var/lib/headwater/*/ /etc/credstore /etc/headwater/secrets /etc/headwater/operator.env \
-                    /etc/headwater/viewer.env /etc/headwater/admin.env /root/.config/nats -not -type l -perm /077";
-        assert_eq!(machine.sh(open).await, "", "others may reach these");
+        let folders = "/var/lib/headwater/*/ /etc/credstore /etc/headwater/secrets";
+        let files = "/etc/headwater/{operator,viewer,admin}.env /root/.config/nats";
+        let open = format!("find {folders} {files} -not -type l -perm /077");
+        assert_eq!(machine.sh(&open).await, "", "others may reach these");
 
-        let secrets = "cat /etc/headwater/secrets/passwords.conf /etc/headwater/*.env /root/.config/nats/context/*";
-        let before = machine.sh(secrets).await;
+        let made = "cat /etc/headwater/secrets/* /etc/headwater/*.env /root/.config/nats/context/*";
+        let before = machine.sh(&format!("{made} 2>&1 || true")).await;
         machine.run(&["/usr/local/lib/headwater/setup"]).await;
-        assert_eq!(machine.sh(secrets).await, before, "nothing is made anew");
+        let after = machine.sh(&format!("{made} 2>&1 || true")).await;
+        assert_eq!(after, before, "nothing is made anew");
 
         with_tls(machine).await;
         let eve = visit(machine, "eve").await;
         is_shown(machine, "eve", &eve).await;
         machine.tool("provision --dry-run").await;
-        machine
-            .sh("curl -s http://127.0.0.1:8222/varz | grep '\"tls_required\": true'")
-            .await;
+        let varz = machine.sh("curl -s http://127.0.0.1:8222/varz").await;
+        assert!(varz.contains("\"tls_required\": true"), "{varz}");
     });
 }
 
@@ -64,92 +69,81 @@ async fn with_tls(machine: &Machine) {
     }
     machine.sh(&section("### TLS")).await;
     for service in UNITS {
-        machine
-            .comes(service, "ActiveState", |now| now == "active")
-            .await;
+        let is_active = |now: &str| now == "active";
+        machine.comes(service, "ActiveState", is_active).await;
     }
 }
 
 /// The commands that deploy/systemd/README.md has below a heading.
-fn section(heading: &str) -> String {
+pub(crate) fn section(heading: &str) -> String {
     let readme = include_str!("../../deploy/systemd/README.md");
     let (_, text) = readme.split_once(&format!("\n{heading}\n")).unwrap();
     let (_, code) = text.split_once("```sh\n").unwrap();
     code.split_once("```").unwrap().0.to_owned()
 }
 
-/// Drop-ins that make of the units what they were.
+/// What an installation of this version does on a machine, from a copy of the repository.
+const INSTALL: &str = "cd /root/headwater && NATS_SERVER=/usr/local/lib/headwater/nats-server \
+                       deploy/systemd/install.sh install /usr/local /usr/local/bin";
+
+/// Lists what runs of Headwater.
+pub(crate) const RUNNING: &str = "grep -sE '^(headwater|nats-server)' /proc/[0-9]*/comm || true";
+
+/// Makes of the units what they were before there were fixed users.
 const DYNAMIC: &str = "[Service]\nDynamicUser=yes\n";
 
 #[test]
 fn an_installation_with_dynamic_users_and_an_open_broker_is_upgraded_and_locked() {
-    Machine::run_bare_test(&[("headwater-.service", DYNAMIC)], async |machine| {
-        // As the version before fixed users left it.
-        machine
-            .sh("sed -i /^include/d /etc/headwater/nats.conf; sed -i /headwater/d /etc/passwd /etc/group /etc/shadow /etc/gshadow")
-            .await;
+    let before = [("headwater-.service", DYNAMIC)];
+    Machine::run_bare_test(&before, async |machine| {
+        let forget = "sed -i /^include/d /etc/headwater/nats.conf
+            sed -i /headwater/d /etc/{passwd,group,shadow,gshadow}";
+        machine.sh(forget).await;
         machine.start().await;
         let ada = visit(machine, "ada").await;
         is_shown(machine, "ada", &ada).await;
-        let owner = machine
-            .sh("stat -c %U /var/lib/private/headwater/users/users.db")
+        machine
+            .sh("test -e /var/lib/private/headwater/users/users.db")
             .await;
-        assert_eq!(owner, "headwater-users");
 
         machine
-            .sh("rm -r /etc/systemd/system/headwater-.service.d && /usr/local/lib/headwater/setup && systemctl daemon-reload")
+            .sh("rm -r /etc/systemd/system/headwater-.service.d")
             .await;
-        machine
-            .run(&["systemctl", "restart", "headwater-*.service"])
-            .await;
+        let said = machine.sh(INSTALL).await;
+        assert!(said.contains("kept /etc/headwater/nats.conf"), "{said}");
+        machine.sh("systemctl restart 'headwater-*.service'").await;
         is_shown(machine, "ada", &ada).await;
         machine
-            .run(&[
-                "systemctl",
-                "stop",
-                "headwater-users.socket",
-                "headwater-users-admin.socket",
-                &unit(Users),
-            ])
+            .sh("systemctl stop 'headwater-users*.socket' headwater-users")
             .await;
-        let owner = machine
-            .sh("stat -c '%U %a' /var/lib/headwater/users/users.db")
-            .await;
-        assert_eq!(owner, "headwater-users 600", "also while it is stopped");
-        machine
-            .run(&["systemctl", "start", "headwater.target"])
-            .await;
-        assert!(
-            machine
-                .try_run(&[
-                    "bash",
-                    "-c",
-                    &format!("{AS_NOBODY} headwater provision --dry-run")
-                ])
-                .await
-                .is_ok
-        );
+        let owner = "stat -c '%U %a' /var/lib/headwater/users/users.db";
+        assert_eq!(machine.sh(owner).await, "headwater-users 600");
+        machine.start().await;
+        let seen = as_nobody(machine, "status").await.text;
+        assert!(seen.contains("STREAM"), "it stays open: {seen}");
 
         machine
             .sh(&section("### From an open broker to accounts"))
             .await;
-        let done = machine
-            .try_run(&[
-                "bash",
-                "-c",
-                &format!("{AS_NOBODY} headwater provision --dry-run"),
-            ])
-            .await;
-        assert!(done.text.contains("refuses the login"), "{}", done.text);
+        is_locked(machine).await;
         let eve = visit(machine, "eve").await;
         is_shown(machine, "eve", &eve).await;
         is_shown(machine, "ada", &ada).await;
         for service in [Users, Orders, Purchases] {
-            machine
-                .comes(&unit(service), "StatusText", |status| {
-                    status.ends_with("parts ok")
-                })
-                .await;
+            let is_well = |status: &str| status.ends_with("parts ok");
+            machine.comes(&unit(service), "StatusText", is_well).await;
+        }
+
+        let uninstall = "/root/headwater/deploy/systemd/install.sh uninstall /usr/local";
+        let said = machine.sh(uninstall).await;
+        assert_eq!(machine.sh(RUNNING).await, "");
+        for left in [
+            "/var/lib/headwater",
+            "/etc/headwater/secrets",
+            "/etc/credstore/headwater*",
+        ] {
+            assert!(said.contains(left), "{left}: {said}");
+            machine.sh(&format!("ls -d {left}")).await;
         }
     });
 }

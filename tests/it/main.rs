@@ -29,6 +29,7 @@ mod moved;
 mod nats_cli;
 mod notify;
 mod openapi;
+mod packages;
 mod passwords;
 mod permissions;
 mod power_cuts;

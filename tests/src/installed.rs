@@ -29,9 +29,18 @@ pub fn installed() -> TempDir {
 /// # Panics
 /// When it fails.
 pub fn install(destination: &Path, args: &[&str]) -> String {
+    install_with(destination, args, &[])
+}
+
+/// [`install`] with more in its environment.
+///
+/// # Panics
+/// When it fails.
+pub fn install_with(destination: &Path, args: &[&str], variables: &[(&str, &str)]) -> String {
     let broker = broker::find(&|_| {}).expect("find nats-server");
     let output = Command::new(repository().join("deploy/systemd/install.sh"))
         .args(args)
+        .envs(variables.iter().copied())
         .env("DESTDIR", destination)
         .env("NATS_SERVER", broker.path)
         .output()
@@ -52,6 +61,14 @@ pub fn binaries() -> PathBuf {
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
             let mut command = Command::new(cargo);
             command.args(["build", "--quiet", "--bins"]);
+            // What cargo says of this package to its tests is a changed environment to the build
+            // scripts of others, which would compile half of the workspace again.
+            for (name, _) in std::env::vars_os() {
+                let text = name.to_string_lossy();
+                if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                    command.env_remove(&name);
+                }
+            }
             let built = command.current_dir(repository()).status();
             assert!(built.expect("run cargo").success(), "it does not build");
             let folder = program("headwater-users");
@@ -61,6 +78,6 @@ pub fn binaries() -> PathBuf {
 }
 
 /// The root of this repository.
-pub(crate) fn repository() -> PathBuf {
+pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

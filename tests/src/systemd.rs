@@ -61,10 +61,23 @@ impl Machine {
     /// # Panics
     /// When it cannot boot, and has to.
     pub fn run_bare_test(drop_ins: &[(&str, &str)], test: impl AsyncFnOnce(&Self)) {
-        let Some(machine) = Self::boot(drop_ins) else {
-            return;
-        };
-        let network = fs::File::open(format!("/proc/{}/ns/net", machine.leader));
+        if let Some(machine) = Self::boot(drop_ins) {
+            machine.run_inside(test);
+        }
+    }
+
+    /// [`run_test`](Self::run_test) on a machine without Headwater, with `files` over its own.
+    ///
+    /// # Panics
+    /// When it cannot boot, and has to.
+    pub fn run_test_over(files: TempDir, test: impl AsyncFnOnce(&Self)) {
+        if let Some(machine) = booted(Self::try_boot(files)) {
+            machine.run_inside(test);
+        }
+    }
+
+    fn run_inside(&self, test: impl AsyncFnOnce(&Self)) {
+        let network = fs::File::open(format!("/proc/{}/ns/net", self.leader));
         let network = network.expect("open the machine's network");
         // This thread is the test's own, and ends with it.
         move_into_link_name_space(
@@ -77,8 +90,8 @@ impl Machine {
             .build()
             .expect("a runtime");
         runtime.block_on(async {
-            machine.is_up().await;
-            test(&machine).await;
+            self.is_up().await;
+            test(self).await;
         });
     }
 
@@ -87,21 +100,16 @@ impl Machine {
     /// # Panics
     /// When it has to be.
     pub fn boot(drop_ins: &[(&str, &str)]) -> Option<Self> {
-        let what = "root, namespaces, systemd, util-linux and iproute2";
-        let booted = Self::try_boot(drop_ins);
-        let (machine, found) = match booted {
-            Ok(machine) => (Some(machine), Ok(())),
-            Err(why) => (None, Err(why)),
-        };
-        can_or_must(REQUIRED, what, found).then_some(machine)?
-    }
-
-    fn try_boot(drop_ins: &[(&str, &str)]) -> Result<Self, String> {
-        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        if !rustix::process::geteuid().is_root() {
-            return Err("this user is not root".to_owned());
-        }
         let files = installed();
+        // For whoever installs from a copy of the repository.
+        let copy = files.path().join("root/headwater");
+        fs::create_dir_all(&copy).expect("make a folder");
+        let copied = Command::new("bash")
+            .args(["-c", "cp -r LICENSE *.md docs deploy \"$0\""])
+            .arg(&copy)
+            .current_dir(repository())
+            .status();
+        assert!(copied.expect("run bash").success(), "copy the documents");
         for (unit, text) in drop_ins {
             let folder = files
                 .path()
@@ -109,6 +117,14 @@ impl Machine {
                 .join(format!("{unit}.d"));
             fs::create_dir_all(&folder).expect("make a folder");
             fs::write(folder.join("test.conf"), text).expect("write a drop-in");
+        }
+        booted(Self::try_boot(files))
+    }
+
+    fn try_boot(files: TempDir) -> Result<Self, String> {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        if !rustix::process::geteuid().is_root() {
+            return Err("this user is not root".to_owned());
         }
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = format!("headwater-test-{}-{number}", std::process::id());
@@ -321,6 +337,16 @@ pub fn port(service: Service) -> u16 {
         Service::Orders => 8083,
         Service::Purchases | Service::Composition | Service::Inquiry => 8080,
     }
+}
+
+/// The machine; `None` where there is none, which is said, or is a failure where there must be.
+fn booted(machine: Result<Machine, String>) -> Option<Machine> {
+    let what = "root, namespaces, systemd, util-linux and iproute2";
+    let (machine, found) = match machine {
+        Ok(machine) => (Some(machine), Ok(())),
+        Err(why) => (None, Err(why)),
+    };
+    can_or_must(REQUIRED, what, found).then_some(machine)?
 }
 
 fn read(mut file: fs::File) -> String {
