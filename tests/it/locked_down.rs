@@ -48,14 +48,29 @@ fn the_broker_lets_in_whom_the_installation_knows_and_nobody_else() {
         let after = machine.sh(&format!("{made} 2>&1 || true")).await;
         assert_eq!(after, before, "nothing is made anew");
 
+        let former = machine.sh(PASSWORD).await;
+        machine.sh(&section("### A new password")).await;
+        let stale = format!("NATS_USER=operator NATS_PASSWORD={former} headwater status");
+        let stale = machine.try_run(&["bash", "-c", &stale]).await.text;
+        assert!(stale.contains("refuses the login"), "{stale}");
+        machine
+            .sh(&format!("until {PROVISION}; do sleep 0.2; done"))
+            .await;
+
         with_tls(machine).await;
         let eve = visit(machine, "eve").await;
         is_shown(machine, "eve", &eve).await;
-        machine.tool("provision --dry-run").await;
+        machine.sh(PROVISION).await;
         let varz = machine.sh("curl -s http://127.0.0.1:8222/varz").await;
         assert!(varz.contains("\"tls_required\": true"), "{varz}");
     });
 }
+
+/// Prints the operator's password.
+const PASSWORD: &str = ". /etc/headwater/operator.env; echo $NATS_PASSWORD";
+
+/// Ends well where the operator is let in.
+const PROVISION: &str = "headwater provision --dry-run --wait 5s";
 
 /// Does what deploy/systemd/README.md says of TLS.
 async fn with_tls(machine: &Machine) {
