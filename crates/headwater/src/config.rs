@@ -4,10 +4,20 @@ use std::env;
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use clap::Command;
 use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches as _};
 
+use crate::access::Access;
+use crate::telemetry::Format;
 use crate::{bus, database, http, telemetry};
+
+/// The exit code of settings that cannot be followed. The same as clap's.
+const UNUSABLE: i32 = 2;
+
+/// Has the settings checked. No variable: in the environment of a unit it would keep the service
+/// from ever starting.
+const CHECK: &str = "check";
 
 /// The configuration of a service, made to be flattened into its own.
 #[derive(Debug, Clone, clap::Args)]
@@ -35,13 +45,86 @@ impl Config {
     pub fn drain(&self) -> Duration {
         Duration::from_secs(self.drain_s)
     }
+
+    /// What would keep a service with these settings from starting, as far as can be seen without
+    /// opening its database or its ports.
+    fn problems(&self) -> Vec<String> {
+        let checked = [
+            telemetry::check(&self.telemetry),
+            self.http.admin_address().map(drop),
+            database::check(&self.database),
+            Access::read(&self.nats).map(drop),
+        ];
+        let problems = checked.into_iter().filter_map(Result::err);
+        problems.map(|error| format!("{error:#}")).collect()
+    }
 }
 
 /// Reads the command line and the environment of this process. Where they are wrong, or ask for
-/// help, it says so and ends the process.
+/// help or a check, it says so and ends the process.
 pub fn parse<P: clap::Parser>() -> P {
-    let matches = without_empty_variables(P::command()).get_matches();
-    P::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut P::command()).exit())
+    let command = without_empty_variables(P::command()).arg(
+        Arg::new(CHECK)
+            .long(CHECK)
+            .action(ArgAction::SetTrue)
+            .help("Check the settings and the files that they name, and end: 0, or 2 and what is wrong; no database and no port is opened"),
+    );
+    let read = command.clone().try_get_matches().and_then(|matches| {
+        let settings = P::from_arg_matches(&matches);
+        let settings = settings.map_err(|error| error.format(&mut P::command()))?;
+        Ok((settings, matches))
+    });
+    match read {
+        Ok((_, matches)) if matches.get_flag(CHECK) => check(&matches),
+        Ok((settings, _)) => settings,
+        Err(error) => refuse(&error, command),
+    }
+}
+
+/// Says what is wrong with the settings, if anything is, and ends the process.
+fn check(matches: &ArgMatches) -> ! {
+    let config = Config::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
+    let problems = config.problems();
+    if problems.is_empty() {
+        std::process::exit(0);
+    }
+    telemetry::fail(config.telemetry.format, &problems, UNUSABLE)
+}
+
+/// Says what is wrong with the command line or a variable, as the service would log it, or the
+/// help that was asked for, and ends the process.
+fn refuse(error: &clap::Error, command: Command) -> ! {
+    let lenient = command.clone().ignore_errors(true).try_get_matches().ok();
+    let format = lenient.and_then(|matches| {
+        let format = matches.try_get_one::<Format>("format");
+        format.ok().flatten().copied()
+    });
+    let format = format.unwrap_or(Format::Auto);
+    if !error.use_stderr() || matches!(format.here(), Format::Pretty) {
+        error.exit();
+    }
+    telemetry::fail(format, &[in_one_line(error, &command)], UNUSABLE)
+}
+
+/// The error itself, without hints at usage, and with the variable that may be at fault.
+fn in_one_line(error: &clap::Error, command: &Command) -> String {
+    let text = error.render().to_string();
+    let text = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<_> = text.split_whitespace().collect();
+    let text = words.join(" ");
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else {
+        return text.to_owned();
+    };
+    let flag = named.trim_start_matches('-').split_whitespace().next();
+    let mut arguments = command.get_arguments();
+    let variable = arguments
+        .find(|argument| argument.get_long() == flag)
+        .and_then(Arg::get_env);
+    match variable {
+        Some(variable) => format!("{text} ({})", variable.display()),
+        None => text.to_owned(),
+    }
 }
 
 /// `command`, to which an empty environment variable is an unset one: compose files and units set

@@ -362,10 +362,10 @@ impl<D> Service<D> {
         let (_pulse, unwatched) = Pulse::new();
         let admin_config = config.http.of_admin();
         tasks.spawn("admin", |stop| {
-            http::serve_watched(admin, admin_app, admin_config, unwatched, stop)
+            http::serve_watched(admin, admin_app, admin_config, unwatched, drain, stop)
         });
         tasks.spawn("http", |stop| {
-            http::serve_watched(public, app, config.http, beats, stop)
+            http::serve_watched(public, app, config.http, beats, drain, stop)
         });
         tasks.join(drain).await
     }

@@ -94,6 +94,9 @@ impl Supervisor {
 ///
 /// SIGHUP does not end it from now on; what it means is the service's matter.
 ///
+/// The first thing that a process does: process 1, as in a container, ignores a signal that nothing
+/// handles yet, and would only end when it is killed.
+///
 /// # Panics
 /// When the process may not listen for signals, or outside a runtime.
 #[expect(

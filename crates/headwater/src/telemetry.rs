@@ -75,7 +75,7 @@ impl Telemetry {
         let code = match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "the service ended");
+                last_words("the service ended", &format!("{error:#}"));
                 ExitCode::FAILURE
             }
         };
@@ -105,13 +105,24 @@ pub enum Format {
 }
 
 /// Starts logging to standard error or the journal, collecting metrics, and sending traces where
-/// there is an endpoint, once a process: of `service`.
-///
-/// # Errors
-/// The filter or the endpoint is wrong, or logging was started before.
-pub fn init(service: &str, config: &Config) -> anyhow::Result<Telemetry> {
-    let (filter, handle) = reload::Layer::new(filter(config)?);
-    let log = log(config.format).context("log to the journal")?;
+/// there is an endpoint, once a process: of `service`. Where the filter or the endpoint is wrong,
+/// it says so and ends the process.
+pub fn init(service: &str, config: &Config) -> Telemetry {
+    try_init(service, config)
+        .unwrap_or_else(|error| fail(config.format, &[format!("{error:#}")], 1))
+}
+
+fn try_init(service: &str, config: &Config) -> anyhow::Result<Telemetry> {
+    start_log(filter(config)?, config.format)?;
+    metrics_handle();
+    Ok(Telemetry {
+        traces: otlp::start(service, &config.traces)?,
+    })
+}
+
+fn start_log(filter: EnvFilter, format: Format) -> anyhow::Result<()> {
+    let (filter, handle) = reload::Layer::new(filter);
+    let log = log(format).context("log to the journal")?;
     let started = tracing_subscriber::registry()
         .with(filter)
         .with(log)
@@ -120,11 +131,52 @@ pub fn init(service: &str, config: &Config) -> anyhow::Result<Telemetry> {
     log_panics();
     // Nobody else sets it: logging has just been started for the first time.
     let _ = FILTER.set(handle);
-    metrics_handle();
-    Ok(Telemetry {
-        traces: otlp::start(service, &config.traces)?,
-    })
+    Ok(())
 }
+
+/// Whether [`init`] can follow the settings.
+pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+    filter(config)?;
+    config.traces.check()
+}
+
+/// Logs what keeps the service from starting, in the way in which it was to log, and ends the
+/// process with `code`: whoever looks for errors in the journal, or reads JSON, finds these, too.
+pub(crate) fn fail(format: Format, errors: &[String], code: i32) -> ! {
+    // Fails where it was started before, which does as well.
+    let started = start_log(EnvFilter::new("info"), format);
+    for error in errors {
+        if started.is_ok() || FILTER.get().is_some() {
+            last_words("the service cannot start", error);
+        } else {
+            // There is no journal: nothing is left to be tried when this fails.
+            let _ = writeln!(std::io::stderr(), "the service cannot start: {error}");
+        }
+    }
+    flush();
+    std::process::exit(code)
+}
+
+/// Logs an error that ends the process.
+///
+/// The journal finds out which unit an entry is of by looking at the process, which may be gone by
+/// then: `journalctl -u` would not show the one line that matters. Of what comes by way of standard
+/// error it knows. `<3>` is `err`.
+fn last_words(what: &str, error: &str) {
+    if IS_JOURNALD.get().is_some() && is_journal() {
+        let line = format!("{what} error={error}").replace('\n', " ");
+        push(format!("{STDERR}3>{line}\n").as_bytes());
+    } else {
+        tracing::error!(error, "{what}");
+    }
+}
+
+/// Set where the log goes to the journal.
+static IS_JOURNALD: OnceLock<()> = OnceLock::new();
+
+/// How a line begins that goes to standard error also where the others are entries of the journal,
+/// which begin with the name of a field.
+const STDERR: &str = "<";
 
 /// One more in a gauge, until it is dropped.
 #[derive(Debug)]
@@ -146,25 +198,38 @@ impl Drop for Counted {
 /// The filter of this process, like the subscriber that it belongs to.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
+impl Format {
+    /// The same, decided.
+    pub(crate) fn here(self) -> Self {
+        match self {
+            Self::Auto if std::io::stderr().is_terminal() => Self::Pretty,
+            Self::Auto if is_journal() => Self::Journald,
+            Self::Auto => Self::Json,
+            format => format,
+        }
+    }
+}
+
 /// Where the log goes, and how its lines look.
 fn log<S>(format: Format) -> std::io::Result<Box<dyn Layer<S> + Send + Sync>>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
-    let is_terminal = std::io::stderr().is_terminal();
-    let format = match format {
-        Format::Auto if is_terminal => Format::Pretty,
-        Format::Auto if is_journal() => Format::Journald,
-        Format::Auto => Format::Json,
-        format => format,
-    };
-    if matches!(format, Format::Journald) {
-        let socket = journal::Socket::open()?;
-        lines::start(move |entry| socket.send(entry))?;
-        return Ok(Journal::new()?.boxed());
-    }
+    let format = format.here();
     // Its own descriptor: nobody else waits for the thread that writes to it.
     let mut stderr = File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
+    if matches!(format, Format::Journald) {
+        let socket = journal::Socket::open()?;
+        lines::start(move |entry| {
+            if entry.starts_with(STDERR.as_bytes()) {
+                return stderr.write_all(entry);
+            }
+            socket.send(entry)
+        })?;
+        // Logging is started once.
+        let _ = IS_JOURNALD.set(());
+        return Ok(Journal::new()?.boxed());
+    }
     lines::start(move |line| stderr.write_all(line))?;
     let layer = fmt::layer()
         .with_writer(|| lines::Writer)

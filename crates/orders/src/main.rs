@@ -1,14 +1,15 @@
-//! Entry point: flags, telemetry, signals. The service itself is `orders::run`.
+//! Entry point: signals, flags, telemetry. The service itself is `orders::run`.
 
 use std::process::ExitCode;
 
 use headwater::{http, supervisor, telemetry};
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+async fn main() -> ExitCode {
+    let stop = supervisor::stop_on_signal();
     let orders::Config { service: config } = headwater::parse();
-    let telemetry = telemetry::init(orders::NAME, &config.telemetry)?;
+    let telemetry = telemetry::init(orders::NAME, &config.telemetry);
     let listeners = http::bind(&config.http).await;
-    let run = async { orders::run(config, listeners?, supervisor::stop_on_signal()).await };
-    Ok(telemetry.end(run.await))
+    let run = async { orders::run(config, listeners?, stop).await };
+    telemetry.end(run.await)
 }

@@ -1,14 +1,15 @@
-//! Entry point: flags, telemetry, signals. The service itself is `products::run`.
+//! Entry point: signals, flags, telemetry. The service itself is `products::run`.
 
 use std::process::ExitCode;
 
 use headwater::{http, supervisor, telemetry};
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+async fn main() -> ExitCode {
+    let stop = supervisor::stop_on_signal();
     let config: products::Config = headwater::parse();
-    let telemetry = telemetry::init(products::NAME, &config.service.telemetry)?;
+    let telemetry = telemetry::init(products::NAME, &config.service.telemetry);
     let listeners = http::bind(&config.service.http).await;
-    let run = async { products::run(config, listeners?, supervisor::stop_on_signal()).await };
-    Ok(telemetry.end(run.await))
+    let run = async { products::run(config, listeners?, stop).await };
+    telemetry.end(run.await)
 }

@@ -57,7 +57,7 @@ pub(crate) async fn serve(store: &Path) -> anyhow::Result<()> {
         format: telemetry::Format::Json,
         traces: telemetry::trace::Config::default(),
     };
-    let _telemetry = telemetry::init("bare", &config)?;
+    let _telemetry = telemetry::init("bare", &config);
     let config = http::Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         ..http::Config::default()

@@ -49,6 +49,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::fs::{Access, access};
 use sea_orm::DbErr;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -180,6 +181,26 @@ pub(crate) fn make_folder(config: &Config) -> anyhow::Result<()> {
             .with_context(|| format!("make the folder {}", folder.display()))?;
     }
     Ok(())
+}
+
+/// Whether this process may write the files of a database, or make them. It opens none.
+pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+    let path = &config.path;
+    let beside = ["-wal", "-shm", ".lock"].map(|ending| {
+        let mut name = path.clone().into_os_string();
+        name.push(ending);
+        PathBuf::from(name)
+    });
+    let files = [path.clone(), path.with_extension("keys")];
+    for file in files.iter().chain(&beside).filter(|file| file.exists()) {
+        access(file, Access::READ_OK | Access::WRITE_OK)
+            .with_context(|| format!("read and write {}", file.display()))?;
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let there = folder.ancestors().find(|folder| folder.exists());
+    access(there.unwrap_or(folder), Access::WRITE_OK | Access::EXEC_OK)
+        .with_context(|| format!("write in the folder {}", folder.display()))
 }
 
 /// A service's database. Cheap to clone; closed when the last clone is dropped.

@@ -319,6 +319,21 @@ impl Clients {
         connection.evicted.notify_one();
     }
 
+    /// Closes the connections whose clients keep a stop waiting: who has taken nothing for
+    /// [`STALLED`] or, where it `is_late`, has not taken all of an answer.
+    pub(super) fn evict_slow(&self, is_late: bool) {
+        let now = self.now();
+        let mut open = self.open();
+        let slow = open.connections.iter().filter(|(_, connection)| {
+            let has_answer = connection.bytes.load(Ordering::Relaxed) > 0;
+            connection.stalled_for(now).is_some() || (is_late && has_answer)
+        });
+        let slow: Vec<u64> = slow.map(|(id, _)| *id).collect();
+        for id in slow {
+            self.evict(&mut open, id);
+        }
+    }
+
     /// Takes memory for `bytes` more; `is_large` leaves some of it to others.
     fn take(&self, bytes: usize, is_large: bool) -> bool {
         let memory = &self.0.memory;
@@ -397,6 +412,12 @@ impl Client {
             clients: self.clients.clone(),
             connection: Arc::clone(&self.connection),
         }))
+    }
+
+    /// Whether a request is under way, or its answer.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.connection.requests.load(Ordering::Relaxed) > 0
+            || self.connection.stalled_since.load(Ordering::Relaxed) > 0
     }
 
     /// Resolves when the connection is to be closed, for the place or the memory that it has.

@@ -8,6 +8,7 @@
 
 mod answer;
 mod app;
+mod arriving;
 mod clients;
 mod docs;
 mod extract;

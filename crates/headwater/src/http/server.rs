@@ -4,15 +4,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, header};
+use axum::response::IntoResponse as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use rustix::net::sockopt;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Config;
+use super::arriving::{self, Arriving};
 use super::clients::{Admission, Client, Clients};
 use super::extract::network;
 use super::host::Local;
@@ -47,9 +48,12 @@ const PLACE_PAUSE: Duration = Duration::from_millis(50);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long open connections may still be used after the stop: each is closed with its next
-/// answer, which says so, and only then those that nothing came on. A client that sends a request
-/// at the moment in which its connection is closed would see it reset.
+/// answer, which says so, and only then those that nothing came on, or half a request. A client
+/// that sends a request at the moment in which its connection is closed would see it reset.
 const LINGER: Duration = Duration::from_millis(300);
+
+/// How often it is looked, after that, whether clients keep the stop waiting.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where a service listens.
 #[derive(Debug)]
@@ -153,7 +157,8 @@ impl Pulse {
     }
 }
 
-/// Serves `app` until `stop`, then lets the requests under way end.
+/// Serves `app` until `stop`, then lets the requests under way end. Those that have not arrived
+/// whole soon after it are answered with 503.
 ///
 /// `axum::serve` has no limits: a client that connects and stays silent, or does not take its
 /// answer, would keep its connection for ever.
@@ -171,10 +176,11 @@ pub async fn serve(
         "listening"
     );
     let (_pulse, beats) = Pulse::new();
-    serve_watched(listener, app, config, beats, stop).await
+    serve_watched(listener, app, config, beats, Duration::MAX, stop).await
 }
 
-/// [`serve`], with somebody who asks whether it still turns.
+/// [`serve`], with somebody who asks whether it still turns, and who gives clients `drain` to take
+/// their answers after the stop.
 ///
 /// # Errors
 /// None.
@@ -183,6 +189,7 @@ pub(crate) async fn serve_watched(
     app: Router,
     mut config: Config,
     mut beats: Beats,
+    drain: Duration,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     config.connections = connections(&config);
@@ -226,7 +233,7 @@ pub(crate) async fn serve_watched(
         }
     }
     drop((listener, waiting));
-    server.end(connections).await;
+    server.end(connections, &clients, drain).await;
     Ok(())
 }
 
@@ -235,8 +242,9 @@ struct Server {
     app: Router,
     http: http1::Builder,
     patience: Duration,
-    graceful: GracefulShutdown,
     closing: Arc<AtomicBool>,
+    /// Cancelled once what has not arrived is not waited for.
+    cut: CancellationToken,
     open: metrics::Gauge,
 }
 
@@ -250,8 +258,8 @@ impl Server {
             app,
             http,
             patience: Duration::from_secs(config.write_timeout_s),
-            graceful: GracefulShutdown::new(),
             closing: Arc::new(AtomicBool::new(false)),
+            cut: CancellationToken::new(),
             open: metrics::gauge!("headwater_http_connections"),
         }
     }
@@ -272,15 +280,16 @@ impl Server {
             local,
             client: Arc::clone(&client),
             closing: Arc::clone(&self.closing),
+            cut: self.cut.clone(),
         };
         let stream = Stream::new(stream, Arc::clone(&client), self.patience);
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
-        let connection = self.graceful.watch(connection);
+        let cut = self.cut.clone();
         let counted = Counted::one_more(self.open.clone());
         async move {
             let _counted = counted;
             tokio::select! {
-                ended = connection => if let Err(error) = ended {
+                ended = run(connection, &client, cut) => if let Err(error) = ended {
                     tracing::debug!(%error, "connection ended");
                 },
                 () = client.evicted() => tracing::debug!(%peer, "connection evicted"),
@@ -300,14 +309,44 @@ impl Server {
         let _ = sockopt::set_tcp_user_timeout(stream, timeout);
     }
 
-    /// Lets what is under way end, and closes.
-    async fn end(self, mut connections: JoinSet<()>) {
+    /// Lets what is under way end, and closes. A client that does not take its answer is not waited
+    /// for as long as the whole stop may take.
+    async fn end(self, mut connections: JoinSet<()>, clients: &Clients, drain: Duration) {
+        let begun = Instant::now();
         self.closing.store(true, Ordering::Relaxed);
-        let all_closed = async { while connections.join_next().await.is_some() {} };
-        // Those that are left after it are idle, or have a request under way.
-        let _ = tokio::time::timeout(LINGER, all_closed).await;
-        self.graceful.shutdown().await;
+        let mut pause = LINGER;
+        loop {
+            let all_closed = async { while connections.join_next().await.is_some() {} };
+            if tokio::time::timeout(pause, all_closed).await.is_ok() {
+                return;
+            }
+            // Those that are left are idle, or have a request under way, or half of one.
+            self.cut.cancel();
+            clients.evict_slow(begun.elapsed() > drain / 10 * 9);
+            pause = LOOK_PAUSE;
+        }
     }
+}
+
+/// Serves a connection until it ends; after `cut`, no longer than its request is under way.
+async fn run(
+    mut connection: http1::Connection<TokioIo<Stream>, Connected>,
+    client: &Client,
+    cut: CancellationToken,
+) -> hyper::Result<()> {
+    tokio::select! {
+        // What has arrived by now is a request.
+        biased;
+        ended = &mut connection => return ended,
+        () = cut.cancelled() => {}
+    }
+    if client.is_at_work() {
+        Pin::new(&mut connection).graceful_shutdown();
+        return connection.await;
+    }
+    let parts = connection.into_parts();
+    arriving::refuse(parts.io.into_inner(), &parts.read_buf).await;
+    Ok(())
 }
 
 /// The app for the requests of one connection.
@@ -318,6 +357,8 @@ struct Connected {
     client: Arc<Client>,
     /// Set once answers have to close their connection.
     closing: Arc<AtomicBool>,
+    /// Cancelled once what has not arrived is not waited for.
+    cut: CancellationToken,
 }
 
 impl hyper::service::Service<hyper::Request<hyper::body::Incoming>> for Connected {
@@ -334,9 +375,14 @@ impl hyper::service::Service<hyper::Request<hyper::body::Incoming>> for Connecte
             extensions.insert(local);
         }
         let closing = Arc::clone(&self.closing);
+        let (request, missing) = Arriving::watch(request, &self.cut);
         let answer = fair::on_behalf_of(network(self.peer.ip()), self.app.call(request));
         Box::pin(async move {
-            let mut answer = answer.await?;
+            let mut answer = tokio::select! {
+                biased;
+                answer = answer => answer?,
+                () = missing => arriving::problem().into_response(),
+            };
             if closing.load(Ordering::Relaxed) {
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(header::CONNECTION, close);

@@ -119,6 +119,11 @@ impl Config {
         }
     }
 
+    /// Whether the endpoint is one.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        self.target().map(drop)
+    }
+
     /// Where spans are posted to, if they are.
     fn target(&self) -> anyhow::Result<Option<Target>> {
         // An empty variable is one that is not set.

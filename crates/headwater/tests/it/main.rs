@@ -31,5 +31,6 @@ mod relay_limits;
 mod repair;
 mod schema;
 mod shared;
+mod stopping;
 mod supervisor;
 mod support;

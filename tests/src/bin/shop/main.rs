@@ -70,10 +70,11 @@ async fn serve<F: Future<Output = anyhow::Result<()>>>(
     config: headwater::Config,
     run: impl FnOnce(headwater::Config, http::Listeners, CancellationToken) -> F,
 ) -> anyhow::Result<ExitCode> {
-    let telemetry = telemetry::init(name, &config.telemetry)?;
+    let stop = supervisor::stop_on_signal();
+    let telemetry = telemetry::init(name, &config.telemetry);
     let service = async {
         let listeners = http::bind(&config.http).await?;
-        run(config, listeners, supervisor::stop_on_signal()).await
+        run(config, listeners, stop).await
     };
     Ok(telemetry.end(service.await))
 }

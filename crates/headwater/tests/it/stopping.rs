@@ -1,0 +1,132 @@
+//! A stop that clients do not hold up.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::routing::{get, post};
+use headwater::http::{About, app};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, Semaphore};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::support::{CEILING, Tasks, http_config, serve};
+
+/// Larger than what the kernel keeps of an answer.
+const LARGE: usize = 16 * 1024 * 1024;
+
+/// Well below how long the whole stop may take.
+const SOON: Duration = Duration::from_secs(5);
+
+struct Service {
+    tasks: Tasks,
+    address: String,
+    release: Arc<Semaphore>,
+    waiting: Arc<Notify>,
+}
+
+/// A service whose clients may take as long as they like, until it stops.
+async fn service() -> Service {
+    let mut config = http_config();
+    (config.header_timeout_s, config.write_timeout_s) = (600, 600);
+    let (release, waiting) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
+    let (held_by, note) = (Arc::clone(&release), Arc::clone(&waiting));
+    let held = move || async move {
+        note.notify_one();
+        drop(held_by.acquire().await);
+        "held"
+    };
+    let length = async |body: axum::body::Bytes| body.len().to_string();
+    let routes = OpenApiRouter::new()
+        // The first waits, and has no use for a body.
+        .route("/held", post(held))
+        .route("/length", post(length))
+        .route("/large", get(async || vec![b'x'; LARGE]));
+    let mut tasks = Tasks::none();
+    let about = About {
+        name: "inn",
+        description: "An inn",
+    };
+    let app = app(about, routes, tasks.health.clone(), &config);
+    let address = serve(&mut tasks, app, config).await;
+    Service {
+        tasks,
+        address: address.trim_start_matches("http://").to_owned(),
+        release,
+        waiting,
+    }
+}
+
+impl Service {
+    /// A client that sends `bytes`, and then nothing.
+    async fn client(&self, bytes: &str) -> TcpStream {
+        let mut client = TcpStream::connect(&self.address).await.unwrap();
+        client.write_all(bytes.as_bytes()).await.unwrap();
+        client
+    }
+}
+
+/// What the client is answered until the connection is closed.
+async fn answer(client: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    let read = client.read_to_string(&mut answer);
+    let read = tokio::time::timeout(CEILING, read).await;
+    let read = read.expect("the connection is closed");
+    read.unwrap_or_else(|error| panic!("{error}, after {answer:?}"));
+    answer
+}
+
+#[tokio::test]
+async fn half_a_request_is_refused_at_the_stop_and_a_whole_one_ends() {
+    let service = service().await;
+    let mut halves = Vec::new();
+    for half in [
+        "POST /length HTT",
+        "POST /length HTTP/1.1\r\nHost: localhost\r\nContent-",
+        "POST /length HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n",
+        "POST /length HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf ",
+        "POST /length HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\nGET /livez HTTP/1.1\r\nHo",
+    ] {
+        halves.push((half, service.client(half).await));
+    }
+    let mut silent = service.client("").await;
+    // A body that nobody waits for does not make a request half of one. The last to be accepted.
+    let mut whole = service
+        .client("POST /held HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf ")
+        .await;
+    service.waiting.notified().await;
+    let begun = Instant::now();
+    let (tasks, release) = (service.tasks, service.release);
+    let clients = async {
+        for (half, client) in &mut halves {
+            let said = answer(client).await;
+            // The last one has an answer before it.
+            let said = &said[said.rfind("HTTP/1.1 ").expect("an answer")..];
+            assert!(said.starts_with("HTTP/1.1 503 "), "{half}: {said}");
+            let said = said.to_lowercase();
+            assert!(said.contains("\r\nconnection: close\r\n"), "{half}: {said}");
+            assert!(said.contains("send it again"), "{half}: {said}");
+        }
+        assert_eq!(answer(&mut silent).await, "");
+        assert!(begun.elapsed() < SOON, "after {:?}", begun.elapsed());
+        release.add_permits(1);
+        let said = answer(&mut whole).await;
+        assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+    };
+    tokio::join!(tasks.stop(), clients);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_take_its_answer_does_not_hold_up_the_stop() {
+    let service = service().await;
+    let mut client = service
+        .client("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await;
+    // The beginning of the answer, and no more.
+    client.read_exact(&mut [0; 100]).await.unwrap();
+    let begun = Instant::now();
+    service.tasks.stop().await;
+    assert!(begun.elapsed() < SOON, "after {:?}", begun.elapsed());
+    drop(client);
+}
