@@ -12,6 +12,7 @@ mod browsers;
 mod cluster;
 mod containers;
 mod crash_points;
+mod day_two_start;
 mod dead_letters;
 mod empty_variables;
 mod erasure;

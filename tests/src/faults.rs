@@ -111,6 +111,15 @@ pub fn can_trace() -> bool {
     can("strace, and to trace processes", done)
 }
 
+/// Whether processes can be started in namespaces of their own.
+///
+/// # Panics
+/// When they cannot and there has to be a way.
+pub fn can_make_namespaces() -> bool {
+    let done = run("unshare", &["--pid", "--fork", "true"]);
+    can("root, and namespaces", done)
+}
+
 /// Puts `command` under strace, which lets the `nth` fsync of each of its threads fail.
 pub fn fail_fsync(command: &mut Command, nth: usize) {
     inject(command, &format!("error=EIO:when={nth}"));

@@ -17,6 +17,7 @@ use crate::{Common, Exit};
 mod broker;
 mod copies;
 mod sources;
+mod units;
 
 /// Check everything in order, and say what to do about what is not as it should be
 ///
@@ -118,6 +119,7 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
 
 /// Errors where nothing more can be seen.
 async fn look(common: &Common, args: &Args, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
+    findings.extend(units::look().await);
     let nats = broker::connect(common, findings).await?;
     if !broker::is_usable(&nats, findings).await {
         return Ok(());

@@ -15,6 +15,9 @@ use crate::{bus, database, http, telemetry};
 /// The exit code of settings that cannot be followed. The same as clap's.
 const UNUSABLE: i32 = 2;
 
+/// What is logged of them.
+const WRONG: &str = "the settings cannot be followed";
+
 /// Has the settings checked. No variable: in the environment of a unit it would keep the service
 /// from ever starting.
 const CHECK: &str = "check";
@@ -88,7 +91,7 @@ fn check(matches: &ArgMatches) -> ! {
     if problems.is_empty() {
         std::process::exit(0);
     }
-    telemetry::fail(config.telemetry.format, &problems, UNUSABLE)
+    telemetry::fail(config.telemetry.format, WRONG, &problems, UNUSABLE)
 }
 
 /// Says what is wrong with the command line or a variable, as the service would log it, or the
@@ -103,7 +106,7 @@ fn refuse(error: &clap::Error, command: Command) -> ! {
     if !error.use_stderr() || matches!(format.here(), Format::Pretty) {
         error.exit();
     }
-    telemetry::fail(format, &[in_one_line(error, &command)], UNUSABLE)
+    telemetry::fail(format, WRONG, &[in_one_line(error, &command)], UNUSABLE)
 }
 
 /// The error itself, without hints at usage, and with the variable that may be at fault.

@@ -108,8 +108,14 @@ pub enum Format {
 /// there is an endpoint, once a process: of `service`. Where the filter or the endpoint is wrong,
 /// it says so and ends the process.
 pub fn init(service: &str, config: &Config) -> Telemetry {
-    try_init(service, config)
-        .unwrap_or_else(|error| fail(config.format, &[format!("{error:#}")], 1))
+    try_init(service, config).unwrap_or_else(|error| {
+        fail(
+            config.format,
+            "the service ended",
+            &[format!("{error:#}")],
+            1,
+        )
+    })
 }
 
 fn try_init(service: &str, config: &Config) -> anyhow::Result<Telemetry> {
@@ -142,15 +148,15 @@ pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
 
 /// Logs what keeps the service from starting, in the way in which it was to log, and ends the
 /// process with `code`: whoever looks for errors in the journal, or reads JSON, finds these, too.
-pub(crate) fn fail(format: Format, errors: &[String], code: i32) -> ! {
+pub(crate) fn fail(format: Format, what: &str, errors: &[String], code: i32) -> ! {
     // Fails where it was started before, which does as well.
     let started = start_log(EnvFilter::new("info"), format);
     for error in errors {
         if started.is_ok() || FILTER.get().is_some() {
-            last_words("the service cannot start", error);
+            last_words(what, error);
         } else {
             // There is no journal: nothing is left to be tried when this fails.
-            let _ = writeln!(std::io::stderr(), "the service cannot start: {error}");
+            let _ = writeln!(std::io::stderr(), "{what}: {error}");
         }
     }
     flush();

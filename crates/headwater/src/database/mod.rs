@@ -196,7 +196,9 @@ pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
         access(file, Access::READ_OK | Access::WRITE_OK)
             .with_context(|| format!("read and write {}", file.display()))?;
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     let there = folder.ancestors().find(|folder| folder.exists());
     access(there.unwrap_or(folder), Access::WRITE_OK | Access::EXEC_OK)
