@@ -80,7 +80,7 @@ pub fn parse<P: clap::Parser>() -> P {
     match read {
         Ok((_, matches)) if matches.get_flag(CHECK) => check(&matches),
         Ok((settings, _)) => settings,
-        Err(error) => refuse(&error, command),
+        Err(error) => refuse(&error, &command),
     }
 }
 
@@ -96,7 +96,7 @@ fn check(matches: &ArgMatches) -> ! {
 
 /// Says what is wrong with the command line or a variable, as the service would log it, or the
 /// help that was asked for, and ends the process.
-fn refuse(error: &clap::Error, command: Command) -> ! {
+fn refuse(error: &clap::Error, command: &Command) -> ! {
     let lenient = command.clone().ignore_errors(true).try_get_matches().ok();
     let format = lenient.and_then(|matches| {
         let format = matches.try_get_one::<Format>("format");
@@ -106,7 +106,7 @@ fn refuse(error: &clap::Error, command: Command) -> ! {
     if !error.use_stderr() || matches!(format.here(), Format::Pretty) {
         error.exit();
     }
-    telemetry::fail(format, WRONG, &[in_one_line(error, &command)], UNUSABLE)
+    telemetry::fail(format, WRONG, &[in_one_line(error, command)], UNUSABLE)
 }
 
 /// The error itself, without hints at usage, and with the variable that may be at fault.
