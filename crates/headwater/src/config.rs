@@ -51,12 +51,12 @@ impl Config {
 
     /// What would keep a service with these settings from starting, as far as can be seen without
     /// opening its database or its ports.
-    fn problems(&self) -> Vec<String> {
+    fn problems(&self, service: &str) -> Vec<String> {
         let checked = [
             telemetry::check(&self.telemetry),
             self.http.admin_address().map(drop),
             database::check(&self.database),
-            Access::read(&self.nats).map(drop),
+            Access::read(service, &self.nats).map(drop),
         ];
         let problems = checked.into_iter().filter_map(Result::err);
         problems.map(|error| format!("{error:#}")).collect()
@@ -78,16 +78,16 @@ pub fn parse<P: clap::Parser>() -> P {
         Ok((settings, matches))
     });
     match read {
-        Ok((_, matches)) if matches.get_flag(CHECK) => check(&matches),
+        Ok((_, matches)) if matches.get_flag(CHECK) => check(command.get_name(), &matches),
         Ok((settings, _)) => settings,
         Err(error) => refuse(&error, &command),
     }
 }
 
 /// Says what is wrong with the settings, if anything is, and ends the process.
-fn check(matches: &ArgMatches) -> ! {
+fn check(service: &str, matches: &ArgMatches) -> ! {
     let config = Config::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
-    let problems = config.problems();
+    let problems = config.problems(service);
     if problems.is_empty() {
         std::process::exit(0);
     }

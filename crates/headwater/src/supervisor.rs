@@ -90,6 +90,21 @@ impl Supervisor {
     }
 }
 
+/// Runs a service on a thread for each core and one more: while the others are busy with what
+/// clients asked for, that one finds out whose turn is next.
+///
+/// # Panics
+/// When the system has no threads.
+pub fn on_threads<F: Future>(service: F) -> F::Output {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores + 1)
+        .enable_all()
+        .build()
+        .expect("start the runtime's threads")
+        .block_on(service)
+}
+
 /// A token that is cancelled by SIGTERM or SIGINT. A second signal ends the process at once.
 ///
 /// SIGHUP does not end it from now on; what it means is the service's matter.

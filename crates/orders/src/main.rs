@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use headwater::{http, supervisor, telemetry};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let stop = supervisor::stop_on_signal();
-    let orders::Config { service: config } = headwater::parse();
-    let telemetry = telemetry::init(orders::NAME, &config.telemetry);
-    let listeners = http::bind(&config.http).await;
-    let run = async { orders::run(config, listeners?, stop).await };
-    telemetry.end(run.await)
+fn main() -> ExitCode {
+    supervisor::on_threads(async {
+        let stop = supervisor::stop_on_signal();
+        let orders::Config { service: config } = headwater::parse();
+        let telemetry = telemetry::init(orders::NAME, &config.telemetry);
+        let listeners = http::bind(&config.http).await;
+        let run = async { orders::run(config, listeners?, stop).await };
+        telemetry.end(run.await)
+    })
 }

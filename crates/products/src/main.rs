@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use headwater::{http, supervisor, telemetry};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let stop = supervisor::stop_on_signal();
-    let config: products::Config = headwater::parse();
-    let telemetry = telemetry::init(products::NAME, &config.service.telemetry);
-    let listeners = http::bind(&config.service.http).await;
-    let run = async { products::run(config, listeners?, stop).await };
-    telemetry.end(run.await)
+fn main() -> ExitCode {
+    supervisor::on_threads(async {
+        let stop = supervisor::stop_on_signal();
+        let config: products::Config = headwater::parse();
+        let telemetry = telemetry::init(products::NAME, &config.service.telemetry);
+        let listeners = http::bind(&config.service.http).await;
+        let run = async { products::run(config, listeners?, stop).await };
+        telemetry.end(run.await)
+    })
 }

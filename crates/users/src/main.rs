@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use headwater::{http, supervisor, telemetry};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let stop = supervisor::stop_on_signal();
-    let users::Config { service: config } = headwater::parse();
-    let telemetry = telemetry::init(users::NAME, &config.telemetry);
-    let listeners = http::bind(&config.http).await;
-    let run = async { users::run(config, listeners?, stop).await };
-    telemetry.end(run.await)
+fn main() -> ExitCode {
+    supervisor::on_threads(async {
+        let stop = supervisor::stop_on_signal();
+        let users::Config { service: config } = headwater::parse();
+        let telemetry = telemetry::init(users::NAME, &config.telemetry);
+        let listeners = http::bind(&config.http).await;
+        let run = async { users::run(config, listeners?, stop).await };
+        telemetry.end(run.await)
+    })
 }
