@@ -48,14 +48,19 @@ fn the_broker_lets_in_whom_the_installation_knows_and_nobody_else() {
         let after = machine.sh(&format!("{made} 2>&1 || true")).await;
         assert_eq!(after, before, "nothing is made anew");
 
+        let disk = "systemctl stop headwater-nats; rm -r /var/lib/headwater/nats/*; systemctl start headwater-nats";
+        machine.sh(disk).await;
+        let bob = visit(machine, "bob").await;
+        is_shown(machine, "bob", &bob).await;
+
         let former = machine.sh(PASSWORD).await;
         machine.sh(&section("### A new password")).await;
-        let stale = format!("NATS_USER=operator NATS_PASSWORD={former} headwater status");
-        let stale = machine.try_run(&["bash", "-c", &stale]).await.text;
-        assert!(stale.contains("refuses the login"), "{stale}");
         machine
             .sh(&format!("until {PROVISION}; do sleep 0.2; done"))
             .await;
+        let stale = format!("NATS_USER=operator NATS_PASSWORD={former} headwater status");
+        let stale = machine.try_run(&["bash", "-c", &stale]).await.text;
+        assert!(stale.contains("refuses the login"), "{stale}");
 
         with_tls(machine).await;
         let eve = visit(machine, "eve").await;

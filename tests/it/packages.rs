@@ -61,7 +61,15 @@ fn packages_are_installed_upgraded_removed_and_purged() {
         assert_eq!(now, pid, "a package restarts nothing");
         let upgrade = section("## Upgrade");
         let (_, restarts) = upgrade.split_once("just install /usr/local\n").unwrap();
+        let (restarts, verify) = restarts.split_once("headwater verify").unwrap();
+        assert_eq!(verify.trim(), "");
         machine.sh(restarts).await;
+        // On a crowded machine a service may not be connected yet.
+        eventually("all to agree", async || {
+            let done = machine.try_run(&["headwater", "verify"]).await;
+            if done.is_ok { Ok(()) } else { Err(done.text) }
+        })
+        .await;
         is_shown(machine, "ada", &ada).await;
 
         machine
