@@ -9,6 +9,7 @@ pub use common::Common;
 use error::{ErrorObject, exit_of};
 pub use exit::Exit;
 use output::Format;
+pub use signals::Signals;
 
 pub mod check;
 mod common;
@@ -31,6 +32,7 @@ pub mod rebuild;
 mod schemas;
 pub mod shell;
 mod shop;
+mod signals;
 pub mod status;
 pub mod stream;
 mod survey;

@@ -1,0 +1,44 @@
+//! What tells process 1 to end, as in a container: it ignores signals that it does not handle.
+//! Every other process is ended by them.
+
+use std::future::pending;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{Cli, Command, Exit};
+
+/// The signals that mean stop, for process 1.
+#[derive(Debug)]
+pub struct Signals(Option<(Signal, Signal)>);
+
+impl Signals {
+    /// The first thing that the process does: what comes earlier is lost.
+    pub fn listen() -> Self {
+        let is_first = std::process::id() == 1;
+        let both = || {
+            let interrupt = signal(SignalKind::interrupt()).ok()?;
+            Some((interrupt, signal(SignalKind::terminate()).ok()?))
+        };
+        Self(is_first.then(both).flatten())
+    }
+
+    /// Runs a command until it is done or told to stop.
+    pub async fn obeyed_by(self, cli: Cli) -> Exit {
+        // An import stops by itself, and says what it has done.
+        let stops_itself = matches!(cli.command, Command::Import(_));
+        tokio::select! {
+            exit = crate::run(cli) => exit,
+            () = self.come(), if !stops_itself => Exit::Interrupted,
+        }
+    }
+
+    async fn come(self) {
+        let Some((mut interrupt, mut terminate)) = self.0 else {
+            return pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+}
