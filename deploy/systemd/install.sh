@@ -139,7 +139,7 @@ uninstall_all() {
     for unit in $(cd "$here/units" && find . -type f); do rm -f "$root$units/$unit"; done
     rm -rf "$lib" "$doc"
     # What others put there stays.
-    rmdir "$root$units/headwater-.service.d" 2>/dev/null || true
+    for folder in "$here"/units/*.d; do rmdir "$root$units/$(basename "$folder")" 2>/dev/null || true; done
     if is_live; then systemctl daemon-reload; fi
     echo "uninstalled; left, where there are any:"
     echo "  data              $root/var/lib/headwater"

@@ -1,23 +1,177 @@
 //! Backups, and what is done with them: as `docs/operations.md` has it.
 
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use async_nats::jetstream;
-use cli::Exit;
+use clap::Parser as _;
+use cli::{Cli, Exit};
 use e2e::faults::says;
 use e2e::load::{Customers, Mix};
 use e2e::operator::verify;
 use e2e::world::{after, titles};
 use e2e::{Service, World, eventually};
+use headwater::backup::{self, Facts, Place};
 use headwater::operator::FoldState;
 use rusqlite::Connection;
 use serde_json::json;
 
 /// A copy of a database that is in use.
-fn back_up(world: &World, service: Service) -> std::path::PathBuf {
-    let copy = world.folder().join(format!("{}.backup", service.name()));
-    let database = Connection::open(world.database(service)).unwrap();
-    let text = copy.to_str().unwrap();
-    database.execute("VACUUM INTO ?1", [text]).unwrap();
-    copy
+fn back_up(world: &World, service: Service) -> PathBuf {
+    let folder = world.folder().join("backup");
+    backup::make(&world.database(service), &folder)
+        .unwrap()
+        .file
+}
+
+/// Runs the tool on the databases of the world.
+async fn tool(world: &World, args: &[&str]) -> Exit {
+    let (url, data) = (world.nats_url(), world.database(Service::Orders));
+    let data = data.parent().unwrap().to_str().unwrap();
+    let own = ["--data", data, "--server", &url, "--no-context"];
+    let line = ["headwater"].iter().chain(args).chain(&own);
+    cli::run(Cli::try_parse_from(line).unwrap()).await
+}
+
+/// Puts `copy` back while `orders` is stopped, and starts it when the tool waits for that.
+async fn restore(world: &mut World, copy: &Path) -> Exit {
+    let database = world.database(Service::Orders);
+    let before = replaced(world).len();
+    let there = || async {
+        let is_there = replaced(world).len() > before && Place::take(&database).is_ok();
+        if is_there {
+            Ok(())
+        } else {
+            Err("nothing was replaced")
+        }
+    };
+    let args = ["restore", "orders", copy.to_str().unwrap(), "--yes"];
+    let mut tool = Box::pin(tool(world, &args));
+    tokio::select! {
+        exit = &mut tool => return exit,
+        () = eventually("the copy to be in place", there) => {}
+    }
+    let orders = world.spawn(Service::Orders, |_| {});
+    let exit = tool.await;
+    drop(orders);
+    world.run(Service::Orders).await;
+    exit
+}
+
+/// What was moved aside.
+fn replaced(world: &World) -> Vec<PathBuf> {
+    let database = world.database(Service::Orders);
+    let entries = std::fs::read_dir(database.parent().unwrap()).unwrap();
+    let files = entries.map(|entry| entry.unwrap().path());
+    let of = format!("{}.replaced-", database.display());
+    files
+        .filter(|file| {
+            let name = file.display().to_string();
+            name.starts_with(&of) && !name.ends_with("-wal") && !name.ends_with("-shm")
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tool_puts_back_the_newest_copy_and_lets_an_older_one_begin_a_new_life() {
+    let mut world = World::start().await;
+    let (ada, mug, tent) = (
+        world.user("ada").await,
+        world.product("Mug").await,
+        world.product("Tent").await,
+    );
+    world.order(&ada, &[&mug]).await;
+    let older = back_up(&world, Service::Orders);
+    let epoch = Facts::of(&older).unwrap().epoch;
+    world.order(&ada, &[&tent]).await;
+    assert_eq!(world.titles(&ada.id()).await, ["Mug", "Tent"]);
+    // The names of copies tell seconds apart.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let newest = back_up(&world, Service::Orders);
+
+    world.stop(Service::Orders).await;
+    std::fs::write(world.database(Service::Orders), "no database").unwrap();
+    world.spawn(Service::Orders, |_| {}).ended();
+    assert_eq!(restore(&mut world, &newest).await, Exit::Done);
+    let now = Facts::of(&world.database(Service::Orders)).unwrap();
+    assert_eq!((now.head, &now.epoch), (2, &epoch), "the same life");
+    assert_eq!(replaced(&world).len(), 1);
+    assert_eq!(std::fs::read(&replaced(&world)[0]).unwrap(), b"no database");
+
+    world.stop(Service::Orders).await;
+    assert_eq!(restore(&mut world, &older).await, Exit::Done);
+    let now = Facts::of(&world.database(Service::Orders)).unwrap();
+    assert_eq!(now.head, 1);
+    assert_ne!(now.epoch, epoch, "another life");
+    assert_eq!(
+        world.titles(&ada.id()).await,
+        ["Mug"],
+        "the lost one is gone"
+    );
+    let next = world.order(&ada, &[&tent]).await;
+    assert_eq!(next.position(), "orders:2");
+    let report = verify(&world).await;
+    assert_eq!(report.exit(), Exit::Done, "{report}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_whole_copy_of_a_stopped_service_is_not_put_in_its_place() {
+    let mut world = World::start().await;
+    let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
+    world.order(&ada, &[&mug]).await;
+    let folder = world.folder().join("backup");
+    let to = folder.to_str().unwrap();
+    assert_eq!(
+        tool(&world, &["backup", "--to", to, "--keep", "1"]).await,
+        Exit::Done
+    );
+    let mut copies: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|it| it.unwrap().path())
+        .collect();
+    copies.sort();
+    let of = |name: &str| {
+        copies
+            .iter()
+            .find(|it| it.to_str().unwrap().contains(name))
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(
+        copies.len(),
+        6,
+        "of each source a copy and its digest, and no keys: {copies:?}"
+    );
+    let (orders, users) = (of("/orders-"), of("/users-"));
+
+    let refused = async |world: &World, copy: &Path| {
+        let copy = copy.to_str().unwrap();
+        assert_eq!(
+            tool(world, &["restore", "orders", copy, "--yes"]).await,
+            Exit::Failed
+        );
+        assert!(replaced(world).is_empty());
+    };
+    refused(&world, &orders).await; // it runs
+    world.order(&ada, &[&mug]).await;
+    world.stop(Service::Orders).await;
+    let line = ["restore", "orders", orders.to_str().unwrap()];
+    assert_eq!(tool(&world, &line).await, Exit::Usage, "nobody said yes");
+    refused(&world, &users).await;
+    let mut bytes = std::fs::read(&orders).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&orders, &bytes).unwrap();
+    refused(&world, &orders).await; // its digest
+    std::fs::remove_file(orders.with_extension("db.sha256")).unwrap();
+    bytes.truncate(middle);
+    std::fs::write(&orders, &bytes).unwrap();
+    refused(&world, &orders).await; // its structure
+    world.run(Service::Orders).await;
+    let next = world.order(&ada, &[&mug]).await;
+    assert_eq!(next.position(), "orders:3");
+    world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ pub use exit::Exit;
 use output::Format;
 pub use signals::Signals;
 
+pub mod backup;
 pub mod check;
 mod common;
 pub mod dead_letter;
@@ -29,6 +30,7 @@ pub mod provision;
 pub mod publish;
 pub mod ready;
 pub mod rebuild;
+pub mod restore;
 mod schemas;
 pub mod shell;
 mod shop;
@@ -76,6 +78,8 @@ pub enum Command {
     Verify(verify::Args),
     Rebuild(rebuild::Args),
     Stream(stream::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     DeadLetter(dead_letter::Args),
     Tail(tail::Args),
     Decode(decode::Args),
@@ -117,6 +121,8 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Verify(args) => verify::command(common, args).await,
         Command::Rebuild(args) => rebuild::command(common, args).await,
         Command::Stream(args) => stream::command(common, args).await,
+        Command::Backup(args) => backup::command(common, args).await,
+        Command::Restore(args) => restore::command(common, args).await,
         Command::DeadLetter(args) => dead_letter::command(common, args).await,
         Command::Tail(args) => tail::command(common, args).await,
         Command::Decode(args) => decode::command(common, args).await,

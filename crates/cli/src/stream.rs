@@ -87,26 +87,17 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
         complain(&printable(&line));
     }
     confirm(&format!("restore {}", before.name), args.yes)?;
-    before.make_again(&nats).await?;
-    let screen = Screen::new();
-    let published = before.wait_until_filled(&nats, &screen).await?;
-    let report = Report {
-        rebuilt: before.rebuild(&nats, &screen).await?,
-        stream: before.name,
-        source: args.source.clone(),
-        lost: before.lost,
-        published,
-        verify: verify::run(
-            common,
-            verify::Args {
-                sources: vec![args.source],
-                wait: VERIFY_WAIT,
-            },
-        )
-        .await?,
-    };
+    let report = before.restore(common, &nats).await?;
     common.print(&report)?;
     Ok(report.exit())
+}
+
+/// Restores the stream of `source` without asking.
+pub(crate) async fn restore(common: &Common, nats: &Nats, source: &str) -> anyhow::Result<Report> {
+    Before::look(nats, source)
+        .await?
+        .restore(common, nats)
+        .await
 }
 
 /// What there is before anything is done.
@@ -173,6 +164,22 @@ impl Before {
             readers: readers(&shop, source),
             ahead: ahead(&shop, &status),
             status,
+        })
+    }
+
+    async fn restore(self, common: &Common, nats: &Nats) -> anyhow::Result<Report> {
+        self.make_again(nats).await?;
+        let screen = Screen::new();
+        let published = self.wait_until_filled(nats, &screen).await?;
+        let rebuilt = self.rebuild(nats, &screen).await?;
+        let source = self.status.service;
+        Ok(Report {
+            rebuilt,
+            stream: self.name,
+            lost: self.lost,
+            published,
+            verify: verify_one(common, &source).await?,
+            source,
         })
     }
 
@@ -312,6 +319,15 @@ impl Before {
     }
 }
 
+/// Compares all copies of `source`.
+pub(crate) async fn verify_one(common: &Common, source: &str) -> anyhow::Result<verify::Report> {
+    let args = verify::Args {
+        sources: vec![source.to_owned()],
+        wait: VERIFY_WAIT,
+    };
+    verify::run(common, args).await
+}
+
 async fn rebuild(nats: &Nats, target: &Target, screen: &Screen) -> anyhow::Result<FoldStatus> {
     let begun = target.ask(nats, Endpoint::Rebuild).await?;
     fold::follow(nats, target, begun, screen).await
@@ -414,8 +430,9 @@ fn is_in_use(kind: &CreateStreamErrorKind) -> bool {
     matches!(kind, CreateStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NAME_EXIST)
 }
 
+/// What came of it.
 #[derive(Debug, Serialize)]
-struct Report {
+pub(crate) struct Report {
     stream: String,
     source: String,
     /// None where the stream could not be read.
@@ -435,7 +452,7 @@ struct Rebuilt {
 }
 
 impl Report {
-    fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         if self.rebuilt.iter().any(|one| one.failure.is_some()) {
             return Exit::Failed;
         }

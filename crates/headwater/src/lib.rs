@@ -9,6 +9,7 @@
 //! * [`projection`]: streams to tables, each event applied once, gaps repaired;
 //! * [`inquiry`]: questions and answers over the bus, for those who would rather ask than copy;
 //! * [`personal`]: personal data that can be erased, also from backups;
+//! * [`backup`]: copies of a database, made while it runs and put back;
 //! * [`schema`]: what the events look like, for tools that were not built with them;
 //! * [`Service`]: all of these put together;
 //! * [`http`], [`supervisor`], [`health`], [`telemetry`], [`operator`]: the process around them;
@@ -19,6 +20,7 @@
 #![warn(missing_docs)]
 
 mod access;
+pub mod backup;
 pub mod bus;
 mod clock;
 mod config;

@@ -76,10 +76,10 @@ impl Service {
         config: Config,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let lock = lock(&config.database, Kind::Own)?;
-        let db = Database::open(name, &config.database, migrations, Clock::system())
-            .await
-            .context("open the database")?;
+        let (lock, db) = open(&config.database, Kind::Own, &stop, async |at| {
+            Database::open(name, at, migrations, Clock::system()).await
+        })
+        .await?;
         let mut service = Self::over(name, db, config, stop).await?;
         service.lock = Some(lock);
         Ok(service)
@@ -98,11 +98,10 @@ impl Service {
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         personal::forbid_core_dumps().context("forbid core dumps")?;
-        let lock = lock(&config.database, Kind::Personal)?;
-        let (at, clock) = (&config.database, Clock::system());
-        let db = Database::open_with_personal_data(name, at, migrations, clock)
-            .await
-            .context("open the database")?;
+        let (lock, db) = open(&config.database, Kind::Personal, &stop, async |at| {
+            Database::open_with_personal_data(name, at, migrations, Clock::system()).await
+        })
+        .await?;
         let mut service = Self::over(name, db, config, stop).await?;
         service.lock = Some(lock);
         let shredder = Shredder::new(service.db.clone(), service.health.clone());
@@ -123,10 +122,10 @@ impl Service {
         config: Config,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let lock = lock(&config.database, Kind::ReadStore)?;
-        let db = Database::open_copy(name, &config.database, migrations, Clock::system())
-            .await
-            .context("open the read store")?;
+        let (lock, db) = open(&config.database, Kind::ReadStore, &stop, async |at| {
+            Database::open_copy(name, at, migrations, Clock::system()).await
+        })
+        .await?;
         let mut service = Self::over(name, db, config, stop).await?;
         service.is_copy = true;
         service.lock = Some(lock);
@@ -389,10 +388,21 @@ async fn remove_all(
     Ok(())
 }
 
-/// Keeps every other process away from a database, made or not.
-fn lock(config: &database::Config, kind: Kind) -> anyhow::Result<Lock> {
-    database::make_folder(config)?;
-    Lock::take(&config.path, kind)
+/// Keeps every other process away from a database, made or not, and opens it; waits where the disk
+/// is too full for that.
+async fn open(
+    config: &database::Config,
+    kind: Kind,
+    stop: &CancellationToken,
+    open: impl AsyncFn(&database::Config) -> anyhow::Result<Database>,
+) -> anyhow::Result<(Lock, Database)> {
+    let try_open = async || {
+        database::make_folder(config)?;
+        let lock = Lock::take(&config.path, kind)?;
+        let db = open(config).await.context("open the database")?;
+        Ok((lock, db))
+    };
+    database::when_there_is_room(&config.path, stop, try_open).await
 }
 
 /// How often it is looked whether the database file is where it was opened.
@@ -424,8 +434,11 @@ impl FileWatch {
 
     /// Looks at the file and its lock again and again; gives why it cannot go on.
     async fn look(&self) -> anyhow::Error {
-        let mut before = None;
+        let (mut before, mut was_full) = (None, false);
         loop {
+            let shortage = self.db.shortage();
+            self.tell_of_room(shortage.as_deref(), was_full);
+            was_full = shortage.is_some();
             tokio::time::sleep(LOOK_AT_FILE).await;
             if let Some(Err(error)) = self.lock.as_ref().map(Lock::keep) {
                 return error;
@@ -454,6 +467,23 @@ impl FileWatch {
             .set(FILE, State::Failed(format!("{what}: {advice}")));
     }
 
+    /// Says that writes are refused for want of room, and when they go on.
+    fn tell_of_room(&self, shortage: Option<&str>, was_full: bool) {
+        match shortage {
+            Some(what) => {
+                if !was_full {
+                    tracing::error!("{what}; writes are refused until then");
+                }
+                self.health.set(DISK, State::Degraded(what.to_owned()));
+            }
+            None if was_full => {
+                tracing::info!("there is room on the disk again: writes go on");
+                self.health.forget(DISK);
+            }
+            None => {}
+        }
+    }
+
     /// A copy's own task rebuilds it; nobody can make anything else again.
     async fn tell_of_damage(&self) -> Infallible {
         if self.is_copy {
@@ -471,3 +501,5 @@ impl FileWatch {
 /// The names of the lines in `/readyz?verbose`, there where a person must act.
 const DAMAGE: &str = "database";
 const FILE: &str = "database file";
+/// And where it goes on by itself.
+const DISK: &str = "disk";

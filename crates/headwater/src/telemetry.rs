@@ -22,8 +22,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
-use crate::Clock;
 use crate::journal::{self, Journal};
+use crate::{Clock, database};
 
 pub(crate) use lines::{flush, push};
 
@@ -74,6 +74,7 @@ impl Telemetry {
     pub fn end(self, ended: anyhow::Result<()>) -> ExitCode {
         let code = match ended {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.is::<database::Stopped>() => ExitCode::SUCCESS,
             Err(error) => {
                 last_words("the service ended", &format!("{error:#}"));
                 ExitCode::FAILURE

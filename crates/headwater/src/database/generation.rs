@@ -16,7 +16,7 @@
 //! never meets the WAL of an old one.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -173,6 +173,17 @@ pub(super) fn keep_aside(path: &Path, now_ms: i64) -> io::Result<PathBuf> {
 /// How large the WAL of `file` is, in bytes.
 pub(super) fn wal_bytes(file: &Path) -> u64 {
     fs::metadata(appended(file, "-wal")).map_or(0, |wal| wal.len())
+}
+
+/// Cuts off what the WAL of `file` has beyond `bytes`.
+pub(super) fn cut_wal(file: &Path, bytes: u64) -> io::Result<()> {
+    if wal_bytes(file) <= bytes {
+        return Ok(());
+    }
+    let wal = OpenOptions::new()
+        .write(true)
+        .open(appended(file, "-wal"))?;
+    wal.set_len(bytes)
 }
 
 /// The numbers of all stores of `path` that have one, in order.

@@ -9,6 +9,7 @@ use sea_orm::{
 };
 
 use super::connection::Damage;
+use super::room;
 use crate::Clock;
 use crate::personal::Keys;
 
@@ -22,6 +23,7 @@ pub struct Tx {
     keys: Keys,
     appended: Cell<Option<u64>>,
     is_lost: Cell<bool>,
+    is_full: Cell<bool>,
     /// See [`age_ms`](Self::age_ms).
     age_began: Cell<Option<i64>>,
     /// W3C trace context of the closure that runs, where it is traced.
@@ -44,6 +46,7 @@ impl Tx {
             keys,
             appended: Cell::new(None),
             is_lost: Cell::new(false),
+            is_full: Cell::new(false),
             age_began: Cell::new(None),
             traceparent: RefCell::default(),
         }
@@ -52,6 +55,25 @@ impl Tx {
     /// Whether SQLite has rolled back the whole transaction by itself.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost.get()
+    }
+
+    /// Whether the disk was found to be full.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full.get()
+    }
+
+    /// The same, and forgets it together with the transaction that was lost for it.
+    pub(super) fn take_full(&self) -> bool {
+        let is_full = self.is_full.take();
+        if is_full {
+            self.is_lost.set(false);
+        }
+        is_full
+    }
+
+    /// Notes that the disk is full: all of the transaction will be rolled back.
+    pub(crate) fn note_full(&self) {
+        self.is_full.set(true);
     }
 
     /// The service whose database this is.
@@ -153,8 +175,16 @@ impl Tx {
     pub(super) fn control(&self, sql: &str) -> Result<(), DbErr> {
         let statement = Statement::from_string(DbBackend::Sqlite, sql);
         let result = self.connection.query_one_raw(statement).map(drop);
-        self.damage.note(&result);
+        self.note(&result);
         result
+    }
+
+    /// Notes what `result` says of the file and its disk.
+    fn note<T>(&self, result: &Result<T, DbErr>) {
+        self.damage.note(result);
+        if result.as_ref().is_err_and(room::is_full) {
+            self.note_full();
+        }
     }
 
     /// Sees to it that nothing is written outside of a transaction.
@@ -166,7 +196,7 @@ impl Tx {
     /// committed, because the writer does not find its savepoint in it and stops, or is told.
     fn contain<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
         if result.is_err() {
-            self.damage.note(&result);
+            self.note(&result);
             if self.connection.execute_unprepared("BEGIN").is_ok() {
                 self.is_lost.set(true);
             }

@@ -82,7 +82,8 @@ impl Locked {
         }
         file.set_len(0)?;
         file.rewind()?;
-        writeln!(file, "{}", std::process::id())?;
+        // Only people read it, and the disk may be full.
+        let _ = writeln!(file, "{}", std::process::id());
         let identity = Identity::of(path)?;
         Ok(Self {
             _file: file,

@@ -26,7 +26,8 @@
 //! **Ambiguity.** An error at commit means *unknown*, not rolled back: what is on the disk is
 //! only seen after reopening. The writer then stops and with it the service
 //! (see [`Database::watch`]); the supervisor of the process starts it again, and clients
-//! retry under their idempotency key.
+//! retry under their idempotency key. A full disk is no such error: what found no room is rolled
+//! back and answered [`WriteError::Full`], and the writer goes on (see `room`).
 //!
 //! Reads run on a few threads of their own, each with a read-only connection, each read in one
 //! transaction: a [`Snapshot`] that does not move while it is read.
@@ -42,6 +43,7 @@ mod lock;
 mod migration;
 mod opening;
 mod readers;
+mod room;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -65,6 +67,7 @@ use crate::position::Position;
 use crate::{Clock, crash, outbox, private};
 use file::File;
 pub(crate) use lock::Lock;
+pub(crate) use room::{Stopped, when_there_is_room};
 
 pub(crate) use connection::{Inspection, code, is_damage, with_attached};
 
@@ -270,6 +273,9 @@ pub enum WriteError<E> {
     /// holds the file's write lock: try again later.
     #[error("the database is busy")]
     Busy,
+    /// The disk is full; nothing was written, and it goes on by itself when there is room.
+    #[error("the disk is full; nothing was written")]
+    Full,
     /// The commit failed, or the writer stopped first: the write may have happened or not.
     #[error("the outcome of the write is unknown")]
     Unknown,
@@ -285,6 +291,7 @@ impl<E> WriteError<E> {
             Self::Refused(_) => "refused",
             Self::Panicked => "panicked",
             Self::Busy => "busy",
+            Self::Full => "full",
             Self::Unknown => "unknown",
             Self::Moved => "moved",
         }
@@ -452,6 +459,8 @@ impl Database {
         };
         match open().await {
             Ok(next) => Ok(next),
+            // It is whole, and goes on when there is room.
+            Err(error) if room::kept_it_closed(&error, &path) => Err(error),
             // What a crash left half made is of no use to anybody.
             Err(error) => {
                 tracing::warn!(
@@ -506,6 +515,11 @@ impl Database {
         self.file().identity.as_ref()?.moved()
     }
 
+    /// Why writes are refused, if they are because the disk is full.
+    pub(crate) fn shortage(&self) -> Option<String> {
+        self.file().writer.shortage()
+    }
+
     /// Where the file is that serves.
     pub(crate) fn path(&self) -> PathBuf {
         self.file().path.clone()
@@ -514,12 +528,11 @@ impl Database {
     /// What it uses now.
     pub(crate) fn sizes(&self) -> Sizes {
         let file = self.file();
-        let free = rustix::fs::statvfs(&file.path).ok();
         Sizes {
             queue: file.writer.waiting(),
             file: std::fs::metadata(&file.path).map_or(0, |file| file.len()),
             wal: generation::wal_bytes(&file.path),
-            free: free.map(|free| free.f_bavail * free.f_frsize),
+            free: room::free(&file.path),
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::connection::{Damage, code, one_at_a_time};
 use super::identity::Identity;
 use super::opening::{Opened, Place, open};
+use super::room::Room;
 use super::{Config, Migration, Tx, WriteError, generation};
 use crate::telemetry::trace::{self, SpanKind};
 use crate::{Clock, crash};
@@ -38,6 +39,7 @@ pub(super) struct Writer {
     steps: Arc<AtomicU64>,
     /// Its sender is dropped when the thread has closed the file.
     closed: watch::Receiver<()>,
+    room: Arc<Room>,
 }
 
 impl Writer {
@@ -58,6 +60,8 @@ impl Writer {
         let (opened_sender, opened) = oneshot::channel();
         let steps = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&steps);
+        let room = Arc::new(Room::of(&config.path));
+        let thread_room = Arc::clone(&room);
         std::thread::Builder::new()
             .name(format!("{owner}-writer"))
             .spawn(move || {
@@ -68,12 +72,14 @@ impl Writer {
                             tx: Tx::new(db, owner, clock, damage, found.keys.clone()),
                             identity: found.identity.clone(),
                             wal_max: config.wal_mib * 1024 * 1024,
+                            wal_before: 0,
                             config,
                             jobs,
                             waiting: None,
                             head: head_sender,
                             gate,
                             steps: counted,
+                            room: thread_room,
                             next_truncation: Instant::now(),
                         };
                         if opened_sender.send(Ok(found)).is_ok()
@@ -106,6 +112,7 @@ impl Writer {
             failure,
             steps,
             closed,
+            room,
         };
         Ok((writer, found))
     }
@@ -154,6 +161,11 @@ impl Writer {
 
     pub(super) fn head(&self) -> watch::Receiver<u64> {
         self.head.clone()
+    }
+
+    /// See [`Database::shortage`](super::Database::shortage).
+    pub(super) fn shortage(&self) -> Option<String> {
+        self.room.shortage()
     }
 
     /// Resolves when the thread has made a step: an empty write, or one of those before it.
@@ -221,8 +233,11 @@ struct Thread {
     /// Held shared by reads.
     gate: Arc<RwLock<()>>,
     steps: Arc<AtomicU64>,
+    room: Arc<Room>,
     /// How large the WAL may become, in bytes.
     wal_max: u64,
+    /// How large it was when the transaction began.
+    wal_before: u64,
     /// Not before: somebody outside of this process kept the WAL from being emptied.
     next_truncation: Instant,
 }
@@ -249,10 +264,18 @@ impl Thread {
             } else {
                 self.run_group(first)?
             };
+            if self.tx.is_full() {
+                self.give_up(jobs)?;
+                continue;
+            }
             crash::point("commit.before");
             let committing = Instant::now();
-            self.sql(if is_void { "ROLLBACK" } else { "COMMIT" })
-                .context("commit: what it wrote may be there or not")?;
+            let ended = self.sql(if is_void { "ROLLBACK" } else { "COMMIT" });
+            if self.tx.is_full() {
+                self.give_up(jobs)?;
+                continue;
+            }
+            ended.context("commit: what it wrote may be there or not")?;
             self.note_step();
             crash::point("commit.after");
             metrics::histogram!("headwater_database_commit_seconds", "service" => self.tx.owner())
@@ -278,12 +301,20 @@ impl Thread {
     }
 
     /// Begins a transaction; else gives what the write is answered, of which nothing was done.
-    fn begin(&self) -> Result<(), Outcome> {
+    fn begin(&mut self) -> Result<(), Outcome> {
         if self.moved().is_some() {
             return Err(Outcome::Moved);
         }
+        if self.room.is_short() {
+            return Err(Outcome::Full);
+        }
+        self.wal_before = generation::wal_bytes(&self.config.path);
         let begun = self.sql("BEGIN IMMEDIATE");
         begun.map_err(|error| {
+            if self.tx.take_full() {
+                self.room.note_refusal();
+                return Outcome::Full;
+            }
             if code(&error) == Some(ErrorCode::DatabaseBusy) {
                 tracing::warn!(
                     "a write was refused: another process has held the database's write lock for 5 s"
@@ -293,6 +324,28 @@ impl Thread {
             }
             Outcome::Busy
         })
+    }
+
+    /// Rolls back the transaction that found the disk full, and refuses its writes.
+    ///
+    /// # Errors
+    /// A transaction is still open, or the log cannot be cut.
+    fn give_up(&self, jobs: Vec<Box<dyn Work>>) -> anyhow::Result<()> {
+        // SQLite may have done so by itself; that none is left shows in that one can begin.
+        let _ = self.sql("ROLLBACK");
+        self.sql("BEGIN")
+            .and_then(|()| self.sql("ROLLBACK"))
+            .context("roll back what found the disk full")?;
+        // What it appended to the log is part of nothing, and takes the room that others need.
+        generation::cut_wal(&self.config.path, self.wal_before)
+            .context("give back what found the disk full")?;
+        self.tx.take_full();
+        self.room.note_refusal();
+        self.note_step();
+        for job in jobs {
+            job.answer(Outcome::Full);
+        }
+        Ok(())
     }
 
     /// What happened to the file, if it is not where it was opened.
@@ -320,6 +373,11 @@ impl Thread {
         self.sql("PRAGMA busy_timeout = 0")?;
         let emptied = self.sql("PRAGMA wal_checkpoint(TRUNCATE)");
         self.sql("PRAGMA busy_timeout = 5000")?;
+        if self.tx.take_full() {
+            // It keeps what the file has no room for.
+            self.next_truncation = Instant::now() + TRUNCATION_PAUSE;
+            return Ok(());
+        }
         emptied.context("empty the write-ahead log")?;
         self.note_step();
         let left = generation::wal_bytes(&self.config.path);
@@ -334,7 +392,8 @@ impl Thread {
     }
 
     /// Runs closures until the queue is empty or the group is full, each in its own savepoint.
-    /// Gives the ones that ran; notes the last position that was appended.
+    /// Gives the ones that ran; notes the last position that was appended. Ends early when one finds
+    /// the disk full.
     ///
     /// # Errors
     /// The transaction is gone (SQLite rolls it back by itself on some I/O errors): nothing of
@@ -348,7 +407,8 @@ impl Thread {
             group.jobs.push(job);
             self.note_step();
             crash::point("commit.group");
-            if group.jobs.len() < self.config.group && started.elapsed() < GROUP_TIME_MAX {
+            let has_room = !self.tx.is_full() && group.jobs.len() < self.config.group;
+            if has_room && started.elapsed() < GROUP_TIME_MAX {
                 match self.jobs.try_recv() {
                     Ok(job) if job.is_alone() || job.is_last() => self.waiting = Some(job),
                     Ok(job) => next = Some(job),
@@ -367,7 +427,10 @@ impl Thread {
         let started = Instant::now();
         let kept = job.run(&self.tx);
         let appended = self.tx.take_appended();
-        ensure!(!self.tx.is_lost(), "the transaction of one write is gone");
+        ensure!(
+            self.tx.is_full() || !self.tx.is_lost(),
+            "the transaction of one write is gone"
+        );
         self.tell_if_slow(job.as_ref(), started);
         Ok(Group {
             jobs: vec![job],
@@ -382,6 +445,9 @@ impl Thread {
         self.sql("SAVEPOINT job")?;
         let kept = job.run(&self.tx);
         let appended = self.tx.take_appended();
+        if self.tx.is_full() {
+            return Ok(None);
+        }
         if !kept {
             self.sql("ROLLBACK TO job").context("roll back one write")?;
         }
@@ -413,6 +479,8 @@ enum Outcome {
     Unknown,
     /// It could not begin.
     Busy,
+    /// It was rolled back, or did not begin: the disk is full.
+    Full,
     /// It did not begin: the file is not where it was opened.
     Moved,
 }
@@ -499,6 +567,7 @@ where
             (Outcome::Unknown, Some(Err(error))) => Err(error),
             (Outcome::Unknown, _) => Err(WriteError::Unknown),
             (Outcome::Moved, _) => Err(WriteError::Moved),
+            (Outcome::Full, _) => Err(WriteError::Full),
             (Outcome::Committed, None) | (Outcome::Busy, _) => Err(WriteError::Busy),
         };
         // A caller that went away is not told; its write stands.

@@ -15,6 +15,10 @@ use crate::{NotPositions, idempotency, projection, text};
 /// When to ask again what a damaged or busy store could not answer.
 const STORE_RETRY: Duration = Duration::from_secs(2);
 
+/// When to try again what found the disk full. 503 and not 507: it is over by itself some day, and
+/// clients that come back after a 503, under the same key, need not know of it.
+const FULL_RETRY: Duration = Duration::from_secs(10);
+
 /// When to ask again for what a person has to mend first.
 const PARKED_RETRY: Duration = Duration::from_secs(10);
 
@@ -211,6 +215,15 @@ impl<E: Into<Problem>> From<WriteError<E>> for Problem {
                 "too many writes wait; nothing was written; try again",
                 Duration::from_secs(1),
             ),
+            WriteError::Full => Self {
+                retry_after: Some(FULL_RETRY),
+                ..Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "disk-full",
+                    "the disk of the service is full, so nothing was written; an operator has to \
+                     make room, and it goes on by itself: try again then",
+                )
+            },
             WriteError::Moved => Self::unavailable(
                 "the database file was renamed, deleted or replaced, so nothing was written; \
                  /readyz?verbose says what an operator has to do",

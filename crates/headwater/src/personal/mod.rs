@@ -37,6 +37,7 @@
 mod file;
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -81,6 +82,30 @@ impl fmt::Debug for Keys {
             .field("file", &path)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether the key file at `path` can open a database of the service `owner` whose key file has
+/// this id and at least so many keys.
+pub(crate) fn check_key_file(
+    path: &Path,
+    owner: &str,
+    id: &[u8],
+    slots: u64,
+) -> anyhow::Result<()> {
+    let name = path.display();
+    let file = KeyFile::open(path, owner)
+        .with_context(|| format!("open {name}"))?
+        .with_context(|| format!("{name} is missing: put back the copy that you keep of it"))?;
+    ensure!(
+        file.id[..] == *id,
+        "{name} is the key file of another database"
+    );
+    ensure!(
+        file.slots() >= slots,
+        "{name} is older than the copy: it has {} keys of {slots}",
+        file.slots()
+    );
+    Ok(())
 }
 
 /// The key of one person.
@@ -199,9 +224,12 @@ impl Keys {
 /// When the database has no key file.
 pub fn issue(tx: &Tx) -> Result<Key, DbErr> {
     let file = tx.keys().file();
-    let (slot, key) = file
-        .issue()
-        .map_err(|error| DbErr::Custom(format!("make a key for personal data: {error}")))?;
+    let (slot, key) = file.issue().map_err(|error| {
+        if error.kind() == ErrorKind::StorageFull {
+            tx.note_full();
+        }
+        DbErr::Custom(format!("make a key for personal data: {error}"))
+    })?;
     // By this an older key file is known at the start.
     let slots: Value = signed(file.slots()).into();
     set(

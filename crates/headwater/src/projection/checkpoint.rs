@@ -400,24 +400,32 @@ pub(super) struct Tables {
 
 /// What is known of the tables of `projection`; new ones are of `version`.
 pub(super) fn claim(tx: &Tx, projection: &str, version: u32) -> Result<Tables, DbErr> {
-    let backend = tx.get_database_backend();
     tx.run_raw(Statement::from_sql_and_values(
-        backend,
+        tx.get_database_backend(),
         "INSERT INTO headwater_projection (name, version) VALUES (?, ?) ON CONFLICT DO NOTHING",
         [projection.into(), version.into()] as [Value; 2],
     ))?;
-    let row = tx
-        .query_one_raw(Statement::from_sql_and_values(
-            backend,
-            "SELECT version, completed_at IS NOT NULL AS is_complete
-             FROM headwater_projection WHERE name = ?",
-            [Value::from(projection)],
-        ))?
-        .ok_or(DbErr::RecordNotInserted)?;
-    Ok(Tables {
-        version: row.try_get_by("version")?,
-        is_complete: row.try_get_by("is_complete")?,
+    claimed(tx, projection)?.ok_or(DbErr::RecordNotInserted)
+}
+
+/// The same of tables that are there already.
+pub(super) fn claimed(
+    db: &impl ConnectionTrait,
+    projection: &str,
+) -> Result<Option<Tables>, DbErr> {
+    let row = db.query_one_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        "SELECT version, completed_at IS NOT NULL AS is_complete
+         FROM headwater_projection WHERE name = ?",
+        [Value::from(projection)],
+    ))?;
+    row.map(|row| {
+        Ok(Tables {
+            version: row.try_get_by("version")?,
+            is_complete: row.try_get_by("is_complete")?,
+        })
     })
+    .transpose()
 }
 
 /// Notes that the tables of `projection` have been folded to the end of all sources.

@@ -236,10 +236,15 @@ impl<P: Projection> Runner<P> {
         health: Health,
         config: Config,
     ) -> anyhow::Result<Self> {
-        let claimed = db
-            .write(|tx| checkpoint::claim(tx, P::NAME, P::VERSION))
-            .await
-            .map_err(flat)?;
+        // Not written where it is known: a service starts on a full disk, too.
+        let known = |snapshot: &_| checkpoint::claimed(snapshot, P::NAME);
+        let claimed = match db.read(known).await? {
+            Some(known) => known,
+            None => {
+                let claim = |tx: &_| checkpoint::claim(tx, P::NAME, P::VERSION);
+                db.write(claim).await.map_err(flat)?.value
+            }
+        };
         let now = db.read(|snapshot| checkpoint::as_of::<P>(snapshot)).await?;
         let sources = Sources::new::<P>(&health);
         let gate = Gate::default();
@@ -250,7 +255,7 @@ impl<P: Projection> Runner<P> {
             None
         };
         let (as_of, as_of_receiver) = watch::channel(now);
-        let (is_complete, complete_receiver) = watch::channel(claimed.value.is_complete);
+        let (is_complete, complete_receiver) = watch::channel(claimed.is_complete);
         let progress = Progress::new(P::NAME, db.clone(), as_of_receiver, complete_receiver);
         let shared = Shared {
             projection,
@@ -268,7 +273,7 @@ impl<P: Projection> Runner<P> {
         Ok(Self {
             shared: Arc::new(shared),
             progress,
-            version: claimed.value.version,
+            version: claimed.version,
             brake,
         })
     }

@@ -122,6 +122,8 @@ impl<P: Projection> Rebuilder<P> {
                 Ok(()) => return Ok(()),
                 Err(WriteError::Refused(error)) => return Err(error.into()),
                 Err(WriteError::Busy) if began.elapsed() < BUSY_MAX => {}
+                // Until there is room, as all writes do.
+                Err(WriteError::Full) => {}
                 Err(error) => return Err(anyhow!("{error}")),
             }
             tokio::time::sleep(BUSY_PAUSE).await;

@@ -108,6 +108,15 @@ pub(crate) async fn tell(
     Ok(())
 }
 
+/// Says what the start waits for, and that it may take `longer` from now on.
+pub(crate) fn starting(what: &str, longer: Duration) {
+    if is_told() {
+        let longer_us = u32::try_from(longer.as_micros()).unwrap_or(u32::MAX);
+        let longer = NotifyState::ExtendTimeoutUsec(longer_us);
+        notify(&[NotifyState::Status(what), longer]);
+    }
+}
+
 /// Says that the service serves, for the first time or after a reload.
 pub(crate) fn ready() {
     notify(&[NotifyState::Ready]);

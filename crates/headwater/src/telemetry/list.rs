@@ -139,6 +139,11 @@ const GAUGES: &[Described] = &[
         "Position of the newest event in the outbox",
     ),
     (
+        "headwater_backup_timestamp_seconds",
+        Unit::Seconds,
+        "When the newest backup of the database was begun, in seconds since 1970; 0: never",
+    ),
+    (
         "headwater_outbox_unpublished",
         Unit::Count,
         "Events in the outbox that are not yet known to be in the stream",

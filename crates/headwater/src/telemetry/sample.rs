@@ -2,7 +2,7 @@
 //! scrape costs nothing.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
@@ -12,10 +12,10 @@ use crate::bus::Bus;
 use crate::database::{Database, Sizes, Snapshot};
 use crate::health::{Health, State};
 use crate::operator::{self, Endpoint, EventsAnswer, EventsRequest, FoldState, FoldStatus, Tools};
-use crate::outbox;
 use crate::position::Positions;
 use crate::projection::{Progress, dead_letter};
 use crate::relay::Published;
+use crate::{backup, outbox};
 
 /// How often the gauges are set, and how often one event's freshness is measured.
 const EVERY: Duration = Duration::from_secs(5);
@@ -157,6 +157,10 @@ impl Kept {
         };
         let (head, oldest) = self.db.read(read).await?;
         metrics::gauge!("headwater_outbox_head", "source" => source).set(number(head));
+        let backup =
+            backup::newest(&self.db.path()).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        metrics::gauge!("headwater_backup_timestamp_seconds", "source" => source)
+            .set(backup.map_or(0.0, |at| at.as_secs_f64()));
         if let Some(known) = known {
             let age = oldest.map_or(0.0, |recorded_at| self.age(recorded_at));
             metrics::gauge!("headwater_outbox_unpublished", "source" => source)

@@ -353,12 +353,13 @@ async fn a_write_alone_is_kept_or_not_apart_from_those_that_wait_with_it() {
     assert_eq!(readings(&db).await, [1, 3, 4, 6]);
 }
 
+/// Nothing of the group is kept, which is known: its writes are refused, and the writer goes on.
 #[tokio::test]
-async fn a_full_database_refuses_a_write_and_keeps_the_rest() {
+async fn a_full_database_refuses_its_writes_and_takes_the_next() {
     let folder = folder();
     let db = open(&folder, "sensors").await;
     let (release, _blocked) = block(&db).await;
-    let before = queued(db.write(reading(1)));
+    let before = queued(db.write(|tx| outbox::append(tx, &read("attic", 1))));
     let full = queued(db.write(|tx| {
         let pages = integers(tx, "SELECT page_count AS n FROM pragma_page_count")?[0];
         tx.execute_unprepared(&format!("PRAGMA max_page_count = {pages}"))?;
@@ -370,25 +371,13 @@ async fn a_full_database_refuses_a_write_and_keeps_the_rest() {
         tx.execute_unprepared("PRAGMA max_page_count = 1000000")?;
         filled
     }));
-    let after = queued(db.write(reading(3)));
+    let after = queued(db.write(|tx| outbox::append(tx, &read("attic", 3))));
     drop(release);
-    let full = full.await;
-    let outcomes = (before.await, after.await);
-    match full {
-        // Either it lost its own work only …
-        Err(WriteError::Refused(full)) => {
-            assert!(full.to_string().contains("full"), "{full}");
-            outcomes.0.unwrap();
-            outcomes.1.unwrap();
-            assert_eq!(readings(&db).await, [1, 3]);
-        }
-        // … or SQLite rolled all of it back, and nobody is told that it is there.
-        full => {
-            assert!(matches!(full, Err(WriteError::Unknown)), "{full:?}");
-            assert!(outcomes.0.is_err() && outcomes.1.is_err());
-            assert_eq!(readings(&db).await, [] as [i64; 0]);
-        }
-    }
+    assert!(matches!(full.await, Err(WriteError::Full)));
+    assert!(matches!(before.await, Err(WriteError::Full)));
+    assert_eq!(after.await.unwrap().position.unwrap().position, 1);
+    assert_eq!(readings(&db).await, [] as [i64; 0]);
+    assert_eq!(*db.head().borrow(), 1, "the place of the refused one");
 }
 
 #[tokio::test]

@@ -1,0 +1,109 @@
+//! Putting a copy in the place of a database that nobody has open.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use rusqlite::Connection;
+
+use super::{Facts, Part, appended, ignore_missing, open_copy, sync_folder};
+use crate::database::{Kind, Lock};
+
+/// The place of a database, which no process may open as long as this lives.
+#[derive(Debug)]
+pub struct Place {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+/// What was put in place.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// What it says of itself.
+    pub facts: Facts,
+    /// Where what was there before is now, with its write-ahead log, if anything was.
+    pub aside: Option<PathBuf>,
+}
+
+impl Place {
+    /// Keeps everybody away from the database at `path`, made or not.
+    ///
+    /// # Errors
+    /// Somebody has it open; which process is in the text.
+    pub fn take(path: &Path) -> anyhow::Result<Self> {
+        // A link stays, and leads to what is put there.
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let lock = Lock::take(&path, Kind::Own)?;
+        give_to_owner(&appended(&path, ".lock"), &path)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Puts `copy` there, with the owner and the mode of what it replaces, and moves that and its
+    /// write-ahead log aside. With `is_new_life` it gets another epoch.
+    ///
+    /// # Errors
+    /// It cannot be copied, or the files not be moved: what was there is there, unless its log was
+    /// moved aside and the text says so.
+    pub fn put(&self, copy: &Path, is_new_life: bool) -> anyhow::Result<Placed> {
+        let part = Part::begin(appended(&self.path, ".restoring"))?;
+        let mut facts = part.fill(&open_copy(copy)?)?;
+        if is_new_life {
+            facts.epoch = begin_new_life(&part.path)?;
+        }
+        give_to_owner(&part.path, &self.path)?;
+        let aside = self.move_aside().context("move aside what was there")?;
+        part.end(&self.path)?;
+        Ok(Placed { facts, aside })
+    }
+
+    /// Moves the write-ahead log aside, which must not meet another database, and gives the file a
+    /// second name: at no moment is there no database.
+    fn move_aside(&self) -> anyhow::Result<Option<PathBuf>> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now_ms = now.unwrap_or_default().as_millis();
+        let aside = appended(&self.path, &format!(".replaced-{now_ms}"));
+        for behind in ["-wal", "-shm"] {
+            let (from, to) = (appended(&self.path, behind), appended(&aside, behind));
+            fs::rename(from, &to)
+                .or_else(ignore_missing)
+                .with_context(|| format!("to {}", to.display()))?;
+        }
+        let context = || format!("to {}", aside.display());
+        let is_there = match fs::hard_link(&self.path, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            linked => linked.map(|()| true).with_context(context)?,
+        };
+        sync_folder(&self.path).with_context(context)?;
+        Ok(is_there.then_some(aside))
+    }
+}
+
+/// Gives the copy at `path` another epoch: what it publishes from now on is of another life.
+fn begin_new_life(path: &Path) -> anyhow::Result<String> {
+    let db = Connection::open(path)?;
+    let sql = "UPDATE headwater_database SET epoch = lower(hex(randomblob(16))) RETURNING epoch";
+    let epoch = db.query_row(sql, [], |row| row.get(0));
+    epoch.context("begin a new life")
+}
+
+/// Gives `file` the owner of the database at `path`, or of its folder, and its mode.
+pub(super) fn give_to_owner(file: &Path, path: &Path) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let (like, mode) = match fs::metadata(path) {
+        Ok(replaced) => (replaced.clone(), Some(replaced.permissions())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            (fs::metadata(folder.unwrap_or(Path::new(".")))?, None)
+        }
+        Err(error) => bail!("look at {}: {error}", path.display()),
+    };
+    let is = fs::metadata(file)?;
+    let context = || format!("give {} to the user {}", file.display(), like.uid());
+    if (is.uid(), is.gid()) != (like.uid(), like.gid()) {
+        chown(file, Some(like.uid()), Some(like.gid())).with_context(context)?;
+    }
+    let mode = mode.map_or(0o600, |mode| mode.mode() & 0o7777);
+    fs::set_permissions(file, Permissions::from_mode(mode)).with_context(context)
+}
