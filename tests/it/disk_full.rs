@@ -7,6 +7,7 @@ use std::time::Duration;
 use broker::Broker;
 use e2e::faults::{Mount, logged, says};
 use e2e::load::{Customers, Mix};
+use e2e::process::Process;
 use e2e::{Service, World, eventually, oracle};
 use headwater::database::{Config, Migration, Tx, WriteError};
 use headwater::{Clock, Database};
@@ -55,6 +56,21 @@ async fn only_writes_are_refused(world: &World, user: &str) {
     assert_eq!(refused.retry_after.as_deref(), Some("10"));
 }
 
+/// Starts `orders`, which has to wait.
+async fn waiting(world: &World) -> Process {
+    let orders = world.spawn(Orders, |_| {});
+    eventually("the start to wait", || async {
+        let log = orders.log();
+        if log.contains("the start waits for room") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    })
+    .await;
+    orders
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_writes_only_and_room_lets_the_same_processes_go_on() {
     let Some(disk) = Mount::tmpfs("256m") else {
@@ -89,16 +105,9 @@ async fn a_full_disk_refuses_writes_only_and_room_lets_the_same_processes_go_on(
     // Closed in order, it has no index of its log; without room for one it waits.
     world.stop(Orders).await;
     disk.fill();
-    let orders = world.spawn(Orders, |_| {});
-    eventually("the start to wait", || async {
-        let log = orders.log();
-        if log.contains("the start waits for room") {
-            Ok(())
-        } else {
-            Err(log)
-        }
-    })
-    .await;
+    let mut orders = waiting(&world).await;
+    orders.stop();
+    let orders = waiting(&world).await;
     make_room(&disk);
     eventually("the start to go on", || async {
         orders.address().ok_or_else(|| orders.log())

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
+use headwater::Clock;
 use headwater::backup::{self, Facts};
 use serde::Serialize;
 
@@ -127,7 +128,7 @@ impl Args {
         if facts.owner != service {
             bail!("{} is of the service {}", database.display(), facts.owner);
         }
-        let copy = backup::make(&database, &self.to)?;
+        let copy = backup::make(&database, &self.to, &Clock::system())?;
         let keep = usize::try_from(self.keep).unwrap_or(usize::MAX);
         let removed = backup::prune(&self.to, service, keep).context("remove older copies")?;
         Ok(Some(Copied {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use headwater::backup::{self, Facts, Place, Placed};
 use headwater::operator::{Endpoint, StatusAnswer};
-use headwater::stream as streams;
+use headwater::{Clock, stream as streams};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -79,7 +79,7 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
     let place = before.stop()?;
     let lost = before.lost_now(&nats).await?;
     let copy = args.file.clone();
-    let put = move || place.put(&copy, lost.is_seen);
+    let put = move || place.put(&copy, lost.is_seen, &Clock::system());
     let placed = tokio::task::spawn_blocking(put).await?;
     // What was there is there, and serves on.
     let started = before.start();

@@ -12,14 +12,14 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 use sha2::{Digest as _, Sha256};
 
-use crate::{personal, private};
+use crate::{Clock, personal, private};
 
 pub use place::{Place, Placed};
 
@@ -126,16 +126,15 @@ pub struct Copy {
 ///
 /// # Errors
 /// It cannot be read or written, or is damaged: nothing that looks like a copy is left.
-pub fn make(path: &Path, folder: &Path) -> anyhow::Result<Copy> {
+pub fn make(path: &Path, folder: &Path, clock: &Clock) -> anyhow::Result<Copy> {
     private::make_folder(folder).with_context(|| format!("make {}", folder.display()))?;
-    let began = SystemTime::now();
+    let began_ms = clock.now_ms();
     let source = open(path)?;
     let facts = Facts::read(&source)?;
     let part = Part::begin(folder.join(format!(".{}.part", facts.owner)))?;
     let facts = part.fill(&source)?;
-    let time: String = source.query_row("SELECT strftime('%Y%m%dT%H%M%SZ', 'now')", [], |row| {
-        row.get(0)
-    })?;
+    let time = "SELECT strftime('%Y%m%dT%H%M%SZ', ? / 1000, 'unixepoch')";
+    let time: String = source.query_row(time, [began_ms], |row| row.get(0))?;
     drop(source);
     let name = format!("{}-{time}.db", facts.owner);
     let sha256 = digest(&part.path)?;
@@ -143,7 +142,7 @@ pub fn make(path: &Path, folder: &Path) -> anyhow::Result<Copy> {
     write_private(&beside, &format!("{sha256}  {name}\n"))?;
     let file = folder.join(name);
     let bytes = part.end(&file)?;
-    note(path, began).with_context(|| format!("note the backup beside {}", path.display()))?;
+    note(path, began_ms).with_context(|| format!("note the backup beside {}", path.display()))?;
     Ok(Copy {
         file,
         facts,
@@ -169,7 +168,7 @@ pub fn prune(folder: &Path, owner: &str, keep: usize) -> io::Result<Vec<PathBuf>
     for copy in &copies {
         fs::remove_file(copy)?;
         let digest = fs::remove_file(appended(copy, DIGEST));
-        digest.or_else(|error| ignore_missing(error))?;
+        digest.or_else(ignore_missing)?;
     }
     Ok(copies)
 }
@@ -213,14 +212,15 @@ pub(crate) fn newest(path: &Path) -> Option<SystemTime> {
     fs::metadata(appended(path, STAMP)).ok()?.modified().ok()
 }
 
-fn note(path: &Path, when: SystemTime) -> anyhow::Result<()> {
+fn note(path: &Path, when_ms: i64) -> anyhow::Result<()> {
     let stamp = appended(path, STAMP);
     let file = private::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&stamp)?;
-    file.set_modified(when)?;
+    let since = Duration::from_millis(when_ms.try_into().unwrap_or_default());
+    file.set_modified(UNIX_EPOCH + since)?;
     place::give_to_owner(&stamp, path)
 }
 

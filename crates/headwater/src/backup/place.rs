@@ -4,12 +4,12 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use rusqlite::Connection;
 
 use super::{Facts, Part, appended, ignore_missing, open_copy, sync_folder};
+use crate::Clock;
 use crate::database::{Kind, Lock};
 
 /// The place of a database, which no process may open as long as this lives.
@@ -47,23 +47,23 @@ impl Place {
     /// # Errors
     /// It cannot be copied, or the files not be moved: what was there is there, unless its log was
     /// moved aside and the text says so.
-    pub fn put(&self, copy: &Path, is_new_life: bool) -> anyhow::Result<Placed> {
+    pub fn put(&self, copy: &Path, is_new_life: bool, clock: &Clock) -> anyhow::Result<Placed> {
         let part = Part::begin(appended(&self.path, ".restoring"))?;
         let mut facts = part.fill(&open_copy(copy)?)?;
         if is_new_life {
             facts.epoch = begin_new_life(&part.path)?;
         }
         give_to_owner(&part.path, &self.path)?;
-        let aside = self.move_aside().context("move aside what was there")?;
+        let aside = self
+            .move_aside(clock.now_ms())
+            .context("move aside what was there")?;
         part.end(&self.path)?;
         Ok(Placed { facts, aside })
     }
 
     /// Moves the write-ahead log aside, which must not meet another database, and gives the file a
     /// second name: at no moment is there no database.
-    fn move_aside(&self) -> anyhow::Result<Option<PathBuf>> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now_ms = now.unwrap_or_default().as_millis();
+    fn move_aside(&self, now_ms: i64) -> anyhow::Result<Option<PathBuf>> {
         let aside = appended(&self.path, &format!(".replaced-{now_ms}"));
         for behind in ["-wal", "-shm"] {
             let (from, to) = (appended(&self.path, behind), appended(&aside, behind));

@@ -29,7 +29,7 @@ const REFUSED_FOR: Duration = Duration::from_secs(10);
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// By how much longer a start may take, each time that it waits.
-const START_EXTENSION: Duration = Duration::from_secs(60);
+const START_EXTENSION: Duration = Duration::from_mins(1);
 
 /// The room for a database file.
 #[derive(Debug)]

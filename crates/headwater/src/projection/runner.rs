@@ -238,12 +238,11 @@ impl<P: Projection> Runner<P> {
     ) -> anyhow::Result<Self> {
         // Not written where it is known: a service starts on a full disk, too.
         let known = |snapshot: &_| checkpoint::claimed(snapshot, P::NAME);
-        let claimed = match db.read(known).await? {
-            Some(known) => known,
-            None => {
-                let claim = |tx: &_| checkpoint::claim(tx, P::NAME, P::VERSION);
-                db.write(claim).await.map_err(flat)?.value
-            }
+        let claimed = if let Some(known) = db.read(known).await? {
+            known
+        } else {
+            let claim = |tx: &_| checkpoint::claim(tx, P::NAME, P::VERSION);
+            db.write(claim).await.map_err(flat)?.value
         };
         let now = db.read(|snapshot| checkpoint::as_of::<P>(snapshot)).await?;
         let sources = Sources::new::<P>(&health);
