@@ -266,13 +266,11 @@ impl Before {
     }
 
     fn start(&self) -> anyhow::Result<()> {
-        match &self.unit {
-            Some(unit) => unit.start(),
-            None => {
-                complain(&format!("start {} now; this waits for it", self.service));
-                Ok(())
-            }
+        if let Some(unit) = &self.unit {
+            return unit.start();
         }
+        complain(&format!("start {} now; this waits for it", self.service));
+        Ok(())
     }
 
     /// Waits until the service answers from the database that was put in place.
