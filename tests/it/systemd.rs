@@ -98,7 +98,7 @@ async fn stop(machine: &Machine) {
 fn the_units_are_right_and_shut_in() {
     Machine::run_test(&[], async |machine| {
         let verified = machine
-            .sh("systemd-analyze verify /usr/local/lib/systemd/system/headwater*.{service,socket,target} 2>&1")
+            .sh("systemd-analyze verify /usr/local/lib/systemd/system/headwater*.{service,socket,target,timer} 2>&1")
             .await;
         assert_eq!(verified, "");
         for unit in UNITS.into_iter().chain(["headwater-provision.service"]) {
