@@ -15,6 +15,7 @@ mod crash_points;
 mod day_two_restore;
 mod day_two_start;
 mod dead_letters;
+mod degraded;
 mod disk_full;
 mod empty_variables;
 mod erasure;

@@ -106,7 +106,7 @@ async fn a_hangup_reads_nats_credentials_and_root_anew_and_broken_ones_change_no
     let load = Hammer::begin(1, vec![registrations(&world)]);
     let users = world.client(Users);
     logs(&world, "WARN", "authorization violation", 1).await;
-    says(&users, "relay", "degraded", "not connected").await;
+    says(&users, "relay", "degraded", "login refused: credentials").await;
 
     fs::write(&creds, locked.credentials()).unwrap();
     world.process(Users).hang_up();
@@ -139,7 +139,7 @@ async fn a_hangup_reads_nats_credentials_and_root_anew_and_broken_ones_change_no
     locked.change_root();
     locked.restart();
     logs(&world, "WARN", "cannot connect to NATS", 1).await;
-    says(&users, "relay", "degraded", "not connected").await;
+    says(&users, "relay", "degraded", "login refused: credentials").await;
     fs::copy(locked.root(), &ca).unwrap();
     world.process(Users).hang_up();
     says(&users, "relay", "ok", "").await;

@@ -115,7 +115,7 @@ async fn look(common: &Common) -> anyhow::Result<Survey> {
 
 /// What to say where nothing could be seen.
 fn unseen(error: &anyhow::Error) -> Verdict {
-    let what = format!("{error:#}");
+    let what = headwater::causes(error);
     if error.is::<Unreachable>() {
         Verdict::critical(what)
     } else {

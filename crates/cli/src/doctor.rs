@@ -1,7 +1,6 @@
 //! `headwater doctor`: looks at everything in the order in which it depends on each other, and
 //! says what to do.
 
-use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use serde::Serialize;
 
 use crate::error::ErrorObject;
 use crate::output::{self, Format, duration, printable};
+use crate::brokers::{Brokers, JetStream};
 use crate::shop;
 use crate::survey::Survey;
 use crate::{Common, Exit};
@@ -121,13 +121,22 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
 async fn look(common: &Common, args: &Args, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
     findings.extend(units::look().await);
     let nats = broker::connect(common, findings).await?;
-    if !broker::is_usable(&nats, findings).await {
+    let brokers = Brokers::look(&nats).await?;
+    findings.push(broker::version(&nats));
+    findings.extend(broker::jetstream(&brokers));
+    findings.push(broker::sync(&brokers));
+    if matches!(brokers.jetstream, JetStream::Down(_)) {
         return Ok(());
     }
-    let shop = shop::look(&nats, &BTreeSet::new(), Duration::ZERO).await?;
-    let survey = Survey::of(&nats, &shop).await?;
+    let shop = shop::see(&nats, &brokers).await?;
+    let survey = Survey::of(&nats, &shop, brokers).await?;
+    if !survey.brokers.is_usable() {
+        findings.extend(sources::services(&shop, &survey));
+        return Ok(());
+    }
     findings.push(broker::clock(&nats, &shop).await);
     findings.extend(sources::streams(&shop, &survey));
+    findings.extend(sources::replicas(&survey));
     findings.extend(sources::services(&shop, &survey));
     findings.extend(sources::relays(&survey, args.max_lag));
     findings.extend(sources::positions(&survey));

@@ -30,7 +30,7 @@ impl ErrorObject {
     }
 
     pub(crate) fn of(error: &anyhow::Error, exit: Exit) -> Self {
-        let text = format!("{error:#}");
+        let text = headwater::causes(error);
         // What these say ends with what to do.
         let is_advised =
             error.is::<Unreachable>() || error.is::<Misconfigured>() || error.is::<Unconfirmed>();

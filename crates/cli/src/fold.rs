@@ -27,11 +27,22 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Asks `rebuild`, `verify`, `fold` or `fold.stop`.
+    /// Asks `rebuild`, `fold` or `fold.stop`.
     pub(crate) async fn ask(&self, nats: &Nats, endpoint: Endpoint) -> anyhow::Result<FoldStatus> {
-        let projection = self.projection.clone();
-        nats.ask(&self.service, endpoint, &FoldRequest { projection })
-            .await
+        let request = FoldRequest {
+            projection: self.projection.clone(),
+            is_partial: false,
+        };
+        nats.ask(&self.service, endpoint, &request).await
+    }
+
+    /// Asks `verify`. `is_partial`: see [`FoldRequest`].
+    pub(crate) async fn verify(&self, nats: &Nats, is_partial: bool) -> anyhow::Result<FoldStatus> {
+        let request = FoldRequest {
+            projection: self.projection.clone(),
+            is_partial,
+        };
+        nats.ask(&self.service, Endpoint::Verify, &request).await
     }
 }
 

@@ -12,6 +12,7 @@ use output::Format;
 pub use signals::Signals;
 
 pub mod backup;
+mod brokers;
 pub mod check;
 mod common;
 pub mod dead_letter;
@@ -137,7 +138,7 @@ pub async fn run(cli: Cli) -> Exit {
         let object = ErrorObject::of(&error, exit);
         let is_said = common.output == Format::Json && common.print(&object).is_ok();
         if !is_said {
-            complain(&output::printable(&format!("{error:#}")));
+            complain(&output::printable(&headwater::causes(&error)));
         }
         exit
     })

@@ -7,9 +7,10 @@ use anyhow::Context as _;
 use async_nats::connection::State;
 use async_nats::jetstream;
 use async_nats::service::{self, NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
-use async_nats::{Client, ConnectErrorKind, Request, RequestErrorKind};
+use async_nats::{Client, ConnectErrorKind, Request, RequestErrorKind, ServerAddr};
 use futures_util::StreamExt as _;
 use headwater::operator::Endpoint;
+use headwater::replicas::NO_QUORUM;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -34,9 +35,11 @@ pub enum Unreachable {
     )]
     Broker { url: String, why: String },
     #[error(
-        "NATS at {url} refuses the login; say who you are with --creds, --nkey, --user and --password, or --context"
+        "login refused: {who}, by NATS at {url}; say who you are with --creds, --nkey, --user and --password, or --context"
     )]
-    Login { url: String },
+    Login { url: String, who: String },
+    #[error("{NO_QUORUM}; start those that are away: `headwater doctor` says how many")]
+    Quorum,
     #[error(
         "the service {service} does not answer ({why}); start it, look at its log, or ask as a user who may"
     )]
@@ -68,6 +71,7 @@ pub(crate) struct Nats {
     /// How long anybody who is asked may take to answer.
     pub(crate) timeout: Duration,
     url: String,
+    servers: Vec<ServerAddr>,
 }
 
 impl Nats {
@@ -80,14 +84,18 @@ impl Nats {
     /// [`connect`](Self::connect) with what flags, environment and context came to.
     pub(crate) async fn connect_to(settings: &Settings) -> anyhow::Result<Self> {
         let (url, timeout) = (settings.place(), settings.timeout);
-        let mut connected = Err(Unreachable::Login { url: url.clone() });
+        let refused = || Unreachable::Login {
+            url: url.clone(),
+            who: settings.who(),
+        };
+        let mut connected = Err(refused());
         for options in settings.attempts().await? {
             let connecting = options.connect(&settings.servers[..]);
             connected = match tokio::time::timeout(timeout, connecting).await {
                 Ok(Ok(client)) => Ok(client),
                 Ok(Err(error)) => Err(match error.kind() {
                     ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-                        Unreachable::Login { url: url.clone() }
+                        refused()
                     }
                     _ => Unreachable::Broker {
                         url: url.clone(),
@@ -109,8 +117,14 @@ impl Nats {
             api_prefix: settings.api_prefix(),
             client,
             url,
+            servers: settings.servers.clone(),
             timeout,
         })
+    }
+
+    /// The servers that we were told of.
+    pub(crate) fn servers(&self) -> &[ServerAddr] {
+        &self.servers
     }
 
     /// Asks the endpoint of a service. Errors with [`Unreachable`] or [`Refusal`].

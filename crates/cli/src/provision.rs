@@ -185,6 +185,7 @@ async fn connect(common: &Common, wait: Duration) -> anyhow::Result<Nats> {
 /// the bucket.
 async fn plans(nats: &Nats, args: &Args) -> anyhow::Result<Vec<Plan>> {
     let found = Survey::take(nats).await?;
+    found.brokers.expect_usable()?;
     let known = found.relays.iter().map(|relay| relay.source.clone());
     let sources: BTreeSet<String> = if args.sources.is_empty() {
         known.chain(SHOP.map(str::to_owned)).collect()

@@ -8,9 +8,11 @@ use async_nats::jetstream::stream::Info;
 use async_nats::service;
 use futures_util::TryStreamExt as _;
 use headwater::operator::{Endpoint, StatusAnswer};
-use headwater::stream;
+use headwater::replicas::{Replicas, is_no_quorum};
+use headwater::{causes, schema, stream};
 use tokio::time::Instant;
 
+use crate::brokers::Brokers;
 use crate::nats::{Nats, Unreachable};
 use crate::provision::SHOP;
 
@@ -22,6 +24,10 @@ pub(crate) struct Shop {
     pub(crate) instances: BTreeMap<String, Vec<service::Info>>,
     /// The streams of sources.
     pub(crate) streams: Vec<Stream>,
+    /// The copies of the bucket of schemas, where it is there.
+    pub(crate) bucket: Option<Replicas>,
+    /// Streams that are there and have nobody who says how they are.
+    pub(crate) silent: Vec<String>,
     /// Those whose events are to be compared.
     pub(crate) sources: BTreeSet<String>,
     pub(crate) unreachable: Vec<Unreachable>,
@@ -46,6 +52,15 @@ pub(crate) struct Reader {
     pub(crate) name: String,
     /// Whose it is, where its metadata says so: an edit by hand may have replaced that.
     pub(crate) projection: Option<String>,
+    pub(crate) replicas: Replicas,
+}
+
+/// What JetStream has of sources.
+#[derive(Default)]
+struct Found {
+    streams: Vec<Stream>,
+    bucket: Option<Replicas>,
+    silent: Vec<String>,
 }
 
 /// Looks around, and waits for up to `wait` for those who should be there. `only`: these sources,
@@ -55,22 +70,34 @@ pub(crate) async fn look(
     only: &BTreeSet<String>,
     wait: Duration,
 ) -> anyhow::Result<Shop> {
-    let streams = streams(nats, only).await?;
+    let found = found(nats, only).await?;
     let deadline = Instant::now() + wait;
     loop {
-        let shop = Shop::ask(nats, only, &streams).await?;
+        let shop = Shop::ask(nats, only, &found).await?;
         if shop.unreachable.is_empty() || Instant::now() >= deadline {
             return Ok(shop);
         }
     }
 }
 
+/// Looks around once, for all that is there; where JetStream cannot be asked, for services alone.
+pub(crate) async fn see(nats: &Nats, brokers: &Brokers) -> anyhow::Result<Shop> {
+    let found = if brokers.is_usable() {
+        found(nats, &BTreeSet::new()).await?
+    } else {
+        Found::default()
+    };
+    Shop::ask(nats, &BTreeSet::new(), &found).await
+}
+
 impl Shop {
-    async fn ask(nats: &Nats, only: &BTreeSet<String>, streams: &[Stream]) -> anyhow::Result<Self> {
+    async fn ask(nats: &Nats, only: &BTreeSet<String>, found: &Found) -> anyhow::Result<Self> {
         let mut shop = Self {
             services: BTreeMap::new(),
             instances: nats.instances().await?,
-            streams: streams.to_vec(),
+            streams: found.streams.clone(),
+            bucket: found.bucket.clone(),
+            silent: found.silent.clone(),
             sources: BTreeSet::new(),
             unreachable: Vec::new(),
             failed: Vec::new(),
@@ -81,6 +108,10 @@ impl Shop {
             stream.is_marked
                 || names.contains(&stream.source)
                 || SHOP.contains(&stream.source.as_str())
+        });
+        shop.silent.retain(|name| {
+            let mut ours = names.iter().map(String::as_str).chain(SHOP);
+            *name == bucket() || ours.any(|source| stream::name(source) == *name)
         });
         names.extend(shop.streams.iter().map(|stream| stream.source.clone()));
         names.extend(only.iter().cloned());
@@ -107,7 +138,7 @@ impl Shop {
             Err(error) => match error.downcast::<Unreachable>() {
                 Ok(lost @ Unreachable::Broker { .. }) => return Err(lost.into()),
                 Ok(away) => self.unreachable.push(away),
-                Err(error) => self.failed.push(format!("{name}: {error:#}")),
+                Err(error) => self.failed.push(format!("{name}: {}", causes(&error))),
             },
         }
         Ok(())
@@ -162,21 +193,54 @@ fn source_by_name(info: &Info) -> Option<String> {
     (info.config.name == stream::name(source)).then(|| source.to_owned())
 }
 
+/// The stream of the bucket of schemas.
+fn bucket() -> String {
+    schema::bucket(1).name
+}
+
 /// What the streams and those who read them say of themselves.
-async fn streams(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Vec<Stream>> {
+///
+/// Errors with [`Unreachable`] when the connection is lost, or too few brokers are there.
+async fn found(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Found> {
     match list(nats, only).await {
         Ok(found) => Ok(found),
         Err(error) => {
             nats.expect_connected()?;
+            if is_no_quorum(&error) {
+                return Err(Unreachable::Quorum.into());
+            }
             Err(error).context("list the streams")
         }
     }
 }
 
-async fn list(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Vec<Stream>> {
+/// What all streams say of themselves, and the names of those that do not: a list leaves out what
+/// has no leader.
+async fn infos(nats: &Nats) -> anyhow::Result<(BTreeMap<String, Info>, Vec<String>)> {
+    let (mut infos, mut silent) = (BTreeMap::new(), Vec::new());
+    let mut listed = nats.jetstream.streams();
+    while let Some(info) = listed.try_next().await? {
+        infos.insert(info.config.name.clone(), info);
+    }
+    let mut names = nats.jetstream.stream_names();
+    while let Some(name) = names.try_next().await? {
+        if infos.contains_key(&name) {
+            continue;
+        }
+        match nats.jetstream.get_stream(&name).await {
+            Ok(stream) => drop(infos.insert(name, stream.cached_info().clone())),
+            Err(_) => silent.push(name),
+        }
+    }
+    Ok((infos, silent))
+}
+
+async fn list(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Found> {
+    let (infos, silent) = infos(nats).await?;
+    let bucket = infos.get(&bucket());
+    let bucket = bucket.map(|info| Replicas::of_stream(info, 1));
     let mut found = Vec::new();
-    let mut infos = nats.jetstream.streams();
-    while let Some(info) = infos.try_next().await? {
+    for info in infos.into_values() {
         let metadata = &info.config.metadata;
         let is_ours = metadata
             .get("headwater.kind")
@@ -187,16 +251,7 @@ async fn list(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Vec<Stream
             continue;
         };
         let is_marked = marked.is_some();
-        let stream = nats.jetstream.get_stream(&info.config.name).await?;
-        let mut consumers = stream.consumers();
-        let mut readers = Vec::new();
-        while let Some(consumer) = consumers.try_next().await? {
-            let projection = consumer.config.metadata.get("headwater.projection");
-            readers.push(Reader {
-                projection: projection.cloned(),
-                name: consumer.name,
-            });
-        }
+        let readers = readers(nats, &info).await?;
         found.push(Stream {
             source,
             is_marked,
@@ -205,5 +260,34 @@ async fn list(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Vec<Stream
         });
     }
     found.sort_by(|one, other| one.source.cmp(&other.source));
-    Ok(found)
+    Ok(Found {
+        streams: found,
+        bucket,
+        silent,
+    })
+}
+
+/// Those who read a stream; one without a leader tells nothing of them.
+async fn readers(nats: &Nats, info: &Info) -> anyhow::Result<Vec<Reader>> {
+    let mut readers = Vec::new();
+    let of_stream = Replicas::of_stream(info, 1);
+    if of_stream.is_leaderless() {
+        return Ok(readers);
+    }
+    let stream = nats.jetstream.get_stream_no_info(&info.config.name).await?;
+    let mut consumers = stream.consumers();
+    while let Some(consumer) = consumers.try_next().await? {
+        let projection = consumer.config.metadata.get("headwater.projection");
+        let name = format!("the consumer {} of {}", consumer.name, info.config.name);
+        let configured = match consumer.config.num_replicas {
+            0 => info.config.num_replicas,
+            replicas => replicas,
+        };
+        readers.push(Reader {
+            projection: projection.cloned(),
+            replicas: Replicas::of(&name, configured, 1, consumer.cluster.as_ref()),
+            name: consumer.name,
+        });
+    }
+    Ok(readers)
 }

@@ -9,6 +9,7 @@ use clap::builder::FalseyValueParser;
 use headwater::Clock;
 use headwater::health::State;
 use headwater::operator::SourceStatus;
+use headwater::replicas::Replicas;
 use serde::Serialize;
 
 use crate::nats::Nats;
@@ -147,11 +148,25 @@ fn streams(survey: &Survey) -> Table<7> {
             stream.events.to_string(),
             bytes(stream.bytes),
             stream.last_sequence.to_string(),
-            stream.replicas.to_string(),
+            copies(&stream.replicas),
             Clock::text(stream.created_ms),
         ]);
     }
     table
+}
+
+/// How many are kept; how many of them are up to date, if not all are.
+fn copies(replicas: &Replicas) -> String {
+    let Replicas {
+        current,
+        configured,
+        ..
+    } = replicas;
+    if current == configured {
+        configured.to_string()
+    } else {
+        format!("{current} of {configured}")
+    }
 }
 
 fn relays(survey: &Survey) -> Table<6> {

@@ -307,7 +307,7 @@ impl Before {
                 Ok(status) if status.state == FoldState::Done => None,
                 Ok(status) => Some(status.message.unwrap_or_else(|| "it failed".to_owned())),
                 Err(error) if is_broker(&error) => return Err(error),
-                Err(error) => Some(format!("{error:#}")),
+                Err(error) => Some(headwater::causes(&error)),
             };
             all.push(Rebuilt {
                 service: target.service,

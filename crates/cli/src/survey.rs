@@ -9,8 +9,10 @@ use headwater::Clock;
 use headwater::health::State;
 use headwater::operator::{Endpoint, EventsAnswer, EventsRequest, SourceStatus, StatusAnswer};
 use headwater::projection::Pause;
+use headwater::replicas::Replicas;
 use serde::Serialize;
 
+use crate::brokers::Brokers;
 use crate::nats::Nats;
 use crate::shop::{self, Shop};
 use crate::table::count;
@@ -26,8 +28,13 @@ mod trouble;
 pub(crate) struct Survey {
     /// When, in milliseconds since 1970.
     pub(crate) at_ms: i64,
+    pub(crate) brokers: Brokers,
     pub(crate) services: Vec<Service>,
     pub(crate) streams: Vec<Stream>,
+    /// The copies of what is no source's stream: the bucket of schemas, and the consumers.
+    pub(crate) groups: Vec<Group>,
+    /// Streams that are there and have nobody who says how they are.
+    pub(crate) silent: Vec<String>,
     pub(crate) relays: Vec<Relay>,
     pub(crate) projections: Vec<Projection>,
     /// Who should be there and is not, or answers nonsense, as sentences.
@@ -58,11 +65,22 @@ pub(crate) struct Stream {
     pub(crate) bytes: u64,
     pub(crate) first_sequence: u64,
     pub(crate) last_sequence: u64,
-    pub(crate) replicas: usize,
+    #[serde(flatten)]
+    pub(crate) replicas: Replicas,
     /// The limits by which it drops its oldest events.
     pub(crate) discards: Vec<String>,
     /// The position that it begins with, if that is a later one than the first.
     pub(crate) begins_at: Option<u64>,
+}
+
+/// What brokers keep copies of besides the streams.
+#[derive(Debug, Serialize)]
+pub(crate) struct Group {
+    pub(crate) name: String,
+    /// The stream that it is of, if it is a consumer.
+    pub(crate) of: Option<String>,
+    #[serde(flatten)]
+    pub(crate) replicas: Replicas,
 }
 
 /// How much of a source's outbox is in its stream.
@@ -154,12 +172,13 @@ impl Survey {
     /// Looks around. Errors with [`Unreachable`](crate::nats::Unreachable) when the broker is
     /// away; who else is, is in the survey.
     pub(crate) async fn take(nats: &Nats) -> anyhow::Result<Self> {
-        let shop = shop::look(nats, &BTreeSet::new(), Duration::ZERO).await?;
-        Self::of(nats, &shop).await
+        let brokers = Brokers::look(nats).await?;
+        let shop = shop::see(nats, &brokers).await?;
+        Self::of(nats, &shop, brokers).await
     }
 
     /// What is to be seen of `shop`.
-    pub(crate) async fn of(nats: &Nats, shop: &Shop) -> anyhow::Result<Self> {
+    pub(crate) async fn of(nats: &Nats, shop: &Shop, brokers: Brokers) -> anyhow::Result<Self> {
         let at_ms = Clock::system().now_ms();
         let streams = looked_at_again(nats, shop).await;
         let tails = tails(nats, shop, &streams).await?;
@@ -167,6 +186,7 @@ impl Survey {
             nats,
             shop,
             tails,
+            is_jetstream_up: brokers.is_usable(),
             at_ms,
         };
         let relays = join_all(look.sources().map(|source| look.relay(source))).await;
@@ -178,7 +198,10 @@ impl Survey {
         let away = shop.unreachable.iter().map(ToString::to_string);
         let survey = Self {
             at_ms,
+            brokers,
             services: services(shop),
+            groups: groups(shop),
+            silent: shop.silent.clone(),
             streams: join_all(streams.iter().map(|stream| look.stream(stream))).await,
             relays,
             projections: projections.await,
@@ -206,6 +229,21 @@ fn services(shop: &Shop) -> Vec<Service> {
     services.collect()
 }
 
+fn groups(shop: &Shop) -> Vec<Group> {
+    let group = |of: Option<&String>, replicas: &Replicas| Group {
+        name: replicas.name.clone(),
+        of: of.cloned(),
+        replicas: replicas.clone(),
+    };
+    let bucket = shop.bucket.iter().map(|replicas| group(None, replicas));
+    let consumers = shop.streams.iter().flat_map(|stream| {
+        let name = &stream.info.config.name;
+        let readers = stream.readers.iter();
+        readers.map(move |reader| group(Some(name), &reader.replicas))
+    });
+    bucket.chain(consumers).collect()
+}
+
 impl Stream {
     fn of(stream: &shop::Stream, begins_at: Option<u64>) -> Self {
         let (config, state) = (&stream.info.config, &stream.info.state);
@@ -218,7 +256,7 @@ impl Stream {
             bytes: state.bytes,
             first_sequence: state.first_sequence,
             last_sequence: state.last_sequence,
-            replicas: config.num_replicas,
+            replicas: Replicas::of_stream(&stream.info, 1),
             discards: headwater::stream::discards(config),
             begins_at,
         }
@@ -246,6 +284,10 @@ async fn tails(
 ) -> anyhow::Result<BTreeMap<String, Option<Tail>>> {
     let mut tails = BTreeMap::new();
     for stream in streams {
+        if Replicas::of_stream(&stream.info, 1).is_leaderless() {
+            tails.insert(stream.source.clone(), None);
+            continue;
+        }
         let epoch = shop
             .services
             .get(&stream.source)
@@ -261,6 +303,8 @@ struct Look<'a> {
     nats: &'a Nats,
     shop: &'a Shop,
     tails: BTreeMap<String, Option<Tail>>,
+    /// Whether streams can be asked.
+    is_jetstream_up: bool,
     at_ms: i64,
 }
 
@@ -282,15 +326,26 @@ impl Look<'_> {
     async fn stream(&self, stream: &shop::Stream) -> Stream {
         let status = self.shop.services.get(&stream.source);
         let epoch = status.map(|status| &*status.epoch);
-        let first = tail::first(self.nats, &stream.info, &stream.source, epoch).await;
+        let first = match self.tails.get(&stream.source) {
+            // Nobody leads it, or what it begins with is somebody else's as well.
+            None | Some(None) => None,
+            Some(_) => tail::first(self.nats, &stream.info, &stream.source, epoch).await,
+        };
         Stream::of(stream, first.filter(|&position| position > 1))
+    }
+
+    /// Whether the source has a stream of which nobody says how it is.
+    fn is_silent(&self, source: &str) -> bool {
+        let name = headwater::stream::name(source);
+        self.shop.silent.contains(&name)
     }
 
     async fn relay(&self, source: &str) -> Relay {
         let status = self.shop.services.get(source);
         let published = match self.tails.get(source) {
             Some(tail) => tail.as_ref().map(|tail| tail.position),
-            None => Some(0),
+            None if self.is_jetstream_up && !self.is_silent(source) => Some(0),
+            None => None,
         };
         let mut head = status.map(|status| status.head);
         if head.is_some() && head < published {

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use headwater::Positions;
+use headwater::causes;
 use headwater::health::State;
 use headwater::operator::StatusAnswer;
 
@@ -113,7 +114,8 @@ impl Verify {
                     }
                     None => None,
                 };
-                let compared = check.compare(obstacle, &self.screen).await;
+                let is_whole = self.args.sources.is_empty() && report.is_well() && checked.agrees();
+                let compared = check.compare(obstacle, !is_whole, &self.screen).await;
                 checked.fold = settle(compared, &projection.name, report)?;
                 report.projections.push(checked);
             }
@@ -143,7 +145,7 @@ fn settle<T>(
     match error.downcast_ref() {
         Some(Unreachable::Broker { .. } | Unreachable::Login { .. }) => return Err(error),
         Some(away) => report.unreachable.push(away.to_string()),
-        None => report.failed.push(format!("{what}: {error:#}")),
+        None => report.failed.push(format!("{what}: {}", causes(&error))),
     }
     Ok(None)
 }

@@ -29,6 +29,8 @@ pub(crate) struct Access(Arc<Inner>);
 struct Inner {
     config: Config,
     servers: Vec<ServerAddr>,
+    /// Who we say that we are, as it may be shown.
+    who: String,
     /// Who we are, if we say so.
     identity: RwLock<Option<Arc<Identity>>>,
     ca: Option<Kept>,
@@ -51,6 +53,7 @@ impl Access {
         let keep = |path: Option<PathBuf>, check| path.map(|path| Kept::read(path, check));
         Ok(Self(Arc::new(Inner {
             servers,
+            who: login.who(),
             identity: RwLock::new(identity.map(Arc::new)),
             ca: keep(login.ca, check_roots).transpose()?,
             cert: keep(login.cert, check_certificates).transpose()?,
@@ -63,6 +66,11 @@ impl Access {
     /// Where the broker is.
     pub(crate) fn servers(&self) -> Vec<ServerAddr> {
         self.0.servers.clone()
+    }
+
+    /// Who we say that we are, as it may be shown.
+    pub(crate) fn who(&self) -> &str {
+        &self.0.who
     }
 
     /// Options of a connection that is made with what was read last, whenever it is made.

@@ -65,6 +65,9 @@ const CHECK: &str = "nats";
 /// What parts that need the broker say while it is away.
 pub(crate) const NOT_CONNECTED: &str = "not connected to NATS";
 
+/// What they say begins with this where the broker does not let the service in.
+pub(crate) const LOGIN_REFUSED: &str = "login refused";
+
 /// How to reach NATS.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
@@ -204,7 +207,7 @@ impl Bus {
         access: Access,
         ping_every: Duration,
     ) -> anyhow::Result<Self> {
-        let events = Arc::new(Events::new(name, config.tls_first));
+        let events = Arc::new(Events::new(name, access.who(), config.tls_first));
         let (connected, trouble) = (events.connection(), events.trouble());
         let attempts = Arc::clone(&events);
         let mut options = access
@@ -412,11 +415,21 @@ impl Bus {
         self.connected.borrow().up
     }
 
-    /// Resolves when the connection is up.
-    pub(crate) async fn up(&self) {
-        let mut connected = self.connected.clone();
-        if connected.wait_for(|now| now.up).await.is_err() {
-            std::future::pending::<()>().await;
+    /// Resolves when the connection is up; until then tells `report` why it is not, as often as that
+    /// changes.
+    pub(crate) async fn up_or_told(&self, report: impl Fn(String)) {
+        let (mut connected, mut trouble) = (self.connected.clone(), self.trouble.clone());
+        while !connected.borrow_and_update().up {
+            let why = trouble.borrow_and_update().clone();
+            let refused = why.filter(|(why, _)| why.starts_with(LOGIN_REFUSED));
+            report(refused.map_or_else(|| NOT_CONNECTED.to_owned(), |(why, _)| why));
+            let changed = tokio::select! {
+                changed = connected.changed() => changed,
+                changed = trouble.changed() => changed,
+            };
+            if changed.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 

@@ -21,7 +21,9 @@
 
 mod access;
 pub mod backup;
+pub mod brokers;
 pub mod bus;
+mod causes;
 mod clock;
 mod config;
 pub mod crash;
@@ -45,6 +47,7 @@ pub mod projection;
 mod rebuild;
 pub mod relay;
 mod reload;
+pub mod replicas;
 pub mod schema;
 mod service;
 pub mod stream;
@@ -52,8 +55,10 @@ pub mod supervisor;
 mod systemd;
 pub mod telemetry;
 pub mod text;
+mod verified;
 
 pub use bus::Bus;
+pub use causes::causes;
 pub use clock::Clock;
 pub use config::{Config, parse, without_empty_variables};
 pub use database::Database;

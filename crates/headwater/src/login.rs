@@ -53,6 +53,20 @@ impl Login {
         self.creds.is_some() || self.nkey.is_some() || self.user.is_some() || self.token.is_some()
     }
 
+    /// Who we say that we are, as it may be shown.
+    pub fn who(&self) -> String {
+        let file = |what: &str, path: &PathBuf| format!("{what} {}", path.display());
+        let ways = [
+            self.creds.as_ref().map(|path| file("credentials", path)),
+            self.nkey.as_ref().map(|path| file("nkey", path)),
+            self.user.as_ref().map(|user| format!("user {user}")),
+            self.token.as_ref().map(|_| "token".to_owned()),
+            self.cert.as_ref().map(|path| file("certificate", path)),
+        ];
+        let way = ways.into_iter().flatten().next();
+        way.unwrap_or_else(|| "nobody, without a user".to_owned())
+    }
+
     /// As the NATS CLI has it: a user without a password is a token, where there is none.
     #[must_use]
     pub fn with_lone_user_as_token(mut self) -> Self {

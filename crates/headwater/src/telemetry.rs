@@ -76,7 +76,7 @@ impl Telemetry {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) if error.is::<database::Stopped>() => ExitCode::SUCCESS,
             Err(error) => {
-                last_words("the service ended", &format!("{error:#}"));
+                last_words("the service ended", &crate::causes(&error));
                 ExitCode::FAILURE
             }
         };

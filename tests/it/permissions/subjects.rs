@@ -122,6 +122,8 @@ pub(super) fn all() -> Vec<Subject> {
         ("$JS.ACK.ORDERS.purchases.1.1.1.1.1", Value::Null),
         ("$JS.FC.ORDERS.purchases.1", Value::Null),
         ("$SYS.REQ.SERVER.PING", Value::Null),
+        ("$SYS.REQ.SERVER.PING.STATSZ", Value::Null),
+        ("$SYS.REQ.SERVER.PING.VARZ", Value::Null),
         ("$SRV.PING", Value::Null),
         ("$KV.headwater-schemas.evil", Value::Null),
         ("inquiry.answers.somebody.1", Value::Null),
@@ -209,6 +211,7 @@ pub(super) fn allowed(user: &str) -> Vec<String> {
             "$JS.API.CONSUMER.NAMES.*",
             "$JS.API.CONSUMER.LIST.*",
             "$JS.API.CONSUMER.INFO.*.*",
+            "$SYS.REQ.SERVER.PING.STATSZ",
             "$SRV.>",
             "headwater.*.status",
         ]);
@@ -238,6 +241,7 @@ pub(super) fn allowed(user: &str) -> Vec<String> {
     if SOURCES.contains(&user) {
         may.extend([
             "$JS.API.INFO".to_owned(),
+            "$SYS.REQ.SERVER.PING.STATSZ".to_owned(),
             format!("{user}.>"),
             format!("$JS.API.STREAM.INFO.{upper}"),
             format!("$JS.API.STREAM.MSG.GET.{upper}"),

@@ -44,7 +44,8 @@ impl Verdict {
     }
 
     pub(super) fn of(survey: &Survey, limits: &Limits) -> Self {
-        let mut troubles = survey.failures();
+        let mut troubles = survey.of_brokers();
+        troubles.extend(survey.failures());
         troubles.extend(survey.ahead());
         troubles.extend(survey.warned());
         troubles.extend(survey.unfinished());

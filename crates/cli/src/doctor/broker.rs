@@ -1,19 +1,18 @@
 //! The way to the broker, and the broker.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_nats::jetstream::response::Response;
-use headwater::Clock;
+use headwater::{Clock, causes};
 use headwater::bus::ACCOUNTS_SINCE;
 use serde_json::Value;
 
 use super::{Finding, Grade};
 use crate::Common;
+use crate::brokers::{Brokers, JetStream};
 use crate::nats::{Nats, Unreachable};
 use crate::shop::Shop;
-
-/// How long a server may take to answer what it answers at once or not at all.
-const AT_ONCE: Duration = Duration::from_millis(500);
+use crate::survey::Level;
 
 /// How far two clocks may be apart before lag in seconds means nothing.
 const SKEW_MAX_MS: i64 = 2_000;
@@ -55,21 +54,22 @@ pub(super) async fn connect(common: &Common, findings: &mut Vec<Finding>) -> any
                 }
                 None => "mend the file that it names",
             };
-            findings.push(Finding::fail(BROKER, format!("{error:#}"), fix));
+            findings.push(Finding::fail(BROKER, causes(&error), fix));
             Err(error)
         }
     }
 }
 
 /// Whether it is a server that the services can work with.
-pub(super) async fn is_usable(nats: &Nats, findings: &mut Vec<Finding>) -> bool {
+pub(super) fn version(nats: &Nats) -> Finding {
+    const CHECK: &str = "version";
     let info = nats.client.server_info();
     let (major, minor, patch) = ACCOUNTS_SINCE;
-    let version = if nats.client.is_server_compatible(major, minor, patch) {
-        Finding::ok("version", format!("nats-server {}", info.version))
+    if nats.client.is_server_compatible(major, minor, patch) {
+        Finding::ok(CHECK, format!("nats-server {}", info.version))
     } else if nats.client.is_server_compatible(2, 14, 0) {
         Finding::warn(
-            "version",
+            CHECK,
             format!(
                 "nats-server {} is too old for services with accounts of their own",
                 info.version
@@ -78,49 +78,66 @@ pub(super) async fn is_usable(nats: &Nats, findings: &mut Vec<Finding>) -> bool 
         )
     } else {
         Finding::fail(
-            "version",
+            CHECK,
             format!("nats-server {} is too old", info.version),
             "install 2.14.4 or later: relays need atomic batches, projections consumer reset",
         )
-    };
-    let jetstream = match nats.jetstream.query_account().await {
-        Ok(account) => Finding::ok("jetstream", format!("enabled, {} streams", account.streams)),
-        Err(error) => Finding::fail(
-            "jetstream",
-            format!("not available here: {error}"),
-            "enable it in the server's configuration, `jetstream { store_dir: … }`, and for this account",
-        ),
-    };
-    let is_usable = jetstream.grade == Grade::Ok;
-    findings.extend([version, jetstream, sync(nats).await]);
-    is_usable
+    }
 }
 
-/// Whether what is acknowledged is on the disk. Only the system account is told.
-async fn sync(nats: &Nats) -> Finding {
-    const CHECK: &str = "sync";
-    let asked = nats.client.request("$SYS.REQ.SERVER.PING.VARZ", "".into());
-    let answer = match tokio::time::timeout(AT_ONCE, asked).await {
-        Ok(Ok(answer)) => serde_json::from_slice(&answer.payload).unwrap_or(Value::Null),
-        _ => Value::Null,
-    };
-    let config = &answer["data"]["jetstream"]["config"];
-    match (&config["sync_always"], &config["sync_interval"]) {
-        (Value::Bool(true), _) => Finding::ok(CHECK, "sync_interval is always"),
-        (_, Value::Number(nanos)) => {
-            let interval = Duration::from_nanos(nanos.as_u64().unwrap_or_default());
-            Finding::warn(
-                CHECK,
-                format!(
-                    "sync_interval is {interval:?}: a power cut loses what was acknowledged last"
-                ),
-                "set `sync_interval: always` in the server's jetstream block; relays publish again what was lost",
-            )
+/// Whether streams can be asked, by all brokers, and have room.
+pub(super) fn jetstream(brokers: &Brokers) -> Vec<Finding> {
+    const CHECK: &str = "jetstream";
+    const START: &str = "start those that are away, `systemctl start headwater-nats` where they are; what waits is published by itself";
+    let mut findings = Vec::new();
+    match &brokers.jetstream {
+        JetStream::Up(streams) => {
+            let stored = brokers.storage().map(|(_, said)| format!(", {said}"));
+            let what = format!("enabled, {streams} streams{}", stored.unwrap_or_default());
+            if brokers.fewer().is_none() && brokers.filling().is_none() {
+                findings.push(Finding::ok(CHECK, what));
+            }
         }
-        _ => Finding::not_ok(
+        JetStream::NoQuorum => {
+            let what = brokers.no_quorum().unwrap_or_default();
+            findings.push(Finding::fail(CHECK, what, START));
+        }
+        JetStream::Down(why) => findings.push(Finding::fail(
+            CHECK,
+            format!("not available here: {why}"),
+            "enable it in the server's configuration, `jetstream { store_dir: … }`, and for this account",
+        )),
+    }
+    if let Some(what) = brokers.fewer() {
+        findings.push(Finding::warn(CHECK, what, START));
+    }
+    if let Some(trouble) = brokers.filling() {
+        let grade = match trouble.level {
+            Level::Critical => Grade::Fail,
+            Level::Warning => Grade::Warn,
+        };
+        let fix = "make room, and raise `max_file_store` of the broker or the limit of the account; events wait in the outboxes meanwhile";
+        findings.push(Finding::not_ok(CHECK, grade, trouble.what, fix));
+    }
+    findings
+}
+
+/// Whether what is acknowledged is on the disk. Not every account is told.
+pub(super) fn sync(brokers: &Brokers) -> Finding {
+    const CHECK: &str = "sync";
+    let mut told = brokers.statuses.iter().filter_map(|broker| broker.sync);
+    let lax = told.clone().find(|(is_always, _)| !is_always);
+    match (lax, told.next()) {
+        (Some((_, interval)), _) => Finding::warn(
+            CHECK,
+            format!("sync_interval is {interval:?}: a power cut loses what was acknowledged last"),
+            "set `sync_interval: always` in the server's jetstream block; relays publish again what was lost",
+        ),
+        (None, Some(_)) => Finding::ok(CHECK, "sync_interval is always"),
+        (None, None) => Finding::not_ok(
             CHECK,
             Grade::Unknown,
-            "sync_interval can only be seen by the system account",
+            "sync_interval can only be seen by the system account, and with the accounts of deploy/nats",
             "look in the server's configuration: `jetstream { sync_interval: always }`",
         ),
     }

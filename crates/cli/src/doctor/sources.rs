@@ -9,7 +9,7 @@ use headwater::stream;
 use super::Finding;
 use crate::provision::SHOP;
 use crate::shop::Shop;
-use crate::survey::Survey;
+use crate::survey::{Level, Survey};
 use crate::table::{age, count};
 
 /// Whether each source has its stream, with the settings that it should have.
@@ -49,6 +49,7 @@ pub(super) fn streams(shop: &Shop, survey: &Survey) -> Vec<Finding> {
     let missing: Vec<&str> = SHOP
         .into_iter()
         .filter(|source| !there.contains(source) && (has_shop || there.is_empty()))
+        .filter(|source| !survey.silent.contains(&stream::name(source)))
         .collect();
     if !missing.is_empty() {
         findings.push(Finding::fail(
@@ -70,6 +71,31 @@ pub(super) fn streams(shop: &Shop, survey: &Survey) -> Vec<Finding> {
             CHECK,
             format!("{} are as they should be", names.join(", ")),
         ));
+    }
+    findings
+}
+
+/// Whether brokers have the copies that they should.
+pub(super) fn replicas(survey: &Survey) -> Vec<Finding> {
+    const CHECK: &str = "replicas";
+    const START: &str = "start the broker that is named: `systemctl start headwater-nats` where it is; it catches up by itself";
+    const LEADERLESS: &str = "start the brokers that are away; if all are there, docs/operations.md, \"A stream without a leader\"";
+    let troubles = survey.short_of_replicas().into_iter();
+    let mut findings: Vec<Finding> = troubles
+        .map(|(_, trouble)| match trouble.level {
+            Level::Critical => Finding::fail(CHECK, trouble.what, LEADERLESS),
+            Level::Warning => Finding::warn(CHECK, trouble.what, START),
+        })
+        .collect();
+    if findings.is_empty() {
+        let kept = survey.streams.iter().map(|stream| stream.replicas.configured);
+        let kept: BTreeSet<String> = kept.map(|copies| copies.to_string()).collect();
+        let kept: Vec<String> = kept.into_iter().collect();
+        let what = match kept.as_slice() {
+            [] => "there are no streams".to_owned(),
+            kept => format!("{} of each stream, all current", kept.join(" or ")),
+        };
+        findings.push(Finding::ok(CHECK, what));
     }
     findings
 }
@@ -106,6 +132,8 @@ pub(super) fn services(shop: &Shop, survey: &Survey) -> Vec<Finding> {
                 State::Ok(_) => {}
                 // Told with the projections, with what to do.
                 State::Degraded(_) if is_paused(survey, part) || is_at_fault(survey, part) => {}
+                // Told with the brokers.
+                State::Degraded(why) if survey.is_said_of_brokers(part, why) => {}
                 State::Degraded(why) => findings.push(Finding::warn(
                     CHECK,
                     format!("{name}: {part}: {why}"),
@@ -192,6 +220,8 @@ pub(super) fn positions(survey: &Survey) -> Vec<Finding> {
                 format!("put back the newest copy of the database; or, if the database is right, `headwater stream restore {source}`"),
             )),
             (Some(head), Some(published)) => agreeing.push(format!("{source} {published} of {head}")),
+            // Told with the replicas.
+            (Some(_), None) if survey.is_leaderless(source) => {}
             (Some(_), None) => findings.push(Finding::warn(
                 CHECK,
                 format!("the end of the stream of {source} has only events of others"),

@@ -133,7 +133,7 @@ pub struct Misconfigured(String);
 
 impl From<anyhow::Error> for Misconfigured {
     fn from(error: anyhow::Error) -> Self {
-        Self(format!("{error:#}"))
+        Self(headwater::causes(&error))
     }
 }
 
@@ -254,6 +254,11 @@ impl Settings {
             Some(name) => format!("{} (context {name})", self.url),
             None => self.url.clone(),
         }
+    }
+
+    /// Who we say that we are.
+    pub(crate) fn who(&self) -> String {
+        self.login.who()
     }
 
     /// Whether TLS is spoken for sure.

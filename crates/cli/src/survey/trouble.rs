@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use headwater::Clock;
 use headwater::health::State;
+use headwater::replicas::{NO_QUORUM, PART, Replicas, WITHOUT_QUORUM};
+use headwater::stream;
 use serde::Serialize;
 
 use super::{Projection, Survey};
@@ -51,6 +53,60 @@ impl Display for Trouble {
 }
 
 impl Survey {
+    /// The brokers, and the copies that they have.
+    pub(crate) fn of_brokers(&self) -> Vec<Trouble> {
+        let mut troubles = self.brokers.troubles();
+        let replicas = self.short_of_replicas().into_iter();
+        troubles.extend(replicas.map(|(_, trouble)| trouble));
+        troubles
+    }
+
+    /// What has not the copies that it should, with the name of the stream that it is, or is of.
+    pub(crate) fn short_of_replicas(&self) -> Vec<(String, Trouble)> {
+        let silent = self.silent.iter().map(|name| {
+            let what = format!("{name} has no leader that answers; {WITHOUT_QUORUM}");
+            (name.clone(), Trouble::new(Level::Critical, what))
+        });
+        let streams = self.streams.iter().filter_map(|stream| {
+            let trouble = of_replicas(&stream.name, &stream.replicas)?;
+            Some((stream.name.clone(), trouble))
+        });
+        let mut troubles: Vec<_> = silent.chain(streams).collect();
+        for group in &self.groups {
+            let Some(trouble) = of_replicas(&group.name, &group.replicas) else {
+                continue;
+            };
+            // What its stream is short of a consumer is as well.
+            let is_of_stream = |(of, said): &(String, Trouble)| {
+                Some(of) == group.of.as_ref() && said.level >= trouble.level
+            };
+            if !troubles.iter().any(is_of_stream) {
+                troubles.push((group.name.clone(), trouble));
+            }
+        }
+        troubles
+    }
+
+    /// Whether nobody leads the stream of `source`.
+    pub(crate) fn is_leaderless(&self, source: &str) -> bool {
+        let name = stream::name(source);
+        let mut streams = self.streams.iter();
+        self.silent.contains(&name)
+            || streams.any(|stream| stream.name == name && stream.replicas.is_leaderless())
+    }
+
+    /// Whether what a part says is seen of the brokers: a stream that is short of copies, or that
+    /// nobody leads.
+    pub(crate) fn is_said_of_brokers(&self, part: &str, why: &str) -> bool {
+        let short = self.short_of_replicas();
+        let is_seen = |name| short.iter().any(|(short, _)| short == name);
+        let is_down = !self.brokers.is_usable();
+        match part.strip_prefix(PART) {
+            Some(name) => is_down || is_seen(name),
+            None => is_down && why.contains(NO_QUORUM),
+        }
+    }
+
     /// Who is missing, and what has failed: whatever limits there are for the rest.
     pub(crate) fn failures(&self) -> Vec<Trouble> {
         let missing = self.missing.iter().cloned();
@@ -99,7 +155,9 @@ impl Survey {
         let parts = self.services.iter().flat_map(|service| {
             let parts = service.parts.iter();
             parts.filter_map(move |(part, state)| match state {
-                State::Degraded(why) if !self.is_said(part, why) => {
+                State::Degraded(why)
+                    if !self.is_said(part, why) && !self.is_said_of_brokers(part, why) =>
+                {
                     Some(format!("{}: {part}: {why}", service.name))
                 }
                 _ => None,
@@ -211,11 +269,22 @@ impl Survey {
         });
         let incomplete = self.incomplete().into_iter().map(|found| found.what);
         let warnings = late.chain(behind).chain(parked).chain(incomplete);
-        let mut troubles = self.failures();
+        let mut troubles = self.of_brokers();
+        troubles.extend(self.failures());
         troubles.extend(self.ahead());
         troubles.extend(self.warned());
         troubles.extend(warnings.map(|what| Trouble::new(Level::Warning, what)));
         troubles.extend(self.unfinished());
         troubles
     }
+}
+
+fn of_replicas(name: &str, replicas: &Replicas) -> Option<Trouble> {
+    let trouble = replicas.trouble(true)?;
+    let level = if replicas.has_quorum() {
+        Level::Warning
+    } else {
+        Level::Critical
+    };
+    Some(Trouble::new(level, format!("{name} {trouble}")))
 }

@@ -116,7 +116,7 @@ impl Feed {
             }
             if !is_told {
                 is_told = true;
-                let why = printable(&format!("{failure:#}"));
+                let why = printable(&headwater::causes(&failure));
                 complain(&format!("{}: {why}; trying again", self.stream));
             }
             tokio::time::sleep(PAUSE).await;

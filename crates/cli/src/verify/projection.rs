@@ -144,10 +144,11 @@ impl Check<'_> {
     }
 
     /// Has the projection folded once more beside, from the outboxes, and compared. `obstacle`: why
-    /// that cannot be.
+    /// that cannot be. `is_partial`: whether it is no success even without differences.
     pub(super) async fn compare(
         &self,
         obstacle: Option<String>,
+        is_partial: bool,
         screen: &Screen,
     ) -> anyhow::Result<Fold> {
         let target = Target {
@@ -156,7 +157,7 @@ impl Check<'_> {
         };
         let compared = match obstacle {
             Some(obstacle) => Err(anyhow!(obstacle)),
-            None => compare(self.nats, &target, screen).await,
+            None => compare(self.nats, &target, is_partial, screen).await,
         };
         compared.with_context(|| format!("compare {target} with a fold of the outboxes"))
     }
@@ -194,8 +195,13 @@ async fn ahead(
     Ok(ahead)
 }
 
-async fn compare(nats: &Nats, target: &Target, screen: &Screen) -> anyhow::Result<Fold> {
-    let begun = target.ask(nats, Endpoint::Verify).await?;
+async fn compare(
+    nats: &Nats,
+    target: &Target,
+    is_partial: bool,
+    screen: &Screen,
+) -> anyhow::Result<Fold> {
+    let begun = target.verify(nats, is_partial).await?;
     let ended = fold::follow(nats, target, begun, screen).await?;
     let why = ended.message.unwrap_or_default();
     ensure!(ended.state == FoldState::Done, "it failed: {why}");

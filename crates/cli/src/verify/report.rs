@@ -42,6 +42,14 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Whether all that was looked at up to now agrees, projections aside.
+    pub(super) fn is_well(&self) -> bool {
+        let agree = self.sources.iter().all(source::Report::agrees);
+        agree && self.unreachable.is_empty() && self.failed.is_empty()
+    }
+}
+
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         for source in &self.sources {

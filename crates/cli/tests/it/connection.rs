@@ -24,7 +24,7 @@ fn assert_in(ended: &Ended) {
 #[track_caller]
 fn assert_out(ended: &Ended) {
     assert_eq!(ended.code, Some(4), "{ended:?}");
-    assert!(ended.stderr.contains("refuses the login"), "{ended:?}");
+    assert!(ended.stderr.contains("login refused: "), "{ended:?}");
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ use async_nats::{Event, ServerError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::LOGIN_REFUSED;
+
 /// For how long an error that comes again is only counted.
 pub(super) const REPEAT_AFTER: Duration = Duration::from_mins(1);
 
@@ -34,6 +36,8 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Events {
     service: String,
+    /// Who we say that we are.
+    who: String,
     is_tls_first: bool,
     connection: watch::Sender<Connection>,
     /// What an operator has to know, and since when.
@@ -75,9 +79,10 @@ impl Said {
 }
 
 impl Events {
-    pub(super) fn new(service: &str, is_tls_first: bool) -> Self {
+    pub(super) fn new(service: &str, who: &str, is_tls_first: bool) -> Self {
         Self {
             service: service.to_owned(),
+            who: who.to_owned(),
             is_tls_first,
             connection: watch::Sender::default(),
             trouble: watch::Sender::default(),
@@ -127,10 +132,15 @@ impl Events {
         } else {
             advice(cause)
         };
-        self.report(format!("cannot connect to NATS: {cause}; {advice}"));
+        let (what, cause_of) = if is_refused_login(cause) {
+            (format!("{LOGIN_REFUSED}: {}", self.who), String::new())
+        } else {
+            ("cannot connect to NATS".to_owned(), format!(": {cause}"))
+        };
+        self.report(format!("{what}{cause_of}; {advice}"));
         let mut said = self.said();
         if said.causes.len() < KINDS_MAX && said.causes.insert(cause.to_owned()) {
-            tracing::warn!(error = cause, "cannot connect to NATS: {advice}");
+            tracing::warn!(error = cause, "{what}: {advice}");
         }
     }
 
@@ -221,6 +231,12 @@ const ADVICE: [(&str, &str); 12] = [
         "nobody speaks at this address in time: if the server begins with TLS (`handshake_first`), set NATS_CA or NATS_TLS_FIRST=true and start the service again",
     ),
 ];
+
+/// Whether the server does not let us in as who we say that we are.
+fn is_refused_login(cause: &str) -> bool {
+    let cause = cause.to_lowercase();
+    cause.contains("authorization violation") || cause.contains("authentication")
+}
 
 fn advice(error: &str) -> &'static str {
     let lower = error.to_lowercase();

@@ -13,6 +13,10 @@ pub struct FoldRequest {
     /// Which; may be left out where the service has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projection: Option<String>,
+    /// Whether a verification has found something elsewhere, so that without differences here it is
+    /// no success all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
 }
 
 /// What is to become of the new store.
@@ -61,6 +65,9 @@ pub struct FoldStatus {
     /// For how long the live store stood still so that both could be compared, in microseconds.
     /// Reads went on.
     pub held_us: Option<u64>,
+    /// As it was asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
 }
 
 /// What a fold is doing.

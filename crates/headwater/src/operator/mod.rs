@@ -258,11 +258,12 @@ impl Desk {
             }
             Endpoint::Rebuild => {
                 let tool = fold_tool(db, tools, endpoint, payload)?;
-                fit_fold(tool.begin(Then::Swap)?, bytes_max)
+                fit_fold(tool.begin(Then::Swap, false)?, bytes_max)
             }
             Endpoint::Verify => {
-                let tool = fold_tool(db, tools, endpoint, payload)?;
-                fit_fold(tool.begin(Then::Compare)?, bytes_max)
+                let request: FoldRequest = endpoint.read(payload)?;
+                let tool = tools.find(db, request.projection.as_deref())?;
+                fit_fold(tool.begin(Then::Compare, request.is_partial)?, bytes_max)
             }
             Endpoint::Fold => {
                 let tool = fold_tool(db, tools, endpoint, payload)?;

@@ -169,13 +169,13 @@ impl Tools {
 
 impl Tool {
     /// Begins a fold beside.
-    pub(super) fn begin(&self, then: Then) -> Result<FoldStatus, Error> {
+    pub(super) fn begin(&self, then: Then, is_partial: bool) -> Result<FoldStatus, Error> {
         let (name, fold) = (self.name, self.fold()?);
         if self.pause().is_some() {
             let advice = format!("let it go on first: `headwater projection resume {name}`");
             return Err(refuse(409, format!("{name} is paused; {advice}")));
         }
-        fold.begin(then).map_err(|_| under_way())
+        fold.begin(then, is_partial).map_err(|_| under_way())
     }
 
     /// Errors while it is folded beside: both would have to stand still in two places.

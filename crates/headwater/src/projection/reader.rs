@@ -17,12 +17,12 @@ use super::runner::Shared;
 use super::source::{self, Said, Source};
 use super::window::Link;
 use super::{ApplyError, Projection, dead_letter, gap, outbox};
-use crate::bus::{Bus, NOT_CONNECTED};
+use crate::bus::Bus;
 use crate::database::{Snapshot, Tx, WriteError};
 use crate::envelope::Envelope;
 use crate::health::State;
 use crate::telemetry::trace::{self, Span};
-use crate::{crash, stream};
+use crate::{crash, replicas, stream};
 
 /// Pauses between attempts while something outside does not answer.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -105,18 +105,17 @@ impl<P: Projection> Reader<P> {
     pub(super) async fn run_on(&mut self) {
         let mut pause = PAUSE_MIN;
         loop {
-            if !self.bus.is_up() {
-                self.report(State::Degraded(NOT_CONNECTED.to_owned()));
-                self.bus.up().await;
-            }
+            let waiting = |why| self.report(State::Degraded(why));
+            self.bus.up_or_told(waiting).await;
             let Err(failure) = Box::pin(self.follow(&mut pause)).await else {
                 continue;
             };
-            self.report(State::Degraded(format!("{WAITING}{failure:#}")));
+            let reason = replicas::why(&failure);
+            self.report(State::Degraded(format!("{WAITING}{reason}")));
             tracing::warn!(
                 projection = P::NAME,
                 source = self.source,
-                reason = format!("{failure:#}"),
+                reason,
                 pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
                 "projection waits"
             );

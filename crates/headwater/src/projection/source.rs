@@ -21,7 +21,8 @@ use super::anomaly::{Anomalies, Kind, Tally};
 use super::checkpoint::Checkpoint;
 use super::reader::{WAITING, flat};
 use super::runner::Shared;
-use crate::bus::{Bus, NOT_CONNECTED};
+use crate::bus::{Bus, LOGIN_REFUSED, NOT_CONNECTED};
+use crate::causes;
 use crate::database::Tx;
 use crate::envelope::Envelope;
 use crate::health::{Health, State};
@@ -80,7 +81,7 @@ impl Sources {
     pub(super) fn waiting(&self) -> BTreeMap<String, String> {
         let sources = self.0.iter();
         let waiting = sources.filter_map(|(name, source)| match &source.state().reading {
-            State::Degraded(why) if why == NOT_CONNECTED => Some(((*name).to_owned(), why.clone())),
+            State::Degraded(why) if why == NOT_CONNECTED || why.starts_with(LOGIN_REFUSED) => Some(((*name).to_owned(), why.clone())),
             State::Degraded(why) | State::Failed(why) => {
                 let why = why.strip_prefix(WAITING)?;
                 Some(((*name).to_owned(), why.to_owned()))
@@ -243,7 +244,7 @@ pub(super) async fn epoch(bus: &Bus, source: &str) -> Said {
     match ask(bus, source).await {
         Ok(answer) => Said::Epoch(answer.epoch),
         Err(error) => {
-            tracing::debug!(source, error = format!("{error:#}"), "ask for the epoch");
+            tracing::debug!(source, error = causes(&error), "ask for the epoch");
             Said::Away
         }
     }
@@ -275,7 +276,7 @@ pub(super) async fn watch<P: Projection>(shared: Arc<Shared<P>>, source: &'stati
             tracing::debug!(
                 projection = P::NAME,
                 source,
-                error = format!("{error:#}"),
+                error = causes(&error),
                 "ask the source"
             );
         }

@@ -39,14 +39,17 @@ impl Stop {
 pub(crate) struct Busy;
 
 impl Handle {
-    /// Begins a fold.
-    pub(crate) fn begin(&self, then: Then) -> Result<FoldStatus, Busy> {
+    /// Begins a fold. `is_partial`: see [`FoldRequest`](crate::operator::FoldRequest).
+    pub(crate) fn begin(&self, then: Then, is_partial: bool) -> Result<FoldStatus, Busy> {
         let mut is_begun = false;
         self.status.send_if_modified(|status| {
             is_begun = !status.state.is_running() && self.requests.try_send(then).is_ok();
             if is_begun {
                 self.stop.renew();
-                *status = begun(then, "an operator asked for it".to_owned());
+                *status = FoldStatus {
+                    is_partial,
+                    ..begun(then, "an operator asked for it".to_owned())
+                };
             }
             is_begun
         });
@@ -81,5 +84,6 @@ pub(super) fn begun(then: Then, reason: String) -> FoldStatus {
         differences: None,
         message: None,
         held_us: None,
+        is_partial: false,
     }
 }

@@ -64,6 +64,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::causes;
 use crate::crash;
 use crate::database::Database;
 use crate::database::Inspection;
@@ -72,6 +73,7 @@ use crate::operator::{Differences, FoldState, FoldStatus, Then};
 use crate::position::Positions;
 use crate::projection::{Config, Held, Live, Projection, Runner, dead_letter};
 use crate::stream;
+use crate::verified::Verified;
 use align::{Aligned, Places};
 use compare::Stores;
 use handle::{Stop, begun};
@@ -254,7 +256,7 @@ impl<P: Projection> Rebuilder<P> {
                 Ok(()) => status.state = FoldState::Done,
                 Err(error) => {
                     status.state = FoldState::Failed;
-                    status.message = Some(format!("{error:#}"));
+                    status.message = Some(causes(error));
                 }
             }
         });
@@ -266,6 +268,7 @@ impl<P: Projection> Rebuilder<P> {
                         .increment(1);
                     self.version = P::VERSION;
                 }
+                self.note_verified(then);
                 self.report_idle();
             }
             // Nothing is known to be wrong with the live store, and whoever asked is told.
@@ -285,8 +288,25 @@ impl<P: Projection> Rebuilder<P> {
                     error = format!("{error:#}"),
                     "the live store stays: a new one could not be folded"
                 );
-                self.report(State::Degraded(format!("the live store stays: {error:#}")));
+                self.report(State::Degraded(format!(
+                    "the live store stays: {}",
+                    causes(&error)
+                )));
             }
+        }
+    }
+
+    /// Notes when everything was found to agree.
+    fn note_verified(&self, then: Then) {
+        let status = self.status.borrow();
+        let is_same = status.differences.as_ref().is_some_and(|found| found.count == 0);
+        if then == Then::Swap || status.is_partial || !is_same {
+            return;
+        }
+        drop(status);
+        let db = self.live.db();
+        if let Err(error) = Verified::of(db, P::NAME).note(db.clock().now_ms()) {
+            tracing::warn!(projection = P::NAME, %error, "note that all agrees");
         }
     }
 
@@ -411,7 +431,7 @@ impl<P: Projection> Rebuilder<P> {
             }
             (Err(error), Then::Compare) => return Err(error.context("compare both stores")),
             (Err(error), Then::Swap) => {
-                let message = format!("not compared: {error:#}");
+                let message = format!("not compared: {}", causes(&error));
                 tracing::warn!(
                     projection = P::NAME,
                     message,

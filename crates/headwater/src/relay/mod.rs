@@ -59,17 +59,18 @@ mod tail;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use async_nats::jetstream::stream::{Config, Info, Stream};
 use sea_orm::DbErr;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, NOT_CONNECTED};
+use crate::bus::Bus;
 use crate::database::{Database, Snapshot};
 use crate::envelope::EventId;
 use crate::health::{Health, State};
-use crate::{crash, outbox, stream};
+use crate::replicas::Replicas;
+use crate::{crash, outbox, replicas, stream};
 use limit::{BATCH_MAX, Fit};
 use memory::Note;
 use place::{Finding, Place};
@@ -112,6 +113,8 @@ pub struct Relay {
     is_loaded: bool,
     /// Where the stream began when it was looked at last.
     begins: Beginning,
+    /// How many copies are kept of the stream, as it was seen last.
+    copies: usize,
     /// What the broker takes at once.
     fit: Fit,
     /// Why it stands still, as it was said last.
@@ -193,6 +196,7 @@ impl Relay {
             noted: watch::Sender::new(Note::NONE),
             is_loaded: false,
             begins: Beginning::default(),
+            copies: 1,
             fit: Fit::new(),
             stopped: None,
             refused: None,
@@ -227,11 +231,8 @@ impl Relay {
     async fn run_on(&mut self) {
         let mut pause = PAUSE_MIN;
         loop {
-            if !self.bus.is_up() {
-                self.health
-                    .set(CHECK, State::Degraded(NOT_CONNECTED.to_owned()));
-                self.bus.up().await;
-            }
+            let waiting = |why| self.health.set(CHECK, State::Degraded(why));
+            self.bus.up_or_told(waiting).await;
             let failure = match self.work(&mut pause).await {
                 Ok(stop) => {
                     let is_too_large = matches!(stop, Stop::TooLarge(_));
@@ -244,17 +245,43 @@ impl Relay {
                 }
                 Err(failure) => failure,
             };
+            let reason = self.why(&failure);
             self.health
-                .set(CHECK, State::Degraded(format!("waiting: {failure:#}")));
+                .set(CHECK, State::Degraded(format!("waiting: {reason}")));
             tracing::warn!(
                 source = self.db.owner(),
-                reason = format!("{failure:#}"),
+                reason,
                 pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
                 "relay waits"
             );
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// Why it waits; where nobody leads the stream, that is noted.
+    fn why(&self, failure: &anyhow::Error) -> String {
+        if replicas::is_no_quorum(failure) {
+            let configured = self.copies.max(self.bus.replicas);
+            Replicas::none(&stream::name(self.db.owner()), configured).note(&self.health);
+        }
+        replicas::why(failure)
+    }
+
+    /// Notes how many copies of the stream are there.
+    ///
+    /// # Errors
+    /// Nobody leads it.
+    fn note_replicas(&mut self, info: &Info) -> anyhow::Result<()> {
+        let replicas = Replicas::of_stream(info, self.bus.replicas);
+        self.copies = replicas.configured;
+        replicas.note(&self.health);
+        ensure!(
+            !replicas.is_leaderless(),
+            "the stream {} has no leader",
+            replicas.name
+        );
+        Ok(())
     }
 
     /// Takes its place and publishes from there, again and again. Ends where a person must act.
@@ -288,6 +315,7 @@ impl Relay {
             Ok(stream) => stream,
             Err(Unusable(why)) => return Ok(Ended::Stopped(Stop::Limit(why))),
         };
+        self.note_replicas(stream.cached_info())?;
         let begins = Beginning::of(stream.cached_info());
         if begins.created != self.begins.created {
             self.begins = begins;
@@ -472,6 +500,7 @@ impl Relay {
     /// has it.
     async fn look(&mut self, stream: &Stream, place: Place) -> anyhow::Result<Option<String>> {
         let info = stream.get_info().await.context("read the stream's state")?;
+        self.note_replicas(&info)?;
         let before = stream.cached_info();
         let is_same = info.created == before.created
             && info.config == before.config

@@ -7,8 +7,9 @@ use async_nats::jetstream::kv::{Operation, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::{BUCKET, Described, bucket, facts};
-use crate::bus::{Bus, NOT_CONNECTED};
+use crate::bus::Bus;
 use crate::health::{Health, State};
+use crate::replicas::{self, Replicas};
 use crate::stream;
 
 /// How often it looks whether the entry is still there: a person may have deleted the bucket.
@@ -64,10 +65,8 @@ impl Keeper {
     async fn run_on(&mut self) {
         let mut pause = PAUSE_MIN;
         loop {
-            if !self.bus.is_up() {
-                self.report(State::Degraded(NOT_CONNECTED.to_owned()));
-                self.bus.up().await;
-            }
+            let waiting = |why| self.report(State::Degraded(why));
+            self.bus.up_or_told(waiting).await;
             let bus = self.bus.clone();
             let seen = bus.seen();
             let settled = tokio::select! {
@@ -147,7 +146,11 @@ impl Keeper {
                     tracing::debug!(%error, bucket = BUCKET, "make the bucket");
                 }
             }
-            found => drop(found.context("reach the bucket of schemas")?),
+            found => {
+                let found = found.context("reach the bucket of schemas")?;
+                let info = found.cached_info();
+                Replicas::of_stream(info, self.bus.replicas).note(&self.health);
+            }
         }
         let store = jetstream.get_key_value(BUCKET).await;
         store.context(
@@ -162,11 +165,12 @@ impl Keeper {
 
     /// In the log only once for each reason: the service does its work without it.
     fn report_failure(&self, failure: &anyhow::Error) {
-        let state = State::Degraded(format!("waiting: {failure:#}"));
+        let reason = replicas::why(failure);
+        let state = State::Degraded(format!("waiting: {reason}"));
         if self.health.parts().get(CHECK) != Some(&state) {
             tracing::warn!(
                 source = self.described.source,
-                reason = format!("{failure:#}"),
+                reason,
                 "the schema waits: until it is in the bucket, tools cannot decode the events"
             );
             self.report(state);

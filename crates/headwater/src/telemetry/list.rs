@@ -159,6 +159,26 @@ const GAUGES: &[Described] = &[
         "Position up to which the source's events are applied",
     ),
     (
+        "headwater_stream_replicas",
+        Unit::Count,
+        "Copies that brokers should keep of a stream",
+    ),
+    (
+        "headwater_stream_replicas_current",
+        Unit::Count,
+        "Copies that are up to date, the leader's among them; 0 without a leader",
+    ),
+    (
+        "headwater_jetstream_storage_bytes",
+        Unit::Bytes,
+        "What is stored by the broker, or the account, that is nearest to its limit",
+    ),
+    (
+        "headwater_jetstream_storage_limit_bytes",
+        Unit::Bytes,
+        "How much that one may store; 0 where no limit is known",
+    ),
+    (
         "headwater_projection_lag_events",
         Unit::Count,
         "Events in the source's outbox that are not applied; as last seen while it is away",
@@ -202,6 +222,11 @@ const GAUGES: &[Described] = &[
         "headwater_rebuild_differences",
         Unit::Count,
         "Rows in which the live store differed from the last fold it was compared with",
+    ),
+    (
+        "headwater_verify_last_success_timestamp_seconds",
+        Unit::Seconds,
+        "When outboxes, streams and this projection were last found to agree, in seconds since 1970; before the first time, when that was first looked for",
     ),
     (
         "headwater_database_queue_length",

@@ -8,6 +8,7 @@ use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
 
 use super::process;
+use crate::brokers::{self, Storage};
 use crate::bus::Bus;
 use crate::database::{Database, Sizes, Snapshot};
 use crate::health::{Health, State};
@@ -15,10 +16,14 @@ use crate::operator::{self, Endpoint, EventsAnswer, EventsRequest, FoldState, Fo
 use crate::position::Positions;
 use crate::projection::{Progress, dead_letter};
 use crate::relay::Published;
+use crate::verified::Verified;
 use crate::{backup, outbox};
 
 /// How often the gauges are set, and how often one event's freshness is measured.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// How often the brokers are asked how full they are.
+const ASK_BROKERS_EVERY: Duration = Duration::from_secs(15);
 
 /// What the gauges of a service are taken from.
 #[derive(Debug)]
@@ -85,6 +90,7 @@ impl Sampler {
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.gauges() => {}
+            () = self.storage() => {}
             () = freshness => {}
         }
         Ok(())
@@ -103,6 +109,27 @@ impl Sampler {
             }
             tokio::time::sleep(EVERY).await;
         }
+    }
+
+    /// How full the brokers are, where the service publishes.
+    async fn storage(&self) {
+        let publishes = self.kept.as_ref().is_some_and(|kept| kept.published.is_some());
+        while publishes {
+            if self.bus.is_up()
+                && let Ok(account) = self.bus.jetstream.query_account().await
+            {
+                let all = brokers::ask(&self.bus.client).await;
+                let storage = Storage::nearest(&all, Storage::of_account(&account));
+                for (name, bytes) in [
+                    ("headwater_jetstream_storage_bytes", storage.used),
+                    ("headwater_jetstream_storage_limit_bytes", storage.limit),
+                ] {
+                    metrics::gauge!(name, "service" => self.service).set(number(bytes));
+                }
+            }
+            tokio::time::sleep(ASK_BROKERS_EVERY).await;
+        }
+        std::future::pending::<()>().await;
     }
 
     /// `known` are those of before: one that is no part any more is well.
@@ -136,6 +163,9 @@ impl Kept {
             }
             if let Some(fold) = fold {
                 note_fold(name, &fold);
+                let verified_ms = Verified::of(&self.db, name).last_ms(self.db.clock().now_ms());
+                metrics::gauge!("headwater_verify_last_success_timestamp_seconds", "projection" => name)
+                    .set(seconds(verified_ms));
             }
         }
     }

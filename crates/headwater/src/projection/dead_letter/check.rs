@@ -10,6 +10,7 @@ use super::letters::{Table, letter};
 use super::retry::Scope;
 use super::{Refusal, statement};
 use crate::bus::Bus;
+use crate::causes;
 use crate::database::{Database, Tx};
 use crate::operator::{InOutbox, Letter};
 use crate::outbox::signed;
@@ -66,7 +67,7 @@ pub(super) async fn check(
         let outbox = outbox::at(bus, source, &positions).await;
         let outbox = outbox.map_err(|error| Refusal::SourceAway {
             source_name: source.to_owned(),
-            why: format!("{error:#}"),
+            why: causes(&error),
         })?;
         outboxes.insert(source.to_owned(), outbox);
     }
@@ -180,7 +181,7 @@ pub(crate) async fn in_outbox(bus: &Bus, letter: &Letter, payload: &[u8]) -> Opt
     let (epoch, position) = letter.epoch.as_ref().zip(letter.position)?;
     let outbox = match outbox::at(bus, &letter.source, &[position]).await {
         Ok(outbox) => outbox,
-        Err(error) => return Some(InOutbox::Unknown(format!("{error:#}"))),
+        Err(error) => return Some(InOutbox::Unknown(causes(&error))),
     };
     if **epoch != *outbox.epoch {
         let why = format!("the epoch of {} is {} now", letter.source, outbox.epoch);

@@ -1,0 +1,257 @@
+//! The brokers: which of them are there, whether JetStream has somebody who leads it, and how full
+//! it is.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_nats::ServerAddr;
+use futures_util::future::join_all;
+use headwater::brokers::{self, Broker, Storage};
+use headwater::causes;
+use headwater::replicas::{NO_QUORUM, WITHOUT_QUORUM, is_no_quorum};
+use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::nats::{Nats, Unreachable};
+use crate::survey::{Level, Trouble};
+use crate::table::bytes;
+
+/// How long one may take to accept a connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+
+/// From where on the storage of JetStream counts as nearly full, and as full.
+const STORAGE_WARNING: f64 = 0.8;
+const STORAGE_CRITICAL: f64 = 0.95;
+
+/// What was seen of them.
+#[derive(Debug, Serialize)]
+pub(crate) struct Brokers {
+    /// Those that answer: their names, or their addresses where they tell us nothing.
+    pub(crate) there: Vec<String>,
+    /// Those that do not, as far as they are known.
+    pub(crate) away: Vec<String>,
+    /// How many there should be.
+    pub(crate) expected: usize,
+    pub(crate) jetstream: JetStream,
+    /// What is stored, of the broker or the account that is nearest to its limit.
+    pub(crate) stored_bytes: Option<u64>,
+    /// Its limit, where one is known.
+    pub(crate) storage_limit_bytes: Option<u64>,
+    #[serde(skip)]
+    pub(crate) statuses: Vec<Broker>,
+}
+
+/// Whether JetStream can be used.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(tag = "state", content = "detail", rename_all = "kebab-case")]
+pub(crate) enum JetStream {
+    /// With so many streams.
+    Up(usize),
+    /// Too few brokers are there to agree on anything.
+    NoQuorum,
+    /// It says so, or does not answer.
+    Down(String),
+}
+
+impl Brokers {
+    /// Asks those that the connection leads to, or looks who is at the addresses that we were told.
+    ///
+    /// Errors with [`Unreachable`] when the connection is lost.
+    pub(crate) async fn look(nats: &Nats) -> Result<Self, Unreachable> {
+        let (statuses, account) =
+            tokio::join!(brokers::ask(&nats.client), nats.jetstream.query_account());
+        let names: BTreeSet<String> = statuses.iter().map(|broker| broker.name.clone()).collect();
+        let (there, away, expected) = if names.is_empty() {
+            at_addresses(nats).await
+        } else {
+            let of = statuses.iter().map(|broker| broker.of).max().unwrap_or(1);
+            let peers = statuses.iter().flat_map(|broker| broker.peers.clone());
+            let away = peers.filter(|peer| !names.contains(peer)).collect();
+            (names.into_iter().collect(), away, of)
+        };
+        nats.expect_connected()?;
+        let has_majority = there.len() * 2 > expected;
+        let storage = account.as_ref().ok().map(Storage::of_account);
+        let jetstream = match account {
+            Ok(account) if has_majority => JetStream::Up(account.streams),
+            Ok(_) => JetStream::NoQuorum,
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                if is_no_quorum(&error) || !has_majority {
+                    JetStream::NoQuorum
+                } else {
+                    JetStream::Down(causes(&error))
+                }
+            }
+        };
+        let storage = Storage::nearest(&statuses, storage.unwrap_or_default());
+        Ok(Self {
+            there,
+            away,
+            expected,
+            jetstream,
+            stored_bytes: (storage != Storage::default()).then_some(storage.used),
+            storage_limit_bytes: Some(storage.limit).filter(|limit| *limit > 0),
+            statuses,
+        })
+    }
+
+    /// Whether streams can be asked and read.
+    pub(crate) fn is_usable(&self) -> bool {
+        matches!(self.jetstream, JetStream::Up(_))
+    }
+
+    /// Errors with [`Unreachable`] where too few of them are there, or with why JetStream does not
+    /// answer.
+    pub(crate) fn expect_usable(&self) -> anyhow::Result<()> {
+        match &self.jetstream {
+            JetStream::Up(_) => Ok(()),
+            JetStream::NoQuorum => Err(Unreachable::Quorum.into()),
+            JetStream::Down(why) => anyhow::bail!("ask JetStream: {why}"),
+        }
+    }
+
+    /// Why nothing can be published, where too few of them are there.
+    pub(crate) fn no_quorum(&self) -> Option<String> {
+        if self.jetstream != JetStream::NoQuorum {
+            return None;
+        }
+        let (there, expected) = (self.there.len(), self.expected);
+        let what = match expected {
+            // Nobody says how many there are.
+            1 => format!("{NO_QUORUM} besides {}", self.there.join(", ")),
+            _ if there * 2 > expected => {
+                format!("no quorum yet: {there} of {expected} brokers are back and agree on who leads")
+            }
+            _ => format!("no quorum: {there} of {expected} brokers reachable{}", self.names_of_away()),
+        };
+        Some(format!("{what}; {WITHOUT_QUORUM}"))
+    }
+
+    fn names_of_away(&self) -> String {
+        match self.away.as_slice() {
+            [] => String::new(),
+            away => format!(" ({} not)", away.join(", ")),
+        }
+    }
+
+    /// How full it is, where a limit is known.
+    pub(crate) fn storage(&self) -> Option<(Storage, String)> {
+        let (used, limit) = (self.stored_bytes?, self.storage_limit_bytes?);
+        let storage = Storage { used, limit };
+        let said = format!(
+            "{} of {} stored ({:.0} %)",
+            bytes(used),
+            bytes(limit),
+            storage.share() * 100.0
+        );
+        Some((storage, said))
+    }
+
+    /// What a person has to look at.
+    pub(crate) fn troubles(&self) -> Vec<Trouble> {
+        let mut troubles = Vec::new();
+        if let Some(what) = self.no_quorum() {
+            troubles.push(Trouble::new(Level::Critical, what));
+        } else if let JetStream::Down(why) = &self.jetstream {
+            let what = format!("JetStream does not answer: {why}; {WITHOUT_QUORUM}");
+            troubles.push(Trouble::new(Level::Critical, what));
+        } else if let Some(what) = self.fewer() {
+            troubles.push(Trouble::new(Level::Warning, what));
+        }
+        troubles.extend(self.filling());
+        troubles
+    }
+
+    /// That some of them are away, and the others can do without.
+    pub(crate) fn fewer(&self) -> Option<String> {
+        let (there, expected) = (self.there.len(), self.expected);
+        (self.is_usable() && there < expected).then(|| {
+            format!(
+                "{there} of {expected} brokers reachable{}",
+                self.names_of_away()
+            )
+        })
+    }
+
+    /// That there will soon be no room.
+    pub(crate) fn filling(&self) -> Option<Trouble> {
+        let (storage, said) = self.storage()?;
+        let level = match storage.share() {
+            share if share >= STORAGE_CRITICAL => Level::Critical,
+            share if share >= STORAGE_WARNING => Level::Warning,
+            _ => return None,
+        };
+        let what = format!("JetStream has {said}: when it is full, events wait in the outboxes");
+        Some(Trouble::new(level, what))
+    }
+}
+
+/// Who accepts connections at the addresses that we were told, who does not, and how many they are.
+async fn at_addresses(nats: &Nats) -> (Vec<String>, Vec<String>, usize) {
+    let told = nats.servers();
+    if told.len() < 2 {
+        return (vec![nats.client.server_info().server_name], Vec::new(), 1);
+    }
+    let looks = told.iter().map(async |server| {
+        let address = format!("{}:{}", server.host(), server.port());
+        (address, accepts(server).await)
+    });
+    let (there, away): (Vec<_>, Vec<_>) = join_all(looks).await.into_iter().partition(|(_, is)| *is);
+    let addresses = |of: Vec<(String, bool)>| of.into_iter().map(|(address, _)| address).collect();
+    (addresses(there), addresses(away), told.len())
+}
+
+async fn accepts(server: &ServerAddr) -> bool {
+    let connecting = async {
+        for address in server.socket_addrs().await.into_iter().flatten() {
+            if TcpStream::connect(address).await.is_ok() {
+                return true;
+            }
+        }
+        false
+    };
+    timeout(CONNECT_WITHIN, connecting).await.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(there: usize, expected: usize, jetstream: JetStream, full: Option<u64>) -> Brokers {
+        Brokers {
+            there: (0..there).map(|n| format!("nats-{n}")).collect(),
+            away: Vec::new(),
+            expected,
+            jetstream,
+            stored_bytes: full,
+            storage_limit_bytes: full.map(|_| 100),
+            statuses: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_short_of_something_is_said_with_how_bad_that_is() {
+        for (brokers, expected) in [
+            (seen(1, 1, JetStream::Up(4), None), None),
+            (seen(3, 3, JetStream::Up(4), Some(79)), None),
+            (seen(2, 3, JetStream::Up(4), None), Some((Level::Warning, "2 of 3 brokers"))),
+            (seen(1, 3, JetStream::NoQuorum, None), Some((Level::Critical, "no quorum: 1 of 3"))),
+            (seen(2, 3, JetStream::NoQuorum, None), Some((Level::Critical, "no quorum yet: 2 of 3"))),
+            (seen(1, 1, JetStream::NoQuorum, None), Some((Level::Critical, "besides nats-0"))),
+            (seen(3, 3, JetStream::Up(4), Some(80)), Some((Level::Warning, "80 %"))),
+            (seen(3, 3, JetStream::Up(4), Some(95)), Some((Level::Critical, "95 %"))),
+        ] {
+            let found = brokers.troubles();
+            let found = found.first().map(|trouble| (trouble.level, &*trouble.what));
+            match (found, expected) {
+                (None, None) => {}
+                (Some((level, what)), Some((bad, said))) => {
+                    assert!(level == bad && what.contains(said), "{what}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
