@@ -54,6 +54,7 @@ fn the_shop_runs_under_systemd_and_stops_in_order() {
         machine.start().await;
         let ada = visit(machine, "ada").await;
         is_shown(machine, "ada", &ada).await;
+        is_verified_every_night(machine).await;
         let purchases = unit(Purchases);
         machine
             .comes(&purchases, "StatusText", |status| status == "4 parts ok")
@@ -66,6 +67,25 @@ fn the_shop_runs_under_systemd_and_stops_in_order() {
         is_shown(machine, "ada", &ada).await;
         stop(machine).await;
     });
+}
+
+/// The timer waits for its hour; what it starts finds that all agrees, and a service notes when.
+async fn is_verified_every_night(machine: &Machine) {
+    let verify = "headwater-verify.service";
+    machine
+        .comes("headwater-verify.timer", "ActiveState", |now| now == "active")
+        .await;
+    let stamp = "cat /var/lib/headwater/purchases/purchases.db.purchases-verified";
+    let before = eventually("the first look", async || {
+        let text = machine.sh(&format!("{stamp} 2>/dev/null || true")).await;
+        text.trim().parse::<i64>().map_err(|_| text)
+    })
+    .await;
+    machine.run(&["systemctl", "start", verify]).await;
+    let said = machine.journal(&["-u", verify]).await;
+    assert!(format!("{said:?}").contains("all agree"), "{said:?}");
+    let after: i64 = machine.sh(stamp).await.trim().parse().unwrap();
+    assert!(after > before, "{before}, then {after}");
 }
 
 /// Stops everything, and looks at how each ended.
@@ -101,7 +121,8 @@ fn the_units_are_right_and_shut_in() {
             .sh("systemd-analyze verify /usr/local/lib/systemd/system/headwater*.{service,socket,target,timer} 2>&1")
             .await;
         assert_eq!(verified, "");
-        for unit in UNITS.into_iter().chain(["headwater-provision.service"]) {
+        let others = ["headwater-provision.service", "headwater-verify.service"];
+        for unit in UNITS.into_iter().chain(others) {
             // Tenths: an exposure of 1.0.
             machine
                 .run(&[

@@ -158,7 +158,7 @@ impl Replicas {
         if self.is_leaderless() {
             let quorum = configured / 2 + 1;
             return Some(format!(
-                "has no leader{away}: of its {configured} replicas {quorum} have to be there; \
+                "{LEADERLESS}{away}: of its {configured} replicas {quorum} have to be there; \
                  {WITHOUT_QUORUM}"
             ));
         }
@@ -206,6 +206,9 @@ impl Replicas {
 /// What the names of the lines in `/readyz?verbose` begin with, which are there while a stream
 /// lacks copies.
 pub const PART: &str = "stream ";
+
+/// What is said of what nobody leads, after its name.
+pub const LEADERLESS: &str = "has no leader";
 
 /// What parts say while JetStream has no leader.
 pub const NO_QUORUM: &str = "no quorum: too few brokers are there";

@@ -43,11 +43,42 @@ pub(super) fn exposition(survey: Option<&Survey>) -> String {
     let up = u8::from(survey.is_some());
     metric(&mut text, "up", "Whether the broker could be asked.").value(&[], up);
     if let Some(survey) = survey {
+        brokers(&mut text, survey);
         services(&mut text, survey);
         outboxes(&mut text, survey);
         projections(&mut text, survey);
     }
     text
+}
+
+fn brokers(text: &mut String, survey: &Survey) {
+    let brokers = &survey.brokers;
+    metric(text, "brokers", "Brokers that are there.").value(&[], brokers.there.len());
+    let help = "How many brokers there should be, as far as that is known.";
+    metric(text, "brokers_expected", help).value(&[], brokers.expected);
+    let help = "Whether JetStream can be asked: enough brokers are there.";
+    metric(text, "jetstream_up", help).value(&[], u8::from(brokers.is_usable()));
+    if let Some((storage, _)) = brokers.storage() {
+        let help = "What JetStream has stored, where it is nearest to its limit.";
+        metric(text, "jetstream_storage_bytes", help).value(&[], storage.used);
+        let help = "That limit.";
+        metric(text, "jetstream_storage_limit_bytes", help).value(&[], storage.limit);
+    }
+    let replicas = || {
+        let streams = survey.streams.iter();
+        let streams = streams.map(|stream| (&stream.name, &stream.replicas));
+        let groups = survey.groups.iter();
+        streams.chain(groups.map(|group| (&group.name, &group.replicas)))
+    };
+    let mut of = metric(text, "replicas", "Copies that brokers should keep of it.");
+    for (name, replicas) in replicas() {
+        of.value(&[("name", name)], replicas.configured);
+    }
+    let help = "Copies that are up to date; 0 without a leader.";
+    let mut of = metric(text, "replicas_current", help);
+    for (name, replicas) in replicas() {
+        of.value(&[("name", name)], replicas.current);
+    }
 }
 
 fn services(text: &mut String, survey: &Survey) {

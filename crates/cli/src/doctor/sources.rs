@@ -79,7 +79,7 @@ pub(super) fn streams(shop: &Shop, survey: &Survey) -> Vec<Finding> {
 pub(super) fn replicas(survey: &Survey) -> Vec<Finding> {
     const CHECK: &str = "replicas";
     const START: &str = "start the broker that is named: `systemctl start headwater-nats` where it is; it catches up by itself";
-    const LEADERLESS: &str = "start the brokers that are away; if all are there, docs/operations.md, \"A stream without a leader\"";
+    const LEADERLESS: &str = "start the brokers that are away; if all are there, docs/operations.md, HeadwaterQuorum";
     let troubles = survey.short_of_replicas().into_iter();
     let mut findings: Vec<Finding> = troubles
         .map(|(_, trouble)| match trouble.level {

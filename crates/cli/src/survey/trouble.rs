@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use headwater::Clock;
 use headwater::health::State;
-use headwater::replicas::{NO_QUORUM, PART, Replicas, WITHOUT_QUORUM};
+use headwater::replicas::{LEADERLESS, NO_QUORUM, PART, Replicas, WITHOUT_QUORUM};
 use headwater::stream;
 use serde::Serialize;
 
@@ -64,7 +64,7 @@ impl Survey {
     /// What has not the copies that it should, with the name of the stream that it is, or is of.
     pub(crate) fn short_of_replicas(&self) -> Vec<(String, Trouble)> {
         let silent = self.silent.iter().map(|name| {
-            let what = format!("{name} has no leader that answers; {WITHOUT_QUORUM}");
+            let what = format!("{} that answers; {WITHOUT_QUORUM}", leaderless(name));
             (name.clone(), Trouble::new(Level::Critical, what))
         });
         let streams = self.streams.iter().filter_map(|stream| {
@@ -100,10 +100,12 @@ impl Survey {
     pub(crate) fn is_said_of_brokers(&self, part: &str, why: &str) -> bool {
         let short = self.short_of_replicas();
         let is_seen = |name| short.iter().any(|(short, _)| short == name);
+        let is_leaderless = |(name, _): &(String, Trouble)| why.contains(&leaderless(name));
         let is_down = !self.brokers.is_usable();
         match part.strip_prefix(PART) {
             Some(name) => is_down || is_seen(name),
-            None => is_down && why.contains(NO_QUORUM),
+            None if is_down => why.contains(NO_QUORUM) || why.contains(LEADERLESS),
+            None => short.iter().any(is_leaderless),
         }
     }
 
@@ -277,6 +279,10 @@ impl Survey {
         troubles.extend(self.unfinished());
         troubles
     }
+}
+
+fn leaderless(name: &str) -> String {
+    format!("{name} {LEADERLESS}")
 }
 
 fn of_replicas(name: &str, replicas: &Replicas) -> Option<Trouble> {

@@ -276,11 +276,8 @@ impl Relay {
         let replicas = Replicas::of_stream(info, self.bus.replicas);
         self.copies = replicas.configured;
         replicas.note(&self.health);
-        ensure!(
-            !replicas.is_leaderless(),
-            "the stream {} has no leader",
-            replicas.name
-        );
+        let trouble = replicas.trouble(false).unwrap_or_default();
+        ensure!(!replicas.is_leaderless(), "{} {trouble}", replicas.name);
         Ok(())
     }
 
