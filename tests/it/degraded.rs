@@ -98,7 +98,11 @@ async fn copies(client: &Client, stream: &str, current: f64) {
             metric(client, &of("")).await,
             metric(client, &of("_current")).await,
         );
-        if found == (3.0, current) { Ok(()) } else { Err(found) }
+        if found == (3.0, current) {
+            Ok(())
+        } else {
+            Err(found)
+        }
     })
     .await;
 }
@@ -158,7 +162,11 @@ async fn all_is_well(world: &World, viewer: &Tool) {
         ],
     );
     let status = viewer.until(&["status", "-ojson"], 0, "").await.json();
-    assert_eq!(status["brokers"]["there"].as_array().unwrap().len(), 3, "{status}");
+    assert_eq!(
+        status["brokers"]["there"].as_array().unwrap().len(),
+        3,
+        "{status}"
+    );
     copies(&world.admin(Orders), "ORDERS", 3.0).await;
     let orders = world.client(Orders);
     let parts = orders.get("/readyz?verbose").await.json;
@@ -175,17 +183,32 @@ async fn one_is_away(world: &World, viewer: &Tool, name: &str) {
     // The bucket of schemas as well, and each once: its consumers go with a stream.
     doctor.expect(0, &["KV_headwater-schemas has 2 of 3 replicas current"]);
     assert_eq!(doctor.text.matches("has 2 of 3").count(), 4, "{doctor:?}");
-    viewer.run(&["check"]).await.expect(1, &["WARNING - ", &unseen, &away]);
-    viewer.run(&["status"]).await.expect(3, &["  2 of 3  ", &unseen]);
+    viewer
+        .run(&["check"])
+        .await
+        .expect(1, &["WARNING - ", &unseen, &away]);
+    viewer
+        .run(&["status"])
+        .await
+        .expect(3, &["  2 of 3  ", &unseen]);
     let status = viewer.run(&["status", "-ojson"]).await.json();
     let orders = &status["streams"][0];
     assert_eq!(orders["name"], "ORDERS", "{status}");
-    assert_eq!((&orders["replicas"], &orders["replicas_current"]), (&3.into(), &2.into()));
+    assert_eq!(
+        (&orders["replicas"], &orders["replicas_current"]),
+        (&3.into(), &2.into())
+    );
     assert_eq!(orders["replicas_away"][0]["broker"], name, "{status}");
 
     copies(&world.admin(Orders), "ORDERS", 2.0).await;
     let orders = world.client(Orders);
-    says(&orders, "stream ORDERS", "degraded", "has 2 of 3 replicas current").await;
+    says(
+        &orders,
+        "stream ORDERS",
+        "degraded",
+        "has 2 of 3 replicas current",
+    )
+    .await;
     // It goes on.
     assert_eq!(orders.get("/readyz").await.status, 200);
     says(&orders, "relay", "ok", "").await;
@@ -202,15 +225,33 @@ async fn two_are_away(world: &World, viewer: &Tool) {
     let status = viewer.run(&["status"]).await;
     status.expect(3, &[quorum, goes_on, "orders"]);
     let status = viewer.run(&["status", "-ojson"]).await.json();
-    assert_eq!(status["brokers"]["jetstream"]["state"], "no-quorum", "{status}");
+    assert_eq!(
+        status["brokers"]["jetstream"]["state"], "no-quorum",
+        "{status}"
+    );
     assert_eq!(status["relays"][0]["published"], Value::Null, "{status}");
     // What needs the streams says why it cannot.
-    viewer.run(&["verify"]).await.expect(4, &["no quorum: too few brokers are there"]);
+    viewer
+        .run(&["verify"])
+        .await
+        .expect(4, &["no quorum: too few brokers are there"]);
 
     let (orders, purchases) = (world.client(Orders), world.client(Purchases));
-    says(&orders, "relay", "degraded", "waiting: ORDERS has no leader").await;
+    says(
+        &orders,
+        "relay",
+        "degraded",
+        "waiting: ORDERS has no leader",
+    )
+    .await;
     says(&purchases, "purchases from orders", "degraded", "no quorum").await;
-    says(&orders, "stream ORDERS", "degraded", "of its 3 replicas 2 have to be there").await;
+    says(
+        &orders,
+        "stream ORDERS",
+        "degraded",
+        "of its 3 replicas 2 have to be there",
+    )
+    .await;
     copies(&world.admin(Orders), "ORDERS", 0.0).await;
     assert_eq!(orders.get("/readyz").await.status, 200);
 }
@@ -220,7 +261,10 @@ async fn a_refused_login_is_called_one(world: &mut World, passwords: &Passwords)
     let stranger = Tool::of(world, "viewer", "not-this-one");
     stranger.run(&["doctor"]).await.expect(4, &[refused]);
     stranger.run(&["status"]).await.expect(4, &[refused]);
-    stranger.run(&["check"]).await.expect(2, &["CRITICAL - ", refused]);
+    stranger
+        .run(&["check"])
+        .await
+        .expect(2, &["CRITICAL - ", refused]);
     let wrong = passwords.folder().join("wrong");
     std::fs::write(&wrong, "not-this-one").unwrap();
     world.stop(Orders).await;
@@ -245,10 +289,14 @@ async fn an_open_cluster_is_counted_by_its_addresses() {
     tool.until(&["check"], 0, "OK - ").await;
     world.node(2).kill().unwrap();
     let check = ["check"];
-    tool.until(&check, 1, "USERS has 2 of 3 replicas current").await;
-    tool.run(&check).await.expect(1, &["2 of 3 brokers reachable (127.0.0.1:"]);
+    tool.until(&check, 1, "USERS has 2 of 3 replicas current")
+        .await;
+    tool.run(&check)
+        .await
+        .expect(1, &["2 of 3 brokers reachable (127.0.0.1:"]);
     world.node(1).kill().unwrap();
-    tool.until(&check, 2, "no quorum: 1 of 3 brokers reachable").await;
+    tool.until(&check, 2, "no quorum: 1 of 3 brokers reachable")
+        .await;
     let alone = Tool {
         urls: world.nodes().next().unwrap().url(),
         login: Vec::new(),
@@ -275,7 +323,10 @@ async fn a_stream_without_a_leader_is_named() {
     check.expect(2, &["writes are accepted and published later"]);
     let doctor = tool.run(&["doctor"]).await;
     doctor.expect(3, &["ORDERS has no leader", "HeadwaterQuorum"]);
-    assert!(!doctor.text.contains("there is none of orders"), "{doctor:?}");
+    assert!(
+        !doctor.text.contains("there is none of orders"),
+        "{doctor:?}"
+    );
     copies(&world.admin(Orders), "ORDERS", 0.0).await;
     world.abandon();
 }

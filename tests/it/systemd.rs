@@ -73,7 +73,9 @@ fn the_shop_runs_under_systemd_and_stops_in_order() {
 async fn is_verified_every_night(machine: &Machine) {
     let verify = "headwater-verify.service";
     machine
-        .comes("headwater-verify.timer", "ActiveState", |now| now == "active")
+        .comes("headwater-verify.timer", "ActiveState", |now| {
+            now == "active"
+        })
         .await;
     let stamp = "cat /var/lib/headwater/purchases/purchases.db.purchases-verified";
     let before = eventually("the first look", async || {

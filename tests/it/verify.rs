@@ -3,6 +3,7 @@
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
 use cli::Exit;
+use e2e::faults::metric;
 use e2e::operator::{verify, verify_within};
 use e2e::{Reply, Service, World, eventually};
 use headwater::operator::FoldState;
@@ -26,6 +27,25 @@ async fn world() -> (World, Reply) {
         world.order(&ada, &[product]).await;
     }
     (world, ada)
+}
+
+/// When all was last found to agree, as `purchases` notes it, and says it as a metric.
+async fn last_verified(world: &World) -> f64 {
+    let gauge = r#"headwater_verify_last_success_timestamp_seconds{projection="purchases"}"#;
+    let mut file = world.database(Service::Purchases).into_os_string();
+    file.push(".purchases-verified");
+    eventually("the metric to say what is noted", || async {
+        let said = metric(&world.admin(Service::Purchases), gauge).await;
+        let noted = std::fs::read_to_string(&file).unwrap_or_default();
+        let noted = noted.trim().parse::<f64>().unwrap_or_default() / 1000.0;
+        let is_said = noted > 0.0 && (said - noted).abs() < 1e-9;
+        if is_said {
+            Ok(noted)
+        } else {
+            Err((said, noted))
+        }
+    })
+    .await
 }
 
 async fn expect_well(world: &World) {
@@ -105,7 +125,10 @@ async fn a_source_that_only_its_readers_know_of_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_was_deleted_from_a_stream_is_missed() {
     let (world, _) = world().await;
+    let started = last_verified(&world).await;
     expect_well(&world).await;
+    let agreed = last_verified(&world).await;
+    assert!(agreed > started, "{started}, then {agreed}");
     let orders = world.stream(Service::Orders).await;
     orders.delete_message(2).await.unwrap();
     let report = verify(&world).await;
@@ -122,6 +145,9 @@ async fn an_event_that_was_deleted_from_a_stream_is_missed() {
                 .all(cli::verify::projection::Report::agrees),
         "only the stream of orders differs: {report}"
     );
+    // Its copies agree, and still it is no night without a finding.
+    let now = last_verified(&world).await;
+    assert!((now - agreed).abs() < 1e-9, "{agreed}, then {now}");
     world.finish().await;
 }
 

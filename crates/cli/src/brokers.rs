@@ -122,9 +122,14 @@ impl Brokers {
             // Nobody says how many there are.
             1 => format!("{NO_QUORUM} besides {}", self.there.join(", ")),
             _ if there * 2 > expected => {
-                format!("no quorum yet: {there} of {expected} brokers are back and agree on who leads")
+                format!(
+                    "no quorum yet: {there} of {expected} brokers are back and agree on who leads"
+                )
             }
-            _ => format!("no quorum: {there} of {expected} brokers reachable{}", self.names_of_away()),
+            _ => format!(
+                "no quorum: {there} of {expected} brokers reachable{}",
+                self.names_of_away()
+            ),
         };
         Some(format!("{what}; {WITHOUT_QUORUM}"))
     }
@@ -198,7 +203,8 @@ async fn at_addresses(nats: &Nats) -> (Vec<String>, Vec<String>, usize) {
         let address = format!("{}:{}", server.host(), server.port());
         (address, accepts(server).await)
     });
-    let (there, away): (Vec<_>, Vec<_>) = join_all(looks).await.into_iter().partition(|(_, is)| *is);
+    let (there, away): (Vec<_>, Vec<_>) =
+        join_all(looks).await.into_iter().partition(|(_, is)| *is);
     let addresses = |of: Vec<(String, bool)>| of.into_iter().map(|(address, _)| address).collect();
     (addresses(there), addresses(away), told.len())
 }
@@ -236,12 +242,30 @@ mod tests {
         for (brokers, expected) in [
             (seen(1, 1, JetStream::Up(4), None), None),
             (seen(3, 3, JetStream::Up(4), Some(79)), None),
-            (seen(2, 3, JetStream::Up(4), None), Some((Level::Warning, "2 of 3 brokers"))),
-            (seen(1, 3, JetStream::NoQuorum, None), Some((Level::Critical, "no quorum: 1 of 3"))),
-            (seen(2, 3, JetStream::NoQuorum, None), Some((Level::Critical, "no quorum yet: 2 of 3"))),
-            (seen(1, 1, JetStream::NoQuorum, None), Some((Level::Critical, "besides nats-0"))),
-            (seen(3, 3, JetStream::Up(4), Some(80)), Some((Level::Warning, "80 %"))),
-            (seen(3, 3, JetStream::Up(4), Some(95)), Some((Level::Critical, "95 %"))),
+            (
+                seen(2, 3, JetStream::Up(4), None),
+                Some((Level::Warning, "2 of 3 brokers")),
+            ),
+            (
+                seen(1, 3, JetStream::NoQuorum, None),
+                Some((Level::Critical, "no quorum: 1 of 3")),
+            ),
+            (
+                seen(2, 3, JetStream::NoQuorum, None),
+                Some((Level::Critical, "no quorum yet: 2 of 3")),
+            ),
+            (
+                seen(1, 1, JetStream::NoQuorum, None),
+                Some((Level::Critical, "besides nats-0")),
+            ),
+            (
+                seen(3, 3, JetStream::Up(4), Some(80)),
+                Some((Level::Warning, "80 %")),
+            ),
+            (
+                seen(3, 3, JetStream::Up(4), Some(95)),
+                Some((Level::Critical, "95 %")),
+            ),
         ] {
             let found = brokers.troubles();
             let found = found.first().map(|trouble| (trouble.level, &*trouble.what));

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::brokers::{Brokers, JetStream};
 use crate::error::ErrorObject;
 use crate::output::{self, Format, duration, printable};
-use crate::brokers::{Brokers, JetStream};
 use crate::shop;
 use crate::survey::Survey;
 use crate::{Common, Exit};

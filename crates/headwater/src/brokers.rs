@@ -62,7 +62,8 @@ impl Storage {
     pub fn of_account(account: &jetstream::account::Account) -> Self {
         Self {
             used: account.storage,
-            limit: u64::try_from(account.limits.max_storage.unwrap_or_default()).unwrap_or_default(),
+            limit: u64::try_from(account.limits.max_storage.unwrap_or_default())
+                .unwrap_or_default(),
         }
     }
 }
@@ -139,6 +140,12 @@ impl From<Answer> for Broker {
     }
 }
 
+/// Whether an error of a server says that this account may not ask: nothing is lacking then but
+/// figures.
+pub fn is_not_told(error: &str) -> bool {
+    error.contains(SUBJECT)
+}
+
 /// Asks them; nothing where the account may not, or nobody answers.
 pub async fn ask(client: &Client) -> Vec<Broker> {
     let mut brokers = BTreeMap::new();
@@ -146,7 +153,11 @@ pub async fn ask(client: &Client) -> Vec<Broker> {
     let Ok(mut answers) = client.subscribe(inbox.clone()).await else {
         return Vec::new();
     };
-    if client.publish_with_reply(SUBJECT, inbox, "".into()).await.is_err() {
+    if client
+        .publish_with_reply(SUBJECT, inbox, "".into())
+        .await
+        .is_err()
+    {
         return Vec::new();
     }
     // Where nobody may be asked, an empty answer says so.

@@ -88,12 +88,7 @@ impl Replicas {
     }
 
     /// Those of `name`, of which `configured` copies are kept. A broker alone says nothing of them.
-    pub fn of(
-        name: &str,
-        configured: usize,
-        wanted: usize,
-        cluster: Option<&ClusterInfo>,
-    ) -> Self {
+    pub fn of(name: &str, configured: usize, wanted: usize, cluster: Option<&ClusterInfo>) -> Self {
         let configured = configured.max(1);
         let leader = cluster.and_then(|cluster| cluster.leader.clone());
         let leader = leader.filter(|leader| !leader.is_empty());
@@ -256,7 +251,8 @@ mod tests {
         let all = of(3, Some("a"), vec![peer("b", true, 1), peer("c", true, 1)]);
         assert_eq!((all.current, all.trouble(true)), (3, None));
         let two = of(3, Some("a"), vec![peer("b", true, 1), peer("c", false, 42)]);
-        let said = "has 2 of 3 replicas current, c not seen for 42 s; one more failure stops publishing";
+        let said =
+            "has 2 of 3 replicas current, c not seen for 42 s; one more failure stops publishing";
         assert_eq!(two.trouble(true).as_deref(), Some(said));
         let said = "has 2 of 3 replicas current, c not seen; one more failure stops publishing";
         assert_eq!(two.trouble(false).as_deref(), Some(said));
@@ -265,19 +261,29 @@ mod tests {
         assert!(said.contains("c is catching up"), "{said}");
         let mut offline = peer("c", true, 3);
         offline.offline = true;
-        assert_eq!(of(3, Some("a"), vec![peer("b", true, 1), offline]).current, 2);
+        assert_eq!(
+            of(3, Some("a"), vec![peer("b", true, 1), offline]).current,
+            2
+        );
     }
 
     #[test]
     fn five_may_lose_two_and_three_no_second() {
         let current = |name| peer(name, true, 1);
         let away = |name| peer(name, false, 60);
-        let four = of(5, Some("a"), vec![current("b"), current("c"), current("d"), away("e")]);
+        let four = of(
+            5,
+            Some("a"),
+            vec![current("b"), current("c"), current("d"), away("e")],
+        );
         let said = four.trouble(true).unwrap();
         assert!(said.ends_with("2 more failures stop publishing"), "{said}");
         let one = of(3, Some("a"), vec![away("b"), away("c")]);
         let said = one.trouble(true).unwrap();
-        assert!(said.contains("1 of 3") && said.contains("publishing has stopped"), "{said}");
+        assert!(
+            said.contains("1 of 3") && said.contains("publishing has stopped"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -286,7 +292,10 @@ mod tests {
         let none = of(3, None, peers);
         assert!(none.is_leaderless());
         let said = none.trouble(true).unwrap();
-        assert!(said.starts_with("has no leader") && said.contains("2 have to be there"), "{said}");
+        assert!(
+            said.starts_with("has no leader") && said.contains("2 have to be there"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -297,6 +306,9 @@ mod tests {
         assert_eq!(one.trouble(true), None);
         let fewer = Replicas::of("ORDERS", 1, 3, None);
         let said = fewer.trouble(true).unwrap();
-        assert!(said.contains("1 of 3 replicas") && said.contains("--replicas 3"), "{said}");
+        assert!(
+            said.contains("1 of 3 replicas") && said.contains("--replicas 3"),
+            "{said}"
+        );
     }
 }

@@ -22,7 +22,11 @@ impl Verified {
     /// Notes that it was at `now_ms`.
     pub(crate) fn note(&self, now_ms: i64) -> io::Result<()> {
         let mut options = private::options();
-        let mut file = options.write(true).create(true).truncate(true).open(&self.0)?;
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&self.0)?;
         writeln!(file, "{now_ms}")
     }
 

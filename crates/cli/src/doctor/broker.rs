@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use async_nats::jetstream::response::Response;
-use headwater::{Clock, causes};
 use headwater::bus::ACCOUNTS_SINCE;
+use headwater::{Clock, causes};
 use serde_json::Value;
 
 use super::{Finding, Grade};

@@ -79,7 +79,8 @@ pub(super) fn streams(shop: &Shop, survey: &Survey) -> Vec<Finding> {
 pub(super) fn replicas(survey: &Survey) -> Vec<Finding> {
     const CHECK: &str = "replicas";
     const START: &str = "start the broker that is named: `systemctl start headwater-nats` where it is; it catches up by itself";
-    const LEADERLESS: &str = "start the brokers that are away; if all are there, docs/operations.md, HeadwaterQuorum";
+    const LEADERLESS: &str =
+        "start the brokers that are away; if all are there, docs/operations.md, HeadwaterQuorum";
     let troubles = survey.short_of_replicas().into_iter();
     let mut findings: Vec<Finding> = troubles
         .map(|(_, trouble)| match trouble.level {
@@ -88,7 +89,10 @@ pub(super) fn replicas(survey: &Survey) -> Vec<Finding> {
         })
         .collect();
     if findings.is_empty() {
-        let kept = survey.streams.iter().map(|stream| stream.replicas.configured);
+        let kept = survey
+            .streams
+            .iter()
+            .map(|stream| stream.replicas.configured);
         let kept: BTreeSet<String> = kept.map(|copies| copies.to_string()).collect();
         let kept: Vec<String> = kept.into_iter().collect();
         let what = match kept.as_slice() {

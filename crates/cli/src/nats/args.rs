@@ -9,6 +9,7 @@ use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use clap::ArgMatches;
 use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
+use headwater::brokers;
 use headwater::login::{self, Login};
 
 use super::context::{self, Context};
@@ -347,7 +348,9 @@ impl Settings {
 
 /// What is refused looks like a timeout to who asked: only this says why.
 fn tell(event: &Event) {
-    if let Event::ServerError(error) = event {
+    if let Event::ServerError(error) = event
+        && !brokers::is_not_told(&error.to_string())
+    {
         complain(&format!("NATS refused: {}", printable(&error.to_string())));
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::LOGIN_REFUSED;
+use crate::brokers;
 
 /// For how long an error that comes again is only counted.
 pub(super) const REPEAT_AFTER: Duration = Duration::from_mins(1);
@@ -151,6 +152,9 @@ impl Events {
             ServerError::Other(error) => error.clone(),
             other => other.to_string(),
         };
+        if brokers::is_not_told(&error) {
+            return;
+        }
         let lower = error.to_lowercase();
         let is_subscription = lower.contains("maximum subscriptions")
             || lower.contains("number of tokens")

@@ -81,7 +81,9 @@ impl Sources {
     pub(super) fn waiting(&self) -> BTreeMap<String, String> {
         let sources = self.0.iter();
         let waiting = sources.filter_map(|(name, source)| match &source.state().reading {
-            State::Degraded(why) if why == NOT_CONNECTED || why.starts_with(LOGIN_REFUSED) => Some(((*name).to_owned(), why.clone())),
+            State::Degraded(why) if why == NOT_CONNECTED || why.starts_with(LOGIN_REFUSED) => {
+                Some(((*name).to_owned(), why.clone()))
+            }
             State::Degraded(why) | State::Failed(why) => {
                 let why = why.strip_prefix(WAITING)?;
                 Some(((*name).to_owned(), why.to_owned()))

@@ -299,7 +299,10 @@ impl<P: Projection> Rebuilder<P> {
     /// Notes when everything was found to agree.
     fn note_verified(&self, then: Then) {
         let status = self.status.borrow();
-        let is_same = status.differences.as_ref().is_some_and(|found| found.count == 0);
+        let is_same = status
+            .differences
+            .as_ref()
+            .is_some_and(|found| found.count == 0);
         if then == Then::Swap || status.is_partial || !is_same {
             return;
         }

@@ -22,8 +22,9 @@ use crate::{backup, outbox};
 /// How often the gauges are set, and how often one event's freshness is measured.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// How often the brokers are asked how full they are.
+/// How often the brokers are asked how full they are, and how often where they do not say it.
 const ASK_BROKERS_EVERY: Duration = Duration::from_secs(15);
+const ASK_AGAIN_AFTER: Duration = Duration::from_mins(5);
 
 /// What the gauges of a service are taken from.
 #[derive(Debug)]
@@ -113,12 +114,19 @@ impl Sampler {
 
     /// How full the brokers are, where the service publishes.
     async fn storage(&self) {
-        let publishes = self.kept.as_ref().is_some_and(|kept| kept.published.is_some());
+        let publishes = self
+            .kept
+            .as_ref()
+            .is_some_and(|kept| kept.published.is_some());
         while publishes {
+            let mut pause = ASK_BROKERS_EVERY;
             if self.bus.is_up()
                 && let Ok(account) = self.bus.jetstream.query_account().await
             {
                 let all = brokers::ask(&self.bus.client).await;
+                if all.is_empty() {
+                    pause = ASK_AGAIN_AFTER;
+                }
                 let storage = Storage::nearest(&all, Storage::of_account(&account));
                 for (name, bytes) in [
                     ("headwater_jetstream_storage_bytes", storage.used),
@@ -127,7 +135,7 @@ impl Sampler {
                     metrics::gauge!(name, "service" => self.service).set(number(bytes));
                 }
             }
-            tokio::time::sleep(ASK_BROKERS_EVERY).await;
+            tokio::time::sleep(pause).await;
         }
         std::future::pending::<()>().await;
     }
