@@ -139,7 +139,7 @@ async fn a_hangup_reads_nats_credentials_and_root_anew_and_broken_ones_change_no
     locked.change_root();
     locked.restart();
     logs(&world, "WARN", "cannot connect to NATS", 1).await;
-    says(&users, "relay", "degraded", "login refused: credentials").await;
+    says(&users, "relay", "degraded", "not connected").await;
     fs::copy(locked.root(), &ca).unwrap();
     world.process(Users).hang_up();
     says(&users, "relay", "ok", "").await;

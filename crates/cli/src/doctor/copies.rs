@@ -16,6 +16,10 @@ pub(super) fn consumers(shop: &Shop, survey: &Survey) -> Vec<Finding> {
     let mut there = 0;
     for projection in &survey.projections {
         for source in projection.sources.keys() {
+            // It tells nothing of its consumers.
+            if survey.is_leaderless(source) {
+                continue;
+            }
             let Some(stream) = shop.streams.iter().find(|stream| stream.source == *source) else {
                 continue;
             };
