@@ -131,7 +131,8 @@ async fn a_cluster_that_loses_brokers_says_what_is_missing_and_what_the_next_los
     world.node(lost).kill().unwrap();
     one_is_away(&world, &viewer, &name).await;
 
-    let (_, user) = (world.caught_up().await, world.user("before").await);
+    world.caught_up().await;
+    let user = world.user("before").await;
     let mug = world.product("Mug").await;
     // `orders` knows both before nobody publishes any more.
     world.order(&user, &[&mug]).await;

@@ -17,8 +17,9 @@ pub fn causes(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use anyhow::{Context as _, anyhow};
-    use async_nats::RequestErrorKind;
-    use async_nats::jetstream::context::{GetStreamError, GetStreamErrorKind, RequestError};
+    use async_nats::jetstream::context::{
+        GetStreamError, GetStreamErrorKind, RequestError, RequestErrorKind,
+    };
 
     use super::*;
 

@@ -114,30 +114,36 @@ impl Sampler {
 
     /// How full the brokers are, where the service publishes.
     async fn storage(&self) {
-        let publishes = self
-            .kept
-            .as_ref()
-            .is_some_and(|kept| kept.published.is_some());
-        while publishes {
-            let mut pause = ASK_BROKERS_EVERY;
-            if self.bus.is_up()
-                && let Ok(account) = self.bus.jetstream.query_account().await
-            {
-                let all = brokers::ask(&self.bus.client).await;
-                if all.is_empty() {
-                    pause = ASK_AGAIN_AFTER;
-                }
-                let storage = Storage::nearest(&all, Storage::of_account(&account));
-                for (name, bytes) in [
-                    ("headwater_jetstream_storage_bytes", storage.used),
-                    ("headwater_jetstream_storage_limit_bytes", storage.limit),
-                ] {
-                    metrics::gauge!(name, "service" => self.service).set(number(bytes));
-                }
-            }
-            tokio::time::sleep(pause).await;
+        let published = self.kept.as_ref().and_then(|kept| kept.published.as_ref());
+        if published.is_none() {
+            std::future::pending::<()>().await;
         }
-        std::future::pending::<()>().await;
+        loop {
+            tokio::time::sleep(self.note_storage().await).await;
+        }
+    }
+
+    /// Gives when to look again.
+    async fn note_storage(&self) -> Duration {
+        if !self.bus.is_up() {
+            return ASK_BROKERS_EVERY;
+        }
+        let Ok(account) = self.bus.jetstream.query_account().await else {
+            return ASK_BROKERS_EVERY;
+        };
+        let all = brokers::ask(&self.bus.client).await;
+        let storage = Storage::nearest(&all, Storage::of_account(&account));
+        for (name, bytes) in [
+            ("headwater_jetstream_storage_bytes", storage.used),
+            ("headwater_jetstream_storage_limit_bytes", storage.limit),
+        ] {
+            metrics::gauge!(name, "service" => self.service).set(number(bytes));
+        }
+        if all.is_empty() {
+            ASK_AGAIN_AFTER
+        } else {
+            ASK_BROKERS_EVERY
+        }
     }
 
     /// `known` are those of before: one that is no part any more is well.
