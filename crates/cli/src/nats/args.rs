@@ -191,7 +191,7 @@ impl Args {
         let urls = server.or_else(|| context.url.clone());
         let urls = urls.unwrap_or_else(|| DEFAULT_URL.to_owned());
         let (servers, of_url) = login::servers(&urls)?;
-        let (given, of_context) = (self.login()?, context.login());
+        let (given, of_context) = (self.login(), context.login());
         let ways = if is_own_url {
             [given, of_url, of_context]
         } else {
@@ -221,16 +221,16 @@ impl Args {
         })
     }
 
-    fn login(&self) -> anyhow::Result<Login> {
-        let given = Login {
+    fn login(&self) -> Login {
+        Login {
             creds: self.creds.clone(),
             nkey: self.nkey.clone(),
             user: self.user.clone(),
             password: self.password.clone(),
             token: self.token.clone(),
             ..Login::default()
-        };
-        Ok(with_credentials(given)?.with_lone_user_as_token())
+        }
+        .with_lone_user_as_token()
     }
 
     /// Who names a context means its server, and may have forgotten `NATS_URL`.
@@ -246,26 +246,6 @@ impl Args {
             ));
         }
     }
-}
-
-/// What is not said, from what systemd passes to a unit, as services take it: the password of the
-/// user, or a credentials file where no user is named.
-fn with_credentials(mut login: Login) -> anyhow::Result<Login> {
-    let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) else {
-        return Ok(login);
-    };
-    let passed = |name: &str| Some(folder.join(name)).filter(|path| path.exists());
-    if !login.is_given() {
-        login.creds = passed("nats.creds");
-    } else if login.user.is_some()
-        && login.password.is_none()
-        && let Some(path) = passed("nats.password")
-    {
-        let text = std::fs::read_to_string(&path);
-        let text = text.with_context(|| format!("read the NATS password {}", path.display()))?;
-        login.password = Some(text.trim_end_matches(['\r', '\n']).to_owned());
-    }
-    Ok(login)
 }
 
 impl Settings {
