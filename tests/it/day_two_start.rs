@@ -156,9 +156,8 @@ async fn a_wrong_setting_of_the_broker(machine: &Machine) {
     machine
         .sh("echo 'max_payload: {' >>/etc/headwater/nats.conf")
         .await;
-    let way = format!(
-        "$(systemctl cat {unit} | sed -n s/^ExecStartPre=//p) && systemctl restart {unit}"
-    );
+    let way =
+        format!("$(systemctl cat {unit} | sed -n s/^ExecStartPre=//p) && systemctl restart {unit}");
     let done = machine.try_run(&["bash", "-c", &way]).await;
     assert!(!done.is_ok, "it cannot follow this");
     assert_eq!(pid(machine, unit).await, before, "it runs on");
