@@ -90,19 +90,20 @@ impl Supervisor {
     }
 }
 
-/// Runs a service on a thread for each core and one more: while the others are busy with what
-/// clients asked for, that one finds out whose turn is next.
+/// Runs a service [until it is told to stop](stop_on_signal), on a thread for each core and one
+/// more: while the others are busy with what clients asked for, that one finds out whose turn is
+/// next.
 ///
 /// # Panics
 /// When the system has no threads.
-pub fn on_threads<F: Future>(service: F) -> F::Output {
+pub fn on_threads<T>(service: impl AsyncFnOnce(CancellationToken) -> T) -> T {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores + 1)
         .enable_all()
         .build()
         .expect("start the runtime's threads")
-        .block_on(service)
+        .block_on(async { service(stop_on_signal()).await })
 }
 
 /// A token that is cancelled by SIGTERM or SIGINT. A second signal ends the process at once.

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use headwater::{http, supervisor, telemetry};
 
 fn main() -> ExitCode {
-    supervisor::on_threads(async {
-        let stop = supervisor::stop_on_signal();
+    supervisor::on_threads(async |stop| {
         let config: purchases::Config = headwater::parse();
         let telemetry = telemetry::init(config.style.service(), &config.service.telemetry);
         let listeners = http::bind(&config.service.http).await;

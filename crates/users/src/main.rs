@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use headwater::{http, supervisor, telemetry};
 
 fn main() -> ExitCode {
-    supervisor::on_threads(async {
-        let stop = supervisor::stop_on_signal();
+    supervisor::on_threads(async |stop| {
         let users::Config { service: config } = headwater::parse();
         let telemetry = telemetry::init(users::NAME, &config.telemetry);
         let listeners = http::bind(&config.http).await;
