@@ -131,7 +131,7 @@ fn an_installation_with_dynamic_users_and_an_open_broker_is_upgraded_and_locked(
             .await;
         let said = machine.sh(INSTALL).await;
         assert!(said.contains("kept /etc/headwater/nats.conf"), "{said}");
-        machine.sh("systemctl restart 'headwater-*.service'").await;
+        machine.sh("systemctl restart headwater-nats headwater-users headwater-products headwater-orders headwater-purchases").await;
         is_shown(machine, "ada", &ada).await;
         machine
             .sh("systemctl stop 'headwater-users*.socket' headwater-users")
