@@ -46,8 +46,21 @@ impl Access {
     /// # Errors
     /// One cannot be read, or is not what it should be.
     pub(crate) fn read(name: &str, config: &Config) -> anyhow::Result<Self> {
-        let folder = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        let config = with_credentials(name, config.clone(), folder.as_deref());
+        Self::read_from(passed_in().as_deref(), name, config)
+    }
+
+    /// What [`read`](Self::read) would say at a start. A reload checks as well, and systemd 252 does
+    /// not let it look at what it passes: that is left out then.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn check(name: &str, config: &Config) -> anyhow::Result<()> {
+        let folder = passed_in().filter(|folder| folder.read_dir().is_ok());
+        Self::read_from(folder.as_deref(), name, config).map(drop)
+    }
+
+    fn read_from(folder: Option<&Path>, name: &str, config: &Config) -> anyhow::Result<Self> {
+        let config = with_credentials(name, config.clone(), folder);
         let (servers, login) = config.servers()?;
         let identity = Identity::read(&login)?;
         let keep = |path: Option<PathBuf>, check| path.map(|path| Kept::read(path, check));
@@ -178,6 +191,11 @@ impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Access")
     }
+}
+
+/// Where systemd passes credentials, if it does.
+fn passed_in() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
 /// Takes for the files that nobody named those that systemd passes in `folder`, if it does

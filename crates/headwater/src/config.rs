@@ -56,7 +56,7 @@ impl Config {
             telemetry::check(&self.telemetry),
             self.http.admin_address().map(drop),
             database::check(&self.database),
-            Access::read(service, &self.nats).map(drop),
+            Access::check(service, &self.nats),
         ];
         let problems = checked.into_iter().filter_map(Result::err);
         problems.map(|error| format!("{error:#}")).collect()

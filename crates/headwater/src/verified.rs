@@ -14,7 +14,7 @@ pub(crate) struct Verified(PathBuf);
 
 impl Verified {
     pub(crate) fn of(db: &Database, projection: &str) -> Self {
-        let mut path = db.path().into_os_string();
+        let mut path = db.base().as_os_str().to_owned();
         path.push(format!(".{projection}-verified"));
         Self(path.into())
     }

@@ -525,6 +525,11 @@ impl Database {
         self.file().path.clone()
     }
 
+    /// Where it is looked for; once rebuilt, the file that serves is behind a link there.
+    pub(crate) fn base(&self) -> &Path {
+        &self.config.path
+    }
+
     /// What it uses now.
     pub(crate) fn sizes(&self) -> Sizes {
         let file = self.file();

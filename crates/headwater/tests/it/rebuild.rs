@@ -102,7 +102,8 @@ impl Place {
         let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
         let mut stores: Vec<_> = names
             .filter(|name| {
-                let is_other = ["-wal", "-shm", ".lock"].map(|end| name.ends_with(end));
+                let is_other =
+                    ["-wal", "-shm", ".lock", "-verified"].map(|end| name.ends_with(end));
                 name.starts_with("house") && !is_other.contains(&true)
             })
             .collect();
