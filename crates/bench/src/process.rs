@@ -45,6 +45,8 @@ impl Process {
             .stdout(Stdio::null())
             .stderr(File::create(&log).with_context(failed)?)
             .process_group(0)
+            // As units, images and `cargo dev` have it.
+            .env("MALLOC_MMAP_THRESHOLD_", "131072")
             .spawn()
             .with_context(failed)?;
         let watchdog = Watchdog::over(child.id()).context("start a watchdog")?;

@@ -53,6 +53,8 @@ impl Child {
             .stdout(writer.try_clone().with_context(failed)?)
             .stderr(writer)
             .process_group(0)
+            // As units and images have it: what a large answer took goes back to the system at once.
+            .env("MALLOC_MMAP_THRESHOLD_", "131072")
             .kill_on_drop(true);
         if !screen.colours {
             // They see a pipe, and ask for nothing but this variable.

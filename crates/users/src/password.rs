@@ -1,8 +1,8 @@
 //! Password hashes: argon2id, on threads of its own, with a bounded and fair queue before them.
 //!
 //! A hash takes 19 MiB and tens of milliseconds of a core, which is its purpose and must not be a
-//! way to take the service down. So there are [`THREADS`] of them at a time, each in memory that
-//! its thread keeps; [`WAITING_MAX`] requests wait, and client addresses take turns. Whoever finds
+//! way to take the service down. So half of the cores compute them, [`THREADS_MAX`] at most, each in
+//! memory that its thread keeps; [`WAITING_MAX`] requests wait, and client addresses take turns. Whoever finds
 //! no place is told to come back.
 
 use std::collections::VecDeque;
@@ -21,8 +21,8 @@ use headwater::idempotency::{Fingerprint, Key};
 use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
 
-/// Threads that hash, each with 19 MiB from its first hash on.
-const THREADS: usize = 2;
+/// Threads that hash at most, each with 19 MiB from its first hash on.
+const THREADS_MAX: usize = 2;
 
 /// How far back they stand where others want a core as well, as `nice` has it: an eleventh is
 /// theirs then.
@@ -69,7 +69,8 @@ impl Passwords {
             jobs: Arc::clone(&jobs),
             kept: Mutex::default(),
         }));
-        for number in 0..THREADS {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        for number in 0..(cores / 2).clamp(1, THREADS_MAX) {
             let jobs = Arc::clone(&jobs);
             thread::Builder::new()
                 .name(format!("password-{number}"))
