@@ -281,7 +281,10 @@ impl Clients {
             } else {
                 connection.stalled_for(now)?
             };
-            let of_address = open.per_address.get(&connection.address);
+            // All have the same where only one address is looked at.
+            let of_address = of
+                .is_none()
+                .then(|| open.per_address.get(&connection.address));
             Some(((of_address, is_idle, spared_for), *id))
         });
         candidates.max_by_key(|(key, _)| *key).map(|(_, id)| id)
