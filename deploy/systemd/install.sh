@@ -7,7 +7,8 @@
 # Below PREFIX (default of `just install`: /usr/local): bin, lib/headwater, share/doc/headwater.
 # Units go to where systemd looks: PREFIX/lib/systemd/system for /usr and /usr/local, otherwise
 # /etc/systemd/system; UNITDIR says otherwise. Configuration goes to /etc/headwater (SYSCONFDIR),
-# and never over what is there; uninstalling leaves it, and the data in /var/lib/headwater.
+# and never over what is there; uninstalling leaves it, and the data in /var/lib/headwater and
+# /var/backups/headwater.
 # DESTDIR is put before every path, for packages: nothing outside of it is touched then.
 # NATS_SERVER is the nats-server to install beside them; `just install` sets it.
 # BROKER=open: the broker lets in whoever reaches its port. Otherwise each user has a password.
@@ -143,6 +144,7 @@ uninstall_all() {
     if is_live; then systemctl daemon-reload; fi
     echo "uninstalled; left, where there are any:"
     echo "  data              $root/var/lib/headwater"
+    echo "  copies of it      $root/var/backups/headwater"
     echo "  configuration     $root$etc, $root/etc/systemd/system/headwater-*.d"
     echo "  passwords         $root$etc/secrets, $root/etc/credstore/headwater*, the context headwater of root"
     echo "  users             headwater-users, -products, -orders, -purchases, -nats"

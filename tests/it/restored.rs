@@ -1,7 +1,7 @@
 //! Backups, and what is done with them: as `docs/operations.md` has it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Stdio;
 
 use async_nats::jetstream;
 use clap::Parser as _;
@@ -10,7 +10,7 @@ use e2e::faults::says;
 use e2e::load::{Customers, Mix};
 use e2e::operator::verify;
 use e2e::world::{after, titles};
-use e2e::{Service, World, eventually};
+use e2e::{Service, World, eventually, process};
 use headwater::Clock;
 use headwater::backup::{self, Facts, Place};
 use headwater::operator::FoldState;
@@ -31,6 +31,22 @@ async fn tool(world: &World, args: &[&str]) -> Exit {
     let own = ["--data", data, "--server", &url, "--no-context"];
     let line = ["headwater"].iter().chain(args).chain(&own);
     cli::run(Cli::try_parse_from(line).unwrap()).await
+}
+
+/// What the tool says of putting `copy` back before it asks.
+async fn asks(world: &World, copy: &Path) -> String {
+    let database = world.database(Service::Orders);
+    let output = tokio::process::Command::new(process::program("headwater"))
+        .args(["restore", "orders"])
+        .arg(copy)
+        .args(["--no-context", "--server", &world.nats_url(), "--data"])
+        .arg(database.parent().unwrap())
+        .stdin(Stdio::null())
+        .output();
+    let output = output.await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "nobody said yes: {said}");
+    said
 }
 
 /// Puts `copy` back while `orders` is stopped, and starts it when the tool waits for that.
@@ -85,8 +101,6 @@ async fn the_tool_puts_back_the_newest_copy_and_lets_an_older_one_begin_a_new_li
     let epoch = Facts::of(&older).unwrap().epoch;
     world.order(&ada, &[&tent]).await;
     assert_eq!(world.titles(&ada.id()).await, ["Mug", "Tent"]);
-    // The names of copies tell seconds apart.
-    tokio::time::sleep(Duration::from_secs(1)).await;
     let newest = back_up(&world, Service::Orders);
 
     let log = world.database(Service::Orders).with_extension("db-wal");
@@ -116,6 +130,21 @@ async fn the_tool_puts_back_the_newest_copy_and_lets_an_older_one_begin_a_new_li
     assert_eq!(next.position(), "orders:2");
     let report = verify(&world).await;
     assert_eq!(report.exit(), Exit::Done, "{report}");
+
+    // What came in the new life is no less lost, with and without the database that has it.
+    let said = asks(&world, &older).await;
+    let lost = "1 events of another life than the copy's, all that it has after orders:1\n";
+    assert!(said.contains(lost), "{said}");
+    let said = asks(&world, &newest).await;
+    assert!(said.contains(lost), "{said}");
+    world.stop(Service::Orders).await;
+    let (database, away) = (world.database(Service::Orders), world.folder().join("away"));
+    std::fs::rename(&database, &away).unwrap();
+    let said = asks(&world, &newest).await;
+    let lost = "2 events of another life than the copy's, all that it has after orders:0\n";
+    assert!(said.contains(lost), "{said}");
+    std::fs::rename(&away, &database).unwrap();
+    world.run(Service::Orders).await;
     world.finish().await;
 }
 

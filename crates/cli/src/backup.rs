@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
@@ -78,8 +79,13 @@ impl Data {
                 Some(service) => (service.to_owned(), path.clone()),
                 None => (name.to_string(), path.join(format!("{name}.db"))),
             };
-            if file.1.is_file() {
-                services.insert(file.0);
+            match std::fs::metadata(&file.1) {
+                Ok(found) if !found.is_file() => {}
+                Err(error) if is_none(error.kind()) => {}
+                // That it may not be read is said where it is copied.
+                _ => {
+                    services.insert(file.0);
+                }
             }
         }
         ensure!(
@@ -89,6 +95,11 @@ impl Data {
         );
         Ok(services)
     }
+}
+
+/// Whether there is no such file, and not one that may not be looked at.
+fn is_none(error: ErrorKind) -> bool {
+    matches!(error, ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 /// Copies them, and prints what there is.

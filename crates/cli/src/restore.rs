@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -34,8 +34,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// there: what is lost is said, and asked about.
 ///
 /// Under systemd the service and its sockets are stopped and started; elsewhere you are told when
-/// to. The copy gets the owner and the mode of the file that it replaces; that and its write-ahead
-/// log stay beside it, as `orders.db.replaced-…`.
+/// to. The copy gets the owner and the mode of the file that it replaces, which stays beside it, as
+/// `orders.db.replaced-…`. After a restore that was killed, run it again.
 ///
 /// If others have events that the copy does not have, it begins a new life, which its positions
 /// count in: another epoch, the stream made again from the outbox (`headwater stream restore`),
@@ -77,7 +77,7 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
     let what = format!("restore {}", before.database.display());
     confirm(&what, args.yes)?;
     let place = before.stop()?;
-    let lost = before.lost_now(&nats).await?;
+    let lost = before.lost_now(&nats, &args.file).await?;
     let copy = args.file.clone();
     let put = move || place.put(&copy, lost.is_seen, &Clock::system());
     let placed = tokio::task::spawn_blocking(put).await?;
@@ -93,7 +93,7 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
         position: placed.facts.head,
         epoch: placed.facts.epoch,
         is_new_life: lost.is_seen,
-        lost: lost.events,
+        lost: lost.events(),
         aside: placed.aside,
         came: if lost.is_seen {
             Came::Restored(stream::restore(common, &nats, &args.service).await?)
@@ -121,10 +121,20 @@ struct Before {
 /// What the copy does not have.
 #[derive(Clone, Copy, Default)]
 struct Lost {
-    /// How many events.
-    events: u64,
+    /// How many events of its own life.
+    own: u64,
+    /// How many of another life, which the database is in that is there, or the stream.
+    other: u64,
+    /// Up to where that life has the same events as the copy, as far as that is known.
+    shared: u64,
     /// Whether others have seen any of them, or know another life: its positions are taken.
     is_seen: bool,
+}
+
+impl Lost {
+    fn events(&self) -> u64 {
+        self.own + self.other
+    }
 }
 
 impl Before {
@@ -158,44 +168,60 @@ impl Before {
             has_digest,
             present,
         };
-        before.lost = before.lost(nats).await?;
+        before.lost = before.lost(nats, &args.file).await?;
         Ok(before)
     }
 
     /// What the copy does not have of what the stream, the projections and the database have.
-    async fn lost(&self, nats: &Nats) -> anyhow::Result<Lost> {
+    async fn lost(&self, nats: &Nats, copy: &Path) -> anyhow::Result<Lost> {
         let (service, epoch) = (&self.service, &self.copy.epoch);
         let mut known = self.copy.head;
+        let (mut other, mut shared) = (0, 0);
         let mut is_seen = false;
+        match Facts::of(&self.database) {
+            Ok(present) if present.epoch == *epoch => known = known.max(present.head),
+            Ok(present) => {
+                // Of one that is damaged all is lost.
+                shared = backup::common(copy, &self.database).unwrap_or(0);
+                other = present.head;
+            }
+            Err(_) => {}
+        }
         let name = streams::name(service);
         match nats.jetstream.get_stream(&name).await {
             Ok(found) => {
                 let info = found.cached_info();
                 let end = |epoch| Tail::read(nats, info, service, epoch);
                 let own = end(Some(&**epoch)).await?.map_or(0, |tail| tail.position);
-                // None where nothing of the source's is near the end.
-                let any = end(None).await?.map_or(1, |tail| tail.position);
+                let any = end(None).await?.map(|tail| tail.position);
                 known = known.max(own);
-                is_seen = own > self.copy.head || (own == 0 && any > 0);
+                if own == 0 {
+                    other = other.max(any.unwrap_or(0));
+                }
+                // None where nothing of the source's is near the end.
+                is_seen = own > self.copy.head || (own == 0 && any != Some(0));
             }
             Err(error) if is_missing(&error.kind()) => {}
             Err(error) => return Err(error).context(format!("look at the stream {name}")),
         }
         let shop = shop::look(nats, &BTreeSet::new(), Duration::ZERO).await?;
         for status in shop.services.values().flat_map(|it| &it.projections) {
-            if status.epochs.get(service) == Some(epoch) {
-                let applied = status.positions.get(service);
+            let Some(of) = status.epochs.get(service) else {
+                continue;
+            };
+            let applied = status.positions.get(service);
+            if of == epoch {
                 is_seen |= applied > self.copy.head;
                 known = known.max(applied);
+            } else {
+                is_seen |= applied > 0;
+                other = other.max(applied);
             }
         }
-        if let Ok(present) = Facts::of(&self.database)
-            && present.epoch == *epoch
-        {
-            known = known.max(present.head);
-        }
         Ok(Lost {
-            events: known - self.copy.head,
+            own: known - self.copy.head,
+            other: other.saturating_sub(shared),
+            shared,
             is_seen,
         })
     }
@@ -212,16 +238,35 @@ impl Before {
         )];
         match &self.present {
             Ok(present) => lines.push(format!(
-                "it replaces a database up to {service}:{}, which is kept beside it",
-                present.head
+                "it replaces a database up to {service}:{}{}, which is kept beside it",
+                present.head,
+                if present.epoch == self.copy.epoch {
+                    ""
+                } else {
+                    ", of another life"
+                }
             )),
             Err(why) => lines.push(format!("what is there now cannot be read: {why}")),
         }
-        if self.lost.events > 0 {
+        let Lost {
+            own, other, shared, ..
+        } = self.lost;
+        if own > 0 {
             lines.push(format!(
-                "LOST at the source: the {} events after {service}:{head}; look at them now, with \
-                 `headwater tail '{service}.>' --last {} --no-follow`, and repeat what must not be lost",
-                self.lost.events, self.lost.events
+                "LOST at the source: the {own} events after {service}:{head}"
+            ));
+        }
+        if other > 0 {
+            lines.push(format!(
+                "LOST at the source: {other} events of another life than the copy's, all that it \
+                 has after {service}:{shared}"
+            ));
+        }
+        if self.lost.events() > 0 {
+            lines.push(format!(
+                "look at them now, with `headwater tail '{service}.>' --last {} --no-follow`, and \
+                 repeat what must not be lost",
+                self.lost.events()
             ));
         }
         if self.lost.is_seen {
@@ -252,15 +297,20 @@ impl Before {
     }
 
     /// What is lost now that nobody writes any more.
-    async fn lost_now(&self, nats: &Nats) -> anyhow::Result<Lost> {
-        let lost = self.lost(nats).await;
-        let is_as_said = |lost: &Lost| self.lost.events > 0 || lost.events == 0;
+    ///
+    /// # Errors
+    /// A loss, or a new life, that was not spoken of before.
+    async fn lost_now(&self, nats: &Nats, copy: &Path) -> anyhow::Result<Lost> {
+        let lost = self.lost(nats, copy).await;
+        let is_as_said = |lost: &Lost| {
+            (self.lost.events() > 0 || lost.events() == 0) && (self.lost.is_seen || !lost.is_seen)
+        };
         match lost {
             Ok(lost) if is_as_said(&lost) => Ok(lost),
             lost => {
                 self.start()?;
-                let events = lost?.events;
-                bail!("{events} events came meanwhile, nothing was changed; run it again")
+                let events = lost?.events();
+                bail!("{events} events would be lost now, nothing was changed; run it again")
             }
         }
     }

@@ -11,12 +11,14 @@ mod place;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 use rusqlite::backup::Backup;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 
 use crate::{Clock, personal, private};
@@ -46,8 +48,8 @@ pub struct Facts {
     pub head: u64,
     /// What has shaped its tables.
     pub migrations: Vec<String>,
-    /// Whether it holds tables that are folded from others' events.
-    pub has_projections: bool,
+    /// Whether the service is a projection itself, and not a source that keeps one.
+    pub is_read_store: bool,
     /// The id of the key file that belongs to it, and how many keys that has at least.
     keys: Option<(Vec<u8>, u64)>,
 }
@@ -58,16 +60,16 @@ impl Facts {
     /// # Errors
     /// It cannot be read, or is no database of a service.
     pub fn of(path: &Path) -> anyhow::Result<Self> {
-        // One that may only read leaves a database as it is, whatever state that is in.
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(path, flags)
-            .with_context(|| format!("open {}", path.display()))?;
-        db.busy_timeout(BUSY)?;
-        Self::read(&db)
+        let db = open_to_look(path)?;
+        Self::read(&db).with_context(|| format!("read {}", path.display()))
     }
 
     fn read(db: &Connection) -> anyhow::Result<Self> {
-        let (owner, epoch) = db
+        let is_ours =
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'headwater_database')";
+        let is_ours: bool = db.query_row(is_ours, [], |row| row.get(0))?;
+        ensure!(is_ours, "it is no database of a service");
+        let (owner, epoch): (String, String) = db
             .query_row("SELECT owner, epoch FROM headwater_database", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
@@ -76,14 +78,15 @@ impl Facts {
         let head = db.query_row(head, [], |row| row.get(0))?;
         let mut names = db.prepare("SELECT name FROM headwater_migration ORDER BY name")?;
         let migrations = names.query_map([], |row| row.get(0))?;
-        let has_projections = "SELECT EXISTS (SELECT 1 FROM headwater_projection)";
+        let is_read_store = "SELECT EXISTS (SELECT 1 FROM headwater_projection WHERE name = ?)";
+        let is_read_store = db.query_row(is_read_store, [&owner], |row| row.get(0))?;
         let keys = "SELECT key_file, key_slots FROM headwater_database WHERE key_file IS NOT NULL";
         Ok(Self {
             owner,
             epoch,
             head,
             migrations: migrations.collect::<rusqlite::Result<_>>()?,
-            has_projections: db.query_row(has_projections, [], |row| row.get(0))?,
+            is_read_store,
             // Those of an early version have no such column, and no key file.
             keys: db
                 .query_row(keys, [], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -93,7 +96,7 @@ impl Facts {
 
     /// Whether nothing in it is lost with it: all that it has is folded from others' events.
     pub fn is_copy(&self) -> bool {
-        self.head == 0 && self.has_projections
+        self.head == 0 && self.is_read_store
     }
 
     /// Whether the key file beside `database`, where this is to be put, can open it.
@@ -128,15 +131,19 @@ pub struct Copy {
 /// It cannot be read or written, or is damaged: nothing that looks like a copy is left.
 pub fn make(path: &Path, folder: &Path, clock: &Clock) -> anyhow::Result<Copy> {
     private::make_folder(folder).with_context(|| format!("make {}", folder.display()))?;
-    let began_ms = clock.now_ms();
     let source = open(path)?;
     let facts = Facts::read(&source)?;
     let part = Part::begin(folder.join(format!(".{}.part", facts.owner)))?;
+    let mut began_ms = clock.now_ms();
+    let mut name = name(&source, &facts.owner, began_ms)?;
+    if folder.join(&name).exists() {
+        // Names tell seconds apart, and that one is a copy that was reported.
+        thread::sleep(Duration::from_secs(1));
+        began_ms = clock.now_ms();
+        name = self::name(&source, &facts.owner, began_ms)?;
+    }
     let facts = part.fill(&source)?;
-    let time = "SELECT strftime('%Y%m%dT%H%M%SZ', ? / 1000, 'unixepoch')";
-    let time: String = source.query_row(time, [began_ms], |row| row.get(0))?;
     drop(source);
-    let name = format!("{}-{time}.db", facts.owner);
     let sha256 = digest(&part.path)?;
     let beside = folder.join(format!("{name}{DIGEST}"));
     write_private(&beside, &format!("{sha256}  {name}\n"))?;
@@ -149,6 +156,12 @@ pub fn make(path: &Path, folder: &Path, clock: &Clock) -> anyhow::Result<Copy> {
         bytes,
         sha256,
     })
+}
+
+/// What a copy is called that was begun at `began_ms`.
+fn name(db: &Connection, owner: &str, began_ms: i64) -> rusqlite::Result<String> {
+    let name = "SELECT ? || strftime('-%Y%m%dT%H%M%SZ.db', ? / 1000, 'unixepoch')";
+    db.query_row(name, (owner, began_ms), |row| row.get(0))
 }
 
 /// Removes all but the newest `keep` copies of the database of `owner` in `folder`; gives which.
@@ -191,6 +204,7 @@ fn is_copy_of(name: &str, owner: &str) -> bool {
 /// # Errors
 /// They differ, or cannot be read.
 pub fn check_digest(copy: &Path) -> anyhow::Result<bool> {
+    expect_file(copy)?;
     let beside = appended(copy, DIGEST);
     let text = match fs::read_to_string(&beside) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -224,6 +238,55 @@ fn note(path: &Path, when_ms: i64) -> anyhow::Result<()> {
     place::give_to_owner(&stamp, path)
 }
 
+/// How far two databases have the same events, whatever their epochs are: one whose life began with
+/// a copy has that copy's up to there.
+///
+/// # Errors
+/// One cannot be read.
+pub fn common(one: &Path, other: &Path) -> anyhow::Result<u64> {
+    let (one, other) = (open_copy(one)?, open_to_look(other)?);
+    let event = |db: &Connection, position: u64| {
+        let event =
+            "SELECT subject, key, payload, recorded_at FROM headwater_outbox WHERE position = ?";
+        db.query_row(event, [position], |row| {
+            let (subject, key, payload): (String, String, Vec<u8>) =
+                (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok((subject, key, payload, row.get::<_, i64>(3)?))
+        })
+        .optional()
+    };
+    let (mut same, mut differs) = (
+        0,
+        Facts::read(&one)?.head.min(Facts::read(&other)?.head) + 1,
+    );
+    while differs - same > 1 {
+        let middle = same + (differs - same) / 2;
+        if event(&one, middle)? == event(&other, middle)? {
+            same = middle;
+        } else {
+            differs = middle;
+        }
+    }
+    Ok(same)
+}
+
+/// What is no file may not even be opened: a pipe waits for a writer.
+fn expect_file(path: &Path) -> anyhow::Result<()> {
+    let found = fs::metadata(path).with_context(|| format!("look at {}", path.display()))?;
+    ensure!(found.is_file(), "{} is no file", path.display());
+    Ok(())
+}
+
+/// Opens a database only to look at it: that leaves it as it is, whatever state it is in.
+fn open_to_look(path: &Path) -> anyhow::Result<Connection> {
+    expect_file(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)
+        .with_context(|| format!("open {}", path.display()))?;
+    db.busy_timeout(BUSY)?;
+    Ok(db)
+}
+
 /// Opens a database to read it, whoever else uses it.
 fn open(path: &Path) -> anyhow::Result<Connection> {
     // The last to close a database cleans up behind it, which one that may only read cannot.
@@ -241,6 +304,7 @@ fn open(path: &Path) -> anyhow::Result<Connection> {
 /// Opens a copy, which nobody changes, also where nothing may be written. One with a write-ahead
 /// log is opened as a database in use is.
 fn open_copy(path: &Path) -> anyhow::Result<Connection> {
+    expect_file(path)?;
     if appended(path, "-wal").exists() {
         return open(path);
     }
@@ -280,20 +344,20 @@ struct Part {
     path: PathBuf,
     /// Locked, so that no other backup takes it for one that a crash left behind.
     file: File,
+    /// Whether it has become one: what is at `path` now is somebody else's.
+    is_copy: bool,
 }
 
 impl Part {
+    /// Waits for whoever is making a copy there.
     fn begin(path: PathBuf) -> anyhow::Result<Self> {
-        let file = private::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .with_context(|| format!("make {}", path.display()))?;
-        file.try_lock()
-            .with_context(|| format!("another backup is under way in {}", path.display()))?;
+        let file = lock(&path).with_context(|| format!("make {}", path.display()))?;
         file.set_len(0)?;
-        Ok(Self { path, file })
+        Ok(Self {
+            path,
+            file,
+            is_copy: false,
+        })
     }
 
     /// Copies `source` into it as it is at one moment, and looks at what came out.
@@ -318,10 +382,11 @@ impl Part {
     }
 
     /// Puts it on the disk, and at `path`; gives its size.
-    fn end(self, path: &Path) -> anyhow::Result<u64> {
+    fn end(mut self, path: &Path) -> anyhow::Result<u64> {
         let context = || format!("put the copy at {}", path.display());
         self.file.sync_all().with_context(context)?;
         fs::rename(&self.path, path).with_context(context)?;
+        self.is_copy = true;
         sync_folder(path).with_context(context)?;
         Ok(self.file.metadata()?.len())
     }
@@ -329,9 +394,30 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        // It is gone where it has become a copy.
+        if self.is_copy {
+            return;
+        }
         for behind in ["", "-wal", "-shm"] {
             let _ = fs::remove_file(appended(&self.path, behind));
+        }
+    }
+}
+
+/// Makes the file at `path`, or takes the one that is there, for us alone.
+fn lock(path: &Path) -> io::Result<File> {
+    loop {
+        let options = &mut private::options();
+        let file = options
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
+        file.lock()?;
+        let ours = file.metadata()?;
+        match fs::metadata(path) {
+            Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => return Ok(file),
+            // While we waited it has become a copy, or was removed.
+            _ => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{Facts, Part, appended, ignore_missing, open_copy, sync_folder};
 use crate::Clock;
@@ -24,7 +24,7 @@ pub struct Place {
 pub struct Placed {
     /// What it says of itself.
     pub facts: Facts,
-    /// Where what was there before is now, with its write-ahead log, if anything was.
+    /// Where what was there before is now, if anything was.
     pub aside: Option<PathBuf>,
 }
 
@@ -41,12 +41,12 @@ impl Place {
         Ok(Self { path, _lock: lock })
     }
 
-    /// Puts `copy` there, with the owner and the mode of what it replaces, and moves that and its
-    /// write-ahead log aside. With `is_new_life` it gets another epoch.
+    /// Puts `copy` there, with the owner and the mode of what it replaces, which is kept aside. With
+    /// `is_new_life` it gets another epoch. At every moment a start finds what was there, with all
+    /// that is in its write-ahead log, or the copy.
     ///
     /// # Errors
-    /// It cannot be copied, or the files not be moved: what was there is there, unless its log was
-    /// moved aside and the text says so.
+    /// It cannot be copied, or the files not be moved: what was there is there.
     pub fn put(&self, copy: &Path, is_new_life: bool, clock: &Clock) -> anyhow::Result<Placed> {
         let part = Part::begin(appended(&self.path, ".restoring"))?;
         let mut facts = part.fill(&open_copy(copy)?)?;
@@ -61,16 +61,17 @@ impl Place {
         Ok(Placed { facts, aside })
     }
 
-    /// Moves the write-ahead log aside, which must not meet another database, and gives the file a
-    /// second name: at no moment is there no database.
+    /// Gives the file a second name, and leaves nothing in its write-ahead log, which must not meet
+    /// another database.
     fn move_aside(&self, now_ms: i64) -> anyhow::Result<Option<PathBuf>> {
         let aside = appended(&self.path, &format!(".replaced-{now_ms}"));
-        for behind in ["-wal", "-shm"] {
-            let (from, to) = (appended(&self.path, behind), appended(&aside, behind));
-            fs::rename(from, &to)
-                .or_else(ignore_missing)
-                .with_context(|| format!("to {}", to.display()))?;
-        }
+        self.empty_log().context("empty its write-ahead log")?;
+        // Its index stays: SQLite makes that anew, and where the database is gone, no start makes
+        // another one beside it.
+        let log = appended(&aside, "-wal");
+        fs::rename(appended(&self.path, "-wal"), &log)
+            .or_else(ignore_missing)
+            .with_context(|| format!("to {}", log.display()))?;
         let context = || format!("to {}", aside.display());
         let is_there = match fs::hard_link(&self.path, &aside) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
@@ -78,6 +79,27 @@ impl Place {
         };
         sync_folder(&self.path).with_context(context)?;
         Ok(is_there.then_some(aside))
+    }
+
+    /// Writes what is in the write-ahead log into the database: one without its log lacks its
+    /// newest commits, and a start between two steps would go on with that. No start goes on with
+    /// one that is no database, or has none beside its log.
+    fn empty_log(&self) -> anyhow::Result<()> {
+        let is_empty = |file: &Path| fs::metadata(file).map_or(0, |file| file.len()) == 0;
+        if is_empty(&self.path) || is_empty(&appended(&self.path, "-wal")) {
+            return Ok(());
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(&self.path, flags)?;
+        let emptied = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        match emptied {
+            Ok(0) => Ok(()),
+            Ok(_) => bail!("another program reads the database: end that"),
+            Err(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Ok(()),
+                _ => Err(error.into()),
+            },
+        }
     }
 }
 

@@ -1,0 +1,132 @@
+//! Copies of databases, made and put back.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Barrier;
+use std::thread;
+
+use headwater::Clock;
+use headwater::backup::{self, Facts, Place};
+use rusqlite::Connection;
+
+use crate::support::{append, folder, open, reads};
+
+/// The files in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn backups_at_the_same_time_wait_for_each_other_and_leave_whole_copies() {
+    const AT_ONCE: usize = 3;
+    let (data, copies) = (folder(), folder());
+    let db = open(&data, "sensors").await;
+    append(&db, reads(1..100)).await;
+    let path = data.path().join("sensors.db");
+    let together = Barrier::new(AT_ONCE);
+    let made: Vec<_> = thread::scope(|scope| {
+        let make = || {
+            together.wait();
+            backup::make(&path, copies.path(), &Clock::system()).unwrap()
+        };
+        let makers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(make)).collect();
+        makers.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    for copy in &made {
+        assert!(backup::check_digest(&copy.file).unwrap(), "its digest");
+        assert_eq!(backup::check(&copy.file).unwrap().head, 99);
+    }
+    let names = names(copies.path());
+    assert_eq!(
+        names.len(),
+        AT_ONCE * 2,
+        "a name of its own each: {names:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_moved_aside_has_what_was_in_its_log() {
+    let (data, copies) = (folder(), folder());
+    let db = open(&data, "sensors").await;
+    append(&db, reads(1..3)).await;
+    let path = data.path().join("sensors.db");
+    let copy = backup::make(&path, copies.path(), &Clock::system()).unwrap();
+    append(&db, reads(3..6)).await;
+    // What a kill leaves.
+    let killed = folder();
+    let killed_at = killed.path().join("sensors.db");
+    for behind in ["", "-wal"] {
+        let (from, to) = (
+            format!("{}{behind}", path.display()),
+            format!("{}{behind}", killed_at.display()),
+        );
+        fs::copy(from, to).unwrap();
+    }
+    let place = Place::take(&killed_at).unwrap();
+    let placed = place.put(&copy.file, false, &Clock::system()).unwrap();
+    assert_eq!(Facts::of(&killed_at).unwrap().head, 2);
+    let aside = placed.aside.unwrap();
+    let names = names(killed.path());
+    assert!(
+        !names.iter().any(|name| name.ends_with("-wal")),
+        "{names:?}"
+    );
+    assert_eq!(backup::check(&aside).unwrap().head, 5);
+}
+
+#[tokio::test]
+async fn two_lives_have_the_same_events_up_to_where_the_later_one_began() {
+    let (data, copies) = (folder(), folder());
+    let db = open(&data, "sensors").await;
+    append(&db, reads(1..8)).await;
+    let copy = backup::make(
+        &data.path().join("sensors.db"),
+        copies.path(),
+        &Clock::system(),
+    )
+    .unwrap();
+    append(&db, reads(8..20)).await;
+    let later = copies.path().join("later.db");
+    fs::copy(&copy.file, &later).unwrap();
+    let write = "INSERT INTO headwater_outbox (subject, key, payload, recorded_at)
+                 VALUES ('sensors.v1.read', 'attic', x'00', 1)";
+    let another = Connection::open(&later).unwrap();
+    for _ in 0..5 {
+        another.execute(write, []).unwrap();
+    }
+    assert_eq!(
+        backup::common(&later, &data.path().join("sensors.db")).unwrap(),
+        7
+    );
+    assert_eq!(backup::common(&copy.file, &later).unwrap(), 7);
+}
+
+#[tokio::test]
+async fn what_is_no_copy_is_said_to_be_none() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("empty.db"), "").unwrap();
+    Connection::open(at("foreign.db"))
+        .unwrap()
+        .execute_batch("CREATE TABLE t (n)")
+        .unwrap();
+    let made = Command::new("mkfifo").arg(at("pipe.db")).status().unwrap();
+    assert!(made.success());
+    for (name, why) in [
+        ("empty.db", "no database of a service"),
+        ("foreign.db", "no database of a service"),
+        ("missing.db", "No such file"),
+        ("pipe.db", "is no file"),
+        ("", "is no file"),
+    ] {
+        let refused = backup::check(&at(name)).unwrap_err();
+        let refused = format!("{refused:#}");
+        assert!(refused.contains(why), "{refused}");
+    }
+}
