@@ -130,3 +130,18 @@ async fn what_is_no_copy_is_said_to_be_none() {
         assert!(refused.contains(why), "{refused}");
     }
 }
+
+#[tokio::test]
+async fn a_source_without_events_that_keeps_a_projection_is_no_copy() {
+    let data = folder();
+    let db = open(&data, "sensors").await;
+    let path = data.path().join("sensors.db");
+    let keeps = "INSERT INTO headwater_projection (name, version) VALUES (?, 1)";
+    let keep = |name: &str| Connection::open(&path).unwrap().execute(keeps, [name]);
+    keep("sensors-catalogue").unwrap();
+    assert!(!Facts::of(&path).unwrap().is_copy());
+    keep("sensors").unwrap();
+    assert!(Facts::of(&path).unwrap().is_copy(), "a read store");
+    append(&db, reads(1..2)).await;
+    assert!(!Facts::of(&path).unwrap().is_copy(), "it has its own event");
+}
