@@ -75,7 +75,7 @@ use crate::projection::{Config, Held, Live, Projection, Runner, dead_letter};
 use crate::stream;
 use crate::verified::Verified;
 use align::{Aligned, Places};
-use compare::Stores;
+use compare::{At, Stores};
 use handle::{Stop, begun};
 use thread::on_thread;
 
@@ -250,10 +250,16 @@ impl<P: Projection> Rebuilder<P> {
             "folding a new store beside the live one"
         );
         let folded = self.fold_to_end(then).await;
+        let at = self.live.positions();
         self.status.send_modify(|status| {
             status.waiting.clear();
             match &folded {
-                Ok(()) => status.state = FoldState::Done,
+                Ok(()) => {
+                    status.state = FoldState::Done;
+                    if then == Then::Swap {
+                        (status.positions, status.live) = (at.clone(), at);
+                    }
+                }
                 Err(error) => {
                     status.state = FoldState::Failed;
                     status.message = Some(causes(error));
@@ -560,6 +566,12 @@ impl<P: Projection> Rebuilder<P> {
         let (aligned, stores) = self.level(fold, bound).await?;
         let took = aligned.took();
         drop(aligned);
+        // Where they were seen last on the way here is behind that.
+        let [live, fold] = stores.positions(P::NAME).context("read the positions")?;
+        self.status.send_modify(|status| {
+            status.positions = of_all_sources::<P>(fold);
+            status.live = of_all_sources::<P>(live);
+        });
         let compared = on_thread("compare", move || {
             stores.differences(P::NAME, P::CONTENT, P::TABLES)
         });
@@ -709,6 +721,13 @@ pub(crate) async fn check_tables<P: Projection>(db: &Database) -> anyhow::Result
         None => Ok(()),
         Some(fault) => bail!("the projection {name} cannot be rebuilt: {fault}"),
     }
+}
+
+/// Those that were found, and 0 of the others.
+fn of_all_sources<P: Projection>(found: Vec<At>) -> Positions {
+    let none = P::SOURCES.iter().map(|source| ((*source).to_owned(), 0));
+    let found = found.into_iter().map(|(source, _, at)| (source, at));
+    Positions(none.chain(found).collect())
 }
 
 /// Where the live store was when that was looked at.

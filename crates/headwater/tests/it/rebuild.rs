@@ -320,6 +320,31 @@ async fn a_fold_leaves_no_consumer_and_no_file_behind_and_only_one_runs_at_a_tim
     place.relay.stop().await;
 }
 
+/// What is said to agree is what was compared, not where the fold was seen on its way there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fold_says_where_both_stores_stood_when_they_were_compared() {
+    let place = Place::start().await;
+    append(&place.source, reads(1..=50)).await;
+    let house = place.service(Readings).await;
+    house.eventually(&(1..=50).collect::<Vec<_>>()).await;
+    let source = place.source.clone();
+    let writing = tokio::task::spawn(async move {
+        loop {
+            append(&source, reads(9..=9)).await;
+        }
+    });
+    for endpoint in ["verify", "rebuild", "verify"] {
+        place.ask(endpoint, json!({})).await.unwrap();
+        let status = place.eventually_folded("done").await;
+        assert_eq!(status["positions"], status["live"], "{endpoint}: {status}");
+        let at = status["positions"]["sensors"].as_u64().unwrap();
+        assert!(at >= 50, "{endpoint}: {status}");
+    }
+    writing.abort();
+    house.stop().await;
+    place.relay.stop().await;
+}
+
 /// Somebody who deletes the store does not trust it; after a rebuild its name is a link.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_deleted_after_a_rebuild_is_folded_from_the_first_event() {
