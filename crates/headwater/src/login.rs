@@ -8,11 +8,15 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use async_nats::{ConnectOptions, ServerAddr};
 use percent_encoding::percent_decode_str;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// How long a server may take to say the first word before it counts as one that says none.
 const GREETING_WITHIN: Duration = Duration::from_secs(1);
+
+/// Longer than any INFO, which has the addresses of a cluster.
+const GREETING_MAX: u64 = 64 * 1024;
 
 /// One way to log in, or none, and the certificates. Printed, it keeps its secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -197,14 +201,29 @@ pub async fn speaks_first(servers: &[ServerAddr]) -> Option<bool> {
             let Ok(Ok(stream)) = timeout(GREETING_WITHIN, connecting).await else {
                 continue;
             };
-            match timeout(GREETING_WITHIN, stream.peek(&mut [0])).await {
-                Ok(Ok(1..)) => return Some(true),
-                Ok(_) => {}
-                Err(_) => return Some(false),
+            let mut stream = BufReader::new(stream.take(GREETING_MAX));
+            let mut said = Vec::new();
+            let read = timeout(GREETING_WITHIN, stream.read_until(b'\n', &mut said)).await;
+            if !said.is_empty() {
+                leave(stream.into_inner().into_inner(), &said).await;
+                return Some(true);
+            }
+            if read.is_err() {
+                return Some(false);
             }
         }
     }
     None
+}
+
+/// Ends a connection to a server that has introduced itself, and now waits for TLS: that it is cut
+/// off is an error in its log, that somebody speaks no TLS is not (from 2.14.1 on).
+async fn leave(mut stream: TcpStream, info: &[u8]) {
+    let info = String::from_utf8_lossy(info);
+    if info.contains("\"tls_required\":true") {
+        // One that is gone has nothing to log.
+        let _ = stream.write_all(b"PING\r\n").await;
+    }
 }
 
 /// A list of URLs as it may be shown: without what is before the `@`.
