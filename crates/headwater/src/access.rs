@@ -31,6 +31,9 @@ struct Inner {
     servers: Vec<ServerAddr>,
     /// Who we say that we are, as it may be shown.
     who: String,
+    /// Whether what proves it is in a file that is another one when a person has changed it: systemd
+    /// copies what it passes when it starts the service.
+    is_renewable: bool,
     /// Who we are, if we say so.
     identity: RwLock<Option<Arc<Identity>>>,
     ca: Option<Kept>,
@@ -63,10 +66,14 @@ impl Access {
         let config = with_credentials(name, config.clone(), folder);
         let (servers, login) = config.servers()?;
         let identity = Identity::read(&login)?;
+        let files = [&config.creds, &config.nkey, &config.password_file];
+        let is_own = |file: &PathBuf| folder.is_none_or(|folder| !file.starts_with(folder));
+        let is_renewable = files.into_iter().flatten().any(is_own);
         let keep = |path: Option<PathBuf>, check| path.map(|path| Kept::read(path, check));
         Ok(Self(Arc::new(Inner {
             servers,
             who: login.who(),
+            is_renewable,
             identity: RwLock::new(identity.map(Arc::new)),
             ca: keep(login.ca, check_roots).transpose()?,
             cert: keep(login.cert, check_certificates).transpose()?,
@@ -84,6 +91,11 @@ impl Access {
     /// Who we say that we are, as it may be shown.
     pub(crate) fn who(&self) -> &str {
         &self.0.who
+    }
+
+    /// Whether the service need not be started again where it logs in in another way.
+    pub(crate) fn is_renewable(&self) -> bool {
+        self.0.is_renewable
     }
 
     /// Options of a connection that is made with what was read last, whenever it is made.
@@ -380,6 +392,9 @@ mod tests {
         let (_, login) = config.servers().expect("a login");
         assert_eq!(login.user.as_deref(), Some("orders"));
         assert_eq!(login.password.as_deref(), Some("s3cret"));
+        let config = Config::at("nats://a");
+        let access = Access::read_from(Some(folder.path()), "orders", &config).expect("a login");
+        assert!(!access.is_renewable(), "it is a copy");
         let named = Config {
             user: Some("eve".to_owned()),
             ..Config::at("nats://a")

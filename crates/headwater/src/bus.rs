@@ -207,7 +207,7 @@ impl Bus {
         access: Access,
         ping_every: Duration,
     ) -> anyhow::Result<Self> {
-        let events = Arc::new(Events::new(name, access.who(), config.tls_first));
+        let events = Arc::new(Events::new(name, &access, config.tls_first));
         let (connected, trouble) = (events.connection(), events.trouble());
         let attempts = Arc::clone(&events);
         let mut options = access

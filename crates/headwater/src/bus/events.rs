@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::LOGIN_REFUSED;
+use crate::access::Access;
 use crate::brokers;
 
 /// For how long an error that comes again is only counted.
@@ -39,6 +40,8 @@ pub(super) struct Events {
     service: String,
     /// Who we say that we are.
     who: String,
+    /// Whether other credentials do not want a restart.
+    is_renewable: bool,
     is_tls_first: bool,
     connection: watch::Sender<Connection>,
     /// What an operator has to know, and since when.
@@ -80,10 +83,11 @@ impl Said {
 }
 
 impl Events {
-    pub(super) fn new(service: &str, who: &str, is_tls_first: bool) -> Self {
+    pub(super) fn new(service: &str, access: &Access, is_tls_first: bool) -> Self {
         Self {
             service: service.to_owned(),
-            who: who.to_owned(),
+            who: access.who().to_owned(),
+            is_renewable: access.is_renewable(),
             is_tls_first,
             connection: watch::Sender::default(),
             trouble: watch::Sender::default(),
@@ -128,7 +132,9 @@ impl Events {
 
     /// Why the connection could not be made the last time: each cause is logged once.
     pub(super) fn unreachable(&self, cause: &str) {
-        let advice = if self.is_tls_first {
+        let advice = if is_refused_login(cause) && !self.is_renewable {
+            "the server does not know this login: mend the credentials, and restart the service, which has them from its start"
+        } else if self.is_tls_first {
             advice_to_tls_first(cause)
         } else {
             advice(cause)
@@ -260,6 +266,7 @@ fn advice_to_tls_first(error: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::Config;
 
     #[test]
     fn an_error_that_repeats_is_logged_once_a_minute_with_how_often_it_came() {
@@ -278,6 +285,30 @@ mod tests {
         let logged = (0..1000).filter_map(|n| said.repeated(&format!("no to {n}"), now));
         assert_eq!(logged.count(), KINDS_MAX + 1);
         assert!(said.errors.len() <= KINDS_MAX + 1);
+    }
+
+    /// What systemd passes is a copy, and settings are read once.
+    #[test]
+    fn a_refused_login_wants_a_restart_unless_it_is_in_a_file_that_is_read_again() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let file = folder.path().join("password");
+        std::fs::write(&file, "s3cret").expect("write");
+        let nobody = Config::at("nats://a");
+        let somebody = Config {
+            password_file: Some(file),
+            ..nobody.clone()
+        };
+        for (config, advice) in [(nobody, "restart the service"), (somebody, "SIGHUP")] {
+            let access = Access::read("orders", &config).expect("a login");
+            let events = Events::new("orders", &access, false);
+            events.unreachable("authorization violation: nats: authorization violation");
+            let trouble = events.trouble();
+            let said = trouble.borrow().clone().expect("trouble").0;
+            assert!(
+                said.contains("login refused: ") && said.contains(advice),
+                "{said}"
+            );
+        }
     }
 
     #[test]
