@@ -24,6 +24,11 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 const STORAGE_WARNING: f64 = 0.8;
 const STORAGE_CRITICAL: f64 = 0.95;
 
+/// What the broker says of an account without JetStream, such as the one of those who look after
+/// servers, and what to do.
+const NOT_FOR_ACCOUNT: &str = "JetStream not enabled for account";
+pub(crate) const LOG_IN: &str = "log in as the operator or the viewer (deploy/nats)";
+
 /// What was seen of them.
 #[derive(Debug, Serialize)]
 pub(crate) struct Brokers {
@@ -80,6 +85,8 @@ impl Brokers {
                 let error = anyhow::Error::from(error);
                 if is_no_quorum(&error) || !has_majority {
                     JetStream::NoQuorum
+                } else if causes(&error).contains(NOT_FOR_ACCOUNT) {
+                    JetStream::Down(format!("{NOT_FOR_ACCOUNT} of this user; {LOG_IN}"))
                 } else {
                     JetStream::Down(causes(&error))
                 }
@@ -160,7 +167,11 @@ impl Brokers {
         if let Some(what) = self.no_quorum() {
             troubles.push(Trouble::new(Level::Critical, what));
         } else if let JetStream::Down(why) = &self.jetstream {
-            let what = format!("JetStream does not answer: {why}; {WITHOUT_QUORUM}");
+            let what = if why.contains(LOG_IN) {
+                why.clone()
+            } else {
+                format!("JetStream does not answer: {why}; {WITHOUT_QUORUM}")
+            };
             troubles.push(Trouble::new(Level::Critical, what));
         } else if let Some(what) = self.fewer() {
             troubles.push(Trouble::new(Level::Warning, what));

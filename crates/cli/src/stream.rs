@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use async_nats::jetstream::context::CreateStreamErrorKind;
+use async_nats::jetstream::context::{CreateStreamErrorKind, RequestError, RequestErrorKind};
 use async_nats::jetstream::stream::Config;
 use async_nats::jetstream::{ErrorCode, consumer};
 use clap::builder::FalseyValueParser;
@@ -222,7 +222,13 @@ impl Before {
                 Err(error) if is_gone(&error.to_string()) => {}
                 Err(error) => {
                     nats.expect_connected()?;
-                    return Err(error).with_context(|| format!("delete the stream {}", self.name));
+                    let error = anyhow::Error::from(error);
+                    // The stream is there, and somebody has just told of it.
+                    let may_not = is_nobody(&error)
+                        .then_some(": this user may not, nothing was done; log in as the operator");
+                    let may_not = may_not.unwrap_or_default();
+                    return Err(error)
+                        .with_context(|| format!("delete the stream {}{may_not}", self.name));
                 }
             }
             match nats.jetstream.create_stream(config.clone()).await {
@@ -419,6 +425,14 @@ fn is_broker(error: &anyhow::Error) -> bool {
         error.downcast_ref(),
         Some(Unreachable::Broker { .. } | Unreachable::Login { .. })
     )
+}
+
+/// Whether there is nobody who would take a request.
+fn is_nobody(error: &anyhow::Error) -> bool {
+    let kinds = error.chain().filter_map(|cause| cause.downcast_ref());
+    kinds
+        .map(RequestError::kind)
+        .any(|kind| kind == RequestErrorKind::NoResponders)
 }
 
 /// A deletion says so in words only.

@@ -7,6 +7,7 @@ use headwater::health::State;
 use headwater::stream;
 
 use super::Finding;
+use crate::nats::Unreachable;
 use crate::provision::SHOP;
 use crate::shop::Shop;
 use crate::survey::{Level, Survey};
@@ -108,9 +109,18 @@ pub(super) fn replicas(survey: &Survey) -> Vec<Finding> {
 pub(super) fn services(shop: &Shop, survey: &Survey) -> Vec<Finding> {
     const CHECK: &str = "services";
     let mut findings = Vec::new();
-    for away in &survey.missing {
-        let fix = "systemctl status headwater.target, or the output of `cargo dev`";
-        findings.push(Finding::fail(CHECK, away, fix));
+    for away in &shop.unreachable {
+        let fix = match away {
+            Unreachable::Service { service, .. } => format!(
+                "`systemctl status headwater-{service}`, or the output of `cargo dev`; `/readyz?verbose` at its admin port says more"
+            ),
+            _ => "do what it says".to_owned(),
+        };
+        findings.push(Finding::fail(CHECK, away.to_string(), fix));
+    }
+    for failed in &shop.failed {
+        let fix = "do what it says; the log of the service has more";
+        findings.push(Finding::fail(CHECK, failed, fix));
     }
     for service in &survey.services {
         let versions: BTreeSet<&str> = service

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde_json::Value;
 use tokio::process::Command;
 
 use super::Finding;
@@ -14,8 +15,12 @@ const SYSTEMD: &str = "/run/systemd/system";
 /// The parts of Headwater that have units.
 const PARTS: [&str; 5] = ["nats", "users", "products", "orders", "purchases"];
 
+/// What runs now and then, and is missed by nobody when it fails.
+const JOBS: [&str; 3] = ["provision", "backup", "verify"];
+
 /// What is asked of each unit.
-const PROPERTIES: &str = "--property=Id,LoadState,ActiveState,SubState,Result,NRestarts,Listen";
+const PROPERTIES: &str =
+    "--property=Id,Type,LoadState,ActiveState,SubState,Result,NRestarts,Listen";
 
 /// The command that starts everything that does not run, once its cause is mended.
 const START: &str = "systemctl start headwater.target";
@@ -24,6 +29,7 @@ const START: &str = "systemctl start headwater.target";
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Unit {
     id: String,
+    kind: String,
     load: String,
     active: String,
     sub: String,
@@ -41,19 +47,21 @@ pub(super) async fn look() -> Vec<Finding> {
     let sockets = PARTS
         .iter()
         .flat_map(|part| ["", "-admin"].map(|which| format!("headwater-{part}{which}.socket")));
-    let services = PARTS.iter().map(|part| format!("headwater-{part}.service"));
+    let services = PARTS.iter().chain(&JOBS);
+    let services = services.map(|part| format!("headwater-{part}.service"));
     let names: Vec<_> = sockets.chain(services).collect();
     let asked = ["show", PROPERTIES, "--"].map(str::to_owned);
     let Some(shown) = output("systemctl", asked.into_iter().chain(names)).await else {
         return Vec::new();
     };
     let units: Vec<_> = shown.split("\n\n").map(Unit::parse).collect();
-    let units: Vec<_> = units.iter().filter(|unit| unit.is_wanted()).collect();
+    let wanted = units.iter().filter(|unit| unit.is_wanted());
+    let (jobs, units): (Vec<_>, Vec<_>) = wanted.partition(|unit| unit.is_job());
     if !units.is_empty() && units.iter().all(|unit| unit.active == "inactive") {
         return vec![Finding::warn(CHECK, "headwater.target is stopped", START)];
     }
     let mut findings = Vec::new();
-    for unit in &units {
+    for unit in units.iter().chain(&jobs) {
         findings.extend(unit.finding().await);
     }
     if findings.is_empty() && !units.is_empty() {
@@ -70,6 +78,7 @@ impl Unit {
             let value = value.to_owned();
             match name {
                 "Id" => unit.id = value,
+                "Type" => unit.kind = value,
                 "LoadState" => unit.load = value,
                 "ActiveState" => unit.active = value,
                 "SubState" => unit.sub = value,
@@ -99,6 +108,9 @@ impl Unit {
         }
         match &*self.active {
             "active" | "reloading" => None,
+            "failed" if self.is_job() => Some(self.of_job().await),
+            "activating" if self.is_job() && !self.is_again() => None,
+            "inactive" | "deactivating" if self.is_job() => None,
             _ if self.is_socket() => Some(self.of_socket().await),
             "activating" if self.is_again() => Some(self.of_restarts().await),
             "activating" | "deactivating" => {
@@ -112,6 +124,20 @@ impl Unit {
             }
             _ => Some(Finding::fail(CHECK, format!("{id} does not run"), START)),
         }
+    }
+
+    /// Whether it does something and ends.
+    fn is_job(&self) -> bool {
+        self.kind == "oneshot"
+    }
+
+    async fn of_job(&self) -> Finding {
+        let Self { id, result, .. } = self;
+        let what = format!("{id} failed ({result}): {}", last_words(id).await);
+        let fix = format!(
+            "`journalctl -u {id}` has all of it; mend what it says, then `systemctl start {id}`"
+        );
+        Finding::fail(CHECK, what, fix)
     }
 
     fn is_socket(&self) -> bool {
@@ -148,17 +174,30 @@ impl Unit {
     }
 }
 
-/// What its last run said at the end: an error if there is one.
+/// What its last run said at the end: an error if there is one, otherwise some lines.
 async fn last_words(id: &str) -> String {
     let unit = format!("_SYSTEMD_UNIT={id}");
-    for priority in ["err", "debug"] {
-        let asked = ["-q", "-b", "-n", "1", "-o", "cat", "-p", priority, &unit];
+    for (lines, priority) in [("1", "err"), ("3", "debug")] {
+        let asked = ["-q", "-b", "-n", lines, "-o", "json", "-p", priority, &unit];
         let said = output("journalctl", asked.map(str::to_owned)).await;
-        if let Some(said) = said.filter(|said| !said.is_empty()) {
+        let said = said.map(|said| words_of_last(&said)).unwrap_or_default();
+        if !said.is_empty() {
             return said;
         }
     }
     format!("`journalctl -u {id}` says why")
+}
+
+/// What the last process said in these entries of a journal.
+fn words_of_last(entries: &str) -> String {
+    let entries = entries.lines().map(serde_json::from_str);
+    let entries: Vec<Value> = entries.filter_map(Result::ok).collect();
+    let pid = entries.last().map(|last| &last["_PID"]);
+    let of_last = entries.iter().filter(|entry| Some(&entry["_PID"]) == pid);
+    let words: Vec<&str> = of_last
+        .filter_map(|entry| entry["MESSAGE"].as_str())
+        .collect();
+    words.join(" ")
 }
 
 /// Who listens on a port, where `ss` is there and may see it.
@@ -191,6 +230,44 @@ mod tests {
 
     fn unit(shown: &str) -> Unit {
         Unit::parse(shown)
+    }
+
+    #[test]
+    fn an_error_of_two_lines_is_told_whole_and_alone() {
+        let entry = |pid, words| format!(r#"{{"_PID":"{pid}","MESSAGE":"{words}"}}"#);
+        let entries = [
+            entry(1, "' instead."),
+            entry(2, "Parse error on line 9: found '"),
+            entry(2, "' instead."),
+        ];
+        let told = words_of_last(&entries.join("\n"));
+        assert_eq!(told, "Parse error on line 9: found ' ' instead.");
+        assert_eq!(words_of_last(""), "");
+    }
+
+    #[tokio::test]
+    async fn a_job_that_has_ended_well_or_runs_is_no_finding_and_one_that_failed_is() {
+        let job = |state: &str| {
+            let job = "Id=headwater-no-such.service\nType=oneshot\nLoadState=loaded";
+            unit(&format!("{job}\nActiveState={state}"))
+        };
+        for well in ["inactive", "activating\nSubState=start"] {
+            assert!(job(well).finding().await.is_none(), "{well}");
+        }
+        let failed = job("failed\nSubState=failed\nResult=exit-code")
+            .finding()
+            .await;
+        let Finding { what, fix, .. } = failed.expect("a finding");
+        assert!(
+            what.starts_with("headwater-no-such.service failed (exit-code): "),
+            "{what}"
+        );
+        let fix = fix.expect("a remedy");
+        assert!(fix.contains("systemctl start headwater-no-such"), "{fix}");
+        let again = job("activating\nSubState=auto-restart\nNRestarts=2")
+            .finding()
+            .await;
+        assert!(again.expect("a finding").what.contains("2 times so far"));
     }
 
     #[tokio::test]
