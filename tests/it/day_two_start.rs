@@ -32,6 +32,7 @@ fn what_keeps_a_service_down_is_told_and_once_it_is_mended_all_goes_on() {
         machine.start().await;
         a_wrong_setting(machine).await;
         a_wrong_setting_of_the_broker(machine).await;
+        a_job_that_failed(machine).await;
         half_a_request(machine).await;
         a_taken_port(machine, "headwater-orders.socket", port(Orders)).await;
         a_taken_port(
@@ -171,6 +172,25 @@ async fn a_wrong_setting_of_the_broker(machine: &Machine) {
     machine
         .sh("sed -i '/max_payload: {/d' /etc/headwater/nats.conf")
         .await;
+    is_well(machine).await;
+}
+
+/// What runs at night is missed by nobody.
+async fn a_job_that_failed(machine: &Machine) {
+    let job = "headwater-backup.service";
+    let fails = format!(
+        "mkdir -p /run/systemd/system/{job}.d
+         printf '[Service]\\nExecStart=\\nExecStart=sh -c \"echo the shelf; echo is full; false\"\\n' >/run/systemd/system/{job}.d/fails.conf
+         systemctl daemon-reload"
+    );
+    machine.sh(&fails).await;
+    let done = machine.try_run(&["systemctl", "start", job]).await;
+    assert!(!done.is_ok, "{}", done.text);
+    let told = format!("{job} failed (exit-code): the shelf is full");
+    finds(machine, &[&told, &format!("systemctl start {job}")]).await;
+    let mend = format!("rm -r /run/systemd/system/{job}.d; systemctl daemon-reload");
+    machine.sh(&mend).await;
+    machine.run(&["systemctl", "start", job]).await;
     is_well(machine).await;
 }
 

@@ -3,6 +3,7 @@
 
 use e2e::Service::{Orders, Purchases, Users};
 use e2e::systemd::{Done, Machine, UNITS, unit};
+use serde_json::Value;
 
 use crate::systemd::{is_shown, visit};
 
@@ -22,6 +23,26 @@ async fn is_locked(machine: &Machine) {
     }
 }
 
+/// Who logs in as somebody who may not is told as whom to do it.
+async fn is_told_who_may(machine: &Machine) {
+    for (user, line, told) in [
+        (
+            "admin",
+            "doctor",
+            "not enabled for account of this user; log in as the operator or the viewer",
+        ),
+        (
+            "viewer",
+            "stream restore orders --yes",
+            "this user may not, nothing was done; log in as the operator",
+        ),
+    ] {
+        let line = format!("set -a; . /etc/headwater/{user}.env; headwater {line}");
+        let done = machine.try_run(&["bash", "-c", &line]).await;
+        assert!(!done.is_ok && done.text.contains(told), "{}", done.text);
+    }
+}
+
 #[test]
 fn the_broker_lets_in_whom_the_installation_knows_and_nobody_else() {
     Machine::run_test(&[], async |machine| {
@@ -32,6 +53,7 @@ fn the_broker_lets_in_whom_the_installation_knows_and_nobody_else() {
         assert!(provisioned.ends_with("nothing to do"), "{provisioned}");
 
         is_locked(machine).await;
+        is_told_who_may(machine).await;
         // It is the login that nobody lacks.
         let pause = "projection pause purchases --reason mine";
         machine.tool(pause).await;
@@ -65,9 +87,21 @@ fn the_broker_lets_in_whom_the_installation_knows_and_nobody_else() {
         with_tls(machine).await;
         let eve = visit(machine, "eve").await;
         is_shown(machine, "eve", &eve).await;
+        // Whoever looks whether it begins with TLS leaves in order.
+        let since = machine.sh("date +%s").await;
         machine.sh(PROVISION).await;
-        let varz = machine.sh("curl -s http://127.0.0.1:8222/varz").await;
-        assert!(varz.contains("\"tls_required\": true"), "{varz}");
+        machine
+            .run(&["systemctl", "restart", "headwater-orders"])
+            .await;
+        let since = format!("--since=@{since}");
+        let said = machine.journal(&["-u", "headwater-nats", &since]).await;
+        let is_error = |entry: &Value| entry["MESSAGE"].to_string().contains("[ERR]");
+        assert!(!said.iter().any(is_error), "{said:?}");
+        let info = machine.sh("head -n 1 </dev/tcp/127.0.0.1/4222").await;
+        assert!(info.contains("\"tls_required\":true"), "{info}");
+        // Its figures, which tell who is connected, are for nobody.
+        let varz = ["curl", "-s", "http://127.0.0.1:8222/varz"];
+        assert!(!machine.try_run(&varz).await.is_ok);
     });
 }
 
