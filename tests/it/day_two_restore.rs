@@ -2,24 +2,12 @@
 //! root and systemd.
 
 use e2e::systemd::{Machine, unit};
-use e2e::world::{after, titles};
+use e2e::world::titles;
 use e2e::{Reply, Service, eventually};
-use serde_json::json;
 
-use Service::{Orders, Products, Purchases, Users};
+use Service::{Orders, Purchases};
 
-/// A user with an order of one product; the user, and where all of it can be seen.
-async fn order(machine: &Machine, name: &str) -> (Reply, String) {
-    let user = json!({"name": name, "email": format!("{name}@example.com")});
-    let user = machine.client(Users).create("/users", &user).await;
-    let product = json!({"title": name, "image": "https://example.com/i.png"});
-    let product = machine.client(Products).create("/products", &product).await;
-    let order = json!({"user_id": user.id(), "product_ids": [product.id()]});
-    let path = format!("/orders?after={}", after(&[&user, &product]));
-    let order = machine.client(Orders).create(&path, &order).await;
-    let all = after(&[&user, &product, &order]);
-    (user, all)
-}
+use crate::systemd::{Visit, visit};
 
 /// The titles of what a user ordered.
 async fn ordered(machine: &Machine, user: &Reply, after: &str) -> Vec<String> {
@@ -45,7 +33,7 @@ async fn serves(machine: &Machine) {
     assert_eq!(file, expected, "the owner of {folder}");
     let unit = unit(Orders);
     assert_eq!(machine.shows(&unit, "ActiveState").await, "active");
-    order(machine, "eve").await;
+    visit(machine, "eve").await;
     assert_eq!(machine.shows(&unit, "NRestarts").await, "0");
 }
 
@@ -55,7 +43,7 @@ fn a_lost_database_comes_back_with_one_command_from_the_newest_copy_and_from_an_
         machine.start().await;
         let state = machine.shows("headwater-backup.timer", "ActiveState").await;
         assert_eq!(state, "active", "nobody has to think of it");
-        let (ada, at) = order(machine, "ada").await;
+        let Visit { user: ada, all: at } = visit(machine, "ada").await;
         assert_eq!(
             ordered(machine, &ada, &format!("?after={at}")).await,
             ["ada"]
@@ -83,7 +71,7 @@ fn a_lost_database_comes_back_with_one_command_from_the_newest_copy_and_from_an_
         let older = machine.sh("ls /var/backups/headwater/orders-*.db").await;
 
         // The newest copy: nothing came after it.
-        let (bob, at) = order(machine, "bob").await;
+        let Visit { user: bob, all: at } = visit(machine, "bob").await;
         assert_eq!(
             ordered(machine, &bob, &format!("?after={at}")).await,
             ["bob"]

@@ -29,7 +29,7 @@ async fn is_told_who_may(machine: &Machine) {
         (
             "admin",
             "doctor",
-            "not enabled for account of this user; log in as the operator or the viewer",
+            "not enabled for the account of this user; log in as the operator or the viewer",
         ),
         (
             "viewer",

@@ -28,12 +28,19 @@ const PURGED: &str = "/etc/headwater /var/lib/headwater /usr/lib/headwater /usr/
                       /etc/credstore/headwater* /root/.config/nats/context/headwater.json \
                       /usr/lib/systemd/system/headwater* /usr/bin/headwater* /usr/lib/sysusers.d/headwater.conf";
 
-#[test]
-fn packages_are_installed_upgraded_removed_and_purged() {
+/// A folder with the packages of two versions.
+fn packed() -> Result<TempDir, String> {
+    let tool = Command::new("dpkg-deb").arg("--version").output();
+    tool.map_err(|error| format!("dpkg-deb: {error}"))?;
     let files = TempDir::new().unwrap();
     pack("0.0.1", &files.path().join("root/before"));
     pack("0.0.2", &files.path().join("root/now"));
-    Machine::run_test_over(files, async |machine| {
+    Ok(files)
+}
+
+#[test]
+fn packages_are_installed_upgraded_removed_and_purged() {
+    Machine::run_test_over(packed, async |machine| {
         machine.sh("dpkg -i /root/before/*.deb").await;
         let enable = "systemctl enable --now headwater.target";
         machine.run(&["bash", "-c", enable]).await;

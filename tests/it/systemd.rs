@@ -12,8 +12,8 @@ use Service::{Orders, Products, Purchases, Users};
 
 /// What somebody did in the shop, to be found again.
 pub(crate) struct Visit {
-    user: Reply,
-    all: String,
+    pub(crate) user: Reply,
+    pub(crate) all: String,
 }
 
 /// Registers a user, creates a product, orders it.

@@ -66,12 +66,17 @@ impl Machine {
         }
     }
 
-    /// [`run_test`](Self::run_test) on a machine without Headwater, with `files` over its own.
+    /// [`run_test`](Self::run_test) on a machine without Headwater, with files over its own: `make`
+    /// makes them, once it is known that a machine can be booted, or says what it lacks.
     ///
     /// # Panics
     /// When it cannot boot, and has to.
-    pub fn run_test_over(files: TempDir, test: impl AsyncFnOnce(&Self)) {
-        if let Some(machine) = booted(Self::try_boot(files)) {
+    pub fn run_test_over(
+        make: impl FnOnce() -> Result<TempDir, String>,
+        test: impl AsyncFnOnce(&Self),
+    ) {
+        let files = is_root().and_then(|()| make());
+        if let Some(machine) = booted(files.and_then(Self::try_boot)) {
             machine.run_inside(test);
         }
     }
@@ -123,9 +128,7 @@ impl Machine {
 
     fn try_boot(files: TempDir) -> Result<Self, String> {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        if !rustix::process::geteuid().is_root() {
-            return Err("this user is not root".to_owned());
-        }
+        is_root()?;
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = format!("headwater-test-{}-{number}", std::process::id());
         let log = tempfile::tempfile().expect("a file");
@@ -336,6 +339,14 @@ pub fn port(service: Service) -> u16 {
         Service::Products => 8082,
         Service::Orders => 8083,
         Service::Purchases | Service::Composition | Service::Inquiry => 8080,
+    }
+}
+
+fn is_root() -> Result<(), String> {
+    if rustix::process::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err("this user is not root".to_owned())
     }
 }
 

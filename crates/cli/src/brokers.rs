@@ -25,9 +25,11 @@ const STORAGE_WARNING: f64 = 0.8;
 const STORAGE_CRITICAL: f64 = 0.95;
 
 /// What the broker says of an account without JetStream, such as the one of those who look after
-/// servers, and what to do.
+/// servers.
 const NOT_FOR_ACCOUNT: &str = "JetStream not enabled for account";
-pub(crate) const LOG_IN: &str = "log in as the operator or the viewer (deploy/nats)";
+
+/// What is said of it.
+pub(crate) const NOT_FOR_USER: &str = "JetStream is not enabled for the account of this user; log in as the operator or the viewer (deploy/nats)";
 
 /// What was seen of them.
 #[derive(Debug, Serialize)]
@@ -55,6 +57,8 @@ pub(crate) enum JetStream {
     Up(usize),
     /// Too few brokers are there to agree on anything.
     NoQuorum,
+    /// The account of this user has none.
+    NotForUser,
     /// It says so, or does not answer.
     Down(String),
 }
@@ -86,7 +90,7 @@ impl Brokers {
                 if is_no_quorum(&error) || !has_majority {
                     JetStream::NoQuorum
                 } else if causes(&error).contains(NOT_FOR_ACCOUNT) {
-                    JetStream::Down(format!("{NOT_FOR_ACCOUNT} of this user; {LOG_IN}"))
+                    JetStream::NotForUser
                 } else {
                     JetStream::Down(causes(&error))
                 }
@@ -115,6 +119,7 @@ impl Brokers {
         match &self.jetstream {
             JetStream::Up(_) => Ok(()),
             JetStream::NoQuorum => Err(Unreachable::Quorum.into()),
+            JetStream::NotForUser => anyhow::bail!("ask JetStream: {NOT_FOR_USER}"),
             JetStream::Down(why) => anyhow::bail!("ask JetStream: {why}"),
         }
     }
@@ -167,12 +172,10 @@ impl Brokers {
         if let Some(what) = self.no_quorum() {
             troubles.push(Trouble::new(Level::Critical, what));
         } else if let JetStream::Down(why) = &self.jetstream {
-            let what = if why.contains(LOG_IN) {
-                why.clone()
-            } else {
-                format!("JetStream does not answer: {why}; {WITHOUT_QUORUM}")
-            };
+            let what = format!("JetStream does not answer: {why}; {WITHOUT_QUORUM}");
             troubles.push(Trouble::new(Level::Critical, what));
+        } else if self.jetstream == JetStream::NotForUser {
+            troubles.push(Trouble::new(Level::Critical, NOT_FOR_USER.to_owned()));
         } else if let Some(what) = self.fewer() {
             troubles.push(Trouble::new(Level::Warning, what));
         }

@@ -125,7 +125,10 @@ async fn look(common: &Common, args: &Args, findings: &mut Vec<Finding>) -> anyh
     findings.push(broker::version(&nats));
     findings.extend(broker::jetstream(&brokers));
     findings.push(broker::sync(&brokers));
-    if matches!(brokers.jetstream, JetStream::Down(_)) {
+    if matches!(
+        brokers.jetstream,
+        JetStream::Down(_) | JetStream::NotForUser
+    ) {
         return Ok(());
     }
     let shop = shop::see(&nats, &brokers).await?;

@@ -122,7 +122,7 @@ impl Nats {
         })
     }
 
-    /// The servers that we were told of.
+    /// The servers of `--server`, the environment or the context.
     pub(crate) fn servers(&self) -> &[ServerAddr] {
         &self.servers
     }

@@ -223,7 +223,7 @@ impl Before {
                 Err(error) => {
                     nats.expect_connected()?;
                     let error = anyhow::Error::from(error);
-                    // The stream is there, and somebody has just told of it.
+                    // The stream is there: its state was read a moment ago.
                     let may_not = is_nobody(&error)
                         .then_some(": this user may not, nothing was done; log in as the operator");
                     let may_not = may_not.unwrap_or_default();

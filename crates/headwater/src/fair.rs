@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 tokio::task_local! {
@@ -112,16 +112,16 @@ pub(crate) struct Turns(Arc<Mutex<Places>>);
 #[derive(Debug)]
 struct Places {
     free: usize,
-    waiting: Queue<Arc<Ticket>>,
+    /// Of work that is gone nothing is left here.
+    waiting: Queue<Weak<Ticket>>,
 }
 
 /// Work that waits for a place.
 #[derive(Debug)]
 struct Ticket {
     waker: Waker,
-    /// Changed under the lock of [`Places`] only.
+    /// Whether it has a place. Changed under the lock of [`Places`] only.
     is_called: AtomicBool,
-    is_gone: AtomicBool,
 }
 
 impl Turns {
@@ -160,8 +160,8 @@ struct Place<'a>(&'a Turns);
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut places = self.0.places();
-        let called = std::iter::from_fn(|| places.waiting.pop())
-            .find(|ticket| !ticket.is_gone.load(Ordering::Relaxed));
+        let called =
+            std::iter::from_fn(|| places.waiting.pop()).find_map(|ticket| ticket.upgrade());
         match &called {
             Some(ticket) => ticket.is_called.store(true, Ordering::Relaxed),
             None => places.free += 1,
@@ -196,10 +196,9 @@ impl<F: Future> Future for InTurn<F> {
                 let ticket = Arc::new(Ticket {
                     waker: context.waker().clone(),
                     is_called: AtomicBool::new(false),
-                    is_gone: AtomicBool::new(false),
                 });
-                this.ticket = Some(Arc::clone(&ticket));
-                places.waiting.push(this.address, ticket);
+                places.waiting.push(this.address, Arc::downgrade(&ticket));
+                this.ticket = Some(ticket);
                 return Poll::Pending;
             }
         }
@@ -215,8 +214,9 @@ impl<F> Drop for InTurn<F> {
             return;
         };
         let places = self.turns.places();
-        ticket.is_gone.store(true, Ordering::Relaxed);
         let is_called = ticket.is_called.load(Ordering::Relaxed);
+        // Before the next is called: it must not be this one.
+        drop(ticket);
         drop(places);
         if is_called {
             drop(Place(&self.turns));

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The mode of a file that is made.
 const FILE: u32 = 0o600;
@@ -37,6 +38,24 @@ pub(crate) fn make_file(file: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Notes in the modification time of an empty file, made where there is none, that something was
+/// done at `when_ms`, in milliseconds since 1970.
+pub(crate) fn stamp(file: &Path, when_ms: i64) -> io::Result<()> {
+    let mut options = options();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(file)?;
+    let since = Duration::from_millis(when_ms.try_into().unwrap_or_default());
+    file.set_modified(UNIX_EPOCH + since)
+}
+
+/// When it was done last, by its [`stamp`].
+pub(crate) fn stamped(file: &Path) -> io::Result<SystemTime> {
+    fs::metadata(file)?.modified()
 }
 
 /// Takes the access of others to `file` away, if it is there and they have any.

@@ -47,7 +47,7 @@ pub struct Replicas {
 pub struct Away {
     /// Its broker.
     pub broker: String,
-    /// For how many seconds it has not been heard of; 0 where it never was, by who leads now.
+    /// Seconds since the present leader heard from it; 0 if it never did.
     pub unseen_s: u64,
     /// Whether it is there and catches up.
     pub is_behind: bool,

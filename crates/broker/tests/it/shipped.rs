@@ -68,7 +68,7 @@ fn every_shipped_configuration_is_taken_once_there_are_passwords() {
     let before = fs::read(home.path().join("passwords.conf")).unwrap();
     assert!(make_secrets(&home, &[]));
     let after = fs::read(home.path().join("passwords.conf")).unwrap();
-    assert_eq!(after, before, "nothing is made anew");
+    assert_eq!(after, before, "what is there stays");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Finding, Grade};
 use crate::Common;
-use crate::brokers::{Brokers, JetStream, LOG_IN};
+use crate::brokers::{Brokers, JetStream, NOT_FOR_USER};
 use crate::nats::{Nats, Unreachable};
 use crate::shop::Shop;
 use crate::survey::Level;
@@ -102,10 +102,10 @@ pub(super) fn jetstream(brokers: &Brokers) -> Vec<Finding> {
             let what = brokers.no_quorum().unwrap_or_default();
             findings.push(Finding::fail(CHECK, what, START));
         }
-        JetStream::Down(why) if why.contains(LOG_IN) => findings.push(Finding::fail(
+        JetStream::NotForUser => findings.push(Finding::fail(
             CHECK,
-            format!("not available here: {why}"),
-            format!("{LOG_IN}; or enable it for this account, `jetstream: enabled`"),
+            NOT_FOR_USER,
+            "do so, or enable it for this account, `jetstream: enabled`",
         )),
         JetStream::Down(why) => findings.push(Finding::fail(
             CHECK,

@@ -2,7 +2,7 @@
 //!
 //! A copy is made by SQLite's backup within one read transaction: of one moment, what is in the
 //! write-ahead log included. The writer is not held up; its log grows by what is written meanwhile.
-//! (`VACUUM INTO` reads as long as it writes, which is longer, and numbers rows anew.)
+//! (`VACUUM INTO` keeps its read transaction open for as long as it writes, and renumbers rows.)
 //!
 //! The [key file](crate::personal) is never part of it: whoever has both can read the personal data.
 
@@ -14,13 +14,14 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 
+use crate::database::appended;
 use crate::{Clock, personal, private};
 
 pub use place::{Place, Placed};
@@ -223,18 +224,12 @@ pub fn check_digest(copy: &Path) -> anyhow::Result<bool> {
 
 /// When the newest backup of the database at `path` was begun; none where none was noted.
 pub(crate) fn newest(path: &Path) -> Option<SystemTime> {
-    fs::metadata(appended(path, STAMP)).ok()?.modified().ok()
+    private::stamped(&appended(path, STAMP)).ok()
 }
 
 fn note(path: &Path, when_ms: i64) -> anyhow::Result<()> {
     let stamp = appended(path, STAMP);
-    let file = private::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&stamp)?;
-    let since = Duration::from_millis(when_ms.try_into().unwrap_or_default());
-    file.set_modified(UNIX_EPOCH + since)?;
+    private::stamp(&stamp, when_ms)?;
     place::give_to_owner(&stamp, path)
 }
 
@@ -461,10 +456,4 @@ fn ignore_missing(error: io::Error) -> io::Result<()> {
         io::ErrorKind::NotFound => Ok(()),
         _ => Err(error),
     }
-}
-
-fn appended(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    name.into()
 }

@@ -66,8 +66,8 @@ impl Place {
     fn move_aside(&self, now_ms: i64) -> anyhow::Result<Option<PathBuf>> {
         let aside = appended(&self.path, &format!(".replaced-{now_ms}"));
         self.empty_log().context("empty its write-ahead log")?;
-        // Its index stays: SQLite makes that anew, and where the database is gone, no start makes
-        // another one beside it.
+        // The `-shm` file stays: SQLite rebuilds it, and no start takes a missing database for a
+        // new one while it is there.
         let log = appended(&aside, "-wal");
         fs::rename(appended(&self.path, "-wal"), &log)
             .or_else(ignore_missing)

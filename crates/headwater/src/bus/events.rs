@@ -38,10 +38,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Events {
     service: String,
-    /// Who we say that we are.
-    who: String,
-    /// Whether other credentials do not want a restart.
-    is_renewable: bool,
+    access: Access,
     is_tls_first: bool,
     connection: watch::Sender<Connection>,
     /// What an operator has to know, and since when.
@@ -86,8 +83,7 @@ impl Events {
     pub(super) fn new(service: &str, access: &Access, is_tls_first: bool) -> Self {
         Self {
             service: service.to_owned(),
-            who: access.who().to_owned(),
-            is_renewable: access.is_renewable(),
+            access: access.clone(),
             is_tls_first,
             connection: watch::Sender::default(),
             trouble: watch::Sender::default(),
@@ -132,7 +128,7 @@ impl Events {
 
     /// Why the connection could not be made the last time: each cause is logged once.
     pub(super) fn unreachable(&self, cause: &str) {
-        let advice = if is_refused_login(cause) && !self.is_renewable {
+        let advice = if is_refused_login(cause) && !self.access.is_renewable() {
             "the server does not know this login: mend the credentials, and restart the service, which has them from its start"
         } else if self.is_tls_first {
             advice_to_tls_first(cause)
@@ -140,7 +136,10 @@ impl Events {
             advice(cause)
         };
         let (what, cause_of) = if is_refused_login(cause) {
-            (format!("{LOGIN_REFUSED}: {}", self.who), String::new())
+            (
+                format!("{LOGIN_REFUSED}: {}", self.access.who()),
+                String::new(),
+            )
         } else {
             ("cannot connect to NATS".to_owned(), format!(": {cause}"))
         };

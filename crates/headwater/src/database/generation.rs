@@ -213,7 +213,8 @@ fn with(path: &Path, number: u64) -> PathBuf {
     appended(path, &format!(".{number}"))
 }
 
-fn appended(path: &Path, end: &str) -> PathBuf {
+/// `path` with `end` behind its name.
+pub(crate) fn appended(path: &Path, end: &str) -> PathBuf {
     let mut name: OsString = path.as_os_str().to_owned();
     name.push(end);
     name.into()

@@ -66,6 +66,7 @@ use crate::personal::Keys;
 use crate::position::Position;
 use crate::{Clock, crash, outbox, private};
 use file::File;
+pub(crate) use generation::appended;
 pub(crate) use lock::Lock;
 pub(crate) use room::{Stopped, when_there_is_room};
 
@@ -189,11 +190,7 @@ pub(crate) fn make_folder(config: &Config) -> anyhow::Result<()> {
 /// Whether this process may write the files of a database, or make them. It opens none.
 pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
     let path = &config.path;
-    let beside = ["-wal", "-shm", ".lock"].map(|ending| {
-        let mut name = path.clone().into_os_string();
-        name.push(ending);
-        PathBuf::from(name)
-    });
+    let beside = ["-wal", "-shm", ".lock"].map(|end| appended(path, end));
     let files = [path.clone(), path.with_extension("keys")];
     for file in files.iter().chain(&beside).filter(|file| file.exists()) {
         access(file, Access::READ_OK | Access::WRITE_OK)

@@ -178,7 +178,7 @@ pub(super) async fn place(
     Ok(consumer)
 }
 
-/// The consumer, and what is known of it, as it is once it delivers from `sequence` on.
+/// Resets the consumer to `sequence`; gives it with what the server says of it then.
 async fn reset(consumer: &PullConsumer, sequence: u64) -> anyhow::Result<PullConsumer> {
     let ask = || {
         let mut consumer = consumer.clone();

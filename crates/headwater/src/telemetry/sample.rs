@@ -2,7 +2,7 @@
 //! scrape costs nothing.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
@@ -177,9 +177,9 @@ impl Kept {
             }
             if let Some(fold) = fold {
                 note_fold(name, &fold);
-                let verified_ms = Verified::of(&self.db, name).last_ms(self.db.clock().now_ms());
+                let verified = Verified::of(&self.db, name).last(self.db.clock().now_ms());
                 metrics::gauge!("headwater_verify_last_success_timestamp_seconds", "projection" => name)
-                    .set(seconds(verified_ms));
+                    .set(since_1970(verified));
             }
         }
     }
@@ -201,10 +201,8 @@ impl Kept {
         };
         let (head, oldest) = self.db.read(read).await?;
         metrics::gauge!("headwater_outbox_head", "source" => source).set(number(head));
-        let backup =
-            backup::newest(&self.db.path()).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        metrics::gauge!("headwater_backup_timestamp_seconds", "source" => source)
-            .set(backup.map_or(0.0, |at| at.as_secs_f64()));
+        let backup = backup::newest(&self.db.path()).map_or(0.0, since_1970);
+        metrics::gauge!("headwater_backup_timestamp_seconds", "source" => source).set(backup);
         if let Some(known) = known {
             let age = oldest.map_or(0.0, |recorded_at| self.age(recorded_at));
             metrics::gauge!("headwater_outbox_unpublished", "source" => source)
@@ -353,6 +351,12 @@ fn seconds(ms: i64) -> f64 {
 )]
 fn number(number: u64) -> f64 {
     number as f64
+}
+
+/// In seconds.
+fn since_1970(at: SystemTime) -> f64 {
+    at.duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 #[cfg(test)]

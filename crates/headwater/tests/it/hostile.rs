@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, RwLock};
+use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -516,8 +516,10 @@ async fn serve_one(route: MethodRouter) -> (Tasks, SocketAddr) {
         name: "fort",
         description: "A fort",
     };
-    let app = app(about, routes, tasks.health.clone(), &http_config());
-    let public = serve(&mut tasks, app, http_config()).await;
+    let mut config = http_config();
+    config.connections = 256;
+    let app = app(about, routes, tasks.health.clone(), &config);
+    let public = serve(&mut tasks, app, config).await;
     (tasks, public.trim_start_matches("http://").parse().unwrap())
 }
 
@@ -532,31 +534,37 @@ async fn connect(public: SocketAddr, from: [u8; 4]) -> TcpStream {
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn the_work_for_one_address_does_not_wait_behind_all_of_another() {
     const BURST: usize = 60;
-    let (gate, order) = (Arc::new(RwLock::new(())), Arc::new(StdMutex::default()));
-    let (held_by, seen) = (Arc::clone(&gate), Arc::clone(&order));
+    let (gate, arrived) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let order: Arc<StdMutex<Vec<IpAddr>>> = Arc::default();
+    let (held_by, note, seen) = (Arc::clone(&gate), Arc::clone(&arrived), Arc::clone(&order));
     let work = get(
         async move |axum::extract::ConnectInfo(peer): axum::extract::ConnectInfo<SocketAddr>| {
-            // As for large answers: nothing else is done on the thread meanwhile.
-            drop(held_by.read().unwrap());
+            note.fetch_add(1, Ordering::Relaxed);
+            drop(held_by.acquire().await);
+            // A piece of work, as for a large answer: nothing else is done on the thread meanwhile.
             std::thread::sleep(Duration::from_millis(5));
-            let order: &StdMutex<Vec<IpAddr>> = &seen;
-            order.lock().unwrap().push(peer.ip());
+            seen.lock().unwrap().push(peer.ip());
             "done"
         },
     );
     let (tasks, public) = serve_one(work).await;
     let mut clients = Vec::new();
-    // Not the last one, which the runtime may prefer.
+    // The honest one is not the last, which the runtime may prefer.
     for from in [[HOSTILE; BURST].as_slice(), &[HONEST], &[HOSTILE; 4]].concat() {
-        clients.push(connect(public, from).await);
+        let mut client = connect(public, from).await;
+        client.write_all(&request("/")).await.unwrap();
+        clients.push(client);
+        eventually("the request", async || {
+            let now = arrived.load(Ordering::Relaxed);
+            if now == clients.len() {
+                Ok(())
+            } else {
+                Err(now)
+            }
+        })
+        .await;
     }
-    let held = gate.write().unwrap();
-    for client in &clients {
-        client.try_write(&request("/")).unwrap();
-    }
-    // For the requests to be seen.
-    std::thread::sleep(Duration::from_millis(200));
-    drop(held);
+    gate.close();
     assert_eq!(status(&mut clients[BURST]).await.as_deref(), Some("200"));
     let order = order.lock().unwrap().clone();
     let place = order.iter().position(|from| *from == IpAddr::from(HONEST));
