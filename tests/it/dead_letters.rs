@@ -2,7 +2,7 @@
 
 use e2e::world::{after, titles};
 use e2e::{Reply, Service, World, eventually};
-use events::OrderPlaced;
+use shop_events::OrderPlaced;
 use prost::Message as _;
 use serde_json::{Value, json};
 

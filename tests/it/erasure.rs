@@ -433,27 +433,27 @@ fn old_database(path: &Path, people: &[Person]) {
     for (name, sql) in [
         (
             "0001_chassis",
-            include_str!("../../crates/headwater/migrations/0001_chassis.sql"),
+            include_str!("../../crates/chassis/headwater/migrations/0001_chassis.sql"),
         ),
         (
             "0002_operators",
-            include_str!("../../crates/headwater/migrations/0002_operators.sql"),
+            include_str!("../../crates/chassis/headwater/migrations/0002_operators.sql"),
         ),
         (
             "0003_pause",
-            include_str!("../../crates/headwater/migrations/0003_pause.sql"),
+            include_str!("../../crates/chassis/headwater/migrations/0003_pause.sql"),
         ),
         (
             "0004_epochs",
-            include_str!("../../crates/headwater/migrations/0004_epochs.sql"),
+            include_str!("../../crates/chassis/headwater/migrations/0004_epochs.sql"),
         ),
         (
             "0005_relay",
-            include_str!("../../crates/headwater/migrations/0005_relay.sql"),
+            include_str!("../../crates/chassis/headwater/migrations/0005_relay.sql"),
         ),
         (
             "0001_users",
-            include_str!("../../crates/users/migrations/0001_users.sql"),
+            include_str!("../../crates/shop/users/migrations/0001_users.sql"),
         ),
     ] {
         file.execute_batch(sql).unwrap();
@@ -466,9 +466,9 @@ fn old_database(path: &Path, people: &[Person]) {
         .unwrap();
     for (person, position) in people.iter().zip(1..) {
         let id = person.id.to_string();
-        let registered = events::UserRegistered {
+        let registered = shop_events::UserRegistered {
             user_id: id.clone(),
-            registered_at: Some(events::timestamp(0)),
+            registered_at: Some(shop_events::timestamp(0)),
         };
         file.execute(
             "INSERT INTO headwater_outbox VALUES (?, ?, ?, ?, NULL, 0)",

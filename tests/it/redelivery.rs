@@ -2,7 +2,7 @@
 
 use async_nats::HeaderMap;
 use e2e::{Service, World, eventually};
-use events::{OrderPlaced, ProductCreated, UserRegistered};
+use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 use headwater::Event;
 use serde_json::json;
 

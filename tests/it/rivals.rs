@@ -5,7 +5,7 @@ use e2e::faults::{dose, logged, metric, says};
 use e2e::load::{Customers, Mix};
 use e2e::oracle::Stored;
 use e2e::{Service, World, eventually, oracle};
-use events::OrderPlaced;
+use shop_events::OrderPlaced;
 use headwater::Event;
 use uuid::Uuid;
 

@@ -68,7 +68,7 @@ fn services_share_events_and_the_chassis_and_nothing_else() {
     for service in ["users", "products", "orders", "purchases"] {
         assert_eq!(
             own_dependencies(service),
-            of(&["events", "headwater"]),
+            of(&["shop-events", "headwater"]),
             "{service}"
         );
     }
@@ -77,7 +77,7 @@ fn services_share_events_and_the_chassis_and_nothing_else() {
         of(&[]),
         "the chassis knows nothing of the shop"
     );
-    assert_eq!(own_dependencies("events"), of(&["headwater"]));
+    assert_eq!(own_dependencies("shop-events"), of(&["headwater"]));
 }
 
 #[test]

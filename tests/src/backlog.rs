@@ -1,6 +1,6 @@
 //! Events that wait, by the hundred thousand: for memory, and for the time after a crash.
 
-use events::OrderPlaced;
+use shop_events::OrderPlaced;
 use prost::Message as _;
 
 use crate::{Reply, Service, World, eventually};

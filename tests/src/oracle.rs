@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
-use events::{OrderPlaced, ProductCreated, UserRegistered};
+use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 use futures_util::{StreamExt as _, stream};
 use headwater::Event;
 

@@ -3,7 +3,7 @@
 use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use e2e::{Service, World, eventually};
-use events::inquiry::{UserAnswered, UserAsked};
+use shop_events::inquiry::{UserAnswered, UserAsked};
 use futures_util::StreamExt as _;
 use futures_util::future::select_all;
 use prost::Message as _;
@@ -110,7 +110,7 @@ async fn too_many_questions_are_refused_and_then_answered_again() {
 async fn a_malformed_question_is_answered_with_what_is_wrong() {
     let world = World::start_styles().await;
     let client = world.nats().await;
-    let many = events::inquiry::ProductsAsked {
+    let many = shop_events::inquiry::ProductsAsked {
         product_ids: vec![uuid::Uuid::nil().to_string(); 51],
     };
     for (subject, question, why) in [

@@ -1,0 +1,48 @@
+//! What `orders` knows of others: which users and products there are.
+
+use shop_events::{ProductCreated, ProductUpdated, UserErased, UserRegistered};
+use headwater::database::Tx;
+use headwater::{ApplyError, Envelope, Event as _, Projection};
+
+use crate::store;
+
+/// Folds the ids of users and products into this service's own tables.
+#[derive(Debug)]
+pub struct Catalogue;
+
+impl Projection for Catalogue {
+    const NAME: &'static str = "orders-catalogue";
+    const VERSION: u32 = 1;
+    const SOURCES: &'static [&'static str] = &["users", "products"];
+    const TABLES: &'static [&'static str] = &["known_user", "known_product"];
+
+    fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
+        for event in events {
+            match event.kind() {
+                UserRegistered::SUBJECT => {
+                    let id = shop_events::id(&event.decode::<UserRegistered>()?.user_id)?;
+                    store::learn_user(tx, id)?;
+                }
+                UserErased::SUBJECT => {
+                    let id = shop_events::id(&event.decode::<UserErased>()?.user_id)?;
+                    store::forget_user(tx, id)?;
+                }
+                ProductCreated::SUBJECT => {
+                    let id = shop_events::id(&event.decode::<ProductCreated>()?.product_id)?;
+                    store::learn_product(tx, id)?;
+                }
+                // How a product looks is not this service's business, that it is there is.
+                ProductUpdated::SUBJECT => {
+                    let id = shop_events::id(&event.decode::<ProductUpdated>()?.product_id)?;
+                    store::learn_product(tx, id)?;
+                }
+                _ => return Err(ApplyError::unknown(event)),
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&self, event: &Envelope) -> Option<String> {
+        shop_events::key(event)
+    }
+}

@@ -1,0 +1,61 @@
+//! Source service `orders`: places orders for known users and products.
+//!
+//! Owns `orders.db`; publishes `orders.v1.placed`. Keeps its own copy of user and product ids
+//! (the [`Catalogue`]) and refuses orders for unknown ones without a call to anyone.
+
+mod catalogue;
+mod http;
+mod inquiry;
+mod order;
+mod store;
+
+use headwater::Service;
+use headwater::database::Migration;
+use headwater::http::Listeners;
+use tokio_util::sync::CancellationToken;
+
+pub use catalogue::Catalogue;
+pub use http::save;
+pub use order::PlaceOrder;
+
+/// The service's name, and the source of its events. Never rename.
+pub const NAME: &str = "orders";
+
+/// The tables of `orders.db`.
+pub const MIGRATIONS: &[Migration] = &[
+    Migration::sql("0001_orders", include_str!("../migrations/0001_orders.sql")),
+    Migration::sql(
+        "0002_erasing",
+        include_str!("../migrations/0002_erasing.sql"),
+    ),
+];
+
+/// Headwater service `orders`: places orders for known users and products.
+#[derive(Debug, clap::Parser)]
+#[command(name = "headwater-orders", version)]
+#[command(mut_arg("listen", |listen| listen.default_value("127.0.0.1:8083")))]
+#[command(mut_arg("path", |path| path.required(false).default_value("orders.db")))]
+pub struct Config {
+    /// What every service is told.
+    #[command(flatten)]
+    pub service: headwater::Config,
+}
+
+/// Runs the service until `stop` is cancelled or one of its tasks ends.
+///
+/// # Errors
+/// It cannot start, or a task ended by itself.
+pub async fn run(
+    config: headwater::Config,
+    listeners: Listeners,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
+    service.relay();
+    service.describe(&shop_events::SCHEMA)?;
+    service.answers(shop_events::inquiry::ORDERS, inquiry::orders);
+    let catalogue = service.project(Catalogue).await?;
+    service.remove_in_parts(store::is_erasing, store::erase_part);
+    let app = http::app(&service, catalogue);
+    service.serve(listeners, app).await
+}

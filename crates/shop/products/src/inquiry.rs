@@ -1,0 +1,28 @@
+//! What others may ask over the bus: what products look like.
+
+use shop_events::inquiry::{self, PRODUCTS_MAX, ProductsAnswered, ProductsAsked};
+use headwater::database::Snapshot;
+use headwater::inquiry::Refusal;
+
+use crate::store;
+
+pub(crate) fn products(
+    snapshot: &Snapshot,
+    asked: &ProductsAsked,
+    _room: usize,
+) -> Result<ProductsAnswered, Refusal> {
+    if asked.product_ids.len() > PRODUCTS_MAX {
+        let text = format!("ask for at most {PRODUCTS_MAX} products at once");
+        return Err(Refusal::Malformed(text));
+    }
+    let ids = asked.product_ids.iter().map(|id| inquiry::id(id));
+    let rows = store::find_all(snapshot, &ids.collect::<Result<Vec<_>, _>>()?)?;
+    let products = rows.into_iter().map(|row| inquiry::Product {
+        product_id: row.id.to_string(),
+        title: row.title,
+        image: row.image,
+    });
+    Ok(ProductsAnswered {
+        products: products.collect(),
+    })
+}

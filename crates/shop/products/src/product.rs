@@ -1,0 +1,211 @@
+//! Products: what one is, and when a request for one is right.
+
+use shop_events::{ProductCreated, ProductUpdated};
+use headwater::http::{Invalid, Problem};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::address::{self, Hosts};
+use crate::image::ImageId;
+
+/// The longest title, in characters.
+const TITLE_MAX: usize = 200;
+
+/// The longest image reference, in characters.
+const IMAGE_MAX: usize = 2048;
+
+/// A product.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Product {
+    pub(crate) id: Uuid,
+    #[schema(example = "Enamel mug, river green")]
+    pub(crate) title: String,
+    /// An http(s) URL, or the path of an uploaded image.
+    #[schema(example = "https://example.com/mug.webp")]
+    pub(crate) image: String,
+}
+
+/// A request to create a product.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateProduct {
+    /// The product's id, if the client wants to choose it.
+    pub(crate) id: Option<Uuid>,
+    /// One line with something to see in it, and nothing that overrides the direction of the text.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*[^\s\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069][^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*$",
+        example = "Enamel mug, river green"
+    )]
+    pub(crate) title: String,
+    /// An http(s) URL on a public host, without a user name, or the path that `POST /images` gave.
+    /// What fits the pattern is taken, unless the host is one of a private network (`.local`), and
+    /// so is every other URL on a public host.
+    #[schema(
+        max_length = 2048,
+        pattern = r"^(https?://([A-Za-z0-9]+(-[A-Za-z0-9]+)*\.)+[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*(:[0-9]{1,4})?([/?#][^\s]*)?|/images/[0-9a-f]{64})$",
+        example = "https://example.com/mug.webp"
+    )]
+    pub(crate) image: String,
+}
+
+/// A request to change a product; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(min_properties = 1)]
+pub(crate) struct UpdateProduct {
+    /// One line with something to see in it, and nothing that overrides the direction of the text.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(
+        nullable = false,
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*[^\s\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069][^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*$"
+    )]
+    pub(crate) title: Option<String>,
+    /// As for a new product.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(
+        nullable = false,
+        max_length = 2048,
+        pattern = r"^(https?://([A-Za-z0-9]+(-[A-Za-z0-9]+)*\.)+[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*(:[0-9]{1,4})?([/?#][^\s]*)?|/images/[0-9a-f]{64})$"
+    )]
+    pub(crate) image: Option<String>,
+}
+
+/// A field that may be left out, and is no `null` where it is there.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
+}
+
+/// What an image reference points to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Image {
+    /// Somewhere on the web.
+    Url,
+    /// An upload of ours; it has to be there.
+    Upload(ImageId),
+}
+
+impl CreateProduct {
+    /// Checks the fields; gives the image that they refer to.
+    pub(crate) fn check(&self, hosts: Hosts) -> Result<Image, Problem> {
+        let mut invalid = Invalid::none();
+        invalid.require_line("/title", &self.title, TITLE_MAX);
+        let image = require_image(&mut invalid, &self.image, hosts);
+        invalid.check()?;
+        Ok(image)
+    }
+}
+
+impl UpdateProduct {
+    /// Checks the fields; gives the image that they refer to, if they do.
+    pub(crate) fn check(&self, hosts: Hosts) -> Result<Option<Image>, Problem> {
+        let mut invalid = Invalid::none();
+        let any = self.title.is_some() || self.image.is_some();
+        invalid.require(any, "", "give a title, an image, or both");
+        if let Some(title) = &self.title {
+            invalid.require_line("/title", title, TITLE_MAX);
+        }
+        let image = self
+            .image
+            .as_ref()
+            .map(|image| require_image(&mut invalid, image, hosts));
+        invalid.check()?;
+        Ok(image)
+    }
+}
+
+impl Product {
+    /// This product with the changes of `update`.
+    pub(crate) fn updated(&self, update: UpdateProduct) -> Self {
+        Self {
+            id: self.id,
+            title: update.title.unwrap_or_else(|| self.title.clone()),
+            image: update.image.unwrap_or_else(|| self.image.clone()),
+        }
+    }
+
+    pub(crate) fn created_event(&self) -> ProductCreated {
+        ProductCreated {
+            product_id: self.id.to_string(),
+            title: self.title.clone(),
+            image: self.image.clone(),
+        }
+    }
+
+    pub(crate) fn updated_event(&self) -> ProductUpdated {
+        ProductUpdated {
+            product_id: self.id.to_string(),
+            title: self.title.clone(),
+            image: self.image.clone(),
+        }
+    }
+}
+
+/// Notes what is wrong with an image reference. What it gives counts only if nothing was.
+fn require_image(invalid: &mut Invalid, image: &str, hosts: Hosts) -> Image {
+    if image.chars().count() > IMAGE_MAX {
+        let long = format!("must have at most {IMAGE_MAX} characters");
+        invalid.require(false, "/image", long);
+        return Image::Url;
+    }
+    if let Some(upload) = ImageId::from_path(image) {
+        return Image::Upload(upload);
+    }
+    if let Err(unfit) = address::check(image, hosts) {
+        invalid.require(false, "/image", unfit);
+    }
+    Image::Url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(title: &str, image: &str) -> Result<Image, Problem> {
+        let (title, image) = (title.to_owned(), image.to_owned());
+        CreateProduct {
+            id: None,
+            title,
+            image,
+        }
+        .check(Hosts::Public)
+    }
+
+    #[test]
+    fn titles_have_one_to_two_hundred_characters() {
+        let image = "https://example.com/x.png";
+        for right in ["x", &"ü".repeat(200)] {
+            assert_eq!(create(right, image), Ok(Image::Url), "{right}");
+        }
+        for wrong in ["", "  ", "\t", "a\u{202e}b", "\u{3164}", &"ü".repeat(201)] {
+            assert!(create(wrong, image).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn images_are_web_addresses_or_uploads() {
+        assert_eq!(create("x", "http://example.com/a.png"), Ok(Image::Url));
+        let upload = format!("/images/{}", "0a".repeat(32));
+        assert!(matches!(create("x", &upload), Ok(Image::Upload(_))));
+        for wrong in [
+            "",
+            "mug.png",
+            "/etc/passwd",
+            "/images/",
+            "/images/mug.svg",
+            "javascript:alert(1)",
+            "data:image/png;base64,AAAA",
+            "ftp://example.com/x",
+            "https://",
+            "//example.com/x",
+            &format!("/images/{}/..", "0a".repeat(32)),
+            &format!("https://example.com/{}", "x".repeat(2048)),
+        ] {
+            assert!(create("x", wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Style composition: HTTP to the three sources.
+//!
+//! The note's "sync"; in the field's words API composition.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater::Positions;
+use headwater::http::POSITION;
+use headwater::telemetry::trace::{self, SpanKind};
+use reqwest::{Client, Response, StatusCode, redirect};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use url::Url;
+use uuid::Uuid;
+
+use super::Config;
+use super::failure::Why;
+use super::gathered::{Order, Orders, Product};
+
+/// How many orders one page has: with a thousand lines each, 4 MB of JSON.
+const ORDERS_MAX: usize = 100;
+
+/// How many products one request is about: their ids make 4 KB of its head.
+pub(super) const PRODUCTS_MAX: usize = 100;
+
+/// The largest answer that is read, in bytes: twice a page of large orders.
+const ANSWER_MAX: usize = 8 * 1024 * 1024;
+
+/// How long it may take to reach a source. Those that run answer at once.
+const CONNECT_WITHIN: Duration = Duration::from_millis(500);
+
+/// Connections to each source that are kept for the next questions, and for how long: less than
+/// the source keeps them.
+const IDLE_MAX: usize = 64;
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Where the sources are.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+#[command(next_help_heading = "Composition (style composition)")]
+pub struct Urls {
+    /// The service `users`
+    #[arg(
+        long = "users-url",
+        env = "HEADWATER_USERS_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8081"
+    )]
+    pub users: Url,
+    /// The service `products`
+    #[arg(
+        long = "products-url",
+        env = "HEADWATER_PRODUCTS_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8082"
+    )]
+    pub products: Url,
+    /// The service `orders`
+    #[arg(
+        long = "orders-url",
+        env = "HEADWATER_ORDERS_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8083"
+    )]
+    pub orders: Url,
+}
+
+/// Asks over HTTP. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Composition {
+    client: Client,
+    urls: Arc<Urls>,
+    places: Arc<Semaphore>,
+}
+
+#[derive(Deserialize)]
+struct User {
+    id: Uuid,
+}
+
+#[derive(Deserialize)]
+struct Page<T> {
+    items: Vec<T>,
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct OrderRow {
+    id: Uuid,
+    product_ids: Vec<Uuid>,
+    placed_at: String,
+}
+
+impl Composition {
+    pub(crate) fn new(config: &Config) -> reqwest::Result<Self> {
+        let client = Client::builder()
+            // The sources are near: proxy variables are not for them.
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_WITHIN)
+            .pool_max_idle_per_host(IDLE_MAX)
+            .pool_idle_timeout(IDLE)
+            .build()?;
+        Ok(Self {
+            client,
+            urls: Arc::new(config.urls.clone()),
+            places: Arc::new(Semaphore::new(config.questions_max)),
+        })
+    }
+
+    /// `GET /users/{id}`.
+    pub(super) async fn is_known(
+        &self,
+        user: Uuid,
+        deadline: Instant,
+    ) -> Result<(bool, Positions), Why> {
+        let url = at(&self.urls.users, &format!("/users/{user}"));
+        let (found, as_of) = self.get::<User>(url, deadline).await?;
+        match found {
+            Some(found) if found.id != user => Err(Why::Nonsense("another user".to_owned())),
+            found => Ok((found.is_some(), as_of)),
+        }
+    }
+
+    /// `GET /orders?user_id=`, one page.
+    pub(super) async fn orders(
+        &self,
+        user: Uuid,
+        start_after: Option<Uuid>,
+        deadline: Instant,
+    ) -> Result<(Orders, Positions), Why> {
+        let mut path = format!("/orders?user_id={user}&limit={ORDERS_MAX}");
+        if let Some(start_after) = start_after {
+            path = format!("{path}&start_after={start_after}");
+        }
+        let url = at(&self.urls.orders, &path);
+        let (page, as_of) = self.page::<OrderRow>(url, deadline).await?;
+        // The address in `next` is for people and other networks; its place is the last order's.
+        let last = page.items.last().filter(|_| page.next.is_some());
+        let next = last.map(|order| order.id);
+        let orders: Result<_, Why> = page.items.into_iter().map(Order::try_from).collect();
+        let orders = orders?;
+        Ok((Orders { orders, next }, as_of))
+    }
+
+    /// `GET /products?ids=`.
+    pub(super) async fn products(
+        &self,
+        ids: &[Uuid],
+        deadline: Instant,
+    ) -> Result<(Vec<Product>, Positions), Why> {
+        let path = if ids.is_empty() {
+            // Any answer says where they are.
+            "/products?limit=1".to_owned()
+        } else {
+            let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
+            format!("/products?ids={}", ids.join(","))
+        };
+        let url = at(&self.urls.products, &path);
+        let (page, as_of) = self.page(url, deadline).await?;
+        Ok((page.items, as_of))
+    }
+
+    async fn page<T: DeserializeOwned>(
+        &self,
+        url: String,
+        deadline: Instant,
+    ) -> Result<(Page<T>, Positions), Why> {
+        let (page, as_of) = self.get(url, deadline).await?;
+        let page = page.ok_or(Why::Status(StatusCode::NOT_FOUND.as_u16()))?;
+        Ok((page, as_of))
+    }
+
+    /// What is at `url`, if anything is, and what the answer is as of.
+    async fn get<T: DeserializeOwned>(
+        &self,
+        url: String,
+        deadline: Instant,
+    ) -> Result<(Option<T>, Positions), Why> {
+        let _place = self.places.try_acquire().map_err(|_| Why::Full)?;
+        let span = trace::part(SpanKind::Client, || "GET");
+        if span.is_recording() {
+            span.set("http.request.method", "GET");
+            // Without the query, which may name a hundred products.
+            let path = url.split('?').next().unwrap_or_default();
+            span.set("url.full", path.to_owned());
+        }
+        let asking = async {
+            let mut request = self.client.get(url);
+            if let Some(traceparent) = span.traceparent() {
+                request = request.header(trace::TRACEPARENT, traceparent);
+            }
+            let response = request.send().await?;
+            let (status, as_of) = (response.status(), position(&response));
+            Ok::<_, Why>((status, as_of, body(response).await?))
+        };
+        let (status, as_of, body) = timeout_at(deadline, asking)
+            .await
+            .map_err(|_| Why::Late)
+            .flatten()
+            .inspect_err(|why| span.fail(why))?;
+        span.set("http.response.status_code", i64::from(status.as_u16()));
+        let is_there = match status {
+            StatusCode::OK => true,
+            StatusCode::NOT_FOUND => false,
+            status => return Err(Why::Status(status.as_u16())),
+        };
+        let as_of = as_of.ok_or_else(|| Why::Nonsense(format!("it has no {POSITION}")))?;
+        let found = is_there.then(|| serde_json::from_slice(&body)).transpose();
+        let found = found.map_err(|error| Why::Nonsense(error.to_string()))?;
+        Ok((found, as_of))
+    }
+}
+
+fn at(base: &Url, path: &str) -> String {
+    format!("{}{path}", base.as_str().trim_end_matches('/'))
+}
+
+fn position(response: &Response) -> Option<Positions> {
+    let value = response.headers().get(&POSITION)?;
+    value.to_str().ok()?.parse().ok()
+}
+
+async fn body(mut response: Response) -> Result<Vec<u8>, Why> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > ANSWER_MAX {
+            return Err(Why::Nonsense(format!("more than {ANSWER_MAX} bytes")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+impl From<reqwest::Error> for Why {
+    fn from(error: reqwest::Error) -> Self {
+        // The innermost says most: `connection refused`.
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        Self::Unreachable(cause.to_string())
+    }
+}
+
+impl TryFrom<OrderRow> for Order {
+    type Error = Why;
+
+    fn try_from(row: OrderRow) -> Result<Self, Why> {
+        let placed_at: shop_events::Timestamp = row
+            .placed_at
+            .parse()
+            .map_err(|error| Why::Nonsense(format!("`{}`: {error}", row.placed_at)))?;
+        Ok(Self {
+            product_ids: row.product_ids,
+            placed_at: shop_events::millis(&placed_at),
+        })
+    }
+}

@@ -1,0 +1,277 @@
+//! All interleavings of small histories of the three sources.
+//!
+//! Each source's events stay in their order; between sources any order may come. For each
+//! interleaving the store is folded anew and compared with a fold of plain Rust that knows
+//! nothing of interleavings: it looks at whole histories, one source after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shop_events::{OrderPlaced, ProductCreated, ProductUpdated, UserErased, UserRegistered};
+use headwater::database::{self, Snapshot};
+use headwater::{Clock, Database, Envelope, Event, Projection as _};
+use proptest::prelude::*;
+use purchases::{MIGRATIONS, Purchases, erase_part, is_erasing};
+use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, Statement};
+use uuid::Uuid;
+
+/// What happened in one source, with small numbers for ids.
+#[derive(Debug, Clone)]
+enum Happened {
+    Registered(u8),
+    Erased(u8),
+    Created(u8, String),
+    Updated(u8, String),
+    Placed {
+        user: u8,
+        products: Vec<u8>,
+        at: i64,
+    },
+}
+
+/// What the store shows: for each user who is not erased, the products with title and time.
+type Shown = BTreeMap<Uuid, BTreeSet<(Uuid, Option<String>, i64)>>;
+
+fn user_id(number: u8) -> Uuid {
+    Uuid::from_u128(0x1000 + u128::from(number))
+}
+
+fn product_id(number: u8) -> Uuid {
+    Uuid::from_u128(0x2000 + u128::from(number))
+}
+
+impl Happened {
+    fn envelope(&self) -> Envelope {
+        match self {
+            Self::Registered(user) => envelope(&UserRegistered {
+                user_id: user_id(*user).to_string(),
+                registered_at: None,
+            }),
+            Self::Erased(user) => envelope(&UserErased {
+                user_id: user_id(*user).to_string(),
+            }),
+            Self::Created(product, title) => envelope(&ProductCreated {
+                product_id: product_id(*product).to_string(),
+                title: title.clone(),
+                image: "https://example.com/x.png".to_owned(),
+            }),
+            Self::Updated(product, title) => envelope(&ProductUpdated {
+                product_id: product_id(*product).to_string(),
+                title: title.clone(),
+                image: "https://example.com/y.png".to_owned(),
+            }),
+            Self::Placed { user, products, at } => envelope(&OrderPlaced {
+                order_id: Uuid::from_u128(7).to_string(),
+                user_id: user_id(*user).to_string(),
+                product_ids: products
+                    .iter()
+                    .map(|p| product_id(*p).to_string())
+                    .collect(),
+                placed_at: Some(shop_events::timestamp(*at)),
+            }),
+        }
+    }
+}
+
+fn envelope<E: Event>(event: &E) -> Envelope {
+    Envelope {
+        source: E::SUBJECT.split('.').next().unwrap().into(),
+        subject: headwater::subject_of(event).into(),
+        id: None,
+        sequence: None,
+        payload: event.encode_to_vec().into(),
+        traceparent: None,
+    }
+}
+
+/// The fold to compare with.
+fn expected(users: &[Happened], products: &[Happened], orders: &[Happened]) -> Shown {
+    let mut titles = BTreeMap::new();
+    for event in products {
+        if let Happened::Created(product, title) | Happened::Updated(product, title) = event {
+            titles.insert(*product, title.clone());
+        }
+    }
+    let mut first: BTreeMap<(u8, u8), i64> = BTreeMap::new();
+    let mut seen: BTreeSet<u8> = BTreeSet::new();
+    for event in orders {
+        if let Happened::Placed { user, products, at } = event {
+            seen.insert(*user);
+            for product in products {
+                let time = first.entry((*user, *product)).or_insert(*at);
+                *time = (*time).min(*at);
+            }
+        }
+    }
+    let mut erased = BTreeSet::new();
+    for event in users {
+        match event {
+            Happened::Erased(user) => drop(erased.insert(*user)),
+            Happened::Registered(user) => drop(seen.insert(*user)),
+            _ => {}
+        }
+    }
+    let mut shown: Shown = seen
+        .difference(&erased)
+        .map(|user| (user_id(*user), BTreeSet::new()))
+        .collect();
+    for ((user, product), at) in first {
+        if let Some(products) = shown.get_mut(&user_id(user)) {
+            products.insert((product_id(product), titles.get(&product).cloned(), at));
+        }
+    }
+    shown
+}
+
+/// Of an erased user nothing may be left, shown or not.
+fn shown(snapshot: &Snapshot) -> Result<Shown, DbErr> {
+    let rows = snapshot.query_all_raw(Statement::from_string(
+        snapshot.get_database_backend(),
+        "SELECT user.id AS user, product.id AS product, title, first_ordered_at
+         FROM user LEFT JOIN purchase ON purchase.user = user.number
+         LEFT JOIN product ON product.number = purchase.product
+         WHERE state <> 2 OR purchase.user IS NOT NULL",
+    ))?;
+    let mut shown = Shown::new();
+    for row in rows {
+        let products = shown.entry(row.try_get_by("user")?).or_default();
+        if let Some(product) = row.try_get_by::<Option<Uuid>, _>("product")? {
+            products.insert((
+                product,
+                row.try_get_by("title")?,
+                row.try_get_by("first_ordered_at")?,
+            ));
+        }
+    }
+    Ok(shown)
+}
+
+/// Folds the events in the given order, in batches of `batch`, into a store of its own.
+async fn folded(events: &[Happened], batch: usize) -> Shown {
+    let folder = tempfile::TempDir::new().unwrap();
+    let config = database::Config::at(folder.path().join("purchases.db"));
+    let db = Database::open("purchases", &config, MIGRATIONS, Clock::system())
+        .await
+        .unwrap();
+    for events in events.chunks(batch) {
+        let events: Vec<Envelope> = events.iter().map(Happened::envelope).collect();
+        db.write(move |tx| Purchases.apply(tx, &events))
+            .await
+            .unwrap();
+    }
+    remove_erased(&db).await;
+    db.read(shown).await.unwrap()
+}
+
+/// As the service does in the background; gives how many transactions it took.
+async fn remove_erased(db: &Database) -> usize {
+    let mut parts = 0;
+    while db.read(is_erasing).await.unwrap() {
+        db.write(erase_part).await.unwrap();
+        parts += 1;
+    }
+    parts
+}
+
+/// A user with very many purchases is not shown from one moment to the next, and what is left is
+/// removed a part at a time, also when the service is stopped in between.
+#[tokio::test]
+async fn what_an_erased_user_ordered_is_removed_in_parts() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let config = database::Config::at(folder.path().join("purchases.db"));
+    let open = async || Database::open("purchases", &config, MIGRATIONS, Clock::system()).await;
+    let db = open().await.unwrap();
+    let products: Vec<String> = (0..5_000).map(|n| Uuid::from_u128(n).to_string()).collect();
+    let placed = |user| OrderPlaced {
+        order_id: Uuid::from_u128(7).to_string(),
+        user_id: user_id(user).to_string(),
+        product_ids: products.clone(),
+        placed_at: Some(shop_events::timestamp(1)),
+    };
+    let orders = vec![envelope(&placed(0)), envelope(&placed(1))];
+    for events in [orders, vec![Happened::Erased(0).envelope()]] {
+        let applied = db.write(move |tx| Purchases.apply(tx, &events));
+        applied.await.unwrap();
+    }
+    let content = async |db: &Database| {
+        let (_, sql) = Purchases::CONTENT[2];
+        let count = format!("SELECT count(*) AS n FROM ({sql})");
+        let statement = Statement::from_string(DbBackend::Sqlite, count);
+        let counted = db.read(move |snapshot| snapshot.query_one_raw(statement));
+        let row = counted.await.unwrap().unwrap();
+        row.try_get_by::<i64, _>("n").unwrap()
+    };
+    assert_eq!(content(&db).await, 5_000, "of the other user");
+    db.write(erase_part).await.unwrap();
+    db.close().await;
+    let db = open().await.unwrap();
+    let parts = remove_erased(&db).await;
+    assert!(parts >= 2, "{parts}");
+    assert_eq!(content(&db).await, 5_000);
+    let left = db.read(shown).await.unwrap();
+    assert_eq!(left.keys().collect::<Vec<_>>(), [&user_id(1)]);
+}
+
+/// All interleavings of three histories, at most `limit` of them, spread evenly.
+fn interleavings(histories: [&[Happened]; 3], limit: usize) -> Vec<Vec<Happened>> {
+    fn extend(rest: [&[Happened]; 3], so_far: &mut Vec<Happened>, all: &mut Vec<Vec<Happened>>) {
+        if rest.iter().all(|history| history.is_empty()) {
+            all.push(so_far.clone());
+        }
+        for source in 0..3 {
+            if let Some((next, later)) = rest[source].split_first() {
+                let mut rest = rest;
+                rest[source] = later;
+                so_far.push(next.clone());
+                extend(rest, so_far, all);
+                so_far.pop();
+            }
+        }
+    }
+    let mut all = Vec::new();
+    extend(histories, &mut Vec::new(), &mut all);
+    let step = all.len().div_ceil(limit);
+    all.into_iter().step_by(step.max(1)).collect()
+}
+
+fn title() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["a", "b", "c"]).prop_map(str::to_owned)
+}
+
+fn histories() -> impl Strategy<Value = [Vec<Happened>; 3]> {
+    let user = 0..2_u8;
+    let product = 0..2_u8;
+    let users = prop_oneof![
+        3 => user.clone().prop_map(Happened::Registered),
+        1 => user.clone().prop_map(Happened::Erased),
+    ];
+    let products = prop_oneof![
+        (product.clone(), title()).prop_map(|(p, title)| Happened::Created(p, title)),
+        (product.clone(), title()).prop_map(|(p, title)| Happened::Updated(p, title)),
+    ];
+    let orders = (user, prop::collection::vec(product, 1..3), 0..3_i64)
+        .prop_map(|(user, products, at)| Happened::Placed { user, products, at });
+    (
+        prop::collection::vec(users, 0..3),
+        prop::collection::vec(products, 0..3),
+        prop::collection::vec(orders, 0..3),
+    )
+        .prop_map(|(users, products, orders)| [users, products, orders])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_interleaving_of_the_sources_shows_the_same(
+        histories in histories(),
+        batch in 1..4_usize,
+    ) {
+        let [users, products, orders] = &histories;
+        let expected = expected(users, products, orders);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        for events in interleavings([users, products, orders], 90) {
+            let shown = runtime.block_on(folded(&events, batch));
+            prop_assert_eq!(&shown, &expected, "{:?}", events);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The machine that a figure was measured on: without it, no absolute number means anything.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context as _;
+use headwater::Clock;
+use serde::{Deserialize, Serialize};
+
+/// What there is to know of a machine, its programs, and how durable everything was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    cores: usize,
+    cpu: String,
+    memory_gib: u64,
+    kernel: String,
+    /// Of the folder that databases and streams were in.
+    filesystem: String,
+    rust: String,
+    nats_server: String,
+    sqlite: String,
+    /// What a commit or an acknowledgement means.
+    durability: String,
+    /// Of Headwater; `+` for one with changes.
+    commit: String,
+    /// RFC 3339.
+    measured_at: String,
+    optimised: bool,
+}
+
+impl Machine {
+    /// Looks at this machine; the measurements will use `folder`.
+    pub(crate) fn look(folder: &Path) -> anyhow::Result<Self> {
+        let nats_server = broker::find(&|_| {}).context("find nats-server")?;
+        Ok(Self {
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            cpu: field(&text("/proc/cpuinfo"), "model name"),
+            memory_gib: memory_gib(&text("/proc/meminfo")),
+            kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
+            filesystem: filesystem(&text("/proc/self/mounts"), folder),
+            rust: said_by("rustc", &["--version"]),
+            nats_server: nats_server.version.to_string(),
+            sqlite: rusqlite::version().to_owned(),
+            durability: "WAL, synchronous=FULL; nats-server sync_interval: always".to_owned(),
+            commit: said_by("git", &["describe", "--always", "--dirty=+", "--exclude=*"]),
+            measured_at: shop_events::timestamp(Clock::system().now_ms()).to_string(),
+            optimised: cfg!(not(debug_assertions)),
+        })
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            cores,
+            cpu,
+            memory_gib,
+            kernel,
+            filesystem,
+            rust,
+            nats_server,
+            sqlite,
+            durability,
+            commit,
+            measured_at,
+            optimised,
+        } = self;
+        let day = measured_at.split('T').next().unwrap_or_default();
+        let build = if *optimised { "" } else { ", not optimised" };
+        write!(
+            f,
+            "{durability}; {cores} cores ({cpu}), {memory_gib} GiB, Linux {kernel}, {filesystem}, \
+             {rust}{build}, nats-server {nats_server}, SQLite {sqlite}; commit {commit}, {day}"
+        )
+    }
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The value of a `name : value` line, as `/proc/cpuinfo` has them.
+fn field(text: &str, name: &str) -> String {
+    let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines.find(|(key, _)| key.trim() == name).map_or_else(
+        || "unknown".to_owned(),
+        |(_, value)| value.trim().to_owned(),
+    )
+}
+
+fn memory_gib(meminfo: &str) -> u64 {
+    let total = field(meminfo, "MemTotal");
+    let kib = total.trim_end_matches(" kB").parse::<u64>();
+    kib.map_or(0, |kib| (kib + (1 << 19)) >> 20)
+}
+
+/// The type of the innermost mount that `folder` is in.
+fn filesystem(mounts: &str, folder: &Path) -> String {
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        Some((Path::new(fields.next()?), fields.next()?))
+    });
+    let around = mounts.filter(|(mount, _)| folder.starts_with(mount));
+    around
+        .max_by_key(|(mount, _)| mount.components().count())
+        .map_or_else(|| "unknown".to_owned(), |(_, kind)| kind.to_owned())
+}
+
+/// What a program prints; it is only asked what is nice to know.
+fn said_by(program: &str, arguments: &[&str]) -> String {
+    let said = Command::new(program)
+        .args(arguments)
+        .current_dir(crate::args::workspace())
+        .output();
+    match said {
+        Ok(said) if said.status.success() => {
+            String::from_utf8_lossy(&said.stdout).trim().to_owned()
+        }
+        _ => "unknown".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_mount_counts() {
+        let mounts = "/dev/vda / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n";
+        assert_eq!(filesystem(mounts, Path::new("/tmp/x")), "tmpfs");
+        assert_eq!(filesystem(mounts, Path::new("/tmpx")), "ext4");
+        assert_eq!(filesystem("", Path::new("/")), "unknown");
+    }
+
+    #[test]
+    fn memory_is_rounded_to_what_was_bought() {
+        assert_eq!(memory_gib("MemTotal:       24605208 kB\n"), 23);
+        assert_eq!(memory_gib(""), 0);
+        assert_eq!(
+            field("model name\t: Some CPU: fast\n", "model name"),
+            "Some CPU: fast"
+        );
+    }
+}

@@ -1,0 +1,218 @@
+//! Rebuild: an empty `purchases` folds all events of a shop, against a bare client that drains
+//! and decodes the same streams.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::{Client, jetstream};
+use broker::{Broker, Options, Sync};
+use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
+use futures_util::StreamExt as _;
+use prost::Message;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::Bench;
+use crate::figure::{Figure, Ratio, Table, Target};
+use crate::process::Process;
+use crate::rounds::in_turns;
+use crate::streams::{self, Size};
+
+/// How often `purchases` is asked how far it is.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How long it may take.
+const WITHIN: Duration = Duration::from_mins(10);
+
+/// What reading all events once came to.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    per_second: f64,
+    /// The most memory of the process, where it is one of its own.
+    peak_mib: f64,
+}
+
+pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
+    let sizes: &[usize] = bench
+        .form
+        .pick(&[1_000], &[200_000], &[1_000_000, 5_000_000]);
+    let mut table = Table::new("streams", &[("events/s", 0), ("peak MiB", 1)]);
+    let mut ratios = Vec::new();
+    let mut rates = Vec::new();
+    for orders in sizes {
+        let size = Size::of(*orders);
+        let (bare, ours) = compare(bench, size).await?;
+        let name = format!("{} events", size.events());
+        let rate = median(&bare, |run| run.per_second);
+        table.partial(format!("{name}: bare drain"), &[Some(rate), None]);
+        let rate = median(&ours, |run| run.per_second);
+        let peak = median(&ours, |run| run.peak_mib);
+        table.row(format!("{name}: `purchases`"), &[rate, peak]);
+        rates.push((rate, peak));
+        let pair = (&*ours, &*bare);
+        let target = Target::AtLeast(0.75);
+        ratios.push(Ratio::of(
+            &format!("{name}: rate / bare drain"),
+            pair,
+            |run| run.per_second,
+            target,
+        ));
+    }
+    if let [(rate, peak), (larger_rate, larger_peak)] = *rates {
+        let flat = "memory, five times the events / once";
+        ratios.push(Ratio::over(
+            flat,
+            vec![larger_peak / peak],
+            Target::AtMost(1.2),
+        ));
+        let linear = "rate, five times the events / once";
+        ratios.push(Ratio::over(
+            linear,
+            vec![larger_rate / rate],
+            Target::AtLeast(0.8),
+        ));
+    }
+    Ok(Figure {
+        table,
+        ratios,
+        notes: vec![
+            "From the start of the program with no store until all events are applied, each batch in a durable transaction. Ten orders for each user, a hundred for each product, one line each; users and products by chance.".to_owned(),
+            "The bare drain: one client on a current-thread runtime, a pull consumer for each stream without acknowledgements, every event decoded and dropped.".to_owned(),
+            "No percentiles: each round is one long run.".to_owned(),
+        ],
+    })
+}
+
+fn median(runs: &[Run], number: impl Fn(&Run) -> f64) -> f64 {
+    let numbers = runs.iter().map(number).collect();
+    Ratio::over("", numbers, Target::None).median
+}
+
+/// The rounds of the bare drain, and of `purchases`.
+async fn compare(bench: &Bench, size: Size) -> anyhow::Result<(Vec<Run>, Vec<Run>)> {
+    let folder = bench.folder()?;
+    let broker = filled(&folder, size).await?;
+    let rounds = if size.orders > 1_000_000 {
+        1
+    } else {
+        bench.rounds
+    };
+    let runs = in_turns(rounds, 2, async |contender| {
+        if contender == 0 {
+            let url = broker.url();
+            return tokio::task::spawn_blocking(move || drained(&url, size)).await?;
+        }
+        folded(bench, &broker, size).await
+    });
+    let [bare, ours] = <[_; 2]>::try_from(runs.await?).expect("two contenders");
+    Ok((bare, ours))
+}
+
+/// A broker with the streams of a shop. They are filled without an fsync a batch, and read from
+/// one that has its usual settings.
+async fn filled(folder: &TempDir, size: Size) -> anyhow::Result<Broker> {
+    let binary = broker::find(&|_| {}).context("find nats-server")?;
+    let options = |sync| Options {
+        sync,
+        ready_within: Duration::from_mins(1),
+        ..Options::new(folder.path().join("broker"))
+    };
+    let mut filling =
+        Broker::start(&binary, options(Sync::Default)).context("start nats-server")?;
+    let client = async_nats::connect(filling.url()).await?;
+    streams::fill(&client, size)
+        .await
+        .context("fill the streams")?;
+    filling.stop().context("stop nats-server")?;
+    Broker::start(&binary, options(Sync::Always)).context("start nats-server again")
+}
+
+/// Reads and decodes all events.
+fn drained(url: &str, size: Size) -> anyhow::Result<Run> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let client = async_nats::connect(url).await?;
+        let began = Instant::now();
+        tokio::try_join!(
+            drain::<UserRegistered>(&client, "users", size.users),
+            drain::<ProductCreated>(&client, "products", size.products),
+            drain::<OrderPlaced>(&client, "orders", size.orders),
+        )?;
+        Ok(Run {
+            per_second: size.rate(began.elapsed()),
+            peak_mib: f64::NAN,
+        })
+    })
+}
+
+async fn drain<E: Message + Default>(
+    client: &Client,
+    source: &str,
+    events: usize,
+) -> anyhow::Result<()> {
+    let jetstream = jetstream::new(client.clone());
+    let stream = jetstream
+        .get_stream(headwater::stream::name(source))
+        .await?;
+    let config = pull::Config {
+        deliver_policy: DeliverPolicy::All,
+        ack_policy: AckPolicy::None,
+        ..pull::Config::default()
+    };
+    let consumer = stream.create_consumer(config).await?;
+    let mut messages = consumer
+        .stream()
+        .max_messages_per_batch(20_000)
+        .messages()
+        .await?;
+    for _ in 0..events {
+        let message = messages.next().await.context("the stream ended")??;
+        E::decode(message.payload.clone())?;
+    }
+    Ok(())
+}
+
+/// Folds all events into a store that is not there yet.
+async fn folded(bench: &Bench, broker: &Broker, size: Size) -> anyhow::Result<Run> {
+    let folder = bench.folder()?;
+    let store = folder.path().join("purchases.db").display().to_string();
+    let arguments = [
+        "--database",
+        &store,
+        "--nats-url",
+        &broker.url(),
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let client = async_nats::connect(broker.url()).await?;
+    let began = Instant::now();
+    let process = Process::start(
+        &bench.binaries.of("purchases")?,
+        &arguments.map(str::to_owned),
+        folder.path().join("purchases.log"),
+    )
+    .await?;
+    while !is_there(&client, size).await? {
+        ensure!(began.elapsed() < WITHIN, "it is not there after {WITHIN:?}");
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(Run {
+        per_second: size.rate(began.elapsed()),
+        peak_mib: process.peak_mib()?,
+    })
+}
+
+/// Whether `purchases` has applied everything.
+async fn is_there(client: &Client, size: Size) -> anyhow::Result<bool> {
+    let Ok(answer) = client
+        .request("headwater.purchases.status", "".into())
+        .await
+    else {
+        return Ok(false);
+    };
+    let status: Value = serde_json::from_slice(&answer.payload).context("read its status")?;
+    let at = &status["projections"][0]["positions"];
+    Ok(at["users"] == size.users && at["products"] == size.products && at["orders"] == size.orders)
+}

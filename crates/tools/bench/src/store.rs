@@ -1,0 +1,234 @@
+//! A read store of `purchases`, filled by its own projection, without a broker.
+//!
+//! The projection makes the rows, so that they are what they would be, whatever the tables look
+//! like; the checkpoint is then written as if the events had come through streams.
+
+use std::path::{Path, PathBuf};
+
+use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
+use headwater::database::{self, WriteError};
+use headwater::{Clock, Database, Envelope, Event, Projection, subject_of};
+use purchases::Purchases;
+use rusqlite::Connection;
+use uuid::Uuid;
+
+use crate::shop::{image, title};
+
+/// Events in one transaction.
+const BATCH: usize = 10_000;
+/// Lines of an order.
+const LINES: usize = 10;
+/// When the first order was placed, in milliseconds since 1970.
+const FIRST_MS: i64 = 1_700_000_000_000;
+
+/// How much is in a store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    /// Users who ordered ten products.
+    pub(crate) tens: usize,
+    /// Users who ordered a hundred.
+    pub(crate) hundreds: usize,
+    pub(crate) products: usize,
+    pub(crate) sequence: Sequence,
+}
+
+/// Whose order comes when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sequence {
+    /// All of one user, then all of the next.
+    UserByUser,
+    /// By chance, as in life.
+    ByChance,
+}
+
+/// A store, and who is in it.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) path: PathBuf,
+    pub(crate) tens: Vec<Uuid>,
+    pub(crate) hundreds: Vec<Uuid>,
+    /// Every user-product pair, in the order in which they came: the numbers of both.
+    pub(crate) pairs: Vec<(u32, u32)>,
+}
+
+impl Size {
+    pub(crate) fn pairs(&self) -> usize {
+        self.tens * 10 + self.hundreds * 100
+    }
+
+    /// The orders: the number of the user, and of the first product. Each has ten lines.
+    fn orders(&self) -> Vec<(usize, usize)> {
+        let mut random = fastrand::Rng::with_seed(self.products as u64);
+        let mut orders = Vec::new();
+        for user in 0..self.tens + self.hundreds {
+            let first = random.usize(..self.products);
+            let count = if user < self.tens { 1 } else { 10 };
+            // No product twice: the orders of a user are next to each other in the catalogue.
+            orders.extend((0..count).map(|order| (user, first + order)));
+        }
+        if self.sequence == Sequence::ByChance {
+            random.shuffle(&mut orders);
+        }
+        orders
+    }
+
+    /// The numbers of an order's products, spread over the catalogue.
+    fn lines(&self, first: usize) -> impl Iterator<Item = usize> {
+        let (products, stride) = (self.products, self.products / LINES);
+        (0..LINES).map(move |line| (first + line * stride) % products)
+    }
+}
+
+/// Makes a store at `path`.
+pub(crate) async fn fill(path: &Path, size: Size) -> anyhow::Result<Store> {
+    let config = database::Config::at(path);
+    let db = Database::open(
+        purchases::NAME,
+        &config,
+        purchases::MIGRATIONS,
+        Clock::system(),
+    )
+    .await?;
+    let users: Vec<_> = (0..size.tens + size.hundreds)
+        .map(|_| Uuid::now_v7())
+        .collect();
+    let products: Vec<_> = (0..size.products).map(|_| Uuid::now_v7()).collect();
+    let orders = size.orders();
+
+    apply(&db, users.iter().map(|id| registered(*id))).await?;
+    apply(&db, products.iter().map(|id| created(*id))).await?;
+    apply(
+        &db,
+        orders
+            .iter()
+            .zip(FIRST_MS..)
+            .map(|(&(user, first), placed_at)| {
+                let product_ids = size.lines(first).map(|number| products[number].to_string());
+                envelope(
+                    "orders",
+                    &OrderPlaced {
+                        order_id: Uuid::now_v7().to_string(),
+                        user_id: users[user].to_string(),
+                        product_ids: product_ids.collect(),
+                        placed_at: Some(shop_events::timestamp(placed_at)),
+                    },
+                )
+            }),
+    )
+    .await?;
+    db.close().await;
+    note_complete(path, [users.len(), products.len(), orders.len()])?;
+
+    let number = |number| u32::try_from(number).expect("fewer than 2^32 of anything");
+    let pairs = orders.iter().flat_map(|&(user, first)| {
+        size.lines(first)
+            .map(move |product| (number(user), number(product)))
+    });
+    let (tens, hundreds) = users.split_at(size.tens);
+    Ok(Store {
+        path: path.to_owned(),
+        tens: tens.to_vec(),
+        hundreds: hundreds.to_vec(),
+        pairs: pairs.collect(),
+    })
+}
+
+/// The products that are in the store at `path`.
+pub(crate) fn products(path: &Path) -> anyhow::Result<Vec<Uuid>> {
+    let connection = Connection::open(path)?;
+    let mut ids = connection.prepare("SELECT id FROM product")?;
+    let ids = ids.query_map([], |row| Ok(Uuid::from_bytes(row.get(0)?)))?;
+    Ok(ids.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Lets the projection apply `events`, in batches.
+async fn apply(db: &Database, events: impl Iterator<Item = Envelope>) -> anyhow::Result<()> {
+    let mut events = events.peekable();
+    while events.peek().is_some() {
+        let batch: Vec<_> = events.by_ref().take(BATCH).collect();
+        let written = db.write(move |tx| Purchases.apply(tx, &batch)).await;
+        written.map_err(|error: WriteError<_>| anyhow::anyhow!("fill a store: {error:?}"))?;
+    }
+    Ok(())
+}
+
+/// That a user registered.
+pub(crate) fn registered(id: Uuid) -> Envelope {
+    let event = UserRegistered {
+        user_id: id.to_string(),
+        registered_at: Some(shop_events::timestamp(FIRST_MS)),
+    };
+    envelope("users", &event)
+}
+
+/// That a product was created.
+pub(crate) fn created(id: Uuid) -> Envelope {
+    let event = ProductCreated {
+        product_id: id.to_string(),
+        title: title(id),
+        image: image(id),
+    };
+    envelope("products", &event)
+}
+
+/// An event as it would come out of an outbox.
+pub(crate) fn envelope<E: Event>(source: &str, event: &E) -> Envelope {
+    Envelope {
+        source: source.into(),
+        subject: subject_of(event).into(),
+        id: None,
+        sequence: None,
+        payload: event.encode_to_vec().into(),
+        traceparent: None,
+    }
+}
+
+/// Notes that all of each source's events are in the store.
+fn note_complete(path: &Path, counts: [usize; 3]) -> anyhow::Result<()> {
+    let connection = Connection::open(path)?;
+    connection.execute(
+        "INSERT INTO headwater_projection (name, version, completed_at) VALUES (?, ?, ?)",
+        (Purchases::NAME, Purchases::VERSION, FIRST_MS),
+    )?;
+    for (source, count) in Purchases::SOURCES.iter().zip(counts) {
+        connection.execute(
+            "INSERT INTO headwater_checkpoint (projection, source, stream_created, sequence, epoch)
+             VALUES (?, ?, 1, ?, 'bench')",
+            (Purchases::NAME, source, count),
+        )?;
+        connection.execute(
+            "INSERT INTO headwater_position (projection, source, epoch, position)
+             VALUES (?, ?, 'bench', ?)",
+            (Purchases::NAME, source, count),
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_has_as_many_pairs_as_its_size_says() {
+        let folder = tempfile::tempdir().unwrap();
+        for sequence in [Sequence::ByChance, Sequence::UserByUser] {
+            let size = Size {
+                tens: 30,
+                hundreds: 3,
+                products: 200,
+                sequence,
+            };
+            let path = folder.path().join(format!("{sequence:?}.db"));
+            let store = fill(&path, size).await.unwrap();
+            assert_eq!(store.pairs.len(), size.pairs());
+            let connection = Connection::open(&store.path).unwrap();
+            let count = |table: &str| -> usize {
+                let sql = format!("SELECT count(*) FROM {table}");
+                connection.query_row(&sql, [], |row| row.get(0)).unwrap()
+            };
+            assert_eq!((count("user"), count("product")), (33, 200));
+            assert_eq!(count("purchase"), size.pairs());
+        }
+    }
+}

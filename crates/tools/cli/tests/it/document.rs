@@ -1,0 +1,60 @@
+//! The commands in `docs/nats-cli.md` and `docs/cli.md`, which a reader runs.
+
+use clap::Parser as _;
+use cli::Cli;
+
+const DOCUMENTS: [&str; 2] = [
+    include_str!("../../../../../docs/nats-cli.md"),
+    include_str!("../../../../../docs/cli.md"),
+];
+
+/// The words of a command line, as a shell has them; the document uses single quotes only.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut is_quoted = false;
+    for c in line.chars() {
+        match c {
+            '\'' => is_quoted = !is_quoted,
+            ' ' if !is_quoted => words.push(String::new()),
+            c => words.last_mut().expect("one").push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// The command lines of the tool in a document: in its blocks, beside a prompt, in its text, and
+/// handed to `nats` for translation.
+fn commands(document: &str) -> Vec<String> {
+    let blocks = document.split("```sh\n").skip(1);
+    let blocks = blocks.filter_map(|rest| rest.split("```").next());
+    let prompts = document.lines().filter_map(|line| line.strip_prefix("$ "));
+    let inline = document.split('`');
+    let translated = document.split("--translate '").skip(1);
+    let translated = translated.filter_map(|rest| rest.split('\'').next());
+    blocks
+        .flat_map(str::lines)
+        .chain(prompts)
+        .chain(inline)
+        .chain(translated)
+        .filter(|line| line.starts_with("headwater ") && !line.contains('\n'))
+        // What follows is the shell's.
+        .filter_map(|line| line.split(" > ").next()?.split(" < ").next())
+        .map(|line| line.replace("{{Subject}}", "orders.v1.placed.43"))
+        .collect()
+}
+
+#[test]
+fn every_command_of_the_tool_in_the_documents_can_be_followed() {
+    for document in DOCUMENTS {
+        let commands = commands(document);
+        for line in &commands {
+            // `headwater tail` names the command as a whole, which the text does, too.
+            if let Err(error) = Cli::try_parse_from(words(line)) {
+                let needs = error.kind() == clap::error::ErrorKind::MissingRequiredArgument;
+                assert!(needs && words(line).len() == 2, "{line}: {error}");
+            }
+        }
+        assert!(commands.len() >= 12, "only {commands:?} were found");
+    }
+}
