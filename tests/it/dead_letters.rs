@@ -2,9 +2,9 @@
 
 use e2e::world::{after, titles};
 use e2e::{Reply, Service, World, eventually};
-use shop_events::OrderPlaced;
 use prost::Message as _;
 use serde_json::{Value, json};
+use shop_events::OrderPlaced;
 
 /// A world in which somebody published an order of what is no product, and what waits behind it.
 struct Stuck {

@@ -433,23 +433,23 @@ fn old_database(path: &Path, people: &[Person]) {
     for (name, sql) in [
         (
             "0001_chassis",
-            include_str!("../../crates/chassis/headwater/migrations/0001_chassis.sql"),
+            include_str!("../../crates/chassis/store/migrations/0001_chassis.sql"),
         ),
         (
             "0002_operators",
-            include_str!("../../crates/chassis/headwater/migrations/0002_operators.sql"),
+            include_str!("../../crates/chassis/store/migrations/0002_operators.sql"),
         ),
         (
             "0003_pause",
-            include_str!("../../crates/chassis/headwater/migrations/0003_pause.sql"),
+            include_str!("../../crates/chassis/store/migrations/0003_pause.sql"),
         ),
         (
             "0004_epochs",
-            include_str!("../../crates/chassis/headwater/migrations/0004_epochs.sql"),
+            include_str!("../../crates/chassis/store/migrations/0004_epochs.sql"),
         ),
         (
             "0005_relay",
-            include_str!("../../crates/chassis/headwater/migrations/0005_relay.sql"),
+            include_str!("../../crates/chassis/store/migrations/0005_relay.sql"),
         ),
         (
             "0001_users",

@@ -2,9 +2,9 @@
 
 use async_nats::HeaderMap;
 use e2e::{Service, World, eventually};
-use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 use headwater::Event;
 use serde_json::json;
+use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 
 /// Publishes every event of the stream once more, with the id that it has.
 async fn publish_again(world: &World, source: Service) {

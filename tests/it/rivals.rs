@@ -5,8 +5,8 @@ use e2e::faults::{dose, logged, metric, says};
 use e2e::load::{Customers, Mix};
 use e2e::oracle::Stored;
 use e2e::{Service, World, eventually, oracle};
-use shop_events::OrderPlaced;
 use headwater::Event;
+use shop_events::OrderPlaced;
 use uuid::Uuid;
 
 use Service::{Orders, Products, Purchases, Users};

@@ -1,7 +1,7 @@
 //! Events that wait, by the hundred thousand: for memory, and for the time after a crash.
 
-use shop_events::OrderPlaced;
 use prost::Message as _;
+use shop_events::OrderPlaced;
 
 use crate::{Reply, Service, World, eventually};
 

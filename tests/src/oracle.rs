@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
-use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 use futures_util::{StreamExt as _, stream};
 use headwater::Event;
+use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 
 use crate::data::Shown;
 use crate::eventually;

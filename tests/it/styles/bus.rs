@@ -3,10 +3,10 @@
 use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use e2e::{Service, World, eventually};
-use shop_events::inquiry::{UserAnswered, UserAsked};
 use futures_util::StreamExt as _;
 use futures_util::future::select_all;
 use prost::Message as _;
+use shop_events::inquiry::{UserAnswered, UserAsked};
 
 use super::{Ada, assert_names, run_again};
 

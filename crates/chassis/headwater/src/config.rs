@@ -8,9 +8,12 @@ use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches as _};
 
-use crate::access::Access;
-use crate::telemetry::Format;
-use crate::{bus, database, http, telemetry};
+use headwater_http as http;
+use headwater_nats::access::Access;
+use headwater_nats::bus;
+use headwater_store as database;
+use headwater_telemetry as telemetry;
+use headwater_telemetry::Format;
 
 /// The exit code of settings that cannot be followed. The same as clap's.
 const UNUSABLE: i32 = 2;

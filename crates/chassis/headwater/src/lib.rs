@@ -19,55 +19,50 @@
 
 #![warn(missing_docs)]
 
-mod access;
-pub mod backup;
-pub mod brokers;
-pub mod bus;
-mod causes;
-mod clock;
 mod config;
-pub mod crash;
-pub mod database;
-mod envelope;
-mod event;
-pub mod fair;
-pub mod health;
-pub mod http;
-pub mod idempotency;
 pub mod inquiry;
-mod journal;
-pub mod login;
-mod monitor;
 pub mod operator;
-pub mod outbox;
-pub mod personal;
-mod position;
-mod private;
-pub mod projection;
-mod rebuild;
-pub mod relay;
 mod reload;
-pub mod replicas;
-pub mod schema;
+mod sample;
 mod service;
-pub mod stream;
-pub mod supervisor;
-mod systemd;
-pub mod telemetry;
-pub mod text;
-mod verified;
+mod watchdog;
 
-pub use bus::Bus;
-pub use causes::causes;
-pub use clock::Clock;
 pub use config::{Config, parse, without_empty_variables};
-pub use database::Database;
-pub use envelope::{Envelope, EventId, NotAnEventId};
-pub use event::{Event, MAX_PAYLOAD, PARTITIONS, partition, subject_of};
-pub use health::Health;
-pub use position::{NotPositions, Position, Positions};
-pub use projection::{ApplyError, Projection};
-pub use relay::Relay;
+pub use headwater_backup as backup;
+pub use headwater_event::{
+    Envelope, Event, EventId, MAX_PAYLOAD, NotAnEventId, NotPositions, PARTITIONS, Position,
+    Positions, Undecodable, kind_of, partition, subject_of,
+};
+pub use headwater_http as http;
+pub use headwater_http::text;
+pub use headwater_nats::{Bus, brokers, bus, login, replicas, stream};
+pub use headwater_projection::{ApplyError, Projection};
+pub use headwater_relay as relay;
+pub use headwater_relay::Relay;
+pub use headwater_store as database;
+pub use headwater_store::{Database, fair, idempotency, personal};
+pub use headwater_telemetry as telemetry;
+pub use headwater_telemetry::{Clock, Health, Supervisor, causes, crash, health, supervisor};
 pub use schema::Schema;
 pub use service::Service;
-pub use supervisor::Supervisor;
+
+/// What the events of a source look like, and the bucket in which tools find it.
+pub mod schema {
+    pub use headwater_event::schema::*;
+    pub use headwater_nats::{Keeper, bucket};
+}
+
+/// The outbox of a service, and an event in it.
+pub mod outbox {
+    pub use headwater_event::Row;
+    pub use headwater_store::number::{signed, unsigned};
+    pub use headwater_store::outbox::*;
+}
+
+/// From streams to tables; see the crate `headwater_projection`.
+pub mod projection {
+    pub use headwater_event::{AsOf, Behind};
+    pub use headwater_nats::consumer::{Consumer, harm};
+    pub use headwater_nats::control::Pause;
+    pub use headwater_projection::*;
+}

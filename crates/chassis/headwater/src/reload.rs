@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::Bus;
-use crate::{systemd, telemetry};
+use headwater_nats::bus::Bus;
+use headwater_telemetry::{self as telemetry, systemd};
 
 /// The wishes to read anew. With the first of these the system no longer ends the process at it.
 ///

@@ -24,20 +24,39 @@ use sea_orm::DbErr;
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
-use crate::database::{self, Kind, Lock, Migration, Snapshot, Tx, WriteError};
-use crate::health::State;
-use crate::http::{Listeners, Pulse};
-use crate::inquiry::{Inquirer, Questions, Refusal};
-use crate::operator::{Desk, Tools};
-use crate::personal::{self, Shredder};
-use crate::projection::{self, Progress, Projection, Runner};
-use crate::rebuild::{self, Rebuilder, Store};
-use crate::relay::Published;
-use crate::schema::{self, Schema};
-use crate::telemetry::sample::Sampler;
-use crate::{
-    Bus, Clock, Config, Database, Health, Relay, Supervisor, http, operator, reload, systemd,
-};
+use crate::config::Config;
+pub(crate) use crate::inquiry::answering::{Questions, Refusal};
+use crate::operator::Desk;
+use crate::operator::tools::Tools;
+use crate::sample::Sampler;
+use crate::{operator, reload, watchdog};
+use headwater_event::schema::Schema;
+use headwater_http as http;
+use headwater_http::{Listeners, Pulse};
+use headwater_nats::bus::Bus;
+use headwater_nats::request::Inquirer;
+use headwater_projection as projection;
+use headwater_projection::Progress;
+use headwater_projection::Projection;
+use headwater_projection::Runner;
+use headwater_rebuild as rebuild;
+use headwater_rebuild::{Rebuilder, Store};
+use headwater_relay::Published;
+use headwater_relay::Relay;
+use headwater_store as database;
+use headwater_store::Database;
+use headwater_store::Kind;
+use headwater_store::Lock;
+use headwater_store::Migration;
+use headwater_store::WriteError;
+use headwater_store::personal;
+use headwater_store::personal::Shredder;
+use headwater_store::{Snapshot, Tx};
+use headwater_telemetry::Clock;
+use headwater_telemetry::Health;
+use headwater_telemetry::Supervisor;
+use headwater_telemetry::health::State;
+use headwater_telemetry::systemd;
 
 /// A service that is being put together; `D` is its [`Database`], or `()` where it has none.
 #[derive(Debug)]
@@ -147,7 +166,7 @@ impl Service {
     pub fn describe(&mut self, schema: &Schema) -> anyhow::Result<()> {
         let described = schema.of(self.name).context("describe the events")?;
         self.questions.describe(&described);
-        let keeper = schema::Keeper::new(described, self.bus.clone(), self.health.clone());
+        let keeper = headwater_nats::Keeper::new(described, self.bus.clone(), self.health.clone());
         self.tasks.spawn("schema", |stop| keeper.run(stop));
         Ok(())
     }
@@ -337,10 +356,12 @@ impl<D> Service<D> {
         let refusals = health.clone();
         if systemd::is_told() {
             let pulse = pulse.clone();
-            tasks.spawn("systemd", |stop| systemd::tell(health, pulse, stop));
+            tasks.spawn("systemd", |stop| {
+                systemd::tell(health, async move { pulse.beat().await }, stop)
+            });
         }
         if let Some(deadline) = systemd::watchdog() {
-            tasks.spawn("watchdog", |stop| systemd::feed(deadline, pulse, db, stop));
+            tasks.spawn("watchdog", |stop| watchdog::feed(deadline, pulse, db, stop));
         }
         let (reloading, reporting) = (bus.clone(), bus.clone());
         tasks.spawn("reload", |stop| {
@@ -402,7 +423,7 @@ async fn open(
         let db = open(config).await.context("open the database")?;
         Ok((lock, db))
     };
-    database::when_there_is_room(&config.path, stop, try_open).await
+    database::room::when_there_is_room(&config.path, stop, try_open).await
 }
 
 /// How often it is looked whether the database file is where it was opened.

@@ -1,8 +1,8 @@
 //! What `orders` knows of others: which users and products there are.
 
-use shop_events::{ProductCreated, ProductUpdated, UserErased, UserRegistered};
 use headwater::database::Tx;
 use headwater::{ApplyError, Envelope, Event as _, Projection};
+use shop_events::{ProductCreated, ProductUpdated, UserErased, UserRegistered};
 
 use crate::store;
 

@@ -1,9 +1,9 @@
 //! What others may ask over the bus: what a user ordered.
 
-use shop_events::OrderPlaced;
-use shop_events::inquiry::{self, OrdersAnswered, OrdersAsked};
 use headwater::database::Snapshot;
 use headwater::inquiry::Refusal;
+use shop_events::OrderPlaced;
+use shop_events::inquiry::{self, OrdersAnswered, OrdersAsked};
 
 use crate::order::Order;
 use crate::store;
@@ -20,10 +20,10 @@ pub(crate) fn orders(
     asked: &OrdersAsked,
     room: usize,
 ) -> Result<OrdersAnswered, Refusal> {
-    let user = inquiry::id(&asked.user_id)?;
+    let user = shop_events::id(&asked.user_id)?;
     let start_after = match asked.start_after.as_str() {
         "" => None,
-        id => Some(inquiry::id(id)?),
+        id => Some(shop_events::id(id)?),
     };
     // One more than there may be, to see whether there are more.
     let orders = store::page_of_user(snapshot, user, start_after, ORDERS_MAX + 1)?;

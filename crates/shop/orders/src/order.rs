@@ -1,8 +1,8 @@
 //! Orders: the decision whether one can be placed.
 
-use shop_events::OrderPlaced;
 use headwater::http::{Invalid, Problem};
 use serde::{Deserialize, Serialize};
+use shop_events::OrderPlaced;
 use utoipa::ToSchema;
 use uuid::Uuid;
 

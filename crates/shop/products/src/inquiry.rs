@@ -1,8 +1,8 @@
 //! What others may ask over the bus: what products look like.
 
-use shop_events::inquiry::{self, PRODUCTS_MAX, ProductsAnswered, ProductsAsked};
 use headwater::database::Snapshot;
 use headwater::inquiry::Refusal;
+use shop_events::inquiry::{self, PRODUCTS_MAX, ProductsAnswered, ProductsAsked};
 
 use crate::store;
 
@@ -15,7 +15,7 @@ pub(crate) fn products(
         let text = format!("ask for at most {PRODUCTS_MAX} products at once");
         return Err(Refusal::Malformed(text));
     }
-    let ids = asked.product_ids.iter().map(|id| inquiry::id(id));
+    let ids = asked.product_ids.iter().map(|id| shop_events::id(id));
     let rows = store::find_all(snapshot, &ids.collect::<Result<Vec<_>, _>>()?)?;
     let products = rows.into_iter().map(|row| inquiry::Product {
         product_id: row.id.to_string(),

@@ -1,8 +1,8 @@
 //! Products: what one is, and when a request for one is right.
 
-use shop_events::{ProductCreated, ProductUpdated};
 use headwater::http::{Invalid, Problem};
 use serde::{Deserialize, Deserializer, Serialize};
+use shop_events::{ProductCreated, ProductUpdated};
 use utoipa::ToSchema;
 use uuid::Uuid;
 

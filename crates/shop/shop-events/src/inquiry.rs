@@ -1,8 +1,6 @@
 //! Questions and answers: what services may ask one another over the bus.
 
-use headwater::inquiry::Refusal;
-use headwater::schema::Question;
-use uuid::Uuid;
+use headwater_event::schema::Question;
 
 pub use crate::generated::shop::orders::v1::{OrdersAnswered, OrdersAsked};
 pub use crate::generated::shop::products::v1::{Product, ProductsAnswered, ProductsAsked};
@@ -39,15 +37,6 @@ pub const CATALOGUE: [Question; 3] = [
         answered: "shop.orders.v1.OrdersAnswered",
     },
 ];
-
-/// An id out of a question.
-///
-/// # Errors
-/// It is not a UUID.
-pub fn id(text: &str) -> Result<Uuid, Refusal> {
-    text.parse()
-        .map_err(|_| Refusal::Malformed(format!("`{text}` is not a UUID")))
-}
 
 /// How many bytes `message` takes in another one, at most: with its number and its length.
 pub fn field_bytes(message: &impl prost::Message) -> usize {

@@ -9,8 +9,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use headwater::schema::Kind;
-use headwater::{ApplyError, Envelope, Event, Schema};
+use headwater_event::schema::{Kind, Schema};
+use headwater_event::{Envelope, Event, Undecodable};
 use uuid::Uuid;
 
 #[expect(
@@ -62,7 +62,7 @@ pub const CATALOGUE: [Kind; 5] = [
     },
 ];
 
-/// All of it, for [`Service::describe`](headwater::Service::describe): each source takes its own.
+/// All of it, for `Service::describe`: each source takes its own.
 pub const SCHEMA: Schema = Schema {
     events: &CATALOGUE,
     questions: &inquiry::CATALOGUE,
@@ -109,7 +109,7 @@ impl Event for OrderPlaced {
     }
 }
 
-/// The key of any event of the shop, for [`Projection::key`](headwater::Projection::key); `None`
+/// The key of any event of the shop, for `Projection::key`; `None`
 /// when the event is of an unknown kind or does not decode.
 pub fn key(event: &Envelope) -> Option<String> {
     fn of<E: Event>(event: &Envelope) -> Option<String> {
@@ -128,10 +128,10 @@ pub fn key(event: &Envelope) -> Option<String> {
 /// An id out of an event.
 ///
 /// # Errors
-/// It is not a UUID: whoever published the event is at fault, so it is poison.
-pub fn id(text: &str) -> Result<Uuid, ApplyError> {
+/// It is not a UUID: whoever published the event is at fault.
+pub fn id(text: &str) -> Result<Uuid, Undecodable> {
     text.parse()
-        .map_err(|_| ApplyError::Poison(format!("`{text}` is not a UUID")))
+        .map_err(|_| Undecodable(format!("`{text}` is not a UUID")))
 }
 
 /// Milliseconds since 1970 (0 for times before), as protobuf has it; its text is RFC 3339.

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 
+use headwater_event::Event;
+use prost::Message as _;
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use shop_events::{
     CATALOGUE, DESCRIPTORS, OrderPlaced, ProductCreated, ProductUpdated, SCHEMA, UserErased,
     UserRegistered, inquiry,
 };
-use headwater::Event;
-use prost::Message as _;
-use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
 const RELEASED: &str = include_str!("contract.txt");
 

@@ -114,7 +114,7 @@ impl Command {
     /// What can be answered before the password is hashed: the answer that the key was given
     /// before, or why there can be no such user.
     fn earlier(&self, db: &impl ConnectionTrait, keys: &Keys) -> Result<Option<Answer>, Problem> {
-        let answer = idempotency::earlier::<Problem>(db, keys, &self.key, &self.fingerprint)?;
+        let answer = idempotency::earlier::<_, Problem>(db, keys, &self.key, &self.fingerprint)?;
         if answer.is_none() {
             self.registered(db, keys)?;
         }

@@ -1,8 +1,8 @@
 //! What others may ask over the bus: whether there is a user.
 
-use shop_events::inquiry::{UserAnswered, UserAsked};
 use headwater::database::Snapshot;
 use headwater::inquiry::Refusal;
+use shop_events::inquiry::{UserAnswered, UserAsked};
 
 use crate::store;
 
@@ -11,7 +11,7 @@ pub(crate) fn user(
     asked: &UserAsked,
     _room: usize,
 ) -> Result<UserAnswered, Refusal> {
-    let id = shop_events::inquiry::id(&asked.user_id)?;
+    let id = shop_events::id(&asked.user_id)?;
     Ok(UserAnswered {
         user_id: id.to_string(),
         is_known: store::find(snapshot, snapshot.keys(), id)?.is_some(),

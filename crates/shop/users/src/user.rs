@@ -1,11 +1,11 @@
 //! Users: what one is, and when a registration is right.
 
-use shop_events::{UserErased, UserRegistered};
 use headwater::http::{Invalid, Problem};
 use headwater::idempotency::Fingerprint;
 use precis_core::profile::Profile as _;
 use precis_profiles::UsernameCaseMapped;
 use serde::{Deserialize, Serialize};
+use shop_events::{UserErased, UserRegistered};
 use utoipa::ToSchema;
 use uuid::Uuid;
 

@@ -7,10 +7,10 @@ use anyhow::{Context as _, ensure};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::{Client, jetstream};
 use broker::{Broker, Options, Sync};
-use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 use futures_util::StreamExt as _;
 use prost::Message;
 use serde_json::Value;
+use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 use tempfile::TempDir;
 
 use crate::Bench;

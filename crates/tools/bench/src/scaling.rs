@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use shop_events::OrderPlaced;
 use headwater::database::{self, WriteError};
 use headwater::{Clock, Database, Envelope, Projection as _};
 use purchases::Purchases;
+use shop_events::OrderPlaced;
 use uuid::Uuid;
 
 use crate::figure::{Figure, Ratio, Table, Target};

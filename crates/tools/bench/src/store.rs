@@ -5,11 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 use headwater::database::{self, WriteError};
 use headwater::{Clock, Database, Envelope, Event, Projection, subject_of};
 use purchases::Purchases;
 use rusqlite::Connection;
+use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 use uuid::Uuid;
 
 use crate::shop::{image, title};

@@ -9,9 +9,9 @@ use async_nats::header::{
 };
 use async_nats::{Client, HeaderMap, Request, jetstream};
 use bytes::Bytes;
-use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 use headwater::{Event, stream, subject_of};
 use serde_json::Value;
+use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 use uuid::Uuid;
 
 use crate::load::count;

@@ -15,12 +15,15 @@ use sea_orm::DbErr;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{POSITION, TOO_LARGE};
-use crate::bus::{self, Bus};
-use crate::database::{Database, Snapshot};
-use crate::position::Position;
-use crate::schema::{BUCKET, Described};
-use crate::telemetry::trace::{self, SpanKind};
+use headwater_event::schema::{BUCKET, Described};
+use headwater_event::{Position, Undecodable};
+use headwater_nats::bus;
+use headwater_nats::bus::Bus;
+use headwater_nats::request::{POSITION, TOO_LARGE};
+use headwater_store::Database;
+use headwater_store::Snapshot;
+use headwater_telemetry::trace;
+use headwater_telemetry::trace::SpanKind;
 
 /// How many questions are answered at the same time; further ones wait at the subscription.
 const AT_ONCE: usize = 64;
@@ -49,6 +52,12 @@ pub enum Refusal {
         /// How many there are.
         room: usize,
     },
+}
+
+impl From<Undecodable> for Refusal {
+    fn from(error: Undecodable) -> Self {
+        Self::Malformed(error.to_string())
+    }
 }
 
 impl Refusal {

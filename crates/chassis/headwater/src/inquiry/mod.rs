@@ -23,7 +23,7 @@
 //!
 //! # Answering
 //!
-//! [`Service::answers`](crate::Service::answers): the question is an endpoint of the service on the
+//! [`Service::answers`](crate::service::Service::answers): the question is an endpoint of the service on the
 //! NATS Services API, so `nats micro info` shows it, and of several instances one answers. The
 //! answer is read from one snapshot and says in `Headwater-Position` what it is as of. A question
 //! that cannot be read is answered, too: with the headers `Nats-Service-Error` and
@@ -35,17 +35,10 @@
 //! * **The answer goes to the question's reply subject**, and not to one for all answers of its
 //!   kind: when nobody listens to a question the server says so at once, and says it there.
 //! * **No delivery is promised.** A question or an answer that is lost is a deadline that passes.
-//!   Whoever needs more keeps a copy: [`projection`](crate::projection).
+//!   Whoever needs more keeps a copy: [`projection`](headwater_projection::projection).
 
-mod answering;
-mod asking;
+pub mod answering;
 
-pub(crate) use answering::serve;
-pub use answering::{Questions, Refusal};
-pub use asking::{Answer, Answers, Inquirer, NoAnswer};
-
-/// The header of an answer with what it is as of, as over HTTP.
-const POSITION: &str = "Headwater-Position";
-
-/// The code of a refusal because one answer has no room for what was asked for, as over HTTP.
-const TOO_LARGE: usize = 413;
+pub(crate) use crate::inquiry::answering::serve;
+pub use crate::inquiry::answering::{Questions, Refusal};
+pub use headwater_nats::request::{Answer, Answers, Inquirer, NoAnswer};

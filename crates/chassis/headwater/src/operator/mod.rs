@@ -22,12 +22,11 @@
 //! alone.
 
 mod dead_letter;
-mod endpoint;
 mod events;
-mod fold;
 mod projections;
+mod reply;
 mod status;
-mod tools;
+pub mod tools;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,27 +35,31 @@ use anyhow::{Context as _, anyhow, ensure};
 use async_nats::HeaderMap;
 use async_nats::service::{self, ServiceExt as _};
 use futures_util::StreamExt as _;
-use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{self, Bus};
-use crate::database::Database;
-use crate::health::Health;
-use crate::inquiry::{self, Questions};
-use crate::projection::dead_letter::Table;
+use crate::inquiry;
+use crate::inquiry::answering::Questions;
+use headwater_nats::bus;
+use headwater_nats::bus::Bus;
+use headwater_projection::dead_letter::letters::Table;
+use headwater_store::Database;
+use headwater_telemetry::Health;
 
-pub use dead_letter::{
+use crate::operator::reply::{Error, fit, json, read, refuse};
+use crate::operator::tools::Tool;
+pub use crate::operator::tools::Tools;
+pub use headwater_nats::control::Endpoint;
+pub use headwater_nats::control::{
     DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, DiscardRequest, Filter, InOutbox, Letter,
     ListAnswer, ListRequest, RetryAnswer, RetryRequest, ShowRequest,
 };
-pub use endpoint::Endpoint;
-pub use events::{EventsAnswer, EventsRequest, fetch_events};
-pub use fold::{Difference, Differences, FoldRequest, FoldState, FoldStatus, Side, Then};
-pub use projections::{PauseRequest, ResumeRequest};
-pub use status::{ProjectionStatus, SourceStatus, StatusAnswer};
-use tools::Tool;
-pub use tools::Tools;
+pub use headwater_nats::control::{
+    Difference, Differences, FoldRequest, FoldState, FoldStatus, Side, Then,
+};
+pub use headwater_nats::control::{EventsAnswer, EventsRequest, fetch_events};
+pub use headwater_nats::control::{PauseRequest, ResumeRequest};
+pub use headwater_nats::control::{ProjectionStatus, SourceStatus, StatusAnswer};
 
 /// How many requests to one endpoint are answered at the same time; further ones wait at its
 /// subscription. The bound is per endpoint, so a slow one delays no other.
@@ -96,29 +99,6 @@ pub async fn serve(
     tokio::try_join!(desk.serve(endpoints, &bus, stop.clone()), answering)?;
     Ok(())
 }
-
-/// Asks the endpoint of a service.
-pub(crate) async fn ask<A: for<'de> Deserialize<'de>>(
-    bus: &Bus,
-    service: &str,
-    endpoint: Endpoint,
-    request: &impl Serialize,
-) -> anyhow::Result<A> {
-    let subject = endpoint.subject(service);
-    let payload = serde_json::to_vec(request).context("write the request")?;
-    let answer = bus.client.request(subject, payload.into()).await?;
-    let refusal = answer
-        .headers
-        .as_ref()
-        .and_then(|headers| headers.get(service::NATS_SERVICE_ERROR));
-    if let Some(refusal) = refusal {
-        anyhow::bail!("{refusal}");
-    }
-    serde_json::from_slice(&answer.payload).context("read the answer")
-}
-
-/// A refusal, with a code as HTTP has them.
-type Error = service::error::Error;
 
 /// The endpoints that are offered, each with its requests.
 type Offered = Vec<(Endpoint, service::endpoint::Endpoint)>;
@@ -221,22 +201,22 @@ impl Desk {
         };
         match endpoint {
             Endpoint::Status => json(&status::of(db, &self.health, tools).await?),
-            Endpoint::Events => events::page(db, endpoint.read(payload)?, bytes_max).await,
+            Endpoint::Events => events::page(db, read(endpoint, payload)?, bytes_max).await,
             Endpoint::DeadLettersList => {
-                dead_letter::page(db, Table::Dead, endpoint.read(payload)?, bytes_max).await
+                dead_letter::page(db, Table::Dead, read(endpoint, payload)?, bytes_max).await
             }
             Endpoint::DeadLettersDiscarded => {
-                dead_letter::page(db, Table::Discarded, endpoint.read(payload)?, bytes_max).await
+                dead_letter::page(db, Table::Discarded, read(endpoint, payload)?, bytes_max).await
             }
             Endpoint::DeadLettersShow => {
-                dead_letter::show(db, tools, endpoint.read(payload)?, bytes_max).await
+                dead_letter::show(db, tools, read(endpoint, payload)?, bytes_max).await
             }
             Endpoint::DeadLettersRetry => {
-                let mut answer = dead_letter::retry(db, tools, endpoint.read(payload)?).await?;
+                let mut answer = dead_letter::retry(db, tools, read(endpoint, payload)?).await?;
                 fit(&mut answer, bytes_max, 0, |answer| &mut answer.failed)
             }
             Endpoint::DeadLettersDiscard => {
-                let DiscardRequest { id, ids, reason } = endpoint.read(payload)?;
+                let DiscardRequest { id, ids, reason } = read(endpoint, payload)?;
                 match id {
                     Some(id) if ids.is_empty() => {
                         let mut answer = dead_letter::discard(db, tools, id, reason).await?;
@@ -251,17 +231,17 @@ impl Desk {
                 }
             }
             Endpoint::ProjectionsPause => {
-                json(&projections::pause(db, tools, endpoint.read(payload)?).await?)
+                json(&projections::pause(db, tools, read(endpoint, payload)?).await?)
             }
             Endpoint::ProjectionsResume => {
-                json(&projections::resume(db, tools, endpoint.read(payload)?).await?)
+                json(&projections::resume(db, tools, read(endpoint, payload)?).await?)
             }
             Endpoint::Rebuild => {
                 let tool = fold_tool(db, tools, endpoint, payload)?;
                 fit_fold(tool.begin(Then::Swap, false)?, bytes_max)
             }
             Endpoint::Verify => {
-                let request: FoldRequest = endpoint.read(payload)?;
+                let request: FoldRequest = read(endpoint, payload)?;
                 let tool = tools.find(db, request.projection.as_deref())?;
                 fit_fold(tool.begin(Then::Compare, request.is_partial)?, bytes_max)
             }
@@ -284,7 +264,7 @@ fn fold_tool<'a>(
     endpoint: Endpoint,
     payload: &[u8],
 ) -> Result<&'a Tool, Error> {
-    let request: FoldRequest = endpoint.read(payload)?;
+    let request: FoldRequest = read(endpoint, payload)?;
     tools.find(db, request.projection.as_deref())
 }
 
@@ -297,44 +277,4 @@ fn fit_fold(mut status: FoldStatus, bytes_max: usize) -> Result<Vec<u8>, Error> 
     fit(&mut differences, bytes_max, 0, |found| &mut found.rows)?;
     status.differences = Some(differences);
     json(&status)
-}
-
-/// `answer` as JSON of at most `bytes_max` bytes: with as many of the first of its `items` as fit,
-/// `least` at least.
-fn fit<A: Serialize, I>(
-    answer: &mut A,
-    bytes_max: usize,
-    least: usize,
-    items: fn(&mut A) -> &mut Vec<I>,
-) -> Result<Vec<u8>, Error> {
-    loop {
-        let json = json(answer)?;
-        let bytes = json.len();
-        if bytes <= bytes_max {
-            return Ok(json);
-        }
-        let items = items(answer);
-        if items.len() <= least {
-            return Err(too_large("the answer", bytes, bytes_max));
-        }
-        // As if all were of one size; one fewer at least.
-        let fewer = (items.len() * bytes_max / bytes).min(items.len() - 1);
-        items.truncate(fewer.max(least));
-    }
-}
-
-/// Refuses an answer that has no room for `what`.
-fn too_large(what: &str, bytes: usize, bytes_max: usize) -> Error {
-    let why = format!(
-        "{what} takes {bytes} bytes, and a reply has room for {bytes_max}: `max_payload` of the NATS server or account"
-    );
-    refuse(413, why)
-}
-
-fn json(answer: &impl Serialize) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(answer).map_err(|error| refuse(500, error.to_string()))
-}
-
-fn refuse(code: usize, status: String) -> Error {
-    Error { status, code }
 }

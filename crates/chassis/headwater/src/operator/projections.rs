@@ -1,32 +1,11 @@
 //! `projections.pause` and `projections.resume`: holding a projection where it is.
 
-use serde::{Deserialize, Serialize};
-
-use super::tools::{Tool, Tools};
-use super::{Error, ProjectionStatus, refuse};
-use crate::database::Database;
-use crate::projection::Brake;
-
-/// Holds a projection where it is, over restarts, until it is resumed: `projections.pause`.
-/// Answered with its [`ProjectionStatus`] once it stands still.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PauseRequest {
-    /// Which; may be left out where the service has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub projection: Option<String>,
-    /// Why; kept, and shown to everybody.
-    pub reason: String,
-}
-
-/// Lets a projection go on: `projections.resume`. One that is not paused goes on as it is.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ResumeRequest {
-    /// Which; may be left out where the service has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub projection: Option<String>,
-}
+use crate::operator::reply::{Error, refuse};
+use crate::operator::tools::{Tool, Tools};
+use headwater_nats::control::ProjectionStatus;
+use headwater_nats::control::{PauseRequest, ResumeRequest};
+use headwater_projection::Brake;
+use headwater_store::Database;
 
 pub(super) async fn pause(
     db: &Database,

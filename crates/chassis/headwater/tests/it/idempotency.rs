@@ -187,7 +187,7 @@ async fn an_earlier_answer_is_found_without_doing_anything() {
     let find = async |key: Key, value: i64| {
         let fingerprint = Fingerprint::of(&("attic", value));
         db.read(move |snapshot| {
-            idempotency::earlier::<No>(snapshot, snapshot.keys(), &key, &fingerprint)
+            idempotency::earlier::<Answer, No>(snapshot, snapshot.keys(), &key, &fingerprint)
         })
         .await
     };
@@ -299,23 +299,23 @@ fn old_database(folder: &TempDir) {
     for (name, sql) in [
         (
             "0001_chassis",
-            include_str!("../../migrations/0001_chassis.sql"),
+            include_str!("../../../store/migrations/0001_chassis.sql"),
         ),
         (
             "0002_operators",
-            include_str!("../../migrations/0002_operators.sql"),
+            include_str!("../../../store/migrations/0002_operators.sql"),
         ),
         (
             "0003_pause",
-            include_str!("../../migrations/0003_pause.sql"),
+            include_str!("../../../store/migrations/0003_pause.sql"),
         ),
         (
             "0004_epochs",
-            include_str!("../../migrations/0004_epochs.sql"),
+            include_str!("../../../store/migrations/0004_epochs.sql"),
         ),
         (
             "0005_relay",
-            include_str!("../../migrations/0005_relay.sql"),
+            include_str!("../../../store/migrations/0005_relay.sql"),
         ),
     ] {
         file.execute_batch(sql).unwrap();

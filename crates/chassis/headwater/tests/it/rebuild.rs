@@ -134,7 +134,7 @@ impl Place {
                 filter: "off".to_owned(),
                 filter_file: None,
                 format: telemetry::Format::Json,
-                traces: telemetry::trace::Config::default(),
+                traces: telemetry::TraceConfig::default(),
             },
             drain_s: 10,
         }

@@ -2,12 +2,12 @@
 //!
 //! The note's "async, method 1"; in the field's words request-reply messaging.
 
+use headwater::Positions;
+use headwater::inquiry::{Answer, Inquirer, NoAnswer};
 use shop_events::OrderPlaced;
 use shop_events::inquiry::{
     self, OrdersAnswered, OrdersAsked, ProductsAnswered, ProductsAsked, UserAnswered, UserAsked,
 };
-use headwater::Positions;
-use headwater::inquiry::{Answer, Inquirer, NoAnswer};
 use tokio::time::Instant;
 use uuid::Uuid;
 

@@ -12,10 +12,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use shop_events::{OrderPlaced, ProductCreated, ProductUpdated, UserErased, UserRegistered};
 use headwater::database::Tx;
 use headwater::{ApplyError, Envelope, Event as _, Projection};
 use sea_orm::DbErr;
+use shop_events::{OrderPlaced, ProductCreated, ProductUpdated, UserErased, UserRegistered};
 use uuid::Uuid;
 
 use super::store::{self, Line, UserState};

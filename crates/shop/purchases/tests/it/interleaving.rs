@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shop_events::{OrderPlaced, ProductCreated, ProductUpdated, UserErased, UserRegistered};
 use headwater::database::{self, Snapshot};
 use headwater::{Clock, Database, Envelope, Event, Projection as _};
 use proptest::prelude::*;
 use purchases::{MIGRATIONS, Purchases, erase_part, is_erasing};
 use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, Statement};
+use shop_events::{OrderPlaced, ProductCreated, ProductUpdated, UserErased, UserRegistered};
 use uuid::Uuid;
 
 /// What happened in one source, with small numbers for ids.

@@ -7,9 +7,9 @@ use anyhow::Context as _;
 use async_nats::jetstream;
 use broker::Broker;
 use bytes::Bytes;
-use shop_events::OrderPlaced;
 use prost::Message as _;
 use rusqlite::Connection;
+use shop_events::OrderPlaced;
 use uuid::Uuid;
 
 use super::{LINES, Seen};

@@ -55,7 +55,7 @@ pub(crate) async fn serve(store: &Path) -> anyhow::Result<()> {
         filter: "info".to_owned(),
         filter_file: None,
         format: telemetry::Format::Json,
-        traces: telemetry::trace::Config::default(),
+        traces: telemetry::TraceConfig::default(),
     };
     let _telemetry = telemetry::init("bare", &config);
     let config = http::Config {

@@ -1,0 +1,177 @@
+//! An event on its way: what is around the payload.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// The identity of an event that came through an outbox, and its place there.
+///
+/// On the bus it is the `Nats-Msg-Id` header, written `<source>.<epoch>.<position>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventId {
+    /// The source.
+    pub source: Arc<str>,
+    /// Which life of the source's database.
+    pub epoch: Arc<str>,
+    /// The place in the outbox of that life.
+    pub position: u64,
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.source, self.epoch, self.position)
+    }
+}
+
+/// A `Nats-Msg-Id` that no relay wrote.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("not an event id")]
+pub struct NotAnEventId;
+
+impl FromStr for EventId {
+    type Err = NotAnEventId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnEventId> {
+        let (source, epoch, position) = parts(text).ok_or(NotAnEventId)?;
+        Ok(Self {
+            source: source.into(),
+            epoch: epoch.into(),
+            position,
+        })
+    }
+}
+
+impl EventId {
+    /// Reads an id out of `text`, which shares with `before` what both have in common: in a
+    /// stream that is nearly always all but the position.
+    pub fn read(text: &str, before: Option<&Self>) -> Option<Self> {
+        let shared = before.and_then(|before| {
+            let rest = text.strip_prefix(&*before.source)?.strip_prefix('.')?;
+            let rest = rest.strip_prefix(&*before.epoch)?.strip_prefix('.')?;
+            Some(Self {
+                source: Arc::clone(&before.source),
+                epoch: Arc::clone(&before.epoch),
+                position: position(rest)?,
+            })
+        });
+        shared.or_else(|| text.parse().ok())
+    }
+}
+
+/// Source, epoch and position in the text of an id.
+fn parts(text: &str) -> Option<(&str, &str, u64)> {
+    let mut parts = text.splitn(3, '.');
+    let (source, epoch, rest) = (parts.next()?, parts.next()?, parts.next()?);
+    let position = position(rest)?;
+    (!source.is_empty() && !epoch.is_empty()).then_some((source, epoch, position))
+}
+
+/// A position, as an outbox counts: 1, 2, 3 …
+fn position(text: &str) -> Option<u64> {
+    let number = text.parse().ok()?;
+    (number > 0 && i64::try_from(number).is_ok() && !text.starts_with('+')).then_some(number)
+}
+
+/// Why an event cannot be read: its sender is at fault.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Undecodable(pub String);
+
+/// The event type of a subject: its first three tokens.
+pub fn kind_of(subject: &str) -> &str {
+    let end = subject.match_indices('.').nth(2);
+    end.map_or(subject, |(end, _)| &subject[..end])
+}
+
+/// An event with what is known of where it came from.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// The source whose stream (or outbox) it came from.
+    pub source: Arc<str>,
+    /// `<source>.v<version>.<event>.<partition>`.
+    pub subject: Arc<str>,
+    /// Its identity; `None` for one that somebody published by hand.
+    pub id: Option<EventId>,
+    /// Its place in the stream; `None` for one fetched from the outbox.
+    pub sequence: Option<u64>,
+    /// The protobuf message.
+    pub payload: Bytes,
+    /// W3C trace context of the command that caused it, where it was traced.
+    pub traceparent: Option<String>,
+}
+
+impl Envelope {
+    /// The event's type, to be matched with [`Event::SUBJECT`](crate::Event::SUBJECT): the
+    /// subject's first three tokens.
+    pub fn kind(&self) -> &str {
+        kind_of(&self.subject)
+    }
+
+    /// The partition token; empty when somebody published by hand without one.
+    pub fn partition(&self) -> &str {
+        self.subject.split('.').nth(3).unwrap_or_default()
+    }
+
+    /// The payload as `E`.
+    ///
+    /// # Errors
+    /// Its bytes are no `E`: the sender's fault.
+    pub fn decode<E: crate::event::Event>(&self) -> Result<E, Undecodable> {
+        E::decode(self.payload.clone())
+            .map_err(|error| Undecodable(format!("{} does not decode: {error}", self.kind())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_as_it_is_written() {
+        let id = EventId {
+            source: "orders".into(),
+            epoch: "x7".into(),
+            position: 12,
+        };
+        assert_eq!(id.to_string(), "orders.x7.12");
+        assert_eq!("orders.x7.12".parse(), Ok(id));
+    }
+
+    #[test]
+    fn an_id_is_read_the_same_whatever_came_before() {
+        let before = "orders.x7.12".parse().unwrap();
+        for text in [
+            "orders.x7.13",
+            "orders.x70.13",
+            "orders.y.1",
+            "users.x7.1",
+            "orders.x7.1.3",
+        ] {
+            assert_eq!(
+                EventId::read(text, Some(&before)),
+                text.parse().ok(),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_peoples_ids_are_not_ours() {
+        for wrong in [
+            "",
+            "orders",
+            "orders.x7",
+            "orders.x7.0",
+            "orders.x7.+1",
+            "orders.x7.-1",
+            "a.b.1.2",
+            "..1",
+            "orders.x7.x",
+            "orders.x7.9223372036854775808",
+        ] {
+            assert_eq!(wrong.parse::<EventId>(), Err(NotAnEventId), "{wrong:?}");
+        }
+    }
+}

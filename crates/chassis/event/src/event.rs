@@ -1,0 +1,60 @@
+//! What a source says happened, and the subject it is published on.
+
+/// How many partitions a source's keys are spread over.
+///
+/// The partition is the last token of the subject. A key in its place would make subjects
+/// unbounded, which costs the server memory and publish rate; 64 cost nothing and are what
+/// sharded replicas filter by. Never change: an event's subject must stay the same when it is
+/// published again.
+pub const PARTITIONS: u64 = 64;
+
+/// The largest payload an event may have, in bytes: half of the server's default `max_payload`,
+/// which also counts headers, so that the relay can never meet an event that it cannot publish.
+pub const MAX_PAYLOAD: usize = 512 * 1024;
+
+/// An event: a protobuf message with a subject and a key.
+///
+/// ```
+/// # use headwater_event::Event;
+/// #[derive(Clone, PartialEq, prost::Message)]
+/// struct SensorRead { #[prost(string, tag = "1")] sensor: String }
+///
+/// impl Event for SensorRead {
+///     const SUBJECT: &'static str = "sensors.v1.read";
+///     fn key(&self) -> &str { &self.sensor }
+/// }
+/// ```
+pub trait Event: prost::Message + Default {
+    /// `<source>.v<version>.<event>`, without the partition. Never rename.
+    const SUBJECT: &'static str;
+
+    /// What the event is about: events of one key stay in order, and only they wait behind one
+    /// that could not be applied.
+    fn key(&self) -> &str;
+}
+
+/// The partition of a key: FNV-1a (64 bit) modulo [`PARTITIONS`]. Never change.
+pub fn partition(key: &str) -> u64 {
+    let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash % PARTITIONS
+}
+
+/// The full subject of an event: `<source>.v<version>.<event>.<partition>`.
+pub fn subject_of<E: Event>(event: &E) -> String {
+    format!("{}.{}", E::SUBJECT, partition(event.key()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_never_move() {
+        // FNV-1a test vectors: "" is cbf29ce484222325, "a" af63dc4c8601ec8c, "foobar" 85944171f73967e8.
+        assert_eq!(partition(""), 0x25);
+        assert_eq!(partition("a"), 0x8c % 64);
+        assert_eq!(partition("foobar"), 0xe8 % 64);
+    }
+}

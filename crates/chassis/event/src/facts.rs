@@ -1,0 +1,139 @@
+//! What a schema says, line by line, so that two of them can be compared.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, ensure};
+use prost::Message as _;
+use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
+
+use crate::described::Described;
+
+/// Leaves the files of `messages` and what they import, without the comments: they are no fact,
+/// and an entry is read for each event that somebody looks at.
+pub(crate) fn prune(set: &mut FileDescriptorSet, messages: &[&str]) {
+    let mut needed = BTreeSet::new();
+    let mut to_look_at: Vec<String> = set
+        .file
+        .iter()
+        .filter(|file| {
+            let has = |name: &&str| {
+                file.message_type
+                    .iter()
+                    .any(|message| qualified(file.package(), message.name()) == **name)
+            };
+            messages.iter().any(has)
+        })
+        .map(|file| file.name().to_owned())
+        .collect();
+    while let Some(name) = to_look_at.pop() {
+        if needed.insert(name.clone()) {
+            let file = set.file.iter().find(|file| file.name() == name);
+            to_look_at.extend(file.into_iter().flat_map(|file| file.dependency.clone()));
+        }
+    }
+    set.file.retain(|file| needed.contains(file.name()));
+    for file in &mut set.file {
+        file.source_code_info = None;
+    }
+}
+
+/// Whether the descriptors have all that the schema speaks of.
+pub(crate) fn check(set: &FileDescriptorSet, described: &Described) -> anyhow::Result<()> {
+    for name in described.messages() {
+        ensure!(
+            message(set, name).is_some(),
+            "the descriptors have no message {name}"
+        );
+    }
+    for event in &described.events {
+        let fields = message(set, &event.message).map(|message| &message.field[..]);
+        let key = fields
+            .unwrap_or_default()
+            .iter()
+            .find(|field| field.name() == event.key);
+        ensure!(
+            key.is_some_and(|key| key.r#type() == Type::String && key.label() != Label::Repeated),
+            "the key of {} is to be {}, but {} has no such string",
+            event.subject,
+            event.key,
+            event.message
+        );
+    }
+    Ok(())
+}
+
+/// Every subject, field and value of an enumeration, a line each.
+pub fn of(described: &Described) -> anyhow::Result<BTreeSet<String>> {
+    let set = FileDescriptorSet::decode(&*described.descriptors()?).context("read descriptors")?;
+    let mut facts = BTreeSet::new();
+    for event in &described.events {
+        let (subject, message, key) = (&event.subject, &event.message, &event.key);
+        facts.insert(format!("event {subject} {message} by {key}"));
+    }
+    for question in &described.questions {
+        let (subject, asked, answered) = (&question.subject, &question.asked, &question.answered);
+        facts.insert(format!("question {subject} {asked} {answered}"));
+    }
+    for file in &set.file {
+        for message in &file.message_type {
+            of_message(file.package(), message, &mut facts);
+        }
+        for one in &file.enum_type {
+            of_enum(file.package(), one, &mut facts);
+        }
+    }
+    Ok(facts)
+}
+
+fn of_message(scope: &str, message: &DescriptorProto, facts: &mut BTreeSet<String>) {
+    let name = qualified(scope, message.name());
+    for field in &message.field {
+        let oneof = field.oneof_index.and_then(|index| {
+            let declared = message.oneof_decl.get(usize::try_from(index).ok()?)?;
+            Some(declared.name())
+        });
+        facts.insert(format!(
+            "field {name}.{} = {} {:?} {:?} {} {}",
+            field.name(),
+            field.number(),
+            field.label(),
+            field.r#type(),
+            field.type_name(),
+            oneof.unwrap_or_default()
+        ));
+    }
+    for nested in &message.nested_type {
+        of_message(&name, nested, facts);
+    }
+    for nested in &message.enum_type {
+        of_enum(&name, nested, facts);
+    }
+}
+
+fn of_enum(scope: &str, one: &EnumDescriptorProto, facts: &mut BTreeSet<String>) {
+    let name = qualified(scope, one.name());
+    for value in &one.value {
+        facts.insert(format!(
+            "value {name}.{} = {}",
+            value.name(),
+            value.number()
+        ));
+    }
+}
+
+fn message<'a>(set: &'a FileDescriptorSet, name: &str) -> Option<&'a DescriptorProto> {
+    set.file.iter().find_map(|file| {
+        file.message_type
+            .iter()
+            .find(|message| qualified(file.package(), message.name()) == name)
+    })
+}
+
+fn qualified(scope: &str, name: &str) -> String {
+    if scope.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{scope}.{name}")
+    }
+}

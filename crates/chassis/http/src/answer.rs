@@ -1,0 +1,60 @@
+//! Answers to writes and reads, with the positions that they are as of.
+
+use std::fmt::Display;
+
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use headwater_event::Position;
+
+/// The header with the position of a write, and with what a read is as of. A client that sends
+/// it back with a read sees at least that.
+pub const POSITION: HeaderName = HeaderName::from_static("headwater-position");
+
+/// The answer to a create, as it is given, kept with the idempotency key and given again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    location: String,
+    position: Position,
+    body: String,
+}
+
+impl Answer {
+    /// 201: made, to be found at `location`.
+    ///
+    /// # Panics
+    /// When `body` cannot be written as JSON.
+    pub fn created(location: String, position: Position, body: &impl Serialize) -> Self {
+        Self {
+            location,
+            position,
+            body: serde_json::to_string(body).expect("answers are plain data"),
+        }
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let json = HeaderValue::from_static("application/json");
+        let mut response = (
+            StatusCode::CREATED,
+            [(header::CONTENT_TYPE, json)],
+            self.body,
+        )
+            .into_response();
+        if let Ok(location) = HeaderValue::try_from(self.location) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        with_position(&self.position, response)
+    }
+}
+
+/// Adds the position header to an answer.
+pub fn with_position(position: &impl Display, answer: impl IntoResponse) -> Response {
+    let mut response = answer.into_response();
+    if let Ok(value) = HeaderValue::try_from(position.to_string()) {
+        response.headers_mut().insert(POSITION, value);
+    }
+    response
+}

@@ -1,0 +1,516 @@
+//! The clients of one listener: places, limits per address, and what their answers hold in memory.
+//!
+//! Nobody is turned away while a connection can be spared: one that is idle, or else one that does
+//! not take its answer. The address with most connections, or most memory, loses one first.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use metrics::{Counter, Gauge};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::config::Config;
+use crate::extract::network;
+
+/// A client that has taken nothing for so long loses its connection where a place or memory is
+/// short. Where neither is, it has [`Config::write_timeout_s`].
+const STALLED: Duration = Duration::from_secs(1);
+
+/// Answers from this size on are large: they leave a [share](LARGE_SHARE) of the memory to small
+/// ones, and are counted once, however many clients they go to.
+const LARGE: usize = 64 * 1024;
+
+/// Large answers take three of four bytes at most.
+const LARGE_SHARE: (usize, usize) = (3, 4);
+
+/// Answers that wait for memory at the same time; they hold theirs already.
+const WAITING_MAX: usize = 4;
+
+/// How long an answer waits for memory before it becomes a 503.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// All clients of a listener. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Clients(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    limits: Limits,
+    began: Instant,
+    open: Mutex<Open>,
+    memory: Memory,
+    closed: Closed,
+}
+
+#[derive(Debug)]
+struct Limits {
+    connections: usize,
+    /// No limit if `None`.
+    per_address: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    connections: HashMap<u64, Arc<Connection>>,
+    per_address: HashMap<IpAddr, usize>,
+}
+
+/// What answers hold until the kernel has taken them.
+#[derive(Debug)]
+struct Memory {
+    max: usize,
+    used: AtomicUsize,
+    /// Large answers by where they begin in memory.
+    large: Mutex<HashMap<usize, Large>>,
+    released: Notify,
+    waiting: Semaphore,
+    gauge: Gauge,
+}
+
+#[derive(Debug)]
+struct Large {
+    bytes: usize,
+    /// How many connections it goes to.
+    uses: usize,
+}
+
+/// How often a connection was closed, by what for.
+#[derive(Debug)]
+struct Closed {
+    idle: Counter,
+    stalled: Counter,
+    slow: Counter,
+    refused: Counter,
+}
+
+/// One client.
+#[derive(Debug)]
+struct Connection {
+    address: IpAddr,
+    requests: AtomicUsize,
+    /// When its last request was done, in milliseconds since `Shared::began`.
+    idle_since: AtomicU64,
+    /// When it stopped to take its answer, plus one; 0 while it does take it.
+    stalled_since: AtomicU64,
+    /// What its answers hold.
+    bytes: AtomicUsize,
+    evicted: Notify,
+    /// What the kernel has for it is thrown away with it.
+    is_aborted: AtomicBool,
+}
+
+/// What becomes of a client that has connected.
+pub(super) enum Admission {
+    Place(Client),
+    /// There is no place, and none can be made; ask again.
+    Wait,
+    /// Its address has all that an address may have.
+    Refused,
+}
+
+/// The place of a client, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Client {
+    clients: Clients,
+    id: u64,
+    connection: Arc<Connection>,
+}
+
+/// A request that is under way until this and all its clones are dropped: those in its answer,
+/// when the kernel has taken that.
+#[derive(Debug, Clone)]
+pub(super) struct UnderWay(Arc<Counted>);
+
+#[derive(Debug)]
+struct Counted {
+    clients: Clients,
+    connection: Arc<Connection>,
+}
+
+impl Memory {
+    /// Takes `bytes` where they leave the total within `room`.
+    fn take(&self, bytes: usize, room: usize) -> bool {
+        let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= room);
+        let order = Ordering::Relaxed;
+        let taken = self.used.fetch_update(order, order, more).is_ok();
+        if taken {
+            self.gauge.increment(float(bytes));
+        }
+        taken
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.gauge.decrement(float(bytes));
+    }
+
+    /// Goes to one connection more, if `answer` goes to another already.
+    fn share(&self, answer: &Bytes) -> bool {
+        let mut all = self.large();
+        let found = all.get_mut(&answer.as_ptr().addr());
+        found.map(|large| large.uses += 1).is_some()
+    }
+
+    /// Notes a large answer whose memory was taken; unless another did so meanwhile.
+    fn enter(&self, answer: &Bytes) {
+        let bytes = answer.len();
+        let mut all = self.large();
+        let fresh = Large { bytes, uses: 0 };
+        let large = all.entry(answer.as_ptr().addr()).or_insert(fresh);
+        if large.uses > 0 {
+            self.give_back(bytes);
+        }
+        large.uses += 1;
+    }
+
+    fn release(&self, answer: &Bytes) {
+        if answer.len() < LARGE {
+            self.give_back(answer.len());
+        } else {
+            let mut all = self.large();
+            let start = answer.as_ptr().addr();
+            if let Some(large) = all.get_mut(&start) {
+                large.uses -= 1;
+                if large.uses == 0 {
+                    self.give_back(large.bytes);
+                    all.remove(&start);
+                }
+            }
+        }
+        self.released.notify_waiters();
+    }
+
+    fn large(&self) -> MutexGuard<'_, HashMap<usize, Large>> {
+        self.large.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn float(bytes: usize) -> f64 {
+    bytes as f64
+}
+
+impl Clients {
+    pub(super) fn new(config: &Config) -> Self {
+        let closed = |reason: &'static str| {
+            let closed =
+                metrics::counter!("headwater_http_connections_closed_total", "reason" => reason);
+            closed.increment(0);
+            closed
+        };
+        let per_address = config.connections_per_address;
+        Self(Arc::new(Shared {
+            limits: Limits {
+                connections: config.connections,
+                per_address: (per_address > 0).then_some(per_address),
+            },
+            began: Instant::now(),
+            open: Mutex::default(),
+            memory: Memory {
+                max: config.buffer_mib * 1024 * 1024,
+                used: AtomicUsize::new(0),
+                large: Mutex::default(),
+                released: Notify::new(),
+                waiting: Semaphore::new(WAITING_MAX),
+                gauge: metrics::gauge!("headwater_http_buffered_bytes"),
+            },
+            closed: Closed {
+                idle: closed("idle"),
+                stalled: closed("stalled"),
+                slow: closed("slow"),
+                refused: closed("refused"),
+            },
+        }))
+    }
+
+    /// A place for a client at `peer`, made by closing another's connection where there is none.
+    pub(super) fn admit(&self, peer: IpAddr) -> Admission {
+        let address = network(peer);
+        let mut open = self.open();
+        let of_address = open.per_address.get(&address).copied().unwrap_or(0);
+        let limits = &self.0.limits;
+        if limits.per_address.is_some_and(|most| of_address >= most) {
+            let Some(victim) = self.spared(&open, Some(address)) else {
+                self.0.closed.refused.increment(1);
+                return Admission::Refused;
+            };
+            self.evict(&mut open, victim);
+        }
+        if open.connections.len() >= limits.connections {
+            let Some(victim) = self.spared(&open, None) else {
+                return Admission::Wait;
+            };
+            self.evict(&mut open, victim);
+        }
+        let id = open.next;
+        open.next += 1;
+        let connection = Arc::new(Connection {
+            address,
+            requests: AtomicUsize::new(0),
+            idle_since: AtomicU64::new(self.now()),
+            stalled_since: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+            evicted: Notify::new(),
+            is_aborted: AtomicBool::new(false),
+        });
+        open.connections.insert(id, Arc::clone(&connection));
+        *open.per_address.entry(address).or_default() += 1;
+        Admission::Place(Client {
+            clients: self.clone(),
+            id,
+            connection,
+        })
+    }
+
+    /// The connection that is missed least: of the address that has most, an idle one before one
+    /// that does not take its answer, for the longest time.
+    fn spared(&self, open: &Open, of: Option<IpAddr>) -> Option<u64> {
+        let now = self.now();
+        let candidates = open.connections.iter().filter_map(|(id, connection)| {
+            if of.is_some_and(|of| of != connection.address) {
+                return None;
+            }
+            let is_idle = connection.requests.load(Ordering::Relaxed) == 0;
+            let spared_for = if is_idle {
+                now.saturating_sub(connection.idle_since.load(Ordering::Relaxed))
+            } else {
+                connection.stalled_for(now)?
+            };
+            // All have the same where only one address is looked at.
+            let of_address = of
+                .is_none()
+                .then(|| open.per_address.get(&connection.address));
+            Some(((of_address, is_idle, spared_for), *id))
+        });
+        candidates.max_by_key(|(key, _)| *key).map(|(_, id)| id)
+    }
+
+    /// The connection that does not take its answer, of the address whose answers hold most.
+    fn hoarder(&self, open: &Open) -> Option<u64> {
+        let now = self.now();
+        let mut by_address: HashMap<IpAddr, usize> = HashMap::new();
+        for connection in open.connections.values() {
+            *by_address.entry(connection.address).or_default() +=
+                connection.bytes.load(Ordering::Relaxed);
+        }
+        let candidates = open.connections.iter().filter_map(|(id, connection)| {
+            let stalled = connection.stalled_for(now)?;
+            let bytes = connection.bytes.load(Ordering::Relaxed);
+            (bytes > 0).then(|| ((by_address.get(&connection.address), stalled), *id))
+        });
+        candidates.max_by_key(|(key, _)| *key).map(|(_, id)| id)
+    }
+
+    /// Closes a connection. Its place is free at once; its task ends at its next turn.
+    fn evict(&self, open: &mut Open, id: u64) {
+        let Some(connection) = open.remove(id) else {
+            return;
+        };
+        let is_idle = connection.requests.load(Ordering::Relaxed) == 0;
+        let closed = &self.0.closed;
+        if is_idle {
+            closed.idle.increment(1);
+        } else {
+            closed.stalled.increment(1);
+        }
+        connection.is_aborted.store(!is_idle, Ordering::Relaxed);
+        connection.evicted.notify_one();
+    }
+
+    /// Closes the connections whose clients keep a stop waiting: who has taken nothing for
+    /// [`STALLED`] or, where it `is_late`, has not taken all of an answer.
+    pub(super) fn evict_slow(&self, is_late: bool) {
+        let now = self.now();
+        let mut open = self.open();
+        let slow = open.connections.iter().filter(|(_, connection)| {
+            let has_answer = connection.bytes.load(Ordering::Relaxed) > 0;
+            connection.stalled_for(now).is_some() || (is_late && has_answer)
+        });
+        let slow: Vec<u64> = slow.map(|(id, _)| *id).collect();
+        for id in slow {
+            self.evict(&mut open, id);
+        }
+    }
+
+    /// Takes memory for `bytes` more; `is_large` leaves some of it to others.
+    fn take(&self, bytes: usize, is_large: bool) -> bool {
+        let memory = &self.0.memory;
+        let room = if is_large {
+            memory.max / LARGE_SHARE.1 * LARGE_SHARE.0
+        } else {
+            memory.max
+        };
+        memory.take(bytes, room)
+    }
+
+    /// Takes memory for `bytes` more, from clients that do not take their answers if need be.
+    async fn take_from_others(&self, bytes: usize, is_large: bool) -> bool {
+        let memory = &self.0.memory;
+        let Ok(_waiting) = memory.waiting.try_acquire() else {
+            return false;
+        };
+        let taking = async {
+            loop {
+                let released = memory.released.notified();
+                if self.take(bytes, is_large) {
+                    return true;
+                }
+                {
+                    let mut open = self.open();
+                    let Some(hoarder) = self.hoarder(&open) else {
+                        return false;
+                    };
+                    self.evict(&mut open, hoarder);
+                }
+                released.await;
+            }
+        };
+        tokio::time::timeout(WAIT_MAX, taking)
+            .await
+            .unwrap_or(false)
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds since the listener began.
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Open {
+    fn remove(&mut self, id: u64) -> Option<Arc<Connection>> {
+        let connection = self.connections.remove(&id)?;
+        if let Some(count) = self.per_address.get_mut(&connection.address) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_address.remove(&connection.address);
+            }
+        }
+        Some(connection)
+    }
+}
+
+impl Connection {
+    /// For how many milliseconds it has taken nothing of its answer, if it is long enough to count.
+    fn stalled_for(&self, now: u64) -> Option<u64> {
+        let since = self.stalled_since.load(Ordering::Relaxed).checked_sub(1)?;
+        let stalled = now.saturating_sub(since);
+        (u128::from(stalled) >= STALLED.as_millis()).then_some(stalled)
+    }
+}
+
+impl Client {
+    /// A request has come.
+    pub(super) fn request(&self) -> UnderWay {
+        self.connection.requests.fetch_add(1, Ordering::Relaxed);
+        UnderWay(Arc::new(Counted {
+            clients: self.clients.clone(),
+            connection: Arc::clone(&self.connection),
+        }))
+    }
+
+    /// Whether a request is under way, or its answer.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.connection.requests.load(Ordering::Relaxed) > 0
+            || self.connection.stalled_since.load(Ordering::Relaxed) > 0
+    }
+
+    /// Resolves when the connection is to be closed, for the place or the memory that it has.
+    pub(super) async fn evicted(&self) {
+        self.connection.evicted.notified().await;
+    }
+
+    /// It takes nothing at the moment, and has kept us waiting for `waited` before that.
+    pub(super) fn stalls(&self, waited: Duration) {
+        let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        let since = self.clients.now().saturating_sub(waited);
+        self.connection
+            .stalled_since
+            .store(since + 1, Ordering::Relaxed);
+    }
+
+    /// It has taken something.
+    pub(super) fn takes(&self) {
+        self.connection.stalled_since.store(0, Ordering::Relaxed);
+    }
+
+    /// It has used up its time: what the kernel has for it is thrown away.
+    pub(super) fn give_up(&self) {
+        self.clients.0.closed.slow.increment(1);
+        self.connection.is_aborted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what the kernel has for it is to be thrown away.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.connection.is_aborted.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.clients.open().remove(self.id);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let idle_since = &self.connection.idle_since;
+        idle_since.store(self.clients.now(), Ordering::Relaxed);
+        self.connection.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl UnderWay {
+    /// `answer`, counted until the kernel has taken it; `None` where there is no memory for it.
+    pub(super) async fn hold(&self, answer: Bytes) -> Option<Bytes> {
+        let (clients, bytes) = (&self.0.clients, answer.len());
+        let is_large = bytes >= LARGE;
+        let memory = &clients.0.memory;
+        if !(is_large && memory.share(&answer)) {
+            if !clients.take(bytes, is_large) && !clients.take_from_others(bytes, is_large).await {
+                return None;
+            }
+            if is_large {
+                memory.enter(&answer);
+            }
+        }
+        self.0.connection.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Some(Bytes::from_owner(Held {
+            answer,
+            under_way: self.clone(),
+        }))
+    }
+}
+
+/// An answer on its way to the kernel.
+struct Held {
+    answer: Bytes,
+    under_way: UnderWay,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.answer
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Counted {
+            clients,
+            connection,
+        } = &*self.under_way.0;
+        connection
+            .bytes
+            .fetch_sub(self.answer.len(), Ordering::Relaxed);
+        clients.0.memory.release(&self.answer);
+    }
+}

@@ -1,0 +1,35 @@
+//! HTTP: what every service has in common.
+//!
+//! [`app`] puts around a service's own routes what all of them have: `/livez`,
+//! `/readyz?verbose`, `/openapi.json`, `/docs`, limits, headers for browsers, and RFC 9457 problems
+//! for every error, also 404, 405, a query parameter that a route does not have, and a host that
+//! the service does not answer for. [`serve`] runs it within limits of time, memory and
+//! connections. [`admin`] has health and metrics, for a listener of its own.
+
+#![warn(missing_docs)]
+
+mod answer;
+mod app;
+mod arriving;
+mod clients;
+mod config;
+mod docs;
+mod extract;
+mod host;
+mod openapi;
+mod page;
+mod policy;
+mod problem;
+mod server;
+mod stream;
+pub mod text;
+mod turns;
+
+pub use answer::{Answer, POSITION, with_position};
+pub use app::{About, admin, app};
+pub use config::{Config, admin_address};
+pub use extract::{After, IdempotencyKey, Json, Path, Peer, Query};
+pub use page::{Limit, Page, PageQuery, cut};
+pub use policy::content_security_policy;
+pub use problem::{FieldError, Invalid, Problem};
+pub use server::{Listeners, Pulse, bind, raise_file_limit, serve, serve_watched};

@@ -1,0 +1,396 @@
+//! The server: hyper, with limits of time, memory and connections around it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderValue, header};
+use axum::response::IntoResponse as _;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::arriving;
+use crate::arriving::Arriving;
+use crate::clients::{Admission, Client, Clients};
+use crate::config::Config;
+use crate::extract::network;
+use crate::host::Local;
+use crate::stream::Stream;
+use crate::turns::Turns;
+use headwater_store::fair;
+use headwater_telemetry::Counted;
+use headwater_telemetry::systemd;
+
+/// What the kernel keeps of answers that a client has not taken, in bytes for each connection.
+/// Linux doubles it for its own accounts.
+const SEND_BUFFER: usize = 128 * 1024;
+
+/// The longest head of a request, and what hyper reads or copies for a connection at a time.
+const HEAD_MAX: usize = 64 * 1024;
+
+/// Open files that are kept for other things than connections: databases, the broker, the log.
+const FILES_RESERVED: usize = 128;
+
+/// When to look again for a place for a client that waits for one.
+const PLACE_PAUSE: Duration = Duration::from_millis(50);
+
+/// The pause after the system refused to accept a connection (too many open files).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long open connections may still be used after the stop: each is closed with its next
+/// answer, which says so, and only then those that nothing came on, or half a request. A client
+/// that sends a request at the moment in which its connection is closed would see it reset.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// How often it is looked, after that, whether clients keep the stop waiting.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where a service listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub public: TcpListener,
+    /// For health checks and Prometheus: answers whatever clients do to the other.
+    pub admin: TcpListener,
+}
+
+impl Listeners {
+    /// Free ports of the loopback address.
+    ///
+    /// # Errors
+    /// There are none.
+    pub async fn on_free_ports() -> std::io::Result<Self> {
+        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        Ok(Self {
+            public: free().await?,
+            admin: free().await?,
+        })
+    }
+}
+
+/// Takes the sockets that systemd listens on, or listens on the configured addresses.
+///
+/// # Errors
+/// An address is taken, or not this machine's; systemd's sockets are not as they should be.
+pub async fn bind(config: &Config) -> anyhow::Result<Listeners> {
+    raise_file_limit();
+    let systemd::Sockets { public, admin } = systemd::listeners()?;
+    let public = match public {
+        Some(public) => public,
+        None => listen(config.listen, "--listen or HEADWATER_LISTEN").await?,
+    };
+    let admin = if let Some(admin) = admin {
+        admin
+    } else {
+        let flags = "--admin-listen or HEADWATER_ADMIN_LISTEN";
+        listen(config.admin_address()?, flags).await?
+    };
+    Ok(Listeners { public, admin })
+}
+
+async fn listen(address: SocketAddr, flags: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("listen on {address} (choose another address with {flags})"))
+}
+
+/// Raises the limit of open files to the highest that this process may have: each connection is
+/// one, and the usual limit is far below that.
+pub fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "raise the limit of open files");
+        }
+    }
+}
+
+/// As many connections as there can be open files.
+fn connections(config: &Config) -> usize {
+    let files = getrlimit(Resource::Nofile).current;
+    let files = files.map_or(usize::MAX, |files| {
+        usize::try_from(files).unwrap_or(usize::MAX)
+    });
+    let most = files.saturating_sub(FILES_RESERVED).max(1);
+    if most < config.connections {
+        tracing::warn!(
+            files,
+            connections = most,
+            "the limit of open files allows fewer connections than --http-connections: raise it \
+             (LimitNOFILE= under systemd)"
+        );
+    }
+    most.min(config.connections)
+}
+
+/// Asks the loop that accepts connections whether it still turns. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Pulse(mpsc::Sender<oneshot::Sender<()>>);
+
+/// What a [`Pulse`] is answered from.
+#[derive(Debug)]
+pub struct Beats(mpsc::Receiver<oneshot::Sender<()>>);
+
+impl Pulse {
+    pub fn new() -> (Self, Beats) {
+        let (ask, asked) = mpsc::channel(1);
+        (Self(ask), Beats(asked))
+    }
+
+    /// Resolves when the loop has turned, also where all places for connections are taken; for
+    /// ever pending once it has ended.
+    pub async fn beat(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.0.send(answer).await.is_err() || answered.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Serves `app` until `stop`, then lets the requests under way end. Those that have not arrived
+/// whole soon after it are answered with 503.
+///
+/// `axum::serve` has no limits: a client that connects and stays silent, or does not take its
+/// answer, would keep its connection for ever.
+///
+/// # Errors
+/// The listener has no address.
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    config: Config,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    tracing::info!(
+        address = %listener.local_addr().context("read the listener's address")?,
+        "listening"
+    );
+    let (_pulse, beats) = Pulse::new();
+    serve_watched(listener, app, config, beats, Duration::MAX, stop).await
+}
+
+/// [`serve`], with somebody who asks whether it still turns, and who gives clients `drain` to take
+/// their answers after the stop.
+///
+/// # Errors
+/// None.
+pub async fn serve_watched(
+    listener: TcpListener,
+    app: Router,
+    mut config: Config,
+    mut beats: Beats,
+    drain: Duration,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    config.connections = connections(&config);
+    let limit_reached = metrics::counter!("headwater_http_connections_held_total");
+    // Those that alerts look at are there from the start.
+    limit_reached.increment(0);
+    let clients = Clients::new(&config);
+    let server = Server::new(app, &config);
+    let turns = Turns::of_runtime();
+    let mut connections = JoinSet::new();
+    let mut waiting: Option<(TcpStream, SocketAddr)> = None;
+    loop {
+        if let Some((stream, peer)) = waiting.take() {
+            match clients.admit(peer.ip()) {
+                Admission::Place(client) => {
+                    let connection = server.connection(stream, peer, client);
+                    connections.spawn(turns.take(network(peer.ip()), connection));
+                }
+                Admission::Refused => {}
+                Admission::Wait => waiting = Some((stream, peer)),
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept(), if waiting.is_none() => match accepted {
+                Ok(accepted) => {
+                    if connections.len() >= config.connections {
+                        limit_reached.increment(1);
+                    }
+                    waiting = Some(accepted);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            // Whoever asked may have gone.
+            Some(beat) = beats.0.recv() => drop(beat.send(())),
+            () = tokio::time::sleep(PLACE_PAUSE), if waiting.is_some() => {}
+        }
+    }
+    drop((listener, waiting));
+    server.end(connections, &clients, drain).await;
+    Ok(())
+}
+
+/// What all connections of a listener have in common.
+struct Server {
+    app: Router,
+    http: http1::Builder,
+    patience: Duration,
+    closing: Arc<AtomicBool>,
+    /// Cancelled once what has not arrived is not waited for.
+    cut: CancellationToken,
+    open: metrics::Gauge,
+}
+
+impl Server {
+    fn new(app: Router, config: &Config) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_secs(config.header_timeout_s))
+            .max_buf_size(HEAD_MAX);
+        Self {
+            app,
+            http,
+            patience: Duration::from_secs(config.write_timeout_s),
+            closing: Arc::new(AtomicBool::new(false)),
+            cut: CancellationToken::new(),
+            open: metrics::gauge!("headwater_http_connections"),
+        }
+    }
+
+    /// Serves a connection until it ends or is evicted.
+    fn connection(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        client: Client,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        self.set_up(&stream);
+        let local = stream.local_addr().map(|local| Local(local.ip())).ok();
+        let client = Arc::new(client);
+        let service = Connected {
+            app: TowerToHyperService::new(self.app.clone()),
+            peer,
+            local,
+            client: Arc::clone(&client),
+            closing: Arc::clone(&self.closing),
+            cut: self.cut.clone(),
+        };
+        let stream = Stream::new(stream, Arc::clone(&client), self.patience);
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        let cut = self.cut.clone();
+        let counted = Counted::one_more(self.open.clone());
+        async move {
+            let _counted = counted;
+            tokio::select! {
+                ended = run(connection, &client, cut) => if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                },
+                () = client.evicted() => tracing::debug!(%peer, "connection evicted"),
+            }
+        }
+    }
+
+    fn set_up(&self, stream: &TcpStream) {
+        // Later than ours, which tells of it.
+        let timeout = 2 * self.patience.as_millis();
+        let timeout = u32::try_from(timeout).unwrap_or(u32::MAX);
+        // Where the system refuses one of these, the connection works all the same.
+        // Answers are small and complete: waiting to fill a packet only adds latency.
+        let _ = stream.set_nodelay(true);
+        let _ = sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER);
+        // Also for what the kernel still has when we are done with the connection.
+        let _ = sockopt::set_tcp_user_timeout(stream, timeout);
+    }
+
+    /// Lets what is under way end, and closes. A client that does not take its answer is not waited
+    /// for as long as the whole stop may take.
+    async fn end(self, mut connections: JoinSet<()>, clients: &Clients, drain: Duration) {
+        let begun = Instant::now();
+        self.closing.store(true, Ordering::Relaxed);
+        let mut pause = LINGER;
+        loop {
+            let all_closed = async { while connections.join_next().await.is_some() {} };
+            if tokio::time::timeout(pause, all_closed).await.is_ok() {
+                return;
+            }
+            // Those that are left are idle, or have a request under way, or half of one.
+            self.cut.cancel();
+            clients.evict_slow(begun.elapsed() > drain / 10 * 9);
+            pause = LOOK_PAUSE;
+        }
+    }
+}
+
+/// Serves a connection until it ends; after `cut`, no longer than its request is under way.
+async fn run(
+    mut connection: http1::Connection<TokioIo<Stream>, Connected>,
+    client: &Client,
+    cut: CancellationToken,
+) -> hyper::Result<()> {
+    tokio::select! {
+        // What has arrived by now is a request.
+        biased;
+        ended = &mut connection => return ended,
+        () = cut.cancelled() => {}
+    }
+    if client.is_at_work() {
+        Pin::new(&mut connection).graceful_shutdown();
+        return connection.await;
+    }
+    let parts = connection.into_parts();
+    arriving::refuse(parts.io.into_inner(), &parts.read_buf).await;
+    Ok(())
+}
+
+/// The app for the requests of one connection.
+struct Connected {
+    app: TowerToHyperService<Router>,
+    peer: SocketAddr,
+    local: Option<Local>,
+    client: Arc<Client>,
+    /// Set once answers have to close their connection.
+    closing: Arc<AtomicBool>,
+    /// Cancelled once what has not arrived is not waited for.
+    cut: CancellationToken,
+}
+
+impl hyper::service::Service<hyper::Request<hyper::body::Incoming>> for Connected {
+    type Response = axum::response::Response;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn call(&self, mut request: hyper::Request<hyper::body::Incoming>) -> Self::Future {
+        let under_way = self.client.request();
+        let extensions = request.extensions_mut();
+        extensions.insert(ConnectInfo(self.peer));
+        extensions.insert(under_way.clone());
+        if let Some(local) = self.local {
+            extensions.insert(local);
+        }
+        let closing = Arc::clone(&self.closing);
+        let (request, missing) = Arriving::watch(request, &self.cut);
+        let answer = fair::on_behalf_of(network(self.peer.ip()), self.app.call(request));
+        Box::pin(async move {
+            let mut answer = tokio::select! {
+                biased;
+                answer = answer => answer?,
+                () = missing => arriving::problem().into_response(),
+            };
+            if closing.load(Ordering::Relaxed) {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+            }
+            drop(under_way);
+            Ok(answer)
+        })
+    }
+}

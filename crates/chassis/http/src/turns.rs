@@ -1,0 +1,187 @@
+//! Turns on the runtime's threads, by the addresses of the clients.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+
+use headwater_store::fair::Queue;
+
+/// Work that is done on the runtime's threads, a piece at a time: between two points where it
+/// waits for something. As many pieces as there are places are done at once; for the next place,
+/// addresses take turns. Cheap to clone.
+///
+/// Left to itself, the runtime does what has become ready in that order: a thousand requests of
+/// one client that come at once delay the next one of every other.
+#[derive(Debug, Clone)]
+pub(crate) struct Turns(Arc<Mutex<Places>>);
+
+#[derive(Debug)]
+struct Places {
+    free: usize,
+    /// Of work that is gone nothing is left here.
+    waiting: Queue<Weak<Ticket>>,
+}
+
+/// Work that waits for a place.
+#[derive(Debug)]
+struct Ticket {
+    waker: Waker,
+    /// Whether it has a place. Changed under the lock of [`Places`] only.
+    is_called: AtomicBool,
+}
+
+impl Turns {
+    /// A place for each of the runtime's threads but one, which stays free to find out what has
+    /// become ready.
+    pub(crate) fn of_runtime() -> Self {
+        let threads = tokio::runtime::Handle::current().metrics().num_workers();
+        Self::new(threads.saturating_sub(1).max(1))
+    }
+
+    fn new(places: usize) -> Self {
+        Self(Arc::new(Mutex::new(Places {
+            free: places,
+            waiting: Queue::new(usize::MAX),
+        })))
+    }
+
+    /// `work` of the client at `address`, done in its turns.
+    pub(crate) fn take<F: Future>(&self, address: IpAddr, work: F) -> InTurn<F> {
+        InTurn {
+            work: Box::pin(work),
+            address,
+            turns: self.clone(),
+            ticket: None,
+        }
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place, given to the next when dropped.
+struct Place<'a>(&'a Turns);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut places = self.0.places();
+        let called =
+            std::iter::from_fn(|| places.waiting.pop()).find_map(|ticket| ticket.upgrade());
+        match &called {
+            Some(ticket) => ticket.is_called.store(true, Ordering::Relaxed),
+            None => places.free += 1,
+        }
+        drop(places);
+        if let Some(ticket) = called {
+            ticket.waker.wake_by_ref();
+        }
+    }
+}
+
+/// See [`Turns::take`].
+pub(crate) struct InTurn<F> {
+    work: Pin<Box<F>>,
+    address: IpAddr,
+    turns: Turns,
+    ticket: Option<Arc<Ticket>>,
+}
+
+impl<F: Future> Future for InTurn<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        let mut places = this.turns.places();
+        match &this.ticket {
+            Some(ticket) if ticket.is_called.load(Ordering::Relaxed) => this.ticket = None,
+            // Woken for something else.
+            Some(_) => return Poll::Pending,
+            None if places.free > 0 => places.free -= 1,
+            None => {
+                let ticket = Arc::new(Ticket {
+                    waker: context.waker().clone(),
+                    is_called: AtomicBool::new(false),
+                });
+                places.waiting.push(this.address, Arc::downgrade(&ticket));
+                this.ticket = Some(ticket);
+                return Poll::Pending;
+            }
+        }
+        drop(places);
+        let _place = Place(&this.turns);
+        this.work.as_mut().poll(context)
+    }
+}
+
+impl<F> Drop for InTurn<F> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
+        let places = self.turns.places();
+        let is_called = ticket.is_called.load(Ordering::Relaxed);
+        // Before the next is called: it must not be this one.
+        drop(ticket);
+        drop(places);
+        if is_called {
+            drop(Place(&self.turns));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
+    }
+
+    fn poll(work: &mut (impl Future + Unpin)) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        Pin::new(work).poll(&mut context).is_ready()
+    }
+
+    #[test]
+    fn for_a_place_addresses_take_turns_and_who_is_gone_is_passed_over() {
+        let turns = Turns::new(1);
+        let done = Mutex::new(Vec::new());
+        let note = |(number, from)| {
+            let done = &done;
+            let work = async move { done.lock().unwrap().push(number) };
+            turns.take(address(from), work)
+        };
+        // Somebody has the place.
+        turns.places().free = 0;
+        let mut waiting: VecDeque<_> = [(10, 1), (11, 1), (12, 1), (20, 2)].map(note).into();
+        assert!(!waiting.iter_mut().any(poll), "there was no place");
+        // Woken for something else, none waits twice.
+        assert!(!waiting.iter_mut().any(poll));
+        drop(waiting.remove(1));
+        drop(Place(&turns));
+        while !waiting.is_empty() {
+            waiting.retain_mut(|work| !poll(work));
+        }
+        assert_eq!(*done.lock().unwrap(), [10, 20, 12]);
+        assert_eq!(turns.places().free, 1);
+    }
+
+    #[test]
+    fn who_goes_with_a_place_or_panics_gives_it_to_the_next() {
+        let turns = Turns::new(1);
+        turns.places().free = 0;
+        let mut called = turns.take(address(1), async {});
+        let mut next = turns.take(address(1), async {});
+        assert!(!poll(&mut called) && !poll(&mut next));
+        drop(Place(&turns));
+        drop(called);
+        assert!(poll(&mut next));
+        let mut bad = turns.take(address(1), async { panic!("bad") });
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll(&mut bad)));
+        assert!(panicked.is_err());
+        assert_eq!(turns.places().free, 1);
+    }
+}

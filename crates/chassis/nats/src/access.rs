@@ -1,0 +1,423 @@
+//! What the broker lets this process in with, and whom the process trusts: files that are read at
+//! the start and, without a restart, whenever a person says so.
+//!
+//! A file that is broken by then changes nothing: what was read before stays in memory, also for
+//! the connections that are made later.
+
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use anyhow::{Context as _, ensure};
+use async_nats::rustls::RootCertStore;
+use async_nats::rustls::pki_types::pem::PemObject as _;
+use async_nats::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use async_nats::{Auth, AuthError, ConnectOptions, ServerAddr};
+use nkeys::KeyPair;
+use rustix::fs::MemfdFlags;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::login;
+use crate::login::Login;
+
+/// What the connections of a process have in common. Cheap to clone.
+#[derive(Clone)]
+pub struct Access(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    servers: Vec<ServerAddr>,
+    /// Who we say that we are, as it may be shown.
+    who: String,
+    /// Whether what proves it is in a file that is another one when a person has changed it: systemd
+    /// copies what it passes when it starts the service.
+    is_renewable: bool,
+    /// Who we are, if we say so.
+    identity: RwLock<Option<Arc<Identity>>>,
+    ca: Option<Kept>,
+    cert: Option<Kept>,
+    key: Option<Kept>,
+    /// Told when one of them is another one now.
+    renewed: watch::Sender<()>,
+}
+
+impl Access {
+    /// Reads the files. `name` is who we are where systemd passes a password and nobody says whose.
+    ///
+    /// # Errors
+    /// One cannot be read, or is not what it should be.
+    pub(crate) fn read(name: &str, config: &Config) -> anyhow::Result<Self> {
+        Self::read_from(passed_in().as_deref(), name, config)
+    }
+
+    /// What [`read`](Self::read) would say at a start. A reload checks as well, and systemd 252 does
+    /// not let it look at what it passes: that is left out then.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(name: &str, config: &Config) -> anyhow::Result<()> {
+        let folder = passed_in().filter(|folder| folder.read_dir().is_ok());
+        Self::read_from(folder.as_deref(), name, config).map(drop)
+    }
+
+    fn read_from(folder: Option<&Path>, name: &str, config: &Config) -> anyhow::Result<Self> {
+        let config = with_credentials(name, config.clone(), folder);
+        let (servers, login) = config.servers()?;
+        let identity = Identity::read(&login)?;
+        let files = [&config.creds, &config.nkey, &config.password_file];
+        let is_own = |file: &PathBuf| folder.is_none_or(|folder| !file.starts_with(folder));
+        let is_renewable = files.into_iter().flatten().any(is_own);
+        let keep = |path: Option<PathBuf>, check| path.map(|path| Kept::read(path, check));
+        Ok(Self(Arc::new(Inner {
+            servers,
+            who: login.who(),
+            is_renewable,
+            identity: RwLock::new(identity.map(Arc::new)),
+            ca: keep(login.ca, check_roots).transpose()?,
+            cert: keep(login.cert, check_certificates).transpose()?,
+            key: keep(login.key, check_key).transpose()?,
+            config,
+            renewed: watch::Sender::new(()),
+        })))
+    }
+
+    /// Where the broker is.
+    pub(crate) fn servers(&self) -> Vec<ServerAddr> {
+        self.0.servers.clone()
+    }
+
+    /// Who we say that we are, as it may be shown.
+    pub(crate) fn who(&self) -> &str {
+        &self.0.who
+    }
+
+    /// Whether the service need not be started again where it logs in in another way.
+    pub(crate) fn is_renewable(&self) -> bool {
+        self.0.is_renewable
+    }
+
+    /// Options of a connection that is made with what was read last, whenever it is made.
+    pub(crate) fn options(&self) -> ConnectOptions {
+        let access = self.clone();
+        let mut options = if self.identity().is_some() {
+            ConnectOptions::with_auth_callback(move |nonce| {
+                std::future::ready(access.identify(&nonce))
+            })
+        } else {
+            ConnectOptions::new()
+        };
+        if let Some(ca) = &self.0.ca {
+            options = options.add_root_certificates(ca.copy()).require_tls(true);
+        }
+        if let (Some(cert), Some(key)) = (&self.0.cert, &self.0.key) {
+            options = options
+                .add_client_certificate(cert.copy(), key.copy())
+                .require_tls(true);
+        }
+        options
+    }
+
+    /// Whether the process says who it is.
+    pub(crate) fn logs_in(&self) -> bool {
+        self.identity().is_some()
+    }
+
+    /// Whether the configuration says that the server begins with TLS.
+    pub(crate) fn is_told_to_begin_with_tls(&self) -> bool {
+        self.0.config.tls_first
+    }
+
+    /// Whether the server begins with TLS (`handshake_first`), without a word before. `None` where
+    /// no TLS is configured, or no server is there to show it.
+    pub(crate) async fn begins_with_tls(&self) -> Option<bool> {
+        let Inner {
+            ca, cert, servers, ..
+        } = &*self.0;
+        if ca.is_none() && cert.is_none() && !servers.iter().any(ServerAddr::tls_required) {
+            return None;
+        }
+        if login::speaks_first(servers).await? {
+            return Some(false);
+        }
+        // One that is only slow is silent, too: that a connection can be made so proves it.
+        let connected = self.options().tls_first().connect(self.servers()).await;
+        connected.is_ok().then_some(true)
+    }
+
+    fn identity(&self) -> Option<Arc<Identity>> {
+        let identity = self.0.identity.read();
+        identity.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn identify(&self, nonce: &[u8]) -> Result<Auth, AuthError> {
+        let identity = self.identity().expect("once there is one, there always is");
+        identity.prove(nonce).map_err(AuthError::new)
+    }
+
+    /// Reads the files again; whether one of them is another one than before. All connections are
+    /// made anew then.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read): all stays as it is.
+    pub(crate) fn renew(&self) -> anyhow::Result<bool> {
+        let (_, login) = self.0.config.servers()?;
+        let identity = Identity::read(&login)?;
+        let kept = || {
+            [&self.0.ca, &self.0.cert, &self.0.key]
+                .into_iter()
+                .flatten()
+        };
+        // All must be right before one of them counts.
+        let contents: Vec<_> = kept().map(Kept::checked).collect::<anyhow::Result<_>>()?;
+        let mut is_new = false;
+        for (kept, bytes) in kept().zip(contents) {
+            is_new |= kept.replace(bytes)?;
+        }
+        let mut known = self
+            .0
+            .identity
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let (Some(known), Some(read)) = (known.as_mut(), identity)
+            && known.said != read.said
+        {
+            *known = Arc::new(read);
+            is_new = true;
+        }
+        drop(known);
+        if is_new {
+            self.0.renewed.send_replace(());
+        }
+        Ok(is_new)
+    }
+
+    /// To wait for [`renew`](Self::renew).
+    pub(crate) fn renewed(&self) -> watch::Receiver<()> {
+        self.0.renewed.subscribe()
+    }
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Access")
+    }
+}
+
+/// Where systemd passes credentials, if it does.
+fn passed_in() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+}
+
+/// Takes for the files that nobody named those that systemd passes in `folder`, if it does
+/// (`LoadCredential=nats.creds`): the names are those of the flags. Never rename.
+fn with_credentials(name: &str, mut config: Config, folder: Option<&Path>) -> Config {
+    // One that cannot be looked at counts as passed: reading it says what is wrong with it.
+    let passed = |file: &str| {
+        let path = folder?.join(file);
+        path.try_exists().unwrap_or(true).then_some(path)
+    };
+    let is_nobody = config.creds.is_none() && config.nkey.is_none() && config.user.is_none();
+    if is_nobody {
+        config.creds = passed("nats.creds");
+    }
+    if config.creds.is_none() && config.nkey.is_none() && config.password_file.is_none() {
+        config.password_file = passed("nats.password");
+    }
+    if is_nobody && config.password_file.is_some() {
+        config.user = Some(name.to_owned());
+    }
+    config.ca = config.ca.or_else(|| passed("nats.ca"));
+    config.cert = config.cert.or_else(|| passed("nats.cert"));
+    config.key = config.key.or_else(|| passed("nats.key"));
+    config
+}
+
+/// Who we are, and what proves it.
+struct Identity {
+    /// All that was read, to see whether it is another one.
+    said: String,
+    proof: Proof,
+}
+
+enum Proof {
+    Jwt(String, KeyPair),
+    Nkey(KeyPair),
+    Password(String, String),
+    Token(String),
+}
+
+impl Identity {
+    /// What `login` says; `None` where it says nothing.
+    fn read(login: &Login) -> anyhow::Result<Option<Self>> {
+        // It knows what a login has to be.
+        login.apply(ConnectOptions::new())?;
+        let (said, proof) = if let Some(path) = &login.creds {
+            let of = || format!("read the NATS credentials {}", path.display());
+            let text = std::fs::read_to_string(path).with_context(of)?;
+            let jwt = block(&text, "NATS USER JWT").with_context(of)?.to_owned();
+            let seed = block(&text, "USER NKEY SEED").with_context(of)?;
+            let key = KeyPair::from_seed(seed).with_context(of)?;
+            (text, Proof::Jwt(jwt, key))
+        } else if let Some(path) = &login.nkey {
+            let of = || format!("read the NATS nkey {}", path.display());
+            let text = std::fs::read_to_string(path).with_context(of)?;
+            let key = KeyPair::from_seed(text.trim()).with_context(of)?;
+            (text, Proof::Nkey(key))
+        } else if let (Some(user), Some(password)) = (&login.user, &login.password) {
+            let proof = Proof::Password(user.clone(), password.clone());
+            (format!("{user}\n{password}"), proof)
+        } else if let Some(token) = &login.token {
+            (token.clone(), Proof::Token(token.clone()))
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Self { said, proof }))
+    }
+
+    fn prove(&self, nonce: &[u8]) -> Result<Auth, nkeys::error::Error> {
+        let mut auth = Auth::new();
+        match &self.proof {
+            Proof::Jwt(jwt, key) => {
+                auth.jwt = Some(jwt.clone());
+                auth.signature = Some(key.sign(nonce)?);
+            }
+            Proof::Nkey(key) => {
+                auth.nkey = Some(key.public_key());
+                auth.signature = Some(key.sign(nonce)?);
+            }
+            Proof::Password(user, password) => {
+                auth.username = Some(user.clone());
+                auth.password = Some(password.clone());
+            }
+            Proof::Token(token) => auth.token = Some(token.clone()),
+        }
+        Ok(auth)
+    }
+}
+
+/// The line below `-----BEGIN title-----`.
+fn block<'t>(text: &'t str, title: &str) -> anyhow::Result<&'t str> {
+    let mut lines = text.lines().map(str::trim);
+    lines
+        .find(|line| line.trim_matches('-') == format!("BEGIN {title}"))
+        .and_then(|_| lines.next())
+        .with_context(|| format!("there is no {title} in it"))
+}
+
+/// A file that the client reads anew for each connection: so it is given a copy in memory, of what
+/// was right the last time.
+struct Kept {
+    path: PathBuf,
+    check: Check,
+    copy: Mutex<(Vec<u8>, File)>,
+}
+
+/// Whether it is what it should be.
+type Check = fn(&[u8]) -> anyhow::Result<()>;
+
+impl Kept {
+    fn read(path: PathBuf, check: Check) -> anyhow::Result<Self> {
+        let file = rustix::fs::memfd_create("headwater", MemfdFlags::CLOEXEC)
+            .context("keep a file in memory")?;
+        let kept = Self {
+            path,
+            check,
+            copy: Mutex::new((Vec::new(), File::from(file))),
+        };
+        kept.replace(kept.checked()?)?;
+        Ok(kept)
+    }
+
+    fn checked(&self) -> anyhow::Result<Vec<u8>> {
+        let of = || format!("read the NATS certificate or key {}", self.path.display());
+        let bytes = std::fs::read(&self.path).with_context(of)?;
+        (self.check)(&bytes).with_context(of)?;
+        Ok(bytes)
+    }
+
+    /// Whether it is another one.
+    fn replace(&self, bytes: Vec<u8>) -> anyhow::Result<bool> {
+        let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        if copy.0 == bytes {
+            return Ok(false);
+        }
+        // A connection that is made at this very moment may read half of it: it is tried again.
+        let file = &mut copy.1;
+        file.rewind()
+            .and_then(|()| file.write_all(&bytes))
+            .and_then(|()| file.set_len(bytes.len() as u64))
+            .context("keep a file in memory")?;
+        copy.0 = bytes;
+        Ok(true)
+    }
+
+    fn copy(&self) -> PathBuf {
+        let copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        format!("/proc/self/fd/{}", copy.1.as_raw_fd()).into()
+    }
+}
+
+fn check_certificates(pem: &[u8]) -> anyhow::Result<()> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let certificates = read.context("it is no PEM")?;
+    ensure!(!certificates.is_empty(), "there is no certificate in it");
+    Ok(())
+}
+
+fn check_roots(pem: &[u8]) -> anyhow::Result<()> {
+    check_certificates(pem)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem).flatten() {
+        roots.add(certificate)?;
+    }
+    Ok(())
+}
+
+fn check_key(pem: &[u8]) -> anyhow::Result<()> {
+    PrivateKeyDer::from_pem_slice(pem).context("there is no private key in it")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_systemd_passes_is_of_the_user_named_like_the_service() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        std::fs::write(folder.path().join("nats.password"), "s3cret\n").expect("write");
+        let config = with_credentials("orders", Config::at("nats://a"), Some(folder.path()));
+        let (_, login) = config.servers().expect("a login");
+        assert_eq!(login.user.as_deref(), Some("orders"));
+        assert_eq!(login.password.as_deref(), Some("s3cret"));
+        let config = Config::at("nats://a");
+        let access = Access::read_from(Some(folder.path()), "orders", &config).expect("a login");
+        assert!(!access.is_renewable(), "it is a copy");
+        let named = Config {
+            user: Some("eve".to_owned()),
+            ..Config::at("nats://a")
+        };
+        let config = with_credentials("orders", named, Some(folder.path()));
+        assert_eq!(
+            config.user.as_deref(),
+            Some("eve"),
+            "who says so is another"
+        );
+    }
+
+    #[test]
+    fn a_credential_that_cannot_be_looked_at_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().expect("make a folder");
+        let file = folder.path().join("no-folder");
+        std::fs::write(&file, "").expect("write");
+        // Whatever is below a file cannot be looked at, by root neither.
+        let config = with_credentials("orders", Config::at("nats://a"), Some(&file));
+        let (_, login) = config.servers().expect("a login");
+        let applied = login.apply(ConnectOptions::new());
+        let why = format!("{:#}", applied.expect_err("it cannot be read"));
+        assert!(why.contains("no-folder/nats.creds"), "{why}");
+    }
+}

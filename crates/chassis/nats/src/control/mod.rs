@@ -1,0 +1,19 @@
+//! What operators, and other services, may ask a service: the [endpoints](Endpoint) on the NATS
+//! Services API, with the types of their requests and answers. The crate `headwater` answers them.
+
+mod endpoint;
+mod events;
+mod letters;
+pub mod rebuild;
+mod status;
+
+pub use endpoint::{Endpoint, ask};
+pub use events::{EventsAnswer, EventsRequest, fetch_events};
+pub use letters::{
+    DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, DiscardRequest, Filter, InOutbox, Letter,
+    ListAnswer, ListRequest, RetryAnswer, RetryRequest, ShowRequest,
+};
+pub use rebuild::{Difference, Differences, FoldRequest, FoldState, FoldStatus, Side, Then};
+pub use status::{
+    Pause, PauseRequest, ProjectionStatus, ResumeRequest, SourceStatus, StatusAnswer,
+};

@@ -1,0 +1,25 @@
+//! NATS: [connection and login](bus), [streams](stream), [consumers](consumer), and what services
+//! ask of one another, [for operators](control) and [for answers](request).
+
+#![warn(missing_docs)]
+
+pub mod access;
+pub mod brokers;
+pub mod bus;
+mod config;
+mod connection_events;
+pub mod consumer;
+pub mod control;
+pub mod login;
+pub mod monitor;
+pub mod pull;
+pub mod replicas;
+pub mod request;
+mod schema_bucket;
+mod schema_keeper;
+pub mod stream;
+pub mod window;
+
+pub use bus::Bus;
+pub use schema_bucket::bucket;
+pub use schema_keeper::Keeper;

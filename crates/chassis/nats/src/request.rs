@@ -1,0 +1,260 @@
+//! The side that asks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, bail};
+use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
+use async_nats::{HeaderMap, Message as Received, StatusCode, Subscriber};
+use futures_util::StreamExt as _;
+use prost::Message;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::bus::{Bus, NOT_CONNECTED};
+use headwater_event::Positions;
+use headwater_telemetry::trace;
+use headwater_telemetry::trace::SpanKind;
+
+/// The header of an answer with what it is as of, as over HTTP.
+pub const POSITION: &str = "Headwater-Position";
+
+/// The code of a refusal because one answer has no room for what was asked for, as over HTTP.
+pub const TOO_LARGE: usize = 413;
+
+/// What a question was answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<A> {
+    /// What the owner says.
+    pub said: A,
+    /// What it is as of.
+    pub as_of: Positions,
+}
+
+/// Why a question was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// As many questions wait as may; this one was not asked.
+    #[error("too many questions wait for answers")]
+    Full,
+    /// The broker cannot be reached.
+    #[error("{NOT_CONNECTED}")]
+    NotConnected,
+    /// Nobody listens to questions of this kind: the owner is down.
+    #[error("nobody is there to answer")]
+    NobodyThere,
+    /// The deadline has passed.
+    #[error("no answer in time")]
+    Late,
+    /// One answer has no room for what was asked for, fewer things at once may fit; the owner's
+    /// words.
+    #[error("refused: {0}")]
+    TooLarge(String),
+    /// The owner does not answer this question; its own words.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The answer cannot be read.
+    #[error("an answer that makes no sense: {0}")]
+    Malformed(String),
+}
+
+/// Asks others over the bus. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Inquirer {
+    bus: Arc<Bus>,
+    waiting: Waiting,
+    /// Where answers go, up to the correlation id.
+    answers_to: Arc<str>,
+    questions_max: usize,
+}
+
+/// The answers to the questions of one [`Inquirer`], on their way to who waits for them.
+#[derive(Debug)]
+pub struct Answers {
+    subscriber: Subscriber,
+    waiting: Waiting,
+}
+
+impl Inquirer {
+    /// Subscribes to the answers to this process's questions, of which `questions_max` may wait at
+    /// the same time. Nothing is answered until the [`Answers`] run.
+    ///
+    /// # Errors
+    /// The connection was closed for good.
+    pub async fn subscribe(
+        bus: &Bus,
+        instance: Uuid,
+        questions_max: usize,
+    ) -> anyhow::Result<(Self, Answers)> {
+        let answers_to = format!("inquiry.answers.{instance}.");
+        let subscriber = bus
+            .client
+            .subscribe(format!("{answers_to}*"))
+            .await
+            .context("subscribe to answers")?;
+        // Those that alerts look at are there from the start.
+        for kind in ["late", "unknown"] {
+            metrics::counter!("headwater_inquiry_stray_answers_total", "kind" => kind).increment(0);
+        }
+        let waiting = Waiting::default();
+        let answers = Answers {
+            subscriber,
+            waiting: waiting.clone(),
+        };
+        let inquirer = Self {
+            bus: Arc::new(bus.clone()),
+            waiting,
+            answers_to: answers_to.into(),
+            questions_max,
+        };
+        Ok((inquirer, answers))
+    }
+
+    /// Asks `question` on `subject`, and waits for the answer until `deadline`.
+    ///
+    /// # Errors
+    /// See [`NoAnswer`].
+    pub async fn ask<A: Message + Default>(
+        &self,
+        subject: &'static str,
+        question: &impl Message,
+        deadline: Instant,
+    ) -> Result<Answer<A>, NoAnswer> {
+        if !self.bus.is_up() {
+            return Err(NoAnswer::NotConnected);
+        }
+        let mut place = self.waiting.place(self.questions_max)?;
+        let span = trace::part(SpanKind::Client, || format!("ask {subject}"));
+        let mut headers = HeaderMap::new();
+        if let Some(traceparent) = span.traceparent() {
+            headers.insert(trace::TRACEPARENT, traceparent);
+        }
+        let reply = format!("{}{}", self.answers_to, place.number);
+        let asking = async {
+            let payload = question.encode_to_vec().into();
+            let client = &self.bus.client;
+            let asked = client.publish_with_reply_and_headers(subject, reply, headers, payload);
+            asked.await.map_err(|_| NoAnswer::NotConnected)?;
+            (&mut place.answer)
+                .await
+                .map_err(|_| NoAnswer::NotConnected)
+        };
+        let answer = timeout_at(deadline, asking).await;
+        let answer = answer.map_err(|_| NoAnswer::Late).flatten();
+        let read = answer.and_then(|answer| read(&answer));
+        if let Err(why) = &read {
+            span.fail(why);
+        }
+        read
+    }
+}
+
+fn read<A: Message + Default>(answer: &Received) -> Result<Answer<A>, NoAnswer> {
+    if answer.status == Some(StatusCode::NO_RESPONDERS) {
+        return Err(NoAnswer::NobodyThere);
+    }
+    if let Some(refusal) = header(answer.headers.as_ref(), NATS_SERVICE_ERROR) {
+        let code = header(answer.headers.as_ref(), NATS_SERVICE_ERROR_CODE);
+        let is_too_large = code.and_then(|code| code.parse().ok()) == Some(TOO_LARGE);
+        let refused = if is_too_large {
+            NoAnswer::TooLarge
+        } else {
+            NoAnswer::Refused
+        };
+        return Err(refused(refusal.to_owned()));
+    }
+    let said = A::decode(answer.payload.clone())
+        .map_err(|error| NoAnswer::Malformed(error.to_string()))?;
+    let as_of = header(answer.headers.as_ref(), POSITION)
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| NoAnswer::Malformed(format!("it has no {POSITION}")))?;
+    Ok(Answer { said, as_of })
+}
+
+fn header<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
+    Some(headers?.get(name)?.as_str())
+}
+
+impl Answers {
+    /// Hands each answer to who waits for it, until `stop`.
+    ///
+    /// # Errors
+    /// The connection was closed for good.
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        while let Some(answer) = stop.run_until_cancelled(self.subscriber.next()).await {
+            match answer {
+                Some(answer) => self.waiting.hand_over(answer),
+                None => bail!("the subscription to answers was closed"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The questions that wait for answers. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+struct Waiting(Arc<Mutex<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
+    /// The correlation id given last.
+    last: u64,
+    questions: HashMap<u64, oneshot::Sender<Received>>,
+}
+
+/// A question's place among those that wait; given up when dropped.
+#[derive(Debug)]
+struct Place {
+    number: u64,
+    answer: oneshot::Receiver<Received>,
+    waiting: Waiting,
+}
+
+impl Waiting {
+    fn place(&self, max: usize) -> Result<Place, NoAnswer> {
+        let mut table = self.table();
+        if table.questions.len() >= max {
+            return Err(NoAnswer::Full);
+        }
+        table.last += 1;
+        let number = table.last;
+        let (sender, answer) = oneshot::channel();
+        table.questions.insert(number, sender);
+        Ok(Place {
+            number,
+            answer,
+            waiting: self.clone(),
+        })
+    }
+
+    fn hand_over(&self, answer: Received) {
+        let number = answer.subject.rsplit('.').next().map(str::parse);
+        let mut table = self.table();
+        let kind = match number {
+            Some(Ok(number)) => match table.questions.remove(&number) {
+                Some(question) => {
+                    // Who asked may have gone away at this very moment.
+                    let _ = question.send(answer);
+                    return;
+                }
+                None if (1..=table.last).contains(&number) => "late",
+                None => "unknown",
+            },
+            _ => "unknown",
+        };
+        metrics::counter!("headwater_inquiry_stray_answers_total", "kind" => kind).increment(1);
+        tracing::debug!(subject = %answer.subject, kind, "an answer that nobody waits for");
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.waiting.table().questions.remove(&self.number);
+    }
+}

@@ -1,0 +1,601 @@
+//! A source's stream: its name, its settings, and making it.
+//!
+//! An operator may change any setting of a stream, at any time. Each of them is one of these:
+//!
+//! | | settings |
+//! | --- | --- |
+//! | brought back by the service | those of `SETTINGS` that are insisted on: without them events are lost, changed or taken out of order |
+//! | refused by name | those of `OBSTACLES`: the server changes them for nobody, and the relay cannot publish with them |
+//! | shown by `headwater doctor` | the others of `SETTINGS` |
+//! | limits | [`discards`] for those that drop old events; the relay names the one that refuses an event |
+//! | harmless | compression, placement, republish, first sequence, consumer limits, message TTLs, direct get for mirrors, batches without atomicity |
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Info, PersistenceMode, RetentionPolicy, StorageType, Stream,
+};
+use serde::Serialize;
+
+use crate::bus;
+use crate::bus::Bus;
+use crate::monitor;
+
+/// The dedupe window, as short as the server allows. Exactly-once comes from the relay's fence,
+/// which has no window; a long one would refuse events that are published again after a purge
+/// or a rollback, because a purge does not clear it, and costs the server memory an id.
+const DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
+
+/// The name of `source`'s stream: the source in capitals.
+pub fn name(source: &str) -> String {
+    source.to_uppercase()
+}
+
+/// The settings of `source`'s stream.
+pub fn settings(source: &str, replicas: usize) -> Config {
+    let mut metadata = bus::metadata([("source", source), ("kind", "events")]);
+    monitor::merge(&mut metadata, &monitor::of_stream(replicas));
+    Config {
+        name: name(source),
+        description: Some(format!(
+            "Events of the service {source}, in the order of its outbox"
+        )),
+        subjects: vec![format!("{source}.>")],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        // Full means that the relay waits, never that history is dropped.
+        discard: DiscardPolicy::New,
+        max_messages: -1,
+        max_bytes: -1,
+        max_messages_per_subject: -1,
+        max_message_size: -1,
+        max_consumers: -1,
+        duplicate_window: DUPLICATE_WINDOW,
+        deny_delete: true,
+        deny_purge: true,
+        allow_direct: true,
+        allow_atomic_publish: true,
+        num_replicas: replicas,
+        metadata,
+        ..Config::default()
+    }
+}
+
+/// Why a relay cannot use a stream: a setting that the server changes for nobody, and what to do.
+#[derive(Debug)]
+pub struct Unusable(pub String);
+
+/// Makes `source`'s stream if it is not there, brings an older one to today's settings, and has
+/// as many copies kept of it as are wanted.
+pub async fn ensure(bus: &Bus, source: &str) -> anyhow::Result<Result<Stream, Unusable>> {
+    let wanted = settings(source, bus.replicas);
+    match bus.jetstream.get_stream(&wanted.name).await {
+        Ok(stream) => {
+            let config = &stream.cached_info().config;
+            if let Some(obstacle) = obstacle(config) {
+                return Ok(Err(Unusable(obstacle)));
+            }
+            let stream = match insisted(config, &wanted) {
+                config if config == stream.cached_info().config => stream,
+                config => bring_back(bus, stream, config).await?,
+            };
+            Ok(Ok(with_copies(bus, stream, &wanted).await?))
+        }
+        Err(error) if is_missing(&error.kind()) => {
+            let made = bus.jetstream.create_stream(wanted).await;
+            let stream = made.with_context(|| {
+                format!(
+                    "make the stream {}; where services may not, the operator does: `headwater \
+                     provision {source}`",
+                    name(source)
+                )
+            })?;
+            tracing::info!(stream = stream.cached_info().config.name, "made the stream");
+            Ok(Ok(stream))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives `stream` this configuration. Where it may not be changed, one without which a relay is only
+/// slower is of use as it is.
+async fn bring_back(bus: &Bus, stream: Stream, config: Config) -> anyhow::Result<Stream> {
+    let found = differences(&stream.cached_info().config, &config);
+    let can_do_without = found.iter().all(|found| {
+        let name = &*found.setting;
+        name.starts_with("metadata ") || CAN_DO_WITHOUT.contains(&name)
+    });
+    let changes: Vec<String> = found
+        .into_iter()
+        .map(|found| format!("{} from {} to {}", found.setting, found.is, found.wanted))
+        .collect();
+    let changes = changes.join(", ");
+    tracing::info!(
+        stream = config.name,
+        changes,
+        "changing the stream's settings"
+    );
+    match bus.jetstream.update_stream(&config).await {
+        Ok(_) => Ok(bus.jetstream.get_stream(&config.name).await?),
+        Err(error) if can_do_without => {
+            tracing::warn!(
+                stream = config.name,
+                changes,
+                %error,
+                "the stream's settings could not be changed, it is used as it is: see \
+                 `headwater provision --dry-run`"
+            );
+            Ok(stream)
+        }
+        Err(error) => {
+            Err(error).with_context(|| format!("change the settings of {}: {changes}", config.name))
+        }
+    }
+}
+
+/// Has at least as many copies kept of `stream` as are `wanted`. More stay: an operator wanted them, perhaps
+/// while other services were still told of fewer. Where there are not enough servers for it, the
+/// stream is of use as it is.
+async fn with_copies(bus: &Bus, stream: Stream, wanted: &Config) -> anyhow::Result<Stream> {
+    let mut config = stream.cached_info().config.clone();
+    let (before, replicas) = (config.num_replicas, wanted.num_replicas);
+    if before >= replicas {
+        return Ok(stream);
+    }
+    config.num_replicas = replicas;
+    config.metadata = explained(&config.metadata, wanted, replicas);
+    match bus.jetstream.update_stream(&config).await {
+        Ok(_) => {
+            tracing::info!(
+                stream = config.name,
+                before,
+                replicas,
+                "more copies of the stream"
+            );
+            Ok(bus.jetstream.get_stream(&config.name).await?)
+        }
+        Err(error) => {
+            tracing::warn!(
+                stream = config.name,
+                wanted = replicas,
+                replicas = before,
+                %error,
+                "the stream has fewer copies than it should, and cannot have more now"
+            );
+            Ok(stream)
+        }
+    }
+}
+
+/// The stream as it is now, if it is there.
+pub async fn find(bus: &Bus, source: &str) -> anyhow::Result<Option<Stream>> {
+    match bus.jetstream.get_stream(name(source)).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) if is_missing(&error.kind()) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// When the stream was made, in nanoseconds since 1970: which stream a sequence belongs to.
+pub fn created(info: &Info) -> i64 {
+    i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Whether it failed because there is no such stream.
+pub(crate) fn is_missing(kind: &GetStreamErrorKind) -> bool {
+    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+/// A setting of a stream that this program has a wish about.
+struct Setting {
+    name: &'static str,
+    text: fn(&Config) -> String,
+    /// Takes it over from another configuration; none where the server does not let it be changed.
+    take: Option<fn(&mut Config, &Config)>,
+    /// Whether a service brings it to its wish by itself; the others are for `headwater provision`.
+    is_insisted_on: bool,
+}
+
+/// What there is a wish about; limits, placement and the rest stay as an operator set them.
+const SETTINGS: [Setting; 21] = [
+    Setting {
+        name: "description",
+        text: |config| config.description.clone().unwrap_or_default(),
+        take: Some(|to, from| to.description.clone_from(&from.description)),
+        is_insisted_on: true,
+    },
+    Setting {
+        name: "subjects",
+        text: |config| config.subjects.join(", "),
+        take: Some(|to, from| to.subjects.clone_from(&from.subjects)),
+        is_insisted_on: true,
+    },
+    Setting {
+        name: "storage",
+        text: |config| format!("{:?}", config.storage).to_lowercase(),
+        take: None,
+        is_insisted_on: false,
+    },
+    Setting {
+        name: "retention",
+        text: |config| format!("{:?}", config.retention).to_lowercase(),
+        // Not to or from a work queue, which is an obstacle.
+        take: Some(|to, from| to.retention = from.retention),
+        is_insisted_on: true,
+    },
+    Setting {
+        name: "acknowledgements",
+        text: |config| (!config.no_ack).to_string(),
+        take: Some(|to, from| to.no_ack = from.no_ack),
+        is_insisted_on: true,
+    },
+    Setting {
+        name: "subject transform",
+        text: |config| format!("{:?}", config.subject_transform),
+        take: Some(|to, from| to.subject_transform.clone_from(&from.subject_transform)),
+        is_insisted_on: true,
+    },
+    Setting {
+        name: "sources",
+        text: |config| {
+            let sources = config.sources.iter().flatten();
+            let names: Vec<&str> = sources.map(|source| &*source.name).collect();
+            names.join(", ")
+        },
+        take: Some(|to, from| to.sources.clone_from(&from.sources)),
+        is_insisted_on: true,
+    },
+    // One header of one event would purge all others.
+    Setting {
+        name: "roll-ups",
+        text: |config| config.allow_rollup.to_string(),
+        take: Some(|to, from| to.allow_rollup = from.allow_rollup),
+        is_insisted_on: true,
+    },
+    // They are events without payload, on the subjects of ours.
+    Setting {
+        name: "delete markers",
+        text: |config| format!("{:?}", config.subject_delete_marker_ttl),
+        take: Some(|to, from| to.subject_delete_marker_ttl = from.subject_delete_marker_ttl),
+        is_insisted_on: true,
+    },
+    Setting {
+        name: "sealed",
+        text: |config| config.sealed.to_string(),
+        take: None,
+        is_insisted_on: false,
+    },
+    Setting {
+        name: "mirror",
+        text: |config| {
+            config
+                .mirror
+                .as_ref()
+                .map_or_else(String::new, |of| of.name.clone())
+        },
+        take: None,
+        is_insisted_on: false,
+    },
+    Setting {
+        name: "counters",
+        text: |config| config.allow_message_counter.to_string(),
+        take: None,
+        is_insisted_on: false,
+    },
+    Setting {
+        name: "schedules",
+        text: |config| config.allow_message_schedules.to_string(),
+        take: None,
+        is_insisted_on: false,
+    },
+    Setting {
+        name: "asynchronous writes",
+        text: |config| (config.persist_mode == Some(PersistenceMode::Async)).to_string(),
+        take: None,
+        is_insisted_on: false,
+    },
+    Setting {
+        name: "discard",
+        text: |config| format!("{:?}", config.discard).to_lowercase(),
+        take: Some(|to, from| to.discard = from.discard),
+        is_insisted_on: true,
+    },
+    Setting {
+        name: "duplicate window",
+        text: |config| format!("{:?}", config.duplicate_window),
+        take: Some(|to, from| to.duplicate_window = from.duplicate_window),
+        is_insisted_on: true,
+    },
+    Setting {
+        name: "direct get",
+        text: |config| config.allow_direct.to_string(),
+        take: Some(|to, from| to.allow_direct = from.allow_direct),
+        is_insisted_on: true,
+    },
+    Setting {
+        name: "atomic batches",
+        text: |config| config.allow_atomic_publish.to_string(),
+        take: Some(|to, from| to.allow_atomic_publish = from.allow_atomic_publish),
+        is_insisted_on: true,
+    },
+    Setting {
+        name: "deny delete",
+        text: |config| config.deny_delete.to_string(),
+        take: Some(|to, from| to.deny_delete = from.deny_delete),
+        is_insisted_on: false,
+    },
+    Setting {
+        name: "deny purge",
+        text: |config| config.deny_purge.to_string(),
+        take: Some(|to, from| to.deny_purge = from.deny_purge),
+        is_insisted_on: false,
+    },
+    Setting {
+        name: "replicas",
+        text: |config| config.num_replicas.to_string(),
+        take: Some(|to, from| to.num_replicas = from.num_replicas),
+        is_insisted_on: false,
+    },
+];
+
+/// A setting with which a relay cannot publish, and that the server changes for nobody.
+struct Obstacle {
+    is_there: fn(&Config) -> bool,
+    what: &'static str,
+    /// Takes it out of the configuration that a new stream is to have.
+    remove: fn(&mut Config),
+}
+
+const OBSTACLES: [Obstacle; 6] = [
+    Obstacle {
+        is_there: |config| config.sealed,
+        what: "is sealed: it takes no events",
+        remove: |config| config.sealed = false,
+    },
+    Obstacle {
+        is_there: |config| config.mirror.is_some(),
+        what: "is a mirror of another stream: it takes no events of its source",
+        remove: |config| config.mirror = None,
+    },
+    Obstacle {
+        is_there: |config| config.allow_message_counter,
+        what: "is for counters: it takes no events",
+        remove: |config| config.allow_message_counter = false,
+    },
+    Obstacle {
+        is_there: |config| config.allow_message_schedules,
+        what: "is for scheduled messages: it discards events when it is full, and lets one event \
+               purge the others",
+        remove: |config| config.allow_message_schedules = false,
+    },
+    Obstacle {
+        is_there: |config| config.persist_mode == Some(PersistenceMode::Async),
+        what: "acknowledges events before they are written, and takes no atomic batches",
+        remove: |config| config.persist_mode = None,
+    },
+    Obstacle {
+        is_there: |config| config.retention == RetentionPolicy::WorkQueue,
+        what: "is a work queue: each event is gone once one reader has it",
+        remove: |config| config.retention = RetentionPolicy::Limits,
+    },
+];
+
+/// Why a relay cannot use a stream of this configuration, if it cannot, and what to do.
+pub fn obstacle(config: &Config) -> Option<String> {
+    let found = OBSTACLES.iter().find(|one| (one.is_there)(config))?;
+    let source = config.metadata.get("headwater.source");
+    let source = source.map_or_else(|| config.name.to_lowercase(), String::clone);
+    Some(format!(
+        "the stream {} {}; no server lets that be changed: `headwater stream restore {source}` \
+         makes the stream again without it and fills it from the outbox",
+        config.name, found.what
+    ))
+}
+
+/// The configuration for a stream that takes the place of one that `is` there: an operator's
+/// settings stay, those that no relay can use go.
+pub fn again(is: &Config, wanted: &Config) -> Config {
+    let mut config = insisted(is, wanted);
+    for obstacle in &OBSTACLES {
+        (obstacle.remove)(&mut config);
+    }
+    config
+}
+
+/// The limits by which a stream of this configuration drops its oldest events; empty without any.
+/// Nothing is lost with them, for the outbox keeps all; but the stream alone has not all events.
+pub fn discards(config: &Config) -> Vec<String> {
+    let mut limits = Vec::new();
+    if !config.max_age.is_zero() {
+        limits.push(format!("max_age of {:?}", config.max_age));
+    }
+    let drops_old = config.discard == DiscardPolicy::Old;
+    if drops_old && config.max_messages > 0 {
+        limits.push(format!("max_msgs of {}", config.max_messages));
+    }
+    if drops_old && config.max_bytes > 0 {
+        limits.push(format!("max_bytes of {}", config.max_bytes));
+    }
+    // With discard new as well, unless that is meant for each subject, too.
+    if config.max_messages_per_subject > 0 && !config.discard_new_per_subject {
+        let limit = config.max_messages_per_subject;
+        limits.push(format!("max_msgs_per_subject of {limit}"));
+    }
+    limits
+}
+
+/// Whether an event at `sequence` is gone by one of the limits that discard, as far as the state of
+/// the stream tells.
+pub fn is_discarded(info: &Info, sequence: u64) -> bool {
+    let (config, state) = (&info.config, &info.state);
+    if discards(config).is_empty() || state.last_sequence < sequence {
+        return false;
+    }
+    // The limit for each subject drops events anywhere, for newer ones.
+    let by_subject = config.max_messages_per_subject > 0 && state.last_sequence > sequence;
+    sequence < state.first_sequence || by_subject
+}
+
+/// What is insisted on, and what a relay can do without where it may not change the stream.
+const CAN_DO_WITHOUT: [&str; 4] = [
+    "description",
+    "duplicate window",
+    "direct get",
+    "atomic batches",
+];
+
+/// A setting that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Which.
+    pub setting: String,
+    /// What it is.
+    pub is: String,
+    /// What it should be.
+    pub wanted: String,
+    /// Whether it can be changed while the stream is there.
+    pub can_change: bool,
+}
+
+/// Where the stream `is` not as `wanted`.
+pub fn differences(is: &Config, wanted: &Config) -> Vec<Difference> {
+    let settings = SETTINGS.iter().filter_map(|setting| {
+        let (is, wanted) = ((setting.text)(is), (setting.text)(wanted));
+        (is != wanted).then(|| Difference {
+            setting: setting.name.to_owned(),
+            is,
+            wanted,
+            can_change: setting.take.is_some(),
+        })
+    });
+    let explained = explained(&is.metadata, wanted, wanted.num_replicas);
+    let keys: BTreeSet<&String> = is.metadata.keys().chain(explained.keys()).collect();
+    let metadata = keys.into_iter().filter_map(|key| {
+        let (is, wanted) = (is.metadata.get(key), explained.get(key));
+        (is != wanted).then(|| Difference {
+            setting: format!("metadata {key}"),
+            is: is.cloned().unwrap_or_default(),
+            wanted: wanted.cloned().unwrap_or_default(),
+            can_change: true,
+        })
+    });
+    settings.chain(metadata).collect()
+}
+
+/// Brings `config` to what is `wanted`, as far as that can be changed.
+pub fn bring(config: &mut Config, wanted: &Config) {
+    take(config, wanted, |_| true);
+}
+
+fn take(config: &mut Config, wanted: &Config, is_meant: fn(&Setting) -> bool) {
+    for setting in SETTINGS.iter().filter(|setting| is_meant(setting)) {
+        if let Some(take) = setting.take {
+            take(config, wanted);
+        }
+    }
+    config.metadata = explained(&config.metadata, wanted, config.num_replicas);
+}
+
+/// The metadata `is` of a stream in `replicas` copies with what is `wanted`; thresholds of the
+/// monitoring stay as an operator has them.
+fn explained(
+    is: &HashMap<String, String>,
+    wanted: &Config,
+    replicas: usize,
+) -> HashMap<String, String> {
+    let mut metadata = is.clone();
+    let labels = wanted
+        .metadata
+        .iter()
+        .filter(|(key, _)| !monitor::writes(key));
+    metadata.extend(labels.map(|(key, value)| (key.clone(), value.clone())));
+    monitor::merge(&mut metadata, &monitor::of_stream(replicas));
+    metadata
+}
+
+/// What `is` there with all that a service insists on.
+fn insisted(is: &Config, wanted: &Config) -> Config {
+    let mut insisted = is.clone();
+    take(&mut insisted, wanted, |setting| setting.is_insisted_on);
+    insisted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_differs_where_its_settings_do_and_not_where_there_is_no_wish() {
+        let wanted = settings("sensors", 1);
+        let mut is = Config {
+            max_age: Duration::from_secs(9),
+            storage: StorageType::Memory,
+            duplicate_window: Duration::from_mins(2),
+            ..wanted.clone()
+        };
+        is.metadata.insert("team".to_owned(), "attic".to_owned());
+        is.metadata.remove("headwater.kind");
+        let found = differences(&is, &wanted);
+        let names: Vec<_> = found
+            .iter()
+            .map(|found| (&*found.setting, found.can_change))
+            .collect();
+        let expected = [
+            ("storage", false),
+            ("duplicate window", true),
+            ("metadata headwater.kind", true),
+        ];
+        assert_eq!(names, expected);
+        bring(&mut is, &wanted);
+        assert_eq!(
+            differences(&is, &wanted).len(),
+            1,
+            "what cannot be changed stays"
+        );
+        assert_eq!(is.metadata["team"], "attic");
+    }
+
+    #[test]
+    fn services_insist_on_some_settings_only() {
+        let wanted = settings("sensors", 1);
+        let soft = Config {
+            deny_delete: false,
+            max_bytes: 1 << 30,
+            ..wanted.clone()
+        };
+        assert_eq!(insisted(&soft, &wanted), soft);
+        let other = Config {
+            allow_direct: false,
+            ..soft.clone()
+        };
+        assert_eq!(insisted(&other, &wanted), soft);
+    }
+
+    #[test]
+    fn a_stream_that_an_operator_has_in_three_copies_is_checked_for_three() {
+        let wanted = settings("sensors", 1);
+        let mut is = Config {
+            num_replicas: 3,
+            ..wanted.clone()
+        };
+        is = insisted(&is, &wanted);
+        assert_eq!(is.num_replicas, 3);
+        assert_eq!(is.metadata["io.nats.monitor.peer-expect"], "3");
+        assert_eq!(insisted(&is, &wanted), is);
+    }
+
+    #[test]
+    fn an_operators_threshold_is_no_difference() {
+        let wanted = settings("sensors", 1);
+        let mut is = wanted.clone();
+        let critical = "io.nats.monitor.subjects-critical".to_owned();
+        is.metadata.insert(critical.clone(), "77".to_owned());
+        assert_eq!(differences(&is, &wanted), []);
+        bring(&mut is, &wanted);
+        assert_eq!(is.metadata[&critical], "77");
+    }
+}

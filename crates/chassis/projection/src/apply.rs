@@ -1,0 +1,336 @@
+//! One batch, in one transaction: judge, apply, park what is poison, move the checkpoint.
+
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::anomaly::{Anomalies, Kind, Tally};
+use crate::checkpoint::{Checkpoint, Verdict};
+use crate::dead_letter;
+use crate::dead_letter::park::{Identity, Parked};
+use crate::gap::Gap;
+use crate::projection::{ApplyError, Projection};
+use crate::source_answer::EpochAnswer;
+use headwater_event::Envelope;
+use headwater_event::MAX_PAYLOAD;
+use headwater_store::Tx;
+use headwater_telemetry::crash;
+
+/// How many events of a batch that came again are compared with the outbox.
+const AGAIN_MAX: usize = 1000;
+
+/// Events of one source, to be applied.
+#[derive(Debug, Clone)]
+pub(super) struct Input {
+    pub(super) source: &'static str,
+    /// Which stream they are of, by when it was made.
+    pub(super) stream_created: i64,
+    pub(super) events: Arc<Vec<Envelope>>,
+    /// What the source said of its epoch since they came.
+    pub(super) said: EpochAnswer,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) checkpoint: Checkpoint,
+    pub(super) applied: usize,
+    pub(super) skipped: usize,
+    pub(super) parked: usize,
+    /// Dead letters of this source, those of earlier batches among them.
+    pub(super) dead_letters: u64,
+    /// The first position that is parked, of the source's present epoch.
+    pub(super) first_parked: Option<u64>,
+    /// Those without a position, which somebody published by hand.
+    pub(super) by_hand: Tally,
+    /// Those of an epoch that the source does not have.
+    pub(super) foreign: Tally,
+    /// Known positions that came again, further on in the stream.
+    pub(super) again: Vec<Envelope>,
+    /// What is out of the ordinary in the stream, if it has changed.
+    pub(super) anomalies: Option<Anomalies>,
+    /// Where the batch had to stop.
+    pub(super) stop: Option<Stop>,
+    /// How many of the events were looked at: all, unless it had to stop.
+    pub(super) looked_at: usize,
+    /// Whether nothing was done, because the checkpoint is of another stream: the tables are
+    /// those of another store now, which was swapped in.
+    pub(super) is_elsewhere: bool,
+}
+
+impl Batch {
+    fn new(checkpoint: Checkpoint) -> Self {
+        Self {
+            checkpoint,
+            applied: 0,
+            skipped: 0,
+            parked: 0,
+            dead_letters: 0,
+            first_parked: None,
+            by_hand: Tally::default(),
+            foreign: Tally::default(),
+            again: Vec::new(),
+            anomalies: None,
+            stop: None,
+            looked_at: 0,
+            is_elsewhere: false,
+        }
+    }
+}
+
+/// Why the rest of a batch cannot be applied yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Events are missing before it.
+    Gap(Gap),
+    /// It is of this epoch, which the source has not confirmed.
+    Unconfirmed(Arc<str>),
+}
+
+/// What is done where not all of a batch can be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Otherwise {
+    /// Nothing: it is poison as a whole, and to be rolled back.
+    Refuse,
+    /// What is at fault is parked.
+    Park,
+}
+
+/// Applies the events of `input` up to the first that cannot be judged yet.
+pub(super) fn batch<P: Projection>(
+    projection: &P,
+    tx: &Tx,
+    input: &Input,
+    otherwise: Otherwise,
+) -> Result<Batch, ApplyError> {
+    let Input { source, events, .. } = input;
+    let mut batch = Batch::new(Checkpoint::load(tx, P::NAME, source)?);
+    if batch.checkpoint.stream_created != input.stream_created {
+        batch.is_elsewhere = true;
+        return Ok(batch);
+    }
+    if otherwise == Otherwise::Refuse {
+        refuse_blocked::<P>(tx, source)?;
+    }
+    let discarded = dead_letter::discarded(tx, P::NAME, source)?;
+    let is_discarded =
+        |event: &Envelope| !discarded.is_empty() && discarded.contains(&Identity::of(event));
+    let due = judge(&mut batch, input, is_discarded);
+    let due = those(events, &due);
+    let applied = due.len();
+    batch.parked = match otherwise {
+        Otherwise::Refuse => {
+            apply(projection, tx, &due)?;
+            0
+        }
+        Otherwise::Park => apply_or_park(projection, tx, source, due.into_owned())?,
+    };
+    batch.applied = applied - batch.parked;
+    crash::point("projection.applied");
+    batch.checkpoint.save(tx)?;
+    crash::point("projection.moved");
+    batch.anomalies = note_anomalies::<P>(tx, input, &batch)?;
+    batch.dead_letters = dead_letter::count(tx, P::NAME, source)?;
+    if batch.dead_letters > 0 {
+        let first = dead_letter::first_parked(tx, P::NAME, source, u64::MAX)?;
+        batch.first_parked = first.map(|first| first.position);
+    }
+    Ok(batch)
+}
+
+/// Moves the checkpoint of `batch` past the events of `input`, and notes what they are; gives
+/// which are to be applied.
+fn judge(batch: &mut Batch, input: &Input, is_discarded: impl Fn(&Envelope) -> bool) -> Vec<bool> {
+    let mut is_due = Vec::with_capacity(input.events.len());
+    for event in &*input.events {
+        let checkpoint = &mut batch.checkpoint;
+        let due = match checkpoint.judge(event, &input.said) {
+            Verdict::Apply => {
+                if !checkpoint.is_own(event) {
+                    batch.by_hand.add(event);
+                }
+                checkpoint.advance(event, &input.said);
+                !is_discarded(event)
+            }
+            Verdict::Skip => {
+                let is_later = event.sequence > Some(checkpoint.sequence);
+                if is_later && batch.again.len() < AGAIN_MAX {
+                    batch.again.push(event.clone());
+                }
+                checkpoint.pass(event);
+                batch.skipped += 1;
+                false
+            }
+            Verdict::Foreign => {
+                checkpoint.pass(event);
+                batch.foreign.add(event);
+                false
+            }
+            Verdict::Unconfirmed(epoch) => {
+                batch.stop = Some(Stop::Unconfirmed(epoch));
+                break;
+            }
+            Verdict::Gap { epoch, have } => {
+                let came = event.id.as_ref().map_or(0, |id| id.position);
+                batch.stop = Some(Stop::Gap(Gap { epoch, have, came }));
+                break;
+            }
+        };
+        is_due.push(due);
+    }
+    batch.looked_at = is_due.len();
+    is_due
+}
+
+/// Counts what is out of the ordinary in `batch`; gives what there is in all, if there is more.
+fn note_anomalies<P: Projection>(
+    tx: &Tx,
+    input: &Input,
+    batch: &Batch,
+) -> Result<Option<Anomalies>, ApplyError> {
+    let (source, stream_created) = (input.source, input.stream_created);
+    let mut missing = Tally::default();
+    let looked_at = &input.events[..batch.looked_at];
+    for event in looked_at.iter().filter(|event| event.sequence.is_none()) {
+        missing.add(event);
+    }
+    let found = [
+        (&batch.by_hand, Kind::ByHand),
+        (&batch.foreign, Kind::ForeignEpoch),
+        (&missing, Kind::Missing),
+    ];
+    if found.iter().all(|(tally, _)| tally.events == 0) {
+        return Ok(None);
+    }
+    for (tally, kind) in found {
+        tally.save(tx, (P::NAME, source), stream_created, kind)?;
+    }
+    Ok(Some(Anomalies::load(tx, P::NAME, source)?))
+}
+
+/// The `events` that are marked; usually all, which are not copied then.
+fn those<'a>(events: &'a [Envelope], marked: &[bool]) -> Cow<'a, [Envelope]> {
+    let looked_at = &events[..marked.len()];
+    if marked.iter().all(|marked| *marked) {
+        return Cow::Borrowed(looked_at);
+    }
+    let marked = looked_at.iter().zip(marked).filter(|(_, marked)| **marked);
+    Cow::Owned(marked.map(|(event, _)| event.clone()).collect())
+}
+
+/// An event may have to wait behind a dead letter.
+fn refuse_blocked<P: Projection>(tx: &Tx, source: &'static str) -> Result<(), ApplyError> {
+    if dead_letter::count(tx, P::NAME, source)? == 0 {
+        return Ok(());
+    }
+    Err(ApplyError::Poison("dead letters wait".to_owned()))
+}
+
+/// Applies `events`, parking those that cannot be; gives how many were parked.
+///
+/// All at once, as long as that works. Poison among them is narrowed down by halves, so that one
+/// event at fault among thousands costs a few tries, and those before it are applied before.
+fn apply_or_park<P: Projection>(
+    projection: &P,
+    tx: &Tx,
+    source: &'static str,
+    events: Vec<Envelope>,
+) -> Result<usize, ApplyError> {
+    let mut parked = 0;
+    // The earliest last.
+    let mut runs = vec![events];
+    while let Some(mut run) = runs.pop() {
+        parked += park_blocked(projection, tx, source, &mut run)?;
+        match guarded(projection, tx, &run) {
+            Err(ApplyError::Poison(reason)) => {
+                if let [event] = &*run {
+                    let why = Parked {
+                        lane: &lane(projection, event),
+                        reason: &reason,
+                        waiting: false,
+                    };
+                    dead_letter::park(tx, P::NAME, source, event, &why)?;
+                    parked += 1;
+                } else {
+                    let later = run.split_off(run.len() / 2);
+                    runs.extend([later, run]);
+                }
+            }
+            result => result?,
+        }
+    }
+    Ok(parked)
+}
+
+/// Parks those of `run` that have to wait behind a dead letter, and takes them out; gives how
+/// many.
+fn park_blocked<P: Projection>(
+    projection: &P,
+    tx: &Tx,
+    source: &'static str,
+    run: &mut Vec<Envelope>,
+) -> Result<usize, ApplyError> {
+    let blocked = dead_letter::blocked_lanes(tx, P::NAME, source)?;
+    if blocked.is_empty() {
+        return Ok(0);
+    }
+    let before = run.len();
+    for event in std::mem::take(run) {
+        // Earlier versions parked by partition where a key could not be read: what waits there
+        // stays before what comes.
+        let lanes = [
+            lane(projection, &event),
+            format!("partition {}", event.partition()),
+        ];
+        let Some(lane) = lanes.iter().find(|lane| blocked.contains(*lane)) else {
+            run.push(event);
+            continue;
+        };
+        let why = Parked {
+            lane,
+            reason: "waits behind a parked event",
+            waiting: true,
+        };
+        dead_letter::park(tx, P::NAME, source, &event, &why)?;
+    }
+    Ok(before - run.len())
+}
+
+/// Runs `apply` in a savepoint.
+pub(super) fn guarded<P: Projection>(
+    projection: &P,
+    tx: &Tx,
+    events: &[Envelope],
+) -> Result<(), ApplyError> {
+    tx.savepoint(|tx| apply(projection, tx, events))
+}
+
+/// Runs `apply`; a panic in it is poison, and so is an event that is too large.
+fn apply<P: Projection>(projection: &P, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    if let Some(event) = events
+        .iter()
+        .find(|event| event.payload.len() > MAX_PAYLOAD)
+    {
+        // No outbox takes such an event: somebody published it by hand.
+        let bytes = event.payload.len();
+        return Err(ApplyError::Poison(format!(
+            "its {bytes} bytes are above the limit of {MAX_PAYLOAD}"
+        )));
+    }
+    catch_unwind(AssertUnwindSafe(|| projection.apply(tx, events)))
+        .unwrap_or_else(|_| Err(ApplyError::Poison("applying it panicked".to_owned())))
+}
+
+/// The lane in which an event waits: its key's; where that cannot be read one of its own, because
+/// nobody can say what comes after it.
+fn lane<P: Projection>(projection: &P, event: &Envelope) -> String {
+    let key = catch_unwind(AssertUnwindSafe(|| projection.key(event))).unwrap_or_default();
+    match (key, &event.id) {
+        (Some(key), _) => format!("key {key}"),
+        (None, Some(id)) => format!("event {id}"),
+        (None, None) => format!("event at sequence {}", event.sequence.unwrap_or_default()),
+    }
+}

@@ -1,0 +1,349 @@
+//! Trying letters again, and giving them up.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use sea_orm::{ConnectionTrait, DbErr};
+
+use crate::apply::guarded;
+use crate::dead_letter::check;
+use crate::dead_letter::check::Checked;
+use crate::dead_letter::letters::{COLUMNS, FILTER, Table, bound, find, left, letter};
+use crate::dead_letter::refusal::Refusal;
+use crate::dead_letter::scope::Scope;
+use crate::dead_letter::sql::statement;
+use crate::projection::{ApplyError, Projection};
+use crate::runner::Live;
+use headwater_event::{Envelope, EventId};
+use headwater_nats::control::{DiscardAnswer, Filter, Letter, RetryAnswer, RetryRequest};
+use headwater_store::Tx;
+use headwater_store::number::{signed, unsigned};
+use headwater_telemetry::crash;
+
+/// Which letters are to be tried again.
+#[derive(Debug, Clone)]
+pub enum Which {
+    /// Those that an operator names.
+    Request(RetryRequest),
+    /// Those of lanes whose first only waits: what it waited for was discarded since.
+    Unblocked,
+}
+
+/// Letters that wait for one another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Lane {
+    source: String,
+    name: String,
+}
+
+impl Lane {
+    fn of(letter: &Letter) -> Self {
+        Self {
+            source: letter.source.clone(),
+            name: letter.lane.clone(),
+        }
+    }
+}
+
+/// Tries letters of the projection that `live` runs again: those that are asked for, and what
+/// waits behind them, each as its source's outbox has it.
+///
+/// # Errors
+/// There are no such letters, or a source does not answer: then nothing was changed, or only those
+/// before were applied.
+pub async fn retry<P: Projection>(live: &Live<P>, which: Which) -> Result<RetryAnswer, Refusal> {
+    let scope = match which {
+        Which::Unblocked => Scope::Unblocked,
+        Which::Request(RetryRequest::All(filter)) => Scope::All(filter),
+        Which::Request(RetryRequest::Lane(name)) => Scope::Lane { source: None, name },
+        Which::Request(RetryRequest::Id(id)) => {
+            let find = move |snapshot: &_| lane_that_begins_with::<P>(snapshot, id);
+            let Lane { source, name } = live.db().read(find).await?;
+            Scope::Lane {
+                source: Some(source),
+                name,
+            }
+        }
+    };
+    retry_from(live, scope, 0).await
+}
+
+/// Gives up letter `id`, and tries what only waited behind it.
+///
+/// # Errors
+/// There is no such letter, or something waits behind it and its source does not answer: then
+/// nothing was changed.
+pub async fn discard<P: Projection>(
+    live: &Live<P>,
+    id: u64,
+    reason: String,
+) -> Result<DiscardAnswer, Refusal> {
+    if reason.trim().is_empty() {
+        return Err(Refusal::NoReason);
+    }
+    let find = move |snapshot: &_| {
+        let (letter, _) = find(snapshot, id)?;
+        let lane = Lane::of(&letter);
+        let is_first = first_of::<P>(snapshot, &lane)?.is_some_and(|(first, _)| first.id == id);
+        Ok::<_, Refusal>((letter, lane, is_first))
+    };
+    let (letter, lane, is_first) = live.db().read(find).await?;
+    let scope = Scope::Lane {
+        source: Some(lane.source.clone()),
+        name: lane.name.clone(),
+    };
+    let checked = if is_first {
+        check::check(live.db(), live.bus(), P::NAME, &scope, id).await?
+    } else {
+        Checked::default()
+    };
+    let upto = checked.upto;
+    let running = live.clone();
+    let discard = move |tx: &Tx| {
+        running.expect_no_take_over()?;
+        move_to_discarded(tx, id, &reason)?;
+        let mut retried = RetryAnswer::default();
+        if first_of::<P>(tx, &lane)?.is_some_and(|(first, _)| first.waiting) {
+            checked.correct(tx)?;
+            retry_lane(&**running.projection(), tx, &lane, &checked, &mut retried)?;
+        }
+        retried.left = left(tx)?;
+        Ok::<_, Refusal>(retried)
+    };
+    let mut retried = live.db().write(discard).await?.value;
+    if let (Some(upto), true) = (upto, retried.failed.is_empty()) {
+        // What does not fit into one page.
+        let more = retry_from(live, scope, upto).await;
+        match more {
+            Ok(more) => {
+                retried.applied += more.applied;
+                retried.left = more.left;
+                retried.failed = more.failed;
+            }
+            Err(Refusal::UnknownLane(_)) => {}
+            Err(error) => {
+                tracing::warn!(projection = P::NAME, %error, "what waited behind a discarded event waits on: retry it");
+            }
+        }
+    }
+    Ok(DiscardAnswer {
+        discarded: letter,
+        retried,
+    })
+}
+
+/// Tries the letters of `scope` whose lanes begin above the id `after`, page by page.
+async fn retry_from<P: Projection>(
+    live: &Live<P>,
+    scope: Scope,
+    mut after: u64,
+) -> Result<RetryAnswer, Refusal> {
+    let mut sum = RetryAnswer::default();
+    let mut done = Arc::new(HashSet::new());
+    let mut is_first = true;
+    loop {
+        let checked = check::check(live.db(), live.bus(), P::NAME, &scope, after).await?;
+        let upto = checked.upto;
+        let (running, scope, failed) = (live.clone(), scope.clone(), Arc::clone(&done));
+        let pass = move |tx: &Tx| {
+            running.expect_no_take_over()?;
+            checked.correct(tx)?;
+            let mut answer = RetryAnswer::default();
+            for lane in chosen::<P>(tx, &scope, is_first)? {
+                if !failed.contains(&lane) {
+                    retry_lane(&**running.projection(), tx, &lane, &checked, &mut answer)?;
+                }
+            }
+            answer.left = left(tx)?;
+            Ok::<_, Refusal>(answer)
+        };
+        let answer = live.db().write(pass).await?.value;
+        sum.applied += answer.applied;
+        sum.left = answer.left;
+        Arc::make_mut(&mut done).extend(answer.failed.iter().map(Lane::of));
+        sum.failed.extend(answer.failed);
+        match upto {
+            Some(upto) => (after, is_first) = (upto, false),
+            None => return Ok(sum),
+        }
+    }
+}
+
+/// Moves a letter to those that were given up.
+fn move_to_discarded(tx: &Tx, id: u64, reason: &str) -> Result<(), Refusal> {
+    let (letter, _) = find(tx, id)?;
+    let columns = COLUMNS.trim_start_matches("id, ");
+    tx.run_raw(statement(
+        tx,
+        &format!(
+            "INSERT INTO headwater_discarded ({columns}, discarded_because, discarded_at)
+             SELECT {columns}, ?, ? FROM headwater_dead_letter WHERE id = ?"
+        ),
+        [reason.into(), tx.now_ms().into(), signed(id).into()],
+    ))?;
+    remove(tx, id)?;
+    crash::point("dead-letter.discarded");
+    tracing::warn!(
+        projection = letter.projection,
+        source = letter.source,
+        event.subject = letter.subject,
+        event.position = letter.position,
+        reason,
+        "dead letter discarded"
+    );
+    Ok(())
+}
+
+/// The lanes of `P` whose first letter `filter` lets through, and that letter, in the order in which
+/// they began to wait.
+fn lanes<P: Projection>(
+    db: &impl ConnectionTrait,
+    filter: &Filter,
+) -> Result<Vec<(Lane, u64)>, DbErr> {
+    let [source, lane, error, waiting] = bound(filter);
+    let rows = db.query_all_raw(statement(
+        db,
+        &format!(
+            "SELECT source, lane, id AS first FROM headwater_dead_letter AS letter
+             WHERE {FILTER} AND projection = ?5 AND id = (
+                 SELECT min(id) FROM headwater_dead_letter AS other
+                 WHERE other.projection = letter.projection AND other.source = letter.source
+                 AND other.lane = letter.lane)
+             ORDER BY first"
+        ),
+        [source, lane, error, waiting, P::NAME.into()],
+    ))?;
+    rows.iter()
+        .map(|row| {
+            let lane = Lane {
+                source: row.try_get_by("source")?,
+                name: row.try_get_by("lane")?,
+            };
+            Ok((lane, unsigned(row.try_get_by("first")?)))
+        })
+        .collect()
+}
+
+/// The lane whose first letter is `id`.
+fn lane_that_begins_with<P: Projection>(
+    db: &impl ConnectionTrait,
+    id: u64,
+) -> Result<Lane, Refusal> {
+    let lane = Lane::of(&find(db, id)?.0);
+    let lanes = lanes::<P>(db, &Filter::default())?;
+    let first = lanes.into_iter().find(|(of, _)| *of == lane);
+    match first {
+        Some((lane, first)) if first == id => Ok(lane),
+        Some((_, first)) => Err(Refusal::Waits { id, first }),
+        None => Err(Refusal::Unknown(id)),
+    }
+}
+
+/// The lanes of `scope`. Errors where a lane `must_be` there and is not.
+fn chosen<P: Projection>(tx: &Tx, scope: &Scope, must_be: bool) -> Result<Vec<Lane>, Refusal> {
+    let any = Filter::default();
+    let filter = match scope {
+        Scope::All(filter) => filter,
+        Scope::Unblocked | Scope::Lane { .. } => &any,
+    };
+    let mut chosen = Vec::new();
+    for (lane, _) in lanes::<P>(tx, filter)? {
+        let is_meant = match scope {
+            Scope::All(_) => true,
+            Scope::Unblocked => first_of::<P>(tx, &lane)?.is_some_and(|(first, _)| first.waiting),
+            Scope::Lane { source, name } => {
+                lane.name == *name && source.as_ref().is_none_or(|source| lane.source == *source)
+            }
+        };
+        if is_meant {
+            chosen.push(lane);
+        }
+    }
+    match scope {
+        Scope::Lane { name, .. } if must_be && chosen.is_empty() => {
+            Err(Refusal::UnknownLane(name.clone()))
+        }
+        _ => Ok(chosen),
+    }
+}
+
+/// Applies the letters of a lane in order, up to the first that fails, as far as they are checked.
+fn retry_lane<P: Projection>(
+    projection: &P,
+    tx: &Tx,
+    lane: &Lane,
+    checked: &Checked,
+    answer: &mut RetryAnswer,
+) -> Result<(), Refusal> {
+    while let Some((letter, payload)) = first_of::<P>(tx, lane)? {
+        let id = letter.id;
+        if !checked.has(id) {
+            return Ok(());
+        }
+        let applied = match checked.foreign.get(&id) {
+            Some(reason) => Err(ApplyError::Poison(reason.clone())),
+            None => guarded(projection, tx, &[envelope(&letter, payload)]),
+        };
+        match applied {
+            Ok(()) => {
+                remove(tx, id)?;
+                crash::point("dead-letter.retried");
+                answer.applied += 1;
+            }
+            Err(ApplyError::Poison(reason)) => {
+                tx.run_raw(statement(
+                    tx,
+                    "UPDATE headwater_dead_letter SET reason = ?, waiting = 0 WHERE id = ?",
+                    [reason.clone().into(), signed(id).into()],
+                ))?;
+                answer.failed.push(Letter {
+                    reason,
+                    waiting: false,
+                    ..letter
+                });
+                return Ok(());
+            }
+            Err(transient) => return Err(transient.into()),
+        }
+    }
+    Ok(())
+}
+
+fn first_of<P: Projection>(
+    db: &impl ConnectionTrait,
+    lane: &Lane,
+) -> Result<Option<(Letter, Vec<u8>)>, DbErr> {
+    let sql = format!(
+        "{} WHERE projection = ? AND source = ? AND lane = ? ORDER BY id LIMIT 1",
+        Table::Dead.select()
+    );
+    let values = [
+        P::NAME.into(),
+        lane.source.as_str().into(),
+        lane.name.as_str().into(),
+    ];
+    let row = db.query_one_raw(statement(db, &sql, values))?;
+    row.map(|row| Ok((letter(&row)?, row.try_get_by("payload")?)))
+        .transpose()
+}
+
+fn remove(tx: &Tx, id: u64) -> Result<(), DbErr> {
+    let sql = "DELETE FROM headwater_dead_letter WHERE id = ?";
+    tx.run_raw(statement(tx, sql, [signed(id).into()]))
+}
+
+fn envelope(letter: &Letter, payload: Vec<u8>) -> Envelope {
+    let id = letter.epoch.clone().zip(letter.position);
+    Envelope {
+        source: letter.source.as_str().into(),
+        subject: letter.subject.as_str().into(),
+        id: id.map(|(epoch, position)| EventId {
+            source: letter.source.as_str().into(),
+            epoch: epoch.into(),
+            position,
+        }),
+        sequence: letter.sequence,
+        payload: payload.into(),
+        traceparent: None,
+    }
+}

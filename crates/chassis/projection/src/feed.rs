@@ -1,0 +1,309 @@
+//! Reading a source's stream: the durable consumer, placed at the checkpoint.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, anyhow};
+use async_nats::header::{HeaderName, NATS_MESSAGE_ID};
+use async_nats::jetstream::stream::{Info, Stream};
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use tokio::task::coop;
+
+use crate::config::Config;
+use crate::start::Start;
+use headwater_event::{Envelope, EventId};
+use headwater_nats::bus::Bus;
+use headwater_nats::consumer;
+use headwater_nats::consumer::Consumer;
+use headwater_nats::pull::Pull;
+use headwater_nats::stream;
+use headwater_nats::window::{Link, Window};
+use headwater_telemetry::trace;
+
+/// What is read ahead of what is being applied, in bytes: it bounds the memory of a reader whose
+/// events are large.
+const BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// How long a batch takes to apply, about: while it does, nothing of it is seen, and a stop waits.
+const APPLYING: Duration = Duration::from_millis(250);
+
+/// Events in a batch before one has been applied.
+const BATCH_FIRST: usize = 1_000;
+
+/// The header of an event that a consumer has robbed of its payload.
+const PAYLOAD_SIZE: HeaderName = HeaderName::from_static("Nats-Msg-Size");
+
+/// Subjects that are kept to be shared.
+const SUBJECTS_MAX: usize = 4_096;
+
+/// What the chunks hold that events are copied to, in bytes.
+const CHUNK: usize = 64 * 1024;
+
+/// The header of a trace, as the client keeps it.
+const TRACEPARENT: HeaderName = HeaderName::from_static(trace::TRACEPARENT);
+
+/// How long a reader that is far behind waits for a batch to fill, after the first event of it.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// Events of a source, from a place in its stream on.
+pub(super) struct Feed {
+    source: Arc<str>,
+    stream: Stream,
+    consumer: String,
+    pull: Pull,
+    /// Events in one batch, at most; and as many as are applied in about [`APPLYING`].
+    batch_max: usize,
+    batch: usize,
+    is_drained: bool,
+    /// What was read and not taken yet, and the bytes of it.
+    ahead: Vec<Envelope>,
+    ahead_bytes: usize,
+    /// Where what is kept of an event is copied to.
+    chunk: BytesMut,
+    /// The subjects of late, each once.
+    subjects: HashSet<Arc<str>>,
+    /// How many events the server has behind the one that was read last.
+    pending: u64,
+    /// The identity of the one that was read last, if it had one.
+    last: Option<EventId>,
+    /// The last sequence that was known when it was opened.
+    known: u64,
+    /// The sequence of the one that was read last.
+    sequence: Option<u64>,
+    /// Whether what came looks as if the consumer kept something back.
+    is_suspect: bool,
+    /// Where to begin again: to an account that reaches the stream through an import, the server
+    /// sends nothing more after an event with neither headers nor payload, which ends an answer.
+    cut: Option<u64>,
+    /// When the first new one of `ahead` was stored in the stream.
+    stored: Option<SystemTime>,
+    /// The same of the batch that was taken last.
+    batch_stored: Option<SystemTime>,
+}
+
+impl Feed {
+    /// Places the durable consumer that `config` names at `start`, making it if it is not there.
+    pub(super) async fn open(
+        bus: &Bus,
+        link: &Link,
+        stream: Stream,
+        source: &'static str,
+        projection: &str,
+        config: &Config,
+        start: Start,
+    ) -> anyhow::Result<Self> {
+        let wanted = Consumer::new(projection, source, &config.consumer);
+        let consumer = consumer::place(bus, &stream, link, &wanted, start.first())
+            .await
+            .context("place the consumer")?;
+        let is_drained = consumer.cached_info().num_pending == 0;
+        let window = Window::new(link, Instant::now());
+        Ok(Self {
+            source: source.into(),
+            stream,
+            consumer: config.consumer.clone(),
+            pull: Pull::open(bus, consumer, window).await?,
+            batch_max: config.batch_max,
+            batch: BATCH_FIRST.min(config.batch_max),
+            is_drained,
+            ahead: Vec::new(),
+            ahead_bytes: 0,
+            chunk: BytesMut::new(),
+            subjects: HashSet::new(),
+            pending: 0,
+            last: None,
+            known: start.known,
+            sequence: None,
+            is_suspect: false,
+            cut: None,
+            stored: None,
+            batch_stored: None,
+        })
+    }
+
+    /// The stream that it reads.
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Whether there was nothing to read when it was opened.
+    pub(super) fn is_drained(&self) -> bool {
+        self.is_drained
+    }
+
+    /// When the first new event of the batch that it gave last was stored in the stream.
+    pub(super) fn batch_stored(&self) -> Option<SystemTime> {
+        self.batch_stored
+    }
+
+    /// How long ago the last message of the server came, heartbeats included.
+    pub(super) fn silent_for(&self) -> Duration {
+        self.pull.silent_for()
+    }
+
+    /// What the link carries in about a quarter of a second, in bytes.
+    pub(super) fn window_bytes(&self) -> usize {
+        self.pull.window_bytes()
+    }
+
+    /// Fits the size of a batch to how long the last one took: it grows to twice as much at most.
+    pub(super) fn note_applied(&mut self, events: usize, took: Duration) {
+        let fitting = events as u128 * APPLYING.as_micros() / took.as_micros().max(1);
+        let fitting = usize::try_from(fitting).unwrap_or(usize::MAX);
+        if took > APPLYING || events >= self.batch {
+            let fitting = fitting.clamp(1, self.batch.saturating_mul(2));
+            self.batch = fitting.min(self.batch_max);
+        }
+    }
+
+    /// Whether the consumer is as it has to be, once something that came looks as if it were not:
+    /// a person may have changed it. What harms is put right when it is placed again.
+    pub(super) async fn is_as_needed(&mut self) -> anyhow::Result<bool> {
+        if !std::mem::take(&mut self.is_suspect) {
+            return Ok(true);
+        }
+        self.check().await
+    }
+
+    /// Whether the consumer is as it has to be.
+    pub(super) async fn check(&self) -> anyhow::Result<bool> {
+        let info = self.stream.consumer_info(&self.consumer).await;
+        let info = info.context("look at the consumer")?;
+        consumer::refuse_pause(&self.stream, &info)?;
+        Ok(consumer::harm(&info.config).is_none())
+    }
+
+    /// All that came and was not taken yet, so that it need not come again; nothing more is asked
+    /// for.
+    pub(super) fn into_rest(mut self) -> Vec<Envelope> {
+        self.pull.end();
+        while let Some(Ok(())) = coop::unconstrained(self.read()).now_or_never() {}
+        self.ahead
+    }
+
+    /// Waits for the next event and gives it with all that are ready behind it, up to the bound:
+    /// alone when little happens; in full batches when there is much to catch up with, because
+    /// what a large store costs is its pages, and a large batch finds more of its rows on each.
+    pub(super) async fn next_batch(&mut self) -> anyhow::Result<Vec<Envelope>> {
+        if self.ahead.is_empty() {
+            self.read().await?;
+        }
+        let gathered = tokio::time::Instant::now() + GATHER;
+        while !self.is_full() {
+            // Without tokio's budget, which would call a stream that has more empty now and then.
+            let ready = coop::unconstrained(self.read()).now_or_never();
+            let read = match ready {
+                Some(read) => read,
+                None if self.is_far_behind() => {
+                    match tokio::time::timeout_at(gathered, self.read()).await {
+                        Ok(read) => read,
+                        Err(_) => break,
+                    }
+                }
+                None => break,
+            };
+            if let Err(error) = read {
+                // Apply what came before it; if it matters it comes again.
+                tracing::debug!(source = &*self.source, %error, "reading the stream");
+                break;
+            }
+        }
+        // Batches may have become smaller since these were read.
+        let later = self.ahead.split_off(self.batch.min(self.ahead.len()));
+        self.ahead_bytes = later.iter().map(|event| event.payload.len()).sum();
+        self.batch_stored = self.stored;
+        self.stored = self.stored.filter(|_| !later.is_empty());
+        Ok(std::mem::replace(&mut self.ahead, later))
+    }
+
+    /// Reads while what it gave last is applied, until the next batch is full. Nothing is lost if
+    /// it is not waited for.
+    pub(super) async fn read_ahead(&mut self) -> anyhow::Result<()> {
+        while !self.is_full() {
+            self.read().await?;
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.ahead.len() >= self.batch || self.ahead_bytes >= BYTES_MAX
+    }
+
+    /// Whether there is more to read than one batch holds.
+    fn is_far_behind(&self) -> bool {
+        usize::try_from(self.pending).is_ok_and(|pending| pending >= self.batch)
+    }
+
+    /// Reads one event.
+    async fn read(&mut self) -> anyhow::Result<()> {
+        if let Some(sequence) = self.cut {
+            self.pull.begin_again(sequence).await?;
+            self.cut = None;
+        }
+        let message = self.pull.next().await?;
+        let info = message
+            .info()
+            .map_err(|error| anyhow!(error))
+            .context("read the place of an event")?;
+        let (sequence, pending) = (info.stream_sequence, info.pending);
+        if self.stored.is_none() && sequence > self.known {
+            self.stored = Some(info.published.into());
+        }
+        if pending == 0 {
+            self.pull.note_end();
+        }
+        let headers = message.headers.as_ref();
+        let has_size = headers.is_some_and(|headers| headers.get(PAYLOAD_SIZE).is_some());
+        let is_next = self.sequence.is_none_or(|last| sequence == last + 1);
+        self.sequence = Some(sequence);
+        self.is_suspect |= !is_next || has_size && message.payload.is_empty();
+        let is_empty = headers.is_none() && message.payload.is_empty();
+        self.cut = is_empty.then_some(sequence + 1);
+        let id = headers.and_then(|headers| headers.get(NATS_MESSAGE_ID));
+        let id = id.and_then(|id| EventId::read(id.as_str(), self.last.as_ref()));
+        let traceparent = headers.and_then(|headers| headers.get(TRACEPARENT));
+        let traceparent = traceparent.map(|value| value.as_str().to_owned());
+        if id.is_some() {
+            self.last.clone_from(&id);
+        }
+        self.pending = pending;
+        self.ahead_bytes += message.message.length;
+        let subject = shared(&mut self.subjects, &message.subject);
+        let payload = keep(&mut self.chunk, &message.payload);
+        self.ahead.push(Envelope {
+            source: Arc::clone(&self.source),
+            id,
+            sequence: Some(sequence),
+            traceparent,
+            subject,
+            payload,
+        });
+        Ok(())
+    }
+}
+
+/// `subject`, shared with earlier events of the same: a source has some hundreds.
+fn shared(known: &mut HashSet<Arc<str>>, subject: &str) -> Arc<str> {
+    if let Some(known) = known.get(subject) {
+        return Arc::clone(known);
+    }
+    if known.len() >= SUBJECTS_MAX {
+        known.clear();
+    }
+    let subject: Arc<str> = subject.into();
+    known.insert(Arc::clone(&subject));
+    subject
+}
+
+/// A copy of `bytes` in `chunk`, which many share. The client's own buffers are free again at
+/// once: kept by the ten thousand, and given back on another thread, they cost a third of the
+/// reading.
+fn keep(chunk: &mut BytesMut, bytes: &[u8]) -> Bytes {
+    if chunk.capacity() < bytes.len() {
+        *chunk = BytesMut::with_capacity(CHUNK.max(bytes.len()));
+    }
+    chunk.extend_from_slice(bytes);
+    chunk.split().freeze()
+}

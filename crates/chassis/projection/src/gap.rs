@@ -1,0 +1,72 @@
+//! Fetching events that the stream does not have from their source's outbox.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+
+use crate::outbox;
+use headwater_event::Envelope;
+use headwater_nats::bus::Bus;
+use headwater_nats::control::EventsAnswer;
+
+/// Events that are missing before one that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) epoch: Arc<str>,
+    /// The last position before it.
+    pub(crate) have: u64,
+    /// The position that came.
+    pub(crate) came: u64,
+}
+
+impl Gap {
+    /// Whether both begin at the same place: more may have come since, it is the same gap.
+    pub(crate) fn is_where(&self, other: &Self) -> bool {
+        self.epoch == other.epoch && self.have == other.have
+    }
+}
+
+/// Fetches the first events of `gap`, as many as the source gives at once, in `bytes_max` or so.
+///
+/// # Errors
+/// The source does not answer, or does not have them.
+pub(super) async fn fetch(
+    bus: &Bus,
+    source: &str,
+    gap: &Gap,
+    bytes_max: usize,
+) -> anyhow::Result<Vec<Envelope>> {
+    let (from, epoch) = (gap.have + 1, Some(&*gap.epoch));
+    let answer = outbox::page(bus, source, epoch, from, gap.came - from, bytes_max).await?;
+    let first = answer.events.first().map(|row| row.position);
+    ensure!(
+        first == Some(from),
+        "{source} does not have its event {from}"
+    );
+    Ok(envelopes(source, answer))
+}
+
+/// Fetches the first events that `source` has after `have`, which is of `epoch` if there is one,
+/// and says how many it has in all.
+///
+/// # Errors
+/// The source does not answer, or is of another epoch.
+pub(super) async fn fetch_after(
+    bus: &Bus,
+    source: &str,
+    epoch: Option<&str>,
+    have: u64,
+    bytes_max: usize,
+) -> anyhow::Result<(Vec<Envelope>, u64)> {
+    let answer = outbox::page(bus, source, epoch, have + 1, u64::MAX, bytes_max).await?;
+    let head = answer.head;
+    Ok((envelopes(source, answer), head))
+}
+
+fn envelopes(source: &str, answer: EventsAnswer) -> Vec<Envelope> {
+    let (source, epoch): (Arc<str>, Arc<str>) = (source.into(), answer.epoch.into());
+    let events = answer.events.into_iter();
+    events
+        .map(|row| outbox::envelope(&source, &epoch, row))
+        .collect()
+}

@@ -1,0 +1,201 @@
+//! Holding a projection at a place: so that two folds can be compared at the same one, or because
+//! an operator paused it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{RwLock, RwLockReadGuard, watch};
+
+use headwater_event::Envelope;
+use headwater_nats::control::Pause;
+
+/// How far a projection may go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Bound {
+    /// As far as there are events.
+    #[default]
+    None,
+    /// Up to these sequences of the sources' streams; not at all in those that are not named.
+    Sequences(BTreeMap<String, u64>),
+}
+
+/// Where a projection may be held. Cheap to clone; open at first.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    limits: watch::Sender<Limits>,
+    /// Shared while events are applied that were let through.
+    applying: RwLock<()>,
+}
+
+/// What keeps a projection back; the stricter one counts.
+#[derive(Debug, Default)]
+struct Limits {
+    bound: Bound,
+    pause: Option<Pause>,
+}
+
+impl Limits {
+    /// How many of the first of `events` may go through now.
+    fn fitting(&self, source: &str, events: &[Envelope]) -> usize {
+        match &self.bound {
+            _ if self.pause.is_some() => 0,
+            Bound::None => events.len(),
+            Bound::Sequences(upto) => {
+                let upto = upto.get(source).copied().unwrap_or(0);
+                // What the stream does not have comes before something that it has.
+                let is_within = |event: &&Envelope| upto >= event.sequence.unwrap_or(0).max(1);
+                events.iter().take_while(is_within).count()
+            }
+        }
+    }
+}
+
+/// Opens the gate again when dropped, unless it is paused.
+#[derive(Debug)]
+pub struct Held(Gate);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.bind(Bound::None);
+    }
+}
+
+impl Gate {
+    /// Holds the projection where it is, once what it is applying is applied.
+    pub async fn hold(&self) -> Held {
+        let held = Held(self.clone());
+        held.stop().await;
+        held
+    }
+
+    fn bind(&self, bound: Bound) {
+        self.0.limits.send_modify(|limits| limits.bound = bound);
+    }
+
+    /// The pause, if there is one.
+    pub fn pause(&self) -> Option<Pause> {
+        self.0.limits.borrow().pause.clone()
+    }
+
+    /// Pauses the projection, once what it is applying is applied, or lets it go on.
+    pub(super) async fn set_pause(&self, pause: Option<Pause>) {
+        let is_paused = pause.is_some();
+        self.0.limits.send_modify(|limits| limits.pause = pause);
+        if is_paused {
+            drop(self.0.applying.write().await);
+        }
+    }
+
+    /// Takes from the front of `events` those that may be applied now, one at least, waiting for
+    /// it; they are to be applied while the guard is held.
+    pub(super) async fn admit(
+        &self,
+        source: &str,
+        events: &mut Vec<Envelope>,
+    ) -> (Vec<Envelope>, RwLockReadGuard<'_, ()>) {
+        let mut limits = self.0.limits.subscribe();
+        loop {
+            limits.borrow_and_update();
+            let applying = self.0.applying.read().await;
+            let fitting = limits.borrow().fitting(source, events);
+            if fitting > 0 || events.is_empty() {
+                let later = events.split_off(fitting);
+                return (std::mem::replace(events, later), applying);
+            }
+            drop(applying);
+            if limits.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Held {
+    /// Holds the projection where it is now, once what it is applying is applied.
+    pub async fn stop(&self) {
+        self.let_up_to(&BTreeMap::new());
+        drop(self.0.0.applying.write().await);
+    }
+
+    /// Lets it go on, up to these sequences.
+    pub fn let_up_to(&self, sequences: &BTreeMap<String, u64>) {
+        self.0.bind(Bound::Sequences(sequences.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn events(sequences: impl IntoIterator<Item = u64>) -> Vec<Envelope> {
+        let event = |sequence| Envelope {
+            source: "sensors".into(),
+            subject: "sensors.v1.read.0".into(),
+            id: None,
+            sequence: Some(sequence),
+            payload: bytes::Bytes::new(),
+            traceparent: None,
+        };
+        sequences.into_iter().map(event).collect()
+    }
+
+    fn sequences(events: &[Envelope]) -> Vec<u64> {
+        events.iter().filter_map(|event| event.sequence).collect()
+    }
+
+    #[tokio::test]
+    async fn an_open_gate_lets_everything_through() {
+        let (gate, mut waiting) = (Gate::default(), events(1..=3));
+        let (through, _applying) = gate.admit("sensors", &mut waiting).await;
+        assert_eq!((sequences(&through), waiting.len()), (vec![1, 2, 3], 0));
+    }
+
+    #[tokio::test]
+    async fn a_held_gate_lets_through_up_to_its_bound_and_all_once_it_is_open() {
+        let gate = Gate::default();
+        let held = gate.hold().await;
+        let mut waiting = events(4..=6);
+        assert!(gate.admit("sensors", &mut waiting).now_or_never().is_none());
+        held.let_up_to(&BTreeMap::from([("sensors".to_owned(), 5)]));
+        let (through, applying) = gate.admit("sensors", &mut waiting).await;
+        assert_eq!(sequences(&through), [4, 5]);
+        drop(applying);
+        assert!(gate.admit("sensors", &mut waiting).now_or_never().is_none());
+        drop(held);
+        let (through, _applying) = gate.admit("sensors", &mut waiting).await;
+        assert_eq!(sequences(&through), [6]);
+    }
+
+    #[tokio::test]
+    async fn a_paused_gate_stays_closed_whoever_else_lets_go() {
+        let (gate, mut waiting) = (Gate::default(), events(1..=2));
+        let pause = Pause {
+            since: 0,
+            reason: "a test".to_owned(),
+        };
+        gate.set_pause(Some(pause)).await;
+        let held = gate.hold().await;
+        held.let_up_to(&BTreeMap::from([("sensors".to_owned(), 2)]));
+        assert!(gate.admit("sensors", &mut waiting).now_or_never().is_none());
+        drop(held);
+        assert!(gate.admit("sensors", &mut waiting).now_or_never().is_none());
+        gate.set_pause(None).await;
+        let (through, _applying) = gate.admit("sensors", &mut waiting).await;
+        assert_eq!(sequences(&through), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn holding_waits_for_what_is_being_applied() {
+        let gate = Gate::default();
+        let mut waiting = events(1..=1);
+        let (_through, applying) = gate.admit("sensors", &mut waiting).await;
+        assert!(gate.hold().now_or_never().is_none(), "it is being applied");
+        drop(applying);
+        gate.hold().await;
+    }
+}

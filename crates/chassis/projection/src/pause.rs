@@ -1,0 +1,144 @@
+//! Holding a projection where it is, because an operator wants it, until another lets it go on.
+//!
+//! What comes meanwhile stays in the stream and is applied afterwards. The pause is in the
+//! service's database, so that a restart does not end it; the [gate](crate::gate) keeps it.
+
+use anyhow::Context as _;
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+
+use crate::gate::Gate;
+use headwater_nats::control::Pause;
+use headwater_store::Tx;
+use headwater_store::{Database, WriteError};
+use headwater_telemetry::Clock;
+use headwater_telemetry::health::{Health, State};
+
+/// The pause of `projection`, if it has one.
+pub(super) fn load(db: &impl ConnectionTrait, projection: &str) -> Result<Option<Pause>, DbErr> {
+    let row = db.query_one_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        "SELECT since, reason FROM headwater_pause WHERE projection = ?",
+        [Value::from(projection)],
+    ))?;
+    row.map(|row| {
+        Ok(Pause {
+            since: row.try_get_by("since")?,
+            reason: row.try_get_by("reason")?,
+        })
+    })
+    .transpose()
+}
+
+/// Notes the pause of `projection`, or that it has none.
+pub fn save(tx: &Tx, projection: &str, pause: Option<&Pause>) -> Result<(), DbErr> {
+    let backend = tx.get_database_backend();
+    tx.run_raw(match pause {
+        Some(pause) => Statement::from_sql_and_values(
+            backend,
+            "INSERT INTO headwater_pause (projection, since, reason) VALUES (?, ?, ?)
+             ON CONFLICT DO UPDATE SET since = excluded.since, reason = excluded.reason",
+            [
+                projection.into(),
+                pause.since.into(),
+                (&*pause.reason).into(),
+            ] as [Value; 3],
+        ),
+        None => Statement::from_sql_and_values(
+            backend,
+            "DELETE FROM headwater_pause WHERE projection = ?",
+            [Value::from(projection)],
+        ),
+    })
+}
+
+/// What holds one projection. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Brake {
+    projection: &'static str,
+    db: Database,
+    gate: Gate,
+    health: Health,
+}
+
+impl Brake {
+    /// For `projection`, whose events go through `gate`; holds it at once if it is paused in `db`.
+    pub(super) async fn load(
+        projection: &'static str,
+        db: Database,
+        gate: Gate,
+        health: Health,
+    ) -> Result<Self, DbErr> {
+        let pause = db.read(move |snapshot| load(snapshot, projection)).await?;
+        let brake = Self {
+            projection,
+            db,
+            gate,
+            health,
+        };
+        brake.put(pause).await;
+        Ok(brake)
+    }
+
+    /// The pause, if there is one.
+    pub fn now(&self) -> Option<Pause> {
+        self.gate.pause()
+    }
+
+    /// Holds the projection. Answers once it stands still; one that was paused before keeps the
+    /// time since when.
+    pub async fn pause(&self, reason: String) -> anyhow::Result<()> {
+        let since = self.now().map(|pause| pause.since);
+        let since = since.unwrap_or_else(|| self.db.clock().now_ms());
+        let pause = Pause { since, reason };
+        self.save(Some(pause.clone())).await?;
+        tracing::warn!(
+            projection = self.projection,
+            reason = pause.reason,
+            "an operator paused the projection"
+        );
+        self.put(Some(pause)).await;
+        Ok(())
+    }
+
+    /// Lets the projection go on.
+    pub async fn resume(&self) -> anyhow::Result<()> {
+        self.save(None).await?;
+        if self.now().is_some() {
+            tracing::info!(
+                projection = self.projection,
+                "an operator resumed the projection"
+            );
+        }
+        self.put(None).await;
+        Ok(())
+    }
+
+    async fn save(&self, pause: Option<Pause>) -> anyhow::Result<()> {
+        let projection = self.projection;
+        let write = self
+            .db
+            .write(move |tx| save(tx, projection, pause.as_ref()));
+        write
+            .await
+            .map(drop)
+            .map_err(WriteError::flat)
+            .context("note the pause")
+    }
+
+    async fn put(&self, pause: Option<Pause>) {
+        match &pause {
+            Some(pause) => self.health.set(self.projection, self.said(pause)),
+            None => self.health.forget(self.projection),
+        }
+        self.gate.set_pause(pause).await;
+    }
+
+    fn said(&self, pause: &Pause) -> State {
+        State::Degraded(format!(
+            "paused since {}: {}; `headwater projection resume {}` lets it go on",
+            Clock::text(pause.since),
+            pause.reason,
+            self.projection
+        ))
+    }
+}

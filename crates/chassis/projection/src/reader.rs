@@ -1,0 +1,620 @@
+//! Reads one source of a projection: places the feed, applies what comes, closes gaps.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, bail, ensure};
+use async_nats::jetstream::context::RequestErrorKind;
+use async_nats::jetstream::stream::{Info, Stream};
+use sea_orm::DbErr;
+
+use crate::anomaly;
+use crate::anomaly::Anomalies;
+use crate::apply;
+use crate::apply::{Batch, Input, Otherwise, Stop};
+use crate::checkpoint::Checkpoint;
+use crate::feed::Feed;
+use crate::gap::Gap;
+use crate::projection::{ApplyError, Projection};
+use crate::shared::Shared;
+use crate::source;
+use crate::source::Source;
+use crate::source::WAITING;
+use crate::source_answer::EpochAnswer;
+use crate::source_watch;
+use crate::start::Start;
+use crate::{dead_letter, gap, outbox};
+use headwater_event::Envelope;
+use headwater_nats::bus::Bus;
+use headwater_nats::window::Link;
+use headwater_nats::{replicas, stream};
+use headwater_store::WriteError;
+use headwater_store::{Snapshot, Tx};
+use headwater_telemetry::crash;
+use headwater_telemetry::health::State;
+use headwater_telemetry::trace::{self, Span, SpanKind};
+
+/// Pauses between attempts while something outside does not answer.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// How often a silent source's stream is looked at: a consumer that waits beyond the end of a
+/// rolled-back stream is silent too. One that has not even sent a heartbeat in this time is gone:
+/// its server has died, and of a cluster another one has it, or will.
+const LOOK_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a broker of a cluster that is cut off from the others may think that it still leads a
+/// stream: it gives up after 10 s without them.
+const CUT_OFF_MAX: Duration = Duration::from_secs(15);
+
+/// Reads one source.
+pub(super) struct Reader<P> {
+    shared: Arc<Shared<P>>,
+    bus: Bus,
+    source: &'static str,
+    /// The gap that the stream was read again for, as far as it is still open.
+    gap: Option<Gap>,
+    /// Which stream is read, by when it was made; 0 before the first.
+    stream_created: i64,
+    /// Whether the stream is another one than before, or was rolled back, and nothing new has come
+    /// of it yet: what is known comes again, filled in by its relay.
+    is_refilled: bool,
+    /// Since when the stream is said to end before what was read of it.
+    shorter_since: Option<Instant>,
+    /// The link to the broker, which all sources share.
+    link: Arc<Link>,
+}
+
+/// What a look at a silent source's stream came to.
+enum Look {
+    /// It is as it was read.
+    AsRead,
+    /// It is another one, or does not end where reading does.
+    Elsewhere,
+    /// Nobody answered in time: why that may be.
+    Unanswered(String),
+}
+
+impl<P: Projection> Reader<P> {
+    pub(super) fn new(
+        shared: Arc<Shared<P>>,
+        bus: Bus,
+        link: Arc<Link>,
+        source: &'static str,
+    ) -> Self {
+        // Those that alerts look at are there from the start.
+        for counted in [
+            "applied",
+            "skipped",
+            "gap_events",
+            "by_hand",
+            "foreign_epoch",
+            "altered",
+        ] {
+            let name = format!("headwater_projection_{counted}_total");
+            metrics::counter!(name, "projection" => shared.config.consumer.clone(), "source" => source)
+                .increment(0);
+        }
+        metrics::counter!("headwater_dead_letters_total", "projection" => P::NAME, "source" => source)
+            .increment(0);
+        Self {
+            shared,
+            bus,
+            source,
+            gap: None,
+            stream_created: 0,
+            is_refilled: false,
+            shorter_since: None,
+            link,
+        }
+    }
+
+    pub(super) async fn run_on(&mut self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let waiting = |why| self.report(State::Degraded(why));
+            self.bus.up_or_told(waiting).await;
+            let Err(failure) = Box::pin(self.follow(&mut pause)).await else {
+                continue;
+            };
+            let reason = replicas::why(&failure);
+            self.report(State::Degraded(format!("{WAITING}{reason}")));
+            tracing::warn!(
+                projection = P::NAME,
+                source = self.source,
+                reason,
+                pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                "projection waits"
+            );
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Reads the stream from the checkpoint on, until something has to be looked at again.
+    async fn follow(&mut self, pause: &mut Duration) -> anyhow::Result<()> {
+        let bus = self.bus.clone();
+        let seen = bus.seen();
+        let (mut feed, info) = tokio::select! {
+            opened = self.open() => opened?,
+            // What was asked for went with the connection: no use in waiting for it.
+            () = bus.reconnected(seen) => return Ok(()),
+        };
+        let stream = feed.stream().clone();
+        loop {
+            let events = tokio::select! {
+                biased;
+                events = feed.next_batch() => events?,
+                () = bus.reconnected(seen) => {
+                    // What was asked for is lost; what came is not asked for again.
+                    return self.apply(feed.into_rest()).await.map(drop);
+                }
+                looked = self.look(&stream, &info) => {
+                    match looked? {
+                        Look::Unanswered(reason) => self.report(State::Degraded(reason)),
+                        Look::AsRead if feed.silent_for() < LOOK_AFTER => {
+                            if !feed.check().await? {
+                                return Ok(());
+                            }
+                        }
+                        Look::AsRead | Look::Elsewhere => {
+                                            return Ok(());
+                        }
+                    }
+                    continue;
+                }
+            };
+            if !feed.is_as_needed().await? {
+                return Ok(());
+            }
+            crash::point(self.shared.config.crash_points[0]);
+            let stored = feed.batch_stored();
+            let (mut batch, took) = self.apply_and_read_ahead(events, &mut feed).await?;
+            if batch.is_elsewhere {
+                return Ok(());
+            }
+            match batch.stop {
+                Some(Stop::Gap(gap)) => return self.close(gap, feed.window_bytes()).await,
+                Some(Stop::Unconfirmed(epoch)) => bail!(
+                    "an event of the epoch {epoch} waits: {} does not say whether that is its own",
+                    self.source
+                ),
+                None => {}
+            }
+            feed.note_applied(batch.applied + batch.skipped + batch.parked, took);
+            self.note_delay(&batch, stored);
+            let is_at_end = batch.checkpoint.sequence >= info.state.last_sequence;
+            self.is_refilled &= batch.applied == 0;
+            if !self.is_refilled {
+                self.state().note_again(std::mem::take(&mut batch.again));
+            }
+            self.is_refilled &= !is_at_end;
+            if is_at_end {
+                self.shared.note_drained(self.source).await?;
+            }
+            // That known events came once more is no sign that what stopped it is over.
+            if is_at_end || batch.applied + batch.parked > 0 {
+                self.report(applied_up_to(
+                    batch.checkpoint.position(),
+                    batch.dead_letters,
+                ));
+                *pause = PAUSE_MIN;
+            }
+        }
+    }
+
+    /// Opens the feed at the checkpoint, with the stream's state as it is then.
+    async fn open(&mut self) -> anyhow::Result<(Feed, Info)> {
+        let stream = stream::find(&self.bus, self.source)
+            .await
+            .context("reach the stream")?
+            .with_context(|| format!("there is no stream {} yet: its relay makes it or, where services may not, the operator: `headwater provision`", stream::name(self.source)))?;
+        let info = stream.cached_info().clone();
+        let (checkpoint, dead_letters) = self.checkpoint().await?;
+        self.state().note_opened();
+        let start = Start::after(checkpoint.stream_created, checkpoint.sequence, &info);
+        ensure!(
+            !self.may_be_cut_off(&checkpoint, start, &info),
+            "the stream is said to end at {}, and was read up to {}: looking again",
+            start.known,
+            checkpoint.sequence
+        );
+        let start = if checkpoint.clone().rewind(start) {
+            self.rewind(&info).await.context("save the checkpoint")?
+        } else {
+            start
+        };
+        self.stream_created = start.stream_created;
+        // Of another stream all comes again, of one that was rolled back what lies behind its end.
+        self.is_refilled |= start.stream_created != checkpoint.stream_created
+            || start.is_earlier(checkpoint.stream_created, checkpoint.sequence);
+        let config = &self.shared.config;
+        let (bus, link) = (&self.bus, &self.link);
+        let feed = Feed::open(bus, link, stream, self.source, P::NAME, config, start).await?;
+        if feed.is_drained() {
+            let mut position = checkpoint.position();
+            if info.state.first_sequence > start.known + 1 {
+                position = self.fetch_discarded(&info, feed.window_bytes()).await?;
+            }
+            self.shared.note_drained(self.source).await?;
+            self.report(applied_up_to(position, dead_letters));
+        }
+        Ok((feed, info))
+    }
+
+    /// Fetches from the outbox what the stream has dropped by an operator's limit before it was
+    /// read, where nothing newer has come that would show the gap. Gives the position then.
+    async fn fetch_discarded(&self, info: &Info, bytes_max: usize) -> anyhow::Result<u64> {
+        let mut target = None;
+        loop {
+            let (mut checkpoint, _) = self.checkpoint().await?;
+            let (epoch, have) = (checkpoint.epoch(), checkpoint.position());
+            let epoch = epoch.as_deref();
+            let (events, head) =
+                gap::fetch_after(&self.bus, self.source, epoch, have, bytes_max).await?;
+            if events.is_empty() || have >= *target.get_or_insert(head) {
+                let end = Start::at_end(info);
+                let pass = move |tx: &Tx| {
+                    checkpoint.rewind(end);
+                    checkpoint.save(tx)
+                };
+                self.shared.db.write(pass).await.map_err(WriteError::flat)?;
+                return Ok(have);
+            }
+            self.note_fetched(have + 1, events.len());
+            self.apply(events).await?;
+        }
+    }
+
+    fn note_fetched(&self, position: u64, events: usize) {
+        tracing::warn!(
+            projection = P::NAME,
+            source = self.source,
+            position,
+            events,
+            "the stream misses events: fetched from the outbox"
+        );
+        metrics::counter!("headwater_projection_gap_events_total", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
+            .increment(events as u64);
+    }
+
+    /// Puts the checkpoint where reading is to start; gives where that is. As the checkpoint is then:
+    /// another store may have been swapped in since it was looked at.
+    async fn rewind(&self, info: &Info) -> anyhow::Result<Start> {
+        let (source, info) = (self.source, info.clone());
+        let rewind = move |tx: &Tx| {
+            let mut checkpoint = Checkpoint::load(tx, P::NAME, source)?;
+            let start = Start::after(checkpoint.stream_created, checkpoint.sequence, &info);
+            if checkpoint.rewind(start) {
+                checkpoint.save(tx)?;
+                anomaly::forget_behind(tx, P::NAME, source, start.known)?;
+            }
+            Ok::<_, DbErr>(start)
+        };
+        let saved = self.shared.db.write(rewind).await;
+        Ok(saved.map_err(WriteError::flat)?.value)
+    }
+
+    /// Whether what is said of the stream may come from a broker that does not know what the others
+    /// of its cluster have stored since. To go back for it would be harmless with our own events,
+    /// which have positions, and not with those that somebody published by hand.
+    fn may_be_cut_off(&mut self, checkpoint: &Checkpoint, start: Start, info: &Info) -> bool {
+        let is_shorter = start.is_earlier(checkpoint.stream_created, checkpoint.sequence);
+        if !is_shorter || info.config.num_replicas < 2 {
+            self.shorter_since = None;
+            return false;
+        }
+        let since = self.shorter_since.get_or_insert_with(Instant::now);
+        since.elapsed() < CUT_OFF_MAX
+    }
+
+    /// After a while, looks whether the stream is still the one that is being read, and ends at the
+    /// checkpoint, since nothing comes: it may have been rolled back, or what came got lost.
+    ///
+    /// Its answer comes behind whatever the server has sent before on this connection.
+    async fn look(&self, stream: &Stream, before: &Info) -> anyhow::Result<Look> {
+        tokio::time::sleep(LOOK_AFTER).await;
+        let info = match stream.get_info().await {
+            Ok(info) => info,
+            // The link is busy with what others asked for, or the stream has no leader now.
+            Err(error) if error.kind() == RequestErrorKind::TimedOut => {
+                return Ok(Look::Unanswered(format!(
+                    "{WAITING}the broker does not say how stream {} is",
+                    before.config.name
+                )));
+            }
+            Err(error) => return Err(error).context("read the stream's state"),
+        };
+        let (checkpoint, dead_letters) = self.checkpoint().await?;
+        let is_as_read = info.created == before.created
+            && self.stream_created == checkpoint.stream_created
+            && info.state.last_sequence == checkpoint.sequence;
+        if !is_as_read {
+            return Ok(Look::Elsewhere);
+        }
+        // A person may have dealt with dead letters meanwhile.
+        self.report(applied_up_to(checkpoint.position(), dead_letters));
+        Ok(Look::AsRead)
+    }
+
+    /// Closes a gap: the first time by reading the stream again, because events may have been
+    /// lost on the way here; then from the source's outbox.
+    async fn close(&mut self, gap: Gap, bytes_max: usize) -> anyhow::Result<()> {
+        if !self
+            .gap
+            .as_ref()
+            .is_some_and(|before| before.is_where(&gap))
+        {
+            tracing::debug!(
+                projection = P::NAME,
+                source = self.source,
+                ?gap,
+                "gap: reading again"
+            );
+            self.gap = Some(gap);
+            return Ok(());
+        }
+        let events = gap::fetch(&self.bus, self.source, &gap, bytes_max)
+            .await
+            .with_context(|| {
+                format!(
+                    "the stream misses the events {} to {} of {}",
+                    gap.have + 1,
+                    gap.came - 1,
+                    self.source
+                )
+            })?;
+        self.note_fetched(gap.have + 1, events.len());
+        crash::point("projection.gap");
+        let have = gap.have + events.len() as u64;
+        self.apply(events).await?;
+        self.gap = Some(Gap { have, ..gap });
+        Ok(())
+    }
+
+    /// Applies `events`, and reads the next ones meanwhile: the writer thread works on the one,
+    /// this one on the other.
+    async fn apply_and_read_ahead(
+        &self,
+        events: Vec<Envelope>,
+        feed: &mut Feed,
+    ) -> anyhow::Result<(Batch, Duration)> {
+        let mut applying = pin!(self.apply(events));
+        tokio::select! {
+            applied = &mut applying => applied,
+            read = feed.read_ahead() => {
+                let applied = applying.await;
+                read?;
+                applied
+            }
+        }
+    }
+
+    /// Applies events, as far as the gate lets them through: a part at a time where it holds.
+    /// Asks the source before one of an epoch that it has not confirmed. Gives what became of the
+    /// last part, with all events that came again, and how long the last part took.
+    async fn apply(&self, mut events: Vec<Envelope>) -> anyhow::Result<(Batch, Duration)> {
+        if self.shared.config.is_of_outbox {
+            outbox::correct(&self.bus, self.source, &mut events).await?;
+        }
+        let (mut said, mut again) = (EpochAnswer::NotAsked, Vec::new());
+        loop {
+            let (part, applying) = self.shared.gate.admit(self.source, &mut events).await;
+            let part = Arc::new(part);
+            let began = Instant::now();
+            let mut batch = self.apply_part(&part, &said).await?;
+            drop(applying);
+            again.append(&mut batch.again);
+            if matches!(batch.stop, Some(Stop::Unconfirmed(_))) && said == EpochAnswer::NotAsked {
+                said = source_watch::epoch(&self.shared.bus, self.source).await;
+                events.splice(0..0, part[batch.looked_at..].iter().cloned());
+                continue;
+            }
+            if events.is_empty() || batch.stop.is_some() || batch.is_elsewhere {
+                return Ok((Batch { again, ..batch }, began.elapsed()));
+            }
+        }
+    }
+
+    /// Applies events in one transaction.
+    async fn apply_part(
+        &self,
+        events: &Arc<Vec<Envelope>>,
+        said: &EpochAnswer,
+    ) -> anyhow::Result<Batch> {
+        let (source, count) = (self.source, events.len());
+        let spans = self.trace(events);
+        let input = Input {
+            source,
+            stream_created: self.stream_created,
+            events: Arc::clone(events),
+            said: said.clone(),
+        };
+        let batch = self
+            .write(input)
+            .await
+            .map_err(WriteError::flat)
+            .with_context(|| format!("apply {count} events of {source}"))
+            .inspect_err(|error| trace::fail_all(&spans, error))?;
+        drop(spans);
+        crash::point(self.shared.config.crash_points[1]);
+        if !batch.is_elsewhere {
+            self.note_applied(&batch);
+        }
+        Ok(batch)
+    }
+
+    /// Events that are folded once more, beside the live store, are no part of what caused them.
+    fn trace(&self, events: &[Envelope]) -> Vec<Span> {
+        if self.shared.config.consumer == P::NAME {
+            applications(P::NAME, events)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// All at once where nobody else writes to the database; where not all of them can be
+    /// applied, or others do, in a way that parks what is at fault.
+    async fn write(&self, input: Input) -> Result<Batch, WriteError<ApplyError>> {
+        let apply = |otherwise| {
+            let (shared, input) = (Arc::clone(&self.shared), input.clone());
+            move |tx: &Tx| apply::batch(&*shared.projection, tx, &input, otherwise)
+        };
+        let db = &self.shared.db;
+        if self.shared.config.is_alone {
+            match db.write_alone(apply(Otherwise::Refuse)).await {
+                Err(WriteError::Refused(ApplyError::Poison(_))) => {}
+                applied => return applied,
+            }
+        }
+        Ok(db.write(apply(Otherwise::Park)).await?.value)
+    }
+
+    fn note_applied(&self, batch: &Batch) {
+        let position = batch.checkpoint.position();
+        self.note_position(position, batch.first_parked);
+        self.note_anomalies(batch);
+        metrics::counter!("headwater_projection_applied_total", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
+            .increment(batch.applied as u64);
+        metrics::counter!("headwater_projection_skipped_total", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
+            .increment(batch.skipped as u64);
+        tracing::debug!(
+            projection = P::NAME,
+            source = self.source,
+            position,
+            sequence = batch.checkpoint.sequence,
+            applied = batch.applied,
+            skipped = batch.skipped,
+            parked = batch.parked,
+            "applied"
+        );
+    }
+
+    fn note_position(&self, position: u64, first_parked: Option<u64>) {
+        let source = self.source.to_owned();
+        self.shared.as_of.send_if_modified(|as_of| {
+            let parked = match first_parked {
+                Some(first) => as_of.parked.0.insert(source.clone(), first),
+                None => as_of.parked.0.remove(&source),
+            };
+            as_of.applied.0.insert(source, position) != Some(position) || parked != first_parked
+        });
+    }
+
+    /// Logs and counts events that are not as the relay publishes them.
+    fn note_anomalies(&self, batch: &Batch) {
+        let projection = &self.shared.config.consumer;
+        let kinds = [
+            (
+                "by_hand",
+                &batch.by_hand,
+                "an event without a position, published by hand: applied",
+            ),
+            (
+                "foreign_epoch",
+                &batch.foreign,
+                "an event of an epoch that the source does not have: refused",
+            ),
+        ];
+        for (counted, tally, what) in kinds {
+            let name = format!("headwater_projection_{counted}_total");
+            metrics::counter!(name, "projection" => projection.clone(), "source" => self.source)
+                .increment(tally.events);
+            // A fold beside the live store meets them all once more.
+            if *projection != P::NAME {
+                continue;
+            }
+            for event in &tally.first {
+                tracing::warn!(
+                    projection = P::NAME,
+                    source = self.source,
+                    event.subject = &*event.subject,
+                    event.id = event.id.as_ref().map(tracing::field::display),
+                    event.sequence = event.sequence,
+                    "{what}"
+                );
+            }
+            if tally.more() > 0 {
+                let (source, more) = (self.source, tally.more());
+                tracing::warn!(
+                    projection,
+                    source,
+                    more,
+                    "and more in the same batch: {what}"
+                );
+            }
+        }
+        if let Some(anomalies) = &batch.anomalies {
+            self.state().note_anomalies(anomalies.clone());
+        }
+    }
+
+    /// Notes how long the oldest event of a batch was under way from the stream to the tables.
+    fn note_delay(&self, batch: &Batch, stored: Option<SystemTime>) {
+        let now = self.shared.db.clock().now();
+        if let Some(stored) = stored.filter(|_| batch.applied > 0) {
+            metrics::histogram!("headwater_projection_delay_seconds", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
+                .record(now.duration_since(stored).unwrap_or_default());
+        }
+    }
+
+    /// How far it got, and how many dead letters it has.
+    async fn checkpoint(&self) -> anyhow::Result<(Checkpoint, u64)> {
+        let source = self.source;
+        let load = move |snapshot: &Snapshot| {
+            Ok::<_, DbErr>((
+                Checkpoint::load(snapshot, P::NAME, source)?,
+                dead_letter::count(snapshot, P::NAME, source)?,
+                Anomalies::load(snapshot, P::NAME, source)?,
+            ))
+        };
+        let loaded = self.shared.db.read(load).await;
+        let (checkpoint, dead_letters, anomalies) = loaded.context("load the checkpoint")?;
+        self.state().note_anomalies(anomalies);
+        Ok((checkpoint, dead_letters))
+    }
+
+    fn state(&self) -> &Source {
+        self.shared.sources.get(self.source)
+    }
+
+    fn report(&self, state: State) {
+        self.state().report(state);
+    }
+}
+
+/// Dead letters are for a person to look at, but the rest goes on.
+fn applied_up_to(position: u64, dead_letters: u64) -> State {
+    match dead_letters {
+        0 => State::Ok(format!("applied up to {position}")),
+        letters => State::Degraded(format!(
+            "applied up to {position}; {letters} dead letters wait: see headwater dead-letter list"
+        )),
+    }
+}
+
+/// Of how many events of one batch it is said that they were applied: each is a span.
+const APPLIED_MAX: usize = 64;
+
+/// Begins applying those of `events` whose commands were traced.
+fn applications(projection: &'static str, events: &[Envelope]) -> Vec<Span> {
+    if !trace::is_on() {
+        return Vec::new();
+    }
+    let begin = |event: &Envelope| {
+        let traceparent = event.traceparent.as_deref()?;
+        let span = trace::caused(Some(traceparent), SpanKind::Consumer, || {
+            format!("apply {}", event.kind())
+        });
+        span.set("messaging.system", "nats");
+        span.set("messaging.destination.name", event.subject.to_string());
+        span.set_number("messaging.batch.message_count", events.len() as u64);
+        span.set("headwater.projection", projection);
+        if let Some(id) = &event.id {
+            span.set_number("headwater.position", id.position);
+        }
+        Some(span)
+    };
+    events.iter().filter_map(begin).take(APPLIED_MAX).collect()
+}

@@ -1,0 +1,255 @@
+//! Runs a projection: one loop a source.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, ensure};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::Config;
+use crate::checkpoint;
+use crate::dead_letter::Refusal;
+use crate::gate::Gate;
+use crate::pause::Brake;
+use crate::progress::Progress;
+use crate::projection::Projection;
+use crate::reader::Reader;
+use crate::shared::Shared;
+use crate::source;
+use crate::source::Sources;
+use crate::source_watch;
+use headwater_event::AsOf;
+use headwater_event::Positions;
+use headwater_nats::bus::Bus;
+use headwater_nats::consumer;
+use headwater_nats::control::Then;
+use headwater_nats::window::Link;
+use headwater_store::{Database, WriteError};
+use headwater_telemetry::health::Health;
+
+/// A projection that is about to run.
+#[derive(Debug)]
+pub struct Runner<P> {
+    shared: Arc<Shared<P>>,
+    progress: Progress,
+    version: u32,
+    brake: Option<Brake>,
+}
+
+/// A running projection, seen from beside it.
+#[derive(Debug)]
+pub struct Live<P>(Arc<Shared<P>>);
+
+impl<P> Clone for Live<P> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<P: Projection> Live<P> {
+    pub fn projection(&self) -> &Arc<P> {
+        &self.0.projection
+    }
+
+    pub fn db(&self) -> &Database {
+        &self.0.db
+    }
+
+    pub fn bus(&self) -> &Bus {
+        &self.0.bus
+    }
+
+    pub fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    pub fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+
+    /// How far it is, for those who watch.
+    pub fn positions(&self) -> Positions {
+        self.0.as_of.borrow().applied.clone()
+    }
+
+    /// Whether its tables are whole.
+    pub fn is_complete(&self) -> bool {
+        *self.0.is_complete.borrow()
+    }
+
+    /// What it waits for, by the source that it cannot go on in.
+    pub fn waiting(&self) -> BTreeMap<String, String> {
+        self.0.sources.waiting()
+    }
+
+    /// Errors while a rebuild makes its tables equal to a new fold: it knows of no other change.
+    pub(crate) fn expect_no_take_over(&self) -> Result<(), Refusal> {
+        if self.0.is_taken_over.load(Ordering::Acquire) {
+            Err(Refusal::TakeOver)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Notes whether a rebuild makes its tables equal to a new fold.
+    pub fn set_taken_over(&self, is_taken_over: bool) {
+        self.0.is_taken_over.store(is_taken_over, Ordering::Release);
+    }
+
+    /// Notes that its tables are others now, as far as `as_of`, and whether they are whole.
+    pub fn note_tables(&self, as_of: AsOf, is_complete: bool) {
+        self.0.as_of.send_replace(as_of);
+        self.0.is_complete.send_replace(is_complete);
+    }
+}
+
+impl<P: Projection> Runner<P> {
+    /// Loads how far `projection` got in `db`.
+    ///
+    /// # Errors
+    /// The database's, or that its tables were folded by another version of the projection: a
+    /// runner alone does not rebuild them, [`Service::project`](headwater::service::Service::project) does.
+    pub async fn load(
+        projection: impl Into<Arc<P>>,
+        db: Database,
+        bus: Bus,
+        health: Health,
+        config: Config,
+    ) -> anyhow::Result<Self> {
+        let runner = Self::load_any(projection.into(), db, bus, health, config).await?;
+        let found = runner.version;
+        ensure!(
+            found == P::VERSION,
+            "the tables of the projection {} are of version {found}, this program has {}: only a \
+             service (`Service::project`) rebuilds them",
+            P::NAME,
+            P::VERSION
+        );
+        Ok(runner)
+    }
+
+    /// [`load`](Self::load), whatever version the tables are of.
+    pub async fn load_any(
+        projection: Arc<P>,
+        db: Database,
+        bus: Bus,
+        health: Health,
+        config: Config,
+    ) -> anyhow::Result<Self> {
+        // Not written where it is known: a service starts on a full disk, too.
+        let known = |snapshot: &_| checkpoint::claimed(snapshot, P::NAME);
+        let claimed = if let Some(known) = db.read(known).await? {
+            known
+        } else {
+            let claim = |tx: &_| checkpoint::claim(tx, P::NAME, P::VERSION);
+            db.write(claim).await.map_err(WriteError::flat)?.value
+        };
+        let now = db.read(|snapshot| checkpoint::as_of::<P>(snapshot)).await?;
+        let sources = Sources::new::<P>(&health);
+        let gate = Gate::default();
+        let brake = if config.is_pausable {
+            let (db, health) = (db.clone(), health.clone());
+            Some(Brake::load(P::NAME, db, gate.clone(), health).await?)
+        } else {
+            None
+        };
+        let (as_of, as_of_receiver) = watch::channel(now);
+        let (is_complete, complete_receiver) = watch::channel(claimed.is_complete);
+        let progress = Progress::new(P::NAME, db.clone(), as_of_receiver, complete_receiver);
+        let shared = Shared {
+            projection,
+            db,
+            bus,
+            health,
+            config,
+            gate,
+            as_of,
+            sources,
+            is_complete,
+            is_taken_over: AtomicBool::new(false),
+            drained: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            progress,
+            version: claimed.version,
+            brake,
+        })
+    }
+
+    /// The version that the tables are of.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// What holds it for operators; none where it is no one's to hold.
+    pub fn brake(&self) -> Option<Brake> {
+        self.brake.clone()
+    }
+
+    /// What a rebuild needs of it while it runs.
+    pub fn live(&self) -> Live<P> {
+        Live(Arc::clone(&self.shared))
+    }
+
+    /// What is known of its sources.
+    pub fn sources(&self) -> Sources {
+        self.shared.sources.clone()
+    }
+
+    /// How far the projection has got, for reads that wait.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Runs until `stop`; does not end by itself, whatever broker and sources do. No longer than
+    /// its future either, but for what is being written.
+    ///
+    /// On a thread of its own, with a connection of its own: a stream of small events through
+    /// the tasks of a runtime with many threads is half as fast.
+    ///
+    /// # Errors
+    /// There can be no such thread, or a part of it panicked.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let stop = stop.child_token();
+        let _ends_with_this = stop.clone().drop_guard();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("start a runtime")?;
+        let (sender, ended) = oneshot::channel();
+        std::thread::Builder::new()
+            .name(self.shared.config.consumer.clone())
+            .spawn(move || {
+                // Where nobody waits for it any more, nobody is told.
+                let _ = sender.send(runtime.block_on(self.read_sources(stop)));
+            })
+            .context("start a thread")?;
+        ended
+            .await
+            .with_context(|| format!("the projection {} panicked", P::NAME))?
+    }
+
+    async fn read_sources(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let bus = self.shared.bus.another().await?;
+        let link = Arc::new(Link::new());
+        let mut sources = JoinSet::new();
+        for source in P::SOURCES {
+            let (shared, bus) = (Arc::clone(&self.shared), bus.clone());
+            let (link, stop, watched) = (Arc::clone(&link), stop.clone(), Arc::clone(&self.shared));
+            sources.spawn(async move {
+                let mut reader = Reader::new(shared, bus, link, source);
+                let reading =
+                    async { tokio::join!(reader.run_on(), source_watch::watch(watched, source)) };
+                stop.run_until_cancelled(Box::pin(reading)).await;
+            });
+        }
+        while let Some(ended) = sources.join_next().await {
+            ended.with_context(|| format!("read a source of {}", P::NAME))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+//! What a source says of itself, and what of its stream contradicts it.
+//!
+//! Only the source knows its epoch and how far its outbox is. It is asked at its endpoint `events`:
+//! every few seconds, whenever the stream is opened, and before an event of an epoch is applied
+//! that it has not confirmed. From the answers follow the faults of a projection: it has applied
+//! what the source does not have.
+//!
+//! Positions that come again further on in the stream are compared with the outbox here as well,
+//! beside the reading: the same content is a redelivery, another one is forged.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use headwater_event::Envelope;
+use headwater_nats::Bus;
+use headwater_nats::control::{self, Endpoint, EventsAnswer, EventsRequest};
+use headwater_store::{Tx, WriteError};
+use headwater_telemetry::causes;
+use sea_orm::DbErr;
+
+use crate::Anomalies;
+use crate::anomaly::{Kind, Tally};
+use crate::checkpoint::Checkpoint;
+use crate::projection::Projection;
+use crate::shared::Shared;
+use crate::source::Source;
+use crate::source_answer::{Answer, EpochAnswer};
+
+/// How often a source is asked what it is.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+
+/// How long it has for an answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Events that are compared with one answer.
+const COMPARED_MAX: usize = 100;
+
+/// The pause between two comparisons.
+const COMPARE_PAUSE: Duration = Duration::from_millis(250);
+
+/// Asks `source` for its epoch and its head.
+///
+/// # Errors
+/// It does not answer.
+async fn ask(bus: &Bus, source: &str) -> anyhow::Result<Answer> {
+    let request = EventsRequest {
+        from: 1,
+        ..EventsRequest::default()
+    };
+    let answer = control::ask::<EventsAnswer>(bus, source, Endpoint::Events, &request);
+    let answer = tokio::time::timeout(ANSWER_WITHIN, answer).await;
+    let answer = answer.context("no answer in time")??;
+    Ok(Answer {
+        epoch: answer.epoch.into(),
+        head: answer.head,
+    })
+}
+
+/// What `source` says of its epoch.
+pub(crate) async fn epoch(bus: &Bus, source: &str) -> EpochAnswer {
+    match ask(bus, source).await {
+        Ok(answer) => EpochAnswer::Epoch(answer.epoch),
+        Err(error) => {
+            tracing::debug!(source, error = causes(&error), "ask for the epoch");
+            EpochAnswer::Away
+        }
+    }
+}
+
+/// What the outbox of `source` has where `run` claims to be.
+async fn outbox(bus: &Bus, source: &str, run: &[Envelope]) -> anyhow::Result<EventsAnswer> {
+    let first = run.first().and_then(|event| event.id.as_ref());
+    let first = first.context("there are none")?;
+    let request = EventsRequest {
+        epoch: Some(first.epoch.to_string()),
+        from: first.position,
+        limit: run.len(),
+        max_bytes: Some(bus.reply_max()),
+        offset: None,
+    };
+    control::fetch_events(request, async |request| {
+        control::ask(bus, source, Endpoint::Events, &request).await
+    })
+    .await
+}
+
+/// Asks `source` now and then what it is, and compares with that what was applied; never ends.
+pub(crate) async fn watch<P: Projection>(shared: Arc<Shared<P>>, source: &'static str) {
+    let watch = Watch { shared, source };
+    let mut said_since = None;
+    loop {
+        if let Err(error) = watch.check(&mut said_since).await {
+            tracing::debug!(
+                projection = P::NAME,
+                source,
+                error = causes(&error),
+                "ask the source"
+            );
+        }
+        let next = tokio::time::sleep(ASK_EVERY);
+        tokio::pin!(next);
+        loop {
+            tokio::select! {
+                () = &mut next => break,
+                () = watch.of().opened.notified() => break,
+                () = watch.of().came_again.notified() => watch.compare().await,
+            }
+        }
+    }
+}
+
+struct Watch<P> {
+    shared: Arc<Shared<P>>,
+    source: &'static str,
+}
+
+impl<P: Projection> Watch<P> {
+    fn of(&self) -> &Source {
+        self.shared.sources.get(self.source)
+    }
+
+    /// Asks once. Where the source does not answer, what was known of it stays. `said_since`: the
+    /// epoch that it says, and since when.
+    async fn check(&self, said_since: &mut Option<(Arc<str>, Instant)>) -> anyhow::Result<()> {
+        let (db, source) = (&self.shared.db, self.source);
+        // Before the question: the outbox may grow meanwhile, and never shrinks.
+        let load = move |snapshot: &_| Checkpoint::load(snapshot, P::NAME, source);
+        let before = db.read(load).await.context("load the checkpoint")?;
+        let said = ask(&self.shared.bus, source).await?;
+        if !before.has_confirmed() {
+            let epoch = Arc::clone(&said.epoch);
+            let confirm = move |tx: &Tx| {
+                let mut checkpoint = Checkpoint::load(tx, P::NAME, source)?;
+                if !checkpoint.has_confirmed() {
+                    checkpoint.confirm(&epoch);
+                    checkpoint.save(tx)?;
+                }
+                Ok::<_, DbErr>(())
+            };
+            let confirmed = db.write(confirm).await;
+            confirmed
+                .map_err(WriteError::flat)
+                .context("confirm the epoch")?;
+        }
+        let (_, since) = said_since
+            .take_if(|(epoch, _)| *epoch == said.epoch)
+            .unwrap_or_else(|| (Arc::clone(&said.epoch), Instant::now()));
+        let is_settled = since.elapsed() >= ASK_EVERY;
+        let fault = before.contradiction(&said, is_settled);
+        self.of().note_fault(P::NAME, fault);
+        *said_since = Some((said.epoch, since));
+        Ok(())
+    }
+
+    /// Compares a run of the events that came again with the outbox.
+    async fn compare(&self) {
+        let (run, is_more) = {
+            let mut state = self.of().state();
+            let run = take_run(&mut state.again);
+            (run, !state.again.is_empty())
+        };
+        let source = self.source;
+        match outbox(&self.shared.bus, source, &run).await {
+            Ok(outbox) => self.note_altered(&run, &outbox).await,
+            // Of a former epoch, or the source is away: `headwater verify` compares all.
+            Err(error) => tracing::debug!(
+                projection = P::NAME,
+                source,
+                events = run.len(),
+                error = format!("{error:#}"),
+                "events that came again were not compared"
+            ),
+        }
+        if is_more {
+            self.of().came_again.notify_one();
+        }
+        tokio::time::sleep(COMPARE_PAUSE).await;
+    }
+
+    /// Notes which events of `run` are not what the outbox has.
+    async fn note_altered(&self, run: &[Envelope], outbox: &EventsAnswer) {
+        let mut altered = Tally::default();
+        for event in run {
+            let position = event.id.as_ref().map(|id| id.position);
+            let row = outbox
+                .events
+                .iter()
+                .find(|row| Some(row.position) == position);
+            let is_beyond = position > Some(outbox.head);
+            match row {
+                Some(row) if row.subject == *event.subject && row.payload == *event.payload => {}
+                // The answer may be shorter than the run.
+                None if !is_beyond => {}
+                _ => altered.add(event),
+            }
+        }
+        let source = self.source;
+        if altered.events == 0 {
+            let events = run.len();
+            tracing::debug!(
+                projection = P::NAME,
+                source,
+                events,
+                "known events came again"
+            );
+            return;
+        }
+        metrics::counter!("headwater_projection_altered_total", "projection" => self.shared.config.consumer.clone(), "source" => source)
+            .increment(altered.events);
+        for event in &altered.first {
+            tracing::warn!(
+                projection = P::NAME,
+                source,
+                event.subject = &*event.subject,
+                event.id = event.id.as_ref().map(tracing::field::display),
+                event.sequence = event.sequence,
+                "an event at a known position is not what the outbox has: skipped"
+            );
+        }
+        let save = move |tx: &Tx| {
+            let stream = Checkpoint::load(tx, P::NAME, source)?.stream_created;
+            altered.save(tx, (P::NAME, source), stream, Kind::Altered)?;
+            Anomalies::load(tx, P::NAME, source)
+        };
+        match self.shared.db.write(save).await {
+            Ok(saved) => self.of().note_anomalies(saved.value),
+            Err(error) => {
+                tracing::warn!(projection = P::NAME, source, %error, "note an altered event");
+            }
+        }
+    }
+}
+
+/// Takes the first of `again`, and those behind it whose positions follow it.
+fn take_run(again: &mut VecDeque<Envelope>) -> Vec<Envelope> {
+    let place = |event: &Envelope| {
+        event
+            .id
+            .as_ref()
+            .map(|id| (Arc::clone(&id.epoch), id.position))
+    };
+    let mut run: Vec<Envelope> = Vec::new();
+    while run.len() < COMPARED_MAX {
+        let expected = run
+            .last()
+            .and_then(place)
+            .map(|(epoch, at)| (epoch, at + 1));
+        let follows = |event: &&Envelope| expected.is_none() || place(event) == expected;
+        let Some(event) = again.front().filter(follows).cloned() else {
+            break;
+        };
+        again.pop_front();
+        run.push(event);
+    }
+    run
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: &str) -> Envelope {
+        Envelope {
+            source: "sensors".into(),
+            subject: "sensors.v1.read.0".into(),
+            id: Some(id.parse().unwrap()),
+            sequence: Some(1),
+            payload: bytes::Bytes::new(),
+            traceparent: None,
+        }
+    }
+
+    #[test]
+    fn a_run_is_of_positions_that_follow_each_other() {
+        let ids = ["sensors.x.4", "sensors.x.5", "sensors.y.6", "sensors.y.9"];
+        let mut again: VecDeque<_> = ids.into_iter().map(event).collect();
+        let runs = std::iter::from_fn(|| Some(take_run(&mut again)).filter(|run| !run.is_empty()));
+        let lengths: Vec<usize> = runs.map(|run| run.len()).collect();
+        assert_eq!(lengths, [2, 1, 1]);
+    }
+}

@@ -1,0 +1,285 @@
+//! Comparing two stores that were folded from the same events, row by row.
+
+use std::cmp::Ordering;
+use std::path::Path;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, Rows, Statement};
+
+use headwater_nats::control::{Difference, Differences, Side};
+use headwater_store::connection::Inspection;
+
+/// How many differing rows are told.
+const TOLD_MAX: usize = 100;
+
+/// Two stores, each as it was at one moment.
+#[derive(Debug)]
+pub(super) struct Stores {
+    live: Inspection,
+    fold: Inspection,
+}
+
+impl Stores {
+    /// Begins to see both as they are now.
+    pub(super) fn open(live: &Path, fold: &Path) -> rusqlite::Result<Self> {
+        Ok(Self {
+            live: Inspection::open(live)?,
+            fold: Inspection::open(fold)?,
+        })
+    }
+
+    /// The live store.
+    pub(super) fn live(&self) -> &Connection {
+        self.live.connection()
+    }
+
+    /// The one that was folded beside it.
+    pub(super) fn fold(&self) -> &Connection {
+        self.fold.connection()
+    }
+
+    /// The positions of both, in the present lives of all sources.
+    pub(super) fn positions(&self, projection: &str) -> rusqlite::Result<[Vec<At>; 2]> {
+        let positions = |store: &Connection| {
+            let mut statement = store.prepare(&positions(projection))?;
+            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            let rows = statement.query_map([], row)?;
+            rows.collect::<rusqlite::Result<Vec<At>>>()
+        };
+        Ok([positions(self.live())?, positions(self.fold())?])
+    }
+
+    /// The rows of `content` that they do not have in common, or of `tables` where nothing is said
+    /// of it, or of all tables; and their positions and dead letters.
+    pub(super) fn differences(
+        &self,
+        projection: &str,
+        content: &[(&str, &str)],
+        tables: &[&str],
+    ) -> rusqlite::Result<Differences> {
+        let mut found = Differences::default();
+        if content.is_empty() {
+            let named = tables.iter().map(ToString::to_string).collect();
+            let tables = if tables.is_empty() {
+                self.tables()?
+            } else {
+                named
+            };
+            for table in tables {
+                self.compare(&table, &format!("SELECT * FROM \"{table}\""), &mut found)?;
+            }
+        }
+        for (name, sql) in content {
+            self.compare(name, sql, &mut found)?;
+        }
+        let letters = format!(
+            "SELECT source, subject, epoch, coalesce(position, sequence) AS place
+             FROM headwater_dead_letter WHERE projection = '{projection}'"
+        );
+        self.compare("dead letters", &letters, &mut found)?;
+        self.compare("positions", &positions(projection), &mut found)?;
+        Ok(found)
+    }
+
+    /// The tables of the store that are not the chassis' own.
+    fn tables(&self) -> rusqlite::Result<Vec<String>> {
+        let mut statement = self.live.connection().prepare(
+            "SELECT name FROM sqlite_schema WHERE type = 'table'
+             AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'headwater\\_%' ESCAPE '\\'
+             ORDER BY name",
+        )?;
+        let names = statement.query_map([], |row| row.get(0))?;
+        names.collect()
+    }
+
+    /// Walks through both in the same order.
+    fn compare(&self, name: &str, sql: &str, found: &mut Differences) -> rusqlite::Result<()> {
+        let (mut live, mut fold) = (ordered(&self.live, sql)?, ordered(&self.fold, sql)?);
+        let columns: Vec<String> = live
+            .column_names()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let (mut live, mut fold) = (live.query([])?, fold.query([])?);
+        let (mut ours, mut theirs) = (next(&mut live)?, next(&mut fold)?);
+        loop {
+            let order = match (&ours, &theirs) {
+                (None, None) => return Ok(()),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(ours), Some(theirs)) => compare_rows(ours, theirs),
+            };
+            match order {
+                Ordering::Equal => {
+                    (ours, theirs) = (next(&mut live)?, next(&mut fold)?);
+                }
+                Ordering::Less => {
+                    note(found, name, &columns, Side::Live, ours.as_deref());
+                    ours = next(&mut live)?;
+                }
+                Ordering::Greater => {
+                    note(found, name, &columns, Side::Fold, theirs.as_deref());
+                    theirs = next(&mut fold)?;
+                }
+            }
+        }
+    }
+}
+
+/// A source, its life, and a position in it.
+pub(super) type At = (String, String, u64);
+
+fn positions(projection: &str) -> String {
+    format!(
+        "SELECT source, epoch, position FROM headwater_checkpoint
+         JOIN headwater_position USING (projection, source, epoch)
+         WHERE projection = '{projection}' ORDER BY source"
+    )
+}
+
+/// `sql`, ordered by all its columns.
+fn ordered<'a>(store: &'a Inspection, sql: &str) -> rusqlite::Result<Statement<'a>> {
+    let columns = store.connection().prepare(sql)?.column_count();
+    let by: Vec<String> = (1..=columns).map(|column| column.to_string()).collect();
+    store
+        .connection()
+        .prepare(&format!("SELECT * FROM ({sql}) ORDER BY {}", by.join(", ")))
+}
+
+pub(super) fn next(rows: &mut Rows<'_>) -> rusqlite::Result<Option<Vec<Value>>> {
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let columns = row.as_ref().column_count();
+    (0..columns)
+        .map(|column| row.get(column))
+        .collect::<rusqlite::Result<_>>()
+        .map(Some)
+}
+
+fn note(
+    found: &mut Differences,
+    table: &str,
+    columns: &[String],
+    only_in: Side,
+    row: Option<&[Value]>,
+) {
+    found.count += 1;
+    if found.rows.len() < TOLD_MAX {
+        let values = row.unwrap_or_default().iter().map(text);
+        found.rows.push(Difference {
+            table: table.to_owned(),
+            only_in,
+            row: columns.iter().cloned().zip(values).collect(),
+        });
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Integer(number) => number.to_string(),
+        Value::Real(number) => number.to_string(),
+        Value::Text(text) => text.clone(),
+        Value::Blob(bytes) => format!("{:x}", bytes::Bytes::copy_from_slice(bytes)),
+    }
+}
+
+/// SQLite's own order of values.
+pub(super) fn compare_rows(a: &[Value], b: &[Value]) -> Ordering {
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| compare_values(a, b))
+        .find(|order| order.is_ne())
+        .unwrap_or(Ordering::Equal)
+}
+
+fn compare_values(a: &Value, b: &Value) -> Ordering {
+    fn class(value: &Value) -> u8 {
+        match value {
+            Value::Null => 0,
+            Value::Integer(_) | Value::Real(_) => 1,
+            Value::Text(_) => 2,
+            Value::Blob(_) => 3,
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "compared with a float")]
+    match (a, b) {
+        (Value::Integer(a), Value::Integer(b)) => a.cmp(b),
+        (Value::Real(a), Value::Real(b)) => a.total_cmp(b),
+        (Value::Integer(a), Value::Real(b)) => (*a as f64).total_cmp(b),
+        (Value::Real(a), Value::Integer(b)) => a.total_cmp(&(*b as f64)),
+        (Value::Text(a), Value::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
+        (Value::Blob(a), Value::Blob(b)) => a.cmp(b),
+        _ => class(a).cmp(&class(b)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The differences of two stores with these rows in `item`.
+    fn differences(live: &str, fold: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str, rows: &str| {
+            let path = folder.path().join(name);
+            let store = Connection::open(&path).unwrap();
+            store
+                .execute_batch(
+                    "CREATE TABLE item (id BLOB, title TEXT, n);
+                     CREATE TABLE headwater_dead_letter (projection, source, subject, epoch, position, sequence);
+                     CREATE TABLE headwater_checkpoint (projection, source, epoch);
+                     CREATE TABLE headwater_position (projection, source, epoch, position);",
+                )
+                .unwrap();
+            if !rows.is_empty() {
+                store
+                    .execute_batch(&format!("INSERT INTO item VALUES {rows}"))
+                    .unwrap();
+            }
+            path
+        };
+        let stores = Stores::open(&make("live", live), &make("fold", fold)).unwrap();
+        let found = stores.differences("p", &[], &[]).unwrap();
+        assert_eq!(found.count, found.rows.len() as u64);
+        found
+            .rows
+            .iter()
+            .map(|difference| format!("{:?} {}", difference.only_in, difference.row[1].1))
+            .collect()
+    }
+
+    #[test]
+    fn the_same_rows_in_another_order_do_not_differ() {
+        let (a, b) = (
+            "(x'01', 'a', 1), (x'02', 'b', NULL)",
+            "(x'02', 'b', NULL), (x'01', 'a', 1)",
+        );
+        assert_eq!(differences(a, b), [] as [String; 0]);
+    }
+
+    #[test]
+    fn a_lost_a_doubled_and_an_altered_row_are_found() {
+        let whole = "(x'01', 'a', 1), (x'02', 'b', 2)";
+        assert_eq!(differences("(x'01', 'a', 1)", whole), ["Fold b"], "lost");
+        let doubled = "(x'01', 'a', 1), (x'01', 'a', 1), (x'02', 'b', 2)";
+        assert_eq!(differences(doubled, whole), ["Live a"], "doubled");
+        let altered = "(x'01', 'a', 1), (x'02', 'B', 2)";
+        assert_eq!(differences(altered, whole), ["Live B", "Fold b"], "altered");
+        assert_eq!(differences("", whole), ["Fold a", "Fold b"], "all lost");
+    }
+
+    #[test]
+    fn values_of_other_kinds_differ_also_where_they_look_alike() {
+        assert_eq!(differences("(x'01', 'a', 1)", "(x'01', 'a', '1')").len(), 2);
+        assert_eq!(
+            differences("(x'01', 'a', NULL)", "(x'01', 'a', 0)").len(),
+            2
+        );
+        assert_eq!(
+            differences("(x'31', 'a', 1.5)", "(x'31', 'a', 1.5)").len(),
+            0
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! Letting a new fold take over: by exchanging the file, or by changing the rows that differ.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+use sea_orm::DbErr;
+use tokio::sync::mpsc;
+
+use crate::align::Aligned;
+use crate::changes;
+use crate::changes::{CHANGES_MAX, Change};
+use crate::compare::Stores;
+use crate::rebuild::Rebuilder;
+use crate::thread::on_thread;
+use headwater_nats::control::FoldState;
+use headwater_projection::dead_letter::retry::Which;
+use headwater_projection::gate::Held;
+use headwater_projection::projection::Projection;
+use headwater_projection::runner::Live;
+use headwater_projection::{dead_letter, pause};
+use headwater_store::Database;
+use headwater_store::Tx;
+use headwater_store::WriteError;
+use headwater_telemetry::crash;
+
+/// How long a full queue of the writer is waited for.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+
+/// The pause before a chunk that the writer had no room for is tried again.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+impl<P: Projection> Rebuilder<P> {
+    /// Lets the new store serve; the live projection goes on with it.
+    pub(super) async fn swap(&self, db: Database, held: Held) -> anyhow::Result<()> {
+        let live = self.live.db();
+        self.carry_pause(&db).await?;
+        let old = live.switch_to(db)?;
+        let at = live
+            .read(|snapshot| headwater_projection::as_of::<P>(snapshot))
+            .await?;
+        self.live.note_tables(at, true);
+        drop(held);
+        crash::point("rebuild.swapped");
+        tracing::info!(projection = P::NAME, path = %live.path().display(), "the new store serves");
+        old.retire().await;
+        self.retry_unblocked().await;
+        Ok(())
+    }
+
+    /// Has the store that takes over know whether the projection is paused: no event tells of it.
+    async fn carry_pause(&self, next: &Database) -> anyhow::Result<()> {
+        let pause = self.live.gate().pause();
+        let saved = next.write(move |tx| pause::save(tx, P::NAME, pause.as_ref()));
+        match saved.await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(anyhow!("{error}")).context("take the pause along"),
+        }
+    }
+
+    /// Makes the live tables equal to those of `db`, at the place at which both are `aligned`.
+    pub(super) async fn merge(&self, db: Database, aligned: Aligned) -> anyhow::Result<()> {
+        self.note_state(FoldState::Merging);
+        let taking_over = TakingOver::begin(&self.live);
+        // Whoever changed the tables before that was noted has done so then.
+        self.write(|_| Ok(())).await?;
+        let changed = self.change_rows(&db).await.context("change the rows")?;
+        drop(taking_over);
+        let live = self.live.db();
+        let at = live
+            .read(|snapshot| headwater_projection::as_of::<P>(snapshot))
+            .await?;
+        self.live.note_tables(at, self.live.is_complete());
+        let held_us = u64::try_from(aligned.took().as_micros()).unwrap_or(u64::MAX);
+        self.status.send_modify(|status| {
+            status.held_us = Some(held_us.max(status.held_us.unwrap_or_default()));
+        });
+        drop(aligned);
+        crash::point("rebuild.merged");
+        tracing::info!(
+            projection = P::NAME,
+            changed,
+            "the live tables are those of the new fold"
+        );
+        db.throw_away().await.context("remove the new store")?;
+        self.retry_unblocked().await;
+        Ok(())
+    }
+
+    /// Changes the rows that differ from those of `db`; gives how many.
+    async fn change_rows(&self, db: &Database) -> anyhow::Result<usize> {
+        let (live, fold) = (self.live.db().path(), db.path());
+        // The next chunk is found while one is written.
+        let (sender, mut found) = mpsc::channel(1);
+        let finding = on_thread("merge", move || {
+            find(&live, &fold, P::NAME, P::TABLES, &sender)
+        });
+        let mut count = 0;
+        while let Some(Chunk { changes, is_last }) = found.recv().await {
+            count += changes.len();
+            let changes = Arc::new(changes);
+            if is_last {
+                // The version counts once all of it is there.
+                self.write(move |tx| {
+                    apply(&changes, tx)?;
+                    headwater_projection::note_version(tx, P::NAME, P::VERSION)
+                })
+                .await?;
+            } else {
+                self.write(move |tx| apply(&changes, tx)).await?;
+            }
+            crash::point("rebuild.merging");
+        }
+        finding.await.context("compare the rows")?;
+        Ok(count)
+    }
+
+    /// A transaction of its own in the live database. A service that is busy goes first, for a
+    /// while.
+    async fn write(
+        &self,
+        work: impl Fn(&Tx) -> Result<(), DbErr> + Clone + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            match self.live.db().write_alone(work.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(WriteError::Refused(error)) => return Err(error.into()),
+                Err(WriteError::Busy) if began.elapsed() < BUSY_MAX => {}
+                // Until there is room, as all writes do.
+                Err(WriteError::Full) => {}
+                Err(error) => return Err(anyhow!("{error}")),
+            }
+            tokio::time::sleep(BUSY_PAUSE).await;
+        }
+    }
+
+    async fn retry_unblocked(&self) {
+        if let Err(error) = dead_letter::retry(&self.live, Which::Unblocked).await {
+            tracing::warn!(projection = P::NAME, %error, "what waited behind a discarded event waits on: retry it");
+        }
+    }
+}
+
+/// Rows that are changed in one transaction.
+struct Chunk {
+    changes: Vec<Change>,
+    is_last: bool,
+}
+
+/// Finds what differs and sends it in chunks, of which the last may be empty.
+fn find(
+    live: &Path,
+    fold: &Path,
+    projection: &str,
+    tables: &[&str],
+    chunks: &mpsc::Sender<Chunk>,
+) -> rusqlite::Result<()> {
+    let stores = Stores::open(live, fold)?;
+    let send = |changes, is_last| {
+        let chunk = Chunk { changes, is_last };
+        chunks.blocking_send(chunk).is_ok()
+    };
+    let mut changes = Vec::new();
+    let mut is_wanted = true;
+    changes::between(&stores, projection, tables, &mut |change| {
+        changes.push(change);
+        if changes.len() == CHANGES_MAX {
+            is_wanted = send(std::mem::take(&mut changes), false);
+        }
+        is_wanted
+    })?;
+    // Where nobody waits for it any more, nobody is told.
+    send(changes, true);
+    Ok(())
+}
+
+fn apply(changes: &[Change], tx: &Tx) -> Result<(), DbErr> {
+    changes.iter().try_for_each(|change| change.apply(tx))
+}
+
+/// Keeps operators from changing the tables that are made equal to a new fold.
+struct TakingOver<P: Projection>(Live<P>);
+
+impl<P: Projection> TakingOver<P> {
+    fn begin(live: &Live<P>) -> Self {
+        live.set_taken_over(true);
+        Self(live.clone())
+    }
+}
+
+impl<P: Projection> Drop for TakingOver<P> {
+    fn drop(&mut self) {
+        self.0.set_taken_over(false);
+    }
+}

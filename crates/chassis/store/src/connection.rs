@@ -1,0 +1,174 @@
+//! One SQLite connection, as sea-orm takes it.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use sea_orm::{DatabaseConnection, DatabaseConnectionType, DbErr, RuntimeErr};
+use tokio::sync::watch;
+
+/// Statements that a connection keeps prepared; a service has a few dozen.
+const PREPARED_MAX: usize = 128;
+
+/// Held while a connection is opened or closed. In SQLite 3.51.1, the one that is bundled,
+/// opening one connection to a file and closing another can wait for each other for ever.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Waits until no other connection of this process is being opened or closed.
+pub(super) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a connection may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Write; the file is made if it is not there.
+    Write,
+    /// Read only.
+    Read,
+}
+
+/// Opens `path`, and hands the connection to `prepare` before sea-orm gets it.
+pub(super) fn connect(
+    path: &Path,
+    mode: Mode,
+    prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> Result<DatabaseConnection, DbErr> {
+    let connection = connect_bare(path, mode, prepare)?;
+    Ok(DatabaseConnectionType::RusqliteSharedConnection(connection.into()).into())
+}
+
+/// [`connect`] without sea-orm.
+pub(super) fn connect_bare(
+    path: &Path,
+    mode: Mode,
+    prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> Result<Connection, DbErr> {
+    let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | match mode {
+            Mode::Write => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+            Mode::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        };
+    Connection::open_with_flags(path, flags)
+        .and_then(|connection| {
+            connection.set_prepared_statement_cache_capacity(PREPARED_MAX);
+            // Else it looks at the value of a parameter when it plans, such as that of `LIMIT ?`,
+            // and parses the statement anew at each run, prepared or not.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+            prepare(&connection)?;
+            Ok(connection)
+        })
+        .map_err(|error| DbErr::Conn(RuntimeErr::Rusqlite(error.into())))
+}
+
+/// What SQLite said of a statement, if it was SQLite that failed.
+pub fn code(error: &DbErr) -> Option<ErrorCode> {
+    match error {
+        DbErr::Conn(RuntimeErr::Rusqlite(error))
+        | DbErr::Exec(RuntimeErr::Rusqlite(error))
+        | DbErr::Query(RuntimeErr::Rusqlite(error)) => error.sqlite_error_code(),
+        _ => None,
+    }
+}
+
+/// Whether the file itself is broken: no statement will mend it.
+pub fn is_damage(error: &DbErr) -> bool {
+    matches!(
+        code(error),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
+}
+
+/// Whether a file was found to be damaged, and by what. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Damage(std::sync::Arc<watch::Sender<Option<String>>>);
+
+impl Damage {
+    /// Notes what `result` says of the file.
+    pub(super) fn note<T>(&self, result: &Result<T, DbErr>) {
+        if let Err(error) = result
+            && is_damage(error)
+        {
+            self.found(&error.to_string());
+        }
+    }
+
+    /// Notes that the file is damaged; the first finding stays.
+    pub(super) fn found(&self, what: &str) {
+        self.0.send_if_modified(|found| {
+            let is_first = found.is_none();
+            found.get_or_insert_with(|| what.to_owned());
+            is_first
+        });
+    }
+
+    /// Whether anything was found.
+    pub(super) fn is_found(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    /// Resolves with what was found, once something is.
+    pub(super) async fn wait(&self) -> String {
+        let mut findings = self.0.subscribe();
+        let found = findings.wait_for(Option::is_some).await;
+        // The sender is our own: it cannot be gone.
+        found
+            .ok()
+            .and_then(|found| found.clone())
+            .unwrap_or_default()
+    }
+}
+
+/// A connection for looking at a whole file: no read limit applies to it, and it reads row by
+/// row. It sees one moment of the file for as long as it lives, and keeps the WAL from being
+/// emptied meanwhile.
+#[derive(Debug)]
+pub struct Inspection(Option<Connection>);
+
+impl Inspection {
+    /// Opens `path` and begins to see it as it is now.
+    pub fn open(path: &Path) -> rusqlite::Result<Self> {
+        let _alone = one_at_a_time();
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection
+            .execute_batch("PRAGMA busy_timeout = 5000; BEGIN; SELECT 1 FROM sqlite_schema")?;
+        Ok(Self(Some(connection)))
+    }
+
+    /// The connection.
+    pub fn connection(&self) -> &Connection {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+
+    /// What is wrong with the structure of the file, if anything is. A value that was altered
+    /// within its cell is not seen by it.
+    pub fn damage(&self) -> Option<String> {
+        let check = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+        match self
+            .connection()
+            .query_row("PRAGMA quick_check(1)", [], check)
+        {
+            Ok(found) if found == "ok" => None,
+            Ok(found) => Some(found),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+}
+
+impl Drop for Inspection {
+    fn drop(&mut self) {
+        let _alone = one_at_a_time();
+        drop(self.0.take());
+    }
+}
+
+/// Runs `sql` on the file `path`, with the file `other` beside it as `other`.
+pub fn with_attached(path: &Path, other: &Path, sql: &str) -> rusqlite::Result<()> {
+    let _alone = one_at_a_time();
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA synchronous = FULL")?;
+    connection.execute("ATTACH ? AS other", [other.to_string_lossy()])?;
+    connection.execute_batch(sql)
+}

@@ -1,0 +1,47 @@
+//! The database of a service, in an SQLite file of its own.
+//!
+//! * [`Database`]: one writer thread with group commit, snapshots for readers;
+//! * [`outbox`]: events written in the transaction of the change that they tell of;
+//! * [`idempotency`]: one key of a client, one effect;
+//! * [`personal`]: personal data that can be erased, also from backups;
+//! * [`fair`]: turns for clients who wait for a reader, or for anything else that is scarce.
+
+#![warn(missing_docs)]
+
+mod bulk;
+mod config;
+pub mod connection;
+pub mod database;
+pub mod fair;
+mod file;
+pub mod generation;
+pub mod idempotency;
+mod identity;
+mod key_file;
+mod keys;
+mod kind;
+pub mod lock;
+mod migration;
+pub mod number;
+mod opening;
+pub mod outbox;
+pub mod personal;
+pub mod private;
+mod raw;
+mod readers;
+pub mod room;
+mod transaction;
+pub mod verified;
+mod write_error;
+mod writer;
+
+pub use bulk::Bulk;
+pub use config::{Config, check, make_folder};
+pub use database::{Database, Replaced, Sizes};
+pub use generation::Beside;
+pub use kind::Kind;
+pub use lock::Lock;
+pub use migration::{Migration, Step};
+pub use raw::BareSnapshot;
+pub use transaction::{Snapshot, Tx};
+pub use write_error::{Committed, WriteError};

@@ -1,0 +1,94 @@
+//! One process per database file.
+//!
+//! The lock is on a file of its own beside the database: SQLite's locks on the database are lost as
+//! soon as anything else in the process opens and closes that file. The kernel releases the lock
+//! when the process ends, however it ends, so a lock file that is left behind locks nothing.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, bail};
+
+use crate::generation;
+use crate::identity::Identity;
+use crate::kind::Kind;
+use crate::private;
+
+/// That this process may have a database open, and no other; until the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Lock {
+    file: PathBuf,
+    locked: Arc<Mutex<Locked>>,
+}
+
+#[derive(Debug)]
+struct Locked {
+    _file: File,
+    identity: Identity,
+}
+
+impl Lock {
+    /// Takes the lock of the database at `path`, whose folder is there.
+    ///
+    /// # Errors
+    /// Another process has it, or the lock file cannot be made.
+    pub fn take(path: &Path, kind: Kind) -> anyhow::Result<Self> {
+        let file = generation::lock_file(path, kind)
+            .with_context(|| format!("look at {}", path.display()))?;
+        let locked = Arc::new(Mutex::new(Locked::take(&file)?));
+        Ok(Self { file, locked })
+    }
+
+    /// Takes the lock again where its file was removed: since then it has kept nobody away.
+    ///
+    /// # Errors
+    /// Another process has taken it meanwhile.
+    pub fn keep(&self) -> anyhow::Result<()> {
+        let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        if locked.identity.moved().is_some() {
+            *locked = Locked::take(&self.file)?;
+        }
+        Ok(())
+    }
+}
+
+impl Locked {
+    fn take(path: &Path) -> anyhow::Result<Self> {
+        Self::try_take(path).with_context(|| format!("lock {}", path.display()))
+    }
+
+    fn try_take(path: &Path) -> anyhow::Result<Self> {
+        let mut file = private::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path)?;
+        private::narrow(path);
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Only people read it.
+                let _ = file.read_to_string(&mut holder);
+                bail!(
+                    "another process (pid {}) has this database open, and only one may; stop that \
+                     one, or give this one a file of its own with --database",
+                    holder.trim()
+                );
+            }
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+        // Only people read it, and the disk may be full.
+        let _ = writeln!(file, "{}", std::process::id());
+        let identity = Identity::of(path)?;
+        Ok(Self {
+            _file: file,
+            identity,
+        })
+    }
+}

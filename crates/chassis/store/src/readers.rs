@@ -1,0 +1,335 @@
+//! The readers: threads with a read-only connection each (which cannot change threads).
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rusqlite::Connection;
+use sea_orm::{ConnAcquireErr, ConnectionTrait as _, DbErr};
+use tokio::sync::{oneshot, watch};
+
+use crate::config::Config;
+use crate::connection::{Damage, Mode, connect, connect_bare, one_at_a_time};
+use crate::fair;
+use crate::fair::Queue;
+use crate::identity::Identity;
+use crate::keys::Keys;
+use crate::opening::Opened;
+use crate::raw::BareSnapshot;
+use crate::transaction::Snapshot;
+use headwater_telemetry::trace;
+use headwater_telemetry::trace::SpanKind;
+
+/// How many steps of SQLite's machine lie between two looks at the clock: some 100 µs.
+const STEPS: i32 = 10_000;
+
+/// A read, its types erased; whether the connections are to be kept.
+type Read = Box<dyn FnOnce(&mut Connections) -> bool + Send>;
+
+/// What waits for a free reader: the clients take turns. One connection has one request under way,
+/// so that the limit of connections bounds it.
+struct Jobs {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+struct Waiting {
+    reads: Queue<Read>,
+    /// Whether no more are taken: the threads end after those that wait.
+    is_closed: bool,
+}
+
+impl Jobs {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, read: Read) -> Result<(), DbErr> {
+        let mut waiting = self.lock();
+        if waiting.is_closed {
+            return Err(closed());
+        }
+        // There is room for all.
+        let _ = waiting.reads.push(fair::client(), read);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// The next read; `None` when there will be none.
+    fn next(&self) -> Option<Read> {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(read) = waiting.reads.pop() {
+                return Some(read);
+            }
+            if waiting.is_closed {
+                return None;
+            }
+            let changed = self.changed.wait(waiting);
+            waiting = changed.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn close(&self) {
+        self.lock().is_closed = true;
+        self.changed.notify_all();
+    }
+}
+
+/// The handle: cheap to clone. The threads end when the last one is dropped.
+#[derive(Clone)]
+pub(super) struct Readers {
+    jobs: Arc<Handle>,
+    /// Its sender is dropped when all threads have closed the file.
+    closed: watch::Receiver<()>,
+}
+
+struct Handle(Arc<Jobs>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers").finish_non_exhaustive()
+    }
+}
+
+impl Readers {
+    /// Starts the threads. Each read holds `gate`, shared with the others.
+    pub(super) fn start(
+        owner: &str,
+        config: &Config,
+        gate: &Arc<RwLock<()>>,
+        damage: &Damage,
+        opened: &Opened,
+    ) -> anyhow::Result<Self> {
+        let (closed_sender, closed) = watch::channel(());
+        let closed_sender = Arc::new(closed_sender);
+        let jobs = Arc::new(Jobs {
+            waiting: Mutex::new(Waiting {
+                reads: Queue::new(usize::MAX),
+                is_closed: false,
+            }),
+            changed: Condvar::new(),
+        });
+        for number in 1..=config.readers {
+            let thread = Thread {
+                config: config.clone(),
+                jobs: Arc::clone(&jobs),
+                gate: Arc::clone(gate),
+                damage: damage.clone(),
+                identity: opened.identity.clone(),
+                keys: opened.keys.clone(),
+            };
+            let closed_sender = Arc::clone(&closed_sender);
+            std::thread::Builder::new()
+                .name(format!("{owner}-reader-{number}"))
+                .spawn(move || {
+                    thread.run();
+                    drop(closed_sender);
+                })
+                .context("start a reader thread")?;
+        }
+        Ok(Self {
+            jobs: Arc::new(Handle(jobs)),
+            closed,
+        })
+    }
+
+    /// Lets the threads end after the reads that wait, and waits until they have closed the file.
+    pub(super) async fn close(mut self) {
+        self.jobs.0.close();
+        while self.closed.changed().await.is_ok() {}
+    }
+
+    pub(super) async fn read<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: FnOnce(&Snapshot) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<DbErr> + Send + 'static,
+    {
+        let read = |connections: &mut Connections| {
+            let snapshot = connections.snapshot()?;
+            snapshot.execute_unprepared("BEGIN")?;
+            let result = work(snapshot);
+            snapshot.execute_unprepared("ROLLBACK")?;
+            result
+        };
+        self.run(read).await
+    }
+
+    pub(super) async fn read_bare<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: FnOnce(&BareSnapshot) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<DbErr> + Send + 'static,
+    {
+        let read = |connections: &mut Connections| {
+            let snapshot = connections.bare()?;
+            snapshot.control("BEGIN")?;
+            let result = work(snapshot);
+            snapshot.control("ROLLBACK")?;
+            result
+        };
+        self.run(read).await
+    }
+
+    async fn run<T, E, F>(&self, read: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Connections) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<DbErr> + Send + 'static,
+    {
+        let span = trace::part(SpanKind::Internal, || "read");
+        span.set("db.system.name", "sqlite");
+        let (reply, answer) = oneshot::channel();
+        let read: Read = Box::new(move |connections| {
+            if reply.is_closed() {
+                // Its caller went away before it was its turn.
+                return true;
+            }
+            let result = catch_unwind(AssertUnwindSafe(|| read(connections)));
+            let keep = result.is_ok();
+            // A caller that went away is not told.
+            let _ = reply.send(result);
+            keep
+        });
+        self.jobs.0.push(read)?;
+        match answer.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => Err(closed().into()),
+        }
+    }
+}
+
+fn closed() -> DbErr {
+    DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)
+}
+
+/// One reader.
+struct Thread {
+    config: Config,
+    jobs: Arc<Jobs>,
+    gate: Arc<RwLock<()>>,
+    damage: Damage,
+    /// Of the file, where it has to stay where it was opened.
+    identity: Option<Arc<Identity>>,
+    keys: Keys,
+}
+
+impl Thread {
+    fn run(&self) {
+        let mut connections = Connections::new(self);
+        if self.identity.is_some() {
+            // It is read on where somebody renames it. Whoever reads sees the error, if any.
+            let _ = connections.snapshot();
+        }
+        while let Some(read) = self.jobs.next() {
+            let _reading = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+            connections.restart_clock();
+            if !read(&mut connections) {
+                connections = Connections::new(self);
+            }
+        }
+    }
+}
+
+/// A reader's connections, each made when it is first needed; both made anew after a panic.
+struct Connections {
+    config: Config,
+    damage: Damage,
+    identity: Option<Arc<Identity>>,
+    keys: Keys,
+    /// When the read began that uses one: SQLite breaks off one that takes too long.
+    began: Arc<Mutex<Instant>>,
+    snapshot: Option<Snapshot>,
+    bare: Option<BareSnapshot>,
+}
+
+impl Connections {
+    fn new(thread: &Thread) -> Self {
+        Self {
+            config: thread.config.clone(),
+            damage: thread.damage.clone(),
+            identity: thread.identity.clone(),
+            keys: thread.keys.clone(),
+            began: Arc::new(Mutex::new(Instant::now())),
+            snapshot: None,
+            bare: None,
+        }
+    }
+
+    fn snapshot(&mut self) -> Result<&Snapshot, DbErr> {
+        let snapshot = match self.snapshot.take() {
+            Some(snapshot) => snapshot,
+            None => Snapshot::new(
+                self.connect(connect)?,
+                self.damage.clone(),
+                self.keys.clone(),
+            ),
+        };
+        Ok(self.snapshot.insert(snapshot))
+    }
+
+    fn bare(&mut self) -> Result<&BareSnapshot, DbErr> {
+        let bare = match self.bare.take() {
+            Some(bare) => bare,
+            None => BareSnapshot::new(self.connect(connect_bare)?, self.damage.clone()),
+        };
+        Ok(self.bare.insert(bare))
+    }
+
+    /// A connection for reading, made by `connect`.
+    fn connect<C>(
+        &self,
+        connect: impl FnOnce(&Path, Mode, Prepare) -> Result<C, DbErr>,
+    ) -> Result<C, DbErr> {
+        let _alone = one_at_a_time();
+        let longest = Duration::from_millis(self.config.read_ms);
+        let clock = Arc::clone(&self.began);
+        let prepare = move |connection: &Connection| {
+            connection.execute_batch(
+                "PRAGMA query_only = ON; PRAGMA busy_timeout = 5000; PRAGMA cache_size = -8000;
+                 SELECT 1 FROM sqlite_schema",
+            )?;
+            let is_too_long = move || {
+                clock
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .elapsed()
+                    > longest
+            };
+            connection.progress_handler(STEPS, Some(is_too_long))
+        };
+        let connected = connect(&self.config.path, Mode::Read, Box::new(prepare));
+        self.damage.note(&connected);
+        let identity = self.identity.as_ref();
+        match identity.and_then(|identity| identity.moved_itself()) {
+            // It may be another file that was opened.
+            Some(what) => Err(DbErr::Custom(what)),
+            None => connected,
+        }
+    }
+
+    fn restart_clock(&self) {
+        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        let _alone = one_at_a_time();
+        drop((self.snapshot.take(), self.bare.take()));
+    }
+}
+
+/// What sets a connection up.
+type Prepare = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()>>;

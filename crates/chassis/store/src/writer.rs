@@ -1,0 +1,590 @@
+//! The writer thread: closures in groups, one commit a group.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, ensure};
+use rusqlite::ErrorCode;
+use sea_orm::DbErr;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::Config;
+use crate::connection::{Damage, code, one_at_a_time};
+use crate::generation;
+use crate::identity::Identity;
+use crate::migration::Migration;
+use crate::opening::{Opened, Place, open};
+use crate::room::Room;
+use crate::transaction::Tx;
+use crate::write_error::WriteError;
+use headwater_telemetry::clock::Clock;
+use headwater_telemetry::crash;
+use headwater_telemetry::trace;
+use headwater_telemetry::trace::SpanKind;
+
+/// A group stops taking further closures after this long, so that the first one of it does not
+/// wait for ever on a busy queue.
+const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
+
+/// How long the writer leaves a WAL alone that it could not empty.
+const TRUNCATION_PAUSE: Duration = Duration::from_secs(10);
+
+/// The pause between two looks at whether the writer has made a step.
+const STEP_PAUSE: Duration = Duration::from_millis(50);
+
+/// The handle: cheap to clone. The thread ends when the last one is dropped.
+#[derive(Debug, Clone)]
+pub(super) struct Writer {
+    owner: &'static str,
+    queue: mpsc::Sender<Box<dyn Work>>,
+    head: watch::Receiver<u64>,
+    failure: watch::Receiver<Option<Arc<str>>>,
+    /// What the thread has done: closures, commits, emptied logs.
+    steps: Arc<AtomicU64>,
+    /// Its sender is dropped when the thread has closed the file.
+    closed: watch::Receiver<()>,
+    room: Arc<Room>,
+}
+
+impl Writer {
+    /// Starts the thread, which opens the database and brings its tables up to date.
+    pub(super) async fn start(
+        owner: &'static str,
+        config: Config,
+        place: Place,
+        migrations: &'static [Migration],
+        clock: Clock,
+        gate: Arc<RwLock<()>>,
+        damage: Damage,
+    ) -> anyhow::Result<(Self, Opened)> {
+        let (queue, jobs) = mpsc::channel(config.queue);
+        let (head_sender, head) = watch::channel(0);
+        let (failure_sender, failure) = watch::channel(None);
+        let (closed_sender, closed) = watch::channel(());
+        let (opened_sender, opened) = oneshot::channel();
+        let steps = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&steps);
+        let room = Arc::new(Room::of(&config.path));
+        let thread_room = Arc::clone(&room);
+        std::thread::Builder::new()
+            .name(format!("{owner}-writer"))
+            .spawn(move || {
+                match open(owner, &config, &place, migrations, &clock) {
+                    Ok((db, found)) => {
+                        head_sender.send_replace(found.head);
+                        let mut thread = Thread {
+                            tx: Tx::new(db, owner, clock, damage, found.keys.clone()),
+                            identity: found.identity.clone(),
+                            wal_max: config.wal_mib * 1024 * 1024,
+                            wal_before: 0,
+                            config,
+                            jobs,
+                            waiting: None,
+                            head: head_sender,
+                            gate,
+                            steps: counted,
+                            room: thread_room,
+                            next_truncation: Instant::now(),
+                        };
+                        if opened_sender.send(Ok(found)).is_ok()
+                            && let Err(error) = thread.run()
+                        {
+                            tracing::error!(
+                                error = format!("{error:#}"),
+                                "database writer stopped"
+                            );
+                            failure_sender.send_replace(Some(format!("{error:#}").into()));
+                        }
+                        let _alone = one_at_a_time();
+                        drop(thread);
+                    }
+                    Err(error) => {
+                        // The opener waits for it; were it gone, nobody would be left to tell.
+                        let _ = opened_sender.send(Err(error));
+                    }
+                }
+                drop(closed_sender);
+            })
+            .context("start the writer thread")?;
+        let found = opened.await.context("open the database")??;
+        // Those that alerts look at are there from the start.
+        metrics::counter!("headwater_database_refused_total", "service" => owner).increment(0);
+        let writer = Self {
+            owner,
+            queue,
+            head,
+            failure,
+            steps,
+            closed,
+            room,
+        };
+        Ok((writer, found))
+    }
+
+    /// Runs `work`; `is_alone` in a transaction of its own.
+    ///
+    /// Where what is under way is traced, so is this, and so are the events that it appends.
+    pub(super) async fn write<T, E, F>(&self, work: F, is_alone: bool) -> Written<T, E>
+    where
+        F: FnOnce(&Tx) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let span = trace::part(SpanKind::Internal, || "write");
+        span.set("db.system.name", "sqlite");
+        span.set("code.function.name", name_of::<F>());
+        let job = Job {
+            work: Some(work),
+            traceparent: span.kept_traceparent(),
+            result: None,
+            reply,
+            is_alone,
+        };
+        self.queue
+            .try_send(Box::new(job))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    metrics::counter!("headwater_database_refused_total", "service" => self.owner)
+                        .increment(1);
+                    WriteError::Busy
+                }
+                mpsc::error::TrySendError::Closed(_) => WriteError::Unknown,
+            })?;
+        let written = answer.await.unwrap_or(Err(WriteError::Unknown));
+        if let Err(error) = &written {
+            span.set("headwater.outcome", error.kind());
+        }
+        written
+    }
+
+    /// How many writes wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    pub(super) fn head(&self) -> watch::Receiver<u64> {
+        self.head.clone()
+    }
+
+    /// See [`Database::shortage`](crate::database::Database::shortage).
+    pub(super) fn shortage(&self) -> Option<String> {
+        self.room.shortage()
+    }
+
+    /// Resolves when the thread has made a step: an empty write, or one of those before it.
+    /// A thread that has ended is somebody else's matter (see [`stopped`](Self::stopped)).
+    pub(super) async fn beat(&self) {
+        let before = self.steps.load(Ordering::Relaxed);
+        // Waits for its place where the queue is full; nobody is told that it was run.
+        let asked = async {
+            let ended = self
+                .queue
+                .send(Box::new(Empty { is_last: false }))
+                .await
+                .is_err();
+            if !ended {
+                std::future::pending::<()>().await;
+            }
+        };
+        let stepped = async {
+            while self.steps.load(Ordering::Relaxed) == before {
+                tokio::time::sleep(STEP_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = asked => {}
+            () = stepped => {}
+        }
+    }
+
+    /// Lets the thread end after the writes that wait, and waits until it has closed the file.
+    pub(super) async fn close(mut self) {
+        // It has ended already if nobody takes it.
+        let _ = self.queue.send(Box::new(Empty { is_last: true })).await;
+        while self.closed.changed().await.is_ok() {}
+    }
+
+    pub(super) async fn stopped(&self) -> anyhow::Result<()> {
+        let mut failure = self.failure.clone();
+        let why = match failure.wait_for(Option::is_some).await {
+            Ok(why) => why.as_deref().unwrap_or_default().to_owned(),
+            Err(_) => "its thread ended".to_owned(),
+        };
+        Err(anyhow!(why).context("database writer"))
+    }
+}
+
+/// Closures that share one transaction.
+#[derive(Default)]
+struct Group {
+    jobs: Vec<Box<dyn Work>>,
+    /// The last position that one of them appended.
+    appended: Option<u64>,
+    /// Whether it is one that ran alone and was refused: nothing of it is kept.
+    is_void: bool,
+}
+
+struct Thread {
+    tx: Tx,
+    /// Of the file, where it has to stay where it was opened.
+    identity: Option<Arc<Identity>>,
+    config: Config,
+    jobs: mpsc::Receiver<Box<dyn Work>>,
+    /// Taken out of the queue, and not to share the transaction of those before it.
+    waiting: Option<Box<dyn Work>>,
+    head: watch::Sender<u64>,
+    /// Held shared by reads.
+    gate: Arc<RwLock<()>>,
+    steps: Arc<AtomicU64>,
+    room: Arc<Room>,
+    /// How large the WAL may become, in bytes.
+    wal_max: u64,
+    /// How large it was when the transaction began.
+    wal_before: u64,
+    /// Not before: somebody outside of this process kept the WAL from being emptied.
+    next_truncation: Instant,
+}
+
+impl Thread {
+    /// Runs until it is told to close, every handle is gone, or a commit failed.
+    fn run(&mut self) -> anyhow::Result<()> {
+        while let Some(first) = self.waiting.take().or_else(|| self.jobs.blocking_recv()) {
+            // It needs no transaction, so nothing can keep the thread from its end.
+            if first.is_last() {
+                break;
+            }
+            if let Err(refusal) = self.begin() {
+                self.note_step();
+                first.answer(refusal);
+                continue;
+            }
+            let Group {
+                jobs,
+                appended,
+                is_void,
+            } = if first.is_alone() {
+                self.run_alone(first)?
+            } else {
+                self.run_group(first)?
+            };
+            if self.tx.is_full() {
+                self.give_up(jobs)?;
+                continue;
+            }
+            crash::point("commit.before");
+            let committing = Instant::now();
+            let ended = self.sql(if is_void { "ROLLBACK" } else { "COMMIT" });
+            if self.tx.is_full() {
+                self.give_up(jobs)?;
+                continue;
+            }
+            ended.context("commit: what it wrote may be there or not")?;
+            self.note_step();
+            crash::point("commit.after");
+            metrics::histogram!("headwater_database_commit_seconds", "service" => self.tx.owner())
+                .record(committing.elapsed());
+            #[expect(clippy::cast_precision_loss, reason = "a group is small")]
+            metrics::histogram!("headwater_database_group_size", "service" => self.tx.owner())
+                .record(jobs.len() as f64);
+            if let Some(position) = appended {
+                self.head.send_replace(position);
+            }
+            // A file that was renamed in this very moment has the writes, and the next start may
+            // not find it.
+            let outcome = match self.moved() {
+                None => Outcome::Committed,
+                Some(_) => Outcome::Unknown,
+            };
+            for job in jobs {
+                job.answer(outcome);
+            }
+            self.bound_wal()?;
+        }
+        Ok(())
+    }
+
+    /// Begins a transaction; else gives what the write is answered, of which nothing was done.
+    fn begin(&mut self) -> Result<(), Outcome> {
+        if self.moved().is_some() {
+            return Err(Outcome::Moved);
+        }
+        if self.room.is_short() {
+            return Err(Outcome::Full);
+        }
+        self.wal_before = generation::wal_bytes(&self.config.path);
+        let begun = self.sql("BEGIN IMMEDIATE");
+        begun.map_err(|error| {
+            if self.tx.take_full() {
+                self.room.note_refusal();
+                return Outcome::Full;
+            }
+            if code(&error) == Some(ErrorCode::DatabaseBusy) {
+                tracing::warn!(
+                    "a write was refused: another process has held the database's write lock for 5 s"
+                );
+            } else {
+                tracing::warn!(%error, "a write was refused: no transaction could begin");
+            }
+            Outcome::Busy
+        })
+    }
+
+    /// Rolls back the transaction that found the disk full, and refuses its writes.
+    ///
+    /// # Errors
+    /// A transaction is still open, or the log cannot be cut.
+    fn give_up(&self, jobs: Vec<Box<dyn Work>>) -> anyhow::Result<()> {
+        // SQLite may have done so by itself; that none is left shows in that one can begin.
+        let _ = self.sql("ROLLBACK");
+        self.sql("BEGIN")
+            .and_then(|()| self.sql("ROLLBACK"))
+            .context("roll back what found the disk full")?;
+        // What it appended to the log is part of nothing, and takes the room that others need.
+        generation::cut_wal(&self.config.path, self.wal_before)
+            .context("give back what found the disk full")?;
+        self.tx.take_full();
+        self.room.note_refusal();
+        self.note_step();
+        for job in jobs {
+            job.answer(Outcome::Full);
+        }
+        Ok(())
+    }
+
+    /// What happened to the file, if it is not where it was opened.
+    fn moved(&self) -> Option<String> {
+        self.identity.as_ref().and_then(|identity| identity.moved())
+    }
+
+    /// For whoever asks whether the thread hangs: see [`Writer::beat`].
+    fn note_step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Empties the WAL when it has become too large. SQLite does so by itself at every thousandth
+    /// page, but only in a moment without readers, which never comes where reads overlap.
+    fn bound_wal(&mut self) -> anyhow::Result<()> {
+        if generation::wal_bytes(&self.config.path) < self.wal_max
+            || Instant::now() < self.next_truncation
+        {
+            return Ok(());
+        }
+        // New reads wait here, those under way end first: they are bounded in time.
+        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.note_step();
+        // Whoever else reads, such as a person with the shell, is not waited for.
+        self.sql("PRAGMA busy_timeout = 0")?;
+        let emptied = self.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+        self.sql("PRAGMA busy_timeout = 5000")?;
+        if self.tx.take_full() {
+            // It keeps what the file has no room for.
+            self.next_truncation = Instant::now() + TRUNCATION_PAUSE;
+            return Ok(());
+        }
+        emptied.context("empty the write-ahead log")?;
+        self.note_step();
+        let left = generation::wal_bytes(&self.config.path);
+        if left > 0 {
+            self.next_truncation = Instant::now() + TRUNCATION_PAUSE;
+            tracing::warn!(
+                bytes = left,
+                "the write-ahead log grows: somebody reads the whole database, or another process does"
+            );
+        }
+        Ok(())
+    }
+
+    /// Runs closures until the queue is empty or the group is full, each in its own savepoint.
+    /// Gives the ones that ran; notes the last position that was appended. Ends early when one finds
+    /// the disk full.
+    ///
+    /// # Errors
+    /// The transaction is gone (SQLite rolls it back by itself on some I/O errors): nothing of
+    /// the group was kept, and its callers are told that the outcome is unknown.
+    fn run_group(&mut self, first: Box<dyn Work>) -> anyhow::Result<Group> {
+        let started = Instant::now();
+        let mut group = Group::default();
+        let mut next = Some(first);
+        while let Some(mut job) = next.take() {
+            group.appended = self.run_one(job.as_mut())?.or(group.appended);
+            group.jobs.push(job);
+            self.note_step();
+            crash::point("commit.group");
+            let has_room = !self.tx.is_full() && group.jobs.len() < self.config.group;
+            if has_room && started.elapsed() < GROUP_TIME_MAX {
+                match self.jobs.try_recv() {
+                    Ok(job) if job.is_alone() || job.is_last() => self.waiting = Some(job),
+                    Ok(job) => next = Some(job),
+                    Err(_) => {}
+                }
+            }
+        }
+        Ok(group)
+    }
+
+    /// Runs a closure that has the transaction for itself.
+    ///
+    /// # Errors
+    /// See [`run_group`](Self::run_group).
+    fn run_alone(&self, mut job: Box<dyn Work>) -> anyhow::Result<Group> {
+        let started = Instant::now();
+        let kept = job.run(&self.tx);
+        let appended = self.tx.take_appended();
+        ensure!(
+            self.tx.is_full() || !self.tx.is_lost(),
+            "the transaction of one write is gone"
+        );
+        self.tell_if_slow(job.as_ref(), started);
+        Ok(Group {
+            jobs: vec![job],
+            appended: appended.filter(|_| kept),
+            is_void: !kept,
+        })
+    }
+
+    /// Runs one closure; gives the last position that it appended, if it was kept.
+    fn run_one(&self, job: &mut dyn Work) -> anyhow::Result<Option<u64>> {
+        let started = Instant::now();
+        self.sql("SAVEPOINT job")?;
+        let kept = job.run(&self.tx);
+        let appended = self.tx.take_appended();
+        if self.tx.is_full() {
+            return Ok(None);
+        }
+        if !kept {
+            self.sql("ROLLBACK TO job").context("roll back one write")?;
+        }
+        self.sql("RELEASE job").context("end one write")?;
+        self.tell_if_slow(job, started);
+        Ok(appended.filter(|_| kept))
+    }
+
+    fn tell_if_slow(&self, job: &dyn Work, started: Instant) {
+        let took = started.elapsed();
+        if took > self.config.slow() {
+            tracing::warn!(
+                write = job.name(),
+                took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                "slow write"
+            );
+        }
+    }
+
+    fn sql(&self, sql: &str) -> Result<(), DbErr> {
+        self.tx.control(sql)
+    }
+}
+
+/// What became of a group's transaction.
+#[derive(Clone, Copy)]
+enum Outcome {
+    Committed,
+    Unknown,
+    /// It could not begin.
+    Busy,
+    /// It was rolled back, or did not begin: the disk is full.
+    Full,
+    /// It did not begin: the file is not where it was opened.
+    Moved,
+}
+
+/// A closure in the queue, its types erased.
+trait Work: Send {
+    /// Runs it; whether its changes are to be kept.
+    fn run(&mut self, tx: &Tx) -> bool;
+    fn answer(self: Box<Self>, outcome: Outcome);
+    fn name(&self) -> &'static str;
+    /// Whether the thread is to end in its place.
+    fn is_last(&self) -> bool {
+        false
+    }
+    /// Whether it has a transaction of its own.
+    fn is_alone(&self) -> bool {
+        false
+    }
+}
+
+/// No write: it shows that the thread takes writes, or ends it.
+struct Empty {
+    is_last: bool,
+}
+
+impl Work for Empty {
+    fn run(&mut self, _tx: &Tx) -> bool {
+        true
+    }
+
+    fn answer(self: Box<Self>, _outcome: Outcome) {}
+
+    fn name(&self) -> &'static str {
+        "empty"
+    }
+
+    fn is_last(&self) -> bool {
+        self.is_last
+    }
+}
+
+struct Job<F, T, E> {
+    work: Option<F>,
+    traceparent: Option<String>,
+    result: Option<Written<T, E>>,
+    reply: oneshot::Sender<Written<T, E>>,
+    is_alone: bool,
+}
+
+/// The function that a closure was written in.
+fn name_of<F>() -> &'static str {
+    std::any::type_name::<F>().trim_end_matches("::{{closure}}")
+}
+
+/// What a closure returned, with the last position that it appended.
+type Written<T, E> = Result<(T, Option<u64>), WriteError<E>>;
+
+impl<F, T, E> Work for Job<F, T, E>
+where
+    F: FnOnce(&Tx) -> Result<T, E> + Send,
+    T: Send,
+    E: Send,
+{
+    fn run(&mut self, tx: &Tx) -> bool {
+        let work = self.work.take().expect("a job runs once");
+        tx.set_traceparent(self.traceparent.take());
+        let result = match catch_unwind(AssertUnwindSafe(|| work(tx))) {
+            Ok(Ok(value)) => Ok((value, tx.appended())),
+            Ok(Err(refused)) => Err(WriteError::Refused(refused)),
+            Err(_) => {
+                tracing::error!(write = self.name(), "a write panicked and was rolled back");
+                Err(WriteError::Panicked)
+            }
+        };
+        let kept = result.is_ok();
+        self.result = Some(result);
+        kept
+    }
+
+    fn answer(self: Box<Self>, outcome: Outcome) {
+        let answer = match (outcome, self.result) {
+            (Outcome::Committed, Some(result)) => result,
+            // It was refused or panicked: nothing of it was written, wherever that is.
+            (Outcome::Unknown, Some(Err(error))) => Err(error),
+            (Outcome::Unknown, _) => Err(WriteError::Unknown),
+            (Outcome::Moved, _) => Err(WriteError::Moved),
+            (Outcome::Full, _) => Err(WriteError::Full),
+            (Outcome::Committed, None) | (Outcome::Busy, _) => Err(WriteError::Busy),
+        };
+        // A caller that went away is not told; its write stands.
+        let _ = self.reply.send(answer);
+    }
+
+    fn is_alone(&self) -> bool {
+        self.is_alone
+    }
+
+    fn name(&self) -> &'static str {
+        name_of::<F>()
+    }
+}
