@@ -24,6 +24,7 @@ mod full_pipe;
 mod import;
 mod installation;
 mod journey;
+mod layers;
 mod limits;
 mod locked_down;
 mod memory;

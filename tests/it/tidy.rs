@@ -1,10 +1,7 @@
 //! House rules that a program can check.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use serde_json::Value;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -30,54 +27,6 @@ fn files(ending: &str) -> Vec<PathBuf> {
 
 fn read(file: &Path) -> String {
     std::fs::read_to_string(file).unwrap_or_default()
-}
-
-#[test]
-fn services_share_events_and_the_chassis_and_nothing_else() {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let metadata = Command::new(cargo)
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--no-deps",
-            "--offline",
-        ])
-        .current_dir(root())
-        .output()
-        .unwrap();
-    let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
-    let own_dependencies = |name: &str| -> BTreeSet<String> {
-        let packages = metadata["packages"].as_array().unwrap();
-        let package = packages
-            .iter()
-            .find(|package| package["name"] == name)
-            .unwrap();
-        let dependencies = package["dependencies"].as_array().unwrap().iter();
-        dependencies
-            .filter(|dependency| !dependency["path"].is_null() && dependency["kind"].is_null())
-            .map(|dependency| dependency["name"].as_str().unwrap().to_owned())
-            .collect()
-    };
-    let of = |names: &[&str]| {
-        names
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect::<BTreeSet<_>>()
-    };
-    for service in ["users", "products", "orders", "purchases"] {
-        assert_eq!(
-            own_dependencies(service),
-            of(&["shop-events", "headwater"]),
-            "{service}"
-        );
-    }
-    assert_eq!(
-        own_dependencies("headwater"),
-        of(&[]),
-        "the chassis knows nothing of the shop"
-    );
-    assert_eq!(own_dependencies("shop-events"), of(&["headwater"]));
 }
 
 #[test]

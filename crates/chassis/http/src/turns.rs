@@ -134,6 +134,8 @@ impl<F> Drop for InTurn<F> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     fn address(last: u8) -> IpAddr {
