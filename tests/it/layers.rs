@@ -190,7 +190,10 @@ fn a_circle_is_seen_through_a_name_that_another_module_hands_on() {
     let without = Modules(BTreeMap::from([
         (path(""), source("mod a; mod b; pub use a::A;")),
         (path("a"), source("use crate::b::B; pub struct A(B);")),
-        (path("b"), source("#[cfg(test)] mod tests { use crate::A; }")),
+        (
+            path("b"),
+            source("#[cfg(test)] mod tests { use crate::A; }"),
+        ),
     ]));
     assert!(circle(without.arrows()).is_empty());
 }
@@ -303,7 +306,7 @@ impl Modules {
         let mut arrows = BTreeSet::new();
         for (own, module) in &self.0 {
             for named in &module.named {
-                let of = self.absolute(own, named).and_then(|it| self.home(it, 0));
+                let of = self.absolute(own, named).and_then(|it| self.home(&it, 0));
                 if let Some(of) = of.filter(|of| *of != own && !of.is_empty()) {
                     arrows.insert((own, of));
                 }
@@ -328,22 +331,23 @@ impl Modules {
                     rest = &rest[1..];
                 }
             }
-            child if self.0.contains_key(&[&base[..], &[child.to_owned()]].concat()) => {}
+            child
+                if self
+                    .0
+                    .contains_key(&[&base[..], &[child.to_owned()]].concat()) => {}
             _ => return None,
         }
         Some([&base[..], rest].concat())
     }
 
     /// The module that has what `names` leads to, wherever it is handed on.
-    fn home(&self, names: Names, steps: usize) -> Option<&Names> {
-        let module = (0..=names.len()).rev().map(|end| &names[..end]);
-        let (own, module) = module
-            .filter_map(|module| self.0.get_key_value(module))
-            .next()?;
+    fn home(&self, names: &[String], steps: usize) -> Option<&Names> {
+        let mut ends = (0..=names.len()).rev();
+        let (own, module) = ends.find_map(|end| self.0.get_key_value(&names[..end]))?;
         let rest = &names[own.len()..];
         let alias = rest.first().and_then(|item| module.aliases.get(item));
         match alias.and_then(|alias| self.absolute(own, alias)) {
-            Some(alias) if steps < 8 => self.home([&alias[..], &rest[1..]].concat(), steps + 1),
+            Some(alias) if steps < 8 => self.home(&[&alias[..], &rest[1..]].concat(), steps + 1),
             _ => Some(own),
         }
     }

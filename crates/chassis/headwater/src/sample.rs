@@ -16,8 +16,8 @@ use headwater_nats::bus::Bus;
 use headwater_nats::control::Endpoint;
 use headwater_nats::control::{EventsAnswer, EventsRequest};
 use headwater_nats::control::{FoldState, FoldStatus};
-use headwater_projection::Progress;
 use headwater_projection::dead_letter;
+use headwater_projection::{Progress, Sources};
 use headwater_relay::Published;
 use headwater_store::Snapshot;
 use headwater_store::outbox;
@@ -90,7 +90,7 @@ impl Sampler {
             if let Some(kept) = &self.kept {
                 let projections = kept.tools.progresses();
                 let each = projections
-                    .map(|(name, progress, _)| kept.freshness(&self.bus, name, progress));
+                    .map(|(name, progress, ..)| kept.freshness(&self.bus, name, progress));
                 futures_util::future::join_all(each).await;
             }
             std::future::pending::<()>().await;
@@ -113,7 +113,7 @@ impl Sampler {
             metrics::gauge!("headwater_nats_connected", "service" => self.service)
                 .set(number(u64::from(is_up)));
             if let Some(kept) = &self.kept {
-                kept.note(&self.bus).await;
+                kept.note().await;
             }
             tokio::time::sleep(EVERY).await;
         }
@@ -170,17 +170,17 @@ impl Sampler {
 }
 
 impl Kept {
-    async fn note(&self, bus: &Bus) {
+    async fn note(&self) {
         note_sizes(self.db.owner(), self.db.sizes());
         if let Err(error) = self.note_outbox().await {
             tracing::debug!(%error, "read the outbox for a gauge");
         }
-        for (name, progress, fold) in self.tools.progresses() {
+        for (name, progress, sources, fold) in self.tools.progresses() {
             if let Err(error) = self.note_projection(name, progress).await {
                 tracing::debug!(%error, "read dead letters for a gauge");
             }
             for source in progress.now().0.into_keys() {
-                self.note_lag(bus, name, progress, source).await;
+                self.note_lag(name, progress, sources, source);
             }
             if let Some(fold) = fold {
                 note_fold(name, &fold);
@@ -234,20 +234,17 @@ impl Kept {
         Ok(())
     }
 
-    /// How far it is behind the source's outbox. Where that one does not answer, nothing new is
-    /// known.
-    async fn note_lag(&self, bus: &Bus, name: &'static str, progress: &Progress, source: String) {
-        let from = progress.now().get(&source) + 1;
-        let Some(answer) = event(bus, &source, from).await else {
+    /// How far it is behind the source's outbox, as that answered last.
+    fn note_lag(&self, name: &'static str, progress: &Progress, sources: &Sources, source: String) {
+        let Some(backlog) = sources.backlog(&source) else {
             return;
         };
-        // What was applied before the question is in the outbox, which never shrinks.
         metrics::gauge!("headwater_projection_ahead_events", "projection" => name, "source" => source.clone())
-            .set(number((from - 1).saturating_sub(answer.head)));
-        // What was applied while the answer was on its way is no lag.
-        let behind = answer.head.saturating_sub(progress.now().get(&source));
-        let oldest = answer.events.first().filter(|_| behind > 0);
-        let age = oldest.map_or(0.0, |row| self.age(row.recorded_at));
+            .set(number(backlog.ahead));
+        // What was applied since the answer is no lag.
+        let behind = backlog.head.saturating_sub(progress.now().get(&source));
+        let oldest = backlog.oldest_at.filter(|_| behind > 0);
+        let age = oldest.map_or(0.0, |recorded_at| self.age(recorded_at));
         metrics::gauge!("headwater_projection_lag_events", "projection" => name, "source" => source.clone())
             .set(number(behind));
         metrics::gauge!("headwater_projection_lag_seconds", "projection" => name, "source" => source)

@@ -118,6 +118,7 @@ impl Config {
     }
 
     /// The same for the listener of health and metrics.
+    #[must_use]
     pub fn of_admin(&self) -> Self {
         Self {
             connections: ADMIN_CONNECTIONS,

@@ -144,6 +144,7 @@ pub struct Pulse(mpsc::Sender<oneshot::Sender<()>>);
 pub struct Beats(mpsc::Receiver<oneshot::Sender<()>>);
 
 impl Pulse {
+    /// A pulse, and what feels it.
     pub fn new() -> (Self, Beats) {
         let (ask, asked) = mpsc::channel(1);
         (Self(ask), Beats(asked))

@@ -1,7 +1,6 @@
 //! The connection to NATS.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{self, EndpointBuilder};
-use async_nats::{Client, HeaderMap, ServerAddr, jetstream};
+use async_nats::{Client, HeaderMap, jetstream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -17,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::login;
-use crate::login::Login;
 use headwater_telemetry::health::{Health, State};
 
 use crate::connection_events::{Connection, Events, REPEAT_AFTER};
@@ -70,8 +68,11 @@ pub const NOT_CONNECTED: &str = "not connected to NATS";
 /// A connection to NATS and JetStream. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Bus {
+    /// The connection itself.
     pub client: Client,
+    /// JetStream over it.
     pub jetstream: jetstream::Context,
+    /// How many copies of a stream are asked for.
     pub replicas: usize,
     name: Arc<str>,
     config: Arc<Config>,

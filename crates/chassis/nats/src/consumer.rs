@@ -47,6 +47,7 @@ pub struct Consumer {
 }
 
 impl Consumer {
+    /// The consumer `name` of `projection` on the stream of `source`.
     pub fn new(projection: &str, source: &str, name: &str) -> Self {
         Self {
             projection: projection.to_owned(),

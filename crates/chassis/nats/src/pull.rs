@@ -70,6 +70,7 @@ impl Limits {
 }
 
 /// The requests of one feed.
+#[derive(Debug)]
 pub struct Pull {
     bus: Bus,
     consumer: PullConsumer,
@@ -95,6 +96,10 @@ async fn subscribe(bus: &Bus) -> anyhow::Result<(Subject, Subscriber)> {
 }
 
 impl Pull {
+    /// Asks `consumer` for events from now on.
+    ///
+    /// # Errors
+    /// The broker cannot be reached.
     pub async fn open(bus: &Bus, consumer: PullConsumer, window: Window) -> anyhow::Result<Self> {
         let (inbox, subscriber) = subscribe(bus).await?;
         Ok(Self {

@@ -43,6 +43,7 @@ impl Default for Link {
 }
 
 impl Link {
+    /// A link of which nothing is known yet.
     pub fn new() -> Self {
         Self {
             round_trip_us: AtomicU64::new(u64::MAX),
@@ -81,6 +82,7 @@ pub struct Window {
 }
 
 impl Window {
+    /// The window of one reader on `link`.
     pub fn new(link: &Link, now: Instant) -> Self {
         Self {
             target: link.target(),

@@ -97,9 +97,13 @@ impl Tally {
 /// What is known of a source's stream, by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Anomalies {
+    /// Events without a position, published by hand.
     pub by_hand: u64,
+    /// Of an epoch that the source does not have.
     pub foreign_epoch: u64,
+    /// At a known position, with another content.
     pub altered: u64,
+    /// Fetched from the outbox.
     pub missing: u64,
     faults: Vec<String>,
 }

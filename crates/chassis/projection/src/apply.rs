@@ -1,6 +1,7 @@
 //! One batch, in one transaction: judge, apply, park what is poison, move the checkpoint.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -109,10 +110,15 @@ pub(super) fn batch<P: Projection>(
         batch.is_elsewhere = true;
         return Ok(batch);
     }
-    if otherwise == Otherwise::Refuse {
-        refuse_blocked::<P>(tx, source)?;
-    }
-    let discarded = dead_letter::discarded(tx, P::NAME, source)?;
+    // An event may have to wait behind a dead letter.
+    let otherwise = match batch.checkpoint.dead_letters {
+        0 => otherwise,
+        _ => Otherwise::Park,
+    };
+    let discarded = match batch.checkpoint.discarded {
+        0 => HashSet::new(),
+        _ => dead_letter::discarded(tx, P::NAME, source)?,
+    };
     let is_discarded =
         |event: &Envelope| !discarded.is_empty() && discarded.contains(&Identity::of(event));
     let due = judge(&mut batch, input, is_discarded);
@@ -123,14 +129,17 @@ pub(super) fn batch<P: Projection>(
             apply(projection, tx, &due)?;
             0
         }
-        Otherwise::Park => apply_or_park(projection, tx, source, due.into_owned())?,
+        Otherwise::Park => {
+            let are_some_waiting = batch.checkpoint.dead_letters > 0;
+            apply_or_park(projection, tx, source, due.into_owned(), are_some_waiting)?
+        }
     };
     batch.applied = applied - batch.parked;
     crash::point("projection.applied");
     batch.checkpoint.save(tx)?;
     crash::point("projection.moved");
     batch.anomalies = note_anomalies::<P>(tx, input, &batch)?;
-    batch.dead_letters = dead_letter::count(tx, P::NAME, source)?;
+    batch.dead_letters = batch.checkpoint.dead_letters + batch.parked as u64;
     if batch.dead_letters > 0 {
         let first = dead_letter::first_parked(tx, P::NAME, source, u64::MAX)?;
         batch.first_parked = first.map(|first| first.position);
@@ -218,14 +227,6 @@ fn those<'a>(events: &'a [Envelope], marked: &[bool]) -> Cow<'a, [Envelope]> {
     Cow::Owned(marked.map(|(event, _)| event.clone()).collect())
 }
 
-/// An event may have to wait behind a dead letter.
-fn refuse_blocked<P: Projection>(tx: &Tx, source: &'static str) -> Result<(), ApplyError> {
-    if dead_letter::count(tx, P::NAME, source)? == 0 {
-        return Ok(());
-    }
-    Err(ApplyError::Poison("dead letters wait".to_owned()))
-}
-
 /// Applies `events`, parking those that cannot be; gives how many were parked.
 ///
 /// All at once, as long as that works. Poison among them is narrowed down by halves, so that one
@@ -235,12 +236,15 @@ fn apply_or_park<P: Projection>(
     tx: &Tx,
     source: &'static str,
     events: Vec<Envelope>,
+    are_some_waiting: bool,
 ) -> Result<usize, ApplyError> {
     let mut parked = 0;
     // The earliest last.
     let mut runs = vec![events];
     while let Some(mut run) = runs.pop() {
-        parked += park_blocked(projection, tx, source, &mut run)?;
+        if are_some_waiting || parked > 0 {
+            parked += park_blocked(projection, tx, source, &mut run)?;
+        }
         match guarded(projection, tx, &run) {
             Err(ApplyError::Poison(reason)) => {
                 if let [event] = &*run {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
+use serde::de::DeserializeOwned;
 
 use crate::projection::Projection;
 use crate::source_answer::{Answer, EpochAnswer};
@@ -37,6 +38,39 @@ pub(super) struct Checkpoint {
     /// Up to which sequence of this stream another store has judged the epochs, where this one is
     /// to replace it.
     judged: Option<u64>,
+    /// Dead letters of this source when it was loaded.
+    pub(super) dead_letters: u64,
+    /// Those that were given up.
+    pub(super) discarded: u64,
+}
+
+/// All that is kept of a source beside the tables, in one statement: each batch begins with it.
+const LOAD: &str = "
+    WITH asked AS (SELECT ? AS projection, ? AS source)
+    SELECT coalesce(stream_created, 0) AS stream_created, sequence, epoch,
+        (SELECT json_group_object(epoch, position)
+            FROM headwater_position JOIN asked USING (projection, source)) AS positions,
+        (SELECT json_group_object(epoch, last)
+            FROM headwater_epoch JOIN asked USING (projection, source)) AS confirmed,
+        (SELECT judged.sequence
+            FROM headwater_judged AS judged JOIN asked USING (projection, source)
+            WHERE judged.stream_created = coalesce(checkpoint.stream_created, 0)) AS judged,
+        (SELECT count(*)
+            FROM headwater_dead_letter JOIN asked USING (projection, source)) AS dead_letters,
+        (SELECT count(*)
+            FROM headwater_discarded JOIN asked USING (projection, source)) AS discarded
+    FROM asked LEFT JOIN headwater_checkpoint AS checkpoint USING (projection, source)";
+
+/// A JSON object with a number, or nothing, for each epoch.
+fn by_epoch<T: DeserializeOwned>(
+    row: &QueryResult,
+    column: &str,
+) -> Result<BTreeMap<Arc<str>, T>, DbErr> {
+    let text: String = row.try_get_by(column)?;
+    let read: BTreeMap<String, T> =
+        serde_json::from_str(&text).map_err(|error| DbErr::Json(error.to_string()))?;
+    let each = read.into_iter();
+    Ok(each.map(|(epoch, number)| (epoch.into(), number)).collect())
 }
 
 /// What the checkpoint says of an event.
@@ -63,59 +97,29 @@ impl Checkpoint {
     ) -> Result<Self, DbErr> {
         let row = db.query_one_raw(Statement::from_sql_and_values(
             db.get_database_backend(),
-            "SELECT stream_created, sequence, epoch FROM headwater_checkpoint
-             WHERE projection = ? AND source = ?",
+            LOAD,
             [projection.into(), source.into()] as [Value; 2],
         ))?;
-        let mut checkpoint = Self {
+        let row = row.ok_or_else(|| DbErr::RecordNotFound(source.to_owned()))?;
+        let number = |column: &str| {
+            let number: Option<i64> = row.try_get_by(column)?;
+            Ok::<_, DbErr>(number.map(unsigned))
+        };
+        let epoch: Option<String> = row.try_get_by("epoch")?;
+        Ok(Self {
             projection,
             source,
-            stream_created: 0,
-            sequence: 0,
-            epoch: None,
-            positions: BTreeMap::new(),
+            stream_created: row.try_get_by("stream_created")?,
+            sequence: number("sequence")?.unwrap_or_default(),
+            epoch: epoch.map(Into::into),
+            positions: by_epoch(&row, "positions")?,
             moved: BTreeSet::new(),
-            confirmed: BTreeMap::new(),
+            confirmed: by_epoch(&row, "confirmed")?,
             is_confirmed_anew: false,
-            judged: None,
-        };
-        if let Some(row) = row {
-            checkpoint.stream_created = row.try_get_by("stream_created")?;
-            checkpoint.sequence = unsigned(row.try_get_by("sequence")?);
-            let epoch: Option<String> = row.try_get_by("epoch")?;
-            checkpoint.epoch = epoch.map(Into::into);
-        }
-        let rows = db.query_all_raw(Statement::from_sql_and_values(
-            db.get_database_backend(),
-            "SELECT epoch, position FROM headwater_position WHERE projection = ? AND source = ?",
-            [projection.into(), source.into()] as [Value; 2],
-        ))?;
-        for row in rows {
-            let position = unsigned(row.try_get_by("position")?);
-            let epoch: String = row.try_get_by("epoch")?;
-            checkpoint.positions.insert(epoch.into(), position);
-        }
-        let rows = db.query_all_raw(Statement::from_sql_and_values(
-            db.get_database_backend(),
-            "SELECT epoch, last, (SELECT sequence FROM headwater_judged
-                 WHERE projection = ?1 AND source = ?2 AND stream_created = ?3) AS judged
-             FROM headwater_epoch WHERE projection = ?1 AND source = ?2",
-            [
-                projection.into(),
-                source.into(),
-                checkpoint.stream_created.into(),
-            ] as [Value; 3],
-        ))?;
-        for row in rows {
-            let number = |column: &str| {
-                let number: Option<i64> = row.try_get_by(column)?;
-                Ok::<_, DbErr>(number.map(unsigned))
-            };
-            let epoch: String = row.try_get_by("epoch")?;
-            checkpoint.confirmed.insert(epoch.into(), number("last")?);
-            checkpoint.judged = number("judged")?;
-        }
-        Ok(checkpoint)
+            judged: number("judged")?,
+            dead_letters: number("dead_letters")?.unwrap_or_default(),
+            discarded: number("discarded")?.unwrap_or_default(),
+        })
     }
 
     pub(super) fn save(&self, tx: &Tx) -> Result<(), DbErr> {
@@ -262,7 +266,9 @@ impl Checkpoint {
         let Self {
             projection, source, ..
         } = self;
-        let Answer { epoch: own, head } = said;
+        let Answer {
+            epoch: own, head, ..
+        } = said;
         let unconfirmed = self
             .positions
             .iter()

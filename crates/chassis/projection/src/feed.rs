@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use async_nats::header::{HeaderName, NATS_MESSAGE_ID};
-use async_nats::jetstream::stream::{Info, Stream};
+use async_nats::jetstream::stream::Stream;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use tokio::task::coop;
@@ -18,7 +18,6 @@ use headwater_nats::bus::Bus;
 use headwater_nats::consumer;
 use headwater_nats::consumer::Consumer;
 use headwater_nats::pull::Pull;
-use headwater_nats::stream;
 use headwater_nats::window::{Link, Window};
 use headwater_telemetry::trace;
 

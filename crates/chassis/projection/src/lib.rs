@@ -111,3 +111,4 @@ pub use progress::Progress;
 pub use projection::{ApplyError, Projection};
 pub use runner::{Live, Runner};
 pub use source::Sources;
+pub use source_answer::Backlog;

@@ -18,13 +18,12 @@ use crate::feed::Feed;
 use crate::gap::Gap;
 use crate::projection::{ApplyError, Projection};
 use crate::shared::Shared;
-use crate::source;
 use crate::source::Source;
 use crate::source::WAITING;
 use crate::source_answer::EpochAnswer;
 use crate::source_watch;
 use crate::start::Start;
-use crate::{dead_letter, gap, outbox};
+use crate::{gap, outbox};
 use headwater_event::Envelope;
 use headwater_nats::bus::Bus;
 use headwater_nats::window::Link;
@@ -565,13 +564,13 @@ impl<P: Projection> Reader<P> {
         let load = move |snapshot: &Snapshot| {
             Ok::<_, DbErr>((
                 Checkpoint::load(snapshot, P::NAME, source)?,
-                dead_letter::count(snapshot, P::NAME, source)?,
                 Anomalies::load(snapshot, P::NAME, source)?,
             ))
         };
         let loaded = self.shared.db.read(load).await;
-        let (checkpoint, dead_letters, anomalies) = loaded.context("load the checkpoint")?;
+        let (checkpoint, anomalies) = loaded.context("load the checkpoint")?;
         self.state().note_anomalies(anomalies);
+        let dead_letters = checkpoint.dead_letters;
         Ok((checkpoint, dead_letters))
     }
 

@@ -1,8 +1,8 @@
 //! Runs a projection: one loop a source.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, ensure};
 use tokio::sync::{oneshot, watch};
@@ -18,14 +18,11 @@ use crate::progress::Progress;
 use crate::projection::Projection;
 use crate::reader::Reader;
 use crate::shared::Shared;
-use crate::source;
 use crate::source::Sources;
 use crate::source_watch;
 use headwater_event::AsOf;
 use headwater_event::Positions;
 use headwater_nats::bus::Bus;
-use headwater_nats::consumer;
-use headwater_nats::control::Then;
 use headwater_nats::window::Link;
 use headwater_store::{Database, WriteError};
 use headwater_telemetry::health::Health;
@@ -50,22 +47,27 @@ impl<P> Clone for Live<P> {
 }
 
 impl<P: Projection> Live<P> {
+    /// The projection itself.
     pub fn projection(&self) -> &Arc<P> {
         &self.0.projection
     }
 
+    /// Its database.
     pub fn db(&self) -> &Database {
         &self.0.db
     }
 
+    /// The connection to the broker.
     pub fn bus(&self) -> &Bus {
         &self.0.bus
     }
 
+    /// Where it says how it does.
     pub fn health(&self) -> &Health {
         &self.0.health
     }
 
+    /// What holds it.
     pub fn gate(&self) -> &Gate {
         &self.0.gate
     }

@@ -2,21 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use sea_orm::DbErr;
 use tokio::sync::Notify;
 
-use crate::anomaly::{Anomalies, Kind, Tally};
+use crate::anomaly::Anomalies;
 use crate::projection::Projection;
+use crate::source_answer::Backlog;
 use headwater_event::Envelope;
-use headwater_nats::bus::{Bus, LOGIN_REFUSED, NOT_CONNECTED};
-use headwater_nats::control;
-use headwater_nats::control::Endpoint;
-use headwater_nats::control::{EventsAnswer, EventsRequest};
-use headwater_store::Tx;
-use headwater_telemetry::causes;
+use headwater_nats::bus::{LOGIN_REFUSED, NOT_CONNECTED};
 use headwater_telemetry::health::{Health, State};
 
 /// How the state of a part begins that waits for its source.
@@ -61,6 +54,11 @@ impl Sources {
             .get(name)
             .and_then(|source| source.state().fault.clone())
     }
+
+    /// What is lacking of the source `name`, as it answered last; `None` before it has.
+    pub fn backlog(&self, name: &str) -> Option<Backlog> {
+        self.0.get(name)?.state().backlog
+    }
 }
 
 /// One source of a projection.
@@ -81,6 +79,7 @@ pub(crate) struct Inner {
     /// How the reading goes.
     pub(crate) reading: State,
     pub(crate) fault: Option<String>,
+    backlog: Option<Backlog>,
     pub(crate) anomalies: Anomalies,
     pub(crate) again: VecDeque<Envelope>,
 }
@@ -94,6 +93,7 @@ impl Source {
             state: Mutex::new(Inner {
                 reading: State::Degraded("starting".to_owned()),
                 fault: None,
+                backlog: None,
                 anomalies: Anomalies::default(),
                 again: VecDeque::new(),
             }),
@@ -104,7 +104,7 @@ impl Source {
         source
     }
 
-    pub fn state(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, Inner> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -138,7 +138,11 @@ impl Source {
         self.came_again.notify_one();
     }
 
-    pub fn note_fault(&self, projection: &str, fault: Option<String>) {
+    pub(crate) fn note_backlog(&self, backlog: Backlog) {
+        self.state().backlog = Some(backlog);
+    }
+
+    pub(crate) fn note_fault(&self, projection: &str, fault: Option<String>) {
         let mut state = self.state();
         if state.fault == fault {
             return;
@@ -187,6 +191,8 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
+    use headwater_store::Tx;
+
     use super::*;
     use crate::projection::ApplyError;
 

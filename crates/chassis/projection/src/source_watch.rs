@@ -26,7 +26,7 @@ use crate::checkpoint::Checkpoint;
 use crate::projection::Projection;
 use crate::shared::Shared;
 use crate::source::Source;
-use crate::source_answer::{Answer, EpochAnswer};
+use crate::source_answer::{Answer, Backlog, EpochAnswer};
 
 /// How often a source is asked what it is.
 const ASK_EVERY: Duration = Duration::from_secs(5);
@@ -40,13 +40,17 @@ const COMPARED_MAX: usize = 100;
 /// The pause between two comparisons.
 const COMPARE_PAUSE: Duration = Duration::from_millis(250);
 
-/// Asks `source` for its epoch and its head.
+/// Asks `source` for its epoch, its head, and when its event at position `from` was recorded.
 ///
 /// # Errors
 /// It does not answer.
-async fn ask(bus: &Bus, source: &str) -> anyhow::Result<Answer> {
+async fn ask(bus: &Bus, source: &str, from: u64) -> anyhow::Result<Answer> {
     let request = EventsRequest {
-        from: 1,
+        from,
+        limit: 1,
+        // A part of the payload will do.
+        max_bytes: Some(0),
+        offset: Some(0),
         ..EventsRequest::default()
     };
     let answer = control::ask::<EventsAnswer>(bus, source, Endpoint::Events, &request);
@@ -55,12 +59,13 @@ async fn ask(bus: &Bus, source: &str) -> anyhow::Result<Answer> {
     Ok(Answer {
         epoch: answer.epoch.into(),
         head: answer.head,
+        recorded_at: answer.events.first().map(|row| row.recorded_at),
     })
 }
 
 /// What `source` says of its epoch.
 pub(crate) async fn epoch(bus: &Bus, source: &str) -> EpochAnswer {
-    match ask(bus, source).await {
+    match ask(bus, source, 1).await {
         Ok(answer) => EpochAnswer::Epoch(answer.epoch),
         Err(error) => {
             tracing::debug!(source, error = causes(&error), "ask for the epoch");
@@ -128,7 +133,13 @@ impl<P: Projection> Watch<P> {
         // Before the question: the outbox may grow meanwhile, and never shrinks.
         let load = move |snapshot: &_| Checkpoint::load(snapshot, P::NAME, source);
         let before = db.read(load).await.context("load the checkpoint")?;
-        let said = ask(&self.shared.bus, source).await?;
+        let at = before.position();
+        let said = ask(&self.shared.bus, source, at + 1).await?;
+        self.of().note_backlog(Backlog {
+            head: said.head,
+            ahead: at.saturating_sub(said.head),
+            oldest_at: said.recorded_at,
+        });
         if !before.has_confirmed() {
             let epoch = Arc::clone(&said.epoch);
             let confirm = move |tx: &Tx| {

@@ -47,7 +47,7 @@ impl Start {
     /// The first sequence to read: the last known one, once more. Where the stream was rolled
     /// back and filled again, another event may lie there now: its position tells. It is never
     /// beyond the stream's end either, where the server would wait and skip what comes.
-    pub fn first(self) -> u64 {
+    pub(crate) fn first(self) -> u64 {
         self.known.max(1)
     }
 }

@@ -69,7 +69,7 @@ use headwater_nats::stream;
 use headwater_projection::dead_letter;
 use headwater_projection::gate::Held;
 use headwater_projection::projection::Projection;
-pub use headwater_projection::runner::{Config, Live, Runner};
+pub(crate) use headwater_projection::runner::{Config, Live, Runner};
 use headwater_store::connection::Inspection;
 use headwater_store::verified::Verified;
 use headwater_store::{Beside, Database};
@@ -121,12 +121,12 @@ pub enum Store {
 /// Rebuilds the projection `P` when it has to be, and compares it when an operator wants it.
 #[derive(Debug)]
 pub struct Rebuilder<P> {
-    pub live: Live<P>,
+    pub(crate) live: Live<P>,
     store: Store,
     /// The version of the live store's tables.
     version: u32,
     requests: mpsc::Receiver<Then>,
-    pub status: Arc<watch::Sender<FoldStatus>>,
+    pub(crate) status: Arc<watch::Sender<FoldStatus>>,
     stop: Stop,
 }
 
@@ -542,7 +542,7 @@ impl<P: Projection> Rebuilder<P> {
         });
     }
 
-    pub fn note_state(&self, state: FoldState) {
+    pub(crate) fn note_state(&self, state: FoldState) {
         self.status.send_modify(|status| {
             status.state = state;
             status.waiting.clear();

@@ -73,8 +73,8 @@ use headwater_event::EventId;
 use headwater_nats::bus::Bus;
 use headwater_nats::replicas::Replicas;
 use headwater_nats::{replicas, stream};
+use headwater_store::BareSnapshot;
 use headwater_store::Database;
-use headwater_store::Snapshot;
 use headwater_store::outbox;
 use headwater_telemetry::crash;
 use headwater_telemetry::health::{Health, State};
@@ -488,11 +488,12 @@ impl Relay {
     }
 
     /// The rows of the outbox from position `from` on, as many as go into one batch.
-    pub async fn page(&self, from: u64) -> Result<Vec<outbox::Row>, DbErr> {
+    async fn page(&self, from: u64) -> Result<Vec<outbox::Row>, DbErr> {
         let bytes_max = self.fit.bytes();
-        let page =
-            move |snapshot: &Snapshot| outbox::page_within(snapshot, from, BATCH_MAX, bytes_max);
-        self.db.read(page).await
+        let page = move |snapshot: &BareSnapshot| {
+            outbox::page_within(snapshot, from, BATCH_MAX, bytes_max)
+        };
+        self.db.read_bare(page).await
     }
 
     /// Looks at the stream, whether anything is written or not: one that lost its end is filled
@@ -610,7 +611,7 @@ impl Relay {
         metrics::gauge!("headwater_relay_stopped", "source" => self.db.owner()).set(stopped);
     }
 
-    pub fn note_published(&mut self, rows: &[outbox::Row], cursor: StreamCursor) {
+    fn note_published(&mut self, rows: &[outbox::Row], cursor: StreamCursor) {
         self.published.send_replace(Some(cursor.position));
         let source = self.db.owner().to_owned();
         self.note_going(cursor.position);

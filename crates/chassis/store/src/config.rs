@@ -77,6 +77,7 @@ impl Config {
     }
 
     /// The same for a read store.
+    #[must_use]
     pub fn of_copy(&self) -> Self {
         Self {
             slow_ms: self.slow_ms.max(COPY_SLOW_MS),

@@ -31,6 +31,7 @@
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 
 use crate::number::unsigned;
+use crate::raw::BareSnapshot;
 use crate::transaction::Tx;
 use headwater_event::event;
 use headwater_event::{Event, MAX_PAYLOAD};
@@ -103,8 +104,7 @@ pub fn position(tx: &Tx, position: u64) -> Position {
 pub fn page(db: &impl ConnectionTrait, from: u64, limit: usize) -> Result<Vec<Row>, DbErr> {
     db.query_all_raw(Statement::from_sql_and_values(
         db.get_database_backend(),
-        "SELECT position, subject, key, payload, traceparent, recorded_at
-         FROM headwater_outbox WHERE position >= ? ORDER BY position LIMIT ?",
+        PAGE,
         // Beyond what SQLite can count there is nothing.
         [clamped(from).into(), clamped(limit as u64).into()] as [Value; 2],
     ))?
@@ -114,39 +114,55 @@ pub fn page(db: &impl ConnectionTrait, from: u64, limit: usize) -> Result<Vec<Ro
 }
 
 /// Like [`page`], but only as many events as have `bytes_max` of payload together; one always fits.
+///
+/// # Errors
+/// The database's.
 pub fn page_within(
-    db: &impl ConnectionTrait,
+    snapshot: &BareSnapshot,
     from: u64,
     limit: usize,
     bytes_max: u64,
 ) -> Result<Vec<Row>, DbErr> {
-    let sizes = db.query_all_raw(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        "SELECT length(payload) AS bytes
-         FROM headwater_outbox WHERE position >= ? ORDER BY position LIMIT ?",
-        [clamped(from).into(), clamped(limit as u64).into()] as [Value; 2],
-    ))?;
-    let (mut bytes, mut fitting) = (0, 0);
-    for size in &sizes {
-        bytes += unsigned(size.try_get_by("bytes")?);
-        if bytes > bytes_max && fitting > 0 {
-            break;
+    let mut bytes = 0;
+    snapshot.rows_while(PAGE, [clamped(from), clamped(limit as u64)], |row| {
+        let size = row.get_ref("payload")?.as_blob()?.len() as u64;
+        let is_first = bytes == 0;
+        bytes += size.max(1);
+        if bytes > bytes_max && !is_first {
+            return Ok(None);
         }
-        fitting += 1;
-    }
-    page(db, from, fitting)
+        Ok(Some(Row {
+            position: unsigned(row.get("position")?),
+            subject: row.get("subject")?,
+            key: row.get("key")?,
+            payload: row.get("payload")?,
+            traceparent: row.get("traceparent")?,
+            recorded_at: row.get("recorded_at")?,
+        }))
+    })
 }
+
+const PAGE: &str = "SELECT position, subject, key, payload, traceparent, recorded_at
+     FROM headwater_outbox WHERE position >= ? ORDER BY position LIMIT ?";
 
 /// The position of the newest event; 0 when there is none.
 pub fn head(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
     let row = db
-        .query_one_raw(Statement::from_string(
-            db.get_database_backend(),
-            "SELECT coalesce(max(position), 0) AS head FROM headwater_outbox",
-        ))?
+        .query_one_raw(Statement::from_string(db.get_database_backend(), HEAD))?
         .ok_or_else(|| DbErr::RecordNotFound("headwater_outbox".to_owned()))?;
     Ok(unsigned(row.try_get_by("head")?))
 }
+
+/// [`head`] in a raw snapshot.
+///
+/// # Errors
+/// The database's.
+pub fn raw_head(snapshot: &BareSnapshot) -> Result<u64, DbErr> {
+    let head = snapshot.row(HEAD, [], |row| row.get(0))?;
+    Ok(head.map_or(0, unsigned))
+}
+
+const HEAD: &str = "SELECT coalesce(max(position), 0) AS head FROM headwater_outbox";
 
 /// When the event at `position` was recorded, in milliseconds since 1970; `None` without one.
 pub fn recorded_at(db: &impl ConnectionTrait, position: u64) -> Result<Option<i64>, DbErr> {

@@ -37,6 +37,22 @@ impl BareSnapshot {
         )
     }
 
+    /// The same up to the first row that `read` does not want: the rows behind it are not read.
+    ///
+    /// # Errors
+    /// The database's, or what `read` returns.
+    pub fn rows_while<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<Option<T>>,
+    ) -> Result<Vec<T>, DbErr> {
+        self.contain(self.connection.prepare_cached(sql).and_then(|mut found| {
+            let rows = found.query_map(values, read)?;
+            rows.map_while(Result::transpose).collect()
+        }))
+    }
+
     /// The same for the first row, if there is one.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use crate::private;
 pub struct Verified(PathBuf);
 
 impl Verified {
+    /// The file of `projection`, beside the database `db`.
     pub fn of(db: &Database, projection: &str) -> Self {
         Self(appended(db.base(), &format!(".{projection}-verified")))
     }

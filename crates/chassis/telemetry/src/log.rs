@@ -188,6 +188,7 @@ const STDERR: &str = "<";
 pub struct Counted(Gauge);
 
 impl Counted {
+    /// One more from now on.
     pub fn one_more(gauge: Gauge) -> Self {
         gauge.increment(1.0);
         Self(gauge)
@@ -205,6 +206,7 @@ static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 impl Format {
     /// The same, decided.
+    #[must_use]
     pub fn here(self) -> Self {
         match self {
             Self::Auto if std::io::stderr().is_terminal() => Self::Pretty,

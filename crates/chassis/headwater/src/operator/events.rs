@@ -44,9 +44,9 @@ pub(super) async fn page(
     };
     // The outbox's own head: another process may have written more than this one knows of.
     let (head, mut events) = db
-        .read(move |snapshot| {
+        .read_bare(move |snapshot| {
             let page = outbox::page_within(snapshot, from, limit, bytes_max as u64)?;
-            Ok::<_, DbErr>((outbox::head(snapshot)?, page))
+            Ok::<_, DbErr>((outbox::raw_head(snapshot)?, page))
         })
         .await
         .map_err(|error| refuse(500, error.to_string()))?;

@@ -108,14 +108,15 @@ impl Tools {
         tools
     }
 
-    /// The projections, how far they are, as they move, and how far folding them beside is.
+    /// The projections, how far they are, as they move, what their sources are like, and how far
+    /// folding them beside is.
     pub(crate) fn progresses(
         &self,
-    ) -> impl Iterator<Item = (&'static str, &Progress, Option<FoldStatus>)> {
+    ) -> impl Iterator<Item = (&'static str, &Progress, &Sources, Option<FoldStatus>)> {
         let projections = self.projections.iter();
         projections.map(|tool| {
             let fold = tool.fold.as_ref().map(rebuild::Handle::status);
-            (tool.name, &tool.progress, fold)
+            (tool.name, &tool.progress, &tool.sources, fold)
         })
     }
 

@@ -65,7 +65,9 @@ pub fn at_fault(db: &impl ConnectionTrait, id: u64) -> Result<Option<String>, Db
 /// Where letters are.
 #[derive(Debug, Clone, Copy)]
 pub enum Table {
+    /// That wait.
     Dead,
+    /// That were given up.
     Discarded,
 }
 

@@ -10,6 +10,7 @@ use headwater_store::Tx;
 use headwater_store::number::{signed, unsigned};
 
 /// Why an event is parked.
+#[derive(Debug)]
 pub struct Parked<'a> {
     pub(crate) lane: &'a str,
     pub(crate) reason: &'a str,
@@ -87,6 +88,7 @@ pub fn count(db: &impl ConnectionTrait, projection: &str, source: &str) -> Resul
 }
 
 /// The first dead letter up to a position.
+#[derive(Debug)]
 pub struct FirstParked {
     pub(crate) position: u64,
     /// How many there are up to that position.
