@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use headwater::database::Tx;
 use headwater::http::{
-    About, After, Answer, IdempotencyKey, Json, PageQuery, Path, Problem, Query, with_position,
+    After, Answer, IdempotencyKey, Invalid, Json, PageQuery, Path, Problem, Query, with_position,
 };
 use headwater::idempotency::{self, Fingerprint, Key};
 use headwater::projection::Progress;
@@ -19,8 +18,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::order::{self, Order, OrderView, PlaceOrder};
-use crate::{NAME, store};
+use crate::order::{self, Order, OrderView, PlaceOrder, Rejection};
+use crate::store;
 
 /// What the handlers work with.
 #[derive(Debug, Clone)]
@@ -30,21 +29,38 @@ struct Shared {
     after_deadline: Duration,
 }
 
-pub(crate) fn app(service: &Service, catalogue: Progress) -> Router {
+pub(crate) fn routes(service: &Service, catalogue: Progress) -> OpenApiRouter {
     let shared = Shared {
         db: service.db.clone(),
         catalogue,
         after_deadline: service.config.http.after_deadline(),
     };
-    let routes = OpenApiRouter::new()
+    OpenApiRouter::new()
         .routes(routes!(place, list))
         .routes(routes!(read))
-        .with_state(shared);
-    let about = About {
-        name: NAME,
-        description: "Places orders for users and products that it knows of by their events.",
-    };
-    headwater::http::app(about, routes, service.health.clone(), &service.config.http)
+        .with_state(shared)
+}
+
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        let Rejection::Invalid(wrong) = rejection else {
+            return Self::conflict(rejection.to_string());
+        };
+        let mut invalid = Invalid::none();
+        for wrong in wrong {
+            invalid.require(false, pointer(&wrong), wrong.to_string());
+        }
+        invalid.check().expect_err("something is wrong")
+    }
+}
+
+/// Where the wrong value is in the request.
+fn pointer(wrong: &order::Invalid) -> String {
+    match wrong {
+        order::Invalid::NoLines | order::Invalid::TooManyLines(_) => "/product_ids".to_owned(),
+        order::Invalid::UnknownUser(_) => "/user_id".to_owned(),
+        order::Invalid::UnknownProduct { line, .. } => format!("/product_ids/{line}"),
+    }
 }
 
 /// Place an order
@@ -89,11 +105,9 @@ pub fn save(tx: &Tx, key: &Key, id: Uuid, request: &PlaceOrder) -> Result<Answer
         is_new = true;
         let entity = id.to_string();
         let same_id = store::find(tx, id)?;
-        let is_other = |row: &store::order::Model| row.fingerprint != fingerprint.0;
+        let is_other = |row: &store::Row| row.fingerprint != fingerprint.0;
         if same_id.as_ref().is_some_and(is_other) {
-            return Err(Problem::conflict(format!(
-                "there is an order {id} from another request; leave the id out for a new order"
-            )));
+            return Err(Problem::from(Rejection::IdTaken(id)));
         }
         if let Some(row) = store::shown(tx, same_id)? {
             let position = outbox::position(tx, outbox::unsigned(row.position));

@@ -11,7 +11,7 @@ mod store;
 
 use headwater::Service;
 use headwater::database::Migration;
-use headwater::http::Listeners;
+use headwater::http::{About, Listeners};
 use tokio_util::sync::CancellationToken;
 
 pub use catalogue::Catalogue;
@@ -20,6 +20,11 @@ pub use order::PlaceOrder;
 
 /// The service's name, and the source of its events. Never rename.
 pub const NAME: &str = "orders";
+
+const ABOUT: About = About {
+    name: NAME,
+    description: "Places orders for users and products that it knows of by their events.",
+};
 
 /// The tables of `orders.db`.
 pub const MIGRATIONS: &[Migration] = &[
@@ -56,6 +61,8 @@ pub async fn run(
     service.answers(shop_events::inquiry::ORDERS, inquiry::orders);
     let catalogue = service.project(Catalogue).await?;
     service.remove_in_parts(store::is_erasing, store::erase_part);
-    let app = http::app(&service, catalogue);
+    let routes = http::routes(&service, catalogue);
+    let (health, config) = (service.health.clone(), &service.config.http);
+    let app = headwater::http::app(ABOUT, routes, health, config);
     service.serve(listeners, app).await
 }

@@ -1,6 +1,5 @@
 //! Orders: the decision whether one can be placed.
 
-use headwater::http::{Invalid, Problem};
 use serde::{Deserialize, Serialize};
 use shop_events::OrderPlaced;
 use utoipa::ToSchema;
@@ -51,20 +50,40 @@ pub(crate) struct Known {
     pub(crate) products: Vec<Uuid>,
 }
 
+/// Why an order is rejected.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Rejection {
+    #[error("there is an order {0} from another request; leave the id out for a new order")]
+    IdTaken(Uuid),
+    #[error("{} of the order's values are wrong", .0.len())]
+    Invalid(Vec<Invalid>),
+}
+
+/// What is wrong with a value of an order.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Invalid {
+    #[error("must name at least one product")]
+    NoLines,
+    #[error("must name at most {LINES_MAX} products, this is {0}; place several orders")]
+    TooManyLines(usize),
+    #[error("there is no user {0}; {MADE_A_MOMENT_AGO}")]
+    UnknownUser(Uuid),
+    #[error("there is no product {product}; {MADE_A_MOMENT_AGO}")]
+    UnknownProduct { line: usize, product: Uuid },
+}
+
+const MADE_A_MOMENT_AGO: &str =
+    "if it was made a moment ago, send its Headwater-Position along as ?after=";
+
 impl PlaceOrder {
-    /// Checks what can be checked without knowing anything.
-    pub(crate) fn check(&self) -> Result<(), Problem> {
-        let lines = self.product_ids.len();
-        let mut invalid = Invalid::none();
-        invalid.require(lines > 0, "/product_ids", "must name at least one product");
-        invalid.require(
-            lines <= LINES_MAX,
-            "/product_ids",
-            format!(
-                "must name at most {LINES_MAX} products, this is {lines}; place several orders"
-            ),
-        );
-        invalid.check()
+    /// Checks what can be checked without knowing which users and products there are.
+    pub(crate) fn check(&self) -> Result<(), Rejection> {
+        let wrong = match self.product_ids.len() {
+            0 => Invalid::NoLines,
+            1..=LINES_MAX => return Ok(()),
+            lines => Invalid::TooManyLines(lines),
+        };
+        Err(Rejection::Invalid(vec![wrong]))
     }
 }
 
@@ -74,22 +93,16 @@ pub(crate) fn place(
     id: Uuid,
     known: &Known,
     placed_at: i64,
-) -> Result<Order, Problem> {
-    let again = "if it was made a moment ago, send its Headwater-Position along as ?after=";
-    let mut invalid = Invalid::none();
-    invalid.require(
-        known.user,
-        "/user_id",
-        format!("there is no user {}; {again}", request.user_id),
-    );
-    for (line, product) in request.product_ids.iter().enumerate() {
-        invalid.require(
-            known.products.binary_search(product).is_ok(),
-            format!("/product_ids/{line}"),
-            format!("there is no product {product}; {again}"),
-        );
+) -> Result<Order, Rejection> {
+    let unknown_user = (!known.user).then_some(Invalid::UnknownUser(request.user_id));
+    let lines = request.product_ids.iter().copied().enumerate();
+    let unknown_products = lines
+        .filter(|(_, product)| known.products.binary_search(product).is_err())
+        .map(|(line, product)| Invalid::UnknownProduct { line, product });
+    let wrong: Vec<_> = unknown_user.into_iter().chain(unknown_products).collect();
+    if !wrong.is_empty() {
+        return Err(Rejection::Invalid(wrong));
     }
-    invalid.check()?;
     Ok(Order {
         id,
         user_id: request.user_id,
@@ -136,10 +149,12 @@ mod tests {
 
     #[test]
     fn an_order_has_one_to_a_thousand_lines() {
-        assert!(request(0).check().is_err());
-        assert!(request(1).check().is_ok());
-        assert!(request(1000).check().is_ok());
-        assert!(request(1001).check().is_err());
+        let rejected = |wrong| Err(Rejection::Invalid(vec![wrong]));
+        assert_eq!(request(0).check(), rejected(Invalid::NoLines));
+        assert_eq!(request(1).check(), Ok(()));
+        assert_eq!(request(1000).check(), Ok(()));
+        let too_many = rejected(Invalid::TooManyLines(1001));
+        assert_eq!(request(1001).check(), too_many);
     }
 
     #[test]
@@ -156,12 +171,22 @@ mod tests {
             user: false,
             ..all.clone()
         };
-        assert!(place(&request, Uuid::nil(), &no_user, 7).is_err());
+        let unknown_user = Invalid::UnknownUser(request.user_id);
+        assert_eq!(
+            place(&request, Uuid::nil(), &no_user, 7),
+            Err(Rejection::Invalid(vec![unknown_user]))
+        );
         let one_product = Known {
             products: vec![request.product_ids[0]],
             ..all
         };
-        let problem = place(&request, Uuid::nil(), &one_product, 7).unwrap_err();
-        assert!(format!("{problem:?}").contains("/product_ids/1"));
+        let (line, product) = (1, request.product_ids[1]);
+        assert_eq!(
+            place(&request, Uuid::nil(), &one_product, 7),
+            Err(Rejection::Invalid(vec![Invalid::UnknownProduct {
+                line,
+                product
+            }]))
+        );
     }
 }

@@ -1,112 +1,59 @@
 //! The tables of `orders.db`.
 
+use std::collections::HashMap;
+
 use headwater::database::{Bulk, Snapshot, Tx};
 use headwater::{idempotency, outbox};
-use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::OnConflict;
-use sea_orm::{DbBackend, QueryOrder, QuerySelect, QueryTrait as _, Set, Statement};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, raw_sql};
+use uuid::Uuid;
 
 use crate::order::{Known, Order, PlaceOrder};
 
-#[expect(unreachable_pub, reason = "the derives make public types")]
-pub(crate) mod order {
-    use sea_orm::entity::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "placed_order")]
-    pub struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub id: Uuid,
-        pub user_id: Uuid,
-        pub placed_at: i64,
-        pub fingerprint: Vec<u8>,
-        pub position: i64,
-    }
-
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+/// A row of `placed_order`.
+#[derive(Debug, FromQueryResult)]
+pub(crate) struct Row {
+    pub(crate) id: Uuid,
+    pub(crate) user_id: Uuid,
+    pub(crate) placed_at: i64,
+    pub(crate) fingerprint: Vec<u8>,
+    pub(crate) position: i64,
 }
 
-#[expect(unreachable_pub, reason = "the derives make public types")]
-mod line {
-    use sea_orm::entity::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "order_line")]
-    pub struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub order_id: Uuid,
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub line: u32,
-        pub product_id: Uuid,
-    }
-
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+/// A row of `order_line`.
+#[derive(FromQueryResult)]
+struct Line {
+    order_id: Uuid,
+    product_id: Uuid,
 }
 
-#[expect(unreachable_pub, reason = "the derives make public types")]
-mod known_user {
-    use sea_orm::entity::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "known_user")]
-    pub struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub id: Uuid,
-        pub erased: bool,
-    }
-
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
-}
-
-#[expect(unreachable_pub, reason = "the derives make public types")]
-mod known_product {
-    use sea_orm::entity::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "known_product")]
-    pub struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub id: Uuid,
-    }
-
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
-}
-
-/// What of the request's ids is known.
+/// Which of the request's ids are known.
 pub(crate) fn known(db: &impl ConnectionTrait, request: &PlaceOrder) -> Result<Known, DbErr> {
-    let user = known_user::Entity::find_by_id(request.user_id).one(db)?;
-    let products = known_product::Entity::find()
-        .filter(known_product::Column::Id.is_in(request.product_ids.iter().copied()))
-        .order_by_asc(known_product::Column::Id)
-        .all(db)?;
+    let user = db.query_one_raw(raw_sql!(
+        Sqlite,
+        "SELECT 1 FROM known_user WHERE id = {request.user_id} AND NOT erased"
+    ))?;
+    let products = db.query_all_raw(raw_sql!(
+        Sqlite,
+        "SELECT id FROM known_product WHERE id IN ({..request.product_ids}) ORDER BY id"
+    ))?;
+    let products = products.iter().map(|row| row.try_get_by_index(0));
     Ok(Known {
-        user: user.is_some_and(|user| !user.erased),
-        products: products.into_iter().map(|product| product.id).collect(),
+        user: user.is_some(),
+        products: products.collect::<Result<_, _>>()?,
     })
 }
 
-/// An order that is stored, whether it is still shown or not.
-pub(crate) fn find(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<order::Model>, DbErr> {
-    order::Entity::find_by_id(id).one(db)
+/// A stored order, whether it is still shown or not.
+pub(crate) fn find(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Row>, DbErr> {
+    Row::find_by_statement(raw_sql!(
+        Sqlite,
+        "SELECT * FROM placed_order WHERE id = {id}"
+    ))
+    .one(db)
 }
 
 /// `order` unless its user was erased.
-pub(crate) fn shown(
-    db: &impl ConnectionTrait,
-    order: Option<order::Model>,
-) -> Result<Option<order::Model>, DbErr> {
+pub(crate) fn shown(db: &impl ConnectionTrait, order: Option<Row>) -> Result<Option<Row>, DbErr> {
     match order {
         Some(order) if !is_erased(db, order.user_id)? => Ok(Some(order)),
         _ => Ok(None),
@@ -122,48 +69,47 @@ pub(crate) fn page_of_user(
     if is_erased(db, user)? {
         return Ok(Vec::new());
     }
-    let rows = order::Entity::find()
-        .filter(order::Column::UserId.eq(user))
-        .apply_if(start_after, |rows, id| {
-            rows.filter(order::Column::Id.gt(id))
-        })
-        .order_by_asc(order::Column::Id)
-        .limit(limit as u64)
-        .all(db)?;
-    with_lines(db, rows)
+    // An id without a byte comes before all ids.
+    let start_after = start_after.map_or(Vec::new(), |id| id.into_bytes().to_vec());
+    let limit = limit as u64;
+    let rows = Row::find_by_statement(raw_sql!(
+        Sqlite,
+        "SELECT * FROM placed_order WHERE user_id = {user} AND id > {start_after}
+         ORDER BY id LIMIT {limit}"
+    ));
+    with_lines(db, rows.all(db)?)
 }
 
 /// The orders of `rows`, each with its lines, in the same order.
-pub(crate) fn with_lines(
-    db: &impl ConnectionTrait,
-    rows: Vec<order::Model>,
-) -> Result<Vec<Order>, DbErr> {
-    let mut lines = line::Entity::find()
-        .filter(line::Column::OrderId.is_in(rows.iter().map(|row| row.id)))
-        .order_by_asc(line::Column::OrderId)
-        .order_by_asc(line::Column::Line)
-        .all(db)?
-        .into_iter()
-        .fold(
-            std::collections::HashMap::<Uuid, Vec<Uuid>>::new(),
-            |mut lines, line| {
-                lines
-                    .entry(line.order_id)
-                    .or_default()
-                    .push(line.product_id);
-                lines
-            },
-        );
-    Ok(rows
-        .into_iter()
-        .map(|row| Order {
-            id: row.id,
-            user_id: row.user_id,
-            product_ids: lines.remove(&row.id).unwrap_or_default(),
-            placed_at: row.placed_at,
-        })
-        .collect())
+pub(crate) fn with_lines(db: &impl ConnectionTrait, rows: Vec<Row>) -> Result<Vec<Order>, DbErr> {
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let found = Line::find_by_statement(raw_sql!(
+        Sqlite,
+        "SELECT order_id, product_id FROM order_line WHERE order_id IN ({..ids})
+         ORDER BY order_id, line"
+    ));
+    let mut lines: HashMap<Uuid, Vec<Uuid>> = HashMap::new();
+    for Line {
+        order_id,
+        product_id,
+    } in found.all(db)?
+    {
+        lines.entry(order_id).or_default().push(product_id);
+    }
+    let order = |row: Row| Order {
+        id: row.id,
+        user_id: row.user_id,
+        product_ids: lines.remove(&row.id).unwrap_or_default(),
+        placed_at: row.placed_at,
+    };
+    Ok(rows.into_iter().map(order).collect())
 }
+
+const INSERT_LINES: Bulk = Bulk {
+    before: "INSERT INTO order_line (order_id, line, product_id) VALUES ",
+    row: "(?, ?, ?)",
+    after: "",
+};
 
 pub(crate) fn insert(
     tx: &Tx,
@@ -171,55 +117,54 @@ pub(crate) fn insert(
     fingerprint: &[u8],
     position: u64,
 ) -> Result<(), DbErr> {
-    tx.run(&order::Entity::insert(order::ActiveModel {
-        id: Set(order.id),
-        user_id: Set(order.user_id),
-        placed_at: Set(order.placed_at),
-        fingerprint: Set(fingerprint.to_vec()),
-        position: Set(outbox::signed(position)),
-    }))?;
-    let lines = (0..)
-        .zip(&order.product_ids)
-        .map(|(line, product)| line::ActiveModel {
-            order_id: Set(order.id),
-            line: Set(line),
-            product_id: Set(*product),
-        });
-    tx.run(&line::Entity::insert_many(lines))
+    let position = outbox::signed(position);
+    tx.run_raw(raw_sql!(
+        Sqlite,
+        "INSERT INTO placed_order (id, user_id, placed_at, fingerprint, position)
+         VALUES ({order.id}, {order.user_id}, {order.placed_at}, {fingerprint}, {position})"
+    ))?;
+    let lines = order.product_ids.iter().enumerate();
+    let row = |(line, product): (usize, &Uuid)| {
+        [order.id.into(), (line as u64).into(), (*product).into()]
+    };
+    INSERT_LINES.run(tx, lines.map(row))
 }
 
 /// A user who was erased stays so: a registration that comes again does not bring them back.
 pub(crate) fn learn_user(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
-    let user = known_user::Entity::insert(known_user::ActiveModel {
-        id: Set(id),
-        erased: Set(false),
-    });
-    let known = OnConflict::column(known_user::Column::Id)
-        .do_nothing()
-        .to_owned();
-    tx.run(&user.on_conflict(known))
+    tx.run_raw(raw_sql!(
+        Sqlite,
+        "INSERT OR IGNORE INTO known_user (id, erased) VALUES ({id}, FALSE)"
+    ))
+}
+
+pub(crate) fn learn_product(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
+    tx.run_raw(raw_sql!(
+        Sqlite,
+        "INSERT OR IGNORE INTO known_product (id) VALUES ({id})"
+    ))
 }
 
 /// Whether the user was erased.
 pub(crate) fn is_erased(db: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbErr> {
-    let user = known_user::Entity::find_by_id(id).one(db)?;
-    Ok(user.is_some_and(|user| user.erased))
+    let row = db.query_one_raw(raw_sql!(
+        Sqlite,
+        "SELECT 1 FROM known_user WHERE id = {id} AND erased"
+    ))?;
+    Ok(row.is_some())
 }
 
-/// Leaves that there was a user, whose orders are not shown from now on; [`erase_part`] removes
-/// them.
+/// Notes that the user was erased: their orders are not shown from now on, and [`erase_part`]
+/// removes them.
 pub(crate) fn forget_user(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
-    let user = known_user::Entity::insert(known_user::ActiveModel {
-        id: Set(id),
-        erased: Set(true),
-    });
-    let known = OnConflict::column(known_user::Column::Id)
-        .update_column(known_user::Column::Erased)
-        .to_owned();
-    tx.run(&user.on_conflict(known))?;
-    tx.run_raw(sql(
-        "INSERT OR IGNORE INTO erasing (user_id) VALUES (?)",
-        [id.into()],
+    tx.run_raw(raw_sql!(
+        Sqlite,
+        "INSERT INTO known_user (id, erased) VALUES ({id}, TRUE)
+         ON CONFLICT DO UPDATE SET erased = TRUE"
+    ))?;
+    tx.run_raw(raw_sql!(
+        Sqlite,
+        "INSERT OR IGNORE INTO erasing (user_id) VALUES ({id})"
     ))
 }
 
@@ -234,53 +179,38 @@ pub(crate) fn is_erasing(db: &Snapshot) -> Result<bool, DbErr> {
 }
 
 /// Removes a part of what is left of one erased user: orders, their lines, and the answers that
-/// are kept for their repetition.
+/// are kept for repeated requests. It takes a few statements, however many orders there are.
 pub(crate) fn erase_part(tx: &Tx) -> Result<(), DbErr> {
     let Some(user) = erasing(tx)? else {
         return Ok(());
     };
-    let rows = tx.query_all_raw(sql(
-        "SELECT id, (SELECT count(*) FROM order_line WHERE order_id = id) AS lines
-         FROM placed_order WHERE user_id = ? ORDER BY id LIMIT ?",
-        [user.into(), ERASED_AT_ONCE.into()],
+    let (orders_max, lines_max) = (ERASED_AT_ONCE, LINES_ERASED_AT_ONCE);
+    let removed = tx.query_all_raw(raw_sql!(
+        Sqlite,
+        "DELETE FROM placed_order WHERE id IN (
+             SELECT id FROM (
+                 SELECT id, row_number() OVER up_to AS orders, sum(lines) OVER up_to AS lines
+                 FROM (SELECT id, (SELECT count(*) FROM order_line WHERE order_id = id) AS lines
+                       FROM placed_order WHERE user_id = {user} ORDER BY id LIMIT {orders_max})
+                 WINDOW up_to AS (ORDER BY id))
+             WHERE orders = 1 OR lines <= {lines_max})
+         RETURNING id"
     ))?;
-    let (mut orders, mut lines): (Vec<Uuid>, i64) = (Vec::new(), 0);
-    for row in &rows {
-        lines += row.try_get_by::<i64, _>("lines")?;
-        if lines > LINES_ERASED_AT_ONCE && !orders.is_empty() {
-            break;
-        }
-        orders.push(row.try_get_by("id")?);
+    if removed.is_empty() {
+        return tx.run_raw(raw_sql!(
+            Sqlite,
+            "DELETE FROM erasing WHERE user_id = {user}"
+        ));
     }
-    if orders.is_empty() {
-        return tx.run_raw(sql("DELETE FROM erasing WHERE user_id = ?", [user.into()]));
-    }
-    ERASE.run(tx, orders.iter().map(|id| [(*id).into()]))?;
-    idempotency::forget(tx, orders.iter().map(Uuid::to_string))
+    let ids = removed.iter().map(|row| row.try_get_by_index::<Uuid>(0));
+    let ids: Vec<Uuid> = ids.collect::<Result<_, _>>()?;
+    idempotency::forget(tx, ids.iter().map(Uuid::to_string))
 }
-
-const ERASE: Bulk = Bulk {
-    before: "DELETE FROM placed_order WHERE id IN (",
-    row: "?",
-    after: ")",
-};
 
 /// One of the users who are being erased.
 fn erasing(db: &impl ConnectionTrait) -> Result<Option<Uuid>, DbErr> {
-    let row = db.query_one_raw(sql("SELECT user_id FROM erasing LIMIT 1", []))?;
-    row.map(|row| row.try_get_by("user_id")).transpose()
-}
-
-fn sql<const N: usize>(sql: &str, values: [Value; N]) -> Statement {
-    Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)
-}
-
-pub(crate) fn learn_product(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
-    let product = known_product::Entity::insert(known_product::ActiveModel { id: Set(id) });
-    let known = OnConflict::column(known_product::Column::Id)
-        .do_nothing()
-        .to_owned();
-    tx.run(&product.on_conflict(known))
+    let row = db.query_one_raw(raw_sql!(Sqlite, "SELECT user_id FROM erasing LIMIT 1"))?;
+    row.map(|row| row.try_get_by_index(0)).transpose()
 }
 
 #[cfg(test)]
@@ -355,21 +285,21 @@ mod tests {
 
         /// Of orders, their lines, and the answers that are kept.
         async fn stored(&self) -> [i64; 3] {
-            let count = |table: &'static str| {
-                self.db.read(move |snapshot: &Snapshot| {
-                    let row = snapshot.query_one_raw(sql(table, []))?.expect("a count");
-                    row.try_get_by::<i64, _>("n")
-                })
+            let count = |snapshot: &Snapshot| {
+                let row = snapshot.query_one_raw(raw_sql!(
+                    Sqlite,
+                    "SELECT (SELECT count(*) FROM placed_order),
+                            (SELECT count(*) FROM order_line),
+                            (SELECT count(answer) FROM headwater_idempotency)"
+                ))?;
+                let row = row.expect("a row of counts");
+                Ok::<_, DbErr>([
+                    row.try_get_by_index(0)?,
+                    row.try_get_by_index(1)?,
+                    row.try_get_by_index(2)?,
+                ])
             };
-            [
-                count("SELECT count(*) AS n FROM placed_order")
-                    .await
-                    .unwrap(),
-                count("SELECT count(*) AS n FROM order_line").await.unwrap(),
-                count("SELECT count(answer) AS n FROM headwater_idempotency")
-                    .await
-                    .unwrap(),
-            ]
+            self.db.read(count).await.unwrap()
         }
     }
 

@@ -18,32 +18,45 @@ pub(crate) enum Hosts {
 /// Names that no public host has (RFC 6761, RFC 6762, RFC 8375, and ICANN's `internal`).
 const PRIVATE_NAMES: [&str; 4] = ["localhost", "local", "home.arpa", "internal"];
 
+/// Why an address is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unfit {
+    #[error("{0}")]
+    Text(text::Unfit),
+    #[error("must not have \\ in it")]
+    Backslash,
+    #[error("must be an http(s) URL, or a path that POST /images gave (/images/…)")]
+    NoUrl,
+    #[error("must have nothing but the address in it")]
+    Hidden,
+    #[error("must not have a user name in it: {0}://…@…")]
+    UserName(String),
+    #[error("must be on a public host; {0} is one of this machine or of a private network")]
+    PrivateHost(Host),
+}
+
 /// Checks that `image` is an http(s) URL without a user name, on one of `hosts`. Names are not
 /// looked up.
-pub(crate) fn check(image: &str, hosts: Hosts) -> Result<(), String> {
-    text::check_line(image).map_err(|unfit| unfit.to_string())?;
+pub(crate) fn check(image: &str, hosts: Hosts) -> Result<(), Unfit> {
+    text::check_line(image).map_err(Unfit::Text)?;
     // Programs do not agree on where the host ends.
     if image.contains('\\') {
-        return Err("must not have \\ in it".to_owned());
+        return Err(Unfit::Backslash);
     }
     let url = Url::parse(image).ok().filter(is_http);
     let host = url.as_ref().and_then(Url::host);
     let (Some((scheme, rest)), Some(host)) = (image.split_once("://"), host) else {
-        return Err(
-            "must be an http(s) URL, or a path that POST /images gave (/images/…)".to_owned(),
-        );
+        return Err(Unfit::NoUrl);
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if scheme.trim_start() != scheme || !authority.chars().all(text::is_visible) {
-        return Err("must have nothing but the address in it".to_owned());
+        return Err(Unfit::Hidden);
     }
     if authority.contains('@') {
-        return Err(format!("must not have a user name in it: {scheme}://…@…"));
+        return Err(Unfit::UserName(scheme.to_owned()));
     }
     if hosts == Hosts::Public && !is_public(&host) {
-        return Err(format!(
-            "must be on a public host; {host} is one of this machine or of a private network"
-        ));
+        return Err(Unfit::PrivateHost(host.to_owned()));
     }
     Ok(())
 }
@@ -176,8 +189,11 @@ mod tests {
             "[4000::1]",
         ] {
             for image in [format!("http://{host}/x.png"), format!("https://{host}")] {
-                let refused = check(&image, Hosts::Public).unwrap_err();
-                assert!(refused.contains("public host"), "{image}: {refused}");
+                let refused = check(&image, Hosts::Public);
+                assert!(
+                    matches!(refused, Err(Unfit::PrivateHost(_))),
+                    "{image}: {refused:?}"
+                );
                 assert_eq!(check(&image, Hosts::Any), Ok(()), "{image}");
             }
         }

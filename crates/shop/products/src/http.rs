@@ -2,14 +2,14 @@
 
 mod images;
 
-use axum::Router;
-use axum::extract::{FromRef, State};
+use axum::extract::State;
 use axum::response::Response;
+use headwater::database::Tx;
 use headwater::http::{
-    About, Answer, IdempotencyKey, Json, Page, PageQuery, Path, Problem, Query, with_position,
+    Answer, IdempotencyKey, Invalid, Json, Page, PageQuery, Path, Problem, Query, with_position,
 };
 use headwater::idempotency::{self, Fingerprint};
-use headwater::{Database, Service, outbox};
+use headwater::{Database, outbox};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -17,8 +17,8 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::address::Hosts;
-use crate::product::{CreateProduct, Image, Product, UpdateProduct};
-use crate::{NAME, store};
+use crate::product::{self, CreateProduct, Image, Product, Rejection, UpdateProduct};
+use crate::store;
 
 /// How many products may be asked for by their ids at once.
 const IDS_MAX: usize = 500;
@@ -30,24 +30,36 @@ struct Shared {
     hosts: Hosts,
 }
 
-impl FromRef<Shared> for Database {
-    fn from_ref(shared: &Shared) -> Self {
-        shared.db.clone()
-    }
-}
-
-pub(crate) fn app(service: &Service, hosts: Hosts) -> Router {
-    let db = service.db.clone();
-    let routes = OpenApiRouter::new()
+pub(crate) fn routes(db: &Database, hosts: Hosts) -> OpenApiRouter {
+    let shared = Shared {
+        db: db.clone(),
+        hosts,
+    };
+    OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(read, update))
-        .merge(images::routes())
-        .with_state(Shared { db, hosts });
-    let about = About {
-        name: NAME,
-        description: "The catalogue: products, their titles and images.",
-    };
-    headwater::http::app(about, routes, service.health.clone(), &service.config.http)
+        .with_state(shared)
+        .merge(images::routes(db.clone()))
+}
+
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        let Rejection::Invalid(wrong) = rejection else {
+            return Self::conflict(rejection.to_string());
+        };
+        let mut invalid = Invalid::none();
+        for wrong in wrong {
+            let pointer = match wrong {
+                product::Invalid::Nothing => "",
+                product::Invalid::TitleLength | product::Invalid::Title(_) => "/title",
+                product::Invalid::ImageLength
+                | product::Invalid::Image(_)
+                | product::Invalid::UnknownUpload => "/image",
+            };
+            invalid.require(false, pointer, wrong.to_string());
+        }
+        invalid.check().expect_err("something is wrong")
+    }
 }
 
 /// Create a product
@@ -82,9 +94,7 @@ async fn create(
             let id = product.id;
             if let Some(row) = store::find(tx, id)? {
                 if row.fingerprint != fingerprint.0 {
-                    return Err(Problem::conflict(format!(
-                        "there is a product {id} from another request; leave the id out for a new product, or PATCH this one"
-                    )));
+                    return Err(Problem::from(Rejection::IdTaken(id)));
                 }
                 let position = outbox::position(tx, outbox::unsigned(row.position));
                 return Ok((answer(&Product::from(row), position), id.to_string()));
@@ -103,17 +113,13 @@ fn answer(product: &Product, position: headwater::Position) -> Answer {
 }
 
 /// An upload that is referred to has to be there.
-fn require_upload(tx: &headwater::database::Tx, image: &Image) -> Result<(), Problem> {
-    let mut invalid = headwater::http::Invalid::none();
-    if let Image::Upload(id) = image {
-        let known = store::has_image(tx, id)?;
-        invalid.require(
-            known,
-            "/image",
-            "there is no such upload; POST /images first",
-        );
+fn require_upload(tx: &Tx, image: &Image) -> Result<(), Problem> {
+    match image {
+        Image::Upload(id) if !store::has_image(tx, id)? => {
+            Err(Rejection::Invalid(vec![product::Invalid::UnknownUpload]).into())
+        }
+        _ => Ok(()),
     }
-    invalid.check()
 }
 
 /// Change a product
@@ -136,10 +142,11 @@ async fn update(
     let image = request.check(hosts)?;
     let written = db.write(move |tx| {
         let row = store::find(tx, id)?.ok_or_else(|| unknown(id))?;
-        let (before, position) = (Product::from(row.clone()), row.position);
+        let position = outbox::unsigned(row.position);
+        let before = Product::from(row);
         let product = before.updated(request);
         if product == before {
-            return Ok((product, outbox::position(tx, outbox::unsigned(position))));
+            return Ok((product, outbox::position(tx, position)));
         }
         if let Some(image) = &image {
             require_upload(tx, image)?;
@@ -161,7 +168,10 @@ async fn update(
         (status = 404, description = "There is no such product"),
     )
 )]
-async fn read(State(db): State<Database>, Path(id): Path<Uuid>) -> Result<Response, Problem> {
+async fn read(
+    State(Shared { db, .. }): State<Shared>,
+    Path(id): Path<Uuid>,
+) -> Result<Response, Problem> {
     let find = move |snapshot: &_| store::find(snapshot, id);
     let (row, as_of) = db.read_as_of(find).await?;
     let answer = row.map(|row| axum::Json(Product::from(row)));
@@ -197,7 +207,7 @@ struct ProductPage {
     )
 )]
 async fn list(
-    State(db): State<Database>,
+    State(Shared { db, .. }): State<Shared>,
     Query(Ids { ids }): Query<Ids>,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Problem> {

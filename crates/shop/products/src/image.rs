@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 
 use axum::body::Bytes;
-use axum::http::StatusCode;
-use headwater::http::Problem;
 use sha2::{Digest as _, Sha256};
 
 /// The largest image, in bytes.
@@ -42,10 +40,21 @@ impl ImageId {
     }
 }
 
+/// Why an upload is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unfit {
+    #[error(
+        "send an image with Content-Type image/png, image/jpeg, image/gif, image/webp or image/svg+xml"
+    )]
+    UnknownType,
+    #[error("the body is not {0}; send the image's own bytes, and its own type")]
+    OfAnotherType(&'static str),
+}
+
 /// Checks that `bytes` are what `content_type` says; gives the type as it is kept.
 ///
 /// A browser that is told a type believes it, so what is stored under a type must be of it.
-pub(crate) fn check(content_type: &str, bytes: &[u8]) -> Result<&'static str, Problem> {
+pub(crate) fn check(content_type: &str, bytes: &[u8]) -> Result<&'static str, Unfit> {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let (kept, is_of_it) = match essence.to_ascii_lowercase().as_str() {
         "image/png" => ("image/png", bytes.starts_with(b"\x89PNG\r\n\x1a\n")),
@@ -56,22 +65,9 @@ pub(crate) fn check(content_type: &str, bytes: &[u8]) -> Result<&'static str, Pr
             bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP".as_slice()),
         ),
         "image/svg+xml" => ("image/svg+xml", is_svg(bytes)),
-        _ => {
-            return Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported-content-type",
-                "send an image with Content-Type image/png, image/jpeg, image/gif, image/webp or image/svg+xml",
-            ));
-        }
+        _ => return Err(Unfit::UnknownType),
     };
-    if is_of_it {
-        return Ok(kept);
-    }
-    Err(Problem::new(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        "not-an-image",
-        format!("the body is not {kept}; send the image's own bytes, and its own type"),
-    ))
+    is_of_it.then_some(kept).ok_or(Unfit::OfAnotherType(kept))
 }
 
 /// Whether the first element of an XML document is `svg`, with or without a namespace prefix.

@@ -12,11 +12,16 @@ mod store;
 use address::Hosts;
 use headwater::Service;
 use headwater::database::Migration;
-use headwater::http::Listeners;
+use headwater::http::{About, Listeners};
 use tokio_util::sync::CancellationToken;
 
 /// The service's name, and the source of its events. Never rename.
 pub const NAME: &str = "products";
+
+const ABOUT: About = About {
+    name: NAME,
+    description: "The catalogue: products, their titles and images.",
+};
 
 const MIGRATIONS: &[Migration] = &[Migration::sql(
     "0001_products",
@@ -55,6 +60,8 @@ pub async fn run(
     } else {
         Hosts::Public
     };
-    let app = http::app(&service, hosts);
+    let routes = http::routes(&service.db, hosts);
+    let (health, config) = (service.health.clone(), &service.config.http);
+    let app = headwater::http::app(ABOUT, routes, health, config);
     service.serve(listeners, app).await
 }

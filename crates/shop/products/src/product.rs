@@ -1,6 +1,6 @@
 //! Products: what one is, and when a request for one is right.
 
-use headwater::http::{Invalid, Problem};
+use headwater::text::{self, Unfit};
 use serde::{Deserialize, Deserializer, Serialize};
 use shop_events::{ProductCreated, ProductUpdated};
 use utoipa::ToSchema;
@@ -89,33 +89,80 @@ pub(crate) enum Image {
     Upload(ImageId),
 }
 
+/// Why a product is rejected.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Rejection {
+    #[error(
+        "there is a product {0} from another request; leave the id out for a new product, or PATCH this one"
+    )]
+    IdTaken(Uuid),
+    #[error("{} of the product's fields are wrong", .0.len())]
+    Invalid(Vec<Invalid>),
+}
+
+/// What is wrong with a product, or with a field of it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Invalid {
+    #[error("give a title, an image, or both")]
+    Nothing,
+    #[error("must have 1 to {TITLE_MAX} characters")]
+    TitleLength,
+    #[error("{0}")]
+    Title(Unfit),
+    #[error("must have at most {IMAGE_MAX} characters")]
+    ImageLength,
+    #[error("{0}")]
+    Image(address::Unfit),
+    #[error("there is no such upload; POST /images first")]
+    UnknownUpload,
+}
+
 impl CreateProduct {
     /// Checks the fields; gives the image that they refer to.
-    pub(crate) fn check(&self, hosts: Hosts) -> Result<Image, Problem> {
-        let mut invalid = Invalid::none();
-        invalid.require_line("/title", &self.title, TITLE_MAX);
-        let image = require_image(&mut invalid, &self.image, hosts);
-        invalid.check()?;
-        Ok(image)
+    pub(crate) fn check(&self, hosts: Hosts) -> Result<Image, Rejection> {
+        match (check_title(&self.title), check_image(&self.image, hosts)) {
+            (Ok(()), Ok(image)) => Ok(image),
+            (title, image) => Err(all_of([title.err(), image.err()])),
+        }
     }
 }
 
 impl UpdateProduct {
     /// Checks the fields; gives the image that they refer to, if they do.
-    pub(crate) fn check(&self, hosts: Hosts) -> Result<Option<Image>, Problem> {
-        let mut invalid = Invalid::none();
-        let any = self.title.is_some() || self.image.is_some();
-        invalid.require(any, "", "give a title, an image, or both");
-        if let Some(title) = &self.title {
-            invalid.require_line("/title", title, TITLE_MAX);
+    pub(crate) fn check(&self, hosts: Hosts) -> Result<Option<Image>, Rejection> {
+        if self.title.is_none() && self.image.is_none() {
+            return Err(all_of([Some(Invalid::Nothing), None]));
         }
-        let image = self
-            .image
-            .as_ref()
-            .map(|image| require_image(&mut invalid, image, hosts));
-        invalid.check()?;
-        Ok(image)
+        let title = self.title.as_deref().map(check_title).transpose();
+        let image = self.image.as_deref().map(|image| check_image(image, hosts));
+        match (title, image.transpose()) {
+            (Ok(_), Ok(image)) => Ok(image),
+            (title, image) => Err(all_of([title.err(), image.err()])),
+        }
     }
+}
+
+fn all_of(wrong: [Option<Invalid>; 2]) -> Rejection {
+    Rejection::Invalid(wrong.into_iter().flatten().collect())
+}
+
+fn check_title(title: &str) -> Result<(), Invalid> {
+    if !(1..=TITLE_MAX).contains(&title.chars().count()) {
+        return Err(Invalid::TitleLength);
+    }
+    text::check_line(title).map_err(Invalid::Title)
+}
+
+/// The image that a reference points to.
+fn check_image(image: &str, hosts: Hosts) -> Result<Image, Invalid> {
+    if image.chars().count() > IMAGE_MAX {
+        return Err(Invalid::ImageLength);
+    }
+    if let Some(upload) = ImageId::from_path(image) {
+        return Ok(Image::Upload(upload));
+    }
+    address::check(image, hosts).map_err(Invalid::Image)?;
+    Ok(Image::Url)
 }
 
 impl Product {
@@ -145,27 +192,11 @@ impl Product {
     }
 }
 
-/// Notes what is wrong with an image reference. What it gives counts only if nothing was.
-fn require_image(invalid: &mut Invalid, image: &str, hosts: Hosts) -> Image {
-    if image.chars().count() > IMAGE_MAX {
-        let long = format!("must have at most {IMAGE_MAX} characters");
-        invalid.require(false, "/image", long);
-        return Image::Url;
-    }
-    if let Some(upload) = ImageId::from_path(image) {
-        return Image::Upload(upload);
-    }
-    if let Err(unfit) = address::check(image, hosts) {
-        invalid.require(false, "/image", unfit);
-    }
-    Image::Url
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn create(title: &str, image: &str) -> Result<Image, Problem> {
+    fn create(title: &str, image: &str) -> Result<Image, Rejection> {
         let (title, image) = (title.to_owned(), image.to_owned());
         CreateProduct {
             id: None,

@@ -2,55 +2,31 @@
 
 use headwater::database::Tx;
 use headwater::outbox;
-use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::OnConflict;
-use sea_orm::{QueryOrder, QuerySelect, QueryTrait as _, Set};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, raw_sql};
+use uuid::Uuid;
 
 use crate::image::ImageId;
 use crate::product::Product;
 
-#[expect(unreachable_pub, reason = "the derives make public types")]
-pub(crate) mod product {
-    use sea_orm::entity::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "product")]
-    pub struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub id: Uuid,
-        pub title: String,
-        pub image: String,
-        pub fingerprint: Vec<u8>,
-        pub position: i64,
-    }
-
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+/// A row of `product`.
+#[derive(Debug, FromQueryResult)]
+pub(crate) struct Row {
+    pub(crate) id: Uuid,
+    pub(crate) title: String,
+    pub(crate) image: String,
+    pub(crate) fingerprint: Vec<u8>,
+    pub(crate) position: i64,
 }
 
-#[expect(unreachable_pub, reason = "the derives make public types")]
-pub(crate) mod image {
-    use sea_orm::entity::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "image")]
-    pub struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub id: String,
-        pub content_type: String,
-        pub bytes: Vec<u8>,
-    }
-
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+/// A row of `image`.
+#[derive(Debug, FromQueryResult)]
+pub(crate) struct ImageRow {
+    pub(crate) content_type: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
-impl From<product::Model> for Product {
-    fn from(row: product::Model) -> Self {
+impl From<Row> for Product {
+    fn from(row: Row) -> Self {
         Self {
             id: row.id,
             title: row.title,
@@ -59,32 +35,31 @@ impl From<product::Model> for Product {
     }
 }
 
-pub(crate) fn find(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<product::Model>, DbErr> {
-    product::Entity::find_by_id(id).one(db)
+pub(crate) fn find(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Row>, DbErr> {
+    Row::find_by_statement(raw_sql!(Sqlite, "SELECT * FROM product WHERE id = {id}")).one(db)
 }
 
-pub(crate) fn find_all(
-    db: &impl ConnectionTrait,
-    ids: &[Uuid],
-) -> Result<Vec<product::Model>, DbErr> {
-    product::Entity::find()
-        .filter(product::Column::Id.is_in(ids.iter().copied()))
-        .order_by_asc(product::Column::Id)
-        .all(db)
+pub(crate) fn find_all(db: &impl ConnectionTrait, ids: &[Uuid]) -> Result<Vec<Row>, DbErr> {
+    Row::find_by_statement(raw_sql!(
+        Sqlite,
+        "SELECT * FROM product WHERE id IN ({..ids}) ORDER BY id"
+    ))
+    .all(db)
 }
 
 pub(crate) fn page(
     db: &impl ConnectionTrait,
     start_after: Option<Uuid>,
     limit: usize,
-) -> Result<Vec<product::Model>, DbErr> {
-    product::Entity::find()
-        .apply_if(start_after, |rows, id| {
-            rows.filter(product::Column::Id.gt(id))
-        })
-        .order_by_asc(product::Column::Id)
-        .limit(limit as u64)
-        .all(db)
+) -> Result<Vec<Row>, DbErr> {
+    // An id without a byte comes before all ids.
+    let start_after = start_after.map_or(Vec::new(), |id| id.into_bytes().to_vec());
+    let limit = limit as u64;
+    Row::find_by_statement(raw_sql!(
+        Sqlite,
+        "SELECT * FROM product WHERE id > {start_after} ORDER BY id LIMIT {limit}"
+    ))
+    .all(db)
 }
 
 pub(crate) fn insert(
@@ -93,56 +68,51 @@ pub(crate) fn insert(
     fingerprint: &[u8],
     position: u64,
 ) -> Result<(), DbErr> {
-    tx.run(&product::Entity::insert(product::ActiveModel {
-        id: Set(product.id),
-        title: Set(product.title.clone()),
-        image: Set(product.image.clone()),
-        fingerprint: Set(fingerprint.to_vec()),
-        position: Set(outbox::signed(position)),
-    }))
+    let position = outbox::signed(position);
+    tx.run_raw(raw_sql!(
+        Sqlite,
+        "INSERT INTO product (id, title, image, fingerprint, position)
+         VALUES ({product.id}, {product.title}, {product.image}, {fingerprint}, {position})"
+    ))
 }
 
 pub(crate) fn update(tx: &Tx, product: &Product, position: u64) -> Result<(), DbErr> {
-    product::Entity::update_many()
-        .filter(product::Column::Id.eq(product.id))
-        .set(product::ActiveModel {
-            title: Set(product.title.clone()),
-            image: Set(product.image.clone()),
-            position: Set(outbox::signed(position)),
-            ..Default::default()
-        })
-        .exec(tx)?;
-    Ok(())
+    let position = outbox::signed(position);
+    tx.run_raw(raw_sql!(
+        Sqlite,
+        "UPDATE product SET title = {product.title}, image = {product.image}, position = {position}
+         WHERE id = {product.id}"
+    ))
 }
 
 pub(crate) fn find_image(
     db: &impl ConnectionTrait,
     id: &ImageId,
-) -> Result<Option<image::Model>, DbErr> {
-    image::Entity::find_by_id(id.as_str()).one(db)
+) -> Result<Option<ImageRow>, DbErr> {
+    let id = id.as_str();
+    ImageRow::find_by_statement(raw_sql!(
+        Sqlite,
+        "SELECT content_type, bytes FROM image WHERE id = {id}"
+    ))
+    .one(db)
 }
 
 pub(crate) fn has_image(db: &impl ConnectionTrait, id: &ImageId) -> Result<bool, DbErr> {
-    let count = image::Entity::find_by_id(id.as_str()).count(db)?;
-    Ok(count > 0)
+    let id = id.as_str();
+    let row = db.query_one_raw(raw_sql!(Sqlite, "SELECT 1 FROM image WHERE id = {id}"))?;
+    Ok(row.is_some())
 }
 
 pub(crate) fn save_image(
     tx: &Tx,
     id: &ImageId,
     content_type: &str,
-    bytes: Vec<u8>,
+    bytes: &[u8],
 ) -> Result<(), DbErr> {
-    image::Entity::insert(image::ActiveModel {
-        id: Set(id.as_str().to_owned()),
-        content_type: Set(content_type.to_owned()),
-        bytes: Set(bytes),
-    })
-    .on_conflict(
-        OnConflict::column(image::Column::Id)
-            .do_nothing()
-            .to_owned(),
-    )
-    .exec_without_returning(tx)?;
-    Ok(())
+    let id = id.as_str();
+    tx.run_raw(raw_sql!(
+        Sqlite,
+        "INSERT OR IGNORE INTO image (id, content_type, bytes)
+         VALUES ({id}, {content_type}, {bytes})"
+    ))
 }

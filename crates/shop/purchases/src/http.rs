@@ -1,44 +1,22 @@
-//! The HTTP API and the web page's routes.
+//! The HTTP API.
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use headwater::http::{About, After, Limit, Path, Problem, Query, with_position};
-use headwater::{Positions, Service};
+use headwater::Positions;
+use headwater::http::{After, Path, Problem, Query, with_position};
 use serde::{Deserialize, Serialize};
-use url::Url;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::answer::{Answers, Found, Purchase};
-use crate::page;
-use crate::part::{Cursor, Order, Part};
-use crate::style::Style;
+use crate::answers::Answers;
+use crate::purchase::{Cursor, Order, Part, Purchase, PurchaseLimit};
 
-/// How many purchases a client may ask for at once: 1 to 1,000, 100 where it does not say.
-pub(crate) type PurchaseLimit = Limit<100, 1000>;
-
-/// What the handlers work with.
-#[derive(Debug, Clone)]
-pub(crate) struct Shared {
-    pub(crate) style: Style,
-    pub(crate) answers: Answers,
-    pub(crate) images_url: Url,
-}
-
-pub(crate) fn app<D>(service: &Service<D>, shared: Shared) -> Router {
-    let about = About {
-        name: shared.style.service(),
-        description: "Title and image of every product a user ever ordered.",
-    };
-    let routes = OpenApiRouter::new()
+pub(crate) fn routes(answers: Answers) -> OpenApiRouter {
+    OpenApiRouter::new()
         .routes(routes!(purchases))
-        .routes(routes!(page::find_user))
-        .routes(routes!(page::user))
-        .with_state(shared);
-    headwater::http::app(about, routes, service.health.clone(), &service.config.http)
+        .with_state(answers)
 }
 
 /// Which part of the list a client asks for.
@@ -97,43 +75,32 @@ struct UserPurchases {
     )
 )]
 async fn purchases(
-    State(shared): State<Shared>,
+    State(answers): State<Answers>,
     Path(id): Path<Uuid>,
     Query(PartQuery { limit, cursor }): Query<PartQuery>,
     After(after): After,
 ) -> Result<Response, Problem> {
+    let limit = limit.get();
     let part = Part {
-        limit: limit.get(),
+        limit,
         from: cursor,
         order: Order::OldestFirst,
     };
-    let found = shared.answers.purchases(id, part, &after).await?;
+    let found = answers.purchases(id, part, &after).await?;
     let found = found.ok_or_else(|| {
         Problem::not_found(format!(
             "there is no user {id}; if they registered a moment ago, send the answer's \
              Headwater-Position along as ?after="
         ))
     })?;
-    let Found {
-        purchases,
-        more,
-        as_of,
-        parked,
-    } = found;
-    let last = purchases.last().filter(|_| more);
-    let next = last.map(|(place, _)| {
-        let limit = part.limit;
-        format!("/users/{id}/purchases?limit={limit}&cursor={place}")
-    });
+    let last = found.purchases.last().filter(|_| found.more);
+    let next = last.map(|(place, _)| format!("/users/{id}/purchases?limit={limit}&cursor={place}"));
     let page = UserPurchases {
         user_id: id,
-        purchases: purchases
-            .into_iter()
-            .map(|(_, purchase)| purchase)
-            .collect(),
+        purchases: found.purchases.into_iter().map(|(_, one)| one).collect(),
         next,
-        as_of,
-        parked,
+        as_of: found.as_of,
+        parked: found.parked,
     };
     Ok(with_position(&page.as_of.clone(), axum::Json(page)))
 }

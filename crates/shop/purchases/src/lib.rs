@@ -8,31 +8,29 @@
 //! * **composition**: no database; asks the three over HTTP for each answer.
 //! * **inquiry**: no database; asks the three over the bus for each answer.
 
-mod answer;
+mod answers;
 pub mod asking;
 mod http;
 mod page;
-mod part;
+mod purchase;
 mod replica;
 mod style;
 
 use anyhow::Context as _;
+use axum::Router;
 use headwater::Service;
 use headwater::database::Migration;
-use headwater::http::Listeners;
+use headwater::http::{About, Listeners};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use replica::{Purchases, erase_part, is_erasing};
-pub use style::Style;
+pub use style::{NAME, Style};
 
-use answer::Answers;
-use asking::{Asking, Composition, Inquiry, Way};
-use http::Shared;
+use answers::Answers;
+use asking::{Asking, Composition, Inquiry, Transport};
+use page::Shared;
 use replica::Replica;
-
-/// The service's name. Never rename.
-pub const NAME: &str = "purchases";
 
 /// The tables of `purchases.db`.
 pub const MIGRATIONS: &[Migration] = &[
@@ -82,40 +80,42 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let Config {
         style,
-        service,
+        service: config,
         images_url,
         asking,
     } = config;
-    let name = style.service();
-    let shared = |answers| Shared {
-        style,
-        answers,
-        images_url,
-    };
-    match style {
-        Style::Replica => {
-            let mut service = Service::start_copy(name, MIGRATIONS, service, stop).await?;
-            let progress = service.project(Purchases).await?;
-            service.remove_in_parts(replica::is_erasing, replica::erase_part);
-            let deadline = service.config.http.after_deadline();
-            let replica = Replica::new(service.db.clone(), progress, deadline);
-            let app = http::app(&service, shared(Answers::Replica(Box::new(replica))));
-            service.serve(listeners, app).await
-        }
-        Style::Composition => {
-            let service = Service::start_without_database(name, service, stop).await?;
-            let composition = Composition::new(&asking);
-            let way = Way::Http(composition.context("make the HTTP client")?);
-            let asking = Asking::new(way, &asking, service.health.clone());
-            let app = http::app(&service, shared(Answers::Asking(asking)));
-            service.serve(listeners, app).await
-        }
-        Style::Inquiry => {
-            let mut service = Service::start_without_database(name, service, stop).await?;
-            let way = Way::Bus(Inquiry(service.asks(asking.questions_max).await?));
-            let asking = Asking::new(way, &asking, service.health.clone());
-            let app = http::app(&service, shared(Answers::Asking(asking)));
-            service.serve(listeners, app).await
-        }
+    if style == Style::Replica {
+        let mut service = Service::start_copy(NAME, MIGRATIONS, config, stop).await?;
+        let progress = service.project(Purchases).await?;
+        service.remove_in_parts(replica::is_erasing, replica::erase_part);
+        let deadline = service.config.http.after_deadline();
+        let replica = Replica::new(service.db.clone(), progress, deadline);
+        let answers = Answers::Replica(Box::new(replica));
+        let app = app(&service, style, answers, images_url);
+        return service.serve(listeners, app).await;
     }
+    let mut service = Service::start_without_database(style.service(), config, stop).await?;
+    let transport = if style == Style::Composition {
+        let composition = Composition::new(asking.urls.clone(), asking.questions_max);
+        Transport::Http(composition.context("make the HTTP client")?)
+    } else {
+        Transport::Bus(Inquiry(service.asks(asking.questions_max).await?))
+    };
+    let asking = Asking::new(transport, &asking, service.health.clone());
+    let app = app(&service, style, Answers::Asking(asking), images_url);
+    service.serve(listeners, app).await
+}
+
+fn app<D>(service: &Service<D>, style: Style, answers: Answers, images_url: Url) -> Router {
+    let about = About {
+        name: style.service(),
+        description: "Title and image of every product a user ever ordered.",
+    };
+    let pages = page::routes(Shared {
+        style,
+        answers: answers.clone(),
+        images_url,
+    });
+    let routes = http::routes(answers).merge(pages);
+    headwater::http::app(about, routes, service.health.clone(), &service.config.http)
 }

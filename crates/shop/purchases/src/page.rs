@@ -9,12 +9,12 @@ use headwater::http::{After, Path, Problem, Query, content_security_policy};
 use serde::Deserialize;
 use url::Url;
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::answer::{Found, Purchase};
-use crate::http::{PurchaseLimit, Shared};
-use crate::part::{Cursor, Order, Part};
-use crate::replica::Shopper;
+use crate::answers::Answers;
+use crate::purchase::{Cursor, Found, Order, Part, Purchase, PurchaseLimit, Shopper};
 use crate::style::Style;
 
 /// How many users the start page shows.
@@ -23,12 +23,28 @@ const SHOPPERS_SHOWN: u32 = 60;
 /// Pictures may come from anywhere; nothing else may come from anywhere but this page.
 const ALLOWED: &str = "img-src http: https:; form-action 'self'";
 
+/// What the handlers work with.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) style: Style,
+    pub(crate) answers: Answers,
+    /// Where browsers find uploaded images.
+    pub(crate) images_url: Url,
+}
+
+pub(crate) fn routes(shared: Shared) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(find_user))
+        .routes(routes!(user))
+        .with_state(shared)
+}
+
 #[derive(Template)]
 #[template(path = "find_user.html")]
 struct FindUser {
     style: Style,
-    /// Where users are heard of: some of them, and as of when.
-    heard_of: Option<(Vec<Shopper>, Positions)>,
+    /// The newest users, and the position of the answer; `None` in a style that cannot list them.
+    newest: Option<(Vec<Shopper>, Positions)>,
     /// What was looked for and is no id.
     wrong: Option<String>,
 }
@@ -63,7 +79,7 @@ struct Card {
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Find {
+struct Find {
     /// Whom to go to: a user's id; nothing stays here.
     #[param(pattern = "^ *([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})? *$")]
     user: Option<String>,
@@ -81,7 +97,7 @@ pub(crate) struct Find {
         )),
     )
 )]
-pub(crate) async fn find_user(
+async fn find_user(
     State(shared): State<Shared>,
     Query(Find { user }): Query<Find>,
 ) -> Result<Response, Problem> {
@@ -91,26 +107,22 @@ pub(crate) async fn find_user(
     if let Some(id) = user.as_ref().and_then(|text| text.parse::<Uuid>().ok()) {
         return Ok(Redirect::to(&format!("/users/{id}")).into_response());
     }
-    let heard_of = shared.answers.shoppers(SHOPPERS_SHOWN).await?;
-    let status = if user.is_some() {
-        StatusCode::BAD_REQUEST
-    } else {
-        StatusCode::OK
+    let page = FindUser {
+        style: shared.style,
+        newest: shared.answers.shoppers(SHOPPERS_SHOWN).await?,
+        wrong: user,
     };
-    render(
-        status,
-        &FindUser {
-            style: shared.style,
-            heard_of,
-            wrong: user,
-        },
-    )
+    let status = match page.wrong {
+        Some(_) => StatusCode::BAD_REQUEST,
+        None => StatusCode::OK,
+    };
+    render(status, &page)
 }
 
 /// Which part of the list the page shows.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Shown {
+struct Shown {
     /// How many products at most.
     #[serde(default)]
     #[param(value_type = usize, required = false, minimum = 1, maximum = 1000, default = 100)]
@@ -150,28 +162,21 @@ impl Shown {
         (status = 507, description = "Styles composition and inquiry: the user ordered more products than are put together for an answer"),
     )
 )]
-pub(crate) async fn user(
+async fn user(
     State(shared): State<Shared>,
     Path(text): Path<String>,
     Query(shown): Query<Shown>,
     After(after): After,
 ) -> Result<Response, Problem> {
     let part = shown.part();
-    let found = match text.parse() {
-        Ok(id) => {
-            let found = shared.answers.purchases(id, part, &after).await?;
-            found.map(|found| (id, found))
-        }
-        Err(_) => None,
-    };
-    let Some((id, found)) = found else {
-        let style = shared.style;
-        return render(StatusCode::NOT_FOUND, &NoUser { style, user: text });
-    };
-    render(
-        StatusCode::OK,
-        &user_page(id, part, found, &shared.images_url),
-    )
+    if let Ok(id) = text.parse()
+        && let Some(found) = shared.answers.purchases(id, part, &after).await?
+    {
+        let page = user_page(id, part, found, &shared.images_url);
+        return render(StatusCode::OK, &page);
+    }
+    let style = shared.style;
+    render(StatusCode::NOT_FOUND, &NoUser { style, user: text })
 }
 
 /// The page with `found`, the newest first whichever way it was looked for.

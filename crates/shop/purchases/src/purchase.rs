@@ -1,10 +1,63 @@
-//! Parts of the list of what a user ordered: its order, and places in it, the same in all styles.
+//! What a user ordered, as all styles answer it: the products, their order, and parts of the list.
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, de};
+use headwater::Positions;
+use headwater::http::Limit;
+use serde::{Deserialize, Deserializer, Serialize, de};
+use utoipa::ToSchema;
 use uuid::Uuid;
+
+/// How many purchases a client may ask for at once: 1 to 1,000, 100 where it does not say.
+pub(crate) type PurchaseLimit = Limit<100, 1000>;
+
+/// A product that a user ordered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Purchase {
+    pub(crate) product_id: Uuid,
+    /// `null` for the moment between the news of an order and the news of its product.
+    #[schema(example = "Enamel mug, river green")]
+    pub(crate) title: Option<String>,
+    /// An http(s) URL, or a path of the service `products`.
+    #[schema(example = "https://example.com/mug.webp")]
+    pub(crate) image: Option<String>,
+    /// When the user ordered it for the first time, RFC 3339.
+    #[schema(example = "2026-11-22T10:30:00Z")]
+    pub(crate) first_ordered_at: String,
+}
+
+impl Purchase {
+    /// `look`: title and image, where they are known.
+    pub(crate) fn new(cursor: Cursor, look: Option<(String, String)>) -> Self {
+        let (title, image) = look.unzip();
+        Self {
+            product_id: cursor.product_id,
+            title,
+            image,
+            first_ordered_at: shop_events::timestamp(cursor.first_ordered_at).to_string(),
+        }
+    }
+}
+
+/// A part of what a user ever ordered, as of some positions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Each product once, with its place in the list.
+    pub(crate) purchases: Vec<(Cursor, Purchase)>,
+    /// Whether there are others after these.
+    pub(crate) more: bool,
+    pub(crate) as_of: Positions,
+    /// The first event of each source that could not be applied.
+    pub(crate) parked: Positions,
+}
+
+/// A user, and how many products they ordered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shopper {
+    pub(crate) id: Uuid,
+    pub(crate) products: i64,
+}
 
 /// The place of a purchase in the list: by the time of the first order of the product, and among
 /// those of the same millisecond by the product's id.

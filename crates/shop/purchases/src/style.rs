@@ -1,6 +1,7 @@
 //! The three ways to get at data that others own.
 
-use crate::NAME;
+/// The service's name. Never rename.
+pub const NAME: &str = "purchases";
 
 /// Where the answers come from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use headwater::database::{Snapshot, Tx};
-use headwater::http::{About, Answer, IdempotencyKey, Json, Path, Peer, Problem, with_position};
+use headwater::http::{Answer, IdempotencyKey, Invalid, Json, Path, Peer, Problem, with_position};
 use headwater::idempotency::{self, Fingerprint, Key, Made};
 use headwater::personal::Keys;
 use headwater::{Database, Service, outbox};
@@ -16,10 +15,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::password::Passwords;
+use crate::password::{self, NoHash, Passwords};
 use crate::store::Registration;
-use crate::user::{Person, Register, User};
-use crate::{NAME, store, user};
+use crate::user::{Person, Register, Rejection, User};
+use crate::{store, user};
 
 /// What the handlers work with.
 #[derive(Debug, Clone)]
@@ -28,21 +27,44 @@ struct Shared {
     passwords: Passwords,
 }
 
-pub(crate) fn app(service: &Service) -> anyhow::Result<Router> {
+pub(crate) fn routes(service: &Service) -> anyhow::Result<OpenApiRouter> {
     let shared = Shared {
         db: service.db.clone(),
         passwords: Passwords::start()?,
     };
-    let routes = OpenApiRouter::new()
+    Ok(OpenApiRouter::new()
         .routes(routes!(register))
         .routes(routes!(read, erase))
-        .with_state(shared);
-    let about = About {
-        name: NAME,
-        description: "Registers users and erases them. The only service that knows names and e-mail addresses.",
-    };
-    let (health, config) = (service.health.clone(), &service.config.http);
-    Ok(headwater::http::app(about, routes, health, config))
+        .with_state(shared))
+}
+
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        let Rejection::Invalid(wrong) = rejection else {
+            return Self::conflict(rejection.to_string());
+        };
+        let mut invalid = Invalid::none();
+        for wrong in wrong {
+            let pointer = match wrong {
+                user::Invalid::NameLength | user::Invalid::Name(_) => "/name",
+                user::Invalid::Email => "/email",
+                user::Invalid::Password => "/password",
+            };
+            invalid.require(false, pointer, wrong.to_string());
+        }
+        invalid.check().expect_err("something is wrong")
+    }
+}
+
+impl From<NoHash> for Problem {
+    fn from(no_hash: NoHash) -> Self {
+        match no_hash {
+            NoHash::QueueFull => {
+                Self::too_many_requests(no_hash.to_string(), password::RETRY_AFTER)
+            }
+            NoHash::Failed => Self::internal(),
+        }
+    }
 }
 
 /// Register a user
@@ -131,22 +153,15 @@ impl Command {
         let wants_login = request.password.is_some();
         if let Some(row) = store::find(db, keys, *id)? {
             if wants_login || row.fingerprint != self.fingerprint.0 {
-                return Err(Problem::conflict(format!(
-                    "there is a user {id} already; leave the id out for a new user, or repeat a \
-                     registration under its Idempotency-Key"
-                )));
+                return Err(Rejection::IdTaken(*id).into());
             }
             return Ok(Some(row));
         }
         if store::is_erased(db, *id)? {
-            return Err(Problem::conflict(format!(
-                "the user {id} was erased; leave the id out for a new user"
-            )));
+            return Err(Rejection::Erased(*id).into());
         }
         if wants_login && store::is_login(db, keys, &request.email)? {
-            return Err(Problem::conflict(
-                "somebody logs in with this e-mail address already; use another one",
-            ));
+            return Err(Rejection::EmailTaken.into());
         }
         Ok(None)
     }
@@ -214,8 +229,8 @@ async fn erase(
     Path(id): Path<Uuid>,
 ) -> Result<Response, Problem> {
     let written = db.write(move |tx| {
-        if let Some(erased) = store::find_erased(tx, id)? {
-            return Ok(outbox::position(tx, outbox::unsigned(erased.position)));
+        if let Some(position) = store::erased_at(tx, id)? {
+            return Ok(outbox::position(tx, position));
         }
         let row = store::find_encrypted(tx, id)?.ok_or_else(|| unknown(id))?;
         let position = outbox::append(tx, &user::erased_event(id))?;

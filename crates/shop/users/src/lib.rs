@@ -10,11 +10,16 @@ mod user;
 
 use headwater::Service;
 use headwater::database::Migration;
-use headwater::http::Listeners;
+use headwater::http::{About, Listeners};
 use tokio_util::sync::CancellationToken;
 
 /// The service's name, and the source of its events. Never rename.
 pub const NAME: &str = "users";
+
+const ABOUT: About = About {
+    name: NAME,
+    description: "Registers users and erases them. The only service that knows names and e-mail addresses.",
+};
 
 const MIGRATIONS: &[Migration] = &[
     Migration::sql("0001_users", include_str!("../migrations/0001_users.sql")),
@@ -49,6 +54,7 @@ pub async fn run(
     service.relay();
     service.describe(&shop_events::SCHEMA)?;
     service.answers(shop_events::inquiry::USERS, inquiry::user);
-    let app = http::app(&service)?;
+    let (health, config) = (service.health.clone(), &service.config.http);
+    let app = headwater::http::app(ABOUT, http::routes(&service)?, health, config);
     service.serve(listeners, app).await
 }

@@ -16,7 +16,6 @@ use anyhow::{Context as _, anyhow};
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use headwater::fair::Queue;
-use headwater::http::Problem;
 use headwater::idempotency::{Fingerprint, Key};
 use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
@@ -32,7 +31,7 @@ const NICENESS: i32 = 10;
 const WAITING_MAX: usize = 64;
 
 /// When to come back after a refusal: by then a full queue has been worked off.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Hashes kept for the retries of registrations that the database answered with 503.
 const KEPT_MAX: usize = 1_000;
@@ -40,6 +39,16 @@ const KEPT_MAX: usize = 1_000;
 const HASHES: &str = "users_password_hashes_total";
 const REFUSED: &str = "users_password_hashes_refused_total";
 const WAITING: &str = "users_password_hashes_waiting";
+
+/// Why a password was not hashed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoHash {
+    #[error("too many passwords wait to be hashed; nothing was registered; try again")]
+    QueueFull,
+    /// What went wrong is in the log.
+    #[error("the password could not be hashed")]
+    Failed,
+}
 
 /// Hashes passwords. Cheap to clone; the threads end with the last clone.
 ///
@@ -83,12 +92,12 @@ impl Passwords {
     /// The hash of `password` to be stored, computed when it is the turn of the client at `from`.
     ///
     /// # Errors
-    /// 429 where the queue is full, and nobody has more in it than this client.
-    pub(crate) async fn hash(&self, from: IpAddr, password: String) -> Result<String, Problem> {
+    /// The queue is full, and nobody has more in it than this client; or hashing failed.
+    pub(crate) async fn hash(&self, from: IpAddr, password: String) -> Result<String, NoHash> {
         let (sender, answer) = oneshot::channel();
         self.0.jobs.push(from, Job { password, sender });
         // A job without an answer is one whose hashing panicked.
-        answer.await.unwrap_or_else(|_| Err(Problem::internal()))
+        answer.await.unwrap_or(Err(NoHash::Failed))
     }
 
     /// Keeps a hash that could not be stored, so that the retry under the same key costs none.
@@ -131,7 +140,7 @@ impl Drop for Inner {
 #[derive(Debug)]
 struct Job {
     password: String,
-    sender: oneshot::Sender<Result<String, Problem>>,
+    sender: oneshot::Sender<Result<String, NoHash>>,
 }
 
 /// What waits for a thread.
@@ -170,12 +179,8 @@ impl Jobs {
         self.changed.notify_one();
         if let Some(job) = displaced {
             metrics::counter!(REFUSED).increment(1);
-            let refusal = Problem::too_many_requests(
-                "too many passwords wait to be hashed; nothing was registered; try again",
-                RETRY_AFTER,
-            );
             // The client may have gone.
-            let _ = job.sender.send(Err(refusal));
+            let _ = job.sender.send(Err(NoHash::QueueFull));
         }
     }
 
@@ -209,7 +214,7 @@ impl Jobs {
             if let Ok(hashed) = hashed {
                 let _ = sender.send(hashed.map_err(|error| {
                     tracing::error!(error = format!("{error:#}"), "hash a password");
-                    Problem::internal()
+                    NoHash::Failed
                 }));
             }
         }

@@ -3,50 +3,20 @@
 use headwater::database::Tx;
 use headwater::personal::{self, Keys};
 use headwater::{idempotency, outbox};
-use sea_orm::entity::prelude::*;
-use sea_orm::{DbBackend, Set, Statement};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, raw_sql};
+use uuid::Uuid;
 
 use crate::user::{self, Person, User};
 
-#[expect(unreachable_pub, reason = "the derives make public types")]
-pub(crate) mod row {
-    use sea_orm::entity::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "user")]
-    pub struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub id: Uuid,
-        pub key_slot: i64,
-        pub person: Vec<u8>,
-        pub fingerprint: Vec<u8>,
-        pub login: Option<Vec<u8>>,
-        pub registered_at: i64,
-        pub position: i64,
-    }
-
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
-}
-
-#[expect(unreachable_pub, reason = "the derives make public types")]
-pub(crate) mod erased {
-    use sea_orm::entity::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "erased_user")]
-    pub struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub id: Uuid,
-        pub position: i64,
-    }
-
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
+/// A row of `user`.
+#[derive(Debug, FromQueryResult)]
+pub(crate) struct Row {
+    id: Uuid,
+    key_slot: i64,
+    person: Vec<u8>,
+    fingerprint: Vec<u8>,
+    registered_at: i64,
+    position: i64,
 }
 
 /// A row that was decrypted.
@@ -83,7 +53,7 @@ pub(crate) fn find(
         .map(Option::flatten)
 }
 
-fn decrypt(keys: &Keys, row: &row::Model) -> Result<Option<Registration>, DbErr> {
+fn decrypt(keys: &Keys, row: &Row) -> Result<Option<Registration>, DbErr> {
     let Some(key) = keys.find(row.key_slot)? else {
         return Ok(None);
     };
@@ -102,23 +72,23 @@ fn decrypt(keys: &Keys, row: &row::Model) -> Result<Option<Registration>, DbErr>
 }
 
 /// The row of a user, also where the key was destroyed.
-pub(crate) fn find_encrypted(
-    db: &impl ConnectionTrait,
-    id: Uuid,
-) -> Result<Option<row::Model>, DbErr> {
-    row::Entity::find_by_id(id).one(db)
+pub(crate) fn find_encrypted(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Row>, DbErr> {
+    Row::find_by_statement(raw_sql!(Sqlite, "SELECT * FROM user WHERE id = {id}")).one(db)
 }
 
-pub(crate) fn find_erased(
-    db: &impl ConnectionTrait,
-    id: Uuid,
-) -> Result<Option<erased::Model>, DbErr> {
-    erased::Entity::find_by_id(id).one(db)
+/// The position of the event that erased a user.
+pub(crate) fn erased_at(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<u64>, DbErr> {
+    let row = db.query_one_raw(raw_sql!(
+        Sqlite,
+        "SELECT position FROM erased_user WHERE id = {id}"
+    ))?;
+    let position = row.map(|row| row.try_get_by_index(0)).transpose()?;
+    Ok(position.map(outbox::unsigned))
 }
 
 /// Whether there was a user whom [`find`] does not find any more.
 pub(crate) fn is_erased(db: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbErr> {
-    Ok(find_erased(db, id)?.is_some() || find_encrypted(db, id)?.is_some())
+    Ok(erased_at(db, id)?.is_some() || find_encrypted(db, id)?.is_some())
 }
 
 /// Whether somebody logs in with an e-mail address.
@@ -127,10 +97,8 @@ pub(crate) fn is_login(db: &impl ConnectionTrait, keys: &Keys, email: &str) -> R
     row.map_or(Ok(false), |row| Ok(keys.find(row.key_slot)?.is_some()))
 }
 
-fn find_login(db: &impl ConnectionTrait, login: &[u8]) -> Result<Option<row::Model>, DbErr> {
-    row::Entity::find()
-        .filter(row::Column::Login.eq(login))
-        .one(db)
+fn find_login(db: &impl ConnectionTrait, login: &[u8]) -> Result<Option<Row>, DbErr> {
+    Row::find_by_statement(raw_sql!(Sqlite, "SELECT * FROM user WHERE login = {login}")).one(db)
 }
 
 /// What the e-mail address of a login is looked up by.
@@ -161,9 +129,9 @@ pub(crate) fn insert(
         && tx.keys().find(other.key_slot)?.is_none()
     {
         // Erased since this copy of the database was made: the address is free.
-        tx.run_raw(sql(
-            "UPDATE user SET login = NULL WHERE id = ?",
-            [other.id.into()],
+        tx.run_raw(raw_sql!(
+            Sqlite,
+            "UPDATE user SET login = NULL WHERE id = {other.id}"
         ))?;
     }
     insert_encrypted(tx, &row, login)?;
@@ -172,60 +140,73 @@ pub(crate) fn insert(
 
 fn insert_encrypted(tx: &Tx, row: &Registration, login: Option<Vec<u8>>) -> Result<(), DbErr> {
     let json = serde_json::to_vec(&row.person).expect("persons are plain data");
-    let about = row.id.as_bytes();
-    tx.run(&row::Entity::insert(row::ActiveModel {
-        id: Set(row.id),
-        key_slot: Set(row.key.slot()),
-        person: Set(row.key.seal(about, &json)),
-        fingerprint: Set(row.key.seal(about, &row.fingerprint)),
-        login: Set(login),
-        registered_at: Set(row.registered_at),
-        position: Set(row.position),
-    }))
+    let (about, key_slot) = (row.id.as_bytes(), row.key.slot());
+    let person = row.key.seal(about, &json);
+    let fingerprint = row.key.seal(about, &row.fingerprint);
+    tx.run_raw(raw_sql!(
+        Sqlite,
+        "INSERT INTO user (id, key_slot, person, fingerprint, login, registered_at, position)
+         VALUES ({row.id}, {key_slot}, {person}, {fingerprint}, {login}, {row.registered_at},
+                 {row.position})"
+    ))
 }
 
 /// Takes the user out and leaves that there was one.
-pub(crate) fn erase(tx: &Tx, row: &row::Model, position: u64) -> Result<(), DbErr> {
-    row::Entity::delete_by_id(row.id).exec(tx)?;
+pub(crate) fn erase(tx: &Tx, row: &Row, position: u64) -> Result<(), DbErr> {
+    let position = outbox::signed(position);
+    tx.run_raw(raw_sql!(Sqlite, "DELETE FROM user WHERE id = {row.id}"))?;
     personal::destroy(tx, row.key_slot)?;
-    tx.run(&erased::Entity::insert(erased::ActiveModel {
-        id: Set(row.id),
-        position: Set(outbox::signed(position)),
-    }))
+    tx.run_raw(raw_sql!(
+        Sqlite,
+        "INSERT INTO erased_user (id, position) VALUES ({row.id}, {position})"
+    ))
 }
 
 /// Rows of the old table that are read at a time.
 const PAGE: u32 = 1_000;
 
+/// A row of the table of an earlier version.
+#[derive(FromQueryResult)]
+struct ClearRow {
+    id: Uuid,
+    name: String,
+    email: String,
+    password_hash: Option<String>,
+    fingerprint: Vec<u8>,
+    registered_at: i64,
+    position: i64,
+}
+
 /// Encrypts what an earlier version stored in clear text, and drops that.
 pub(crate) fn encrypt_all(tx: &Tx) -> Result<(), DbErr> {
+    // An id without a byte comes before all ids.
     let mut after = Vec::new();
     loop {
-        let page = tx.query_all_raw(sql(
-            "SELECT id, name, email, password_hash, fingerprint, registered_at, position
-             FROM user_clear WHERE id > ? ORDER BY id LIMIT ?",
-            [after.into(), PAGE.into()],
-        ))?;
-        for row in &page {
+        let page = ClearRow::find_by_statement(raw_sql!(
+            Sqlite,
+            "SELECT * FROM user_clear WHERE id > {after} ORDER BY id LIMIT {PAGE}"
+        ));
+        let page = page.all(tx)?;
+        let Some(last) = page.last() else { break };
+        after = last.id.into_bytes().to_vec();
+        for row in page {
             encrypt(tx, row)?;
         }
-        let Some(last) = page.last() else { break };
-        after = last.try_get_by("id")?;
     }
     tx.execute_unprepared("DROP TABLE user_clear").map(drop)
 }
 
-fn encrypt(tx: &Tx, row: &QueryResult) -> Result<(), DbErr> {
+fn encrypt(tx: &Tx, row: ClearRow) -> Result<(), DbErr> {
     let row = Registration {
-        id: row.try_get_by("id")?,
+        id: row.id,
         person: Person {
-            name: row.try_get_by("name")?,
-            email: row.try_get_by("email")?,
-            password_hash: row.try_get_by("password_hash")?,
+            name: row.name,
+            email: row.email,
+            password_hash: row.password_hash,
         },
-        fingerprint: row.try_get_by("fingerprint")?,
-        registered_at: row.try_get_by("registered_at")?,
-        position: row.try_get_by("position")?,
+        fingerprint: row.fingerprint,
+        registered_at: row.registered_at,
+        position: row.position,
         key: personal::issue(tx)?,
     };
     let wants_login = row.person.password_hash.is_some();
@@ -240,8 +221,4 @@ fn encrypt(tx: &Tx, row: &QueryResult) -> Result<(), DbErr> {
     let login = (wants_login && !is_taken).then(|| login(tx.keys(), &row.person.email));
     insert_encrypted(tx, &row, login)?;
     idempotency::seal_answers(tx, &row.id.to_string(), &row.key)
-}
-
-fn sql<const N: usize>(sql: &str, values: [Value; N]) -> Statement {
-    Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)
 }

@@ -1,7 +1,7 @@
 //! Users: what one is, and when a registration is right.
 
-use headwater::http::{Invalid, Problem};
 use headwater::idempotency::Fingerprint;
+use headwater::text::{self, Unfit};
 use precis_core::profile::Profile as _;
 use precis_profiles::UsernameCaseMapped;
 use serde::{Deserialize, Serialize};
@@ -88,27 +88,58 @@ impl Register {
         })
     }
 
-    pub(crate) fn check(&self) -> Result<(), Problem> {
-        let mut invalid = Invalid::none();
-        invalid.require_line("/name", &self.name, NAME_MAX);
-        invalid.require(
-            self.email.chars().count() <= EMAIL_MAX && normal_form(&self.email).is_some(),
-            "/email",
-            format!(
-                "must be an address such as ada@example.com, of at most {EMAIL_MAX} characters; \
-                 before the @ letters, digits and ASCII signs, after it the name of a domain"
-            ),
-        );
-        if let Some(password) = &self.password {
-            let fits = (PASSWORD_MIN..=PASSWORD_MAX).contains(&password.chars().count());
-            invalid.require(
-                fits,
-                "/password",
-                format!("must have {PASSWORD_MIN} to {PASSWORD_MAX} characters"),
-            );
+    pub(crate) fn check(&self) -> Result<(), Rejection> {
+        let mut wrong = Vec::new();
+        if !(1..=NAME_MAX).contains(&self.name.chars().count()) {
+            wrong.push(Invalid::NameLength);
+        } else if let Err(unfit) = text::check_line(&self.name) {
+            wrong.push(Invalid::Name(unfit));
         }
-        invalid.check()
+        if self.email.chars().count() > EMAIL_MAX || normal_form(&self.email).is_none() {
+            wrong.push(Invalid::Email);
+        }
+        let length = self.password.as_ref().map(|it| it.chars().count());
+        if length.is_some_and(|length| !(PASSWORD_MIN..=PASSWORD_MAX).contains(&length)) {
+            wrong.push(Invalid::Password);
+        }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(Rejection::Invalid(wrong))
+        }
     }
+}
+
+/// Why a registration is rejected.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Rejection {
+    #[error(
+        "there is a user {0} already; leave the id out for a new user, or repeat a registration \
+         under its Idempotency-Key"
+    )]
+    IdTaken(Uuid),
+    #[error("the user {0} was erased; leave the id out for a new user")]
+    Erased(Uuid),
+    #[error("somebody logs in with this e-mail address already; use another one")]
+    EmailTaken,
+    #[error("{} of the registration's fields are wrong", .0.len())]
+    Invalid(Vec<Invalid>),
+}
+
+/// What is wrong with a field of a registration.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Invalid {
+    #[error("must have 1 to {NAME_MAX} characters")]
+    NameLength,
+    #[error("{0}")]
+    Name(Unfit),
+    #[error(
+        "must be an address such as ada@example.com, of at most {EMAIL_MAX} characters; before \
+         the @ letters, digits and ASCII signs, after it the name of a domain"
+    )]
+    Email,
+    #[error("must have {PASSWORD_MIN} to {PASSWORD_MAX} characters")]
+    Password,
 }
 
 /// What an e-mail address is looked up by: the same for two ways to write one address.
@@ -144,7 +175,7 @@ pub(crate) fn erased_event(id: Uuid) -> UserErased {
 mod tests {
     use super::*;
 
-    fn register(name: &str, email: &str, password: Option<&str>) -> Result<(), Problem> {
+    fn register(name: &str, email: &str, password: Option<&str>) -> Result<(), Rejection> {
         Register {
             id: None,
             name: name.to_owned(),

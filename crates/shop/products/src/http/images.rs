@@ -15,8 +15,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Shared;
-use crate::image::{self, ImageId};
+use crate::image::{self, ImageId, Unfit};
 use crate::store;
 
 /// How many images may be on their way to clients before those that no longer are get forgotten.
@@ -65,13 +64,27 @@ impl AsRef<[u8]> for ImageData {
     }
 }
 
-pub(super) fn routes() -> OpenApiRouter<Shared> {
+pub(super) fn routes(db: Database) -> OpenApiRouter {
     let upload = OpenApiRouter::new()
         .routes(routes!(upload))
         .layer(DefaultBodyLimit::max(image::BYTES_MAX));
     upload
         .routes(routes!(serve))
         .layer(Extension(Sending::default()))
+        .with_state(db)
+}
+
+impl From<Unfit> for Problem {
+    fn from(unfit: Unfit) -> Self {
+        let (status, slug) = match unfit {
+            Unfit::UnknownType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-content-type",
+            ),
+            Unfit::OfAnotherType(_) => (StatusCode::UNPROCESSABLE_ENTITY, "not-an-image"),
+        };
+        Self::new(status, slug, unfit.to_string())
+    }
 }
 
 /// An image that was uploaded.
@@ -122,7 +135,7 @@ async fn upload(
     let content_type = image::check(content_type, &bytes)?;
     let id = ImageId::of(&bytes);
     let path = id.path();
-    db.write(move |tx| store::save_image(tx, &id, content_type, bytes.into()))
+    db.write(move |tx| store::save_image(tx, &id, content_type, &bytes))
         .await?;
     let location = [(header::LOCATION, path.clone())];
     let uploaded = axum::Json(Uploaded { image: path });

@@ -8,7 +8,7 @@ use std::time::Duration;
 use headwater::Positions;
 use headwater::http::POSITION;
 use headwater::telemetry::trace::{self, SpanKind};
-use reqwest::{Client, Response, StatusCode, redirect};
+use reqwest::{Client, RequestBuilder, StatusCode, redirect};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -16,8 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 use uuid::Uuid;
 
-use super::Config;
-use super::failure::Why;
+use super::failure::{Answer, Why};
 use super::gathered::{Order, Orders, Product};
 
 /// How many orders one page has: with a thousand lines each, 4 MB of JSON.
@@ -73,7 +72,8 @@ pub struct Urls {
 pub(crate) struct Composition {
     client: Client,
     urls: Arc<Urls>,
-    places: Arc<Semaphore>,
+    /// A permit for each request.
+    under_way: Arc<Semaphore>,
 }
 
 #[derive(Deserialize)]
@@ -95,7 +95,8 @@ struct OrderRow {
 }
 
 impl Composition {
-    pub(crate) fn new(config: &Config) -> reqwest::Result<Self> {
+    /// `questions_max`: how many requests may be under way at the same time.
+    pub(crate) fn new(urls: Urls, questions_max: usize) -> reqwest::Result<Self> {
         let client = Client::builder()
             // The sources are near: proxy variables are not for them.
             .no_proxy()
@@ -106,17 +107,13 @@ impl Composition {
             .build()?;
         Ok(Self {
             client,
-            urls: Arc::new(config.urls.clone()),
-            places: Arc::new(Semaphore::new(config.questions_max)),
+            urls: Arc::new(urls),
+            under_way: Arc::new(Semaphore::new(questions_max)),
         })
     }
 
     /// `GET /users/{id}`.
-    pub(super) async fn is_known(
-        &self,
-        user: Uuid,
-        deadline: Instant,
-    ) -> Result<(bool, Positions), Why> {
+    pub(super) async fn is_known(&self, user: Uuid, deadline: Instant) -> Answer<bool> {
         let url = at(&self.urls.users, &format!("/users/{user}"));
         let (found, as_of) = self.get::<User>(url, deadline).await?;
         match found {
@@ -131,7 +128,7 @@ impl Composition {
         user: Uuid,
         start_after: Option<Uuid>,
         deadline: Instant,
-    ) -> Result<(Orders, Positions), Why> {
+    ) -> Answer<Orders> {
         let mut path = format!("/orders?user_id={user}&limit={ORDERS_MAX}");
         if let Some(start_after) = start_after {
             path = format!("{path}&start_after={start_after}");
@@ -141,17 +138,13 @@ impl Composition {
         // The address in `next` is for people and other networks; its place is the last order's.
         let last = page.items.last().filter(|_| page.next.is_some());
         let next = last.map(|order| order.id);
-        let orders: Result<_, Why> = page.items.into_iter().map(Order::try_from).collect();
-        let orders = orders?;
+        let orders = page.items.into_iter().map(Order::try_from);
+        let orders = orders.collect::<Result<_, _>>()?;
         Ok((Orders { orders, next }, as_of))
     }
 
     /// `GET /products?ids=`.
-    pub(super) async fn products(
-        &self,
-        ids: &[Uuid],
-        deadline: Instant,
-    ) -> Result<(Vec<Product>, Positions), Why> {
+    pub(super) async fn products(&self, ids: &[Uuid], deadline: Instant) -> Answer<Vec<Product>> {
         let path = if ids.is_empty() {
             // Any answer says where they are.
             "/products?limit=1".to_owned()
@@ -164,23 +157,15 @@ impl Composition {
         Ok((page.items, as_of))
     }
 
-    async fn page<T: DeserializeOwned>(
-        &self,
-        url: String,
-        deadline: Instant,
-    ) -> Result<(Page<T>, Positions), Why> {
+    async fn page<T: DeserializeOwned>(&self, url: String, deadline: Instant) -> Answer<Page<T>> {
         let (page, as_of) = self.get(url, deadline).await?;
         let page = page.ok_or(Why::Status(StatusCode::NOT_FOUND.as_u16()))?;
         Ok((page, as_of))
     }
 
-    /// What is at `url`, if anything is, and what the answer is as of.
-    async fn get<T: DeserializeOwned>(
-        &self,
-        url: String,
-        deadline: Instant,
-    ) -> Result<(Option<T>, Positions), Why> {
-        let _place = self.places.try_acquire().map_err(|_| Why::Full)?;
+    /// What is at `url`, if anything is.
+    async fn get<T: DeserializeOwned>(&self, url: String, deadline: Instant) -> Answer<Option<T>> {
+        let _permit = self.under_way.try_acquire().map_err(|_| Why::Full)?;
         let span = trace::part(SpanKind::Client, || "GET");
         if span.is_recording() {
             span.set("http.request.method", "GET");
@@ -188,16 +173,11 @@ impl Composition {
             let path = url.split('?').next().unwrap_or_default();
             span.set("url.full", path.to_owned());
         }
-        let asking = async {
-            let mut request = self.client.get(url);
-            if let Some(traceparent) = span.traceparent() {
-                request = request.header(trace::TRACEPARENT, traceparent);
-            }
-            let response = request.send().await?;
-            let (status, as_of) = (response.status(), position(&response));
-            Ok::<_, Why>((status, as_of, body(response).await?))
-        };
-        let (status, as_of, body) = timeout_at(deadline, asking)
+        let mut request = self.client.get(url);
+        if let Some(traceparent) = span.traceparent() {
+            request = request.header(trace::TRACEPARENT, traceparent);
+        }
+        let (status, as_of, body) = timeout_at(deadline, read(request))
             .await
             .map_err(|_| Why::Late)
             .flatten()
@@ -219,12 +199,11 @@ fn at(base: &Url, path: &str) -> String {
     format!("{}{path}", base.as_str().trim_end_matches('/'))
 }
 
-fn position(response: &Response) -> Option<Positions> {
-    let value = response.headers().get(&POSITION)?;
-    value.to_str().ok()?.parse().ok()
-}
-
-async fn body(mut response: Response) -> Result<Vec<u8>, Why> {
+/// Sends a request; gives status, position and body of the answer.
+async fn read(request: RequestBuilder) -> Result<(StatusCode, Option<Positions>, Vec<u8>), Why> {
+    let mut response = request.send().await?;
+    let position = response.headers().get(&POSITION);
+    let position = position.and_then(|value| value.to_str().ok()?.parse().ok());
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > ANSWER_MAX {
@@ -232,7 +211,7 @@ async fn body(mut response: Response) -> Result<Vec<u8>, Why> {
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body)
+    Ok((response.status(), position, body))
 }
 
 impl From<reqwest::Error> for Why {

@@ -1,10 +1,17 @@
 //! A source that did not answer.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
+use headwater::Positions;
 use headwater::http::Problem;
 use headwater::inquiry::NoAnswer;
 
-use super::RETRY_AFTER;
+/// When to ask again what could not be answered.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What a source answered, and the positions of the answer.
+pub(super) type Answer<T> = Result<(T, Positions), Why>;
 
 /// A source that did not answer, and why.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,10 +47,10 @@ pub(crate) enum Why {
     TooMuch(usize),
 }
 
-impl Failure {
-    pub(super) fn is_late(&self) -> bool {
-        self.why == Why::Late
-    }
+/// The sources answered, but are not at the positions that were asked for.
+pub(super) fn not_yet(at: &Positions, asked: &Positions) -> Problem {
+    let detail = format!("the answer would be as of `{at}`, not yet of `{asked}`; try again");
+    Problem::unavailable(detail, RETRY_AFTER)
 }
 
 impl From<Failure> for Problem {

@@ -7,8 +7,7 @@ use headwater::http::cut;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::answer::Purchase;
-use crate::part::{self, Cursor, Part};
+use crate::purchase::{self, Cursor, Part, Purchase};
 
 /// A page of a user's orders.
 #[derive(Debug)]
@@ -54,30 +53,30 @@ impl FirstOrdered {
 
     /// A part of the list, and whether there are others after it.
     pub(super) fn part(&self, part: Part) -> (Vec<Cursor>, bool) {
-        let places = self.0.iter().map(|(id, at)| Cursor {
-            first_ordered_at: *at,
-            product_id: *id,
-        });
-        let is_after = |place: &Cursor| match (part.from, part.order) {
-            (None, _) => true,
-            (Some(from), part::Order::OldestFirst) => *place > from,
-            (Some(from), part::Order::NewestFirst) => *place < from,
+        let is_oldest_first = part.order == purchase::Order::OldestFirst;
+        let is_after = |place: &Cursor| {
+            let from = part.from;
+            from.is_none_or(|from| *place != from && (*place > from) == is_oldest_first)
         };
         // Of all of them it keeps a page and one more.
         let mut page = BTreeSet::new();
-        for place in places.filter(is_after) {
-            page.insert(place);
-            if page.len() > part.limit + 1 {
-                match part.order {
-                    part::Order::OldestFirst => page.pop_last(),
-                    part::Order::NewestFirst => page.pop_first(),
-                };
+        for (id, at) in &self.0 {
+            let place = Cursor {
+                first_ordered_at: *at,
+                product_id: *id,
+            };
+            if is_after(&place) && page.insert(place) && page.len() > part.limit + 1 {
+                if is_oldest_first {
+                    page.pop_last();
+                } else {
+                    page.pop_first();
+                }
             }
         }
-        let mut page: Vec<Cursor> = match part.order {
-            part::Order::OldestFirst => page.into_iter().collect(),
-            part::Order::NewestFirst => page.into_iter().rev().collect(),
-        };
+        let mut page: Vec<Cursor> = page.into_iter().collect();
+        if !is_oldest_first {
+            page.reverse();
+        }
         let more = cut(&mut page, part.limit);
         (page, more)
     }
@@ -85,39 +84,19 @@ impl FirstOrdered {
 
 /// The purchases at `places`, as `products` look.
 pub(super) fn with_looks(places: Vec<Cursor>, products: Vec<Product>) -> Vec<(Cursor, Purchase)> {
-    let looks = products.into_iter().map(|product| {
-        let Product { id, title, image } = product;
-        (id, (title, image))
-    });
-    let mut looks: HashMap<Uuid, (String, String)> = looks.collect();
+    let looks = products.into_iter();
+    let mut looks: HashMap<Uuid, _> = looks.map(|it| (it.id, (it.title, it.image))).collect();
+    let mut purchase = |place: Cursor| Purchase::new(place, looks.remove(&place.product_id));
     let places = places.into_iter();
-    let purchases =
-        places.map(|place| (place, Purchase::new(place, looks.remove(&place.product_id))));
-    purchases.collect()
+    places.map(|place| (place, purchase(place))).collect()
 }
 
-/// What all answers together are as of: of a source that was asked more than once, the lowest.
-#[derive(Debug, Default)]
-pub(super) struct AsOf(Positions);
-
-impl AsOf {
-    pub(super) fn add(&mut self, positions: Positions) {
-        for (source, position) in positions.0 {
-            let lowest = self.0.0.entry(source).or_insert(position);
-            *lowest = position.min(*lowest);
-        }
-    }
-}
-
-impl From<Positions> for AsOf {
-    fn from(positions: Positions) -> Self {
-        Self(positions)
-    }
-}
-
-impl From<AsOf> for Positions {
-    fn from(as_of: AsOf) -> Self {
-        as_of.0
+/// Adds the positions of one more answer: of a source that was asked more than once, the lowest
+/// counts.
+pub(super) fn add_positions(as_of: &mut Positions, answer: Positions) {
+    for (source, position) in answer.0 {
+        let lowest = as_of.0.entry(source).or_insert(position);
+        *lowest = position.min(*lowest);
     }
 }
 
@@ -140,7 +119,7 @@ mod tests {
         }
     }
 
-    fn all(order: part::Order) -> Part {
+    fn all(order: purchase::Order) -> Part {
         Part {
             limit: 100,
             from: None,
@@ -154,7 +133,7 @@ mod tests {
         // 1.1 s is later than 1 s, and its text sorts before it.
         ordered.add(vec![order(1100, &[3, 1]), order(1000, &[2])]);
         ordered.add(vec![order(999, &[1]), order(5000, &[2, 2])]);
-        let (places, more) = ordered.part(all(part::Order::OldestFirst));
+        let (places, more) = ordered.part(all(purchase::Order::OldestFirst));
         assert!(!more);
         let purchases = with_looks(places, vec![product(3), product(1)]);
         let shown: Vec<_> = purchases
@@ -179,8 +158,8 @@ mod tests {
         // Three of them in the same moment: by id.
         ordered.add(vec![order(7, &[2, 0, 1]), order(9, &[4]), order(3, &[9])]);
         for (order, all) in [
-            (part::Order::OldestFirst, [9, 0, 1, 2, 4]),
-            (part::Order::NewestFirst, [4, 2, 1, 0, 9]),
+            (purchase::Order::OldestFirst, [9, 0, 1, 2, 4]),
+            (purchase::Order::NewestFirst, [4, 2, 1, 0, 9]),
         ] {
             let mut seen = Vec::new();
             let mut part = Part {
@@ -202,10 +181,10 @@ mod tests {
 
     #[test]
     fn an_answer_is_as_of_the_lowest_position_of_each_source() {
-        let mut as_of = AsOf::default();
+        let mut as_of = Positions::default();
         for answer in ["orders:7", "users:3", "orders:5", "orders:9"] {
-            as_of.add(answer.parse().unwrap());
+            add_positions(&mut as_of, answer.parse().unwrap());
         }
-        assert_eq!(Positions::from(as_of).to_string(), "orders:5,users:3");
+        assert_eq!(as_of.to_string(), "orders:5,users:3");
     }
 }

@@ -3,7 +3,7 @@
 //! The note's "async, method 1"; in the field's words request-reply messaging.
 
 use headwater::Positions;
-use headwater::inquiry::{Answer, Inquirer, NoAnswer};
+use headwater::inquiry::{Inquirer, NoAnswer};
 use shop_events::OrderPlaced;
 use shop_events::inquiry::{
     self, OrdersAnswered, OrdersAsked, ProductsAnswered, ProductsAsked, UserAnswered, UserAsked,
@@ -11,8 +11,8 @@ use shop_events::inquiry::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::failure::Why;
-use super::gathered::{AsOf, Order, Orders, Product};
+use super::failure::{Answer, Why};
+use super::gathered::{Order, Orders, Product, add_positions};
 
 /// How many products one question is about.
 pub(super) const PRODUCTS_MAX: usize = inquiry::PRODUCTS_MAX;
@@ -23,25 +23,15 @@ pub(crate) struct Inquiry(pub(crate) Inquirer);
 
 impl Inquiry {
     /// `inquiry.users.v1.asked`.
-    pub(super) async fn is_known(
-        &self,
-        user: Uuid,
-        deadline: Instant,
-    ) -> Result<(bool, Positions), Why> {
+    pub(super) async fn is_known(&self, user: Uuid, deadline: Instant) -> Answer<bool> {
         let user_id = user.to_string();
-        let question = UserAsked {
-            user_id: user_id.clone(),
-        };
+        let question = UserAsked { user_id };
         let answer = self.0.ask(inquiry::USERS, &question, deadline).await?;
-        let Answer { said, as_of } = answer;
-        let UserAnswered {
-            user_id: told,
-            is_known,
-        } = said;
-        if told != user_id {
+        let UserAnswered { user_id, is_known } = answer.said;
+        if user_id != question.user_id {
             return Err(Why::Nonsense("another user".to_owned()));
         }
-        Ok((is_known, as_of))
+        Ok((is_known, answer.as_of))
     }
 
     /// `inquiry.orders.v1.asked`: as many orders as one answer has room for.
@@ -50,43 +40,38 @@ impl Inquiry {
         user: Uuid,
         start_after: Option<Uuid>,
         deadline: Instant,
-    ) -> Result<(Orders, Positions), Why> {
+    ) -> Answer<Orders> {
         let question = OrdersAsked {
             user_id: user.to_string(),
             start_after: start_after.map(|id| id.to_string()).unwrap_or_default(),
         };
         let answer = self.0.ask(inquiry::ORDERS, &question, deadline).await?;
-        let Answer { said, as_of } = answer;
-        let OrdersAnswered { orders, next } = said;
-        let next = match next.as_str() {
-            "" => None,
-            next => Some(id(next)?),
+        let OrdersAnswered { orders, next } = answer.said;
+        let next = Some(next).filter(|next| !next.is_empty());
+        let orders = orders.into_iter().map(Order::try_from);
+        let orders = Orders {
+            orders: orders.collect::<Result<_, _>>()?,
+            next: next.map(|next| id(&next)).transpose()?,
         };
-        let orders: Result<_, Why> = orders.into_iter().map(Order::try_from).collect();
-        let orders = orders?;
-        Ok((Orders { orders, next }, as_of))
+        Ok((orders, answer.as_of))
     }
 
     /// `inquiry.products.v1.asked`, with fewer products at a time where one answer has no room for
     /// all.
-    pub(super) async fn products(
-        &self,
-        ids: &[Uuid],
-        deadline: Instant,
-    ) -> Result<(Vec<Product>, Positions), Why> {
-        let (mut products, mut as_of) = (Vec::new(), AsOf::default());
+    pub(super) async fn products(&self, ids: &[Uuid], deadline: Instant) -> Answer<Vec<Product>> {
+        let (mut products, mut as_of) = (Vec::new(), Positions::default());
         let mut chunks = vec![ids];
         while let Some(ids) = chunks.pop() {
             let question = ProductsAsked {
                 product_ids: ids.iter().map(Uuid::to_string).collect(),
             };
             match self.0.ask(inquiry::PRODUCTS, &question, deadline).await {
-                Ok(Answer { said, as_of: at }) => {
-                    let ProductsAnswered { products: said } = said;
-                    let said: Result<Vec<_>, Why> =
-                        said.into_iter().map(Product::try_from).collect();
-                    products.extend(said?);
-                    as_of.add(at);
+                Ok(answer) => {
+                    let ProductsAnswered { products: some } = answer.said;
+                    for product in some {
+                        products.push(Product::try_from(product)?);
+                    }
+                    add_positions(&mut as_of, answer.as_of);
                 }
                 Err(NoAnswer::TooLarge(_)) if ids.len() > 1 => {
                     chunks.extend(<[_; 2]>::from(ids.split_at(ids.len() / 2)));
@@ -94,7 +79,7 @@ impl Inquiry {
                 Err(no_answer) => return Err(no_answer.into()),
             }
         }
-        Ok((products, as_of.into()))
+        Ok((products, as_of))
     }
 }
 
@@ -102,9 +87,9 @@ impl TryFrom<OrderPlaced> for Order {
     type Error = Why;
 
     fn try_from(placed: OrderPlaced) -> Result<Self, Why> {
-        let product_ids: Result<_, Why> = placed.product_ids.iter().map(|text| id(text)).collect();
+        let product_ids = placed.product_ids.iter().map(|text| id(text));
         Ok(Self {
-            product_ids: product_ids?,
+            product_ids: product_ids.collect::<Result<_, _>>()?,
             placed_at: shop_events::millis(&placed.placed_at.unwrap_or_default()),
         })
     }

@@ -1,5 +1,5 @@
 //! What composition and inquiry have in common: for each answer, ask the sources and put together
-//! what they say.
+//! what they answer.
 //!
 //! Is there such a user, and what did they order (page by page)? Both at the same time; then what
 //! the products look like (some at a time, several questions at once). One deadline for all of it.
@@ -9,7 +9,7 @@ mod composition;
 mod failure;
 mod gathered;
 mod inquiry;
-mod way;
+mod transport;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,12 +26,11 @@ use uuid::Uuid;
 pub(crate) use composition::Composition;
 pub use composition::Urls;
 pub(crate) use inquiry::Inquiry;
-pub(crate) use way::Way;
+pub(crate) use transport::Transport;
 
-use crate::answer::Found;
-use crate::part::Part;
-use failure::{Failure, Why};
-use gathered::{AsOf, FirstOrdered, Orders, Product, with_looks};
+use crate::purchase::{Found, Part};
+use failure::{Answer, Failure, Why, not_yet};
+use gathered::{FirstOrdered, Orders, Product, add_positions, with_looks};
 
 const USERS: &str = "users";
 const PRODUCTS: &str = "products";
@@ -43,9 +42,6 @@ const CHUNKS_AT_ONCE: usize = 8;
 
 /// The pause before sources that are not yet where an answer has to be are asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
-
-/// When to ask again what could not be answered.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How the sources are asked.
 #[derive(Debug, Clone, clap::Args)]
@@ -70,18 +66,12 @@ pub struct Config {
 /// Asks the sources for each answer. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Asking {
-    way: Way,
+    transport: Transport,
     within: Duration,
     health: Health,
     /// Room for products, a permit for each.
     room: Arc<Semaphore>,
     gathered_max: usize,
-}
-
-/// What one round of questions gave.
-struct Round {
-    found: Option<Found>,
-    as_of: Positions,
 }
 
 /// What a user ordered, and the room that it takes.
@@ -92,7 +82,7 @@ struct Ordered {
 }
 
 impl Asking {
-    pub(crate) fn new(way: Way, config: &Config, health: Health) -> Self {
+    pub(crate) fn new(transport: Transport, config: &Config, health: Health) -> Self {
         metrics::describe_counter!(
             "purchases_requests_total",
             metrics::Unit::Count,
@@ -103,10 +93,9 @@ impl Asking {
             metrics::counter!("purchases_requests_total", "source" => source).increment(0);
             health.set(source, State::Ok("not asked yet".to_owned()));
         }
-        let within = Duration::from_millis(config.answer_ms);
         Self {
-            way,
-            within,
+            transport,
+            within: Duration::from_millis(config.answer_ms),
             health,
             room: Arc::new(Semaphore::new(config.gathered_max)),
             gathered_max: config.gathered_max,
@@ -128,7 +117,7 @@ impl Asking {
         let mut seen = None;
         loop {
             match self.round(user, part, after, deadline).await {
-                Ok(Round { found, as_of }) => {
+                Ok((found, as_of)) => {
                     // That there is no such user is for `users` alone to say.
                     let counts = |source: &str| found.is_some() || source == USERS;
                     let mut wanted = after.0.iter().filter(|(source, _)| counts(source));
@@ -139,7 +128,7 @@ impl Asking {
                 }
                 Err(failure) => {
                     return Err(match seen {
-                        Some(at) if failure.is_late() => not_yet(&at, after),
+                        Some(at) if failure.why == Why::Late => not_yet(&at, after),
                         _ => failure.into(),
                     });
                 }
@@ -148,54 +137,44 @@ impl Asking {
         }
     }
 
+    /// What one round of questions gives, and the positions of all its answers.
     async fn round(
         &self,
         user: Uuid,
         part: Part,
         after: &Positions,
         deadline: Instant,
-    ) -> Result<Round, Failure> {
-        // Whatever `orders` says: an unknown user is unknown.
+    ) -> Result<(Option<Found>, Positions), Failure> {
+        let is_known = self.ask(USERS, self.transport.is_known(user, deadline));
+        // Whatever `orders` answers: an unknown user is unknown.
         let ordered = async { Ok(self.ordered(user, deadline).await) };
-        let ((is_known, users), ordered) = try_join!(self.is_known(user, deadline), ordered)?;
-        let mut as_of = AsOf::from(users);
+        let ((is_known, mut as_of), ordered) = try_join!(is_known, ordered)?;
         if !is_known {
-            return Ok(Round {
-                found: None,
-                as_of: as_of.into(),
-            });
+            return Ok((None, as_of));
         }
-        let (ordered, orders) = ordered?;
-        as_of.add(orders);
+        let (ordered, orders_at) = ordered?;
+        add_positions(&mut as_of, orders_at);
         let (places, more) = ordered.first.part(part);
         drop(ordered);
         let ids: Vec<Uuid> = places.iter().map(|place| place.product_id).collect();
-        let chunks = ids.chunks(self.way.products_max());
+        let chunks = ids.chunks(self.transport.products_max());
         let mut chunks: Vec<Vec<Uuid>> = chunks.map(<[Uuid]>::to_vec).collect();
         if chunks.is_empty() && after.0.contains_key(PRODUCTS) {
-            // There is nothing to be told, but how far they are is asked for.
+            // No product is asked about, but the position of `products` is.
             chunks.push(Vec::new());
         }
         let mut products = Vec::new();
-        for (told, at) in self.products(chunks, deadline).await? {
-            products.extend(told);
-            as_of.add(at);
+        for (some, at) in self.products(chunks, deadline).await? {
+            products.extend(some);
+            add_positions(&mut as_of, at);
         }
-        let as_of = Positions::from(as_of);
         let found = Found {
             purchases: with_looks(places, products),
             more,
             as_of: as_of.clone(),
             parked: Positions::default(),
         };
-        Ok(Round {
-            found: Some(found),
-            as_of,
-        })
-    }
-
-    async fn is_known(&self, user: Uuid, deadline: Instant) -> Result<(bool, Positions), Failure> {
-        self.ask(USERS, self.way.is_known(user, deadline)).await
+        Ok((Some(found), as_of))
     }
 
     /// All orders, page by page.
@@ -204,18 +183,18 @@ impl Asking {
         user: Uuid,
         deadline: Instant,
     ) -> Result<(Ordered, Positions), Failure> {
-        let (mut first, mut as_of) = (FirstOrdered::default(), AsOf::default());
+        let (mut first, mut as_of) = (FirstOrdered::default(), Positions::default());
         let mut room = self.take_room(0, 0)?;
         let mut start_after = None;
         loop {
-            let question = self.way.orders(user, start_after, deadline);
+            let question = self.transport.orders(user, start_after, deadline);
             let (Orders { orders, next }, at) = self.ask(ORDERS, question).await?;
             let before = first.len();
             first.add(orders);
             room.merge(self.take_room(first.len() - before, first.len())?);
-            as_of.add(at);
+            add_positions(&mut as_of, at);
             if next.is_none() {
-                return Ok((Ordered { first, _room: room }, as_of.into()));
+                return Ok((Ordered { first, _room: room }, as_of));
             }
             start_after = next;
         }
@@ -241,8 +220,8 @@ impl Asking {
         chunks: Vec<Vec<Uuid>>,
         deadline: Instant,
     ) -> Result<Vec<(Vec<Product>, Positions)>, Failure> {
-        let answers =
-            stream::iter(chunks).map(|ids| self.ask(PRODUCTS, self.way.products(ids, deadline)));
+        let ask = |ids| self.ask(PRODUCTS, self.transport.products(ids, deadline));
+        let answers = stream::iter(chunks).map(ask);
         answers.buffer_unordered(CHUNKS_AT_ONCE).try_collect().await
     }
 
@@ -250,13 +229,13 @@ impl Asking {
     async fn ask<T>(
         &self,
         source: &'static str,
-        question: impl Future<Output = Result<(T, Positions), Why>>,
+        question: impl Future<Output = Answer<T>>,
     ) -> Result<(T, Positions), Failure> {
         metrics::counter!("purchases_requests_total", "source" => source).increment(1);
         match question.await {
-            Ok((said, as_of)) if as_of.0.contains_key(source) => {
+            Ok((answer, as_of)) if as_of.0.contains_key(source) => {
                 self.health.set(source, State::Ok("answers".to_owned()));
-                Ok((said, as_of))
+                Ok((answer, as_of))
             }
             Ok((_, as_of)) => {
                 let why = format!("it is as of {as_of}, which is somebody else's");
@@ -271,9 +250,4 @@ impl Asking {
         self.health.set(source, State::Degraded(why.to_string()));
         Failure { of: source, why }
     }
-}
-
-fn not_yet(at: &Positions, asked: &Positions) -> Problem {
-    let detail = format!("the answer would be as of `{at}`, not yet of `{asked}`; try again");
-    Problem::unavailable(detail, RETRY_AFTER)
 }

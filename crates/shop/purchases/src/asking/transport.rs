@@ -1,29 +1,23 @@
-//! By which way the sources are asked.
-//!
-//! Each question gives what was said, and what that is as of.
+//! How a question gets to a source: over HTTP or over the bus.
 
-use headwater::Positions;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::failure::Why;
+use super::composition::{self, Composition};
+use super::failure::Answer;
 use super::gathered::{Orders, Product};
-use super::{Composition, Inquiry, composition, inquiry};
+use super::inquiry::{self, Inquiry};
 
-/// By which way the sources are asked. Cheap to clone.
+/// How the sources are asked. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) enum Way {
+pub(crate) enum Transport {
     Http(Composition),
     Bus(Inquiry),
 }
 
-impl Way {
+impl Transport {
     /// Whether there is a user.
-    pub(super) async fn is_known(
-        &self,
-        user: Uuid,
-        deadline: Instant,
-    ) -> Result<(bool, Positions), Why> {
+    pub(super) async fn is_known(&self, user: Uuid, deadline: Instant) -> Answer<bool> {
         match self {
             Self::Http(composition) => composition.is_known(user, deadline).await,
             Self::Bus(inquiry) => inquiry.is_known(user, deadline).await,
@@ -36,7 +30,7 @@ impl Way {
         user: Uuid,
         start_after: Option<Uuid>,
         deadline: Instant,
-    ) -> Result<(Orders, Positions), Why> {
+    ) -> Answer<Orders> {
         match self {
             Self::Http(composition) => composition.orders(user, start_after, deadline).await,
             Self::Bus(inquiry) => inquiry.orders(user, start_after, deadline).await,
@@ -44,11 +38,7 @@ impl Way {
     }
 
     /// What products look like, at most [`products_max`](Self::products_max) of them.
-    pub(super) async fn products(
-        &self,
-        ids: Vec<Uuid>,
-        deadline: Instant,
-    ) -> Result<(Vec<Product>, Positions), Why> {
+    pub(super) async fn products(&self, ids: Vec<Uuid>, deadline: Instant) -> Answer<Vec<Product>> {
         match self {
             Self::Http(composition) => composition.products(&ids, deadline).await,
             Self::Bus(inquiry) => inquiry.products(&ids, deadline).await,

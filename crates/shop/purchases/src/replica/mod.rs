@@ -15,15 +15,7 @@ use uuid::Uuid;
 pub use projection::Purchases;
 pub use store::{erase_part, is_erasing};
 
-use crate::answer::Found;
-use crate::part::Part;
-
-/// A user that the store knows, and how much they ordered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Shopper {
-    pub(crate) id: Uuid,
-    pub(crate) products: i64,
-}
+use crate::purchase::{Found, Part, Shopper};
 
 /// The store and how far it is. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -6,9 +6,7 @@ use headwater::database::{BareSnapshot, Bulk, Snapshot, Tx};
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
-use super::Shopper;
-use crate::answer::Purchase;
-use crate::part::{Cursor, Order, Part};
+use crate::purchase::{Cursor, Order, Part, Purchase, Shopper};
 
 /// What users themselves told of them; a later one of these is never undone. As numbers in the
 /// table, where 0 is a user who is only heard of, by an order.
