@@ -16,7 +16,7 @@ use tokio::runtime;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::connection::Connection;
 use crate::figure::{Figure, Ratio, Table, Target};
 use crate::load::{self, Load};
@@ -84,31 +84,31 @@ struct Attack {
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     headwater::http::raise_file_limit();
-    let (readers, images, registrations) =
-        bench
-            .form
-            .pick((50, 20, 10), (1_030, 300, 300), (1_030, 300, 300));
-    let shop = Shop::start(bench, &[]).await?;
-    let mut table = Table::new(
-        "attack",
-        &[
-            ("p50 ms", 2),
-            ("p99 ms", 2),
-            ("undisturbed p50 ms", 2),
-            ("undisturbed p99 ms", 2),
-            ("peak MiB", 1),
+    let few = (50, 20, 10, 4);
+    let many = (1_030, 300, 300, 40);
+    let (readers, images, registrations, different) = bench.form.pick(few, many, many);
+    let columns = [
+        ("p50 ms", 2),
+        ("p99 ms", 2),
+        ("undisturbed p50 ms", 2),
+        ("undisturbed p99 ms", 2),
+        ("peak MiB", 1),
+    ];
+    let mut figure = Figure {
+        table: Table::new("attack", &columns),
+        ratios: Vec::new(),
+        notes: vec![
+            format!("Honest clients: {HONEST} requests a second, each on a new connection from 127.0.0.1, one product or one user; the attackers are at {ATTACKERS}, and come back when they are closed."),
+            format!("Slow readers: {readers} connections that send {PIPELINED} GETs of {PRODUCTS} products and read nothing. Unread images: {images} connections that ask for a 2 MiB image, one of {different}, and read nothing. Registrations: {registrations} connections that register people with passwords, one after the other."),
+            "Load, attackers and service share the cores. Peak: the most resident memory that the service's process ever had.".to_owned(),
         ],
-    );
-    let mut ratios = Vec::new();
+    };
+    let shop = Shop::start(bench, &[]).await?;
 
-    let products = shop.add("products", "products-read", &[]).await?;
+    let products = shop.site.start("products", "products-read", &[]).await?;
     let ids: Vec<_> = (0..PRODUCTS).map(|_| Uuid::now_v7()).collect();
-    post_all(
-        &products,
-        "/products",
-        ids.iter().map(|id| product(*id)).collect(),
-    )
-    .await?;
+    let bodies = ids.iter().map(|id| product(*id)).collect();
+    post_all(&products, "/products", bodies).await?;
     let attack = Attack {
         name: "slow readers",
         count: readers,
@@ -117,12 +117,11 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         reads: false,
     };
     let path = format!("/products/{}", ids[0]);
-    under(bench, &products, &path, &attack, &mut table, &mut ratios).await?;
+    under(bench, &products, &path, &attack, &mut figure).await?;
     drop(products);
 
-    let products = shop.add("products", "products-images", &[]).await?;
+    let products = shop.site.start("products", "products-images", &[]).await?;
     post_all(&products, "/products", vec![product(ids[0])]).await?;
-    let different = bench.form.pick(4, 40, 40);
     let mut paths = Vec::new();
     for seed in 0..different {
         paths.push(upload(&products, seed).await?);
@@ -134,10 +133,10 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         paths: paths.into(),
         reads: false,
     };
-    under(bench, &products, &path, &attack, &mut table, &mut ratios).await?;
+    under(bench, &products, &path, &attack, &mut figure).await?;
     drop(products);
 
-    let users = shop.add("users", "users-registered", &[]).await?;
+    let users = shop.site.start("users", "users-registered", &[]).await?;
     let known = Uuid::now_v7();
     post_all(&users, "/users", vec![user(known)]).await?;
     let attack = Attack {
@@ -148,17 +147,8 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         reads: true,
     };
     let path = format!("/users/{known}");
-    under(bench, &users, &path, &attack, &mut table, &mut ratios).await?;
-
-    Ok(Figure {
-        table,
-        ratios,
-        notes: vec![
-            format!("Honest clients: {HONEST} requests a second, each on a new connection from 127.0.0.1, one product or one user; the attackers are at {ATTACKERS}, and come back when they are closed."),
-            format!("Slow readers: {readers} connections that send {PIPELINED} GETs of {PRODUCTS} products and read nothing. Unread images: {images} connections that ask for a 2 MiB image, one of {different}, and read nothing. Registrations: {registrations} connections that register people with passwords, one after the other."),
-            "Load, attackers and service share the cores. Peak: the most resident memory that the service's process ever had.".to_owned(),
-        ],
-    })
+    under(bench, &users, &path, &attack, &mut figure).await?;
+    Ok(figure)
 }
 
 /// Honest requests for `path` without `attack` and under it, in turns.
@@ -167,8 +157,7 @@ async fn under(
     service: &Process,
     path: &str,
     attack: &Attack,
-    table: &mut Table,
-    ratios: &mut Vec<Ratio>,
+    figure: &mut Figure,
 ) -> anyhow::Result<()> {
     let time = bench.time * 4;
     let (mut quiet, mut attacked) = (Vec::new(), Vec::new());
@@ -182,26 +171,21 @@ async fn under(
         drop(attackers);
         tokio::time::sleep(PAUSE).await;
     }
-    let peak = service.peak_mib()?;
-    let (all, none) = (Load::of_all(&attacked), Load::of_all(&quiet));
-    table.row(
-        attack.name,
-        &[
-            all.ms(50.0),
-            all.ms(99.0),
-            none.ms(50.0),
-            none.ms(99.0),
-            peak,
-        ],
-    );
-    ratios.push(Ratio::of(
-        &format!("{}: p99 / undisturbed", attack.name),
+    let (name, peak) = (attack.name, service.peak_mib()?);
+    let [(p50, p99), (quiet_p50, quiet_p99)] = [&attacked, &quiet].map(|rounds| {
+        let all = Load::of_all(rounds);
+        (all.ms(50.0), all.ms(99.0))
+    });
+    let cells = [p50, p99, quiet_p50, quiet_p99, peak];
+    figure.table.row(name, &cells);
+    figure.ratios.push(Ratio::of(
+        &format!("{name}: p99 / undisturbed"),
         (&attacked, &quiet),
         |load| load.ms(99.0),
         Target::AtMost(2.0),
     ));
-    ratios.push(Ratio::over(
-        &format!("{}: peak memory / {MEMORY_MIB} MiB", attack.name),
+    figure.ratios.push(Ratio::over(
+        &format!("{name}: peak memory / {MEMORY_MIB} MiB"),
         vec![peak / MEMORY_MIB],
         Target::AtMost(1.0),
     ));

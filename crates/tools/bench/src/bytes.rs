@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use rusqlite::Connection;
 use uuid::Uuid;
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::figure::{Figure, Ratio, Table, Target};
 use crate::load::count;
 use crate::shop::{image, title};
@@ -49,11 +49,8 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         let path = folder.path().join(format!("{sequence:?}.db"));
         let store = store::fill(&path, size).await?;
         let ours = bytes(&Connection::open(&path)?, size)?;
-        let bare = bare(
-            &folder.path().join(format!("{sequence:?}-bare.db")),
-            &store,
-            size,
-        )?;
+        let path = folder.path().join(format!("{sequence:?}-bare.db"));
+        let bare = bare(&path, &store, size)?;
         table.row(format!("`purchases`, {said}"), &[ours.product, ours.pair]);
         table.row(format!("integer keys, {said}"), &[bare.product, bare.pair]);
         measured.push((ours, bare));
@@ -83,9 +80,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
 /// The rival, filled in the same order.
 fn bare(path: &Path, store: &Store, size: Size) -> anyhow::Result<Bytes> {
     let connection = Connection::open(path)?;
-    connection
-        .execute_batch(BARE)
-        .context("make the rival's tables")?;
+    connection.execute_batch(BARE)?;
     let transaction = connection.unchecked_transaction()?;
     let mut insert = connection.prepare("INSERT INTO product VALUES (?, ?, ?)")?;
     for number in 0..size.products {

@@ -92,10 +92,8 @@ impl Table {
 
     /// Adds a row with a number in each column.
     pub(crate) fn row(&mut self, name: impl Into<String>, cells: &[f64]) {
-        self.rows.push(Row {
-            name: name.into(),
-            cells: cells.iter().copied().map(Some).collect(),
-        });
+        let cells: Vec<_> = cells.iter().copied().map(Some).collect();
+        self.partial(name, &cells);
     }
 
     /// Adds a row that has no number in some columns.
@@ -159,6 +157,11 @@ impl Ratio {
             None => "",
         }
     }
+}
+
+/// The median of `rounds`, by what `number` takes of each.
+pub(crate) fn median<T>(rounds: &[T], number: impl Fn(&T) -> f64) -> f64 {
+    Ratio::over("", rounds.iter().map(number).collect(), Target::None).median
 }
 
 impl fmt::Display for Target {

@@ -3,9 +3,10 @@
 
 use futures_util::future::LocalBoxFuture;
 
+use crate::bench::Bench;
 use crate::figure::Figure;
 use crate::{
-    Bench, abuse, bytes, freshness, import, memory, orders, reads, rebuild, relay, scaling, styles,
+    abuse, bytes, freshness, import, memory, orders, reads, rebuild, relay, scaling, styles,
 };
 
 /// A figure that can be measured.

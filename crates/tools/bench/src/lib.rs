@@ -9,6 +9,7 @@
 
 mod abuse;
 mod args;
+mod bench;
 mod bytes;
 mod connection;
 mod document;
@@ -35,16 +36,15 @@ mod styles;
 mod table;
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
-use tempfile::TempDir;
 
 pub use args::{Args, What};
 
 use args::Form;
+use bench::Bench;
 use figure::Figure;
 use figures::{Entry, Limit};
 use machine::Machine;
@@ -52,23 +52,6 @@ use report::{Measured, Report};
 
 /// The exit code for a ratio that is worse than the baseline's.
 const WORSE: u8 = 3;
-
-/// How to measure: what every figure is given.
-#[derive(Debug)]
-pub(crate) struct Bench {
-    pub(crate) form: Form,
-    pub(crate) binaries: Binaries,
-    /// How long each load runs.
-    pub(crate) time: Duration,
-    /// Rounds of each comparison.
-    pub(crate) rounds: usize,
-    /// Where databases and streams are made: on a disk, not in memory as `/tmp` may be.
-    root: PathBuf,
-}
-
-/// The folder with the services' binaries.
-#[derive(Clone, Debug)]
-pub(crate) struct Binaries(PathBuf);
 
 /// Does what the command line says.
 ///
@@ -134,28 +117,19 @@ async fn measure(args: &Args, form: Form, chosen: &[&Entry]) -> anyhow::Result<E
         say(&table::worse(regression))?;
     }
     ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
-    let code = if args.check && !worse.is_empty() {
-        WORSE
-    } else {
-        0
-    };
-    Ok(ExitCode::from(code))
+    let is_worse = args.check && !worse.is_empty();
+    Ok(ExitCode::from(if is_worse { WORSE } else { 0 }))
 }
 
 /// What an entry promises, its figure has.
 fn checked(entry: &Entry, figure: Figure) -> anyhow::Result<Figure> {
-    let has_target = figure.ratios.iter().any(|ratio| ratio.score().is_some());
-    let is_promised = matches!(entry.limit, Limit::Measured(_));
     for ratio in &figure.ratios {
-        let all = [ratio.lowest, ratio.median, ratio.highest];
-        ensure!(
-            all.iter().all(|it| it.is_finite()),
-            "{}: no number",
-            ratio.name
-        );
+        let is_number = ratio.lowest.is_finite() && ratio.highest.is_finite();
+        ensure!(is_number, "{}: no number", ratio.name);
     }
+    let has_target = figure.ratios.iter().any(|ratio| ratio.score().is_some());
     ensure!(
-        has_target == is_promised,
+        has_target == matches!(entry.limit, Limit::Measured(_)),
         "{}: a limit without a target, or a target without a limit",
         entry.name
     );
@@ -186,50 +160,4 @@ fn write_documents(report: &Report) -> anyhow::Result<()> {
 fn say(line: &str) -> anyhow::Result<()> {
     // Not `println!`, which panics when the reader of a pipe has gone.
     writeln!(std::io::stdout().lock(), "{line}").context("write to standard output")
-}
-
-impl Bench {
-    fn new(args: &Args, form: Form) -> anyhow::Result<Self> {
-        let own = std::env::current_exe().context("find our own binary")?;
-        let beside = own.parent().map(Path::to_owned).unwrap_or_default();
-        let root = args::workspace().join("target/bench");
-        std::fs::create_dir_all(&root).with_context(|| format!("make {}", root.display()))?;
-        let times = form.pick(200, 1_500, 5_000);
-        Ok(Self {
-            form,
-            binaries: Binaries(args.binaries.clone().unwrap_or(beside)),
-            time: args.seconds.unwrap_or(Duration::from_millis(times)),
-            rounds: args.rounds.map_or(form.pick(1, 3, 7), usize::from),
-            root,
-        })
-    }
-
-    /// A folder for databases and streams, removed when dropped.
-    pub(crate) fn folder(&self) -> anyhow::Result<TempDir> {
-        TempDir::with_prefix_in("run-", &self.root).context("make a folder")
-    }
-}
-
-impl Binaries {
-    /// The binary of a service.
-    pub(crate) fn of(&self, service: &str) -> anyhow::Result<PathBuf> {
-        self.named(&format!("headwater-{service}"))
-    }
-
-    /// A binary by its own name.
-    pub(crate) fn named(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let path = self.0.join(name);
-        if !path.is_file() {
-            let release = if cfg!(debug_assertions) {
-                ""
-            } else {
-                " --release"
-            };
-            bail!(
-                "there is no {}; build it: cargo build{release} --workspace --bins",
-                path.display()
-            );
-        }
-        Ok(path)
-    }
 }

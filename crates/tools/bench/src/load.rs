@@ -60,39 +60,58 @@ pub(crate) fn count(count: usize) -> f64 {
     count as f64
 }
 
+/// Runs all of `clients` at the same time; gives what each came to.
+pub(crate) async fn together<T: Send + 'static>(
+    clients: impl Iterator<Item: Future<Output = anyhow::Result<T>> + Send + 'static>,
+) -> anyhow::Result<Vec<T>> {
+    let mut tasks: JoinSet<_> = clients.collect();
+    let mut all = Vec::new();
+    while let Some(ended) = tasks.join_next().await {
+        all.push(ended.context("run a client")??);
+    }
+    Ok(all)
+}
+
+/// When the requests of the client number `client` are due, where `clients` of them send
+/// `per_second` together for `time`.
+pub(crate) fn dues(
+    client: usize,
+    clients: usize,
+    per_second: u32,
+    time: Duration,
+) -> impl Iterator<Item = Duration> + Send {
+    let turns = (0_u32..).skip(client).step_by(clients);
+    let dues = turns.map(move |turn| Duration::from_secs(turn.into()) / per_second);
+    dues.take_while(move |due| *due < time)
+}
+
 /// Lets each of `clients` do one request after the other for `time`. `request` is given the
 /// client and gives it back.
 pub(crate) async fn closed<C, F, T>(
     clients: Vec<C>,
     time: Duration,
     request: F,
-) -> anyhow::Result<(Load, Vec<C>)>
+) -> anyhow::Result<Load>
 where
     C: Send + 'static,
     F: Fn(C) -> T + Clone + Send + 'static,
     T: Future<Output = anyhow::Result<C>> + Send,
 {
     let started = Instant::now();
-    let mut tasks = JoinSet::new();
-    for mut client in clients {
+    let clients = clients.into_iter().map(|mut client| {
         let request = request.clone();
-        tasks.spawn(async move {
+        async move {
             let mut took = Vec::new();
             while started.elapsed() < time {
                 let sent = Instant::now();
                 client = request(client).await?;
                 took.push(sent.elapsed());
             }
-            anyhow::Ok((took, client))
-        });
-    }
-    let (mut took, mut clients) = (Vec::new(), Vec::new());
-    while let Some(ended) = tasks.join_next().await {
-        let (its, client) = ended.context("run a client")??;
-        took.extend(its);
-        clients.push(client);
-    }
-    Ok((Load::new(took, started.elapsed())?, clients))
+            Ok(took)
+        }
+    });
+    let took = together(clients).await?;
+    Load::new(took.concat(), started.elapsed())
 }
 
 /// Lets `clients` send `per_second` requests a second together for `time`, each when its time has
@@ -109,17 +128,14 @@ where
     F: Fn(C) -> T + Clone + Send + 'static,
     T: Future<Output = anyhow::Result<C>> + Send,
 {
-    let (started, together) = (Instant::now(), clients.len());
-    let mut tasks = JoinSet::new();
-    for (mut client, first) in clients.into_iter().zip(0_u32..) {
+    let (started, all) = (Instant::now(), clients.len());
+    let clients = clients.into_iter().enumerate();
+    let clients = clients.map(|(number, mut client)| {
         let request = request.clone();
-        tasks.spawn(async move {
+        async move {
             let mut took = Vec::new();
-            for turn in (first..).step_by(together) {
-                let due = started + Duration::from_secs(turn.into()) / per_second;
-                if due >= started + time {
-                    break;
-                }
+            for due in dues(number, all, per_second, time) {
+                let due = started + due;
                 let is_early = Instant::now() < due;
                 // It wakes up to a millisecond later, which is not the service's doing.
                 tokio::time::sleep_until(due.into()).await;
@@ -127,14 +143,11 @@ where
                 client = request(client).await?;
                 took.push(from.elapsed());
             }
-            anyhow::Ok(took)
-        });
-    }
-    let mut took = Vec::new();
-    while let Some(ended) = tasks.join_next().await {
-        took.extend(ended.context("run a client")??);
-    }
-    Load::new(took, started.elapsed())
+            Ok(took)
+        }
+    });
+    let took = together(clients).await?;
+    Load::new(took.concat(), started.elapsed())
 }
 
 #[cfg(test)]

@@ -53,27 +53,25 @@ impl Machine {
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            cores,
-            cpu,
-            memory_gib,
-            kernel,
-            filesystem,
-            rust,
-            nats_server,
-            sqlite,
-            durability,
-            commit,
-            measured_at,
-            optimised,
-        } = self;
-        let day = measured_at.split('T').next().unwrap_or_default();
-        let build = if *optimised { "" } else { ", not optimised" };
+        let day = self.measured_at.split('T').next().unwrap_or_default();
+        let build = if self.optimised {
+            ""
+        } else {
+            ", not optimised"
+        };
         write!(
             f,
-            "{durability}; {cores} cores ({cpu}), {memory_gib} GiB, Linux {kernel}, {filesystem}, \
-             {rust}{build}, nats-server {nats_server}, SQLite {sqlite}; commit {commit}, {day}"
-        )
+            "{}; {} cores ({}), ",
+            self.durability, self.cores, self.cpu
+        )?;
+        write!(f, "{} GiB, Linux {}, ", self.memory_gib, self.kernel)?;
+        write!(f, "{}, {}{build}, ", self.filesystem, self.rust)?;
+        write!(
+            f,
+            "nats-server {}, SQLite {}; ",
+            self.nats_server, self.sqlite
+        )?;
+        write!(f, "commit {}, {day}", self.commit)
     }
 }
 

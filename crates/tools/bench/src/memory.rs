@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::connection::Connection;
 use crate::figure::{Figure, Ratio, Table, Target};
 use crate::load::count;
 use crate::process::Process;
 use crate::reads::{get, paths};
 use crate::shop::{Shop, post_all};
+use crate::store;
 
 /// How long a service is left alone before it counts as idle.
 const IDLE: Duration = Duration::from_secs(1);
@@ -24,7 +25,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         .form
         .pick((20, 50), (2_000, 10_000), (50_000, 200_000));
     let shop = Shop::start(bench, &[]).await?;
-    let purchases = shop.add("purchases", "purchases", &[]).await?;
+    let purchases = shop.site.start("purchases", "purchases", &[]).await?;
     let services: [(&str, &Process); 4] = [
         ("users", &shop.users),
         ("products", &shop.products),
@@ -74,15 +75,13 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
 
 /// What an order of [`LINES`] lines takes on the disk of those who keep it.
 async fn disk(shop: &Shop, orders: usize) -> anyhow::Result<String> {
-    let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
-    let database = rusqlite::Connection::open(shop.folder().join("orders.db"))?;
-    let bytes: u32 = database.query_row(sql, [], |row| row.get(0))?;
-    let jetstream = jetstream::new(async_nats::connect(shop.broker.url()).await?);
+    let bytes = store::bytes(&shop.site.folder().join("orders.db"))?;
+    let jetstream = jetstream::new(async_nats::connect(shop.site.broker.url()).await?);
     let stream = jetstream.get_stream("ORDERS").await?;
     let state = &stream.cached_info().state;
     Ok(format!(
         "On disk an order takes {:.0} bytes of `orders.db`, its event in the outbox with it, and its event {} bytes of the stream.",
-        f64::from(bytes) / count(orders),
+        bytes / count(orders),
         state.bytes / state.messages.max(1),
     ))
 }

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use headwater::database::{self, WriteError};
 use headwater::idempotency::Key;
 use headwater::{Clock, Database, Projection as _};
 use orders::{Catalogue, MIGRATIONS, NAME, PlaceOrder};
 
+use crate::bench::Bench;
 use crate::connection::Connection;
 use crate::figure::{Figure, Ratio, Table, Target};
 use crate::load::{self, Load};
 use crate::rounds::in_turns;
 use crate::shop::{Ids, Shop};
-use crate::{Bench, store};
+use crate::store;
 
 /// Clients at the same time.
 const CLIENTS: usize = 64;
@@ -33,15 +34,13 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let alone = knowing(&ids, &database::Config::at(folder.path().join("orders.db"))).await?;
 
     let time = bench.time;
-    let measured = in_turns(bench.rounds, 4, async |contender| match contender {
+    let measured = in_turns(bench.rounds, async |contender| match contender {
         0 => over_http(&grouped, &ids, CLIENTS, time).await,
         1 => writer_alone(&alone, &ids, time).await,
         2 => over_http(&single, &single_ids, CLIENTS, time).await,
         _ => over_http(&grouped, &ids, 1, time).await,
     });
-    let [http, writer, one_each, lone] = &measured.await?[..] else {
-        unreachable!("there are four contenders");
-    };
+    let [http, writer, one_each, lone] = &measured.await?;
     alone.close().await;
 
     let mut table = Table::of_loads("orders");
@@ -87,7 +86,7 @@ async fn over_http(
             }
         }
     });
-    let (load, _) = load.await?;
+    let load = load.await?;
     drained(shop, ids).await?;
     Ok(load)
 }
@@ -97,23 +96,11 @@ async fn drained(shop: &Shop, ids: &Ids) -> anyhow::Result<()> {
     let order = ids.any_order(&mut fastrand::Rng::with_seed(0), LINES);
     let mut connection = Connection::open(shop.orders.address).await?;
     let last = connection.post("/orders", &order).await?.position()?;
-    let client = async_nats::connect(shop.broker.url())
-        .await
-        .context("connect to NATS")?;
+    let client = async_nats::connect(shop.site.broker.url()).await?;
     let jetstream = async_nats::jetstream::new(client);
-    let mut stream = jetstream
-        .get_stream("ORDERS")
-        .await
-        .context("find the stream")?;
+    let mut stream = jetstream.get_stream("ORDERS").await?;
     let began = Instant::now();
-    while stream
-        .info()
-        .await
-        .context("look at the stream")?
-        .state
-        .last_sequence
-        < last
-    {
+    while stream.info().await?.state.last_sequence < last {
         ensure!(
             began.elapsed() < DRAINED_WITHIN,
             "the relay is behind by more than {DRAINED_WITHIN:?}"
@@ -132,20 +119,15 @@ async fn writer_alone(db: &Database, ids: &Arc<Ids>, time: Duration) -> anyhow::
             let (db, order) = (db.clone(), ids.any_order(&mut random, LINES));
             async move {
                 let order: PlaceOrder = serde_json::from_str(&order)?;
-                let (key, id) = (
-                    Key {
-                        scope: "POST /orders",
-                        text: None,
-                    },
-                    db.clock().new_id(),
-                );
+                let (scope, id) = ("POST /orders", db.clock().new_id());
+                let key = Key { scope, text: None };
                 let written = db.write(move |tx| orders::save(tx, &key, id, &order)).await;
                 written.map_err(|error| anyhow::anyhow!("{error:?}"))?;
                 Ok(random)
             }
         }
     });
-    Ok(load.await?.0)
+    load.await
 }
 
 /// A database of `orders` that has heard of `ids`.

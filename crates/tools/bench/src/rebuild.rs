@@ -13,10 +13,10 @@ use serde_json::Value;
 use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 use tempfile::TempDir;
 
-use crate::Bench;
-use crate::figure::{Figure, Ratio, Table, Target};
-use crate::process::Process;
+use crate::bench::Bench;
+use crate::figure::{Figure, Ratio, Table, Target, median};
 use crate::rounds::in_turns;
+use crate::shop;
 use crate::streams::{self, Size};
 
 /// How often `purchases` is asked how far it is.
@@ -38,34 +38,33 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         .pick(&[1_000], &[200_000], &[1_000_000, 5_000_000]);
     let mut table = Table::new("streams", &[("events/s", 0), ("peak MiB", 1)]);
     let mut ratios = Vec::new();
-    let mut rates = Vec::new();
+    let mut medians = Vec::new();
     for orders in sizes {
         let size = Size::of(*orders);
         let (bare, ours) = compare(bench, size).await?;
         let name = format!("{} events", size.events());
-        let rate = median(&bare, |run| run.per_second);
-        table.partial(format!("{name}: bare drain"), &[Some(rate), None]);
-        let rate = median(&ours, |run| run.per_second);
-        let peak = median(&ours, |run| run.peak_mib);
-        table.row(format!("{name}: `purchases`"), &[rate, peak]);
-        rates.push((rate, peak));
-        let pair = (&*ours, &*bare);
-        let target = Target::AtLeast(0.75);
+        let rate = |run: &Run| run.per_second;
+        let bare_rate = median(&bare, rate);
+        let (our_rate, peak) = (median(&ours, rate), median(&ours, |run| run.peak_mib));
+        table.partial(format!("{name}: bare drain"), &[Some(bare_rate), None]);
+        table.row(format!("{name}: `purchases`"), &[our_rate, peak]);
+        medians.push((our_rate, peak));
+        let name = format!("{name}: rate / bare drain");
         ratios.push(Ratio::of(
-            &format!("{name}: rate / bare drain"),
-            pair,
-            |run| run.per_second,
-            target,
+            &name,
+            (&ours, &bare),
+            rate,
+            Target::AtLeast(0.75),
         ));
     }
-    if let [(rate, peak), (larger_rate, larger_peak)] = *rates {
+    if let [(rate, peak), (larger_rate, larger_peak)] = *medians {
         let flat = "memory, five times the events / once";
+        let linear = "rate, five times the events / once";
         ratios.push(Ratio::over(
             flat,
             vec![larger_peak / peak],
             Target::AtMost(1.2),
         ));
-        let linear = "rate, five times the events / once";
         ratios.push(Ratio::over(
             linear,
             vec![larger_rate / rate],
@@ -83,11 +82,6 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     })
 }
 
-fn median(runs: &[Run], number: impl Fn(&Run) -> f64) -> f64 {
-    let numbers = runs.iter().map(number).collect();
-    Ratio::over("", numbers, Target::None).median
-}
-
 /// The rounds of the bare drain, and of `purchases`.
 async fn compare(bench: &Bench, size: Size) -> anyhow::Result<(Vec<Run>, Vec<Run>)> {
     let folder = bench.folder()?;
@@ -97,34 +91,32 @@ async fn compare(bench: &Bench, size: Size) -> anyhow::Result<(Vec<Run>, Vec<Run
     } else {
         bench.rounds
     };
-    let runs = in_turns(rounds, 2, async |contender| {
+    let runs = in_turns(rounds, async |contender| {
         if contender == 0 {
             let url = broker.url();
             return tokio::task::spawn_blocking(move || drained(&url, size)).await?;
         }
         folded(bench, &broker, size).await
     });
-    let [bare, ours] = <[_; 2]>::try_from(runs.await?).expect("two contenders");
+    let [bare, ours] = runs.await?;
     Ok((bare, ours))
 }
 
 /// A broker with the streams of a shop. They are filled without an fsync a batch, and read from
 /// one that has its usual settings.
 async fn filled(folder: &TempDir, size: Size) -> anyhow::Result<Broker> {
-    let binary = broker::find(&|_| {}).context("find nats-server")?;
     let options = |sync| Options {
         sync,
         ready_within: Duration::from_mins(1),
         ..Options::new(folder.path().join("broker"))
     };
-    let mut filling =
-        Broker::start(&binary, options(Sync::Default)).context("start nats-server")?;
+    let mut filling = shop::start_broker(options(Sync::Default))?;
     let client = async_nats::connect(filling.url()).await?;
     streams::fill(&client, size)
         .await
         .context("fill the streams")?;
     filling.stop().context("stop nats-server")?;
-    Broker::start(&binary, options(Sync::Always)).context("start nats-server again")
+    shop::start_broker(options(Sync::Always))
 }
 
 /// Reads and decodes all events.
@@ -177,23 +169,10 @@ async fn drain<E: Message + Default>(
 /// Folds all events into a store that is not there yet.
 async fn folded(bench: &Bench, broker: &Broker, size: Size) -> anyhow::Result<Run> {
     let folder = bench.folder()?;
-    let store = folder.path().join("purchases.db").display().to_string();
-    let arguments = [
-        "--database",
-        &store,
-        "--nats-url",
-        &broker.url(),
-        "--listen",
-        "127.0.0.1:0",
-    ];
     let client = async_nats::connect(broker.url()).await?;
+    let program = bench.binaries.of("purchases")?;
     let began = Instant::now();
-    let process = Process::start(
-        &bench.binaries.of("purchases")?,
-        &arguments.map(str::to_owned),
-        folder.path().join("purchases.log"),
-    )
-    .await?;
+    let process = shop::start(&program, folder.path(), "purchases", broker, &[]).await?;
     while !is_there(&client, size).await? {
         ensure!(began.elapsed() < WITHIN, "it is not there after {WITHIN:?}");
         tokio::time::sleep(PAUSE).await;
@@ -206,10 +185,8 @@ async fn folded(bench: &Bench, broker: &Broker, size: Size) -> anyhow::Result<Ru
 
 /// Whether `purchases` has applied everything.
 async fn is_there(client: &Client, size: Size) -> anyhow::Result<bool> {
-    let Ok(answer) = client
-        .request("headwater.purchases.status", "".into())
-        .await
-    else {
+    let status = client.request("headwater.purchases.status", "".into());
+    let Ok(answer) = status.await else {
         return Ok(false);
     };
     let status: Value = serde_json::from_slice(&answer.payload).context("read its status")?;

@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::{Client, HeaderMap, jetstream};
-use broker::{Broker, Options};
 use headwater::{Clock, Database, database, stream};
 use rusqlite::Connection;
 
-use crate::Bench;
-use crate::figure::{Figure, Ratio, Table, Target};
-use crate::load::{Load, count};
-use crate::process::Process;
+use crate::bench::Bench;
+use crate::figure::{Figure, Ratio, Table, Target, median};
+use crate::load::count;
 use crate::rounds::in_turns;
+use crate::shop::Site;
 use crate::streams::{self, Published, Size};
 
 /// The bare client's source: never one of the shop.
@@ -25,39 +24,33 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How long the relay may take.
 const WITHIN: Duration = Duration::from_mins(5);
 
-/// What publishing came to.
-#[derive(Clone, Debug)]
-struct Run {
-    per_second: f64,
-}
-
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let events = bench.form.pick(500, 50_000, 200_000);
     let size = Size::of(events);
     let rows: Vec<_> = (0..events)
         .map(|number| streams::order(number, size))
         .collect();
-    let runs = in_turns(bench.rounds, 3, async |contender| match contender {
+    let rates = in_turns(bench.rounds, async |contender| match contender {
         0 => relayed(bench, &rows).await,
         1 => in_batches(bench, &rows).await,
         _ => one_by_one(bench, &rows).await,
     });
-    let [relay, batches, single] = <[_; 3]>::try_from(runs.await?).expect("three contenders");
+    let [relay, batches, single] = &rates.await?;
 
     let mut table = Table::new("events", &[("per second", 0)]);
-    let median = |runs: &[Run]| {
-        let rates = runs.iter().map(|run| run.per_second).collect();
-        Ratio::over("", rates, Target::None).median
-    };
-    table.row("relay", &[median(&relay)]);
-    table.row("bare client, atomic batches of 1,000", &[median(&batches)]);
-    table.row("bare client, one publish at a time", &[median(&single)]);
-    let per_second = |run: &Run| run.per_second;
+    for (name, rates) in [
+        ("relay", relay),
+        ("bare client, atomic batches of 1,000", batches),
+        ("bare client, one publish at a time", single),
+    ] {
+        table.row(name, &[median(rates, |rate| *rate)]);
+    }
+    let over = |name, theirs, target| Ratio::of(name, (relay, theirs), |rate: &f64| *rate, target);
     Ok(Figure {
         table,
         ratios: vec![
-            Ratio::of("relay / bare batches", (&relay, &batches), per_second, Target::AtLeast(0.85)),
-            Ratio::of("relay / one at a time", (&relay, &single), per_second, Target::AtLeast(20.0)),
+            over("relay / bare batches", batches, Target::AtLeast(0.85)),
+            over("relay / one at a time", single, Target::AtLeast(20.0)),
         ],
         notes: vec![
             format!("{events} orders' events, of one line each, are in the outbox before `orders` starts; from its start until the stream has all of them. The bare client has the same subjects, ids and payloads in its memory."),
@@ -67,33 +60,18 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
 }
 
 /// `orders` starts with `rows` in its outbox.
-async fn relayed(bench: &Bench, rows: &[Published]) -> anyhow::Result<Run> {
-    let folder = bench.folder()?;
-    let broker = start_broker(folder.path())?;
-    let path = folder.path().join("orders.db");
+async fn relayed(bench: &Bench, rows: &[Published]) -> anyhow::Result<f64> {
+    let site = Site::new(bench)?;
+    let path = site.folder().join("orders.db");
     fill(&path, rows).await.context("fill the outbox")?;
-    let path = path.display().to_string();
-    let arguments = [
-        "--database",
-        &path,
-        "--nats-url",
-        &broker.url(),
-        "--listen",
-        "127.0.0.1:0",
-    ];
-    let jetstream = jetstream::new(async_nats::connect(broker.url()).await?);
+    let jetstream = jetstream::new(async_nats::connect(site.broker.url()).await?);
     let began = Instant::now();
-    let _orders = Process::start(
-        &bench.binaries.of(orders::NAME)?,
-        &arguments.map(str::to_owned),
-        folder.path().join("orders.log"),
-    )
-    .await?;
+    let _orders = site.start(orders::NAME, orders::NAME, &[]).await?;
     loop {
         if let Ok(stream) = jetstream.get_stream(stream::name(orders::NAME)).await
             && stream.cached_info().state.messages == rows.len() as u64
         {
-            return Ok(Run::of(rows, began));
+            return Ok(per_second(rows.len(), began));
         }
         ensure!(
             began.elapsed() < WITHIN,
@@ -104,9 +82,8 @@ async fn relayed(bench: &Bench, rows: &[Published]) -> anyhow::Result<Run> {
 }
 
 /// A bare client publishes `rows` in atomic batches, one after the other.
-async fn in_batches(bench: &Bench, rows: &[Published]) -> anyhow::Result<Run> {
-    let folder = bench.folder()?;
-    let (_broker, client) = rival(folder.path()).await?;
+async fn in_batches(bench: &Bench, rows: &[Published]) -> anyhow::Result<f64> {
+    let (_site, client) = rival(bench).await?;
     let events = rows.iter().map(|row| Published {
         subject: row.subject.replacen(orders::NAME, RIVAL, 1),
         ..row.clone()
@@ -114,53 +91,41 @@ async fn in_batches(bench: &Bench, rows: &[Published]) -> anyhow::Result<Run> {
     let events: Vec<_> = events.collect();
     let began = Instant::now();
     streams::publish(&client, RIVAL, events.into_iter()).await?;
-    Ok(Run::of(rows, began))
+    Ok(per_second(rows.len(), began))
 }
 
 /// A bare client publishes as many of `rows` as it gets to, each when the one before is
 /// acknowledged.
-async fn one_by_one(bench: &Bench, rows: &[Published]) -> anyhow::Result<Run> {
-    let folder = bench.folder()?;
-    let (_broker, client) = rival(folder.path()).await?;
+async fn one_by_one(bench: &Bench, rows: &[Published]) -> anyhow::Result<f64> {
+    let (_site, client) = rival(bench).await?;
     let jetstream = jetstream::new(client);
-    let began = Instant::now();
-    let mut took = Vec::new();
-    for (index, row) in rows.iter().enumerate() {
+    let (began, mut published) = (Instant::now(), 0);
+    for row in rows {
+        published += 1;
         let mut headers = HeaderMap::new();
-        headers.insert(NATS_MESSAGE_ID, format!("{RIVAL}.bench.{}", index + 1));
+        headers.insert(NATS_MESSAGE_ID, format!("{RIVAL}.bench.{published}"));
         let subject = row.subject.replacen(orders::NAME, RIVAL, 1);
-        let sent = Instant::now();
         jetstream
             .publish_with_headers(subject, headers, row.payload.clone())
             .await?
             .await?;
-        took.push(sent.elapsed());
         if began.elapsed() > bench.time {
             break;
         }
     }
-    let per_second = Load::new(took, began.elapsed())?.per_second;
-    Ok(Run { per_second })
+    Ok(per_second(published, began))
 }
 
-impl Run {
-    fn of(rows: &[Published], began: Instant) -> Self {
-        let per_second = count(rows.len()) / began.elapsed().as_secs_f64();
-        Self { per_second }
-    }
-}
-
-fn start_broker(folder: &Path) -> anyhow::Result<Broker> {
-    let binary = broker::find(&|_| {}).context("find nats-server")?;
-    Broker::start(&binary, Options::new(folder.join("broker"))).context("start nats-server")
+fn per_second(events: usize, began: Instant) -> f64 {
+    count(events) / began.elapsed().as_secs_f64()
 }
 
 /// A broker with the bare client's stream, and the client.
-async fn rival(folder: &Path) -> anyhow::Result<(Broker, Client)> {
-    let broker = start_broker(folder)?;
-    let client = async_nats::connect(broker.url()).await?;
+async fn rival(bench: &Bench) -> anyhow::Result<(Site, Client)> {
+    let site = Site::new(bench)?;
+    let client = async_nats::connect(site.broker.url()).await?;
     streams::make(&client, RIVAL).await?;
-    Ok((broker, client))
+    Ok((site, client))
 }
 
 /// Makes the database of `orders`, with `rows` in its outbox.
@@ -174,12 +139,8 @@ async fn fill(path: &Path, rows: &[Published]) -> anyhow::Result<()> {
         "INSERT INTO headwater_outbox (subject, key, payload, recorded_at) VALUES (?, ?, ?, ?)",
     )?;
     for row in rows {
-        insert.execute((
-            &row.subject,
-            &row.key,
-            &row.payload[..],
-            1_700_000_000_000_i64,
-        ))?;
+        let (subject, key, payload) = (&row.subject, &row.key, &row.payload[..]);
+        insert.execute((subject, key, payload, 1_700_000_000_000_i64))?;
     }
     drop(insert);
     transaction.commit()?;

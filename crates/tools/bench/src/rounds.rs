@@ -1,22 +1,17 @@
 //! Rounds: what is compared is measured in turns, so that a machine that becomes slower or busier
 //! is so for all.
 
-/// Runs each of the `contenders` (0, 1, 2 …) once a round: forwards in one round, backwards in the
-/// next, so that none is always the one that comes after another. Gives each contender's rounds;
-/// one more, the first, warms up and does not count.
-pub(crate) async fn in_turns<T>(
+/// Runs each of the `N` contenders (0, 1, 2 …) once a round: forwards in one round, backwards in
+/// the next, so that none is always the one that comes after another. Gives each contender's
+/// rounds; one more, the first, warms up and does not count.
+pub(crate) async fn in_turns<T, const N: usize>(
     rounds: usize,
-    contenders: usize,
     mut run: impl AsyncFnMut(usize) -> anyhow::Result<T>,
-) -> anyhow::Result<Vec<Vec<T>>> {
-    let mut measured: Vec<Vec<T>> = (0..contenders).map(|_| Vec::new()).collect();
+) -> anyhow::Result<[Vec<T>; N]> {
+    let mut measured = [const { Vec::new() }; N];
     for round in 0..=rounds {
-        for turn in 0..contenders {
-            let contender = if round % 2 == 0 {
-                turn
-            } else {
-                contenders - 1 - turn
-            };
+        for turn in 0..N {
+            let contender = if round % 2 == 0 { turn } else { N - 1 - turn };
             let result = run(contender).await?;
             if round > 0 {
                 measured[contender].push(result);
@@ -33,7 +28,7 @@ mod tests {
     #[tokio::test]
     async fn contenders_take_turns_and_the_first_round_does_not_count() {
         let mut order = Vec::new();
-        let measured = in_turns(2, 2, async |contender| {
+        let measured = in_turns(2, async |contender| {
             order.push(contender);
             Ok(order.len())
         });

@@ -1,20 +1,13 @@
 //! Scaling: what an answer and an event cost as the read store grows ten and a hundred times.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
-use headwater::database::{self, WriteError};
-use headwater::{Clock, Database, Envelope, Projection as _};
-use purchases::Purchases;
-use shop_events::OrderPlaced;
-use uuid::Uuid;
-
+use crate::bench::Bench;
 use crate::figure::{Figure, Ratio, Table, Target};
 use crate::load::{Load, count};
 use crate::reads::{get, paths};
-use crate::store::{self, Sequence, Size, Store, envelope};
-use crate::{Bench, shop};
+use crate::shop::Site;
+use crate::store::{self, Sequence, Size, Store};
 
 /// Products of a user, and lines of an order.
 const LINES: usize = 10;
@@ -54,31 +47,17 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
             products: (once * times / 10).max(100),
             sequence: Sequence::ByChance,
         };
-        let measured = of(bench, size).await?;
-        let Sized {
-            mib,
-            answers,
-            alone,
-            together,
-        } = &measured;
-        let cells = [
-            *mib,
-            answers.per_second,
-            answers.ms(50.0),
-            answers.ms(99.0),
-            alone.ms(50.0),
-            alone.ms(99.0),
-            *together,
-        ];
+        let it = of(bench, size).await?;
+        let (p50, p99) = (it.answers.ms(50.0), it.answers.ms(99.0));
+        let (alone_p50, alone_p99) = (it.alone.ms(50.0), it.alone.ms(99.0));
+        let rate = it.answers.per_second;
+        let cells = [it.mib, rate, p50, p99, alone_p50, alone_p99, it.together];
         table.row(size.pairs().to_string(), &cells);
-        sizes.push(measured);
+        sizes.push(it);
     }
     let ratio = |name: &str, number: fn(&Sized) -> f64| {
-        Ratio::over(
-            name,
-            vec![number(&sizes[2]) / number(&sizes[0])],
-            Target::None,
-        )
+        let ratio = number(&sizes[2]) / number(&sizes[0]);
+        Ratio::over(name, vec![ratio], Target::None)
     };
     Ok(Figure {
         ratios: vec![
@@ -96,18 +75,16 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
 }
 
 async fn of(bench: &Bench, size: Size) -> anyhow::Result<Sized> {
-    let folder = bench.folder()?;
-    let store = store::fill(&folder.path().join("purchases.db"), size).await?;
-    let broker = shop::start_broker(folder.path())?;
-    let (binaries, at) = (&bench.binaries, folder.path());
-    let service = shop::start(binaries, at, &broker, "purchases", "purchases", &[]).await?;
+    let site = Site::new(bench)?;
+    let store = store::fill(&site.folder().join("purchases.db"), size).await?;
+    let service = site.start("purchases", "purchases", &[]).await?;
     let paths = paths(&store.tens);
     get(&service, &paths, bench.time / 4).await?;
     let answers = get(&service, &paths, bench.time).await?;
     drop(service);
     let (alone, together) = apply(&store, size, bench.time).await?;
     Ok(Sized {
-        mib: mib(&store.path)?,
+        mib: store::bytes(&store.path)? / f64::from(1 << 20),
         answers,
         alone,
         together,
@@ -116,21 +93,19 @@ async fn of(bench: &Bench, size: Size) -> anyhow::Result<Sized> {
 
 /// Lets the projection apply orders for `time`, one at a time, and for as long in large batches.
 async fn apply(store: &Store, size: Size, time: Duration) -> anyhow::Result<(Load, f64)> {
-    let config = database::Config::at(&store.path);
-    let name = purchases::NAME;
-    let db = Database::open(name, &config, purchases::MIGRATIONS, Clock::system()).await?;
+    let db = store::open(&store.path).await?;
     let products = store::products(&store.path)?;
     let mut random = fastrand::Rng::with_seed(1);
     let mut any = || {
-        let lines = (0..LINES).map(|_| products[random.usize(..size.products)].to_string());
-        let lines = lines.collect();
-        any_order(store.tens[random.usize(..size.tens)], lines)
+        let user = store.tens[random.usize(..size.tens)];
+        let lines = (0..LINES).map(|_| products[random.usize(..size.products)]);
+        store::ordered(user, lines, 1_800_000_000_000)
     };
     let (began, mut took) = (Instant::now(), Vec::new());
     while began.elapsed() < time {
         let events = vec![any()];
         let sent = Instant::now();
-        write(&db, events).await?;
+        store::apply(&db, events).await?;
         took.push(sent.elapsed());
     }
     let alone = Load::new(took, began.elapsed())?;
@@ -138,31 +113,10 @@ async fn apply(store: &Store, size: Size, time: Duration) -> anyhow::Result<(Loa
     while spent < time {
         let events: Vec<_> = (0..BATCH).map(|_| any()).collect();
         let began = Instant::now();
-        write(&db, events).await?;
+        store::apply(&db, events).await?;
         spent += began.elapsed();
         applied += BATCH;
     }
     db.close().await;
     Ok((alone, count(applied) / spent.as_secs_f64()))
-}
-
-fn any_order(user: Uuid, product_ids: Vec<String>) -> Envelope {
-    let one = OrderPlaced {
-        order_id: Uuid::now_v7().to_string(),
-        user_id: user.to_string(),
-        product_ids,
-        placed_at: Some(shop_events::timestamp(1_800_000_000_000)),
-    };
-    envelope("orders", &one)
-}
-
-async fn write(db: &Database, events: Vec<Envelope>) -> anyhow::Result<()> {
-    let written = db.write(move |tx| Purchases.apply(tx, &events)).await;
-    written.map_err(|error: WriteError<_>| anyhow!("apply: {error:?}"))?;
-    Ok(())
-}
-
-fn mib(path: &Path) -> anyhow::Result<f64> {
-    let sql = "SELECT page_count * page_size / 1048576.0 FROM pragma_page_count, pragma_page_size";
-    Ok(rusqlite::Connection::open(path)?.query_row(sql, [], |row| row.get(0))?)
 }

@@ -2,72 +2,79 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use broker::{Broker, Options};
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::Bench;
+use crate::bench::{Bench, Binaries};
 use crate::connection::Connection;
+use crate::load;
 use crate::process::Process;
 
 /// Requests under way while data is brought in.
 const CLIENTS: usize = 64;
 
-/// The three sources and their broker.
+/// A broker, and a folder for the files of the services on it.
 #[derive(Debug)]
-pub(crate) struct Shop {
-    // The order matters: services go before their broker, and all before the folder.
-    pub(crate) users: Process,
-    pub(crate) products: Process,
-    pub(crate) orders: Process,
+pub(crate) struct Site {
+    // The order matters: the broker goes before its folder.
     pub(crate) broker: Broker,
     folder: TempDir,
-    binaries: crate::Binaries,
+    binaries: Binaries,
 }
 
-impl Shop {
-    /// Starts broker and sources; `orders` gets the further flags.
-    pub(crate) async fn start(bench: &Bench, orders: &[&str]) -> anyhow::Result<Self> {
+impl Site {
+    /// Starts a broker in a folder of its own.
+    pub(crate) fn new(bench: &Bench) -> anyhow::Result<Self> {
         let folder = bench.folder()?;
-        let broker = start_broker(folder.path())?;
-        let binaries = bench.binaries.clone();
-        let start = |name, flags| start(&binaries, folder.path(), &broker, name, name, flags);
         Ok(Self {
-            users: start("users", &[]).await?,
-            products: start("products", &[]).await?,
-            orders: start("orders", orders).await?,
-            broker,
+            broker: start_broker(Options::new(folder.path().join("nats")))?,
             folder,
-            binaries,
+            binaries: bench.binaries.clone(),
         })
-    }
-
-    /// Starts one more service, with files of its own under `label`.
-    pub(crate) async fn add(
-        &self,
-        name: &str,
-        label: &str,
-        flags: &[&str],
-    ) -> anyhow::Result<Process> {
-        start(
-            &self.binaries,
-            self.folder.path(),
-            &self.broker,
-            name,
-            label,
-            flags,
-        )
-        .await
     }
 
     /// The folder that databases, streams and logs are in.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Starts the service `name`, with its database and its log under `label`.
+    pub(crate) async fn start(
+        &self,
+        name: &str,
+        label: &str,
+        flags: &[&str],
+    ) -> anyhow::Result<Process> {
+        let program = self.binaries.of(name)?;
+        start(&program, self.folder(), label, &self.broker, flags).await
+    }
+}
+
+/// The three sources and their broker.
+#[derive(Debug)]
+pub(crate) struct Shop {
+    // The order matters: services go before their broker.
+    pub(crate) users: Process,
+    pub(crate) products: Process,
+    pub(crate) orders: Process,
+    pub(crate) site: Site,
+}
+
+impl Shop {
+    /// Starts broker and sources; `orders` gets the further flags.
+    pub(crate) async fn start(bench: &Bench, orders: &[&str]) -> anyhow::Result<Self> {
+        let site = Site::new(bench)?;
+        Ok(Self {
+            users: site.start("users", "users", &[]).await?,
+            products: site.start("products", "products", &[]).await?,
+            orders: site.start("orders", "orders", orders).await?,
+            site,
+        })
     }
 
     /// Registers `count` users and creates `products` products; `orders` knows them all.
@@ -138,49 +145,42 @@ pub(crate) fn order(user: Uuid, products: &[Uuid]) -> String {
 /// POSTs every one of `bodies`, many at a time; gives the last position.
 pub(crate) async fn post_all(to: &Process, path: &str, bodies: Vec<String>) -> anyhow::Result<u64> {
     let next = Arc::new(AtomicUsize::new(0));
-    let last = Arc::new(AtomicU64::new(0));
     let clients = CLIENTS.min(bodies.len());
     let bodies: Arc<[String]> = bodies.into();
-    let mut tasks = JoinSet::new();
-    for mut connection in Connection::several(to.address, clients).await? {
-        let (next, last, bodies) = (Arc::clone(&next), Arc::clone(&last), Arc::clone(&bodies));
-        let path = path.to_owned();
-        tasks.spawn(async move {
+    let connections = Connection::several(to.address, clients).await?.into_iter();
+    let clients = connections.map(|mut connection| {
+        let (next, bodies, path) = (Arc::clone(&next), Arc::clone(&bodies), path.to_owned());
+        async move {
+            let mut last = 0;
             while let Some(body) = bodies.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let position = connection.post(&path, body).await?.position()?;
-                last.fetch_max(position, Ordering::Relaxed);
+                last = connection.post(&path, body).await?.position()?;
             }
-            anyhow::Ok(())
-        });
-    }
-    while let Some(ended) = tasks.join_next().await {
-        ended.context("run a client")??;
-    }
-    Ok(last.load(Ordering::Relaxed))
+            Ok(last)
+        }
+    });
+    let last = load::together(clients).await?;
+    Ok(last.into_iter().max().unwrap_or(0))
 }
 
-/// A broker with its store in `folder`, durable.
-pub(crate) fn start_broker(folder: &Path) -> anyhow::Result<Broker> {
+/// Starts the nats-server that is found on this machine.
+pub(crate) fn start_broker(options: Options) -> anyhow::Result<Broker> {
     let binary = broker::find(&|_| {}).context("find nats-server")?;
-    Broker::start(&binary, Options::new(folder.join("nats"))).context("start nats-server")
+    Broker::start(&binary, options).context("start nats-server")
 }
 
-/// Starts the service `name` in `folder`, with its database and its log under `label`.
+/// Starts a service, with its database and its log under `label` in `folder`.
 pub(crate) async fn start(
-    binaries: &crate::Binaries,
+    program: &Path,
     folder: &Path,
-    broker: &Broker,
-    name: &str,
     label: &str,
+    broker: &Broker,
     flags: &[&str],
 ) -> anyhow::Result<Process> {
     let database = folder.join(format!("{label}.db")).display().to_string();
     let nats = broker.url();
     let own = [
-        "--listen",
-        "127.0.0.1:0",
-        "--admin-listen",
-        "127.0.0.1:0",
+        "--listen=127.0.0.1:0",
+        "--admin-listen=127.0.0.1:0",
         "--nats-url",
         &nats,
         "--database",
@@ -188,7 +188,7 @@ pub(crate) async fn start(
     ];
     let arguments: Vec<_> = own.iter().chain(flags).map(ToString::to_string).collect();
     let log = folder.join(format!("{label}.log"));
-    Process::start(&binaries.of(name)?, &arguments, log).await
+    Process::start(program, &arguments, log).await
 }
 
 #[cfg(test)]

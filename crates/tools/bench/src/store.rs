@@ -79,50 +79,33 @@ impl Size {
     }
 }
 
+/// Opens the database of `purchases` at `path`.
+pub(crate) async fn open(path: &Path) -> anyhow::Result<Database> {
+    let (name, config) = (purchases::NAME, database::Config::at(path));
+    Database::open(name, &config, purchases::MIGRATIONS, Clock::system()).await
+}
+
 /// Makes a store at `path`.
 pub(crate) async fn fill(path: &Path, size: Size) -> anyhow::Result<Store> {
-    let config = database::Config::at(path);
-    let db = Database::open(
-        purchases::NAME,
-        &config,
-        purchases::MIGRATIONS,
-        Clock::system(),
-    )
-    .await?;
-    let users: Vec<_> = (0..size.tens + size.hundreds)
-        .map(|_| Uuid::now_v7())
-        .collect();
-    let products: Vec<_> = (0..size.products).map(|_| Uuid::now_v7()).collect();
+    let db = open(path).await?;
+    let ids = |count| -> Vec<Uuid> { (0..count).map(|_| Uuid::now_v7()).collect() };
+    let (users, products) = (ids(size.tens + size.hundreds), ids(size.products));
     let orders = size.orders();
-
-    apply(&db, users.iter().map(|id| registered(*id))).await?;
-    apply(&db, products.iter().map(|id| created(*id))).await?;
-    apply(
-        &db,
-        orders
-            .iter()
-            .zip(FIRST_MS..)
-            .map(|(&(user, first), placed_at)| {
-                let product_ids = size.lines(first).map(|number| products[number].to_string());
-                envelope(
-                    "orders",
-                    &OrderPlaced {
-                        order_id: Uuid::now_v7().to_string(),
-                        user_id: users[user].to_string(),
-                        product_ids: product_ids.collect(),
-                        placed_at: Some(shop_events::timestamp(placed_at)),
-                    },
-                )
-            }),
-    )
-    .await?;
+    let placed = orders.iter().zip(FIRST_MS..);
+    let placed = placed.map(|(&(user, first), placed_at)| {
+        let lines = size.lines(first).map(|number| products[number]);
+        ordered(users[user], lines, placed_at)
+    });
+    apply_all(&db, users.iter().map(|id| registered(*id))).await?;
+    apply_all(&db, products.iter().map(|id| created(*id))).await?;
+    apply_all(&db, placed).await?;
     db.close().await;
     note_complete(path, [users.len(), products.len(), orders.len()])?;
 
     let number = |number| u32::try_from(number).expect("fewer than 2^32 of anything");
     let pairs = orders.iter().flat_map(|&(user, first)| {
-        size.lines(first)
-            .map(move |product| (number(user), number(product)))
+        let lines = size.lines(first);
+        lines.map(move |product| (number(user), number(product)))
     });
     let (tens, hundreds) = users.split_at(size.tens);
     Ok(Store {
@@ -141,14 +124,26 @@ pub(crate) fn products(path: &Path) -> anyhow::Result<Vec<Uuid>> {
     Ok(ids.collect::<rusqlite::Result<_>>()?)
 }
 
+/// How large the database at `path` is, in bytes, with what is still in its write-ahead log.
+pub(crate) fn bytes(path: &Path) -> anyhow::Result<f64> {
+    let sql = "SELECT CAST(page_count * page_size AS REAL)
+               FROM pragma_page_count, pragma_page_size";
+    Ok(Connection::open(path)?.query_row(sql, [], |row| row.get(0))?)
+}
+
 /// Lets the projection apply `events`, in batches.
-async fn apply(db: &Database, events: impl Iterator<Item = Envelope>) -> anyhow::Result<()> {
+async fn apply_all(db: &Database, events: impl Iterator<Item = Envelope>) -> anyhow::Result<()> {
     let mut events = events.peekable();
     while events.peek().is_some() {
-        let batch: Vec<_> = events.by_ref().take(BATCH).collect();
-        let written = db.write(move |tx| Purchases.apply(tx, &batch)).await;
-        written.map_err(|error: WriteError<_>| anyhow::anyhow!("fill a store: {error:?}"))?;
+        apply(db, events.by_ref().take(BATCH).collect()).await?;
     }
+    Ok(())
+}
+
+/// Lets the projection apply `events` in one transaction.
+pub(crate) async fn apply(db: &Database, events: Vec<Envelope>) -> anyhow::Result<()> {
+    let written = db.write(move |tx| Purchases.apply(tx, &events)).await;
+    written.map_err(|error: WriteError<_>| anyhow::anyhow!("apply: {error:?}"))?;
     Ok(())
 }
 
@@ -171,8 +166,23 @@ pub(crate) fn created(id: Uuid) -> Envelope {
     envelope("products", &event)
 }
 
+/// That a user ordered something.
+pub(crate) fn ordered(
+    user: Uuid,
+    products: impl Iterator<Item = Uuid>,
+    placed_at_ms: i64,
+) -> Envelope {
+    let event = OrderPlaced {
+        order_id: Uuid::now_v7().to_string(),
+        user_id: user.to_string(),
+        product_ids: products.map(|id| id.to_string()).collect(),
+        placed_at: Some(shop_events::timestamp(placed_at_ms)),
+    };
+    envelope("orders", &event)
+}
+
 /// An event as it would come out of an outbox.
-pub(crate) fn envelope<E: Event>(source: &str, event: &E) -> Envelope {
+fn envelope<E: Event>(source: &str, event: &E) -> Envelope {
     Envelope {
         source: source.into(),
         subject: subject_of(event).into(),

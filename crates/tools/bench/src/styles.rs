@@ -1,12 +1,11 @@
 //! Styles: what the same question costs in each of the three, on the same data and load.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use uuid::Uuid;
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::connection::Connection;
 use crate::figure::{Figure, Ratio, Table, Target};
 use crate::load::{self, Load};
@@ -14,6 +13,7 @@ use crate::process::Process;
 use crate::reads::{get, get_paced, paths};
 use crate::rounds::in_turns;
 use crate::shop::{Ids, Shop, order, post_all};
+use crate::store;
 
 /// The styles, ours first.
 const STYLES: [&str; 3] = ["replica", "composition", "inquiry"];
@@ -53,12 +53,12 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     }
     let paths = [paths(ten), paths(hundred)];
     let time = bench.time;
-    let most = in_turns(bench.rounds, 6, async |contender| {
+    let most = in_turns(bench.rounds, async |contender| {
         get(&processes[contender / 2], &paths[contender % 2], time).await
     });
-    let most = most.await?;
+    let most: [_; 6] = most.await?;
     let heavy = [heavy(&most, 0), heavy(&most, 1)];
-    let asked = in_turns(bench.rounds, 6, async |contender| {
+    let asked = in_turns(bench.rounds, async |contender| {
         let (process, paths) = (&processes[contender / 2], &paths[contender % 2]);
         let before = questions(process).await?;
         let light = get_paced(process, paths, LIGHT, time).await?;
@@ -70,8 +70,8 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
             heavy,
         })
     });
-    let asked = asked.await?;
-    let bytes = store_bytes(&shop.folder().join("replica.db"))?;
+    let asked: [_; 6] = asked.await?;
+    let bytes = store::bytes(&shop.site.folder().join("replica.db"))?;
     Ok(figure(&most, &asked, heavy, bytes, (tens, hundreds)))
 }
 
@@ -105,18 +105,16 @@ async fn place_orders(
     }
     for user in hundred {
         let products = ids.any_products(&mut random, LINES * 10);
-        orders.extend(
-            products
-                .chunks(LINES)
-                .map(|products| order(*user, products)),
-        );
+        orders.extend(products.chunks(LINES).map(|some| order(*user, some)));
     }
     post_all(&shop.orders, "/orders", orders).await
 }
 
 async fn start(shop: &Shop, style: &str) -> anyhow::Result<Process> {
     let (users, products, orders) = (shop.users.url(), shop.products.url(), shop.orders.url());
-    let urls = [
+    let flags = [
+        "--style",
+        style,
         "--users-url",
         &users,
         "--products-url",
@@ -124,13 +122,7 @@ async fn start(shop: &Shop, style: &str) -> anyhow::Result<Process> {
         "--orders-url",
         &orders,
     ];
-    let mut flags = vec!["--style", style];
-    if style == "composition" {
-        flags.extend(urls);
-    }
-    shop.add("purchases", style, &flags)
-        .await
-        .context("`purchases` has to know --style")
+    shop.site.start("purchases", style, &flags).await
 }
 
 /// Waits until a style has all orders; the replica is told what to wait for, the others ask.
@@ -147,13 +139,6 @@ async fn expect_all(process: &Process, style: &str, user: Uuid, last: u64) -> an
     let found = answer["purchases"].as_array().map_or(0, Vec::len);
     ensure!(found >= LINES, "{style} knows of {found} products");
     Ok(())
-}
-
-/// How large a store is, with what is still in its write-ahead log.
-fn store_bytes(path: &Path) -> anyhow::Result<u64> {
-    let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
-    let size: i64 = rusqlite::Connection::open(path)?.query_row(sql, [], |row| row.get(0))?;
-    Ok(size.unsigned_abs())
 }
 
 /// How many questions a process has sent to other services.
@@ -178,7 +163,7 @@ fn figure(
     most: &[Vec<Load>],
     asked: &[Vec<Asked>],
     heavy: [u32; 2],
-    bytes: u64,
+    bytes: f64,
     (tens, hundreds): (usize, usize),
 ) -> Figure {
     let columns = [
@@ -229,8 +214,8 @@ fn figure(
                 heavy[0], heavy[1]
             ),
             format!(
-                "Questions: those to other services, for one answer. The replica keeps {} KiB for it; the others keep nothing.",
-                bytes / 1024
+                "Questions: those to other services, for one answer. The replica keeps {:.0} KiB for it; the others keep nothing.",
+                (bytes / 1024.0).floor()
             ),
         ],
     }

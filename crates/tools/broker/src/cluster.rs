@@ -1,31 +1,23 @@
 //! Three brokers that keep each stream three times: any one of them may go.
 
 use std::{
-    fmt::Write as _,
-    io::{self, Read, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    thread,
-    time::{Duration, Instant},
+    io,
+    net::{Ipv4Addr, TcpListener},
 };
 
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
+    deadline,
     error::{self, Error},
-    find::Binary,
+    member::Member,
     options::{Log, Options, Port},
+    paths::Binary,
     server::Broker,
 };
 
 /// How many there are: with one away, the other two are still more than half.
 const NODES: usize = 3;
-
-/// How long a server may take to say how it is.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-
-/// The pause between two looks at the health of a server.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// How often a start is tried with other ports: somebody may take one between our look and the server's.
 const STARTS_MAX: usize = 5;
@@ -33,56 +25,6 @@ const STARTS_MAX: usize = 5;
 /// Where ports are looked for: below those that the kernel gives to outgoing connections, so that nobody gets one by
 /// chance while its server is away.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
-
-/// The part of a server in a cluster.
-#[derive(Clone, Debug)]
-pub struct Member {
-    /// The cluster's name.
-    pub(crate) name: String,
-    /// Where the other servers reach it, on 127.0.0.1.
-    pub(crate) port: u16,
-    /// Where it says how it is, over HTTP.
-    pub(crate) monitor: u16,
-    /// Where the others are reached.
-    pub(crate) routes: Vec<u16>,
-}
-
-impl Member {
-    /// What a configuration has for it.
-    ///
-    /// A server that retires waits a second, not ten, before it closes its connections: here nobody needs longer.
-    pub(crate) fn text(&self) -> String {
-        let Self {
-            name,
-            port,
-            monitor,
-            ..
-        } = self;
-        let mut text = format!(
-            "http: \"127.0.0.1:{monitor}\"\n\
-             lame_duck_duration: \"30s\"\n\
-             lame_duck_grace_period: \"1s\"\n\
-             cluster {{\n  \
-               name: \"{name}\"\n  \
-               listen: \"127.0.0.1:{port}\"\n  \
-               routes: [\n"
-        );
-        for route in &self.routes {
-            let _infallible = writeln!(text, "    \"nats://127.0.0.1:{route}\"");
-        }
-        text + "  ]\n}\n"
-    }
-
-    /// Whether this server reaches the cluster's leader and has all that it should: its streams, up to date.
-    pub(crate) fn health(&self) -> Result<(), String> {
-        let asked = get(self.monitor, "/healthz").map_err(|error| error.to_string())?;
-        if asked["status"] == "ok" {
-            Ok(())
-        } else {
-            Err(asked.to_string())
-        }
-    }
-}
 
 /// A cluster of three, each with a folder of its own: `1`, `2` and `3`.
 #[derive(Debug)]
@@ -96,13 +38,13 @@ impl Cluster {
     ///
     /// Errors: as [`Broker::start`]; nothing is left running then.
     pub fn start(binary: &Binary, options: &Options) -> Result<Self, Error> {
-        let mut starts = 1;
-        loop {
+        for _ in 1..STARTS_MAX {
             match Self::start_once(binary, options) {
-                Err(Error::PortTaken { .. }) if starts < STARTS_MAX => starts += 1,
+                Err(Error::PortTaken { .. }) => {}
                 done => return done,
             }
         }
+        Self::start_once(binary, options)
     }
 
     fn start_once(binary: &Binary, options: &Options) -> Result<Self, Error> {
@@ -163,25 +105,18 @@ impl Broker {
 
     /// The name of the server that leads the cluster, as far as this member knows.
     pub fn leader(&self) -> Option<String> {
-        let asked = get(self.member()?.monitor, "/jsz").ok()?;
-        asked["meta_cluster"]["leader"].as_str().map(str::to_owned)
+        self.member()?.leader()
     }
 
     /// Waits until it is in good [`health`](Self::health), within [`Options::ready_within`].
     pub fn wait_healthy(&self) -> Result<(), Error> {
-        let within = self.ready_within();
-        let end = Instant::now() + within;
-        while let Err(last) = self.health() {
-            if Instant::now() >= end {
-                return Err(Error::NotReady {
-                    within,
-                    last,
-                    log: self.log_tail(),
-                });
-            }
-            thread::sleep(LOOK_PAUSE);
-        }
-        Ok(())
+        let (within, mut last) = (self.ready_within(), String::new());
+        let healthy = deadline::poll(within, || self.health().map_err(|why| last = why).ok());
+        healthy.ok_or_else(|| Error::NotReady {
+            within,
+            last,
+            log: self.log_tail(),
+        })
     }
 }
 
@@ -210,30 +145,18 @@ fn free_ports(count: usize) -> Result<Vec<u16>, Error> {
 ///
 /// Errors: there is none.
 pub fn free_listener() -> Result<TcpListener, Error> {
-    let mut looks = 0;
-    loop {
+    let mut refused = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..LOOKS_MAX {
         // The end of such an id is random.
         let random = Uuid::now_v7().as_u128() % PORTS.len() as u128;
         let port = PORTS.start + u16::try_from(random).unwrap_or_default();
         match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
             Ok(listener) => return Ok(listener),
-            Err(error) if looks > LOOKS_MAX => return Err(error::io("find", "a free port")(error)),
-            Err(_) => looks += 1,
+            Err(error) => refused = error,
         }
     }
+    Err(error::io("find", "a free port")(refused))
 }
 
 /// How many ports may be taken before there is said to be none.
 const LOOKS_MAX: usize = 1_000;
-
-/// What the monitoring of a server says.
-fn get(port: u16, path: &str) -> io::Result<Value> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
-    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    Ok(serde_json::from_str(body)?)
-}

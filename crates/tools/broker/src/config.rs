@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    cluster::Member,
     error::{self, Error},
+    member::Member,
     options::{Options, Port, Sync},
 };
 

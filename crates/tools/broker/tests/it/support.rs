@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use broker::Places;
+use broker::SearchPaths;
 use tempfile::TempDir;
 
 /// An empty temporary folder.
@@ -39,22 +39,22 @@ pub(crate) fn script(folder: &Path, name: &str, body: &str) -> PathBuf {
     path
 }
 
-/// Places with nothing in them but `cache`.
-pub(crate) fn nowhere(cache: &Path) -> Places {
-    Places {
+/// SearchPaths with nothing in them but `cache`.
+pub(crate) fn nowhere(cache: &Path) -> SearchPaths {
+    SearchPaths {
         nats_server: None,
         path: OsString::new(),
         cache: cache.to_owned(),
     }
 }
 
-/// Places with `cache` and what is on the real `PATH`, without its nats-servers.
-pub(crate) fn without_servers(cache: &Path) -> Places {
-    let mut places = Places::from_env();
+/// SearchPaths with `cache` and what is on the real `PATH`, without its nats-servers.
+pub(crate) fn without_servers(cache: &Path) -> SearchPaths {
+    let mut places = SearchPaths::from_env();
     let folders =
         std::env::split_paths(&places.path).filter(|folder| !folder.join("nats-server").exists());
     places.path = std::env::join_paths(folders).unwrap();
-    Places {
+    SearchPaths {
         nats_server: None,
         cache: cache.to_owned(),
         ..places
@@ -63,7 +63,7 @@ pub(crate) fn without_servers(cache: &Path) -> Places {
 
 /// The first `name` on the real `PATH`.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
-    let path = Places::from_env().path;
+    let path = SearchPaths::from_env().path;
     std::env::split_paths(&path)
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
@@ -72,7 +72,7 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
 /// Whether this machine can install; says so if not.
 #[expect(clippy::print_stderr, reason = "a test that is skipped must say so")]
 pub(crate) fn can_install(module: &str) -> bool {
-    let own_server = Places::from_env().nats_server.is_some();
+    let own_server = SearchPaths::from_env().nats_server.is_some();
     let answers = |python: PathBuf| {
         Command::new(python)
             .args(["-m", module, "--version"])
