@@ -1,15 +1,14 @@
 //! A service as a child process, of the binary that operators run: so its memory can be read, and
 //! it shares no runtime with the load.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use broker::Watchdog;
+use broker::{Child, Log, Tail};
 use serde_json::Value;
 
 use crate::connection::Connection;
@@ -24,7 +23,6 @@ const PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    watchdog: Watchdog,
     log: PathBuf,
     pub(crate) address: SocketAddr,
     /// Of its health and metrics.
@@ -39,20 +37,18 @@ impl Process {
         log: PathBuf,
     ) -> anyhow::Result<Self> {
         let failed = || format!("start {}", program.display());
-        let child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).with_context(failed)?)
-            .process_group(0)
-            // As units, images and `cargo dev` have it.
-            .env("MALLOC_MMAP_THRESHOLD_", "131072")
-            .spawn()
-            .with_context(failed)?;
-        let watchdog = Watchdog::over(child.id()).context("start a watchdog")?;
+        let mut command = Command::new(program);
+        // As units, images and `cargo dev` have it.
+        command.env("MALLOC_MMAP_THRESHOLD_", "131072");
+        command.args(arguments).stdin(Stdio::null());
+        let child = Child::spawn(
+            "a service",
+            command,
+            &Log::File(log.clone()),
+            &Tail::default(),
+        )?;
         let mut process = Self {
             child,
-            watchdog,
             log,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -73,7 +69,7 @@ impl Process {
                     return Ok(());
                 }
             }
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.child.wait(Duration::ZERO)? {
                 bail!("it ended with {status}:\n{}", self.log());
             }
             if Instant::now() > deadline {
@@ -109,15 +105,6 @@ impl Process {
         let kib = line.map(|line| line.trim().trim_end_matches(" kB"));
         let kib: u32 = kib.context("no such line in its status")?.parse()?;
         Ok(f64::from(kib) / 1024.0)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself, which whoever talked to it has seen.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        self.watchdog.stand_down();
     }
 }
 

@@ -1,9 +1,8 @@
-//! One run of nats-server: a child process that cannot get lost.
+//! A child process that cannot get lost.
 
 use std::{
     io,
     os::unix::process::CommandExt,
-    path::Path,
     process::{Command, ExitStatus},
     thread::JoinHandle,
     time::Duration,
@@ -15,7 +14,6 @@ use rustix::{
 };
 
 use crate::{
-    config::Written,
     deadline,
     error::{self, Error},
     options::Log,
@@ -23,20 +21,22 @@ use crate::{
     watchdog::Watchdog,
 };
 
-/// How long the log of a server that has ended may take to be read to its end.
+/// How long the log of a process that has ended may take to be read to its end.
 const LOG_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a killed process may take to be gone: it may be waiting for the disk.
 pub(crate) const KILL_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long a server may take to stop where it is.
+/// How long a process may take to stop where it is.
 const PAUSE_WITHIN: Duration = Duration::from_secs(5);
 
-/// A server process, alone in its process group; killed and reaped when dropped.
+/// A process, alone in its process group, which no Ctrl-C reaches; killed and reaped when dropped, and by its watchdog
+/// when we are killed ourselves.
 ///
-/// Signals go to the group, so that they also reach a server behind a wrapper script.
+/// Signals go to the group, so that they also reach a program behind a wrapper script.
 #[derive(Debug)]
-pub(crate) struct Child {
+pub struct Child {
+    name: &'static str,
     process: std::process::Child,
     watchdog: Watchdog,
     log: JoinHandle<()>,
@@ -45,22 +45,20 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts `program` with `config`.
-    pub(crate) fn spawn(
-        program: &Path,
-        config: Written,
+    /// Starts `command`, which errors call `name`; what it prints goes to `log`, and its last lines to `tail`.
+    pub fn spawn(
+        name: &'static str,
+        mut command: Command,
         log: &Log,
         tail: &Tail,
     ) -> Result<Self, Error> {
+        let program = command.get_program().to_owned();
         let failed = || error::io("start", program.display());
         let (reader, writer) = io::pipe().map_err(failed())?;
         let log = tail
             .follow(reader, log)
-            .map_err(error::io("write", "the log of nats-server"))?;
-        let mut process = Command::new(program)
-            .arg("--config")
-            .arg(&config.path)
-            .stdin(config.locked)
+            .map_err(error::io("write", format!("the log of {name}")))?;
+        let mut process = command
             .stdout(writer.try_clone().map_err(failed())?)
             .stderr(writer)
             .process_group(0)
@@ -68,6 +66,7 @@ impl Child {
             .map_err(failed())?;
         match Watchdog::over(process.id()) {
             Ok(watchdog) => Ok(Self {
+                name,
                 process,
                 watchdog,
                 log,
@@ -75,12 +74,13 @@ impl Child {
             }),
             Err(error) => {
                 deadline::kill(&mut process);
-                Err(error::io("start", "the watchdog of nats-server")(error))
+                Err(error::io("start", format!("the watchdog of {name}"))(error))
             }
         }
     }
 
-    pub(crate) fn id(&self) -> u32 {
+    /// Its process id, also after its end.
+    pub fn id(&self) -> u32 {
         self.process.id()
     }
 
@@ -90,7 +90,13 @@ impl Child {
             return Err(Error::NotRunning);
         }
         kill_process_group(Pid::from_child(&self.process), signal)
-            .map_err(|errno| error::io("send a signal to", "nats-server")(errno.into()))
+            .map_err(|errno| error::io("send a signal to", self.name)(errno.into()))
+    }
+
+    /// Asks it to stop, as an operator would (SIGTERM); a paused one is woken for it.
+    pub fn terminate(&self) -> Result<(), Error> {
+        self.signal(Signal::TERM)?;
+        self.signal(Signal::CONT)
     }
 
     /// Stops it where it is, and waits until all its threads have stopped: the signal alone does not.
@@ -103,14 +109,14 @@ impl Child {
         let stopped = looked.unwrap_or(Err(Errno::TIMEDOUT));
         stopped
             .map(|_| ())
-            .map_err(|errno| error::io("pause", "nats-server")(errno.into()))
+            .map_err(|errno| error::io("pause", self.name)(errno.into()))
     }
 
     /// How it ended, if it has ended within `within`.
-    pub(crate) fn wait(&mut self, within: Duration) -> Result<Option<ExitStatus>, Error> {
+    pub fn wait(&mut self, within: Duration) -> Result<Option<ExitStatus>, Error> {
         if self.status.is_none() {
             self.status = deadline::wait(&mut self.process, within)
-                .map_err(error::io("wait for", "nats-server"))?;
+                .map_err(error::io("wait for", self.name))?;
             if self.status.is_some() {
                 self.watchdog.stand_down();
                 deadline::poll(LOG_WITHIN, || self.log.is_finished().then_some(()));
@@ -119,8 +125,8 @@ impl Child {
         Ok(self.status)
     }
 
-    /// Kills it; `None` if it has not ended within [`KILL_WITHIN`].
-    pub(crate) fn kill(&mut self) -> Result<Option<ExitStatus>, Error> {
+    /// Kills it; `None` if it has not ended within 30 s.
+    pub fn kill(&mut self) -> Result<Option<ExitStatus>, Error> {
         self.signal(Signal::KILL)?;
         self.wait(KILL_WITHIN)
     }

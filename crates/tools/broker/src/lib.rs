@@ -42,6 +42,7 @@ mod tail;
 mod version;
 mod watchdog;
 
+pub use child::Child;
 pub use cluster::{Cluster, free_listener};
 pub use error::Error;
 pub use find::{find, find_in};
@@ -50,5 +51,6 @@ pub use member::Member;
 pub use options::{Log, Options, Port, Sync};
 pub use paths::{Binary, SearchPaths};
 pub use server::Broker;
+pub use tail::Tail;
 pub use version::{OLDEST, Version};
 pub use watchdog::Watchdog;

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::ExitStatus,
+    process::{Command, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
@@ -150,8 +150,7 @@ impl Broker {
         if let Some(status) = self.exited() {
             return Ok(status);
         }
-        self.child.signal(Signal::TERM)?;
-        self.child.signal(Signal::CONT)?;
+        self.child.terminate()?;
         match self.child.wait(STOP_WITHIN)? {
             Some(status) => Ok(status),
             None => self.kill(),
@@ -239,12 +238,16 @@ fn launch(
         ready::check_free(member.monitor)?;
     }
     let config = config::write(options, name, port)?;
-    let ports = config.ports.clone();
-    let mut child = Child::spawn(program, config, &options.log, tail)?;
+    let mut command = Command::new(program);
+    command
+        .arg("--config")
+        .arg(&config.path)
+        .stdin(config.locked);
+    let mut child = Child::spawn("nats-server", command, &options.log, tail)?;
     let expected = Expected {
         name,
         port,
-        ports: &ports,
+        ports: &config.ports,
         within: options.ready_within,
     };
     let port = ready::wait(&mut child, &expected, tail)?;

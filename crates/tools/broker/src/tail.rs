@@ -1,4 +1,4 @@
-//! The server's log: passed on line by line, the last lines kept for errors.
+//! A program's log: passed on line by line, the last lines kept for errors.
 
 use std::{
     collections::VecDeque,
@@ -13,9 +13,9 @@ use crate::options::Log;
 /// How many lines are kept.
 const LINES_MAX: usize = 40;
 
-/// The last lines of the log, over all runs of one broker.
+/// The last 40 lines of a log, over all runs of a program. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tail(Arc<Mutex<VecDeque<String>>>);
+pub struct Tail(Arc<Mutex<VecDeque<String>>>);
 
 impl Tail {
     /// Reads `pipe` to its end on a thread.
@@ -26,20 +26,11 @@ impl Tail {
         };
         let (tail, log) = (self.clone(), log.clone());
         thread::Builder::new()
-            .name("nats-server log".to_owned())
+            .name("log of a child".to_owned())
             .spawn(move || {
-                let mut lines = BufReader::new(pipe);
-                let mut line = Vec::new();
-                while lines
-                    .read_until(b'\n', &mut line)
-                    .is_ok_and(|read| read > 0)
-                {
-                    tail.pass_on(
-                        String::from_utf8_lossy(&line).trim_end(),
-                        &log,
-                        file.as_mut(),
-                    );
-                    line.clear();
+                for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                    let line = String::from_utf8_lossy(&line);
+                    tail.pass_on(line.trim_end(), &log, file.as_mut());
                 }
             })
     }
@@ -60,12 +51,8 @@ impl Tail {
     }
 
     /// The lines kept, the newest last.
-    pub(crate) fn text(&self) -> String {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join("\n")
+    pub fn text(&self) -> String {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.make_contiguous().join("\n")
     }
 }

@@ -8,7 +8,6 @@ mod catalogue;
 mod child;
 mod data;
 mod http;
-mod log;
 mod nats;
 mod ports;
 mod ready;

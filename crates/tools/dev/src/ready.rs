@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use crate::http;
-use crate::system::Running;
+use crate::system::{Running, indented};
 
 /// How long it may take: read models that were deleted are folded again first.
 const WITHIN: Duration = Duration::from_mins(1);
@@ -52,7 +52,10 @@ pub(crate) async fn wait(running: &[Running]) -> anyhow::Result<()> {
 fn not_ready(service: &Running, missing: Missing) -> anyhow::Error {
     let (why, log) = match missing {
         Missing::Parts(why) => (why, String::new()),
-        Missing::NoAnswer(why) => (why, format!("; its last lines:{}", service.tail.text())),
+        Missing::NoAnswer(why) => (
+            why,
+            format!("; its last lines:{}", indented(&service.tail.text())),
+        ),
     };
     let name = service.service.name();
     anyhow!("{name} is not ready after {WITHIN:?}: {why}{log}")

@@ -2,17 +2,17 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use broker::{Binary, Broker, Log, Options, Port};
+use broker::{Binary, Broker, Log, Options, Port, Tail};
 use tokio::task::spawn_blocking;
 
 use crate::Args;
 use crate::build::Binaries;
 use crate::child::Child;
 use crate::data::Data;
-use crate::log::Tail;
 use crate::ports::Ports;
 use crate::screen::Screen;
 use crate::service::Service;
@@ -136,7 +136,7 @@ impl System {
             service: child.service,
             url: ports.url(child.service),
             admin_url: format!("http://127.0.0.1:{}", ports.admin(child.service)),
-            pid: child.pid,
+            pid: child.pid(),
             tail: child.tail.clone(),
         });
         running.collect()
@@ -147,16 +147,14 @@ impl System {
         loop {
             for child in &mut self.services {
                 let name = child.service.name();
-                if let Some(status) = child.exited().with_context(|| format!("watch {name}"))? {
-                    child.log_read().await;
+                if let Some(status) = child.exited()? {
                     return Err(last_words(name, status, &child.tail.text()));
                 }
             }
             if let Some(broker) = &mut self.broker
                 && let Some(status) = broker.exited()
             {
-                let log = broker.log_tail().replace('\n', "\n  ");
-                return Err(last_words("nats-server", status, &format!("\n  {log}")));
+                return Err(last_words("nats-server", status, &broker.log_tail()));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -176,11 +174,8 @@ impl System {
 
     async fn drain(&mut self) -> anyhow::Result<()> {
         for service in Service::STOP_ORDER {
-            for child in self
-                .services
-                .iter_mut()
-                .filter(|child| child.service == service)
-            {
+            let mut services = self.services.iter_mut();
+            if let Some(child) = services.find(|child| child.service == service) {
                 let stopped = child.stop(self.screen).await;
                 stopped.with_context(|| format!("stop {}", service.name()))?;
             }
@@ -194,6 +189,12 @@ impl System {
     }
 }
 
-fn last_words(name: &str, status: impl std::fmt::Display, log: &str) -> anyhow::Error {
+fn last_words(name: &str, status: ExitStatus, log: &str) -> anyhow::Error {
+    let log = indented(log);
     anyhow!("{name} ended by itself ({status}), so everything was stopped; its last lines:{log}")
+}
+
+/// Each line of a log on a line of its own, indented.
+pub(crate) fn indented(log: &str) -> String {
+    log.lines().flat_map(|line| ["\n  ", line]).collect()
 }
