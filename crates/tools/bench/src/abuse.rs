@@ -5,15 +5,17 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use rustix::process::setpriority_process;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime;
-use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use crate::bench::Bench;
@@ -40,44 +42,12 @@ const PRODUCTS: usize = 500;
 /// Requests that a slow reader sends at once.
 const PIPELINED: usize = 4;
 
-/// A thread of the attackers' own, which stands back: in truth they have cores of their own, and
-/// must not delay an honest client before that has asked.
-struct Thread(Option<runtime::Runtime>);
-
-impl Thread {
-    fn start() -> anyhow::Result<Self> {
-        let thread = runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .on_thread_start(|| {
-                let _ = setpriority_process(None, NICENESS);
-            })
-            .build()
-            .context("start the attackers' thread")?;
-        Ok(Self(Some(thread)))
-    }
-
-    fn handle(&self) -> &runtime::Handle {
-        self.0.as_ref().expect("it runs").handle()
-    }
-}
-
-impl Drop for Thread {
-    fn drop(&mut self) {
-        if let Some(thread) = self.0.take() {
-            thread.shutdown_background();
-        }
-    }
-}
-
 /// Attackers of one kind.
 struct Attack {
     name: &'static str,
     count: usize,
-    /// What one of them sends, by its number, each time.
-    request: fn(usize, &[String]) -> Vec<u8>,
-    /// What they ask for.
-    paths: Arc<[String]>,
+    /// What the attacker of a number sends each time.
+    request: Arc<dyn Fn(usize) -> Vec<u8> + Send + Sync>,
     /// Whether it takes the answers.
     reads: bool,
 }
@@ -112,8 +82,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let attack = Attack {
         name: "slow readers",
         count: readers,
-        request: |number, paths| get(number, paths).repeat(PIPELINED),
-        paths: [format!("/products?limit={PRODUCTS}")].into(),
+        request: Arc::new(|_| get(&format!("/products?limit={PRODUCTS}")).repeat(PIPELINED)),
         reads: false,
     };
     let path = format!("/products/{}", ids[0]);
@@ -129,8 +98,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let attack = Attack {
         name: "unread images",
         count: images,
-        request: get,
-        paths: paths.into(),
+        request: Arc::new(move |number| get(&paths[number % paths.len()])),
         reads: false,
     };
     under(bench, &products, &path, &attack, &mut figure).await?;
@@ -142,8 +110,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let attack = Attack {
         name: "registrations with a password",
         count: registrations,
-        request: |_, _| registration(),
-        paths: [].into(),
+        request: Arc::new(|_| registration()),
         reads: true,
     };
     let path = format!("/users/{known}");
@@ -161,11 +128,10 @@ async fn under(
 ) -> anyhow::Result<()> {
     let time = bench.time * 4;
     let (mut quiet, mut attacked) = (Vec::new(), Vec::new());
-    let thread = Thread::start()?;
     for _ in 0..bench.rounds {
         quiet.push(honest(service.address, path, time).await?);
         // Dropped, they are gone.
-        let attackers = attack.begin(service.address, &thread);
+        let attackers = attack.begin(service.address)?;
         tokio::time::sleep(PAUSE).await;
         attacked.push(honest(service.address, path, time).await?);
         drop(attackers);
@@ -206,21 +172,31 @@ async fn honest(address: SocketAddr, path: &str, time: Duration) -> anyhow::Resu
 }
 
 impl Attack {
-    fn begin(&self, address: SocketAddr, thread: &Thread) -> JoinSet<()> {
-        let mut attackers = JoinSet::new();
-        for number in 0..self.count {
-            let (request, reads) = (self.request, self.reads);
-            let paths = Arc::clone(&self.paths);
-            let attacker = async move {
+    /// Lets the attackers go on until the guard is dropped: on a thread of their own, which stands
+    /// back. In truth they have cores of their own, and must not delay an honest client before
+    /// that has asked.
+    fn begin(&self, address: SocketAddr) -> anyhow::Result<DropGuard> {
+        let end = CancellationToken::new();
+        let attackers = (0..self.count).map(|number| {
+            let (request, reads) = (Arc::clone(&self.request), self.reads);
+            async move {
                 loop {
                     // It is refused, reset, or closed: that is what it is for.
-                    let _ = attack(address, &|| request(number, &paths), reads).await;
+                    let _ = attack(address, &|| request(number), reads).await;
                     tokio::time::sleep(PAUSE).await;
                 }
-            };
-            attackers.spawn_on(attacker, thread.handle());
-        }
-        attackers
+            }
+        });
+        let attackers: Vec<_> = attackers.collect();
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let ended = end.clone();
+        thread::Builder::new().spawn(move || {
+            let _ = setpriority_process(None, NICENESS);
+            runtime.block_on(ended.run_until_cancelled(join_all(attackers)));
+        })?;
+        Ok(end.drop_guard())
     }
 }
 
@@ -257,8 +233,7 @@ fn is_open(stream: &TcpStream) -> bool {
     }
 }
 
-fn get(number: usize, paths: &[String]) -> Vec<u8> {
-    let path = &paths[number % paths.len()];
+fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 

@@ -28,84 +28,81 @@ pub(crate) enum Limit {
     None(&'static str),
 }
 
+/// The figure that the module of its name measures.
+macro_rules! entry {
+    ($name:ident, $what:literal, $limit:expr) => {
+        Entry {
+            name: stringify!($name),
+            what: $what,
+            limit: $limit,
+            measure: |bench| Box::pin($name::measure(bench)),
+        }
+    };
+}
+
 /// All figures, in the order in which documents and plot show them.
 pub(crate) const ALL: &[Entry] = &[
-    Entry {
-        name: "orders",
-        what: "POST /orders, durable, 64 clients",
-        limit: Limit::Measured(
-            "the same transaction on the writer thread, without HTTP; a commit for each order",
-        ),
-        measure: |bench| Box::pin(orders::measure(bench)),
-    },
-    Entry {
-        name: "relay",
-        what: "an outbox full of events moves to its stream",
-        limit: Limit::Measured(
-            "a bare client that publishes the same bytes, in atomic batches and one at a time",
-        ),
-        measure: |bench| Box::pin(relay::measure(bench)),
-    },
-    Entry {
-        name: "rebuild",
-        what: "an empty read store is folded from all events",
-        limit: Limit::Measured("a bare client that drains and decodes the same streams"),
-        measure: |bench| Box::pin(rebuild::measure(bench)),
-    },
-    Entry {
-        name: "reads",
-        what: "what a user ordered, 10 and 100 products, over HTTP",
-        limit: Limit::Measured(
-            "a bare prepared join on a few connections, under the same HTTP server",
-        ),
-        measure: |bench| Box::pin(reads::measure(bench)),
-    },
-    Entry {
-        name: "styles",
-        what: "composition, inquiry and replica on the same data and load",
-        limit: Limit::Measured("each other"),
-        measure: |bench| Box::pin(styles::measure(bench)),
-    },
-    Entry {
-        name: "freshness",
-        what: "from an order's answer to where purchases shows it",
-        limit: Limit::Measured(
-            "a commit, an acknowledged publish and a commit, one after the other",
-        ),
-        measure: |bench| Box::pin(freshness::measure(bench)),
-    },
-    Entry {
-        name: "bytes",
-        what: "the read store's bytes for a product and for a user-product pair",
-        limit: Limit::Measured("the same tables with integer keys; bytes"),
-        measure: |bench| Box::pin(bytes::measure(bench)),
-    },
-    Entry {
-        name: "scaling",
-        what: "an answer and an event, as the read store grows ten and a hundred times",
-        limit: Limit::None("it is compared with itself, smaller"),
-        measure: |bench| Box::pin(scaling::measure(bench)),
-    },
-    Entry {
-        name: "import",
-        what: "a shop brought in by `headwater import`",
-        limit: Limit::None(
-            "what it is compared with, the services' own rates, is a bound that one client machine cannot reach while it also runs the services",
-        ),
-        measure: |bench| Box::pin(import::measure(bench)),
-    },
-    Entry {
-        name: "memory",
-        what: "memory of each service, idle and under load",
-        limit: Limit::None("nothing else does the same, so that there is nothing to divide by"),
-        measure: |bench| Box::pin(memory::measure(bench)),
-    },
-    Entry {
-        name: "abuse",
-        what: "honest requests while others attack, and the memory of the service",
-        limit: Limit::Measured("the same requests undisturbed; 128 MiB"),
-        measure: |bench| Box::pin(abuse::measure(bench)),
-    },
+    entry!(
+        orders,
+        "POST /orders, durable, 64 clients",
+        Limit::Measured(
+            "the same transaction on the writer thread, without HTTP; a commit for each order"
+        )
+    ),
+    entry!(
+        relay,
+        "an outbox full of events moves to its stream",
+        Limit::Measured(
+            "a bare client that publishes the same bytes, in atomic batches and one at a time"
+        )
+    ),
+    entry!(
+        rebuild,
+        "an empty read store is folded from all events",
+        Limit::Measured("a bare client that drains and decodes the same streams")
+    ),
+    entry!(
+        reads,
+        "what a user ordered, 10 and 100 products, over HTTP",
+        Limit::Measured("a bare prepared join on a few connections, under the same HTTP server")
+    ),
+    entry!(
+        styles,
+        "composition, inquiry and replica on the same data and load",
+        Limit::Measured("each other")
+    ),
+    entry!(
+        freshness,
+        "from an order's answer to where purchases shows it",
+        Limit::Measured("a commit, an acknowledged publish and a commit, one after the other")
+    ),
+    entry!(
+        bytes,
+        "the read store's bytes for a product and for a user-product pair",
+        Limit::Measured("the same tables with integer keys; bytes")
+    ),
+    entry!(
+        scaling,
+        "an answer and an event, as the read store grows ten and a hundred times",
+        Limit::None("it is compared with itself, smaller")
+    ),
+    entry!(
+        import,
+        "a shop brought in by `headwater import`",
+        Limit::None(
+            "what it is compared with, the services' own rates, is a bound that one client machine cannot reach while it also runs the services"
+        )
+    ),
+    entry!(
+        memory,
+        "memory of each service, idle and under load",
+        Limit::None("nothing else does the same, so that there is nothing to divide by")
+    ),
+    entry!(
+        abuse,
+        "honest requests while others attack, and the memory of the service",
+        Limit::Measured("the same requests undisturbed; 128 MiB")
+    ),
 ];
 
 /// The figures of these names, all of them if there are none.

@@ -13,6 +13,7 @@ mod bench;
 mod bytes;
 mod connection;
 mod document;
+mod events;
 mod figure;
 mod figures;
 mod freshness;

@@ -11,11 +11,11 @@ use orders::{Catalogue, MIGRATIONS, NAME, PlaceOrder};
 
 use crate::bench::Bench;
 use crate::connection::Connection;
+use crate::events::{self, FIRST_MS, envelope};
 use crate::figure::{Figure, Ratio, Table, Target};
 use crate::load::{self, Load};
 use crate::rounds::in_turns;
 use crate::shop::{Ids, Shop};
-use crate::store;
 
 /// Clients at the same time.
 const CLIENTS: usize = 64;
@@ -133,8 +133,10 @@ async fn writer_alone(db: &Database, ids: &Arc<Ids>, time: Duration) -> anyhow::
 /// A database of `orders` that has heard of `ids`.
 async fn knowing(ids: &Ids, config: &database::Config) -> anyhow::Result<Database> {
     let db = Database::open(NAME, config, MIGRATIONS, Clock::system()).await?;
-    let registered = ids.users.iter().map(|id| store::registered(*id));
-    let created = ids.products.iter().map(|id| store::created(*id));
+    let registered = ids.users.iter().map(|id| events::registered(*id, FIRST_MS));
+    let registered = registered.map(|it| envelope("users", &it));
+    let created = ids.products.iter().map(|id| events::created(*id));
+    let created = created.map(|it| envelope("products", &it));
     let events: Vec<_> = registered.chain(created).collect();
     let written = db.write(move |tx| Catalogue.apply(tx, &events)).await;
     written.map_err(|error: WriteError<_>| anyhow::anyhow!("{error:?}"))?;

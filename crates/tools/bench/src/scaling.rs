@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use crate::bench::Bench;
+use crate::events;
 use crate::figure::{Figure, Ratio, Table, Target};
 use crate::load::{Load, count};
 use crate::reads::{get, paths};
@@ -99,7 +102,8 @@ async fn apply(store: &Store, size: Size, time: Duration) -> anyhow::Result<(Loa
     let mut any = || {
         let user = store.tens[random.usize(..size.tens)];
         let lines = (0..LINES).map(|_| products[random.usize(..size.products)]);
-        store::ordered(user, lines, 1_800_000_000_000)
+        let placed = events::placed(Uuid::now_v7(), user, lines, 1_800_000_000_000);
+        events::envelope("orders", &placed)
     };
     let (began, mut took) = (Instant::now(), Vec::new());
     while began.elapsed() < time {

@@ -6,20 +6,17 @@
 use std::path::{Path, PathBuf};
 
 use headwater::database::{self, WriteError};
-use headwater::{Clock, Database, Envelope, Event, Projection, subject_of};
+use headwater::{Clock, Database, Envelope, Projection};
 use purchases::Purchases;
 use rusqlite::Connection;
-use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 use uuid::Uuid;
 
-use crate::shop::{image, title};
+use crate::events::{self, FIRST_MS, envelope};
 
 /// Events in one transaction.
 const BATCH: usize = 10_000;
 /// Lines of an order.
 const LINES: usize = 10;
-/// When the first order was placed, in milliseconds since 1970.
-const FIRST_MS: i64 = 1_700_000_000_000;
 
 /// How much is in a store.
 #[derive(Clone, Copy, Debug)]
@@ -94,11 +91,13 @@ pub(crate) async fn fill(path: &Path, size: Size) -> anyhow::Result<Store> {
     let placed = orders.iter().zip(FIRST_MS..);
     let placed = placed.map(|(&(user, first), placed_at)| {
         let lines = size.lines(first).map(|number| products[number]);
-        ordered(users[user], lines, placed_at)
+        events::placed(Uuid::now_v7(), users[user], lines, placed_at)
     });
-    apply_all(&db, users.iter().map(|id| registered(*id))).await?;
-    apply_all(&db, products.iter().map(|id| created(*id))).await?;
-    apply_all(&db, placed).await?;
+    let registered = users.iter().map(|id| events::registered(*id, FIRST_MS));
+    let created = products.iter().map(|id| events::created(*id));
+    apply_all(&db, registered.map(|it| envelope("users", &it))).await?;
+    apply_all(&db, created.map(|it| envelope("products", &it))).await?;
+    apply_all(&db, placed.map(|it| envelope("orders", &it))).await?;
     db.close().await;
     note_complete(path, [users.len(), products.len(), orders.len()])?;
 
@@ -145,52 +144,6 @@ pub(crate) async fn apply(db: &Database, events: Vec<Envelope>) -> anyhow::Resul
     let written = db.write(move |tx| Purchases.apply(tx, &events)).await;
     written.map_err(|error: WriteError<_>| anyhow::anyhow!("apply: {error:?}"))?;
     Ok(())
-}
-
-/// That a user registered.
-pub(crate) fn registered(id: Uuid) -> Envelope {
-    let event = UserRegistered {
-        user_id: id.to_string(),
-        registered_at: Some(shop_events::timestamp(FIRST_MS)),
-    };
-    envelope("users", &event)
-}
-
-/// That a product was created.
-pub(crate) fn created(id: Uuid) -> Envelope {
-    let event = ProductCreated {
-        product_id: id.to_string(),
-        title: title(id),
-        image: image(id),
-    };
-    envelope("products", &event)
-}
-
-/// That a user ordered something.
-pub(crate) fn ordered(
-    user: Uuid,
-    products: impl Iterator<Item = Uuid>,
-    placed_at_ms: i64,
-) -> Envelope {
-    let event = OrderPlaced {
-        order_id: Uuid::now_v7().to_string(),
-        user_id: user.to_string(),
-        product_ids: products.map(|id| id.to_string()).collect(),
-        placed_at: Some(shop_events::timestamp(placed_at_ms)),
-    };
-    envelope("orders", &event)
-}
-
-/// An event as it would come out of an outbox.
-fn envelope<E: Event>(source: &str, event: &E) -> Envelope {
-    Envelope {
-        source: source.into(),
-        subject: subject_of(event).into(),
-        id: None,
-        sequence: None,
-        payload: event.encode_to_vec().into(),
-        traceparent: None,
-    }
 }
 
 /// Notes that all of each source's events are in the store.

@@ -11,17 +11,13 @@ use async_nats::{Client, HeaderMap, Request, jetstream};
 use bytes::Bytes;
 use headwater::{Event, stream, subject_of};
 use serde_json::Value;
-use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 use uuid::Uuid;
 
+use crate::events::{self, FIRST_MS};
 use crate::load::count;
-use crate::shop::{image, title};
 
 /// Events in one atomic batch: the server's limit.
 pub(crate) const BATCH: usize = 1_000;
-
-/// When the first thing was made, in milliseconds since 1970.
-const FIRST_MS: i64 = 1_700_000_000_000;
 
 /// How large a shop is.
 #[derive(Clone, Copy, Debug)]
@@ -81,57 +77,39 @@ enum Kind {
 
 /// The id of the `number`-th thing: one a millisecond, in the order of their making, as
 /// UUIDs of version 7 are.
-fn id(kind: Kind, number: usize) -> String {
-    let at_ms = FIRST_MS.unsigned_abs() + number as u64;
+fn id(kind: Kind, number: usize) -> Uuid {
     let chance = fastrand::Rng::with_seed(number as u64 * 4 + kind as u64).u64(..);
     let mut random = [0; 10];
     random[2..].copy_from_slice(&chance.to_be_bytes());
-    uuid::Builder::from_unix_timestamp_millis(at_ms, &random)
-        .into_uuid()
-        .to_string()
+    uuid::Builder::from_unix_timestamp_millis(time(number).unsigned_abs(), &random).into_uuid()
 }
 
-fn time(number: usize) -> shop_events::Timestamp {
-    let after = i64::try_from(number).unwrap_or(i64::MAX);
-    shop_events::timestamp(FIRST_MS.saturating_add(after))
-}
-
-fn user(number: usize) -> Published {
-    Published::of(&UserRegistered {
-        user_id: id(Kind::User, number),
-        registered_at: Some(time(number)),
-    })
-}
-
-fn product(number: usize) -> Published {
-    let product_id = id(Kind::Product, number);
-    let uuid: Uuid = product_id.parse().unwrap_or_default();
-    Published::of(&ProductCreated {
-        title: title(uuid),
-        image: image(uuid),
-        product_id,
-    })
+/// When the `number`-th thing was made, in milliseconds since 1970.
+fn time(number: usize) -> i64 {
+    FIRST_MS.saturating_add(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
 /// The `number`-th order of a shop of `size`, by anybody, of anything.
 pub(crate) fn order(number: usize, size: Size) -> Published {
     let mut random = fastrand::Rng::with_seed(number as u64);
-    Published::of(&OrderPlaced {
-        order_id: id(Kind::Order, number),
-        user_id: id(Kind::User, random.usize(..size.users)),
-        product_ids: vec![id(Kind::Product, random.usize(..size.products))],
-        placed_at: Some(time(number)),
-    })
+    let user = id(Kind::User, random.usize(..size.users));
+    let product = id(Kind::Product, random.usize(..size.products));
+    let order = id(Kind::Order, number);
+    Published::of(&events::placed(order, user, [product], time(number)))
 }
 
 /// Makes the streams of a shop of `size`, as its relays would have.
 pub(crate) async fn fill(client: &Client, size: Size) -> anyhow::Result<()> {
-    make(client, "users").await?;
-    publish(client, "users", (0..size.users).map(user)).await?;
-    make(client, "products").await?;
-    publish(client, "products", (0..size.products).map(product)).await?;
-    make(client, "orders").await?;
+    let users = (0..size.users)
+        .map(|user| Published::of(&events::registered(id(Kind::User, user), time(user))));
+    let products = (0..size.products)
+        .map(|product| Published::of(&events::created(id(Kind::Product, product))));
     let orders = (0..size.orders).map(|number| order(number, size));
+    for source in ["users", "products", "orders"] {
+        make(client, source).await?;
+    }
+    publish(client, "users", users).await?;
+    publish(client, "products", products).await?;
     publish(client, "orders", orders).await
 }
 

@@ -12,20 +12,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
-use bytes::Bytes;
 use clap::Parser as _;
 use headwater::http::Listeners;
 use headwater::projection::Progress;
 use headwater::{Positions, Service};
 use prost::Message as _;
 use purchases::{Config, MIGRATIONS, NAME, Purchases};
-use shop_events::OrderPlaced;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::bench::Bench;
 use crate::connection::Connection;
+use crate::events::{self, FIRST_MS};
 use crate::figure::{Figure, Ratio, Table, Target};
 use crate::load::{self, Load};
 use crate::rounds::in_turns;
@@ -57,7 +56,10 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let mut tasks = JoinSet::new();
     let progress = follow(&shop, end.clone(), &mut tasks).await?;
     let folder = bench.folder()?;
-    let mut rival = Rival::start(folder.path(), &shop.site.broker, event(&ids)).await?;
+    let products = ids.products[..LINES].iter().copied();
+    let event = events::placed(Uuid::now_v7(), ids.users[0], products, FIRST_MS);
+    let event = event.encode_to_vec().into();
+    let mut rival = Rival::start(folder.path(), &shop.site.broker, event).await?;
     let measured = in_turns(bench.rounds, async |contender| {
         let began = Instant::now();
         let seen = match contender {
@@ -101,18 +103,6 @@ async fn follow(
         .await
         .context("fold what is there")?;
     Ok(progress)
-}
-
-/// The event of an order.
-fn event(ids: &Ids) -> Bytes {
-    let products = &ids.products[..LINES];
-    let event = OrderPlaced {
-        order_id: Uuid::now_v7().to_string(),
-        user_id: ids.users[0].to_string(),
-        product_ids: products.iter().map(Uuid::to_string).collect(),
-        placed_at: Some(shop_events::timestamp(1_700_000_000_000)),
-    };
-    event.encode_to_vec().into()
 }
 
 /// Places `rate` orders a second for `time`, each when its time has come, whatever became of the
