@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use headwater::Positions;
 use headwater::http::Limit;
+use sea_orm::FromQueryResult;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -53,7 +54,7 @@ pub(crate) struct Found {
 }
 
 /// A user, and how many products they ordered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
 pub(crate) struct Shopper {
     pub(crate) id: Uuid,
     pub(crate) products: i64,

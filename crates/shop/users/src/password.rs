@@ -73,7 +73,10 @@ impl Passwords {
     /// The system has no more threads.
     pub(crate) fn start() -> anyhow::Result<Self> {
         describe();
-        let jobs = Arc::new(Jobs::default());
+        let jobs = Arc::new(Jobs {
+            waiting: Mutex::new(Some(Queue::new(WAITING_MAX))),
+            changed: Condvar::new(),
+        });
         let passwords = Self(Arc::new(Inner {
             jobs: Arc::clone(&jobs),
             kept: Mutex::default(),
@@ -131,7 +134,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.jobs.lock().is_closed = true;
+        *self.jobs.lock() = None;
         self.jobs.changed.notify_all();
     }
 }
@@ -143,38 +146,26 @@ struct Job {
     sender: oneshot::Sender<Result<String, NoHash>>,
 }
 
-/// What waits for a thread.
-#[derive(Debug, Default)]
+/// What waits for a thread; no queue once nobody can ask for a hash any more.
+#[derive(Debug)]
 struct Jobs {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Option<Queue<Job>>>,
     changed: Condvar,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    queue: Queue<Job>,
-    is_closed: bool,
-}
-
-impl Default for Waiting {
-    fn default() -> Self {
-        Self {
-            queue: Queue::new(WAITING_MAX),
-            is_closed: false,
-        }
-    }
-}
-
 impl Jobs {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, Option<Queue<Job>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, from: IpAddr, job: Job) {
         let mut waiting = self.lock();
-        waiting.queue.retain(|job| !job.sender.is_closed());
-        let displaced = waiting.queue.push(from, job);
-        waiting.tell();
+        let Some(queue) = waiting.as_mut() else {
+            return;
+        };
+        queue.retain(|job| !job.sender.is_closed());
+        let displaced = queue.push(from, job);
+        count(queue);
         drop(waiting);
         self.changed.notify_one();
         if let Some(job) = displaced {
@@ -188,11 +179,9 @@ impl Jobs {
     fn next(&self) -> Option<Job> {
         let mut waiting = self.lock();
         loop {
-            if waiting.is_closed {
-                return None;
-            }
-            if let Some(job) = waiting.queue.pop() {
-                waiting.tell();
+            let queue = waiting.as_mut()?;
+            if let Some(job) = queue.pop() {
+                count(queue);
                 return Some(job);
             }
             let woken = self.changed.wait(waiting);
@@ -221,11 +210,9 @@ impl Jobs {
     }
 }
 
-impl Waiting {
-    #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
-    fn tell(&self) {
-        metrics::gauge!(WAITING).set(self.queue.waiting() as f64);
-    }
+#[expect(clippy::cast_precision_loss, reason = "a few dozen")]
+fn count(queue: &Queue<Job>) {
+    metrics::gauge!(WAITING).set(queue.waiting() as f64);
 }
 
 fn describe() {

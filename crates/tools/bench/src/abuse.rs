@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::bench::Bench;
 use crate::connection::Connection;
-use crate::figure::{Figure, Ratio, Table, Target};
+use crate::figure::{Figure, Table, Target};
 use crate::load::{self, Load};
 use crate::process::Process;
 use crate::shop::{Shop, post_all, product, user};
@@ -56,7 +56,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     headwater::http::raise_file_limit();
     let few = (50, 20, 10, 4);
     let many = (1_030, 300, 300, 40);
-    let (readers, images, registrations, different) = bench.form.pick(few, many, many);
+    let (readers, images, registering, different) = bench.form.pick(few, many, many);
     let columns = [
         ("p50 ms", 2),
         ("p99 ms", 2),
@@ -64,58 +64,82 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         ("undisturbed p99 ms", 2),
         ("peak MiB", 1),
     ];
-    let mut figure = Figure {
-        table: Table::new("attack", &columns),
-        ratios: Vec::new(),
-        notes: vec![
-            format!("Honest clients: {HONEST} requests a second, each on a new connection from 127.0.0.1, one product or one user; the attackers are at {ATTACKERS}, and come back when they are closed."),
-            format!("Slow readers: {readers} connections that send {PIPELINED} GETs of {PRODUCTS} products and read nothing. Unread images: {images} connections that ask for a 2 MiB image, one of {different}, and read nothing. Registrations: {registrations} connections that register people with passwords, one after the other."),
-            "Load, attackers and service share the cores. Peak: the most resident memory that the service's process ever had.".to_owned(),
-        ],
-    };
+    let mut figure = Figure::new(Table::new("attack", &columns));
     let shop = Shop::start(bench, &[]).await?;
+    slow_readers(bench, &shop, readers, &mut figure).await?;
+    unread_images(bench, &shop, (images, different), &mut figure).await?;
+    registrations(bench, &shop, registering, &mut figure).await?;
+    figure.note(format!("Honest clients: {HONEST} requests a second, each on a new connection from 127.0.0.1, one product or one user; the attackers are at {ATTACKERS}, and come back when they are closed."));
+    figure.note(format!("Slow readers: {readers} connections that send {PIPELINED} GETs of {PRODUCTS} products and read nothing. Unread images: {images} connections that ask for a 2 MiB image, one of {different}, and read nothing. Registrations: {registering} connections that register people with passwords, one after the other."));
+    figure.note("Load, attackers and service share the cores. Peak: the most resident memory that the service's process ever had.");
+    Ok(figure)
+}
 
+async fn slow_readers(
+    bench: &Bench,
+    shop: &Shop,
+    count: usize,
+    figure: &mut Figure,
+) -> anyhow::Result<()> {
     let products = shop.site.start("products", "products-read", &[]).await?;
     let ids: Vec<_> = (0..PRODUCTS).map(|_| Uuid::now_v7()).collect();
     let bodies = ids.iter().map(|id| product(*id)).collect();
     post_all(&products, "/products", bodies).await?;
     let attack = Attack {
         name: "slow readers",
-        count: readers,
+        count,
         request: Arc::new(|_| get(&format!("/products?limit={PRODUCTS}")).repeat(PIPELINED)),
         reads: false,
     };
     let path = format!("/products/{}", ids[0]);
-    under(bench, &products, &path, &attack, &mut figure).await?;
-    drop(products);
+    under(bench, &products, &path, &attack, figure).await
+}
 
+async fn unread_images(
+    bench: &Bench,
+    shop: &Shop,
+    (count, different): (usize, u64),
+    figure: &mut Figure,
+) -> anyhow::Result<()> {
     let products = shop.site.start("products", "products-images", &[]).await?;
-    post_all(&products, "/products", vec![product(ids[0])]).await?;
+    let known = Uuid::now_v7();
+    post_all(&products, "/products", vec![product(known)]).await?;
     let mut paths = Vec::new();
     for seed in 0..different {
         paths.push(upload(&products, seed).await?);
     }
     let attack = Attack {
         name: "unread images",
-        count: images,
+        count,
         request: Arc::new(move |number| get(&paths[number % paths.len()])),
         reads: false,
     };
-    under(bench, &products, &path, &attack, &mut figure).await?;
-    drop(products);
+    under(
+        bench,
+        &products,
+        &format!("/products/{known}"),
+        &attack,
+        figure,
+    )
+    .await
+}
 
+async fn registrations(
+    bench: &Bench,
+    shop: &Shop,
+    count: usize,
+    figure: &mut Figure,
+) -> anyhow::Result<()> {
     let users = shop.site.start("users", "users-registered", &[]).await?;
     let known = Uuid::now_v7();
     post_all(&users, "/users", vec![user(known)]).await?;
     let attack = Attack {
         name: "registrations with a password",
-        count: registrations,
+        count,
         request: Arc::new(|_| registration()),
         reads: true,
     };
-    let path = format!("/users/{known}");
-    under(bench, &users, &path, &attack, &mut figure).await?;
-    Ok(figure)
+    under(bench, &users, &format!("/users/{known}"), &attack, figure).await
 }
 
 /// Honest requests for `path` without `attack` and under it, in turns.
@@ -138,23 +162,16 @@ async fn under(
         tokio::time::sleep(PAUSE).await;
     }
     let (name, peak) = (attack.name, service.peak_mib()?);
-    let [(p50, p99), (quiet_p50, quiet_p99)] = [&attacked, &quiet].map(|rounds| {
-        let all = Load::of_all(rounds);
-        (all.ms(50.0), all.ms(99.0))
-    });
-    let cells = [p50, p99, quiet_p50, quiet_p99, peak];
-    figure.table.row(name, &cells);
-    figure.ratios.push(Ratio::of(
-        &format!("{name}: p99 / undisturbed"),
-        (&attacked, &quiet),
-        |load| load.ms(99.0),
-        Target::AtMost(2.0),
-    ));
-    figure.ratios.push(Ratio::over(
-        &format!("{name}: peak memory / {MEMORY_MIB} MiB"),
-        vec![peak / MEMORY_MIB],
-        Target::AtMost(1.0),
-    ));
+    let [[_, p50, p99, _], [_, quiet_p50, quiet_p99, _]] =
+        [&attacked, &quiet].map(|rounds| Load::of_all(rounds).cells());
+    figure
+        .table
+        .row(name, &[p50, p99, quiet_p50, quiet_p99, peak]);
+    let p99_ratio = format!("{name}: p99 / undisturbed");
+    let pair = (&*attacked, &*quiet);
+    figure.compare(p99_ratio, pair, |load| load.ms(99.0), Target::AtMost(2.0));
+    let memory = format!("{name}: peak memory / {MEMORY_MIB} MiB");
+    figure.ratio(memory, peak / MEMORY_MIB, Target::AtMost(1.0));
     Ok(())
 }
 

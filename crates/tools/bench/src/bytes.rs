@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 use crate::bench::Bench;
-use crate::figure::{Figure, Ratio, Table, Target};
+use crate::figure::{Figure, Table, Target};
 use crate::load::count;
 use crate::shop::{image, title};
 use crate::store::{self, Sequence, Size, Store};
@@ -34,47 +34,54 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         .form
         .pick((500, 500), (50_000, 50_000), (100_000, 100_000));
     let folder = bench.folder()?;
-    let mut table = Table::new("store", &[("bytes a product", 1), ("bytes a pair", 1)]);
-    let mut measured = Vec::new();
-    for (sequence, said) in [
-        (Sequence::ByChance, "orders by chance"),
-        (Sequence::UserByUser, "orders user by user"),
+    let size = |sequence| Size {
+        tens,
+        hundreds: tens / 50,
+        products,
+        sequence,
+    };
+    let (ours, bare) = compare(folder.path(), size(Sequence::ByChance)).await?;
+    let (in_order, bare_in_order) = compare(folder.path(), size(Sequence::UserByUser)).await?;
+
+    let columns = [("bytes a product", 1), ("bytes a pair", 1)];
+    let mut figure = Figure::new(Table::new("store", &columns));
+    for (name, bytes) in [
+        ("`purchases`, orders by chance", ours),
+        ("integer keys, orders by chance", bare),
+        ("`purchases`, orders user by user", in_order),
+        ("integer keys, orders user by user", bare_in_order),
     ] {
-        let size = Size {
-            tens,
-            hundreds: tens / 50,
-            products,
-            sequence,
-        };
-        let path = folder.path().join(format!("{sequence:?}.db"));
-        let store = store::fill(&path, size).await?;
-        let ours = bytes(&Connection::open(&path)?, size)?;
-        let path = folder.path().join(format!("{sequence:?}-bare.db"));
-        let bare = bare(&path, &store, size)?;
-        table.row(format!("`purchases`, {said}"), &[ours.product, ours.pair]);
-        table.row(format!("integer keys, {said}"), &[bare.product, bare.pair]);
-        measured.push((ours, bare));
+        figure.table.row(name, &[bytes.product, bytes.pair]);
     }
-    let over = |name, ratio, target| Ratio::over(name, vec![ratio], target);
-    let (ours, bare) = measured[0];
-    let (in_order, _) = measured[1];
     let dollars = 100e6 * ours.product / 1e9 * DOLLARS * 12.0;
-    Ok(Figure {
-        table,
-        ratios: vec![
-            over("a product / 110 bytes", ours.product / 110.0, Target::AtMost(1.0)),
-            over("a pair / 24 bytes, by chance", ours.pair / 24.0, Target::AtMost(1.0)),
-            over("a pair / 24 bytes, user by user", in_order.pair / 24.0, Target::AtMost(1.0)),
-            over("a product / integer key", ours.product / bare.product, Target::None),
-            over("a pair / integer keys, by chance", ours.pair / bare.pair, Target::None),
-            over("100 million products / the note's 14 dollars a year", dollars / NOTE, Target::None),
-        ],
-        notes: vec![
-            format!("{products} products with a title of 30 and an image reference of 40 characters; {} users, {} pairs, ten an order, folded by the projection; whole pages of table and indexes, as the file has them, never vacuumed.", tens + tens / 50, (tens + tens / 5) * 10),
-            "By chance: orders of all users mixed, as in life, which leaves pages partly empty; user by user: the best case.".to_owned(),
-            format!("100 million products cost {dollars:.1} dollars a year, at {DOLLARS} dollars for a gigabyte and month."),
-        ],
-    })
+    for (name, ratio) in [
+        ("a product / 110 bytes", ours.product / 110.0),
+        ("a pair / 24 bytes, by chance", ours.pair / 24.0),
+        ("a pair / 24 bytes, user by user", in_order.pair / 24.0),
+    ] {
+        figure.ratio(name, ratio, Target::AtMost(1.0));
+    }
+    let year = "100 million products / the note's 14 dollars a year";
+    for (name, ratio) in [
+        ("a product / integer key", ours.product / bare.product),
+        ("a pair / integer keys, by chance", ours.pair / bare.pair),
+        (year, dollars / NOTE),
+    ] {
+        figure.ratio(name, ratio, Target::None);
+    }
+    let (users, pairs) = (tens + tens / 50, (tens + tens / 5) * 10);
+    figure.note(format!("{products} products with a title of 30 and an image reference of 40 characters; {users} users, {pairs} pairs, ten an order, folded by the projection; whole pages of table and indexes, as the file has them, never vacuumed."));
+    figure.note("By chance: orders of all users mixed, as in life, which leaves pages partly empty; user by user: the best case.");
+    figure.note(format!("100 million products cost {dollars:.1} dollars a year, at {DOLLARS} dollars for a gigabyte and month."));
+    Ok(figure)
+}
+
+/// A store of ours in `folder`, and the rival with the same content.
+async fn compare(folder: &Path, size: Size) -> anyhow::Result<(Bytes, Bytes)> {
+    let path = folder.join(format!("{:?}.db", size.sequence));
+    let store = store::fill(&path, size).await?;
+    let ours = bytes(&Connection::open(&path)?, size)?;
+    Ok((ours, bare(&path.with_extension("bare.db"), &store, size)?))
 }
 
 /// The rival, filled in the same order.

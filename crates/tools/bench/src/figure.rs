@@ -106,32 +106,52 @@ impl Table {
 
     /// Adds a row to a table [`of_loads`](Self::of_loads): all rounds of one load.
     pub(crate) fn load(&mut self, name: impl Into<String>, rounds: &[Load]) {
-        let load = Load::of_all(rounds);
-        let cells = [load.per_second, load.ms(50.0), load.ms(99.0), load.ms(99.9)];
-        self.row(name, &cells);
+        self.row(name, &Load::of_all(rounds).cells());
+    }
+}
+
+impl Figure {
+    /// Nothing measured yet.
+    pub(crate) fn new(table: Table) -> Self {
+        Self {
+            table,
+            ratios: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Adds the ratio of `ours` to `theirs`, round by round, by what `number` takes of each.
+    pub(crate) fn compare<T>(
+        &mut self,
+        name: impl Into<String>,
+        (ours, theirs): (&[T], &[T]),
+        number: impl Fn(&T) -> f64,
+        target: Target,
+    ) {
+        let pairs = ours.iter().zip(theirs);
+        let ratios = pairs.map(|(ours, theirs)| number(ours) / number(theirs));
+        self.ratios
+            .push(Ratio::over(name, ratios.collect(), target));
+    }
+
+    /// Adds a ratio that was measured once.
+    pub(crate) fn ratio(&mut self, name: impl Into<String>, ratio: f64, target: Target) {
+        self.ratios.push(Ratio::over(name, vec![ratio], target));
+    }
+
+    pub(crate) fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
     }
 }
 
 impl Ratio {
-    /// The ratio of `ours` to `theirs`, round by round, by what `number` takes of each.
-    pub(crate) fn of<T>(
-        name: &str,
-        (ours, theirs): (&[T], &[T]),
-        number: impl Fn(&T) -> f64,
-        target: Target,
-    ) -> Self {
-        let pairs = ours.iter().zip(theirs);
-        let ratios = pairs.map(|(ours, theirs)| number(ours) / number(theirs));
-        Self::over(name, ratios.collect(), target)
-    }
-
     /// A ratio of which each round gave one.
-    pub(crate) fn over(name: &str, mut rounds: Vec<f64>, target: Target) -> Self {
+    pub(crate) fn over(name: impl Into<String>, mut rounds: Vec<f64>, target: Target) -> Self {
         rounds.sort_by(f64::total_cmp);
         let at = |index: usize| rounds.get(index).copied().unwrap_or(f64::NAN);
         let count = rounds.len();
         Self {
-            name: name.to_owned(),
+            name: name.into(),
             median: f64::midpoint(at(count.saturating_sub(1) / 2), at(count / 2)),
             lowest: at(0),
             highest: at(count.saturating_sub(1)),
@@ -180,12 +200,10 @@ mod tests {
 
     #[test]
     fn a_ratio_is_the_median_of_its_rounds_with_their_spread() {
-        let ratio = Ratio::of(
-            "x",
-            (&[2.0, 9.0, 4.0], &[2.0, 3.0, 2.0]),
-            |n| *n,
-            Target::None,
-        );
+        let mut figure = Figure::new(Table::new("x", &[]));
+        let pair: (&[f64], &[f64]) = (&[2.0, 9.0, 4.0], &[2.0, 3.0, 2.0]);
+        figure.compare("x", pair, |n| *n, Target::None);
+        let ratio = &figure.ratios[0];
         assert_eq!((ratio.lowest, ratio.median, ratio.highest), (1.0, 2.0, 3.0));
         assert_eq!(ratio.rounds, 3);
         let even = Ratio::over("x", vec![4.0, 1.0, 2.0, 3.0], Target::None);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::bench::Bench;
-use crate::figure::{Figure, Ratio, Table, Target, median};
+use crate::figure::{Figure, Table, Target, median};
 use crate::load::count;
 use crate::process::Process;
 use crate::rounds::in_turns;
@@ -54,34 +54,30 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     });
     let [imported, alone] = &measured.await?;
 
-    let columns = [
-        ("users/s", 0),
-        ("products/s", 0),
-        ("orders/s", 0),
-        ("all/s", 0),
-    ];
-    let mut table = Table::new("rows", &columns);
-    for (name, runs) in [
-        ("`headwater import`", imported),
-        ("each service by itself, one after the other", alone),
-    ] {
-        let rate = |number, took: &dyn Fn(&Run) -> Duration| {
-            median(runs, |run| count(number) / took(run).as_secs_f64())
-        };
-        let [users, products, orders] = [0, 1, 2].map(|of| rate(size[of], &|(took, _)| took[of]));
-        let all = rate(size.iter().sum(), &|(_, whole)| *whole);
-        table.row(name, &[users, products, orders, all]);
-    }
-    let whole = |(_, whole): &Run| whole.as_secs_f64();
-    Ok(Figure {
-        table,
-        ratios: vec![Ratio::of("time by themselves / import", (alone, imported), whole, Target::None)],
-        notes: vec![
-            format!("{users} users, {products} products, {orders} orders of {LINES} lines, each time new ones; medians of {rounds} rounds."),
-            "By themselves: 64 light connections that send ready-made bodies to one service at a time; the import reads files, makes ids, sends users and products at the same time, then orders.".to_owned(),
-            "What limits it: a client that makes ids and uses a general HTTP library, the services and the broker share the cores.".to_owned(),
-        ],
-    })
+    let columns = ["users/s", "products/s", "orders/s", "all/s"].map(|name| (name, 0));
+    let mut figure = Figure::new(Table::new("rows", &columns));
+    let table = &mut figure.table;
+    table.row("`headwater import`", &rates(size, imported));
+    let by_themselves = "each service by itself, one after the other";
+    table.row(by_themselves, &rates(size, alone));
+    let (pair, whole) = ((&**alone, &**imported), |(_, whole): &Run| {
+        whole.as_secs_f64()
+    });
+    figure.compare("time by themselves / import", pair, whole, Target::None);
+    figure.note(format!("{users} users, {products} products, {orders} orders of {LINES} lines, each time new ones; medians of {rounds} rounds."));
+    figure.note("By themselves: 64 light connections that send ready-made bodies to one service at a time; the import reads files, makes ids, sends users and products at the same time, then orders.");
+    figure.note("What limits it: a client that makes ids and uses a general HTTP library, the services and the broker share the cores.");
+    Ok(figure)
+}
+
+/// How many users, products, orders, and of all a second.
+fn rates(size: Size, runs: &[Run]) -> [f64; 4] {
+    let rate = |number, took: &dyn Fn(&Run) -> Duration| {
+        median(runs, |run| count(number) / took(run).as_secs_f64())
+    };
+    let [users, products, orders] = [0, 1, 2].map(|of| rate(size[of], &|(took, _)| took[of]));
+    let all = rate(size.iter().sum(), &|(_, whole)| *whole);
+    [users, products, orders, all]
 }
 
 /// Runs the operator's tool on new files.

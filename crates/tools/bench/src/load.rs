@@ -36,6 +36,11 @@ impl Load {
         }
     }
 
+    /// The rate, and percentiles in milliseconds: p50, p99, p99.9.
+    pub(crate) fn cells(&self) -> [f64; 4] {
+        [self.per_second, self.ms(50.0), self.ms(99.0), self.ms(99.9)]
+    }
+
     /// What `percent` of the requests took at most, in milliseconds.
     pub(crate) fn ms(&self, percent: f64) -> f64 {
         percentile(&self.took, percent).as_secs_f64() * 1000.0

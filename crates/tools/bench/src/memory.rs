@@ -6,7 +6,7 @@ use async_nats::jetstream;
 
 use crate::bench::Bench;
 use crate::connection::Connection;
-use crate::figure::{Figure, Ratio, Table, Target};
+use crate::figure::{Figure, Table, Target};
 use crate::load::count;
 use crate::process::Process;
 use crate::reads::{get, paths};
@@ -47,30 +47,17 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     get(&purchases, &paths(&ids.users), bench.time).await?;
     let loaded = services.map(|(_, process)| process.memory_mib());
 
-    let disk = disk(&shop, orders).await?;
-
-    let mut table = Table::new(
-        "service",
-        &[("idle MiB", 1), ("loaded MiB", 1), ("peak MiB", 1)],
-    );
-    let mut ratios = Vec::new();
+    let columns = [("idle MiB", 1), ("loaded MiB", 1), ("peak MiB", 1)];
+    let mut figure = Figure::new(Table::new("service", &columns));
     for (((name, process), idle), loaded) in services.into_iter().zip(idle).zip(loaded) {
         let (idle, loaded, peak) = (idle?, loaded?, process.peak_mib()?);
-        table.row(name, &[idle, loaded, peak]);
-        let ratio = format!("{name}: peak / idle");
-        ratios.push(Ratio::over(&ratio, vec![peak / idle], Target::None));
+        figure.table.row(name, &[idle, loaded, peak]);
+        figure.ratio(format!("{name}: peak / idle"), peak / idle, Target::None);
     }
-    Ok(Figure {
-        table,
-        ratios,
-        notes: vec![
-            format!(
-                "Resident memory of the release binaries. Idle: a second after the start. Loaded: after {each} users, {each} products, {orders} orders of {LINES} lines by 64 clients, and reads by 32. Peak: the most that the process ever had."
-            ),
-            disk,
-            "No percentiles: memory is looked at, not sampled.".to_owned(),
-        ],
-    })
+    figure.note(format!("Resident memory of the release binaries. Idle: a second after the start. Loaded: after {each} users, {each} products, {orders} orders of {LINES} lines by 64 clients, and reads by 32. Peak: the most that the process ever had."));
+    figure.note(disk(&shop, orders).await?);
+    figure.note("No percentiles: memory is looked at, not sampled.");
+    Ok(figure)
 }
 
 /// What an order of [`LINES`] lines takes on the disk of those who keep it.

@@ -12,7 +12,7 @@ use orders::{Catalogue, MIGRATIONS, NAME, PlaceOrder};
 use crate::bench::Bench;
 use crate::connection::Connection;
 use crate::events::{self, FIRST_MS, envelope};
-use crate::figure::{Figure, Ratio, Table, Target};
+use crate::figure::{Figure, Table, Target};
 use crate::load::{self, Load};
 use crate::rounds::in_turns;
 use crate::shop::{Ids, Shop};
@@ -43,27 +43,23 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let [http, writer, one_each, lone] = &measured.await?;
     alone.close().await;
 
-    let mut table = Table::of_loads("orders");
+    let mut figure = Figure::new(Table::of_loads("orders"));
+    let table = &mut figure.table;
     table.load("POST /orders, 64 clients", http);
     table.load("the transaction alone, 64 tasks", writer);
     table.load("POST /orders, 64 clients, a commit each", one_each);
     table.load("POST /orders, 1 client", lone);
-    let rate = |name, theirs: &[Load], target| {
-        Ratio::of(name, (http, theirs), |load| load.per_second, target)
-    };
-    Ok(Figure {
-        table,
-        ratios: vec![
-            rate("rate / the transaction alone", writer, Target::AtLeast(0.5)),
-            rate("rate / a commit each", one_each, Target::AtLeast(10.0)),
-            rate("rate / 1 client", lone, Target::None),
-        ],
-        notes: vec![
-            format!("Orders of {LINES} lines, for {users} users and {products} products; each answered after its fsync."),
-            "Over HTTP the relay publishes meanwhile; the transaction alone is the one of `POST /orders`, sent to `Database::write`, and has neither relay nor broker.".to_owned(),
-            "A commit each: `--database-group 1`.".to_owned(),
-        ],
-    })
+    for (name, theirs, target) in [
+        ("rate / the transaction alone", writer, Target::AtLeast(0.5)),
+        ("rate / a commit each", one_each, Target::AtLeast(10.0)),
+        ("rate / 1 client", lone, Target::None),
+    ] {
+        figure.compare(name, (http, theirs), |load| load.per_second, target);
+    }
+    figure.note(format!("Orders of {LINES} lines, for {users} users and {products} products; each answered after its fsync."));
+    figure.note("Over HTTP the relay publishes meanwhile; the transaction alone is the one of `POST /orders`, sent to `Database::write`, and has neither relay nor broker.");
+    figure.note("A commit each: `--database-group 1`.");
+    Ok(figure)
 }
 
 /// Clients that each place one order after the other; afterwards waits until all is published,

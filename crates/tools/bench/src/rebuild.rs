@@ -14,7 +14,7 @@ use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 use tempfile::TempDir;
 
 use crate::bench::Bench;
-use crate::figure::{Figure, Ratio, Table, Target, median};
+use crate::figure::{Figure, Table, Target, median};
 use crate::rounds::in_turns;
 use crate::shop;
 use crate::streams::{self, Size};
@@ -36,50 +36,35 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let sizes: &[usize] = bench
         .form
         .pick(&[1_000], &[200_000], &[1_000_000, 5_000_000]);
-    let mut table = Table::new("streams", &[("events/s", 0), ("peak MiB", 1)]);
-    let mut ratios = Vec::new();
+    let columns = [("events/s", 0), ("peak MiB", 1)];
+    let mut figure = Figure::new(Table::new("streams", &columns));
     let mut medians = Vec::new();
     for orders in sizes {
         let size = Size::of(*orders);
         let (bare, ours) = compare(bench, size).await?;
-        let name = format!("{} events", size.events());
-        let rate = |run: &Run| run.per_second;
+        let (name, rate) = (size.events(), |run: &Run| run.per_second);
         let bare_rate = median(&bare, rate);
         let (our_rate, peak) = (median(&ours, rate), median(&ours, |run| run.peak_mib));
-        table.partial(format!("{name}: bare drain"), &[Some(bare_rate), None]);
-        table.row(format!("{name}: `purchases`"), &[our_rate, peak]);
+        let table = &mut figure.table;
+        table.partial(
+            format!("{name} events: bare drain"),
+            &[Some(bare_rate), None],
+        );
+        table.row(format!("{name} events: `purchases`"), &[our_rate, peak]);
         medians.push((our_rate, peak));
-        let name = format!("{name}: rate / bare drain");
-        ratios.push(Ratio::of(
-            &name,
-            (&ours, &bare),
-            rate,
-            Target::AtLeast(0.75),
-        ));
+        let name = format!("{name} events: rate / bare drain");
+        figure.compare(name, (&ours, &bare), rate, Target::AtLeast(0.75));
     }
     if let [(rate, peak), (larger_rate, larger_peak)] = *medians {
         let flat = "memory, five times the events / once";
         let linear = "rate, five times the events / once";
-        ratios.push(Ratio::over(
-            flat,
-            vec![larger_peak / peak],
-            Target::AtMost(1.2),
-        ));
-        ratios.push(Ratio::over(
-            linear,
-            vec![larger_rate / rate],
-            Target::AtLeast(0.8),
-        ));
+        figure.ratio(flat, larger_peak / peak, Target::AtMost(1.2));
+        figure.ratio(linear, larger_rate / rate, Target::AtLeast(0.8));
     }
-    Ok(Figure {
-        table,
-        ratios,
-        notes: vec![
-            "From the start of the program with no store until all events are applied, each batch in a durable transaction. Ten orders for each user, a hundred for each product, one line each; users and products by chance.".to_owned(),
-            "The bare drain: one client on a current-thread runtime, a pull consumer for each stream without acknowledgements, every event decoded and dropped.".to_owned(),
-            "No percentiles: each round is one long run.".to_owned(),
-        ],
-    })
+    figure.note("From the start of the program with no store until all events are applied, each batch in a durable transaction. Ten orders for each user, a hundred for each product, one line each; users and products by chance.");
+    figure.note("The bare drain: one client on a current-thread runtime, a pull consumer for each stream without acknowledgements, every event decoded and dropped.");
+    figure.note("No percentiles: each round is one long run.");
+    Ok(figure)
 }
 
 /// The rounds of the bare drain, and of `purchases`.

@@ -11,7 +11,7 @@ use headwater::{Clock, Database, database, stream};
 use rusqlite::Connection;
 
 use crate::bench::Bench;
-use crate::figure::{Figure, Ratio, Table, Target, median};
+use crate::figure::{Figure, Table, Target, median};
 use crate::load::count;
 use crate::rounds::in_turns;
 use crate::shop::Site;
@@ -37,26 +37,25 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     });
     let [relay, batches, single] = &rates.await?;
 
-    let mut table = Table::new("events", &[("per second", 0)]);
+    let mut figure = Figure::new(Table::new("events", &[("per second", 0)]));
     for (name, rates) in [
         ("relay", relay),
         ("bare client, atomic batches of 1,000", batches),
         ("bare client, one publish at a time", single),
     ] {
-        table.row(name, &[median(rates, |rate| *rate)]);
+        figure.table.row(name, &[median(rates, |rate| *rate)]);
     }
-    let over = |name, theirs, target| Ratio::of(name, (relay, theirs), |rate: &f64| *rate, target);
-    Ok(Figure {
-        table,
-        ratios: vec![
-            over("relay / bare batches", batches, Target::AtLeast(0.85)),
-            over("relay / one at a time", single, Target::AtLeast(20.0)),
-        ],
-        notes: vec![
-            format!("{events} orders' events, of one line each, are in the outbox before `orders` starts; from its start until the stream has all of them. The bare client has the same subjects, ids and payloads in its memory."),
-            "No percentiles: each round is one long run. How long one event takes is the freshness.".to_owned(),
-        ],
-    })
+    for (name, theirs, target) in [
+        ("relay / bare batches", batches, Target::AtLeast(0.85)),
+        ("relay / one at a time", single, Target::AtLeast(20.0)),
+    ] {
+        figure.compare(name, (relay, theirs), |rate| *rate, target);
+    }
+    figure.note(format!("{events} orders' events, of one line each, are in the outbox before `orders` starts; from its start until the stream has all of them. The bare client has the same subjects, ids and payloads in its memory."));
+    figure.note(
+        "No percentiles: each round is one long run. How long one event takes is the freshness.",
+    );
+    Ok(figure)
 }
 
 /// `orders` starts with `rows` in its outbox.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::bench::Bench;
 use crate::events;
-use crate::figure::{Figure, Ratio, Table, Target};
+use crate::figure::{Figure, Table, Target};
 use crate::load::{Load, count};
 use crate::reads::{get, paths};
 use crate::shop::Site;
@@ -30,18 +30,16 @@ struct Sized {
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let once = bench.form.pick(20, 2_000, 10_000);
-    let mut table = Table::new(
-        "pairs in the store",
-        &[
-            ("MiB", 0),
-            ("answers/s", 0),
-            ("p50 ms", 2),
-            ("p99 ms", 2),
-            ("one event p50 ms", 2),
-            ("p99 ms", 2),
-            ("events/s, many", 0),
-        ],
-    );
+    let columns = [
+        ("MiB", 0),
+        ("answers/s", 0),
+        ("p50 ms", 2),
+        ("p99 ms", 2),
+        ("one event p50 ms", 2),
+        ("p99 ms", 2),
+        ("events/s, many", 0),
+    ];
+    let mut figure = Figure::new(Table::new("pairs in the store", &columns));
     let mut sizes = Vec::new();
     for times in [1, 10, 100] {
         let size = Size {
@@ -51,30 +49,25 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
             sequence: Sequence::ByChance,
         };
         let it = of(bench, size).await?;
-        let (p50, p99) = (it.answers.ms(50.0), it.answers.ms(99.0));
-        let (alone_p50, alone_p99) = (it.alone.ms(50.0), it.alone.ms(99.0));
-        let rate = it.answers.per_second;
+        let [rate, p50, p99, _] = it.answers.cells();
+        let [_, alone_p50, alone_p99, _] = it.alone.cells();
         let cells = [it.mib, rate, p50, p99, alone_p50, alone_p99, it.together];
-        table.row(size.pairs().to_string(), &cells);
+        figure.table.row(size.pairs().to_string(), &cells);
         sizes.push(it);
     }
-    let ratio = |name: &str, number: fn(&Sized) -> f64| {
+    let mut ratio = |name: &str, number: fn(&Sized) -> f64| {
         let ratio = number(&sizes[2]) / number(&sizes[0]);
-        Ratio::over(name, vec![ratio], Target::None)
+        figure.ratio(format!("100 times the data: {name}"), ratio, Target::None);
     };
-    Ok(Figure {
-        ratios: vec![
-            ratio("100 times the data: answers a second", |it| it.answers.per_second),
-            ratio("100 times the data: p50 of an event alone", |it| it.alone.ms(50.0)),
-            ratio("100 times the data: events a second, many at once", |it| it.together),
-        ],
-        table,
-        notes: vec![
-            format!("Users who ordered {LINES} products each, a tenth as many products as users; orders by chance. Answers over HTTP, of any user, 32 connections."),
-            format!("One event: an order of {LINES} lines, of any user, alone in a durable transaction. Many: {BATCH} of them in one."),
-            "The store is in the file system's cache, which this machine has room for at every size.".to_owned(),
-        ],
-    })
+    ratio("answers a second", |it| it.answers.per_second);
+    ratio("p50 of an event alone", |it| it.alone.ms(50.0));
+    ratio("events a second, many at once", |it| it.together);
+    figure.note(format!("Users who ordered {LINES} products each, a tenth as many products as users; orders by chance. Answers over HTTP, of any user, 32 connections."));
+    figure.note(format!("One event: an order of {LINES} lines, of any user, alone in a durable transaction. Many: {BATCH} of them in one."));
+    figure.note(
+        "The store is in the file system's cache, which this machine has room for at every size.",
+    );
+    Ok(figure)
 }
 
 async fn of(bench: &Bench, size: Size) -> anyhow::Result<Sized> {

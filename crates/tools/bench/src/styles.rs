@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::bench::Bench;
 use crate::connection::Connection;
-use crate::figure::{Figure, Ratio, Table, Target};
+use crate::figure::{Figure, Table, Target};
 use crate::load::{self, Load};
 use crate::process::Process;
 use crate::reads::{get, get_paced, paths};
@@ -71,8 +71,12 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         })
     });
     let asked: [_; 6] = asked.await?;
-    let bytes = store::bytes(&shop.site.folder().join("replica.db"))?;
-    Ok(figure(&most, &asked, heavy, bytes, (tens, hundreds)))
+    let mut figure = figure(&most, &asked);
+    let [heavy_10, heavy_100] = heavy;
+    figure.note(format!("{tens} users who ordered 10 products, {hundreds} who ordered 100; any of them, by chance, 32 connections; all processes on this machine. Light: {LIGHT} requests a second; heavy: {heavy_10} and {heavy_100}, nine tenths of what the slowest style answers at most; each sent when its time has come. At most: as many as are answered, each sent when the one before was."));
+    let kib = (store::bytes(&shop.site.folder().join("replica.db"))? / 1024.0).floor();
+    figure.note(format!("Questions: those to other services, for one answer. The replica keeps {kib:.0} KiB for it; the others keep nothing."));
+    Ok(figure)
 }
 
 /// The load that the slowest style bears, of users who ordered 10 products (`kind` 0) or 100.
@@ -159,13 +163,7 @@ fn sum_of(counter: &str, text: &str) -> f64 {
     values.sum()
 }
 
-fn figure(
-    most: &[Vec<Load>],
-    asked: &[Vec<Asked>],
-    heavy: [u32; 2],
-    bytes: f64,
-    (tens, hundreds): (usize, usize),
-) -> Figure {
+fn figure(most: &[Vec<Load>; 6], asked: &[Vec<Asked>; 6]) -> Figure {
     let columns = [
         ("per second", 0),
         ("p50 ms", 2),
@@ -173,52 +171,55 @@ fn figure(
         ("p99.9 ms", 2),
         ("questions", 2),
     ];
-    let mut table = Table::new("answers", &columns);
-    let mut ratios = Vec::new();
+    let mut figure = Figure::new(Table::new("answers", &columns));
     for (kind, products) in ["10 products", "100 products"].into_iter().enumerate() {
-        let (our_most, ours) = (&most[kind], &asked[kind]);
         for (number, style) in STYLES.iter().enumerate() {
             let (its_most, its) = (&most[number * 2 + kind], &asked[number * 2 + kind]);
             let questions = its.iter().map(|round| round.questions).fold(0.0, f64::max);
             let mut row = |load: &str, rounds: &[Load]| {
-                let load_of_all = Load::of_all(rounds);
-                let [p50, p99, p999] = [50.0, 99.0, 99.9].map(|percent| load_of_all.ms(percent));
-                let cells = [load_of_all.per_second, p50, p99, p999, questions];
-                table.row(format!("{style}, {products}, {load}"), &cells);
+                let [rate, p50, p99, p999] = Load::of_all(rounds).cells();
+                let cells = [rate, p50, p99, p999, questions];
+                figure
+                    .table
+                    .row(format!("{style}, {products}, {load}"), &cells);
             };
             let of = |load: fn(&Asked) -> &Load| its.iter().map(load).cloned().collect::<Vec<_>>();
             row("light", &of(|round| &round.light));
             row("heavy", &of(|round| &round.heavy));
             row("at most", its_most);
-            if *style == STYLES[0] {
-                continue;
+            if number > 0 {
+                let pairs = ((its, &asked[kind]), (&most[kind], its_most));
+                compare(&mut figure, products, style, pairs);
             }
-            for (load, p50) in [
-                ("light", (|round| round.light.ms(50.0)) as fn(&Asked) -> f64),
-                ("heavy", |round| round.heavy.ms(50.0)),
-            ] {
-                let name = format!("{products}, {load}: p50 of {style} / replica");
-                ratios.push(Ratio::of(&name, (its, ours), p50, Target::AtLeast(10.0)));
-            }
-            let name = format!("{products}: most of replica / {style}");
-            let rate = |round: &Load| round.per_second;
-            ratios.push(Ratio::of(&name, (our_most, its_most), rate, Target::None));
         }
     }
-    Figure {
-        table,
-        ratios,
-        notes: vec![
-            format!(
-                "{tens} users who ordered 10 products, {hundreds} who ordered 100; any of them, by chance, 32 connections; all processes on this machine. Light: {LIGHT} requests a second; heavy: {} and {}, nine tenths of what the slowest style answers at most; each sent when its time has come. At most: as many as are answered, each sent when the one before was.",
-                heavy[0], heavy[1]
-            ),
-            format!(
-                "Questions: those to other services, for one answer. The replica keeps {:.0} KiB for it; the others keep nothing.",
-                (bytes / 1024.0).floor()
-            ),
-        ],
+    figure
+}
+
+/// A pair of rounds to be compared.
+type Pair<'a, T> = (&'a Vec<T>, &'a Vec<T>);
+
+/// A style with the replica, at the loads that are the same for both, and at most.
+fn compare(
+    figure: &mut Figure,
+    products: &str,
+    style: &str,
+    ((its, ours), (our_most, its_most)): (Pair<Asked>, Pair<Load>),
+) {
+    for (load, p50) in [
+        ("light", (|round| round.light.ms(50.0)) as fn(&Asked) -> f64),
+        ("heavy", |round| round.heavy.ms(50.0)),
+    ] {
+        let name = format!("{products}, {load}: p50 of {style} / replica");
+        figure.compare(name, (its, ours), p50, Target::AtLeast(10.0));
     }
+    let name = format!("{products}: most of replica / {style}");
+    figure.compare(
+        name,
+        (our_most, its_most),
+        |round| round.per_second,
+        Target::None,
+    );
 }
 
 #[cfg(test)]

@@ -151,17 +151,18 @@ impl Broker {
             return Ok(status);
         }
         self.child.terminate()?;
-        match self.child.wait(STOP_WITHIN)? {
-            Some(status) => Ok(status),
-            None => self.kill(),
-        }
+        self.wait_or_kill(STOP_WITHIN)
     }
 
     /// Lets the server retire (SIGUSR2): it hands its streams to others, closes connections one by one, and ends.
     /// One that takes longer than a minute is killed.
     pub fn retire(&mut self) -> Result<ExitStatus, Error> {
         self.child.signal(Signal::USR2)?;
-        match self.child.wait(RETIRE_WITHIN)? {
+        self.wait_or_kill(RETIRE_WITHIN)
+    }
+
+    fn wait_or_kill(&mut self, within: Duration) -> Result<ExitStatus, Error> {
+        match self.child.wait(within)? {
             Some(status) => Ok(status),
             None => self.kill(),
         }
@@ -203,13 +204,8 @@ impl Broker {
         self.stop()?;
         let end = Instant::now() + self.options.ready_within;
         loop {
-            match launch(
-                &self.program,
-                &self.options,
-                &self.name,
-                Port::Fixed(self.port),
-                &self.tail,
-            ) {
+            let port = Port::Fixed(self.port);
+            match launch(&self.program, &self.options, &self.name, port, &self.tail) {
                 Err(Error::PortTaken { .. } | Error::StoreInUse { .. }) if Instant::now() < end => {
                     thread::sleep(BUSY_PAUSE);
                 }

@@ -1,44 +1,12 @@
 //! What is seeded, as it stands in `catalogue/`.
 
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-/// Each file of `catalogue/images`, under the name that `products.jsonl` has for it.
-macro_rules! images {
-    ($($name:literal),* $(,)?) => {
-        &[$((
-            concat!("images/", $name, ".svg"),
-            include_str!(concat!("../catalogue/images/", $name, ".svg")),
-        )),*]
-    };
-}
-
-/// The pictures: name and SVG.
-pub(crate) const IMAGES: &[(&str, &str)] = images![
-    "backpack",
-    "binoculars",
-    "brass-compass",
-    "camp-stove",
-    "canoe-paddle",
-    "canvas-tent",
-    "cast-iron-pan",
-    "ceramic-teapot",
-    "coffee-dripper",
-    "desk-lamp",
-    "enamel-mug",
-    "field-notebook",
-    "fly-rod",
-    "hammock",
-    "headlamp",
-    "hiking-boots",
-    "lantern",
-    "map-tube",
-    "pocket-knife",
-    "rain-jacket",
-    "thermos-flask",
-    "water-bottle",
-    "wooden-stool",
-    "wool-blanket",
-];
+use crate::args::workspace;
 
 /// A user, as `POST /users` takes it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -48,7 +16,7 @@ pub(crate) struct User {
     pub(crate) email: String,
 }
 
-/// A product, as `POST /products` takes it, but for the name of its image.
+/// A product, as `POST /products` takes it, but for its image, which is a file of the catalogue.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Product {
     pub(crate) id: String,
@@ -65,7 +33,7 @@ pub(crate) struct Order {
 }
 
 /// All of it but the pictures.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Catalogue {
     pub(crate) users: Vec<User>,
     pub(crate) products: Vec<Product>,
@@ -73,12 +41,12 @@ pub(crate) struct Catalogue {
 }
 
 impl Catalogue {
-    pub(crate) fn new() -> Self {
-        Self {
-            users: records(include_str!("../catalogue/users.jsonl")),
-            products: records(include_str!("../catalogue/products.jsonl")),
-            orders: records(include_str!("../catalogue/orders.jsonl")),
-        }
+    pub(crate) fn read() -> anyhow::Result<Self> {
+        Ok(Self {
+            users: records("users.jsonl")?,
+            products: records("products.jsonl")?,
+            orders: records("orders.jsonl")?,
+        })
     }
 
     /// A product that is in no order of the user's.
@@ -91,34 +59,37 @@ impl Catalogue {
     }
 }
 
-fn records<R: for<'de> Deserialize<'de>>(lines: &str) -> Vec<R> {
-    let records = lines.lines().map(serde_json::from_str);
-    records
-        .collect::<Result<_, _>>()
-        .expect("a test reads the catalogue")
+/// A file of the catalogue.
+pub(crate) fn file(name: &str) -> anyhow::Result<String> {
+    let path = folder().join(name);
+    fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+}
+
+fn folder() -> PathBuf {
+    workspace().join("crates/tools/dev/catalogue")
+}
+
+fn records<R: for<'de> Deserialize<'de>>(name: &str) -> anyhow::Result<Vec<R>> {
+    let text = file(name)?;
+    let records = text.lines().map(serde_json::from_str);
+    let records: Result<_, _> = records.collect();
+    records.with_context(|| format!("read {name}"))
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::fs;
 
     use super::*;
 
     #[test]
     fn every_picture_is_some_products_and_every_products_picture_is_there() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/catalogue/images");
-        let files: BTreeSet<_> = fs::read_dir(folder)
+        let files: BTreeSet<_> = fs::read_dir(folder().join("images"))
             .unwrap()
             .map(|file| format!("images/{}", file.unwrap().file_name().display()))
             .collect();
-        let embedded: BTreeSet<_> = IMAGES.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let shown: BTreeSet<_> = Catalogue::new()
-            .products
-            .into_iter()
-            .map(|product| product.image)
-            .collect();
-        assert_eq!(embedded, files);
+        let products = Catalogue::read().unwrap().products;
+        let shown: BTreeSet<_> = products.into_iter().map(|product| product.image).collect();
         assert_eq!(shown, files);
     }
 
@@ -128,7 +99,7 @@ mod tests {
             users,
             products,
             orders,
-        } = Catalogue::new();
+        } = Catalogue::read().unwrap();
         for order in &orders {
             assert!(users.iter().any(|user| user.id == order.user_id));
             for id in &order.product_ids {
@@ -139,7 +110,7 @@ mod tests {
 
     #[test]
     fn the_first_user_has_ordered_something_but_not_everything() {
-        let catalogue = Catalogue::new();
+        let catalogue = Catalogue::read().unwrap();
         let demo = &catalogue.users[0];
         assert!(
             catalogue

@@ -1,7 +1,5 @@
 //! One service: a child process.
 
-use std::ffi::OsString;
-use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,19 +25,15 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts `program`.
+    /// Starts `command`.
     pub(crate) fn spawn(
         service: Service,
-        program: &Path,
-        arguments: impl IntoIterator<Item = OsString>,
+        mut command: Command,
         screen: Screen,
     ) -> Result<Self, Error> {
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            // As units and images have it: what a large answer took goes back to the system at once.
-            .env("MALLOC_MMAP_THRESHOLD_", "131072");
+        command.stdin(Stdio::null());
+        // As units and images have it: what a large answer took goes back to the system at once.
+        command.env("MALLOC_MMAP_THRESHOLD_", "131072");
         if !screen.colours {
             // They see a pipe, and ask for nothing but this variable.
             command.env("NO_COLOR", "1");

@@ -3,14 +3,14 @@
 //! Ids are given by us, so that all of it can be sent at every start: what is there already is
 //! answered as before and changes nothing. What a person has made of it since is left alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::{Catalogue, IMAGES, Product, User};
+use crate::catalogue::{self, Catalogue, Product, User};
 use crate::http::{self, refusal, send};
 use crate::ports::Ports;
 use crate::screen::Screen;
@@ -28,7 +28,7 @@ pub(crate) struct Demo {
 ///
 /// Nobody to show is left when all users of the catalogue have been erased.
 pub(crate) async fn all(ports: Ports, screen: Screen) -> anyhow::Result<Option<Demo>> {
-    let catalogue = Catalogue::new();
+    let catalogue = Catalogue::read()?;
     screen.say(&format!(
         "seeding {} products, {} users and {} orders …",
         catalogue.products.len(),
@@ -58,11 +58,9 @@ struct Uploaded {
 
 impl Seed {
     async fn all(&mut self, catalogue: &Catalogue) -> anyhow::Result<Option<Demo>> {
-        let images = self.images().await?;
         for product in &catalogue.products {
-            let image = images[product.image.as_str()].clone();
             let product = Product {
-                image,
+                image: self.upload(&product.image).await?,
                 ..product.clone()
             };
             self.create(Service::Products, "", &product.id, &product)
@@ -75,14 +73,11 @@ impl Seed {
             }
         }
         let after = format!("?after={}", self.after());
-        let is_there = |id: &str| users.iter().any(|user| user.id == id);
-        for order in catalogue
-            .orders
-            .iter()
-            .filter(|order| is_there(&order.user_id))
-        {
-            self.create(Service::Orders, &after, &order.id, order)
-                .await?;
+        for order in &catalogue.orders {
+            if users.iter().any(|user| user.id == order.user_id) {
+                self.create(Service::Orders, &after, &order.id, order)
+                    .await?;
+            }
         }
         let Some(user) = users.first().copied() else {
             return Ok(None);
@@ -95,25 +90,18 @@ impl Seed {
         }))
     }
 
-    /// Uploads the pictures, and says where each of them is now.
-    async fn images(&self) -> anyhow::Result<HashMap<&'static str, String>> {
+    /// Uploads a picture, and says where it is now.
+    async fn upload(&self, name: &str) -> anyhow::Result<String> {
         let url = format!("{}/images", self.ports.url(Service::Products));
-        let mut images = HashMap::new();
-        for (name, svg) in IMAGES {
-            let upload = self
-                .client
-                .post(&url)
-                .header(CONTENT_TYPE, "image/svg+xml")
-                .body(*svg);
-            let failed = || format!("upload {name}");
-            let answer = send(&upload).await.with_context(failed)?;
-            if answer.status() != StatusCode::CREATED {
-                bail!("upload {name}: {}", refusal(answer).await);
-            }
-            let uploaded: Uploaded = answer.json().await.with_context(failed)?;
-            images.insert(*name, uploaded.image);
+        let upload = self.client.post(url).header(CONTENT_TYPE, "image/svg+xml");
+        let failed = || format!("upload {name}");
+        let answer = send(&upload.body(catalogue::file(name)?)).await;
+        let answer = answer.with_context(failed)?;
+        if answer.status() != StatusCode::CREATED {
+            bail!("upload {name}: {}", refusal(answer).await);
         }
-        Ok(images)
+        let uploaded: Uploaded = answer.json().await.with_context(failed)?;
+        Ok(uploaded.image)
     }
 
     /// Creates a record, or finds it there; `false` if its id was given to something else or is
@@ -143,30 +131,21 @@ impl Seed {
 
     /// Waits until purchases shows all of it.
     async fn seen(&self, user: &User) -> anyhow::Result<()> {
-        let purchases = self.ports.url(Service::Purchases);
-        let url = format!(
-            "{purchases}/users/{}/purchases?after={}",
-            user.id,
-            self.after()
-        );
-        let answer = send(&self.client.get(url))
-            .await
-            .context("wait for purchases")?;
+        let (purchases, after) = (self.ports.url(Service::Purchases), self.after());
+        let url = format!("{purchases}/users/{}/purchases?after={after}", user.id);
+        let answer = send(&self.client.get(url)).await;
+        let answer = answer.context("wait for purchases")?;
         if answer.status() != StatusCode::OK {
-            bail!(
-                "read the purchases of {}: {}",
-                user.name,
-                refusal(answer).await
-            );
+            let refusal = refusal(answer).await;
+            bail!("read the purchases of {}: {refusal}", user.name);
         }
         Ok(())
     }
 
     /// Notes `Headwater-Position: <source>:<position>`.
     fn note_position(&mut self, answer: &Response) {
-        let position = answer
-            .headers()
-            .get("headwater-position")
+        let position = answer.headers().get("headwater-position");
+        let position = position
             .and_then(|value| value.to_str().ok()?.split_once(':'))
             .and_then(|(source, position)| Some((source, position.parse::<u64>().ok()?)));
         if let Some((source, position)) = position {
@@ -178,9 +157,7 @@ impl Seed {
     /// All positions so far, as `?after` takes it: `products:24,users:6`.
     fn after(&self) -> String {
         let positions = self.positions.iter();
-        positions
-            .map(|(source, position)| format!("{source}:{position}"))
-            .collect::<Vec<_>>()
-            .join(",")
+        let positions: Vec<_> = positions.map(|(of, at)| format!("{of}:{at}")).collect();
+        positions.join(",")
     }
 }

@@ -1,8 +1,7 @@
 //! All processes: the broker and the services.
 
 use std::convert::Infallible;
-use std::ffi::OsString;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -22,7 +21,7 @@ use crate::signals::Signals;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How long a service gives the requests under way: shorter than we wait before we kill it.
-const DRAIN_S: &str = "7";
+const DRAIN: &str = "--drain-s=7";
 
 /// All that runs; killed when dropped.
 #[derive(Debug)]
@@ -85,33 +84,25 @@ impl System {
     ) -> anyhow::Result<()> {
         self.screen.say("starting the services …");
         for service in Service::ALL {
-            let mut arguments: Vec<OsString> = vec![
-                "--listen".into(),
-                format!("127.0.0.1:{}", ports.of(service)).into(),
-                "--admin-listen".into(),
-                format!("127.0.0.1:{}", ports.admin(service)).into(),
-                "--nats-url".into(),
-                self.nats_url(args).into(),
-                "--log-format".into(),
-                "pretty".into(),
-                "--drain-s".into(),
-                DRAIN_S.into(),
-            ];
+            let mut command = Command::new(binaries.of(service)?);
+            command
+                .arg(format!("--listen=127.0.0.1:{}", ports.of(service)))
+                .arg(format!("--admin-listen=127.0.0.1:{}", ports.admin(service)))
+                .args(["--nats-url", &self.nats_url(args)])
+                .args(["--log-format=pretty", DRAIN]);
             if let Some(style) = service.style() {
-                arguments.extend(["--style".into(), style.into()]);
-                arguments.extend(["--images-url".into(), ports.url(Service::Products).into()]);
+                command.args(["--style", style]);
+                command.args(["--images-url", &ports.url(Service::Products)]);
             }
             if service == Service::Composition {
                 for source in [Service::Users, Service::Products, Service::Orders] {
-                    let flag = format!("--{}-url", source.name());
-                    arguments.extend([flag.into(), ports.url(source).into()]);
+                    command.arg(format!("--{}-url={}", source.name(), ports.url(source)));
                 }
             }
             if !matches!(service, Service::Composition | Service::Inquiry) {
-                arguments.extend(["--database".into(), data.database(service).into()]);
+                command.arg("--database").arg(data.database(service));
             }
-            let program = binaries.of(service)?;
-            let child = Child::spawn(service, program, arguments, self.screen)?;
+            let child = Child::spawn(service, command, self.screen)?;
             self.services.push(child);
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use headwater::database::{BareSnapshot, Bulk, Snapshot, Tx};
-use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult as _, Value, raw_sql};
 use uuid::Uuid;
 
 use crate::purchase::{Cursor, Order, Part, Purchase, Shopper};
@@ -98,23 +98,22 @@ pub fn erase_part(tx: &Tx) -> Result<(), DbErr> {
     let Some(user) = erasing(tx)? else {
         return Ok(());
     };
-    let sql = "DELETE FROM purchase WHERE user = ?1 AND product IN
-                   (SELECT product FROM purchase WHERE user = ?1 ORDER BY product LIMIT ?2)";
-    let removed = tx.execute_raw(statement(tx, sql, [user.into(), ERASED_AT_ONCE.into()]))?;
+    let removed = tx.execute_raw(raw_sql!(
+        Sqlite,
+        "DELETE FROM purchase WHERE user = {user} AND product IN
+             (SELECT product FROM purchase WHERE user = {user} ORDER BY product
+              LIMIT {ERASED_AT_ONCE})"
+    ))?;
     if removed.rows_affected() < u64::from(ERASED_AT_ONCE) {
-        tx.run_raw(statement(
-            tx,
-            "DELETE FROM erasing WHERE user = ?",
-            [user.into()],
-        ))?;
+        tx.run_raw(raw_sql!(Sqlite, "DELETE FROM erasing WHERE user = {user}"))?;
     }
     Ok(())
 }
 
 /// One of the users who are being erased.
 fn erasing(db: &impl ConnectionTrait) -> Result<Option<i64>, DbErr> {
-    let row = db.query_one_raw(statement(db, "SELECT user FROM erasing LIMIT 1", []))?;
-    row.map(|row| row.try_get_by("user")).transpose()
+    let row = db.query_one_raw(raw_sql!(Sqlite, "SELECT user FROM erasing LIMIT 1"))?;
+    row.map(|row| row.try_get_by_index(0)).transpose()
 }
 
 const SAVE_PRODUCTS: Bulk = Bulk {
@@ -140,7 +139,7 @@ const FIND_USERS: Bulk = Bulk {
     after: ") AS sought CROSS JOIN user ON user.id = sought.column1",
 };
 
-const HEAR_OF_USERS: Bulk = Bulk {
+const MAKE_USERS: Bulk = Bulk {
     before: "INSERT INTO user (id, state) VALUES ",
     row: "(?, 0)",
     after: " RETURNING id, number",
@@ -152,41 +151,41 @@ const FIND_PRODUCTS: Bulk = Bulk {
     after: ") AS sought CROSS JOIN product ON product.id = sought.column1",
 };
 
-const HEAR_OF_PRODUCTS: Bulk = Bulk {
+const MAKE_PRODUCTS: Bulk = Bulk {
     before: "INSERT INTO product (id) VALUES ",
     row: "(?)",
     after: " RETURNING id, number",
 };
 
-/// The number that each of `ids` has, in their order; those that nobody heard of before are made.
-/// `None`: a user who was erased.
+/// The surrogate key of each of `ids`, in their order; rows for new ids are made. `None`: an erased
+/// user.
 ///
-/// Each is looked up once, in the order of the index. An id is found in a large index at the cost
-/// of several small numbers, and an order names its user and its products anew each time.
-fn numbers(
+/// A UUID lookup costs several integer lookups, and ids repeat across orders, so each is looked up
+/// once, in the order of the index.
+fn surrogate_keys(
     tx: &Tx,
     ids: impl Iterator<Item = Uuid>,
     find: &Bulk,
-    hear_of: &Bulk,
+    make: &Bulk,
 ) -> Result<Vec<Option<i64>>, DbErr> {
     let mut wanted: Vec<(Uuid, usize)> = ids.zip(0..).collect();
     wanted.sort_unstable_by_key(|(id, _)| id.as_u128());
-    let mut sought = Sought::new(wanted.iter().map(|(id, _)| *id));
-    sought.run(tx, find)?;
-    sought.run(tx, hear_of)?;
-    let mut numbers = vec![None; wanted.len()];
+    let mut lookup = IdLookup::new(wanted.iter().map(|(id, _)| *id));
+    lookup.run(tx, find)?;
+    lookup.run(tx, make)?;
+    let mut keys = vec![None; wanted.len()];
     let mut at = 0;
     for (id, place) in wanted {
-        at = sought.place(id, at);
-        if let Found::Number(number) = sought.found[at] {
-            numbers[place] = Some(number);
+        at = lookup.index_of(id, at);
+        if let Found::Key(key) = lookup.found[at] {
+            keys[place] = Some(key);
         }
     }
-    Ok(numbers)
+    Ok(keys)
 }
 
-/// Ids whose numbers are sought, in order, without a hash: sorted they come and go side by side.
-struct Sought {
+/// Looks up the keys of sorted ids, without a hash: sorted, they come and go side by side.
+struct IdLookup {
     ids: Vec<Uuid>,
     found: Vec<Found>,
 }
@@ -197,11 +196,11 @@ enum Found {
     NotYet,
     /// A user who was erased.
     Erased,
-    Number(i64),
+    Key(i64),
 }
 
-impl Sought {
-    /// Of sorted `ids`, which may come several times.
+impl IdLookup {
+    /// `ids` are sorted, and may repeat.
     fn new(ids: impl Iterator<Item = Uuid>) -> Self {
         let mut ids: Vec<Uuid> = ids.collect();
         ids.dedup();
@@ -213,23 +212,22 @@ impl Sought {
     fn run(&mut self, tx: &Tx, statement: &Bulk) -> Result<(), DbErr> {
         let missing = self.ids.iter().zip(&self.found);
         let missing = missing.filter(|(_, found)| **found == Found::NotYet);
-        let missing: Vec<Uuid> = missing.map(|(id, _)| *id).collect();
-        let rows = missing.iter().map(|id| [(*id).into()]);
+        let missing: Vec<[Value; 1]> = missing.map(|(id, _)| [(*id).into()]).collect();
         let mut at = 0;
-        statement.query(tx, rows, |row| {
-            at = self.place(row.try_get_by(0)?, at);
-            let number: Option<i64> = row.try_get_by(1)?;
-            self.found[at] = number.map_or(Found::Erased, Found::Number);
+        statement.query(tx, missing, |row| {
+            at = self.index_of(row.try_get_by(0)?, at);
+            let key: Option<i64> = row.try_get_by(1)?;
+            self.found[at] = key.map_or(Found::Erased, Found::Key);
             Ok(())
         })
     }
 
     /// Where `id` is: most often where the last one was, which was `at`, or soon after it.
-    fn place(&self, id: Uuid, at: usize) -> usize {
+    fn index_of(&self, id: Uuid, at: usize) -> usize {
         let near = self.ids[at..].iter().take(NEAR).position(|one| *one == id);
         match near {
             Some(further) => at + further,
-            None => self.ids.binary_search(&id).expect("it is sought"),
+            None => self.ids.binary_search(&id).expect("it is looked up"),
         }
     }
 }
@@ -245,9 +243,9 @@ const SAVE_PURCHASES: Bulk = Bulk {
 /// times the first counts, whichever comes first.
 pub(super) fn save_purchases(tx: &Tx, shoppers: &[Uuid], lines: &[Line]) -> Result<(), DbErr> {
     let shoppers = shoppers.iter().copied();
-    let users = numbers(tx, shoppers, &FIND_USERS, &HEAR_OF_USERS)?;
+    let users = surrogate_keys(tx, shoppers, &FIND_USERS, &MAKE_USERS)?;
     let ordered = lines.iter().map(|line| line.product);
-    let products = numbers(tx, ordered, &FIND_PRODUCTS, &HEAR_OF_PRODUCTS)?;
+    let products = surrogate_keys(tx, ordered, &FIND_PRODUCTS, &MAKE_PRODUCTS)?;
     let row = |(line, product): (&Line, Option<i64>)| {
         Some((users[line.shopper]?, product?, line.ordered_at))
     };
@@ -309,31 +307,13 @@ pub(super) fn purchases(
     Ok(Some(purchases))
 }
 
-#[derive(FromQueryResult)]
-struct ShopperRow {
-    id: Uuid,
-    products: i64,
-}
-
-/// The users heard of last.
+/// The newest users.
 pub(super) fn shoppers(db: &impl ConnectionTrait, limit: u32) -> Result<Vec<Shopper>, DbErr> {
-    let rows = ShopperRow::find_by_statement(statement(
-        db,
+    let erased = UserState::Erased as u8;
+    Shopper::find_by_statement(raw_sql!(
+        Sqlite,
         "SELECT id, (SELECT count(*) FROM purchase WHERE user = number) AS products
-         FROM user WHERE state <> ? ORDER BY number DESC LIMIT ?",
-        [(UserState::Erased as u8).into(), limit.into()],
+         FROM user WHERE state <> {erased} ORDER BY number DESC LIMIT {limit}"
     ))
-    .all(db)?;
-    Ok(rows
-        .into_iter()
-        .map(|ShopperRow { id, products }| Shopper { id, products })
-        .collect())
-}
-
-fn statement<const N: usize>(
-    db: &impl ConnectionTrait,
-    sql: &str,
-    values: [Value; N],
-) -> Statement {
-    Statement::from_sql_and_values(db.get_database_backend(), sql, values)
+    .all(db)
 }

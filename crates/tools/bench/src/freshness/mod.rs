@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::bench::Bench;
 use crate::connection::Connection;
 use crate::events::{self, FIRST_MS};
-use crate::figure::{Figure, Ratio, Table, Target};
+use crate::figure::{Figure, Table, Target};
 use crate::load::{self, Load};
 use crate::rounds::in_turns;
 use crate::shop::{Ids, Shop};
@@ -144,35 +144,26 @@ fn figure(measured: &[Vec<Seen>; 3]) -> Figure {
         |seen: &[Seen]| -> Vec<Load> { seen.iter().map(|it| it.answered.clone()).collect() };
     let sent = |seen: &[Seen]| -> Vec<Load> { seen.iter().map(|it| it.sent.clone()).collect() };
     let bare = &measured[2];
-    let mut table = Table::of_loads("from … to where it is to be seen");
-    let mut ratios = Vec::new();
+    let mut figure = Figure::new(Table::of_loads("from … to where it is to be seen"));
     for (rate, ours) in RATES.into_iter().zip(measured) {
-        table.load(format!("answer to seen, {rate}/s"), &answered(ours));
-        table.load(format!("sent to seen, {rate}/s"), &sent(ours));
+        let (answered, sent, theirs) = (answered(ours), sent(ours), sent(bare));
+        figure
+            .table
+            .load(format!("answer to seen, {rate}/s"), &answered);
+        figure.table.load(format!("sent to seen, {rate}/s"), &sent);
         for (percent, most) in [(50.0, 1.5), (99.0, 3.0)] {
-            let (theirs, target) = (sent(bare), Target::AtMost(most));
-            let mut ratio = |name: &str, loads: &[Load], target| {
-                let name = format!("{rate}/s: p{percent} {name}");
-                let number = |load: &Load| load.ms(percent);
-                ratios.push(Ratio::of(&name, (loads, &theirs), number, target));
-            };
-            ratio("answer to seen / bare", &answered(ours), target);
-            ratio("sent to seen / bare", &sent(ours), Target::None);
+            let p = |load: &Load| load.ms(percent);
+            let name = format!("{rate}/s: p{percent} answer to seen / bare");
+            figure.compare(name, (&answered, &theirs), p, Target::AtMost(most));
+            let name = format!("{rate}/s: p{percent} sent to seen / bare");
+            figure.compare(name, (&sent, &theirs), p, Target::None);
         }
     }
-    table.load("bare: commit, publish, commit", &sent(bare));
-    table.load("bare: publish, commit", &answered(bare));
-    Figure {
-        table,
-        ratios,
-        notes: vec![
-            format!(
-                "Answer: the client has the 201 of `POST /orders`, so it is committed. Seen: a read that begins now has the order in it. Orders of {LINES} lines, each sent when its time has come."
-            ),
-            format!(
-                "Bare: commit a row, publish it and await the acknowledgement, commit it in another file; one after the other, {} a second, without HTTP, relay or projection, on the same broker.",
-                RATES[0]
-            ),
-        ],
-    }
+    figure
+        .table
+        .load("bare: commit, publish, commit", &sent(bare));
+    figure.table.load("bare: publish, commit", &answered(bare));
+    figure.note(format!("Answer: the client has the 201 of `POST /orders`, so it is committed. Seen: a read that begins now has the order in it. Orders of {LINES} lines, each sent when its time has come."));
+    figure.note(format!("Bare: commit a row, publish it and await the acknowledgement, commit it in another file; one after the other, {} a second, without HTTP, relay or projection, on the same broker.", RATES[0]));
+    figure
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::bench::Bench;
 use crate::connection::Connection;
-use crate::figure::{Figure, Ratio, Table, Target};
+use crate::figure::{Figure, Table, Target};
 use crate::load::{self, Load};
 use crate::process::Process;
 use crate::rounds::in_turns;
@@ -57,39 +57,35 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
             _ => get(&bare, &constant[kind], time).await,
         }
     });
-    let measured: [_; 6] = measured.await?;
+    Ok(figure(&measured.await?, size))
+}
 
-    let mut table = Table::of_loads("answers");
-    let mut ratios = Vec::new();
+fn figure(measured: &[Vec<Load>; 6], size: Size) -> Figure {
+    let mut figure = Figure::new(Table::of_loads("answers"));
     for (kind, products) in ["10 products", "100 products"].into_iter().enumerate() {
         let (ours, bare, constant) = (&measured[kind], &measured[kind + 2], &measured[kind + 4]);
+        let table = &mut figure.table;
         table.load(format!("`purchases`, {products}"), ours);
         table.load(format!("bare join, {products}"), bare);
         table.load(format!("constant answer, {products}"), constant);
-        let mut ratio = |name: &str, theirs: &Vec<Load>, number: fn(&Load) -> f64, target| {
-            let name = format!("{products}: {name}");
-            ratios.push(Ratio::of(&name, (ours, theirs), number, target));
+        let (rate, p99) = (|load: &Load| load.per_second, |load: &Load| load.ms(99.0));
+        let mut compare = |name, theirs: &[Load], number: fn(&Load) -> f64, target| {
+            figure.compare(
+                format!("{products}: {name}"),
+                (ours, theirs),
+                number,
+                target,
+            );
         };
-        let rate = |load: &Load| load.per_second;
-        ratio("rate / bare join", bare, rate, Target::AtLeast(0.9));
-        ratio(
-            "p99 / bare join",
-            bare,
-            |load| load.ms(99.0),
-            Target::AtMost(1.2),
-        );
-        ratio("rate / constant answer", constant, rate, Target::None);
+        compare("rate / bare join", bare, rate, Target::AtLeast(0.9));
+        compare("p99 / bare join", bare, p99, Target::AtMost(1.2));
+        compare("rate / constant answer", constant, rate, Target::None);
     }
-    let pairs = size.pairs();
-    Ok(Figure {
-        table,
-        ratios,
-        notes: vec![
-            format!("{} users, {products} products, {pairs} pairs; any user, by chance, {CLIENTS} connections.", tens + hundreds),
-            "The bare join is under the same HTTP server, on four connections, with prepared statements; its answers are the same, byte for byte, `as_of` and the snapshot with them.".to_owned(),
-            "The constant answer is of the same length and needs no database.".to_owned(),
-        ],
-    })
+    let (users, products, pairs) = (size.tens + size.hundreds, size.products, size.pairs());
+    figure.note(format!("{users} users, {products} products, {pairs} pairs; any user, by chance, {CLIENTS} connections."));
+    figure.note("The bare join is under the same HTTP server, on four connections, with prepared statements; its answers are the same, byte for byte, `as_of` and the snapshot with them.");
+    figure.note("The constant answer is of the same length and needs no database.");
+    figure
 }
 
 /// Both must do the same work: their answers are compared for some users.
