@@ -6,7 +6,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
+use futures_util::future::try_join_all;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -42,11 +43,7 @@ impl Connection {
 
     /// `count` connections to the same address.
     pub(crate) async fn several(address: SocketAddr, count: usize) -> anyhow::Result<Vec<Self>> {
-        let mut connections = Vec::with_capacity(count);
-        for _ in 0..count {
-            connections.push(Self::open(address).await?);
-        }
-        Ok(connections)
+        try_join_all((0..count).map(|_| Self::open(address))).await
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<Answer<'_>> {
@@ -97,22 +94,22 @@ impl Connection {
         self.request.extend_from_slice(body);
         self.stream.write_all(&self.request).await?;
         self.answer.clear();
-        let mut lengths = None;
-        loop {
-            if self.stream.read_buf(&mut self.answer).await? == 0 {
-                bail!("the connection was closed");
+        let (head, body) = loop {
+            self.read().await?;
+            if let Some(lengths) = answer_lengths(&self.answer)? {
+                break lengths;
             }
-            lengths = match lengths {
-                None => answer_lengths(&self.answer)?,
-                known => known,
-            };
-            let Some((head, body)) = lengths else {
-                continue;
-            };
-            if self.answer.len() >= head + body {
-                return answer(&self.answer, head);
-            }
+        };
+        while self.answer.len() < head + body {
+            self.read().await?;
         }
+        answer(&self.answer, head)
+    }
+
+    async fn read(&mut self) -> anyhow::Result<()> {
+        let read = self.stream.read_buf(&mut self.answer).await?;
+        ensure!(read > 0, "the connection was closed");
+        Ok(())
     }
 }
 

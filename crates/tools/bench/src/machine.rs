@@ -75,6 +75,9 @@ impl fmt::Display for Machine {
     }
 }
 
+/// What cannot be found out.
+const UNKNOWN: &str = "unknown";
+
 fn text(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
@@ -82,10 +85,8 @@ fn text(path: &str) -> String {
 /// The value of a `name : value` line, as `/proc/cpuinfo` has them.
 fn field(text: &str, name: &str) -> String {
     let mut lines = text.lines().filter_map(|line| line.split_once(':'));
-    lines.find(|(key, _)| key.trim() == name).map_or_else(
-        || "unknown".to_owned(),
-        |(_, value)| value.trim().to_owned(),
-    )
+    let value = lines.find(|(key, _)| key.trim() == name);
+    value.map_or(UNKNOWN, |(_, value)| value.trim()).to_owned()
 }
 
 fn memory_gib(meminfo: &str) -> u64 {
@@ -101,9 +102,8 @@ fn filesystem(mounts: &str, folder: &Path) -> String {
         Some((Path::new(fields.next()?), fields.next()?))
     });
     let around = mounts.filter(|(mount, _)| folder.starts_with(mount));
-    around
-        .max_by_key(|(mount, _)| mount.components().count())
-        .map_or_else(|| "unknown".to_owned(), |(_, kind)| kind.to_owned())
+    let innermost = around.max_by_key(|(mount, _)| mount.components().count());
+    innermost.map_or(UNKNOWN, |(_, kind)| kind).to_owned()
 }
 
 /// What a program prints; it is only asked what is nice to know.
@@ -116,7 +116,7 @@ fn said_by(program: &str, arguments: &[&str]) -> String {
         Ok(said) if said.status.success() => {
             String::from_utf8_lossy(&said.stdout).trim().to_owned()
         }
-        _ => "unknown".to_owned(),
+        _ => UNKNOWN.to_owned(),
     }
 }
 

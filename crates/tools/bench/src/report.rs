@@ -79,18 +79,19 @@ impl Report {
         let Some(before) = self.find(&now.name, now.form) else {
             return Vec::new();
         };
-        let pairs = now.figure.ratios.iter().filter_map(|ratio| {
-            let mut old = before.figure.ratios.iter();
-            Some((old.find(|old| old.name == ratio.name)?, ratio))
-        });
-        pairs
-            .filter(|(before, now)| is_worse(before, now))
-            .map(|(before, ratio)| Regression {
-                figure: now.name.clone(),
-                before: before.clone(),
-                now: ratio.clone(),
-            })
-            .collect()
+        let mut worse = Vec::new();
+        for ratio in &now.figure.ratios {
+            let mut ratios = before.figure.ratios.iter();
+            let old = ratios.find(|old| old.name == ratio.name);
+            if let Some(before) = old.filter(|before| is_worse(before, ratio)) {
+                worse.push(Regression {
+                    figure: now.name.clone(),
+                    before: before.clone(),
+                    now: ratio.clone(),
+                });
+            }
+        }
+        worse
     }
 }
 

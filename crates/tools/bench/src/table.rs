@@ -119,27 +119,21 @@ pub(crate) fn grouped(number: f64, decimals: usize) -> String {
 
 /// Columns under each other: names to the left, numbers to the right.
 fn aligned(cells: &Cells) -> String {
-    let columns = cells.first().map_or(0, Vec::len);
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| {
-            cells
-                .iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
+    let width = |column: usize| {
+        let lengths = cells.iter().map(|row| row[column].chars().count());
+        lengths.max().unwrap_or(0)
+    };
     let mut text = String::new();
     for row in cells {
-        let mut line = String::from(" ");
-        for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let _ = match index {
-                0 => write!(line, " {cell:<width$}"),
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = width(column);
+            let _ = match column {
+                0 => write!(line, "  {cell:<width$}"),
                 _ => write!(line, "  {cell:>width$}"),
             };
         }
-        text.push_str(line.trim_end());
-        text.push('\n');
+        let _ = writeln!(text, "{}", line.trim_end());
     }
     text
 }

@@ -47,11 +47,8 @@ async fn check(urls: &str) -> anyhow::Result<()> {
 }
 
 async fn connect(url: &str) -> anyhow::Result<TcpStream> {
-    let url = if url.contains("://") {
-        Url::parse(url)?
-    } else {
-        Url::parse(&format!("nats://{url}"))?
-    };
+    let scheme = if url.contains("://") { "" } else { "nats://" };
+    let url = Url::parse(&format!("{scheme}{url}"))?;
     let host = url.host_str().context("it names no host")?;
     // IPv6 addresses stand in brackets in URLs, and nowhere else.
     let host = host.trim_matches(['[', ']']);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::bail;
 use reqwest::Client;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
@@ -24,14 +24,6 @@ struct Part {
     detail: String,
 }
 
-/// Why a service is not ready.
-enum Missing {
-    /// Its log may say more.
-    NoAnswer(String),
-    /// It says so itself.
-    Parts(String),
-}
-
 /// Waits until every part of every service does its work.
 ///
 /// More than a 200: that only says that no part has failed, but here nothing should be amiss.
@@ -39,9 +31,10 @@ pub(crate) async fn wait(running: &[Running]) -> anyhow::Result<()> {
     let client = http::client()?;
     let end = Instant::now() + WITHIN;
     for service in running {
-        while let Some(missing) = missing(&client, &service.admin_url).await {
+        while let Some(missing) = missing(&client, service).await {
             if Instant::now() >= end {
-                return Err(not_ready(service, missing));
+                let name = service.service.name();
+                bail!("{name} is not ready after {WITHIN:?}: {missing}");
             }
             sleep(LOOK_EVERY).await;
         }
@@ -49,27 +42,16 @@ pub(crate) async fn wait(running: &[Running]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn not_ready(service: &Running, missing: Missing) -> anyhow::Error {
-    let (why, log) = match missing {
-        Missing::Parts(why) => (why, String::new()),
-        Missing::NoAnswer(why) => (
-            why,
-            format!("; its last lines:{}", indented(&service.tail.text())),
-        ),
-    };
-    let name = service.service.name();
-    anyhow!("{name} is not ready after {WITHIN:?}: {why}{log}")
-}
-
-/// What is still missing, if anything is.
-async fn missing(client: &Client, url: &str) -> Option<Missing> {
-    let answer = match client.get(format!("{url}/readyz?verbose")).send().await {
-        Ok(answer) => answer,
-        Err(error) => return Some(Missing::NoAnswer(http::cause(&error))),
-    };
-    match answer.json::<BTreeMap<String, Part>>().await {
-        Ok(parts) => amiss(parts).map(Missing::Parts),
-        Err(error) => Some(Missing::NoAnswer(http::cause(&error))),
+/// What is still missing, if anything is; where there is no answer, its log may say more.
+async fn missing(client: &Client, service: &Running) -> Option<String> {
+    let url = format!("{}/readyz?verbose", service.admin_url);
+    let parts = async { client.get(url).send().await?.json().await };
+    match parts.await {
+        Ok(parts) => amiss(parts),
+        Err(error) => {
+            let (why, log) = (http::cause(&error), indented(&service.tail.text()));
+            Some(format!("{why}; its last lines:{log}"))
+        }
     }
 }
 
