@@ -3,7 +3,7 @@
 use headwater::database::Tx;
 use headwater::personal::{self, Keys};
 use headwater::{idempotency, outbox};
-use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, raw_sql};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Value, raw_sql};
 use uuid::Uuid;
 
 use crate::user::{self, Person, User};
@@ -140,6 +140,7 @@ pub(crate) fn insert(
 
 fn insert_encrypted(tx: &Tx, row: &Registration, login: Option<Vec<u8>>) -> Result<(), DbErr> {
     let json = serde_json::to_vec(&row.person).expect("persons are plain data");
+    let login = Value::from(login);
     let (about, key_slot) = (row.id.as_bytes(), row.key.slot());
     let person = row.key.seal(about, &json);
     let fingerprint = row.key.seal(about, &row.fingerprint);

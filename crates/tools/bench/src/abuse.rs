@@ -81,7 +81,7 @@ async fn slow_readers(
     count: usize,
     figure: &mut Figure,
 ) -> anyhow::Result<()> {
-    let products = shop.site.start("products", "products-read", &[]).await?;
+    let products = shop.stage.start("products", "products-read", &[]).await?;
     let ids: Vec<_> = (0..PRODUCTS).map(|_| Uuid::now_v7()).collect();
     let bodies = ids.iter().map(|id| product(*id)).collect();
     post_all(&products, "/products", bodies).await?;
@@ -101,7 +101,7 @@ async fn unread_images(
     (count, different): (usize, u64),
     figure: &mut Figure,
 ) -> anyhow::Result<()> {
-    let products = shop.site.start("products", "products-images", &[]).await?;
+    let products = shop.stage.start("products", "products-images", &[]).await?;
     let known = Uuid::now_v7();
     post_all(&products, "/products", vec![product(known)]).await?;
     let mut paths = Vec::new();
@@ -130,7 +130,7 @@ async fn registrations(
     count: usize,
     figure: &mut Figure,
 ) -> anyhow::Result<()> {
-    let users = shop.site.start("users", "users-registered", &[]).await?;
+    let users = shop.stage.start("users", "users-registered", &[]).await?;
     let known = Uuid::now_v7();
     post_all(&users, "/users", vec![user(known)]).await?;
     let attack = Attack {

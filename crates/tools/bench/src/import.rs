@@ -82,7 +82,7 @@ fn rates(size: Size, runs: &[Run]) -> [f64; 4] {
 
 /// Runs the operator's tool on new files.
 async fn import(program: &Path, shop: &Shop, size: Size, batch: usize) -> anyhow::Result<Run> {
-    let files = write_files(shop.site.folder(), size, batch)?;
+    let files = write_files(shop.stage.folder(), size, batch)?;
     let urls = [&shop.users, &shop.products, &shop.orders].map(Process::url);
     let mut command = Command::new(program);
     command
@@ -135,8 +135,9 @@ fn write_files(folder: &Path, size: Size, batch: usize) -> anyhow::Result<[PathB
 }
 
 fn write(path: PathBuf, lines: impl Iterator<Item = Value>) -> anyhow::Result<PathBuf> {
-    let text: String = lines.map(|line| format!("{line}\n")).collect();
-    std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+    let lines: Vec<_> = lines.map(|line| line.to_string()).collect();
+    std::fs::write(&path, lines.join("\n") + "\n")
+        .with_context(|| format!("write {}", path.display()))?;
     Ok(path)
 }
 

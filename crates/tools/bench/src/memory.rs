@@ -25,7 +25,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         .form
         .pick((20, 50), (2_000, 10_000), (50_000, 200_000));
     let shop = Shop::start(bench, &[]).await?;
-    let purchases = shop.site.start("purchases", "purchases", &[]).await?;
+    let purchases = shop.stage.start("purchases", "purchases", &[]).await?;
     let services: [(&str, &Process); 4] = [
         ("users", &shop.users),
         ("products", &shop.products),
@@ -62,8 +62,8 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
 
 /// What an order of [`LINES`] lines takes on the disk of those who keep it.
 async fn disk(shop: &Shop, orders: usize) -> anyhow::Result<String> {
-    let bytes = store::bytes(&shop.site.folder().join("orders.db"))?;
-    let jetstream = jetstream::new(async_nats::connect(shop.site.broker.url()).await?);
+    let bytes = store::bytes(&shop.stage.folder().join("orders.db"))?;
+    let jetstream = jetstream::new(async_nats::connect(shop.stage.broker.url()).await?);
     let stream = jetstream.get_stream("ORDERS").await?;
     let state = &stream.cached_info().state;
     Ok(format!(

@@ -92,7 +92,7 @@ async fn drained(shop: &Shop, ids: &Ids) -> anyhow::Result<()> {
     let order = ids.any_order(&mut fastrand::Rng::with_seed(0), LINES);
     let mut connection = Connection::open(shop.orders.address).await?;
     let last = connection.post("/orders", &order).await?.position()?;
-    let client = async_nats::connect(shop.site.broker.url()).await?;
+    let client = async_nats::connect(shop.stage.broker.url()).await?;
     let jetstream = async_nats::jetstream::new(client);
     let mut stream = jetstream.get_stream("ORDERS").await?;
     let began = Instant::now();

@@ -14,7 +14,7 @@ use crate::bench::Bench;
 use crate::figure::{Figure, Table, Target, median};
 use crate::load::count;
 use crate::rounds::in_turns;
-use crate::shop::Site;
+use crate::shop::Stage;
 use crate::streams::{self, Published, Size};
 
 /// The bare client's source: never one of the shop.
@@ -60,12 +60,12 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
 
 /// `orders` starts with `rows` in its outbox.
 async fn relayed(bench: &Bench, rows: &[Published]) -> anyhow::Result<f64> {
-    let site = Site::new(bench)?;
-    let path = site.folder().join("orders.db");
+    let stage = Stage::new(bench)?;
+    let path = stage.folder().join("orders.db");
     fill(&path, rows).await.context("fill the outbox")?;
-    let jetstream = jetstream::new(async_nats::connect(site.broker.url()).await?);
+    let jetstream = jetstream::new(async_nats::connect(stage.broker.url()).await?);
     let began = Instant::now();
-    let _orders = site.start(orders::NAME, orders::NAME, &[]).await?;
+    let _orders = stage.start(orders::NAME, orders::NAME, &[]).await?;
     loop {
         if let Ok(stream) = jetstream.get_stream(stream::name(orders::NAME)).await
             && stream.cached_info().state.messages == rows.len() as u64
@@ -82,7 +82,7 @@ async fn relayed(bench: &Bench, rows: &[Published]) -> anyhow::Result<f64> {
 
 /// A bare client publishes `rows` in atomic batches, one after the other.
 async fn in_batches(bench: &Bench, rows: &[Published]) -> anyhow::Result<f64> {
-    let (_site, client) = rival(bench).await?;
+    let (_stage, client) = rival(bench).await?;
     let events = rows.iter().map(|row| Published {
         subject: row.subject.replacen(orders::NAME, RIVAL, 1),
         ..row.clone()
@@ -96,7 +96,7 @@ async fn in_batches(bench: &Bench, rows: &[Published]) -> anyhow::Result<f64> {
 /// A bare client publishes as many of `rows` as it gets to, each when the one before is
 /// acknowledged.
 async fn one_by_one(bench: &Bench, rows: &[Published]) -> anyhow::Result<f64> {
-    let (_site, client) = rival(bench).await?;
+    let (_stage, client) = rival(bench).await?;
     let jetstream = jetstream::new(client);
     let (began, mut published) = (Instant::now(), 0);
     for row in rows {
@@ -120,11 +120,11 @@ fn per_second(events: usize, began: Instant) -> f64 {
 }
 
 /// A broker with the bare client's stream, and the client.
-async fn rival(bench: &Bench) -> anyhow::Result<(Site, Client)> {
-    let site = Site::new(bench)?;
-    let client = async_nats::connect(site.broker.url()).await?;
+async fn rival(bench: &Bench) -> anyhow::Result<(Stage, Client)> {
+    let stage = Stage::new(bench)?;
+    let client = async_nats::connect(stage.broker.url()).await?;
     streams::make(&client, RIVAL).await?;
-    Ok((site, client))
+    Ok((stage, client))
 }
 
 /// Makes the database of `orders`, with `rows` in its outbox.

@@ -9,7 +9,7 @@ use crate::events;
 use crate::figure::{Figure, Table, Target};
 use crate::load::{Load, count};
 use crate::reads::{get, paths};
-use crate::shop::Site;
+use crate::shop::Stage;
 use crate::store::{self, Sequence, Size, Store};
 
 /// Products of a user, and lines of an order.
@@ -71,9 +71,9 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
 }
 
 async fn of(bench: &Bench, size: Size) -> anyhow::Result<Sized> {
-    let site = Site::new(bench)?;
-    let store = store::fill(&site.folder().join("purchases.db"), size).await?;
-    let service = site.start("purchases", "purchases", &[]).await?;
+    let stage = Stage::new(bench)?;
+    let store = store::fill(&stage.folder().join("purchases.db"), size).await?;
+    let service = stage.start("purchases", "purchases", &[]).await?;
     let paths = paths(&store.tens);
     get(&service, &paths, bench.time / 4).await?;
     let answers = get(&service, &paths, bench.time).await?;

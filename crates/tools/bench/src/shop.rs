@@ -20,14 +20,14 @@ const CLIENTS: usize = 64;
 
 /// A broker, and a folder for the files of the services on it.
 #[derive(Debug)]
-pub(crate) struct Site {
+pub(crate) struct Stage {
     // The order matters: the broker goes before its folder.
     pub(crate) broker: Broker,
     folder: TempDir,
     binaries: Binaries,
 }
 
-impl Site {
+impl Stage {
     /// Starts a broker in a folder of its own.
     pub(crate) fn new(bench: &Bench) -> anyhow::Result<Self> {
         let folder = bench.folder()?;
@@ -62,18 +62,18 @@ pub(crate) struct Shop {
     pub(crate) users: Process,
     pub(crate) products: Process,
     pub(crate) orders: Process,
-    pub(crate) site: Site,
+    pub(crate) stage: Stage,
 }
 
 impl Shop {
     /// Starts broker and sources; `orders` gets the further flags.
     pub(crate) async fn start(bench: &Bench, orders: &[&str]) -> anyhow::Result<Self> {
-        let site = Site::new(bench)?;
+        let stage = Stage::new(bench)?;
         Ok(Self {
-            users: site.start("users", "users", &[]).await?,
-            products: site.start("products", "products", &[]).await?,
-            orders: site.start("orders", "orders", orders).await?,
-            site,
+            users: stage.start("users", "users", &[]).await?,
+            products: stage.start("products", "products", &[]).await?,
+            orders: stage.start("orders", "orders", orders).await?,
+            stage,
         })
     }
 

@@ -74,7 +74,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let mut figure = figure(&most, &asked);
     let [heavy_10, heavy_100] = heavy;
     figure.note(format!("{tens} users who ordered 10 products, {hundreds} who ordered 100; any of them, by chance, 32 connections; all processes on this machine. Light: {LIGHT} requests a second; heavy: {heavy_10} and {heavy_100}, nine tenths of what the slowest style answers at most; each sent when its time has come. At most: as many as are answered, each sent when the one before was."));
-    let kib = (store::bytes(&shop.site.folder().join("replica.db"))? / 1024.0).floor();
+    let kib = (store::bytes(&shop.stage.folder().join("replica.db"))? / 1024.0).floor();
     figure.note(format!("Questions: those to other services, for one answer. The replica keeps {kib:.0} KiB for it; the others keep nothing."));
     Ok(figure)
 }
@@ -126,7 +126,7 @@ async fn start(shop: &Shop, style: &str) -> anyhow::Result<Process> {
         "--orders-url",
         &orders,
     ];
-    shop.site.start("purchases", style, &flags).await
+    shop.stage.start("purchases", style, &flags).await
 }
 
 /// Waits until a style has all orders; the replica is told what to wait for, the others ask.

@@ -59,7 +59,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let products = ids.products[..LINES].iter().copied();
     let event = events::placed(Uuid::now_v7(), ids.users[0], products, FIRST_MS);
     let event = event.encode_to_vec().into();
-    let mut rival = Rival::start(folder.path(), &shop.site.broker, event).await?;
+    let mut rival = Rival::start(folder.path(), &shop.stage.broker, event).await?;
     let measured = in_turns(bench.rounds, async |contender| {
         let began = Instant::now();
         let seen = match contender {
@@ -87,12 +87,12 @@ async fn follow(
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<Progress> {
     let database = shop
-        .site
+        .stage
         .folder()
         .join("purchases.db")
         .display()
         .to_string();
-    let nats = shop.site.broker.url();
+    let nats = shop.stage.broker.url();
     let config = Config::parse_from(["bench", "--database", &database, "--nats-url", &nats]);
     let mut service = Service::start_copy(NAME, MIGRATIONS, config.service, end).await?;
     let progress = service.project(Purchases).await?;

@@ -15,7 +15,7 @@ use crate::figure::{Figure, Table, Target};
 use crate::load::{self, Load};
 use crate::process::Process;
 use crate::rounds::in_turns;
-use crate::shop::Site;
+use crate::shop::Stage;
 use crate::store::{self, Sequence, Size, Store};
 
 /// Connections at the same time.
@@ -24,7 +24,7 @@ const CLIENTS: usize = 32;
 const COMPARED: usize = 20;
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
-    let site = Site::new(bench)?;
+    let stage = Stage::new(bench)?;
     let (tens, hundreds, products) = bench.form.pick(
         (500, 20, 1_000),
         (100_000, 2_000, 20_000),
@@ -36,11 +36,11 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         products,
         sequence: Sequence::UserByUser,
     };
-    let store = store::fill(&site.folder().join("purchases.db"), size).await?;
-    let ours = site.start("purchases", "purchases", &[]).await?;
+    let store = store::fill(&stage.folder().join("purchases.db"), size).await?;
+    let ours = stage.start("purchases", "purchases", &[]).await?;
     let rival = ["--rival".to_owned(), store.path.display().to_string()];
     let own = std::env::current_exe().context("find our own binary")?;
-    let bare = Process::start(&own, &rival, site.folder().join("bare.log")).await?;
+    let bare = Process::start(&own, &rival, stage.folder().join("bare.log")).await?;
     expect_the_same(&ours, &bare, &store).await?;
 
     let paths = [paths(&store.tens), paths(&store.hundreds)];

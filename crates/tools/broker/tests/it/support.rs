@@ -39,7 +39,7 @@ pub(crate) fn script(folder: &Path, name: &str, body: &str) -> PathBuf {
     path
 }
 
-/// SearchPaths with nothing in them but `cache`.
+/// Search paths with nothing in them but `cache`.
 pub(crate) fn nowhere(cache: &Path) -> SearchPaths {
     SearchPaths {
         nats_server: None,
@@ -48,7 +48,7 @@ pub(crate) fn nowhere(cache: &Path) -> SearchPaths {
     }
 }
 
-/// SearchPaths with `cache` and what is on the real `PATH`, without its nats-servers.
+/// Search paths with `cache` and what is on the real `PATH`, without its nats-servers.
 pub(crate) fn without_servers(cache: &Path) -> SearchPaths {
     let mut places = SearchPaths::from_env();
     let folders =
