@@ -37,7 +37,7 @@ fmt:
 
 # Import JSON Lines into a running system.
 import *flags:
-    cargo run --quiet --package cli -- import {{ flags }}
+    cargo run --quiet --package shop-import -- {{ flags }}
 
 # Build for systemd and install below a prefix (DESTDIR is honoured); deploy/systemd/README.md.
 install prefix="/usr/local":

@@ -34,7 +34,7 @@ root=${DESTDIR:-}
 bin=$root$prefix/bin lib=$root$prefix/lib/headwater share=$root$prefix/share
 doc=$share/doc/headwater samples=$share/doc/headwater/etc man=$share/man/man1
 bash=$share/bash-completion/completions zsh=$share/zsh/site-functions fish=$share/fish/vendor_completions.d
-programs="headwater headwater-users headwater-products headwater-orders headwater-purchases"
+programs="headwater shop-import headwater-users headwater-products headwater-orders headwater-purchases"
 
 # Whether systemd of this machine is to hear of it.
 is_live() { [ -z "$root" ] && [ -d /run/systemd/system ]; }

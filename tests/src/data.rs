@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
-use cli::import::{self, Kind, Summary};
-use cli::{Cli, Command};
 use serde_json::{Value, json};
+use shop_import::{Args, Kind, Summary, mapped};
 
 use crate::world::{Service, World};
 
@@ -91,9 +90,8 @@ impl DataSet {
     pub async fn import(&self, world: &World) -> Summary {
         let file = |name: &str| self.file(name).display().to_string();
         let url = |service| world.client(service).base().to_owned();
-        let cli = Cli::parse_from([
-            "headwater",
-            "import",
+        let args = Args::parse_from([
+            "shop-import",
             "--users",
             &file("users.jsonl"),
             "--users-url",
@@ -107,10 +105,7 @@ impl DataSet {
             "--orders-url",
             &url(Service::Orders),
         ]);
-        let Command::Import(args) = cli.command else {
-            unreachable!("an import was asked for");
-        };
-        import::run(args, std::future::pending())
+        shop_import::run(args, std::future::pending())
             .await
             .expect("import")
     }
@@ -154,7 +149,7 @@ impl DataSet {
     pub async fn assert_shown_by(&self, style: Service, world: &World) {
         world.caught_up().await;
         for (foreign, expected) in self.expected() {
-            let user = import::mapped(Kind::Users, &foreign).to_string();
+            let user = mapped(Kind::Users, &foreign).to_string();
             let reply = world.purchases_by(style, &user, "").await;
             let foreign = format!("{foreign} by {}", style.name());
             assert_eq!(reply.status, 200, "user {foreign}: {}", reply.text);

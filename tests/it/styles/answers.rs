@@ -1,6 +1,5 @@
 //! The same answers from all styles, on the same data.
 
-use cli::import::{self, Kind};
 use e2e::client::send;
 use e2e::data::DataSet;
 use e2e::world::titles;
@@ -8,6 +7,7 @@ use e2e::{Service, World};
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
+use shop_import::{Kind, mapped};
 
 use super::{after, products, same_answer};
 
@@ -92,7 +92,7 @@ async fn every_style_shows_a_made_up_shop_as_a_plain_fold_has_it() {
         shop.assert_shown_by(style, &world).await;
     }
     for foreign in shop.expected().keys() {
-        let user = import::mapped(Kind::Users, foreign).to_string();
+        let user = mapped(Kind::Users, foreign).to_string();
         same_answer(&world, &user).await;
     }
     world.finish().await;

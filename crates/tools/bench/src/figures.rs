@@ -88,7 +88,7 @@ pub(crate) const ALL: &[Entry] = &[
     ),
     entry!(
         import,
-        "a shop brought in by `headwater import`",
+        "a shop brought in by `shop-import`",
         Limit::None(
             "what it is compared with, the services' own rates, is a bound that one client machine cannot reach while it also runs the services"
         )

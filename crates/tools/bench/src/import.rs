@@ -42,7 +42,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let [users, products, orders] = size;
     let shop = Shop::start(bench, &[]).await?;
     shop.fill(1, 1).await?;
-    let program = bench.binaries.named("headwater")?;
+    let program = bench.binaries.named("shop-import")?;
     let mut batch = 0;
     let rounds = bench.rounds.min(ROUNDS_MAX);
     let measured = in_turns(rounds, async |contender| {
@@ -57,7 +57,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let columns = ["users/s", "products/s", "orders/s", "all/s"].map(|name| (name, 0));
     let mut figure = Figure::new(Table::new("rows", &columns));
     let table = &mut figure.table;
-    table.row("`headwater import`", &rates(size, imported));
+    table.row("`shop-import`", &rates(size, imported));
     let by_themselves = "each service by itself, one after the other";
     table.row(by_themselves, &rates(size, alone));
     let (pair, whole) = ((&**alone, &**imported), |(_, whole): &Run| {
@@ -85,19 +85,17 @@ async fn import(program: &Path, shop: &Shop, size: Size, batch: usize) -> anyhow
     let files = write_files(shop.stage.folder(), size, batch)?;
     let urls = [&shop.users, &shop.products, &shop.orders].map(Process::url);
     let mut command = Command::new(program);
-    command
-        .args(["import", "--output", "json"])
-        .stdin(Stdio::null());
+    command.args(["--output", "json"]).stdin(Stdio::null());
     for ((name, file), url) in SOURCES.iter().zip(files).zip(urls) {
         command.arg(format!("--{name}")).arg(file);
         command.args([format!("--{name}-url"), url]);
     }
     let run = tokio::task::spawn_blocking(move || command.output());
-    let done = run.await?.context("run headwater import")?;
+    let done = run.await?.context("run shop-import")?;
     let problems = String::from_utf8_lossy(&done.stderr);
     ensure!(
         done.status.success(),
-        "headwater import ended with {}: {problems}",
+        "shop-import ended with {}: {problems}",
         done.status
     );
     let summary: Value = serde_json::from_slice(&done.stdout).context("read the summary")?;

@@ -9,10 +9,11 @@ use anyhow::{Context as _, bail, ensure};
 use headwater::Clock;
 use headwater::backup::{self, Facts};
 use serde::Serialize;
+use terminal::Exit;
+use terminal::output::printable;
+use terminal::table::bytes;
 
-use crate::output::printable;
-use crate::table::bytes;
-use crate::{Common, Exit};
+use crate::Common;
 
 /// Copy the databases of sources while they run, each with a digest
 ///

@@ -10,12 +10,12 @@ use headwater::brokers::{self, Broker, Storage};
 use headwater::causes;
 use headwater::replicas::{NO_QUORUM, WITHOUT_QUORUM, is_no_quorum};
 use serde::Serialize;
+use terminal::table::bytes;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::nats::{Nats, Unreachable};
 use crate::survey::{Level, Trouble};
-use crate::table::bytes;
 
 /// How long one may take to accept a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);

@@ -4,11 +4,12 @@ use std::fmt::{self, Display, Formatter};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use terminal::Exit;
+use terminal::output::Format;
 
 use crate::nats::Unreachable;
-use crate::output::Format;
 use crate::survey::Survey;
-use crate::{Common, Exit, complain};
+use crate::{Common, complain};
 use limits::{Limits, Values};
 use verdict::Verdict;
 

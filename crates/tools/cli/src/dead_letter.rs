@@ -12,10 +12,10 @@ use headwater::operator::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use terminal::{Exit, Unconfirmed, ask, confirm, output};
 
-use crate::common::{Unconfirmed, ask, confirm};
 use crate::nats::{Nats, Unreachable};
-use crate::{Common, Exit, complain, output};
+use crate::{Common, complain};
 use args::{Discard, List, Retry, Show};
 use plan::Plan;
 use report::{Discarded, DiscardedMany, Listed, Retried, Shown};
@@ -259,7 +259,7 @@ fn confirm_all(plan: &Plan, args: &Discard) -> anyhow::Result<()> {
             complain(&plan.to_string());
             let message =
                 format!("there are {total} to be discarded, not {wanted}: nothing was done");
-            Err(Unconfirmed::new(message).into())
+            Err(Unconfirmed(message).into())
         }
         None if !args.yes && total > 0 => {
             complain(&plan.to_string());

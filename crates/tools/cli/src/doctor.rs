@@ -6,13 +6,12 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use serde::Serialize;
+use terminal::output::{self, Format, duration, printable};
+use terminal::{ErrorObject, Exit};
 
 use crate::brokers::{Brokers, JetStream};
-use crate::error::ErrorObject;
-use crate::output::{self, Format, duration, printable};
-use crate::shop;
 use crate::survey::Survey;
-use crate::{Common, Exit};
+use crate::{Common, shop};
 
 mod broker;
 mod copies;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::ensure;
 use headwater::Positions;
 use headwater::operator::{Endpoint, FoldRequest, FoldState, FoldStatus};
+use terminal::Screen;
+use terminal::output::printable;
 use tokio::time::Instant;
 
 use crate::nats::{Nats, Unreachable};
-use crate::output::printable;
-use crate::progress::Screen;
 
 /// How often a service is asked how far it is.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);

@@ -1,15 +1,13 @@
 //! The operator's tool `headwater`: one module per command.
 
-use std::ffi::OsString;
-use std::io::Write as _;
+use clap::{Parser, Subcommand};
+use terminal::Unconfirmed;
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use nats::{Misconfigured, Unreachable};
 
 pub use common::Common;
-use error::{ErrorObject, exit_of};
-pub use exit::Exit;
-use output::Format;
 pub use signals::Signals;
+pub use terminal::Exit;
 
 pub mod backup;
 mod brokers;
@@ -19,13 +17,8 @@ pub mod dead_letter;
 pub mod decode;
 mod direct;
 pub mod doctor;
-mod error;
-mod exit;
 mod fold;
-pub mod import;
 pub mod nats;
-pub mod output;
-mod progress;
 pub mod projection;
 pub mod provision;
 pub mod publish;
@@ -39,15 +32,13 @@ mod signals;
 pub mod status;
 pub mod stream;
 mod survey;
-mod table;
 pub mod tail;
 pub mod verify;
 
 /// The operator's tool of the Headwater shop
 ///
 /// Exit codes: 0 all went well, 1 something failed, 2 the command line cannot be followed, 3
-/// what should be the same differs, 4 the broker or a service cannot be reached, 130 an import was
-/// interrupted.
+/// what should be the same differs, 4 the broker or a service cannot be reached.
 ///
 /// With -o json what is printed on stdout is objects: one document, or one a line where there are
 /// many; an error is `{"error", "what_to_do", "exit_code"}`.
@@ -65,17 +56,12 @@ pub struct Cli {
 
 /// The commands; each has a module of its name.
 #[derive(Debug, Subcommand)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one of them in a process"
-)]
 pub enum Command {
     Status(status::Args),
     Doctor(doctor::Args),
     Projection(projection::Args),
     Provision(provision::Args),
     Check(check::Args),
-    Import(import::Args),
     Verify(verify::Args),
     Rebuild(rebuild::Args),
     Stream(stream::Args),
@@ -88,6 +74,12 @@ pub enum Command {
     Completions(shell::Completions),
     Man(shell::Man),
     Ready(ready::Args),
+    /// A program of its own since 0.1; this answer goes with the next version.
+    #[command(hide = true, disable_help_flag = true)]
+    Import {
+        #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<std::ffi::OsString>,
+    },
 }
 
 /// What the command line and the environment say.
@@ -95,15 +87,7 @@ pub enum Command {
 /// # Errors
 /// They cannot be followed, which has been said.
 pub fn command_line() -> Result<Cli, Exit> {
-    let line: Vec<OsString> = std::env::args_os().collect();
-    let read = || {
-        let matches =
-            headwater::without_empty_variables(Cli::command()).try_get_matches_from(&line)?;
-        let mut cli = Cli::from_arg_matches(&matches)?;
-        cli.common.nats.prefer_flags(&matches);
-        Ok(cli)
-    };
-    read().map_err(|error| error::usage(&error, &line))
+    terminal::command_line(|cli: &mut Cli, matches| cli.common.nats.prefer_flags(matches))
 }
 
 /// Runs one command, tells the operator about an error, on stderr or, in JSON, on stdout, and
@@ -118,7 +102,6 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Completions(args) => shell::completions(common, &args),
         Command::Man(args) => shell::man(common, &args),
         Command::Doctor(args) => doctor::command(common, args).await,
-        Command::Import(args) => import::command(common, args).await,
         Command::Verify(args) => verify::command(common, args).await,
         Command::Rebuild(args) => rebuild::command(common, args).await,
         Command::Stream(args) => stream::command(common, args).await,
@@ -129,28 +112,33 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Decode(args) => decode::command(common, args).await,
         Command::Publish(args) => publish::command(common, args).await,
         Command::Ready(args) => ready::command(common, args).await,
+        Command::Import { .. } => common.refuse(
+            "`headwater import` is a program of its own now: run `shop-import`, with the same flags",
+            Exit::Usage,
+        ),
     };
-    outcome.unwrap_or_else(|error| {
-        if output::is_closed(&error) {
-            return Exit::Done;
-        }
-        let exit = exit_of(&error);
-        let object = ErrorObject::of(&error, exit);
-        let is_said = common.output == Format::Json && common.print(&object).is_ok();
-        if !is_said {
-            complain(&output::printable(&headwater::causes(&error)));
-        }
-        exit
-    })
+    terminal::end("headwater", outcome, common.output, exit_of)
 }
 
-/// A closed stderr leaves nobody to tell, so that a failed write is ignored.
+/// The exit code that says what kind of error it is.
+pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
+    if error.is::<Misconfigured>() || error.is::<Unconfirmed>() {
+        Exit::Usage
+    } else if error.is::<Unreachable>() {
+        Exit::Unreachable
+    } else {
+        Exit::Failed
+    }
+}
+
 pub(crate) fn complain(what: &str) {
-    let _ = writeln!(std::io::stderr(), "headwater: {what}");
+    terminal::complain("headwater", what);
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     /// The usual names of NATS, which its own CLI reads, too.

@@ -10,13 +10,13 @@ use clap::builder::{FalseyValueParser, NonEmptyStringValueParser};
 use headwater::Clock;
 use headwater::operator::{Endpoint, PauseRequest, ProjectionStatus, ResumeRequest};
 use serde::Serialize;
+use terminal::Exit;
+use terminal::output::printable;
 
 use crate::fold::Target;
 use crate::nats::{Nats, Unreachable};
-use crate::output::printable;
-use crate::shop;
 use crate::survey::{self, Survey};
-use crate::{Common, Exit, complain, rebuild, status};
+use crate::{Common, complain, rebuild, shop, status};
 
 /// Look at projections, pause and resume them, rebuild them
 ///

@@ -6,22 +6,21 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::consumer;
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, Stream};
+use async_nats::jetstream::{ErrorCode, consumer};
 use clap::builder::FalseyValueParser;
 use headwater::projection::{self, Consumer};
 use headwater::schema;
 use headwater::stream::{self, Difference};
 use serde::Serialize;
+use terminal::output::{duration, printable};
+use terminal::{Exit, confirm};
 use tokio::time::Instant;
 
-use crate::common::confirm;
 use crate::nats::{Nats, Unreachable};
-use crate::output::{duration, printable};
 use crate::survey::Survey;
-use crate::{Common, Exit, complain};
+use crate::{Common, complain};
 
 /// The pause between two attempts to reach the broker.
 const PAUSE: Duration = Duration::from_millis(250);

@@ -10,11 +10,12 @@ use headwater::{MAX_PAYLOAD, PARTITIONS, partition, stream};
 use prost::Message as _;
 use prost_reflect::DynamicMessage;
 use serde::Serialize;
+use terminal::Exit;
+use terminal::output::printable;
 
 use crate::nats::Nats;
-use crate::output::printable;
 use crate::schemas::{self, Problem, Schema};
-use crate::{Common, Exit, complain};
+use crate::{Common, complain};
 
 /// Publish an event by hand
 ///

@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use reqwest::{Client, Response, Url};
 use serde::{Serialize, Serializer};
+use terminal::Exit;
+use terminal::output::Format;
 
-use crate::output::Format;
-use crate::{Common, Exit};
+use crate::Common;
 
 /// How much of an answer is shown: Docker keeps 4 KiB of what a health check says.
 const SHOWN_BYTES_MAX: usize = 4096;

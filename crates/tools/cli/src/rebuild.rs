@@ -5,12 +5,11 @@ use std::fmt::{self, Display, Formatter};
 use clap::builder::FalseyValueParser;
 use headwater::operator::{Endpoint, FoldState, FoldStatus};
 use serde::Serialize;
+use terminal::{Exit, Screen, output};
 
 use crate::fold::Target;
 use crate::nats::Nats;
-use crate::output;
-use crate::progress::Screen;
-use crate::{Common, Exit, complain, fold, projection};
+use crate::{Common, complain, fold, projection};
 
 /// Rebuild a projection from the events of its sources
 ///

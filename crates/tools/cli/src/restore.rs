@@ -10,15 +10,15 @@ use headwater::backup::{self, Facts, Place, Placed};
 use headwater::operator::{Endpoint, StatusAnswer};
 use headwater::{Clock, stream as streams};
 use serde::Serialize;
+use terminal::output::{duration, printable};
+use terminal::{Exit, confirm};
 use tokio::time::Instant;
 
 use crate::backup::Data;
-use crate::common::confirm;
 use crate::nats::Nats;
-use crate::output::{duration, printable};
 use crate::provision::{is_missing, source};
 use crate::survey::Tail;
-use crate::{Common, Exit, complain, shop, stream, verify};
+use crate::{Common, complain, shop, stream, verify};
 
 mod unit;
 

@@ -7,9 +7,10 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 use serde_json::json;
+use terminal::Exit;
+use terminal::output::Format;
 
-use crate::output::Format;
-use crate::{Cli, Common, Exit};
+use crate::{Cli, Common};
 
 /// Print what a shell needs to complete command lines
 ///

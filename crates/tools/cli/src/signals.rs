@@ -3,9 +3,10 @@
 
 use std::future::pending;
 
+use terminal::Exit;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{Cli, Command, Exit};
+use crate::Cli;
 
 /// The signals that mean stop, for process 1.
 #[derive(Debug)]
@@ -24,11 +25,9 @@ impl Signals {
 
     /// Runs a command until it is done or told to stop.
     pub async fn obeyed_by(self, cli: Cli) -> Exit {
-        // An import stops by itself, and says what it has done.
-        let stops_itself = matches!(cli.command, Command::Import(_));
         tokio::select! {
             exit = crate::run(cli) => exit,
-            () = self.come(), if !stops_itself => Exit::Interrupted,
+            () = self.come() => Exit::Interrupted,
         }
     }
 

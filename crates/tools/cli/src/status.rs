@@ -11,12 +11,13 @@ use headwater::health::State;
 use headwater::operator::SourceStatus;
 use headwater::replicas::Replicas;
 use serde::Serialize;
+use terminal::Exit;
+use terminal::output::{self, Format, duration, printable};
+use terminal::table::{Table, age, bytes, count};
 
+use crate::Common;
 use crate::nats::Nats;
-use crate::output::{self, Format, duration, printable};
 use crate::survey::{Projection, Survey, Trouble};
-use crate::table::{Table, age, bytes, count};
-use crate::{Common, Exit};
 
 /// Show services, streams, relays and projections
 ///

@@ -16,17 +16,16 @@ use headwater::operator::{
 };
 use headwater::stream;
 use serde::Serialize;
+use terminal::output::printable;
+use terminal::{Bar, Exit, Screen, confirm};
 use tokio::time::Instant;
 
-use crate::common::confirm;
 use crate::fold::Target;
 use crate::nats::{Nats, Unreachable};
-use crate::output::printable;
-use crate::progress::{Bar, Screen};
 use crate::provision::{is_missing, source};
 use crate::shop::{self, Shop};
 use crate::survey::Tail;
-use crate::{Common, Exit, complain, fold, verify};
+use crate::{Common, complain, fold, verify};
 
 /// How often the stream is looked at while its relay fills it.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);

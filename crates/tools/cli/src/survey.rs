@@ -11,13 +11,13 @@ use headwater::operator::{Endpoint, EventsAnswer, EventsRequest, SourceStatus, S
 use headwater::projection::Pause;
 use headwater::replicas::Replicas;
 use serde::Serialize;
+use terminal::table::count;
 
 use crate::brokers::Brokers;
 use crate::nats::Nats;
 use crate::shop::{self, Shop};
-use crate::table::count;
-pub(crate) use tail::Tail;
 
+pub(crate) use tail::Tail;
 pub(crate) use trouble::{Level, Trouble};
 
 mod tail;

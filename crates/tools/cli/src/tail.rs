@@ -8,13 +8,14 @@ use async_nats::jetstream::stream::Config;
 use futures_util::stream::{SelectAll, poll_fn};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use headwater::stream;
+use terminal::output::{duration, printable};
+use terminal::{Exit, output};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::nats::Nats;
-use crate::output::{duration, printable};
 use crate::schemas::Schemas;
-use crate::{Common, Exit, complain, output};
+use crate::{Common, complain};
 use event::{Arrived, Line};
 use feed::{Begin, Feed, News};
 use pattern::Pattern;

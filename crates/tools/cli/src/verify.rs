@@ -6,15 +6,14 @@
 
 use std::collections::BTreeSet;
 
-use headwater::Positions;
-use headwater::causes;
 use headwater::health::State;
 use headwater::operator::StatusAnswer;
+use headwater::{Positions, causes};
+use terminal::{Exit, Screen};
 
+use crate::Common;
 use crate::nats::{Nats, Unreachable};
-use crate::progress::Screen;
 use crate::shop::{self, Shop};
-use crate::{Common, Exit};
 
 pub use args::Args;
 pub use merge::{Doubled, Late, Places, Ranges};

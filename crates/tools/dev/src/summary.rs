@@ -127,7 +127,7 @@ curl -s "{purchases}/users/{user}/purchases?after=$after""#
             ),
             commands: format!(
                 r#"echo '{{"id": 1, "name": "Ann", "email": "ann@example.com"}}' |
-  cargo run -q -p cli -- import --users - --users-url {users}"#
+  cargo run -q -p shop-import -- --users - --users-url {users}"#
             ),
         }
     }

@@ -1,12 +1,12 @@
-//! The flags of `headwater import`.
+//! The flags.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::ArgGroup;
+use clap::{ArgGroup, Parser};
 use reqwest::Url;
-
-use crate::output::duration;
+use terminal::Format;
+use terminal::output::duration;
 
 /// Import users, products and orders from JSON Lines files
 ///
@@ -20,7 +20,8 @@ use crate::output::duration;
 /// Exit codes: 0 all was imported, 1 some lines failed, 2 the command line cannot be followed, 4 a
 /// service cannot be reached, 130 interrupted by Ctrl-C or SIGTERM: the summary says what was done
 /// until then, and the same command goes on.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Parser)]
+#[command(name = "shop-import", version)]
 #[command(group(ArgGroup::new("files").args(["users", "products", "orders"]).required(true).multiple(true)))]
 pub struct Args {
     /// Users, one `{"id", "name", "email"}` a line; `-` is stdin
@@ -59,6 +60,17 @@ pub struct Args {
     /// How long a line is tried again while its service is away or busy
     #[arg(long, value_name = "SECONDS", env = "HEADWATER_IMPORT_PATIENCE", default_value = "60", value_parser = duration)]
     pub patience: Duration,
+
+    /// How to print the summary
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        env = "HEADWATER_OUTPUT",
+        value_enum,
+        default_value_t
+    )]
+    pub output: Format,
 }
 
 /// The services speak plain HTTP; TLS in front of them would be a reverse proxy's, for browsers.

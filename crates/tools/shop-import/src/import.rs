@@ -1,65 +1,22 @@
-//! `headwater import`: brings users, products and orders from files into the services.
-//!
-//! Speaks the services' public HTTP API only, and is safe to run again: ids and idempotency keys
-//! are computed from the lines, so that a repeated line is a repeated request.
+//! The import itself: lines become requests, many at a time, and their ends are counted.
 
 use std::fs::File;
 use std::sync::{Mutex, Once, PoisonError};
 
-use anyhow::Context as _;
 use futures_util::StreamExt as _;
+use indicatif::{ProgressBar, ProgressFinish};
 use reqwest::{Client, Url};
-use tokio::signal::unix::{SignalKind, signal};
+use terminal::Screen;
 use tokio::time::Instant;
 
-use crate::{Common, Exit, complain};
-use ids::ForeignId;
-use input::{Entry, Input};
-use outage::Watch;
-use refusals::Refusals;
-use report::Screen;
-use requests::{Failure, Service, Trouble};
-use seen::Seen;
-
-pub use args::Args;
-pub use ids::{Kind, mapped};
-pub use input::InputError;
-pub use outage::Outage;
-pub use refusals::Refused;
-pub use summary::{Counts, Stopped, Summary};
-
-mod args;
-mod ids;
-mod input;
-mod lines;
-mod outage;
-mod problem;
-mod records;
-mod refusals;
-mod report;
-mod requests;
-mod seen;
-mod summary;
-
-/// Runs an import and prints its summary.
-pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt()).context("listen for SIGINT")?,
-        signal(SignalKind::terminate()).context("listen for SIGTERM")?,
-    );
-    let stop = async {
-        tokio::select! {
-            _ = interrupt.recv() => "SIGINT",
-            _ = terminate.recv() => "SIGTERM",
-        }
-    };
-    let summary = run(args, stop).await?;
-    if let Some(stopped) = &summary.stopped {
-        complain(&stopped.to_string());
-    }
-    common.print(&summary)?;
-    Ok(summary.exit())
-}
+use crate::args::Args;
+use crate::ids::ForeignId;
+use crate::input::{self, Entry, Input};
+use crate::outage::{Outage, Watch};
+use crate::refusals::Refusals;
+use crate::requests::{self, Failure, Service, Trouble};
+use crate::seen::Seen;
+use crate::summary::{Counts, Stopped, Summary};
 
 /// Imports the files: users and products at the same time, then orders. Lines that fail are
 /// reported on stderr and counted. When a service is away, or `stop` is ready, with the name of a
@@ -131,10 +88,10 @@ impl Import {
         let service = Service::new(&self.client, kind, url, after, self.args.patience);
         let in_flight = usize::from(self.args.in_flight);
         let (started, warned) = (Instant::now(), Once::new());
-        let (bar, mut watch) = (self.screen.bar(&input), Watch::start());
+        let (bar, mut watch) = (self.bar(&input), Watch::start());
         let mut seen = Seen::default();
         let mut settled = input
-            .entries(in_flight)
+            .entries(in_flight, &bar)
             .map(|entry| {
                 let entry = self.without_collision(entry, &mut seen, &name);
                 self.settle(entry, &service, &warned)
@@ -143,7 +100,9 @@ impl Import {
         while let Some(settled) = settled.next().await {
             counts.add(&settled.outcome);
             counts.elapsed = started.elapsed();
-            self.screen.advance(&bar, settled.bytes, counts);
+            if !self.screen.is_hidden() {
+                bar.set_message(format!("{} lines, {:.0}/s", counts.read(), counts.rate()));
+            }
             if let Err(failure) = &settled.outcome {
                 let id = settled.id.as_ref();
                 self.refusals().note(&name, settled.line, id, failure);
@@ -153,6 +112,19 @@ impl Import {
         }
         bar.finish();
         Ok(())
+    }
+
+    /// The bar of one file: bytes where its size is known, lines alone otherwise.
+    fn bar(&self, input: &Input) -> ProgressBar {
+        let (bar, template) = match input.bytes {
+            Some(bytes) => (
+                ProgressBar::new(bytes),
+                "{prefix:8} {wide_bar} {percent:>3} % {msg}, {eta} left",
+            ),
+            None => (ProgressBar::no_length(), "{prefix:8} {spinner} {msg}"),
+        };
+        let bar = bar.with_finish(ProgressFinish::Abandon);
+        self.screen.add(bar, template, input.kind.name())
     }
 
     /// Refuses an id that an earlier line of the file has as a text where this one has a number, or
@@ -192,7 +164,6 @@ impl Import {
         };
         Settled {
             line: entry.line,
-            bytes: entry.bytes,
             id: entry
                 .request
                 .map_or(entry.refused_id, |request| Some(request.id)),
@@ -204,7 +175,6 @@ impl Import {
 /// What became of one line.
 struct Settled {
     line: u64,
-    bytes: u64,
     /// As it stands in the file, where it could be read.
     id: Option<ForeignId>,
     outcome: Result<Option<u64>, Failure>,

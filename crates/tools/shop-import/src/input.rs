@@ -1,18 +1,18 @@
 //! The files, opened before anything is sent.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use futures_util::Stream;
-use futures_util::stream;
+use futures_util::{Stream, stream};
+use indicatif::ProgressBar;
 use tokio::sync::mpsc;
 
-use super::Args;
-use super::ids::{ForeignId, Kind};
-use super::lines::{LINE_BYTES_MAX, Line, Lines};
-use super::records::{self, Request};
+use crate::args::Args;
+use crate::ids::{ForeignId, Kind};
+use crate::lines::{LINE_BYTES_MAX, Line, Lines};
+use crate::records::{self, Request};
 
 /// The files cannot be used as given; nothing was sent.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +40,6 @@ pub(crate) struct Input {
 /// A line of a file, ready to be sent.
 pub(crate) struct Entry {
     pub(crate) line: u64,
-    /// Bytes of the file read for it.
-    pub(crate) bytes: u64,
     /// Or what is wrong with the line.
     pub(crate) request: Result<Request, String>,
     /// The id of a line that is wrong, where it could be read.
@@ -129,14 +127,20 @@ impl Input {
         })
     }
 
-    /// Reads and maps the lines on a thread of its own, at most `ahead` lines before they are taken.
+    /// Reads and maps the lines on a thread of its own, at most `ahead` lines before they are taken;
+    /// `bar` shows how much is read.
     ///
     /// Not one of the runtime's blocking threads: those are waited for at the end of the process,
     /// and a read of a terminal may never end.
-    pub(crate) fn entries(self, ahead: usize) -> impl Stream<Item = Entry> + Send + Unpin {
+    pub(crate) fn entries(
+        self,
+        ahead: usize,
+        bar: &ProgressBar,
+    ) -> impl Stream<Item = Entry> + Send + Unpin + use<> {
         let (sender, mut receiver) = mpsc::channel(ahead);
+        let lines = Lines::new(bar.wrap_read(self.reader), LINE_BYTES_MAX);
         std::thread::spawn(move || {
-            for line in Lines::new(BufReader::new(self.reader), LINE_BYTES_MAX) {
+            for line in lines {
                 if sender.blocking_send(entry(self.kind, line)).is_err() {
                     return; // the import has stopped
                 }
@@ -146,20 +150,13 @@ impl Input {
     }
 }
 
-fn entry(
-    kind: Kind,
-    Line {
-        number,
-        bytes,
-        text,
-    }: Line,
-) -> Entry {
-    let request = text
+fn entry(kind: Kind, line: Line) -> Entry {
+    let request = line
+        .text
         .map_err(|error| error.to_string())
         .and_then(|text| records::request(kind, &text).map_err(|error| error.to_string()));
     Entry {
-        line: number,
-        bytes,
+        line: line.number,
         request,
         refused_id: None,
     }
@@ -199,7 +196,7 @@ mod tests {
             bytes: None,
             reader,
         };
-        let mut entries = input.entries(10);
+        let mut entries = input.entries(10, &ProgressBar::hidden());
         for taken in 1..2_000 {
             entries.next().await.expect("there is always one more");
             // Slower than the reader, which would run away if it could.
@@ -208,5 +205,28 @@ mod tests {
             let read = read.load(Ordering::SeqCst);
             assert!(read <= lines_max, "{read} lines read, {taken} taken");
         }
+    }
+
+    #[tokio::test]
+    async fn every_byte_is_shown_by_the_bar() {
+        let file = [
+            b"\xef\xbb\xbfa\r\n\n".to_vec(),
+            vec![b'x'; 3 << 20],
+            b"\n\xff\nb".to_vec(),
+        ]
+        .concat();
+        let (bar, bytes) = (ProgressBar::hidden(), file.len() as u64);
+        let input = Input {
+            kind: Kind::Users,
+            name: "all sorts".to_owned(),
+            bytes: Some(bytes),
+            reader: Box::new(io::Cursor::new(file)),
+        };
+        let lines: Vec<u64> = input
+            .entries(10, &bar)
+            .map(|entry| entry.line)
+            .collect()
+            .await;
+        assert_eq!((lines, bar.position()), (vec![1, 3, 4, 5], bytes));
     }
 }

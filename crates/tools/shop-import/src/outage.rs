@@ -5,8 +5,8 @@ use std::fmt;
 use reqwest::Url;
 use tokio::time::Instant;
 
-use super::ids::Kind;
-use super::requests::{Failure, Trouble};
+use crate::ids::Kind;
+use crate::requests::{Failure, Trouble};
 
 /// So many lines in a row that a service answered and did not take, each for the whole patience.
 const HOPELESS_LINES: u32 = 16;

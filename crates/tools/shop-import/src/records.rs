@@ -7,7 +7,7 @@ use serde_json::error::Category;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::ids::{ForeignId, Kind};
+use crate::ids::{ForeignId, Kind};
 
 /// What is sent for one line. The same line always gives the same request.
 #[derive(Clone, Debug)]
@@ -125,8 +125,8 @@ fn on_one_line(error: &serde_json::Error) -> String {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::ids::mapped;
     use super::*;
+    use crate::ids::mapped;
 
     fn body(kind: Kind, line: &str) -> Value {
         let request = request(kind, line).expect(line);

@@ -6,10 +6,10 @@ use std::fs::File;
 use std::io::Write as _;
 
 use serde::Serialize;
+use terminal::Screen;
 
-use super::ids::ForeignId;
-use super::report::Screen;
-use super::requests::Failure;
+use crate::ids::ForeignId;
+use crate::requests::Failure;
 
 /// How many lines of a file are said that have the same reason.
 const SAID_MAX: u64 = 20;

@@ -9,9 +9,9 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url, redirect};
 use tokio::time::Instant;
 
-use super::ids::Kind;
-use super::problem::{self, Problem};
-use super::records::Request;
+use crate::ids::Kind;
+use crate::problem::{self, Problem};
+use crate::records::Request;
 
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);

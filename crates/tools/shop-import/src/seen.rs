@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::ids::ForeignId;
+use crate::ids::ForeignId;
 
 /// How many runs of ids are remembered of a file, some 80 bytes each. Ids that count up with the
 /// lines are one run.

@@ -4,11 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use terminal::Exit;
 
-use super::ids::Kind;
-use super::outage::Outage;
-use super::refusals::Refused;
-use crate::Exit;
+use crate::ids::Kind;
+use crate::outage::Outage;
+use crate::refusals::Refused;
 
 /// What an import has done, per kind.
 #[derive(Clone, Debug, Default)]

@@ -4,8 +4,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Serialize;
+use terminal::output::duration;
 
-use crate::output::duration;
 use crate::survey::{Survey, Waiting};
 
 /// From where on something counts.

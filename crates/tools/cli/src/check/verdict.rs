@@ -3,12 +3,12 @@
 use std::fmt::{self, Display, Formatter};
 
 use serde::Serialize;
+use terminal::Exit;
+use terminal::output::printable;
+use terminal::table::{age, count};
 
 use super::limits::{Limit, Limits};
-use crate::Exit;
-use crate::output::printable;
 use crate::survey::{Level, Survey, Trouble, Waiting};
-use crate::table::{age, count};
 
 /// The states of Nagios.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
 use headwater::operator::Letter;
-
-use crate::output::printable;
+use terminal::output::printable;
 
 /// How many kinds are counted one by one; the letters of others are counted together.
 const KINDS_MAX: usize = 1000;

@@ -8,8 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use headwater::Clock;
 use headwater::operator::{DiscardAnswer, DiscardManyAnswer, InOutbox, Letter, RetryAnswer};
 use serde::Serialize;
-
-use crate::output::printable;
+use terminal::output::printable;
 
 /// Bytes a line of a dump.
 const DUMP_LINE: usize = 16;

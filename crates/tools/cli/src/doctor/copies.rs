@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use headwater::Clock;
+use terminal::table::{age, count};
 
 use super::Finding;
 use crate::shop::Shop;
 use crate::survey::Survey;
-use crate::table::{age, count};
 
 /// Whether each projection has its consumer on each of its streams.
 pub(super) fn consumers(shop: &Shop, survey: &Survey) -> Vec<Finding> {

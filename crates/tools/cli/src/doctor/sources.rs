@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use headwater::health::State;
 use headwater::stream;
+use terminal::table::{age, count};
 
 use super::Finding;
 use crate::nats::Unreachable;
 use crate::provision::SHOP;
 use crate::shop::Shop;
 use crate::survey::{Level, Survey};
-use crate::table::{age, count};
 
 /// Whether each source has its stream, with the settings that it should have.
 pub(super) fn streams(shop: &Shop, survey: &Survey) -> Vec<Finding> {

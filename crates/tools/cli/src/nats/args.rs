@@ -11,10 +11,10 @@ use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
 use headwater::brokers;
 use headwater::login::{self, Login};
+use terminal::output::{duration, printable};
 
 use super::context::{self, Context};
 use crate::complain;
-use crate::output::{duration, printable};
 
 /// Where NATS is when nobody says so.
 const DEFAULT_URL: &str = "nats://127.0.0.1:4222";

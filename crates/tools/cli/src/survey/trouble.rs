@@ -3,15 +3,14 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use headwater::Clock;
 use headwater::health::State;
 use headwater::replicas::{LEADERLESS, NO_QUORUM, PART, Replicas, WITHOUT_QUORUM};
-use headwater::stream;
+use headwater::{Clock, stream};
 use serde::Serialize;
+use terminal::output::printable;
+use terminal::table::{age, count};
 
 use super::{Projection, Survey};
-use crate::output::printable;
-use crate::table::{age, count};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

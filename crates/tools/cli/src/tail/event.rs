@@ -7,9 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use terminal::output::printable;
 
 use crate::direct;
-use crate::output::printable;
 use crate::schemas::Schemas;
 
 /// An event, and the source whose stream has it.

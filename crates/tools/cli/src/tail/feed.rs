@@ -10,13 +10,13 @@ use async_nats::jetstream::stream::Stream;
 use headwater::EventId;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use terminal::output::printable;
 use tokio::sync::mpsc;
 
 use super::event::{Arrived, time};
 use crate::complain;
 use crate::direct::{Event, Reader};
 use crate::nats::Nats;
-use crate::output::printable;
 
 /// How long to wait before a stream is looked at again that had nothing new.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);

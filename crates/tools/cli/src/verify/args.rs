@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::output::duration;
+use terminal::output::duration;
 
 /// Prove that all copies agree
 ///

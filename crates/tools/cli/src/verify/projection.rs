@@ -8,11 +8,11 @@ use headwater::Positions;
 use headwater::health::State;
 use headwater::operator::{Differences, Endpoint, FoldState, ProjectionStatus, StatusAnswer};
 use serde::Serialize;
+use terminal::Screen;
 use tokio::time::Instant;
 
 use crate::fold::{self, Target};
 use crate::nats::Nats;
-use crate::progress::Screen;
 
 /// How long to wait before a projection is looked at again.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);

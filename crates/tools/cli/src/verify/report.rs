@@ -4,10 +4,10 @@ use std::fmt::{self, Display, Formatter};
 
 use headwater::operator::{Difference, Side};
 use serde::Serialize;
+use terminal::Exit;
+use terminal::output::printable;
 
 use super::{projection, source};
-use crate::Exit;
-use crate::output::printable;
 
 /// How many differences of a kind a person is shown; a program gets all, and what is in the events
 /// of these.

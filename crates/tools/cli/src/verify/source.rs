@@ -9,6 +9,7 @@ use headwater::operator::StatusAnswer;
 use headwater::outbox::Row;
 use serde::Serialize;
 use serde_json::Value;
+use terminal::Bar;
 use tokio::time::Instant;
 
 use super::merge::{Merge, Places};
@@ -17,7 +18,6 @@ use super::report::SHOWN;
 use super::stored::Stored;
 use crate::direct::Event;
 use crate::nats::Nats;
-use crate::progress::Bar;
 use crate::schemas::Schemas;
 
 /// How long to wait before the end of a stream is looked at again.

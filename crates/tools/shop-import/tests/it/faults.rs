@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use cli::Exit;
 use serde_json::{Value, json};
+use terminal::Exit;
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::shop::{Scripted, Shop};
@@ -227,7 +227,7 @@ async fn proxy_variables_are_ignored() {
     let proxy = format!("http://{address}");
     let users = format!("--users={}", files.path("users").display());
     let url = format!("--users-url={}", shop.url);
-    let line = ["import", &users, &url, "--patience=0"];
+    let line = [&users, &url, "--patience=0"];
     let ended = Tool::start(
         &line,
         &[

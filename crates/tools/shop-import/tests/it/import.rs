@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use cli::Exit;
-use cli::import::{Kind, mapped};
 use serde_json::json;
+use shop_import::{Kind, mapped};
+use terminal::Exit;
 use tokio::sync::Barrier;
 
 use crate::shop::Shop;

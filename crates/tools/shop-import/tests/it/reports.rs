@@ -4,8 +4,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::shop::Shop;
-use crate::source::eventually;
-use crate::tool::{Files, Tool, users};
+use crate::tool::{Files, Tool, eventually, users};
 
 #[tokio::test]
 async fn a_bad_line_is_reported_with_its_place_and_the_rest_is_imported() {

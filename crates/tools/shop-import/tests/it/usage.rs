@@ -1,7 +1,12 @@
 //! Command lines that work and that do not.
 
+use serde_json::Value;
+
 use crate::shop::Shop;
 use crate::tool::{Files, Tool, users};
+
+/// No argument.
+const NOTHING: &[&str] = &[];
 
 #[tokio::test]
 async fn a_file_that_cannot_be_opened_stops_everything_before_anything_is_sent() {
@@ -11,7 +16,7 @@ async fn a_file_that_cannot_be_opened_stops_everything_before_anything_is_sent()
         let orders = format!("--orders={}", bad.display());
         let ended = Tool::import(&shop.url, &files, &[&orders]).end().await;
         assert_eq!(ended.code, Some(2), "{ended:?}");
-        let expected = format!("headwater: open {}: ", bad.display());
+        let expected = format!("shop-import: open {}: ", bad.display());
         assert!(ended.stderr.starts_with(&expected), "{ended:?}");
         assert_eq!(shop.requests("users").len(), 0);
     }
@@ -19,7 +24,7 @@ async fn a_file_that_cannot_be_opened_stops_everything_before_anything_is_sent()
 
 #[tokio::test]
 async fn an_import_without_files_is_a_usage_error() {
-    let ended = Tool::start(&["import"], &[]).end().await;
+    let ended = Tool::start(NOTHING, &[]).end().await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("--users <FILE>"), "{ended:?}");
 }
@@ -34,7 +39,7 @@ async fn flags_are_checked_before_anything_is_done() {
         "--users-url=shop",
     ];
     for flag in flags {
-        let ended = Tool::start(&["import", "--users=-", flag], &[]).end().await;
+        let ended = Tool::start(&["--users=-", flag], &[]).end().await;
         assert_eq!(ended.code, Some(2), "{flag}: {ended:?}");
     }
 }
@@ -58,7 +63,6 @@ async fn one_file_may_be_stdin_but_not_two() {
 async fn a_service_that_is_away_ends_the_tool_although_stdin_stays_open() {
     let mut tool = Tool::start(
         &[
-            "import",
             "--users=-",
             "--users-url=http://127.0.0.1:1",
             "--patience=0",
@@ -79,7 +83,7 @@ async fn flags_may_come_from_the_environment() {
         ("HEADWATER_USERS_URL", &shop.url),
         ("HEADWATER_OUTPUT", "json"),
     ];
-    let ended = Tool::start(&["import"], &environment).end().await;
+    let ended = Tool::start(NOTHING, &environment).end().await;
     assert_eq!(
         (ended.code, shop.records("users").len()),
         (Some(0), 1),
@@ -98,4 +102,20 @@ async fn a_base_path_of_a_url_is_kept() {
         ended.stderr.contains("404 Not Found"),
         "the shop knows no /base/users: {ended:?}"
     );
+}
+
+#[tokio::test]
+async fn an_error_is_an_object_where_json_was_asked_for() {
+    let lines = [
+        &["--users=/nowhere/users.jsonl", "-ojson"][..],
+        &["--output=json"],
+        &["-o", "json", "--nonsense"],
+    ];
+    for line in lines {
+        let ended = Tool::start(line, &[]).end().await;
+        assert_eq!((ended.code, &*ended.stderr), (Some(2), ""), "{ended:?}");
+        let object: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+        assert!(object["error"].is_string(), "{ended:?}");
+        assert_eq!(object["exit_code"], 2, "{ended:?}");
+    }
 }

@@ -19,7 +19,7 @@ pub enum Format {
 }
 
 /// Prints a command's result. Errors when stdout is full; that nobody reads it is none.
-pub(crate) fn print(result: &(impl Display + Serialize), format: Format) -> anyhow::Result<()> {
+pub fn print(result: &(impl Display + Serialize), format: Format) -> anyhow::Result<()> {
     match line(result, format) {
         Err(error) if is_closed(&error) => Ok(()),
         printed => printed,
@@ -28,7 +28,7 @@ pub(crate) fn print(result: &(impl Display + Serialize), format: Format) -> anyh
 
 /// Prints one result of many, in JSON one a line. Errors also when nobody reads it any more, for
 /// [`is_closed`] to tell: no use in going on.
-pub(crate) fn line(result: &(impl Display + Serialize), format: Format) -> anyhow::Result<()> {
+pub fn line(result: &(impl Display + Serialize), format: Format) -> anyhow::Result<()> {
     let text = match format {
         Format::Text => result.to_string(),
         Format::Json => serde_json::to_string(result).context("encode the result")?,
@@ -37,20 +37,25 @@ pub(crate) fn line(result: &(impl Display + Serialize), format: Format) -> anyho
     writeln!(std::io::stdout(), "{text}").context("write to stdout")
 }
 
+/// A closed stderr leaves nobody to tell, so that a failed write is ignored.
+pub fn complain(program: &str, what: &str) {
+    let _ = writeln!(std::io::stderr(), "{program}: {what}");
+}
+
 /// Whether a terminal is to be written to as a file is: without colours, bars and redrawing.
-pub(crate) fn is_plain() -> bool {
+pub fn is_plain() -> bool {
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     no_colour || std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
 /// Whether the reader of our stdout has gone (`| head`).
-pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
+pub fn is_closed(error: &anyhow::Error) -> bool {
     let cause = error.root_cause().downcast_ref::<std::io::Error>();
     cause.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 /// Reads a flag's duration: seconds, or numbers with units, `1m30s`, as the NATS CLI has them.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     const WANTED: &str =
         "must be a number of seconds, or numbers with units, such as 500ms or 1m30s";
     let seconds = match text.parse::<f64>() {
@@ -84,7 +89,7 @@ fn of_units(text: &str) -> Option<f64> {
 }
 
 /// Files, services and streams are not trusted with the operator's terminal: control characters are escaped.
-pub(crate) fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {
         let written = if c.is_control() {

@@ -1,19 +1,18 @@
-//! Errors as objects, for programs: `-o json`.
+//! The command line, and errors: as sentences or, with `-o json`, as objects.
 
 use std::ffi::OsString;
 use std::fmt::{self, Display, Formatter};
 
 use clap::error::ErrorKind;
+use clap::{ArgMatches, Parser};
 use serde::Serialize;
 
-use crate::common::Unconfirmed;
-use crate::import::InputError;
-use crate::nats::{Misconfigured, Unreachable};
-use crate::{Exit, output};
+use crate::exit::Exit;
+use crate::output::{self, Format, complain, printable};
 
 /// Why a command could not do what it was told.
 #[derive(Debug, Serialize)]
-pub(crate) struct ErrorObject {
+pub struct ErrorObject {
     error: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     what_to_do: Option<String>,
@@ -21,7 +20,7 @@ pub(crate) struct ErrorObject {
 }
 
 impl ErrorObject {
-    pub(crate) fn new(error: impl Into<String>, what_to_do: Option<String>, exit: Exit) -> Self {
+    pub fn new(error: impl Into<String>, what_to_do: Option<String>, exit: Exit) -> Self {
         Self {
             error: error.into(),
             what_to_do,
@@ -29,11 +28,10 @@ impl ErrorObject {
         }
     }
 
-    pub(crate) fn of(error: &anyhow::Error, exit: Exit) -> Self {
+    pub fn of(error: &anyhow::Error, exit: Exit) -> Self {
         let text = headwater::causes(error);
         // What these say ends with what to do.
-        let is_advised =
-            error.is::<Unreachable>() || error.is::<Misconfigured>() || error.is::<Unconfirmed>();
+        let is_advised = matches!(exit, Exit::Usage | Exit::Unreachable);
         match text.rsplit_once("; ") {
             Some((what, advice)) if is_advised => Self::new(what, Some(advice.to_owned()), exit),
             _ => Self::new(text, None, exit),
@@ -66,23 +64,50 @@ impl Display for ErrorObject {
     }
 }
 
-/// The exit code that says what kind of error it is.
-pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
-    if error.is::<InputError>() || error.is::<Misconfigured>() || error.is::<Unconfirmed>() {
-        Exit::Usage
-    } else if error.is::<Unreachable>() {
-        Exit::Unreachable
-    } else {
-        Exit::Failed
-    }
+/// What the command line and the environment say; `then` has the last word.
+///
+/// # Errors
+/// They cannot be followed, which has been said.
+pub fn command_line<T: Parser>(then: impl FnOnce(&mut T, &ArgMatches)) -> Result<T, Exit> {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let read = || {
+        let command = headwater::without_empty_variables(T::command());
+        let matches = command.try_get_matches_from(&line)?;
+        let mut read = T::from_arg_matches(&matches)?;
+        then(&mut read, &matches);
+        Ok(read)
+    };
+    read().map_err(|error| usage(&error, &line))
+}
+
+/// Tells the operator about an error, on stderr or, in JSON, on stdout, and answers with the exit
+/// code. `exit_of`: what kind of error it is.
+pub fn end(
+    program: &str,
+    outcome: anyhow::Result<Exit>,
+    format: Format,
+    exit_of: impl FnOnce(&anyhow::Error) -> Exit,
+) -> Exit {
+    outcome.unwrap_or_else(|error| {
+        if output::is_closed(&error) {
+            return Exit::Done;
+        }
+        let exit = exit_of(&error);
+        let object = ErrorObject::of(&error, exit);
+        let is_said = format == Format::Json && output::print(&object, format).is_ok();
+        if !is_said {
+            complain(program, &printable(&headwater::causes(&error)));
+        }
+        exit
+    })
 }
 
 /// Says what is wrong with a command line, or the help that was asked for, in the way in which it
 /// was asked for.
-pub(crate) fn usage(error: &clap::Error, line: &[OsString]) -> Exit {
+fn usage(error: &clap::Error, line: &[OsString]) -> Exit {
     if error.use_stderr() && wants_json(line) {
         // A reader that has gone is no error, and nobody could be told of another one.
-        let _ = output::print(&ErrorObject::of_usage(error), output::Format::Json);
+        let _ = output::print(&ErrorObject::of_usage(error), Format::Json);
         return Exit::Usage;
     }
     error.exit()

@@ -4,18 +4,18 @@ use std::fmt::{self, Display, Formatter};
 
 /// A table without lines; its last column may be of any width.
 #[derive(Debug)]
-pub(crate) struct Table<const N: usize> {
+pub struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
 
 impl<const N: usize> Table<N> {
-    pub(crate) fn new(head: [&str; N]) -> Self {
+    pub fn new(head: [&str; N]) -> Self {
         Self {
             rows: vec![head.map(str::to_owned)],
         }
     }
 
-    pub(crate) fn row(&mut self, row: [String; N]) {
+    pub fn row(&mut self, row: [String; N]) {
         self.rows.push(row);
     }
 }
@@ -37,12 +37,12 @@ impl<const N: usize> Display for Table<N> {
 }
 
 /// A count as people read it best: as it is.
-pub(crate) fn count(count: Option<u64>) -> String {
+pub fn count(count: Option<u64>) -> String {
     count.map_or_else(|| "?".to_owned(), |count| count.to_string())
 }
 
 /// An age or a lag: `0 s`, `1.2 s`, `3 min 20 s`, `2 h 5 min`.
-pub(crate) fn age(seconds: Option<f64>) -> String {
+pub fn age(seconds: Option<f64>) -> String {
     let Some(seconds) = seconds else {
         return "?".to_owned();
     };
@@ -64,7 +64,7 @@ pub(crate) fn age(seconds: Option<f64>) -> String {
 }
 
 /// Bytes: `12 B`, `3.4 KiB`, `1.2 GiB`.
-pub(crate) fn bytes(bytes: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if bytes < 1024 {
         return format!("{bytes} B");

@@ -1,0 +1,204 @@
+//! Files to import, and the program: as a library and as a process.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use clap::Parser as _;
+use rustix::process::{Pid, Signal, kill_process};
+use shop_import::{Args, Summary};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, Command as Process};
+
+use crate::shop::Shop;
+
+/// Above what any test takes on a slow machine.
+const CEILING: Duration = Duration::from_mins(1);
+
+/// A folder of files to import.
+pub(crate) struct Files(TempDir);
+
+impl Files {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("temporary folder"))
+    }
+
+    /// Two users, three products, two orders.
+    pub(crate) fn small() -> Self {
+        let files = Self::new();
+        files.write("users", users(2));
+        files.write(
+            "products",
+            "{\"id\": 1, \"title\": \"Cup\", \"image\": \"http://i/1\"}\n\
+             {\"id\": 2, \"title\": \"Pot\", \"image\": \"http://i/2\"}\n\
+             {\"id\": \"3\", \"title\": \"Jug\", \"image\": \"http://i/3\"}\n",
+        );
+        files.write(
+            "orders",
+            "{\"id\": 1, \"user_id\": 1, \"product_ids\": [1, 2]}\n\
+             {\"id\": 2, \"user_id\": \"2\", \"product_ids\": [3, 3, \"1\"]}\n",
+        );
+        files
+    }
+
+    /// A folder whose only file has users `user 1`, `user 2` …
+    pub(crate) fn of_users(count: usize) -> Self {
+        let files = Self::new();
+        files.write("users", users(count));
+        files
+    }
+
+    pub(crate) fn write(&self, kind: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(kind), content).expect("write file");
+    }
+
+    pub(crate) fn path(&self, kind: &str) -> PathBuf {
+        self.0.path().join(format!("{kind}.jsonl"))
+    }
+
+    /// A flag for each file of the folder.
+    fn flags(&self) -> Vec<String> {
+        let present = ["users", "products", "orders"]
+            .into_iter()
+            .filter(|kind| self.path(kind).exists());
+        present
+            .flat_map(|kind| [format!("--{kind}"), text(&self.path(kind))])
+            .collect()
+    }
+
+    /// Without the folder, which is another one in each run.
+    pub(crate) fn anonymous(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.0.path().display()), "")
+    }
+}
+
+pub(crate) fn users(count: usize) -> String {
+    let line =
+        |n| format!("{{\"id\": {n}, \"name\": \"user {n}\", \"email\": \"{n}@example.org\"}}\n");
+    (1..=count).map(line).collect()
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+fn command_line(urls: [&str; 3], files: &Files, flags: &[&str]) -> Vec<String> {
+    let [users, products, orders] = urls;
+    let mut line = vec!["shop-import".to_owned()];
+    line.push(format!("--users-url={users}"));
+    line.push(format!("--products-url={products}"));
+    line.push(format!("--orders-url={orders}"));
+    line.extend(files.flags());
+    line.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    line
+}
+
+/// Imports inside this process.
+pub(crate) async fn import(shop: &Shop, files: &Files, flags: &[&str]) -> Summary {
+    let line = command_line([&shop.url; 3], files, flags);
+    let args = Args::try_parse_from(line).expect("command line");
+    tokio::time::timeout(CEILING, shop_import::run(args, std::future::pending()))
+        .await
+        .expect("in time")
+        .expect("import")
+}
+
+/// The program as a process.
+pub(crate) struct Tool {
+    child: Child,
+}
+
+/// What a process left.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Tool {
+    pub(crate) fn import(url: &str, files: &Files, flags: &[&str]) -> Self {
+        Self::import_at([url; 3], files, flags)
+    }
+
+    /// With an address for each of users, products, orders.
+    pub(crate) fn import_at(urls: [&str; 3], files: &Files, flags: &[&str]) -> Self {
+        Self::start(&command_line(urls, files, flags)[1..], &[])
+    }
+
+    pub(crate) fn start(
+        args: &[impl AsRef<std::ffi::OsStr>],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let child = Process::new(env!("CARGO_BIN_EXE_shop-import"))
+            .args(args)
+            .env_clear()
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("start the program");
+        Self { child }
+    }
+
+    /// Writes to the process's stdin, which is closed when the answer is dropped.
+    pub(crate) async fn feed(&mut self, input: impl AsRef<[u8]>) -> ChildStdin {
+        let mut stdin = self.child.stdin.take().expect("stdin");
+        stdin
+            .write_all(input.as_ref())
+            .await
+            .expect("write to stdin");
+        stdin
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.and_then(Pid::from_raw).expect("it runs");
+        kill_process(pid, signal).expect("sent");
+    }
+
+    /// Waits for one line on stderr.
+    pub(crate) async fn complaint(&mut self) -> String {
+        let stderr = self.child.stderr.as_mut().expect("stderr");
+        let mut line = String::new();
+        let read = async {
+            BufReader::with_capacity(1, stderr)
+                .read_line(&mut line)
+                .await
+        };
+        tokio::time::timeout(CEILING, read)
+            .await
+            .expect("in time")
+            .expect("read stderr");
+        line
+    }
+
+    pub(crate) async fn end(self) -> Ended {
+        let ended = tokio::time::timeout(CEILING, self.child.wait_with_output()).await;
+        let ended = ended.expect("in time").expect("wait");
+        Ended {
+            code: ended.status.code(),
+            stdout: String::from_utf8(ended.stdout).expect("UTF-8"),
+            stderr: String::from_utf8(ended.stderr).expect("UTF-8"),
+        }
+    }
+}
+
+/// Waits until `look` gives what was waited for; the only place that sleeps.
+pub(crate) async fn eventually<S: std::fmt::Debug>(
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<(), S>,
+) {
+    let end = Instant::now() + CEILING;
+    while let Err(seen) = look().await {
+        let is_late = Instant::now() >= end;
+        assert!(
+            !is_late,
+            "waited {CEILING:?} for {what}; last seen: {seen:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
