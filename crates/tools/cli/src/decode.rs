@@ -7,14 +7,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::schemas::{self, Decoded, Problem, Schema};
+use client::{Cache, Common, Nats, Settings, complain};
 use serde::Serialize;
 use terminal::output::{Format, printable};
 use terminal::{ErrorObject, Exit};
-
-use crate::nats::{Nats, Settings};
-use crate::schemas::cache::Cache;
-use crate::schemas::{self, Decoded, Problem, Schema};
-use crate::{Common, complain};
 
 /// How long the broker may take while somebody waits for one event on the screen.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -6,16 +6,14 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use async_nats::jetstream::message::PublishMessage;
+use client::schemas::{self, Problem, Schema};
+use client::{Common, Nats, complain};
 use headwater::{MAX_PAYLOAD, PARTITIONS, partition, stream};
 use prost::Message as _;
 use prost_reflect::DynamicMessage;
 use serde::Serialize;
 use terminal::Exit;
 use terminal::output::printable;
-
-use crate::nats::Nats;
-use crate::schemas::{self, Problem, Schema};
-use crate::{Common, complain};
 
 /// Publish an event by hand
 ///
@@ -170,10 +168,7 @@ fn number(token: &str) -> Option<u64> {
 
 async fn publish(nats: &Nats, ready: Ready) -> anyhow::Result<Published> {
     let stream = stream::name(&ready.source);
-    let found = nats.jetstream.get_stream(&stream).await;
-    if found.is_err() {
-        nats.expect_connected()?;
-    }
+    let found = nats.stream(&stream).await?;
     found.with_context(|| format!("there is no stream {stream}: is {} running?", ready.source))?;
     let bytes = ready.payload.len();
     let message = PublishMessage::build()

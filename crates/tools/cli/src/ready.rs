@@ -6,12 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use client::Common;
 use reqwest::{Client, Response, Url};
 use serde::{Serialize, Serializer};
 use terminal::Exit;
 use terminal::output::Format;
-
-use crate::Common;
 
 /// How much of an answer is shown: Docker keeps 4 KiB of what a health check says.
 const SHOWN_BYTES_MAX: usize = 4096;

@@ -4,13 +4,12 @@ use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::CommandFactory as _;
+use clap::Command;
 use clap_complete::Shell;
+use client::Common;
 use serde_json::json;
 use terminal::Exit;
 use terminal::output::Format;
-
-use crate::{Cli, Common};
 
 /// Print what a shell needs to complete command lines
 ///
@@ -32,22 +31,26 @@ pub struct Man {
     pub folder: Option<PathBuf>,
 }
 
-pub(crate) fn completions(common: &Common, args: &Completions) -> anyhow::Result<Exit> {
+pub(crate) fn completions(
+    common: &Common,
+    args: &Completions,
+    mut tool: Command,
+) -> anyhow::Result<Exit> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "headwater", &mut text);
+    clap_complete::generate(args.shell, &mut tool, "headwater", &mut text);
     write(common, "script", text)
 }
 
-pub(crate) fn man(common: &Common, args: &Man) -> anyhow::Result<Exit> {
+pub(crate) fn man(common: &Common, args: &Man, tool: Command) -> anyhow::Result<Exit> {
     let Some(folder) = &args.folder else {
         let mut text = Vec::new();
-        clap_mangen::Man::new(Cli::command())
+        clap_mangen::Man::new(tool)
             .render(&mut text)
             .context("make the page")?;
         return write(common, "page", text);
     };
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    clap_mangen::generate_to(Cli::command(), folder)
+    clap_mangen::generate_to(tool, folder)
         .with_context(|| format!("write to {}", folder.display()))?;
     if common.output == Format::Json {
         return write(common, "folder", folder.display().to_string().into());

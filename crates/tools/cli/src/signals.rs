@@ -6,7 +6,7 @@ use std::future::pending;
 use terminal::Exit;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::Cli;
+use crate::command::{Cli, run};
 
 /// The signals that mean stop, for process 1.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Signals {
     /// Runs a command until it is done or told to stop.
     pub async fn obeyed_by(self, cli: Cli) -> Exit {
         tokio::select! {
-            exit = crate::run(cli) => exit,
+            exit = run(cli) => exit,
             () = self.come() => Exit::Interrupted,
         }
     }

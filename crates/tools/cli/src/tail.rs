@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::jetstream::stream::Config;
+use client::schemas::Schemas;
+use client::{Common, Nats, complain};
 use futures_util::stream::{SelectAll, poll_fn};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use headwater::stream;
@@ -13,9 +15,6 @@ use terminal::{Exit, output};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::nats::Nats;
-use crate::schemas::Schemas;
-use crate::{Common, complain};
 use event::{Arrived, Line};
 use feed::{Begin, Feed, News};
 use pattern::Pattern;
@@ -148,10 +147,7 @@ fn begin(args: &Args) -> anyhow::Result<(Begin, Option<u64>)> {
 async fn streams(nats: &Nats, pattern: &Pattern) -> anyhow::Result<Vec<(String, String)>> {
     if let Some(source) = pattern.source() {
         let name = stream::name(source);
-        let found = nats.jetstream.get_stream(&name).await;
-        if found.is_err() {
-            nats.expect_connected()?;
-        }
+        let found = nats.stream(&name).await?;
         found.with_context(|| {
             format!("there is no stream {name}; `nats stream ls` says which there are")
         })?;

@@ -3,18 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use async_nats::jetstream::{self, context::ContextBuilder};
-use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use clap::ArgMatches;
 use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
-use headwater::brokers;
 use headwater::login::{self, Login};
 use terminal::output::{duration, printable};
 
-use super::context::{self, Context};
-use crate::complain;
+use crate::context::{self, Context};
+use crate::failure::{Misconfigured, complain};
+use crate::settings::Settings;
 
 /// Where NATS is when nobody says so.
 const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
@@ -127,37 +124,10 @@ pub struct Args {
     pub timeout: Duration,
 }
 
-/// The connection cannot even be tried: what was said of it is wrong. Printed, it says what to do.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Misconfigured(String);
-
-impl From<anyhow::Error> for Misconfigured {
-    fn from(error: anyhow::Error) -> Self {
-        Self(headwater::causes(&error))
-    }
-}
-
-/// What flags, environment and context come to.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) servers: Vec<ServerAddr>,
-    /// Where that is, for people: without secrets.
-    pub(crate) url: String,
-    /// Which context was used.
-    pub(crate) context: Option<String>,
-    login: Login,
-    is_tls_first: bool,
-    inbox_prefix: String,
-    pub(crate) timeout: Duration,
-    domain: Option<String>,
-    api_prefix: Option<String>,
-}
-
 impl Args {
     /// A login on the command line puts aside another one in the environment. `matches` is what
     /// this was made from.
-    pub(crate) fn prefer_flags(&mut self, matches: &ArgMatches) {
+    pub fn prefer_flags(&mut self, matches: &ArgMatches) {
         let source = |flag: &str| matches.value_source(flag);
         let by_flag = |flag: &&str| source(flag) == Some(ValueSource::CommandLine);
         if !LOGIN_FLAGS.iter().any(by_flag) {
@@ -181,7 +151,7 @@ impl Args {
 
     /// What flags, environment and context come to, in this order. A login is taken as a whole
     /// from the first that has one.
-    pub(crate) fn resolve(&self) -> Result<Settings, Misconfigured> {
+    pub fn resolve(&self) -> Result<Settings, Misconfigured> {
         let name = context::wanted(self.context.as_deref(), self.no_context)?;
         let context = name.as_deref().map(context::load).transpose()?;
         let context = context.unwrap_or_default();
@@ -245,92 +215,5 @@ impl Args {
                 printable(name)
             ));
         }
-    }
-}
-
-impl Settings {
-    /// Where NATS is, and who says so.
-    pub(crate) fn place(&self) -> String {
-        match &self.context {
-            Some(name) => format!("{} (context {name})", self.url),
-            None => self.url.clone(),
-        }
-    }
-
-    /// Who we say that we are.
-    pub(crate) fn who(&self) -> String {
-        self.login.who()
-    }
-
-    /// Whether TLS is spoken for sure.
-    fn is_tls(&self) -> bool {
-        let login = &self.login;
-        login.ca.is_some()
-            || login.cert.is_some()
-            || self.servers.iter().any(ServerAddr::tls_required)
-    }
-
-    /// Why no connection came about, with what a silent or an early server may want.
-    pub(crate) fn explain(&self, why: &str) -> String {
-        let silences = ["no answer", "got nothing", "timed out"];
-        let may_begin_with_tls = silences.iter().any(|silence| why.contains(silence));
-        if self.is_tls_first && why.contains("corrupt message") {
-            format!("{why}: it does not begin with TLS, leave --tlsfirst away")
-        } else if may_begin_with_tls && !self.is_tls_first {
-            format!("{why}; if it begins with TLS (`handshake_first`), say --tlsfirst")
-        } else {
-            why.to_owned()
-        }
-    }
-
-    /// The options of connections to try, one after another: a server that says nothing by itself
-    /// may want to begin with TLS.
-    pub(crate) async fn attempts(&self) -> Result<Vec<ConnectOptions>, Misconfigured> {
-        let is_silent = !self.is_tls_first
-            && self.is_tls()
-            && login::speaks_first(&self.servers).await == Some(false);
-        let first = is_silent.then(|| self.options(true)).transpose()?;
-        let options = self.options(self.is_tls_first)?;
-        Ok(first.into_iter().chain([options]).collect())
-    }
-
-    fn options(&self, is_tls_first: bool) -> Result<ConnectOptions, Misconfigured> {
-        let mut options = ConnectOptions::new()
-            .name("headwater")
-            .custom_inbox_prefix(&self.inbox_prefix)
-            .connection_timeout(self.timeout)
-            .request_timeout(Some(self.timeout))
-            .event_callback(async |event| tell(&event));
-        if is_tls_first {
-            options = options.tls_first();
-        }
-        let applied = self.login.apply(options).context("log in to NATS")?;
-        Ok(applied)
-    }
-
-    /// What the subjects of the JetStream API begin with.
-    pub(crate) fn api_prefix(&self) -> String {
-        match (&self.api_prefix, &self.domain) {
-            (Some(prefix), _) => prefix.clone(),
-            (None, Some(domain)) => format!("$JS.{domain}.API"),
-            (None, None) => "$JS.API".to_owned(),
-        }
-    }
-
-    pub(crate) fn jetstream(&self, client: Client) -> jetstream::Context {
-        ContextBuilder::new()
-            .timeout(self.timeout)
-            .ack_timeout(self.timeout)
-            .api_prefix(self.api_prefix())
-            .build(client)
-    }
-}
-
-/// What is refused looks like a timeout to who asked: only this says why.
-fn tell(event: &Event) {
-    if let Event::ServerError(error) = event
-        && !brokers::is_not_told(&error.to_string())
-    {
-        complain(&format!("NATS refused: {}", printable(&error.to_string())));
     }
 }

@@ -9,19 +9,19 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
-use super::is_source;
+use crate::schemas::is_source;
 
 /// How long a file is taken for true.
 const FRESH: Duration = Duration::from_mins(1);
 
 /// Where schemas of one broker are kept.
 #[derive(Debug)]
-pub(crate) struct Cache(Option<PathBuf>);
+pub struct Cache(Option<PathBuf>);
 
 impl Cache {
     /// That of the broker that `whose` names: its address and whoever asks, since another account
     /// has other buckets. Nothing is kept where there is no folder for it.
-    pub(crate) fn of(whose: &str) -> Self {
+    pub fn of(whose: &str) -> Self {
         let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let base = folder("XDG_CACHE_HOME")
             .map(PathBuf::from)
@@ -32,14 +32,14 @@ impl Cache {
     }
 
     /// The entry of `source`, and whether it is fresh.
-    pub(crate) fn load(&self, source: &str) -> Option<(Vec<u8>, bool)> {
+    pub fn load(&self, source: &str) -> Option<(Vec<u8>, bool)> {
         let file = self.file(source)?;
         let entry = std::fs::read(&file).ok()?;
         Some((entry, is_fresh(&file)))
     }
 
     /// Keeps the entry of `source`. That it cannot costs time later and nothing else.
-    pub(crate) fn keep(&self, source: &str, entry: &[u8]) {
+    pub fn keep(&self, source: &str, entry: &[u8]) {
         let Some(file) = self.file(source) else {
             return;
         };

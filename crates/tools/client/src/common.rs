@@ -6,8 +6,9 @@ use serde::Serialize;
 use terminal::output::{self, Format};
 use terminal::{ErrorObject, Exit};
 
-use crate::complain;
-use crate::nats::{self, Nats};
+use crate::args::Args;
+use crate::failure::complain;
+use crate::nats::Nats;
 
 /// What all commands are told; the flags may stand before or after the command.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,22 +28,22 @@ pub struct Common {
 
     /// NATS.
     #[command(flatten)]
-    pub nats: nats::Args,
+    pub nats: Args,
 }
 
 impl Common {
-    /// Errors with [`nats::Misconfigured`] or [`nats::Unreachable`].
-    pub(crate) async fn connect(&self) -> anyhow::Result<Nats> {
+    /// Errors with [`Misconfigured`](crate::Misconfigured) or [`Unreachable`](crate::Unreachable).
+    pub async fn connect(&self) -> anyhow::Result<Nats> {
         Nats::connect(&self.nats).await
     }
 
     /// Prints a command's result on stdout.
-    pub(crate) fn print(&self, result: &(impl Display + Serialize)) -> anyhow::Result<()> {
+    pub fn print(&self, result: &(impl Display + Serialize)) -> anyhow::Result<()> {
         output::print(result, self.output)
     }
 
     /// Says why it was not done: on stderr or, in JSON, on stdout.
-    pub(crate) fn refuse(&self, why: &str, exit: Exit) -> anyhow::Result<Exit> {
+    pub fn refuse(&self, why: &str, exit: Exit) -> anyhow::Result<Exit> {
         match self.output {
             Format::Text => complain(&output::printable(why)),
             Format::Json => self.print(&ErrorObject::new(why, None, exit))?,

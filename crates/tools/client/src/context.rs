@@ -11,9 +11,9 @@ use serde::{Deserialize, Deserializer};
 /// What of a context is used here. An empty text is as good as none.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Context {
+pub(crate) struct Context {
     #[serde(deserialize_with = "text")]
-    pub(super) url: Option<String>,
+    pub(crate) url: Option<String>,
     #[serde(deserialize_with = "text")]
     token: Option<String>,
     #[serde(deserialize_with = "text")]
@@ -25,18 +25,18 @@ pub(super) struct Context {
     #[serde(deserialize_with = "path")]
     nkey: Option<PathBuf>,
     #[serde(deserialize_with = "path")]
-    pub(super) cert: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
     #[serde(deserialize_with = "path")]
-    pub(super) key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     #[serde(deserialize_with = "path")]
-    pub(super) ca: Option<PathBuf>,
-    pub(super) tls_first: bool,
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) tls_first: bool,
     #[serde(deserialize_with = "text")]
-    pub(super) inbox_prefix: Option<String>,
+    pub(crate) inbox_prefix: Option<String>,
     #[serde(deserialize_with = "text")]
-    pub(super) jetstream_domain: Option<String>,
+    pub(crate) jetstream_domain: Option<String>,
     #[serde(deserialize_with = "text")]
-    pub(super) jetstream_api_prefix: Option<String>,
+    pub(crate) jetstream_api_prefix: Option<String>,
     // What the NATS CLI can do, and this cannot.
     #[serde(deserialize_with = "text")]
     nsc: Option<String>,
@@ -47,7 +47,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn login(&self) -> Login {
+    pub(crate) fn login(&self) -> Login {
         Login {
             creds: self.creds.clone(),
             nkey: self.nkey.clone(),
@@ -61,7 +61,7 @@ impl Context {
 }
 
 /// The name of the context to use: the one that is `said`, or the selected one.
-pub(super) fn wanted(said: Option<&str>, is_unwanted: bool) -> anyhow::Result<Option<String>> {
+pub(crate) fn wanted(said: Option<&str>, is_unwanted: bool) -> anyhow::Result<Option<String>> {
     if let Some(name) = said.filter(|name| !name.is_empty()) {
         return Ok(Some(name.to_owned()));
     }
@@ -85,7 +85,7 @@ fn selected(file: &Path) -> anyhow::Result<Option<String>> {
 }
 
 /// The context of this name.
-pub(super) fn load(name: &str) -> anyhow::Result<Context> {
+pub(crate) fn load(name: &str) -> anyhow::Result<Context> {
     let folder = folder().context(
         "a NATS context was named, and neither XDG_CONFIG_HOME nor HOME says where they are",
     )?;

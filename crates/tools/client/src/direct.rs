@@ -14,7 +14,7 @@ use async_nats::header::{
     NATS_LAST_SEQUENCE, NATS_MESSAGE_ID, NATS_SEQUENCE, NATS_SUBJECT, NATS_TIME_STAMP,
 };
 use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::{RawMessageError, RawMessageErrorKind, Stream};
 use async_nats::{HeaderMap, HeaderName, HeaderValue, Message};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -32,19 +32,19 @@ const PAGE_BYTES_MAX: usize = 128 * 1024;
 
 /// An event in a stream.
 #[derive(Clone, Debug)]
-pub(crate) struct Event {
-    pub(crate) subject: String,
-    pub(crate) sequence: u64,
+pub struct Event {
+    pub subject: String,
+    pub sequence: u64,
     /// When the broker stored it.
-    pub(crate) at: DateTime,
+    pub at: DateTime,
     /// None for one that a person published.
-    pub(crate) id: Option<EventId>,
-    pub(crate) payload: Bytes,
+    pub id: Option<EventId>,
+    pub payload: Bytes,
 }
 
 /// Reads those events of a stream that match one of several filters, in the stream's order.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub struct Reader {
     nats: Nats,
     cursors: Vec<Cursor>,
 }
@@ -60,7 +60,7 @@ struct Cursor {
 
 impl Reader {
     /// Begins at the sequence `next`. No event matches two of the `filters`.
-    pub(crate) fn new(nats: &Nats, filters: &[String], next: u64) -> Self {
+    pub fn new(nats: &Nats, filters: &[String], next: u64) -> Self {
         let cursor = |filter: &String| Cursor {
             filter: filter.clone(),
             next: next.max(1),
@@ -74,11 +74,7 @@ impl Reader {
 
     /// The next event, up to the sequence `last` that `stream` has. After an error it can be called
     /// again: reading goes on where it was.
-    pub(crate) async fn next(
-        &mut self,
-        stream: &Stream,
-        last: u64,
-    ) -> anyhow::Result<Option<Event>> {
+    pub async fn next(&mut self, stream: &Stream, last: u64) -> anyhow::Result<Option<Event>> {
         for cursor in &mut self.cursors {
             if cursor.page.is_empty() && cursor.next <= last {
                 cursor.fill(&self.nats, stream, last).await?;
@@ -157,7 +153,16 @@ impl Cursor {
 
 /// The first event from the sequence `next` on, as the stream's leader has it.
 async fn next(stream: &Stream, filter: &str, next: u64) -> anyhow::Result<Option<Event>> {
-    match stream.get_first_raw_message_by_subject(filter, next).await {
+    found(stream.get_first_raw_message_by_subject(filter, next).await)
+}
+
+/// The event at a sequence, as the stream's leader has it.
+pub(crate) async fn at<T>(stream: &Stream<T>, sequence: u64) -> anyhow::Result<Option<Event>> {
+    found(stream.get_raw_message(sequence).await)
+}
+
+fn found(asked: Result<StreamMessage, RawMessageError>) -> anyhow::Result<Option<Event>> {
+    match asked {
         Ok(message) => Ok(Some(message.into())),
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
         Err(error) => Err(error.into()),

@@ -5,20 +5,19 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::connection::State;
-use async_nats::jetstream;
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::{self, ErrorCode};
 use async_nats::service::{self, NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{Client, ConnectErrorKind, Request, RequestErrorKind, ServerAddr};
 use futures_util::StreamExt as _;
-use headwater::operator::Endpoint;
-use headwater::replicas::NO_QUORUM;
+use headwater::operator::{Endpoint, StatusAnswer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub(crate) use args::Settings;
-pub use args::{Args, Misconfigured};
-
-mod args;
-mod context;
+use crate::args::Args;
+use crate::failure::{Refusal, Unreachable};
+use crate::settings::Settings;
 
 /// Nobody knows how many services there are: so long after the last answer, no other is expected.
 const QUIET: Duration = Duration::from_millis(500);
@@ -27,49 +26,15 @@ const QUIET: Duration = Duration::from_millis(500);
 /// server's, a service learns of it when it loses an answer.
 const PAGE_ATTEMPTS: usize = 3;
 
-/// Somebody who is needed is not there. Printed, it says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum Unreachable {
-    #[error(
-        "NATS at {url} cannot be reached: {why}; start the shop with `cargo dev`, or say where it is with --server or --context"
-    )]
-    Broker { url: String, why: String },
-    #[error(
-        "login refused: {who}, by NATS at {url}; say who you are with --creds, --nkey, --user and --password, or --context"
-    )]
-    Login { url: String, who: String },
-    #[error("{NO_QUORUM}; start those that are away: `headwater doctor` says how many")]
-    Quorum,
-    #[error(
-        "the service {service} does not answer ({why}); start it, look at its log, or ask as a user who may"
-    )]
-    Service { service: String, why: String },
-    #[error(
-        "no service that answers has the projection {projection}, which reads the stream {stream}; start its service, or, if it is gone for good, `nats consumer rm {stream} {projection}`"
-    )]
-    Projection { projection: String, stream: String },
-}
-
-/// A service answered that it will not.
-#[derive(Debug, thiserror::Error)]
-#[error("{service} refuses {}: {reason}", endpoint.name())]
-pub struct Refusal {
-    pub service: String,
-    pub endpoint: Endpoint,
-    /// The service's code, as HTTP has them.
-    pub code: String,
-    pub reason: String,
-}
-
 /// A connection to NATS. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Nats {
-    pub(crate) client: Client,
-    pub(crate) jetstream: jetstream::Context,
+pub struct Nats {
+    pub client: Client,
+    pub jetstream: jetstream::Context,
     /// What the subjects of the JetStream API begin with.
-    pub(crate) api_prefix: String,
+    pub api_prefix: String,
     /// How long anybody who is asked may take to answer.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     url: String,
     servers: Vec<ServerAddr>,
 }
@@ -77,12 +42,12 @@ pub(crate) struct Nats {
 impl Nats {
     /// Errors with [`Misconfigured`] when what was said of the connection is wrong, with
     /// [`Unreachable`] when the server does not accept it in time.
-    pub(crate) async fn connect(args: &Args) -> anyhow::Result<Self> {
+    pub async fn connect(args: &Args) -> anyhow::Result<Self> {
         Self::connect_to(&args.resolve()?).await
     }
 
     /// [`connect`](Self::connect) with what flags, environment and context came to.
-    pub(crate) async fn connect_to(settings: &Settings) -> anyhow::Result<Self> {
+    pub async fn connect_to(settings: &Settings) -> anyhow::Result<Self> {
         let (url, timeout) = (settings.place(), settings.timeout);
         let refused = || Unreachable::Login {
             url: url.clone(),
@@ -123,12 +88,12 @@ impl Nats {
     }
 
     /// The servers of `--server`, the environment or the context.
-    pub(crate) fn servers(&self) -> &[ServerAddr] {
+    pub fn servers(&self) -> &[ServerAddr] {
         &self.servers
     }
 
     /// Asks the endpoint of a service. Errors with [`Unreachable`] or [`Refusal`].
-    pub(crate) async fn ask<A: DeserializeOwned>(
+    pub async fn ask<A: DeserializeOwned>(
         &self,
         service: &str,
         endpoint: Endpoint,
@@ -139,7 +104,7 @@ impl Nats {
     }
 
     /// [`ask`](Self::ask) for what may take longer.
-    pub(crate) async fn ask_within<A: DeserializeOwned>(
+    pub async fn ask_within<A: DeserializeOwned>(
         &self,
         timeout: Duration,
         service: &str,
@@ -179,16 +144,34 @@ impl Nats {
             .with_context(|| format!("read what {service} answered to {}", endpoint.name()))
     }
 
+    /// What a service says of itself. Errors as [`ask`](Self::ask) does.
+    pub async fn status(&self, service: &str) -> anyhow::Result<StatusAnswer> {
+        self.ask(service, Endpoint::Status, &()).await
+    }
+
+    /// The stream of this name; none where there is no such stream. Errors with [`Unreachable`] when
+    /// the connection is lost.
+    pub async fn stream(&self, name: &str) -> anyhow::Result<Option<Stream>> {
+        match self.jetstream.get_stream(name).await {
+            Ok(stream) => Ok(Some(stream)),
+            Err(error) if is_missing(&error.kind()) => Ok(None),
+            Err(error) => {
+                self.expect_connected()?;
+                Err(error).with_context(|| format!("look at the stream {name}"))
+            }
+        }
+    }
+
     /// The names of the services that offer `endpoint` to operators: one without a database does
     /// not offer all.
-    pub(crate) async fn services_with(&self, endpoint: Endpoint) -> anyhow::Result<Vec<String>> {
+    pub async fn services_with(&self, endpoint: Endpoint) -> anyhow::Result<Vec<String>> {
         let mut instances = self.instances().await?;
         instances.retain(|_, infos| infos.iter().any(|info| offers(info, endpoint)));
         Ok(instances.into_keys().collect())
     }
 
     /// The processes that answer operators, by the name of their service.
-    pub(crate) async fn instances(&self) -> anyhow::Result<BTreeMap<String, Vec<service::Info>>> {
+    pub async fn instances(&self) -> anyhow::Result<BTreeMap<String, Vec<service::Info>>> {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await?;
         self.client
@@ -208,7 +191,7 @@ impl Nats {
     }
 
     /// Errors with [`Unreachable`] when the connection is lost: whatever failed then did so for that.
-    pub(crate) fn expect_connected(&self) -> Result<(), Unreachable> {
+    pub fn expect_connected(&self) -> Result<(), Unreachable> {
         if self.client.connection_state() == State::Connected {
             return Ok(());
         }
@@ -226,6 +209,10 @@ impl Nats {
                 why: kind.to_string(),
             })
     }
+}
+
+fn is_missing(kind: &GetStreamErrorKind) -> bool {
+    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// Whether a service has `endpoint` for operators. Others on the same server do not have `status`.

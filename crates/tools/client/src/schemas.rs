@@ -14,8 +14,6 @@ use tokio::time::Instant;
 
 use crate::nats::Nats;
 
-pub(crate) mod cache;
-
 /// How often a source's schema is asked for at most, because an event is of no known kind or has
 /// fields that the schema has not.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -28,14 +26,14 @@ const AS_THE_API: SerializeOptions = SerializeOptions::new()
 
 /// The schema of one source.
 #[derive(Debug)]
-pub(crate) struct Schema {
-    pub(crate) described: Described,
+pub struct Schema {
+    pub described: Described,
     pool: DescriptorPool,
 }
 
 /// Why a payload is not decoded.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Problem {
+pub enum Problem {
     #[error(
         "nobody has said what the events of {0} look like; `nats kv ls headwater-schemas` lists who has"
     )]
@@ -52,16 +50,16 @@ pub(crate) enum Problem {
 
 /// An event that was decoded.
 #[derive(Debug)]
-pub(crate) struct Decoded {
-    pub(crate) json: Box<RawValue>,
-    pub(crate) key: Option<String>,
+pub struct Decoded {
+    pub json: Box<RawValue>,
+    pub key: Option<String>,
     /// Whether it has fields that the schema has not: the schema is older than the event.
-    pub(crate) has_unknown: bool,
+    pub has_unknown: bool,
 }
 
 impl Schema {
     /// Reads an entry of the bucket.
-    pub(crate) fn read(entry: &[u8]) -> anyhow::Result<Self> {
+    pub fn read(entry: &[u8]) -> anyhow::Result<Self> {
         let described: Described = serde_json::from_slice(entry).context("read the schema")?;
         let pool = DescriptorPool::decode(&described.descriptors()?[..])
             .context("read the descriptors of the schema")?;
@@ -69,7 +67,7 @@ impl Schema {
     }
 
     /// The kind of the events on `subject`, with or without a partition.
-    pub(crate) fn event(&self, subject: &str) -> Option<&DescribedEvent> {
+    pub fn event(&self, subject: &str) -> Option<&DescribedEvent> {
         let kind = kind_of(subject);
         self.described
             .events
@@ -78,7 +76,7 @@ impl Schema {
     }
 
     /// The message on `subject`: an event's, or a question's.
-    pub(crate) fn message(&self, subject: &str) -> Result<MessageDescriptor, Problem> {
+    pub fn message(&self, subject: &str) -> Result<MessageDescriptor, Problem> {
         let event = self.event(subject).map(|event| &event.message);
         let questions = self.described.questions.iter();
         let mut asked = questions.filter(|question| question.subject == subject);
@@ -88,7 +86,7 @@ impl Schema {
     }
 
     /// What to say of a subject that it does not have.
-    pub(crate) fn unknown(&self, subject: &str) -> Problem {
+    pub fn unknown(&self, subject: &str) -> Problem {
         let known = self.described.events.iter().map(|event| &*event.subject);
         Problem::UnknownKind {
             subject: subject.to_owned(),
@@ -97,7 +95,7 @@ impl Schema {
         }
     }
 
-    pub(crate) fn decode(&self, subject: &str, payload: &[u8]) -> Result<Decoded, Problem> {
+    pub fn decode(&self, subject: &str, payload: &[u8]) -> Result<Decoded, Problem> {
         let message = self.message(subject)?;
         let malformed = |why: String| Problem::Malformed {
             message: message.full_name().to_owned(),
@@ -116,7 +114,7 @@ impl Schema {
 }
 
 /// The key of an event.
-pub(crate) fn key(event: &DynamicMessage, kind: &DescribedEvent) -> Option<String> {
+pub fn key(event: &DynamicMessage, kind: &DescribedEvent) -> Option<String> {
     let key = event.get_field_by_name(&kind.key)?;
     key.as_str().map(str::to_owned)
 }
@@ -130,7 +128,7 @@ fn json(message: &DynamicMessage) -> anyhow::Result<Box<RawValue>> {
 }
 
 /// A subject without its partition: its first three tokens.
-pub(crate) fn kind_of(subject: &str) -> &str {
+pub fn kind_of(subject: &str) -> &str {
     match subject.match_indices('.').nth(2) {
         Some((end, _)) => &subject[..end],
         None => subject,
@@ -138,7 +136,7 @@ pub(crate) fn kind_of(subject: &str) -> &str {
 }
 
 /// Whose schema tells what is on `subject`.
-pub(crate) fn source_of(subject: &str) -> &str {
+pub fn source_of(subject: &str) -> &str {
     let mut tokens = subject.split('.');
     match tokens.next() {
         Some("inquiry") => tokens.next().unwrap_or_default(),
@@ -147,13 +145,13 @@ pub(crate) fn source_of(subject: &str) -> &str {
 }
 
 /// Whether a source can have this name. Anybody may have used a subject with another one.
-pub(crate) fn is_source(name: &str) -> bool {
+pub fn is_source(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     !name.is_empty() && name.chars().all(is_plain)
 }
 
 /// The entry of `source` in the bucket, if there is one.
-pub(crate) async fn fetch(nats: &Nats, source: &str) -> anyhow::Result<Option<Vec<u8>>> {
+pub async fn fetch(nats: &Nats, source: &str) -> anyhow::Result<Option<Vec<u8>>> {
     if !is_source(source) {
         return Ok(None);
     }
@@ -176,24 +174,20 @@ pub(crate) async fn fetch(nats: &Nats, source: &str) -> anyhow::Result<Option<Ve
 
 /// The schemas of all sources whose events come by, each asked for when it is needed.
 #[derive(Debug)]
-pub(crate) struct Schemas {
+pub struct Schemas {
     nats: Nats,
     known: HashMap<String, (Option<Schema>, Instant)>,
 }
 
 impl Schemas {
-    pub(crate) fn new(nats: Nats) -> Self {
+    pub fn new(nats: Nats) -> Self {
         Self {
             nats,
             known: HashMap::new(),
         }
     }
 
-    pub(crate) async fn decode(
-        &mut self,
-        subject: &str,
-        payload: &[u8],
-    ) -> Result<Decoded, Problem> {
+    pub async fn decode(&mut self, subject: &str, payload: &[u8]) -> Result<Decoded, Problem> {
         let source = source_of(subject);
         if !self.known.contains_key(source) {
             self.ask(source).await;

@@ -1,12 +1,11 @@
 //! The end of a source's stream: how far its relay has come.
 
 use anyhow::Context as _;
-use async_nats::header::NATS_MESSAGE_ID;
-use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::Info;
 use futures_util::{StreamExt as _, stream};
 use headwater::EventId;
 
+use crate::direct::at;
 use crate::nats::Nats;
 
 /// How many events at the end are looked at: others may have published behind the relay.
@@ -18,15 +17,15 @@ const AT_A_TIME: usize = 16;
 
 /// The newest event of a source in its stream; position 0 where there is none.
 #[derive(Debug)]
-pub(crate) struct Tail {
-    pub(crate) position: u64,
+pub struct Tail {
+    pub position: u64,
     sequence: u64,
     stream: String,
 }
 
 /// The position of the first event of a source in its stream; none where it is not among the first
 /// ones, or cannot be read. `epoch` as for [`Tail::read`].
-pub(super) async fn first(
+pub async fn first_position(
     nats: &Nats,
     info: &Info,
     source: &str,
@@ -40,7 +39,7 @@ pub(super) async fn first(
         .map(|sequence| at(&stream, sequence))
         .buffered(AT_A_TIME);
     let positions = events.filter_map(async |event| {
-        let id = id(&event.ok()??)?;
+        let id = event.ok()??.id?;
         let is_own = *id.source == *source && epoch.is_none_or(|epoch| *id.epoch == *epoch);
         is_own.then_some(id.position)
     });
@@ -50,7 +49,7 @@ pub(super) async fn first(
 impl Tail {
     /// Reads the end of the stream. `epoch`: the source's life, if it is known; else any will do.
     /// None where too much of what is there is somebody else's.
-    pub(crate) async fn read(
+    pub async fn read(
         nats: &Nats,
         info: &Info,
         source: &str,
@@ -68,9 +67,12 @@ impl Tail {
         let mut found: Option<Self> = None;
         while let Some((looked_at, event)) = events.next().await {
             let event = event.with_context(|| format!("read the end of {name}"))?;
-            let id = event.as_ref().and_then(id).filter(|id| {
-                *id.source == *source && epoch.is_none_or(|epoch| *id.epoch == *epoch)
-            });
+            let id = event
+                .as_ref()
+                .and_then(|event| event.id.clone())
+                .filter(|id| {
+                    *id.source == *source && epoch.is_none_or(|epoch| *id.epoch == *epoch)
+                });
             let further = |id: &EventId| found.as_ref().is_none_or(|at| id.position > at.position);
             if let (Some(event), Some(id)) = (event, id.filter(further)) {
                 found = Some(Self {
@@ -97,26 +99,14 @@ impl Tail {
 
     /// When the event at an earlier position was stored, in milliseconds since 1970: where it must
     /// be if nobody published in between, else not known.
-    pub(super) async fn stored_ms(&self, nats: &Nats, source: &str, position: u64) -> Option<i64> {
+    pub async fn stored_ms(&self, nats: &Nats, source: &str, position: u64) -> Option<i64> {
         let before = self.position.checked_sub(position)?;
         let sequence = self.sequence.checked_sub(before)?;
         let stream = nats.jetstream.get_stream_no_info(&self.stream).await.ok()?;
         let event = at(&stream, sequence).await.ok()??;
-        let id = id(&event)?;
+        let id = event.id?;
         let is_it = *id.source == *source && id.position == position;
-        let stored_ms = event.time.unix_timestamp_nanos() / 1_000_000;
+        let stored_ms = event.at.unix_timestamp_nanos() / 1_000_000;
         i64::try_from(stored_ms).ok().filter(|_| is_it)
     }
-}
-
-async fn at<T>(stream: &Stream<T>, sequence: u64) -> anyhow::Result<Option<StreamMessage>> {
-    match stream.get_raw_message(sequence).await {
-        Ok(event) => Ok(Some(event)),
-        Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn id(event: &StreamMessage) -> Option<EventId> {
-    event.headers.get(NATS_MESSAGE_ID)?.as_str().parse().ok()
 }

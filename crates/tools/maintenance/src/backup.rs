@@ -6,14 +6,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
+use client::Common;
 use headwater::Clock;
 use headwater::backup::{self, Facts};
 use serde::Serialize;
 use terminal::Exit;
 use terminal::output::printable;
 use terminal::table::bytes;
-
-use crate::Common;
 
 /// Copy the databases of sources while they run, each with a digest
 ///
@@ -104,7 +103,7 @@ fn is_none(error: ErrorKind) -> bool {
 }
 
 /// Copies them, and prints what there is.
-pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let report = tokio::task::spawn_blocking(move || args.run()).await??;
     common.print(&report)?;
     Ok(report.exit())

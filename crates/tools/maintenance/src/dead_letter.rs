@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::Subcommand;
+use client::{Common, Nats, Unreachable, complain};
 use headwater::operator::{
     DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, DiscardRequest, Endpoint, Filter, Letter,
     ListAnswer, ListRequest, RetryAnswer, RetryRequest, ShowRequest,
@@ -14,8 +15,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use terminal::{Exit, Unconfirmed, ask, confirm, output};
 
-use crate::nats::{Nats, Unreachable};
-use crate::{Common, complain};
 use args::{Discard, List, Retry, Show};
 use plan::Plan;
 use report::{Discarded, DiscardedMany, Listed, Retried, Shown};
@@ -62,7 +61,7 @@ pub enum Action {
 }
 
 /// Does it and prints what came of it.
-pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     match args.action {
         Action::List(args) => list(common, &args, Endpoint::DeadLettersList).await,
         Action::Show(args) => show(common, &args).await,

@@ -1,61 +1,22 @@
 //! Waiting for a fold beside a live projection: a rebuild, or what it is verified against.
 
-use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use anyhow::ensure;
+use client::{Nats, Unreachable};
 use headwater::Positions;
-use headwater::operator::{Endpoint, FoldRequest, FoldState, FoldStatus};
+use headwater::operator::{Endpoint, FoldState, FoldStatus};
 use terminal::Screen;
 use terminal::output::printable;
 use tokio::time::Instant;
 
-use crate::nats::{Nats, Unreachable};
+use crate::target::Target;
 
 /// How often a service is asked how far it is.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long a service may be silent, or its fold apply nothing, before it is given up.
 const STANDSTILL: Duration = Duration::from_mins(1);
-
-/// A projection of a service that is folded beside.
-#[derive(Clone, Debug)]
-pub(crate) struct Target {
-    pub(crate) service: String,
-    /// None where the service has one only.
-    pub(crate) projection: Option<String>,
-}
-
-impl Target {
-    /// Asks `rebuild`, `fold` or `fold.stop`.
-    pub(crate) async fn ask(&self, nats: &Nats, endpoint: Endpoint) -> anyhow::Result<FoldStatus> {
-        let request = FoldRequest {
-            projection: self.projection.clone(),
-            is_partial: false,
-        };
-        nats.ask(&self.service, endpoint, &request).await
-    }
-
-    /// Asks `verify`. `is_partial`: see [`FoldRequest`].
-    pub(crate) async fn verify(&self, nats: &Nats, is_partial: bool) -> anyhow::Result<FoldStatus> {
-        let request = FoldRequest {
-            projection: self.projection.clone(),
-            is_partial,
-        };
-        nats.ask(&self.service, Endpoint::Verify, &request).await
-    }
-}
-
-impl Display for Target {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        match &self.projection {
-            Some(projection) if *projection != self.service => {
-                write!(f, "{projection} of {}", self.service)
-            }
-            _ => f.write_str(&self.service),
-        }
-    }
-}
 
 /// Waits until the fold of `target`, which has just answered `begun`, is done or has failed.
 ///

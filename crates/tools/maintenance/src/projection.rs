@@ -1,22 +1,19 @@
 //! `headwater projection`: looks at projections, holds them, lets them go on, rebuilds them.
 
-use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
-use std::time::Duration;
 
-use anyhow::bail;
 use clap::Subcommand;
 use clap::builder::{FalseyValueParser, NonEmptyStringValueParser};
+use client::{Common, Nats, complain};
 use headwater::Clock;
 use headwater::operator::{Endpoint, PauseRequest, ProjectionStatus, ResumeRequest};
 use serde::Serialize;
+use survey::{Plan, Survey, status};
 use terminal::Exit;
 use terminal::output::printable;
 
-use crate::fold::Target;
-use crate::nats::{Nats, Unreachable};
-use crate::survey::{self, Survey};
-use crate::{Common, complain, rebuild, shop, status};
+use crate::rebuild;
+use crate::target::{Target, Which};
 
 /// Look at projections, pause and resume them, rebuild them
 ///
@@ -45,18 +42,6 @@ pub enum Action {
     Rebuild(Rebuild),
 }
 
-/// Which projection.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Which {
-    /// Its name, from `list`
-    #[arg(value_name = "PROJECTION")]
-    pub projection: String,
-
-    /// The service whose it is, where several have one of that name
-    #[arg(long, value_name = "NAME", env = "HEADWATER_SERVICE")]
-    pub service: Option<String>,
-}
-
 /// `pause`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Pause {
@@ -82,15 +67,23 @@ pub struct Rebuild {
 }
 
 /// Does it and prints what came of it.
-pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let nats = common.connect().await?;
     match args.action {
         Action::List => list(common, &nats).await,
-        Action::Pause(args) => pause(common, &nats, args).await,
-        Action::Resume(which) => resume(common, &nats, &which).await,
+        Action::Pause(Pause { which, reason }) => {
+            let projection = Some(which.projection.clone());
+            let request = PauseRequest { projection, reason };
+            change(common, &nats, &which, Endpoint::ProjectionsPause, &request).await
+        }
+        Action::Resume(which) => {
+            let projection = Some(which.projection.clone());
+            let request = ResumeRequest { projection };
+            change(common, &nats, &which, Endpoint::ProjectionsResume, &request).await
+        }
         Action::Rebuild(args) => {
             let target = Target {
-                service: find(&nats, &args.which).await?,
+                service: args.which.service(&nats).await?,
                 projection: Some(args.which.projection),
             };
             rebuild::run(common, &nats, target, args.no_wait).await
@@ -119,7 +112,7 @@ impl Display for Listed {
 }
 
 async fn list(common: &Common, nats: &Nats) -> anyhow::Result<Exit> {
-    let survey = Survey::take(nats).await?;
+    let survey = Survey::take(nats, &Plan::default()).await?;
     for missing in &survey.missing {
         complain(&printable(missing));
     }
@@ -129,84 +122,18 @@ async fn list(common: &Common, nats: &Nats) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-async fn pause(common: &Common, nats: &Nats, args: Pause) -> anyhow::Result<Exit> {
-    let service = find(nats, &args.which).await?;
-    let request = PauseRequest {
-        projection: Some(args.which.projection),
-        reason: args.reason,
-    };
-    let status = nats
-        .ask(&service, Endpoint::ProjectionsPause, &request)
-        .await?;
+/// Has the projection changed, and prints how it is then.
+async fn change(
+    common: &Common,
+    nats: &Nats,
+    which: &Which,
+    endpoint: Endpoint,
+    request: &impl Serialize,
+) -> anyhow::Result<Exit> {
+    let service = which.service(nats).await?;
+    let status = nats.ask(&service, endpoint, request).await?;
     common.print(&Changed { service, status })?;
     Ok(Exit::Done)
-}
-
-async fn resume(common: &Common, nats: &Nats, which: &Which) -> anyhow::Result<Exit> {
-    let service = find(nats, which).await?;
-    let request = ResumeRequest {
-        projection: Some(which.projection.clone()),
-    };
-    let status = nats
-        .ask(&service, Endpoint::ProjectionsResume, &request)
-        .await?;
-    common.print(&Changed { service, status })?;
-    Ok(Exit::Done)
-}
-
-/// The service that has the projection `name`, if exactly one that answers has.
-pub(crate) async fn service_of(nats: &Nats, name: &str) -> anyhow::Result<Option<String>> {
-    let shop = shop::look(nats, &BTreeSet::new(), Duration::ZERO).await?;
-    let statuses = shop.services.into_values();
-    let mut having = statuses.filter(|status| {
-        let mut projections = status.projections.iter();
-        projections.any(|projection| projection.name == name)
-    });
-    Ok(match (having.next(), having.next()) {
-        (Some(status), None) => Some(status.service),
-        _ => None,
-    })
-}
-
-/// The service that has the projection. Errors with [`Unreachable`] where it may be one of those
-/// that do not answer.
-async fn find(nats: &Nats, which: &Which) -> anyhow::Result<String> {
-    if let Some(service) = &which.service {
-        return Ok(service.clone());
-    }
-    let name = &which.projection;
-    let shop = shop::look(nats, &BTreeSet::new(), Duration::ZERO).await?;
-    let all = shop.services.values().flat_map(|status| {
-        let projections = status.projections.iter();
-        projections.map(|projection| (&projection.name, &status.service))
-    });
-    let having: Vec<&String> = all
-        .clone()
-        .filter(|(projection, _)| *projection == name)
-        .map(|(_, service)| service)
-        .collect();
-    match having.as_slice() {
-        [service] => Ok((*service).clone()),
-        [] => {
-            let is_it = |away: &Unreachable| matches!(away, Unreachable::Projection { projection, .. } if projection == name);
-            if let Some(away) = shop.unreachable.into_iter().find(is_it) {
-                return Err(away.into());
-            }
-            let names: BTreeSet<&str> = all.map(|(projection, _)| &**projection).collect();
-            let names: Vec<&str> = names.into_iter().collect();
-            bail!(
-                "there is no projection {name}; there are: {}",
-                names.join(", ")
-            )
-        }
-        several => {
-            let names: Vec<&str> = several.iter().map(|service| &***service).collect();
-            bail!(
-                "several services have a projection {name}; say which with --service: {}",
-                names.join(", ")
-            )
-        }
-    }
 }
 
 /// A projection after a change.

@@ -3,13 +3,13 @@
 use std::fmt::{self, Display, Formatter};
 
 use clap::builder::FalseyValueParser;
+use client::{Common, Nats, complain};
 use headwater::operator::{Endpoint, FoldState, FoldStatus};
 use serde::Serialize;
 use terminal::{Exit, Screen, output};
 
-use crate::fold::Target;
-use crate::nats::Nats;
-use crate::{Common, complain, fold, projection};
+use crate::fold;
+use crate::target::Target;
 
 /// Rebuild a projection from the events of its sources
 ///
@@ -46,31 +46,13 @@ struct Report {
 }
 
 /// Rebuilds and prints what it came to.
-pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let nats = common.connect().await?;
-    let target = target(&nats, args.name).await?;
+    let target = Target::named(&nats, args.name).await?;
     if args.stop {
         return stop(common, &nats, target).await;
     }
     run(common, &nats, target, args.no_wait).await
-}
-
-/// The projection of this name, or the only one of the service of this name.
-async fn target(nats: &Nats, name: String) -> anyhow::Result<Target> {
-    let instances = nats.instances().await?;
-    if !instances.contains_key(&name)
-        && let Some(service) = projection::service_of(nats, &name).await?
-    {
-        return Ok(Target {
-            service,
-            projection: Some(name),
-        });
-    }
-    // One that is not there is named by whoever asks it.
-    Ok(Target {
-        service: name,
-        projection: None,
-    })
 }
 
 async fn stop(common: &Common, nats: &Nats, target: Target) -> anyhow::Result<Exit> {

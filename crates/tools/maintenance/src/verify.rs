@@ -6,14 +6,12 @@
 
 use std::collections::BTreeSet;
 
+use client::{Common, Nats, Unreachable};
 use headwater::health::State;
 use headwater::operator::StatusAnswer;
 use headwater::{Positions, causes};
+use survey::Topology;
 use terminal::{Exit, Screen};
-
-use crate::Common;
-use crate::nats::{Nats, Unreachable};
-use crate::shop::{self, Shop};
 
 pub use args::Args;
 pub use merge::{Doubled, Late, Places, Ranges};
@@ -28,7 +26,7 @@ pub mod source;
 mod stored;
 
 /// Verifies and prints what was found.
-pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let report = run(common, args).await?;
     common.print(&report)?;
     Ok(report.exit())
@@ -56,20 +54,20 @@ struct Verify {
 impl Verify {
     async fn all(&self) -> anyhow::Result<Report> {
         let only: BTreeSet<String> = self.args.sources.iter().cloned().collect();
-        let shop = shop::look(&self.nats, &only, self.args.wait).await?;
+        let topology = Topology::look(&self.nats, &only, self.args.wait).await?;
         let mut report = Report::default();
-        let away = shop.unreachable.iter().map(ToString::to_string);
+        let away = topology.unreachable.iter().map(ToString::to_string);
         report.unreachable.extend(away);
-        report.failed.extend(shop.failed.iter().cloned());
-        self.sources(&shop, &mut report).await?;
-        self.projections(&shop, &mut report).await?;
+        report.failed.extend(topology.failed.iter().cloned());
+        self.sources(&topology, &mut report).await?;
+        self.projections(&topology, &mut report).await?;
         Ok(report)
     }
 
-    async fn sources(&self, shop: &Shop, report: &mut Report) -> anyhow::Result<()> {
-        for source in &shop.sources {
+    async fn sources(&self, topology: &Topology, report: &mut Report) -> anyhow::Result<()> {
+        for source in &topology.sources {
             // Those without a status are among the unreachable.
-            if let Some(status) = shop.services.get(source) {
+            if let Some(status) = topology.services.get(source) {
                 if let Some(State::Failed(why)) = status.parts.get("relay") {
                     report.failed.push(format!("{source}: relay: {why}"));
                 }
@@ -82,15 +80,15 @@ impl Verify {
         Ok(())
     }
 
-    async fn projections(&self, shop: &Shop, report: &mut Report) -> anyhow::Result<()> {
-        let heads = heads(shop);
-        let statuses = shop.services.values();
+    async fn projections(&self, topology: &Topology, report: &mut Report) -> anyhow::Result<()> {
+        let heads = heads(topology);
+        let statuses = topology.services.values();
         let epochs = statuses.map(|status| (status.service.clone(), status.epoch.clone()));
         let epochs = epochs.collect();
-        for service in shop.services.values() {
+        for service in topology.services.values() {
             for projection in &service.projections {
                 let mut sources = projection.positions.0.keys();
-                if !sources.any(|source| shop.sources.contains(source)) {
+                if !sources.any(|source| topology.sources.contains(source)) {
                     continue;
                 }
                 let check = projection::Check {
@@ -104,7 +102,7 @@ impl Verify {
                 let Some(mut checked) = settle(checked, &projection.name, report)? else {
                     continue;
                 };
-                let away = |source: &&String| !shop.services.contains_key(*source);
+                let away = |source: &&String| !topology.services.contains_key(*source);
                 let away = checked.positions.0.keys().find(away);
                 let obstacle = match away {
                     Some(away) => Some(format!("{away} does not answer, whose outbox it needs")),
@@ -124,9 +122,9 @@ impl Verify {
 }
 
 /// The heads of the sources that are verified and answer.
-fn heads(shop: &Shop) -> Positions {
-    let verified = shop.sources.iter();
-    let statuses = verified.filter_map(|source| shop.services.get(source));
+fn heads(topology: &Topology) -> Positions {
+    let verified = topology.sources.iter();
+    let statuses = verified.filter_map(|source| topology.services.get(source));
     let head = |status: &StatusAnswer| (status.service.clone(), status.head);
     Positions(statuses.map(head).collect())
 }

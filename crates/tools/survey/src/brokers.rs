@@ -5,24 +5,17 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_nats::ServerAddr;
+use client::{Nats, Unreachable};
 use futures_util::future::join_all;
 use headwater::brokers::{self, Broker, Storage};
 use headwater::causes;
 use headwater::replicas::{NO_QUORUM, WITHOUT_QUORUM, is_no_quorum};
 use serde::Serialize;
-use terminal::table::bytes;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::nats::{Nats, Unreachable};
-use crate::survey::{Level, Trouble};
-
 /// How long one may take to accept a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
-
-/// From where on the storage of JetStream counts as nearly full, and as full.
-const STORAGE_WARNING: f64 = 0.8;
-const STORAGE_CRITICAL: f64 = 0.95;
 
 /// What the broker says of an account without JetStream, such as the one of those who look after
 /// servers.
@@ -33,7 +26,7 @@ pub(crate) const NOT_FOR_USER: &str = "JetStream is not enabled for the account 
 
 /// What was seen of them.
 #[derive(Debug, Serialize)]
-pub(crate) struct Brokers {
+pub struct Brokers {
     /// Those that answer: their names, or their addresses where they tell us nothing.
     pub(crate) there: Vec<String>,
     /// Those that do not, as far as they are known.
@@ -113,9 +106,14 @@ impl Brokers {
         matches!(self.jetstream, JetStream::Up(_))
     }
 
+    /// Whether JetStream is not there for us, however many brokers are.
+    pub(crate) fn is_without_jetstream(&self) -> bool {
+        matches!(self.jetstream, JetStream::Down(_) | JetStream::NotForUser)
+    }
+
     /// Errors with [`Unreachable`] where too few of them are there, or with why JetStream does not
     /// answer.
-    pub(crate) fn expect_usable(&self) -> anyhow::Result<()> {
+    pub fn expect_usable(&self) -> anyhow::Result<()> {
         match &self.jetstream {
             JetStream::Up(_) => Ok(()),
             JetStream::NoQuorum => Err(Unreachable::Quorum.into()),
@@ -124,11 +122,16 @@ impl Brokers {
         }
     }
 
-    /// Why nothing can be published, where too few of them are there.
-    pub(crate) fn no_quorum(&self) -> Option<String> {
-        if self.jetstream != JetStream::NoQuorum {
-            return None;
+    /// How many streams there are, as far as JetStream says.
+    pub(crate) fn streams(&self) -> usize {
+        match self.jetstream {
+            JetStream::Up(streams) => streams,
+            _ => 0,
         }
+    }
+
+    /// Why nothing can be published where too few of them are there.
+    pub(crate) fn no_quorum(&self) -> String {
         let (there, expected) = (self.there.len(), self.expected);
         let what = match expected {
             // Nobody says how many there are.
@@ -143,7 +146,7 @@ impl Brokers {
                 self.names_of_away()
             ),
         };
-        Some(format!("{what}; {WITHOUT_QUORUM}"))
+        format!("{what}; {WITHOUT_QUORUM}")
     }
 
     fn names_of_away(&self) -> String {
@@ -154,33 +157,9 @@ impl Brokers {
     }
 
     /// How full it is, where a limit is known.
-    pub(crate) fn storage(&self) -> Option<(Storage, String)> {
+    pub(crate) fn storage(&self) -> Option<Storage> {
         let (used, limit) = (self.stored_bytes?, self.storage_limit_bytes?);
-        let storage = Storage { used, limit };
-        let said = format!(
-            "{} of {} stored ({:.0} %)",
-            bytes(used),
-            bytes(limit),
-            storage.share() * 100.0
-        );
-        Some((storage, said))
-    }
-
-    /// What a person has to look at.
-    pub(crate) fn troubles(&self) -> Vec<Trouble> {
-        let mut troubles = Vec::new();
-        if let Some(what) = self.no_quorum() {
-            troubles.push(Trouble::new(Level::Critical, what));
-        } else if let JetStream::Down(why) = &self.jetstream {
-            let what = format!("JetStream does not answer: {why}; {WITHOUT_QUORUM}");
-            troubles.push(Trouble::new(Level::Critical, what));
-        } else if self.jetstream == JetStream::NotForUser {
-            troubles.push(Trouble::new(Level::Critical, NOT_FOR_USER.to_owned()));
-        } else if let Some(what) = self.fewer() {
-            troubles.push(Trouble::new(Level::Warning, what));
-        }
-        troubles.extend(self.filling());
-        troubles
+        Some(Storage { used, limit })
     }
 
     /// That some of them are away, and the others can do without.
@@ -192,18 +171,6 @@ impl Brokers {
                 self.names_of_away()
             )
         })
-    }
-
-    /// That there will soon be no room.
-    pub(crate) fn filling(&self) -> Option<Trouble> {
-        let (storage, said) = self.storage()?;
-        let level = match storage.share() {
-            share if share >= STORAGE_CRITICAL => Level::Critical,
-            share if share >= STORAGE_WARNING => Level::Warning,
-            _ => return None,
-        };
-        let what = format!("JetStream has {said}: when it is full, events wait in the outboxes");
-        Some(Trouble::new(level, what))
     }
 }
 
@@ -233,63 +200,4 @@ async fn accepts(server: &ServerAddr) -> bool {
         false
     };
     timeout(CONNECT_WITHIN, connecting).await.unwrap_or(false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn seen(there: usize, expected: usize, jetstream: JetStream, full: Option<u64>) -> Brokers {
-        Brokers {
-            there: (0..there).map(|n| format!("nats-{n}")).collect(),
-            away: Vec::new(),
-            expected,
-            jetstream,
-            stored_bytes: full,
-            storage_limit_bytes: full.map(|_| 100),
-            statuses: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn what_is_short_of_something_is_said_with_how_bad_that_is() {
-        for (brokers, expected) in [
-            (seen(1, 1, JetStream::Up(4), None), None),
-            (seen(3, 3, JetStream::Up(4), Some(79)), None),
-            (
-                seen(2, 3, JetStream::Up(4), None),
-                Some((Level::Warning, "2 of 3 brokers")),
-            ),
-            (
-                seen(1, 3, JetStream::NoQuorum, None),
-                Some((Level::Critical, "no quorum: 1 of 3")),
-            ),
-            (
-                seen(2, 3, JetStream::NoQuorum, None),
-                Some((Level::Critical, "no quorum yet: 2 of 3")),
-            ),
-            (
-                seen(1, 1, JetStream::NoQuorum, None),
-                Some((Level::Critical, "besides nats-0")),
-            ),
-            (
-                seen(3, 3, JetStream::Up(4), Some(80)),
-                Some((Level::Warning, "80 %")),
-            ),
-            (
-                seen(3, 3, JetStream::Up(4), Some(95)),
-                Some((Level::Critical, "95 %")),
-            ),
-        ] {
-            let found = brokers.troubles();
-            let found = found.first().map(|trouble| (trouble.level, &*trouble.what));
-            match (found, expected) {
-                (None, None) => {}
-                (Some((level, what)), Some((bad, said))) => {
-                    assert!(level == bad && what.contains(said), "{what}");
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-    }
 }

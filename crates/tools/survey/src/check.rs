@@ -1,22 +1,20 @@
-//! `headwater check`: for monitoring, in the forms of Nagios and of Prometheus.
+//! `headwater check`: what `doctor` finds of the shop, for monitoring: one line for Nagios, or text
+//! for Prometheus.
 
 use std::fmt::{self, Display, Formatter};
 
 use clap::ValueEnum;
+use client::{Common, Unreachable, complain};
 use serde::Serialize;
-use terminal::Exit;
-use terminal::output::Format;
+use terminal::{Exit, Format, printable};
 
-use crate::nats::Unreachable;
+use crate::finding::Grade;
+use crate::limits::Limits;
 use crate::survey::Survey;
-use crate::{Common, complain};
-use limits::{Limits, Values};
-use verdict::Verdict;
+use crate::{diagnosis, plan};
 
-mod limits;
 mod nagios;
 mod prometheus;
-mod verdict;
 
 /// Check all of it against limits, for monitoring
 ///
@@ -41,6 +39,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub limits: Limits,
+
+    #[command(flatten)]
+    pub plan: plan::Args,
 }
 
 /// For whom the result is.
@@ -53,84 +54,112 @@ pub enum Form {
     Prometheus,
 }
 
-/// What was seen and what is to be thought of it.
+/// What is to be thought of what was seen.
 #[derive(Debug, Serialize)]
 struct Report {
-    #[serde(flatten)]
-    verdict: Verdict,
+    state: State,
+    /// The worst first; what was seen where all is well.
+    messages: Vec<String>,
     survey: Option<Survey>,
 }
 
-/// Text of a form, whatever the output format.
-struct Text(String);
-
-impl Display for Text {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        f.write_str(self.0.trim_end())
-    }
-}
-
-impl Serialize for Text {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&self.0)
-    }
+/// The states of Nagios.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum State {
+    Ok,
+    Warning,
+    Critical,
+    Unknown,
 }
 
 /// Looks, and says what it comes to.
-pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
-    let report = match look(common).await {
-        Ok(survey) => Report {
-            verdict: Verdict::of(&survey, &args.limits),
-            survey: Some(survey),
-        },
-        Err(error) => Report {
-            verdict: unseen(&error),
-            survey: None,
-        },
+pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
+    let report = match look(common, &args).await {
+        Ok(survey) => Report::of(survey, &args.limits),
+        Err(error) => Report::unseen(&error),
     };
-    if common.output == Format::Json {
-        common.print(&Json(&report))?;
-        return Ok(report.verdict.exit());
-    }
-    match args.format {
-        Form::Nagios => {
-            let values = report.survey.as_ref().map(Values::of);
-            let line = nagios::line(&report.verdict, values.as_ref(), &args.limits);
-            common.print(&Text(line))?;
-            Ok(report.verdict.exit())
+    match (common.output, args.format) {
+        (Format::Json, _) => common.print(&report)?,
+        (Format::Text, Form::Nagios) => {
+            let data = report.survey.as_ref();
+            let data = data.map(|survey| nagios::data(survey, &args.limits));
+            // The bar ends the text.
+            let text = report.to_string().replace('|', "/");
+            common.print(&match data.filter(|data| !data.is_empty()) {
+                Some(data) => format!("{text}|{}", data.join(" ")),
+                None => text,
+            })?;
         }
-        Form::Prometheus => {
-            common.print(&Text(prometheus::exposition(report.survey.as_ref())))?;
+        (Format::Text, Form::Prometheus) => {
+            let exposition = prometheus::exposition(report.survey.as_ref());
+            common.print(&exposition.trim_end())?;
             if report.survey.is_some() {
                 return Ok(Exit::Done);
             }
-            complain(&report.verdict.to_string());
-            Ok(Exit::Unreachable)
+            complain(&report.to_string());
+            return Ok(Exit::Unreachable);
+        }
+    }
+    Ok(report.exit())
+}
+
+async fn look(common: &Common, args: &Args) -> anyhow::Result<Survey> {
+    let plan = args.plan.load()?;
+    Survey::take(&common.connect().await?, &plan).await
+}
+
+impl Report {
+    fn of(survey: Survey, limits: &Limits) -> Self {
+        let alarms = diagnosis::alarms(&survey, limits);
+        let state = match alarms.first().map(|worst| worst.grade) {
+            None => State::Ok,
+            Some(Grade::Fail) => State::Critical,
+            Some(_) => State::Warning,
+        };
+        let mut messages: Vec<String> = alarms.into_iter().map(|alarm| alarm.what).collect();
+        if messages.is_empty() {
+            messages.push(format!(
+                "{} services, {} outboxes, {} projections",
+                survey.services.len(),
+                survey.relays.len(),
+                survey.projections.len()
+            ));
+        }
+        Self {
+            state,
+            messages,
+            survey: Some(survey),
+        }
+    }
+
+    /// Where nothing could be seen.
+    fn unseen(error: &anyhow::Error) -> Self {
+        let state = if error.is::<Unreachable>() {
+            State::Critical
+        } else {
+            State::Unknown
+        };
+        Self {
+            state,
+            messages: vec![headwater::causes(error)],
+            survey: None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self.state {
+            State::Ok => Exit::Done,
+            State::Warning => Exit::Warning,
+            State::Critical => Exit::Critical,
+            State::Unknown => Exit::Unknown,
         }
     }
 }
 
-async fn look(common: &Common) -> anyhow::Result<Survey> {
-    Survey::take(&common.connect().await?).await
-}
-
-/// What to say where nothing could be seen.
-fn unseen(error: &anyhow::Error) -> Verdict {
-    let what = headwater::causes(error);
-    if error.is::<Unreachable>() {
-        Verdict::critical(what)
-    } else {
-        Verdict::unknown(what)
-    }
-}
-
-/// The report for programs; only printed as JSON.
-#[derive(Serialize)]
-#[serde(transparent)]
-struct Json<'a>(&'a Report);
-
-impl Display for Json<'_> {
+impl Display for Report {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        write!(f, "{}", self.0.verdict)
+        let word = format!("{:?}", self.state).to_uppercase();
+        write!(f, "{word} - {}", printable(&self.messages.join("; ")))
     }
 }

@@ -5,17 +5,18 @@ use std::fmt::{self, Display, Formatter};
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use client::{Common, exit_of};
 use serde::Serialize;
 use terminal::output::{self, Format, duration, printable};
 use terminal::{ErrorObject, Exit};
 
-use crate::brokers::{Brokers, JetStream};
+use crate::brokers::Brokers;
+use crate::finding::{Finding, Grade};
+use crate::limits::Limits;
 use crate::survey::Survey;
-use crate::{Common, shop};
+use crate::{diagnosis, plan};
 
 mod broker;
-mod copies;
-mod sources;
 mod units;
 
 /// Check everything in order, and say what to do about what is not as it should be
@@ -27,62 +28,9 @@ pub struct Args {
     /// How old an event may be that is not published or applied yet
     #[arg(long, value_name = "DURATION", env = "HEADWATER_DOCTOR_MAX_LAG", default_value = "10s", value_parser = duration)]
     pub max_lag: Duration,
-}
 
-/// How something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Grade {
-    Ok,
-    /// It works, and should be looked at.
-    Warn,
-    Fail,
-    /// It cannot be seen from here.
-    Unknown,
-}
-
-/// What one look came to.
-#[derive(Debug, Serialize)]
-struct Finding {
-    check: &'static str,
-    grade: Grade,
-    what: String,
-    /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fix: Option<String>,
-}
-
-impl Finding {
-    fn ok(check: &'static str, what: impl Into<String>) -> Self {
-        Self {
-            check,
-            grade: Grade::Ok,
-            what: what.into(),
-            fix: None,
-        }
-    }
-
-    fn not_ok(
-        check: &'static str,
-        grade: Grade,
-        what: impl Into<String>,
-        fix: impl Into<String>,
-    ) -> Self {
-        Self {
-            check,
-            grade,
-            what: what.into(),
-            fix: Some(fix.into()),
-        }
-    }
-
-    fn warn(check: &'static str, what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self::not_ok(check, Grade::Warn, what, fix)
-    }
-
-    fn fail(check: &'static str, what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self::not_ok(check, Grade::Fail, what, fix)
-    }
+    #[command(flatten)]
+    pub plan: plan::Args,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -96,14 +44,14 @@ struct Report {
 }
 
 /// Looks, as far as it gets, and prints what it saw.
-pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let mut report = Report {
         is_coloured: std::io::stdout().is_terminal() && !output::is_plain(),
         ..Report::default()
     };
     let stopped = look(common, &args, &mut report.findings).await;
     if let (Err(error), Format::Json) = (&stopped, common.output) {
-        let exit = crate::exit_of(error);
+        let exit = exit_of(error);
         report.stopped = Some(ErrorObject::of(error, exit));
         common.print(&report)?;
         return Ok(exit);
@@ -119,32 +67,23 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
 /// Errors where nothing more can be seen.
 async fn look(common: &Common, args: &Args, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
     findings.extend(units::look().await);
+    let plan = args.plan.load()?;
     let nats = broker::connect(common, findings).await?;
     let brokers = Brokers::look(&nats).await?;
     findings.push(broker::version(&nats));
-    findings.extend(broker::jetstream(&brokers));
+    findings.extend(diagnosis::brokers::jetstream(&brokers));
     findings.push(broker::sync(&brokers));
-    if matches!(
-        brokers.jetstream,
-        JetStream::Down(_) | JetStream::NotForUser
-    ) {
+    if brokers.is_without_jetstream() {
         return Ok(());
     }
-    let shop = shop::see(&nats, &brokers).await?;
-    let survey = Survey::of(&nats, &shop, brokers).await?;
-    if !survey.brokers.is_usable() {
-        findings.extend(sources::services(&shop, &survey));
-        return Ok(());
+    let survey = Survey::of(&nats, brokers, &plan).await?;
+    let mut of_survey = diagnosis::of(&survey, &Limits::failure(args.max_lag));
+    if survey.brokers.is_usable() {
+        findings.push(broker::clock(&nats, &survey).await);
+    } else {
+        of_survey.retain(|finding| finding.check == diagnosis::SERVICES);
     }
-    findings.push(broker::clock(&nats, &shop).await);
-    findings.extend(sources::streams(&shop, &survey));
-    findings.extend(sources::replicas(&survey));
-    findings.extend(sources::services(&shop, &survey));
-    findings.extend(sources::relays(&survey, args.max_lag));
-    findings.extend(sources::positions(&survey));
-    findings.extend(copies::consumers(&shop, &survey));
-    findings.extend(copies::projections(&survey, args.max_lag));
-    findings.extend(copies::dead_letters(&survey));
+    findings.extend(of_survey);
     Ok(())
 }
 

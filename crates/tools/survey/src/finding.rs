@@ -1,124 +1,113 @@
-//! What is to be thought of what was seen.
-
-use std::fmt::{self, Display, Formatter};
+//! What was found of one thing that is looked at, and what to do about it.
 
 use serde::Serialize;
-use terminal::Exit;
-use terminal::output::printable;
-use terminal::table::{age, count};
 
-use super::limits::{Limit, Limits};
-use crate::survey::{Level, Survey, Trouble, Waiting};
-
-/// The states of Nagios.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub(super) enum State {
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Grade {
     Ok,
-    Warning,
-    Critical,
+    /// It cannot be seen from here.
     Unknown,
+    /// It works, and should be looked at.
+    Warn,
+    /// It does not.
+    Fail,
 }
 
-/// The state, and why.
-#[derive(Debug, Serialize)]
-pub(super) struct Verdict {
-    pub(super) state: State,
-    /// The worst first; what was seen where all is well.
-    messages: Vec<String>,
+/// What one look came to.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) check: &'static str,
+    pub(crate) grade: Grade,
+    pub(crate) what: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fix: Option<String>,
+    /// Whether somebody is to be told who did not ask a doctor.
+    #[serde(skip)]
+    pub(crate) is_alarm: bool,
 }
 
-impl Verdict {
-    pub(super) fn critical(what: String) -> Self {
+/// One thing that is looked at, and what was found of it.
+#[derive(Debug)]
+pub(crate) struct Check {
+    name: &'static str,
+    found: Vec<Finding>,
+}
+
+impl Finding {
+    pub(crate) fn ok(check: &'static str, what: impl Into<String>) -> Self {
         Self {
-            state: State::Critical,
-            messages: vec![what],
+            check,
+            grade: Grade::Ok,
+            what: what.into(),
+            fix: None,
+            is_alarm: false,
         }
     }
 
-    pub(super) fn unknown(what: String) -> Self {
+    pub(crate) fn new(
+        check: &'static str,
+        grade: Grade,
+        what: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
         Self {
-            state: State::Unknown,
-            messages: vec![what],
+            grade,
+            fix: Some(fix.into()),
+            ..Self::ok(check, what)
         }
     }
 
-    pub(super) fn of(survey: &Survey, limits: &Limits) -> Self {
-        let mut troubles = survey.of_brokers();
-        troubles.extend(survey.failures());
-        troubles.extend(survey.ahead());
-        troubles.extend(survey.warned());
-        troubles.extend(survey.unfinished());
-        for relay in &survey.relays {
-            let name = format!("the outbox of {}", relay.source);
-            let levels = (limits.outbox_warning, limits.outbox_critical);
-            troubles.extend(waiting(&name, relay.depth, levels));
-        }
-        for projection in &survey.projections {
-            for (source, lag) in &projection.sources {
-                let name = format!("{} from {source}", projection.name);
-                let levels = (limits.lag_warning, limits.lag_critical);
-                troubles.extend(waiting(&name, lag.waiting, levels));
-            }
-            troubles.extend(letters(&projection.name, projection.dead_letters, limits));
-        }
-        troubles.sort_by_key(|trouble| std::cmp::Reverse(trouble.level));
-        let state = match troubles.first().map(|trouble| trouble.level) {
-            None => State::Ok,
-            Some(Level::Warning) => State::Warning,
-            Some(Level::Critical) => State::Critical,
-        };
-        let mut messages: Vec<String> = troubles.into_iter().map(|trouble| trouble.what).collect();
-        if messages.is_empty() {
-            messages.push(format!(
-                "{} services, {} outboxes, {} projections",
-                survey.services.len(),
-                survey.relays.len(),
-                survey.projections.len()
-            ));
-        }
-        Self { state, messages }
+    pub(crate) fn warn(
+        check: &'static str,
+        what: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self::new(check, Grade::Warn, what, fix)
     }
 
-    pub(super) fn exit(&self) -> Exit {
-        match self.state {
-            State::Ok => Exit::Done,
-            State::Warning => Exit::Warning,
-            State::Critical => Exit::Critical,
-            State::Unknown => Exit::Unknown,
-        }
+    pub(crate) fn fail(
+        check: &'static str,
+        what: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self::new(check, Grade::Fail, what, fix)
     }
 }
 
-impl Display for Verdict {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let word = format!("{:?}", self.state).to_uppercase();
-        write!(f, "{word} - {}", printable(&self.messages.join("; ")))
+impl Check {
+    pub(crate) fn new(name: &'static str) -> Self {
+        let found = Vec::new();
+        Self { name, found }
     }
-}
 
-fn waiting(name: &str, waiting: Waiting, (warning, critical): (Limit, Limit)) -> Option<Trouble> {
-    let level = if critical.is_passed_by(waiting) {
-        Level::Critical
-    } else if warning.is_passed_by(waiting) {
-        Level::Warning
-    } else {
-        return None;
-    };
-    let (events, seconds) = (count(waiting.events), age(waiting.seconds));
-    Some(Trouble::new(
-        level,
-        format!("{name}: {events} events wait, the oldest for {seconds}"),
-    ))
-}
+    /// Something that `status` and `check` say as well.
+    pub(crate) fn alarm(&mut self, grade: Grade, what: impl Into<String>, fix: impl Into<String>) {
+        let finding = Finding::new(self.name, grade, what, fix);
+        self.found.push(Finding {
+            is_alarm: true,
+            ..finding
+        });
+    }
 
-fn letters(name: &str, letters: u64, limits: &Limits) -> Option<Trouble> {
-    let level = if letters >= limits.dead_letters_critical {
-        Level::Critical
-    } else if letters >= limits.dead_letters_warning {
-        Level::Warning
-    } else {
-        return None;
-    };
-    (letters > 0).then(|| Trouble::new(level, format!("{name}: {letters} dead letters")))
+    /// Something that only `doctor` says.
+    pub(crate) fn advise(&mut self, grade: Grade, what: impl Into<String>, fix: impl Into<String>) {
+        let finding = Finding::new(self.name, grade, what, fix);
+        self.found.push(finding);
+    }
+
+    /// What is well beside what is not.
+    pub(crate) fn ok(&mut self, what: String) {
+        self.found.push(Finding::ok(self.name, what));
+    }
+
+    /// What was found; where that is nothing, that all is well.
+    pub(crate) fn or(mut self, well: impl FnOnce() -> String) -> Vec<Finding> {
+        if self.found.is_empty() {
+            self.ok(well());
+        }
+        self.found
+    }
 }

@@ -3,13 +3,13 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Serialize;
 use terminal::output::duration;
 
-use crate::survey::{Survey, Waiting};
+use crate::finding::Grade;
+use crate::survey::Waiting;
 
 /// From where on something counts.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 #[group(skip)]
 pub struct Limits {
     /// Lag of a projection in a source
@@ -65,6 +65,10 @@ pub struct Limits {
         default_value_t = 100
     )]
     pub dead_letters_critical: u64,
+
+    /// Whether what is paused may lag.
+    #[arg(skip)]
+    pub(crate) spares_paused: bool,
 }
 
 /// A number of events, an age of the oldest, or both.
@@ -74,13 +78,74 @@ pub struct Limit {
     pub age: Option<Duration>,
 }
 
+impl Limits {
+    /// A warning where events wait for longer than `max_lag`, or a dead letter does.
+    pub(crate) fn warning(max_lag: Duration) -> Self {
+        let limit = Limit {
+            events: None,
+            age: Some(max_lag),
+        };
+        Self {
+            lag_warning: limit,
+            outbox_warning: limit,
+            dead_letters_warning: 1,
+            dead_letters_critical: u64::MAX,
+            spares_paused: true,
+            ..Self::default()
+        }
+    }
+
+    /// The same, and events that wait for so long are a failure.
+    pub(crate) fn failure(max_lag: Duration) -> Self {
+        let limits = Self::warning(max_lag);
+        Self {
+            lag_critical: limits.lag_warning,
+            outbox_critical: limits.outbox_warning,
+            ..limits
+        }
+    }
+}
+
+impl Limits {
+    /// How bad it is that so much of an outbox waits, if it is.
+    pub(crate) fn of_outbox(&self, waiting: Waiting) -> Option<Grade> {
+        let is_passed = |limit: Limit| limit.is_passed_by(waiting);
+        grade(
+            is_passed(self.outbox_warning),
+            is_passed(self.outbox_critical),
+        )
+    }
+
+    /// How bad such a lag is, if it is.
+    pub(crate) fn of_lag(&self, waiting: Waiting) -> Option<Grade> {
+        let is_passed = |limit: Limit| limit.is_passed_by(waiting);
+        grade(is_passed(self.lag_warning), is_passed(self.lag_critical))
+    }
+
+    /// How bad so many dead letters are, if they are.
+    pub(crate) fn of_dead_letters(&self, letters: u64) -> Option<Grade> {
+        let is_reached = |limit| letters > 0 && letters >= limit;
+        grade(
+            is_reached(self.dead_letters_warning),
+            is_reached(self.dead_letters_critical),
+        )
+    }
+}
+
+fn grade(is_warning: bool, is_critical: bool) -> Option<Grade> {
+    match (is_warning, is_critical) {
+        (_, true) => Some(Grade::Fail),
+        (true, false) => Some(Grade::Warn),
+        (false, false) => None,
+    }
+}
+
 impl Limit {
-    /// Whether so much is too much. What nobody can tell is not.
-    pub(super) fn is_passed_by(self, waiting: Waiting) -> bool {
+    /// Whether so much is too much. How many wait that nobody can tell is not; how old those are is.
+    pub(crate) fn is_passed_by(self, waiting: Waiting) -> bool {
         let events = self.events.zip(waiting.events);
-        let age = self.age.zip(waiting.seconds);
         events.is_some_and(|(limit, events)| events > limit)
-            || age.is_some_and(|(limit, seconds)| seconds > limit.as_secs_f64())
+            || self.age.is_some_and(|limit| waiting.is_older_than(limit))
     }
 }
 
@@ -103,37 +168,6 @@ impl FromStr for Limit {
             }
         }
         Ok(limit)
-    }
-}
-
-/// What is measured, by name.
-#[derive(Debug, Serialize)]
-pub(super) struct Values {
-    /// By projection and source.
-    pub(super) lags: Vec<(String, Waiting)>,
-    /// By source.
-    pub(super) outboxes: Vec<(String, Waiting)>,
-    /// By projection.
-    pub(super) dead_letters: Vec<(String, u64)>,
-}
-
-impl Values {
-    pub(super) fn of(survey: &Survey) -> Self {
-        let lags = survey.projections.iter().flat_map(|projection| {
-            let sources = projection.sources.iter();
-            sources.map(move |(source, lag)| (format!("{} {source}", projection.name), lag.waiting))
-        });
-        let outboxes = survey.relays.iter();
-        let letters = survey.projections.iter();
-        Self {
-            lags: lags.collect(),
-            outboxes: outboxes
-                .map(|relay| (relay.source.clone(), relay.depth))
-                .collect(),
-            dead_letters: letters
-                .map(|projection| (projection.name.clone(), projection.dead_letters))
-                .collect(),
-        }
     }
 }
 
@@ -169,6 +203,8 @@ mod tests {
         assert!(!limit.is_passed_by(waiting(Some(10), Some(5.0))));
         assert!(limit.is_passed_by(waiting(Some(11), Some(0.0))));
         assert!(limit.is_passed_by(waiting(Some(1), Some(5.1))));
+        assert!(limit.is_passed_by(waiting(Some(1), None)));
+        assert!(!limit.is_passed_by(waiting(Some(0), None)));
         assert!(!limit.is_passed_by(waiting(None, None)));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::builder::FalseyValueParser;
+use client::{Common, Nats};
 use headwater::Clock;
 use headwater::health::State;
 use headwater::operator::SourceStatus;
@@ -15,9 +16,10 @@ use terminal::Exit;
 use terminal::output::{self, Format, duration, printable};
 use terminal::table::{Table, age, bytes, count};
 
-use crate::Common;
-use crate::nats::Nats;
-use crate::survey::{Projection, Survey, Trouble};
+use crate::finding::{Finding, Grade};
+use crate::limits::Limits;
+use crate::survey::{Projection, Survey};
+use crate::{diagnosis, plan};
 
 /// Show services, streams, relays and projections
 ///
@@ -39,6 +41,9 @@ pub struct Args {
     /// How old an event may be that is not published or applied yet
     #[arg(long, value_name = "DURATION", env = "HEADWATER_STATUS_MAX_LAG", default_value = "10s", value_parser = duration)]
     pub max_lag: Duration,
+
+    #[command(flatten)]
+    pub plan: plan::Args,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,8 +54,25 @@ struct Report {
     troubles: Vec<Trouble>,
 }
 
+/// What is not as it should be.
+#[derive(Debug, Serialize)]
+struct Trouble {
+    level: &'static str,
+    what: String,
+}
+
+impl From<Finding> for Trouble {
+    fn from(Finding { grade, what, .. }: Finding) -> Self {
+        let level = match grade {
+            Grade::Fail => "critical",
+            _ => "warning",
+        };
+        Self { level, what }
+    }
+}
+
 /// Shows it, once or until nobody reads it any more.
-pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
+pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let nats = common.connect().await?;
     if !args.watch {
         let report = Report::take(&nats, &args).await?;
@@ -72,8 +94,9 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
 
 impl Report {
     async fn take(nats: &Nats, args: &Args) -> anyhow::Result<Self> {
-        let survey = Survey::take(nats).await?;
-        let troubles = survey.troubles(args.max_lag);
+        let survey = Survey::take(nats, &args.plan.load()?).await?;
+        let troubles = diagnosis::alarms(&survey, &Limits::warning(args.max_lag));
+        let troubles = troubles.into_iter().map(Trouble::from).collect();
         Ok(Self { survey, troubles })
     }
 
@@ -95,7 +118,8 @@ impl Display for Report {
         writeln!(f, "{}", relays(survey))?;
         writeln!(f, "{}", projections(&survey.projections))?;
         for trouble in &self.troubles {
-            writeln!(f, "{trouble}")?;
+            let level = trouble.level.replace("critical", "CRITICAL");
+            writeln!(f, "{level}: {}", printable(&trouble.what))?;
         }
         f.write_str(if self.troubles.is_empty() {
             "all is well"
@@ -108,13 +132,7 @@ impl Display for Report {
 fn services(survey: &Survey) -> Table<4> {
     let mut table = Table::new(["SERVICE", "INSTANCES", "VERSION", "PARTS"]);
     for service in &survey.services {
-        let mut versions: Vec<&str> = service
-            .instances
-            .iter()
-            .map(|instance| &*instance.version)
-            .collect();
-        versions.sort_unstable();
-        versions.dedup();
+        let versions: Vec<&str> = service.versions().into_iter().collect();
         let parts = service
             .parts
             .iter()
@@ -209,7 +227,7 @@ fn met(met: &SourceStatus) -> Vec<String> {
 }
 
 /// A line a projection and source.
-pub(crate) fn projections(projections: &[Projection]) -> Table<8> {
+pub fn projections(projections: &[Projection]) -> Table<8> {
     let mut table = Table::new([
         "PROJECTION",
         "SERVICE",

@@ -1,44 +1,42 @@
-//! All that can be seen of a shop at one moment: what `status`, `check`, `doctor` and `projection`
-//! show, each in its way.
+//! All that can be seen at one moment: what `status`, `check`, `doctor` and `projection` show, each
+//! in its way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use client::{Nats, Tail, first_position};
 use futures_util::future::join_all;
 use headwater::Clock;
 use headwater::health::State;
-use headwater::operator::{Endpoint, EventsAnswer, EventsRequest, SourceStatus, StatusAnswer};
+use headwater::operator::{Endpoint, EventsAnswer, EventsRequest, ProjectionStatus, SourceStatus};
 use headwater::projection::Pause;
 use headwater::replicas::Replicas;
 use serde::Serialize;
 use terminal::table::count;
 
 use crate::brokers::Brokers;
-use crate::nats::Nats;
-use crate::shop::{self, Shop};
-
-pub(crate) use tail::Tail;
-pub(crate) use trouble::{Level, Trouble};
-
-mod tail;
-mod trouble;
+use crate::plan::Plan;
+use crate::topology::{self, Topology};
 
 /// What was seen.
 #[derive(Debug, Serialize)]
-pub(crate) struct Survey {
+pub struct Survey {
     /// When, in milliseconds since 1970.
     pub(crate) at_ms: i64,
-    pub(crate) brokers: Brokers,
+    pub brokers: Brokers,
     pub(crate) services: Vec<Service>,
     pub(crate) streams: Vec<Stream>,
     /// The copies of what is no source's stream: the bucket of schemas, and the consumers.
     pub(crate) groups: Vec<Group>,
     /// Streams that are there and have nobody who says how they are.
     pub(crate) silent: Vec<String>,
-    pub(crate) relays: Vec<Relay>,
-    pub(crate) projections: Vec<Projection>,
+    pub relays: Vec<Relay>,
+    pub projections: Vec<Projection>,
     /// Who should be there and is not, or answers nonsense, as sentences.
-    pub(crate) missing: Vec<String>,
+    pub missing: Vec<String>,
+    /// What it was made from.
+    #[serde(skip)]
+    pub topology: Topology,
 }
 
 #[derive(Debug, Serialize)]
@@ -47,6 +45,14 @@ pub(crate) struct Service {
     pub(crate) instances: Vec<Instance>,
     /// What one of the instances says of its parts.
     pub(crate) parts: BTreeMap<String, State>,
+}
+
+impl Service {
+    /// The versions that its instances run in.
+    pub(crate) fn versions(&self) -> BTreeSet<&str> {
+        let instances = self.instances.iter();
+        instances.map(|instance| &*instance.version).collect()
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -85,8 +91,8 @@ pub(crate) struct Group {
 
 /// How much of a source's outbox is in its stream.
 #[derive(Debug, Serialize)]
-pub(crate) struct Relay {
-    pub(crate) source: String,
+pub struct Relay {
+    pub source: String,
     /// The newest position of the outbox; none while the source is away.
     pub(crate) head: Option<u64>,
     /// The newest position in the stream; none if it cannot be told.
@@ -109,20 +115,20 @@ pub(crate) struct Waiting {
 }
 
 #[derive(Debug, Serialize)]
-pub(crate) struct Projection {
-    pub(crate) service: String,
-    pub(crate) name: String,
+pub struct Projection {
+    pub service: String,
+    pub name: String,
     pub(crate) version: u32,
     pub(crate) is_complete: bool,
     pub(crate) can_rebuild: bool,
     pub(crate) paused: Option<Pause>,
     pub(crate) dead_letters: u64,
-    pub(crate) sources: BTreeMap<String, Lag>,
+    pub sources: BTreeMap<String, Lag>,
 }
 
 /// How far a projection is in one of its sources, and what it has met there.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Lag {
+pub struct Lag {
     pub(crate) position: u64,
     /// The source's newest position, of its outbox or, while it is away, of its stream.
     pub(crate) head: Option<u64>,
@@ -148,73 +154,52 @@ impl Projection {
         let sources = self.sources.iter();
         sources.flat_map(|(source, lag)| lag.met.faults.iter().map(move |fault| (source, fault)))
     }
-
-    /// Events that wait, in all sources; none where one of them is not known.
-    pub(crate) fn lag(&self) -> Waiting {
-        let lags = self.sources.values().map(|lag| lag.waiting);
-        lags.fold(
-            Waiting {
-                events: Some(0),
-                seconds: Some(0.0),
-            },
-            |sum, lag| Waiting {
-                events: sum.events.zip(lag.events).map(|(one, other)| one + other),
-                seconds: sum
-                    .seconds
-                    .zip(lag.seconds)
-                    .map(|(one, other)| one.max(other)),
-            },
-        )
-    }
 }
 
 impl Survey {
-    /// Looks around. Errors with [`Unreachable`](crate::nats::Unreachable) when the broker is
-    /// away; who else is, is in the survey.
-    pub(crate) async fn take(nats: &Nats) -> anyhow::Result<Self> {
+    /// Looks around. Errors with [`Unreachable`](client::Unreachable) when the broker is away; who
+    /// else is, is in the survey.
+    pub async fn take(nats: &Nats, plan: &Plan) -> anyhow::Result<Self> {
         let brokers = Brokers::look(nats).await?;
-        let shop = shop::see(nats, &brokers).await?;
-        Self::of(nats, &shop, brokers).await
+        Self::of(nats, brokers, plan).await
     }
 
-    /// What is to be seen of `shop`.
-    pub(crate) async fn of(nats: &Nats, shop: &Shop, brokers: Brokers) -> anyhow::Result<Self> {
+    /// Looks around beyond the brokers.
+    pub(crate) async fn of(nats: &Nats, brokers: Brokers, plan: &Plan) -> anyhow::Result<Self> {
+        let topology = Topology::see(nats, &brokers, plan).await?;
         let at_ms = Clock::system().now_ms();
-        let streams = looked_at_again(nats, shop).await;
-        let tails = tails(nats, shop, &streams).await?;
+        let streams = looked_at_again(nats, &topology).await;
         let look = Look {
             nats,
-            shop,
-            tails,
+            topology: &topology,
+            tails: tails(nats, &topology, &streams).await?,
             is_jetstream_up: brokers.is_usable(),
             at_ms,
         };
         let relays = join_all(look.sources().map(|source| look.relay(source))).await;
-        let all = shop.services.values().flat_map(|service| {
-            let projections = service.projections.iter();
-            projections.map(move |projection| (&service.service, projection))
-        });
+        let all = topology.projections();
         let projections = join_all(all.map(|(service, status)| look.projection(service, status)));
-        let away = shop.unreachable.iter().map(ToString::to_string);
+        let away = topology.unreachable.iter().map(ToString::to_string);
         let survey = Self {
             at_ms,
             brokers,
-            services: services(shop),
-            groups: groups(shop),
-            silent: shop.silent.clone(),
-            streams: join_all(streams.iter().map(|stream| look.stream(stream))).await,
+            services: services(&topology),
+            groups: groups(&topology),
+            silent: topology.silent.clone(),
             relays,
             projections: projections.await,
-            missing: away.chain(shop.failed.iter().cloned()).collect(),
+            missing: away.chain(topology.failed.iter().cloned()).collect(),
+            streams: join_all(streams.iter().map(|stream| look.stream(stream))).await,
+            topology,
         };
         nats.expect_connected()?;
         Ok(survey)
     }
 }
 
-fn services(shop: &Shop) -> Vec<Service> {
-    let services = shop.services.iter().map(|(name, status)| {
-        let instances = shop.instances.get(name).into_iter().flatten();
+fn services(topology: &Topology) -> Vec<Service> {
+    let services = topology.services.iter().map(|(name, status)| {
+        let instances = topology.instances.get(name).into_iter().flatten();
         Service {
             name: name.clone(),
             instances: instances
@@ -229,14 +214,14 @@ fn services(shop: &Shop) -> Vec<Service> {
     services.collect()
 }
 
-fn groups(shop: &Shop) -> Vec<Group> {
+fn groups(topology: &Topology) -> Vec<Group> {
     let group = |of: Option<&String>, replicas: &Replicas| Group {
         name: replicas.name.clone(),
         of: of.cloned(),
         replicas: replicas.clone(),
     };
-    let bucket = shop.bucket.iter().map(|replicas| group(None, replicas));
-    let consumers = shop.streams.iter().flat_map(|stream| {
+    let bucket = topology.bucket.iter().map(|replicas| group(None, replicas));
+    let consumers = topology.streams.iter().flat_map(|stream| {
         let name = &stream.info.config.name;
         let readers = stream.readers.iter();
         readers.map(move |reader| group(Some(name), &reader.replicas))
@@ -245,7 +230,7 @@ fn groups(shop: &Shop) -> Vec<Group> {
 }
 
 impl Stream {
-    fn of(stream: &shop::Stream, begins_at: Option<u64>) -> Self {
+    fn of(stream: &topology::Stream, begins_at: Option<u64>) -> Self {
         let (config, state) = (&stream.info.config, &stream.info.state);
         let created_ms = stream.info.created.unix_timestamp_nanos() / 1_000_000;
         Self {
@@ -264,11 +249,11 @@ impl Stream {
 }
 
 /// The streams as they are after the outboxes were asked: what was published meanwhile does not wait.
-async fn looked_at_again(nats: &Nats, shop: &Shop) -> Vec<shop::Stream> {
-    let look = shop.streams.iter().map(async |stream| {
+async fn looked_at_again(nats: &Nats, topology: &Topology) -> Vec<topology::Stream> {
+    let look = topology.streams.iter().map(async |stream| {
         let now = nats.jetstream.get_stream(&stream.info.config.name).await;
         let info = now.map(|now| now.cached_info().clone());
-        shop::Stream {
+        topology::Stream {
             info: info.unwrap_or_else(|_| stream.info.clone()),
             ..stream.clone()
         }
@@ -279,8 +264,8 @@ async fn looked_at_again(nats: &Nats, shop: &Shop) -> Vec<shop::Stream> {
 /// The ends of the streams, by source; none where they cannot be told.
 async fn tails(
     nats: &Nats,
-    shop: &Shop,
-    streams: &[shop::Stream],
+    topology: &Topology,
+    streams: &[topology::Stream],
 ) -> anyhow::Result<BTreeMap<String, Option<Tail>>> {
     let mut tails = BTreeMap::new();
     for stream in streams {
@@ -288,7 +273,7 @@ async fn tails(
             tails.insert(stream.source.clone(), None);
             continue;
         }
-        let epoch = shop
+        let epoch = topology
             .services
             .get(&stream.source)
             .map(|status| &*status.epoch);
@@ -301,7 +286,7 @@ async fn tails(
 /// A look at one moment.
 struct Look<'a> {
     nats: &'a Nats,
-    shop: &'a Shop,
+    topology: &'a Topology,
     tails: BTreeMap<String, Option<Tail>>,
     /// Whether streams can be asked.
     is_jetstream_up: bool,
@@ -311,7 +296,7 @@ struct Look<'a> {
 impl Look<'_> {
     /// The sources: they have a stream, or a relay that has not made it yet.
     fn sources(&self) -> impl Iterator<Item = &String> {
-        let (streams, services) = (&self.shop.streams, &self.shop.services);
+        let (streams, services) = (&self.topology.streams, &self.topology.services);
         let relays = services
             .values()
             .filter(|status| status.parts.contains_key("relay"));
@@ -323,13 +308,13 @@ impl Look<'_> {
         names.into_iter()
     }
 
-    async fn stream(&self, stream: &shop::Stream) -> Stream {
-        let status = self.shop.services.get(&stream.source);
+    async fn stream(&self, stream: &topology::Stream) -> Stream {
+        let status = self.topology.services.get(&stream.source);
         let epoch = status.map(|status| &*status.epoch);
         let first = match self.tails.get(&stream.source) {
             // Nobody leads it, or what it begins with is somebody else's as well.
             None | Some(None) => None,
-            Some(_) => tail::first(self.nats, &stream.info, &stream.source, epoch).await,
+            Some(_) => first_position(self.nats, &stream.info, &stream.source, epoch).await,
         };
         Stream::of(stream, first.filter(|&position| position > 1))
     }
@@ -337,11 +322,11 @@ impl Look<'_> {
     /// Whether the source has a stream of which nobody says how it is.
     fn is_silent(&self, source: &str) -> bool {
         let name = headwater::stream::name(source);
-        self.shop.silent.contains(&name)
+        self.topology.silent.contains(&name)
     }
 
     async fn relay(&self, source: &str) -> Relay {
-        let status = self.shop.services.get(source);
+        let status = self.topology.services.get(source);
         let published = match self.tails.get(source) {
             Some(tail) => tail.as_ref().map(|tail| tail.position),
             None if self.is_jetstream_up && !self.is_silent(source) => Some(0),
@@ -365,12 +350,12 @@ impl Look<'_> {
         }
     }
 
-    async fn projection(
-        &self,
-        service: &str,
-        status: &headwater::operator::ProjectionStatus,
-    ) -> Projection {
-        let parts = self.shop.services.get(service).map(|status| &status.parts);
+    async fn projection(&self, service: &str, status: &ProjectionStatus) -> Projection {
+        let parts = self
+            .topology
+            .services
+            .get(service)
+            .map(|status| &status.parts);
         let lags = status.positions.0.iter().map(async |(source, &position)| {
             let met = status.sources.get(source).cloned().unwrap_or_default();
             let part = format!("{} from {source}", status.name);
@@ -392,7 +377,7 @@ impl Look<'_> {
     }
 
     async fn lag(&self, source: &str, position: u64, mut met: SourceStatus) -> Lag {
-        let status: Option<&StatusAnswer> = self.shop.services.get(source);
+        let status = self.topology.services.get(source);
         let of_stream = self.tails.get(source).and_then(Option::as_ref);
         let mut head = status
             .map(|status| status.head)
@@ -460,7 +445,7 @@ impl Look<'_> {
     }
 
     async fn recorded_ms(&self, source: &str, position: u64) -> Option<i64> {
-        self.shop.services.get(source)?;
+        self.topology.services.get(source)?;
         let request = EventsRequest {
             epoch: None,
             from: position,

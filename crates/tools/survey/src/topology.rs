@@ -1,4 +1,7 @@
-//! Who is there: sources with their streams, services, projections.
+//! Who is there: sources with their streams, services, projections; and who should be.
+//!
+//! Nothing of it is compiled in: services answer, streams and consumers say whose they are, and so
+//! does the bucket of schemas. What never ran is only in a [`Plan`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,20 +9,21 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::jetstream::stream::Info;
 use async_nats::service;
+use client::{Nats, Unreachable};
 use futures_util::TryStreamExt as _;
-use headwater::operator::{Endpoint, StatusAnswer};
+use headwater::operator::{ProjectionStatus, StatusAnswer};
 use headwater::replicas::{Replicas, is_no_quorum};
 use headwater::{causes, schema, stream};
 use tokio::time::Instant;
 
 use crate::brokers::Brokers;
-use crate::nats::{Nats, Unreachable};
-use crate::provision::SHOP;
+use crate::plan::Plan;
 
 /// What was found, and who should be there and is not.
-pub(crate) struct Shop {
+#[derive(Debug)]
+pub struct Topology {
     /// What each service says of itself.
-    pub(crate) services: BTreeMap<String, StatusAnswer>,
+    pub services: BTreeMap<String, StatusAnswer>,
     /// The processes that offer each service.
     pub(crate) instances: BTreeMap<String, Vec<service::Info>>,
     /// The streams of sources.
@@ -28,19 +32,21 @@ pub(crate) struct Shop {
     pub(crate) bucket: Option<Replicas>,
     /// Streams that are there and have nobody who says how they are.
     pub(crate) silent: Vec<String>,
+    /// The sources of the plan.
+    pub(crate) planned: BTreeSet<String>,
     /// Those whose events are to be compared.
-    pub(crate) sources: BTreeSet<String>,
-    pub(crate) unreachable: Vec<Unreachable>,
+    pub sources: BTreeSet<String>,
+    pub unreachable: Vec<Unreachable>,
     /// Who answers otherwise than expected, as sentences.
-    pub(crate) failed: Vec<String>,
+    pub failed: Vec<String>,
 }
 
 /// A source's stream.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     pub(crate) source: String,
-    /// Whether its metadata says whose it is. An edit by hand may have replaced that; then its name
-    /// and its subjects tell.
+    /// Whether it says itself whose it is, or a projection's consumer does. An edit by hand may
+    /// have replaced that; then its name and its subjects tell.
     pub(crate) is_marked: bool,
     pub(crate) info: Info,
     pub(crate) readers: Vec<Reader>,
@@ -61,80 +67,108 @@ struct Found {
     streams: Vec<Stream>,
     bucket: Option<Replicas>,
     silent: Vec<String>,
+    /// The sources that have said what their events look like.
+    described: BTreeSet<String>,
 }
 
-/// Looks around, and waits for up to `wait` for those who should be there. `only`: these sources,
-/// or all if there are none.
-pub(crate) async fn look(
-    nats: &Nats,
-    only: &BTreeSet<String>,
-    wait: Duration,
-) -> anyhow::Result<Shop> {
-    let found = found(nats, only).await?;
-    let deadline = Instant::now() + wait;
-    loop {
-        let shop = Shop::ask(nats, only, &found).await?;
-        if shop.unreachable.is_empty() || Instant::now() >= deadline {
-            return Ok(shop);
+impl Topology {
+    /// Looks around, and waits for up to `wait` for those who should be there. `only`: these
+    /// sources, or all if there are none.
+    pub async fn look(
+        nats: &Nats,
+        only: &BTreeSet<String>,
+        wait: Duration,
+    ) -> anyhow::Result<Self> {
+        let found = found(nats, only).await?;
+        let deadline = Instant::now() + wait;
+        loop {
+            let topology = Self::ask(nats, only, &Plan::default(), &found).await?;
+            if topology.unreachable.is_empty() || Instant::now() >= deadline {
+                return Ok(topology);
+            }
         }
     }
-}
 
-/// Looks around once, for all that is there; where JetStream cannot be asked, for services alone.
-pub(crate) async fn see(nats: &Nats, brokers: &Brokers) -> anyhow::Result<Shop> {
-    let found = if brokers.is_usable() {
-        found(nats, &BTreeSet::new()).await?
-    } else {
-        Found::default()
-    };
-    Shop::ask(nats, &BTreeSet::new(), &found).await
-}
+    /// Looks around once, for all that is there or in the plan; where JetStream cannot be asked, for
+    /// services alone.
+    pub(crate) async fn see(nats: &Nats, brokers: &Brokers, plan: &Plan) -> anyhow::Result<Self> {
+        let all = BTreeSet::new();
+        let found = if brokers.is_usable() {
+            found(nats, &all).await?
+        } else {
+            Found::default()
+        };
+        Self::ask(nats, &all, plan, &found).await
+    }
 
-impl Shop {
-    async fn ask(nats: &Nats, only: &BTreeSet<String>, found: &Found) -> anyhow::Result<Self> {
-        let mut shop = Self {
+    /// All projections of services that answer, each with its service.
+    pub fn projections(&self) -> impl Iterator<Item = (&String, &ProjectionStatus)> + Clone {
+        self.services.values().flat_map(|status| {
+            let projections = status.projections.iter();
+            projections.map(move |projection| (&status.service, projection))
+        })
+    }
+
+    /// The sources of the streams that have a projection's consumer, and these projections.
+    pub fn consumers(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.streams.iter().flat_map(|stream| {
+            let readers = stream.readers.iter();
+            readers.filter_map(move |reader| Some((&stream.source, reader.projection.as_ref()?)))
+        })
+    }
+
+    async fn ask(
+        nats: &Nats,
+        only: &BTreeSet<String>,
+        plan: &Plan,
+        found: &Found,
+    ) -> anyhow::Result<Self> {
+        let mut topology = Self {
             services: BTreeMap::new(),
             instances: nats.instances().await?,
             streams: found.streams.clone(),
             bucket: found.bucket.clone(),
             silent: found.silent.clone(),
+            planned: plan.sources.clone(),
             sources: BTreeSet::new(),
             unreachable: Vec::new(),
             failed: Vec::new(),
         };
-        let mut names: BTreeSet<String> = shop.instances.keys().cloned().collect();
+        let mut names: BTreeSet<String> = topology.instances.keys().cloned().collect();
+        names.extend(plan.sources.iter().cloned());
         // Others have streams, too.
-        shop.streams.retain(|stream| {
-            stream.is_marked
-                || names.contains(&stream.source)
-                || SHOP.contains(&stream.source.as_str())
-        });
-        shop.silent.retain(|name| {
-            let mut ours = names.iter().map(String::as_str).chain(SHOP);
-            *name == bucket() || ours.any(|source| stream::name(source) == *name)
-        });
-        names.extend(shop.streams.iter().map(|stream| stream.source.clone()));
+        let is_ours = |source: &String| names.contains(source) || found.described.contains(source);
+        topology
+            .streams
+            .retain(|stream| stream.is_marked || is_ours(&stream.source));
+        names.extend(topology.streams.iter().map(|stream| stream.source.clone()));
         names.extend(only.iter().cloned());
         for name in names.clone() {
-            shop.ask_one(nats, name).await?;
+            topology.ask_one(nats, name).await?;
         }
-        shop.sources = shop.sources_of();
+        topology.sources = topology.sources_of();
         // While its stream is lost and it is away itself, only its readers know of a source.
-        for source in &shop.sources.clone() - &names {
-            shop.ask_one(nats, source).await?;
+        for source in &topology.sources.clone() - &names {
+            topology.ask_one(nats, source).await?;
         }
+        let sources = names
+            .iter()
+            .chain(&topology.sources)
+            .chain(&found.described);
+        let ours: BTreeSet<String> = sources.map(|source| stream::name(source)).collect();
+        topology
+            .silent
+            .retain(|name| *name == bucket() || ours.contains(name));
         if !only.is_empty() {
-            shop.sources.retain(|source| only.contains(source));
+            topology.sources.retain(|source| only.contains(source));
         }
-        shop.expect();
-        Ok(shop)
+        topology.expect();
+        Ok(topology)
     }
 
     async fn ask_one(&mut self, nats: &Nats, name: String) -> anyhow::Result<()> {
-        match nats.ask::<StatusAnswer>(&name, Endpoint::Status, &()).await {
-            Ok(status) => {
-                self.services.insert(name, status);
-            }
+        match nats.status(&name).await {
+            Ok(status) => drop(self.services.insert(name, status)),
             Err(error) => match error.downcast::<Unreachable>() {
                 Ok(lost @ Unreachable::Broker { .. }) => return Err(lost.into()),
                 Ok(away) => self.unreachable.push(away),
@@ -147,10 +181,10 @@ impl Shop {
     /// Those that have a stream, have written events, or are read by a projection.
     fn sources_of(&self) -> BTreeSet<String> {
         let statuses = self.services.values();
-        let written = statuses.clone().filter(|status| status.head > 0);
-        let read = statuses
-            .flat_map(|status| &status.projections)
-            .flat_map(|projection| projection.positions.0.keys());
+        let written = statuses.filter(|status| status.head > 0);
+        let read = self
+            .projections()
+            .flat_map(|(_, projection)| projection.positions.0.keys());
         written
             .map(|status| &status.service)
             .chain(read)
@@ -161,11 +195,8 @@ impl Shop {
 
     /// Notes the projections that read a stream and belong to nobody who answers.
     fn expect(&mut self) {
-        let statuses = self.services.values();
-        let there: BTreeSet<&String> = statuses
-            .flat_map(|status| &status.projections)
-            .map(|projection| &projection.name)
-            .collect();
+        let there = self.projections().map(|(_, projection)| &projection.name);
+        let there: BTreeSet<&String> = there.collect();
         let read = self.streams.iter().flat_map(|stream| {
             let name = &stream.info.config.name;
             let readers = stream.readers.iter();
@@ -239,7 +270,7 @@ async fn list(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Found> {
     let (infos, silent) = infos(nats).await?;
     let bucket = infos.get(&bucket());
     let bucket = bucket.map(|info| Replicas::of_stream(info, 1));
-    let mut found = Vec::new();
+    let mut streams = Vec::new();
     for info in infos.into_values() {
         let metadata = &info.config.metadata;
         let is_ours = metadata
@@ -250,28 +281,43 @@ async fn list(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Found> {
         let Some(source) = source.filter(|source| only.is_empty() || only.contains(source)) else {
             continue;
         };
-        let is_marked = marked.is_some();
         let readers = readers(nats, &info).await?;
-        found.push(Stream {
+        streams.push(Stream {
             source,
-            is_marked,
+            is_marked: marked.is_some() || readers.iter().any(|it| it.projection.is_some()),
             info,
             readers,
         });
     }
-    found.sort_by(|one, other| one.source.cmp(&other.source));
+    streams.sort_by(|one, other| one.source.cmp(&other.source));
+    let is_told = silent.is_empty() && streams.iter().all(|stream| stream.is_marked);
     Ok(Found {
-        streams: found,
+        described: if is_told || bucket.is_none() {
+            BTreeSet::new()
+        } else {
+            described(nats).await.unwrap_or_default()
+        },
+        streams,
         bucket,
         silent,
     })
 }
 
+/// The sources that have an entry in the bucket of schemas.
+async fn described(nats: &Nats) -> anyhow::Result<BTreeSet<String>> {
+    let stream = nats.jetstream.get_stream_no_info(bucket()).await?;
+    let entries = stream.info_with_subjects(">").await?;
+    let subjects: Vec<(String, usize)> = entries.try_collect().await?;
+    let keys = subjects
+        .iter()
+        .filter_map(|(subject, _)| subject.rsplit('.').next());
+    Ok(keys.map(str::to_owned).collect())
+}
+
 /// Those who read a stream; one without a leader tells nothing of them.
 async fn readers(nats: &Nats, info: &Info) -> anyhow::Result<Vec<Reader>> {
     let mut readers = Vec::new();
-    let of_stream = Replicas::of_stream(info, 1);
-    if of_stream.is_leaderless() {
+    if Replicas::of_stream(info, 1).is_leaderless() {
         return Ok(readers);
     }
     let stream = nats.jetstream.get_stream_no_info(&info.config.name).await?;

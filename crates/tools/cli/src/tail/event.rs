@@ -5,12 +5,11 @@ use std::fmt::{self, Display, Formatter};
 use async_nats::datetime::DateTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::direct;
+use client::schemas::Schemas;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use terminal::output::printable;
-
-use crate::direct;
-use crate::schemas::Schemas;
 
 /// An event, and the source whose stream has it.
 #[derive(Clone, Debug)]

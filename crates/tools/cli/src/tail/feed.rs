@@ -7,6 +7,8 @@ use async_nats::datetime::{self, DateTime};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::Stream;
+use client::direct::{Event, Reader};
+use client::{Nats, complain};
 use headwater::EventId;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,9 +16,6 @@ use terminal::output::printable;
 use tokio::sync::mpsc;
 
 use super::event::{Arrived, time};
-use crate::complain;
-use crate::direct::{Event, Reader};
-use crate::nats::Nats;
 
 /// How long to wait before a stream is looked at again that had nothing new.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::locked::Locked;
+use crate::provision::PLAN;
 use crate::source::{Source, eventually, tool};
 use crate::status::{eventually_tool, eventually_well, shop};
 use crate::tool::{Ended, Tool};
@@ -142,15 +143,22 @@ async fn the_system_account_is_told_how_acknowledged_events_reach_the_disk() {
 #[tokio::test]
 async fn an_empty_broker_has_no_streams_and_is_told_how_to_get_them() {
     let broker = broker::Broker::start_in_temp().expect("start nats-server");
-    let ended = tool(&broker, &["doctor", "-ojson"]).await;
-    assert_eq!(ended.code, Some(3), "{ended:?}");
-    let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    let doctor = async |plan: &[&str]| {
+        let ended = tool(&broker, &[&["doctor", "-ojson"], plan].concat()).await;
+        assert_eq!(ended.code, Some(3), "{ended:?}");
+        serde_json::from_str::<Value>(&ended.stdout).expect("JSON")
+    };
+    let report = doctor(&[]).await;
     assert_found(
         &report,
         "streams",
         "fail",
-        "headwater provision users products orders",
+        "headwater provision --plan FILE",
     );
+    let report = doctor(&[PLAN]).await;
+    let said = "headwater provision orders products users";
+    assert_found(&report, "streams", "fail", said);
+    assert_found(&report, "services", "fail", "the service orders does not");
 }
 
 #[tokio::test]

@@ -4,10 +4,19 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, stream::Config, stream::StorageType};
 use broker::Broker;
+use futures_util::TryStreamExt as _;
 use headwater::stream;
 use serde_json::Value;
 
 use crate::source::tool;
+use crate::tool::Tool;
+
+/// The plan of the shop, as it is shipped.
+pub(crate) const PLAN: &str = concat!(
+    "--plan=",
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../../deploy/nats/plan.json"
+);
 
 async fn jetstream(broker: &Broker) -> jetstream::Context {
     jetstream::new(async_nats::connect(broker.url()).await.expect("connect"))
@@ -25,7 +34,7 @@ async fn config(broker: &Broker, name: &str) -> Option<Config> {
 #[tokio::test]
 async fn a_dry_run_shows_what_would_be_made_and_makes_nothing() {
     let broker = broker();
-    let ended = tool(&broker, &["provision", "--dry-run"]).await;
+    let ended = tool(&broker, &["provision", "--dry-run", PLAN]).await;
     assert_eq!(ended.code, Some(3), "{ended:?}");
     let said = "ORDERS: to be made\nPRODUCTS: to be made\nUSERS: to be made\n\
                 KV_headwater-schemas: to be made\nORDERS purchases: to be made\n";
@@ -63,7 +72,7 @@ async fn streams_are_made_with_their_settings_and_a_second_run_has_nothing_to_do
 #[tokio::test]
 async fn consumers_are_made_and_mended() {
     let broker = broker();
-    let made = tool(&broker, &["provision"]).await;
+    let made = tool(&broker, &["provision", PLAN]).await;
     assert_eq!(made.code, Some(0), "{made:?}");
     let stream = jetstream(&broker).await.get_stream("ORDERS").await.unwrap();
     assert_eq!(stream.cached_info().state.consumer_count, 3);
@@ -161,4 +170,71 @@ async fn replicas_that_nobody_asked_for_stay_as_they_are() {
     );
     let ended = tool(&broker, &["provision", "sensors", "--replicas=0"]).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
+}
+
+/// Nothing of the shop is compiled in: what never ran is in a plan, what is there says what it is.
+#[tokio::test]
+async fn only_a_plan_names_what_never_ran_and_the_bus_names_the_rest() {
+    let broker = broker();
+    let bare = tool(&broker, &["provision", "--dry-run"]).await;
+    let said = "KV_headwater-schemas: to be made\nnothing was done\n";
+    assert_eq!((bare.code, &*bare.stdout), (Some(3), said), "{bare:?}");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let plan = folder.path().join("wells.json");
+    let plan = plan.to_str().expect("UTF-8");
+    let text = r#"{"sources": ["wells", "pumps"], "projections": {"levels": ["wells"]}}"#;
+    std::fs::write(plan, text).expect("write the plan");
+    let environment = [("NATS_URL", &*broker.url()), ("HEADWATER_PLAN", plan)];
+    let made = Tool::start(&["provision"], &environment).end().await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+    for said in ["PUMPS: made", "WELLS: made", "WELLS levels: made"] {
+        assert!(made.stdout.contains(said), "{made:?}");
+    }
+    assert!(config(&broker, "USERS").await.is_none());
+
+    let again = tool(&broker, &["provision", "--dry-run"]).await;
+    assert_eq!(again.code, Some(0), "{again:?}");
+    for said in ["PUMPS: as", "WELLS: as", "WELLS levels-verify: as"] {
+        assert!(again.stdout.contains(said), "without the plan: {again:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_plan_that_cannot_be_followed_is_said_before_anything_is_done() {
+    let broker = broker();
+    let folder = tempfile::tempdir().expect("a folder");
+    let plan = folder.path().join("plan.json");
+    let flag = format!("--plan={}", plan.display());
+    let mut wrong = Vec::new();
+    for text in [
+        None,
+        Some("{"),
+        Some(r#"{"streams": []}"#),
+        Some(r#"{"sources": ["wells"], "projections": {"levels": ["pumps"]}}"#),
+    ] {
+        if let Some(text) = text {
+            std::fs::write(&plan, text).expect("write the plan");
+        }
+        for command in ["provision", "status", "doctor"] {
+            let ended = tool(&broker, &[command, &flag]).await;
+            assert_eq!(ended.code, Some(2), "{ended:?}");
+            let said = format!(
+                "headwater: the plan {} cannot be followed: ",
+                plan.display()
+            );
+            assert!(ended.stderr.contains(&said), "{ended:?}");
+            wrong.push(ended.stderr);
+        }
+        let ended = tool(&broker, &["check", &flag]).await;
+        assert_eq!(ended.code, Some(3), "{ended:?}");
+    }
+    let said = wrong.last().expect("there are some");
+    assert!(
+        said.contains("levels reads pumps, which is none of its sources"),
+        "{said}"
+    );
+    let names = jetstream(&broker).await.stream_names();
+    let names: Vec<String> = names.try_collect().await.expect("the names of streams");
+    assert!(names.is_empty(), "{names:?}");
 }

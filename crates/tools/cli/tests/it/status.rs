@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::house::House;
 use crate::played::Played;
-use crate::source::{Source, eventually, tool};
+use crate::source::{PROTO, Source, eventually, tool};
 use crate::tool::{Ended, Tool};
 
 /// A source with 30 events, and a house that can apply them.
@@ -326,5 +326,23 @@ async fn streams_and_consumers_are_known_by_their_names() {
     let status = eventually_well(&source).await;
     assert_eq!(status["streams"][0]["source"], "sensors");
     house.close().await;
+    source.stop().await;
+}
+
+/// Its stream is unmarked, nobody reads it, and it is away: only the bucket of schemas knows of it.
+#[tokio::test]
+async fn a_source_that_once_described_its_events_is_missed() {
+    let mut source = Source::silent().await;
+    let mut config = source.stream.cached_info().config.clone();
+    config.metadata = std::collections::HashMap::from([("mine".to_owned(), "x".to_owned())]);
+    source.change_stream(config).await;
+    let ended = source.tool(&["status"]).await;
+    assert_eq!(ended.code, Some(0), "it is somebody else's: {ended:?}");
+    source.describe(PROTO).await;
+    let ended = source.tool(&["status"]).await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(ended.stdout.contains("SENSORS  sensors"), "{ended:?}");
+    let said = "CRITICAL: the service sensors does not answer";
+    assert!(ended.stdout.contains(said), "{ended:?}");
     source.stop().await;
 }

@@ -1,10 +1,9 @@
 //! A source's outbox, read through its operator endpoint.
 
 use anyhow::Context as _;
+use client::Nats;
 use headwater::operator::{Endpoint, EventsAnswer, EventsRequest, fetch_events};
 use headwater::outbox::Row;
-
-use crate::nats::Nats;
 
 /// How many rows are asked for on the way forward: as many as the source gives at once.
 const FORWARD: usize = 1000;

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
+use client::Nats;
 use headwater::Positions;
 use headwater::health::State;
-use headwater::operator::{Differences, Endpoint, FoldState, ProjectionStatus, StatusAnswer};
+use headwater::operator::{Differences, FoldState, ProjectionStatus};
 use serde::Serialize;
 use terminal::Screen;
 use tokio::time::Instant;
 
-use crate::fold::{self, Target};
-use crate::nats::Nats;
+use crate::fold;
+use crate::target::Target;
 
 /// How long to wait before a projection is looked at again.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -116,7 +117,7 @@ impl Check<'_> {
         } = *self;
         let deadline = Instant::now() + wait;
         loop {
-            let status: StatusAnswer = nats.ask(service, Endpoint::Status, &()).await?;
+            let status = nats.status(service).await?;
             let now = status
                 .projections
                 .iter()
@@ -186,7 +187,7 @@ async fn ahead(
     let mut ahead = BTreeMap::new();
     for (source, head) in &heads.0 {
         if positions.get(source) > *head {
-            let status: StatusAnswer = nats.ask(source, Endpoint::Status, &()).await?;
+            let status = nats.status(source).await?;
             if positions.get(source) > status.head {
                 ahead.insert(source.clone(), status.head);
             }

@@ -7,11 +7,9 @@ use serde::Serialize;
 use terminal::Exit;
 use terminal::output::printable;
 
+use super::merge::{Doubled, Late};
+use super::source::SHOWN;
 use super::{projection, source};
-
-/// How many differences of a kind a person is shown; a program gets all, and what is in the events
-/// of these.
-pub(super) const SHOWN: usize = 20;
 
 /// What was found.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -229,7 +227,7 @@ impl Display for Range {
     }
 }
 
-impl Display for super::Doubled {
+impl Display for Doubled {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         let Self {
             position,
@@ -243,7 +241,7 @@ impl Display for super::Doubled {
     }
 }
 
-impl Display for super::Late {
+impl Display for Late {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         let Self {
             position,

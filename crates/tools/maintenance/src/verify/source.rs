@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use client::Nats;
+use client::direct::Event;
+use client::schemas::Schemas;
 use headwater::operator::StatusAnswer;
 use headwater::outbox::Row;
 use serde::Serialize;
@@ -14,11 +17,11 @@ use tokio::time::Instant;
 
 use super::merge::{Merge, Places};
 use super::outbox::Outbox;
-use super::report::SHOWN;
 use super::stored::Stored;
-use crate::direct::Event;
-use crate::nats::Nats;
-use crate::schemas::Schemas;
+
+/// How many differences of a kind a person is shown; a program gets all, and what is in the events
+/// of these.
+pub(super) const SHOWN: usize = 20;
 
 /// How long to wait before the end of a stream is looked at again.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);

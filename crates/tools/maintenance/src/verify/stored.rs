@@ -1,13 +1,10 @@
 //! A source's stream, read once from its first event to its last.
 
-use anyhow::{Context as _, ensure};
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::GetStreamErrorKind;
+use anyhow::ensure;
 use async_nats::jetstream::stream::Stream;
+use client::Nats;
+use client::direct::{Event, Reader};
 use headwater::stream;
-
-use crate::direct::{Event, Reader};
-use crate::nats::Nats;
 
 /// How often an event is asked for that does not come.
 const TRIES: u32 = 3;
@@ -38,13 +35,8 @@ impl<'a> Stored<'a> {
 
     /// Looks where the stream ends now. One that is not there yet ends before its first event.
     pub(super) async fn look(&mut self) -> anyhow::Result<()> {
-        let stream = match self.nats.jetstream.get_stream(&self.name).await {
-            Ok(stream) => stream,
-            Err(error) if is_missing(&error.kind()) => return Ok(()),
-            Err(error) => {
-                self.nats.expect_connected()?;
-                return Err(error).with_context(|| format!("look at the stream {}", self.name));
-            }
+        let Some(stream) = self.nats.stream(&self.name).await? else {
+            return Ok(());
         };
         if let Some(before) = &self.stream {
             let is_same = before.cached_info().created == stream.cached_info().created;
@@ -79,8 +71,4 @@ impl<'a> Stored<'a> {
 
 fn last(stream: &Stream) -> u64 {
     stream.cached_info().state.last_sequence
-}
-
-fn is_missing(kind: &GetStreamErrorKind) -> bool {
-    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }

@@ -1,66 +1,53 @@
-//! The form of Nagios: `OK - what was seen|'name'=value;warning;critical`.
+//! Performance data for Nagios: `'name'=value;warning;critical`.
 
-use std::time::Duration;
+use crate::limits::{Limit, Limits};
+use crate::survey::{Survey, Waiting};
 
-use super::limits::{Limits, Values};
-use super::verdict::Verdict;
-
-pub(super) fn line(verdict: &Verdict, values: Option<&Values>, limits: &Limits) -> String {
-    // The bar ends the text.
-    let text = verdict.to_string().replace('|', "/");
-    let Some(values) = values else { return text };
+pub(super) fn data(survey: &Survey, limits: &Limits) -> Vec<String> {
     let mut data = Vec::new();
-    let mut add = |label: String, value: Option<String>, limits: [Option<String>; 2]| {
-        let [warning, critical] = limits.map(Option::unwrap_or_default);
-        let value = value.unwrap_or_else(|| "U".to_owned());
-        data.push(format!("'{}'={value};{warning};{critical}", plain(&label)));
-    };
-    let levels = [
-        (
-            "lag",
-            &values.lags,
-            [limits.lag_warning, limits.lag_critical],
-        ),
-        (
-            "outbox",
-            &values.outboxes,
-            [limits.outbox_warning, limits.outbox_critical],
-        ),
-    ];
-    for (kind, waiting, limits) in levels {
-        for (name, waiting) in waiting {
-            add(
-                format!("{kind} {name}"),
-                waiting.events.map(|events| events.to_string()),
-                limits.map(|limit| limit.events.map(|events| events.to_string())),
-            );
-            add(
-                format!("{kind} age {name}"),
-                waiting.seconds.map(|seconds| format!("{seconds:.3}s")),
-                limits.map(|limit| limit.age.map(seconds)),
-            );
+    for projection in &survey.projections {
+        for (source, lag) in &projection.sources {
+            let name = format!("{} {source}", projection.name);
+            let levels = [limits.lag_warning, limits.lag_critical];
+            data.extend(waiting("lag", &name, lag.waiting, levels));
         }
     }
-    for (name, letters) in &values.dead_letters {
+    for relay in &survey.relays {
+        let levels = [limits.outbox_warning, limits.outbox_critical];
+        data.extend(waiting("outbox", &relay.source, relay.depth, levels));
+    }
+    for projection in &survey.projections {
         // A range of Nagios alerts above its end, these from their number on.
-        let from = |limit: u64| Some(limit.saturating_sub(1).to_string());
-        add(
-            format!("dead letters {name}"),
-            Some(letters.to_string()),
-            [limits.dead_letters_warning, limits.dead_letters_critical].map(from),
-        );
+        let levels = [limits.dead_letters_warning, limits.dead_letters_critical];
+        let levels = levels.map(|limit| Some(limit.saturating_sub(1).to_string()));
+        let letters = Some(projection.dead_letters.to_string());
+        let label = format!("dead letters {}", projection.name);
+        data.push(datum(&label, letters, levels));
     }
-    if data.is_empty() {
-        return text;
-    }
-    format!("{text}|{}", data.join(" "))
+    data
 }
 
-fn seconds(duration: Duration) -> String {
-    duration.as_secs_f64().to_string()
+fn waiting(kind: &str, name: &str, waiting: Waiting, limits: [Limit; 2]) -> [String; 2] {
+    let events = waiting.events.map(|events| events.to_string());
+    let age = waiting.seconds.map(|seconds| format!("{seconds:.3}s"));
+    [
+        datum(
+            &format!("{kind} {name}"),
+            events,
+            limits.map(|limit| limit.events.map(|events| events.to_string())),
+        ),
+        datum(
+            &format!("{kind} age {name}"),
+            age,
+            limits.map(|limit| limit.age.map(|age| age.as_secs_f64().to_string())),
+        ),
+    ]
 }
 
-/// Neither quote nor equals sign may be in a label.
-fn plain(label: &str) -> String {
-    label.replace(['\'', '=', '|'], "_")
+fn datum(label: &str, value: Option<String>, levels: [Option<String>; 2]) -> String {
+    // Neither quote nor equals sign may be in a label.
+    let label = label.replace(['\'', '=', '|'], "_");
+    let value = value.unwrap_or_else(|| "U".to_owned());
+    let [warning, critical] = levels.map(Option::unwrap_or_default);
+    format!("'{label}'={value};{warning};{critical}")
 }

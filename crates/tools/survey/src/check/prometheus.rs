@@ -3,45 +3,15 @@
 use std::fmt::{Display, Write as _};
 
 use headwater::health::State;
+use headwater::replicas::Replicas;
 
-use crate::survey::Survey;
-
-/// A metric while it is written.
-struct Metric<'a> {
-    text: &'a mut String,
-    name: &'static str,
-}
-
-impl Metric<'_> {
-    fn value(&mut self, labels: &[(&str, &str)], value: impl Display + Copy) {
-        let labels = labels
-            .iter()
-            .map(|(name, value)| format!("{name}=\"{}\"", escaped(value)));
-        let labels: Vec<String> = labels.collect();
-        let labels = if labels.is_empty() {
-            String::new()
-        } else {
-            format!("{{{}}}", labels.join(","))
-        };
-        let name = self.name;
-        writeln!(self.text, "headwater_check_{name}{labels} {value}").expect("a String takes all");
-    }
-}
-
-fn metric<'a>(text: &'a mut String, name: &'static str, help: &str) -> Metric<'a> {
-    writeln!(
-        text,
-        "# HELP headwater_check_{name} {help}\n# TYPE headwater_check_{name} gauge"
-    )
-    .expect("a String takes all");
-    Metric { text, name }
-}
+use crate::survey::{Projection, Relay, Survey};
 
 /// All that was seen; without a survey, that nothing was.
 pub(super) fn exposition(survey: Option<&Survey>) -> String {
     let mut text = String::new();
     let up = u8::from(survey.is_some());
-    metric(&mut text, "up", "Whether the broker could be asked.").value(&[], up);
+    one(&mut text, "up", "Whether the broker could be asked.", up);
     if let Some(survey) = survey {
         brokers(&mut text, survey);
         services(&mut text, survey);
@@ -51,130 +21,133 @@ pub(super) fn exposition(survey: Option<&Survey>) -> String {
     text
 }
 
+/// Writes a metric that has a value for each set of labels.
+fn gauge<'a, const N: usize>(
+    text: &mut String,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = ([(&'static str, &'a str); N], impl Display)>,
+) {
+    let write = || {
+        writeln!(text, "# HELP headwater_check_{name} {help}")?;
+        writeln!(text, "# TYPE headwater_check_{name} gauge")?;
+        for (labels, value) in values {
+            let labels = labels.map(|(name, value)| format!("{name}=\"{}\"", escaped(value)));
+            let labels = match labels.as_slice() {
+                [] => String::new(),
+                labels => format!("{{{}}}", labels.join(",")),
+            };
+            writeln!(text, "headwater_check_{name}{labels} {value}")?;
+        }
+        std::fmt::Result::Ok(())
+    };
+    write().expect("a String takes all");
+}
+
+/// Writes a metric that has one value.
+fn one(text: &mut String, name: &str, help: &str, value: impl Display) {
+    gauge(text, name, help, [([], value)]);
+}
+
 fn brokers(text: &mut String, survey: &Survey) {
     let brokers = &survey.brokers;
-    metric(text, "brokers", "Brokers that are there.").value(&[], brokers.there.len());
+    let help = "Brokers that are there.";
+    one(text, "brokers", help, brokers.there.len());
     let help = "How many brokers there should be, as far as that is known.";
-    metric(text, "brokers_expected", help).value(&[], brokers.expected);
+    one(text, "brokers_expected", help, brokers.expected);
     let help = "Whether JetStream can be asked: enough brokers are there.";
-    metric(text, "jetstream_up", help).value(&[], u8::from(brokers.is_usable()));
-    if let Some((storage, _)) = brokers.storage() {
+    one(text, "jetstream_up", help, u8::from(brokers.is_usable()));
+    if let Some(storage) = brokers.storage() {
         let help = "What JetStream has stored, where it is nearest to its limit.";
-        metric(text, "jetstream_storage_bytes", help).value(&[], storage.used);
+        one(text, "jetstream_storage_bytes", help, storage.used);
         let help = "That limit.";
-        metric(text, "jetstream_storage_limit_bytes", help).value(&[], storage.limit);
+        one(text, "jetstream_storage_limit_bytes", help, storage.limit);
     }
-    let replicas = || {
+    let replicas = |value: fn(&Replicas) -> usize| {
         let streams = survey.streams.iter();
         let streams = streams.map(|stream| (&stream.name, &stream.replicas));
         let groups = survey.groups.iter();
-        streams.chain(groups.map(|group| (&group.name, &group.replicas)))
+        let all = streams.chain(groups.map(|group| (&group.name, &group.replicas)));
+        all.map(move |(name, replicas)| ([("name", &**name)], value(replicas)))
     };
-    let mut of = metric(text, "replicas", "Copies that brokers should keep of it.");
-    for (name, replicas) in replicas() {
-        of.value(&[("name", name)], replicas.configured);
-    }
+    let help = "Copies that brokers should keep of it.";
+    gauge(text, "replicas", help, replicas(|it| it.configured));
     let help = "Copies that are up to date; 0 without a leader.";
-    let mut of = metric(text, "replicas_current", help);
-    for (name, replicas) in replicas() {
-        of.value(&[("name", name)], replicas.current);
-    }
+    gauge(text, "replicas_current", help, replicas(|it| it.current));
 }
 
 fn services(text: &mut String, survey: &Survey) {
     #[expect(clippy::cast_precision_loss, reason = "a time")]
     let at = survey.at_ms as f64 / 1000.0;
-    metric(text, "time_seconds", "When it was looked, since 1970.").value(&[], at);
+    let help = "When it was looked, since 1970.";
+    one(text, "time_seconds", help, at);
     let help =
         "Services, or projections with their service, that should be there and do not answer.";
-    metric(text, "missing", help).value(&[], survey.missing.len());
-    let mut of = metric(text, "service_instances", "Processes that answer.");
-    for service in &survey.services {
-        of.value(&[("service", &service.name)], service.instances.len());
-    }
-    let help = "How a part of a service is doing: 0 ok, 1 degraded, 2 failed.";
-    let mut of = metric(text, "part_state", help);
-    for service in &survey.services {
-        for (part, state) in &service.parts {
+    one(text, "missing", help, survey.missing.len());
+    let all = survey.services.iter();
+    let instances = all
+        .clone()
+        .map(|service| ([("service", &*service.name)], service.instances.len()));
+    let help = "Processes that answer.";
+    gauge(text, "service_instances", help, instances);
+    let states = all.flat_map(|service| {
+        let parts = service.parts.iter();
+        parts.map(|(part, state)| {
             let state = match state {
                 State::Ok(_) => 0,
                 State::Degraded(_) => 1,
                 State::Failed(_) => 2,
             };
-            of.value(&[("service", &service.name), ("part", part)], state);
-        }
-    }
+            ([("service", &*service.name), ("part", part)], state)
+        })
+    });
+    let help = "How a part of a service is doing: 0 ok, 1 degraded, 2 failed.";
+    gauge(text, "part_state", help, states);
 }
 
 fn outboxes(text: &mut String, survey: &Survey) {
-    let mut of = metric(
-        text,
-        "outbox_events",
-        "Events of an outbox that are not in its stream.",
-    );
-    for relay in &survey.relays {
-        if let Some(events) = relay.depth.events {
-            of.value(&[("source", &relay.source)], events);
-        }
-    }
-    let mut of = metric(
-        text,
-        "outbox_oldest_seconds",
-        "How old the oldest of them is.",
-    );
-    for relay in &survey.relays {
-        if let Some(seconds) = relay.depth.seconds {
-            of.value(&[("source", &relay.source)], seconds);
-        }
-    }
+    let relays = survey.relays.iter();
+    let events = relays.clone();
+    let events = events.filter_map(|relay| Some((source(relay), relay.depth.events?)));
+    let help = "Events of an outbox that are not in its stream.";
+    gauge(text, "outbox_events", help, events);
+    let seconds = relays.filter_map(|relay| Some((source(relay), relay.depth.seconds?)));
+    let help = "How old the oldest of them is.";
+    gauge(text, "outbox_oldest_seconds", help, seconds);
 }
 
 fn projections(text: &mut String, survey: &Survey) {
-    let all = &survey.projections;
-    let mut of = metric(
-        text,
-        "lag_events",
-        "Events of a source that a projection has not applied.",
-    );
-    for projection in all {
-        for (source, lag) in &projection.sources {
-            if let Some(events) = lag.waiting.events {
-                of.value(
-                    &[("projection", &projection.name), ("source", source)],
-                    events,
-                );
-            }
-        }
-    }
-    let mut of = metric(text, "lag_seconds", "How old the oldest of them is.");
-    for projection in all {
-        for (source, lag) in &projection.sources {
-            if let Some(seconds) = lag.waiting.seconds {
-                of.value(
-                    &[("projection", &projection.name), ("source", source)],
-                    seconds,
-                );
-            }
-        }
-    }
-    let mut of = metric(
-        text,
-        "dead_letters",
-        "Events that a projection could not apply, and those behind.",
-    );
-    for projection in all {
-        of.value(&[("projection", &projection.name)], projection.dead_letters);
-    }
-    let mut of = metric(text, "paused", "Whether an operator holds a projection.");
-    for projection in all {
-        let is_paused = u8::from(projection.paused.is_some());
-        of.value(&[("projection", &projection.name)], is_paused);
-    }
-    let mut of = metric(text, "complete", "Whether a projection's tables are whole.");
-    for projection in all {
-        let is_complete = u8::from(projection.is_complete);
-        of.value(&[("projection", &projection.name)], is_complete);
-    }
+    let all = survey.projections.iter();
+    let lags = all.clone().flat_map(|projection| {
+        let sources = projection.sources.iter();
+        sources.map(|(source, lag)| {
+            let labels = [("projection", &*projection.name), ("source", &**source)];
+            (labels, lag.waiting)
+        })
+    });
+    let events = lags.clone();
+    let events = events.filter_map(|(labels, waiting)| Some((labels, waiting.events?)));
+    let help = "Events of a source that a projection has not applied.";
+    gauge(text, "lag_events", help, events);
+    let seconds = lags.filter_map(|(labels, waiting)| Some((labels, waiting.seconds?)));
+    let help = "How old the oldest of them is.";
+    gauge(text, "lag_seconds", help, seconds);
+    let each = |value: fn(&Projection) -> u64| {
+        let each = all.clone();
+        each.map(move |projection| ([("projection", &*projection.name)], value(projection)))
+    };
+    let help = "Events that a projection could not apply, and those behind.";
+    gauge(text, "dead_letters", help, each(|it| it.dead_letters));
+    let help = "Whether an operator holds a projection.";
+    let paused = each(|it| u64::from(it.paused.is_some()));
+    gauge(text, "paused", help, paused);
+    let help = "Whether a projection's tables are whole.";
+    let complete = each(|it| u64::from(it.is_complete));
+    gauge(text, "complete", help, complete);
+}
+
+fn source(relay: &Relay) -> [(&'static str, &str); 1] {
+    [("source", &relay.source)]
 }
 
 fn escaped(value: &str) -> String {

@@ -1,138 +1,138 @@
-//! Copies: the projections and what feeds them.
-
-use std::time::Duration;
+//! Projections, and what feeds them.
 
 use headwater::Clock;
+use headwater::health::State;
 use terminal::table::{age, count};
 
-use super::Finding;
-use crate::shop::Shop;
-use crate::survey::Survey;
+use crate::finding::{Check, Finding, Grade};
+use crate::limits::Limits;
+use crate::survey::{Projection, Survey};
 
 /// Whether each projection has its consumer on each of its streams.
-pub(super) fn consumers(shop: &Shop, survey: &Survey) -> Vec<Finding> {
-    const CHECK: &str = "consumers";
-    let mut findings = Vec::new();
+pub(super) fn consumers(survey: &Survey) -> Vec<Finding> {
+    let mut check = Check::new("consumers");
     let mut there = 0;
     for projection in &survey.projections {
-        for source in projection.sources.keys() {
-            // It tells nothing of its consumers.
-            if survey.is_leaderless(source) {
-                continue;
-            }
-            let Some(stream) = shop.streams.iter().find(|stream| stream.source == *source) else {
+        let (name, service) = (&projection.name, &projection.service);
+        let read = projection.sources.keys();
+        // A stream that nobody leads tells nothing of its consumers.
+        for source in read.filter(|source| !survey.is_leaderless(source)) {
+            let Some(stream) = survey
+                .topology
+                .streams
+                .iter()
+                .find(|it| it.source == *source)
+            else {
                 continue;
             };
-            if stream
-                .readers
-                .iter()
-                .any(|reader| reader.name == projection.name)
-            {
+            if stream.readers.iter().any(|reader| reader.name == *name) {
                 there += 1;
                 continue;
             }
-            let (name, stream) = (&projection.name, &stream.info.config.name);
-            findings.push(Finding::warn(
-                CHECK,
-                format!("{name} has no consumer on {stream}"),
-                format!(
-                    "{} makes it anew within seconds; if it does not, restart it",
-                    projection.service
-                ),
-            ));
+            check.advise(
+                Grade::Warn,
+                format!("{name} has no consumer on {}", stream.info.config.name),
+                format!("{service} makes it anew within seconds; if it does not, restart it"),
+            );
         }
     }
-    if findings.is_empty() {
-        findings.push(Finding::ok(
-            CHECK,
-            format!("{there}, one a projection and source"),
-        ));
-    }
-    findings
+    check.or(|| format!("{there}, one a projection and source"))
 }
 
 /// Whether projections are whole, go on, and are not behind.
-pub(super) fn projections(survey: &Survey, max_lag: Duration) -> Vec<Finding> {
-    const CHECK: &str = "projections";
-    let mut findings = Vec::new();
+pub(super) fn projections(survey: &Survey, limits: &Limits) -> Vec<Finding> {
+    let mut check = Check::new("projections");
     for projection in &survey.projections {
-        let (name, service) = (&projection.name, &projection.service);
-        if let Some(pause) = &projection.paused {
-            findings.push(Finding::warn(
-                CHECK,
-                format!(
-                    "{name} is paused since {}: {}",
-                    Clock::text(pause.since),
-                    pause.reason
-                ),
-                format!("headwater projection resume {name}"),
-            ));
-            continue;
-        }
-        if !projection.is_complete {
-            findings.push(Finding::warn(
-                CHECK,
-                format!("{name} is folded from the first event on and not whole yet"),
-                format!("wait; `headwater projection list` says how far it is, or {service}'s log why not"),
-            ));
-        }
-        for (source, fault) in projection.faults() {
-            findings.push(Finding::fail(
-                CHECK,
-                format!("{name} from {source}: {fault}"),
-                format!("headwater verify --source {source}; docs/operations.md"),
-            ));
-        }
-        for (source, lag) in &projection.sources {
-            if lag.waiting.is_older_than(max_lag) {
-                findings.push(Finding::fail(
-                    CHECK,
-                    format!(
-                        "{name} lags behind {source} by {} events, the oldest is {} old",
-                        count(lag.waiting.events),
-                        age(lag.waiting.seconds)
-                    ),
-                    format!("look why: `nats request headwater.{service}.status ''`, and its log"),
-                ));
-            }
+        unfinished(&mut check, projection);
+        faults(&mut check, projection, survey);
+        if projection.paused.is_none() || !limits.spares_paused {
+            behind(&mut check, projection, limits);
         }
     }
-    if findings.is_empty() {
-        let names: Vec<&str> = survey
-            .projections
-            .iter()
-            .map(|projection| &*projection.name)
-            .collect();
-        let what = match names.as_slice() {
+    check.or(|| {
+        let names = survey.projections.iter();
+        let names: Vec<&str> = names.map(|projection| &*projection.name).collect();
+        match names.as_slice() {
             [] => "there are none".to_owned(),
             names => format!("{} are whole and not behind", names.join(", ")),
-        };
-        findings.push(Finding::ok(CHECK, what));
+        }
+    })
+}
+
+/// That an operator holds it, or that it is not whole yet.
+fn unfinished(check: &mut Check, projection: &Projection) {
+    let Projection { service, name, .. } = projection;
+    if let Some(pause) = &projection.paused {
+        let (since, reason) = (Clock::text(pause.since), &pause.reason);
+        check.alarm(
+            Grade::Warn,
+            format!("{name} of {service} is paused since {since}: {reason}"),
+            format!("headwater projection resume {name}"),
+        );
+    } else if !projection.is_complete {
+        check.alarm(
+            Grade::Warn,
+            format!("{name} of {service} is folded from the first event on and not whole yet"),
+            format!(
+                "wait; `headwater projection list` says how far it is, or {service}'s log why not"
+            ),
+        );
     }
-    findings
+}
+
+/// What contradicts its sources, unless it has failed a part and is said there.
+fn faults(check: &mut Check, projection: &Projection, survey: &Survey) {
+    let Projection { service, name, .. } = projection;
+    let states = survey
+        .services
+        .iter()
+        .flat_map(|service| service.parts.values());
+    let failed: Vec<&String> = states
+        .filter_map(|state| match state {
+            State::Failed(why) => Some(why),
+            _ => None,
+        })
+        .collect();
+    for (source, fault) in projection.faults() {
+        if !failed.iter().any(|why| why.contains(fault)) {
+            check.alarm(
+                Grade::Fail,
+                format!("{service}: {name} from {source}: {fault}"),
+                format!("headwater verify --source {source}; docs/operations.md"),
+            );
+        }
+    }
+}
+
+fn behind(check: &mut Check, projection: &Projection, limits: &Limits) {
+    let Projection { service, name, .. } = projection;
+    for (source, lag) in &projection.sources {
+        if let Some(grade) = limits.of_lag(lag.waiting) {
+            let (events, seconds) = (count(lag.waiting.events), age(lag.waiting.seconds));
+            check.alarm(
+                grade,
+                format!(
+                    "{name} lags behind {source} by {events} events, the oldest is {seconds} old"
+                ),
+                format!("look why: `nats request headwater.{service}.status ''`, and its log"),
+            );
+        }
+    }
 }
 
 /// Whether there are events that wait for a person.
-pub(super) fn dead_letters(survey: &Survey) -> Vec<Finding> {
-    const CHECK: &str = "dead letters";
-    let having = survey
-        .projections
-        .iter()
-        .filter(|projection| projection.dead_letters > 0);
-    let mut findings: Vec<Finding> = having
-        .map(|projection| {
-            Finding::warn(
-                CHECK,
-                format!("{} of {} wait", projection.dead_letters, projection.name),
-                format!(
-                    "headwater dead-letter list --service {}",
-                    projection.service
-                ),
-            )
-        })
-        .collect();
-    if findings.is_empty() {
-        findings.push(Finding::ok(CHECK, "none"));
+pub(super) fn dead_letters(survey: &Survey, limits: &Limits) -> Vec<Finding> {
+    let mut check = Check::new("dead letters");
+    for projection in &survey.projections {
+        let Projection { service, name, .. } = projection;
+        let letters = projection.dead_letters;
+        if let Some(grade) = limits.of_dead_letters(letters) {
+            check.alarm(
+                grade,
+                format!("{letters} dead letters of {name} wait"),
+                format!("headwater dead-letter list --service {service}"),
+            );
+        }
     }
-    findings
+    check.or(|| "none".to_owned())
 }

@@ -3,16 +3,14 @@
 use std::time::Instant;
 
 use async_nats::jetstream::response::Response;
+use client::{Common, Nats, Unreachable};
 use headwater::bus::ACCOUNTS_SINCE;
 use headwater::{Clock, causes};
 use serde_json::Value;
 
-use super::{Finding, Grade};
-use crate::Common;
-use crate::brokers::{Brokers, JetStream, NOT_FOR_USER};
-use crate::nats::{Nats, Unreachable};
-use crate::shop::Shop;
-use crate::survey::Level;
+use crate::brokers::Brokers;
+use crate::finding::{Finding, Grade};
+use crate::survey::Survey;
 
 /// How far two clocks may be apart before lag in seconds means nothing.
 const SKEW_MAX_MS: i64 = 2_000;
@@ -85,48 +83,6 @@ pub(super) fn version(nats: &Nats) -> Finding {
     }
 }
 
-/// Whether streams can be asked, by all brokers, and have room.
-pub(super) fn jetstream(brokers: &Brokers) -> Vec<Finding> {
-    const CHECK: &str = "jetstream";
-    const START: &str = "start those that are away, `systemctl start headwater-nats` where they are; what waits is published by itself";
-    let mut findings = Vec::new();
-    match &brokers.jetstream {
-        JetStream::Up(streams) => {
-            let stored = brokers.storage().map(|(_, said)| format!(", {said}"));
-            let what = format!("enabled, {streams} streams{}", stored.unwrap_or_default());
-            if brokers.fewer().is_none() && brokers.filling().is_none() {
-                findings.push(Finding::ok(CHECK, what));
-            }
-        }
-        JetStream::NoQuorum => {
-            let what = brokers.no_quorum().unwrap_or_default();
-            findings.push(Finding::fail(CHECK, what, START));
-        }
-        JetStream::NotForUser => findings.push(Finding::fail(
-            CHECK,
-            NOT_FOR_USER,
-            "do so, or enable it for this account, `jetstream: enabled`",
-        )),
-        JetStream::Down(why) => findings.push(Finding::fail(
-            CHECK,
-            format!("not available here: {why}"),
-            "enable it in the server's configuration, `jetstream { store_dir: … }`",
-        )),
-    }
-    if let Some(what) = brokers.fewer() {
-        findings.push(Finding::warn(CHECK, what, START));
-    }
-    if let Some(trouble) = brokers.filling() {
-        let grade = match trouble.level {
-            Level::Critical => Grade::Fail,
-            Level::Warning => Grade::Warn,
-        };
-        let fix = "make room, and raise `max_file_store` of the broker or the limit of the account; events wait in the outboxes meanwhile";
-        findings.push(Finding::not_ok(CHECK, grade, trouble.what, fix));
-    }
-    findings
-}
-
 /// Whether what is acknowledged is on the disk. Not every account is told.
 pub(super) fn sync(brokers: &Brokers) -> Finding {
     const CHECK: &str = "sync";
@@ -139,7 +95,7 @@ pub(super) fn sync(brokers: &Brokers) -> Finding {
             "set `sync_interval: always` in the server's jetstream block; relays publish again what was lost",
         ),
         (None, Some(_)) => Finding::ok(CHECK, "sync_interval is always"),
-        (None, None) => Finding::not_ok(
+        (None, None) => Finding::new(
             CHECK,
             Grade::Unknown,
             "sync_interval can only be seen by the system account, and with the accounts of deploy/nats",
@@ -149,10 +105,10 @@ pub(super) fn sync(brokers: &Brokers) -> Finding {
 }
 
 /// Whether the server's clock is like ours: ages are told by one and counted by the other.
-pub(super) async fn clock(nats: &Nats, shop: &Shop) -> Finding {
+pub(super) async fn clock(nats: &Nats, survey: &Survey) -> Finding {
     const CHECK: &str = "clock";
-    let Some(skew_ms) = skew_ms(nats, shop).await else {
-        return Finding::not_ok(
+    let Some(skew_ms) = skew_ms(nats, survey).await else {
+        return Finding::new(
             CHECK,
             Grade::Unknown,
             "the server tells no time without a stream",
@@ -173,8 +129,8 @@ pub(super) async fn clock(nats: &Nats, shop: &Shop) -> Finding {
 }
 
 /// How far the server's clock is ahead, by the time that it puts on an answer.
-async fn skew_ms(nats: &Nats, shop: &Shop) -> Option<i64> {
-    let name = &shop.streams.first()?.info.config.name;
+async fn skew_ms(nats: &Nats, survey: &Survey) -> Option<i64> {
+    let name = &survey.streams.first()?.name;
     let clock = Clock::system();
     let before = clock.now_ms();
     let asked = nats.jetstream.request(format!("STREAM.INFO.{name}"), &());

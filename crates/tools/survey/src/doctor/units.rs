@@ -5,18 +5,12 @@ use std::path::Path;
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::Finding;
+use crate::finding::Finding;
 
 const CHECK: &str = "units";
 
 /// There where systemd is the service manager.
 const SYSTEMD: &str = "/run/systemd/system";
-
-/// The parts of Headwater that have units.
-const PARTS: [&str; 5] = ["nats", "users", "products", "orders", "purchases"];
-
-/// What runs now and then, and is missed by nobody when it fails.
-const JOBS: [&str; 3] = ["provision", "backup", "verify"];
 
 /// What is asked of each unit.
 const PROPERTIES: &str =
@@ -44,14 +38,20 @@ pub(super) async fn look() -> Vec<Finding> {
     if !Path::new(SYSTEMD).is_dir() {
         return Vec::new();
     }
-    let sockets = PARTS
-        .iter()
-        .flat_map(|part| ["", "-admin"].map(|which| format!("headwater-{part}{which}.socket")));
-    let services = PARTS.iter().chain(&JOBS);
-    let services = services.map(|part| format!("headwater-{part}.service"));
-    let names: Vec<_> = sockets.chain(services).collect();
-    let asked = ["show", PROPERTIES, "--"].map(str::to_owned);
-    let Some(shown) = output("systemctl", asked.into_iter().chain(names)).await else {
+    let installed = [
+        "list-unit-files",
+        "--no-legend",
+        "headwater-*.socket",
+        "headwater-*.service",
+    ];
+    let installed = output("systemctl", installed.map(str::to_owned)).await;
+    // Without a name, the manager itself is shown.
+    let Some(installed) = installed.filter(|units| !units.is_empty()) else {
+        return Vec::new();
+    };
+    let names = installed.lines().filter_map(|line| line.split(' ').next());
+    let asked = ["show", PROPERTIES, "--"].into_iter().chain(names);
+    let Some(shown) = output("systemctl", asked.map(str::to_owned)).await else {
         return Vec::new();
     };
     let units: Vec<_> = shown.split("\n\n").map(Unit::parse).collect();

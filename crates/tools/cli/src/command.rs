@@ -1,0 +1,141 @@
+//! The commands, and running one.
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use client::{Common, exit_of};
+use maintenance::{backup, dead_letter, projection, provision, rebuild, restore, stream, verify};
+use survey::{check, doctor, status};
+use terminal::Exit;
+
+use crate::{decode, publish, ready, shell, tail};
+
+/// The operator's tool of the Headwater shop
+///
+/// Exit codes: 0 all went well, 1 something failed, 2 the command line cannot be followed, 3
+/// what should be the same differs, 4 the broker or a service cannot be reached.
+///
+/// With -o json what is printed on stdout is objects: one document, or one a line where there are
+/// many; an error is `{"error", "what_to_do", "exit_code"}`.
+#[derive(Debug, Parser)]
+#[command(name = "headwater", version)]
+pub struct Cli {
+    /// What all commands are told.
+    #[command(flatten)]
+    pub common: Common,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands; each has a module of its name, here or in a crate that it shares with others.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Status(status::Args),
+    Doctor(doctor::Args),
+    Projection(projection::Args),
+    Provision(provision::Args),
+    Check(check::Args),
+    Verify(verify::Args),
+    Rebuild(rebuild::Args),
+    Stream(stream::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
+    DeadLetter(dead_letter::Args),
+    Tail(tail::Args),
+    Decode(decode::Args),
+    Publish(publish::Args),
+    Completions(shell::Completions),
+    Man(shell::Man),
+    Ready(ready::Args),
+    /// A program of its own since 0.1; this answer goes with the next version.
+    #[command(hide = true, disable_help_flag = true)]
+    Import {
+        #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<OsString>,
+    },
+}
+
+/// What the command line and the environment say.
+///
+/// # Errors
+/// They cannot be followed, which has been said.
+pub fn command_line() -> Result<Cli, Exit> {
+    terminal::command_line(|cli: &mut Cli, matches| cli.common.nats.prefer_flags(matches))
+}
+
+/// Runs one command, tells the operator about an error, on stderr or, in JSON, on stdout, and
+/// answers with the exit code.
+pub async fn run(cli: Cli) -> Exit {
+    let common = &cli.common;
+    let outcome = match cli.command {
+        Command::Status(args) => status::command(common, args).await,
+        Command::Projection(args) => projection::command(common, args).await,
+        Command::Provision(args) => provision::command(common, args).await,
+        Command::Check(args) => check::command(common, args).await,
+        Command::Completions(args) => shell::completions(common, &args, Cli::command()),
+        Command::Man(args) => shell::man(common, &args, Cli::command()),
+        Command::Doctor(args) => doctor::command(common, args).await,
+        Command::Verify(args) => verify::command(common, args).await,
+        Command::Rebuild(args) => rebuild::command(common, args).await,
+        Command::Stream(args) => stream::command(common, args).await,
+        Command::Backup(args) => backup::command(common, args).await,
+        Command::Restore(args) => restore::command(common, args).await,
+        Command::DeadLetter(args) => dead_letter::command(common, args).await,
+        Command::Tail(args) => tail::command(common, args).await,
+        Command::Decode(args) => decode::command(common, args).await,
+        Command::Publish(args) => publish::command(common, args).await,
+        Command::Ready(args) => ready::command(common, args).await,
+        Command::Import { .. } => common.refuse(
+            "`headwater import` is a program of its own now: run `shop-import`, with the same flags",
+            Exit::Usage,
+        ),
+    };
+    terminal::end("headwater", outcome, common.output, exit_of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The usual names of NATS, which its own CLI reads, too.
+    const NATS_VARIABLES: [&str; 13] = [
+        "NATS_CA",
+        "NATS_CERT",
+        "NATS_CONTEXT",
+        "NATS_CREDS",
+        "NATS_INBOX_PREFIX",
+        "NATS_KEY",
+        "NATS_NKEY",
+        "NATS_PASSWORD",
+        "NATS_TIMEOUT",
+        "NATS_TLS_FIRST",
+        "NATS_TOKEN",
+        "NATS_URL",
+        "NATS_USER",
+    ];
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_is_also_an_environment_variable() {
+        expect_variables(&Cli::command());
+    }
+
+    fn expect_variables(command: &clap::Command) {
+        for flag in command.get_arguments().filter(|flag| !flag.is_positional()) {
+            let name = format!("{} {}", command.get_name(), flag.get_id());
+            let variable = flag
+                .get_env()
+                .unwrap_or_else(|| panic!("{name} has no variable"));
+            let variable = variable.to_string_lossy();
+            let usual = NATS_VARIABLES.contains(&&*variable);
+            assert!(variable.starts_with("HEADWATER_") || usual, "{name}");
+        }
+        command.get_subcommands().for_each(expect_variables);
+    }
+}

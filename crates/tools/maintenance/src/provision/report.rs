@@ -1,0 +1,138 @@
+//! What is to be done, or was, with the streams and consumers.
+
+use std::fmt::{self, Display, Formatter};
+
+use headwater::stream::Difference;
+use serde::Serialize;
+use terminal::{Exit, printable};
+
+use super::wanted::{Outcome, Wanted};
+
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    is_dry_run: bool,
+    streams: Vec<Provided>,
+    consumers: Vec<Provided>,
+}
+
+#[derive(Debug, Serialize)]
+struct Provided {
+    stream: String,
+    /// Whose stream it is; none for the bucket.
+    source: Option<String>,
+    /// The consumer's name, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumer: Option<String>,
+    outcome: Outcome,
+    /// Whether it was done, too.
+    is_done: bool,
+    differences: Vec<Difference>,
+}
+
+impl Report {
+    pub(super) fn of(all: &[Wanted], is_dry_run: bool, is_done: bool) -> Self {
+        let streams = all.iter().map(|wanted| Provided {
+            stream: wanted.name().to_owned(),
+            source: wanted.source.clone(),
+            consumer: None,
+            outcome: wanted.outcome(),
+            is_done,
+            differences: wanted.differences(),
+        });
+        let consumers = all.iter().flat_map(|of| {
+            let consumers = of.consumers.iter();
+            consumers.map(move |wanted| Provided {
+                stream: of.name().to_owned(),
+                source: of.source.clone(),
+                consumer: Some(wanted.name().to_owned()),
+                outcome: wanted.outcome(),
+                is_done,
+                differences: wanted.differences(),
+            })
+        });
+        Self {
+            is_dry_run,
+            streams: streams.collect(),
+            consumers: consumers.collect(),
+        }
+    }
+
+    /// What is not as it should be, each in a line.
+    pub(super) fn differing(&self) -> impl Iterator<Item = String> {
+        let differing = self.all().filter(|one| one.outcome != Outcome::Same);
+        differing.map(ToString::to_string)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Provided> {
+        self.streams.iter().chain(&self.consumers)
+    }
+
+    /// The names of what is there and changed.
+    pub(super) fn changed(&self) -> Vec<String> {
+        let changed = self.all().filter(|one| one.outcome == Outcome::Changed);
+        changed.map(Provided::name).collect()
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        let is_well = self.all().all(|one| match one.outcome {
+            Outcome::Same => true,
+            Outcome::Made | Outcome::Changed => !self.is_dry_run,
+            Outcome::Refused => false,
+        });
+        if is_well { Exit::Done } else { Exit::Different }
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        for provided in self.all() {
+            writeln!(f, "{provided}")?;
+        }
+        f.write_str(match (self.is_dry_run, self.exit()) {
+            (true, Exit::Done) => "nothing to do",
+            (true, _) => "nothing was done",
+            (false, Exit::Done) => "all are as they should be",
+            (false, _) => "NOT ALL are as they should be",
+        })
+    }
+}
+
+impl Provided {
+    fn name(&self) -> String {
+        match &self.consumer {
+            Some(consumer) => format!("{} {consumer}", self.stream),
+            None => self.stream.clone(),
+        }
+    }
+}
+
+impl Display for Provided {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let stream = &self.stream;
+        write!(f, "{}: ", self.name())?;
+        f.write_str(match (self.outcome, self.is_done) {
+            (Outcome::Same, _) => "as it should be",
+            (Outcome::Made, true) => "made",
+            (Outcome::Made, false) => "to be made",
+            (Outcome::Changed, true) => "changed",
+            (Outcome::Changed, false) => "to be changed",
+            (Outcome::Refused, _) => "NOT as it should be, and left as it is",
+        })?;
+        for difference in &self.differences {
+            let Difference {
+                setting,
+                is,
+                wanted,
+                can_change,
+            } = difference;
+            write!(f, "\n  {setting}\n    - {}\n    + {wanted}", printable(is))?;
+            if let (false, Some(source)) = (can_change, &self.source) {
+                write!(
+                    f,
+                    "\n    no stream's {setting} can be changed: when {source} runs, delete the stream (`nats stream rm {stream}`) and provision again: its relay fills it from the outbox; or keep it as it is"
+                )?;
+            }
+        }
+        Ok(())
+    }
+}

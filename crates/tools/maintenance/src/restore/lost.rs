@@ -1,0 +1,104 @@
+//! What a copy does not have of what the database has that is there, the stream, and the projections.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use client::{Nats, Tail};
+use headwater::backup::{self, Facts};
+use headwater::stream;
+use survey::Topology;
+
+/// What the copy does not have.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Lost {
+    /// How many events of its own life.
+    pub(super) own: u64,
+    /// How many of another life, which the database is in that is there, or the stream.
+    pub(super) other: u64,
+    /// Up to where that life has the same events as the copy, as far as that is known.
+    pub(super) shared: u64,
+    /// Whether others have seen any of them, or know another life: its positions are taken.
+    pub(super) is_seen: bool,
+}
+
+impl Lost {
+    /// What the copy `file` lacks, of which `copy` are the facts.
+    pub(super) async fn of(
+        nats: &Nats,
+        copy: &Facts,
+        file: &Path,
+        database: &Path,
+    ) -> anyhow::Result<Self> {
+        let mut lost = Self::default();
+        lost.look_at_database(copy, file, database);
+        lost.look_at_stream(nats, copy).await?;
+        lost.look_at_projections(nats, copy).await?;
+        lost.other = lost.other.saturating_sub(lost.shared);
+        Ok(lost)
+    }
+
+    pub(super) fn events(&self) -> u64 {
+        self.own + self.other
+    }
+
+    /// Whether somebody who was told of `other` knows of this.
+    pub(super) fn is_no_more_than(&self, other: &Self) -> bool {
+        let is_loss_said = other.events() > 0 || self.events() == 0;
+        is_loss_said && (other.is_seen || !self.is_seen)
+    }
+
+    fn look_at_database(&mut self, copy: &Facts, file: &Path, database: &Path) {
+        match Facts::of(database) {
+            Ok(present) if present.epoch == copy.epoch => self.has_own(copy, present.head),
+            Ok(present) => {
+                // Of one that is damaged all is lost.
+                self.shared = backup::common(file, database).unwrap_or(0);
+                self.other = present.head;
+            }
+            Err(_) => {}
+        }
+    }
+
+    async fn look_at_stream(&mut self, nats: &Nats, copy: &Facts) -> anyhow::Result<()> {
+        let source = &copy.owner;
+        let Some(found) = nats.stream(&stream::name(source)).await? else {
+            return Ok(());
+        };
+        let end = |epoch| Tail::read(nats, found.cached_info(), source, epoch);
+        let own = end(Some(&*copy.epoch))
+            .await?
+            .map_or(0, |tail| tail.position);
+        let any = end(None).await?.map(|tail| tail.position);
+        self.has_own(copy, own);
+        if own == 0 {
+            self.other = self.other.max(any.unwrap_or(0));
+        }
+        // None where nothing of the source's is near the end.
+        self.is_seen = own > copy.head || (own == 0 && any != Some(0));
+        Ok(())
+    }
+
+    async fn look_at_projections(&mut self, nats: &Nats, copy: &Facts) -> anyhow::Result<()> {
+        let topology = Topology::look(nats, &BTreeSet::new(), Duration::ZERO).await?;
+        for (_, status) in topology.projections() {
+            let Some(epoch) = status.epochs.get(&copy.owner) else {
+                continue;
+            };
+            let applied = status.positions.get(&copy.owner);
+            if *epoch == copy.epoch {
+                self.is_seen |= applied > copy.head;
+                self.has_own(copy, applied);
+            } else {
+                self.is_seen |= applied > 0;
+                self.other = self.other.max(applied);
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody has events of the copy's own life up to `head`.
+    fn has_own(&mut self, copy: &Facts, head: u64) {
+        self.own = self.own.max(head.saturating_sub(copy.head));
+    }
+}
