@@ -67,7 +67,7 @@ put_documents() {
     (
         cd "$repository"
         for file in LICENSE *.md docs/*.md docs/*.svg docs/adr/*.md deploy/*/*.md deploy/compose.yaml \
-            deploy/prometheus/*.yml deploy/grafana/*.json deploy/nats/*.conf; do
+            deploy/prometheus/*.yml deploy/grafana/*.json deploy/nats/*.conf deploy/nats/*.json; do
             put "$file" "$doc/$file"
         done
     )
@@ -107,6 +107,7 @@ install_all() {
     chmod 755 "$lib/setup"
     put "$repository/deploy/nats/secrets.sh" "$lib/secrets.sh"
     put "$repository/deploy/nats/accounts.conf" "$lib/accounts.conf"
+    put "$repository/deploy/nats/plan.json" "$lib/plan.json"
     include "$prefix/lib/headwater/accounts.conf" passwords.conf /run/credentials/headwater-nats.service/nats.passwords
     put_manual
     put_documents
@@ -137,6 +138,7 @@ uninstall_all() {
     for program in $programs; do rm -f "$bin/$program"; done
     rm -f "$man"/headwater.1 "$man"/headwater-*.1 "$bash/headwater" "$zsh/_headwater" "$fish/headwater.fish"
     rm -f "$root$sysusers/headwater.conf"
+    [ ! -L "$root$etc/plan.json" ] || rm "$root$etc/plan.json"
     for unit in $(cd "$here/units" && find . -type f); do rm -f "$root$units/$unit"; done
     rm -rf "$lib" "$doc"
     # What others put there stays.

@@ -39,6 +39,7 @@ fn installing_again_keeps_the_configuration_and_uninstalling_leaves_it() {
         "usr/local/bin/headwater",
         "usr/local/bin/headwater-purchases",
         "usr/local/bin/shop-import",
+        "usr/local/lib/headwater/plan.json",
         "usr/local/share/man/man1/headwater.1",
         "usr/local/share/bash-completion/completions/headwater",
         "usr/local/lib/systemd/system/headwater-purchases.socket",

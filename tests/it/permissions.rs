@@ -2,6 +2,8 @@
 //! each needs works, and nothing else does, neither asked for directly nor as the subject that an
 //! answer is to go to.
 
+use std::collections::BTreeSet;
+
 use async_nats::jetstream;
 use cli::Exit;
 use e2e::faults::logged;
@@ -11,7 +13,7 @@ use e2e::{Service, World, eventually, operator, oracle};
 use headwater::operator::FoldState;
 use headwater::projection::Consumer;
 use headwater::schema;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use Service::{Composition, Inquiry, Orders, Purchases};
 
@@ -212,6 +214,37 @@ async fn a_restored_stream_has_its_consumers_again() {
     world.finish().await;
 }
 
+/// The plan that is shipped is all that the services read, and no more.
+async fn assert_planned(world: &World) {
+    let plan = include_str!("../../deploy/nats/plan.json");
+    let plan: Value = serde_json::from_str(plan).unwrap();
+    let mut running = serde_json::Map::new();
+    for service in Service::ALL {
+        let status = world.ask(service, "status", &json!({})).await.unwrap();
+        for projection in status["projections"].as_array().unwrap() {
+            let sources = projection["positions"].as_object().unwrap().keys();
+            let mut sources: Vec<&String> = sources.collect();
+            sources.sort();
+            running.insert(
+                projection["name"].as_str().unwrap().to_owned(),
+                json!(sources),
+            );
+        }
+    }
+    let mut planned = plan["projections"].clone();
+    for sources in planned.as_object_mut().unwrap().values_mut() {
+        sources
+            .as_array_mut()
+            .unwrap()
+            .sort_by_key(Value::to_string);
+    }
+    assert_eq!(planned, Value::Object(running));
+    let sources = plan["sources"].as_array().unwrap().iter();
+    let sources: BTreeSet<&str> = sources.map(|source| source.as_str().unwrap()).collect();
+    let expected = Service::SOURCES.map(Service::name);
+    assert_eq!(sources, BTreeSet::from(expected));
+}
+
 /// What the documents promise to people who look.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_viewer_sees_all_that_there_is_to_see() {
@@ -219,6 +252,7 @@ async fn the_viewer_sees_all_that_there_is_to_see() {
     passwords.provision(&world.nats_url(), 1).await;
     world.run_all().await;
     world.in_touch().await;
+    assert_planned(&world).await;
     let urls = world.nats_url();
     let viewer = passwords.connect(&urls, "viewer").await;
     let mut events = viewer.subscribe("orders.>").await.unwrap();

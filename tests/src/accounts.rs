@@ -94,7 +94,16 @@ impl Passwords {
     /// When that fails.
     pub async fn provision(&self, urls: &str, replicas: usize) {
         let replicas = replicas.to_string();
-        let args = ["provision", "--yes", "--replicas", &replicas];
+        let plan = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/nats/plan.json");
+        let plan = plan.display().to_string();
+        let args = [
+            "provision",
+            "--yes",
+            "--plan",
+            &plan,
+            "--replicas",
+            &replicas,
+        ];
         let ended = self.tool(urls, "operator", &args).await;
         assert_eq!(ended, Exit::Done, "headwater provision");
     }
