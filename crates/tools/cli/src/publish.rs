@@ -136,17 +136,8 @@ fn make(schema: &Schema, subject: &str, text: &str) -> Result<Ready, Wrong> {
     json.end().map_err(wrong)?;
     let key = schemas::key(&event, kind).filter(|key| !key.is_empty());
     let key = key.ok_or_else(|| Wrong::NoKey(kind.key.clone()))?;
-    let own = partition(&key);
     let given = subject.strip_prefix(&*kind.subject).unwrap_or_default();
-    let given = match given.strip_prefix('.') {
-        None => own,
-        Some(token) => number(token).ok_or_else(|| Wrong::Partition(token.to_owned()))?,
-    };
-    if given != own {
-        complain(&printable(&format!(
-            "{key} has its place in partition {own}, not {given}: readers of that one alone miss it"
-        )));
-    }
+    let given = place(&key, given.strip_prefix('.'))?;
     let payload = event.encode_to_vec();
     if payload.len() > MAX_PAYLOAD {
         return Err(Wrong::TooLarge(payload.len()));
@@ -158,6 +149,19 @@ fn make(schema: &Schema, subject: &str, text: &str) -> Result<Ready, Wrong> {
         key,
         payload,
     })
+}
+
+/// The partition that is `given`, or that of `key`.
+fn place(key: &str, given: Option<&str>) -> Result<u64, Wrong> {
+    let own = partition(key);
+    let Some(token) = given else { return Ok(own) };
+    let given = number(token).ok_or_else(|| Wrong::Partition(token.to_owned()))?;
+    if given != own {
+        complain(&printable(&format!(
+            "{key} has its place in partition {own}, not {given}: readers of that one alone miss it"
+        )));
+    }
+    Ok(given)
 }
 
 /// The number of a partition, as subjects have it.

@@ -80,6 +80,10 @@ pub struct Args {
 
 /// Prints events until there is no more to print.
 pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
+    let refuse = |why: &str| {
+        complain(&printable(why));
+        Ok(Exit::Usage)
+    };
     let pattern = Pattern::parse(&args.subject);
     let pattern = pattern.and_then(|pattern| match &args.key {
         Some(key) => pattern.with_key(key),
@@ -87,29 +91,24 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
     });
     let pattern = match pattern {
         Ok(pattern) => pattern,
-        Err(wrong) => {
-            complain(&printable(&wrong.to_string()));
-            return Ok(Exit::Usage);
-        }
+        Err(wrong) => return refuse(&wrong.to_string()),
     };
     let nats = common.connect().await?;
     let streams = streams(&nats, &pattern).await?;
     if args.from.is_some() && streams.len() > 1 {
-        complain(
+        return refuse(
             "a sequence is a place in one stream: say whose, as in `headwater tail orders --from 17`",
         );
-        return Ok(Exit::Usage);
     }
+    let (begin, keeps) = begin(&args)?;
     let mut printer = Printer {
         schemas: Schemas::new(nats.clone()),
         key: args.key.clone(),
         left: args.count,
-        kept: None,
+        kept: keeps.map(|most| (most, VecDeque::new())),
         output: common.output,
         has_complained: false,
     };
-    let (begin, keeps) = begin(&args)?;
-    printer.kept = keeps.map(|most| (most, VecDeque::new()));
     let mut feeds = JoinSet::new();
     let mut inboxes = Vec::new();
     for (stream, source) in streams {

@@ -5,7 +5,7 @@ use async_nats::jetstream::stream::Info;
 use futures_util::{StreamExt as _, stream};
 use headwater::EventId;
 
-use crate::direct::at;
+use crate::direct::{Event, at};
 use crate::nats::Nats;
 
 /// How many events at the end are looked at: others may have published behind the relay.
@@ -40,10 +40,13 @@ pub async fn first_position(
         .buffered(AT_A_TIME);
     let positions = events.filter_map(async |event| {
         let id = event.ok()??.id?;
-        let is_own = *id.source == *source && epoch.is_none_or(|epoch| *id.epoch == *epoch);
-        is_own.then_some(id.position)
+        is_own(&id, source, epoch).then_some(id.position)
     });
     std::pin::pin!(positions).next().await
+}
+
+fn is_own(id: &EventId, source: &str, epoch: Option<&str>) -> bool {
+    *id.source == *source && epoch.is_none_or(|epoch| *id.epoch == *epoch)
 }
 
 impl Tail {
@@ -67,19 +70,16 @@ impl Tail {
         let mut found: Option<Self> = None;
         while let Some((looked_at, event)) = events.next().await {
             let event = event.with_context(|| format!("read the end of {name}"))?;
-            let id = event
-                .as_ref()
-                .and_then(|event| event.id.clone())
-                .filter(|id| {
-                    *id.source == *source && epoch.is_none_or(|epoch| *id.epoch == *epoch)
-                });
-            let further = |id: &EventId| found.as_ref().is_none_or(|at| id.position > at.position);
-            if let (Some(event), Some(id)) = (event, id.filter(further)) {
-                found = Some(Self {
-                    position: id.position,
-                    sequence: event.sequence,
-                    stream: name.clone(),
-                });
+            let further = found.as_ref().map_or(0, |at| at.position + 1);
+            if let Some(Event {
+                id: Some(id),
+                sequence,
+                ..
+            }) = event
+                && is_own(&id, source, epoch)
+                && id.position >= further
+            {
+                found = Some(Self::at(name, id.position, sequence));
             }
             if found.is_some() && looked_at + 1 >= AT_A_TIME {
                 break;
@@ -90,11 +90,15 @@ impl Tail {
         }
         // All of it was looked at: it has none of the source's.
         let is_whole = earliest == first;
-        Ok(is_whole.then(|| Self {
-            position: 0,
-            sequence: 0,
-            stream: name.clone(),
-        }))
+        Ok(is_whole.then(|| Self::at(name, 0, 0)))
+    }
+
+    fn at(stream: &str, position: u64, sequence: u64) -> Self {
+        Self {
+            position,
+            sequence,
+            stream: stream.to_owned(),
+        }
     }
 
     /// When the event at an earlier position was stored, in milliseconds since 1970: where it must

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::bail;
 use client::{Nats, Unreachable};
 use headwater::Positions;
 use headwater::operator::{Endpoint, FoldState, FoldStatus};
@@ -37,19 +37,18 @@ pub(crate) async fn follow(
         bar.says(word(status.state));
         match status.state {
             FoldState::Done | FoldState::Failed => return Ok(status),
-            FoldState::Idle => anyhow::bail!(
+            FoldState::Idle => bail!(
                 "{target} knows of no fold any more: it was started again meanwhile; begin again"
             ),
-            FoldState::Folding => ensure!(
-                moved.elapsed() < STANDSTILL,
+            FoldState::Folding if moved.elapsed() >= STANDSTILL => bail!(
                 "the fold of {target} has stood still for {STANDSTILL:?} at `{}`{}; it goes on by \
                  itself, `headwater rebuild {} --stop` ends it",
                 status.positions,
                 waits(&status),
                 target.projection.as_ref().unwrap_or(&target.service)
             ),
-            // However large the store is; nothing shows meanwhile.
-            FoldState::Comparing | FoldState::Merging => {}
+            // While rows are compared nothing shows, however large the store is.
+            FoldState::Folding | FoldState::Comparing | FoldState::Merging => {}
         }
         tokio::time::sleep(LOOK_PAUSE).await;
         match target.ask(nats, Endpoint::Fold).await {

@@ -18,7 +18,7 @@ use terminal::table::{Table, age, bytes, count};
 
 use crate::finding::{Finding, Grade};
 use crate::limits::Limits;
-use crate::survey::{Projection, Survey};
+use crate::survey::{Lag, Projection, Survey};
 use crate::{diagnosis, plan};
 
 /// Show services, streams, relays and projections
@@ -239,24 +239,7 @@ pub fn projections(projections: &[Projection]) -> Table<8> {
         "STATE",
     ]);
     for projection in projections {
-        let mut states = Vec::new();
-        if let Some(pause) = &projection.paused {
-            states.push(format!("PAUSED: {}", printable(&pause.reason)));
-        }
-        if !projection.is_complete {
-            states.push("not whole yet".to_owned());
-        }
         for (source, lag) in &projection.sources {
-            let mut states = states.clone();
-            states.extend(met(&lag.met));
-            match &lag.state {
-                Some(State::Failed(why)) => states.push(format!("FAILED: {}", printable(why))),
-                Some(State::Degraded(why)) if states.is_empty() => states.push(printable(why)),
-                _ => {}
-            }
-            if states.is_empty() {
-                states.push("ok".to_owned());
-            }
             table.row([
                 printable(&projection.name),
                 printable(&projection.service),
@@ -265,9 +248,25 @@ pub fn projections(projections: &[Projection]) -> Table<8> {
                 count(lag.head),
                 count(lag.waiting.events),
                 age(lag.waiting.seconds),
-                states.join("; "),
+                state(projection, lag),
             ]);
         }
     }
     table
+}
+
+/// How a projection is, as far as a source of it is concerned.
+fn state(projection: &Projection, lag: &Lag) -> String {
+    let pause = projection.paused.as_ref();
+    let paused = pause.map(|pause| format!("PAUSED: {}", printable(&pause.reason)));
+    let unfinished = (!projection.is_complete).then(|| "not whole yet".to_owned());
+    let mut states: Vec<String> = paused.into_iter().chain(unfinished).collect();
+    states.extend(met(&lag.met));
+    match &lag.state {
+        Some(State::Failed(why)) => states.push(format!("FAILED: {}", printable(why))),
+        Some(State::Degraded(why)) if states.is_empty() => states.push(printable(why)),
+        _ if states.is_empty() => states.push("ok".to_owned()),
+        _ => {}
+    }
+    states.join("; ")
 }

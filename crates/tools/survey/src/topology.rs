@@ -123,24 +123,23 @@ impl Topology {
         plan: &Plan,
         found: &Found,
     ) -> anyhow::Result<Self> {
+        let instances = nats.instances().await?;
+        let mut names: BTreeSet<String> = instances.keys().chain(&plan.sources).cloned().collect();
+        // Others have streams, too.
+        let is_ours = |source| names.contains(source) || found.described.contains(source);
+        let streams = found.streams.iter();
+        let streams = streams.filter(|stream| stream.is_marked || is_ours(&stream.source));
         let mut topology = Self {
             services: BTreeMap::new(),
-            instances: nats.instances().await?,
-            streams: found.streams.clone(),
+            instances,
+            streams: streams.cloned().collect(),
             bucket: found.bucket.clone(),
-            silent: found.silent.clone(),
+            silent: Vec::new(),
             planned: plan.sources.clone(),
             sources: BTreeSet::new(),
             unreachable: Vec::new(),
             failed: Vec::new(),
         };
-        let mut names: BTreeSet<String> = topology.instances.keys().cloned().collect();
-        names.extend(plan.sources.iter().cloned());
-        // Others have streams, too.
-        let is_ours = |source: &String| names.contains(source) || found.described.contains(source);
-        topology
-            .streams
-            .retain(|stream| stream.is_marked || is_ours(&stream.source));
         names.extend(topology.streams.iter().map(|stream| stream.source.clone()));
         names.extend(only.iter().cloned());
         for name in names.clone() {
@@ -151,14 +150,8 @@ impl Topology {
         for source in &topology.sources.clone() - &names {
             topology.ask_one(nats, source).await?;
         }
-        let sources = names
-            .iter()
-            .chain(&topology.sources)
-            .chain(&found.described);
-        let ours: BTreeSet<String> = sources.map(|source| stream::name(source)).collect();
-        topology
-            .silent
-            .retain(|name| *name == bucket() || ours.contains(name));
+        names.extend(topology.sources.iter().chain(&found.described).cloned());
+        topology.silent = found.silent_of(&names);
         if !only.is_empty() {
             topology.sources.retain(|source| only.contains(source));
         }
@@ -212,6 +205,16 @@ impl Topology {
                 stream: stream.clone(),
             });
         }
+    }
+}
+
+impl Found {
+    /// The streams of these sources, or of the bucket, that do not say how they are.
+    fn silent_of(&self, sources: &BTreeSet<String>) -> Vec<String> {
+        let ours: BTreeSet<String> = sources.iter().map(|it| stream::name(it)).collect();
+        let silent = self.silent.iter();
+        let silent = silent.filter(|name| **name == bucket() || ours.contains(*name));
+        silent.cloned().collect()
     }
 }
 

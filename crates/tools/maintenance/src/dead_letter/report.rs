@@ -131,7 +131,14 @@ impl Display for Shown {
             Ok(bytes) => write!(f, "{}", Dump(&bytes))?,
             Err(_) => write!(f, "\n{}", printable(payload))?,
         }
-        match &letter.outbox {
+        self.in_outbox(f)
+    }
+}
+
+impl Shown {
+    /// What the outbox has where the letter is from, if that is not the same.
+    fn in_outbox(&self, f: &mut Formatter) -> fmt::Result {
+        match &self.letter.outbox {
             None | Some(InOutbox::Same) => Ok(()),
             Some(InOutbox::Other {
                 subject,
@@ -154,7 +161,7 @@ impl Display for Shown {
             Some(InOutbox::Missing) => write!(
                 f,
                 "\nTHE OUTBOX HAS NO SUCH POSITION: it is not an event of {}; discard it",
-                letter.source
+                self.letter.source
             ),
             Some(InOutbox::Unknown(why)) => {
                 write!(f, "\nwhat the outbox has is not known: {}", printable(why))

@@ -6,7 +6,7 @@ use headwater::stream::Difference;
 use serde::Serialize;
 use terminal::{Exit, printable};
 
-use super::wanted::{Outcome, Wanted};
+use super::wanted::{Outcome, Wanted, WantedConsumer};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -31,24 +31,18 @@ struct Provided {
 
 impl Report {
     pub(super) fn of(all: &[Wanted], is_dry_run: bool, is_done: bool) -> Self {
-        let streams = all.iter().map(|wanted| Provided {
-            stream: wanted.name().to_owned(),
-            source: wanted.source.clone(),
-            consumer: None,
-            outcome: wanted.outcome(),
+        let provided = |of: &Wanted, consumer: Option<&WantedConsumer>| Provided {
+            stream: of.name().to_owned(),
+            source: of.source.clone(),
+            consumer: consumer.map(|consumer| consumer.name().to_owned()),
+            outcome: consumer.map_or_else(|| of.outcome(), WantedConsumer::outcome),
             is_done,
-            differences: wanted.differences(),
-        });
+            differences: consumer.map_or_else(|| of.differences(), WantedConsumer::differences),
+        };
+        let streams = all.iter().map(|of| provided(of, None));
         let consumers = all.iter().flat_map(|of| {
             let consumers = of.consumers.iter();
-            consumers.map(move |wanted| Provided {
-                stream: of.name().to_owned(),
-                source: of.source.clone(),
-                consumer: Some(wanted.name().to_owned()),
-                outcome: wanted.outcome(),
-                is_done,
-                differences: wanted.differences(),
-            })
+            consumers.map(move |consumer| provided(of, Some(consumer)))
         });
         Self {
             is_dry_run,

@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use client::{Nats, complain};
 use headwater::backup::{self, Facts, Place, Placed};
-use headwater::stream;
 use tokio::time::Instant;
 
 use super::lost::Lost;
@@ -92,34 +91,7 @@ impl Before {
             )),
             Err(why) => lines.push(format!("what is there now cannot be read: {why}")),
         }
-        let Lost {
-            own, other, shared, ..
-        } = self.lost;
-        if own > 0 {
-            lines.push(format!(
-                "LOST at the source: the {own} events after {service}:{head}"
-            ));
-        }
-        if other > 0 {
-            lines.push(format!(
-                "LOST at the source: {other} events of another life than the copy's, all that it \
-                 has after {service}:{shared}"
-            ));
-        }
-        if self.lost.events() > 0 {
-            lines.push(format!(
-                "look at them now, with `headwater tail '{service}.>' --last {} --no-follow`, and \
-                 repeat what must not be lost",
-                self.lost.events()
-            ));
-        }
-        if self.lost.is_seen {
-            lines.push(format!(
-                "others have seen events that the copy does not have: it begins a new life, the \
-                 stream {} is made again from it, and the projections of {service} are rebuilt",
-                stream::name(service)
-            ));
-        }
+        lines.extend(self.lost.lines(service, head));
         if let Some(unit) = &self.unit {
             lines.push(format!("{unit} is stopped for it, and started"));
         }

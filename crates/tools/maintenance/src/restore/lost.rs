@@ -13,11 +13,11 @@ use survey::Topology;
 #[derive(Clone, Copy, Default)]
 pub(super) struct Lost {
     /// How many events of its own life.
-    pub(super) own: u64,
+    own: u64,
     /// How many of another life, which the database is in that is there, or the stream.
-    pub(super) other: u64,
+    other: u64,
     /// Up to where that life has the same events as the copy, as far as that is known.
-    pub(super) shared: u64,
+    shared: u64,
     /// Whether others have seen any of them, or know another life: its positions are taken.
     pub(super) is_seen: bool,
 }
@@ -40,6 +40,37 @@ impl Lost {
 
     pub(super) fn events(&self) -> u64 {
         self.own + self.other
+    }
+
+    /// What is lost, and what comes of that, as sentences.
+    pub(super) fn lines(&self, service: &str, head: u64) -> Vec<String> {
+        let (own, other, shared, events) = (self.own, self.other, self.shared, self.events());
+        let mut lines = Vec::new();
+        if own > 0 {
+            lines.push(format!(
+                "LOST at the source: the {own} events after {service}:{head}"
+            ));
+        }
+        if other > 0 {
+            lines.push(format!(
+                "LOST at the source: {other} events of another life than the copy's, all that it \
+                 has after {service}:{shared}"
+            ));
+        }
+        if events > 0 {
+            lines.push(format!(
+                "look at them now, with `headwater tail '{service}.>' --last {events} \
+                 --no-follow`, and repeat what must not be lost"
+            ));
+        }
+        if self.is_seen {
+            lines.push(format!(
+                "others have seen events that the copy does not have: it begins a new life, the \
+                 stream {} is made again from it, and the projections of {service} are rebuilt",
+                stream::name(service)
+            ));
+        }
+        lines
     }
 
     /// Whether somebody who was told of `other` knows of this.

@@ -1,5 +1,6 @@
 //! What was found, for people and programs.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
 use headwater::operator::{Difference, Side};
@@ -123,65 +124,69 @@ impl source::Report {
 
 impl Display for projection::Report {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let Self {
-            service,
-            projection,
-            positions,
-            ..
-        } = self;
-        write!(f, "{projection}")?;
-        if projection != service {
-            write!(f, " of {service}")?;
+        write!(f, "{}", self.projection)?;
+        if self.projection != self.service {
+            write!(f, " of {}", self.service)?;
         }
         match &self.fold {
-            Some(fold) if fold.differences.count == 0 => {
-                write!(
-                    f,
-                    ": the rows agree with a fold of the outboxes at {}",
-                    fold.positions
-                )?;
-            }
+            None => write!(f, ": applied up to {}", self.positions)?,
             Some(fold) => {
+                let count = fold.differences.count;
+                let verdict = if count == 0 {
+                    "agree with"
+                } else {
+                    "DIFFER from"
+                };
+                let positions = &fold.positions;
                 write!(
                     f,
-                    ": the rows DIFFER from a fold of the outboxes at {}",
-                    fold.positions
+                    ": the rows {verdict} a fold of the outboxes at {positions}"
                 )?;
                 let rows = fold.differences.rows.iter().map(Row);
-                let count = fold.differences.count;
                 list(f, "rows", count, count, rows)?;
             }
-            None => write!(f, ": applied up to {positions}")?,
         }
-        for (source, why) in &self.waits {
-            write!(f, "\n  WAITS in {source}: {}", printable(why))?;
-        }
-        for (source, head) in &self.behind {
-            let position = positions.get(source);
-            write!(f, "\n  BEHIND: {source} is at {head}, this at {position}")?;
-        }
-        for (source, head) in &self.ahead {
-            let position = positions.get(source);
-            write!(f, "\n  AHEAD: {source} is at {head}, this at {position}")?;
-        }
-        for fault in &self.faults {
-            write!(f, "\n  FAULT: {}", printable(fault))?;
-        }
-        for (source, epoch) in &self.other_epochs {
-            write!(
-                f,
-                "\n  OTHER EPOCH: what it applied last of {source} is of {}, which is not the one of {source}",
-                printable(epoch)
-            )?;
-        }
-        if self.dead_letters > 0 {
-            write!(
-                f,
-                "\n  {} DEAD LETTERS WAIT, and are not in the rows: `headwater dead-letter list --service {service}`",
-                self.dead_letters
-            )?;
+        for note in self.notes() {
+            write!(f, "\n  {note}")?;
         }
         Ok(())
+    }
+}
+
+impl projection::Report {
+    /// What is to be said besides the rows, as sentences.
+    fn notes(&self) -> Vec<String> {
+        let service = &self.service;
+        let waits = self.waits.iter();
+        let waits = waits.map(|(source, why)| format!("WAITS in {source}: {}", printable(why)));
+        let place = |word, heads: &BTreeMap<String, u64>| -> Vec<String> {
+            let places = heads.iter().map(|(source, head)| {
+                let position = self.positions.get(source);
+                format!("{word}: {source} is at {head}, this at {position}")
+            });
+            places.collect()
+        };
+        let faults = self.faults.iter();
+        let faults = faults.map(|fault| format!("FAULT: {}", printable(fault)));
+        let others = self.other_epochs.iter().map(|(source, epoch)| {
+            let epoch = printable(epoch);
+            format!(
+                "OTHER EPOCH: what it applied last of {source} is of {epoch}, which is not the one of {source}"
+            )
+        });
+        let letters = Some(self.dead_letters).filter(|letters| *letters > 0);
+        let letters = letters.map(|letters| {
+            format!(
+                "{letters} DEAD LETTERS WAIT, and are not in the rows: `headwater dead-letter list --service {service}`"
+            )
+        });
+        waits
+            .chain(place("BEHIND", &self.behind))
+            .chain(place("AHEAD", &self.ahead))
+            .chain(faults)
+            .chain(others)
+            .chain(letters)
+            .collect()
     }
 }
 
@@ -229,11 +234,8 @@ impl Display for Range {
 
 impl Display for Doubled {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let Self {
-            position,
-            sequence,
-            again,
-        } = self;
+        let (position, sequence) = (self.position, self.sequence);
+        let again = self.again;
         write!(
             f,
             "position {position} at sequence {sequence}, and again at {again}"
@@ -243,11 +245,8 @@ impl Display for Doubled {
 
 impl Display for Late {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let Self {
-            position,
-            sequence,
-            after,
-        } = self;
+        let (position, sequence) = (self.position, self.sequence);
+        let after = self.after;
         write!(
             f,
             "position {position} at sequence {sequence}, after position {after}"

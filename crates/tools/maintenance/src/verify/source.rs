@@ -180,7 +180,7 @@ impl Check<'_> {
         }
         report.events += 1;
         if self.outbox.ends_before(position).await? {
-            let is_shown = report.ahead.len() < SHOWN;
+            let is_shown = self.report.ahead.len() < SHOWN;
             let stream = self.shown(is_shown, &event.subject, &event.payload).await;
             self.report.ahead.push(Ahead {
                 position,
@@ -190,23 +190,29 @@ impl Check<'_> {
             return Ok(());
         }
         self.merge.place(position, sequence);
+        self.compare_row(position, &event).await
+    }
+
+    /// Compares an event with what the outbox has at its position.
+    async fn compare_row(&mut self, position: u64, event: &Event) -> anyhow::Result<()> {
         let row = self.outbox.row(position).await?;
-        if let Some(what) = differing(row, &event) {
-            let row = row.cloned();
-            let is_shown = self.report.altered.len() < SHOWN;
-            let stream = self.shown(is_shown, &event.subject, &event.payload).await;
-            let outbox = match row {
-                Some(row) => self.shown(is_shown, &row.subject, &row.payload).await,
-                None => None,
-            };
-            self.report.altered.push(Altered {
-                position,
-                sequence,
-                what,
-                stream,
-                outbox,
-            });
-        }
+        let Some(what) = differing(row, event) else {
+            return Ok(());
+        };
+        let row = row.cloned();
+        let is_shown = self.report.altered.len() < SHOWN;
+        let stream = self.shown(is_shown, &event.subject, &event.payload).await;
+        let outbox = match row {
+            Some(row) => self.shown(is_shown, &row.subject, &row.payload).await,
+            None => None,
+        };
+        self.report.altered.push(Altered {
+            position,
+            sequence: event.sequence,
+            what,
+            stream,
+            outbox,
+        });
         Ok(())
     }
 

@@ -39,22 +39,28 @@ pub(crate) fn jetstream(brokers: &Brokers) -> Vec<Finding> {
             "enable it in the server's configuration, `jetstream { store_dir: … }`",
         ),
     }
-    if let Some((share, said)) = storage
-        .as_ref()
-        .filter(|(share, _)| *share >= STORAGE_WARNING)
-    {
-        let is_full = *share >= STORAGE_CRITICAL;
-        check.alarm(
-            if is_full { Grade::Fail } else { Grade::Warn },
-            format!("JetStream has {said}: when it is full, events wait in the outboxes"),
-            "make room, and raise `max_file_store` of the broker or the limit of the account; events wait in the outboxes meanwhile",
-        );
+    if let Some((share, said)) = &storage {
+        filling(&mut check, *share, said);
     }
     check.or(|| {
         let stored = storage.map(|(_, said)| format!(", {said}"));
         let streams = brokers.streams();
         format!("enabled, {streams} streams{}", stored.unwrap_or_default())
     })
+}
+
+/// That there will soon be no room.
+fn filling(check: &mut Check, share: f64, said: &str) {
+    let grade = match share {
+        share if share >= STORAGE_CRITICAL => Grade::Fail,
+        share if share >= STORAGE_WARNING => Grade::Warn,
+        _ => return,
+    };
+    check.alarm(
+        grade,
+        format!("JetStream has {said}: when it is full, events wait in the outboxes"),
+        "make room, and raise `max_file_store` of the broker or the limit of the account; events wait in the outboxes meanwhile",
+    );
 }
 
 fn said(storage: Storage) -> String {

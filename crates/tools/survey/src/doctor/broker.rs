@@ -31,17 +31,11 @@ pub(super) async fn connect(common: &Common, findings: &mut Vec<Finding>) -> any
     let started = Instant::now();
     match Nats::connect_to(&settings).await {
         Ok(nats) => {
-            let info = nats.client.server_info();
+            let (info, ms) = (nats.client.server_info(), started.elapsed().as_millis());
             let cluster = info.cluster.map(|name| format!(" of the cluster {name}"));
-            findings.push(Finding::ok(
-                BROKER,
-                format!(
-                    "{}{} accepts connections, in {} ms",
-                    info.server_name,
-                    cluster.unwrap_or_default(),
-                    started.elapsed().as_millis()
-                ),
-            ));
+            let name = info.server_name + &cluster.unwrap_or_default();
+            let what = format!("{name} accepts connections, in {ms} ms");
+            findings.push(Finding::ok(BROKER, what));
             Ok(nats)
         }
         Err(error) => {
