@@ -88,13 +88,9 @@ pub(crate) async fn run(
 
 impl Report {
     fn new(target: Target, status: FoldStatus) -> Self {
-        let Target {
-            service,
-            projection,
-        } = target;
         Self {
-            service,
-            projection,
+            service: target.service,
+            projection: target.projection,
             status,
         }
     }

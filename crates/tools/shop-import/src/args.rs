@@ -73,6 +73,15 @@ pub struct Args {
     pub output: Format,
 }
 
+impl Args {
+    /// The files that were given.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.users, &self.products, &self.orders]
+            .into_iter()
+            .flatten()
+    }
+}
+
 /// The services speak plain HTTP; TLS in front of them would be a reverse proxy's, for browsers.
 fn base_url(text: &str) -> Result<Url, String> {
     let url: Url = text.parse().map_err(|error| format!("{error}"))?;

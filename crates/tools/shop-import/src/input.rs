@@ -48,20 +48,13 @@ pub(crate) struct Entry {
 
 /// Opens all files that were given: users, products, orders.
 pub(crate) fn open(args: &Args) -> Result<[Option<Input>; 3], InputError> {
-    let files = [&args.users, &args.products, &args.orders];
-    if files
-        .into_iter()
-        .flatten()
-        .filter(|path| is_stdin(path))
-        .count()
-        > 1
-    {
+    let given = args.files().filter(|path| is_stdin(path));
+    if given.count() > 1 {
         return Err(InputError::StdinTwice);
     }
     let open = |kind, path: &Option<PathBuf>| {
-        path.as_deref()
-            .map(|path| Input::open(kind, path))
-            .transpose()
+        let path = path.as_deref();
+        path.map(|path| Input::open(kind, path)).transpose()
     };
     Ok([
         open(Kind::Users, &args.users)?,
@@ -76,10 +69,11 @@ pub(crate) fn errors(args: &Args) -> Result<Option<File>, InputError> {
         return Ok(None);
     };
     let is_there = path.canonicalize().ok();
-    let mut files = [&args.users, &args.products, &args.orders]
-        .into_iter()
-        .flatten();
-    if is_there.is_some() && files.any(|file| file.canonicalize().ok() == is_there) {
+    if is_there.is_some()
+        && args
+            .files()
+            .any(|file| file.canonicalize().ok() == is_there)
+    {
         return Err(InputError::ErrorsIntoInput(path.clone()));
     }
     // Reasons may quote what is in the lines.

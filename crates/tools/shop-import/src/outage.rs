@@ -78,27 +78,19 @@ impl Outage {
 
 impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Self {
-            kind,
-            url,
-            answered,
-            trouble,
-        } = self;
-        let kind = kind.name();
-        if *answered {
-            write!(
-                f,
-                "the {kind} service at {url} has put off {HOPELESS_LINES} lines in a row: {trouble}; look at its log"
-            )?;
+        let (kind, url, trouble) = (self.kind.name(), &self.url, &self.trouble);
+        let what = if self.answered {
+            format!("has put off {HOPELESS_LINES} lines in a row: {trouble}; look at its log")
         } else {
-            write!(
-                f,
-                "the {kind} service at {url} cannot be reached: {trouble}; start the shop with `cargo dev`, or say where it is with --{kind}-url"
-            )?;
-        }
+            format!(
+                "cannot be reached: {trouble}; start the shop with `cargo dev`, or say where it is \
+                 with --{kind}-url"
+            )
+        };
         write!(
             f,
-            "; then run the same import again, nothing will be doubled"
+            "the {kind} service at {url} {what}; then run the same import again, nothing will be \
+             doubled"
         )
     }
 }

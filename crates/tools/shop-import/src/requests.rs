@@ -29,22 +29,27 @@ pub(crate) struct Service {
 }
 
 /// Why a line's record was not created.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The line is no record; nothing was sent.
+    #[error("{0}")]
     Malformed(String),
     /// The service refused it: sending it again would not help.
+    #[error("{0}")]
     Refused(Problem),
     /// The service was away or busy until the patience was used up.
+    #[error("{trouble}, given up after {:.1} s", since.elapsed().as_secs_f64())]
     GaveUp { since: Instant, trouble: Trouble },
 }
 
 /// What may pass by itself.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Trouble {
     /// Connection refused or reset, timeout.
+    #[error("no answer ({0})")]
     NoAnswer(String),
     /// Overloaded, restarting, or behind a proxy that cannot reach it.
+    #[error("{problem}")]
     Busy {
         problem: Problem,
         retry_after: Duration,
@@ -181,31 +186,6 @@ impl Trouble {
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}", self.url)
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Malformed(what) => f.write_str(what),
-            Self::Refused(problem) => problem.fmt(f),
-            Self::GaveUp { since, trouble } => {
-                write!(
-                    f,
-                    "{trouble}, given up after {:.1} s",
-                    since.elapsed().as_secs_f64()
-                )
-            }
-        }
-    }
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::NoAnswer(cause) => write!(f, "no answer ({cause})"),
-            Self::Busy { problem, .. } => problem.fmt(f),
-        }
     }
 }
 

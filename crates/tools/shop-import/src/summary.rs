@@ -25,25 +25,17 @@ pub struct Summary {
 }
 
 /// Why an import ended early. Printed, it says how to go on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Stopped {
     /// A service cannot be worked with.
+    #[error("{0}")]
     Outage(Outage),
     /// Somebody sent this signal.
+    #[error(
+        "interrupted by {0}: lines that were under way may be imported or not; run the same import \
+         again, nothing will be doubled"
+    )]
     Interrupted(&'static str),
-}
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Outage(outage) => outage.fmt(f),
-            Self::Interrupted(signal) => write!(
-                f,
-                "interrupted by {signal}: lines that were under way may be imported or not; run \
-                 the same import again, nothing will be doubled"
-            ),
-        }
-    }
 }
 
 /// What became of the lines of one file.
@@ -161,17 +153,11 @@ impl fmt::Display for Summary {
             "", "read", "imported", "failed", "seconds", "lines/s"
         )?;
         for (name, row) in self.rows() {
-            let Row {
-                read,
-                imported,
-                failed,
-                seconds,
-                lines_per_second,
-                ..
-            } = row;
+            let (read, imported, failed) = (row.read, row.imported, row.failed);
+            let (seconds, rate) = (row.seconds, row.lines_per_second);
             write!(
                 f,
-                "\n{name:8} {read:>10} {imported:>10} {failed:>8} {seconds:>9.3} {lines_per_second:>8.0}"
+                "\n{name:8} {read:>10} {imported:>10} {failed:>8} {seconds:>9.3} {rate:>8.0}"
             )?;
         }
         Ok(())

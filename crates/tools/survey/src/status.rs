@@ -176,11 +176,7 @@ fn streams(survey: &Survey) -> Table<7> {
 
 /// How many are kept; how many of them are up to date, if not all are.
 fn copies(replicas: &Replicas) -> String {
-    let Replicas {
-        current,
-        configured,
-        ..
-    } = replicas;
+    let (current, configured) = (replicas.current, replicas.configured);
     if current == configured {
         configured.to_string()
     } else {

@@ -16,28 +16,17 @@ const KINDS_SHOWN: usize = 20;
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     ids: BTreeMap<String, Vec<u64>>,
-    kinds: BTreeMap<Kind, u64>,
+    /// By service, source, lane and reason.
+    kinds: BTreeMap<String, u64>,
     others: u64,
-}
-
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Kind {
-    service: String,
-    source: String,
-    lane: String,
-    reason: String,
 }
 
 impl Plan {
     pub(super) fn add(&mut self, service: &str, letter: &Letter) {
         let ids = self.ids.entry(service.to_owned()).or_default();
         ids.push(letter.id);
-        let kind = Kind {
-            service: service.to_owned(),
-            source: letter.source.clone(),
-            lane: letter.lane.clone(),
-            reason: letter.reason.clone(),
-        };
+        let (source, lane, reason) = (&letter.source, &letter.lane, &letter.reason);
+        let kind = format!("{service} from {source} ({lane}): {reason}");
         if self.kinds.len() < KINDS_MAX || self.kinds.contains_key(&kind) {
             *self.kinds.entry(kind).or_default() += 1;
         } else {
@@ -62,14 +51,7 @@ impl Display for Plan {
         kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         let (shown, rest) = kinds.split_at(kinds.len().min(KINDS_SHOWN));
         for (kind, count) in shown {
-            let Kind {
-                service,
-                source,
-                lane,
-                reason,
-            } = kind;
-            let line = format!("{count} of {service} from {source} ({lane}): {reason}");
-            write!(f, "\n  {}", printable(&line))?;
+            write!(f, "\n  {count} of {}", printable(kind))?;
         }
         let others = rest.iter().map(|(_, count)| **count).sum::<u64>() + self.others;
         if others > 0 {

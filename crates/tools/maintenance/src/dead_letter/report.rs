@@ -43,7 +43,7 @@ impl Display for Listed {
             }
             write!(f, "{service}: {}", page.total)?;
             for letter in &page.letters {
-                write!(f, "\n  {}", Line(letter))?;
+                write!(f, "\n  {}", line(letter))?;
             }
             let left = page.total.saturating_sub(page.letters.len() as u64);
             if left > 0 {
@@ -55,42 +55,26 @@ impl Display for Listed {
 }
 
 /// A letter in one line.
-struct Line<'a>(&'a Letter);
-
-impl Display for Line<'_> {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let letter = self.0;
-        write!(
-            f,
-            "{} {} {} ({}): ",
-            letter.id,
-            Place(letter),
-            printable(&letter.subject),
-            printable(&letter.lane),
-        )?;
-        if letter.waiting {
-            write!(f, "waits behind another one")?;
-        } else {
-            write!(f, "{}", printable(&letter.reason))?;
-        }
-        match &letter.discarded_because {
-            Some(because) => write!(f, "; discarded: {}", printable(because)),
-            None => Ok(()),
-        }
-    }
+fn line(letter: &Letter) -> String {
+    let (id, place, subject, lane) = (letter.id, place(letter), &letter.subject, &letter.lane);
+    let why = if letter.waiting {
+        "waits behind another one"
+    } else {
+        &letter.reason
+    };
+    let because = letter.discarded_because.as_ref();
+    let because = because.map(|because| format!("; discarded: {because}"));
+    let because = because.unwrap_or_default();
+    printable(&format!("{id} {place} {subject} ({lane}): {why}{because}"))
 }
 
 /// Where a letter's event came from: `orders:4711`.
-struct Place<'a>(&'a Letter);
-
-impl Display for Place<'_> {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let source = &self.0.source;
-        match (self.0.position, self.0.sequence) {
-            (Some(position), _) => write!(f, "{source}:{position}"),
-            (None, Some(sequence)) => write!(f, "{source} (by hand, sequence {sequence})"),
-            (None, None) => write!(f, "{source}"),
-        }
+fn place(letter: &Letter) -> String {
+    let source = &letter.source;
+    match (letter.position, letter.sequence) {
+        (Some(position), _) => format!("{source}:{position}"),
+        (None, Some(sequence)) => format!("{source} (by hand, sequence {sequence})"),
+        (None, None) => source.clone(),
     }
 }
 
@@ -105,30 +89,30 @@ pub(super) struct Shown {
 impl Display for Shown {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         let letter = &self.letter;
-        let mut line = |name: &str, value: &str| writeln!(f, "{name:12}{}", printable(value));
-        line("id", &letter.id.to_string())?;
-        line("service", &self.service)?;
-        line("projection", &letter.projection)?;
-        line("event", &Place(letter).to_string())?;
-        line("epoch", letter.epoch.as_deref().unwrap_or("none"))?;
+        let mut row = |name: &str, value: &str| writeln!(f, "{name:12}{}", printable(value));
+        row("id", &letter.id.to_string())?;
+        row("service", &self.service)?;
+        row("projection", &letter.projection)?;
+        row("event", &place(letter))?;
+        row("epoch", letter.epoch.as_deref().unwrap_or("none"))?;
         if let Some(sequence) = letter.sequence {
-            line("sequence", &sequence.to_string())?;
+            row("sequence", &sequence.to_string())?;
         }
-        line("subject", &letter.subject)?;
-        line("lane", &letter.lane)?;
-        line("parked", &Clock::text(letter.recorded_at))?;
-        line("reason", &letter.reason)?;
+        row("subject", &letter.subject)?;
+        row("lane", &letter.lane)?;
+        row("parked", &Clock::text(letter.recorded_at))?;
+        row("reason", &letter.reason)?;
         if let Some(at) = letter.discarded_at {
-            line("discarded", &Clock::text(at))?;
+            row("discarded", &Clock::text(at))?;
         }
         if let Some(because) = &letter.discarded_because {
-            line("because", because)?;
+            row("because", because)?;
         }
         write!(f, "{:12}{} bytes", "payload", letter.bytes)?;
         let payload = letter.payload.as_deref().unwrap_or_default();
         // It was encoded by a service of ours; shown as it is if not.
         match BASE64_STANDARD.decode(payload) {
-            Ok(bytes) => write!(f, "{}", Dump(&bytes))?,
+            Ok(bytes) => write!(f, "{}", dump(&bytes))?,
             Err(_) => write!(f, "\n{}", printable(payload))?,
         }
         self.in_outbox(f)
@@ -155,7 +139,7 @@ impl Shown {
                     "subject",
                     printable(subject),
                     "payload",
-                    Dump(&decoded.and_then(Result::ok).unwrap_or_default())
+                    dump(&decoded.and_then(Result::ok).unwrap_or_default())
                 )
             }
             Some(InOutbox::Missing) => write!(
@@ -171,26 +155,18 @@ impl Shown {
 }
 
 /// Bytes in hexadecimal, and as text where they are.
-struct Dump<'a>(&'a [u8]);
-
-impl Display for Dump<'_> {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        for (line, bytes) in self.0.chunks(DUMP_LINE).enumerate() {
-            write!(f, "\n{:06x} ", line * DUMP_LINE)?;
-            for place in 0..DUMP_LINE {
-                match bytes.get(place) {
-                    Some(byte) => write!(f, " {byte:02x}")?,
-                    None => write!(f, "   ")?,
-                }
-            }
-            let text = bytes.iter().map(|&byte| match byte {
-                b' '..=b'~' => char::from(byte),
-                _ => '.',
-            });
-            write!(f, "  {}", text.collect::<String>())?;
-        }
-        Ok(())
-    }
+fn dump(bytes: &[u8]) -> String {
+    let lines = bytes.chunks(DUMP_LINE).enumerate().map(|(line, bytes)| {
+        let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = bytes.iter().map(|&byte| match byte {
+            b' '..=b'~' => char::from(byte),
+            _ => '.',
+        });
+        let text: String = text.collect();
+        let (place, width) = (line * DUMP_LINE, 3 * DUMP_LINE - 1);
+        format!("\n{place:06x}  {:width$}  {text}", digits.join(" "))
+    });
+    lines.collect()
 }
 
 /// What trying again came to.
@@ -209,37 +185,22 @@ impl Display for Retried {
         if !self.is_one {
             write!(f, "{}: ", self.service)?;
         }
-        write!(f, "{}", Outcome(&self.answer))
+        write!(f, "{}", outcome(&self.answer))
     }
 }
 
-struct Outcome<'a>(&'a RetryAnswer);
-
-impl Display for Outcome<'_> {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let RetryAnswer {
-            applied,
-            left,
-            failed,
-            ..
-        } = self.0;
-        let failed_total = self.0.failed_in_all();
-        write!(
-            f,
-            "{applied} applied, {failed_total} failed again, {left} left"
-        )?;
-        for letter in failed {
-            write!(f, "\n  {}", Line(letter))?;
-        }
-        let more = failed_total.saturating_sub(failed.len() as u64);
-        if more > 0 {
-            write!(
-                f,
-                "\n  and {more} more; `headwater dead-letter list` shows them"
-            )?;
-        }
-        Ok(())
+fn outcome(answer: &RetryAnswer) -> String {
+    let (applied, left, failed) = (answer.applied, answer.left, answer.failed_in_all());
+    let sum = format!("{applied} applied, {failed} failed again, {left} left");
+    let mut lines = vec![sum];
+    lines.extend(answer.failed.iter().map(line));
+    let more = failed.saturating_sub(answer.failed.len() as u64);
+    if more > 0 {
+        lines.push(format!(
+            "and {more} more; `headwater dead-letter list` shows them"
+        ));
     }
+    lines.join("\n  ")
 }
 
 /// What was given up, and what became of those behind it.
@@ -253,9 +214,9 @@ pub(super) struct Discarded {
 impl Display for Discarded {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         let (letter, retried) = (&self.answer.discarded, &self.answer.retried);
-        write!(f, "discarded {} ({})", letter.id, Place(letter))?;
+        write!(f, "discarded {} ({})", letter.id, place(letter))?;
         if retried.applied > 0 || retried.failed_in_all() > 0 {
-            write!(f, "; behind it: {}", Outcome(retried))?;
+            write!(f, "; behind it: {}", outcome(retried))?;
         }
         Ok(())
     }
@@ -287,14 +248,9 @@ impl Display for DiscardedMany {
             return f.write_str("there are none");
         }
         let lines = self.0.iter().map(|(service, answer)| {
-            let DiscardManyAnswer {
-                discarded,
-                skipped,
-                applied,
-                failed,
-                left,
-            } = answer;
-            let skipped = match skipped {
+            let (discarded, applied) = (answer.discarded, answer.applied);
+            let (failed, left) = (answer.failed, answer.left);
+            let skipped = match answer.skipped {
                 0 => String::new(),
                 skipped => format!(", {skipped} meanwhile tried again or gone"),
             };
@@ -313,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_payload_is_dumped_in_lines() {
-        let dumped = Dump(b"\n\x240193-4a7e-kettle").to_string();
+        let dumped = dump(b"\n\x240193-4a7e-kettle");
         assert_eq!(
             dumped,
             "\n000000  0a 24 30 31 39 33 2d 34 61 37 65 2d 6b 65 74 74  .$0193-4a7e-kett\

@@ -8,7 +8,6 @@ use serde::Serialize;
 use terminal::Exit;
 use terminal::output::printable;
 
-use super::merge::{Doubled, Late};
 use super::source::SHOWN;
 use super::{projection, source};
 
@@ -87,12 +86,22 @@ impl Display for source::Report {
         self.information(f)?;
         let places = &self.places;
         let (missing, ranges) = (places.missing.iter(), places.missing.ranges());
-        let missing = missing.map(|(from, to)| Range(from, to));
+        let missing = missing.map(range);
         list(f, "missing", places.missing.count(), ranges, missing)?;
-        each(f, "doubled", &places.doubled)?;
-        each(f, "out of order", &places.out_of_order)?;
-        each(f, "altered", &self.altered)?;
-        each(f, "ahead", &self.ahead)?;
+        each(f, "doubled", &places.doubled, |it| {
+            let (position, sequence, again) = (it.position, it.sequence, it.again);
+            format!("position {position} at sequence {sequence}, and again at {again}")
+        })?;
+        each(f, "out of order", &places.out_of_order, |it| {
+            let (position, sequence, after) = (it.position, it.sequence, it.after);
+            format!("position {position} at sequence {sequence}, after position {after}")
+        })?;
+        each(f, "altered", &self.altered, altered)?;
+        each(f, "ahead", &self.ahead, |it| {
+            let (position, sequence) = (it.position, it.sequence);
+            let stream = shown("the stream", it.stream.as_ref());
+            format!("position {position} at sequence {sequence}{stream}")
+        })?;
         if !self.agrees() {
             write!(
                 f,
@@ -142,7 +151,7 @@ impl Display for projection::Report {
                     f,
                     ": the rows {verdict} a fold of the outboxes at {positions}"
                 )?;
-                let rows = fold.differences.rows.iter().map(Row);
+                let rows = fold.differences.rows.iter().map(row);
                 list(f, "rows", count, count, rows)?;
             }
         }
@@ -214,106 +223,55 @@ fn list(
     Ok(())
 }
 
-fn each(f: &mut Formatter, what: &str, items: &[impl Display]) -> fmt::Result {
+fn each<T>(f: &mut Formatter, what: &str, items: &[T], text: fn(&T) -> String) -> fmt::Result {
     let count = u64::try_from(items.len()).expect("a length is small");
-    list(f, what, count, count, items.iter())
+    list(f, what, count, count, items.iter().map(text))
 }
 
-struct Range(u64, u64);
-
-impl Display for Range {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let Self(from, to) = self;
-        if from == to {
-            write!(f, "position {from}")
-        } else {
-            write!(f, "positions {from} to {to}")
-        }
+fn range((from, to): (u64, u64)) -> String {
+    if from == to {
+        format!("position {from}")
+    } else {
+        format!("positions {from} to {to}")
     }
 }
 
-impl Display for Doubled {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let (position, sequence) = (self.position, self.sequence);
-        let again = self.again;
-        write!(
-            f,
-            "position {position} at sequence {sequence}, and again at {again}"
-        )
-    }
-}
-
-impl Display for Late {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let (position, sequence) = (self.position, self.sequence);
-        let after = self.after;
-        write!(
-            f,
-            "position {position} at sequence {sequence}, after position {after}"
-        )
-    }
-}
-
-impl Display for source::Altered {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let (position, sequence) = (self.position, self.sequence);
-        write!(f, "position {position} at sequence {sequence}: ")?;
-        f.write_str(match self.what {
-            source::What::Subject => "another subject than in the outbox",
-            source::What::Payload => "another payload than in the outbox",
-            source::What::Row => "not in the outbox, which goes further",
-        })?;
-        shown(f, "the stream", self.stream.as_ref())?;
-        shown(f, "the outbox", self.outbox.as_ref())
-    }
-}
-
-/// Writes what an event is, in a line of its own.
-fn shown(f: &mut Formatter, who: &str, event: Option<&source::Shown>) -> fmt::Result {
-    let Some(source::Shown {
-        subject,
-        event,
-        payload,
-    }) = event
-    else {
-        return Ok(());
+fn altered(event: &source::Altered) -> String {
+    let (position, sequence) = (event.position, event.sequence);
+    let what = match event.what {
+        source::What::Subject => "another subject than in the outbox",
+        source::What::Payload => "another payload than in the outbox",
+        source::What::Row => "not in the outbox, which goes further",
     };
-    write!(f, "\n      {who} has {}  ", printable(subject))?;
-    match (event, payload) {
-        (Some(event), _) => f.write_str(&printable(&event.to_string())),
-        (None, payload) => write!(
-            f,
-            "in base64: {}",
-            printable(payload.as_deref().unwrap_or_default())
-        ),
-    }
+    let stream = shown("the stream", event.stream.as_ref());
+    let outbox = shown("the outbox", event.outbox.as_ref());
+    format!("position {position} at sequence {sequence}: {what}{stream}{outbox}")
 }
 
-impl Display for source::Ahead {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let (position, sequence) = (self.position, self.sequence);
-        write!(f, "position {position} at sequence {sequence}")?;
-        shown(f, "the stream", self.stream.as_ref())
-    }
+/// What an event is, in a line of its own.
+fn shown(who: &str, event: Option<&source::Shown>) -> String {
+    let Some(shown) = event else {
+        return String::new();
+    };
+    let payload = shown.payload.as_deref().unwrap_or_default();
+    let event = match &shown.event {
+        Some(event) => event.to_string(),
+        None => format!("in base64: {payload}"),
+    };
+    let (subject, event) = (printable(&shown.subject), printable(&event));
+    format!("\n      {who} has {subject}  {event}")
 }
 
-struct Row<'a>(&'a Difference);
-
-impl Display for Row<'_> {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let Difference {
-            table,
-            only_in,
-            row,
-        } = self.0;
-        let side = match only_in {
-            Side::Live => "only in the live store",
-            Side::Fold => "only in the fold",
-        };
-        write!(f, "{table}, {side}:")?;
-        for (column, value) in row {
-            write!(f, " {column}={}", printable(value))?;
-        }
-        Ok(())
-    }
+fn row(difference: &Difference) -> String {
+    let side = match difference.only_in {
+        Side::Live => "only in the live store",
+        Side::Fold => "only in the fold",
+    };
+    let columns = difference.row.iter();
+    let columns = columns.map(|(column, value)| format!(" {column}={}", printable(value)));
+    format!(
+        "{}, {side}:{}",
+        difference.table,
+        columns.collect::<String>()
+    )
 }
