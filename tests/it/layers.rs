@@ -23,6 +23,10 @@ const LAYERS: &[&[&str]] = &[
     &["headwater-rebuild"],
     &["headwater"],
     &["orders", "products", "purchases", "users"],
+    &["terminal"],
+    &["client", "shop-import"],
+    &["survey"],
+    &["maintenance"],
     &["cli"],
     &["bench", "dev"],
 ];
