@@ -13,14 +13,14 @@ use terminal::output::printable;
 
 /// An event, and the source whose stream has it.
 #[derive(Clone, Debug)]
-pub(super) struct Arrived {
-    pub(super) source: String,
-    pub(super) event: direct::Event,
+pub(crate) struct Arrived {
+    pub(crate) source: String,
+    pub(crate) event: direct::Event,
 }
 
 impl Arrived {
     /// Decodes it, if somebody has said what it looks like.
-    pub(super) async fn decode(self, schemas: &mut Schemas) -> Line {
+    pub(crate) async fn decode(self, schemas: &mut Schemas) -> Line {
         let Self { source, event } = self;
         let decoded = schemas.decode(&event.subject, &event.payload).await;
         let (json, key, problem) = match decoded {
@@ -43,7 +43,7 @@ impl Arrived {
 }
 
 /// RFC 3339 in UTC, with milliseconds.
-pub(super) fn time(at: DateTime) -> String {
+pub(crate) fn time(at: DateTime) -> String {
     let (date, time) = (at.date(), at.time());
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
@@ -59,7 +59,7 @@ pub(super) fn time(at: DateTime) -> String {
 
 /// An event on a line of its own.
 #[derive(Debug, Serialize)]
-pub(super) struct Line {
+pub(crate) struct Line {
     subject: String,
     source: String,
     /// Its place in the source's outbox; none for one that was published by hand.
@@ -68,11 +68,11 @@ pub(super) struct Line {
     sequence: u64,
     time: String,
     /// What the field of it says that is its key.
-    pub(super) key: Option<String>,
+    pub(crate) key: Option<String>,
     event: Option<Box<RawValue>>,
     /// Why it was not decoded.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) problem: Option<String>,
+    pub(crate) problem: Option<String>,
     /// The bytes in base64, where they were not decoded.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<String>,

@@ -28,7 +28,7 @@ const FURTHER: u64 = 4;
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Begin {
+pub(crate) enum Begin {
     /// With the last so many.
     Last(u64),
     /// With what is not older.
@@ -39,7 +39,7 @@ pub(super) enum Begin {
 
 /// What a feed has to say.
 #[derive(Debug)]
-pub(super) enum News {
+pub(crate) enum News {
     Event(Arrived),
     /// What was there when it began has been told.
     CaughtUp,
@@ -58,7 +58,7 @@ struct Place {
 
 /// The events of one stream that are meant.
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(crate) struct Feed {
     nats: Nats,
     stream: String,
     source: String,
@@ -75,7 +75,7 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub(super) fn new(
+    pub(crate) fn new(
         nats: Nats,
         (stream, source): (String, String),
         filters: Vec<String>,
@@ -99,7 +99,7 @@ impl Feed {
     }
 
     /// Reads until nobody listens any more; where it is not followed, until it fails.
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut is_told = false;
         while !self.news.is_closed() {
             let sequence = self.sequence();
@@ -256,7 +256,7 @@ async fn since(nats: &Nats, stream: &Stream, at: DateTime) -> anyhow::Result<Opt
 }
 
 /// So long ago.
-pub(super) fn ago(since: Duration) -> anyhow::Result<DateTime> {
+pub(crate) fn ago(since: Duration) -> anyhow::Result<DateTime> {
     let since = i128::try_from(since.as_nanos()).unwrap_or(i128::MAX);
     let nanos = datetime::now().unix_timestamp_nanos().saturating_sub(since);
     datetime::from_nanos(nanos.max(0)).map_err(|error| anyhow::anyhow!(error))

@@ -22,7 +22,7 @@ pub struct Which {
 }
 
 impl Which {
-    pub(super) fn filter(&self) -> Filter {
+    pub(crate) fn filter(&self) -> Filter {
         Filter {
             source: self.source.clone(),
             lane: self.lane.clone(),

@@ -14,7 +14,7 @@ const KINDS_SHOWN: usize = 20;
 
 /// The letters that would go: their ids, and how many there are of each kind.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     ids: BTreeMap<String, Vec<u64>>,
     /// By service, source, lane and reason.
     kinds: BTreeMap<String, u64>,
@@ -22,7 +22,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn add(&mut self, service: &str, letter: &Letter) {
+    pub(crate) fn add(&mut self, service: &str, letter: &Letter) {
         let ids = self.ids.entry(service.to_owned()).or_default();
         ids.push(letter.id);
         let (source, lane, reason) = (&letter.source, &letter.lane, &letter.reason);
@@ -34,12 +34,12 @@ impl Plan {
         }
     }
 
-    pub(super) fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.ids.values().map(|ids| ids.len() as u64).sum()
     }
 
     /// The ids of each service, the oldest first.
-    pub(super) fn into_ids(self) -> BTreeMap<String, Vec<u64>> {
+    pub(crate) fn into_ids(self) -> BTreeMap<String, Vec<u64>> {
         self.ids
     }
 }

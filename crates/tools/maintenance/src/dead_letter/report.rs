@@ -15,7 +15,7 @@ const DUMP_LINE: usize = 16;
 
 /// The letters of one or more services.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Listed(BTreeMap<String, Page>);
+pub(crate) struct Listed(BTreeMap<String, Page>);
 
 #[derive(Debug, Serialize)]
 struct Page {
@@ -25,7 +25,7 @@ struct Page {
 }
 
 impl Listed {
-    pub(super) fn add(&mut self, service: String, letters: Vec<Letter>, total: u64) {
+    pub(crate) fn add(&mut self, service: String, letters: Vec<Letter>, total: u64) {
         self.0.insert(service, Page { total, letters });
     }
 }
@@ -80,10 +80,10 @@ fn place(letter: &Letter) -> String {
 
 /// One letter with all that is known of it.
 #[derive(Debug, Serialize)]
-pub(super) struct Shown {
-    pub(super) service: String,
+pub(crate) struct Shown {
+    pub(crate) service: String,
     #[serde(flatten)]
-    pub(super) letter: Letter,
+    pub(crate) letter: Letter,
 }
 
 impl Display for Shown {
@@ -171,13 +171,13 @@ fn dump(bytes: &[u8]) -> String {
 
 /// What trying again came to.
 #[derive(Debug, Serialize)]
-pub(super) struct Retried {
-    pub(super) service: String,
+pub(crate) struct Retried {
+    pub(crate) service: String,
     /// Whether no other service was asked.
     #[serde(skip)]
-    pub(super) is_one: bool,
+    pub(crate) is_one: bool,
     #[serde(flatten)]
-    pub(super) answer: RetryAnswer,
+    pub(crate) answer: RetryAnswer,
 }
 
 impl Display for Retried {
@@ -205,10 +205,10 @@ fn outcome(answer: &RetryAnswer) -> String {
 
 /// What was given up, and what became of those behind it.
 #[derive(Debug, Serialize)]
-pub(super) struct Discarded {
-    pub(super) service: String,
+pub(crate) struct Discarded {
+    pub(crate) service: String,
     #[serde(flatten)]
-    pub(super) answer: DiscardAnswer,
+    pub(crate) answer: DiscardAnswer,
 }
 
 impl Display for Discarded {
@@ -225,10 +225,10 @@ impl Display for Discarded {
 /// What was given up of each service, and what became of those behind it.
 #[derive(Debug, Default, Serialize)]
 #[serde(transparent)]
-pub(super) struct DiscardedMany(BTreeMap<String, DiscardManyAnswer>);
+pub(crate) struct DiscardedMany(BTreeMap<String, DiscardManyAnswer>);
 
 impl DiscardedMany {
-    pub(super) fn add(&mut self, service: &str, answer: &DiscardManyAnswer) {
+    pub(crate) fn add(&mut self, service: &str, answer: &DiscardManyAnswer) {
         let sum = self.0.entry(service.to_owned()).or_default();
         sum.discarded += answer.discarded;
         sum.skipped += answer.skipped;
@@ -237,7 +237,7 @@ impl DiscardedMany {
         sum.left = answer.left;
     }
 
-    pub(super) fn discarded(&self) -> u64 {
+    pub(crate) fn discarded(&self) -> u64 {
         self.0.values().map(|answer| answer.discarded).sum()
     }
 }

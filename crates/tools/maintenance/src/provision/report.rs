@@ -9,7 +9,7 @@ use terminal::{Exit, printable};
 use super::wanted::{Outcome, Wanted, WantedConsumer};
 
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(crate) struct Report {
     is_dry_run: bool,
     streams: Vec<Provided>,
     consumers: Vec<Provided>,
@@ -30,7 +30,7 @@ struct Provided {
 }
 
 impl Report {
-    pub(super) fn of(all: &[Wanted], is_dry_run: bool, is_done: bool) -> Self {
+    pub(crate) fn of(all: &[Wanted], is_dry_run: bool, is_done: bool) -> Self {
         let provided = |of: &Wanted, consumer: Option<&WantedConsumer>| Provided {
             stream: of.name().to_owned(),
             source: of.source.clone(),
@@ -52,7 +52,7 @@ impl Report {
     }
 
     /// What is not as it should be, each in a line.
-    pub(super) fn differing(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn differing(&self) -> impl Iterator<Item = String> {
         let differing = self.all().filter(|one| one.outcome != Outcome::Same);
         differing.map(ToString::to_string)
     }
@@ -62,12 +62,12 @@ impl Report {
     }
 
     /// The names of what is there and changed.
-    pub(super) fn changed(&self) -> Vec<String> {
+    pub(crate) fn changed(&self) -> Vec<String> {
         let changed = self.all().filter(|one| one.outcome == Outcome::Changed);
         changed.map(Provided::name).collect()
     }
 
-    pub(super) fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         let is_well = self.all().all(|one| match one.outcome {
             Outcome::Same => true,
             Outcome::Made | Outcome::Changed => !self.is_dry_run,

@@ -12,7 +12,7 @@ use serde::Serialize;
 /// What became of a stream or a consumer, or would.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Same,
     Made,
     Changed,
@@ -21,7 +21,7 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    pub(super) fn of(is_there: bool, differences: &[Difference]) -> Self {
+    pub(crate) fn of(is_there: bool, differences: &[Difference]) -> Self {
         if !is_there {
             Self::Made
         } else if differences.is_empty() {
@@ -35,28 +35,28 @@ impl Outcome {
 }
 
 /// A stream as it is to become, with its consumers.
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// Whose stream it is; none for the bucket.
-    pub(super) source: Option<String>,
+    pub(crate) source: Option<String>,
     /// As it is; none where it is not there.
     is: Option<Config>,
     config: Config,
-    pub(super) consumers: Vec<WantedConsumer>,
+    pub(crate) consumers: Vec<WantedConsumer>,
 }
 
 /// A consumer as it is to become.
-pub(super) struct WantedConsumer {
+pub(crate) struct WantedConsumer {
     /// As it is; none where it is not there.
     is: Option<consumer::Config>,
     consumer: Consumer,
 }
 
 impl Wanted {
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.config.name
     }
 
-    pub(super) async fn of(
+    pub(crate) async fn of(
         nats: &Nats,
         name: &str,
         settings: impl Fn(usize) -> Config,
@@ -74,7 +74,7 @@ impl Wanted {
     }
 
     /// Adds a consumer of the stream.
-    pub(super) async fn add(&mut self, nats: &Nats, wanted: Consumer) -> anyhow::Result<()> {
+    pub(crate) async fn add(&mut self, nats: &Nats, wanted: Consumer) -> anyhow::Result<()> {
         let name = &self.config.name;
         let mut is = None;
         if self.is.is_some() {
@@ -97,16 +97,16 @@ impl Wanted {
         Ok(())
     }
 
-    pub(super) fn differences(&self) -> Vec<Difference> {
+    pub(crate) fn differences(&self) -> Vec<Difference> {
         let is = self.is.as_ref();
         is.map_or_else(Vec::new, |is| stream::differences(is, &self.config))
     }
 
-    pub(super) fn outcome(&self) -> Outcome {
+    pub(crate) fn outcome(&self) -> Outcome {
         Outcome::of(self.is.is_some(), &self.differences())
     }
 
-    pub(super) async fn carry_out(&self, nats: &Nats) -> anyhow::Result<()> {
+    pub(crate) async fn carry_out(&self, nats: &Nats) -> anyhow::Result<()> {
         let name = &self.config.name;
         match (self.outcome(), &self.is) {
             (Outcome::Made, _) => {
@@ -131,15 +131,15 @@ impl Wanted {
 }
 
 impl WantedConsumer {
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.consumer.name()
     }
 
-    pub(super) fn outcome(&self) -> Outcome {
+    pub(crate) fn outcome(&self) -> Outcome {
         Outcome::of(self.is.is_some(), &self.differences())
     }
 
-    pub(super) fn differences(&self) -> Vec<Difference> {
+    pub(crate) fn differences(&self) -> Vec<Difference> {
         let Some(is) = &self.is else {
             return Vec::new();
         };

@@ -16,11 +16,11 @@ use crate::backup::Data;
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// What there is before anything is done.
-pub(super) struct Before {
+pub(crate) struct Before {
     service: String,
     /// The copy.
     file: PathBuf,
-    pub(super) database: PathBuf,
+    pub(crate) database: PathBuf,
     copy: Facts,
     has_digest: bool,
     /// What the database says of itself that is there, if it says anything.
@@ -31,7 +31,7 @@ pub(super) struct Before {
 }
 
 impl Before {
-    pub(super) async fn look(
+    pub(crate) async fn look(
         nats: &Nats,
         service: &str,
         file: &Path,
@@ -69,7 +69,7 @@ impl Before {
         })
     }
 
-    pub(super) fn plan(&self) -> Vec<String> {
+    pub(crate) fn plan(&self) -> Vec<String> {
         let (service, head) = (&self.service, self.copy.head);
         let digest = if self.has_digest {
             "its digest is right"
@@ -99,7 +99,7 @@ impl Before {
     }
 
     /// Stops the service, where systemd runs it, and keeps everybody away from the database.
-    pub(super) fn stop(&self) -> anyhow::Result<Place> {
+    pub(crate) fn stop(&self) -> anyhow::Result<Place> {
         let Some(unit) = &self.unit else {
             return Place::take(&self.database).context("nothing was changed");
         };
@@ -116,7 +116,7 @@ impl Before {
     ///
     /// # Errors
     /// A loss, or a new life, that was not spoken of before.
-    pub(super) async fn lost_now(&self, nats: &Nats) -> anyhow::Result<Lost> {
+    pub(crate) async fn lost_now(&self, nats: &Nats) -> anyhow::Result<Lost> {
         match Lost::of(nats, &self.copy, &self.file, &self.database).await {
             Ok(lost) if lost.is_no_more_than(&self.lost) => Ok(lost),
             lost => {
@@ -127,7 +127,7 @@ impl Before {
         }
     }
 
-    pub(super) fn start(&self) -> anyhow::Result<()> {
+    pub(crate) fn start(&self) -> anyhow::Result<()> {
         if let Some(unit) = &self.unit {
             return unit.start();
         }
@@ -136,7 +136,7 @@ impl Before {
     }
 
     /// Waits until the service answers from the database that was put in place.
-    pub(super) async fn wait(
+    pub(crate) async fn wait(
         &self,
         nats: &Nats,
         placed: &Placed,

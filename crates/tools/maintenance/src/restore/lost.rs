@@ -11,7 +11,7 @@ use survey::Topology;
 
 /// What the copy does not have.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Lost {
+pub(crate) struct Lost {
     /// How many events of its own life.
     own: u64,
     /// How many of another life, which the database is in that is there, or the stream.
@@ -19,12 +19,12 @@ pub(super) struct Lost {
     /// Up to where that life has the same events as the copy, as far as that is known.
     shared: u64,
     /// Whether others have seen any of them, or know another life: its positions are taken.
-    pub(super) is_seen: bool,
+    pub(crate) is_seen: bool,
 }
 
 impl Lost {
     /// What the copy `file` lacks, of which `copy` are the facts.
-    pub(super) async fn of(
+    pub(crate) async fn of(
         nats: &Nats,
         copy: &Facts,
         file: &Path,
@@ -38,12 +38,12 @@ impl Lost {
         Ok(lost)
     }
 
-    pub(super) fn events(&self) -> u64 {
+    pub(crate) fn events(&self) -> u64 {
         self.own + self.other
     }
 
     /// What is lost, and what comes of that, as sentences.
-    pub(super) fn lines(&self, service: &str, head: u64) -> Vec<String> {
+    pub(crate) fn lines(&self, service: &str, head: u64) -> Vec<String> {
         let (own, other, shared, events) = (self.own, self.other, self.shared, self.events());
         let mut lines = Vec::new();
         if own > 0 {
@@ -74,7 +74,7 @@ impl Lost {
     }
 
     /// Whether somebody who was told of `other` knows of this.
-    pub(super) fn is_no_more_than(&self, other: &Self) -> bool {
+    pub(crate) fn is_no_more_than(&self, other: &Self) -> bool {
         let is_loss_said = other.events() > 0 || self.events() == 0;
         is_loss_said && (other.is_seen || !self.is_seen)
     }

@@ -10,14 +10,14 @@ use anyhow::{Context as _, bail};
 const VARIABLE: &str = "HEADWATER_DATABASE=";
 
 /// A service's unit, and the sockets that would start it again.
-pub(super) struct Unit {
+pub(crate) struct Unit {
     name: String,
     sockets: Vec<String>,
 }
 
 impl Unit {
     /// The unit of `service`, if this machine has one that runs with `database`.
-    pub(super) fn of(service: &str, database: &Path) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn of(service: &str, database: &Path) -> anyhow::Result<Option<Self>> {
         if !Path::new("/run/systemd/system").is_dir() {
             return Ok(None);
         }
@@ -41,12 +41,12 @@ impl Unit {
         self.sockets.iter().chain([&self.name]).map(String::as_str)
     }
 
-    pub(super) fn stop(&self) -> anyhow::Result<()> {
+    pub(crate) fn stop(&self) -> anyhow::Result<()> {
         systemctl(["stop"].into_iter().chain(self.all())).map(drop)
     }
 
     /// Also where it has failed too often.
-    pub(super) fn start(&self) -> anyhow::Result<()> {
+    pub(crate) fn start(&self) -> anyhow::Result<()> {
         // What has not failed, or is not loaded, need not be reset.
         let _ = systemctl(["reset-failed"].into_iter().chain(self.all()));
         let started = systemctl(["start"].into_iter().chain(self.all()));
@@ -54,7 +54,7 @@ impl Unit {
     }
 
     /// Errors where it has ended.
-    pub(super) fn expect_up(&self) -> anyhow::Result<()> {
+    pub(crate) fn expect_up(&self) -> anyhow::Result<()> {
         match &*property(&self.name, "ActiveState")? {
             "failed" | "inactive" => bail!(self.advice()),
             _ => Ok(()),

@@ -17,24 +17,24 @@ use terminal::Screen;
 use crate::verify;
 
 /// What there is before anything is done.
-pub(super) struct Before {
-    pub(super) name: String,
-    pub(super) status: StatusAnswer,
+pub(crate) struct Before {
+    pub(crate) name: String,
+    pub(crate) status: StatusAnswer,
     /// The stream's settings; none where there is no stream.
-    pub(super) config: Option<Config>,
+    pub(crate) config: Option<Config>,
     /// The consumers of its readers, which go with the stream: they may not be allowed to make them.
-    pub(super) consumers: Vec<consumer::Config>,
+    pub(crate) consumers: Vec<consumer::Config>,
     /// What is in the stream and not in the outbox, if the stream can be read.
-    pub(super) lost: Option<Lost>,
+    pub(crate) lost: Option<Lost>,
     /// The services with a projection of the source, and the names of these projections.
-    pub(super) readers: BTreeMap<String, Vec<String>>,
+    pub(crate) readers: BTreeMap<String, Vec<String>>,
     /// Projections that know more than the outbox, as sentences.
     ahead: Vec<String>,
 }
 
 /// What goes with the stream.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Lost {
+pub(crate) struct Lost {
     by_hand: u64,
     former: u64,
     /// Events of this epoch that the outbox does not have.
@@ -46,7 +46,7 @@ pub(super) struct Lost {
 impl Before {
     /// Looks at the source, its stream, and who reads it. Errors with [`Unreachable`] where the
     /// source does not answer: nobody would fill the stream.
-    pub(super) async fn look(nats: &Nats, source: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn look(nats: &Nats, source: &str) -> anyhow::Result<Self> {
         let status = nats.status(source).await?;
         ensure!(
             status.parts.contains_key("relay"),
@@ -77,7 +77,7 @@ impl Before {
     }
 
     /// What will be done, and what is lost.
-    pub(super) fn plan(&self) -> Vec<String> {
+    pub(crate) fn plan(&self) -> Vec<String> {
         let Self { name, status, .. } = self;
         let (source, head) = (&status.service, status.head);
         let mut lines = vec![format!(

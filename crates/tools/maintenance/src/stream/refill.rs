@@ -28,7 +28,7 @@ const ATTEMPTS: usize = 5;
 
 impl Before {
     /// Deletes the stream and makes it again with the settings that it had.
-    pub(super) async fn make_again(&self, nats: &Nats) -> anyhow::Result<()> {
+    pub(crate) async fn make_again(&self, nats: &Nats) -> anyhow::Result<()> {
         let Some(is) = &self.config else {
             // The relay makes it.
             return Ok(());
@@ -76,7 +76,7 @@ impl Before {
     }
 
     /// Waits until the relay has published what the outbox had; gives how far it is then.
-    pub(super) async fn wait_until_filled(
+    pub(crate) async fn wait_until_filled(
         &self,
         nats: &Nats,
         screen: &Screen,
@@ -124,7 +124,7 @@ impl Before {
     }
 
     /// Has each projection of the source rebuilt. One whose service refuses is in the report.
-    pub(super) async fn rebuild(
+    pub(crate) async fn rebuild(
         &self,
         nats: &Nats,
         screen: &Screen,
@@ -184,9 +184,9 @@ fn is_in_use(kind: &CreateStreamErrorKind) -> bool {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Rebuilt {
-    pub(super) service: String,
-    pub(super) projection: String,
+pub(crate) struct Rebuilt {
+    pub(crate) service: String,
+    pub(crate) projection: String,
     /// Why not.
-    pub(super) failure: Option<String>,
+    pub(crate) failure: Option<String>,
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 /// Follows one life of a source through its stream.
 #[derive(Debug)]
-pub(super) struct Merge {
+pub(crate) struct Merge {
     /// The position after the highest one seen.
     next: u64,
     seen: Runs,
@@ -49,7 +49,7 @@ pub struct Late {
 }
 
 impl Merge {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             next: 1,
             seen: Runs::default(),
@@ -59,12 +59,12 @@ impl Merge {
     }
 
     /// The highest position seen.
-    pub(super) fn reached(&self) -> u64 {
+    pub(crate) fn reached(&self) -> u64 {
         self.next - 1
     }
 
     /// Notes that the stream has `position` at `sequence`.
-    pub(super) fn place(&mut self, position: u64, sequence: u64) {
+    pub(crate) fn place(&mut self, position: u64, sequence: u64) {
         if position >= self.next {
             self.places.missing.push(self.next, position - 1);
             self.seen.note(position, sequence);
@@ -88,7 +88,7 @@ impl Merge {
     }
 
     /// How the stream differs from an outbox that ends at `head`.
-    pub(super) fn end(mut self, head: u64) -> Places {
+    pub(crate) fn end(mut self, head: u64) -> Places {
         self.places.missing.push(self.next, head);
         self.places
     }

@@ -12,7 +12,7 @@ const FORWARD: usize = 1000;
 const BACK: usize = 100;
 
 /// An outbox as it is read: mostly forward, now and then back.
-pub(super) struct Outbox<'a> {
+pub(crate) struct Outbox<'a> {
     nats: &'a Nats,
     source: &'a str,
     epoch: &'a str,
@@ -23,7 +23,7 @@ pub(super) struct Outbox<'a> {
 }
 
 impl<'a> Outbox<'a> {
-    pub(super) fn new(nats: &'a Nats, source: &'a str, epoch: &'a str, head: u64) -> Self {
+    pub(crate) fn new(nats: &'a Nats, source: &'a str, epoch: &'a str, head: u64) -> Self {
         Self {
             nats,
             source,
@@ -36,7 +36,7 @@ impl<'a> Outbox<'a> {
 
     /// Whether `position` is beyond the outbox, which is asked again before that is said: it
     /// grows while it is read.
-    pub(super) async fn ends_before(&mut self, position: u64) -> anyhow::Result<bool> {
+    pub(crate) async fn ends_before(&mut self, position: u64) -> anyhow::Result<bool> {
         if position > self.head {
             self.page(position, 1).await?;
         }
@@ -44,7 +44,7 @@ impl<'a> Outbox<'a> {
     }
 
     /// The row at `position`, if it is there.
-    pub(super) async fn row(&mut self, position: u64) -> anyhow::Result<Option<&Row>> {
+    pub(crate) async fn row(&mut self, position: u64) -> anyhow::Result<Option<&Row>> {
         let end = self.forward.last().map_or(0, |row| row.position);
         let begin = self.forward.first().map_or(0, |row| row.position);
         if position > end {

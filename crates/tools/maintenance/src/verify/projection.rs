@@ -64,18 +64,18 @@ impl Report {
 }
 
 /// A projection that is to be compared.
-pub(super) struct Check<'a> {
-    pub(super) nats: &'a Nats,
-    pub(super) service: &'a str,
-    pub(super) projection: &'a str,
-    pub(super) heads: &'a Positions,
+pub(crate) struct Check<'a> {
+    pub(crate) nats: &'a Nats,
+    pub(crate) service: &'a str,
+    pub(crate) projection: &'a str,
+    pub(crate) heads: &'a Positions,
     /// The epochs of the same sources.
-    pub(super) epochs: &'a BTreeMap<String, String>,
+    pub(crate) epochs: &'a BTreeMap<String, String>,
 }
 
 impl Check<'_> {
     /// Waits for up to `wait` until the projection is where the heads are; how far it is then.
-    pub(super) async fn progress(&self, wait: Duration) -> anyhow::Result<Report> {
+    pub(crate) async fn progress(&self, wait: Duration) -> anyhow::Result<Report> {
         let Self { nats, heads, .. } = *self;
         let (now, waits) = self.reach(wait).await?;
         // Sources that are not verified, or do not answer, have no head here.
@@ -146,7 +146,7 @@ impl Check<'_> {
 
     /// Has the projection folded once more beside, from the outboxes, and compared. `obstacle`: why
     /// that cannot be. `is_partial`: whether it is no success even without differences.
-    pub(super) async fn compare(
+    pub(crate) async fn compare(
         &self,
         obstacle: Option<String>,
         is_partial: bool,

@@ -42,7 +42,7 @@ impl Report {
 
 impl Report {
     /// Whether all that was looked at up to now agrees, projections aside.
-    pub(super) fn is_well(&self) -> bool {
+    pub(crate) fn is_well(&self) -> bool {
         let agree = self.sources.iter().all(source::Report::agrees);
         agree && self.unreachable.is_empty() && self.failed.is_empty()
     }

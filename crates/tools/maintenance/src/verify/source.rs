@@ -21,7 +21,7 @@ use super::stored::Stored;
 
 /// How many differences of a kind a person is shown; a program gets all, and what is in the events
 /// of these.
-pub(super) const SHOWN: usize = 20;
+pub(crate) const SHOWN: usize = 20;
 
 /// How long to wait before the end of a stream is looked at again.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);

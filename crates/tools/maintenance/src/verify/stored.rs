@@ -10,7 +10,7 @@ use headwater::stream;
 const TRIES: u32 = 3;
 
 /// A stream that is being read.
-pub(super) struct Stored<'a> {
+pub(crate) struct Stored<'a> {
     nats: &'a Nats,
     name: String,
     /// As it was when it was last looked at; none before it is there.
@@ -19,7 +19,7 @@ pub(super) struct Stored<'a> {
 }
 
 impl<'a> Stored<'a> {
-    pub(super) fn new(nats: &'a Nats, source: &str) -> Self {
+    pub(crate) fn new(nats: &'a Nats, source: &str) -> Self {
         Self {
             nats,
             name: stream::name(source),
@@ -29,12 +29,12 @@ impl<'a> Stored<'a> {
     }
 
     /// The stream's last sequence when it was looked at: it is read up to there.
-    pub(super) fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         self.stream.as_ref().map_or(0, last)
     }
 
     /// Looks where the stream ends now. One that is not there yet ends before its first event.
-    pub(super) async fn look(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn look(&mut self) -> anyhow::Result<()> {
         let Some(stream) = self.nats.stream(&self.name).await? else {
             return Ok(());
         };
@@ -51,7 +51,7 @@ impl<'a> Stored<'a> {
     }
 
     /// The next event, up to where the stream ended when it was looked at.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Option<Event>> {
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Event>> {
         let Some(stream) = &self.stream else {
             return Ok(None);
         };

@@ -3,7 +3,7 @@
 use crate::limits::{Limit, Limits};
 use crate::survey::{Survey, Waiting};
 
-pub(super) fn data(survey: &Survey, limits: &Limits) -> Vec<String> {
+pub(crate) fn data(survey: &Survey, limits: &Limits) -> Vec<String> {
     let mut data = Vec::new();
     for projection in &survey.projections {
         for (source, lag) in &projection.sources {

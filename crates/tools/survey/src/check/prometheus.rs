@@ -8,7 +8,7 @@ use headwater::replicas::Replicas;
 use crate::survey::{Projection, Relay, Survey};
 
 /// All that was seen; without a survey, that nothing was.
-pub(super) fn exposition(survey: Option<&Survey>) -> String {
+pub(crate) fn exposition(survey: Option<&Survey>) -> String {
     let mut text = String::new();
     let up = u8::from(survey.is_some());
     one(&mut text, "up", "Whether the broker could be asked.", up);

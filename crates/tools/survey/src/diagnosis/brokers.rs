@@ -72,7 +72,7 @@ fn said(storage: Storage) -> String {
 }
 
 /// Whether brokers have the copies that they should.
-pub(super) fn replicas(survey: &Survey) -> Vec<Finding> {
+pub(crate) fn replicas(survey: &Survey) -> Vec<Finding> {
     let mut check = Check::new("replicas");
     for short in survey.short_of_replicas() {
         let (grade, fix) = if short.is_stopped {

@@ -9,7 +9,7 @@ use crate::limits::Limits;
 use crate::survey::{Projection, Survey};
 
 /// Whether each projection has its consumer on each of its streams.
-pub(super) fn consumers(survey: &Survey) -> Vec<Finding> {
+pub(crate) fn consumers(survey: &Survey) -> Vec<Finding> {
     let mut check = Check::new("consumers");
     let mut there = 0;
     for projection in &survey.projections {
@@ -40,7 +40,7 @@ pub(super) fn consumers(survey: &Survey) -> Vec<Finding> {
 }
 
 /// Whether projections are whole, go on, and are not behind.
-pub(super) fn projections(survey: &Survey, limits: &Limits) -> Vec<Finding> {
+pub(crate) fn projections(survey: &Survey, limits: &Limits) -> Vec<Finding> {
     let mut check = Check::new("projections");
     for projection in &survey.projections {
         unfinished(&mut check, projection);
@@ -121,7 +121,7 @@ fn behind(check: &mut Check, projection: &Projection, limits: &Limits) {
 }
 
 /// Whether there are events that wait for a person.
-pub(super) fn dead_letters(survey: &Survey, limits: &Limits) -> Vec<Finding> {
+pub(crate) fn dead_letters(survey: &Survey, limits: &Limits) -> Vec<Finding> {
     let mut check = Check::new("dead letters");
     for projection in &survey.projections {
         let Projection { service, name, .. } = projection;

@@ -12,7 +12,7 @@ use crate::survey::{Service, Survey};
 pub(crate) const CHECK: &str = "services";
 
 /// Whether those answer who should be there, and what they say of themselves.
-pub(super) fn services(survey: &Survey) -> Vec<Finding> {
+pub(crate) fn services(survey: &Survey) -> Vec<Finding> {
     let mut check = Check::new(CHECK);
     for away in &survey.topology.unreachable {
         let fix = match away {

@@ -11,7 +11,7 @@ use crate::survey::Survey;
 use crate::topology;
 
 /// Whether each source has its stream, with all of its events and the settings that it should have.
-pub(super) fn streams(survey: &Survey) -> Vec<Finding> {
+pub(crate) fn streams(survey: &Survey) -> Vec<Finding> {
     let mut check = Check::new("streams");
     incomplete(&mut check, survey);
     for stream in &survey.topology.streams {
@@ -100,7 +100,7 @@ fn missing(check: &mut Check, survey: &Survey) {
 }
 
 /// Whether what is in the outboxes gets to the streams.
-pub(super) fn relays(survey: &Survey, limits: &Limits) -> Vec<Finding> {
+pub(crate) fn relays(survey: &Survey, limits: &Limits) -> Vec<Finding> {
     let mut check = Check::new("relays");
     for relay in &survey.relays {
         let (source, depth) = (&relay.source, relay.depth);
@@ -121,7 +121,7 @@ pub(super) fn relays(survey: &Survey, limits: &Limits) -> Vec<Finding> {
 }
 
 /// Whether each stream ends where its outbox does, or the relay is on the way there.
-pub(super) fn positions(survey: &Survey) -> Vec<Finding> {
+pub(crate) fn positions(survey: &Survey) -> Vec<Finding> {
     let (mut check, mut agreeing) = (Check::new("positions"), Vec::new());
     for relay in &survey.relays {
         let source = &relay.source;

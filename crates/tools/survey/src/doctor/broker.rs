@@ -16,7 +16,7 @@ use crate::survey::Survey;
 const SKEW_MAX_MS: i64 = 2_000;
 
 /// Finds out where NATS is and goes there.
-pub(super) async fn connect(common: &Common, findings: &mut Vec<Finding>) -> anyhow::Result<Nats> {
+pub(crate) async fn connect(common: &Common, findings: &mut Vec<Finding>) -> anyhow::Result<Nats> {
     const CONFIGURED: &str = "configured";
     const BROKER: &str = "broker";
     let settings = match common.nats.resolve() {
@@ -53,7 +53,7 @@ pub(super) async fn connect(common: &Common, findings: &mut Vec<Finding>) -> any
 }
 
 /// Whether it is a server that the services can work with.
-pub(super) fn version(nats: &Nats) -> Finding {
+pub(crate) fn version(nats: &Nats) -> Finding {
     const CHECK: &str = "version";
     let info = nats.client.server_info();
     let (major, minor, patch) = ACCOUNTS_SINCE;
@@ -78,7 +78,7 @@ pub(super) fn version(nats: &Nats) -> Finding {
 }
 
 /// Whether what is acknowledged is on the disk. Not every account is told.
-pub(super) fn sync(brokers: &Brokers) -> Finding {
+pub(crate) fn sync(brokers: &Brokers) -> Finding {
     const CHECK: &str = "sync";
     let mut told = brokers.statuses.iter().filter_map(|broker| broker.sync);
     let lax = told.clone().find(|(is_always, _)| !is_always);
@@ -99,7 +99,7 @@ pub(super) fn sync(brokers: &Brokers) -> Finding {
 }
 
 /// Whether the server's clock is like ours: ages are told by one and counted by the other.
-pub(super) async fn clock(nats: &Nats, survey: &Survey) -> Finding {
+pub(crate) async fn clock(nats: &Nats, survey: &Survey) -> Finding {
     const CHECK: &str = "clock";
     let Some(skew_ms) = skew_ms(nats, survey).await else {
         return Finding::new(

@@ -34,7 +34,7 @@ struct Unit {
 }
 
 /// Looks at all of them; nothing is found where there are none.
-pub(super) async fn look() -> Vec<Finding> {
+pub(crate) async fn look() -> Vec<Finding> {
     if !Path::new(SYSTEMD).is_dir() {
         return Vec::new();
     }
