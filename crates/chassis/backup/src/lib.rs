@@ -17,13 +17,12 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
-use rusqlite::backup::Backup;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
-use sha2::{Digest as _, Sha256};
-
 use headwater_store::generation::appended;
 use headwater_store::{personal, private};
 use headwater_telemetry::Clock;
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use sha2::{Digest as _, Sha256};
 
 pub use crate::place::{Place, Placed};
 

@@ -6,13 +6,12 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use headwater_store::generation::appended;
+use headwater_store::{Kind, Lock};
+use headwater_telemetry::Clock;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::{Facts, Part, ignore_missing, open_copy, sync_folder};
-use headwater_store::Kind;
-use headwater_store::Lock;
-use headwater_store::generation::appended;
-use headwater_telemetry::Clock;
 
 /// The place of a database, which no process may open as long as this lives.
 #[derive(Debug)]

@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches as _};
-
 use headwater_http as http;
 use headwater_nats::access::Access;
 use headwater_nats::bus;

@@ -4,11 +4,10 @@
 //! broken changes nothing and is an `ERROR`: the service goes on with what it had.
 
 use anyhow::Context as _;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-
 use headwater_nats::bus::Bus;
 use headwater_telemetry::{self as telemetry, systemd};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// The wishes to read anew. With the first of these the system no longer ends the process at it.
 ///

@@ -4,27 +4,21 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use headwater_backup as backup;
+use headwater_event::Positions;
+use headwater_nats::brokers::{self, Storage};
+use headwater_nats::bus::Bus;
+use headwater_nats::control::{Endpoint, EventsAnswer, EventsRequest, FoldState, FoldStatus};
+use headwater_projection::{Progress, Sources, dead_letter};
+use headwater_relay::Published;
+use headwater_store::verified::Verified;
+use headwater_store::{Database, Sizes, Snapshot, outbox};
+use headwater_telemetry::health::{Health, State};
+use headwater_telemetry::process;
 use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
 
 use crate::operator::tools::Tools;
-use headwater_backup as backup;
-use headwater_event::Positions;
-use headwater_nats::brokers;
-use headwater_nats::brokers::Storage;
-use headwater_nats::bus::Bus;
-use headwater_nats::control::Endpoint;
-use headwater_nats::control::{EventsAnswer, EventsRequest};
-use headwater_nats::control::{FoldState, FoldStatus};
-use headwater_projection::dead_letter;
-use headwater_projection::{Progress, Sources};
-use headwater_relay::Published;
-use headwater_store::Snapshot;
-use headwater_store::outbox;
-use headwater_store::verified::Verified;
-use headwater_store::{Database, Sizes};
-use headwater_telemetry::health::{Health, State};
-use headwater_telemetry::process;
 
 /// How often the gauges are set, and how often one event's freshness is measured.
 const EVERY: Duration = Duration::from_secs(5);

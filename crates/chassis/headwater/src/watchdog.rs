@@ -13,11 +13,10 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use headwater_http::Pulse;
 use headwater_store::Database;
 use headwater_telemetry::systemd;
+use tokio_util::sync::CancellationToken;
 
 /// The pause between two rounds, as a share of the deadline: what is left of it is for the round.
 const SHARE: u32 = 4;

@@ -4,9 +4,8 @@ use std::fmt::Display;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
-
 use headwater_event::Position;
+use serde::{Deserialize, Serialize};
 
 /// The header with the position of a write, and with what a read is as of. A client that sends
 /// it back with a read sees at least that.

@@ -8,6 +8,9 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use headwater_telemetry::health::{Health, State as Part};
+use headwater_telemetry::trace::{self, Span, SpanKind};
+use headwater_telemetry::{Counted, log as telemetry};
 use serde::Deserialize;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -18,19 +21,11 @@ use utoipa_axum::routes;
 
 use crate::clients::UnderWay;
 use crate::config::Config;
-use crate::docs;
-use crate::docs::Docs;
+use crate::docs::{self, Docs};
 use crate::extract::Query;
-use crate::host;
-use crate::host::Hosts;
-use crate::openapi;
-use crate::openapi::Parameters;
+use crate::host::{self, Hosts};
+use crate::openapi::{self, Parameters};
 use crate::problem::Problem;
-use headwater_telemetry::Counted;
-use headwater_telemetry::health::{Health, State as Part};
-use headwater_telemetry::log as telemetry;
-use headwater_telemetry::trace;
-use headwater_telemetry::trace::{Span, SpanKind};
 
 /// The largest body of a request, in bytes, unless a route sets its own limit.
 const BODY_MAX: usize = 256 * 1024;

@@ -6,6 +6,8 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
+use headwater_event::Positions;
+use headwater_store::idempotency;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
@@ -13,8 +15,6 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 
 use crate::answer::POSITION;
 use crate::problem::Problem;
-use headwater_event::Positions;
-use headwater_store::idempotency;
 
 /// The longest `Idempotency-Key`, in characters.
 const KEY_MAX: usize = 255;

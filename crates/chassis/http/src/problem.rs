@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use headwater_event::{Behind, NotPositions};
+use headwater_store::{WriteError, database, idempotency};
 use rusqlite::ErrorCode;
 use sea_orm::DbErr;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::text;
-use headwater_event::Behind;
-use headwater_event::NotPositions;
-use headwater_store::WriteError;
-use headwater_store::database;
-use headwater_store::idempotency;
 
 /// When to ask again what a damaged or busy store could not answer.
 const STORE_RETRY: Duration = Duration::from_secs(2);

@@ -11,6 +11,8 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, header};
 use axum::response::IntoResponse as _;
+use headwater_store::fair;
+use headwater_telemetry::{Counted, systemd};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -21,17 +23,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::arriving;
-use crate::arriving::Arriving;
+use crate::arriving::{self, Arriving};
 use crate::clients::{Admission, Client, Clients};
 use crate::config::Config;
 use crate::extract::network;
 use crate::host::Local;
 use crate::stream::Stream;
 use crate::turns::Turns;
-use headwater_store::fair;
-use headwater_telemetry::Counted;
-use headwater_telemetry::systemd;
 
 /// What the kernel keeps of answers that a client has not taken, in bytes for each connection.
 /// Linux doubles it for its own accounts.

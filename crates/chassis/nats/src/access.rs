@@ -20,8 +20,7 @@ use rustix::fs::MemfdFlags;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::login;
-use crate::login::Login;
+use crate::login::{self, Login};
 
 /// What the connections of a process have in common. Cheap to clone.
 #[derive(Clone)]

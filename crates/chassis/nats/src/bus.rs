@@ -9,16 +9,15 @@ use async_nats::jetstream::context::ContextBuilder;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{self, EndpointBuilder};
 use async_nats::{Client, HeaderMap, jetstream};
+use headwater_telemetry::health::{Health, State};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::login;
-use headwater_telemetry::health::{Health, State};
-
 use crate::connection_events::{Connection, Events, REPEAT_AFTER};
+use crate::login;
 
 pub use crate::config::Config;
 pub use crate::connection_events::LOGIN_REFUSED;

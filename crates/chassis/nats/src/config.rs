@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::login;
-use crate::login::Login;
 use anyhow::Context as _;
 use async_nats::ServerAddr;
+
+use crate::login::{self, Login};
 
 /// How to reach NATS.
 #[derive(Debug, Clone, clap::Args)]

@@ -15,8 +15,7 @@ use async_nats::jetstream::context::{ConsumerInfoError, ConsumerInfoErrorKind};
 use async_nats::jetstream::stream::{ConsumerErrorKind, Stream};
 use tokio::time::Instant;
 
-use crate::bus;
-use crate::bus::Bus;
+use crate::bus::{self, Bus};
 pub use crate::control::rebuild::Then;
 use crate::monitor;
 use crate::monitor::Thresholds;

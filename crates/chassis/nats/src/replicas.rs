@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::stream::{ClusterInfo, Info, PeerInfo};
-use serde::Serialize;
-
 use headwater_telemetry::causes;
 use headwater_telemetry::health::{Health, State};
+use serde::Serialize;
 
 /// For how long a copy may be silent: brokers hear of each other every second, and take one for
 /// away after ten.

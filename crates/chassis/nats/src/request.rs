@@ -7,6 +7,8 @@ use anyhow::{Context as _, bail};
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{HeaderMap, Message as Received, StatusCode, Subscriber};
 use futures_util::StreamExt as _;
+use headwater_event::Positions;
+use headwater_telemetry::trace::{self, SpanKind};
 use prost::Message;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -14,9 +16,6 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::bus::{Bus, NOT_CONNECTED};
-use headwater_event::Positions;
-use headwater_telemetry::trace;
-use headwater_telemetry::trace::SpanKind;
 
 /// The header of an answer with what it is as of, as over HTTP.
 pub const POSITION: &str = "Headwater-Position";

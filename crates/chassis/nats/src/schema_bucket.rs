@@ -5,8 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{self, DiscardPolicy, StorageType};
 use headwater_event::schema::BUCKET;
 
-use crate::bus;
-use crate::monitor;
+use crate::{bus, monitor};
 
 /// How many older schemas of a source the bucket keeps, for a person who wonders what changed.
 const HISTORY: i64 = 5;

@@ -4,16 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use async_nats::jetstream::kv::{Operation, Store};
-use tokio_util::sync::CancellationToken;
-
-use crate::bus::Bus;
-use crate::replicas;
-use crate::replicas::Replicas;
-use crate::schema_bucket::bucket;
-use crate::stream;
 use headwater_event::facts;
 use headwater_event::schema::{BUCKET, Described};
 use headwater_telemetry::health::{Health, State};
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::Bus;
+use crate::replicas::{self, Replicas};
+use crate::schema_bucket::bucket;
+use crate::stream;
 
 /// How often it looks whether the entry is still there: a person may have deleted the bucket.
 const LOOK_PAUSE: Duration = Duration::from_mins(1);

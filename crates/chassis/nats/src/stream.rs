@@ -21,8 +21,7 @@ use async_nats::jetstream::stream::{
 };
 use serde::Serialize;
 
-use crate::bus;
-use crate::bus::Bus;
+use crate::bus::{self, Bus};
 use crate::monitor;
 
 /// The dedupe window, as short as the server allows. Exactly-once comes from the relay's fence,

@@ -4,11 +4,10 @@
 //! A stream that is made again is free of them; so is one that was filled again by
 //! `headwater stream restore`.
 
-use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
-
 use headwater_event::Envelope;
 use headwater_store::Tx;
 use headwater_store::number::{signed, unsigned};
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
 /// How many events of a batch are logged one by one; the others are summed up.
 const LOGGED_MAX: usize = 20;

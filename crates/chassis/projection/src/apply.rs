@@ -5,6 +5,10 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use headwater_event::{Envelope, MAX_PAYLOAD};
+use headwater_store::Tx;
+use headwater_telemetry::crash;
+
 use crate::anomaly::{Anomalies, Kind, Tally};
 use crate::checkpoint::{Checkpoint, Verdict};
 use crate::dead_letter;
@@ -12,10 +16,6 @@ use crate::dead_letter::park::{Identity, Parked};
 use crate::gap::Gap;
 use crate::projection::{ApplyError, Projection};
 use crate::source_answer::EpochAnswer;
-use headwater_event::Envelope;
-use headwater_event::MAX_PAYLOAD;
-use headwater_store::Tx;
-use headwater_telemetry::crash;
 
 /// How many events of a batch that came again are compared with the outbox.
 const AGAIN_MAX: usize = 1000;

@@ -3,17 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use headwater_event::{AsOf, Envelope, EventId};
+use headwater_store::number::{signed, unsigned};
+use headwater_store::{BareSnapshot, Tx};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 use serde::de::DeserializeOwned;
 
 use crate::projection::Projection;
 use crate::source_answer::{Answer, EpochAnswer};
 use crate::start::Start;
-use headwater_event::AsOf;
-use headwater_event::{Envelope, EventId};
-use headwater_store::BareSnapshot;
-use headwater_store::Tx;
-use headwater_store::number::{signed, unsigned};
 
 /// A projection's progress in one source.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,17 +9,16 @@ use async_nats::header::{HeaderName, NATS_MESSAGE_ID};
 use async_nats::jetstream::stream::Stream;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
+use headwater_event::{Envelope, EventId};
+use headwater_nats::bus::Bus;
+use headwater_nats::consumer::{self, Consumer};
+use headwater_nats::pull::Pull;
+use headwater_nats::window::{Link, Window};
+use headwater_telemetry::trace;
 use tokio::task::coop;
 
 use crate::config::Config;
 use crate::start::Start;
-use headwater_event::{Envelope, EventId};
-use headwater_nats::bus::Bus;
-use headwater_nats::consumer;
-use headwater_nats::consumer::Consumer;
-use headwater_nats::pull::Pull;
-use headwater_nats::window::{Link, Window};
-use headwater_telemetry::trace;
 
 /// What is read ahead of what is being applied, in bytes: it bounds the memory of a reader whose
 /// events are large.

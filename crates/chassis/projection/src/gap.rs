@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
-
-use crate::outbox;
 use headwater_event::Envelope;
 use headwater_nats::bus::Bus;
 use headwater_nats::control::EventsAnswer;
+
+use crate::outbox;
 
 /// Events that are missing before one that came.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{RwLock, RwLockReadGuard, watch};
-
 use headwater_event::Envelope;
 use headwater_nats::control::Pause;
+use tokio::sync::{RwLock, RwLockReadGuard, watch};
 
 /// How far a projection may go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

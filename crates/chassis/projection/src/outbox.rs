@@ -4,13 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-
-use headwater_event::Row;
-use headwater_event::{Envelope, EventId};
+use headwater_event::{Envelope, EventId, Row};
 use headwater_nats::bus::Bus;
-use headwater_nats::control;
-use headwater_nats::control::Endpoint;
-use headwater_nats::control::{EventsAnswer, EventsRequest, fetch_events};
+use headwater_nats::control::{self, Endpoint, EventsAnswer, EventsRequest, fetch_events};
 
 /// Positions that one request spans, at most: the source gives no more at once.
 const SPAN: u64 = 1000;

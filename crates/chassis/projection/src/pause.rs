@@ -4,14 +4,13 @@
 //! service's database, so that a restart does not end it; the [gate](crate::gate) keeps it.
 
 use anyhow::Context as _;
+use headwater_nats::control::Pause;
+use headwater_store::{Database, Tx, WriteError};
+use headwater_telemetry::Clock;
+use headwater_telemetry::health::{Health, State};
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
 use crate::gate::Gate;
-use headwater_nats::control::Pause;
-use headwater_store::Tx;
-use headwater_store::{Database, WriteError};
-use headwater_telemetry::Clock;
-use headwater_telemetry::health::{Health, State};
 
 /// The pause of `projection`, if it has one.
 pub(super) fn load(db: &impl ConnectionTrait, projection: &str) -> Result<Option<Pause>, DbErr> {

@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
+use headwater_event::{AsOf, Behind, Positions};
+use headwater_store::{Database, Snapshot};
+use headwater_telemetry::Clock;
+use headwater_telemetry::trace::{self, SpanKind};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::dead_letter;
 use crate::dead_letter::park::FirstParked;
-use headwater_event::{AsOf, Behind, Positions};
-use headwater_store::Database;
-use headwater_store::Snapshot;
-use headwater_telemetry::Clock;
-use headwater_telemetry::trace;
-use headwater_telemetry::trace::SpanKind;
 
 /// How far a projection has got, as it moves. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -7,32 +7,27 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, bail, ensure};
 use async_nats::jetstream::context::RequestErrorKind;
 use async_nats::jetstream::stream::{Info, Stream};
-use sea_orm::DbErr;
-
-use crate::anomaly;
-use crate::anomaly::Anomalies;
-use crate::apply;
-use crate::apply::{Batch, Input, Otherwise, Stop};
-use crate::checkpoint::Checkpoint;
-use crate::feed::Feed;
-use crate::gap::Gap;
-use crate::projection::{ApplyError, Projection};
-use crate::shared::Shared;
-use crate::source::Source;
-use crate::source::WAITING;
-use crate::source_answer::EpochAnswer;
-use crate::source_watch;
-use crate::start::Start;
-use crate::{gap, outbox};
 use headwater_event::Envelope;
 use headwater_nats::bus::Bus;
 use headwater_nats::window::Link;
 use headwater_nats::{replicas, stream};
-use headwater_store::WriteError;
-use headwater_store::{Snapshot, Tx};
+use headwater_store::{Snapshot, Tx, WriteError};
 use headwater_telemetry::crash;
 use headwater_telemetry::health::State;
 use headwater_telemetry::trace::{self, Span, SpanKind};
+use sea_orm::DbErr;
+
+use crate::anomaly::{self, Anomalies};
+use crate::apply::{self, Batch, Input, Otherwise, Stop};
+use crate::checkpoint::Checkpoint;
+use crate::feed::Feed;
+use crate::gap::{self, Gap};
+use crate::projection::{ApplyError, Projection};
+use crate::shared::Shared;
+use crate::source::{Source, WAITING};
+use crate::source_answer::EpochAnswer;
+use crate::start::Start;
+use crate::{outbox, source_watch};
 
 /// Pauses between attempts while something outside does not answer.
 const PAUSE_MIN: Duration = Duration::from_millis(50);

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use headwater_event::Envelope;
+use headwater_nats::bus::{LOGIN_REFUSED, NOT_CONNECTED};
+use headwater_telemetry::health::{Health, State};
 use tokio::sync::Notify;
 
 use crate::anomaly::Anomalies;
 use crate::projection::Projection;
 use crate::source_answer::Backlog;
-use headwater_event::Envelope;
-use headwater_nats::bus::{LOGIN_REFUSED, NOT_CONNECTED};
-use headwater_telemetry::health::{Health, State};
 
 /// How the state of a part begins that waits for its source.
 pub(crate) const WAITING: &str = "waiting: ";

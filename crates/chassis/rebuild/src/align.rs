@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-
-use crate::compare::Stores;
-use crate::thread::on_thread;
 use headwater_projection::checkpoint::places;
 use headwater_projection::gate::Held;
 use headwater_projection::projection::Projection;
 use headwater_projection::runner::Live;
+
+use crate::compare::Stores;
+use crate::thread::on_thread;
 
 /// How long the live store may stand still for it.
 const WITHIN: Duration = Duration::from_secs(5);

@@ -3,12 +3,12 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use headwater_store::Tx;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Statement};
 use sea_orm::{ConnectionTrait as _, DbErr};
 
 use crate::compare::{Stores, compare_rows, next};
-use headwater_store::Tx;
 
 /// Rows that are changed in one transaction, at most: the service's own writes wait for it.
 pub(super) const CHANGES_MAX: usize = 1_000;

@@ -3,11 +3,10 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
-use rusqlite::types::Value;
-use rusqlite::{Connection, Row, Rows, Statement};
-
 use headwater_nats::control::{Difference, Differences, Side};
 use headwater_store::connection::Inspection;
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, Rows, Statement};
 
 /// How many differing rows are told.
 const TOLD_MAX: usize = 100;

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
-
 use headwater_event::Positions;
 use headwater_nats::control::{FoldState, FoldStatus, Then};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 /// What operators hold of it. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -54,21 +54,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
-
-use crate::align;
-use crate::align::{Aligned, Places};
-use crate::changes;
-use crate::compare::{At, Stores};
-use crate::handle::{Stop, begun};
-use crate::thread::on_thread;
 use headwater_event::Positions;
 use headwater_nats::control::{Differences, FoldState, FoldStatus, Then};
 use headwater_nats::stream;
 use headwater_projection::dead_letter;
 use headwater_projection::gate::Held;
 use headwater_projection::projection::Projection;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::align::{self, Aligned, Places};
+use crate::changes;
+use crate::compare::{At, Stores};
+use crate::handle::{Stop, begun};
+use crate::thread::on_thread;
 pub(crate) use headwater_projection::runner::{Config, Live, Runner};
 use headwater_store::connection::Inspection;
 use headwater_store::verified::Verified;

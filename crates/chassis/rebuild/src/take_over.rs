@@ -5,25 +5,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use sea_orm::DbErr;
-use tokio::sync::mpsc;
-
-use crate::align::Aligned;
-use crate::changes;
-use crate::changes::{CHANGES_MAX, Change};
-use crate::compare::Stores;
-use crate::rebuild::Rebuilder;
-use crate::thread::on_thread;
 use headwater_nats::control::FoldState;
 use headwater_projection::dead_letter::retry::Which;
 use headwater_projection::gate::Held;
 use headwater_projection::projection::Projection;
 use headwater_projection::runner::Live;
 use headwater_projection::{dead_letter, pause};
-use headwater_store::Database;
-use headwater_store::Tx;
-use headwater_store::WriteError;
+use headwater_store::{Database, Tx, WriteError};
 use headwater_telemetry::crash;
+use sea_orm::DbErr;
+use tokio::sync::mpsc;
+
+use crate::align::Aligned;
+use crate::changes::{self, CHANGES_MAX, Change};
+use crate::compare::Stores;
+use crate::rebuild::Rebuilder;
+use crate::thread::on_thread;
 
 /// How long a full queue of the writer is waited for.
 const BUSY_MAX: Duration = Duration::from_secs(10);

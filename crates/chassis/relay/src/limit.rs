@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::stream::Config;
-
-use headwater_event::EventId;
-use headwater_event::Row;
+use headwater_event::{EventId, Row};
 
 /// How rows are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,15 +10,13 @@
 use std::time::Duration;
 
 use async_nats::jetstream::stream::Info;
+use headwater_nats::stream;
+use headwater_store::number::{signed, unsigned};
+use headwater_store::{Database, Snapshot, Tx, WriteError};
 use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
 use tokio::sync::watch;
 
 use crate::cursor::StreamCursor;
-use headwater_nats::stream;
-use headwater_store::Database;
-use headwater_store::WriteError;
-use headwater_store::number::{signed, unsigned};
-use headwater_store::{Snapshot, Tx};
 
 /// How often it is written down, at most.
 const EVERY: Duration = Duration::from_secs(1);

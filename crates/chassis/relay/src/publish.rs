@@ -16,9 +16,7 @@ use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{HeaderMap, Request, RequestErrorKind, client};
 use bytes::Bytes;
 use futures_util::FutureExt;
-
-use headwater_event::Row;
-use headwater_event::{EventId, kind_of};
+use headwater_event::{EventId, Row, kind_of};
 use headwater_nats::bus::Bus;
 use headwater_telemetry::crash;
 use headwater_telemetry::trace::{self, Span, SpanKind};

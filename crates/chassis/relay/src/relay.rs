@@ -55,30 +55,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use async_nats::jetstream::stream::{Config, Info, Stream};
+use headwater_event::EventId;
+use headwater_nats::bus::Bus;
+use headwater_nats::replicas::{self, Replicas};
+use headwater_nats::stream;
+use headwater_store::{BareSnapshot, Database, outbox};
+use headwater_telemetry::crash;
+use headwater_telemetry::health::{Health, State};
 use sea_orm::DbErr;
+use stream::Unusable;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cursor::StreamCursor;
-use crate::limit;
-use crate::limit::{BATCH_MAX, Fit};
-use crate::limit::{Limited, PublishMode};
-use crate::memory;
-use crate::memory::Note;
+use crate::limit::{self, BATCH_MAX, Fit, Limited, PublishMode};
+use crate::memory::{self, Note};
 use crate::publish::{self, Outcome};
 use crate::resume::{self, ResumePoint};
 use crate::stop::Stop;
 use crate::tail;
-use headwater_event::EventId;
-use headwater_nats::bus::Bus;
-use headwater_nats::replicas::Replicas;
-use headwater_nats::{replicas, stream};
-use headwater_store::BareSnapshot;
-use headwater_store::Database;
-use headwater_store::outbox;
-use headwater_telemetry::crash;
-use headwater_telemetry::health::{Health, State};
-use stream::Unusable;
 
 /// How long the relay lets rows gather after a batch that was large but not full: under load
 /// fewer, larger batches cost the broker much less, and nobody waits for the difference.
@@ -151,6 +146,23 @@ impl StreamStart {
         Self {
             created: stream::created(info),
             sequence: info.state.first_sequence.max(1),
+        }
+    }
+}
+
+/// What is published next, and after what.
+struct Next {
+    cursor: StreamCursor,
+    rows: Vec<outbox::Row>,
+}
+
+impl Next {
+    /// Lets rows gather after `count` were published, where that makes the next batch larger: what
+    /// was read already is read again then, with what has come meanwhile.
+    async fn gather(&mut self, count: usize) {
+        if (GATHER_FROM..BATCH_MAX).contains(&count) && self.rows.len() < BATCH_MAX {
+            self.rows.clear();
+            tokio::time::sleep(GATHER).await;
         }
     }
 }
@@ -337,25 +349,27 @@ impl Relay {
     async fn publish_from(
         &mut self,
         stream: &Stream,
-        mut cursor: StreamCursor,
+        cursor: StreamCursor,
         pause: &mut Duration,
     ) -> anyhow::Result<Ended> {
         let mut head = self.db.head();
         let mut looked = Instant::now();
-        let mut waiting: Vec<outbox::Row> = Vec::new();
-        let config = &stream.cached_info().config;
+        let mut next = Next {
+            cursor,
+            rows: Vec::new(),
+        };
         loop {
             if looked.elapsed() >= POLL {
-                if let Some(moved) = self.look(stream, cursor).await? {
+                if let Some(moved) = self.look(stream, next.cursor).await? {
                     return Ok(Ended::MovedOn(moved));
                 }
                 looked = Instant::now();
             }
-            if waiting.is_empty() {
-                waiting = self.page(cursor.position + 1).await?;
+            if next.rows.is_empty() {
+                next.rows = self.page(next.cursor.position + 1).await?;
             }
-            if waiting.is_empty() {
-                self.note_going(cursor.position);
+            if next.rows.is_empty() {
+                self.note_going(next.cursor.position);
                 tokio::select! {
                     // Armed since the last look at the outbox: a commit in between wakes it at once.
                     Ok(()) = head.changed() => {}
@@ -364,72 +378,75 @@ impl Relay {
                 continue;
             }
             crash::point("relay.read");
-            let (mode, count) = self.fit.of(waiting.len(), config.num_replicas);
-            let count = match self.fitting(&waiting[..count], cursor, config) {
-                Ok(count) => count,
-                Err(stop) => return Ok(Ended::Stopped(stop)),
-            };
-            let rest = waiting.split_off(count);
-            let is_all = rest.is_empty();
-            let rows = std::mem::replace(&mut waiting, rest);
-            let (source, epoch) = (self.db.owner(), &*self.db.epoch());
-            let bytes = rows.iter().map(|row| row.payload.len() as u64).sum();
-            let began = Instant::now();
-            let publishing = publish::rows(&self.bus, mode, source, epoch, &rows, cursor.sequence);
-            let outcome = match mode {
-                // There is probably more: it is read while the server writes.
-                PublishMode::Batch if waiting.is_empty() => {
-                    let next = cursor.position + 1 + rows.len() as u64;
-                    let (outcome, page) = tokio::join!(publishing, self.page(next));
-                    waiting = page?;
-                    outcome
-                }
-                _ => publishing.await,
-            };
-            match outcome {
-                Outcome::Stored { last_sequence } => {
-                    crash::point("relay.published");
-                    cursor = StreamCursor {
-                        position: cursor.position + rows.len() as u64,
-                        sequence: last_sequence,
-                    };
-                    let stream_created = self.noted.borrow().stream_created;
-                    self.note(Note {
-                        stream_created,
-                        cursor,
-                    });
-                    self.fit.note_stored(bytes, began.elapsed());
-                    *pause = PAUSE_MIN;
-                    self.note_published(&rows, cursor);
-                    if is_all
-                        && (GATHER_FROM..BATCH_MAX).contains(&rows.len())
-                        && waiting.len() < BATCH_MAX
-                    {
-                        // Read again afterwards, with what has come meanwhile.
-                        waiting.clear();
-                        tokio::time::sleep(GATHER).await;
-                    }
-                }
-                // The stream ends there, and still it is refused: the servers of a cluster have
-                // to agree first on something that is under way. That is waited for.
-                Outcome::Refused(reason) if self.refused == Some(cursor) => bail!(reason),
-                Outcome::Refused(reason) => {
-                    self.refused = Some(cursor);
-                    return Ok(Ended::MovedOn(reason));
-                }
-                Outcome::Limited(limited) => {
-                    if let Some(ended) = self.limited(&limited, mode, &rows, config) {
-                        return Ok(ended);
-                    }
-                    // They are tried again, fewer at once.
-                    waiting.clear();
-                }
-                Outcome::Unknown(error) => {
-                    self.fit.note_unknown(bytes);
-                    return Err(error.context("publish"));
-                }
+            if let Some(ended) = self.publish_next(stream, &mut next, pause).await? {
+                return Ok(ended);
             }
         }
+    }
+
+    /// Publishes the first of `next`, as many as the broker takes at once. Gives why publishing
+    /// ends, if it does.
+    async fn publish_next(
+        &mut self,
+        stream: &Stream,
+        next: &mut Next,
+        pause: &mut Duration,
+    ) -> anyhow::Result<Option<Ended>> {
+        let (config, cursor) = (&stream.cached_info().config, next.cursor);
+        let (mode, count) = self.fit.of(next.rows.len(), config.num_replicas);
+        let count = match self.fitting(&next.rows[..count], cursor, config) {
+            Ok(count) => count,
+            Err(stop) => return Ok(Some(Ended::Stopped(stop))),
+        };
+        let rest = next.rows.split_off(count);
+        let is_all = rest.is_empty();
+        let rows = std::mem::replace(&mut next.rows, rest);
+        let bytes = rows.iter().map(|row| row.payload.len() as u64).sum();
+        let began = Instant::now();
+        let (source, epoch) = (self.db.owner(), &*self.db.epoch());
+        let publishing = publish::rows(&self.bus, mode, source, epoch, &rows, cursor.sequence);
+        let outcome = match mode {
+            // There is probably more: it is read while the server writes.
+            PublishMode::Batch if is_all => {
+                let page = self.page(cursor.position + 1 + rows.len() as u64);
+                let (outcome, page) = tokio::join!(publishing, page);
+                next.rows = page?;
+                outcome
+            }
+            _ => publishing.await,
+        };
+        match outcome {
+            Outcome::Stored { last_sequence } => {
+                crash::point("relay.published");
+                next.cursor = StreamCursor {
+                    position: cursor.position + rows.len() as u64,
+                    sequence: last_sequence,
+                };
+                self.fit.note_stored(bytes, began.elapsed());
+                *pause = PAUSE_MIN;
+                self.note_published(&rows, next.cursor);
+                if is_all {
+                    next.gather(rows.len()).await;
+                }
+            }
+            // The stream ends there, and still it is refused: the servers of a cluster have to
+            // agree first on something that is under way. That is waited for.
+            Outcome::Refused(reason) if self.refused == Some(cursor) => bail!(reason),
+            Outcome::Refused(reason) => {
+                self.refused = Some(cursor);
+                return Ok(Some(Ended::MovedOn(reason)));
+            }
+            Outcome::Limited(limited) => {
+                // They are tried again, fewer at once.
+                next.rows.clear();
+                return Ok(self.limited(&limited, mode, &rows, config));
+            }
+            Outcome::Unknown(error) => {
+                self.fit.note_unknown(bytes);
+                return Err(error.context("publish"));
+            }
+        }
+        Ok(None)
     }
 
     /// How many of `rows` the broker takes by their size; none of them where the first is too large.
@@ -612,6 +629,11 @@ impl Relay {
     }
 
     fn note_published(&mut self, rows: &[outbox::Row], cursor: StreamCursor) {
+        let stream_created = self.noted.borrow().stream_created;
+        self.note(Note {
+            stream_created,
+            cursor,
+        });
         self.published.send_replace(Some(cursor.position));
         let source = self.db.owner().to_owned();
         self.note_going(cursor.position);

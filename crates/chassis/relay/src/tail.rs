@@ -6,9 +6,9 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use headwater_event::EventId;
 
 use crate::cursor::StreamCursor;
-use headwater_event::EventId;
 
 /// How many events at the end are looked at, and asked for at a time: the last own one is not
 /// always the newest, because anybody may publish an older one of ours once more.

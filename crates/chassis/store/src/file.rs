@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use headwater_telemetry::clock::Clock;
+
 use crate::config::Config;
 use crate::connection::Damage;
 use crate::generation;
@@ -14,7 +16,6 @@ use crate::migration::Migration;
 use crate::opening::Place;
 use crate::readers::Readers;
 use crate::writer::Writer;
-use headwater_telemetry::clock::Clock;
 
 /// How often a file that is to be closed is looked at: whether its last user is gone.
 const RETIRE_PAUSE: Duration = Duration::from_millis(10);

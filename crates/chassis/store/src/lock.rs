@@ -11,10 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
 
-use crate::generation;
 use crate::identity::Identity;
 use crate::kind::Kind;
-use crate::private;
+use crate::{generation, private};
 
 /// That this process may have a database open, and no other; until the last clone is dropped.
 #[derive(Debug, Clone)]

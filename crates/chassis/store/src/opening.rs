@@ -4,18 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use headwater_telemetry::clock::Clock;
+use headwater_telemetry::crash;
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement, Value};
 
 use crate::config::Config;
 use crate::connection::{Damage, Mode, connect, one_at_a_time};
 use crate::identity::Identity;
 use crate::keys::Keys;
-use crate::migration::Migration;
+use crate::migration::{self, Migration};
 use crate::transaction::Tx;
-use crate::{generation, migration};
-use crate::{idempotency, private};
-use headwater_telemetry::clock::Clock;
-use headwater_telemetry::crash;
+use crate::{generation, idempotency, private};
 
 /// Where a file has to stay, and what belongs to it.
 #[derive(Debug, Clone)]

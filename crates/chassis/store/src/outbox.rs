@@ -28,13 +28,12 @@
 //! * **Triggers refuse UPDATE and DELETE**, so that a repair by hand cannot silently make the
 //!   outbox differ from what was published.
 
+use headwater_event::{Event, MAX_PAYLOAD, event};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 
 use crate::number::unsigned;
 use crate::raw::BareSnapshot;
 use crate::transaction::Tx;
-use headwater_event::event;
-use headwater_event::{Event, MAX_PAYLOAD};
 pub use headwater_event::{Position, Row};
 
 /// The longest key, in bytes: keys are ids.

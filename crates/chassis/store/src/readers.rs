@@ -7,21 +7,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use headwater_telemetry::trace::{self, SpanKind};
 use rusqlite::Connection;
 use sea_orm::{ConnAcquireErr, ConnectionTrait as _, DbErr};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
 use crate::connection::{Damage, Mode, connect, connect_bare, one_at_a_time};
-use crate::fair;
-use crate::fair::Queue;
+use crate::fair::{self, Queue};
 use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::opening::Opened;
 use crate::raw::BareSnapshot;
 use crate::transaction::Snapshot;
-use headwater_telemetry::trace;
-use headwater_telemetry::trace::SpanKind;
 
 /// How many steps of SQLite's machine lie between two looks at the clock: some 100 µs.
 const STEPS: i32 = 10_000;

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use headwater_telemetry::systemd;
 use rusqlite::ErrorCode;
 use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::code;
-use headwater_telemetry::systemd;
 
 /// Free bytes below which no write begins. What is left is for the index of the write-ahead log,
 /// for moving the log into the file, and for the next start.

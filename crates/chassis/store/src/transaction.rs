@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::SystemTime;
 
+use headwater_telemetry::clock::Clock;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, QueryTrait,
     Statement,
@@ -11,7 +12,6 @@ use sea_orm::{
 use crate::connection::Damage;
 use crate::keys::Keys;
 use crate::room;
-use headwater_telemetry::clock::Clock;
 
 /// A transaction on the writer thread. Exists only inside [`Database::write`](crate::database::Database::write).
 #[derive(Debug)]

@@ -6,6 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, ensure};
+use headwater_telemetry::clock::Clock;
+use headwater_telemetry::crash;
+use headwater_telemetry::trace::{self, SpanKind};
 use rusqlite::ErrorCode;
 use sea_orm::DbErr;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,10 +22,6 @@ use crate::opening::{Opened, Place, open};
 use crate::room::Room;
 use crate::transaction::Tx;
 use crate::write_error::WriteError;
-use headwater_telemetry::clock::Clock;
-use headwater_telemetry::crash;
-use headwater_telemetry::trace;
-use headwater_telemetry::trace::SpanKind;
 
 /// A group stops taking further closures after this long, so that the first one of it does not
 /// wait for ever on a busy queue.

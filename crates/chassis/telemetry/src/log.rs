@@ -16,12 +16,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::clock::Clock;
-use crate::journal;
-use crate::journal::Journal;
-use crate::lines;
-use crate::list;
-use crate::otlp;
-use crate::process;
+use crate::journal::{self, Journal};
+use crate::{lines, list, otlp, process};
 
 pub use crate::lines::{flush, push};
 

@@ -10,20 +10,16 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{FutureExt as _, StreamExt as _};
+use headwater_event::schema::{BUCKET, Described};
+use headwater_event::{Position, Undecodable};
+use headwater_nats::bus::{self, Bus};
+use headwater_nats::request::{POSITION, TOO_LARGE};
+use headwater_store::{Database, Snapshot};
+use headwater_telemetry::trace::{self, SpanKind};
 use prost::Message;
 use sea_orm::DbErr;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-
-use headwater_event::schema::{BUCKET, Described};
-use headwater_event::{Position, Undecodable};
-use headwater_nats::bus;
-use headwater_nats::bus::Bus;
-use headwater_nats::request::{POSITION, TOO_LARGE};
-use headwater_store::Database;
-use headwater_store::Snapshot;
-use headwater_telemetry::trace;
-use headwater_telemetry::trace::SpanKind;
 
 /// How many questions are answered at the same time; further ones wait at the subscription.
 const AT_ONCE: usize = 64;

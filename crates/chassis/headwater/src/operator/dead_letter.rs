@@ -2,18 +2,17 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-
-use crate::operator::reply::{Error, fit, json, refuse, too_large};
-use crate::operator::tools::{Tool, Tools};
 use headwater_nats::control::{
     DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, InOutbox, Letter, ListRequest, RetryAnswer,
     RetryRequest, ShowRequest,
 };
-use headwater_projection::dead_letter;
-use headwater_projection::dead_letter::Refusal;
 use headwater_projection::dead_letter::letters::Table;
 use headwater_projection::dead_letter::retry::Which;
+use headwater_projection::dead_letter::{self, Refusal};
 use headwater_store::Database;
+
+use crate::operator::reply::{Error, fit, json, refuse, too_large};
+use crate::operator::tools::{Tool, Tools};
 
 /// How many letters one answer has at most: some 600 bytes each.
 const LETTERS_MAX: usize = 1000;

@@ -2,12 +2,11 @@
 
 use std::mem;
 
+use headwater_nats::control::{EventsAnswer, EventsRequest};
+use headwater_store::{Database, outbox};
 use sea_orm::DbErr;
 
 use crate::operator::reply::{Error, json, refuse, too_large};
-use headwater_nats::control::{EventsAnswer, EventsRequest};
-use headwater_store::Database;
-use headwater_store::outbox;
 
 /// How many events one answer has at most.
 const EVENTS_MAX: usize = 1000;

@@ -35,17 +35,15 @@ use anyhow::{Context as _, anyhow, ensure};
 use async_nats::HeaderMap;
 use async_nats::service::{self, ServiceExt as _};
 use futures_util::StreamExt as _;
+use headwater_nats::bus::{self, Bus};
+use headwater_projection::dead_letter::letters::Table;
+use headwater_store::Database;
+use headwater_telemetry::Health;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::inquiry;
 use crate::inquiry::answering::Questions;
-use headwater_nats::bus;
-use headwater_nats::bus::Bus;
-use headwater_projection::dead_letter::letters::Table;
-use headwater_store::Database;
-use headwater_telemetry::Health;
-
 use crate::operator::reply::{Error, fit, json, read, refuse};
 use crate::operator::tools::Tool;
 pub use crate::operator::tools::Tools;

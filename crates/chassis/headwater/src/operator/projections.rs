@@ -1,11 +1,11 @@
 //! `projections.pause` and `projections.resume`: holding a projection where it is.
 
-use crate::operator::reply::{Error, refuse};
-use crate::operator::tools::{Tool, Tools};
-use headwater_nats::control::ProjectionStatus;
-use headwater_nats::control::{PauseRequest, ResumeRequest};
+use headwater_nats::control::{PauseRequest, ProjectionStatus, ResumeRequest};
 use headwater_projection::Brake;
 use headwater_store::Database;
+
+use crate::operator::reply::{Error, refuse};
+use crate::operator::tools::{Tool, Tools};
 
 pub(super) async fn pause(
     db: &Database,

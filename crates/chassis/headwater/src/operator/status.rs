@@ -1,11 +1,11 @@
 //! `status`: how a service is doing.
 
+use headwater_nats::control::StatusAnswer;
+use headwater_store::{Database, outbox};
+use headwater_telemetry::health::Health;
+
 use crate::operator::reply::{Error, refuse};
 use crate::operator::tools::Tools;
-use headwater_nats::control::StatusAnswer;
-use headwater_store::Database;
-use headwater_store::outbox;
-use headwater_telemetry::health::Health;
 
 pub(super) fn without_database(service: &str, health: &Health) -> StatusAnswer {
     StatusAnswer {

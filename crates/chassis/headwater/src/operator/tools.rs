@@ -6,27 +6,19 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use headwater_nats::bus::Bus;
+use headwater_nats::control::{
+    DiscardAnswer, FoldState, FoldStatus, Pause, ProjectionStatus, RetryAnswer, SourceStatus, Then,
+};
+use headwater_projection as projection;
+use headwater_projection::dead_letter::retry::Which;
+use headwater_projection::dead_letter::{self, Refusal};
+use headwater_projection::{Anomalies, Brake, Progress, Projection, Runner, Sources};
+use headwater_rebuild as rebuild;
+use headwater_store::{Database, Snapshot};
 use sea_orm::DbErr;
 
 use crate::operator::reply::{Error, refuse};
-use headwater_nats::bus::Bus;
-use headwater_nats::control::Pause;
-use headwater_nats::control::{DiscardAnswer, RetryAnswer};
-use headwater_nats::control::{FoldState, FoldStatus, Then};
-use headwater_nats::control::{ProjectionStatus, SourceStatus};
-use headwater_projection as projection;
-use headwater_projection::Anomalies;
-use headwater_projection::Brake;
-use headwater_projection::Progress;
-use headwater_projection::Projection;
-use headwater_projection::Runner;
-use headwater_projection::Sources;
-use headwater_projection::dead_letter;
-use headwater_projection::dead_letter::Refusal;
-use headwater_projection::dead_letter::retry::Which;
-use headwater_rebuild as rebuild;
-use headwater_store::Database;
-use headwater_store::Snapshot;
 
 type Answered<A> = BoxFuture<'static, Result<A, Refusal>>;
 type Retry = dyn Fn(Which) -> Answered<RetryAnswer> + Send + Sync;

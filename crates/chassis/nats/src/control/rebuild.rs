@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use headwater_event::Positions;
+use serde::{Deserialize, Serialize};
 
 /// Names a projection: for `rebuild`, `verify`, `fold` and `fold.stop`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -4,20 +4,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use headwater_nats::bus::Bus;
+use headwater_nats::control::{InOutbox, Letter};
+use headwater_store::number::signed;
+use headwater_store::{Database, Tx};
+use headwater_telemetry::causes;
 use sea_orm::{ConnectionTrait, DbErr};
 
 use crate::dead_letter::letters::{Table, letter};
 use crate::dead_letter::refusal::Refusal;
 use crate::dead_letter::scope::Scope;
 use crate::dead_letter::sql::statement;
-use crate::outbox;
-use crate::outbox::Outbox;
-use headwater_nats::bus::Bus;
-use headwater_nats::control::{InOutbox, Letter};
-use headwater_store::Database;
-use headwater_store::Tx;
-use headwater_store::number::signed;
-use headwater_telemetry::causes;
+use crate::outbox::{self, Outbox};
 
 /// Letters that are compared at once, at most.
 const PAGE_MAX: i64 = 1000;

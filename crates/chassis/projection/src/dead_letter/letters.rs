@@ -1,11 +1,11 @@
 //! Looking at letters.
 
+use headwater_nats::control::{Filter, Letter, ListAnswer};
+use headwater_store::number::unsigned;
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Value};
 
 use crate::dead_letter::refusal::Refusal;
 use crate::dead_letter::sql::{counted, statement};
-use headwater_nats::control::{Filter, Letter, ListAnswer};
-use headwater_store::number::unsigned;
 
 pub(super) const COLUMNS: &str = "id, projection, source, lane, epoch, position, sequence, subject, payload, \
                        reason, recorded_at";

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use sea_orm::{ConnectionTrait, DbErr};
-
-use crate::dead_letter::sql::{counted, statement};
 use headwater_event::{Envelope, EventId};
 use headwater_store::Tx;
 use headwater_store::number::{signed, unsigned};
+use sea_orm::{ConnectionTrait, DbErr};
+
+use crate::dead_letter::sql::{counted, statement};
 
 /// Why an event is parked.
 #[derive(Debug)]

@@ -3,22 +3,21 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use headwater_event::{Envelope, EventId};
+use headwater_nats::control::{DiscardAnswer, Filter, Letter, RetryAnswer, RetryRequest};
+use headwater_store::Tx;
+use headwater_store::number::{signed, unsigned};
+use headwater_telemetry::crash;
 use sea_orm::{ConnectionTrait, DbErr};
 
 use crate::apply::guarded;
-use crate::dead_letter::check;
-use crate::dead_letter::check::Checked;
+use crate::dead_letter::check::{self, Checked};
 use crate::dead_letter::letters::{COLUMNS, FILTER, Table, bound, find, left, letter};
 use crate::dead_letter::refusal::Refusal;
 use crate::dead_letter::scope::Scope;
 use crate::dead_letter::sql::statement;
 use crate::projection::{ApplyError, Projection};
 use crate::runner::Live;
-use headwater_event::{Envelope, EventId};
-use headwater_nats::control::{DiscardAnswer, Filter, Letter, RetryAnswer, RetryRequest};
-use headwater_store::Tx;
-use headwater_store::number::{signed, unsigned};
-use headwater_telemetry::crash;
 
 /// Which letters are to be tried again.
 #[derive(Debug, Clone)]
