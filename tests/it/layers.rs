@@ -279,6 +279,9 @@ impl<'a> Visit<'a> for Module {
         self.import(&[], &item.tree, is_handed_on);
     }
 
+    /// `pub(super)` takes nothing from the parent.
+    fn visit_visibility(&mut self, _: &'a Visibility) {}
+
     fn visit_path(&mut self, path: &'a syn::Path) {
         let names = path.segments.iter().map(|it| it.ident.to_string());
         let names = self.outside(names.collect());
