@@ -14,7 +14,7 @@ async fn axe_finds_nothing_wrong_with_any_page() {
         "{found}"
     );
 
-    let world = World::start_on_host().await.with_styles().await;
+    let world = World::on_host().start().await.with_styles().await;
     let (ada, bob) = (world.user("ada").await, world.user("bob").await);
     let (mug, tent) = (world.product("Mug").await, world.product("Tent").await);
     world.order(&ada, &[&mug, &tent]).await;

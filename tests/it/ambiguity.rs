@@ -18,7 +18,7 @@ async fn a_commit_whose_fsync_fails_stops_the_service_and_is_one_effect_after_a_
     if !can_trace() {
         return;
     }
-    let mut world = World::start_on_host().await;
+    let mut world = World::on_host().start().await;
     let customers = Customers::of(&world).await;
     let load = customers.begin(Mix {
         fresh: true,

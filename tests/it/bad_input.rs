@@ -81,7 +81,7 @@ async fn assert_nothing_happened(world: World, before: &headwater::Positions) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_are_no_good_are_refused_by_every_service() {
-    let world = World::start_on_host().await;
+    let world = World::on_host().start().await;
     for (service, path) in [
         (Service::Users, "/users"),
         (Service::Products, "/products"),
@@ -98,7 +98,7 @@ async fn bodies_that_are_no_good_are_refused_by_every_service() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_users_are_refused() {
-    let world = World::start_on_host().await;
+    let world = World::on_host().start().await;
     let users = world.client(Service::Users);
     let right = json!({"name": "Ada", "email": "ada@example.com"});
     for (field, value) in [
@@ -173,7 +173,7 @@ async fn observed(world: &World, key: Option<&str>, body: &Value) -> (Reply, Str
 /// stored hash is compared with anything.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registration_says_nothing_about_somebodys_password() {
-    let mut world = World::empty_on_host();
+    let mut world = World::on_host().empty();
     world.run(Service::Users).await;
     let users = world.client(Service::Users);
     let ada = json!({
@@ -220,7 +220,7 @@ async fn a_registration_says_nothing_about_somebodys_password() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registration_that_the_database_answers_with_503_is_hashed_once() {
-    let mut world = World::empty_on_host();
+    let mut world = World::on_host().empty();
     world.run(Service::Users).await;
     let users = world.client(Service::Users);
     let ada = json!({"name": "Ada", "email": "ada@example.com", "password": "correct horse"});
@@ -250,7 +250,7 @@ async fn a_registration_that_the_database_answers_with_503_is_hashed_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_products_and_images_are_refused() {
-    let world = World::start_on_host().await;
+    let world = World::on_host().start().await;
     let products = world.client(Service::Products);
     let right = json!({"title": "Mug", "image": "https://example.com/mug.png"});
     let mug = products.create("/products", &right).await;
@@ -345,7 +345,7 @@ async fn wrong_products_and_images_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_orders_are_refused() {
-    let world = World::start_on_host().await;
+    let world = World::on_host().start().await;
     let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
     let orders = world.client(Service::Orders);
     world.order(&ada, &[&mug]).await;
@@ -406,7 +406,7 @@ async fn wrong_orders_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_paths_and_methods_are_refused_by_every_service() {
-    let world = World::start_on_host().await;
+    let world = World::on_host().start().await;
     for (service, known) in [
         (Service::Users, "/users"),
         (Service::Products, "/products"),
@@ -437,7 +437,7 @@ async fn unknown_paths_and_methods_are_refused_by_every_service() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_query_parameters_are_refused_by_every_service() {
-    let world = World::start_on_host().await.with_styles().await;
+    let world = World::on_host().start().await.with_styles().await;
     let nobody = uuid::Uuid::nil();
     let purchases = [
         format!("/users/{nobody}/purchases?limit=2&after=users:0&surprise=1"),
@@ -484,7 +484,7 @@ async fn with_key(client: &Client, path: &str, key: &str, body: &Value) -> Reply
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_or_an_id_used_again_has_one_effect_and_another_body_is_refused() {
-    let world = World::start_on_host().await;
+    let world = World::on_host().start().await;
     let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
     world.order(&ada, &[&mug]).await;
     let id = || uuid::Uuid::now_v7().to_string();
@@ -540,7 +540,7 @@ async fn a_key_or_an_id_used_again_has_one_effect_and_another_body_is_refused() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_key_sent_many_times_at_once_has_one_effect() {
-    let world = World::start_on_host().await;
+    let world = World::on_host().start().await;
     let users = world.client(Service::Users);
     let body = json!({"name": "Ada", "email": "ada@example.com", "password": "correct horse"});
     let replies = (0..12).map(|_| with_key(&users, "/users", "once", &body));

@@ -1,6 +1,5 @@
 //! The broker loses what it had, under steady writes: its data is expendable.
 
-use std::path::Path;
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -8,6 +7,7 @@ use broker::{Broker, Options};
 use e2e::faults::{Mount, dose, logged, metric, says, tell};
 use e2e::load::{Customers, Load, Mix};
 use e2e::{Service, World, eventually, oracle};
+use headwater_testkit::copy_folder;
 use serde_json::json;
 
 use Service::{Orders, Products, Purchases, Users};
@@ -84,7 +84,7 @@ async fn a_stream_deleted_under_writes_is_made_again_and_filled() {
 /// Nothing is written to this one source until its relay has looked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purged_stream_is_filled() {
-    let mut world = World::empty();
+    let mut world = World::anywhere().empty();
     world.make_soft_streams().await;
     world.run_all().await;
     let customers = Customers::of(&world).await;
@@ -105,7 +105,7 @@ async fn a_purged_stream_is_filled() {
 /// stays out of the stream. Readers fetch it from the outbox.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_purged_under_writes_is_missed_by_no_reader() {
-    let mut world = World::empty();
+    let mut world = World::anywhere().empty();
     world.make_soft_streams().await;
     world.run_all().await;
     let (customers, load) = under_load(&world).await;
@@ -153,13 +153,13 @@ async fn a_store_put_back_from_an_older_copy_under_writes_is_filled_from_the_out
     let store = world.broker.store().join("jetstream");
     let copy = world.folder().join("older");
     world.broker.stop().unwrap();
-    copy_folder(&store, &copy);
+    copy_folder(&store, &copy).unwrap();
     world.broker.restart().unwrap();
     customers.more(Orders, 60).await;
     world.caught_up().await;
     world.broker.kill().unwrap();
     std::fs::remove_dir_all(&store).unwrap();
-    copy_folder(&copy, &store);
+    copy_folder(&copy, &store).unwrap();
     world.broker.restart().unwrap();
     heals(world, customers, load, &Service::SOURCES).await;
 }
@@ -202,8 +202,7 @@ async fn a_broker_whose_disk_is_full_stops_no_write_and_loses_nothing() {
     };
     let binary = broker::find(&|_| {}).unwrap();
     let broker = Broker::start(&binary, Options::new(disk.path())).unwrap();
-    let databases = tempfile::TempDir::new().unwrap();
-    let mut world = World::on(broker, databases.path());
+    let mut world = World::on([broker], tempfile::TempDir::new().unwrap()).empty();
     world.run_all().await;
     let (customers, load) = under_load(&world).await;
     world.caught_up().await;
@@ -262,17 +261,4 @@ async fn a_database_put_back_from_an_old_copy_stops_the_relay_until_the_right_on
     oracle::all_agree(&mut world, &customers).await;
     assert!(logged(&world, Purchases, "ERROR", "").is_empty());
     world.finish().await;
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }

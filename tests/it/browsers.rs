@@ -123,7 +123,7 @@ async fn upload(world: &World, bytes: &[u8], kind: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_many_clients_do_not_read_is_in_memory_once() {
     const CLIENTS: usize = 300;
-    let mut world = World::empty_on_host();
+    let mut world = World::on_host().empty();
     world.run(Service::Products).await;
     let mut image = vec![7; 2 * 1024 * 1024];
     image[..8].copy_from_slice(b"\x89PNG\r\n\x1a\n");

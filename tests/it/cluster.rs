@@ -44,7 +44,7 @@ async fn under_load() -> (World, Customers, Load) {
 }
 
 async fn under_load_of(mix: Mix) -> (World, Customers, Load) {
-    loaded(World::clustered(), mix).await
+    loaded(World::on_three_brokers().empty(), mix).await
 }
 
 async fn loaded(mut world: World, mix: Mix) -> (World, Customers, Load) {
@@ -337,7 +337,7 @@ async fn a_reader_that_is_killed_again_and_again_catches_up_each_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_gets_the_copies_that_its_service_is_told_of_and_loses_none() {
     const COPIES: &str = "HEADWATER_NATS_REPLICAS";
-    let mut world = World::clustered();
+    let mut world = World::on_three_brokers().empty();
     for (told, copies) in [("1", 1), ("3", 3), ("1", 3), ("5", 3)] {
         world
             .run_with(Orders, |command| {

@@ -40,7 +40,7 @@ fn docker() -> Option<&'static Docker> {
 }
 
 async fn shop(docker: &'static Docker) -> World {
-    let mut world = World::empty_in(docker);
+    let mut world = World::in_containers(docker).empty();
     world.run_all().await;
     world
 }
@@ -220,7 +220,7 @@ impl Alone {
         let request = || {
             let request = docker
                 .services()
-                .with_cmd(["headwater", "users"])
+                .with_cmd(["headwater-users"])
                 .with_env_var("NATS_URL", nats)
                 .with_mount(Mount::volume_mount(&volume, "/data"))
                 .with_health_check(health.clone());
@@ -272,7 +272,7 @@ impl Alone {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_image_runs_as_nobody_on_a_read_only_root_and_keeps_its_data_in_its_volume() {
     let Some(docker) = docker() else { return };
-    let mut world = World::empty_in(docker);
+    let mut world = World::in_containers(docker).empty();
     let alone = Alone::start(
         docker,
         &world.broker.url_for_services(),
@@ -314,7 +314,7 @@ async fn the_image_runs_as_nobody_on_a_read_only_root_and_keeps_its_data_in_its_
 #[tokio::test(flavor = "multi_thread")]
 async fn the_health_check_follows_what_the_service_says_of_itself() {
     let Some(docker) = docker() else { return };
-    let mut world = World::empty_in(docker);
+    let mut world = World::in_containers(docker).empty();
     let often = Healthcheck::empty()
         .with_interval(Duration::from_millis(200))
         .with_timeout(Duration::from_secs(5))

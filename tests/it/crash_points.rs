@@ -100,6 +100,24 @@ fn every_place_has_a_test() {
     assert_eq!(tested, all);
 }
 
+/// The sources without which a service takes no commands.
+fn sources(of: Service) -> &'static [Service] {
+    match of {
+        Users => &[Users],
+        Products => &[Products],
+        _ => &Service::SOURCES,
+    }
+}
+
+/// What a service takes part in, and no more.
+async fn world_of(service: Service) -> World {
+    let services = match service {
+        Purchases => &Service::ALL,
+        source => sources(source),
+    };
+    World::anywhere().of_services(services).start().await
+}
+
 /// Tells a service where to die.
 fn at(place: &'static str) -> impl Fn(&mut Command) {
     move |command| {
@@ -107,20 +125,20 @@ fn at(place: &'static str) -> impl Fn(&mut Command) {
     }
 }
 
-/// All sources are written to while `service` dies; the load does not end before it is back and
+/// Its sources are written to while `service` dies; the load does not end before it is back and
 /// has taken more.
 async fn dies_under_load(service: Service, place: &'static str) {
-    let mut world = World::start().await;
+    let mut world = world_of(service).await;
     let customers = Customers::of(&world).await;
     world.kill(service).await;
     world.run_with(service, at(place)).await;
     let load = customers.begin(Mix {
         fresh: true,
-        ..Mix::on(&Service::SOURCES)
+        ..Mix::on(sources(service))
     });
     comes_back(&mut world, service, place).await;
-    for source in Service::SOURCES {
-        customers.more(source, 4).await;
+    for source in sources(service) {
+        customers.more(*source, 4).await;
     }
     load.end().await;
     oracle::all_agree(&mut world, &customers).await;
@@ -129,9 +147,9 @@ async fn dies_under_load(service: Service, place: &'static str) {
 
 /// Enough rows for a batch wait when the broker comes back.
 async fn dies_with_a_batch(service: Service, place: &'static str) {
-    let mut world = World::start().await;
+    let mut world = world_of(service).await;
     let customers = Customers::of(&world).await;
-    world.caught_up().await;
+    oracle::stream_agrees(&world, service, &customers.ledger()).await;
     let published = oracle::stored(&world, service).await.len();
     world.broker.kill().unwrap();
     world.kill(service).await;
@@ -154,7 +172,7 @@ async fn dies_with_a_batch(service: Service, place: &'static str) {
 
 /// Two events of the middle are missing in the stream of one of its sources.
 async fn dies_in_a_gap(reader: Service, place: &'static str) {
-    let mut world = World::empty();
+    let mut world = World::anywhere().empty();
     world.make_soft_streams().await;
     world.run_all().await;
     let customers = Customers::of(&world).await;

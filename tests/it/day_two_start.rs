@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use e2e::faults::can_make_namespaces;
 use e2e::hammer::{Hammer, Target};
-use e2e::installed::binaries;
 use e2e::systemd::{Done, Machine, UNITS, port, unit};
-use e2e::{PATIENCE, Service, eventually};
+use e2e::{PATIENCE, Service, eventually, programs};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -249,7 +248,7 @@ async fn a_taken_port(machine: &Machine, socket: &str, port: u16) {
 
 /// The program of `orders`, with a folder of its own.
 fn orders(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(binaries().join("headwater-orders"));
+    let mut command = Command::new(programs().join("headwater-orders"));
     command
         .env_clear()
         .current_dir(folder)
@@ -426,7 +425,7 @@ async fn the_tool_that_is_process_1_obeys_a_signal() {
     // A broker that never says a word.
     let broker = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("nats://{}", broker.local_addr().unwrap());
-    let mut tool = Command::new(binaries().join("headwater"));
+    let mut tool = Command::new(programs().join("headwater"));
     tool.args(["--server", &url, "--timeout", "10m", "status"])
         .current_dir(folder.path());
     let mut first = First::start(&mut as_first(&tool)).await;

@@ -8,8 +8,7 @@ use async_nats::jetstream;
 use e2e::accounts::Passwords;
 use e2e::client::Client;
 use e2e::faults::{metric, says};
-use e2e::process::program;
-use e2e::{Service, World, eventually};
+use e2e::{Service, World, eventually, program};
 use serde_json::Value;
 
 use Service::{Orders, Purchases, Users};
@@ -288,7 +287,7 @@ async fn a_refused_login_is_called_one(world: &mut World, passwords: &Passwords)
 /// Where the brokers tell nobody of each other, the addresses that the tool is told do.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_cluster_is_counted_by_its_addresses() {
-    let mut world = World::clustered();
+    let mut world = World::on_three_brokers().empty();
     world.run(Users).await;
     says(&world.client(Users), "relay", "ok", "").await;
     let tool = Tool::open(&world);
@@ -317,7 +316,7 @@ async fn an_open_cluster_is_counted_by_its_addresses() {
 /// `cluster::a_stream_whose_copies_gave_up_is_deleted_and_filled_again`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_without_a_leader_is_named() {
-    let mut world = World::clustered();
+    let mut world = World::on_three_brokers().empty();
     world.run(Orders).await;
     says(&world.client(Orders), "relay", "ok", "").await;
     let jetstream = jetstream::new(world.nats().await);

@@ -13,6 +13,7 @@ use headwater::database::{Config, Migration, Tx, WriteError};
 use headwater::{Clock, Database};
 use sea_orm::{ConnectionTrait as _, DbErr};
 use serde_json::json;
+use tempfile::TempDir;
 
 use Service::{Orders, Purchases};
 
@@ -76,7 +77,9 @@ async fn a_full_disk_refuses_writes_only_and_room_lets_the_same_processes_go_on(
     let Some(disk) = Mount::tmpfs("256m") else {
         return;
     };
-    let mut world = World::on(Broker::start_in_temp().unwrap(), disk.path());
+    let mut world = World::on([Broker::start_in_temp().unwrap()], TempDir::new().unwrap())
+        .databases_in(disk.path())
+        .empty();
     world.run_all().await;
     let customers = Customers::of(&world).await;
     let user = customers.new_order()["user_id"].clone();

@@ -12,7 +12,7 @@ fn variables(command: &clap::Command) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_service_starts_with_all_its_variables_empty() {
-    let mut world = World::empty_on_host();
+    let mut world = World::on_host().empty();
     for (service, command) in [
         (Service::Users, users::Config::command()),
         (Service::Products, products::Config::command()),

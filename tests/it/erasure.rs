@@ -311,7 +311,7 @@ async fn of_erased_people_no_byte_is_in_any_file_under_load_idle_killed_stopped_
 
 /// The service dies at `point` while a user is erased; the next start completes it.
 async fn erasure_dies_at(point: &'static str) {
-    let mut world = World::start().await;
+    let mut world = World::anywhere().of_services(&[Users]).start().await;
     let mut random = Random(15);
     let mut people: Vec<_> = (0..4)
         .map(|number| Person::random(number, &mut random))
@@ -530,7 +530,7 @@ fn fingerprint(person: &Person) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_in_clear_text_is_encrypted_at_the_start_that_may_die() {
-    let mut world = World::empty();
+    let mut world = World::anywhere().empty();
     let mut random = Random(17);
     let people: Vec<_> = (0..1_000)
         .map(|number| Person::random(number, &mut random))
@@ -543,7 +543,7 @@ async fn a_database_in_clear_text_is_encrypted_at_the_start_that_may_die() {
     };
     let process = world.try_run_with(Users, dies).await;
     assert!(process.expect("it does not start").crashed());
-    world.run_all().await;
+    world.run(Users).await;
     world.in_touch().await;
     needles.assert_nowhere(world.folder(), "after the upgrade");
     let users = world.client(Users);

@@ -4,15 +4,14 @@ use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
 use e2e::world::after;
-use e2e::{Service, World, eventually, process};
+use e2e::{Service, World, eventually, program};
 use headwater::schema::{BUCKET, Described};
 use serde_json::{Value, json};
 
 /// Runs the tool, with `input` on its stdin.
 async fn tool(world: &World, args: &[&str], input: &[u8]) -> Output {
-    let mut command = Command::new(process::program("shop"));
+    let mut command = Command::new(program("headwater"));
     command
-        .arg("headwater")
         .args(args)
         .args(["--server", &world.broker.url(), "--no-context"])
         .env("XDG_CACHE_HOME", world.folder())

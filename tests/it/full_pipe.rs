@@ -6,8 +6,8 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use broker::Watchdog;
 use e2e::faults::metric;
-use e2e::process::{admin_line, listening_line, program};
-use e2e::{Client, eventually};
+use e2e::process::{admin_line, listening_line};
+use e2e::{Client, eventually, program};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
@@ -27,8 +27,8 @@ impl Users {
     /// Starts it, and does not read on once it says where it listens.
     fn start() -> Self {
         let folder = TempDir::new().unwrap();
-        let mut process = Command::new(program("shop"))
-            .args(["users", "--database", "users.db", "--log-format", "json"])
+        let mut process = Command::new(program("headwater-users"))
+            .args(["--database", "users.db", "--log-format", "json"])
             .args(["--log", "trace", "--nats-url", "nats://127.0.0.1:1"])
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .current_dir(folder.path())

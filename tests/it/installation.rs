@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
-use e2e::installed::{binaries, install, install_with, repository};
+use e2e::installed::{install, install_with, repository};
+use e2e::programs;
 use tempfile::TempDir;
 
 /// All files below a folder, by their path in it.
@@ -30,7 +31,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn installing_again_keeps_the_configuration_and_uninstalling_leaves_it() {
     let folder = TempDir::new().unwrap();
-    let programs = binaries();
+    let programs = programs();
     let args = ["install", "/usr/local", programs.to_str().unwrap()];
     install(folder.path(), &args);
     let first = files(folder.path());
@@ -66,7 +67,7 @@ fn installing_again_keeps_the_configuration_and_uninstalling_leaves_it() {
 #[test]
 fn another_prefix_is_all_that_the_units_know() {
     let folder = TempDir::new().unwrap();
-    let programs = binaries();
+    let programs = programs();
     install(
         folder.path(),
         &["install", "/opt/shop", programs.to_str().unwrap()],
@@ -103,7 +104,7 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn installed_documents_lead_somewhere_and_so_does_every_alert() {
     let folder = TempDir::new().unwrap();
-    let programs = binaries();
+    let programs = programs();
     install(
         folder.path(),
         &["install", "/usr", programs.to_str().unwrap()],
@@ -174,7 +175,7 @@ fn installing_compiles_what_any_release_build_compiles() {
 fn an_open_broker_is_a_choice() {
     let include = |broker: &str| {
         let folder = TempDir::new().unwrap();
-        let programs = binaries();
+        let programs = programs();
         let args = ["install", "/usr/local", programs.to_str().unwrap()];
         install_with(folder.path(), &args, &[("BROKER", broker)]);
         let text = fs::read_to_string(folder.path().join("etc/headwater/nats.conf")).unwrap();

@@ -271,7 +271,7 @@ async fn orders_come_in_pages() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_order_in_which_parts_start_does_not_matter() {
     for (round, services) in orders_of(&Service::ALL).into_iter().enumerate() {
-        let mut world = World::empty();
+        let mut world = World::anywhere().empty();
         world.broker.kill().expect("kill the broker");
         let broker_before = round % (services.len() + 1);
         for (index, service) in services.iter().enumerate() {

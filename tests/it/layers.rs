@@ -22,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
     ],
     &["headwater-rebuild"],
     &["headwater"],
+    &["headwater-testkit"],
     &["orders", "products", "purchases", "users"],
     &["terminal"],
     &["client", "shop-import"],

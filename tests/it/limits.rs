@@ -9,9 +9,8 @@ use tempfile::TempDir;
 /// Orders of up to a thousand lines, and long pictures: more than one answer has room for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shop_is_verified_and_asked_where_the_broker_takes_64_kib() {
-    let databases = TempDir::new().unwrap();
     let broker = broker::Broker::start_in_temp_with("max_payload: 65536").unwrap();
-    let mut world = World::on(broker, databases.path());
+    let mut world = World::on([broker], TempDir::new().unwrap()).empty();
     world.run_all().await;
     world.run(Service::Inquiry).await;
     world.in_touch().await;

@@ -91,7 +91,7 @@ fn sample(line: &str) -> Option<(&str, Vec<String>)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_services_say_what_the_list_of_metrics_says_and_nothing_else() {
     let collector = Collector::start().await;
-    let mut world = World::start_on_host().await;
+    let mut world = World::on_host().start().await;
     world.run_with(Service::Composition, collector.of()).await;
     world.run(Service::Inquiry).await;
     for style in Service::STYLES {

@@ -10,7 +10,7 @@ use serde_json::json;
 use Service::Users;
 
 async fn world_of_users() -> (World, Vec<String>) {
-    let mut world = World::empty_on_host();
+    let mut world = World::on_host().empty();
     world.run(Users).await;
     world.in_touch().await;
     let mut ids = Vec::new();

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use e2e::{PATIENCE, process};
+use e2e::{PATIENCE, programs};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use dev::Dev;
@@ -120,8 +120,7 @@ async fn run(dev: &Dev, line: &str) -> Result<String, String> {
 
 /// Runs a line in a shell; of one that does not end, what it says first.
 async fn shell(dev: &Dev, line: &str, is_endless: bool) -> Result<String, String> {
-    let program = process::program("headwater");
-    let mut path = program.parent().unwrap().as_os_str().to_owned();
+    let mut path = programs().as_os_str().to_owned();
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap_or_default());
     let exec = if is_endless { "exec " } else { "" };

@@ -59,7 +59,7 @@ impl Manager {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_is_ready_without_a_broker_and_says_how_it_is_until_it_stops() {
-    let mut world = World::empty_on_host();
+    let mut world = World::on_host().empty();
     world.broker.kill().unwrap();
     let mut manager = Manager::new();
     world
@@ -100,7 +100,7 @@ async fn a_writer_that_a_slow_disk_holds_up_feeds_the_watchdog() {
     if !can_trace() {
         return;
     }
-    let mut world = World::empty_on_host();
+    let mut world = World::on_host().empty();
     let mut manager = Manager::new();
     world
         .run_with(Service::Users, |command| {

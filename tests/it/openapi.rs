@@ -21,7 +21,7 @@ async fn every_service_answers_as_it_documents() {
     let Some(schemathesis) = checkers::schemathesis() else {
         return;
     };
-    let world = World::start_on_host().await;
+    let world = World::on_host().start().await;
     let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
     let order = world.order(&ada, &[&mug]).await;
     let products = world.client(Service::Products);

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use e2e::installed::{binaries, repository};
+use e2e::installed::repository;
 use e2e::systemd::{Machine, unit};
-use e2e::{Service, eventually};
+use e2e::{Service, eventually, programs};
 use tempfile::TempDir;
 
 use crate::locked_down::{RUNNING, section};
@@ -14,7 +14,7 @@ use crate::systemd::{is_shown, visit};
 /// Packages of a version, in a folder.
 fn pack(version: &str, folder: &Path) {
     let output = Command::new(repository().join("deploy/deb/build"))
-        .args([&*binaries(), folder])
+        .args([programs(), folder])
         .env("VERSION", version)
         .env("NATS_SERVER", broker::find(&|_| {}).unwrap().path)
         .output()

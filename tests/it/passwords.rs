@@ -47,7 +47,7 @@ async fn flood(users: Client, stop: Arc<AtomicBool>) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_registrations_stops_nobody_elses_and_takes_no_memory() {
-    let mut world = World::empty_on_host();
+    let mut world = World::on_host().empty();
     world.run(Service::Users).await;
     let users = world.client(Service::Users);
     let pid = world.process(Service::Users).pid();

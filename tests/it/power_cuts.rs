@@ -9,6 +9,7 @@ use broker::{Broker, Options};
 use e2e::faults::{Mount, dose, logged, tell};
 use e2e::load::{Customers, Mix};
 use e2e::{Service, World, oracle};
+use tempfile::TempDir;
 
 use Service::Orders;
 
@@ -40,7 +41,9 @@ fn count(cuts: usize, customers: &Customers) {
 async fn nothing_acknowledged_is_lost_when_the_services_lose_power() {
     let Some(disk) = Mount::ext4() else { return };
     let broker = Broker::start_in_temp().unwrap();
-    let mut world = World::on(broker, disk.path());
+    let mut world = World::on([broker], TempDir::new().unwrap())
+        .databases_in(disk.path())
+        .empty();
     world.run_all().await;
     let customers = Customers::of(&world).await;
     let (cuts, mut too_late) = (dose(5), 0);
@@ -76,8 +79,7 @@ async fn nothing_acknowledged_is_lost_when_the_broker_loses_power() {
     let Some(disk) = Mount::ext4() else { return };
     let binary = broker::find(&|_| {}).unwrap();
     let broker = Broker::start(&binary, Options::new(disk.path())).unwrap();
-    let databases = tempfile::TempDir::new().unwrap();
-    let mut world = World::on(broker, databases.path());
+    let mut world = World::on([broker], TempDir::new().unwrap()).empty();
     world.run_all().await;
     let customers = Customers::of(&world).await;
     let cuts = dose(5);

@@ -35,7 +35,7 @@ fn mode(path: &Path) -> u32 {
 async fn databases_and_what_lies_beside_them_are_private_whatever_the_umask_is() {
     // The services inherit it.
     let umask = rustix::process::umask(Mode::empty());
-    let mut world = World::start_on_host().await;
+    let mut world = World::on_host().start().await;
     rustix::process::umask(umask);
     let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
     world.order(&ada, &[&mug]).await;

@@ -11,7 +11,14 @@ use serde_json::json;
 
 /// A world in which some users ordered something.
 async fn shop() -> (World, Vec<Reply>, Vec<Reply>) {
-    let world = World::start().await;
+    let (world, users, products) = shop_of(&Service::ALL).await;
+    world.caught_up().await;
+    (world, users, products)
+}
+
+/// [`shop`] with these services, as far as the sources have got.
+async fn shop_of(services: &'static [Service]) -> (World, Vec<Reply>, Vec<Reply>) {
+    let world = World::anywhere().of_services(services).start().await;
     let mut products = Vec::new();
     for number in 0..6 {
         products.push(world.product(&format!("P{number}")).await);
@@ -23,7 +30,6 @@ async fn shop() -> (World, Vec<Reply>, Vec<Reply>) {
         world.order(&user, &ordered).await;
         users.push(user);
     }
-    world.caught_up().await;
     (world, users, products)
 }
 
@@ -453,7 +459,7 @@ async fn the_catalogue_of_orders_is_rebuilt_under_writes() {
 
 /// `orders` dies at `point` of a rebuild of its catalogue and comes back.
 async fn orders_die_at(point: &str) {
-    let (mut world, users, products) = shop().await;
+    let (mut world, users, products) = shop_of(&Service::SOURCES).await;
     let before = catalogue(&world);
     world.stop(Service::Orders).await;
     spoil_catalogue(&world);
@@ -462,7 +468,7 @@ async fn orders_die_at(point: &str) {
             command.env("HEADWATER_CRASH", point);
         })
         .await;
-    world.caught_up().await;
+    world.expect_well(Service::Orders).await;
     eventually("a rebuild to begin", || async {
         match world.ask(Service::Orders, "rebuild", &json!({})).await {
             Err(reason) if reason.contains("no responders") => Err(reason),

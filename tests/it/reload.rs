@@ -50,7 +50,7 @@ async fn logs(world: &World, level: &str, words: &str, count: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hangup_reads_the_log_filter_anew_and_a_broken_one_changes_nothing() {
-    let mut world = World::empty_on_host();
+    let mut world = World::on_host().empty();
     let filter = world.folder().join("filter");
     fs::write(&filter, "# as it is by itself\ninfo\nasync_nats=off\n").unwrap();
     world
@@ -88,7 +88,7 @@ async fn a_hangup_reads_the_log_filter_anew_and_a_broken_one_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hangup_reads_nats_credentials_and_root_anew_and_broken_ones_change_nothing() {
-    let mut world = World::empty_on_host();
+    let mut world = World::on_host().empty();
     let mut locked = Locked::start();
     let (creds, ca) = (world.folder().join("creds"), world.folder().join("ca"));
     fs::write(&creds, locked.credentials_of_a_stranger()).unwrap();

@@ -10,7 +10,7 @@ use e2e::faults::says;
 use e2e::load::{Customers, Mix};
 use e2e::operator::verify;
 use e2e::world::{after, titles};
-use e2e::{Service, World, eventually, process};
+use e2e::{Service, World, eventually, program};
 use headwater::Clock;
 use headwater::backup::{self, Facts, Place};
 use headwater::operator::FoldState;
@@ -36,7 +36,7 @@ async fn tool(world: &World, args: &[&str]) -> Exit {
 /// What the tool says of putting `copy` back before it asks.
 async fn asks(world: &World, copy: &Path) -> String {
     let database = world.database(Service::Orders);
-    let output = tokio::process::Command::new(process::program("headwater"))
+    let output = tokio::process::Command::new(program("headwater"))
         .args(["restore", "orders"])
         .arg(copy)
         .args(["--no-context", "--server", &world.nats_url(), "--data"])

@@ -29,7 +29,7 @@ async fn stream_holds(world: &World, count: u64) {
 /// stopped in the middle has rows read, and may have sent some.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_relays_one_is_stopped_and_continued_and_each_event_is_there_once() {
-    let mut world = World::start_on_host().await;
+    let mut world = World::on_host().start().await;
     let customers = Customers::of(&world).await;
     let rivals = [world.rival(), world.rival()];
     for round in 0..dose(6) {
@@ -58,7 +58,7 @@ async fn of_three_relays_one_is_stopped_and_continued_and_each_event_is_there_on
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rival_publishes_what_a_stopped_service_left() {
-    let mut world = World::start_on_host().await;
+    let mut world = World::on_host().start().await;
     let customers = Customers::of(&world).await;
     let rival = world.rival();
     oracle::stream_agrees(&world, Orders, &customers.ledger()).await;
@@ -77,7 +77,7 @@ async fn a_rival_publishes_what_a_stopped_service_left() {
 /// Two processes of one service would fight over its consumer, or over the read store.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_on_a_database_says_who_has_it_and_does_not_start() {
-    let mut world = World::start_on_host().await;
+    let mut world = World::on_host().start().await;
     let lock_file = |service| world.database(service).with_extension("db.lock");
     // Without its file the lock keeps nobody away; it is made again.
     std::fs::remove_file(lock_file(Purchases)).unwrap();
@@ -148,7 +148,7 @@ async fn publish_copy(world: &World, jetstream: &async_nats::jetstream::Context,
 
 #[tokio::test(flavor = "multi_thread")]
 async fn foreign_events_and_copies_in_the_middle_neither_stop_nor_double_anything() {
-    let mut world = World::start_on_host().await;
+    let mut world = World::on_host().start().await;
     let customers = Customers::of(&world).await;
     let jetstream = async_nats::jetstream::new(world.nats().await);
     customers.send_some(Orders, 9).await;
@@ -194,7 +194,7 @@ fn sorted_out(stored: &[Stored]) -> (Vec<u64>, u64, u64) {
 /// A world whose streams an admin may delete events from, `purchases` not running, and an event
 /// of the orders that it has not read missing in the stream: the third of ten.
 async fn world_with_a_gap() -> (World, Customers, u64) {
-    let mut world = World::empty_on_host();
+    let mut world = World::on_host().empty();
     world.make_soft_streams().await;
     world.run_all().await;
     let customers = Customers::of(&world).await;

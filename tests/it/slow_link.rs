@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::link::Link;
 use e2e::{Reply, Service, World, backlog, eventually};
+use headwater_testkit::Link;
 use serde_json::Value;
 
 /// Fast enough to be no limit, in bytes a second.

@@ -29,6 +29,35 @@ fn read(file: &Path) -> String {
     std::fs::read_to_string(file).unwrap_or_default()
 }
 
+/// What cargo says of the workspace.
+fn cargo(args: &[&str]) -> String {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let mut command = Command::new(cargo);
+    let said = command.args(args).arg("--offline").current_dir(root());
+    let said = said.output().unwrap();
+    assert!(said.status.success(), "{args:?}: {said:?}");
+    String::from_utf8(said.stdout).unwrap()
+}
+
+/// `cargo build --release --bins`, as `just install`, packages and images have it, builds nothing
+/// but these programs, and no dependency of tests.
+#[test]
+fn what_is_shipped_has_no_crash_points() {
+    let features = |edges| {
+        let tree = [
+            "tree",
+            "--workspace",
+            "--edges",
+            edges,
+            "--format",
+            "{p} {f}",
+        ];
+        cargo(&tree)
+    };
+    assert!(!features("no-dev").contains("crash-points"));
+    assert!(features("all").contains("crash-points"), "tests need them");
+}
+
 #[test]
 fn entry_points_are_short() {
     for main in files("src/main.rs") {

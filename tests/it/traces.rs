@@ -37,7 +37,7 @@ async fn header(world: &World, source: Service, sequence: u64) -> Option<String>
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_is_one_trace_from_the_request_to_every_copy() {
     let collector = Collector::start().await;
-    let mut world = World::empty_on_host();
+    let mut world = World::on_host().empty();
     for service in Service::ALL {
         world.run_with(service, collector.of()).await;
     }
@@ -104,7 +104,7 @@ async fn an_order_is_one_trace_from_the_request_to_every_copy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_put_together_from_others_is_one_trace() {
     let collector = Collector::start().await;
-    let mut world = World::empty_on_host();
+    let mut world = World::on_host().empty();
     for service in Service::ALL.into_iter().chain(Service::STYLES) {
         if service != Service::Purchases {
             world.run_with(service, collector.of()).await;
@@ -150,7 +150,7 @@ async fn an_answer_put_together_from_others_is_one_trace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_endpoint_no_event_carries_a_trace() {
-    let world = World::start_on_host().await;
+    let world = World::on_host().start().await;
     register(&world, "ada", "01").await;
     world.caught_up().await;
     assert_eq!(header(&world, Service::Users, 1).await, None);
@@ -162,7 +162,7 @@ async fn without_an_endpoint_no_event_carries_a_trace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_sampled_leaves_no_trace_anywhere() {
     let collector = Collector::start().await;
-    let mut world = World::empty_on_host();
+    let mut world = World::on_host().empty();
     for service in Service::ALL {
         world
             .run_with(service, |command| {
@@ -205,7 +205,7 @@ async fn median(world: &World, prefix: &str) -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_never_answers_slows_nobody_and_is_told_of_once() {
-    let mut world = World::start_on_host().await;
+    let mut world = World::on_host().start().await;
     let without = median(&world, "before").await;
     // Takes connections, and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -256,7 +256,7 @@ async fn an_endpoint_that_never_answers_slows_nobody_and_is_told_of_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_stops_sends_the_spans_that_wait() {
     let collector = Collector::start().await;
-    let mut world = World::start_on_host().await;
+    let mut world = World::on_host().start().await;
     world.stop(Service::Users).await;
     world.run_with(Service::Users, collector.of()).await;
     register(&world, "ada", "01").await;

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 
 /// All services, with a stream of orders whose events can be deleted, and two purchases of Ada's.
 async fn world() -> (World, Reply) {
-    let mut world = World::empty();
+    let mut world = World::anywhere().empty();
     let settings = stream::Config {
         deny_delete: false,
         ..headwater::stream::settings("orders", 1)

@@ -152,8 +152,9 @@ impl World {
     pub fn with_accounts() -> (Self, Passwords) {
         let folder = TempDir::new().expect("make a folder");
         let (broker, passwords) = one(folder.path());
-        let mut world = Self::owning(vec![broker], folder);
-        world.log_in(passwords.folder().to_owned());
+        let world = Self::on([broker], folder)
+            .logging_in(passwords.folder().to_owned())
+            .empty();
         (world, passwords)
     }
 
@@ -164,8 +165,9 @@ impl World {
     pub fn clustered_with_accounts() -> (Self, Passwords) {
         let folder = TempDir::new().expect("make a folder");
         let (cluster, passwords) = three(folder.path());
-        let mut world = Self::owning(cluster.into_nodes(), folder);
-        world.log_in(passwords.folder().to_owned());
+        let world = Self::on(cluster.into_nodes(), folder)
+            .logging_in(passwords.folder().to_owned())
+            .empty();
         (world, passwords)
     }
 }

@@ -10,7 +10,7 @@ const STRIDE: u64 = 5_000;
 
 /// A shop with one user, who has ordered the one product.
 pub async fn shop() -> (World, Reply) {
-    let world = World::start_on_host().await;
+    let world = World::on_host().start().await;
     let (user, product) = (world.user("ada").await, world.product("Mug").await);
     world.order(&user, &[&product]).await;
     world.caught_up().await;

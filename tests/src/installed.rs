@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use crate::process::program;
+use crate::programs;
 
 /// Under which the programs are installed.
 const PREFIX: &str = "/usr/local";
@@ -19,7 +18,7 @@ pub fn installed() -> TempDir {
     let folder = TempDir::new().expect("make a folder");
     install(
         folder.path(),
-        &["install", PREFIX, binaries().to_str().expect("UTF-8")],
+        &["install", PREFIX, programs().to_str().expect("UTF-8")],
     );
     folder
 }
@@ -48,33 +47,6 @@ pub fn install_with(destination: &Path, args: &[&str], variables: &[(&str, &str)
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{args:?}: {text}");
     text
-}
-
-/// The folder of the programs, built as they are for tests.
-///
-/// # Panics
-/// When they do not build.
-pub fn binaries() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT
-        .get_or_init(|| {
-            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let mut command = Command::new(cargo);
-            command.args(["build", "--quiet", "--bins"]);
-            // What cargo says of this package to its tests is a changed environment to the build
-            // scripts of others, which would compile half of the workspace again.
-            for (name, _) in std::env::vars_os() {
-                let text = name.to_string_lossy();
-                if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-                    command.env_remove(&name);
-                }
-            }
-            let built = command.current_dir(repository()).status();
-            assert!(built.expect("run cargo").success(), "it does not build");
-            let folder = program("headwater-users");
-            folder.parent().expect("a folder").to_owned()
-        })
-        .clone()
 }
 
 /// The root of this repository.

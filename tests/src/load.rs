@@ -125,23 +125,23 @@ impl Mix {
 }
 
 impl Customers {
-    /// Customers with a few users and products, all of which `orders` has heard of.
+    /// Customers of the sources that run, with a few users and products, all of which `orders` has
+    /// heard of.
     ///
     /// # Panics
     /// When a service refuses a command.
     pub async fn of(world: &World) -> Self {
-        let sources = Service::SOURCES;
+        let sources = Service::SOURCES.into_iter().filter(|one| world.runs(*one));
         let customers = Self {
-            clients: sources.map(|of| (of, world.client(of))).into(),
+            clients: sources.map(|of| (of, world.client(of))).collect(),
             ledger: Arc::default(),
         };
-        for _ in 0..FIRST {
-            customers.send(Service::Users, true, &mut Random(0)).await;
-            customers
-                .send(Service::Products, true, &mut Random(0))
-                .await;
+        for source in customers.clients.keys() {
+            let count = if *source == Service::Orders { 1 } else { FIRST };
+            for _ in 0..count {
+                customers.send(*source, true, &mut Random(0)).await;
+            }
         }
-        customers.send(Service::Orders, true, &mut Random(0)).await;
         // That it had to wait for the copy of the catalogue was no refusal.
         customers.locked().repeats.clear();
         customers

@@ -287,16 +287,3 @@ pub fn lines(log: &str) -> impl Iterator<Item = Value> {
     log.lines()
         .filter_map(|line| serde_json::from_str(line).ok())
 }
-
-/// A program that was built beside this test.
-///
-/// # Panics
-/// When it is not there.
-pub fn program(name: &str) -> PathBuf {
-    let own = std::env::current_exe().expect("a path of our own");
-    let folders = own.ancestors().skip(1).take(2);
-    folders
-        .map(|folder: &Path| folder.join(name))
-        .find(|path| path.is_file())
-        .unwrap_or_else(|| panic!("{name} is not beside {}", own.display()))
-}

@@ -1,11 +1,9 @@
 //! A shop that `cargo dev` has started and seeded.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use e2e::process;
+use e2e::{has_built, program};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -21,25 +19,13 @@ pub(super) struct Dev {
 }
 
 impl Dev {
-    /// With the services that were built beside this test: `dev` has cargo build them, and a `cargo`
-    /// of ours says where they are.
     pub(super) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let cargo = folder.path().join("cargo");
-        let built = ["users", "products", "orders", "purchases"].map(|service| {
-            let name = format!("headwater-{service}");
-            let path = process::program(&name);
-            let built = json!({"target": {"name": name}, "executable": path});
-            format!("{built}\n")
-        });
-        let script = format!("#!/bin/sh\ncat <<'END'\n{}END\n", built.concat());
-        std::fs::write(&cargo, script).unwrap();
-        std::fs::set_permissions(&cargo, Permissions::from_mode(0o755)).unwrap();
-        let mut process = Command::new(process::program("dev"))
+        let mut process = Command::new(program("dev"))
             .args(["--http-port", "0", "--nats-port", "0", "--output", "json"])
             .arg("--data")
             .arg(folder.path().join("data"))
-            .env("CARGO", &cargo)
+            .envs(has_built())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

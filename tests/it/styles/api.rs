@@ -170,7 +170,7 @@ async fn a_service_without_a_database_is_an_ordinary_one_to_operators() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_answers_nonsense_or_500_is_named() {
-    let mut world = World::start_on_host().await.with_styles().await;
+    let mut world = World::on_host().start().await.with_styles().await;
     let ada = Ada::with_two_orders(&world).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -318,7 +318,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Starts what `command` says, its program aside, in a container called `name`, which sees
+    /// Starts what `command` says, with the program of the image, in a container called `name`, which sees
     /// `folder` under the same path; on `port` of this host, or on any if that is 0.
     ///
     /// # Panics
@@ -332,7 +332,8 @@ impl Container {
         log: PathBuf,
     ) -> Self {
         let text = |text: &std::ffi::OsStr| text.to_str().expect("UTF-8").to_owned();
-        let args = std::iter::once("headwater".to_owned()).chain(command.get_args().map(text));
+        let program = Path::new(command.get_program()).file_name();
+        let args = program.into_iter().chain(command.get_args()).map(text);
         let args: Vec<String> = args.collect();
         let place = folder.to_str().expect("UTF-8");
         let request = || {

@@ -10,9 +10,9 @@ use testcontainers::GenericImage;
 use testcontainers::bollard::query_parameters::{BuildImageOptionsBuilder, BuilderVersion};
 use testcontainers::bollard::{Docker, body_full};
 
-use crate::process;
+use crate::{Service, program};
 
-/// The tag of the image with all services: `shop`, under the name of the operator's tool.
+/// The tag of the image with all services, and the operator's tool.
 const SERVICES: &str = "services";
 
 /// The tag of the image with nats-server.
@@ -20,7 +20,11 @@ const BROKER: &str = "broker";
 
 /// Builds both, under the name `run`.
 pub(super) async fn build(client: &Docker, run: &str) -> anyhow::Result<()> {
-    let shop = format!("{}:headwater", process::program("shop").display());
+    let path = |name| program(name).display().to_string();
+    let services = ["headwater"]
+        .into_iter()
+        .chain(Service::ALL.map(Service::program));
+    let services: Vec<String> = services.map(path).collect();
     let nats_server = broker::find(&|_| {}).context("find nats-server")?.path;
     let nats_server = format!("{}:nats-server", nats_server.display());
     let folder = tempfile::TempDir::new().context("make a folder")?;
@@ -31,9 +35,9 @@ pub(super) async fn build(client: &Docker, run: &str) -> anyhow::Result<()> {
         context.join("nats-server.conf"),
     )
     .context("copy the broker's configuration")?;
-    make_rootfs(context, &[&shop])?;
+    make_rootfs(context, &services)?;
     build_one(client, &format!("{run}:{SERVICES}"), "Dockerfile", context).await?;
-    make_rootfs(context, &[&nats_server])?;
+    make_rootfs(context, &[path("headwater"), nats_server])?;
     build_one(
         client,
         &format!("{run}:{BROKER}"),
@@ -86,10 +90,14 @@ pub(super) fn names(run: &str) -> [String; 2] {
 }
 
 /// As `deploy/docker/build` does it.
-fn make_rootfs(context: &Path, programs: &[&str]) -> anyhow::Result<()> {
+fn make_rootfs(context: &Path, programs: &[String]) -> anyhow::Result<()> {
+    let rootfs = context.join("rootfs");
+    if rootfs.exists() {
+        std::fs::remove_dir_all(&rootfs).context("remove the files of another image")?;
+    }
     let made = Command::new("bash")
         .arg(shipped("rootfs"))
-        .arg(context.join("rootfs"))
+        .arg(&rootfs)
         .args(programs)
         .output()
         .context("run deploy/docker/rootfs")?;

@@ -18,7 +18,7 @@ use testcontainers::bollard::query_parameters::{
 use testcontainers::core::client::docker_client_instance;
 
 use super::{LABEL, image};
-use crate::process;
+use crate::program;
 
 /// Stands by until the process that started it is gone.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Reaper {
     /// # Errors
     /// It cannot be started.
     pub fn over(run: &str) -> std::io::Result<Self> {
-        let process = Command::new(process::program("shop"))
+        let process = Command::new(program("e2e"))
             .args(["reap", run])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

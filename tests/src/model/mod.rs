@@ -69,8 +69,7 @@ pub struct Dose {
 /// Something is not as it must be, or a situation was not met: the world's folder stays, and is
 /// named.
 pub async fn run(dose: Dose, say: impl Fn(&str)) -> anyhow::Result<Tally> {
-    let mut world = World::empty_on_host();
-    world.log_everything();
+    let mut world = World::on_host().logging_everything().empty();
     let folder = world.keep_folder();
     let place = format!(
         "seed {}, logs and databases in {}",

@@ -3,8 +3,8 @@
 //! (Or is slow there: `HEADWATER_SLOW=rebuild.received:50` stops it for 50 ms at each pass.)
 //!
 //! `HEADWATER_CRASH=relay.published` ends the process when it first comes by that place,
-//! `HEADWATER_CRASH=relay.published:3` at the third time. Only in builds with debug assertions;
-//! in a release build there is nothing of it.
+//! `HEADWATER_CRASH=relay.published:3` at the third time. Only with the feature `crash-points`,
+//! which the end-to-end tests switch on: without it, there is nothing of this.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +43,7 @@ pub const POINTS: &[&str] = &[
 
 /// Ends the process here if it was told to.
 pub fn point(name: &'static str) {
-    if cfg!(debug_assertions) {
+    if cfg!(feature = "crash-points") {
         debug_assert!(POINTS.contains(&name), "{name} is not in the list");
         if let Some((slow, pause)) = slow()
             && slow == name
@@ -64,7 +64,7 @@ pub fn point(name: &'static str) {
 
 /// Whether the process is to end at this place, sooner or later.
 pub fn is_armed(name: &str) -> bool {
-    cfg!(debug_assertions) && armed().is_some_and(|armed| armed.name == name)
+    cfg!(feature = "crash-points") && armed().is_some_and(|armed| armed.name == name)
 }
 
 fn slow() -> Option<&'static (String, Duration)> {

@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use e2e::backlog::{self, peak_kib};
 use e2e::{Service, World, eventually};
 
 /// Kill services with events waiting, and measure until they are ready and have caught up
-#[derive(Debug, Parser)]
-#[command(name = "recovery")]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Events that wait
     #[arg(long, default_value_t = 100_000)]

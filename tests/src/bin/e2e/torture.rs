@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use clap::Parser;
 use e2e::model::{self, Dose};
 use headwater::Clock;
 
 /// Random commands and faults over the whole system, compared with a plain fold
-#[derive(Debug, Parser)]
-#[command(name = "torture")]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How long, in minutes
     #[arg(long, default_value_t = 1)]

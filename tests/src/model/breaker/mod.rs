@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::bail;
 use async_nats::service::NATS_SERVICE_ERROR;
+use headwater_testkit::copy_folder;
 use tokio::time::{Instant, timeout};
 
-use self::broker::copy_folder;
 use super::fault::Step;
 use super::shop::Shop;
 use super::streams::Streams;

@@ -6,7 +6,7 @@ use sea_orm::{ConnectionTrait as _, DbErr};
 use tempfile::TempDir;
 
 use crate::support::{
-    CEILING, MIGRATIONS, Refused, append, eventually, execute, folder, integers, keep_log, logged,
+    MIGRATIONS, PATIENCE, Refused, append, eventually, execute, folder, integers, keep_log, logged,
     open, read, reads, texts,
 };
 
@@ -211,7 +211,7 @@ async fn a_database_is_closed_also_while_another_process_holds_the_write_lock() 
     let said = logged("another process has held the database's write lock");
     assert!(said.iter().all(|line| line.starts_with("WARN")), "{said:?}");
     assert!(!said.is_empty());
-    let closed = tokio::time::timeout(CEILING, db.close()).await;
+    let closed = tokio::time::timeout(PATIENCE, db.close()).await;
     closed.expect("it is closed");
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(*try_open(&folder).await.unwrap().head().borrow(), 0);

@@ -1,8 +1,7 @@
 //! The relay when the broker fails, forgets, or knows more than the database.
 
-use std::path::Path;
-
 use headwater::health::State;
+use headwater_testkit::copy_folder;
 use tokio::task::JoinSet;
 
 use crate::support::{
@@ -140,31 +139,18 @@ async fn a_broker_that_was_put_back_from_an_old_copy_is_filled_from_the_outbox()
     eventually_stored(&bus, "sensors", &(1..=10).collect::<Vec<_>>()).await;
     broker.stop().unwrap();
     let (data, copy) = (broker.store().join("jetstream"), folder.path().join("copy"));
-    copy_folder(&data, &copy);
+    copy_folder(&data, &copy).unwrap();
     broker.restart().unwrap();
     append(&db, reads(11..=50)).await;
     eventually_stored(&bus, "sensors", &(1..=50).collect::<Vec<_>>()).await;
 
     broker.kill().unwrap();
     std::fs::remove_dir_all(&data).unwrap();
-    copy_folder(&copy, &data);
+    copy_folder(&copy, &data).unwrap();
     broker.restart().unwrap();
     let observer = crate::support::bus(&broker, "observer").await;
     eventually_stored(&observer, "sensors", &(1..=50).collect::<Vec<_>>()).await;
     relay.stop().await;
-}
-
-pub(crate) fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 /// Publishes 5 events of a database, then puts it back as it was after `kept` of them, and

@@ -1,8 +1,8 @@
 //! Projections when the stream has lost something: positions decide, gaps are fetched.
 
 use futures_util::StreamExt as _;
+use headwater_testkit::copy_folder;
 
-use crate::relay_faults::copy_folder;
 use crate::support::{
     World, bus, eventually_readings, eventually_says, eventually_stored, jetstream, projecting,
     publish_by_hand, read, readings, relaying, stored,
@@ -176,7 +176,7 @@ async fn a_broker_from_an_old_copy_hides_nothing_from_a_projection() {
     world.broker.stop().unwrap();
     let data = world.broker.store().join("jetstream");
     let copy = world.folder.path().join("copy");
-    copy_folder(&data, &copy);
+    copy_folder(&data, &copy).unwrap();
     world.broker.restart().unwrap();
     let person = bus(&world.broker, "person").await;
     publish_by_hand(&person, None, &read("attic", 100)).await;
@@ -188,7 +188,7 @@ async fn a_broker_from_an_old_copy_hides_nothing_from_a_projection() {
 
     world.broker.kill().unwrap();
     std::fs::remove_dir_all(&data).unwrap();
-    copy_folder(&copy, &data);
+    copy_folder(&copy, &data).unwrap();
     world.broker.restart().unwrap();
     // Nine events of ours, and two new ones where before there were eleven.
     world.relay.operator(&world.source, &world.bus);
@@ -207,14 +207,14 @@ async fn a_projection_that_is_ahead_of_a_rolled_back_broker_goes_on_with_what_is
     world.broker.stop().unwrap();
     let data = world.broker.store().join("jetstream");
     let copy = world.folder.path().join("copy");
-    copy_folder(&data, &copy);
+    copy_folder(&data, &copy).unwrap();
     world.broker.restart().unwrap();
     world.append(6..=20).await;
     eventually_readings(&world.copy, &(1..=20).collect::<Vec<_>>()).await;
 
     world.broker.kill().unwrap();
     std::fs::remove_dir_all(&data).unwrap();
-    copy_folder(&copy, &data);
+    copy_folder(&copy, &data).unwrap();
     world.broker.restart().unwrap();
     world.append(21..=22).await;
     eventually_readings(&world.copy, &(1..=22).collect::<Vec<_>>()).await;

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::support::{CEILING, Tasks, http_config, serve};
+use crate::support::{PATIENCE, Tasks, http_config, serve};
 
 /// Larger than what the kernel keeps of an answer.
 const LARGE: usize = 16 * 1024 * 1024;
@@ -70,7 +70,7 @@ impl Service {
 async fn answer(client: &mut TcpStream) -> String {
     let mut answer = String::new();
     let read = client.read_to_string(&mut answer);
-    let read = tokio::time::timeout(CEILING, read).await;
+    let read = tokio::time::timeout(PATIENCE, read).await;
     let read = read.expect("the connection is closed");
     read.unwrap_or_else(|error| panic!("{error}, after {answer:?}"));
     answer

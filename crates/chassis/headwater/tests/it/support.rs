@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use async_nats::{HeaderMap, jetstream};
@@ -17,16 +16,11 @@ use headwater::projection::{self, Progress, Runner};
 use headwater::{
     ApplyError, Bus, Clock, Envelope, Event, Health, Projection, Relay, Supervisor, bus, outbox,
 };
+pub(crate) use headwater_testkit::{PATIENCE, broker, broker_with, eventually, is};
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt as _;
-
-/// How long anything here may take.
-pub(crate) const CEILING: Duration = Duration::from_secs(30);
-
-/// How long [`eventually`] waits before it looks again.
-const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A sensor was read.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -211,35 +205,6 @@ pub(crate) fn reads(range: impl IntoIterator<Item = i64>) -> Vec<SensorRead> {
 /// A write whose refusal is a database error.
 pub(crate) type Refused = WriteError<DbErr>;
 
-/// Waits until `look` gives a value, and fails with its last status at the ceiling.
-///
-/// The only place that sleeps.
-pub(crate) async fn eventually<T, S: Debug>(
-    what: &str,
-    mut look: impl AsyncFnMut() -> Result<T, S>,
-) -> T {
-    let end = Instant::now() + CEILING;
-    loop {
-        match look().await {
-            Ok(value) => return value,
-            Err(status) => assert!(
-                Instant::now() < end,
-                "still waiting, after {CEILING:?}, until {what}; it is at {status:?}"
-            ),
-        }
-        tokio::time::sleep(LOOK_PAUSE).await;
-    }
-}
-
-/// `found` if it is what was `wanted`.
-pub(crate) fn is<T: PartialEq>(found: T, wanted: &T) -> Result<T, T> {
-    if found == *wanted {
-        Ok(found)
-    } else {
-        Err(found)
-    }
-}
-
 /// Waits until the projection of `db` has applied `wanted`, and nothing else.
 pub(crate) async fn eventually_readings(db: &Database, wanted: &[i64]) {
     let what = format!("{} readings are applied", wanted.len());
@@ -259,16 +224,6 @@ pub(crate) async fn eventually_says(health: &Health, part: &str, text: &str) -> 
         }
     })
     .await
-}
-
-/// A broker of its own.
-pub(crate) fn broker() -> Broker {
-    Broker::start_in_temp().unwrap()
-}
-
-/// A broker of its own with these settings besides.
-pub(crate) fn broker_with(settings: &str) -> Broker {
-    Broker::start_in_temp_with(settings).unwrap()
 }
 
 pub(crate) async fn bus(broker: &Broker, name: &str) -> Bus {
@@ -348,7 +303,7 @@ impl Tasks {
 
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.supervisor.join(CEILING).await.unwrap();
+        self.supervisor.join(PATIENCE).await.unwrap();
     }
 }
 
@@ -688,6 +643,6 @@ impl Gate {
     /// Waits until somebody opens, or is gone.
     pub(crate) fn wait(&self) {
         let shut = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = shut.recv_timeout(CEILING);
+        let _ = shut.recv_timeout(PATIENCE);
     }
 }

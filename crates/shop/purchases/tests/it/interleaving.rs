@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use headwater::database::{self, Snapshot};
-use headwater::{Clock, Database, Envelope, Event, Projection as _};
+use headwater::{Clock, Database, Envelope, Projection as _};
+use headwater_testkit::{Given, envelope, interleavings};
 use proptest::prelude::*;
 use purchases::{MIGRATIONS, Purchases, erase_part, is_erasing};
 use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, Statement};
@@ -69,17 +70,6 @@ impl Happened {
                 placed_at: Some(shop_events::timestamp(*at)),
             }),
         }
-    }
-}
-
-fn envelope<E: Event>(event: &E) -> Envelope {
-    Envelope {
-        source: E::SUBJECT.split('.').next().unwrap().into(),
-        subject: headwater::subject_of(event).into(),
-        id: None,
-        sequence: None,
-        payload: event.encode_to_vec().into(),
-        traceparent: None,
     }
 }
 
@@ -147,19 +137,13 @@ fn shown(snapshot: &Snapshot) -> Result<Shown, DbErr> {
 
 /// Folds the events in the given order, in batches of `batch`, into a store of its own.
 async fn folded(events: &[Happened], batch: usize) -> Shown {
-    let folder = tempfile::TempDir::new().unwrap();
-    let config = database::Config::at(folder.path().join("purchases.db"));
-    let db = Database::open("purchases", &config, MIGRATIONS, Clock::system())
-        .await
-        .unwrap();
+    let given = Given::nothing(Purchases, MIGRATIONS).await;
     for events in events.chunks(batch) {
-        let events: Vec<Envelope> = events.iter().map(Happened::envelope).collect();
-        db.write(move |tx| Purchases.apply(tx, &events))
-            .await
-            .unwrap();
+        let events = events.iter().map(Happened::envelope).collect();
+        given.when_these(events).await.unwrap();
     }
-    remove_erased(&db).await;
-    db.read(shown).await.unwrap()
+    remove_erased(given.store()).await;
+    given.then(shown).await
 }
 
 /// As the service does in the background; gives how many transactions it took.
@@ -211,28 +195,6 @@ async fn what_an_erased_user_ordered_is_removed_in_parts() {
     assert_eq!(left.keys().collect::<Vec<_>>(), [&user_id(1)]);
 }
 
-/// All interleavings of three histories, at most `limit` of them, spread evenly.
-fn interleavings(histories: [&[Happened]; 3], limit: usize) -> Vec<Vec<Happened>> {
-    fn extend(rest: [&[Happened]; 3], so_far: &mut Vec<Happened>, all: &mut Vec<Vec<Happened>>) {
-        if rest.iter().all(|history| history.is_empty()) {
-            all.push(so_far.clone());
-        }
-        for source in 0..3 {
-            if let Some((next, later)) = rest[source].split_first() {
-                let mut rest = rest;
-                rest[source] = later;
-                so_far.push(next.clone());
-                extend(rest, so_far, all);
-                so_far.pop();
-            }
-        }
-    }
-    let mut all = Vec::new();
-    extend(histories, &mut Vec::new(), &mut all);
-    let step = all.len().div_ceil(limit);
-    all.into_iter().step_by(step.max(1)).collect()
-}
-
 fn title() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a", "b", "c"]).prop_map(str::to_owned)
 }
@@ -269,7 +231,7 @@ proptest! {
         let [users, products, orders] = &histories;
         let expected = expected(users, products, orders);
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        for events in interleavings([users, products, orders], 90) {
+        for events in interleavings(&[users, products, orders], 90) {
             let shown = runtime.block_on(folded(&events, batch));
             prop_assert_eq!(&shown, &expected, "{:?}", events);
         }

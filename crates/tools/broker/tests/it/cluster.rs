@@ -1,9 +1,10 @@
 use std::{fs, time::Duration};
 
 use broker::{Cluster, Error, Log, Options, find};
+use headwater_testkit::{eventually_blocking, is};
 
 use crate::run::try_ask;
-use crate::support::{eventually_within, folder, introduction, runs};
+use crate::support::{folder, introduction, runs};
 
 /// On a machine that is busy with other tests an election takes its time.
 fn options(home: &std::path::Path) -> Options {
@@ -16,27 +17,33 @@ fn options(home: &std::path::Path) -> Options {
 
 const MADE: &str = r#"{"name":"KEPT","subjects":["kept"],"storage":"file","num_replicas":3}"#;
 
-/// An election takes some seconds, in which nobody answers.
-const ELECTED_WITHIN: Duration = Duration::from_mins(1);
-
 fn ask(port: u16, subject: &str, body: &str) -> String {
     try_ask(port, subject, body).unwrap_or_default()
 }
 
 /// Publishes an event through the server on `port`, until it is stored.
 fn store(port: u16) {
-    eventually_within(ELECTED_WITHIN, "an event is stored", || {
-        ask(port, "kept", "an event").contains("\"seq\":")
+    eventually_blocking("an event to be stored", || {
+        let said = ask(port, "kept", "an event");
+        if said.contains("\"seq\":") {
+            Ok(())
+        } else {
+            Err(said)
+        }
     });
 }
 
 /// Waits until the server on `port` tells of at least `count` events: one may be stored whose answer was lost.
 fn has_stored(port: u16, count: u64) {
-    eventually_within(ELECTED_WITHIN, "the events are there", || {
+    eventually_blocking("the events to be there", || {
         let info = ask(port, "$JS.API.STREAM.INFO.KEPT", "");
         let told = info.split("\"messages\":").nth(1);
         let told = told.and_then(|rest| rest.split(',').next()?.parse::<u64>().ok());
-        told >= Some(count)
+        if told >= Some(count) {
+            Ok(())
+        } else {
+            Err(told)
+        }
     });
 }
 
@@ -73,8 +80,8 @@ fn three_servers_are_one_cluster_that_outlives_any_of_them() {
 
     // Only one is left: it says so.
     cluster.nodes_mut()[2].kill().unwrap();
-    eventually_within(ELECTED_WITHIN, "the last one sees that it is alone", || {
-        cluster.nodes()[1].health().is_err()
+    eventually_blocking("the last one to see that it is alone", || {
+        is(cluster.nodes()[1].health().is_err(), &true)
     });
 }
 

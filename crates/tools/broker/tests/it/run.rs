@@ -10,8 +10,9 @@ use std::{
 };
 
 use broker::{Binary, Broker, Error, Log, Options, Port, Sync, Version, find};
+use headwater_testkit::{eventually_blocking, is};
 
-use crate::support::{eventually, folder, introduction, names, runs, script};
+use crate::support::{folder, introduction, names, runs, script};
 
 fn binary() -> Binary {
     find(&|_| {}).unwrap()
@@ -52,8 +53,13 @@ fn a_started_broker_introduces_itself_with_jetstream() {
         line.contains(broker.name()) && line.contains("\"jetstream\":true"),
         "{line}"
     );
-    eventually("the log has been read", || {
-        broker.log_tail().contains("Server is ready")
+    eventually_blocking("the log to be read", || {
+        let log = broker.log_tail();
+        if log.contains("Server is ready") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
 }
 
@@ -101,9 +107,13 @@ fn a_broker_whose_parent_dies_is_killed() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    eventually("the child has started its broker", || {
-        fs::read_to_string(&file)
-            .is_ok_and(|told| told.ends_with('\n') && told.lines().count() == 2)
+    eventually_blocking("the child to start its broker", || {
+        let told = fs::read_to_string(&file).unwrap_or_default();
+        if told.ends_with('\n') && told.lines().count() == 2 {
+            Ok(())
+        } else {
+            Err(told)
+        }
     });
     let text = fs::read_to_string(&file).unwrap();
     let (pid, store) = text.trim().split_once('\n').unwrap();
@@ -111,7 +121,7 @@ fn a_broker_whose_parent_dies_is_killed() {
     assert!(runs(pid));
     child.kill().unwrap();
     child.wait().unwrap();
-    eventually("the broker is dead too", || !runs(pid));
+    eventually_blocking("the broker to be dead too", || is(runs(pid), &false));
     fs::remove_dir_all(store).unwrap();
 }
 
@@ -162,7 +172,9 @@ fn start_a_slow_one<T>(port: u16, take: impl FnOnce(&dyn Fn()) -> T) -> Error {
     };
     let starting = thread::spawn(move || Broker::start(&slow, options));
     let config = store.path().join("nats-server.conf");
-    eventually("the slow server is being started", || config.exists());
+    eventually_blocking("the slow server to be started", || {
+        is(config.exists(), &true)
+    });
     let _taken = take(&|| fs::write(store.path().join("nats-server.conf.go"), "").unwrap());
     starting.join().unwrap().unwrap_err()
 }
@@ -282,7 +294,7 @@ fn a_broker_that_somebody_else_kills_is_noticed() {
         .args(["-c", "kill -9 \"$1\"", "kill", &broker.pid().to_string()])
         .status()
         .unwrap();
-    eventually("the broker has ended", || broker.exited().is_some());
+    eventually_blocking("the broker to end", || is(broker.exited().is_some(), &true));
     assert_eq!(broker.exited().unwrap().signal(), Some(9));
 }
 

@@ -7,8 +7,7 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use broker::SearchPaths;
@@ -95,23 +94,6 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// Waits until `fact` holds, or fails with its name.
-pub(crate) fn eventually(what: &str, fact: impl FnMut() -> bool) {
-    eventually_within(Duration::from_secs(10), what, fact);
-}
-
-/// [`eventually`], for what takes longer.
-pub(crate) fn eventually_within(within: Duration, what: &str, mut fact: impl FnMut() -> bool) {
-    let end = Instant::now() + within;
-    while !fact() {
-        assert!(
-            Instant::now() < end,
-            "still waiting, after {within:?}, until {what}"
-        );
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Whether the process is there and no zombie.

@@ -1,7 +1,6 @@
 //! A small source of its own, and ways to spoil its stream.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream::Stream};
@@ -12,6 +11,8 @@ use headwater::operator::{Desk, Tools};
 use headwater::schema::{BUCKET, Keeper, Kind, Schema};
 use headwater::{Bus, Clock, Database, Event, EventId, Health, Relay, Supervisor, bus};
 use headwater::{operator, outbox, stream, subject_of};
+use headwater_testkit::broker_with;
+pub(crate) use headwater_testkit::{PATIENCE, eventually};
 use prost::Message as _;
 use sea_orm::DbErr;
 use serde_json::Value;
@@ -19,9 +20,6 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::tool::{Ended, Tool};
-
-/// How long anything that must come may take on a slow machine.
-const CEILING: Duration = Duration::from_mins(1);
 
 /// A sensor was read.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -140,7 +138,7 @@ impl Source {
 
     /// It has a stream and answers nobody.
     pub(crate) async fn silent() -> Self {
-        let broker = Broker::start_in_temp_with(USERS).expect("start nats-server");
+        let broker = broker_with(USERS);
         let folder = tempfile::tempdir().expect("make a folder");
         let file: PathBuf = folder.path().join("sensors.db");
         let config = database::Config::at(file);
@@ -315,7 +313,7 @@ impl Source {
 
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.tasks.join(CEILING).await.expect("an orderly end");
+        self.tasks.join(PATIENCE).await.expect("an orderly end");
         self.db.close().await;
     }
 }
@@ -324,22 +322,4 @@ impl Source {
 pub(crate) async fn tool(broker: &Broker, args: &[&str]) -> Ended {
     let url = broker.url();
     Tool::start(args, &[("NATS_URL", &url)]).end().await
-}
-
-/// Waits until `look` gives what was waited for; the only place that sleeps.
-pub(crate) async fn eventually<T, S: std::fmt::Debug>(
-    what: &str,
-    mut look: impl AsyncFnMut() -> Result<T, S>,
-) -> T {
-    let end = Instant::now() + CEILING;
-    loop {
-        match look().await {
-            Ok(found) => return found,
-            Err(seen) => assert!(
-                Instant::now() < end,
-                "waited {CEILING:?} for {what}; last seen: {seen:?}"
-            ),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

@@ -1,13 +1,10 @@
 //! The tool as a process.
 
 use std::process::Stdio;
-use std::time::Duration;
 
+use headwater_testkit::PATIENCE;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command as Process};
-
-/// Above what any test takes on a slow machine.
-const CEILING: Duration = Duration::from_mins(1);
 
 /// The tool as a process.
 pub(crate) struct Tool {
@@ -59,7 +56,7 @@ impl Tool {
                 .read_line(&mut line)
                 .await
         };
-        tokio::time::timeout(CEILING, read)
+        tokio::time::timeout(PATIENCE, read)
             .await
             .expect("in time")
             .expect("read stdout");
@@ -77,7 +74,7 @@ impl Tool {
     }
 
     pub(crate) async fn end(self) -> Ended {
-        let ended = tokio::time::timeout(CEILING, self.child.wait_with_output()).await;
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait_with_output()).await;
         let ended = ended.expect("in time").expect("wait");
         Ended {
             code: ended.status.code(),

@@ -8,18 +8,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
 
+use headwater_testkit::{PATIENCE, eventually_blocking, has_built};
 use reqwest::{Client, Response};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
-
-/// Until the summary, the building of the services included.
-const STARTS_WITHIN: Duration = Duration::from_mins(15);
-
-/// For everything else.
-const WITHIN: Duration = Duration::from_secs(30);
 
 /// A `cargo dev`; killed when dropped, and its watchdogs see to the rest.
 pub(crate) struct Dev {
@@ -38,6 +32,7 @@ impl Dev {
     pub(crate) fn with(data: &Path, with: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dev"));
         command.arg("--data").arg(data).args(["--output", "json"]);
+        command.envs(has_built());
         let mut process = with(&mut command)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -60,7 +55,7 @@ impl Dev {
 
     /// Waits for its summary.
     pub(crate) fn started(self) -> (Self, Value) {
-        let Ok(line) = self.stdout.recv_timeout(STARTS_WITHIN) else {
+        let Ok(line) = self.stdout.recv_timeout(PATIENCE) else {
             panic!("no summary; stderr:\n{}", self.stderr());
         };
         let summary = serde_json::from_str(&line).unwrap();
@@ -79,12 +74,21 @@ impl Dev {
 
     /// Waits until it has ended.
     pub(crate) fn ended(&mut self) -> ExitStatus {
-        eventually("dev has ended", || self.process.try_wait().unwrap())
+        eventually_blocking("dev to end", || {
+            self.process.try_wait().unwrap().ok_or("it runs")
+        })
     }
 
     /// Waits until stderr has `text`.
     pub(crate) fn says(&self, text: &str) {
-        eventually(text, || self.stderr().contains(text).then_some(()));
+        eventually_blocking(text, || {
+            let said = self.stderr();
+            if said.contains(text) {
+                Ok(())
+            } else {
+                Err(said)
+            }
+        });
     }
 
     pub(crate) fn stderr(&self) -> String {
@@ -100,10 +104,10 @@ impl Dev {
             let messages = stderr.match_indices("error: ").map(|(at, _)| at);
             let is_own = |at: &usize| *at == 0 || stderr[..*at].ends_with('\n');
             let own: Vec<usize> = messages.filter(is_own).collect();
-            let [own] = *own else { return None };
-            Some(stderr[own..].trim_end().to_owned())
+            let [own] = *own else { return Err(stderr) };
+            Ok(stderr[own..].trim_end().to_owned())
         };
-        eventually("one message", message)
+        eventually_blocking("one message", message)
     }
 }
 
@@ -137,18 +141,6 @@ fn collect(stderr: impl Read + Send + 'static) -> Arc<Mutex<String>> {
     text
 }
 
-/// Looks until there is something to see.
-pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + WITHIN;
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(Instant::now() < end, "not within {WITHIN:?}: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// The processes of a summary: the services and the broker.
 pub(crate) fn pids(summary: &Value) -> Vec<Pid> {
     let services = summary["services"].as_object().unwrap().values();
@@ -177,9 +169,13 @@ pub(crate) fn nobody_answers(summary: &Value) {
     for process in summary["services"].as_object().unwrap().values() {
         let address = process["url"].as_str().unwrap();
         let address = address.strip_prefix("http://").unwrap();
-        eventually(&format!("nobody listens at {address}"), || {
-            TcpStream::connect(address).err()
-        });
+        eventually_blocking(
+            &format!("nobody to listen at {address}"),
+            || match TcpStream::connect(address) {
+                Ok(_) => Err("somebody"),
+                Err(_) => Ok(()),
+            },
+        );
     }
 }
 

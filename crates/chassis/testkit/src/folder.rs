@@ -1,0 +1,22 @@
+//! Copies of what a process left on disk.
+
+use std::path::Path;
+use std::{fs, io};
+
+/// Copies the folder `from`, with all that is in it, to `to`.
+///
+/// # Errors
+/// A file cannot be read, or not be written.
+pub fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}

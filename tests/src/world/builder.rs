@@ -1,0 +1,163 @@
+//! What a world starts.
+
+use std::path::{Path, PathBuf};
+
+use broker::{Cluster, Log, Options};
+use tempfile::TempDir;
+
+use super::{Service, World};
+use crate::PATIENCE;
+use crate::broker::Broker;
+use crate::docker::{Docker, Turn};
+
+/// A world on brokers that run, and what else it is to have.
+#[derive(Debug)]
+#[must_use]
+pub struct Builder {
+    world: World,
+    services: &'static [Service],
+}
+
+impl World {
+    /// All services on a running broker, each in touch with it.
+    ///
+    /// # Panics
+    /// When something does not start.
+    pub async fn start() -> Self {
+        Self::anywhere().start().await
+    }
+
+    /// A world in containers where there is Docker, and of child processes elsewhere.
+    ///
+    /// # Panics
+    /// When the broker does not start.
+    pub fn anywhere() -> Builder {
+        Docker::chosen().map_or_else(Self::on_host, Self::in_containers)
+    }
+
+    /// A world of child processes also where there is Docker: for tests that look at processes
+    /// from the host, trace them, or put something of theirs between them.
+    ///
+    /// # Panics
+    /// When the broker does not start.
+    pub fn on_host() -> Builder {
+        let folder = TempDir::new().expect("make a folder");
+        let broker = Broker::child(folder.path()).expect("start the broker");
+        Builder::of([broker], folder)
+    }
+
+    /// A world in containers.
+    ///
+    /// # Panics
+    /// When the broker does not start.
+    pub fn in_containers(docker: &'static Docker) -> Builder {
+        let turn = Turn::take();
+        let folder = TempDir::new().expect("make a folder");
+        let broker = Broker::start_in(docker, folder.path()).expect("start the broker");
+        let mut builder = Builder::of([broker], folder);
+        let all = Service::SOURCES.into_iter().chain(Service::STYLES);
+        builder.world.names = all.map(|one| (one, docker.name(one.name()))).collect();
+        builder.world.docker = Some(docker);
+        builder.world.turn = Some(turn);
+        builder
+    }
+
+    /// A world on a cluster of three brokers, each with a copy of every stream.
+    ///
+    /// # Panics
+    /// When a broker does not start.
+    pub fn on_three_brokers() -> Builder {
+        let folder = TempDir::new().expect("make a folder");
+        let binary = broker::find(&|_| {}).expect("find nats-server");
+        let cluster = Cluster::start(&binary, &options(folder.path()));
+        Self::on(
+            cluster.expect("start three nats-servers").into_nodes(),
+            folder,
+        )
+    }
+
+    /// A world of child processes on brokers that run, with its files in `folder`.
+    ///
+    /// # Panics
+    /// When there is no broker.
+    pub fn on(nodes: impl IntoIterator<Item = broker::Broker>, folder: TempDir) -> Builder {
+        Builder::of(nodes.into_iter().map(Broker::from), folder)
+    }
+}
+
+impl Builder {
+    fn of(nodes: impl IntoIterator<Item = Broker>, folder: TempDir) -> Self {
+        let mut nodes = nodes.into_iter();
+        let world = World {
+            broker: nodes.next().expect("a broker"),
+            peers: nodes.collect(),
+            docker: None,
+            databases: folder.path().to_owned(),
+            folder,
+            addresses: [].into(),
+            names: [].into(),
+            running: [].into(),
+            passwords: None,
+            link: None,
+            filter: None,
+            finished: false,
+            turn: None,
+        };
+        Self {
+            world,
+            services: &Service::ALL,
+        }
+    }
+
+    /// Databases are in `folder`, and not beside the logs.
+    pub fn databases_in(mut self, folder: &Path) -> Self {
+        folder.clone_into(&mut self.world.databases);
+        self
+    }
+
+    /// Services log in, each with its own name and the password that `folder` has for it.
+    pub fn logging_in(mut self, folder: PathBuf) -> Self {
+        self.world.passwords = Some(folder);
+        self
+    }
+
+    /// Services log all that they do.
+    pub fn logging_everything(mut self) -> Self {
+        self.world.filter = Some("info,headwater=debug,async_nats=off");
+        self
+    }
+
+    /// These services, instead of all four.
+    pub fn of_services(mut self, services: &'static [Service]) -> Self {
+        self.services = services;
+        self
+    }
+
+    /// The world, with no service yet.
+    pub fn empty(self) -> World {
+        self.world
+    }
+
+    /// The world, with its services in touch with the broker.
+    ///
+    /// # Panics
+    /// When one does not start.
+    pub async fn start(self) -> World {
+        let Self {
+            mut world,
+            services,
+        } = self;
+        world.run_each(services).await;
+        world.in_touch().await;
+        world
+    }
+}
+
+/// How the broker of a world runs, or each of a cluster.
+pub(crate) fn options(folder: &Path) -> Options {
+    Options {
+        log: Log::File(folder.join("broker.log")),
+        ready_within: PATIENCE,
+        ..Options::new(folder.join("broker"))
+    }
+}

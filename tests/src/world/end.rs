@@ -1,0 +1,72 @@
+//! How a world ends, and what its end asserts.
+
+use super::{Service, World};
+use crate::eventually;
+
+/// How much of each service's log a failed test shows.
+const LINES_SHOWN: usize = 12;
+
+impl World {
+    /// Stops everything, after checking that nothing is left undone: every part of every service
+    /// is well, and every outbox is in its stream.
+    ///
+    /// # Panics
+    /// When something is left.
+    pub async fn finish(mut self) {
+        if self.runs(Service::Purchases) {
+            self.caught_up().await;
+        }
+        self.expect_all_well().await;
+        while let Some((service, _)) = self.running.last_key_value() {
+            let service = *service;
+            self.stop(service).await;
+        }
+        self.finished = true;
+    }
+
+    /// Kills everything and looks at nothing: what is wrong is known.
+    pub fn abandon(&mut self) {
+        self.running.clear();
+        self.finished = true;
+    }
+
+    pub(super) async fn expect_all_well(&self) {
+        for service in self.running.keys() {
+            self.expect_well(*service).await;
+        }
+    }
+
+    /// Waits until every part of the service says that it is well. A parked event is one that
+    /// does not.
+    pub async fn expect_well(&self, service: Service) {
+        let client = self.client(service);
+        eventually("every part to be well", || async {
+            let parts = client.get("/readyz?verbose").await.json;
+            let all = parts.as_object().into_iter().flatten();
+            if all.clone().count() > 0 && all.clone().all(|(_, part)| part["state"] == "ok") {
+                Ok(())
+            } else {
+                Err(parts.to_string())
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for World {
+    /// Where the test failed, says what the services logged last.
+    #[expect(clippy::print_stderr, reason = "what a failed test has to say")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for service in self.addresses.keys() {
+                let log = self.log(*service);
+                let lines: Vec<_> = log.lines().rev().take(LINES_SHOWN).collect();
+                for line in lines.iter().rev() {
+                    eprintln!("{}: {line}", service.name());
+                }
+            }
+        } else {
+            assert!(self.finished, "end the test with world.finish()");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What a shop is asked for.
+
+use headwater::Positions;
+use serde_json::{Value, json};
+
+use super::{Service, World};
+use crate::client::Reply;
+use crate::eventually;
+
+impl World {
+    /// Registers a user.
+    pub async fn user(&self, name: &str) -> Reply {
+        let email = format!("{name}@example.com");
+        let body = json!({ "name": name, "email": email });
+        self.client(Service::Users).create("/users", &body).await
+    }
+
+    /// Creates a product.
+    pub async fn product(&self, title: &str) -> Reply {
+        let image = format!("https://example.com/{title}.png");
+        let body = json!({ "title": title, "image": image });
+        self.client(Service::Products)
+            .create("/products", &body)
+            .await
+    }
+
+    /// Places an order for what may have been made a moment ago: `after` has the positions.
+    pub async fn order(&self, user: &Reply, products: &[&Reply]) -> Reply {
+        let ids: Vec<String> = products.iter().map(|product| product.id()).collect();
+        let replies: Vec<&Reply> = products.iter().copied().chain([user]).collect();
+        let path = format!("/orders?after={}", after(&replies));
+        let body = json!({ "user_id": user.id(), "product_ids": ids });
+        self.client(Service::Orders).create(&path, &body).await
+    }
+
+    /// What a user ordered, as of `after`, from the query service with its own copy.
+    pub async fn purchases(&self, user: &str, after: &str) -> Reply {
+        self.purchases_by(Service::Purchases, user, after).await
+    }
+
+    /// The titles that a user ordered, sorted, once `purchases` has everything that was written.
+    pub async fn titles(&self, user: &str) -> Vec<String> {
+        self.caught_up().await;
+        let reply = self.purchases(user, "").await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        titles(&reply.json)
+    }
+
+    /// How far the outboxes of the sources that run are, from their operator endpoints.
+    pub async fn heads(&self) -> Positions {
+        let client = self.nats().await;
+        let mut heads = Positions::default();
+        for source in Service::SOURCES {
+            if self.running.contains_key(&source) {
+                let subject = format!("headwater.{}.status", source.name());
+                let head = eventually("a status", || async {
+                    let reply = client.request(subject.clone(), "".into()).await;
+                    let status: Value =
+                        reply.map_err(|error| error.to_string()).and_then(|reply| {
+                            serde_json::from_slice(&reply.payload).map_err(|e| e.to_string())
+                        })?;
+                    status["head"].as_u64().ok_or_else(|| status.to_string())
+                })
+                .await;
+                heads.0.insert(source.name().to_owned(), head);
+            }
+        }
+        heads
+    }
+
+    /// Waits until `purchases` has applied everything that was written.
+    pub async fn caught_up(&self) {
+        let heads = self.heads().await.to_string();
+        let nobody = uuid::Uuid::nil().to_string();
+        eventually("purchases to catch up", || async {
+            let reply = self.purchases(&nobody, &heads).await;
+            if reply.status == 404 {
+                Ok(())
+            } else {
+                Err(reply.text)
+            }
+        })
+        .await;
+    }
+}
+
+/// The positions of some writes, for `?after=`.
+pub fn after(replies: &[&Reply]) -> String {
+    let positions: Vec<&str> = replies.iter().map(|reply| reply.position()).collect();
+    positions.join(",")
+}
+
+/// The titles in an answer of `purchases`, sorted.
+pub fn titles(answer: &Value) -> Vec<String> {
+    let purchases = answer["purchases"].as_array().into_iter().flatten();
+    let mut titles: Vec<String> = purchases
+        .map(|purchase| purchase["title"].as_str().unwrap_or("?").to_owned())
+        .collect();
+    titles.sort();
+    titles
+}
