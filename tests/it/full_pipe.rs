@@ -6,7 +6,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use broker::Watchdog;
 use e2e::faults::metric;
-use e2e::process::{admin_line, listening_line};
+use e2e::process::Address;
 use e2e::{Client, eventually, program};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -38,18 +38,18 @@ impl Users {
             .unwrap();
         let watchdog = Watchdog::over(process.id()).unwrap();
         let mut log = BufReader::new(process.stderr.take().unwrap());
-        let (address, admin) = loop {
+        let address = loop {
             let mut line = String::new();
             assert!(log.read_line(&mut line).unwrap() > 0, "it ended");
-            if let (Some(address), Some(admin)) = (listening_line(&line), admin_line(&line)) {
-                break (address, admin);
+            if let Some(address) = Address::logged(&line) {
+                break address;
             }
         };
         Self {
             process,
             log,
-            client: Client::at(address.parse().unwrap()),
-            admin: Client::at(admin.parse().unwrap()),
+            client: Client::at(address.http),
+            admin: Client::at(address.admin),
             _folder: folder,
             watchdog,
         }

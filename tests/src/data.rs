@@ -1,12 +1,13 @@
 //! Data sets for the importer, and an answer to compare with that no code of ours computed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
 use serde_json::{Value, json};
 use shop_import::{Args, Kind, Summary, mapped};
 
+use crate::oracle::{self, Shown, look};
 use crate::world::{Service, World};
 
 /// Three JSON Lines files.
@@ -16,9 +17,6 @@ pub struct DataSet {
     /// Kept so that the files are, where they are the test's own.
     _temporary: Option<tempfile::TempDir>,
 }
-
-/// Title and image, as the answer must have them.
-pub type Shown = BTreeSet<(String, String)>;
 
 impl DataSet {
     /// The sample data beside the project, where it is there.
@@ -110,28 +108,16 @@ impl DataSet {
             .expect("import")
     }
 
-    /// What every user must be shown: a fold of the files, by the foreign ids.
+    /// What every user must be shown, by the foreign ids.
     pub fn expected(&self) -> BTreeMap<String, Shown> {
-        let products: BTreeMap<String, (String, String)> = self
-            .lines("products.jsonl")
-            .map(|line| {
-                (
-                    id(&line["id"]),
-                    (text(&line["title"]), text(&line["image"])),
-                )
-            })
-            .collect();
-        let mut expected: BTreeMap<String, Shown> = self
-            .lines("users.jsonl")
-            .map(|line| (id(&line["id"]), Shown::new()))
-            .collect();
-        for order in self.lines("orders.jsonl") {
-            let shown = expected.entry(id(&order["user_id"])).or_default();
-            for product in order["product_ids"].as_array().into_iter().flatten() {
-                shown.insert(products[&id(product)].clone());
-            }
-        }
-        expected
+        let orders: Vec<Value> = self.lines("orders.jsonl").collect();
+        oracle::fold(
+            self.lines("users.jsonl").map(|line| id(&line["id"])),
+            self.lines("products.jsonl")
+                .map(|line| (id(&line["id"]), look(&line))),
+            orders.iter(),
+            id,
+        )
     }
 
     /// Compares the answer of `purchases` for every user with [`expected`](Self::expected).
@@ -147,27 +133,10 @@ impl DataSet {
     /// # Panics
     /// When an answer differs.
     pub async fn assert_shown_by(&self, style: Service, world: &World) {
-        world.caught_up().await;
-        for (foreign, expected) in self.expected() {
-            let user = mapped(Kind::Users, &foreign).to_string();
-            let reply = world.purchases_by(style, &user, "").await;
-            let foreign = format!("{foreign} by {}", style.name());
-            assert_eq!(reply.status, 200, "user {foreign}: {}", reply.text);
-            let purchases = reply.json["purchases"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            let shown: Shown = purchases
-                .iter()
-                .map(|purchase| (text(&purchase["title"]), text(&purchase["image"])))
-                .collect();
-            assert_eq!(shown, expected, "user {foreign}");
-            assert_eq!(
-                purchases.len(),
-                expected.len(),
-                "user {foreign}: each product once"
-            );
-        }
+        let mapped = |foreign: String| mapped(Kind::Users, &foreign).to_string();
+        let expected = self.expected().into_iter();
+        let expected = expected.map(|(foreign, shown)| (mapped(foreign), shown));
+        oracle::shows(world, style, expected.collect()).await;
     }
 
     fn lines(&self, name: &str) -> impl Iterator<Item = Value> {
@@ -185,10 +154,6 @@ fn id(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or("(none)").to_owned()
 }
 
 /// `SplitMix64`: the same numbers from the same seed, everywhere and for ever.

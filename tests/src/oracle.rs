@@ -7,15 +7,21 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use futures_util::{StreamExt as _, stream};
 use headwater::Event;
+use serde_json::Value;
 use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 
-use crate::data::Shown;
 use crate::eventually;
 use crate::load::{Customers, Ledger};
 use crate::world::{Service, World};
 
 /// How many requests are under way at once where many are made.
 const AT_ONCE: usize = 32;
+
+/// Title and image of a product.
+pub type Look = (String, String);
+
+/// What a user must be shown.
+pub type Shown = BTreeSet<Look>;
 
 /// An event in a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,48 +191,57 @@ pub async fn keys_have_one_effect(world: &World, customers: &Customers) {
 /// # Panics
 /// When it differs.
 pub async fn shown_agrees(world: &World, ledger: &Ledger) {
+    let of = |service| ledger.of(service).into_values();
+    let expected = fold(
+        of(Service::Users).map(|made| made.id.clone()),
+        of(Service::Products).map(|made| (made.id.clone(), look(&made.body))),
+        of(Service::Orders).map(|made| &made.body),
+        text,
+    );
+    shows(world, Service::Purchases, expected).await;
+}
+
+/// The query service in the style `style` shows each user what is `expected`, once it has
+/// everything that was written.
+///
+/// # Panics
+/// When it shows a user something else.
+pub async fn shows(world: &World, style: Service, expected: BTreeMap<String, Shown>) {
     world.caught_up().await;
-    let expected = fold(ledger);
     stream::iter(expected)
         .for_each_concurrent(AT_ONCE, async |(user, expected)| {
-            let reply = world.purchases(&user, "").await;
+            let reply = world.purchases_by(style, &user, "").await;
             assert_eq!(reply.status, 200, "{user}: {}", reply.text);
-            let purchases = reply.json["purchases"].as_array();
-            let purchases = purchases.expect("purchases");
-            let shown: Shown = purchases
-                .iter()
-                .map(|one| (text(&one["title"]), text(&one["image"])))
-                .collect();
-            assert_eq!(shown, expected, "what {user} is shown");
+            let purchases = reply.json["purchases"].as_array().expect("purchases");
+            let shown: Shown = purchases.iter().map(look).collect();
+            assert_eq!(shown, expected, "what {user} is shown by {}", style.name());
             assert_eq!(purchases.len(), expected.len(), "each product once");
         })
         .await;
 }
 
-/// What each user ordered: title and image of each product.
-fn fold(ledger: &Ledger) -> BTreeMap<String, Shown> {
-    let products: BTreeMap<&str, (String, String)> = ledger
-        .of(Service::Products)
-        .into_values()
-        .map(|made| {
-            let shown = (text(&made.body["title"]), text(&made.body["image"]));
-            (made.id.as_str(), shown)
-        })
-        .collect();
-    let mut expected: BTreeMap<String, Shown> = ledger
-        .of(Service::Users)
-        .into_values()
-        .map(|made| (made.id.clone(), BTreeSet::new()))
-        .collect();
-    for order in ledger.of(Service::Orders).into_values() {
-        let shown = expected.entry(text(&order.body["user_id"])).or_default();
-        for product in order.body["product_ids"].as_array().into_iter().flatten() {
-            shown.insert(products[text(product).as_str()].clone());
-        }
+/// What each user ordered: title and image of each product. `id` reads an id in an order.
+pub fn fold<'a>(
+    users: impl Iterator<Item = String>,
+    products: impl Iterator<Item = (String, Look)>,
+    orders: impl Iterator<Item = &'a Value>,
+    id: impl Fn(&Value) -> String,
+) -> BTreeMap<String, Shown> {
+    let products: BTreeMap<String, Look> = products.collect();
+    let mut expected: BTreeMap<String, Shown> = users.map(|user| (user, Shown::new())).collect();
+    for order in orders {
+        let shown = expected.entry(id(&order["user_id"])).or_default();
+        let ids = order["product_ids"].as_array().into_iter().flatten();
+        shown.extend(ids.map(|product| products[&id(product)].clone()));
     }
     expected
 }
 
-fn text(value: &serde_json::Value) -> String {
+/// Title and image of a product.
+pub fn look(product: &Value) -> Look {
+    (text(&product["title"]), text(&product["image"]))
+}
+
+fn text(value: &Value) -> String {
     value.as_str().unwrap_or("(none)").to_owned()
 }

@@ -157,23 +157,11 @@ impl Process {
         }
     }
 
-    /// The address on this host at which it listens, once it says that it listens.
-    pub fn address(&self) -> Option<SocketAddr> {
+    /// Where it is on this host, once it says that it listens.
+    pub fn address(&self) -> Option<Address> {
         match self {
-            Self::Child(child) => listening_line(&log_from(&child.log, child.log_from))?
-                .parse()
-                .ok(),
+            Self::Child(child) => Address::logged(&log_from(&child.log, child.log_from)),
             Self::Container(container) => container.address(),
-        }
-    }
-
-    /// The address on this host of its health and metrics, once it says that it listens.
-    pub fn admin(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Child(child) => admin_line(&log_from(&child.log, child.log_from))?
-                .parse()
-                .ok(),
-            Self::Container(container) => container.admin(),
         }
     }
 
@@ -186,6 +174,27 @@ impl Process {
             Self::Child(_) => panic!("it is a child process"),
             Self::Container(container) => container.held(),
         }
+    }
+}
+
+/// Where a service is on this host.
+#[derive(Debug, Clone, Copy)]
+pub struct Address {
+    /// What everybody asks.
+    pub http: SocketAddr,
+    /// Health and metrics.
+    pub admin: SocketAddr,
+}
+
+impl Address {
+    /// Where a service says in its log that it listens.
+    pub fn logged(log: &str) -> Option<Self> {
+        let line = lines(log).find(|line| line["message"] == "listening")?;
+        let at = |name: &str| line[name].as_str()?.parse().ok();
+        Some(Self {
+            http: at("address")?,
+            admin: at("admin")?,
+        })
     }
 }
 
@@ -268,18 +277,6 @@ pub(crate) fn log_from(log: &Path, from: u64) -> String {
     let bytes = std::fs::read(log).unwrap_or_default();
     let own = bytes.get(usize::try_from(from).unwrap_or(0)..);
     String::from_utf8_lossy(own.unwrap_or_default()).into_owned()
-}
-
-/// The address that a service says it listens on.
-pub fn listening_line(log: &str) -> Option<String> {
-    let line = lines(log).find(|line| line["message"] == "listening")?;
-    Some(line["address"].as_str()?.to_owned())
-}
-
-/// The address that a service says it has health and metrics at.
-pub fn admin_line(log: &str) -> Option<String> {
-    let line = lines(log).find(|line| line["message"] == "listening")?;
-    Some(line["admin"].as_str()?.to_owned())
 }
 
 /// The lines of a log that are JSON.

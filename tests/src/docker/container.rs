@@ -25,7 +25,7 @@ use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt as
 
 use super::{ADMIN, Docker, HTTP, LABEL, image};
 use crate::PATIENCE;
-use crate::process::listening_line;
+use crate::process::Address;
 
 /// How long to wait between two looks at a container.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -134,6 +134,12 @@ impl Held {
         let bindings = ports.get(&format!("{port}/tcp"))?.as_ref()?;
         let host = bindings.first()?.host_port.as_ref()?.parse().ok()?;
         Some(SocketAddr::from((Ipv4Addr::LOCALHOST, host)))
+    }
+
+    /// The addresses on this host that lead to a service in it.
+    pub fn addresses(&self) -> Option<Address> {
+        let (http, admin) = (self.address(HTTP)?, self.address(ADMIN)?);
+        Some(Address { http, admin })
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -312,8 +318,7 @@ pub struct Container {
     /// Where its own log begins in the file, which all runs of the service share.
     log_from: u64,
     copied: mpsc::Receiver<()>,
-    address: Option<SocketAddr>,
-    admin: Option<SocketAddr>,
+    address: Option<Address>,
     ended: Option<ExitStatus>,
 }
 
@@ -354,8 +359,7 @@ impl Container {
         let held = held.unwrap_or_else(|error| panic!("start {name}: {error:#}"));
         Self {
             copied: held.copy_log(&log).expect("follow the log"),
-            address: held.address(HTTP),
-            admin: held.address(ADMIN),
+            address: held.addresses(),
             held,
             log,
             log_from,
@@ -380,14 +384,9 @@ impl Container {
         self.ended
     }
 
-    /// Where it listens on this host, once it says that it listens.
-    pub fn address(&self) -> Option<SocketAddr> {
-        listening_line(&self.log()).and(self.address)
-    }
-
-    /// Where its health and metrics are on this host, once it says that it listens.
-    pub fn admin(&self) -> Option<SocketAddr> {
-        listening_line(&self.log()).and(self.admin)
+    /// Where it is on this host, once it says that it listens.
+    pub fn address(&self) -> Option<Address> {
+        Address::logged(&self.log()).and(self.address)
     }
 
     /// What this run has logged.

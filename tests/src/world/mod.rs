@@ -10,7 +10,6 @@ mod service;
 mod shop;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
@@ -19,8 +18,8 @@ use tempfile::TempDir;
 
 use crate::broker::Broker;
 use crate::client::try_send;
-use crate::docker::{self, Container, Docker, Turn};
-use crate::process::Process;
+use crate::docker::{Container, Docker, Turn};
+use crate::process::{Address, Process};
 use crate::{PATIENCE, eventually};
 
 pub use builder::Builder;
@@ -40,7 +39,7 @@ pub struct World {
     /// Of the logs, and usually of the databases.
     folder: TempDir,
     databases: PathBuf,
-    /// Of all that ever ran.
+    /// Of all that ever ran: the same for their lives.
     addresses: BTreeMap<Service, Address>,
     /// Of the containers, in their network.
     names: BTreeMap<Service, String>,
@@ -54,14 +53,6 @@ pub struct World {
     finished: bool,
     /// The last that is dropped: the containers are gone then.
     turn: Option<Turn>,
-}
-
-/// Where a service is on this host, the same for its life.
-#[derive(Debug, Clone, Copy)]
-struct Address {
-    http: SocketAddr,
-    /// Of health and metrics.
-    admin: SocketAddr,
 }
 
 impl World {
@@ -187,10 +178,9 @@ impl World {
     /// # Panics
     /// When it runs in none, or does not answer.
     pub async fn moved(&mut self, service: Service) {
-        let container = self.process(service).container();
-        let at = |port| container.address(port).expect("a mapped port");
-        let (http, admin) = (at(docker::HTTP), at(docker::ADMIN));
-        self.addresses.insert(service, Address { http, admin });
+        let address = self.process(service).container().addresses();
+        self.addresses
+            .insert(service, address.expect("mapped ports"));
         let client = self.client(service);
         eventually("the service to answer", || async {
             let request = client.request(reqwest::Method::GET, "/livez");
@@ -252,9 +242,8 @@ impl World {
 /// Waits until a service listens; `None` if it ends before.
 async fn listening(process: &mut Process) -> Option<Address> {
     eventually("a service to listen", || {
-        let at = process.address().zip(process.admin());
-        let seen = match (at, process.exited()) {
-            (Some((http, admin)), _) => Ok(Some(Address { http, admin })),
+        let seen = match (process.address(), process.exited()) {
+            (Some(address), _) => Ok(Some(address)),
             (None, Some(_)) => Ok(None),
             (None, None) => Err(process.log()),
         };
