@@ -14,17 +14,14 @@ impl World {
     /// How a service is started.
     pub(super) fn command(&self, service: Service) -> Command {
         let mut command = self.program(service.program(), &[]);
-        match service.style() {
-            None => {
-                command.arg("--database").arg(self.database(service));
-            }
-            Some(style) => {
-                command.args(["--style", style]);
-                command.envs(Service::SOURCES.into_iter().filter_map(|source| {
-                    let variable = format!("HEADWATER_{}_URL", source.name().to_uppercase());
-                    Some((variable, self.url_for_services(source)?))
-                }));
-            }
+        if let Some(style) = service.style() {
+            command.args(["--style", style]);
+            command.envs(Service::SOURCES.into_iter().filter_map(|source| {
+                let variable = format!("HEADWATER_{}_URL", source.name().to_uppercase());
+                Some((variable, self.url_for_services(source)?))
+            }));
+        } else {
+            command.arg("--database").arg(self.database(service));
         }
         if let (Some(address), None) = (self.addresses.get(&service), self.docker) {
             command.env("HEADWATER_LISTEN", address.http.to_string());
@@ -34,11 +31,8 @@ impl World {
             command.env("NATS_PASSWORD_FILE", folder.join(service.name()));
         }
         // By which composition asks for it.
-        command.envs(
-            self.names
-                .get(&service)
-                .map(|name| ("HEADWATER_PUBLIC_HOST", name)),
-        );
+        let name = self.names.get(&service);
+        command.envs(name.map(|name| ("HEADWATER_PUBLIC_HOST", name)));
         command
     }
 
@@ -113,8 +107,8 @@ impl World {
         assert!(!self.running.contains_key(&service), "stop it first");
         let path = self.database(service);
         std::fs::remove_file(&path).expect("delete the database");
-        let wal = format!("{}-wal", path.display());
-        assert!(!Path::new(&wal).exists(), "closed in order, it has no WAL");
+        let wal = path.with_extension("db-wal");
+        assert!(!wal.exists(), "closed in order, it has no WAL");
     }
 
     /// A client of a service.
@@ -132,17 +126,14 @@ impl World {
 
     /// Where the broker is; all of a cluster, with commas.
     pub fn nats_url(&self) -> String {
-        let urls: Vec<_> = self.nodes().map(Broker::url).collect();
-        urls.join(",")
+        self.nodes().map(Broker::url).collect::<Vec<_>>().join(",")
     }
 
     /// Where the services find the broker; all of a cluster, with commas.
     fn nats_url_for_services(&self) -> String {
-        if let Some(link) = &self.link {
-            return link.clone();
-        }
-        let urls: Vec<_> = self.nodes().map(Broker::url_for_services).collect();
-        urls.join(",")
+        let urls = self.nodes().map(Broker::url_for_services);
+        let linked = self.link.clone();
+        linked.unwrap_or_else(|| urls.collect::<Vec<_>>().join(","))
     }
 
     /// The broker, or all of the cluster.

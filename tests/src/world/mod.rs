@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::broker::Broker;
@@ -83,11 +84,9 @@ impl World {
     /// When one does not get there.
     pub async fn in_touch(&self) {
         self.expect_all_well().await;
-        let client = self.nats().await;
         for service in self.running.keys() {
-            let subject = format!("headwater.{}.status", service.name());
-            eventually("an answer to an operator", || {
-                client.request(subject.clone(), "".into())
+            eventually("an answer to an operator", async || {
+                self.ask(*service, "status", &json!({})).await
             })
             .await;
         }
@@ -210,9 +209,7 @@ impl World {
     /// # Panics
     /// When it does not run, or ends with an error.
     pub async fn stop(&mut self, service: Service) {
-        let mut process = self.running.remove(&service).expect("it runs");
-        let stopped = tokio::task::spawn_blocking(move || process.stop());
-        stopped.await.expect("an orderly end");
+        self.put_away(service, Process::stop).await;
     }
 
     /// Kills a service, as a crash would; one that has ended by itself is only put away.
@@ -220,9 +217,13 @@ impl World {
     /// # Panics
     /// When it was not started.
     pub async fn kill(&mut self, service: Service) {
+        self.put_away(service, Process::kill).await;
+    }
+
+    async fn put_away(&mut self, service: Service, end: fn(&mut Process)) {
         let mut process = self.running.remove(&service).expect("it runs");
-        let killed = tokio::task::spawn_blocking(move || process.kill());
-        killed.await.expect("it is gone");
+        let ended = tokio::task::spawn_blocking(move || end(&mut process));
+        ended.await.expect("it ends as it should");
     }
 
     /// Waits until a service has ended by itself, and puts it away: its process, to be asked how.

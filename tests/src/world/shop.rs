@@ -48,22 +48,13 @@ impl World {
 
     /// How far the outboxes of the sources that run are, from their operator endpoints.
     pub async fn heads(&self) -> Positions {
-        let client = self.nats().await;
         let mut heads = Positions::default();
-        for source in Service::SOURCES {
-            if self.running.contains_key(&source) {
-                let subject = format!("headwater.{}.status", source.name());
-                let head = eventually("a status", || async {
-                    let reply = client.request(subject.clone(), "".into()).await;
-                    let status: Value =
-                        reply.map_err(|error| error.to_string()).and_then(|reply| {
-                            serde_json::from_slice(&reply.payload).map_err(|e| e.to_string())
-                        })?;
-                    status["head"].as_u64().ok_or_else(|| status.to_string())
-                })
-                .await;
-                heads.0.insert(source.name().to_owned(), head);
-            }
+        for source in Service::SOURCES.into_iter().filter(|one| self.runs(*one)) {
+            let head = eventually("a status", || async {
+                let status = self.ask(source, "status", &json!({})).await?;
+                status["head"].as_u64().ok_or_else(|| status.to_string())
+            });
+            heads.0.insert(source.name().to_owned(), head.await);
         }
         heads
     }
