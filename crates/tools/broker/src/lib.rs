@@ -1,10 +1,12 @@
 //! Finds or installs nats-server and runs it as a child process, for `cargo dev`, the tests and the bench.
 //!
-//! ```ignore
-//! let binary = broker::find(&|line| progress.println(line))?;
+//! ```no_run
+//! # use broker::{Broker, Options};
+//! let binary = broker::find(&|line| eprintln!("{line}"))?;
 //! let mut broker = Broker::start(&binary, Options::new("target/dev/nats"))?;
-//! let bus = Bus::connect(&broker.url()).await?;
+//! println!("nats-server answers at {}", broker.url());
 //! broker.stop()?;
+//! # Ok::<(), broker::Error>(())
 //! ```
 //!
 //! Tests say `Broker::start_in_temp()?` and get the same thing on a free port in a folder that goes with it.

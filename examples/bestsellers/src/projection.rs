@@ -1,0 +1,115 @@
+//! How often each product was ordered.
+
+use headwater::database::Tx;
+use headwater::{ApplyError, Envelope, Event as _, Projection};
+use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
+use shop_events::{OrderPlaced, ProductCreated, ProductUpdated};
+use uuid::Uuid;
+
+/// Counts the order lines of each product.
+#[derive(Debug)]
+pub struct Bestsellers;
+
+impl Projection for Bestsellers {
+    const NAME: &'static str = "bestsellers"; // never rename
+    const VERSION: u32 = 1;
+    const SOURCES: &'static [&'static str] = &["products", "orders"];
+
+    fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
+        for event in events {
+            match event.kind() {
+                ProductCreated::SUBJECT => {
+                    let product: ProductCreated = event.decode()?;
+                    save_title(tx, shop_events::id(&product.product_id)?, product.title)?;
+                }
+                ProductUpdated::SUBJECT => {
+                    let product: ProductUpdated = event.decode()?;
+                    save_title(tx, shop_events::id(&product.product_id)?, product.title)?;
+                }
+                OrderPlaced::SUBJECT => {
+                    let order: OrderPlaced = event.decode()?;
+                    for id in &order.product_ids {
+                        count_line(tx, shop_events::id(id)?)?;
+                    }
+                }
+                _ => return Err(ApplyError::unknown(event)),
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&self, event: &Envelope) -> Option<String> {
+        shop_events::key(event)
+    }
+}
+
+fn count_line(tx: &Tx, product: Uuid) -> Result<(), DbErr> {
+    tx.execute_raw(Statement::from_sql_and_values(
+        tx.get_database_backend(),
+        "INSERT INTO bestseller (product, lines) VALUES (?, 1)
+         ON CONFLICT (product) DO UPDATE SET lines = lines + 1",
+        [Value::from(product)],
+    ))
+    .map(drop)
+}
+
+fn save_title(tx: &Tx, product: Uuid, title: String) -> Result<(), DbErr> {
+    tx.execute_raw(Statement::from_sql_and_values(
+        tx.get_database_backend(),
+        "INSERT INTO bestseller (product, title) VALUES (?, ?)
+         ON CONFLICT (product) DO UPDATE SET title = excluded.title",
+        [Value::from(product), Value::from(title)],
+    ))
+    .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_testkit::{Given, envelope, interleavings};
+
+    use super::*;
+    use crate::MIGRATIONS;
+    use crate::store::{Bestseller, top};
+
+    fn created(product: Uuid) -> ProductCreated {
+        ProductCreated {
+            product_id: product.to_string(),
+            title: "Mug".to_owned(),
+            image: "https://example.com/mug.png".to_owned(),
+        }
+    }
+
+    fn placed(products: &[Uuid]) -> OrderPlaced {
+        OrderPlaced {
+            order_id: Uuid::from_u128(1).to_string(),
+            user_id: Uuid::from_u128(2).to_string(),
+            product_ids: products.iter().map(Uuid::to_string).collect(),
+            placed_at: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn every_line_of_an_order_counts() {
+        let given = Given::nothing(Bestsellers, MIGRATIONS).await;
+        let mug = Uuid::from_u128(7);
+        given.when(&[placed(&[mug, mug])]).await.unwrap();
+        let top = given.then(|snapshot| top(snapshot, 10)).await;
+        assert_eq!(top[0].lines, 2);
+    }
+
+    #[tokio::test]
+    async fn the_order_in_which_sources_come_makes_no_difference() {
+        let mug = Uuid::from_u128(7);
+        let products = [envelope(&created(mug))];
+        let orders = [envelope(&placed(&[mug])), envelope(&placed(&[mug, mug]))];
+        for events in interleavings(&[&products, &orders], 10) {
+            let given = Given::nothing(Bestsellers, MIGRATIONS).await;
+            for event in events {
+                given.when_these(vec![event]).await.unwrap();
+            }
+            let title = Some("Mug".to_owned());
+            let expected = Bestseller { title, lines: 3 };
+            assert_eq!(given.then(|snapshot| top(snapshot, 10)).await, [expected]);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Reading the copy.
+
+use std::time::Duration;
+
+use headwater::http::Problem;
+use headwater::projection::{Progress, as_of};
+use headwater::{Database, Positions};
+use sea_orm::{ConnectionTrait, DbErr, Statement};
+use serde::Serialize;
+
+use crate::projection::Bestsellers;
+
+/// A product and how often it was ordered.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Bestseller {
+    pub(crate) title: Option<String>,
+    pub(crate) lines: i64,
+}
+
+/// The `limit` products that were ordered most often, and how far the copy is: at `after` at least.
+pub(crate) async fn read(
+    db: &Database,
+    progress: &Progress,
+    after: &Positions,
+    deadline: Duration,
+    limit: u32,
+) -> Result<(Vec<Bestseller>, Positions), Problem> {
+    progress.whole(after, deadline).await?;
+    db.read(move |snapshot| {
+        let as_of = as_of::<Bestsellers>(snapshot)?.whole();
+        Ok::<_, Problem>((top(snapshot, limit)?, as_of))
+    })
+    .await
+}
+
+pub(crate) fn top(db: &impl ConnectionTrait, limit: u32) -> Result<Vec<Bestseller>, DbErr> {
+    let rows = db.query_all_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        "SELECT title, lines FROM bestseller ORDER BY lines DESC LIMIT ?",
+        [limit.into()],
+    ))?;
+    let read = |row: &sea_orm::QueryResult| {
+        Ok(Bestseller {
+            title: row.try_get_by("title")?,
+            lines: row.try_get_by("lines")?,
+        })
+    };
+    rows.iter().map(read).collect()
+}
