@@ -68,12 +68,12 @@ async fn a_service_is_ready_without_a_broker_and_says_how_it_is_until_it_stops()
     manager.hears("ready", |line| line == "READY=1").await;
     manager
         .hears("what it waits for", |line| {
-            line.starts_with("STATUS=degraded: relay: not connected to NATS")
+            line.starts_with("STATUS=degraded: ") && line.contains("relay: not connected to NATS")
         })
         .await;
     world.broker.restart().unwrap();
     manager
-        .hears("all is well", |line| line == "STATUS=2 parts ok")
+        .hears("all is well", |line| line.ends_with(" parts ok"))
         .await;
     world.process(Service::Users).hang_up();
     manager
