@@ -121,7 +121,15 @@ async fn for_all<F: Future<Output = ()>>(
 }
 
 /// What is searched for.
-struct Needles(HashSet<[u8; PART]>);
+struct Needles {
+    parts: HashSet<[u8; PART]>,
+    /// Whether a part begins with these three bytes: nearly everywhere none does, and that has to
+    /// be known soon, for each byte of all files.
+    heads: Vec<bool>,
+}
+
+/// The last three bytes, as a number.
+const HEAD: usize = 0xff_ffff;
 
 impl Needles {
     /// Parts of every text: what is left of one may be without its beginning or its end.
@@ -134,7 +142,13 @@ impl Needles {
             [0, 6, 12].map(|at| text[at..at + PART].try_into().unwrap())
         });
         let hash = b"$argon2i".to_owned();
-        Self(parts.chain([hash]).collect())
+        let parts: HashSet<_> = parts.chain([hash]).collect();
+        let mut heads = vec![false; HEAD + 1];
+        for part in &parts {
+            let number = |head, byte: &u8| head << 8 | usize::from(*byte);
+            heads[part[..3].iter().fold(0, number)] = true;
+        }
+        Self { parts, heads }
     }
 
     /// What of it is in the files below `folder`.
@@ -145,15 +159,29 @@ impl Needles {
             // A file may be removed while they are looked at.
             if path.is_dir() {
                 found.extend(self.found_below(&path));
-            } else if let Ok(bytes) = fs::read(&path) {
-                let mut parts = bytes.windows(PART);
-                if let Some(part) = parts.find(|part| self.0.contains(*part)) {
-                    let part = String::from_utf8_lossy(part);
-                    found.push(format!("{part} in {}", path.display()));
-                }
+            } else if let Ok(bytes) = fs::read(&path)
+                && let Some(part) = self.find(&bytes)
+            {
+                let part = String::from_utf8_lossy(part);
+                found.push(format!("{part} in {}", path.display()));
             }
         }
         found
+    }
+
+    fn find<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let mut head = 0;
+        for (end, byte) in bytes.iter().enumerate() {
+            head = (head << 8 | usize::from(*byte)) & HEAD;
+            if self.heads[head]
+                && let Some(from) = end.checked_sub(2)
+                && let Some(part) = bytes.get(from..from + PART)
+                && self.parts.contains(part)
+            {
+                return Some(part);
+            }
+        }
+        None
     }
 
     #[track_caller]
