@@ -77,7 +77,7 @@ async fn is_verified_every_night(machine: &Machine) {
             now == "active"
         })
         .await;
-    let stamp = "cat /var/lib/headwater/purchases/purchases.db.purchases-verified";
+    let stamp = "date +%s%N -r /var/lib/headwater/purchases/purchases.db.purchases-verified";
     let before = eventually("the first look", async || {
         let text = machine.sh(&format!("{stamp} 2>/dev/null || true")).await;
         text.trim().parse::<i64>().map_err(|_| text)

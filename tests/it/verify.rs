@@ -1,5 +1,7 @@
 //! `headwater verify` over the whole shop: what was spoiled by hand is found, and named.
 
+use std::time::UNIX_EPOCH;
+
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
 use cli::Exit;
@@ -36,9 +38,10 @@ async fn last_verified(world: &World) -> f64 {
     file.push(".purchases-verified");
     eventually("the metric to say what is noted", || async {
         let said = metric(&world.admin(Service::Purchases), gauge).await;
-        let noted = std::fs::read_to_string(&file).unwrap_or_default();
-        let noted = noted.trim().parse::<f64>().unwrap_or_default() / 1000.0;
-        let is_said = noted > 0.0 && (said - noted).abs() < 1e-9;
+        let noted = std::fs::metadata(&file).and_then(|file| file.modified());
+        let noted = noted.unwrap_or(UNIX_EPOCH).duration_since(UNIX_EPOCH);
+        let noted = noted.unwrap().as_secs_f64();
+        let is_said = noted > 0.0 && (said - noted).abs() < 1e-3;
         if is_said {
             Ok(noted)
         } else {
@@ -303,6 +306,9 @@ async fn an_event_far_beyond_the_outbox_is_named_and_holds_nothing_up() {
     assert!(said.contains("the stream has orders.v1.placed"), "{said}");
     assert!(said.contains("headwater stream restore orders"), "{said}");
     let folded = report.projections.iter().all(|found| found.fold.is_some());
-    assert!(folded && report.failed.is_empty(), "{report}");
+    // The relay may have seen it, too.
+    let mut failed = report.failed.iter();
+    let is_known = failed.all(|why| why.contains("the stream is ahead"));
+    assert!(folded && is_known, "{report}");
     world.abandon();
 }
