@@ -1,6 +1,5 @@
 //! `headwater decode`: one event's body from standard input, as JSON.
 
-use std::fmt::{self, Display, Formatter};
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::schemas::{self, Decoded, Problem, Schema};
 use client::{Cache, Common, Nats, Settings, complain};
-use serde::Serialize;
+use serde_json::json;
 use terminal::output::{Format, printable};
 use terminal::{ErrorObject, Exit};
 
@@ -60,29 +59,15 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
                 STANDARD.encode(&body),
             );
             if common.output == Format::Json {
-                let error = ErrorObject::new(what, None, Exit::Failed);
-                common.print(&Undecoded { error, payload })?;
+                let mut error = json!(ErrorObject::new(what, None, Exit::Failed));
+                error["payload"] = payload.into();
+                common.print(&error)?;
             } else {
                 complain(&printable(&what));
                 print(&payload)?;
             }
             Ok(Exit::Failed)
         }
-    }
-}
-
-/// A body that does not decode, for programs.
-#[derive(Serialize)]
-struct Undecoded {
-    #[serde(flatten)]
-    error: ErrorObject,
-    /// In base64.
-    payload: String,
-}
-
-impl Display for Undecoded {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        f.write_str(&self.payload)
     }
 }
 

@@ -1,14 +1,13 @@
 //! `headwater ready`: asks one service over HTTP. Made for health checks in images that have no
 //! shell and no curl.
 
-use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use client::Common;
 use reqwest::{Client, Response, Url};
-use serde::{Serialize, Serializer};
+use serde_json::json;
 use terminal::Exit;
 use terminal::output::Format;
 
@@ -57,33 +56,12 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
     let status = answer.status();
     if status.is_success() {
         if common.output == Format::Json {
-            common.print(&Ready {
-                url,
-                status: status.as_u16(),
-            })?;
+            common.print(&json!({"url": url.as_str(), "status": status.as_u16()}))?;
         }
         return Ok(Exit::Done);
     }
     let what = format!("{url} says {status}: {}", said(answer).await);
     common.refuse(&what, Exit::Failed)
-}
-
-/// A service that is ready, for programs.
-#[derive(Serialize)]
-struct Ready {
-    #[serde(serialize_with = "as_text")]
-    url: Url,
-    status: u16,
-}
-
-fn as_text<S: Serializer>(url: &Url, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(url.as_str())
-}
-
-impl Display for Ready {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        write!(f, "{}", self.url)
-    }
 }
 
 /// Whoever listens on all addresses is reached on the loopback one.

@@ -158,7 +158,7 @@ impl Args {
         let server = self.server.clone().filter(|url| !url.is_empty());
         self.warn_of_another_server(server.as_deref(), &context);
         let is_own_url = server.is_some();
-        let urls = server.or_else(|| context.url.clone());
+        let urls = server.or_else(|| context.url.0.clone());
         let urls = urls.unwrap_or_else(|| DEFAULT_URL.to_owned());
         let (servers, of_url) = login::servers(&urls)?;
         let (given, of_context) = (self.login(), context.login());
@@ -169,16 +169,16 @@ impl Args {
         };
         let login = ways.into_iter().find(Login::is_given).unwrap_or_default();
         let (cert, key) = match (&self.tlscert, &self.tlskey) {
-            (None, None) => (context.cert.clone(), context.key.clone()),
+            (None, None) => (context.cert.0.clone(), context.key.0.clone()),
             given => (given.0.clone(), given.1.clone()),
         };
-        let prefix = self.inbox_prefix.clone().or(context.inbox_prefix);
+        let prefix = self.inbox_prefix.clone().or(context.inbox_prefix.0);
         Ok(Settings {
             servers,
             url: login::without_secrets(&urls),
             context: name,
             login: Login {
-                ca: self.tlsca.clone().or(context.ca),
+                ca: self.tlsca.clone().or(context.ca.0),
                 cert,
                 key,
                 ..login
@@ -186,8 +186,8 @@ impl Args {
             is_tls_first: self.tlsfirst || context.tls_first,
             inbox_prefix: prefix.unwrap_or_else(|| DEFAULT_INBOX.to_owned()),
             timeout: self.timeout,
-            domain: context.jetstream_domain,
-            api_prefix: context.jetstream_api_prefix,
+            domain: context.jetstream_domain.0,
+            api_prefix: context.jetstream_api_prefix.0,
         })
     }
 
@@ -205,7 +205,7 @@ impl Args {
 
     /// Who names a context means its server, and may have forgotten `NATS_URL`.
     fn warn_of_another_server(&self, server: Option<&str>, context: &Context) {
-        if let (Some(name), Some(server), Some(other)) = (&self.context, server, &context.url)
+        if let (Some(name), Some(server), Some(other)) = (&self.context, server, &context.url.0)
             && server != other
         {
             complain(&format!(

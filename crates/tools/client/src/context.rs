@@ -6,54 +6,66 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use headwater::login::Login;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-/// What of a context is used here. An empty text is as good as none.
+/// What of a context is used here.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Context {
-    #[serde(deserialize_with = "text")]
-    pub(crate) url: Option<String>,
-    #[serde(deserialize_with = "text")]
-    token: Option<String>,
-    #[serde(deserialize_with = "text")]
-    user: Option<String>,
-    #[serde(deserialize_with = "text")]
-    password: Option<String>,
-    #[serde(deserialize_with = "path")]
-    creds: Option<PathBuf>,
-    #[serde(deserialize_with = "path")]
-    nkey: Option<PathBuf>,
-    #[serde(deserialize_with = "path")]
-    pub(crate) cert: Option<PathBuf>,
-    #[serde(deserialize_with = "path")]
-    pub(crate) key: Option<PathBuf>,
-    #[serde(deserialize_with = "path")]
-    pub(crate) ca: Option<PathBuf>,
+    pub(crate) url: Text,
+    token: Text,
+    user: Text,
+    password: Text,
+    creds: File,
+    nkey: File,
+    pub(crate) cert: File,
+    pub(crate) key: File,
+    pub(crate) ca: File,
     pub(crate) tls_first: bool,
-    #[serde(deserialize_with = "text")]
-    pub(crate) inbox_prefix: Option<String>,
-    #[serde(deserialize_with = "text")]
-    pub(crate) jetstream_domain: Option<String>,
-    #[serde(deserialize_with = "text")]
-    pub(crate) jetstream_api_prefix: Option<String>,
+    pub(crate) inbox_prefix: Text,
+    pub(crate) jetstream_domain: Text,
+    pub(crate) jetstream_api_prefix: Text,
     // What the NATS CLI can do, and this cannot.
-    #[serde(deserialize_with = "text")]
-    nsc: Option<String>,
-    #[serde(deserialize_with = "text")]
-    socks_proxy: Option<String>,
-    #[serde(deserialize_with = "text")]
-    user_jwt: Option<String>,
+    nsc: Text,
+    socks_proxy: Text,
+    user_jwt: Text,
+}
+
+/// An empty text is as good as none.
+#[derive(Clone, Default, Deserialize)]
+#[serde(from = "Option<String>")]
+pub(crate) struct Text(pub(crate) Option<String>);
+
+/// A path, which may begin with `~/`; an empty one is as good as none.
+#[derive(Clone, Default, Deserialize)]
+#[serde(from = "Text")]
+pub(crate) struct File(pub(crate) Option<PathBuf>);
+
+impl From<Option<String>> for Text {
+    fn from(text: Option<String>) -> Self {
+        Self(text.filter(|text| !text.is_empty()))
+    }
+}
+
+impl From<Text> for File {
+    fn from(Text(path): Text) -> Self {
+        Self(path.map(
+            |path| match (path.strip_prefix("~/"), env::var_os("HOME")) {
+                (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+                _ => PathBuf::from(path),
+            },
+        ))
+    }
 }
 
 impl Context {
     pub(crate) fn login(&self) -> Login {
         Login {
-            creds: self.creds.clone(),
-            nkey: self.nkey.clone(),
-            user: self.user.clone(),
-            password: self.password.clone(),
-            token: self.token.clone(),
+            creds: self.creds.0.clone(),
+            nkey: self.nkey.0.clone(),
+            user: self.user.0.clone(),
+            password: self.password.0.clone(),
+            token: self.token.0.clone(),
             ..Login::default()
         }
         .with_lone_user_as_token()
@@ -115,7 +127,7 @@ fn load_from(folder: &Path, name: &str) -> anyhow::Result<Context> {
         ("socks_proxy", &context.socks_proxy),
         ("user_jwt", &context.user_jwt),
     ];
-    match unsupported.iter().find(|(_, value)| value.is_some()) {
+    match unsupported.iter().find(|(_, value)| value.0.is_some()) {
         Some((field, _)) => bail!(
             "the NATS context {name} has `{field}`, which this tool does not know; make a context with a credentials file, or give --server and --creds with --no-context"
         ),
@@ -148,21 +160,6 @@ fn folder() -> Option<PathBuf> {
     Some(config?.join("nats"))
 }
 
-fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    let text: Option<String> = Deserialize::deserialize(from)?;
-    Ok(text.filter(|text| !text.is_empty()))
-}
-
-/// A path, which may begin with `~/`.
-fn path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
-    Ok(text(from)?.map(
-        |path| match (path.strip_prefix("~/"), env::var_os("HOME")) {
-            (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
-            _ => PathBuf::from(path),
-        },
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,7 +176,7 @@ mod tests {
             "password": "p", "creds": "", "color_scheme": "", "tls_first": true}"#;
         std::fs::write(folder.path().join("shop.json"), json).expect("write");
         let context = load_from(folder.path(), "shop").expect("a context");
-        assert_eq!(context.url.as_deref(), Some("nats://a"));
+        assert_eq!(context.url.0.as_deref(), Some("nats://a"));
         let login = context.login();
         assert_eq!((login.user.as_deref(), login.token), (Some("eve"), None));
         assert!(login.creds.is_none() && context.tls_first);

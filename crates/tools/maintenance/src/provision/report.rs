@@ -113,14 +113,10 @@ impl Display for Provided {
             (Outcome::Refused, _) => "NOT as it should be, and left as it is",
         })?;
         for difference in &self.differences {
-            let Difference {
-                setting,
-                is,
-                wanted,
-                can_change,
-            } = difference;
-            write!(f, "\n  {setting}\n    - {}\n    + {wanted}", printable(is))?;
-            if let (false, Some(source)) = (can_change, &self.source) {
+            let (setting, is) = (&difference.setting, printable(&difference.is));
+            let wanted = &difference.wanted;
+            write!(f, "\n  {setting}\n    - {is}\n    + {wanted}")?;
+            if let (false, Some(source)) = (difference.can_change, &self.source) {
                 write!(
                     f,
                     "\n    no stream's {setting} can be changed: when {source} runs, delete the stream (`nats stream rm {stream}`) and provision again: its relay fills it from the outbox; or keep it as it is"
