@@ -1,10 +1,11 @@
 //! What the operator is told.
 
+use headwater_testkit::eventually;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::shop::Shop;
-use crate::tool::{Files, Tool, eventually, users};
+use crate::tool::{Files, Tool, users};
 
 #[tokio::test]
 async fn a_bad_line_is_reported_with_its_place_and_the_rest_is_imported() {

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use clap::Parser as _;
+use headwater_testkit::PATIENCE;
 use rustix::process::{Pid, Signal, kill_process};
 use shop_import::{Args, Summary};
 use tempfile::TempDir;
@@ -12,9 +12,6 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command as Process};
 
 use crate::shop::Shop;
-
-/// Above what any test takes on a slow machine.
-const CEILING: Duration = Duration::from_mins(1);
 
 /// A folder of files to import.
 pub(crate) struct Files(TempDir);
@@ -98,7 +95,7 @@ fn command_line(urls: [&str; 3], files: &Files, flags: &[&str]) -> Vec<String> {
 pub(crate) async fn import(shop: &Shop, files: &Files, flags: &[&str]) -> Summary {
     let line = command_line([&shop.url; 3], files, flags);
     let args = Args::try_parse_from(line).expect("command line");
-    tokio::time::timeout(CEILING, shop_import::run(args, std::future::pending()))
+    tokio::time::timeout(PATIENCE, shop_import::run(args, std::future::pending()))
         .await
         .expect("in time")
         .expect("import")
@@ -169,7 +166,7 @@ impl Tool {
                 .read_line(&mut line)
                 .await
         };
-        tokio::time::timeout(CEILING, read)
+        tokio::time::timeout(PATIENCE, read)
             .await
             .expect("in time")
             .expect("read stderr");
@@ -177,28 +174,12 @@ impl Tool {
     }
 
     pub(crate) async fn end(self) -> Ended {
-        let ended = tokio::time::timeout(CEILING, self.child.wait_with_output()).await;
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait_with_output()).await;
         let ended = ended.expect("in time").expect("wait");
         Ended {
             code: ended.status.code(),
             stdout: String::from_utf8(ended.stdout).expect("UTF-8"),
             stderr: String::from_utf8(ended.stderr).expect("UTF-8"),
         }
-    }
-}
-
-/// Waits until `look` gives what was waited for; the only place that sleeps.
-pub(crate) async fn eventually<S: std::fmt::Debug>(
-    what: &str,
-    mut look: impl AsyncFnMut() -> Result<(), S>,
-) {
-    let end = Instant::now() + CEILING;
-    while let Err(seen) = look().await {
-        let is_late = Instant::now() >= end;
-        assert!(
-            !is_late,
-            "waited {CEILING:?} for {what}; last seen: {seen:?}"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
