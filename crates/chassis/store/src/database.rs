@@ -54,6 +54,7 @@ use crate::generation;
 use crate::keys::Keys;
 use crate::kind::Kind;
 use crate::make_folder;
+use crate::opening::Opening;
 use crate::outbox;
 use crate::room;
 use headwater_event::Position;
@@ -65,12 +66,88 @@ pub use crate::connection::{Inspection, code, is_damage, with_attached};
 /// A service's database. Cheap to clone; closed when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Database {
+    parts: Parts,
+    /// The file that serves; another one after a rebuild.
+    file: Arc<RwLock<Arc<File>>>,
+}
+
+/// What every file of a database is opened with.
+#[derive(Debug, Clone)]
+struct Parts {
     owner: &'static str,
     clock: Clock,
     config: Config,
     migrations: &'static [Migration],
-    /// The file that serves; another one after a rebuild.
-    file: Arc<RwLock<Arc<File>>>,
+}
+
+impl Parts {
+    fn of_copy(&self) -> Self {
+        Self {
+            config: self.config.of_copy(),
+            ..self.clone()
+        }
+    }
+
+    async fn open(&self, kind: Kind, path: &Path) -> anyhow::Result<Database> {
+        let config = Config {
+            path: path.to_owned(),
+            ..self.config.clone()
+        };
+        let file = File::open(Opening {
+            owner: self.owner,
+            config,
+            migrations: self.migrations,
+            clock: self.clock.clone(),
+            stays_at: kind.is_own().then(|| self.config.path.clone()),
+            has_key_file: kind == Kind::Personal,
+        });
+        Ok(Database {
+            file: Arc::new(RwLock::new(Arc::new(file.await?))),
+            parts: self.clone(),
+        })
+    }
+
+    async fn open_own(&self, kind: Kind) -> anyhow::Result<Database> {
+        let path = generation::current(&self.config.path);
+        if let Some(log) = generation::orphaned_log(&path) {
+            bail!(
+                "{} is missing, but {} is there: the database was renamed or deleted while it was \
+                 open. Put it back under its name; its newest commits are in the log. Only to \
+                 begin with an empty database, remove the log",
+                path.display(),
+                log.display()
+            );
+        }
+        self.open(kind, &path).await
+    }
+
+    async fn open_copy(&self) -> anyhow::Result<Database> {
+        let (parts, base) = (self.of_copy(), &self.config.path);
+        generation::sweep_deleted(base).context("remove what a deleted store left")?;
+        let current = generation::current(base);
+        let error = match parts.open(Kind::ReadStore, &current).await {
+            Ok(db) => {
+                generation::sweep(base).context("remove replaced stores")?;
+                generation::remove(&generation::scratch(base))?;
+                return Ok(db);
+            }
+            Err(error) => error,
+        };
+        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+        if !causes.any(is_damage) {
+            return Err(error);
+        }
+        let aside = generation::move_aside(base, &current, self.clock.now_ms())
+            .context("move the damaged store aside")?;
+        tracing::error!(
+            error = format!("{error:#}"),
+            aside = %aside.display(),
+            "the read store is damaged: moved aside, it is folded anew"
+        );
+        parts
+            .open(Kind::ReadStore, &generation::current(base))
+            .await
+    }
 }
 
 /// A file that another one has taken the place of.
@@ -139,45 +216,6 @@ impl Database {
         Self::open_as(owner, Kind::Personal, config, migrations, clock).await
     }
 
-    async fn open_as(
-        owner: &'static str,
-        kind: Kind,
-        config: &Config,
-        migrations: &'static [Migration],
-        clock: Clock,
-    ) -> anyhow::Result<Self> {
-        make_folder(config)?;
-        let path = generation::current(&config.path);
-        if kind.is_own()
-            && let Some(log) = generation::orphaned_log(&path)
-        {
-            bail!(
-                "{} is missing, but {} is there: the database was renamed or deleted while it was                  open. Put it back under its name; its newest commits are in the log. Only to                  begin with an empty database, remove the log",
-                path.display(),
-                log.display()
-            );
-        }
-        Self::open_file(owner, kind, &path, config, migrations, clock).await
-    }
-
-    async fn open_file(
-        owner: &'static str,
-        kind: Kind,
-        path: &Path,
-        config: &Config,
-        migrations: &'static [Migration],
-        clock: Clock,
-    ) -> anyhow::Result<Self> {
-        let file = File::open(owner, kind, path, config, migrations, &clock).await?;
-        Ok(Self {
-            owner,
-            clock,
-            config: config.clone(),
-            migrations,
-            file: Arc::new(RwLock::new(Arc::new(file))),
-        })
-    }
-
     /// Opens a read store, which is nothing but a copy: one that is damaged is moved aside, and
     /// an empty one takes its place, as where it was deleted. Removes what earlier rebuilds left
     /// behind.
@@ -190,33 +228,33 @@ impl Database {
         migrations: &'static [Migration],
         clock: Clock,
     ) -> anyhow::Result<Self> {
-        let config = &config.of_copy();
-        generation::sweep_deleted(&config.path).context("remove what a deleted store left")?;
-        let open = || Self::open_as(owner, Kind::ReadStore, config, migrations, clock.clone());
-        let error = match open().await {
-            Ok(db) => {
-                generation::sweep(&config.path).context("remove replaced stores")?;
-                generation::remove(&generation::scratch(&config.path))?;
-                return Ok(db);
-            }
-            Err(error) => error,
+        Self::open_as(owner, Kind::ReadStore, config, migrations, clock).await
+    }
+
+    /// Opens the database of `owner`, of which `kind` says what it holds.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), [`open_with_personal_data`](Self::open_with_personal_data)
+    /// and [`open_copy`](Self::open_copy).
+    pub async fn open_as(
+        owner: &'static str,
+        kind: Kind,
+        config: &Config,
+        migrations: &'static [Migration],
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        make_folder(config)?;
+        let parts = Parts {
+            owner,
+            clock,
+            config: config.clone(),
+            migrations,
         };
-        let is_damaged = error
-            .chain()
-            .filter_map(|cause| cause.downcast_ref::<DbErr>())
-            .any(is_damage);
-        if !is_damaged {
-            return Err(error);
+        if kind.is_own() {
+            parts.open_own(kind).await
+        } else {
+            parts.open_copy().await
         }
-        let damaged = generation::current(&config.path);
-        let aside = generation::move_aside(&config.path, &damaged, clock.now_ms())
-            .context("move the damaged store aside")?;
-        tracing::error!(
-            error = format!("{error:#}"),
-            aside = %aside.display(),
-            "the read store is damaged: moved aside, it is folded anew"
-        );
-        open().await
     }
 
     /// Whether a rebuild was interrupted: of this read store, or of a projection in a database
@@ -225,7 +263,7 @@ impl Database {
     /// # Errors
     /// The folder cannot be read.
     pub fn has_unfinished(&self, projection: Option<&str>) -> anyhow::Result<bool> {
-        let path = &self.config.path;
+        let path = &self.parts.config.path;
         match projection {
             None => Ok(generation::is_unfinished(path)?),
             Some(name) => Ok(generation::beside(path, name, Beside::Successor).try_exists()?),
@@ -243,7 +281,7 @@ impl Database {
         beside: Beside,
         projection: Option<&str>,
     ) -> anyhow::Result<Self> {
-        let base = &self.config.path;
+        let base = &self.parts.config.path;
         let path = match (beside, projection) {
             (_, Some(name)) => generation::beside(base, name, beside),
             (Beside::Successor, None) => generation::next(base)?,
@@ -252,18 +290,8 @@ impl Database {
         if beside == Beside::Scratch {
             generation::remove(&path)?;
         }
-        let config = self.config.of_copy();
-        let open = || {
-            let clock = self.clock.clone();
-            Self::open_file(
-                self.owner,
-                Kind::ReadStore,
-                &path,
-                &config,
-                self.migrations,
-                clock,
-            )
-        };
+        let parts = self.parts.of_copy();
+        let open = || parts.open(Kind::ReadStore, &path);
         match open().await {
             Ok(next) => Ok(next),
             // It is whole, and goes on when there is room.
@@ -294,16 +322,17 @@ impl Database {
         drop(next);
         ensure!(new.path != self.path(), "a store cannot take its own place");
         if self.is_damaged() {
-            let aside = generation::keep_aside(&self.config.path, self.clock.now_ms())
+            let aside = generation::keep_aside(&self.parts.config.path, self.parts.clock.now_ms())
                 .context("keep the damaged store")?;
             tracing::warn!(aside = %aside.display(), "the damaged store is kept aside");
         }
-        generation::switch(&self.config.path, &new.path).context("switch to the new store")?;
+        generation::switch(&self.parts.config.path, &new.path)
+            .context("switch to the new store")?;
         crash::point("rebuild.switched");
         let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
         Ok(Replaced {
             file: std::mem::replace(&mut *file, new),
-            base: self.config.path.clone(),
+            base: self.parts.config.path.clone(),
         })
     }
 
@@ -312,7 +341,7 @@ impl Database {
     /// # Errors
     /// It cannot be removed.
     pub async fn throw_away(self) -> anyhow::Result<()> {
-        let (file, base) = (self.file(), self.config.path.clone());
+        let (file, base) = (self.file(), self.parts.config.path.clone());
         drop(self);
         file.retire(&base).await
     }
@@ -334,7 +363,7 @@ impl Database {
 
     /// Where it is looked for; once rebuilt, the file that serves is behind a link there.
     pub(crate) fn base(&self) -> &Path {
-        &self.config.path
+        &self.parts.config.path
     }
 
     /// What it uses now.
@@ -448,7 +477,7 @@ impl Database {
 
     /// The service whose database this is, and the source of the events in its outbox.
     pub fn owner(&self) -> &'static str {
-        self.owner
+        self.parts.owner
     }
 
     /// The id of this life of the database: a database made anew has another one.
@@ -463,7 +492,7 @@ impl Database {
 
     /// The clock that the database was opened with.
     pub fn clock(&self) -> &Clock {
-        &self.clock
+        &self.parts.clock
     }
 
     /// The position of the newest committed event, as it changes.
@@ -474,7 +503,7 @@ impl Database {
     /// `position` in this database's outbox.
     pub fn position(&self, position: u64) -> Position {
         Position {
-            source: self.owner.to_string(),
+            source: self.parts.owner.to_string(),
             position,
         }
     }

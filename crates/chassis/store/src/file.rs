@@ -4,16 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use headwater_telemetry::clock::Clock;
-
-use crate::config::Config;
 use crate::connection::Damage;
 use crate::generation;
 use crate::identity::Identity;
 use crate::keys::Keys;
-use crate::kind::Kind;
-use crate::migration::Migration;
-use crate::opening::Place;
+use crate::opening::Opening;
 use crate::readers::Readers;
 use crate::writer::Writer;
 
@@ -34,39 +29,16 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Opens the file at `path` and brings its tables up to date.
-    pub(super) async fn open(
-        owner: &'static str,
-        kind: Kind,
-        path: &Path,
-        config: &Config,
-        migrations: &'static [Migration],
-        clock: &Clock,
-    ) -> anyhow::Result<Self> {
-        let place = Place {
-            stays_at: kind.is_own().then(|| config.path.clone()),
-            has_key_file: kind == Kind::Personal,
-        };
-        let config = Config {
-            path: path.to_owned(),
-            ..config.clone()
-        };
+    /// Opens the file and brings its tables up to date.
+    pub(super) async fn open(opening: Opening) -> anyhow::Result<Self> {
+        let (owner, config) = (opening.owner, opening.config.clone());
         let damage = Damage::default();
         // Shared by reads, alone for the moment in which the writer empties the WAL.
         let gate = Arc::new(RwLock::new(()));
-        let (writer, opened) = Writer::start(
-            owner,
-            config.clone(),
-            place,
-            migrations,
-            clock.clone(),
-            Arc::clone(&gate),
-            damage.clone(),
-        )
-        .await?;
+        let (writer, opened) = Writer::start(opening, Arc::clone(&gate), damage.clone()).await?;
         let readers = Readers::start(owner, &config, &gate, &damage, &opened)?;
         Ok(Self {
-            path: path.to_owned(),
+            path: config.path,
             epoch: opened.epoch,
             writer,
             readers,
@@ -102,15 +74,22 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::config::Config;
+    use headwater_telemetry::clock::Clock;
 
     #[tokio::test]
     async fn a_file_is_not_closed_while_somebody_may_still_read_from_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db.1");
-        let config = Config::at(&path);
-        let clock = Clock::system();
-        let opened = File::open("a", Kind::ReadStore, &path, &config, &[], &clock).await;
-        let file = Arc::new(opened.unwrap());
+        let opening = Opening {
+            owner: "a",
+            config: Config::at(&path),
+            migrations: &[],
+            clock: Clock::system(),
+            stays_at: None,
+            has_key_file: false,
+        };
+        let file = Arc::new(File::open(opening).await.unwrap());
         let user = Arc::clone(&file);
         let base = folder.path().join("a.db");
         let mut retiring = Box::pin(file.retire(&base));

@@ -16,9 +16,14 @@ use crate::migration::{self, Migration};
 use crate::transaction::Tx;
 use crate::{generation, idempotency, private};
 
-/// Where a file has to stay, and what belongs to it.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
+/// How a file is opened.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) owner: &'static str,
+    pub(super) config: Config,
+    pub(super) migrations: &'static [Migration],
+    pub(super) clock: Clock,
+    /// Where the file has to stay, if it has to.
     pub(super) stays_at: Option<PathBuf>,
     pub(super) has_key_file: bool,
 }
@@ -33,81 +38,83 @@ pub(super) struct Opened {
     pub(super) keys: Keys,
 }
 
-/// Opens the file, making it if it is not there, and brings its tables up to date.
-pub(super) fn open(
-    owner: &'static str,
-    config: &Config,
-    place: &Place,
-    migrations: &[Migration],
-    clock: &Clock,
-) -> anyhow::Result<(DatabaseConnection, Opened)> {
-    let _alone = one_at_a_time();
-    let path = config.path.display();
-    // SQLite gives the write-ahead log and its index the mode of the database.
-    private::make_file(&config.path).with_context(|| format!("make {path}"))?;
-    generation::narrow(&config.path);
-    let db = connect(&config.path, Mode::Write, |connection| {
-        connection.execute_batch(
-            "PRAGMA busy_timeout = 5000;
-             PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = FULL;
-             PRAGMA foreign_keys = ON;
-             PRAGMA secure_delete = ON;
-             PRAGMA cache_size = -16000;
-             PRAGMA temp_store = MEMORY",
-        )
-    })
-    .with_context(|| format!("open {path}"))?;
-    let identity = place.stays_at.as_deref().map(Identity::of).transpose();
-    let mut identity = identity.with_context(|| format!("look at {path}"))?;
-    let (epoch, keys) = in_transaction(&db, || {
-        migration::apply_chassis(&db).context("migrate")?;
-        // Before the service's own tables: another service's database stays as it is.
-        let epoch = claim(&db, owner, clock).context("check the owner")?;
-        let keys = open_keys(&db, config, place, owner)?;
-        let damage = Damage::default();
-        let tx = Tx::new(db.clone(), owner, clock.clone(), damage, keys.clone());
-        idempotency::hash_clear_keys(&tx).context("hash the idempotency keys")?;
-        migration::apply_own(&tx, migrations).context("migrate")?;
-        Ok((epoch, keys))
-    })
-    .with_context(|| format!("prepare {path}"))?;
-    scrub(&db, place).with_context(|| format!("clear {path} of what was in clear text"))?;
-    if let Some(path) = keys.path() {
-        let key_file = Identity::of(path).with_context(|| format!("look at {}", path.display()))?;
-        identity = identity.map(|identity| identity.with(key_file));
-    }
-    let head = crate::outbox::head(&db)?;
-    let identity = identity.map(Arc::new);
-    Ok((
-        db,
-        Opened {
-            identity,
+impl Opening {
+    /// Opens the file, making it if it is not there, and brings its tables up to date.
+    pub(super) fn open(&self) -> anyhow::Result<(DatabaseConnection, Opened)> {
+        let _alone = one_at_a_time();
+        let path = self.config.path.display();
+        let db = self.connect()?;
+        let identity = self.stays_at.as_deref().map(Identity::of).transpose();
+        let mut identity = identity.with_context(|| format!("look at {path}"))?;
+        let prepared = in_transaction(&db, || self.prepare(&db));
+        let (epoch, keys) = prepared.with_context(|| format!("prepare {path}"))?;
+        scrub(&db, self.has_key_file)
+            .with_context(|| format!("clear {path} of what was in clear text"))?;
+        if let Some(path) = keys.path() {
+            let of = || format!("look at {}", path.display());
+            let key_file = Identity::of(path).with_context(of)?;
+            identity = identity.map(|identity| identity.with(key_file));
+        }
+        let opened = Opened {
+            identity: identity.map(Arc::new),
             epoch,
-            head,
+            head: crate::outbox::head(&db)?,
             keys,
-        },
-    ))
-}
-
-/// The keys of the database; those in a file are beside the file that the path leads to.
-fn open_keys(
-    db: &DatabaseConnection,
-    config: &Config,
-    place: &Place,
-    owner: &str,
-) -> anyhow::Result<Keys> {
-    if !place.has_key_file {
-        return Keys::in_database(db);
+        };
+        Ok((db, opened))
     }
-    let file = config.path.canonicalize().context("look at the file")?;
-    Keys::in_file(db, &file.with_extension("keys"), owner)
+
+    fn connect(&self) -> anyhow::Result<DatabaseConnection> {
+        let file = &self.config.path;
+        let path = file.display();
+        // SQLite gives the write-ahead log and its index the mode of the database.
+        private::make_file(file).with_context(|| format!("make {path}"))?;
+        generation::narrow(file);
+        let set_up = |connection: &rusqlite::Connection| {
+            connection.execute_batch(
+                "PRAGMA busy_timeout = 5000;
+                 PRAGMA journal_mode = WAL;
+                 PRAGMA synchronous = FULL;
+                 PRAGMA foreign_keys = ON;
+                 PRAGMA secure_delete = ON;
+                 PRAGMA cache_size = -16000;
+                 PRAGMA temp_store = MEMORY",
+            )
+        };
+        connect(file, Mode::Write, set_up).with_context(|| format!("open {path}"))
+    }
+
+    /// Brings the tables up to date; gives the epoch and the keys.
+    fn prepare(&self, db: &DatabaseConnection) -> anyhow::Result<(Arc<str>, Keys)> {
+        migration::apply_chassis(db).context("migrate")?;
+        // Before the service's own tables: another service's database stays as it is.
+        let epoch = claim(db, self.owner, &self.clock).context("check the owner")?;
+        let keys = self.open_keys(db)?;
+        let (clock, damage) = (self.clock.clone(), Damage::default());
+        let tx = Tx::new(db.clone(), self.owner, clock, damage, keys.clone());
+        idempotency::hash_clear_keys(&tx).context("hash the idempotency keys")?;
+        migration::apply_own(&tx, self.migrations).context("migrate")?;
+        Ok((epoch, keys))
+    }
+
+    /// The keys of the database; those in a file are beside the file that the path leads to.
+    fn open_keys(&self, db: &DatabaseConnection) -> anyhow::Result<Keys> {
+        if !self.has_key_file {
+            return Keys::in_database(db);
+        }
+        let file = self
+            .config
+            .path
+            .canonicalize()
+            .context("look at the file")?;
+        Keys::in_file(db, &file.with_extension("keys"), self.owner)
+    }
 }
 
 /// Clears the file and its log of what an earlier version kept in clear text, once. Its tables were
 /// dropped and are overwritten; a file with personal data is also written again as a whole, because
 /// a program that does not overwrite what it deletes may have written to it.
-fn scrub(db: &DatabaseConnection, place: &Place) -> anyhow::Result<()> {
+fn scrub(db: &DatabaseConnection, has_key_file: bool) -> anyhow::Result<()> {
     let ask = |sql: &str| {
         let statement = Statement::from_string(db.get_database_backend(), sql);
         let row = db.query_one_raw(statement)?.context("no answer")?;
@@ -116,7 +123,7 @@ fn scrub(db: &DatabaseConnection, place: &Place) -> anyhow::Result<()> {
     if ask("SELECT scrub_due FROM headwater_database")? == 0 {
         return Ok(());
     }
-    if place.has_key_file {
+    if has_key_file {
         // In a file, which has no name: the whole database may not fit into memory.
         db.execute_unprepared("PRAGMA temp_store = FILE")?;
         db.execute_unprepared("VACUUM")

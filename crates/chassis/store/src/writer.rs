@@ -6,7 +6,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, ensure};
-use headwater_telemetry::clock::Clock;
 use headwater_telemetry::crash;
 use headwater_telemetry::trace::{self, SpanKind};
 use rusqlite::ErrorCode;
@@ -17,8 +16,7 @@ use crate::config::Config;
 use crate::connection::{Damage, code, one_at_a_time};
 use crate::generation;
 use crate::identity::Identity;
-use crate::migration::Migration;
-use crate::opening::{Opened, Place, open};
+use crate::opening::{Opened, Opening};
 use crate::room::Room;
 use crate::transaction::Tx;
 use crate::write_error::WriteError;
@@ -48,77 +46,63 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread, which opens the database and brings its tables up to date.
+    /// Starts the thread, which opens the database and brings its tables up to date. `gate` is held
+    /// shared by reads.
     pub(super) async fn start(
-        owner: &'static str,
-        config: Config,
-        place: Place,
-        migrations: &'static [Migration],
-        clock: Clock,
+        opening: Opening,
         gate: Arc<RwLock<()>>,
         damage: Damage,
     ) -> anyhow::Result<(Self, Opened)> {
-        let (queue, jobs) = mpsc::channel(config.queue);
+        let owner = opening.owner;
+        let (queue, jobs) = mpsc::channel(opening.config.queue);
         let (head_sender, head) = watch::channel(0);
         let (failure_sender, failure) = watch::channel(None);
         let (closed_sender, closed) = watch::channel(());
         let (opened_sender, opened) = oneshot::channel();
-        let steps = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&steps);
-        let room = Arc::new(Room::of(&config.path));
-        let thread_room = Arc::clone(&room);
-        std::thread::Builder::new()
-            .name(format!("{owner}-writer"))
-            .spawn(move || {
-                match open(owner, &config, &place, migrations, &clock) {
-                    Ok((db, found)) => {
-                        head_sender.send_replace(found.head);
-                        let mut thread = Thread {
-                            tx: Tx::new(db, owner, clock, damage, found.keys.clone()),
-                            identity: found.identity.clone(),
-                            wal_max: config.wal_mib * 1024 * 1024,
-                            wal_before: 0,
-                            config,
-                            jobs,
-                            waiting: None,
-                            head: head_sender,
-                            gate,
-                            steps: counted,
-                            room: thread_room,
-                            next_truncation: Instant::now(),
-                        };
-                        if opened_sender.send(Ok(found)).is_ok()
-                            && let Err(error) = thread.run()
-                        {
-                            tracing::error!(
-                                error = format!("{error:#}"),
-                                "database writer stopped"
-                            );
-                            failure_sender.send_replace(Some(format!("{error:#}").into()));
-                        }
-                        let _alone = one_at_a_time();
-                        drop(thread);
-                    }
-                    Err(error) => {
-                        // The opener waits for it; were it gone, nobody would be left to tell.
-                        let _ = opened_sender.send(Err(error));
-                    }
-                }
-                drop(closed_sender);
-            })
-            .context("start the writer thread")?;
-        let found = opened.await.context("open the database")??;
-        // Those that alerts look at are there from the start.
-        metrics::counter!("headwater_database_refused_total", "service" => owner).increment(0);
         let writer = Self {
             owner,
             queue,
             head,
             failure,
-            steps,
+            steps: Arc::default(),
             closed,
-            room,
+            room: Arc::new(Room::of(&opening.config.path)),
         };
+        let (steps, room) = (Arc::clone(&writer.steps), Arc::clone(&writer.room));
+        let open = move || {
+            let (db, found) = opening.open()?;
+            head_sender.send_replace(found.head);
+            let thread = Thread {
+                tx: Tx::new(db, owner, opening.clock, damage, found.keys.clone()),
+                identity: found.identity.clone(),
+                config: opening.config,
+                jobs,
+                waiting: None,
+                head: head_sender,
+                gate,
+                steps,
+                room,
+                wal_before: 0,
+                next_truncation: Instant::now(),
+            };
+            anyhow::Ok((thread, found))
+        };
+        let run = move || {
+            // Whoever opens it may be gone, and nobody left to tell: its queue is closed then.
+            match open() {
+                Ok((thread, found)) => {
+                    let _ = opened_sender.send(Ok(found));
+                    thread.run_to_end(&failure_sender);
+                }
+                Err(error) => drop(opened_sender.send(Err(error))),
+            }
+            drop(closed_sender);
+        };
+        let thread = std::thread::Builder::new().name(format!("{owner}-writer"));
+        thread.spawn(run).context("start the writer thread")?;
+        let found = opened.await.context("open the database")??;
+        // Those that alerts look at are there from the start.
+        metrics::counter!("headwater_database_refused_total", "service" => owner).increment(0);
         Ok((writer, found))
     }
 
@@ -239,15 +223,24 @@ struct Thread {
     gate: Arc<RwLock<()>>,
     steps: Arc<AtomicU64>,
     room: Arc<Room>,
-    /// How large the WAL may become, in bytes.
-    wal_max: u64,
-    /// How large it was when the transaction began.
+    /// How large the WAL was when the transaction began, in bytes.
     wal_before: u64,
     /// Not before: somebody outside of this process kept the WAL from being emptied.
     next_truncation: Instant,
 }
 
 impl Thread {
+    /// Runs, and closes the file. Tells `failure` why it ended, where nobody wanted it to.
+    fn run_to_end(mut self, failure: &watch::Sender<Option<Arc<str>>>) {
+        if let Err(error) = self.run() {
+            let error = format!("{error:#}");
+            tracing::error!(error, "database writer stopped");
+            failure.send_replace(Some(error.into()));
+        }
+        let _alone = one_at_a_time();
+        drop(self);
+    }
+
     /// Runs until it is told to close, every handle is gone, or a commit failed.
     fn run(&mut self) -> anyhow::Result<()> {
         while let Some(first) = self.waiting.take().or_else(|| self.jobs.blocking_recv()) {
@@ -260,49 +253,56 @@ impl Thread {
                 first.answer(refusal);
                 continue;
             }
-            let Group {
-                jobs,
-                appended,
-                is_void,
-            } = if first.is_alone() {
+            let group = if first.is_alone() {
                 self.run_alone(first)?
             } else {
                 self.run_group(first)?
             };
-            if self.tx.is_full() {
-                self.give_up(jobs)?;
-                continue;
-            }
-            crash::point("commit.before");
-            let committing = Instant::now();
-            let ended = self.sql(if is_void { "ROLLBACK" } else { "COMMIT" });
-            if self.tx.is_full() {
-                self.give_up(jobs)?;
-                continue;
-            }
-            ended.context("commit: what it wrote may be there or not")?;
-            self.note_step();
-            crash::point("commit.after");
-            metrics::histogram!("headwater_database_commit_seconds", "service" => self.tx.owner())
-                .record(committing.elapsed());
-            #[expect(clippy::cast_precision_loss, reason = "a group is small")]
-            metrics::histogram!("headwater_database_group_size", "service" => self.tx.owner())
-                .record(jobs.len() as f64);
-            if let Some(position) = appended {
-                self.head.send_replace(position);
-            }
-            // A file that was renamed in this very moment has the writes, and the next start may
-            // not find it.
-            let outcome = match self.moved() {
-                None => Outcome::Committed,
-                Some(_) => Outcome::Unknown,
-            };
-            for job in jobs {
-                job.answer(outcome);
-            }
-            self.bound_wal()?;
+            self.end(group)?;
         }
         Ok(())
+    }
+
+    /// Ends the transaction of `group`, and answers its closures.
+    ///
+    /// # Errors
+    /// Nobody knows whether it is on the disk.
+    fn end(&mut self, group: Group) -> anyhow::Result<()> {
+        let committing = Instant::now();
+        let mut ended = Ok(());
+        if !self.tx.is_full() {
+            crash::point("commit.before");
+            ended = self.sql(if group.is_void { "ROLLBACK" } else { "COMMIT" });
+        }
+        if self.tx.is_full() {
+            return self.give_up(group.jobs);
+        }
+        ended.context("commit: what it wrote may be there or not")?;
+        self.note_step();
+        crash::point("commit.after");
+        self.note_commit(committing, group.jobs.len());
+        if let Some(position) = group.appended {
+            self.head.send_replace(position);
+        }
+        // A file that was renamed in this very moment has the writes, and the next start may
+        // not find it.
+        let outcome = match self.moved() {
+            None => Outcome::Committed,
+            Some(_) => Outcome::Unknown,
+        };
+        for job in group.jobs {
+            job.answer(outcome);
+        }
+        self.bound_wal()
+    }
+
+    fn note_commit(&self, began: Instant, writes: usize) {
+        let service = self.tx.owner();
+        metrics::histogram!("headwater_database_commit_seconds", "service" => service)
+            .record(began.elapsed());
+        #[expect(clippy::cast_precision_loss, reason = "a group is small")]
+        metrics::histogram!("headwater_database_group_size", "service" => service)
+            .record(writes as f64);
     }
 
     /// Begins a transaction; else gives what the write is answered, of which nothing was done.
@@ -366,7 +366,7 @@ impl Thread {
     /// Empties the WAL when it has become too large. SQLite does so by itself at every thousandth
     /// page, but only in a moment without readers, which never comes where reads overlap.
     fn bound_wal(&mut self) -> anyhow::Result<()> {
-        if generation::wal_bytes(&self.config.path) < self.wal_max
+        if generation::wal_bytes(&self.config.path) < self.config.wal_mib * 1024 * 1024
             || Instant::now() < self.next_truncation
         {
             return Ok(());
