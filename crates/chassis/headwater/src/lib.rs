@@ -20,6 +20,7 @@
 #![warn(missing_docs)]
 
 mod config;
+mod file_watch;
 pub mod inquiry;
 pub mod operator;
 mod reload;

@@ -13,7 +13,6 @@
 //! One that keeps nothing of its own and asks others has no database:
 //! [`start_without_database`](Service::start_without_database).
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::file_watch::FileWatch;
 pub(crate) use crate::inquiry::answering::{Questions, Refusal};
 use crate::operator::Desk;
 use crate::operator::tools::Tools;
@@ -55,7 +55,6 @@ use headwater_store::{Snapshot, Tx};
 use headwater_telemetry::Clock;
 use headwater_telemetry::Health;
 use headwater_telemetry::Supervisor;
-use headwater_telemetry::health::State;
 use headwater_telemetry::systemd;
 
 /// A service that is being put together; `D` is its [`Database`], or `()` where it has none.
@@ -95,13 +94,7 @@ impl Service {
         config: Config,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let (lock, db) = open(&config.database, Kind::Own, &stop, async |at| {
-            Database::open(name, at, migrations, Clock::system()).await
-        })
-        .await?;
-        let mut service = Self::over(name, db, config, stop).await?;
-        service.lock = Some(lock);
-        Ok(service)
+        Self::start_as(name, Kind::Own, migrations, config, stop).await
     }
 
     /// [`start`](Self::start) for a service that keeps [personal data](personal): its database has
@@ -117,12 +110,7 @@ impl Service {
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
         personal::forbid_core_dumps().context("forbid core dumps")?;
-        let (lock, db) = open(&config.database, Kind::Personal, &stop, async |at| {
-            Database::open_with_personal_data(name, at, migrations, Clock::system()).await
-        })
-        .await?;
-        let mut service = Self::over(name, db, config, stop).await?;
-        service.lock = Some(lock);
+        let mut service = Self::start_as(name, Kind::Personal, migrations, config, stop).await?;
         let shredder = Shredder::new(service.db.clone(), service.health.clone());
         service.shredder = Some(shredder.clone());
         service.tasks.spawn("erasure", |stop| shredder.run(stop));
@@ -141,12 +129,27 @@ impl Service {
         config: Config,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let (lock, db) = open(&config.database, Kind::ReadStore, &stop, async |at| {
-            Database::open_copy(name, at, migrations, Clock::system()).await
-        })
-        .await?;
+        Self::start_as(name, Kind::ReadStore, migrations, config, stop).await
+    }
+
+    async fn start_as(
+        name: &'static str,
+        kind: Kind,
+        migrations: &'static [Migration],
+        config: Config,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let place = &config.database;
+        // Keeps every other process away from a database, made or not, before it is opened.
+        let open = async || {
+            database::make_folder(place)?;
+            let lock = Lock::take(&place.path, kind)?;
+            let db = Database::open_as(name, kind, place, migrations, Clock::system()).await;
+            Ok((lock, db.context("open the database")?))
+        };
+        let (lock, db) = database::room::when_there_is_room(&place.path, &stop, open).await?;
         let mut service = Self::over(name, db, config, stop).await?;
-        service.is_copy = true;
+        service.is_copy = !kind.is_own();
         service.lock = Some(lock);
         Ok(service)
     }
@@ -353,21 +356,12 @@ impl<D> Service<D> {
         let drain = config.drain();
         let admin_app = http::admin(name, health.clone(), &config.http);
         let (pulse, beats) = Pulse::new();
-        let refusals = health.clone();
-        if systemd::is_told() {
-            let pulse = pulse.clone();
-            tasks.spawn("systemd", |stop| {
-                systemd::tell(health, async move { pulse.beat().await }, stop)
-            });
-        }
-        if let Some(deadline) = systemd::watchdog() {
-            tasks.spawn("watchdog", |stop| watchdog::feed(deadline, pulse, db, stop));
-        }
+        tell_systemd(&mut tasks, health.clone(), pulse, db);
         let (reloading, reporting) = (bus.clone(), bus.clone());
         tasks.spawn("reload", |stop| {
             reload::on_hangup(hangups, config.telemetry, reloading, stop)
         });
-        tasks.spawn("nats", |stop| reporting.report(refusals, stop));
+        tasks.spawn("nats", |stop| reporting.report(health, stop));
         tasks.spawn("operator", |stop| {
             operator::serve(desk, bus, questions, stop)
         });
@@ -391,6 +385,19 @@ impl<D> Service<D> {
     }
 }
 
+/// Has the service manager know how the service is, where it wants to.
+fn tell_systemd(tasks: &mut Supervisor, health: Health, pulse: Pulse, db: Option<Database>) {
+    if systemd::is_told() {
+        let pulse = pulse.clone();
+        tasks.spawn("systemd", |stop| {
+            systemd::tell(health, async move { pulse.beat().await }, stop)
+        });
+    }
+    if let Some(deadline) = systemd::watchdog() {
+        tasks.spawn("watchdog", |stop| watchdog::feed(deadline, pulse, db, stop));
+    }
+}
+
 /// How often it is looked whether something is to be removed.
 const REMOVE_EVERY: Duration = Duration::from_secs(1);
 
@@ -408,119 +415,3 @@ async fn remove_all(
     }
     Ok(())
 }
-
-/// Keeps every other process away from a database, made or not, and opens it; waits where the disk
-/// is too full for that.
-async fn open(
-    config: &database::Config,
-    kind: Kind,
-    stop: &CancellationToken,
-    open: impl AsyncFn(&database::Config) -> anyhow::Result<Database>,
-) -> anyhow::Result<(Lock, Database)> {
-    let try_open = async || {
-        database::make_folder(config)?;
-        let lock = Lock::take(&config.path, kind)?;
-        let db = open(config).await.context("open the database")?;
-        Ok((lock, db))
-    };
-    database::room::when_there_is_room(&config.path, stop, try_open).await
-}
-
-/// How often it is looked whether the database file is where it was opened.
-const LOOK_AT_FILE: Duration = Duration::from_secs(1);
-
-/// Watches over the database file.
-struct FileWatch {
-    db: Database,
-    lock: Option<Lock>,
-    health: Health,
-    is_copy: bool,
-}
-
-impl FileWatch {
-    /// Says when the file is damaged or was moved, and keeps other processes away, until `stop`.
-    /// What can still be read is read on: a person decides when to put a file back.
-    ///
-    /// # Errors
-    /// The lock file was removed, and another process has the database open now.
-    async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let watched = stop.run_until_cancelled(async {
-            tokio::select! {
-                error = self.look() => error,
-                never = self.tell_of_damage() => match never {},
-            }
-        });
-        watched.await.map_or(Ok(()), Err)
-    }
-
-    /// Looks at the file and its lock again and again; gives why it cannot go on.
-    async fn look(&self) -> anyhow::Error {
-        let (mut before, mut was_full) = (None, false);
-        loop {
-            let shortage = self.db.shortage();
-            self.tell_of_room(shortage.as_deref(), was_full);
-            was_full = shortage.is_some();
-            tokio::time::sleep(LOOK_AT_FILE).await;
-            if let Some(Err(error)) = self.lock.as_ref().map(Lock::keep) {
-                return error;
-            }
-            let moved = self.db.moved();
-            if moved != before {
-                self.tell_of_move(moved.as_deref());
-                before = moved;
-            }
-        }
-    }
-
-    fn tell_of_move(&self, moved: Option<&str>) {
-        let Some(what) = moved else {
-            tracing::info!("the database file is back where it was opened: writes go on");
-            self.health.forget(FILE);
-            return;
-        };
-        let advice = format!(
-            "nothing is written until it is back; put it back (one that was deleted is still in \
-             /proc/{}/fd as long as this process runs), or stop the service first to use another",
-            std::process::id()
-        );
-        tracing::error!("{what}: {advice}");
-        self.health
-            .set(FILE, State::Failed(format!("{what}: {advice}")));
-    }
-
-    /// Says that writes are refused for want of room, and when they go on.
-    fn tell_of_room(&self, shortage: Option<&str>, was_full: bool) {
-        match shortage {
-            Some(what) => {
-                if !was_full {
-                    tracing::error!("{what}; writes are refused until then");
-                }
-                self.health.set(DISK, State::Degraded(what.to_owned()));
-            }
-            None if was_full => {
-                tracing::info!("there is room on the disk again: writes go on");
-                self.health.forget(DISK);
-            }
-            None => {}
-        }
-    }
-
-    /// A copy's own task rebuilds it; nobody can make anything else again.
-    async fn tell_of_damage(&self) -> Infallible {
-        if self.is_copy {
-            return std::future::pending().await;
-        }
-        let what = self.db.damaged().await;
-        let advice = "stop the service and put back the newest copy of the file";
-        tracing::error!(database = %self.db.path().display(), what, "the database is damaged: {advice}");
-        self.health
-            .set(DAMAGE, State::Failed(format!("damaged: {what}; {advice}")));
-        std::future::pending().await
-    }
-}
-
-/// The names of the lines in `/readyz?verbose`, there where a person must act.
-const DAMAGE: &str = "database";
-const FILE: &str = "database file";
-/// And where it goes on by itself.
-const DISK: &str = "disk";

@@ -39,6 +39,7 @@ use headwater_nats::bus::{self, Bus};
 use headwater_projection::dead_letter::letters::Table;
 use headwater_store::Database;
 use headwater_telemetry::Health;
+use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -188,91 +189,102 @@ impl Desk {
         payload: &[u8],
         bytes_max: usize,
     ) -> Result<Vec<u8>, Error> {
-        let Some((db, tools)) = &self.kept else {
-            return match endpoint {
-                Endpoint::Status => json(&status::without_database(self.service, &self.health)),
-                other => {
-                    let (service, name) = (self.service, other.name());
-                    Err(refuse(404, format!("{service} has no {name}")))
-                }
-            };
+        let (service, health) = (self.service, &self.health);
+        let asked = Asked {
+            endpoint,
+            payload,
+            bytes_max,
         };
-        match endpoint {
-            Endpoint::Status => json(&status::of(db, &self.health, tools).await?),
-            Endpoint::Events => events::page(db, read(endpoint, payload)?, bytes_max).await,
-            Endpoint::DeadLettersList => {
-                dead_letter::page(db, Table::Dead, read(endpoint, payload)?, bytes_max).await
-            }
-            Endpoint::DeadLettersDiscarded => {
-                dead_letter::page(db, Table::Discarded, read(endpoint, payload)?, bytes_max).await
-            }
-            Endpoint::DeadLettersShow => {
-                dead_letter::show(db, tools, read(endpoint, payload)?, bytes_max).await
-            }
-            Endpoint::DeadLettersRetry => {
-                let mut answer = dead_letter::retry(db, tools, read(endpoint, payload)?).await?;
-                fit(&mut answer, bytes_max, 0, |answer| &mut answer.failed)
-            }
-            Endpoint::DeadLettersDiscard => {
-                let DiscardRequest { id, ids, reason } = read(endpoint, payload)?;
-                match id {
-                    Some(id) if ids.is_empty() => {
-                        let mut answer = dead_letter::discard(db, tools, id, reason).await?;
-                        fit(&mut answer, bytes_max, 0, |answer| {
-                            &mut answer.retried.failed
-                        })
-                    }
-                    None if !ids.is_empty() => {
-                        json(&dead_letter::discard_many(db, tools, ids, reason).await?)
-                    }
-                    _ => Err(refuse(400, format!("send {}", endpoint.example()))),
-                }
-            }
-            Endpoint::ProjectionsPause => {
-                json(&projections::pause(db, tools, read(endpoint, payload)?).await?)
-            }
-            Endpoint::ProjectionsResume => {
-                json(&projections::resume(db, tools, read(endpoint, payload)?).await?)
-            }
-            Endpoint::Rebuild => {
-                let tool = fold_tool(db, tools, endpoint, payload)?;
-                fit_fold(tool.begin(Then::Swap, false)?, bytes_max)
-            }
-            Endpoint::Verify => {
-                let request: FoldRequest = read(endpoint, payload)?;
-                let tool = tools.find(db, request.projection.as_deref())?;
-                fit_fold(tool.begin(Then::Compare, request.is_partial)?, bytes_max)
-            }
-            Endpoint::Fold => {
-                let tool = fold_tool(db, tools, endpoint, payload)?;
-                fit_fold(tool.fold()?.status(), bytes_max)
-            }
-            Endpoint::FoldStop => {
-                let tool = fold_tool(db, tools, endpoint, payload)?;
-                fit_fold(tool.fold()?.stop(), bytes_max)
-            }
+        match (&self.kept, endpoint) {
+            (Some((db, tools)), _) => asked.answer(db, tools, health).await,
+            (None, Endpoint::Status) => json(&status::without_database(service, health)),
+            (None, other) => Err(refuse(404, format!("{service} has no {}", other.name()))),
         }
     }
 }
 
-/// The projection that a [`FoldRequest`] names.
-fn fold_tool<'a>(
-    db: &Database,
-    tools: &'a Tools,
+/// A request, and how large its answer may be.
+struct Asked<'a> {
     endpoint: Endpoint,
-    payload: &[u8],
-) -> Result<&'a Tool, Error> {
-    let request: FoldRequest = read(endpoint, payload)?;
-    tools.find(db, request.projection.as_deref())
+    payload: &'a [u8],
+    bytes_max: usize,
 }
 
-/// How far a fold is, with as many of the differing rows as fit.
-fn fit_fold(mut status: FoldStatus, bytes_max: usize) -> Result<Vec<u8>, Error> {
-    let Some(mut differences) = status.differences.take() else {
-        return json(&status);
-    };
-    let bytes_max = bytes_max.saturating_sub(json(&status)?.len());
-    fit(&mut differences, bytes_max, 0, |found| &mut found.rows)?;
-    status.differences = Some(differences);
-    json(&status)
+impl Asked<'_> {
+    async fn answer(
+        &self,
+        db: &Database,
+        tools: &Tools,
+        health: &Health,
+    ) -> Result<Vec<u8>, Error> {
+        let bytes_max = self.bytes_max;
+        match self.endpoint {
+            Endpoint::Status => json(&status::of(db, health, tools).await?),
+            Endpoint::Events => events::page(db, self.read()?, bytes_max).await,
+            Endpoint::DeadLettersList => {
+                dead_letter::page(db, Table::Dead, self.read()?, bytes_max).await
+            }
+            Endpoint::DeadLettersDiscarded => {
+                dead_letter::page(db, Table::Discarded, self.read()?, bytes_max).await
+            }
+            Endpoint::DeadLettersShow => {
+                dead_letter::show(db, tools, self.read()?, bytes_max).await
+            }
+            Endpoint::DeadLettersRetry => {
+                let mut answer = dead_letter::retry(db, tools, self.read()?).await?;
+                fit(&mut answer, bytes_max, 0, |answer| &mut answer.failed)
+            }
+            Endpoint::DeadLettersDiscard => self.discard(db, tools).await,
+            Endpoint::ProjectionsPause => json(&projections::pause(db, tools, self.read()?).await?),
+            Endpoint::ProjectionsResume => {
+                json(&projections::resume(db, tools, self.read()?).await?)
+            }
+            Endpoint::Rebuild => self.fold(db, tools, |tool, _| tool.begin(Then::Swap, false)),
+            Endpoint::Verify => self.fold(db, tools, |tool, is_partial| {
+                tool.begin(Then::Compare, is_partial)
+            }),
+            Endpoint::Fold => self.fold(db, tools, |tool, _| Ok(tool.fold()?.status())),
+            Endpoint::FoldStop => self.fold(db, tools, |tool, _| Ok(tool.fold()?.stop())),
+        }
+    }
+
+    fn read<R: DeserializeOwned>(&self) -> Result<R, Error> {
+        read(self.endpoint, self.payload)
+    }
+
+    async fn discard(&self, db: &Database, tools: &Tools) -> Result<Vec<u8>, Error> {
+        let DiscardRequest { id, ids, reason } = self.read()?;
+        match id {
+            Some(id) if ids.is_empty() => {
+                let mut answer = dead_letter::discard(db, tools, id, reason).await?;
+                fit(&mut answer, self.bytes_max, 0, |answer| {
+                    &mut answer.retried.failed
+                })
+            }
+            None if !ids.is_empty() => {
+                json(&dead_letter::discard_many(db, tools, ids, reason).await?)
+            }
+            _ => Err(refuse(400, format!("send {}", self.endpoint.example()))),
+        }
+    }
+
+    /// How far the fold of the projection is that is named, once `act` has been done, with as many
+    /// of the differing rows as fit.
+    fn fold(
+        &self,
+        db: &Database,
+        tools: &Tools,
+        act: impl FnOnce(&Tool, bool) -> Result<FoldStatus, Error>,
+    ) -> Result<Vec<u8>, Error> {
+        let request: FoldRequest = self.read()?;
+        let tool = tools.find(db, request.projection.as_deref())?;
+        let mut status = act(tool, request.is_partial)?;
+        let Some(mut differences) = status.differences.take() else {
+            return json(&status);
+        };
+        let bytes_max = self.bytes_max.saturating_sub(json(&status)?.len());
+        fit(&mut differences, bytes_max, 0, |found| &mut found.rows)?;
+        status.differences = Some(differences);
+        json(&status)
+    }
 }
