@@ -42,7 +42,7 @@ impl Kind {
 pub(super) struct Tally {
     pub(super) events: u64,
     /// The first of them, which are logged.
-    pub(super) first: Vec<Envelope>,
+    first: Vec<Envelope>,
     last: Option<Envelope>,
 }
 
@@ -53,6 +53,20 @@ impl Tally {
             self.first.push(event.clone());
         }
         self.last = Some(event.clone());
+    }
+
+    /// Logs the first of them: `what` they are.
+    pub(super) fn tell(&self, projection: &str, source: &str, what: &str) {
+        for event in &self.first {
+            tracing::warn!(
+                projection,
+                source,
+                event.subject = &*event.subject,
+                event.id = event.id.as_ref().map(tracing::field::display),
+                event.sequence = event.sequence,
+                "{what}"
+            );
+        }
     }
 
     /// How many there are beyond those that are logged.

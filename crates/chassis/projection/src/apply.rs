@@ -110,11 +110,6 @@ pub(super) fn batch<P: Projection>(
         batch.is_elsewhere = true;
         return Ok(batch);
     }
-    // An event may have to wait behind a dead letter.
-    let otherwise = match batch.checkpoint.dead_letters {
-        0 => otherwise,
-        _ => Otherwise::Park,
-    };
     let discarded = match batch.checkpoint.discarded {
         0 => HashSet::new(),
         _ => dead_letter::discarded(tx, P::NAME, source)?,
@@ -124,16 +119,13 @@ pub(super) fn batch<P: Projection>(
     let due = judge(&mut batch, input, is_discarded);
     let due = those(events, &due);
     let applied = due.len();
-    batch.parked = match otherwise {
-        Otherwise::Refuse => {
-            apply(projection, tx, &due)?;
-            0
-        }
-        Otherwise::Park => {
-            let are_some_waiting = batch.checkpoint.dead_letters > 0;
-            apply_or_park(projection, tx, source, due.into_owned(), are_some_waiting)?
-        }
-    };
+    let are_some_waiting = batch.checkpoint.dead_letters > 0;
+    // An event may have to wait behind a dead letter.
+    if otherwise == Otherwise::Park || are_some_waiting {
+        batch.parked = apply_or_park(projection, tx, source, due.into_owned(), are_some_waiting)?;
+    } else {
+        apply(projection, tx, &due)?;
+    }
     batch.applied = applied - batch.parked;
     crash::point("projection.applied");
     batch.checkpoint.save(tx)?;

@@ -144,20 +144,16 @@ impl<P: Projection> Reader<P> {
                     // What was asked for is lost; what came is not asked for again.
                     return self.apply(feed.into_rest()).await.map(drop);
                 }
-                looked = self.look(&stream, &info) => {
-                    match looked? {
-                        Look::Unanswered(reason) => self.report(State::Degraded(reason)),
-                        Look::AsRead if feed.silent_for() < LOOK_AFTER => {
-                            if !feed.check().await? {
-                                return Ok(());
-                            }
-                        }
-                        Look::AsRead | Look::Elsewhere => {
-                                            return Ok(());
-                        }
+                looked = self.look(&stream, &info) => match looked? {
+                    Look::Unanswered(reason) => {
+                        self.report(State::Degraded(reason));
+                        continue;
                     }
-                    continue;
-                }
+                    Look::AsRead if feed.silent_for() < LOOK_AFTER && feed.check().await? => {
+                        continue;
+                    }
+                    Look::AsRead | Look::Elsewhere => return Ok(()),
+                },
             };
             if !feed.is_as_needed().await? {
                 return Ok(());
@@ -168,34 +164,47 @@ impl<P: Projection> Reader<P> {
             if batch.is_elsewhere {
                 return Ok(());
             }
-            match batch.stop {
-                Some(Stop::Gap(gap)) => return self.close(gap, feed.window_bytes()).await,
-                Some(Stop::Unconfirmed(epoch)) => bail!(
-                    "an event of the epoch {epoch} waits: {} does not say whether that is its own",
-                    self.source
-                ),
-                None => {}
+            if let Some(stop) = batch.stop {
+                return self.go_past(stop, feed.window_bytes()).await;
             }
             feed.note_applied(batch.applied + batch.skipped + batch.parked, took);
             self.note_delay(&batch, stored);
-            let is_at_end = batch.checkpoint.sequence >= info.state.last_sequence;
-            self.is_refilled &= batch.applied == 0;
-            if !self.is_refilled {
-                self.state().note_again(std::mem::take(&mut batch.again));
-            }
-            self.is_refilled &= !is_at_end;
-            if is_at_end {
-                self.shared.note_drained(self.source).await?;
-            }
-            // That known events came once more is no sign that what stopped it is over.
-            if is_at_end || batch.applied + batch.parked > 0 {
-                self.report(applied_up_to(
-                    batch.checkpoint.position(),
-                    batch.dead_letters,
-                ));
+            if self.note_reached(&mut batch, &info).await? {
                 *pause = PAUSE_MIN;
             }
         }
+    }
+
+    /// Does what a batch had to stop for.
+    async fn go_past(&mut self, stop: Stop, bytes_max: usize) -> anyhow::Result<()> {
+        match stop {
+            Stop::Gap(gap) => self.close(gap, bytes_max).await,
+            Stop::Unconfirmed(epoch) => bail!(
+                "an event of the epoch {epoch} waits: {} does not say whether that is its own",
+                self.source
+            ),
+        }
+    }
+
+    /// Says how far `batch` came in the stream, of which `info` was read when it was opened; whether
+    /// that is any further.
+    async fn note_reached(&mut self, batch: &mut Batch, info: &Info) -> anyhow::Result<bool> {
+        let is_at_end = batch.checkpoint.sequence >= info.state.last_sequence;
+        self.is_refilled &= batch.applied == 0;
+        if !self.is_refilled {
+            self.state().note_again(std::mem::take(&mut batch.again));
+        }
+        self.is_refilled &= !is_at_end;
+        if is_at_end {
+            self.shared.note_drained(self.source).await?;
+        }
+        // That known events came once more is no sign that what stopped it is over.
+        let is_further = is_at_end || batch.applied + batch.parked > 0;
+        if is_further {
+            let position = batch.checkpoint.position();
+            self.report(applied_up_to(position, batch.dead_letters));
+        }
+        Ok(is_further)
     }
 
     /// Opens the feed at the checkpoint, with the stream's state as it is then.
@@ -519,16 +528,7 @@ impl<P: Projection> Reader<P> {
             if *projection != P::NAME {
                 continue;
             }
-            for event in &tally.first {
-                tracing::warn!(
-                    projection = P::NAME,
-                    source = self.source,
-                    event.subject = &*event.subject,
-                    event.id = event.id.as_ref().map(tracing::field::display),
-                    event.sequence = event.sequence,
-                    "{what}"
-                );
-            }
+            tally.tell(P::NAME, self.source, what);
             if tally.more() > 0 {
                 let (source, more) = (self.source, tally.more());
                 tracing::warn!(

@@ -193,54 +193,44 @@ impl<P: Projection> Watch<P> {
     /// Notes which events of `run` are not what the outbox has.
     async fn note_altered(&self, run: &[Envelope], outbox: &EventsAnswer) {
         let mut altered = Tally::default();
-        for event in run {
-            let position = event.id.as_ref().map(|id| id.position);
-            let row = outbox
-                .events
-                .iter()
-                .find(|row| Some(row.position) == position);
-            let is_beyond = position > Some(outbox.head);
-            match row {
-                Some(row) if row.subject == *event.subject && row.payload == *event.payload => {}
-                // The answer may be shorter than the run.
-                None if !is_beyond => {}
-                _ => altered.add(event),
-            }
+        for event in run.iter().filter(|event| is_altered(event, outbox)) {
+            altered.add(event);
         }
-        let source = self.source;
+        let (projection, source) = (P::NAME, self.source);
         if altered.events == 0 {
             let events = run.len();
-            tracing::debug!(
-                projection = P::NAME,
-                source,
-                events,
-                "known events came again"
-            );
+            tracing::debug!(projection, source, events, "known events came again");
             return;
         }
         metrics::counter!("headwater_projection_altered_total", "projection" => self.shared.config.consumer.clone(), "source" => source)
             .increment(altered.events);
-        for event in &altered.first {
-            tracing::warn!(
-                projection = P::NAME,
-                source,
-                event.subject = &*event.subject,
-                event.id = event.id.as_ref().map(tracing::field::display),
-                event.sequence = event.sequence,
-                "an event at a known position is not what the outbox has: skipped"
-            );
-        }
+        altered.tell(
+            projection,
+            source,
+            "an event at a known position is not what the outbox has: skipped",
+        );
         let save = move |tx: &Tx| {
-            let stream = Checkpoint::load(tx, P::NAME, source)?.stream_created;
-            altered.save(tx, (P::NAME, source), stream, Kind::Altered)?;
-            Anomalies::load(tx, P::NAME, source)
+            let stream = Checkpoint::load(tx, projection, source)?.stream_created;
+            altered.save(tx, (projection, source), stream, Kind::Altered)?;
+            Anomalies::load(tx, projection, source)
         };
         match self.shared.db.write(save).await {
             Ok(saved) => self.of().note_anomalies(saved.value),
             Err(error) => {
-                tracing::warn!(projection = P::NAME, source, %error, "note an altered event");
+                tracing::warn!(projection, source, %error, "note an altered event");
             }
         }
+    }
+}
+
+/// Whether `event` is another one than `outbox` has at its position.
+fn is_altered(event: &Envelope, outbox: &EventsAnswer) -> bool {
+    let position = event.id.as_ref().map(|id| id.position);
+    let mut rows = outbox.events.iter();
+    match rows.find(|row| Some(row.position) == position) {
+        Some(row) => row.subject != *event.subject || row.payload != *event.payload,
+        // The answer may be shorter than the run.
+        None => position > Some(outbox.head),
     }
 }
 

@@ -25,14 +25,36 @@ pub fn park(
     event: &Envelope,
     why: &Parked<'_>,
 ) -> Result<(), DbErr> {
-    let Parked {
-        lane,
-        reason,
-        waiting,
-    } = *why;
+    tell(projection, source, event, why);
+    let id = event.id.as_ref();
+    tx.run_raw(statement(
+        tx,
+        "INSERT INTO headwater_dead_letter
+             (projection, source, lane, epoch, position, sequence, subject, payload, reason,
+              recorded_at, waiting)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            projection.into(),
+            source.into(),
+            why.lane.into(),
+            id.map(|id| &*id.epoch).into(),
+            id.map(|id| signed(id.position)).into(),
+            event.sequence.map(signed).into(),
+            (*event.subject).into(),
+            event.payload.to_vec().into(),
+            why.reason.into(),
+            tx.now_ms().into(),
+            why.waiting.into(),
+        ],
+    ))
+}
+
+/// Logs and counts that `event` is parked.
+fn tell(projection: &'static str, source: &str, event: &Envelope, why: &Parked<'_>) {
+    let (lane, reason) = (why.lane, why.reason);
     let id = event.id.as_ref().map(tracing::field::display);
     let (subject, sequence) = (&*event.subject, event.sequence);
-    if waiting {
+    if why.waiting {
         tracing::warn!(
             projection,
             source,
@@ -56,26 +78,6 @@ pub fn park(
     }
     metrics::counter!("headwater_dead_letters_total", "projection" => projection, "source" => source.to_owned())
         .increment(1);
-    tx.run_raw(statement(
-        tx,
-        "INSERT INTO headwater_dead_letter
-             (projection, source, lane, epoch, position, sequence, subject, payload, reason,
-              recorded_at, waiting)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            projection.into(),
-            source.into(),
-            lane.into(),
-            event.id.as_ref().map(|id| &*id.epoch).into(),
-            event.id.as_ref().map(|id| signed(id.position)).into(),
-            event.sequence.map(signed).into(),
-            (*event.subject).into(),
-            event.payload.to_vec().into(),
-            reason.into(),
-            tx.now_ms().into(),
-            waiting.into(),
-        ],
-    ))
 }
 
 /// How many dead letters `projection` has of `source`.

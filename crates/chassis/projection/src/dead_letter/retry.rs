@@ -42,6 +42,13 @@ impl Lane {
             name: letter.lane.clone(),
         }
     }
+
+    fn scope(self) -> Scope {
+        Scope::Lane {
+            source: Some(self.source),
+            name: self.name,
+        }
+    }
 }
 
 /// Tries letters of the projection that `live` runs again: those that are asked for, and what
@@ -57,11 +64,7 @@ pub async fn retry<P: Projection>(live: &Live<P>, which: Which) -> Result<RetryA
         Which::Request(RetryRequest::Lane(name)) => Scope::Lane { source: None, name },
         Which::Request(RetryRequest::Id(id)) => {
             let find = move |snapshot: &_| lane_that_begins_with::<P>(snapshot, id);
-            let Lane { source, name } = live.db().read(find).await?;
-            Scope::Lane {
-                source: Some(source),
-                name,
-            }
+            live.db().read(find).await?.scope()
         }
     };
     retry_from(live, scope, 0).await
@@ -87,10 +90,7 @@ pub async fn discard<P: Projection>(
         Ok::<_, Refusal>((letter, lane, is_first))
     };
     let (letter, lane, is_first) = live.db().read(find).await?;
-    let scope = Scope::Lane {
-        source: Some(lane.source.clone()),
-        name: lane.name.clone(),
-    };
+    let scope = lane.clone().scope();
     let checked = if is_first {
         check::check(live.db(), live.bus(), P::NAME, &scope, id).await?
     } else {
@@ -112,13 +112,8 @@ pub async fn discard<P: Projection>(
     let mut retried = live.db().write(discard).await?.value;
     if let (Some(upto), true) = (upto, retried.failed.is_empty()) {
         // What does not fit into one page.
-        let more = retry_from(live, scope, upto).await;
-        match more {
-            Ok(more) => {
-                retried.applied += more.applied;
-                retried.left = more.left;
-                retried.failed = more.failed;
-            }
+        match retry_from(live, scope, upto).await {
+            Ok(more) => add(&mut retried, more),
             Err(Refusal::UnknownLane(_)) => {}
             Err(error) => {
                 tracing::warn!(projection = P::NAME, %error, "what waited behind a discarded event waits on: retry it");
@@ -129,6 +124,13 @@ pub async fn discard<P: Projection>(
         discarded: letter,
         retried,
     })
+}
+
+/// Adds what became of further letters to `sum`.
+fn add(sum: &mut RetryAnswer, more: RetryAnswer) {
+    sum.applied += more.applied;
+    sum.left = more.left;
+    sum.failed.extend(more.failed);
 }
 
 /// Tries the letters of `scope` whose lanes begin above the id `after`, page by page.
@@ -157,10 +159,8 @@ async fn retry_from<P: Projection>(
             Ok::<_, Refusal>(answer)
         };
         let answer = live.db().write(pass).await?.value;
-        sum.applied += answer.applied;
-        sum.left = answer.left;
         Arc::make_mut(&mut done).extend(answer.failed.iter().map(Lane::of));
-        sum.failed.extend(answer.failed);
+        add(&mut sum, answer);
         match upto {
             Some(upto) => (after, is_first) = (upto, false),
             None => return Ok(sum),
