@@ -8,10 +8,12 @@
 mod align;
 mod changes;
 mod compare;
+mod fold;
 mod handle;
 mod rebuild;
 mod take_over;
 mod thread;
 
+pub use fold::Store;
 pub use handle::{Busy, Handle};
-pub use rebuild::{Rebuilder, Store, check_tables};
+pub use rebuild::{Rebuilder, check_tables};

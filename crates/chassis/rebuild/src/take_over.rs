@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use headwater_nats::control::FoldState;
-use headwater_projection::dead_letter::retry::Which;
 use headwater_projection::gate::Held;
+use headwater_projection::pause;
 use headwater_projection::projection::Projection;
 use headwater_projection::runner::Live;
-use headwater_projection::{dead_letter, pause};
 use headwater_store::{Database, Tx, WriteError};
 use headwater_telemetry::crash;
 use sea_orm::DbErr;
@@ -19,7 +17,6 @@ use tokio::sync::mpsc;
 use crate::align::Aligned;
 use crate::changes::{self, CHANGES_MAX, Change};
 use crate::compare::Stores;
-use crate::rebuild::Rebuilder;
 use crate::thread::on_thread;
 
 /// How long a full queue of the writer is waited for.
@@ -28,115 +25,111 @@ const BUSY_MAX: Duration = Duration::from_secs(10);
 /// The pause before a chunk that the writer had no room for is tried again.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
-impl<P: Projection> Rebuilder<P> {
-    /// Lets the new store serve; the live projection goes on with it.
-    pub(super) async fn swap(&self, db: Database, held: Held) -> anyhow::Result<()> {
-        let live = self.live.db();
-        self.carry_pause(&db).await?;
-        let old = live.switch_to(db)?;
-        let at = live
-            .read(|snapshot| headwater_projection::as_of::<P>(snapshot))
+/// Lets the new store serve; the live projection goes on with it.
+pub(super) async fn swap<P: Projection>(
+    live: &Live<P>,
+    next: Database,
+    held: Held,
+) -> anyhow::Result<()> {
+    let db = live.db();
+    carry_pause(live, &next).await?;
+    let old = db.switch_to(next)?;
+    note_tables(live, true).await?;
+    drop(held);
+    crash::point("rebuild.swapped");
+    tracing::info!(projection = P::NAME, path = %db.path().display(), "the new store serves");
+    old.retire().await;
+    Ok(())
+}
+
+/// Has the live projection know how far the tables are that it has now.
+async fn note_tables<P: Projection>(live: &Live<P>, is_complete: bool) -> anyhow::Result<()> {
+    let read = live
+        .db()
+        .read(|snapshot| headwater_projection::as_of::<P>(snapshot));
+    live.note_tables(read.await?, is_complete);
+    Ok(())
+}
+
+/// Has the store that takes over know whether the projection is paused: no event tells of it.
+async fn carry_pause<P: Projection>(live: &Live<P>, next: &Database) -> anyhow::Result<()> {
+    let pause = live.gate().pause();
+    let saved = next.write(move |tx| pause::save(tx, P::NAME, pause.as_ref()));
+    match saved.await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(anyhow!("{error}")).context("take the pause along"),
+    }
+}
+
+/// Makes the live tables equal to those of `db`, at the place at which both are `aligned`; gives for
+/// how long the live projection was held there.
+pub(super) async fn merge<P: Projection>(
+    live: &Live<P>,
+    db: &Database,
+    aligned: Aligned,
+) -> anyhow::Result<Duration> {
+    let taking_over = TakingOver::begin(live);
+    // Whoever changed the tables before that was noted has done so then.
+    write(live, |_| Ok(())).await?;
+    let changed = change_rows(live, db).await.context("change the rows")?;
+    drop(taking_over);
+    note_tables(live, live.is_complete()).await?;
+    let held = aligned.took();
+    drop(aligned);
+    crash::point("rebuild.merged");
+    tracing::info!(
+        projection = P::NAME,
+        changed,
+        "the live tables are those of the new fold"
+    );
+    Ok(held)
+}
+
+/// Changes the rows that differ from those of `db`; gives how many.
+async fn change_rows<P: Projection>(live: &Live<P>, db: &Database) -> anyhow::Result<usize> {
+    let (live_path, fold_path) = (live.db().path(), db.path());
+    // The next chunk is found while one is written.
+    let (sender, mut found) = mpsc::channel(1);
+    let finding = on_thread("merge", move || {
+        find(&live_path, &fold_path, P::NAME, P::TABLES, &sender)
+    });
+    let mut count = 0;
+    while let Some(Chunk { changes, is_last }) = found.recv().await {
+        count += changes.len();
+        let changes = Arc::new(changes);
+        if is_last {
+            // The version counts once all of it is there.
+            write(live, move |tx| {
+                apply(&changes, tx)?;
+                headwater_projection::note_version(tx, P::NAME, P::VERSION)
+            })
             .await?;
-        self.live.note_tables(at, true);
-        drop(held);
-        crash::point("rebuild.swapped");
-        tracing::info!(projection = P::NAME, path = %live.path().display(), "the new store serves");
-        old.retire().await;
-        self.retry_unblocked().await;
-        Ok(())
-    }
-
-    /// Has the store that takes over know whether the projection is paused: no event tells of it.
-    async fn carry_pause(&self, next: &Database) -> anyhow::Result<()> {
-        let pause = self.live.gate().pause();
-        let saved = next.write(move |tx| pause::save(tx, P::NAME, pause.as_ref()));
-        match saved.await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(anyhow!("{error}")).context("take the pause along"),
+        } else {
+            write(live, move |tx| apply(&changes, tx)).await?;
         }
+        crash::point("rebuild.merging");
     }
+    finding.await.context("compare the rows")?;
+    Ok(count)
+}
 
-    /// Makes the live tables equal to those of `db`, at the place at which both are `aligned`.
-    pub(super) async fn merge(&self, db: Database, aligned: Aligned) -> anyhow::Result<()> {
-        self.note_state(FoldState::Merging);
-        let taking_over = TakingOver::begin(&self.live);
-        // Whoever changed the tables before that was noted has done so then.
-        self.write(|_| Ok(())).await?;
-        let changed = self.change_rows(&db).await.context("change the rows")?;
-        drop(taking_over);
-        let live = self.live.db();
-        let at = live
-            .read(|snapshot| headwater_projection::as_of::<P>(snapshot))
-            .await?;
-        self.live.note_tables(at, self.live.is_complete());
-        let held_us = u64::try_from(aligned.took().as_micros()).unwrap_or(u64::MAX);
-        self.status.send_modify(|status| {
-            status.held_us = Some(held_us.max(status.held_us.unwrap_or_default()));
-        });
-        drop(aligned);
-        crash::point("rebuild.merged");
-        tracing::info!(
-            projection = P::NAME,
-            changed,
-            "the live tables are those of the new fold"
-        );
-        db.throw_away().await.context("remove the new store")?;
-        self.retry_unblocked().await;
-        Ok(())
-    }
-
-    /// Changes the rows that differ from those of `db`; gives how many.
-    async fn change_rows(&self, db: &Database) -> anyhow::Result<usize> {
-        let (live, fold) = (self.live.db().path(), db.path());
-        // The next chunk is found while one is written.
-        let (sender, mut found) = mpsc::channel(1);
-        let finding = on_thread("merge", move || {
-            find(&live, &fold, P::NAME, P::TABLES, &sender)
-        });
-        let mut count = 0;
-        while let Some(Chunk { changes, is_last }) = found.recv().await {
-            count += changes.len();
-            let changes = Arc::new(changes);
-            if is_last {
-                // The version counts once all of it is there.
-                self.write(move |tx| {
-                    apply(&changes, tx)?;
-                    headwater_projection::note_version(tx, P::NAME, P::VERSION)
-                })
-                .await?;
-            } else {
-                self.write(move |tx| apply(&changes, tx)).await?;
-            }
-            crash::point("rebuild.merging");
+/// A transaction of its own in the live database. A service that is busy goes first, for a
+/// while.
+async fn write<P: Projection>(
+    live: &Live<P>,
+    work: impl Fn(&Tx) -> Result<(), DbErr> + Clone + Send + 'static,
+) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        match live.db().write_alone(work.clone()).await {
+            Ok(()) => return Ok(()),
+            Err(WriteError::Refused(error)) => return Err(error.into()),
+            Err(WriteError::Busy) if began.elapsed() < BUSY_MAX => {}
+            // Until there is room, as all writes do.
+            Err(WriteError::Full) => {}
+            Err(error) => return Err(anyhow!("{error}")),
         }
-        finding.await.context("compare the rows")?;
-        Ok(count)
-    }
-
-    /// A transaction of its own in the live database. A service that is busy goes first, for a
-    /// while.
-    async fn write(
-        &self,
-        work: impl Fn(&Tx) -> Result<(), DbErr> + Clone + Send + 'static,
-    ) -> anyhow::Result<()> {
-        let began = Instant::now();
-        loop {
-            match self.live.db().write_alone(work.clone()).await {
-                Ok(()) => return Ok(()),
-                Err(WriteError::Refused(error)) => return Err(error.into()),
-                Err(WriteError::Busy) if began.elapsed() < BUSY_MAX => {}
-                // Until there is room, as all writes do.
-                Err(WriteError::Full) => {}
-                Err(error) => return Err(anyhow!("{error}")),
-            }
-            tokio::time::sleep(BUSY_PAUSE).await;
-        }
-    }
-
-    async fn retry_unblocked(&self) {
-        if let Err(error) = dead_letter::retry(&self.live, Which::Unblocked).await {
-            tracing::warn!(projection = P::NAME, %error, "what waited behind a discarded event waits on: retry it");
-        }
+        tokio::time::sleep(BUSY_PAUSE).await;
     }
 }
 

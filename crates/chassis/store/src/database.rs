@@ -133,8 +133,11 @@ impl Parts {
             }
             Err(error) => error,
         };
-        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
-        if !causes.any(is_damage) {
+        let causes = error.chain();
+        let is_damaged = causes
+            .filter_map(|cause| cause.downcast_ref())
+            .any(is_damage);
+        if !is_damaged {
             return Err(error);
         }
         let aside = generation::move_aside(base, &current, self.clock.now_ms())
