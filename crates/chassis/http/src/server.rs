@@ -197,21 +197,12 @@ pub async fn serve_watched(
     let limit_reached = metrics::counter!("headwater_http_connections_held_total");
     // Those that alerts look at are there from the start.
     limit_reached.increment(0);
-    let clients = Clients::new(&config);
     let server = Server::new(app, &config);
-    let turns = Turns::of_runtime();
     let mut connections = JoinSet::new();
     let mut waiting: Option<(TcpStream, SocketAddr)> = None;
     loop {
         if let Some((stream, peer)) = waiting.take() {
-            match clients.admit(peer.ip()) {
-                Admission::Place(client) => {
-                    let connection = server.connection(stream, peer, client);
-                    connections.spawn(turns.take(network(peer.ip()), connection));
-                }
-                Admission::Refused => {}
-                Admission::Wait => waiting = Some((stream, peer)),
-            }
+            waiting = server.admit(stream, peer, &mut connections);
         }
         tokio::select! {
             () = stop.cancelled() => break,
@@ -234,13 +225,15 @@ pub async fn serve_watched(
         }
     }
     drop((listener, waiting));
-    server.end(connections, &clients, drain).await;
+    server.end(connections, drain).await;
     Ok(())
 }
 
 /// What all connections of a listener have in common.
 struct Server {
     app: Router,
+    clients: Clients,
+    turns: Turns,
     http: http1::Builder,
     patience: Duration,
     closing: Arc<AtomicBool>,
@@ -257,11 +250,32 @@ impl Server {
             .max_buf_size(HEAD_MAX);
         Self {
             app,
+            clients: Clients::new(config),
+            turns: Turns::of_runtime(),
             http,
             patience: Duration::from_secs(config.write_timeout_s),
             closing: Arc::new(AtomicBool::new(false)),
             cut: CancellationToken::new(),
             open: metrics::gauge!("headwater_http_connections"),
+        }
+    }
+
+    /// Serves one more connection, if its client may have a place; gives it back where that has to
+    /// wait for one.
+    fn admit(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        connections: &mut JoinSet<()>,
+    ) -> Option<(TcpStream, SocketAddr)> {
+        match self.clients.admit(peer.ip()) {
+            Admission::Place(client) => {
+                let connection = self.connection(stream, peer, client);
+                connections.spawn(self.turns.take(network(peer.ip()), connection));
+                None
+            }
+            Admission::Refused => None,
+            Admission::Wait => Some((stream, peer)),
         }
     }
 
@@ -312,7 +326,7 @@ impl Server {
 
     /// Lets what is under way end, and closes. A client that does not take its answer is not waited
     /// for as long as the whole stop may take.
-    async fn end(self, mut connections: JoinSet<()>, clients: &Clients, drain: Duration) {
+    async fn end(self, mut connections: JoinSet<()>, drain: Duration) {
         let begun = Instant::now();
         self.closing.store(true, Ordering::Relaxed);
         let mut pause = LINGER;
@@ -323,7 +337,7 @@ impl Server {
             }
             // Those that are left are idle, or have a request under way, or half of one.
             self.cut.cancel();
-            clients.evict_slow(begun.elapsed() > drain / 10 * 9);
+            self.clients.evict_slow(begun.elapsed() > drain / 10 * 9);
             pause = LOOK_PAUSE;
         }
     }

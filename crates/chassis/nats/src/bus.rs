@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{self, EndpointBuilder};
-use async_nats::{Client, HeaderMap, jetstream};
+use async_nats::{Client, ConnectOptions, HeaderMap, jetstream};
 use headwater_telemetry::health::{Health, State};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -107,37 +107,17 @@ impl Bus {
     ) -> anyhow::Result<Self> {
         let events = Arc::new(Events::new(name, &access, config.tls_first));
         let (connected, trouble) = (events.connection(), events.trouble());
-        let attempts = Arc::clone(&events);
         let mut options = access
             .options()
             .name(name)
             .custom_inbox_prefix(format!("_INBOX_{name}"))
-            .retry_on_initial_connect()
-            .max_reconnects(None)
-            .reconnect_delay_callback(reconnect_pause)
-            // It chooses no server. Here only does the client say why an attempt failed.
-            .reconnect_to_server_callback(move |servers, _| {
-                let causes = servers.iter().find_map(|server| server.last_error.as_ref());
-                if let Some(cause) = causes {
-                    attempts.unreachable(cause);
-                }
-                async { None }
-            })
-            .connection_timeout(REQUEST_TIMEOUT)
-            .ping_interval(ping_every)
-            // Little is queued across a reconnect: what waits there comes out of order.
-            .client_capacity(256)
-            .event_callback(move |event| {
-                events.note(&event);
-                async {}
-            });
+            .ping_interval(ping_every);
         if config.tls_first {
             options = options.tls_first();
         }
-        let servers = access.servers();
-        let client = options.connect(servers).await.with_context(|| {
-            format!("connect to NATS at {}", login::without_secrets(&config.url))
-        })?;
+        let options = reconnecting(options, events);
+        let of = || format!("connect to NATS at {}", login::without_secrets(&config.url));
+        let client = options.connect(access.servers()).await.with_context(of)?;
         let jetstream = ContextBuilder::new()
             .timeout(REQUEST_TIMEOUT)
             .ack_timeout(REQUEST_TIMEOUT)
@@ -343,6 +323,30 @@ impl Bus {
     pub fn seen(&self) -> Seen {
         Seen(self.connected.borrow().times)
     }
+}
+
+/// `options` of a connection that is made again whenever it breaks, and tells `events` of it.
+fn reconnecting(options: ConnectOptions, events: Arc<Events>) -> ConnectOptions {
+    let attempts = Arc::clone(&events);
+    options
+        .retry_on_initial_connect()
+        .max_reconnects(None)
+        .reconnect_delay_callback(reconnect_pause)
+        // It chooses no server. Here only does the client say why an attempt failed.
+        .reconnect_to_server_callback(move |servers, _| {
+            let causes = servers.iter().find_map(|server| server.last_error.as_ref());
+            if let Some(cause) = causes {
+                attempts.unreachable(cause);
+            }
+            async { None }
+        })
+        .connection_timeout(REQUEST_TIMEOUT)
+        // Little is queued across a reconnect: what waits there comes out of order.
+        .client_capacity(256)
+        .event_callback(move |event| {
+            events.note(&event);
+            async {}
+        })
 }
 
 /// Makes the connection anew whenever the access was renewed, and some time after the server

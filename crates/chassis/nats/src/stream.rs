@@ -192,154 +192,76 @@ pub(crate) fn is_missing(kind: &GetStreamErrorKind) -> bool {
 /// A setting of a stream that this program has a wish about.
 struct Setting {
     name: &'static str,
+    change: Change,
     text: fn(&Config) -> String,
-    /// Takes it over from another configuration; none where the server does not let it be changed.
-    take: Option<fn(&mut Config, &Config)>,
-    /// Whether a service brings it to its wish by itself; the others are for `headwater provision`.
-    is_insisted_on: bool,
+    /// Takes it over from another configuration.
+    take: fn(&mut Config, &Config),
+}
+
+/// Who brings a setting to its wish.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// Each service by itself.
+    Insisted,
+    /// `headwater provision`.
+    Provisioned,
+    /// Nobody: the server does not let it be changed.
+    Never,
+}
+
+/// Declares each setting once: who changes it, its name, its field, and where the field does not
+/// tell of itself, its text.
+macro_rules! settings {
+    (@text $field:ident) => { |config| config.$field.to_string() };
+    (@text $field:ident $text:expr) => { $text };
+    ($($change:ident, $name:literal, $field:ident $(, $text:expr)?;)*) => {
+        [$(Setting {
+            name: $name,
+            change: Change::$change,
+            text: settings!(@text $field $($text)?),
+            take: |to, from| to.$field.clone_from(&from.$field),
+        }),*]
+    };
 }
 
 /// What there is a wish about; limits, placement and the rest stay as an operator set them.
-const SETTINGS: [Setting; 21] = [
-    Setting {
-        name: "description",
-        text: |config| config.description.clone().unwrap_or_default(),
-        take: Some(|to, from| to.description.clone_from(&from.description)),
-        is_insisted_on: true,
-    },
-    Setting {
-        name: "subjects",
-        text: |config| config.subjects.join(", "),
-        take: Some(|to, from| to.subjects.clone_from(&from.subjects)),
-        is_insisted_on: true,
-    },
-    Setting {
-        name: "storage",
-        text: |config| format!("{:?}", config.storage).to_lowercase(),
-        take: None,
-        is_insisted_on: false,
-    },
-    Setting {
-        name: "retention",
-        text: |config| format!("{:?}", config.retention).to_lowercase(),
-        // Not to or from a work queue, which is an obstacle.
-        take: Some(|to, from| to.retention = from.retention),
-        is_insisted_on: true,
-    },
-    Setting {
-        name: "acknowledgements",
-        text: |config| (!config.no_ack).to_string(),
-        take: Some(|to, from| to.no_ack = from.no_ack),
-        is_insisted_on: true,
-    },
-    Setting {
-        name: "subject transform",
-        text: |config| format!("{:?}", config.subject_transform),
-        take: Some(|to, from| to.subject_transform.clone_from(&from.subject_transform)),
-        is_insisted_on: true,
-    },
-    Setting {
-        name: "sources",
-        text: |config| {
-            let sources = config.sources.iter().flatten();
-            let names: Vec<&str> = sources.map(|source| &*source.name).collect();
-            names.join(", ")
-        },
-        take: Some(|to, from| to.sources.clone_from(&from.sources)),
-        is_insisted_on: true,
-    },
+const SETTINGS: [Setting; 21] = settings! {
+    Insisted, "description", description, |config| config.description.clone().unwrap_or_default();
+    Insisted, "subjects", subjects, |config| config.subjects.join(", ");
+    Never, "storage", storage, |config| format!("{:?}", config.storage).to_lowercase();
+    // Not to or from a work queue, which is an obstacle.
+    Insisted, "retention", retention, |config| format!("{:?}", config.retention).to_lowercase();
+    Insisted, "acknowledgements", no_ack, |config| (!config.no_ack).to_string();
+    Insisted, "subject transform", subject_transform,
+        |config| format!("{:?}", config.subject_transform);
+    Insisted, "sources", sources, |config| {
+        let sources = config.sources.iter().flatten();
+        let names: Vec<&str> = sources.map(|source| &*source.name).collect();
+        names.join(", ")
+    };
     // One header of one event would purge all others.
-    Setting {
-        name: "roll-ups",
-        text: |config| config.allow_rollup.to_string(),
-        take: Some(|to, from| to.allow_rollup = from.allow_rollup),
-        is_insisted_on: true,
-    },
+    Insisted, "roll-ups", allow_rollup;
     // They are events without payload, on the subjects of ours.
-    Setting {
-        name: "delete markers",
-        text: |config| format!("{:?}", config.subject_delete_marker_ttl),
-        take: Some(|to, from| to.subject_delete_marker_ttl = from.subject_delete_marker_ttl),
-        is_insisted_on: true,
-    },
-    Setting {
-        name: "sealed",
-        text: |config| config.sealed.to_string(),
-        take: None,
-        is_insisted_on: false,
-    },
-    Setting {
-        name: "mirror",
-        text: |config| {
-            config
-                .mirror
-                .as_ref()
-                .map_or_else(String::new, |of| of.name.clone())
-        },
-        take: None,
-        is_insisted_on: false,
-    },
-    Setting {
-        name: "counters",
-        text: |config| config.allow_message_counter.to_string(),
-        take: None,
-        is_insisted_on: false,
-    },
-    Setting {
-        name: "schedules",
-        text: |config| config.allow_message_schedules.to_string(),
-        take: None,
-        is_insisted_on: false,
-    },
-    Setting {
-        name: "asynchronous writes",
-        text: |config| (config.persist_mode == Some(PersistenceMode::Async)).to_string(),
-        take: None,
-        is_insisted_on: false,
-    },
-    Setting {
-        name: "discard",
-        text: |config| format!("{:?}", config.discard).to_lowercase(),
-        take: Some(|to, from| to.discard = from.discard),
-        is_insisted_on: true,
-    },
-    Setting {
-        name: "duplicate window",
-        text: |config| format!("{:?}", config.duplicate_window),
-        take: Some(|to, from| to.duplicate_window = from.duplicate_window),
-        is_insisted_on: true,
-    },
-    Setting {
-        name: "direct get",
-        text: |config| config.allow_direct.to_string(),
-        take: Some(|to, from| to.allow_direct = from.allow_direct),
-        is_insisted_on: true,
-    },
-    Setting {
-        name: "atomic batches",
-        text: |config| config.allow_atomic_publish.to_string(),
-        take: Some(|to, from| to.allow_atomic_publish = from.allow_atomic_publish),
-        is_insisted_on: true,
-    },
-    Setting {
-        name: "deny delete",
-        text: |config| config.deny_delete.to_string(),
-        take: Some(|to, from| to.deny_delete = from.deny_delete),
-        is_insisted_on: false,
-    },
-    Setting {
-        name: "deny purge",
-        text: |config| config.deny_purge.to_string(),
-        take: Some(|to, from| to.deny_purge = from.deny_purge),
-        is_insisted_on: false,
-    },
-    Setting {
-        name: "replicas",
-        text: |config| config.num_replicas.to_string(),
-        take: Some(|to, from| to.num_replicas = from.num_replicas),
-        is_insisted_on: false,
-    },
-];
+    Insisted, "delete markers", subject_delete_marker_ttl,
+        |config| format!("{:?}", config.subject_delete_marker_ttl);
+    Never, "sealed", sealed;
+    Never, "mirror", mirror, |config| {
+        let mirrored = config.mirror.as_ref();
+        mirrored.map_or_else(String::new, |of| of.name.clone())
+    };
+    Never, "counters", allow_message_counter;
+    Never, "schedules", allow_message_schedules;
+    Never, "asynchronous writes", persist_mode,
+        |config| (config.persist_mode == Some(PersistenceMode::Async)).to_string();
+    Insisted, "discard", discard, |config| format!("{:?}", config.discard).to_lowercase();
+    Insisted, "duplicate window", duplicate_window,
+        |config| format!("{:?}", config.duplicate_window);
+    Insisted, "direct get", allow_direct;
+    Insisted, "atomic batches", allow_atomic_publish;
+    Provisioned, "deny delete", deny_delete;
+    Provisioned, "deny purge", deny_purge;
+    Provisioned, "replicas", num_replicas;
+};
 
 /// A setting with which a relay cannot publish, and that the server changes for nobody.
 struct Obstacle {
@@ -468,7 +390,7 @@ pub fn differences(is: &Config, wanted: &Config) -> Vec<Difference> {
             setting: setting.name.to_owned(),
             is,
             wanted,
-            can_change: setting.take.is_some(),
+            can_change: setting.change != Change::Never,
         })
     });
     let explained = explained(&is.metadata, wanted, wanted.num_replicas);
@@ -487,14 +409,12 @@ pub fn differences(is: &Config, wanted: &Config) -> Vec<Difference> {
 
 /// Brings `config` to what is `wanted`, as far as that can be changed.
 pub fn bring(config: &mut Config, wanted: &Config) {
-    take(config, wanted, |_| true);
+    take(config, wanted, |change| change != Change::Never);
 }
 
-fn take(config: &mut Config, wanted: &Config, is_meant: fn(&Setting) -> bool) {
-    for setting in SETTINGS.iter().filter(|setting| is_meant(setting)) {
-        if let Some(take) = setting.take {
-            take(config, wanted);
-        }
+fn take(config: &mut Config, wanted: &Config, is_meant: fn(Change) -> bool) {
+    for setting in SETTINGS.iter().filter(|setting| is_meant(setting.change)) {
+        (setting.take)(config, wanted);
     }
     config.metadata = explained(&config.metadata, wanted, config.num_replicas);
 }
@@ -519,7 +439,7 @@ fn explained(
 /// What `is` there with all that a service insists on.
 fn insisted(is: &Config, wanted: &Config) -> Config {
     let mut insisted = is.clone();
-    take(&mut insisted, wanted, |setting| setting.is_insisted_on);
+    take(&mut insisted, wanted, |change| change == Change::Insisted);
     insisted
 }
 
