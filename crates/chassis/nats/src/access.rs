@@ -15,12 +15,11 @@ use async_nats::rustls::RootCertStore;
 use async_nats::rustls::pki_types::pem::PemObject as _;
 use async_nats::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use async_nats::{Auth, AuthError, ConnectOptions, ServerAddr};
-use nkeys::KeyPair;
 use rustix::fs::MemfdFlags;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::login::{self, Login};
+use crate::login::{self, Identity};
 
 /// What the connections of a process have in common. Cheap to clone.
 #[derive(Clone)]
@@ -65,7 +64,7 @@ impl Access {
     fn read_from(folder: Option<&Path>, name: &str, config: &Config) -> anyhow::Result<Self> {
         let config = with_credentials(name, config.clone(), folder);
         let (servers, login) = config.servers()?;
-        let identity = Identity::read(&login)?;
+        let identity = login.identity()?;
         let files = [&config.creds, &config.nkey, &config.password_file];
         let is_own = |file: &PathBuf| folder.is_none_or(|folder| !file.starts_with(folder));
         let is_renewable = files.into_iter().flatten().any(is_own);
@@ -153,7 +152,7 @@ impl Access {
 
     fn identify(&self, nonce: &[u8]) -> Result<Auth, AuthError> {
         let identity = self.identity().expect("once there is one, there always is");
-        identity.prove(nonce).map_err(AuthError::new)
+        identity.prove(nonce)
     }
 
     /// Reads the files again; whether one of them is another one than before. All connections are
@@ -163,7 +162,7 @@ impl Access {
     /// Those of [`read`](Self::read): all stays as it is.
     pub(crate) fn renew(&self) -> anyhow::Result<bool> {
         let (_, login) = self.0.config.servers()?;
-        let identity = Identity::read(&login)?;
+        let identity = login.identity()?;
         let kept = || {
             [&self.0.ca, &self.0.cert, &self.0.key]
                 .into_iter()
@@ -232,78 +231,6 @@ fn with_credentials(name: &str, mut config: Config, folder: Option<&Path>) -> Co
     config.cert = config.cert.or_else(|| passed("nats.cert"));
     config.key = config.key.or_else(|| passed("nats.key"));
     config
-}
-
-/// Who we are, and what proves it.
-struct Identity {
-    /// All that was read, to see whether it is another one.
-    said: String,
-    proof: Proof,
-}
-
-enum Proof {
-    Jwt(String, KeyPair),
-    Nkey(KeyPair),
-    Password(String, String),
-    Token(String),
-}
-
-impl Identity {
-    /// What `login` says; `None` where it says nothing.
-    fn read(login: &Login) -> anyhow::Result<Option<Self>> {
-        // It knows what a login has to be.
-        login.apply(ConnectOptions::new())?;
-        let (said, proof) = if let Some(path) = &login.creds {
-            let of = || format!("read the NATS credentials {}", path.display());
-            let text = std::fs::read_to_string(path).with_context(of)?;
-            let jwt = block(&text, "NATS USER JWT").with_context(of)?.to_owned();
-            let seed = block(&text, "USER NKEY SEED").with_context(of)?;
-            let key = KeyPair::from_seed(seed).with_context(of)?;
-            (text, Proof::Jwt(jwt, key))
-        } else if let Some(path) = &login.nkey {
-            let of = || format!("read the NATS nkey {}", path.display());
-            let text = std::fs::read_to_string(path).with_context(of)?;
-            let key = KeyPair::from_seed(text.trim()).with_context(of)?;
-            (text, Proof::Nkey(key))
-        } else if let (Some(user), Some(password)) = (&login.user, &login.password) {
-            let proof = Proof::Password(user.clone(), password.clone());
-            (format!("{user}\n{password}"), proof)
-        } else if let Some(token) = &login.token {
-            (token.clone(), Proof::Token(token.clone()))
-        } else {
-            return Ok(None);
-        };
-        Ok(Some(Self { said, proof }))
-    }
-
-    fn prove(&self, nonce: &[u8]) -> Result<Auth, nkeys::error::Error> {
-        let mut auth = Auth::new();
-        match &self.proof {
-            Proof::Jwt(jwt, key) => {
-                auth.jwt = Some(jwt.clone());
-                auth.signature = Some(key.sign(nonce)?);
-            }
-            Proof::Nkey(key) => {
-                auth.nkey = Some(key.public_key());
-                auth.signature = Some(key.sign(nonce)?);
-            }
-            Proof::Password(user, password) => {
-                auth.username = Some(user.clone());
-                auth.password = Some(password.clone());
-            }
-            Proof::Token(token) => auth.token = Some(token.clone()),
-        }
-        Ok(auth)
-    }
-}
-
-/// The line below `-----BEGIN title-----`.
-fn block<'t>(text: &'t str, title: &str) -> anyhow::Result<&'t str> {
-    let mut lines = text.lines().map(str::trim);
-    lines
-        .find(|line| line.trim_matches('-') == format!("BEGIN {title}"))
-        .and_then(|_| lines.next())
-        .with_context(|| format!("there is no {title} in it"))
 }
 
 /// A file that the client reads anew for each connection: so it is given a copy in memory, of what

@@ -5,8 +5,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
-use async_nats::{ConnectOptions, ServerAddr};
+use anyhow::{Context as _, ensure};
+use async_nats::{Auth, AuthError, ConnectOptions, ServerAddr};
+use nkeys::KeyPair;
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -85,31 +86,16 @@ impl Login {
     /// # Errors
     /// A file cannot be read, or is not what it should be; or two ways to log in are given.
     pub fn apply(&self, mut options: ConnectOptions) -> anyhow::Result<ConnectOptions> {
-        self.ensure_one_way()?;
-        if let Some(creds) = &self.creds {
-            options = options
-                .credentials(&read(creds, "credentials")?)
-                .with_context(|| format!("read the NATS credentials {}", creds.display()))?;
+        if let Some(Identity { proof, .. }) = self.identity()? {
+            options = match proof {
+                Proof::Jwt(jwt, key) => options.jwt(jwt, move |nonce| {
+                    std::future::ready(key.sign(&nonce).map_err(AuthError::new))
+                }),
+                Proof::Nkey(key) => options.nkey(key.seed().context("read the seed")?),
+                Proof::Password(user, password) => options.user_and_password(user, password),
+                Proof::Token(token) => options.token(token),
+            };
         }
-        if let Some(nkey) = &self.nkey {
-            let seed = read(nkey, "nkey")?.trim().to_owned();
-            ensure!(
-                seed.starts_with("SU") && !seed.contains(char::is_whitespace),
-                "{} has no seed of a user's nkey, one line that begins with SU",
-                nkey.display()
-            );
-            options = options.nkey(seed);
-        }
-        if let (Some(user), Some(password)) = (&self.user, &self.password) {
-            options = options.user_and_password(user.clone(), password.clone());
-        }
-        if let Some(token) = &self.token {
-            options = options.token(token.clone());
-        }
-        self.apply_certificates(options)
-    }
-
-    fn apply_certificates(&self, mut options: ConnectOptions) -> anyhow::Result<ConnectOptions> {
         // The client says no more than that TLS failed.
         for file in [&self.ca, &self.cert, &self.key].into_iter().flatten() {
             read(file, "certificate or key")?;
@@ -117,16 +103,50 @@ impl Login {
         if let Some(ca) = &self.ca {
             options = options.add_root_certificates(ca.clone()).require_tls(true);
         }
-        match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => Ok(options
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            options = options
                 .add_client_certificate(cert.clone(), key.clone())
-                .require_tls(true)),
-            (None, None) => Ok(options),
-            _ => bail!("a client certificate for NATS needs its key, and a key its certificate"),
+                .require_tls(true);
         }
+        Ok(options)
     }
 
-    fn ensure_one_way(&self) -> anyhow::Result<()> {
+    /// Reads who we are; `None` where nothing says so.
+    ///
+    /// # Errors
+    /// Those of [`apply`](Self::apply), certificates that cannot be read aside.
+    pub(crate) fn identity(&self) -> anyhow::Result<Option<Identity>> {
+        self.ensure_whole()?;
+        let (said, proof) = if let Some(path) = &self.creds {
+            let text = read(path, "credentials")?;
+            let of = || format!("read the NATS credentials {}", path.display());
+            let jwt = block(&text, "NATS USER JWT").with_context(of)?.to_owned();
+            let seed = block(&text, "USER NKEY SEED").with_context(of)?;
+            let key = KeyPair::from_seed(seed).with_context(of)?;
+            (text, Proof::Jwt(jwt, key))
+        } else if let Some(path) = &self.nkey {
+            let text = read(path, "nkey")?;
+            let seed = text.trim();
+            ensure!(
+                seed.starts_with("SU") && !seed.contains(char::is_whitespace),
+                "{} has no seed of a user's nkey, one line that begins with SU",
+                path.display()
+            );
+            let of = || format!("read the NATS nkey {}", path.display());
+            let key = KeyPair::from_seed(seed).with_context(of)?;
+            (text, Proof::Nkey(key))
+        } else if let (Some(user), Some(password)) = (&self.user, &self.password) {
+            let proof = Proof::Password(user.clone(), password.clone());
+            (format!("{user}\n{password}"), proof)
+        } else if let Some(token) = &self.token {
+            (token.clone(), Proof::Token(token.clone()))
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Identity { said, proof }))
+    }
+
+    fn ensure_whole(&self) -> anyhow::Result<()> {
         let ways = [
             (self.creds.is_some(), "a credentials file"),
             (self.nkey.is_some(), "an nkey"),
@@ -143,8 +163,58 @@ impl Login {
             self.user.is_some() == self.password.is_some(),
             "a user of NATS needs a password (a service --nats-password-file), and a password its user"
         );
+        ensure!(
+            self.cert.is_some() == self.key.is_some(),
+            "a client certificate for NATS needs its key, and a key its certificate"
+        );
         Ok(())
     }
+}
+
+/// Who we are, and what proves it.
+pub(crate) struct Identity {
+    /// All that was read, to see whether it is another one.
+    pub(crate) said: String,
+    proof: Proof,
+}
+
+enum Proof {
+    Jwt(String, KeyPair),
+    Nkey(KeyPair),
+    Password(String, String),
+    Token(String),
+}
+
+impl Identity {
+    pub(crate) fn prove(&self, nonce: &[u8]) -> Result<Auth, AuthError> {
+        let mut auth = Auth::new();
+        let sign = |key: &KeyPair| key.sign(nonce).map_err(AuthError::new);
+        match &self.proof {
+            Proof::Jwt(jwt, key) => {
+                auth.jwt = Some(jwt.clone());
+                auth.signature = Some(sign(key)?);
+            }
+            Proof::Nkey(key) => {
+                auth.nkey = Some(key.public_key());
+                auth.signature = Some(sign(key)?);
+            }
+            Proof::Password(user, password) => {
+                auth.username = Some(user.clone());
+                auth.password = Some(password.clone());
+            }
+            Proof::Token(token) => auth.token = Some(token.clone()),
+        }
+        Ok(auth)
+    }
+}
+
+/// The line below `-----BEGIN title-----`.
+fn block<'t>(text: &'t str, title: &str) -> anyhow::Result<&'t str> {
+    let mut lines = text.lines().map(str::trim);
+    lines
+        .find(|line| line.trim_matches('-') == format!("BEGIN {title}"))
+        .and_then(|_| lines.next())
+        .with_context(|| format!("there is no {title} in it"))
 }
 
 fn read(file: &Path, what: &str) -> anyhow::Result<String> {
