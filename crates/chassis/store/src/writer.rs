@@ -68,28 +68,16 @@ impl Writer {
             closed,
             room: Arc::new(Room::of(&opening.config.path)),
         };
-        let (steps, room) = (Arc::clone(&writer.steps), Arc::clone(&writer.room));
-        let open = move || {
-            let (db, found) = opening.open()?;
-            head_sender.send_replace(found.head);
-            let thread = Thread {
-                tx: Tx::new(db, owner, opening.clock, damage, found.keys.clone()),
-                identity: found.identity.clone(),
-                config: opening.config,
-                jobs,
-                waiting: None,
-                head: head_sender,
-                gate,
-                steps,
-                room,
-                wal_before: 0,
-                next_truncation: Instant::now(),
-            };
-            anyhow::Ok((thread, found))
+        let ends = Ends {
+            jobs,
+            head: head_sender,
+            gate,
+            steps: Arc::clone(&writer.steps),
+            room: Arc::clone(&writer.room),
         };
         let run = move || {
             // Whoever opens it may be gone, and nobody left to tell: its queue is closed then.
-            match open() {
+            match Thread::open(opening, ends, damage) {
                 Ok((thread, found)) => {
                     let _ = opened_sender.send(Ok(found));
                     thread.run_to_end(&failure_sender);
@@ -210,19 +198,24 @@ struct Group {
     is_void: bool,
 }
 
-struct Thread {
-    tx: Tx,
-    /// Of the file, where it has to stay where it was opened.
-    identity: Option<Arc<Identity>>,
-    config: Config,
+/// What the thread has in common with its handles, and with the readers.
+struct Ends {
     jobs: mpsc::Receiver<Box<dyn Work>>,
-    /// Taken out of the queue, and not to share the transaction of those before it.
-    waiting: Option<Box<dyn Work>>,
     head: watch::Sender<u64>,
     /// Held shared by reads.
     gate: Arc<RwLock<()>>,
     steps: Arc<AtomicU64>,
     room: Arc<Room>,
+}
+
+struct Thread {
+    tx: Tx,
+    /// Of the file, where it has to stay where it was opened.
+    identity: Option<Arc<Identity>>,
+    config: Config,
+    ends: Ends,
+    /// Taken out of the queue, and not to share the transaction of those before it.
+    waiting: Option<Box<dyn Work>>,
     /// How large the WAL was when the transaction began, in bytes.
     wal_before: u64,
     /// Not before: somebody outside of this process kept the WAL from being emptied.
@@ -230,6 +223,22 @@ struct Thread {
 }
 
 impl Thread {
+    fn open(opening: Opening, ends: Ends, damage: Damage) -> anyhow::Result<(Self, Opened)> {
+        let (db, found) = opening.open()?;
+        ends.head.send_replace(found.head);
+        let keys = found.keys.clone();
+        let thread = Self {
+            tx: Tx::new(db, opening.owner, opening.clock, damage, keys),
+            identity: found.identity.clone(),
+            config: opening.config,
+            ends,
+            waiting: None,
+            wal_before: 0,
+            next_truncation: Instant::now(),
+        };
+        Ok((thread, found))
+    }
+
     /// Runs, and closes the file. Tells `failure` why it ended, where nobody wanted it to.
     fn run_to_end(mut self, failure: &watch::Sender<Option<Arc<str>>>) {
         if let Err(error) = self.run() {
@@ -243,7 +252,11 @@ impl Thread {
 
     /// Runs until it is told to close, every handle is gone, or a commit failed.
     fn run(&mut self) -> anyhow::Result<()> {
-        while let Some(first) = self.waiting.take().or_else(|| self.jobs.blocking_recv()) {
+        while let Some(first) = self
+            .waiting
+            .take()
+            .or_else(|| self.ends.jobs.blocking_recv())
+        {
             // It needs no transaction, so nothing can keep the thread from its end.
             if first.is_last() {
                 break;
@@ -282,7 +295,7 @@ impl Thread {
         crash::point("commit.after");
         self.note_commit(committing, group.jobs.len());
         if let Some(position) = group.appended {
-            self.head.send_replace(position);
+            self.ends.head.send_replace(position);
         }
         // A file that was renamed in this very moment has the writes, and the next start may
         // not find it.
@@ -310,14 +323,14 @@ impl Thread {
         if self.moved().is_some() {
             return Err(Outcome::Moved);
         }
-        if self.room.is_short() {
+        if self.ends.room.is_short() {
             return Err(Outcome::Full);
         }
         self.wal_before = generation::wal_bytes(&self.config.path);
         let begun = self.sql("BEGIN IMMEDIATE");
         begun.map_err(|error| {
             if self.tx.take_full() {
-                self.room.note_refusal();
+                self.ends.room.note_refusal();
                 return Outcome::Full;
             }
             if code(&error) == Some(ErrorCode::DatabaseBusy) {
@@ -345,7 +358,7 @@ impl Thread {
         generation::cut_wal(&self.config.path, self.wal_before)
             .context("give back what found the disk full")?;
         self.tx.take_full();
-        self.room.note_refusal();
+        self.ends.room.note_refusal();
         self.note_step();
         for job in jobs {
             job.answer(Outcome::Full);
@@ -360,7 +373,7 @@ impl Thread {
 
     /// For whoever asks whether the thread hangs: see [`Writer::beat`].
     fn note_step(&self) {
-        self.steps.fetch_add(1, Ordering::Relaxed);
+        self.ends.steps.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Empties the WAL when it has become too large. SQLite does so by itself at every thousandth
@@ -372,7 +385,11 @@ impl Thread {
             return Ok(());
         }
         // New reads wait here, those under way end first: they are bounded in time.
-        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self
+            .ends
+            .gate
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         self.note_step();
         // Whoever else reads, such as a person with the shell, is not waited for.
         self.sql("PRAGMA busy_timeout = 0")?;
@@ -414,7 +431,7 @@ impl Thread {
             crash::point("commit.group");
             let has_room = !self.tx.is_full() && group.jobs.len() < self.config.group;
             if has_room && started.elapsed() < GROUP_TIME_MAX {
-                match self.jobs.try_recv() {
+                match self.ends.jobs.try_recv() {
                     Ok(job) if job.is_alone() || job.is_last() => self.waiting = Some(job),
                     Ok(job) => next = Some(job),
                     Err(_) => {}

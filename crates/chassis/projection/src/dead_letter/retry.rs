@@ -111,19 +111,28 @@ pub async fn discard<P: Projection>(
     };
     let mut retried = live.db().write(discard).await?.value;
     if let (Some(upto), true) = (upto, retried.failed.is_empty()) {
-        // What does not fit into one page.
-        match retry_from(live, scope, upto).await {
-            Ok(more) => add(&mut retried, more),
-            Err(Refusal::UnknownLane(_)) => {}
-            Err(error) => {
-                tracing::warn!(projection = P::NAME, %error, "what waited behind a discarded event waits on: retry it");
-            }
-        }
+        retry_further(live, scope, upto, &mut retried).await;
     }
     Ok(DiscardAnswer {
         discarded: letter,
         retried,
     })
+}
+
+/// Tries what does not fit into one page behind a letter that was given up.
+async fn retry_further<P: Projection>(
+    live: &Live<P>,
+    scope: Scope,
+    upto: u64,
+    retried: &mut RetryAnswer,
+) {
+    match retry_from(live, scope, upto).await {
+        Ok(more) => add(retried, more),
+        Err(Refusal::UnknownLane(_)) => {}
+        Err(error) => {
+            tracing::warn!(projection = P::NAME, %error, "what waited behind a discarded event waits on: retry it");
+        }
+    }
 }
 
 /// Adds what became of further letters to `sum`.
