@@ -1,12 +1,12 @@
-//! What Linux says of this process, under the names that Prometheus has for it; all of it from
+//! What Linux says of this process, under the names that Prometheus has for it: what is read is in
 //! `/proc/self`, which is there in a sandbox as well.
 
 use std::fs;
 
-use crate::clock::Clock;
+use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
-/// Ticks a second in `/proc`: the same on every Linux, whatever the kernel itself counts in.
-const TICKS: u64 = 100;
+use crate::clock::Clock;
 
 /// Notes when the process was started: now.
 pub(super) fn note_start(clock: &Clock) {
@@ -17,16 +17,16 @@ pub(super) fn note_start(clock: &Clock) {
 /// Sets the gauges of the process; what cannot be read is left as it was.
 pub fn note() {
     crate::lines::note();
-    if let Some(stat) = Stat::read() {
-        metrics::counter!("process_cpu_seconds_total").absolute(stat.cpu_ticks / TICKS);
-        metrics::gauge!("process_threads").set(number(stat.threads));
-    }
-    for (key, name) in [
-        ("VmRSS:", "process_resident_memory_bytes"),
-        ("VmSize:", "process_virtual_memory_bytes"),
+    let spent = clock_gettime(ClockId::ProcessCPUTime).tv_sec;
+    metrics::counter!("process_cpu_seconds_total").absolute(spent.try_into().unwrap_or_default());
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    for (key, name, unit) in [
+        ("Threads:", "process_threads", 1.0),
+        ("VmRSS:", "process_resident_memory_bytes", 1024.0),
+        ("VmSize:", "process_virtual_memory_bytes", 1024.0),
     ] {
-        if let Some(kib) = field("/proc/self/status", key) {
-            metrics::gauge!(name).set(number(kib) * 1024.0);
+        if let Some(value) = field(&status, key) {
+            metrics::gauge!(name).set(number(value) * unit);
         }
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
@@ -34,7 +34,7 @@ pub fn note() {
         let open = open.count().saturating_sub(1);
         metrics::gauge!("process_open_fds").set(number(open as u64));
     }
-    if let Some(max) = field("/proc/self/limits", "Max open files") {
+    if let Some(max) = getrlimit(Resource::Nofile).current {
         metrics::gauge!("process_max_fds").set(number(max));
     }
 }
@@ -44,34 +44,10 @@ fn number(number: u64) -> f64 {
     number as f64
 }
 
-/// The first number behind `key` in a file of lines.
-fn field(file: &str, key: &str) -> Option<u64> {
-    let text = fs::read_to_string(file).ok()?;
+/// The first number behind `key` in lines.
+fn field(text: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
     rest.split_whitespace().next()?.parse().ok()
-}
-
-struct Stat {
-    cpu_ticks: u64,
-    threads: u64,
-}
-
-impl Stat {
-    fn read() -> Option<Self> {
-        Self::parse(&fs::read_to_string("/proc/self/stat").ok()?)
-    }
-
-    /// The program's name comes second, in parentheses, and may hold anything.
-    fn parse(text: &str) -> Option<Self> {
-        let (_, rest) = text.rsplit_once(')')?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let at = |place: usize| fields.get(place - 3)?.parse().ok();
-        let (user, system): (u64, u64) = (at(14)?, at(15)?);
-        Some(Self {
-            cpu_ticks: user + system,
-            threads: at(20)?,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -80,14 +56,27 @@ mod tests {
 
     #[test]
     fn a_process_is_read_whatever_its_name_is() {
-        let text = "7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 250 50 0 0 20 0 9 0 4711 1 2";
-        let stat = Stat::parse(text).unwrap();
-        assert_eq!((stat.cpu_ticks, stat.threads), (300, 9));
+        // The kernel escapes the line end in a name.
+        let text = "Name:\tThreads: 1\\nThreads:\t2\nState:\tR (running)\nThreads:\t9\n";
+        assert_eq!(field(text, "Threads:"), Some(9));
     }
 
     #[test]
     fn this_process_can_be_read() {
-        assert!(Stat::read().is_some_and(|stat| stat.threads > 0));
-        assert!(field("/proc/self/status", "VmRSS:").is_some_and(|kib| kib > 0));
+        let told = crate::metrics_handle();
+        note();
+        let told = told.render();
+        assert!(told.contains("\nprocess_cpu_seconds_total "), "{told}");
+        for name in [
+            "process_threads",
+            "process_resident_memory_bytes",
+            "process_virtual_memory_bytes",
+            "process_open_fds",
+            "process_max_fds",
+            "process_start_time_seconds",
+        ] {
+            let value = field(&told.replace('.', " "), &format!("{name} "));
+            assert!(value.is_some_and(|value| value > 0), "{name} in {told}");
+        }
     }
 }
