@@ -3,27 +3,30 @@
 //! Whoever ends a span puts it into a bounded queue and goes on. Where the endpoint is slow or
 //! away, the queue fills up and what does not fit is dropped and counted; nobody waits.
 
-use std::pin::pin;
-use std::sync::mpsc as blocking;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
-use axum::body::Body;
-use axum::http::{Request, Uri, header};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use anyhow::{Context as _, ensure};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::{Request, Uri, header};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{self as sdk, SdkTracerProvider, SpanData, SpanProcessor};
+use opentelemetry_sdk::trace::{
+    self as sdk, BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanData, SpanExporter,
+    SpanProcessor,
+};
 use prost::Message as _;
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::{sleep, timeout};
 
 /// Spans that may wait to be sent; further ones are dropped.
 const QUEUE: usize = 2048;
@@ -32,9 +35,8 @@ const QUEUE: usize = 2048;
 const BATCH_MAX: usize = 512;
 const GATHER: Duration = Duration::from_secs(1);
 
-/// How often a batch is sent before it is given up, and the pause in between.
-const ATTEMPTS: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(200);
+/// The pauses between the attempts to send a batch; after the last attempt it is given up.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(400)];
 
 /// How long the process stays for what waits when it stops.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
@@ -125,16 +127,27 @@ impl Config {
     }
 
     /// Where spans are posted to, if they are.
-    fn target(&self) -> anyhow::Result<Option<Target>> {
+    fn target(&self) -> anyhow::Result<Option<Uri>> {
         // An empty variable is one that is not set.
         let endpoint = self.endpoint.as_deref().filter(|text| !text.is_empty());
         endpoint
             .map(|text| {
-                Target::parse(text)
+                parse(text)
                     .with_context(|| format!("read the OTLP endpoint `{text}` (--otlp-endpoint)"))
             })
             .transpose()
     }
+}
+
+fn parse(endpoint: &str) -> anyhow::Result<Uri> {
+    let target: Uri = format!("{}/v1/traces", endpoint.trim_end_matches('/'))
+        .parse()
+        .context("it is no URL")?;
+    ensure!(
+        target.scheme_str() == Some("http"),
+        "it has to begin with http://: let a collector beside the service carry the spans over TLS"
+    );
+    Ok(target)
 }
 
 /// Begins to send what is traced, where there is an endpoint. What waits is sent when the guard
@@ -152,51 +165,54 @@ pub(super) fn start(service: &str, config: &Config) -> anyhow::Result<Option<Sen
     for outcome in [EXPORTED, DROPPED, FAILED] {
         count(outcome, 0);
     }
-    let (sender, spans) = mpsc::channel(QUEUE);
-    let (stop, within) = (
-        CancellationToken::new(),
-        Duration::from_millis(config.timeout_ms),
-    );
-    let (ended_sender, ended) = blocking::channel();
-    let mut exporter = Exporter {
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let exporter = Exporter {
         target,
-        within,
+        within: Duration::from_millis(config.timeout_ms),
         resource: (&resource).into(),
-        is_away: false,
+        client: Client::builder(TokioExecutor::new())
+            // Nothing looks after a connection between two batches.
+            .pool_max_idle_per_host(0)
+            .build_http(),
+        runtime: Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("start a runtime for traces")?,
+        waiting: Arc::clone(&waiting),
+        is_away: AtomicBool::new(false),
     };
-    let until = stop.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start a runtime for traces")?;
-    std::thread::Builder::new()
-        .name("traces".to_owned())
-        .spawn(move || {
-            runtime.block_on(exporter.run(spans, until));
-            drop(ended_sender);
-        })
-        .context("start a thread for traces")?;
     let provider = SdkTracerProvider::builder()
         .with_sampler(config.sampler())
         .with_resource(resource)
-        .with_span_processor(Queue(sender))
+        .with_span_processor(Queue {
+            waiting,
+            batches: batches(exporter),
+        })
         .build();
     crate::trace::begin_with(provider.tracer("headwater"));
-    Ok(Some(Sending { stop, ended }))
+    Ok(Some(Sending(provider)))
+}
+
+/// What gathers spans and hands them to `exporter`, on a thread of its own.
+fn batches(exporter: Exporter) -> BatchSpanProcessor {
+    let config = BatchConfigBuilder::default()
+        .with_max_queue_size(QUEUE)
+        .with_max_export_batch_size(BATCH_MAX)
+        .with_scheduled_delay(GATHER)
+        .build();
+    BatchSpanProcessor::builder(exporter)
+        .with_batch_config(config)
+        .build()
 }
 
 /// Spans are sent until it is dropped, and then what waits, for as long as that may take.
 #[derive(Debug)]
-pub(super) struct Sending {
-    stop: CancellationToken,
-    ended: blocking::Receiver<()>,
-}
+pub(super) struct Sending(SdkTracerProvider);
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.stop.cancel();
         // Either the thread has ended or it has taken too long.
-        let _ = self.ended.recv_timeout(FLUSH_MAX);
+        let _ = self.0.shutdown_with_timeout(FLUSH_MAX);
     }
 }
 
@@ -208,177 +224,99 @@ fn count(outcome: &'static str, spans: usize) {
     metrics::counter!("headwater_trace_spans_total", "outcome" => outcome).increment(spans as u64);
 }
 
-/// Where spans wait.
+/// Lets no more spans wait than there is room for: what [`BatchSpanProcessor`] drops it does not
+/// tell anybody.
 #[derive(Debug)]
-struct Queue(mpsc::Sender<SpanData>);
+struct Queue {
+    waiting: Arc<AtomicUsize>,
+    batches: BatchSpanProcessor,
+}
 
 impl SpanProcessor for Queue {
     fn on_start(&self, _span: &mut sdk::Span, _context: &opentelemetry::Context) {}
 
     fn on_end(&self, span: SpanData) {
-        if self.0.try_send(span).is_err() {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) < QUEUE {
+            self.batches.on_end(span);
+        } else {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             count(DROPPED, 1);
         }
     }
 
     fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
+        self.batches.force_flush()
     }
 
-    fn shutdown_with_timeout(&self, _within: Duration) -> OTelSdkResult {
-        Ok(())
-    }
-}
-
-/// The address of a collector.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Target {
-    authority: String,
-    address: String,
-    path: String,
-}
-
-impl Target {
-    fn parse(text: &str) -> anyhow::Result<Self> {
-        let uri: Uri = text.parse().context("it is no URL")?;
-        ensure!(
-            uri.scheme_str() == Some("http"),
-            "it has to begin with http://: let a collector beside the service carry the spans \
-             over TLS"
-        );
-        let authority = uri.authority().context("it names no host")?;
-        let port = uri.port_u16().unwrap_or(80);
-        Ok(Self {
-            authority: authority.to_string(),
-            address: format!("{}:{port}", authority.host()),
-            path: format!("{}/v1/traces", uri.path().trim_end_matches('/')),
-        })
+    fn shutdown_with_timeout(&self, within: Duration) -> OTelSdkResult {
+        self.batches.shutdown_with_timeout(within)
     }
 }
 
-/// Takes spans from the queue and sends them.
+/// Sends spans, on the thread of [`BatchSpanProcessor`].
+#[derive(Debug)]
 struct Exporter {
-    target: Target,
+    target: Uri,
     within: Duration,
     resource: ResourceAttributesWithSchema,
+    client: Client<HttpConnector, Full<Bytes>>,
+    runtime: Runtime,
+    /// Spans in the queue.
+    waiting: Arc<AtomicUsize>,
     /// Whether the last batch was not delivered.
-    is_away: bool,
+    is_away: AtomicBool,
+}
+
+impl SpanExporter for Exporter {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        self.waiting.fetch_sub(spans, Ordering::Relaxed);
+        // The thread is no runtime's; this one is the exporter's own.
+        let sent = self.runtime.block_on(self.send(batch));
+        count(if sent.is_ok() { EXPORTED } else { FAILED }, spans);
+        self.tell(sent.err());
+        Ok(())
+    }
 }
 
 impl Exporter {
-    /// Sends what comes until `stop`, then what waits, for [`FLUSH_MAX`] at most.
-    async fn run(&mut self, mut spans: mpsc::Receiver<SpanData>, stop: CancellationToken) {
-        let too_late = async {
-            stop.cancelled().await;
-            sleep(FLUSH_MAX).await;
-        };
-        let mut too_late = pin!(too_late);
-        let mut batch = Vec::new();
-        loop {
-            tokio::select! {
-                () = gather(&mut spans, &mut batch) => {}
-                () = stop.cancelled() => {
-                    while batch.len() < BATCH_MAX && let Ok(span) = spans.try_recv() {
-                        batch.push(span);
-                    }
-                    if batch.is_empty() {
-                        return;
-                    }
-                }
-            }
-            tokio::select! {
-                () = self.export(std::mem::take(&mut batch)) => {}
-                () = &mut too_late => return,
-            }
-        }
-    }
-
-    async fn export(&mut self, batch: Vec<SpanData>) {
-        let spans = batch.len();
-        let request = ExportTraceServiceRequest {
+    async fn send(&self, batch: Vec<SpanData>) -> anyhow::Result<()> {
+        let spans = ExportTraceServiceRequest {
             resource_spans: group_spans_by_resource_and_scope(batch, &self.resource),
         };
-        let body = request.encode_to_vec();
-        let sent = self.send(&body).await;
-        count(if sent.is_ok() { EXPORTED } else { FAILED }, spans);
-        self.tell(sent.err());
-    }
-
-    async fn send(&self, body: &[u8]) -> anyhow::Result<()> {
-        let mut pause = PAUSE;
-        for _ in 1..ATTEMPTS {
-            if self.post(body).await.is_ok() {
+        let request = Request::post(&self.target)
+            .header(header::CONTENT_TYPE, "application/x-protobuf")
+            .body(Full::from(spans.encode_to_vec()))
+            .context("make a request")?;
+        for pause in PAUSES {
+            if self.post(request.clone()).await.is_ok() {
                 return Ok(());
             }
             sleep(pause).await;
-            pause *= 2;
         }
-        self.post(body).await
+        self.post(request).await
     }
 
-    /// One request, on a connection of its own: there is one a second at most.
-    async fn post(&self, body: &[u8]) -> anyhow::Result<()> {
-        let Target {
-            authority,
-            address,
-            path,
-        } = &self.target;
-        let request = Request::post(path)
-            .header(header::HOST, authority)
-            .header(header::CONTENT_TYPE, "application/x-protobuf")
-            .header(header::CONNECTION, "close")
-            .body(Body::from(body.to_vec()))
-            .context("make a request")?;
-        let posting = async {
-            let stream = TcpStream::connect(address).await.context("connect")?;
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-            let mut answered = pin!(sender.send_request(request));
-            let answer = tokio::select! {
-                biased;
-                answer = &mut answered => answer,
-                // With the answer, or with why there is none.
-                _ = connection => answered.await,
-            };
-            let status = answer.context("send")?.status();
-            if !status.is_success() {
-                bail!("the answer is {status}");
-            }
-            Ok(())
-        };
-        timeout(self.within, posting)
-            .await
-            .context("it took too long")?
+    async fn post(&self, request: Request<Full<Bytes>>) -> anyhow::Result<()> {
+        let answer = timeout(self.within, self.client.request(request)).await;
+        let status = answer.context("it took too long")??.status();
+        ensure!(status.is_success(), "the answer is {status}");
+        Ok(())
     }
 
     /// Says once that the endpoint is away, and once that it is back.
-    fn tell(&mut self, failure: Option<anyhow::Error>) {
-        let endpoint = &self.target.authority;
-        let was_away = std::mem::replace(&mut self.is_away, failure.is_some());
+    fn tell(&self, failure: Option<anyhow::Error>) {
+        let endpoint = self.target.authority().map(tracing::field::display);
+        let was_away = self.is_away.swap(failure.is_some(), Ordering::Relaxed);
         match failure {
             Some(error) if !was_away => tracing::warn!(
                 endpoint,
-                error = format!("{error:#}"),
+                error = crate::causes(&error),
                 "traces cannot be delivered: spans are lost until they can"
             ),
             None if was_away => tracing::info!(endpoint, "traces are delivered again"),
             _ => {}
         }
-    }
-}
-
-/// Puts the next span into `batch`, and what comes soon after it. What is in there stays if it is
-/// not waited for.
-async fn gather(spans: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData>) {
-    let Some(first) = spans.recv().await else {
-        // Nobody is left who could end a span.
-        return std::future::pending().await;
-    };
-    batch.push(first);
-    let deadline = Instant::now() + GATHER;
-    while batch.len() < BATCH_MAX
-        && let Ok(Some(span)) = timeout_at(deadline, spans.recv()).await
-    {
-        batch.push(span);
     }
 }
 
@@ -388,13 +326,15 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_where_its_path_says() {
-        let target = Target::parse("http://collector:4318/tenant/").unwrap();
-        assert_eq!(target.address, "collector:4318");
-        assert_eq!(target.path, "/tenant/v1/traces");
-        assert_eq!(
-            Target::parse("http://collector").unwrap().path,
-            "/v1/traces"
-        );
+        for (endpoint, target) in [
+            ("http://collector", "http://collector/v1/traces"),
+            (
+                "http://collector:4318/tenant/",
+                "http://collector:4318/tenant/v1/traces",
+            ),
+        ] {
+            assert_eq!(parse(endpoint).unwrap(), target);
+        }
     }
 
     #[test]
