@@ -58,8 +58,8 @@ deny:
     cargo deny --all-features check bans licenses sources
 
 # Build the images for deploy/compose.yaml, from scratch (needs docker).
-images *flags:
-    bash deploy/docker/build {{ flags }}
+images:
+    bash deploy/docker/build
 
 # Alert rules: valid, and each fires when it should (needs promtool, of the package prometheus).
 alerts:

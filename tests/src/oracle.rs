@@ -100,12 +100,12 @@ fn about(source: Service, payload: &[u8]) -> String {
 /// When something does not.
 pub async fn all_agree(world: &mut World, customers: &Customers) {
     let ledger = customers.ledger();
-    for source in Service::SOURCES.into_iter().filter(|one| world.runs(*one)) {
+    for source in world.known().filter(|one| Service::SOURCES.contains(one)) {
         outbox_agrees(world, source, &ledger).await;
         stream_agrees(world, source, &ledger).await;
     }
     keys_have_one_effect(world, customers).await;
-    if world.runs(Service::Purchases) {
+    if world.known().any(|one| one == Service::Purchases) {
         shown_agrees(world, &ledger).await;
         folded_anew_agrees(world, &ledger).await;
     }

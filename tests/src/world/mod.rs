@@ -163,6 +163,12 @@ impl World {
         self.running.contains_key(&service)
     }
 
+    /// The services that were ever started, whether they run or not.
+    pub fn known(&self) -> impl Iterator<Item = Service> {
+        let known: Vec<Service> = self.addresses.keys().copied().collect();
+        known.into_iter()
+    }
+
     /// The process of a service.
     ///
     /// # Panics

@@ -228,9 +228,10 @@ impl Kept {
         Ok(())
     }
 
-    /// How far it is behind the source's outbox, as that answered last.
+    /// How far it is behind the source's outbox, as that answered last. Where it does not answer,
+    /// nothing new is known.
     fn note_lag(&self, name: &'static str, progress: &Progress, sources: &Sources, source: String) {
-        let Some(backlog) = sources.backlog(&source) else {
+        let Some(backlog) = sources.take_backlog(&source) else {
             return;
         };
         metrics::gauge!("headwater_projection_ahead_events", "projection" => name, "source" => source.clone())

@@ -3,10 +3,10 @@
 //! ```ignore
 //! let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
 //! service.relay();                                        // publishes its outbox
-//! service.describe(&events::SCHEMA)?;                     // says what its events look like
+//! service.describe(&shop_events::SCHEMA)?;                    // says what its events look like
 //! let catalogue = service.project(Catalogue).await?;      // keeps a copy of others' data
 //! service.answers(inquiry::SUBJECT, inquiry::answer);     // answers others over the bus
-//! let app = http::app(&service, catalogue);
+//! let app = http::app(ABOUT, routes, service.health.clone(), &service.config.http);
 //! service.serve(listeners, app).await                      // until stopped
 //! ```
 //!

@@ -110,9 +110,10 @@ pub(super) fn batch<P: Projection>(
         batch.is_elsewhere = true;
         return Ok(batch);
     }
-    let discarded = match batch.checkpoint.discarded {
-        0 => HashSet::new(),
-        _ => dead_letter::discarded(tx, P::NAME, source)?,
+    let discarded = if batch.checkpoint.has_discarded {
+        dead_letter::discarded(tx, P::NAME, source)?
+    } else {
+        HashSet::new()
     };
     let is_discarded =
         |event: &Envelope| !discarded.is_empty() && discarded.contains(&Identity::of(event));

@@ -38,8 +38,8 @@ pub(super) struct Checkpoint {
     judged: Option<u64>,
     /// Dead letters of this source when it was loaded.
     pub(super) dead_letters: u64,
-    /// Those that were given up.
-    pub(super) discarded: u64,
+    /// Whether any of them was ever given up.
+    pub(super) has_discarded: bool,
 }
 
 /// All that is kept of a source beside the tables, in one statement: each batch begins with it.
@@ -55,8 +55,9 @@ const LOAD: &str = "
             WHERE judged.stream_created = coalesce(checkpoint.stream_created, 0)) AS judged,
         (SELECT count(*)
             FROM headwater_dead_letter JOIN asked USING (projection, source)) AS dead_letters,
-        (SELECT count(*)
-            FROM headwater_discarded JOIN asked USING (projection, source)) AS discarded
+        EXISTS (SELECT 1 FROM headwater_discarded AS discarded
+            WHERE discarded.projection = asked.projection
+            AND discarded.source = asked.source) AS has_discarded
     FROM asked LEFT JOIN headwater_checkpoint AS checkpoint USING (projection, source)";
 
 /// A JSON object with a number, or nothing, for each epoch.
@@ -116,7 +117,7 @@ impl Checkpoint {
             is_confirmed_anew: false,
             judged: number("judged")?,
             dead_letters: number("dead_letters")?.unwrap_or_default(),
-            discarded: number("discarded")?.unwrap_or_default(),
+            has_discarded: number("has_discarded")? == Some(1),
         })
     }
 

@@ -55,9 +55,9 @@ impl Sources {
             .and_then(|source| source.state().fault.clone())
     }
 
-    /// What is lacking of the source `name`, as it answered last; `None` before it has.
-    pub fn backlog(&self, name: &str) -> Option<Backlog> {
-        self.0.get(name)?.state().backlog
+    /// What is lacking of the source `name`, once for each of its answers.
+    pub fn take_backlog(&self, name: &str) -> Option<Backlog> {
+        self.0.get(name)?.state().backlog.take()
     }
 }
 

@@ -40,14 +40,15 @@ const COMPARED_MAX: usize = 100;
 /// The pause between two comparisons.
 const COMPARE_PAUSE: Duration = Duration::from_millis(250);
 
-/// Asks `source` for its epoch, its head, and when its event at position `from` was recorded.
+/// Asks `source` for its epoch, its head, and, where there is a position `from`, when the event
+/// there was recorded.
 ///
 /// # Errors
 /// It does not answer.
-async fn ask(bus: &Bus, source: &str, from: u64) -> anyhow::Result<Answer> {
+async fn ask(bus: &Bus, source: &str, from: Option<u64>) -> anyhow::Result<Answer> {
     let request = EventsRequest {
-        from,
-        limit: 1,
+        from: from.unwrap_or(1),
+        limit: usize::from(from.is_some()),
         // A part of the payload will do.
         max_bytes: Some(0),
         offset: Some(0),
@@ -65,7 +66,7 @@ async fn ask(bus: &Bus, source: &str, from: u64) -> anyhow::Result<Answer> {
 
 /// What `source` says of its epoch.
 pub(crate) async fn epoch(bus: &Bus, source: &str) -> EpochAnswer {
-    match ask(bus, source, 1).await {
+    match ask(bus, source, None).await {
         Ok(answer) => EpochAnswer::Epoch(answer.epoch),
         Err(error) => {
             tracing::debug!(source, error = causes(&error), "ask for the epoch");
@@ -134,7 +135,7 @@ impl<P: Projection> Watch<P> {
         let load = move |snapshot: &_| Checkpoint::load(snapshot, P::NAME, source);
         let before = db.read(load).await.context("load the checkpoint")?;
         let at = before.position();
-        let said = ask(&self.shared.bus, source, at + 1).await?;
+        let said = ask(&self.shared.bus, source, Some(at + 1)).await?;
         self.of().note_backlog(Backlog {
             head: said.head,
             ahead: at.saturating_sub(said.head),

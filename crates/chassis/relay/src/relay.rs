@@ -67,7 +67,7 @@ use stream::Unusable;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::cursor::StreamCursor;
+use crate::cursor::{StreamCursor, StreamStart};
 use crate::limit::{self, BATCH_MAX, Fit, Limited, PublishMode};
 use crate::memory::{self, Note};
 use crate::publish::{self, Outcome};
@@ -130,23 +130,6 @@ impl Published {
     /// The last position that is known to be in the stream; `None` while that is not known.
     pub fn position(&self) -> Option<u64> {
         *self.0.borrow()
-    }
-}
-
-/// Where a stream begins, and which one it is.
-#[derive(Debug, Clone, Copy, Default)]
-struct StreamStart {
-    created: i64,
-    sequence: u64,
-}
-
-impl StreamStart {
-    /// An empty stream begins where its first event will be.
-    fn of(info: &Info) -> Self {
-        Self {
-            created: stream::created(info),
-            sequence: info.state.first_sequence.max(1),
-        }
     }
 }
 
@@ -314,11 +297,16 @@ impl Relay {
         }
         let known = self.known().await.context("load the relay's note")?;
         let cursor = match resume::find(&self.db, &stream, known).await? {
-            ResumePoint::Continue { cursor, note, lost } => {
+            ResumePoint::Continue {
+                cursor,
+                note,
+                lost,
+                begins,
+            } => {
                 if lost > 0 {
                     self.warn_of_loss(note.cursor.position, lost);
                     // What is gone is published again, wherever the stream begins now.
-                    self.begins = StreamStart::of(stream.cached_info());
+                    self.begins = begins;
                 }
                 self.note(note);
                 cursor

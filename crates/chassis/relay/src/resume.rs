@@ -7,7 +7,7 @@ use headwater_nats::stream;
 use headwater_store::{Database, outbox};
 use sea_orm::DbErr;
 
-use crate::cursor::StreamCursor;
+use crate::cursor::{StreamCursor, StreamStart};
 use crate::memory::Note;
 use crate::stop::Stop;
 use crate::tail::{self, Own, Tail};
@@ -21,6 +21,8 @@ pub(crate) enum ResumePoint {
         note: Note,
         /// How many events the stream has lost since they were stored; they are published again.
         lost: u64,
+        /// Where the stream began when its tail was read.
+        begins: StreamStart,
     },
     /// The stream and the outbox contradict each other.
     Contradiction(Stop),
@@ -76,6 +78,7 @@ pub(crate) async fn find(
         } else {
             0
         },
+        begins: StreamStart::of(&tail.info),
     })
 }
 

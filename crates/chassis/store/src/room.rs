@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use headwater_telemetry::supervisor::Stopped;
 use headwater_telemetry::systemd;
 use rusqlite::ErrorCode;
 use sea_orm::DbErr;
@@ -107,11 +108,6 @@ pub(super) fn kept_it_closed(error: &anyhow::Error, path: &Path) -> bool {
         }
     })
 }
-
-/// It was told to stop before it had started.
-#[derive(Debug, thiserror::Error)]
-#[error("stopped while it waited for room on the disk")]
-pub(crate) struct Stopped;
 
 /// Does `open` again and again while the disk of `path` is too full for it, until `stop`.
 ///

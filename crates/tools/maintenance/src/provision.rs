@@ -112,6 +112,11 @@ async fn wanted(nats: &Nats, args: &Args, plan: &Plan) -> anyhow::Result<Vec<Wan
     } else {
         args.sources.iter().cloned().collect()
     };
+    if sources.is_empty() {
+        complain(
+            "no source is known: name a plan with --plan, or the sources, or start the services",
+        );
+    }
     let readers = readers(&found, plan);
     let mut all = Vec::new();
     for source in sources {

@@ -77,7 +77,10 @@ fn settings(check: &mut Check, stream: &topology::Stream) {
 fn missing(check: &mut Check, survey: &Survey) {
     let streams = survey.topology.streams.iter();
     let there: BTreeSet<&str> = streams.map(|stream| &*stream.source).collect();
-    let missing: Vec<&str> = (survey.topology.planned.iter().map(String::as_str))
+    let relays = survey.relays.iter().map(|relay| &*relay.source);
+    let planned = survey.topology.planned.iter().map(String::as_str);
+    let known: BTreeSet<&str> = planned.chain(relays).collect();
+    let missing: Vec<&str> = (known.into_iter())
         .filter(|source| !there.contains(source))
         .filter(|source| !survey.silent.contains(&stream::name(source)))
         .collect();
