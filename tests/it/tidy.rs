@@ -155,10 +155,10 @@ fn every_limit_is_in_the_file_that_the_architecture_names() {
     let text = read(&root().join("ARCHITECTURE.md"));
     let (_, table) = text.split_once("| limit | name | file |").unwrap();
     let rows = table.lines().skip(2).take_while(|row| row.starts_with('|'));
-    let mut named = 0;
+    let mut count = 0;
     for row in rows {
         let cells: Vec<&str> = row.split(" | ").collect();
-        let [_, names, files] = cells[..] else {
+        let [_, wanted, files] = cells[..] else {
             panic!("three columns: {row}");
         };
         let files = files
@@ -166,11 +166,11 @@ fn every_limit_is_in_the_file_that_the_architecture_names() {
             .skip(1)
             .filter_map(|it| it.split(')').next());
         let code: String = files.map(|file| read(&root().join(file))).collect();
-        for name in names.split('`').skip(1).step_by(2) {
+        for name in wanted.split('`').skip(1).step_by(2) {
             let name = name.rsplit("::").next().unwrap().trim_start_matches("--");
             assert!(code.contains(name), "there is no {name} there: {row}");
-            named += 1;
+            count += 1;
         }
     }
-    assert!(named > 100, "only {named} limits are named");
+    assert!(count > 100, "only {count} limits are named");
 }

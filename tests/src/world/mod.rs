@@ -1,6 +1,6 @@
 //! A world: a broker, and services that can be stopped and started.
 //!
-//! What it starts is in [`builder`], how it is addressed in `address`, what it is asked for in
+//! What it starts is in `builder`, how it is addressed in `address`, what it is asked for in
 //! `shop`, and what its end asserts in `end`.
 
 mod address;

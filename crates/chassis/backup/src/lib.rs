@@ -4,7 +4,7 @@
 //! write-ahead log included. The writer is not held up; its log grows by what is written meanwhile.
 //! (`VACUUM INTO` keeps its read transaction open for as long as it writes, and renumbers rows.)
 //!
-//! The [key file](headwater_store::personal) is never part of it: whoever has both can read the personal data.
+//! The key file is never part of it: whoever has both can read the personal data.
 
 mod place;
 

@@ -51,7 +51,7 @@ impl Access {
         Self::read_from(passed_in().as_deref(), name, config)
     }
 
-    /// What [`read`](Self::read) would say at a start. A reload checks as well, and systemd 252 does
+    /// What `read` would say at a start. A reload checks as well, and systemd 252 does
     /// not let it look at what it passes: that is left out then.
     ///
     /// # Errors

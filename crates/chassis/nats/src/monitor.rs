@@ -5,7 +5,7 @@
 //! An operator changes a threshold where it is, with `nats stream edit ORDERS --metadata …` or
 //! `nats consumer edit`, or takes it away; it stays as the operator has it. So that the defaults of
 //! another version arrive all the same, what was written by a program is written down beside it
-//! ([`WRITTEN`]): a threshold that still is as it was written belongs to the program.
+//! (`WRITTEN`): a threshold that still is as it was written belongs to the program.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -71,7 +71,7 @@
 //! and so are later events of the same key, in order; other keys go on. An event whose key cannot
 //! be read is parked alone. `headwater dead-letter` shows them, tries them again once the cause is
 //! mended, or gives them up. Until then, whoever asks for such a position is told that it is
-//! missing ([`Behind::Parked`]), and [`AsOf::whole`] ends before it.
+//! missing (`Behind::Parked`), and `AsOf::whole` ends before it.
 //!
 //! # Why acknowledgements are off
 //!

@@ -4,7 +4,7 @@ use headwater_event::{Envelope, Undecodable};
 use headwater_store::Tx;
 use sea_orm::DbErr;
 
-/// Folds events into tables. See the [crate](crate) for the rules.
+/// Folds events into tables. See the [crate] for the rules.
 pub trait Projection: Send + Sync + 'static {
     /// The checkpoint's key, and the durable consumer's name. Never rename.
     const NAME: &'static str;

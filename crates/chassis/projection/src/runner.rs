@@ -113,7 +113,7 @@ impl<P: Projection> Runner<P> {
     ///
     /// # Errors
     /// The database's, or that its tables were folded by another version of the projection: a
-    /// runner alone does not rebuild them, [`Service::project`](headwater::service::Service::project) does.
+    /// runner alone does not rebuild them, `Service::project` does.
     pub async fn load(
         projection: impl Into<Arc<P>>,
         db: Database,

@@ -38,7 +38,7 @@ impl Stop {
 pub struct Busy;
 
 impl Handle {
-    /// Begins a fold. `is_partial`: see [`FoldRequest`](headwater_nats::control::FoldRequest).
+    /// Begins a fold. `is_partial`: see `FoldRequest`.
     pub fn begin(&self, then: Then, is_partial: bool) -> Result<FoldStatus, Busy> {
         let mut is_begun = false;
         self.status.send_if_modified(|status| {

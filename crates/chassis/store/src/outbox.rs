@@ -4,7 +4,7 @@
 //!
 //! A service that changes its database *and* publishes an event has two systems to write to, and
 //! can die in between. So it writes the event into a table of the same database, in the same
-//! transaction as the change: both are there or neither is. The [relay](headwater_relay::relay) then moves
+//! transaction as the change: both are there or neither is. The relay then moves
 //! the table's rows to the source's stream, in order.
 //!
 //! ```ignore
@@ -19,7 +19,7 @@
 //!
 //! * **It is the truth and is kept.** The stream is a copy that can be lost, rolled back or
 //!   purged; the relay fills it again from here, and projections fetch single missing events
-//!   from here ([`operator`](headwater::operator)).
+//!   from here (`operator`).
 //! * **No "published" flag.** A flag would be a second memory of what the stream already knows,
 //!   one more write an event, and wrong the moment the stream loses something. The tail of the
 //!   stream is the relay's memory.

@@ -3,7 +3,7 @@
 //! `SQLITE_FULL` has a known outcome: the frame that commits is the last one written, and it was
 //! not written whole, so the transaction is rolled back, and the process goes on. What can fail
 //! *after* that frame, an fsync or growing the log's index (`SQLITE_IOERR_SHMSIZE`), has an unknown
-//! one and ends the process. So that a full disk does not get there, the last [`ROOM_MIN`] are left
+//! one and ends the process. So that a full disk does not get there, the last `ROOM_MIN` are left
 //! alone.
 
 use std::io::ErrorKind;

@@ -105,7 +105,7 @@ pub fn push(line: &[u8]) {
     }
 }
 
-/// Waits for the lines that wait, [`FLUSH_MAX`] at most: the last thing before the process ends.
+/// Waits for the lines that wait, `FLUSH_MAX` at most: the last thing before the process ends.
 pub fn flush() {
     if let Some(lines) = LINES.get() {
         lines.flush(FLUSH_MAX);

@@ -40,7 +40,7 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Errors with [`Misconfigured`] when what was said of the connection is wrong, with
+    /// Errors with `Misconfigured` when what was said of the connection is wrong, with
     /// [`Unreachable`] when the server does not accept it in time.
     pub async fn connect(args: &Args) -> anyhow::Result<Self> {
         Self::connect_to(&args.resolve()?).await

@@ -22,7 +22,7 @@ use crate::summary::{Counts, Stopped, Summary};
 /// reported on stderr and counted. When a service is away, or `stop` is ready, with the name of a
 /// signal, the summary says so and what was done until then.
 ///
-/// Errors before anything is sent, with [`InputError`] when a file cannot be opened.
+/// Errors before anything is sent, with `InputError` when a file cannot be opened.
 pub async fn run(args: Args, stop: impl Future<Output = &'static str>) -> anyhow::Result<Summary> {
     let started = Instant::now();
     let (inputs, client) = (input::open(&args)?, requests::client()?);

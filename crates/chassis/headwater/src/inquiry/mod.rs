@@ -35,7 +35,7 @@
 //! * **The answer goes to the question's reply subject**, and not to one for all answers of its
 //!   kind: when nobody listens to a question the server says so at once, and says it there.
 //! * **No delivery is promised.** A question or an answer that is lost is a deadline that passes.
-//!   Whoever needs more keeps a copy: [`projection`](headwater_projection::projection).
+//!   Whoever needs more keeps a copy: `projection`.
 
 pub mod answering;
 
