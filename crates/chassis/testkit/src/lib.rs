@@ -4,6 +4,7 @@
 //! * [`broker()`]: a `nats-server` of the test's own.
 //! * [`Link`]: a TCP link that is slow, late or cut.
 //! * [`program`]: a program of the workspace, built.
+//! * [`Tool`]: a program with a command line, fed and read.
 //! * [`copy_folder`]: what a process left on disk, for another time.
 //! * [`Given`]: given, when, then for a projection, without a broker.
 
@@ -12,6 +13,7 @@ mod link;
 mod programs;
 #[cfg(feature = "projection")]
 mod projection;
+mod tool;
 mod wait;
 
 use broker::Broker;
@@ -21,6 +23,7 @@ pub use link::Link;
 pub use programs::{has_built, program, programs};
 #[cfg(feature = "projection")]
 pub use projection::{Given, envelope, interleavings};
+pub use tool::{Ended, Tool, on_terminal};
 pub use wait::{PATIENCE, eventually, eventually_blocking, eventually_within, is};
 
 /// A broker on a free port, with a store in a temporary folder; it ends when it is dropped, or

@@ -5,13 +5,13 @@ use headwater::{Bus, bus};
 
 use crate::locked::Locked;
 use crate::source::eventually;
-use crate::tool::{Ended, Tool};
+use crate::tool::{self, Ended};
 
 const USERS: &str = r#"authorization { users: [{ user: eve, password: "s3cret" }] }"#;
 
 async fn run(args: &[&str], environment: &[(&str, &str)]) -> Ended {
     let line = [&["dead-letter", "list"], args].concat();
-    Tool::start(&line, environment).end().await
+    tool::start(&line, environment).end().await
 }
 
 /// It was let in: there is nobody whose letters could be listed.
@@ -324,7 +324,7 @@ async fn global_flags_may_stand_before_or_after_the_command() {
     let locked = Locked::start("").await;
     let server = format!("--server=127.0.0.1:{}", locked.port);
     let before = ["-o", "json", &server, "dead-letter", "list"];
-    let ended = Tool::start(&before, &[]).end().await;
+    let ended = tool::start(&before, &[]).end().await;
     assert_eq!((ended.code, &*ended.stdout), (Some(0), "{}\n"), "{ended:?}");
     let ended = run(&[&server, "-ojson"], &[]).await;
     assert_eq!((ended.code, &*ended.stdout), (Some(0), "{}\n"), "{ended:?}");

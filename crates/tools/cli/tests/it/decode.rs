@@ -6,7 +6,7 @@ use prost::Message as _;
 use tempfile::TempDir;
 
 use crate::source::{PROTO, Source, reading};
-use crate::tool::{Ended, Tool};
+use crate::tool::{self, Ended};
 
 /// A terminal of its own, with a cache of its own.
 struct Desk {
@@ -25,7 +25,7 @@ impl Desk {
     async fn decode(&self, subject: &str, body: &[u8]) -> Ended {
         let cache = self.cache.path().to_str().expect("UTF-8");
         let environment = [("NATS_URL", &*self.url), ("XDG_CACHE_HOME", cache)];
-        let mut tool = Tool::start(&["decode", "--subject", subject], &environment);
+        let mut tool = tool::start(&["decode", "--subject", subject], &environment);
         drop(tool.feed(body).await);
         tool.end().await
     }

@@ -6,7 +6,7 @@ use crate::locked::Locked;
 use crate::provision::PLAN;
 use crate::source::{Source, eventually, tool};
 use crate::status::{eventually_tool, eventually_well, shop};
-use crate::tool::{Ended, Tool};
+use crate::tool::{self, Ended};
 
 /// What was found of `check`: the grades, and all that was said.
 fn found(report: &Value, check: &str) -> (Vec<String>, String) {
@@ -112,13 +112,13 @@ async fn a_broker_that_is_away_is_said_with_what_to_do() {
 async fn a_refused_login_and_a_server_without_jetstream_are_told_apart() {
     let locked = Locked::start("authorization { token: s3cret }").await;
     let server = format!("--server=127.0.0.1:{}", locked.port);
-    let ended = Tool::start(&["doctor", &server], &[]).end().await;
+    let ended = tool::start(&["doctor", &server], &[]).end().await;
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert!(ended.stdout.contains("-> say who you are"), "{ended:?}");
     let accounts = "accounts { A { users: [{ user: a, password: a }] } }";
     let locked = Locked::start(accounts).await;
     let server = format!("--server=nats://a:a@127.0.0.1:{}", locked.port);
-    let ended = Tool::start(&["doctor", &server], &[]).end().await;
+    let ended = tool::start(&["doctor", &server], &[]).end().await;
     assert_eq!(ended.code, Some(3), "{ended:?}");
     assert!(ended.stdout.contains("FAIL  jetstream"), "{ended:?}");
 }
@@ -135,7 +135,7 @@ async fn the_system_account_is_told_how_acknowledged_events_reach_the_disk() {
         let accounts = "accounts { S { users: [{ user: s, password: s }] } }\nsystem_account: S";
         let locked = Locked::start(&format!("{accounts}\n{jetstream}")).await;
         let server = format!("--server=nats://s:s@127.0.0.1:{}", locked.port);
-        let ended = Tool::start(&["doctor", &server], &[]).end().await;
+        let ended = tool::start(&["doctor", &server], &[]).end().await;
         assert!(ended.stdout.contains(said), "{ended:?}");
     }
 }

@@ -1,11 +1,9 @@
 //! `-o json`: objects, also where something is wrong; and terminals that are written to as files.
 
-use std::process::Stdio;
-
+use headwater_testkit::on_terminal;
 use serde_json::Value;
-use tokio::process::Command;
 
-use crate::tool::{Ended, Tool};
+use crate::tool::{self, Ended, PROGRAM};
 
 /// Nobody listens there.
 const AWAY: &str = "nats://127.0.0.1:1";
@@ -53,7 +51,7 @@ async fn every_command_says_as_an_object_what_went_wrong() {
     for (line, code) in lines {
         let line = [line, &["-o", "json"]].concat();
         let environment = [("NATS_URL", AWAY), ("HOME", "/nowhere")];
-        let ended = Tool::start(&line, &environment).end().await;
+        let ended = tool::start(&line, &environment).end().await;
         assert_eq!(ended.code, Some(code), "{line:?}: {ended:?}");
         let object = error_of(&ended);
         let is_advised = code == 4 || line.contains(&"--context=none");
@@ -73,7 +71,7 @@ async fn a_body_that_does_not_decode_is_an_object_with_its_payload() {
         "--server",
         AWAY,
     ];
-    let mut tool = Tool::start(&line, &[]);
+    let mut tool = tool::start(&line, &[]);
     drop(tool.feed("x").await);
     let ended = tool.end().await;
     assert_eq!(ended.code, Some(4), "no broker and no schema: {ended:?}");
@@ -91,7 +89,7 @@ async fn a_command_line_that_cannot_be_followed_is_an_object_where_json_was_aske
         &["-o", "json"],
     ];
     for line in lines {
-        let ended = Tool::start(line, &[]).end().await;
+        let ended = tool::start(line, &[]).end().await;
         assert_eq!(ended.code, Some(2), "{line:?}: {ended:?}");
         assert!(
             error_of(&ended)["what_to_do"].is_string(),
@@ -99,14 +97,14 @@ async fn a_command_line_that_cannot_be_followed_is_an_object_where_json_was_aske
         );
     }
     let variable = [("HEADWATER_OUTPUT", "json")];
-    let ended = Tool::start(&["status", "--nonsense"], &variable)
+    let ended = tool::start(&["status", "--nonsense"], &variable)
         .end()
         .await;
     error_of(&ended);
-    let ended = Tool::start(&["status", "--nonsense", "-o", "text"], &variable);
+    let ended = tool::start(&["status", "--nonsense", "-o", "text"], &variable);
     let ended = ended.end().await;
     assert_eq!((ended.code, &*ended.stdout), (Some(2), ""), "{ended:?}");
-    let ended = Tool::start(&["status", "--help", "-ojson"], &[])
+    let ended = tool::start(&["status", "--help", "-ojson"], &[])
         .end()
         .await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -117,7 +115,7 @@ async fn a_command_line_that_cannot_be_followed_is_an_object_where_json_was_aske
 async fn what_is_text_by_nature_is_an_object_too() {
     for (line, name) in [(&["completions", "bash"][..], "script"), (&["man"], "page")] {
         let line = [line, &["-ojson"]].concat();
-        let ended = Tool::start(&line, &[]).end().await;
+        let ended = tool::start(&line, &[]).end().await;
         let object: Value = serde_json::from_str(&ended.stdout).expect("JSON");
         assert!(
             object[name].as_str().expect("a text").contains("headwater"),
@@ -126,26 +124,10 @@ async fn what_is_text_by_nature_is_an_object_too() {
     }
 }
 
-/// Runs the tool on a terminal of its own, and gives what was written there.
-async fn on_terminal(args: &[String], environment: &[(&str, &str)]) -> String {
-    const SPAWN: &str = "import pty, sys; pty.spawn(sys.argv[1:])";
-    let ended = Command::new("python3")
-        .args(["-c", SPAWN, env!("CARGO_BIN_EXE_headwater")])
-        .args(args)
-        .env_clear()
-        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-        .envs(environment.iter().copied())
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .expect("run python3");
-    String::from_utf8_lossy(&ended.stdout).into_owned()
-}
-
 #[tokio::test]
 async fn a_terminal_that_cannot_or_shall_not_gets_no_colours() {
     let args = ["doctor", "--server", AWAY].map(str::to_owned);
-    let seen = on_terminal(&args, &[("TERM", "xterm")]).await;
+    let seen = on_terminal(PROGRAM, &args, &[("TERM", "xterm")]).await;
     assert!(
         seen.contains('\x1b'),
         "the test sees what it should: {seen}"
@@ -155,7 +137,7 @@ async fn a_terminal_that_cannot_or_shall_not_gets_no_colours() {
         &[],
         &[("TERM", "xterm"), ("NO_COLOR", "1")],
     ] {
-        let seen = on_terminal(&args, plain).await;
+        let seen = on_terminal(PROGRAM, &args, plain).await;
         assert!(
             !seen.is_empty() && !seen.contains('\x1b'),
             "{plain:?}: {seen:?}"

@@ -1,6 +1,6 @@
 //! What has become a program of its own.
 
-use crate::tool::Tool;
+use crate::tool;
 
 #[tokio::test]
 async fn an_import_is_told_which_program_does_it_now() {
@@ -9,17 +9,17 @@ async fn an_import_is_told_which_program_does_it_now() {
         &["import", "--users", "users.jsonl", "--orders=-"],
         &["import", "--help"],
     ] {
-        let ended = Tool::start(line, &[]).end().await;
+        let ended = tool::start(line, &[]).end().await;
         assert_eq!((ended.code, &*ended.stdout), (Some(2), ""), "{ended:?}");
         let said = "headwater: `headwater import` is a program of its own now: run `shop-import`";
         assert!(ended.stderr.starts_with(said), "{ended:?}");
         assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
     }
-    let ended = Tool::start(&["-ojson", "import", "--users=-"], &[])
+    let ended = tool::start(&["-ojson", "import", "--users=-"], &[])
         .end()
         .await;
     assert_eq!((ended.code, &*ended.stderr), (Some(2), ""), "{ended:?}");
     assert!(ended.stdout.contains("run `shop-import`"), "{ended:?}");
-    let ended = Tool::start(&["--help"], &[]).end().await;
+    let ended = tool::start(&["--help"], &[]).end().await;
     assert!(!ended.stdout.contains("import"), "{ended:?}");
 }

@@ -9,7 +9,7 @@ use headwater::stream;
 use serde_json::Value;
 
 use crate::source::tool;
-use crate::tool::Tool;
+use crate::tool;
 
 /// The plan of the shop, as it is shipped.
 pub(crate) const PLAN: &str = concat!(
@@ -186,7 +186,7 @@ async fn only_a_plan_names_what_never_ran_and_the_bus_names_the_rest() {
     let text = r#"{"sources": ["wells", "pumps"], "projections": {"levels": ["wells"]}}"#;
     std::fs::write(plan, text).expect("write the plan");
     let environment = [("NATS_URL", &*broker.url()), ("HEADWATER_PLAN", plan)];
-    let made = Tool::start(&["provision"], &environment).end().await;
+    let made = tool::start(&["provision"], &environment).end().await;
     assert_eq!(made.code, Some(0), "{made:?}");
     for said in ["PUMPS: made", "WELLS: made", "WELLS levels: made"] {
         assert!(made.stdout.contains(said), "{made:?}");

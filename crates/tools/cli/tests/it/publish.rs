@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::source::{PROTO, Source};
-use crate::tool::{Ended, Tool};
+use crate::tool::{self, Ended};
 
 async fn described() -> Source {
     let mut source = Source::start().await;
@@ -69,7 +69,7 @@ async fn it_may_come_from_a_file_or_from_standard_input_and_have_a_partition() {
     let elsewhere = (own + 1) % 64;
     for (partition, complaint) in [(own, ""), (elsewhere, "has its place in partition")] {
         let subject = format!("sensors.v1.read.{partition}");
-        let mut tool = Tool::start(&["publish", &subject], &[("NATS_URL", &url)]);
+        let mut tool = tool::start(&["publish", &subject], &[("NATS_URL", &url)]);
         drop(tool.feed(r#"{"sensor": "attic", "value": "7"}"#).await);
         let ended = tool.end().await;
         assert_eq!(ended.code, Some(0), "{ended:?}");

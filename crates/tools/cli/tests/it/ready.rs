@@ -8,7 +8,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::tool::{Ended, Tool};
+use crate::tool::{self, Ended};
 
 /// A service that answers `/readyz` with `status` and `said`, as long as the set lives.
 async fn service(status: StatusCode, said: &'static str) -> (JoinSet<()>, SocketAddr) {
@@ -24,7 +24,7 @@ async fn service(status: StatusCode, said: &'static str) -> (JoinSet<()>, Socket
 
 async fn ready(flags: &[&str], listen: &str) -> Ended {
     let flags: Vec<&str> = ["ready"].into_iter().chain(flags.iter().copied()).collect();
-    let ended = Tool::start(&flags, &[("HEADWATER_ADMIN_LISTEN", listen)]);
+    let ended = tool::start(&flags, &[("HEADWATER_ADMIN_LISTEN", listen)]);
     ended.end().await
 }
 
@@ -58,7 +58,7 @@ async fn health_is_asked_a_thousand_ports_after_the_service() {
     let (_server, address) = service(StatusCode::OK, "{}").await;
     // Ports that are given out are beyond 32,768.
     let listen = format!("127.0.0.1:{}", address.port() - 1000);
-    let ended = Tool::start(&["ready"], &[("HEADWATER_LISTEN", &listen)]);
+    let ended = tool::start(&["ready"], &[("HEADWATER_LISTEN", &listen)]);
     let ended = ended.end().await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }

@@ -19,7 +19,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::tool::{Ended, Tool};
+use crate::tool::{self, Ended};
 
 /// A sensor was read.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -300,7 +300,7 @@ impl Source {
     pub(crate) async fn tool_with(&self, environment: &[(&str, &str)], args: &[&str]) -> Ended {
         let url = self.broker.url();
         let environment = [&[("NATS_URL", &*url)], environment].concat();
-        Tool::start(args, &environment).end().await
+        tool::start(args, &environment).end().await
     }
 
     /// Verifies, with time enough for the relay, and gives the exit code and the report.
@@ -321,5 +321,5 @@ impl Source {
 /// Runs the tool on a broker.
 pub(crate) async fn tool(broker: &Broker, args: &[&str]) -> Ended {
     let url = broker.url();
-    Tool::start(args, &[("NATS_URL", &url)]).end().await
+    tool::start(args, &[("NATS_URL", &url)]).end().await
 }

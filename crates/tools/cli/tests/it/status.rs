@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::house::House;
 use crate::played::Played;
 use crate::source::{PROTO, Source, eventually, tool};
-use crate::tool::{Ended, Tool};
+use crate::tool::{self, Ended};
 
 /// A source with 30 events, and a house that can apply them.
 pub(crate) async fn shop() -> (Source, House) {
@@ -199,7 +199,7 @@ async fn a_watched_status_is_a_block_each_time_and_ends_with_its_reader() {
         "--server",
         &url,
     ];
-    let mut tool = Tool::start(&line, &[]);
+    let mut tool = tool::start(&line, &[]);
     let lines = tool.read_and_close(2).await;
     for line in lines {
         let status: Value = serde_json::from_str(&line).expect("JSON");
@@ -217,7 +217,7 @@ async fn a_reader_that_has_gone_does_not_change_the_exit_code() {
     source.append(1..=5).await;
     let url = source.broker.url();
     eventually("the service to answer", async || {
-        let mut tool = Tool::start(&["status", "--max-lag=0", "--server", &url], &[]);
+        let mut tool = tool::start(&["status", "--max-lag=0", "--server", &url], &[]);
         tool.read_and_close(0).await;
         let ended = tool.end().await;
         if ended.code == Some(3) {

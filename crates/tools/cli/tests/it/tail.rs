@@ -4,7 +4,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 
 use crate::source::{PROTO, SensorRead, Source, eventually, reading};
-use crate::tool::Tool;
+use crate::tool::{self, Tool};
 
 /// What a tail that ends by itself says, as JSON.
 async fn tail(source: &Source, args: &[&str]) -> Vec<Value> {
@@ -184,7 +184,7 @@ async fn it_follows_through_a_restart_of_the_broker_and_the_loss_of_its_data() {
     source.published(3).await;
     let url = source.broker.url();
     let args = ["tail", "sensors", "--output=json", "--count=9"];
-    let mut tool = Tool::start(&args, &[("NATS_URL", &url)]);
+    let mut tool = tool::start(&args, &[("NATS_URL", &url)]);
     let mut told = Vec::new();
     let next = async |tool: &mut Tool, told: &mut Vec<u64>| {
         let event: Value = serde_json::from_str(&tool.says().await).expect("JSON");

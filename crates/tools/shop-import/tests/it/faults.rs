@@ -8,7 +8,7 @@ use terminal::Exit;
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::shop::{Scripted, Shop};
-use crate::tool::{Files, Tool, import};
+use crate::tool::{self, Files, import};
 
 fn busy() -> Scripted {
     Scripted {
@@ -91,7 +91,7 @@ async fn a_cut_connection_is_tried_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let url = format!("http://{}", listener.local_addr().expect("address"));
     let files = Files::of_users(1);
-    let tool = Tool::import(&url, &files, &[]);
+    let tool = tool::import_by(&url, &files, &[]);
     drop(listener.accept().await.expect("accept"));
     let shop = Shop::on(listener);
     let ended = tool.end().await;
@@ -105,7 +105,7 @@ async fn a_cut_connection_is_tried_again() {
 #[tokio::test]
 async fn a_service_may_come_up_later() {
     let ((socket, address), files) = (nowhere(), Files::of_users(3));
-    let mut tool = Tool::import(&format!("http://{address}"), &files, &[]);
+    let mut tool = tool::import_by(&format!("http://{address}"), &files, &[]);
     let notice = tool.complaint().await;
     assert!(notice.contains("no answer (Connection refused"), "{notice}");
     let shop = Shop::on(socket.listen(128).expect("listen"));
@@ -122,7 +122,7 @@ async fn a_service_may_come_up_later() {
 async fn a_line_that_uses_up_the_patience_is_reported_and_the_rest_is_imported() {
     let (shop, files) = (Shop::open().await, Files::of_users(20));
     shop.books().never = Some(("user 7".to_owned(), busy()));
-    let ended = Tool::import(&shop.url, &files, &["--in-flight=2", "--patience=0.5"])
+    let ended = tool::import_by(&shop.url, &files, &["--in-flight=2", "--patience=0.5"])
         .end()
         .await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -150,7 +150,7 @@ async fn a_service_that_is_away_stops_the_import_once_the_patience_is_used_up() 
     files.write("users", crate::tool::users(100_000));
     let started = Instant::now();
     let url = format!("http://{address}/");
-    let ended = Tool::import_at(
+    let ended = tool::import_at(
         [&url, &shop.url, &shop.url],
         &files,
         &["--patience=0.5", "-ojson"],
@@ -189,7 +189,7 @@ async fn a_service_that_puts_off_every_line_stops_the_import() {
     for _ in 0..1_000 {
         shop.answer_next(503, None, json!({"detail": "the disk is full"}));
     }
-    let ended = Tool::import(&shop.url, &files, &["--patience=0", "--in-flight=4"])
+    let ended = tool::import_by(&shop.url, &files, &["--patience=0", "--in-flight=4"])
         .end()
         .await;
     assert_eq!(ended.code, Some(4), "{ended:?}");
@@ -213,7 +213,7 @@ async fn a_service_that_puts_off_every_line_stops_the_import() {
 async fn a_service_that_never_answers_is_away() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let url = format!("http://{}", listener.local_addr().expect("address"));
-    let ended = Tool::import(&url, &Files::of_users(1), &["--patience=0"])
+    let ended = tool::import_by(&url, &Files::of_users(1), &["--patience=0"])
         .end()
         .await;
     assert_eq!(ended.code, Some(4), "{ended:?}");
@@ -228,7 +228,7 @@ async fn proxy_variables_are_ignored() {
     let users = format!("--users={}", files.path("users").display());
     let url = format!("--users-url={}", shop.url);
     let line = [&users, &url, "--patience=0"];
-    let ended = Tool::start(
+    let ended = tool::start(
         &line,
         &[
             ("HTTP_PROXY", &proxy),

@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::shop::Shop;
-use crate::tool::{Files, Tool, users};
+use crate::tool::{self, Files, users};
 
 #[tokio::test]
 async fn a_bad_line_is_reported_with_its_place_and_the_rest_is_imported() {
@@ -17,7 +17,7 @@ async fn a_bad_line_is_reported_with_its_place_and_the_rest_is_imported() {
     content.extend(vec![b'x'; 1024 * 1024 + 1]);
     content.extend(b"\n{\"id\": 9, \"name\": \"last\", \"email\": \"e\"}");
     files.write("users", content);
-    let ended = Tool::import(&shop.url, &files, &["--in-flight=1"])
+    let ended = tool::import_by(&shop.url, &files, &["--in-flight=1"])
         .end()
         .await;
 
@@ -41,7 +41,7 @@ async fn a_refused_line_is_reported_with_status_detail_and_field_errors() {
     let errors = json!([{"pointer": "#/email", "detail": "has no at sign"}]);
     let body = json!({"title": "Invalid", "status": 422, "detail": "not a user", "errors": errors});
     shop.answer_next(422, None, body);
-    let ended = Tool::import(&shop.url, &files, &["--in-flight=1"])
+    let ended = tool::import_by(&shop.url, &files, &["--in-flight=1"])
         .end()
         .await;
 
@@ -62,7 +62,7 @@ async fn an_answer_that_is_no_problem_is_reported_by_its_status() {
     for status in [200, 301, 400, 404, 413] {
         let (shop, files) = (Shop::open().await, Files::of_users(1));
         shop.answer_next(status, None, Value::String("<html>".to_owned()));
-        let ended = Tool::import(&shop.url, &files, &[]).end().await;
+        let ended = tool::import_by(&shop.url, &files, &[]).end().await;
         let stderr = files.anonymous(&ended.stderr);
         assert!(
             stderr.starts_with(&format!("users.jsonl:1: {status} ")),
@@ -80,7 +80,7 @@ async fn a_service_cannot_write_to_the_terminal_what_it_likes() {
         None,
         json!({"detail": "\u{1b}[2Jgone\nusers.jsonl:7: forged"}),
     );
-    let ended = Tool::import(&shop.url, &files, &[]).end().await;
+    let ended = tool::import_by(&shop.url, &files, &[]).end().await;
     assert!(!ended.stderr.contains('\u{1b}'), "{ended:?}");
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
 }
@@ -88,7 +88,7 @@ async fn a_service_cannot_write_to_the_terminal_what_it_likes() {
 #[tokio::test]
 async fn the_summary_is_a_table_on_stdout() {
     let (shop, files) = (Shop::open().await, Files::small());
-    let ended = Tool::import(&shop.url, &files, &[]).end().await;
+    let ended = tool::import_by(&shop.url, &files, &[]).end().await;
 
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
     let words = |line: &str| {
@@ -106,7 +106,7 @@ async fn the_summary_is_a_table_on_stdout() {
 #[tokio::test]
 async fn the_summary_can_be_one_json_object() {
     let (shop, files) = (Shop::open().await, Files::small());
-    let ended = Tool::import(&shop.url, &files, &["-o", "json"]).end().await;
+    let ended = tool::import_by(&shop.url, &files, &["-o", "json"]).end().await;
 
     let mut summary: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     for kind in ["users", "products", "orders", "total"] {
@@ -137,7 +137,7 @@ async fn a_number_and_its_text_in_one_file_are_not_one_record() {
         user("1000", "ann"),
     ];
     files.write("users", lines.concat());
-    let ended = Tool::import(&shop.url, &files, &["--in-flight=1"])
+    let ended = tool::import_by(&shop.url, &files, &["--in-flight=1"])
         .end()
         .await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -163,7 +163,7 @@ async fn a_reason_is_said_once() {
     ]);
     let detail = "email: has no at sign; name: is empty";
     shop.answer_next(422, None, json!({"detail": detail, "errors": errors}));
-    let ended = Tool::import(&shop.url, &files, &[]).end().await;
+    let ended = tool::import_by(&shop.url, &files, &[]).end().await;
     let said = format!("users.jsonl:1: 422 Unprocessable Entity: {detail}\n");
     assert_eq!(files.anonymous(&ended.stderr), said);
 }
@@ -182,7 +182,7 @@ async fn lines_with_the_same_reason_are_summed_up_and_kept_in_the_file_of_errors
     let errors = files.path("errors");
     let flag = format!("--errors={}", errors.display());
     let flags = [flag.as_str(), "--in-flight=1", "-ojson"];
-    let ended = Tool::import(&shop.url, &files, &flags).end().await;
+    let ended = tool::import_by(&shop.url, &files, &flags).end().await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let said = files.anonymous(&ended.stderr);
     let said: Vec<&str> = said.lines().collect();
@@ -224,7 +224,7 @@ async fn lines_with_the_same_reason_are_summed_up_and_kept_in_the_file_of_errors
 async fn a_file_that_is_read_is_not_overwritten_with_errors() {
     let (shop, files) = (Shop::open().await, Files::of_users(1));
     let flag = format!("--errors={}", files.path("users").display());
-    let ended = Tool::import(&shop.url, &files, &[&flag]).end().await;
+    let ended = tool::import_by(&shop.url, &files, &[&flag]).end().await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
     let kept = std::fs::read_to_string(files.path("users")).expect("still there");
     assert_eq!((kept, shop.requests("users").len()), (users(1), 0));
@@ -234,14 +234,14 @@ async fn a_file_that_is_read_is_not_overwritten_with_errors() {
 async fn an_interrupted_import_says_what_was_done_and_how_to_go_on() {
     for (signal, name) in [(Signal::INT, "SIGINT"), (Signal::TERM, "SIGTERM")] {
         let shop = Shop::open().await;
-        let mut tool = Tool::import(&shop.url, &Files::new(), &["--users=-", "-ojson"]);
+        let mut tool = tool::import_by(&shop.url, &Files::new(), &["--users=-", "-ojson"]);
         let stdin = tool.feed(&users(2)).await;
         eventually("both users", async || {
             let there = shop.records("users").len();
             if there == 2 { Ok(()) } else { Err(there) }
         })
         .await;
-        tool.signal(signal);
+        tool::signal(&tool, signal);
         let ended = tool.end().await;
         drop(stdin);
         assert_eq!(ended.code, Some(130), "{ended:?}");

@@ -1,15 +1,14 @@
 //! Files to import, and the program: as a library and as a process.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use clap::Parser as _;
 use headwater_testkit::PATIENCE;
+pub(crate) use headwater_testkit::{Ended, Tool};
 use rustix::process::{Pid, Signal, kill_process};
 use shop_import::{Args, Summary};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, Command as Process};
 
 use crate::shop::Shop;
 
@@ -101,85 +100,26 @@ pub(crate) async fn import(shop: &Shop, files: &Files, flags: &[&str]) -> Summar
         .expect("import")
 }
 
+/// The program.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_shop-import");
+
 /// The program as a process.
-pub(crate) struct Tool {
-    child: Child,
+pub(crate) fn start(args: &[impl AsRef<OsStr>], environment: &[(&str, &str)]) -> Tool {
+    Tool::start(PROGRAM, args, environment)
 }
 
-/// What a process left.
-#[derive(Debug)]
-pub(crate) struct Ended {
-    pub(crate) code: Option<i32>,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
+/// The program, with `url` for each of users, products, orders.
+pub(crate) fn import_by(url: &str, files: &Files, flags: &[&str]) -> Tool {
+    import_at([url; 3], files, flags)
 }
 
-impl Tool {
-    pub(crate) fn import(url: &str, files: &Files, flags: &[&str]) -> Self {
-        Self::import_at([url; 3], files, flags)
-    }
+/// The same with an address for each of them.
+pub(crate) fn import_at(urls: [&str; 3], files: &Files, flags: &[&str]) -> Tool {
+    start(&command_line(urls, files, flags)[1..], &[])
+}
 
-    /// With an address for each of users, products, orders.
-    pub(crate) fn import_at(urls: [&str; 3], files: &Files, flags: &[&str]) -> Self {
-        Self::start(&command_line(urls, files, flags)[1..], &[])
-    }
-
-    pub(crate) fn start(
-        args: &[impl AsRef<std::ffi::OsStr>],
-        environment: &[(&str, &str)],
-    ) -> Self {
-        let child = Process::new(env!("CARGO_BIN_EXE_shop-import"))
-            .args(args)
-            .env_clear()
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("start the program");
-        Self { child }
-    }
-
-    /// Writes to the process's stdin, which is closed when the answer is dropped.
-    pub(crate) async fn feed(&mut self, input: impl AsRef<[u8]>) -> ChildStdin {
-        let mut stdin = self.child.stdin.take().expect("stdin");
-        stdin
-            .write_all(input.as_ref())
-            .await
-            .expect("write to stdin");
-        stdin
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid.and_then(Pid::from_raw).expect("it runs");
-        kill_process(pid, signal).expect("sent");
-    }
-
-    /// Waits for one line on stderr.
-    pub(crate) async fn complaint(&mut self) -> String {
-        let stderr = self.child.stderr.as_mut().expect("stderr");
-        let mut line = String::new();
-        let read = async {
-            BufReader::with_capacity(1, stderr)
-                .read_line(&mut line)
-                .await
-        };
-        tokio::time::timeout(PATIENCE, read)
-            .await
-            .expect("in time")
-            .expect("read stderr");
-        line
-    }
-
-    pub(crate) async fn end(self) -> Ended {
-        let ended = tokio::time::timeout(PATIENCE, self.child.wait_with_output()).await;
-        let ended = ended.expect("in time").expect("wait");
-        Ended {
-            code: ended.status.code(),
-            stdout: String::from_utf8(ended.stdout).expect("UTF-8"),
-            stderr: String::from_utf8(ended.stderr).expect("UTF-8"),
-        }
-    }
+pub(crate) fn signal(tool: &Tool, signal: Signal) {
+    let pid = tool.id().and_then(|pid| i32::try_from(pid).ok());
+    let pid = pid.and_then(Pid::from_raw).expect("it runs");
+    kill_process(pid, signal).expect("sent");
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::shop::Shop;
-use crate::tool::{Files, Tool, users};
+use crate::tool::{self, Files, users};
 
 /// No argument.
 const NOTHING: &[&str] = &[];
@@ -14,7 +14,7 @@ async fn a_file_that_cannot_be_opened_stops_everything_before_anything_is_sent()
     let folder = files.path("users").parent().expect("folder").to_owned();
     for bad in [files.path("orders"), folder] {
         let orders = format!("--orders={}", bad.display());
-        let ended = Tool::import(&shop.url, &files, &[&orders]).end().await;
+        let ended = tool::import_by(&shop.url, &files, &[&orders]).end().await;
         assert_eq!(ended.code, Some(2), "{ended:?}");
         let expected = format!("shop-import: open {}: ", bad.display());
         assert!(ended.stderr.starts_with(&expected), "{ended:?}");
@@ -24,7 +24,7 @@ async fn a_file_that_cannot_be_opened_stops_everything_before_anything_is_sent()
 
 #[tokio::test]
 async fn an_import_without_files_is_a_usage_error() {
-    let ended = Tool::start(NOTHING, &[]).end().await;
+    let ended = tool::start(NOTHING, &[]).end().await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("--users <FILE>"), "{ended:?}");
 }
@@ -39,7 +39,7 @@ async fn flags_are_checked_before_anything_is_done() {
         "--users-url=shop",
     ];
     for flag in flags {
-        let ended = Tool::start(&["--users=-", flag], &[]).end().await;
+        let ended = tool::start(&["--users=-", flag], &[]).end().await;
         assert_eq!(ended.code, Some(2), "{flag}: {ended:?}");
     }
 }
@@ -47,13 +47,13 @@ async fn flags_are_checked_before_anything_is_done() {
 #[tokio::test]
 async fn one_file_may_be_stdin_but_not_two() {
     let shop = Shop::open().await;
-    let mut tool = Tool::import(&shop.url, &Files::new(), &["--users=-"]);
+    let mut tool = tool::import_by(&shop.url, &Files::new(), &["--users=-"]);
     drop(tool.feed(&format!("{}nonsense\n", users(2))).await);
     let ended = tool.end().await;
     assert_eq!((ended.code, shop.records("users").len()), (Some(1), 2));
     assert!(ended.stderr.starts_with("stdin:3: not JSON"), "{ended:?}");
 
-    let ended = Tool::import(&shop.url, &Files::new(), &["--users=-", "--orders=-"])
+    let ended = tool::import_by(&shop.url, &Files::new(), &["--users=-", "--orders=-"])
         .end()
         .await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
@@ -61,7 +61,7 @@ async fn one_file_may_be_stdin_but_not_two() {
 
 #[tokio::test]
 async fn a_service_that_is_away_ends_the_tool_although_stdin_stays_open() {
-    let mut tool = Tool::start(
+    let mut tool = tool::start(
         &[
             "--users=-",
             "--users-url=http://127.0.0.1:1",
@@ -83,7 +83,7 @@ async fn flags_may_come_from_the_environment() {
         ("HEADWATER_USERS_URL", &shop.url),
         ("HEADWATER_OUTPUT", "json"),
     ];
-    let ended = Tool::start(NOTHING, &environment).end().await;
+    let ended = tool::start(NOTHING, &environment).end().await;
     assert_eq!(
         (ended.code, shop.records("users").len()),
         (Some(0), 1),
@@ -95,7 +95,7 @@ async fn flags_may_come_from_the_environment() {
 #[tokio::test]
 async fn a_base_path_of_a_url_is_kept() {
     let (shop, files) = (Shop::open().await, Files::of_users(1));
-    let ended = Tool::import(&format!("{}/base", shop.url), &files, &[])
+    let ended = tool::import_by(&format!("{}/base", shop.url), &files, &[])
         .end()
         .await;
     assert!(
@@ -112,7 +112,7 @@ async fn an_error_is_an_object_where_json_was_asked_for() {
         &["-o", "json", "--nonsense"],
     ];
     for line in lines {
-        let ended = Tool::start(line, &[]).end().await;
+        let ended = tool::start(line, &[]).end().await;
         assert_eq!((ended.code, &*ended.stderr), (Some(2), ""), "{ended:?}");
         let object: Value = serde_json::from_str(&ended.stdout).expect("JSON");
         assert!(object["error"].is_string(), "{ended:?}");
