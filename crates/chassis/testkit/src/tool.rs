@@ -31,11 +31,7 @@ impl Tool {
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn start(
-        program: &str,
-        args: &[impl AsRef<OsStr>],
-        environment: &[(&str, &str)],
-    ) -> Self {
+    pub fn start(program: &str, args: &[impl AsRef<OsStr>], environment: &[(&str, &str)]) -> Self {
         let child = Command::new(program)
             .args(args)
             .env_clear()

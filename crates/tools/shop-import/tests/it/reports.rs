@@ -106,7 +106,9 @@ async fn the_summary_is_a_table_on_stdout() {
 #[tokio::test]
 async fn the_summary_can_be_one_json_object() {
     let (shop, files) = (Shop::open().await, Files::small());
-    let ended = tool::import_by(&shop.url, &files, &["-o", "json"]).end().await;
+    let ended = tool::import_by(&shop.url, &files, &["-o", "json"])
+        .end()
+        .await;
 
     let mut summary: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     for kind in ["users", "products", "orders", "total"] {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
 use headwater_testkit::PATIENCE;
-pub(crate) use headwater_testkit::{Ended, Tool};
+use headwater_testkit::Tool;
 use rustix::process::{Pid, Signal, kill_process};
 use shop_import::{Args, Summary};
 use tempfile::TempDir;
