@@ -6,7 +6,7 @@
 //! * [`program`]: a program of the workspace, built.
 //! * [`Tool`]: a program with a command line, fed and read.
 //! * [`copy_folder`]: what a process left on disk, for another time.
-//! * [`Given`]: given, when, then for a projection, without a broker.
+//! * `Given`: given, when, then for a projection, without a broker.
 
 mod folder;
 mod link;
