@@ -22,7 +22,9 @@ use crate::login;
 pub use crate::config::Config;
 pub use crate::connection_events::LOGIN_REFUSED;
 
-/// How long a request to the server may take before its outcome counts as unknown.
+/// How long a request to the server may take before its outcome counts as unknown. Shorter than the
+/// time after which unanswered pings end the connection: a relay has to learn that the link did not
+/// carry its batch in time, and a new connection does not say so.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest pause between two attempts to reach the server.
@@ -341,6 +343,7 @@ fn reconnecting(options: ConnectOptions, events: Arc<Events>) -> ConnectOptions 
             async { None }
         })
         .connection_timeout(REQUEST_TIMEOUT)
+        .request_timeout(Some(REQUEST_TIMEOUT))
         // Little is queued across a reconnect: what waits there comes out of order.
         .client_capacity(256)
         .event_callback(move |event| {
