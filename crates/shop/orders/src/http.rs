@@ -90,7 +90,10 @@ async fn place(
     shared.catalogue.wait(&after, shared.after_deadline).await?;
     let key = key.scoped("POST /orders");
     let id = request.id.unwrap_or_else(|| shared.db.clock().new_id());
-    let written = shared.db.write(move |tx| save(tx, &key, id, &request));
+    let fingerprint = Fingerprint::of(&request);
+    let written = shared
+        .db
+        .write(move |tx| save(tx, &key, &fingerprint, id, &request));
     Ok(written.await?.value)
 }
 
@@ -98,10 +101,15 @@ async fn place(
 ///
 /// # Errors
 /// The order cannot be placed.
-pub fn save(tx: &Tx, key: &Key, id: Uuid, request: &PlaceOrder) -> Result<Answer, Problem> {
-    let fingerprint = Fingerprint::of(request);
+pub fn save(
+    tx: &Tx,
+    key: &Key,
+    fingerprint: &Fingerprint,
+    id: Uuid,
+    request: &PlaceOrder,
+) -> Result<Answer, Problem> {
     let mut is_new = false;
-    let answer = idempotency::once(tx, key, &fingerprint, || {
+    let answer = idempotency::once(tx, key, fingerprint, || {
         is_new = true;
         let entity = id.to_string();
         let same_id = store::find(tx, id)?;

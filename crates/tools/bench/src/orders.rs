@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use headwater::database::{self, WriteError};
-use headwater::idempotency::Key;
+use headwater::idempotency::{Fingerprint, Key};
 use headwater::{Clock, Database, Projection as _};
 use orders::{Catalogue, MIGRATIONS, NAME, PlaceOrder};
 
@@ -117,7 +117,9 @@ async fn writer_alone(db: &Database, ids: &Arc<Ids>, time: Duration) -> anyhow::
                 let order: PlaceOrder = serde_json::from_str(&order)?;
                 let (scope, id) = ("POST /orders", db.clock().new_id());
                 let key = Key { scope, text: None };
-                let written = db.write(move |tx| orders::save(tx, &key, id, &order)).await;
+                let fingerprint = Fingerprint::of(&order);
+                let save = move |tx: &Tx| orders::save(tx, &key, &fingerprint, id, &order);
+                let written = db.write(save).await;
                 written.map_err(|error| anyhow::anyhow!("{error:?}"))?;
                 Ok(random)
             }
