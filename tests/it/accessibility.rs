@@ -27,7 +27,7 @@ async fn axe_finds_nothing_wrong_with_any_page() {
         (Service::Purchases, user.clone()),
         (Service::Purchases, format!("{user}?limit=1")),
         (Service::Purchases, format!("/users/{}", bob.id())),
-        (Service::Inquiry, "/".to_owned()),
+        (Service::RequestReply, "/".to_owned()),
     ];
     for service in Service::ALL {
         pages.push((service, "/docs".to_owned()));

@@ -457,7 +457,7 @@ async fn unknown_query_parameters_are_refused_by_every_service() {
         (Service::Orders, vec![orders]),
         (Service::Purchases, purchases.to_vec()),
         (Service::Composition, purchases.to_vec()),
-        (Service::Inquiry, purchases.to_vec()),
+        (Service::RequestReply, purchases.to_vec()),
     ] {
         for path in paths {
             let reply = world.client(service).get(&path).await;

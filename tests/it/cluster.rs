@@ -16,7 +16,7 @@ use e2e::faults::{logged, metric, tell};
 use e2e::load::{Customers, Load, Mix};
 use e2e::process::lines;
 use e2e::{Service, World, eventually, eventually_within, operator, oracle};
-use headwater::operator::FoldState;
+use headwater::operator::RebuildState;
 
 use Service::{Orders, Products, Purchases, Users};
 
@@ -150,7 +150,7 @@ async fn leaders_that_are_killed_are_followed_by_others() {
             watch.end().await
         ));
         let rebuilt = world.fold("rebuild").await;
-        assert_eq!(rebuilt.state, FoldState::Done, "{rebuilt:?}");
+        assert_eq!(rebuilt.state, RebuildState::Done, "{rebuilt:?}");
         world.node(leader).restart().unwrap();
         world.wait_healthy();
     }

@@ -134,7 +134,7 @@ async fn a_service_that_comes_back_on_another_port_of_the_host_is_found_by_name(
     let Some(docker) = docker() else { return };
     let mut world = shop(docker).await;
     world.run(Service::Composition).await;
-    world.run(Service::Inquiry).await;
+    world.run(Service::RequestReply).await;
     let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
     world.order(&ada, &[&mug]).await;
     for source in Service::SOURCES {

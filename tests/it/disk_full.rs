@@ -170,7 +170,7 @@ async fn a_write_that_finds_the_disk_full_is_known_to_be_undone_and_the_next_one
     for too_much in [12, 40] {
         let refused = db.write(keep(too_much, 1 << 20)).await;
         assert!(matches!(refused, Err(WriteError::Full)), "{refused:?}");
-        let refused = db.write_alone(keep(too_much, 1 << 20)).await;
+        let refused = db.write_exclusive(keep(too_much, 1 << 20)).await;
         assert!(matches!(refused, Err(WriteError::Full)), "{refused:?}");
         let does_not_mind = move |tx: &Tx| {
             drop(keep(too_much, 1 << 20)(tx));

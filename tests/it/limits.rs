@@ -12,7 +12,7 @@ async fn a_shop_is_verified_and_asked_where_the_broker_takes_64_kib() {
     let broker = broker::Broker::start_in_temp_with("max_payload: 65536").unwrap();
     let mut world = World::on([broker], TempDir::new().unwrap()).empty();
     world.run_all().await;
-    world.run(Service::Inquiry).await;
+    world.run(Service::RequestReply).await;
     world.in_touch().await;
     let ada = world.user("ada").await;
     let mut products: Vec<Reply> = Vec::new();
@@ -34,7 +34,7 @@ async fn a_shop_is_verified_and_asked_where_the_broker_takes_64_kib() {
             .await;
         after = format!("{known},{}", placed.position());
     }
-    for style in [Service::Purchases, Service::Inquiry] {
+    for style in [Service::Purchases, Service::RequestReply] {
         let bought = world.purchases_by(style, &ada.id(), &after).await;
         assert_eq!(bought.status, 200, "{}: {}", style.name(), bought.text);
         let bought = bought.json["purchases"].as_array().unwrap();

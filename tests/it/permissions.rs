@@ -10,7 +10,7 @@ use e2e::faults::logged;
 use e2e::load::{Customers, Mix};
 use e2e::process::lines;
 use e2e::{Service, World, eventually, operator, oracle};
-use headwater::operator::FoldState;
+use headwater::operator::RebuildState;
 use headwater::projection::Consumer;
 use headwater::schema;
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ async fn every_service_may_do_all_that_it_needs() {
     for endpoint in ["verify", "rebuild"] {
         for service in [Orders, Purchases] {
             let fold = world.fold_of(service, endpoint).await;
-            assert_eq!(fold.state, FoldState::Done, "{service:?}: {fold:?}");
+            assert_eq!(fold.state, RebuildState::Done, "{service:?}: {fold:?}");
         }
     }
     let nothing = json!({});

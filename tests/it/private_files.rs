@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use e2e::{Service, World};
-use headwater::operator::FoldState;
+use headwater::operator::RebuildState;
 use rustix::fs::Mode;
 
 /// The files in the world's folder whose names begin with `name`, with their modes. A link has no
@@ -40,7 +40,7 @@ async fn databases_and_what_lies_beside_them_are_private_whatever_the_umask_is()
     let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
     world.order(&ada, &[&mug]).await;
     world.caught_up().await;
-    assert_eq!(world.fold("rebuild").await.state, FoldState::Done);
+    assert_eq!(world.fold("rebuild").await.state, RebuildState::Done);
     world.order(&ada, &[&mug]).await;
     world.caught_up().await;
     for service in [

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use e2e::world::titles;
 use e2e::{Client, Reply, Service, World, eventually};
 use headwater::Positions;
-use headwater::operator::{FoldState, Side};
+use headwater::operator::{RebuildState, Side};
 use serde_json::json;
 
 /// A world in which some users ordered something.
@@ -91,7 +91,7 @@ async fn a_rebuild_under_load_fails_no_read_and_throws_nobody_back() {
     let rebuilds = async {
         for _ in 0..5 {
             let status = world.fold("rebuild").await;
-            assert_eq!(status.state, FoldState::Done, "{status:?}");
+            assert_eq!(status.state, RebuildState::Done, "{status:?}");
             let differences = status.differences.expect("it was compared");
             assert_eq!(differences.count, 0, "{differences:?}");
         }
@@ -121,7 +121,7 @@ async fn a_rebuilt_store_is_found_again_after_a_restart() {
     let (mut world, users, _) = shop().await;
     let before = shown(&world, &users).await;
     for _ in 0..2 {
-        assert_eq!(world.fold("rebuild").await.state, FoldState::Done);
+        assert_eq!(world.fold("rebuild").await.state, RebuildState::Done);
         world.kill(Service::Purchases).await;
         world.run(Service::Purchases).await;
         assert_eq!(shown(&world, &users).await, before);
@@ -168,7 +168,7 @@ async fn dies_at(point: &str) {
     let is_idle = || async {
         let status = world.fold_status().await?;
         match status.state {
-            FoldState::Idle | FoldState::Done => Ok(()),
+            RebuildState::Idle | RebuildState::Done => Ok(()),
             _ => Err(format!("{status:?}")),
         }
     };
@@ -446,7 +446,7 @@ async fn the_catalogue_of_orders_is_rebuilt_under_writes() {
     };
     let known = users.last().unwrap();
     let (status, written) = tokio::join!(rebuild, write_on(&world, known, &products[0], &is_over),);
-    assert_eq!(status.state, FoldState::Done, "{status:?}");
+    assert_eq!(status.state, RebuildState::Done, "{status:?}");
     assert!(written > 0);
     assert_eq!(catalogue(&world), before);
     for user in &users {
@@ -486,7 +486,7 @@ async fn orders_die_at(point: &str) {
         let status = world.fold_status_of(Service::Orders).await?;
         let after = catalogue(&world);
         match status.state {
-            FoldState::Done if after == before => Ok(()),
+            RebuildState::Done if after == before => Ok(()),
             _ => Err(format!("{status:?}")),
         }
     })

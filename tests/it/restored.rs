@@ -12,8 +12,8 @@ use e2e::operator::verify;
 use e2e::world::{after, titles};
 use e2e::{Service, World, eventually, program};
 use headwater::Clock;
-use headwater::backup::{self, Facts, Place};
-use headwater::operator::FoldState;
+use headwater::backup::{self, Facts, RestoreTarget};
+use headwater::operator::RebuildState;
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -54,7 +54,7 @@ async fn restore(world: &mut World, copy: &Path) -> Exit {
     let database = world.database(Service::Orders);
     let before = replaced(world).len();
     let there = || async {
-        let is_there = replaced(world).len() > before && Place::take(&database).is_ok();
+        let is_there = replaced(world).len() > before && RestoreTarget::take(&database).is_ok();
         if is_there {
             Ok(())
         } else {
@@ -258,7 +258,7 @@ async fn a_source_put_back_from_an_old_copy_begins_a_new_life_that_every_copy_fo
     })
     .await;
     let rebuilt = world.fold("rebuild").await;
-    assert_eq!(rebuilt.state, FoldState::Done, "{rebuilt:?}");
+    assert_eq!(rebuilt.state, RebuildState::Done, "{rebuilt:?}");
     assert_eq!(
         world.titles(&ada.id()).await,
         ["Lamp", "Mug"],

@@ -6,7 +6,7 @@ use e2e::client::{Reply, send};
 use e2e::collector::Collector;
 use e2e::faults::{logged, metric};
 use e2e::{Service, World, eventually};
-use headwater::operator::FoldState;
+use headwater::operator::RebuildState;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use reqwest::Method;
 use serde_json::json;
@@ -82,7 +82,7 @@ async fn an_order_is_one_trace_from_the_request_to_every_copy() {
     // What is folded once more is no part of what caused it. Spans come in order, so that those
     // of the fold would be here with the next ones.
     let rebuilt = world.fold("rebuild").await;
-    assert_eq!(rebuilt.state, FoldState::Done, "{rebuilt:?}");
+    assert_eq!(rebuilt.state, RebuildState::Done, "{rebuilt:?}");
 
     // A registration has copies in two services.
     let registered = register(&world, "bob", "01").await;
@@ -110,14 +110,14 @@ async fn an_answer_put_together_from_others_is_one_trace() {
             world.run_with(service, collector.of()).await;
         }
     }
-    for style in [Service::Composition, Service::Inquiry] {
+    for style in [Service::Composition, Service::RequestReply] {
         world.answering(style).await;
     }
     let ada = world.user("ada").await;
     for (style, asked, answered) in [
         (Service::Composition, "GET", "GET /users/{id}"),
         (
-            Service::Inquiry,
+            Service::RequestReply,
             "ask inquiry.users.v1.asked",
             "answer inquiry.users.v1.asked",
         ),
@@ -141,7 +141,7 @@ async fn an_answer_put_together_from_others_is_one_trace() {
         let read = collector.span(&trace, "users", "read").await;
         assert_eq!(read.parent, answer.id);
     }
-    for service in [Service::Composition, Service::Inquiry] {
+    for service in [Service::Composition, Service::RequestReply] {
         world.stop(service).await;
     }
     world.run(Service::Purchases).await;

@@ -8,7 +8,7 @@ use cli::Exit;
 use e2e::faults::metric;
 use e2e::operator::{verify, verify_within};
 use e2e::{Reply, Service, World, eventually};
-use headwater::operator::FoldState;
+use headwater::operator::RebuildState;
 use rusqlite::Connection;
 
 /// All services, with a stream of orders whose events can be deleted, and two purchases of Ada's.
@@ -270,7 +270,7 @@ async fn a_row_that_the_catalogue_of_orders_has_lost_is_found() {
         "{said}"
     );
     let rebuilt = world.fold_of(Service::Orders, "rebuild").await;
-    assert_eq!(rebuilt.state, FoldState::Done, "{rebuilt:?}");
+    assert_eq!(rebuilt.state, RebuildState::Done, "{rebuilt:?}");
     expect_well(&world).await;
     world.finish().await;
 }

@@ -3,7 +3,7 @@
 use clap::Parser as _;
 use cli::verify::Report;
 use cli::{Cli, Command};
-use headwater::operator::{FoldState, FoldStatus};
+use headwater::operator::{RebuildState, RebuildStatus};
 use serde_json::Value;
 
 use crate::{Service, World, eventually};
@@ -36,24 +36,24 @@ impl World {
     }
 
     /// How far the fold beside the read store is.
-    pub async fn fold_status(&self) -> Result<FoldStatus, String> {
+    pub async fn fold_status(&self) -> Result<RebuildStatus, String> {
         self.fold_status_of(Service::Purchases).await
     }
 
     /// How far the fold beside the projection of a service is.
-    pub async fn fold_status_of(&self, service: Service) -> Result<FoldStatus, String> {
+    pub async fn fold_status_of(&self, service: Service) -> Result<RebuildStatus, String> {
         let answer = self.ask(service, "fold", &serde_json::json!({})).await?;
         serde_json::from_value(answer).map_err(|error| error.to_string())
     }
 
     /// Begins a fold of the read store (`rebuild` or `verify`) and waits until it is done or has
     /// failed.
-    pub async fn fold(&self, endpoint: &str) -> FoldStatus {
+    pub async fn fold(&self, endpoint: &str) -> RebuildStatus {
         self.fold_of(Service::Purchases, endpoint).await
     }
 
     /// [`fold`](Self::fold) of the projection of a service.
-    pub async fn fold_of(&self, service: Service, endpoint: &str) -> FoldStatus {
+    pub async fn fold_of(&self, service: Service, endpoint: &str) -> RebuildStatus {
         eventually("a fold to begin", || async {
             self.ask(service, endpoint, &serde_json::json!({})).await
         })
@@ -62,15 +62,15 @@ impl World {
     }
 
     /// Waits until the fold of the read store that is under way is done or has failed.
-    pub async fn folded(&self) -> FoldStatus {
+    pub async fn folded(&self) -> RebuildStatus {
         self.folded_of(Service::Purchases).await
     }
 
-    async fn folded_of(&self, service: Service) -> FoldStatus {
+    async fn folded_of(&self, service: Service) -> RebuildStatus {
         eventually("a fold to end", || async {
             let status = self.fold_status_of(service).await?;
             match status.state {
-                FoldState::Done | FoldState::Failed => Ok(status),
+                RebuildState::Done | RebuildState::Failed => Ok(status),
                 _ => Err(format!("{status:?}")),
             }
         })

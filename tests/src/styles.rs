@@ -19,7 +19,7 @@ impl World {
     #[must_use]
     pub async fn with_styles(mut self) -> Self {
         self.run(Service::Composition).await;
-        self.run(Service::Inquiry).await;
+        self.run(Service::RequestReply).await;
         for style in Service::STYLES {
             self.answering(style).await;
         }

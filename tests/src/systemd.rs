@@ -338,7 +338,7 @@ pub fn port(service: Service) -> u16 {
         Service::Users => 8081,
         Service::Products => 8082,
         Service::Orders => 8083,
-        Service::Purchases | Service::Composition | Service::Inquiry => 8080,
+        Service::Purchases | Service::Composition | Service::RequestReply => 8080,
     }
 }
 

@@ -164,7 +164,7 @@ async fn a_service_without_a_database_is_an_ordinary_one_to_operators() {
     );
     let verified = e2e::operator::verify(&world).await;
     assert_eq!(verified.exit(), cli::Exit::Done, "{verified}");
-    assert_eq!(ada.asks(&world, Service::Inquiry).await.status, 200);
+    assert_eq!(ada.asks(&world, Service::RequestReply).await.status, 200);
     world.finish().await;
 }
 

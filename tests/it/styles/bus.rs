@@ -15,7 +15,7 @@ async fn the_whole_conversation_can_be_listened_to() {
     let world = World::start_styles().await;
     let ada = Ada::with_two_orders(&world).await;
     let mut heard = listen(&world, "inquiry.>").await;
-    assert_eq!(ada.asks(&world, Service::Inquiry).await.status, 200);
+    assert_eq!(ada.asks(&world, Service::RequestReply).await.status, 200);
     let mut said = Vec::new();
     while said.len() < 6 {
         said.push(heard.next().await.unwrap());
@@ -47,13 +47,13 @@ async fn the_whole_conversation_can_be_listened_to() {
 async fn answers_too_late_and_answers_for_nobody_are_counted_and_dropped() {
     let mut world = World::start_styles().await;
     let ada = Ada::with_two_orders(&world).await;
-    run_again(&mut world, Service::Inquiry, &["--answer-ms", "400"]).await;
+    run_again(&mut world, Service::RequestReply, &["--answer-ms", "400"]).await;
     let mut heard = listen(&world, "inquiry.users.v1.asked").await;
     world.pause(Service::Users);
     assert_names(
-        Service::Inquiry,
+        Service::RequestReply,
         Service::Users,
-        &ada.asks(&world, Service::Inquiry).await,
+        &ada.asks(&world, Service::RequestReply).await,
     );
     world.resume(Service::Users);
     expect_stray(&world, "late", 1).await;
@@ -68,7 +68,7 @@ async fn answers_too_late_and_answers_for_nobody_are_counted_and_dropped() {
             .unwrap();
     }
     expect_stray(&world, "unknown", 3).await;
-    let again = ada.is_answered(&world, Service::Inquiry).await;
+    let again = ada.is_answered(&world, Service::RequestReply).await;
     assert_eq!(again.json["purchases"].as_array().unwrap().len(), 2);
     world.finish().await;
 }
@@ -172,13 +172,13 @@ async fn a_malformed_answer_is_503_that_names_the_source() {
             let sent = client.publish_with_headers(reply.unwrap(), headers, payload.into());
             sent.await.unwrap();
         };
-        let (reply, ()) = tokio::join!(ada.asks(&world, Service::Inquiry), answer);
-        assert_names(Service::Inquiry, Service::Users, &reply);
+        let (reply, ()) = tokio::join!(ada.asks(&world, Service::RequestReply), answer);
+        assert_names(Service::RequestReply, Service::Users, &reply);
         assert!(reply.text.contains(why), "{}", reply.text);
     }
     drop(asked);
     world.run(Service::Users).await;
-    ada.is_answered(&world, Service::Inquiry).await;
+    ada.is_answered(&world, Service::RequestReply).await;
     world.finish().await;
 }
 
@@ -191,9 +191,13 @@ async fn listen(world: &World, subject: &'static str) -> Subscriber {
 
 /// Waits until at least so many answers of this kind were counted.
 async fn expect_stray(world: &World, kind: &str, least: u64) {
-    let name = format!(r#"headwater_inquiry_stray_answers_total{{kind="{kind}"}} "#);
+    let name = format!(r#"headwater_request_reply_stray_answers_total{{kind="{kind}"}} "#);
     eventually(&name, || async {
-        let metrics = world.admin(Service::Inquiry).get("/metrics").await.text;
+        let metrics = world
+            .admin(Service::RequestReply)
+            .get("/metrics")
+            .await
+            .text;
         let counted = metrics.lines().find_map(|line| line.strip_prefix(&name));
         match counted.and_then(|count| count.parse::<u64>().ok()) {
             Some(count) if count >= least => Ok(()),

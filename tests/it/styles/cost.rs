@@ -44,7 +44,7 @@ async fn an_answer_costs_as_many_questions_as_documented_however_much_was_ordere
         // 1 + ceil(510 / 100) + ceil(250 / 100)
         (Service::Composition, 6, 3),
         // 1 + ceil(510 / 100) + ceil(250 / 50)
-        (Service::Inquiry, 6, 5),
+        (Service::RequestReply, 6, 5),
         (Service::Purchases, 0, 0),
     ] {
         let users = u64::from(style != Service::Purchases);
@@ -59,7 +59,7 @@ async fn an_answer_costs_as_many_questions_as_documented_however_much_was_ordere
     let before = after;
     same_answer(&world, &bob.id()).await;
     let after = asked(&world).await;
-    for style in [Service::Composition, Service::Inquiry] {
+    for style in [Service::Composition, Service::RequestReply] {
         let cost = |source| after[&style].get(source) - before[&style].get(source);
         let costs = [cost("users"), cost("orders"), cost("products")];
         assert_eq!(costs, [1, 1, 0], "{}, who ordered nothing", style.name());

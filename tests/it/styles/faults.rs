@@ -43,7 +43,7 @@ async fn a_source_that_is_slow_makes_the_answers_slow_of_who_asks_it() {
         world.pause(source);
         let (mut composition, mut inquiry) = (
             std::pin::pin!(ada.asks(&world, Service::Composition)),
-            std::pin::pin!(ada.asks(&world, Service::Inquiry)),
+            std::pin::pin!(ada.asks(&world, Service::RequestReply)),
         );
         // The copy's answer comes while the source stands still; the others' do not.
         let replica = tokio::select! {
@@ -113,7 +113,7 @@ async fn without_the_broker_only_inquiry_does_not_answer() {
         assert_eq!(reply.status, 200, "{}: {}", style.name(), reply.text);
     }
     let reply = eventually("inquiry to notice", || async {
-        let reply = ada.asks(&world, Service::Inquiry).await;
+        let reply = ada.asks(&world, Service::RequestReply).await;
         if reply.text.contains("not connected to NATS") {
             Ok(reply)
         } else {
@@ -121,7 +121,7 @@ async fn without_the_broker_only_inquiry_does_not_answer() {
         }
     })
     .await;
-    assert_names(Service::Inquiry, Service::Users, &reply);
+    assert_names(Service::RequestReply, Service::Users, &reply);
     world.broker.restart().unwrap();
     all_answer(&world, &ada).await;
     world.finish().await;

@@ -15,7 +15,7 @@ use e2e::{Reply, Service, World, eventually};
 use futures_util::future::join_all;
 
 /// Those that ask the sources for each answer.
-const ASKING: [Service; 2] = [Service::Composition, Service::Inquiry];
+const ASKING: [Service; 2] = [Service::Composition, Service::RequestReply];
 
 /// A user who ordered two products, known to all styles.
 struct Ada {

@@ -32,14 +32,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A container, which is removed when dropped.
 #[derive(Debug)]
-pub struct Held {
+pub struct ContainerGuard {
     docker: &'static Docker,
     /// Taken when it is removed.
     container: Option<ContainerAsync<GenericImage>>,
     id: String,
 }
 
-impl Held {
+impl ContainerGuard {
     /// Starts a container called `name`, with all that is taken from it. Waits while its port is
     /// somebody else's.
     ///
@@ -272,7 +272,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for ContainerGuard {
     fn drop(&mut self) {
         self.remove();
     }
@@ -313,7 +313,7 @@ pub fn published<const COUNT: usize>(
 /// A service in a container.
 #[derive(Debug)]
 pub struct Container {
-    held: Held,
+    held: ContainerGuard,
     log: PathBuf,
     /// Where its own log begins in the file, which all runs of the service share.
     log_from: u64,
@@ -355,7 +355,7 @@ impl Container {
             published(request, [(HTTP, port), (ADMIN, 0)])
         };
         let log_from = std::fs::metadata(&log).map_or(0, |file| file.len());
-        let held = Held::start(docker, name, request);
+        let held = ContainerGuard::start(docker, name, request);
         let held = held.unwrap_or_else(|error| panic!("start {name}: {error:#}"));
         Self {
             copied: held.copy_log(&log).expect("follow the log"),
@@ -368,7 +368,7 @@ impl Container {
     }
 
     /// The container.
-    pub fn held(&self) -> &Held {
+    pub fn held(&self) -> &ContainerGuard {
         &self.held
     }
 

@@ -28,7 +28,7 @@ use testcontainers::bollard::query_parameters::{
 use testcontainers::core::client::docker_client_instance;
 use tokio::runtime::Runtime;
 
-pub use container::{Container, Held, published};
+pub use container::{Container, ContainerGuard, published};
 pub use reaper::{Reaper, reap};
 pub use server::Server;
 pub use turn::Turn;

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use testcontainers::ImageExt as _;
 use testcontainers::core::{Healthcheck, Mount};
 
-use super::container::{Held, ourselves, published};
+use super::container::{ContainerGuard, ourselves, published};
 use super::{Docker, image};
 use crate::PATIENCE;
 
@@ -23,7 +23,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// A broker that stays at one place on this host, whatever becomes of its process.
 #[derive(Debug)]
 pub struct Server {
-    held: Held,
+    held: ContainerGuard,
     name: String,
     port: u16,
     store: PathBuf,
@@ -51,7 +51,7 @@ impl Server {
         self.ready()
     }
 
-    pub(crate) fn held(&self) -> &Held {
+    pub(crate) fn held(&self) -> &ContainerGuard {
         &self.held
     }
 
@@ -109,7 +109,12 @@ impl Server {
     }
 }
 
-fn hold(docker: &'static Docker, name: &str, store: &Path, port: u16) -> anyhow::Result<Held> {
+fn hold(
+    docker: &'static Docker,
+    name: &str,
+    store: &Path,
+    port: u16,
+) -> anyhow::Result<ContainerGuard> {
     std::fs::create_dir_all(store).context("make a folder for the broker")?;
     let place = store.to_str().context("a path in UTF-8")?;
     let request = || {
@@ -119,7 +124,7 @@ fn hold(docker: &'static Docker, name: &str, store: &Path, port: u16) -> anyhow:
             .with_health_check(Healthcheck::none());
         published(request, [(NATS, port)])
     };
-    Held::start(docker, name, request).context("start the broker")
+    ContainerGuard::start(docker, name, request).context("start the broker")
 }
 
 fn introduction(port: u16) -> std::io::Result<String> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use headwater::operator::{FoldState, FoldStatus, StatusAnswer};
+use headwater::operator::{RebuildState, RebuildStatus, StatusAnswer};
 use serde_json::json;
 
 use super::breaker::{Breaker, begin_fold};
@@ -157,13 +157,13 @@ async fn store_is_a_fold(world: &World) -> anyhow::Result<()> {
     })
     .await;
     let client = world.nats().await;
-    let status: FoldStatus = eventually("a verification", || async {
+    let status: RebuildStatus = eventually("a verification", || async {
         let reply = client.request("headwater.purchases.fold", "".into()).await;
         let reply = reply.map_err(|error| error.to_string())?;
-        let status: FoldStatus =
+        let status: RebuildStatus =
             serde_json::from_slice(&reply.payload).map_err(|error| error.to_string())?;
         match status.state {
-            FoldState::Done | FoldState::Failed => Ok(status),
+            RebuildState::Done | RebuildState::Failed => Ok(status),
             _ => Err(format!("{status:?}")),
         }
     })

@@ -148,7 +148,7 @@ impl Deck {
                     Service::Orders => "kill orders",
                     Service::Purchases => "kill purchases",
                     Service::Composition => "kill composition",
-                    Service::Inquiry => "kill inquiry",
+                    Service::RequestReply => "kill request-reply",
                 };
                 (name, vec![Kill(service), self.work(20), Start(service)])
             }

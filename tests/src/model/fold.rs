@@ -33,7 +33,7 @@ struct Order {
 
 /// All that was acknowledged, by the services' ids.
 #[derive(Debug, Default)]
-pub(super) struct Fold {
+pub(super) struct Expected {
     users: BTreeMap<String, User>,
     /// How each product looked, and from which position on.
     products: BTreeMap<String, Vec<(u64, Look)>>,
@@ -41,7 +41,7 @@ pub(super) struct Fold {
     effects: BTreeMap<Service, u64>,
 }
 
-impl Fold {
+impl Expected {
     pub(super) fn registered(&mut self, user: &str, position: u64) {
         let registered = User {
             registered: position,

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::command::Ref;
-use super::fold::{Fold, Shown};
+use super::fold::{Expected, Shown};
 use crate::client::{self, Client, Reply};
 use crate::world::{Service, World};
 
@@ -46,7 +46,7 @@ pub(super) struct Seen {
 /// What was answered.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    pub(super) fold: Fold,
+    pub(super) fold: Expected,
     pub(super) users: BTreeMap<Ref, Made>,
     pub(super) products: BTreeMap<Ref, Made>,
     /// The answer under each key, as text.

@@ -16,7 +16,7 @@ pub enum Service {
     /// The query service that asks over HTTP.
     Composition,
     /// The query service that asks over the bus.
-    Inquiry,
+    RequestReply,
 }
 
 impl Service {
@@ -27,7 +27,7 @@ impl Service {
     pub const SOURCES: [Self; 3] = [Self::Users, Self::Products, Self::Orders];
 
     /// The query service in all its styles.
-    pub const STYLES: [Self; 3] = [Self::Purchases, Self::Composition, Self::Inquiry];
+    pub const STYLES: [Self; 3] = [Self::Purchases, Self::Composition, Self::RequestReply];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -37,7 +37,7 @@ impl Service {
             Self::Orders => orders::NAME,
             Self::Purchases => Style::Replica.service(),
             Self::Composition => Style::Composition.service(),
-            Self::Inquiry => Style::Inquiry.service(),
+            Self::RequestReply => Style::RequestReply.service(),
         }
     }
 
@@ -47,7 +47,7 @@ impl Service {
             Self::Users => "headwater-users",
             Self::Products => "headwater-products",
             Self::Orders => "headwater-orders",
-            Self::Purchases | Self::Composition | Self::Inquiry => "headwater-purchases",
+            Self::Purchases | Self::Composition | Self::RequestReply => "headwater-purchases",
         }
     }
 
@@ -55,7 +55,7 @@ impl Service {
     pub(super) fn style(self) -> Option<&'static str> {
         match self {
             Self::Composition => Some("composition"),
-            Self::Inquiry => Some("inquiry"),
+            Self::RequestReply => Some("request-reply"),
             _ => None,
         }
     }

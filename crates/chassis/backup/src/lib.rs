@@ -6,7 +6,7 @@
 //!
 //! The key file is never part of it: whoever has both can read the personal data.
 
-mod place;
+mod target;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 
-pub use crate::place::{Place, Placed};
+pub use crate::target::{RestoreTarget, Restored};
 
 /// How long a database may be locked by others.
 const BUSY: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ pub struct AsOf {
 
 impl AsOf {
     /// The positions up to which nothing is missing: before the first dead letter of a source.
-    pub fn whole(&self) -> Positions {
+    pub fn without_gaps(&self) -> Positions {
         let mut whole = self.applied.clone();
         for (source, parked) in &self.parked.0 {
             let at = whole.0.entry(source.clone()).or_default();

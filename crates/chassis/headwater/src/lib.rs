@@ -21,9 +21,9 @@
 
 mod config;
 mod file_watch;
-pub mod inquiry;
 pub mod operator;
 mod reload;
+pub mod request_reply;
 mod sample;
 mod service;
 mod watchdog;

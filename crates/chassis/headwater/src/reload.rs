@@ -13,21 +13,21 @@ use tokio_util::sync::CancellationToken;
 ///
 /// # Errors
 /// The process may not listen for signals.
-pub(crate) fn hangups() -> anyhow::Result<Signal> {
+pub(crate) fn sighup() -> anyhow::Result<Signal> {
     signal(SignalKind::hangup()).context("listen for SIGHUP")
 }
 
-/// Reads all anew at each of `hangups`, until `stop`.
+/// Reads all anew at each of `sighup`, until `stop`.
 ///
 /// # Errors
 /// None.
 pub(crate) async fn on_hangup(
-    mut hangups: Signal,
+    mut sighup: Signal,
     telemetry: telemetry::Config,
     bus: Bus,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    while let Some(Some(())) = stop.run_until_cancelled(hangups.recv()).await {
+    while let Some(Some(())) = stop.run_until_cancelled(sighup.recv()).await {
         systemd::reloading();
         let filter = telemetry::renew_filter(&telemetry);
         say("log filter", filter);

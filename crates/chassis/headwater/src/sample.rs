@@ -8,7 +8,7 @@ use headwater_backup as backup;
 use headwater_event::Positions;
 use headwater_nats::brokers::{self, Storage};
 use headwater_nats::bus::Bus;
-use headwater_nats::control::{Endpoint, EventsAnswer, EventsRequest, FoldState, FoldStatus};
+use headwater_nats::control::{Endpoint, EventsAnswer, EventsRequest, RebuildState, RebuildStatus};
 use headwater_projection::{Progress, Sources, dead_letter};
 use headwater_relay::Published;
 use headwater_store::verified::Verified;
@@ -18,7 +18,7 @@ use headwater_telemetry::process;
 use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
 
-use crate::operator::tools::Tools;
+use crate::operator::registry::ProjectionRegistry;
 
 /// How often the gauges are set, and how often one event's freshness is measured.
 const EVERY: Duration = Duration::from_secs(5);
@@ -33,14 +33,14 @@ pub(crate) struct Sampler {
     service: &'static str,
     bus: Bus,
     health: Health,
-    kept: Option<Kept>,
+    kept: Option<Stored>,
 }
 
 /// What there is to look at where the service keeps something.
 #[derive(Debug)]
-struct Kept {
+struct Stored {
     db: Database,
-    tools: Tools,
+    registry: ProjectionRegistry,
     published: Option<Published>,
 }
 
@@ -62,13 +62,13 @@ impl Sampler {
     pub(crate) fn with_database(
         self,
         db: Database,
-        tools: Tools,
+        registry: ProjectionRegistry,
         published: Option<Published>,
     ) -> Self {
         Self {
-            kept: Some(Kept {
+            kept: Some(Stored {
                 db,
-                tools,
+                registry,
                 published,
             }),
             ..self
@@ -82,7 +82,7 @@ impl Sampler {
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let freshness = async {
             if let Some(kept) = &self.kept {
-                let projections = kept.tools.progresses();
+                let projections = kept.registry.progresses();
                 let each = projections
                     .map(|(name, progress, ..)| kept.freshness(&self.bus, name, progress));
                 futures_util::future::join_all(each).await;
@@ -157,19 +157,19 @@ impl Sampler {
                 Some(State::Degraded(_)) => 1.0,
                 Some(State::Failed(_)) => 2.0,
             };
-            metrics::gauge!("headwater_part_state", "service" => self.service, "part" => part.clone())
+            metrics::gauge!("headwater_component_state", "service" => self.service, "part" => part.clone())
                 .set(value);
         }
     }
 }
 
-impl Kept {
+impl Stored {
     async fn note(&self) {
         note_sizes(self.db.owner(), self.db.sizes());
         if let Err(error) = self.note_outbox().await {
             tracing::debug!(%error, "read the outbox for a gauge");
         }
-        for (name, progress, sources, fold) in self.tools.progresses() {
+        for (name, progress, sources, fold) in self.registry.progresses() {
             if let Err(error) = self.note_projection(name, progress).await {
                 tracing::debug!(%error, "read dead letters for a gauge");
             }
@@ -313,7 +313,7 @@ fn note_sizes(service: &'static str, sizes: Sizes) {
     }
 }
 
-fn note_fold(name: &'static str, fold: &FoldStatus) {
+fn note_fold(name: &'static str, fold: &RebuildStatus) {
     let is_running = fold.state.is_running();
     let progress = if is_running {
         share(&fold.positions, &fold.live)
@@ -324,7 +324,7 @@ fn note_fold(name: &'static str, fold: &FoldStatus) {
         .set(number(u64::from(is_running)));
     metrics::gauge!("headwater_rebuild_progress", "projection" => name).set(progress);
     metrics::gauge!("headwater_rebuild_failed", "projection" => name)
-        .set(number(u64::from(fold.state == FoldState::Failed)));
+        .set(number(u64::from(fold.state == RebuildState::Failed)));
     let differences = fold.differences.as_ref().map_or(0, |found| found.count);
     metrics::gauge!("headwater_rebuild_differences", "projection" => name).set(number(differences));
 }

@@ -25,16 +25,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::file_watch::FileWatch;
-pub(crate) use crate::inquiry::answering::{Questions, Refusal};
-use crate::operator::Desk;
-use crate::operator::tools::Tools;
+use crate::operator::AdminEndpoints;
+use crate::operator::registry::ProjectionRegistry;
+pub(crate) use crate::request_reply::answering::{Questions, Refusal};
 use crate::sample::Sampler;
 use crate::{operator, reload, watchdog};
 use headwater_event::schema::Schema;
 use headwater_http as http;
-use headwater_http::{Listeners, Pulse};
+use headwater_http::{Listeners, LivenessProbe};
 use headwater_nats::bus::Bus;
-use headwater_nats::request::Inquirer;
+use headwater_nats::request::RequestClient;
 use headwater_projection as projection;
 use headwater_projection::Progress;
 use headwater_projection::Projection;
@@ -69,9 +69,9 @@ pub struct Service<D = Database> {
     name: &'static str,
     bus: Bus,
     /// The wishes to have the configuration read anew.
-    hangups: Signal,
+    sighup: Signal,
     tasks: Supervisor,
-    tools: Tools,
+    registry: ProjectionRegistry,
     questions: Questions,
     /// How far its relay is, where it has one.
     published: Option<Published>,
@@ -184,7 +184,7 @@ impl Service {
     pub async fn project<P: Projection>(&mut self, projection: P) -> anyhow::Result<Progress> {
         let (db, bus, health) = (self.db.clone(), self.bus.clone(), self.health.clone());
         let (config, store) = if self.is_copy {
-            ensure!(self.tools.is_empty(), "a read store has one projection");
+            ensure!(self.registry.is_empty(), "a read store has one projection");
             (projection::Config::of_copy::<P>(), Store::Copy)
         } else {
             rebuild::check_tables::<P>(&db).await?;
@@ -193,7 +193,7 @@ impl Service {
         let runner = Runner::load_any(Arc::new(projection), db, bus, health, config).await?;
         let (rebuilder, fold) = Rebuilder::new(runner.live(), runner.version(), store);
         self.tasks.spawn("rebuild", |stop| rebuilder.run(stop));
-        self.tools = std::mem::take(&mut self.tools).with_fold(&runner, fold);
+        self.registry = std::mem::take(&mut self.registry).with_fold(&runner, fold);
         let progress = runner.progress();
         self.tasks.spawn(P::NAME, |stop| runner.run(stop));
         Ok(progress)
@@ -256,12 +256,13 @@ impl Service {
         self.tasks.spawn("file", |stop| file.run(stop));
         let watched = db.clone();
         self.tasks.spawn("database", |stop| watched.watch(stop));
-        let tools = std::mem::take(&mut self.tools);
+        let registry = std::mem::take(&mut self.registry);
         let sampler =
             self.sampler()
-                .with_database(db.clone(), tools.clone(), self.published.take());
-        let desk = Desk::new(self.name, self.health.clone()).with_database(db.clone(), tools);
-        let parts = (desk, sampler, Some(db.clone()));
+                .with_database(db.clone(), registry.clone(), self.published.take());
+        let admin =
+            AdminEndpoints::new(self.name, self.health.clone()).with_database(db.clone(), registry);
+        let parts = (admin, sampler, Some(db.clone()));
         let ended = self.run(parts, listeners, app).await;
         if let Some(shredder) = shredder {
             // Of those who were erased while the other tasks ended.
@@ -291,8 +292,11 @@ impl Service<()> {
     /// # Errors
     /// A task ended by itself, or did not end when it was told to.
     pub async fn serve(self, listeners: Listeners, app: Router) -> anyhow::Result<()> {
-        let (desk, sampler) = (Desk::new(self.name, self.health.clone()), self.sampler());
-        self.run((desk, sampler, None), listeners, app).await
+        let (admin, sampler) = (
+            AdminEndpoints::new(self.name, self.health.clone()),
+            self.sampler(),
+        );
+        self.run((admin, sampler, None), listeners, app).await
     }
 }
 
@@ -303,7 +307,7 @@ impl<D> Service<D> {
         config: Config,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let hangups = reload::hangups()?;
+        let sighup = reload::sighup()?;
         let bus = Bus::connect(name, &config.nats).await?;
         Ok(Self {
             db,
@@ -311,9 +315,9 @@ impl<D> Service<D> {
             config,
             name,
             bus,
-            hangups,
+            sighup,
             tasks: Supervisor::new(stop),
-            tools: Tools::default(),
+            registry: ProjectionRegistry::default(),
             questions: Questions::default(),
             published: None,
             is_copy: false,
@@ -325,11 +329,11 @@ impl<D> Service<D> {
     /// Asks others over the bus, `questions_max` questions at the same time.
     ///
     /// # Errors
-    /// See [`Inquirer::subscribe`].
-    pub async fn asks(&mut self, questions_max: usize) -> anyhow::Result<Inquirer> {
+    /// See [`RequestClient::subscribe`].
+    pub async fn asks(&mut self, questions_max: usize) -> anyhow::Result<RequestClient> {
         let (inquirer, answers) =
-            Inquirer::subscribe(&self.bus, Clock::system().new_id(), questions_max).await?;
-        self.tasks.spawn("inquiry", |stop| answers.run(stop));
+            RequestClient::subscribe(&self.bus, Clock::system().new_id(), questions_max).await?;
+        self.tasks.spawn("request-reply", |stop| answers.run(stop));
         Ok(inquirer)
     }
 
@@ -339,7 +343,7 @@ impl<D> Service<D> {
 
     async fn run(
         self,
-        (desk, sampler, db): (Desk, Sampler, Option<Database>),
+        (admin, sampler, db): (AdminEndpoints, Sampler, Option<Database>),
         listeners: Listeners,
         app: Router,
     ) -> anyhow::Result<()> {
@@ -348,22 +352,22 @@ impl<D> Service<D> {
             config,
             name,
             bus,
-            hangups,
+            sighup,
             mut tasks,
             questions,
             ..
         } = self;
         let drain = config.drain();
         let admin_app = http::admin(name, health.clone(), &config.http);
-        let (pulse, beats) = Pulse::new();
+        let (pulse, beats) = LivenessProbe::new();
         tell_systemd(&mut tasks, health.clone(), pulse, db);
         let (reloading, reporting) = (bus.clone(), bus.clone());
         tasks.spawn("reload", |stop| {
-            reload::on_hangup(hangups, config.telemetry, reloading, stop)
+            reload::on_hangup(sighup, config.telemetry, reloading, stop)
         });
         tasks.spawn("nats", |stop| reporting.report(health, stop));
         tasks.spawn("operator", |stop| {
-            operator::serve(desk, bus, questions, stop)
+            operator::serve(admin, bus, questions, stop)
         });
         tasks.spawn("gauges", |stop| sampler.run(stop));
         let Listeners { public, admin } = listeners;
@@ -373,7 +377,7 @@ impl<D> Service<D> {
             "listening"
         );
         // What looks at the accept loop looks at the public one.
-        let (_pulse, unwatched) = Pulse::new();
+        let (_pulse, unwatched) = LivenessProbe::new();
         let admin_config = config.http.of_admin();
         tasks.spawn("admin", |stop| {
             http::serve_watched(admin, admin_app, admin_config, unwatched, drain, stop)
@@ -386,11 +390,16 @@ impl<D> Service<D> {
 }
 
 /// Has the service manager know how the service is, where it wants to.
-fn tell_systemd(tasks: &mut Supervisor, health: Health, pulse: Pulse, db: Option<Database>) {
+fn tell_systemd(
+    tasks: &mut Supervisor,
+    health: Health,
+    pulse: LivenessProbe,
+    db: Option<Database>,
+) {
     if systemd::is_told() {
         let pulse = pulse.clone();
         tasks.spawn("systemd", |stop| {
-            systemd::tell(health, async move { pulse.beat().await }, stop)
+            systemd::tell(health, async move { pulse.ping().await }, stop)
         });
     }
     if let Some(deadline) = systemd::watchdog() {

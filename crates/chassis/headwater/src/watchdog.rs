@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use headwater_http::Pulse;
+use headwater_http::LivenessProbe;
 use headwater_store::Database;
 use headwater_telemetry::systemd;
 use tokio_util::sync::CancellationToken;
@@ -27,15 +27,15 @@ const SHARE: u32 = 4;
 /// None.
 pub(crate) async fn feed(
     deadline: Duration,
-    http: Pulse,
+    http: LivenessProbe,
     db: Option<Database>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     stop.run_until_cancelled(async {
         loop {
-            http.beat().await;
+            http.ping().await;
             if let Some(db) = &db {
-                db.beat().await;
+                db.ping().await;
             }
             systemd::feed();
             tokio::time::sleep(deadline / SHARE).await;

@@ -106,7 +106,7 @@ struct Connection {
 
 /// What becomes of a client that has connected.
 pub(super) enum Admission {
-    Place(Client),
+    Admitted(Client),
     /// There is no place, and none can be made; ask again.
     Wait,
     /// Its address has all that an address may have.
@@ -260,7 +260,7 @@ impl Clients {
         });
         open.connections.insert(id, Arc::clone(&connection));
         *open.per_address.entry(address).or_default() += 1;
-        Admission::Place(Client {
+        Admission::Admitted(Client {
             clients: self.clone(),
             id,
             connection,
@@ -483,7 +483,7 @@ impl UnderWay {
             }
         }
         self.0.connection.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Some(Bytes::from_owner(Held {
+        Some(Bytes::from_owner(Unsent {
             answer,
             under_way: self.clone(),
         }))
@@ -491,18 +491,18 @@ impl UnderWay {
 }
 
 /// An answer on its way to the kernel.
-struct Held {
+struct Unsent {
     answer: Bytes,
     under_way: UnderWay,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for Unsent {
     fn as_ref(&self) -> &[u8] {
         &self.answer
     }
 }
 
-impl Drop for Held {
+impl Drop for Unsent {
     fn drop(&mut self) {
         let Counted {
             clients,

@@ -32,4 +32,4 @@ pub use extract::{After, IdempotencyKey, Json, Path, Peer, Query};
 pub use page::{Limit, Page, PageQuery, cut};
 pub use policy::content_security_policy;
 pub use problem::{FieldError, Invalid, Problem};
-pub use server::{Listeners, Pulse, bind, raise_file_limit, serve, serve_watched};
+pub use server::{Listeners, LivenessProbe, bind, raise_file_limit, serve, serve_watched};

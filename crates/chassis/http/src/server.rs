@@ -135,13 +135,13 @@ fn connections(config: &Config) -> usize {
 
 /// Asks the loop that accepts connections whether it still turns. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Pulse(mpsc::Sender<oneshot::Sender<()>>);
+pub struct LivenessProbe(mpsc::Sender<oneshot::Sender<()>>);
 
-/// What a [`Pulse`] is answered from.
+/// What a [`LivenessProbe`] is answered from.
 #[derive(Debug)]
 pub struct Beats(mpsc::Receiver<oneshot::Sender<()>>);
 
-impl Pulse {
+impl LivenessProbe {
     /// A pulse, and what feels it.
     pub fn new() -> (Self, Beats) {
         let (ask, asked) = mpsc::channel(1);
@@ -150,7 +150,7 @@ impl Pulse {
 
     /// Resolves when the loop has turned, also where all places for connections are taken; for
     /// ever pending once it has ended.
-    pub async fn beat(&self) {
+    pub async fn ping(&self) {
         let (answer, answered) = oneshot::channel();
         if self.0.send(answer).await.is_err() || answered.await.is_err() {
             std::future::pending::<()>().await;
@@ -176,7 +176,7 @@ pub async fn serve(
         address = %listener.local_addr().context("read the listener's address")?,
         "listening"
     );
-    let (_pulse, beats) = Pulse::new();
+    let (_pulse, beats) = LivenessProbe::new();
     serve_watched(listener, app, config, beats, Duration::MAX, stop).await
 }
 
@@ -194,7 +194,7 @@ pub async fn serve_watched(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     config.connections = connections(&config);
-    let limit_reached = metrics::counter!("headwater_http_connections_held_total");
+    let limit_reached = metrics::counter!("headwater_http_connection_limit_reached_total");
     // Those that alerts look at are there from the start.
     limit_reached.increment(0);
     let server = Server::new(app, &config);
@@ -269,7 +269,7 @@ impl Server {
         connections: &mut JoinSet<()>,
     ) -> Option<(TcpStream, SocketAddr)> {
         match self.clients.admit(peer.ip()) {
-            Admission::Place(client) => {
+            Admission::Admitted(client) => {
                 let connection = self.connection(stream, peer, client);
                 connections.spawn(self.turns.take(network(peer.ip()), connection));
                 None

@@ -9,40 +9,40 @@ use std::task::{Context, Poll, Waker};
 use headwater_store::fair::Queue;
 
 /// Work that is done on the runtime's threads, a piece at a time: between two points where it
-/// waits for something. As many pieces as there are places are done at once; for the next place,
+/// waits for something. As many pieces as there are slots are done at once; for the next slot,
 /// addresses take turns. Cheap to clone.
 ///
 /// Left to itself, the runtime does what has become ready in that order: a thousand requests of
 /// one client that come at once delay the next one of every other.
 #[derive(Debug, Clone)]
-pub(crate) struct Turns(Arc<Mutex<Places>>);
+pub(crate) struct Turns(Arc<Mutex<Slots>>);
 
 #[derive(Debug)]
-struct Places {
+struct Slots {
     free: usize,
     /// Of work that is gone nothing is left here.
     waiting: Queue<Weak<Ticket>>,
 }
 
-/// Work that waits for a place.
+/// Work that waits for a slot.
 #[derive(Debug)]
 struct Ticket {
     waker: Waker,
-    /// Whether it has a place. Changed under the lock of [`Places`] only.
+    /// Whether it has a slot. Changed under the lock of [`Slots`] only.
     is_called: AtomicBool,
 }
 
 impl Turns {
-    /// A place for each of the runtime's threads but one, which stays free to find out what has
+    /// A slot for each of the runtime's threads but one, which stays free to find out what has
     /// become ready.
     pub(crate) fn of_runtime() -> Self {
         let threads = tokio::runtime::Handle::current().metrics().num_workers();
         Self::new(threads.saturating_sub(1).max(1))
     }
 
-    fn new(places: usize) -> Self {
-        Self(Arc::new(Mutex::new(Places {
-            free: places,
+    fn new(slots: usize) -> Self {
+        Self(Arc::new(Mutex::new(Slots {
+            free: slots,
             waiting: Queue::new(usize::MAX),
         })))
     }
@@ -57,24 +57,23 @@ impl Turns {
         }
     }
 
-    fn places(&self) -> MutexGuard<'_, Places> {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A place, given to the next when dropped.
-struct Place<'a>(&'a Turns);
+/// A slot, given to the next when dropped.
+struct Slot<'a>(&'a Turns);
 
-impl Drop for Place<'_> {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        let mut places = self.0.places();
-        let called =
-            std::iter::from_fn(|| places.waiting.pop()).find_map(|ticket| ticket.upgrade());
+        let mut slots = self.0.slots();
+        let called = std::iter::from_fn(|| slots.waiting.pop()).find_map(|ticket| ticket.upgrade());
         match &called {
             Some(ticket) => ticket.is_called.store(true, Ordering::Relaxed),
-            None => places.free += 1,
+            None => slots.free += 1,
         }
-        drop(places);
+        drop(slots);
         if let Some(ticket) = called {
             ticket.waker.wake_by_ref();
         }
@@ -94,24 +93,24 @@ impl<F: Future> Future for InTurn<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
-        let mut places = this.turns.places();
+        let mut slots = this.turns.slots();
         match &this.ticket {
             Some(ticket) if ticket.is_called.load(Ordering::Relaxed) => this.ticket = None,
             // Woken for something else.
             Some(_) => return Poll::Pending,
-            None if places.free > 0 => places.free -= 1,
+            None if slots.free > 0 => slots.free -= 1,
             None => {
                 let ticket = Arc::new(Ticket {
                     waker: context.waker().clone(),
                     is_called: AtomicBool::new(false),
                 });
-                places.waiting.push(this.address, Arc::downgrade(&ticket));
+                slots.waiting.push(this.address, Arc::downgrade(&ticket));
                 this.ticket = Some(ticket);
                 return Poll::Pending;
             }
         }
-        drop(places);
-        let _place = Place(&this.turns);
+        drop(slots);
+        let _place = Slot(&this.turns);
         this.work.as_mut().poll(context)
     }
 }
@@ -121,13 +120,13 @@ impl<F> Drop for InTurn<F> {
         let Some(ticket) = self.ticket.take() else {
             return;
         };
-        let places = self.turns.places();
+        let slots = self.turns.slots();
         let is_called = ticket.is_called.load(Ordering::Relaxed);
         // Before the next is called: it must not be this one.
         drop(ticket);
-        drop(places);
+        drop(slots);
         if is_called {
-            drop(Place(&self.turns));
+            drop(Slot(&self.turns));
         }
     }
 }
@@ -156,34 +155,34 @@ mod tests {
             let work = async move { done.lock().unwrap().push(number) };
             turns.take(address(from), work)
         };
-        // Somebody has the place.
-        turns.places().free = 0;
+        // Somebody has the slot.
+        turns.slots().free = 0;
         let mut waiting: VecDeque<_> = [(10, 1), (11, 1), (12, 1), (20, 2)].map(note).into();
-        assert!(!waiting.iter_mut().any(poll), "there was no place");
+        assert!(!waiting.iter_mut().any(poll), "there was no slot");
         // Woken for something else, none waits twice.
         assert!(!waiting.iter_mut().any(poll));
         drop(waiting.remove(1));
-        drop(Place(&turns));
+        drop(Slot(&turns));
         while !waiting.is_empty() {
             waiting.retain_mut(|work| !poll(work));
         }
         assert_eq!(*done.lock().unwrap(), [10, 20, 12]);
-        assert_eq!(turns.places().free, 1);
+        assert_eq!(turns.slots().free, 1);
     }
 
     #[test]
     fn who_goes_with_a_place_or_panics_gives_it_to_the_next() {
         let turns = Turns::new(1);
-        turns.places().free = 0;
+        turns.slots().free = 0;
         let mut called = turns.take(address(1), async {});
         let mut next = turns.take(address(1), async {});
         assert!(!poll(&mut called) && !poll(&mut next));
-        drop(Place(&turns));
+        drop(Slot(&turns));
         drop(called);
         assert!(poll(&mut next));
         let mut bad = turns.take(address(1), async { panic!("bad") });
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll(&mut bad)));
         assert!(panicked.is_err());
-        assert_eq!(turns.places().free, 1);
+        assert_eq!(turns.slots().free, 1);
     }
 }

@@ -35,9 +35,9 @@ struct Inner {
     is_renewable: bool,
     /// Who we are, if we say so.
     identity: RwLock<Option<Arc<Identity>>>,
-    ca: Option<Kept>,
-    cert: Option<Kept>,
-    key: Option<Kept>,
+    ca: Option<ReloadableFile>,
+    cert: Option<ReloadableFile>,
+    key: Option<ReloadableFile>,
     /// Told when one of them is another one now.
     renewed: watch::Sender<()>,
 }
@@ -68,7 +68,8 @@ impl Access {
         let files = [&config.creds, &config.nkey, &config.password_file];
         let is_own = |file: &PathBuf| folder.is_none_or(|folder| !file.starts_with(folder));
         let is_renewable = files.into_iter().flatten().any(is_own);
-        let keep = |path: Option<PathBuf>, check| path.map(|path| Kept::read(path, check));
+        let keep =
+            |path: Option<PathBuf>, check| path.map(|path| ReloadableFile::read(path, check));
         Ok(Self(Arc::new(Inner {
             servers,
             who: login.who(),
@@ -169,7 +170,9 @@ impl Access {
                 .flatten()
         };
         // All must be right before one of them counts.
-        let contents: Vec<_> = kept().map(Kept::checked).collect::<anyhow::Result<_>>()?;
+        let contents: Vec<_> = kept()
+            .map(ReloadableFile::checked)
+            .collect::<anyhow::Result<_>>()?;
         let mut is_new = false;
         for (kept, bytes) in kept().zip(contents) {
             is_new |= kept.replace(bytes)?;
@@ -235,7 +238,7 @@ fn with_credentials(name: &str, mut config: Config, folder: Option<&Path>) -> Co
 
 /// A file that the client reads anew for each connection: so it is given a copy in memory, of what
 /// was right the last time.
-struct Kept {
+struct ReloadableFile {
     path: PathBuf,
     check: Check,
     copy: Mutex<(Vec<u8>, File)>,
@@ -244,7 +247,7 @@ struct Kept {
 /// Whether it is what it should be.
 type Check = fn(&[u8]) -> anyhow::Result<()>;
 
-impl Kept {
+impl ReloadableFile {
     fn read(path: PathBuf, check: Check) -> anyhow::Result<Self> {
         let file = rustix::fs::memfd_create("headwater", MemfdFlags::CLOEXEC)
             .context("keep a file in memory")?;

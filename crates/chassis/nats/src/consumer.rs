@@ -16,7 +16,7 @@ use async_nats::jetstream::stream::{ConsumerErrorKind, Stream};
 use tokio::time::Instant;
 
 use crate::bus::{self, Bus};
-pub use crate::control::rebuild::Then;
+pub use crate::control::rebuild::RebuildPurpose;
 use crate::monitor;
 use crate::monitor::Thresholds;
 use crate::pull::EXPIRES;
@@ -61,8 +61,8 @@ impl Consumer {
         let beside = |then| beside(projection, then);
         [
             projection.to_owned(),
-            beside(Then::Swap),
-            beside(Then::Compare),
+            beside(RebuildPurpose::Rebuild),
+            beside(RebuildPurpose::Verify),
         ]
         .map(|name| Self::new(projection, source, &name))
     }
@@ -125,7 +125,7 @@ impl Consumer {
 }
 
 /// The name of the consumers of a fold beside the live one of `projection`.
-pub fn beside(projection: &str, then: Then) -> String {
+pub fn beside(projection: &str, then: RebuildPurpose) -> String {
     format!("{projection}-{}", then.word())
 }
 

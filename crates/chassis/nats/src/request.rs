@@ -43,7 +43,7 @@ pub enum NoAnswer {
     NotConnected,
     /// Nobody listens to questions of this kind: the owner is down.
     #[error("nobody is there to answer")]
-    NobodyThere,
+    NoResponders,
     /// The deadline has passed.
     #[error("no answer in time")]
     Late,
@@ -61,7 +61,7 @@ pub enum NoAnswer {
 
 /// Asks others over the bus. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Inquirer {
+pub struct RequestClient {
     bus: Arc<Bus>,
     waiting: Waiting,
     /// Where answers go, up to the correlation id.
@@ -69,14 +69,14 @@ pub struct Inquirer {
     questions_max: usize,
 }
 
-/// The answers to the questions of one [`Inquirer`], on their way to who waits for them.
+/// The answers to the questions of one [`RequestClient`], on their way to who waits for them.
 #[derive(Debug)]
 pub struct Answers {
     subscriber: Subscriber,
     waiting: Waiting,
 }
 
-impl Inquirer {
+impl RequestClient {
     /// Subscribes to the answers to this process's questions, of which `questions_max` may wait at
     /// the same time. Nothing is answered until the [`Answers`] run.
     ///
@@ -95,7 +95,8 @@ impl Inquirer {
             .context("subscribe to answers")?;
         // Those that alerts look at are there from the start.
         for kind in ["late", "unknown"] {
-            metrics::counter!("headwater_inquiry_stray_answers_total", "kind" => kind).increment(0);
+            metrics::counter!("headwater_request_reply_stray_answers_total", "kind" => kind)
+                .increment(0);
         }
         let waiting = Waiting::default();
         let answers = Answers {
@@ -124,7 +125,7 @@ impl Inquirer {
         if !self.bus.is_up() {
             return Err(NoAnswer::NotConnected);
         }
-        let mut place = self.waiting.place(self.questions_max)?;
+        let mut place = self.waiting.reserve(self.questions_max)?;
         let span = trace::part(SpanKind::Client, || format!("ask {subject}"));
         let mut headers = HeaderMap::new();
         if let Some(traceparent) = span.traceparent() {
@@ -152,7 +153,7 @@ impl Inquirer {
 
 fn read<A: Message + Default>(answer: &Received) -> Result<Answer<A>, NoAnswer> {
     if answer.status == Some(StatusCode::NO_RESPONDERS) {
-        return Err(NoAnswer::NobodyThere);
+        return Err(NoAnswer::NoResponders);
     }
     if let Some(refusal) = header(answer.headers.as_ref(), NATS_SERVICE_ERROR) {
         let code = header(answer.headers.as_ref(), NATS_SERVICE_ERROR_CODE);
@@ -205,14 +206,14 @@ struct Table {
 
 /// A question's place among those that wait; given up when dropped.
 #[derive(Debug)]
-struct Place {
+struct PendingReplyGuard {
     number: u64,
     answer: oneshot::Receiver<Received>,
     waiting: Waiting,
 }
 
 impl Waiting {
-    fn place(&self, max: usize) -> Result<Place, NoAnswer> {
+    fn reserve(&self, max: usize) -> Result<PendingReplyGuard, NoAnswer> {
         let mut table = self.table();
         if table.questions.len() >= max {
             return Err(NoAnswer::Full);
@@ -221,7 +222,7 @@ impl Waiting {
         let number = table.last;
         let (sender, answer) = oneshot::channel();
         table.questions.insert(number, sender);
-        Ok(Place {
+        Ok(PendingReplyGuard {
             number,
             answer,
             waiting: self.clone(),
@@ -243,7 +244,8 @@ impl Waiting {
             },
             _ => "unknown",
         };
-        metrics::counter!("headwater_inquiry_stray_answers_total", "kind" => kind).increment(1);
+        metrics::counter!("headwater_request_reply_stray_answers_total", "kind" => kind)
+            .increment(1);
         tracing::debug!(subject = %answer.subject, kind, "an answer that nobody waits for");
     }
 
@@ -252,7 +254,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Place {
+impl Drop for PendingReplyGuard {
     fn drop(&mut self) {
         self.waiting.table().questions.remove(&self.number);
     }

@@ -1,4 +1,4 @@
-//! One batch, in one transaction: judge, apply, park what is poison, move the checkpoint.
+//! One batch, in one transaction: classify, apply, park what is poison, move the checkpoint.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,7 +10,7 @@ use headwater_store::Tx;
 use headwater_telemetry::crash;
 
 use crate::anomaly::{Anomalies, Kind, Tally};
-use crate::checkpoint::{Checkpoint, Verdict};
+use crate::checkpoint::{Checkpoint, Disposition};
 use crate::dead_letter;
 use crate::dead_letter::park::{Identity, Parked};
 use crate::gap::Gap;
@@ -56,7 +56,7 @@ pub(super) struct Batch {
     pub(super) looked_at: usize,
     /// Whether nothing was done, because the checkpoint is of another stream: the tables are
     /// those of another store now, which was swapped in.
-    pub(super) is_elsewhere: bool,
+    pub(super) is_stream_changed: bool,
 }
 
 impl Batch {
@@ -74,7 +74,7 @@ impl Batch {
             anomalies: None,
             stop: None,
             looked_at: 0,
-            is_elsewhere: false,
+            is_stream_changed: false,
         }
     }
 }
@@ -90,7 +90,7 @@ pub(super) enum Stop {
 
 /// What is done where not all of a batch can be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Otherwise {
+pub(super) enum OnPoison {
     /// Nothing: it is poison as a whole, and to be rolled back.
     Refuse,
     /// What is at fault is parked.
@@ -102,12 +102,12 @@ pub(super) fn batch<P: Projection>(
     projection: &P,
     tx: &Tx,
     input: &Input,
-    otherwise: Otherwise,
+    otherwise: OnPoison,
 ) -> Result<Batch, ApplyError> {
     let Input { source, events, .. } = input;
     let mut batch = Batch::new(Checkpoint::load(tx, P::NAME, source)?);
     if batch.checkpoint.stream_created != input.stream_created {
-        batch.is_elsewhere = true;
+        batch.is_stream_changed = true;
         return Ok(batch);
     }
     let discarded = if batch.checkpoint.has_discarded {
@@ -117,12 +117,12 @@ pub(super) fn batch<P: Projection>(
     };
     let is_discarded =
         |event: &Envelope| !discarded.is_empty() && discarded.contains(&Identity::of(event));
-    let due = judge(&mut batch, input, is_discarded);
+    let due = classify(&mut batch, input, is_discarded);
     let due = those(events, &due);
     let applied = due.len();
     let are_some_waiting = batch.checkpoint.dead_letters > 0;
     // An event may have to wait behind a dead letter.
-    if otherwise == Otherwise::Park || are_some_waiting {
+    if otherwise == OnPoison::Park || are_some_waiting {
         batch.parked = apply_or_park(projection, tx, source, due.into_owned(), are_some_waiting)?;
     } else {
         apply(projection, tx, &due)?;
@@ -142,19 +142,23 @@ pub(super) fn batch<P: Projection>(
 
 /// Moves the checkpoint of `batch` past the events of `input`, and notes what they are; gives
 /// which are to be applied.
-fn judge(batch: &mut Batch, input: &Input, is_discarded: impl Fn(&Envelope) -> bool) -> Vec<bool> {
+fn classify(
+    batch: &mut Batch,
+    input: &Input,
+    is_discarded: impl Fn(&Envelope) -> bool,
+) -> Vec<bool> {
     let mut is_due = Vec::with_capacity(input.events.len());
     for event in &*input.events {
         let checkpoint = &mut batch.checkpoint;
-        let due = match checkpoint.judge(event, &input.said) {
-            Verdict::Apply => {
+        let due = match checkpoint.classify(event, &input.said) {
+            Disposition::Apply => {
                 if !checkpoint.is_own(event) {
                     batch.by_hand.add(event);
                 }
                 checkpoint.advance(event, &input.said);
                 !is_discarded(event)
             }
-            Verdict::Skip => {
+            Disposition::Skip => {
                 let is_later = event.sequence > Some(checkpoint.sequence);
                 if is_later && batch.again.len() < AGAIN_MAX {
                     batch.again.push(event.clone());
@@ -163,16 +167,16 @@ fn judge(batch: &mut Batch, input: &Input, is_discarded: impl Fn(&Envelope) -> b
                 batch.skipped += 1;
                 false
             }
-            Verdict::Foreign => {
+            Disposition::Foreign => {
                 checkpoint.pass(event);
                 batch.foreign.add(event);
                 false
             }
-            Verdict::Unconfirmed(epoch) => {
+            Disposition::Unconfirmed(epoch) => {
                 batch.stop = Some(Stop::Unconfirmed(epoch));
                 break;
             }
-            Verdict::Gap { epoch, have } => {
+            Disposition::Gap { epoch, have } => {
                 let came = event.id.as_ref().map_or(0, |id| id.position);
                 batch.stop = Some(Stop::Gap(Gap { epoch, have, came }));
                 break;

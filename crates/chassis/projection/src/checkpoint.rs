@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use headwater_event::{AsOf, Envelope, EventId};
 use headwater_store::number::{signed, unsigned};
-use headwater_store::{BareSnapshot, Tx};
+use headwater_store::{RawSnapshot, Tx};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 use serde::de::DeserializeOwned;
 
@@ -74,7 +74,7 @@ fn by_epoch<T: DeserializeOwned>(
 
 /// What the checkpoint says of an event.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Disposition {
     Apply,
     Skip,
     /// The source does not have its epoch.
@@ -194,36 +194,36 @@ impl Checkpoint {
 
     /// What is to be done with `event`, which is of the stream that the checkpoint is of. `said`:
     /// what the source said of its epoch since the event came.
-    pub(super) fn judge(&self, event: &Envelope, said: &EpochAnswer) -> Verdict {
+    pub(super) fn classify(&self, event: &Envelope, said: &EpochAnswer) -> Disposition {
         let Some(id) = self.own(event) else {
             return match event.sequence {
-                Some(sequence) if sequence <= self.sequence => Verdict::Skip,
-                _ => Verdict::Apply,
+                Some(sequence) if sequence <= self.sequence => Disposition::Skip,
+                _ => Disposition::Apply,
             };
         };
         let have = self.position_of(&id.epoch);
         if id.position <= have {
-            return Verdict::Skip;
+            return Disposition::Skip;
         }
         if !self.trusts(id) {
             let is_judged = event.sequence.is_some() && event.sequence <= self.judged;
             match said {
                 EpochAnswer::Epoch(own) if *own == id.epoch => {}
-                EpochAnswer::Epoch(_) => return Verdict::Foreign,
+                EpochAnswer::Epoch(_) => return Disposition::Foreign,
                 EpochAnswer::NotAsked | EpochAnswer::Away if is_judged && self.has_confirmed() => {
-                    return Verdict::Foreign;
+                    return Disposition::Foreign;
                 }
                 // Provisionally: the source is asked once it is there.
                 EpochAnswer::Away if self.epoch.is_none() && self.confirmed.is_empty() => {}
                 EpochAnswer::NotAsked | EpochAnswer::Away => {
-                    return Verdict::Unconfirmed(id.epoch.clone());
+                    return Disposition::Unconfirmed(id.epoch.clone());
                 }
             }
         }
         if id.position == have + 1 {
-            Verdict::Apply
+            Disposition::Apply
         } else {
-            Verdict::Gap {
+            Disposition::Gap {
                 epoch: id.epoch.clone(),
                 have,
             }
@@ -368,7 +368,7 @@ pub fn as_of<P: Projection>(db: &impl ConnectionTrait) -> Result<AsOf, DbErr> {
 ///
 /// # Errors
 /// The database's.
-pub fn as_of_bare<P: Projection>(snapshot: &BareSnapshot) -> Result<AsOf, DbErr> {
+pub fn as_of_raw<P: Projection>(snapshot: &RawSnapshot) -> Result<AsOf, DbErr> {
     let rows = snapshot.rows(AS_OF, [P::NAME], |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?))
     })?;

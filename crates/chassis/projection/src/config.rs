@@ -1,7 +1,7 @@
 //! How a projection runs.
 
 use headwater_nats::consumer;
-use headwater_nats::control::Then;
+use headwater_nats::control::RebuildPurpose;
 
 use crate::projection::Projection;
 
@@ -52,10 +52,10 @@ impl Config {
 
     /// The same for a store that is folded beside the live one: the one to compare with is a fold
     /// of the outboxes.
-    pub fn beside<P: Projection>(then: Then) -> Self {
+    pub fn beside<P: Projection>(then: RebuildPurpose) -> Self {
         Self {
             is_pausable: false,
-            is_of_outbox: then == Then::Compare,
+            is_of_outbox: then == RebuildPurpose::Verify,
             consumer: consumer::beside(P::NAME, then),
             crash_points: ["rebuild.received", "rebuild.folding"],
             ..Self::of_copy::<P>()

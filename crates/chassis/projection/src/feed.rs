@@ -54,7 +54,7 @@ pub(super) struct Feed {
     /// Events in one batch, at most; and as many as are applied in about [`APPLYING`].
     batch_max: usize,
     batch: usize,
-    is_drained: bool,
+    is_at_end: bool,
     /// What was read and not taken yet, and the bytes of it.
     ahead: Vec<Envelope>,
     ahead_bytes: usize,
@@ -96,7 +96,7 @@ impl Feed {
         let consumer = consumer::place(bus, &stream, link, &wanted, start.first())
             .await
             .context("place the consumer")?;
-        let is_drained = consumer.cached_info().num_pending == 0;
+        let is_at_end = consumer.cached_info().num_pending == 0;
         let window = Window::new(link, Instant::now());
         Ok(Self {
             source: source.into(),
@@ -105,7 +105,7 @@ impl Feed {
             pull: Pull::open(bus, consumer, window).await?,
             batch_max: config.batch_max,
             batch: BATCH_FIRST.min(config.batch_max),
-            is_drained,
+            is_at_end,
             ahead: Vec::new(),
             ahead_bytes: 0,
             chunk: BytesMut::new(),
@@ -127,8 +127,8 @@ impl Feed {
     }
 
     /// Whether there was nothing to read when it was opened.
-    pub(super) fn is_drained(&self) -> bool {
-        self.is_drained
+    pub(super) fn is_at_end(&self) -> bool {
+        self.is_at_end
     }
 
     /// When the first new event of the batch that it gave last was stored in the stream.

@@ -84,12 +84,12 @@
 
 pub mod anomaly;
 mod apply;
+pub mod barrier;
 pub mod checkpoint;
 mod config;
 pub mod dead_letter;
 mod feed;
 mod gap;
-pub mod gate;
 mod outbox;
 pub mod pause;
 pub mod progress;
@@ -103,12 +103,12 @@ mod source_watch;
 mod start;
 
 pub use anomaly::Anomalies;
-pub use checkpoint::{as_of, as_of_bare, epochs, note_version, places};
+pub use barrier::BarrierGuard;
+pub use checkpoint::{as_of, as_of_raw, epochs, note_version, places};
 pub use config::Config;
-pub use gate::Held;
-pub use pause::Brake;
+pub use pause::PauseControl;
 pub use progress::Progress;
 pub use projection::{ApplyError, Projection};
-pub use runner::{Live, Runner};
+pub use runner::{Runner, RunnerHandle};
 pub use source::Sources;
 pub use source_answer::Backlog;

@@ -1,7 +1,7 @@
 //! Holding a projection where it is, because an operator wants it, until another lets it go on.
 //!
 //! What comes meanwhile stays in the stream and is applied afterwards. The pause is in the
-//! service's database, so that a restart does not end it; the [gate](crate::gate) keeps it.
+//! service's database, so that a restart does not end it; the [barrier](crate::barrier) keeps it.
 
 use anyhow::Context as _;
 use headwater_nats::control::Pause;
@@ -10,7 +10,7 @@ use headwater_telemetry::Clock;
 use headwater_telemetry::health::{Health, State};
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
-use crate::gate::Gate;
+use crate::barrier::ApplyBarrier;
 
 /// The pause of `projection`, if it has one.
 pub(super) fn load(db: &impl ConnectionTrait, projection: &str) -> Result<Option<Pause>, DbErr> {
@@ -52,35 +52,35 @@ pub fn save(tx: &Tx, projection: &str, pause: Option<&Pause>) -> Result<(), DbEr
 
 /// What holds one projection. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Brake {
+pub struct PauseControl {
     projection: &'static str,
     db: Database,
-    gate: Gate,
+    barrier: ApplyBarrier,
     health: Health,
 }
 
-impl Brake {
-    /// For `projection`, whose events go through `gate`; holds it at once if it is paused in `db`.
+impl PauseControl {
+    /// For `projection`, whose events go through `barrier`; holds it at once if it is paused in `db`.
     pub(super) async fn load(
         projection: &'static str,
         db: Database,
-        gate: Gate,
+        barrier: ApplyBarrier,
         health: Health,
     ) -> Result<Self, DbErr> {
         let pause = db.read(move |snapshot| load(snapshot, projection)).await?;
-        let brake = Self {
+        let pause_control = Self {
             projection,
             db,
-            gate,
+            barrier,
             health,
         };
-        brake.put(pause).await;
-        Ok(brake)
+        pause_control.put(pause).await;
+        Ok(pause_control)
     }
 
     /// The pause, if there is one.
     pub fn now(&self) -> Option<Pause> {
-        self.gate.pause()
+        self.barrier.pause()
     }
 
     /// Holds the projection. Answers once it stands still; one that was paused before keeps the
@@ -129,7 +129,7 @@ impl Brake {
             Some(pause) => self.health.set(self.projection, self.said(pause)),
             None => self.health.forget(self.projection),
         }
-        self.gate.set_pause(pause).await;
+        self.barrier.set_pause(pause).await;
     }
 
     fn said(&self, pause: &Pause) -> State {

@@ -62,7 +62,7 @@ impl Progress {
     ///
     /// # Errors
     /// See [`Behind`].
-    pub async fn whole(&self, asked: &Positions, within: Duration) -> Result<(), Behind> {
+    pub async fn caught_up(&self, asked: &Positions, within: Duration) -> Result<(), Behind> {
         let deadline = Instant::now() + within;
         self.reach(asked, deadline).await?;
         let mut receiver = self.is_complete.clone();
@@ -189,7 +189,7 @@ mod tests {
         };
         let asked = positions("sensors:1");
         // A second deadline for the second wait would end at one and a half.
-        let waited = timeout_at(began + within * 5 / 4, progress.whole(&asked, within));
+        let waited = timeout_at(began + within * 5 / 4, progress.caught_up(&asked, within));
         let (waited, ()) = tokio::join!(waited, reached);
         let behind = waited.expect("one deadline for both").unwrap_err();
         assert!(matches!(
@@ -204,7 +204,7 @@ mod tests {
             applied: positions("orders:16,users:3"),
             parked: positions("orders:15"),
         };
-        assert_eq!(as_of.whole(), positions("orders:14,users:3"));
+        assert_eq!(as_of.without_gaps(), positions("orders:14,users:3"));
         assert!(!is_parked(&as_of.parked, &positions("orders:14,users:9")));
         assert!(is_parked(&as_of.parked, &positions("orders:15")));
         assert!(is_parked(&as_of.parked, &positions("orders:16,users:3")));

@@ -18,7 +18,7 @@ use headwater_telemetry::trace::{self, Span, SpanKind};
 use sea_orm::DbErr;
 
 use crate::anomaly::{self, Anomalies};
-use crate::apply::{self, Batch, Input, Otherwise, Stop};
+use crate::apply::{self, Batch, Input, OnPoison, Stop};
 use crate::checkpoint::Checkpoint;
 use crate::feed::Feed;
 use crate::gap::{self, Gap};
@@ -161,7 +161,7 @@ impl<P: Projection> Reader<P> {
             crash::point(self.shared.config.crash_points[0]);
             let stored = feed.batch_stored();
             let (mut batch, took) = self.apply_and_read_ahead(events, &mut feed).await?;
-            if batch.is_elsewhere {
+            if batch.is_stream_changed {
                 return Ok(());
             }
             if let Some(stop) = batch.stop {
@@ -196,7 +196,7 @@ impl<P: Projection> Reader<P> {
         }
         self.is_refilled &= !is_at_end;
         if is_at_end {
-            self.shared.note_drained(self.source).await?;
+            self.shared.note_at_end(self.source).await?;
         }
         // That known events came once more is no sign that what stopped it is over.
         let is_further = is_at_end || batch.applied + batch.parked > 0;
@@ -235,12 +235,12 @@ impl<P: Projection> Reader<P> {
         let config = &self.shared.config;
         let (bus, link) = (&self.bus, &self.link);
         let feed = Feed::open(bus, link, stream, self.source, P::NAME, config, start).await?;
-        if feed.is_drained() {
+        if feed.is_at_end() {
             let mut position = checkpoint.position();
             if info.state.first_sequence > start.known + 1 {
                 position = self.fetch_discarded(&info, feed.window_bytes()).await?;
             }
-            self.shared.note_drained(self.source).await?;
+            self.shared.note_at_end(self.source).await?;
             self.report(applied_up_to(position, dead_letters));
         }
         Ok((feed, info))
@@ -394,7 +394,7 @@ impl<P: Projection> Reader<P> {
         }
     }
 
-    /// Applies events, as far as the gate lets them through: a part at a time where it holds.
+    /// Applies events, as far as the barrier lets them through: a part at a time where it holds.
     /// Asks the source before one of an epoch that it has not confirmed. Gives what became of the
     /// last part, with all events that came again, and how long the last part took.
     async fn apply(&self, mut events: Vec<Envelope>) -> anyhow::Result<(Batch, Duration)> {
@@ -403,7 +403,7 @@ impl<P: Projection> Reader<P> {
         }
         let (mut said, mut again) = (EpochAnswer::NotAsked, Vec::new());
         loop {
-            let (part, applying) = self.shared.gate.admit(self.source, &mut events).await;
+            let (part, applying) = self.shared.barrier.admit(self.source, &mut events).await;
             let part = Arc::new(part);
             let began = Instant::now();
             let mut batch = self.apply_part(&part, &said).await?;
@@ -414,7 +414,7 @@ impl<P: Projection> Reader<P> {
                 events.splice(0..0, part[batch.looked_at..].iter().cloned());
                 continue;
             }
-            if events.is_empty() || batch.stop.is_some() || batch.is_elsewhere {
+            if events.is_empty() || batch.stop.is_some() || batch.is_stream_changed {
                 return Ok((Batch { again, ..batch }, began.elapsed()));
             }
         }
@@ -442,7 +442,7 @@ impl<P: Projection> Reader<P> {
             .inspect_err(|error| trace::fail_all(&spans, error))?;
         drop(spans);
         crash::point(self.shared.config.crash_points[1]);
-        if !batch.is_elsewhere {
+        if !batch.is_stream_changed {
             self.note_applied(&batch);
         }
         Ok(batch)
@@ -466,12 +466,12 @@ impl<P: Projection> Reader<P> {
         };
         let db = &self.shared.db;
         if self.shared.config.is_alone {
-            match db.write_alone(apply(Otherwise::Refuse)).await {
+            match db.write_exclusive(apply(OnPoison::Refuse)).await {
                 Err(WriteError::Refused(ApplyError::Poison(_))) => {}
                 applied => return applied,
             }
         }
-        Ok(db.write(apply(Otherwise::Park)).await?.value)
+        Ok(db.write(apply(OnPoison::Park)).await?.value)
     }
 
     fn note_applied(&self, batch: &Batch) {

@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::Config;
+use crate::barrier::ApplyBarrier;
 use crate::checkpoint;
 use crate::dead_letter::Refusal;
-use crate::gate::Gate;
-use crate::pause::Brake;
+use crate::pause::PauseControl;
 use crate::progress::Progress;
 use crate::projection::Projection;
 use crate::reader::Reader;
@@ -33,20 +33,20 @@ pub struct Runner<P> {
     shared: Arc<Shared<P>>,
     progress: Progress,
     version: u32,
-    brake: Option<Brake>,
+    pause_control: Option<PauseControl>,
 }
 
 /// A running projection, seen from beside it.
 #[derive(Debug)]
-pub struct Live<P>(Arc<Shared<P>>);
+pub struct RunnerHandle<P>(Arc<Shared<P>>);
 
-impl<P> Clone for Live<P> {
+impl<P> Clone for RunnerHandle<P> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<P: Projection> Live<P> {
+impl<P: Projection> RunnerHandle<P> {
     /// The projection itself.
     pub fn projection(&self) -> &Arc<P> {
         &self.0.projection
@@ -68,8 +68,8 @@ impl<P: Projection> Live<P> {
     }
 
     /// What holds it.
-    pub fn gate(&self) -> &Gate {
-        &self.0.gate
+    pub fn barrier(&self) -> &ApplyBarrier {
+        &self.0.barrier
     }
 
     /// How far it is, for those who watch.
@@ -151,10 +151,10 @@ impl<P: Projection> Runner<P> {
         };
         let now = db.read(|snapshot| checkpoint::as_of::<P>(snapshot)).await?;
         let sources = Sources::new::<P>(&health);
-        let gate = Gate::default();
-        let brake = if config.is_pausable {
+        let barrier = ApplyBarrier::default();
+        let pause_control = if config.is_pausable {
             let (db, health) = (db.clone(), health.clone());
-            Some(Brake::load(P::NAME, db, gate.clone(), health).await?)
+            Some(PauseControl::load(P::NAME, db, barrier.clone(), health).await?)
         } else {
             None
         };
@@ -167,7 +167,7 @@ impl<P: Projection> Runner<P> {
             bus,
             health,
             config,
-            gate,
+            barrier,
             as_of,
             sources,
             is_complete,
@@ -178,7 +178,7 @@ impl<P: Projection> Runner<P> {
             shared: Arc::new(shared),
             progress,
             version: claimed.version,
-            brake,
+            pause_control,
         })
     }
 
@@ -188,13 +188,13 @@ impl<P: Projection> Runner<P> {
     }
 
     /// What holds it for operators; none where it is no one's to hold.
-    pub fn brake(&self) -> Option<Brake> {
-        self.brake.clone()
+    pub fn pause_control(&self) -> Option<PauseControl> {
+        self.pause_control.clone()
     }
 
     /// What a rebuild needs of it while it runs.
-    pub fn live(&self) -> Live<P> {
-        Live(Arc::clone(&self.shared))
+    pub fn live(&self) -> RunnerHandle<P> {
+        RunnerHandle(Arc::clone(&self.shared))
     }
 
     /// What is known of its sources.

@@ -11,9 +11,9 @@ use headwater_store::{Database, WriteError};
 use headwater_telemetry::Health;
 use tokio::sync::watch;
 
+use crate::barrier::ApplyBarrier;
 use crate::checkpoint;
 use crate::config::Config;
-use crate::gate::Gate;
 use crate::projection::Projection;
 use crate::source::Sources;
 
@@ -25,7 +25,7 @@ pub(crate) struct Shared<P> {
     pub(crate) bus: Bus,
     pub(crate) health: Health,
     pub(crate) config: Config,
-    pub(crate) gate: Gate,
+    pub(crate) barrier: ApplyBarrier,
     pub(crate) as_of: watch::Sender<AsOf>,
     pub(crate) sources: Sources,
     pub(crate) is_complete: watch::Sender<bool>,
@@ -37,7 +37,7 @@ pub(crate) struct Shared<P> {
 
 impl<P: Projection> Shared<P> {
     /// Notes that the stream of `source` was read to its end.
-    pub(crate) async fn note_drained(&self, source: &'static str) -> anyhow::Result<()> {
+    pub(crate) async fn note_at_end(&self, source: &'static str) -> anyhow::Result<()> {
         if *self.is_complete.borrow() {
             return Ok(());
         }

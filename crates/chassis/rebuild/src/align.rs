@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use headwater_projection::barrier::BarrierGuard;
 use headwater_projection::checkpoint::places;
-use headwater_projection::gate::Held;
 use headwater_projection::projection::Projection;
 use headwater_projection::runner::Live;
 
@@ -22,7 +22,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(super) struct Aligned {
     /// The live one, and the new one where it was not bound already.
-    _held: (Held, Option<Held>),
+    _held: (BarrierGuard, Option<BarrierGuard>),
     began: Instant,
 }
 
@@ -36,18 +36,18 @@ impl Aligned {
 /// Holds both where they are, and lets the one that is behind in a source catch up with the other.
 /// `bound`: what holds the new one already.
 pub(super) async fn align<P: Projection>(
-    live: &Live<P>,
-    fold: &Live<P>,
-    bound: Option<&Held>,
+    live: &RunnerHandle<P>,
+    fold: &RunnerHandle<P>,
+    bound: Option<&BarrierGuard>,
 ) -> anyhow::Result<Aligned> {
     let began = Instant::now();
-    let live_held = live.gate().hold().await;
+    let live_held = live.barrier().hold().await;
     let fold_held = match bound {
         Some(bound) => {
             bound.stop().await;
             None
         }
-        None => Some(fold.gate().hold().await),
+        None => Some(fold.barrier().hold().await),
     };
     let target = target(&places_of(live).await?, &places_of(fold).await?)?;
     live_held.let_up_to(&target);
@@ -70,8 +70,8 @@ pub(super) async fn align<P: Projection>(
 
 /// Begins to see both as they are now.
 pub(super) async fn stores<P: Projection>(
-    live: &Live<P>,
-    fold: &Live<P>,
+    live: &RunnerHandle<P>,
+    fold: &RunnerHandle<P>,
 ) -> anyhow::Result<Stores> {
     let (live, fold) = (live.db().path(), fold.db().path());
     let stores = on_thread("compare", move || Stores::open(&live, &fold));
@@ -79,7 +79,10 @@ pub(super) async fn stores<P: Projection>(
 }
 
 /// Where two that do not get to one place are, and what they wait for.
-async fn apart<P: Projection>(live: &Live<P>, fold: &Live<P>) -> anyhow::Result<String> {
+async fn apart<P: Projection>(
+    live: &RunnerHandle<P>,
+    fold: &RunnerHandle<P>,
+) -> anyhow::Result<String> {
     let (live_places, fold_places) = (places_of(live).await?, places_of(fold).await?);
     let mut apart = Vec::new();
     for (source, (_, live_at)) in &live_places {
@@ -99,17 +102,17 @@ async fn apart<P: Projection>(live: &Live<P>, fold: &Live<P>) -> anyhow::Result<
 }
 
 /// In each source which stream is read, and up to which sequence.
-pub(super) type Places = BTreeMap<String, (i64, u64)>;
+pub(super) type Sequences = BTreeMap<String, (i64, u64)>;
 
 /// The sequence in each source.
-pub(super) fn sequences(places: &Places) -> BTreeMap<String, u64> {
+pub(super) fn sequences(places: &Sequences) -> BTreeMap<String, u64> {
     let each = places.iter();
     each.map(|(source, (_, sequence))| (source.clone(), *sequence))
         .collect()
 }
 
 /// In each source the sequence of the one that is further.
-fn target(live: &Places, fold: &Places) -> anyhow::Result<BTreeMap<String, u64>> {
+fn target(live: &Sequences, fold: &Sequences) -> anyhow::Result<BTreeMap<String, u64>> {
     let mut target = BTreeMap::new();
     for (source, (stream, sequence)) in live {
         match fold.get(source) {
@@ -123,7 +126,7 @@ fn target(live: &Places, fold: &Places) -> anyhow::Result<BTreeMap<String, u64>>
 }
 
 /// Whether a store at `fold` has read all that one at `live` has, of the same streams.
-pub(super) fn is_as_far(fold: &Places, live: &Places) -> bool {
+pub(super) fn is_as_far(fold: &Sequences, live: &Sequences) -> bool {
     live.iter().all(|(source, (stream, sequence))| {
         fold.get(source)
             .is_some_and(|(other, further)| other == stream && further >= sequence)
@@ -131,7 +134,7 @@ pub(super) fn is_as_far(fold: &Places, live: &Places) -> bool {
 }
 
 async fn is_at<P: Projection>(
-    store: &Live<P>,
+    store: &RunnerHandle<P>,
     target: &BTreeMap<String, u64>,
 ) -> anyhow::Result<bool> {
     let places = places_of(store).await?;
@@ -140,7 +143,7 @@ async fn is_at<P: Projection>(
         .all(|(source, sequence)| places.get(source).is_some_and(|(_, at)| at == sequence)))
 }
 
-pub(super) async fn places_of<P: Projection>(store: &Live<P>) -> anyhow::Result<Places> {
+pub(super) async fn places_of<P: Projection>(store: &RunnerHandle<P>) -> anyhow::Result<Sequences> {
     let places = store.db().read(|snapshot| places::<P>(snapshot)).await;
     places.context("read a checkpoint")
 }
@@ -149,7 +152,7 @@ pub(super) async fn places_of<P: Projection>(store: &Live<P>) -> anyhow::Result<
 mod tests {
     use super::*;
 
-    fn places(sequences: &[(&str, i64, u64)]) -> Places {
+    fn places(sequences: &[(&str, i64, u64)]) -> Sequences {
         let place =
             |(source, stream, at): &(&str, i64, u64)| ((*source).to_owned(), (*stream, *at));
         sequences.iter().map(place).collect()

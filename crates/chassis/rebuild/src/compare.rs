@@ -9,7 +9,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, Rows, Statement};
 
 /// How many differing rows are told.
-const TOLD_MAX: usize = 100;
+const MAX_REPORTED_ROWS: usize = 100;
 
 /// Two stores, each as it was at one moment.
 #[derive(Debug)]
@@ -164,7 +164,7 @@ fn note(
     row: Option<&[Value]>,
 ) {
     found.count += 1;
-    if found.rows.len() < TOLD_MAX {
+    if found.rows.len() < MAX_REPORTED_ROWS {
         let values = row.unwrap_or_default().iter().map(text);
         found.rows.push(Difference {
             table: table.to_owned(),

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use headwater_event::Positions;
-use headwater_nats::control::{FoldState, FoldStatus, Then};
+use headwater_nats::control::{RebuildPurpose, RebuildState, RebuildStatus};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// What operators hold of it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    pub(super) requests: mpsc::Sender<Then>,
-    pub(super) status: Arc<watch::Sender<FoldStatus>>,
+    pub(super) requests: mpsc::Sender<RebuildPurpose>,
+    pub(super) status: Arc<watch::Sender<RebuildStatus>>,
     pub(super) stop: Stop,
 }
 
@@ -38,14 +38,14 @@ impl Stop {
 pub struct Busy;
 
 impl Handle {
-    /// Begins a fold. `is_partial`: see `FoldRequest`.
-    pub fn begin(&self, then: Then, is_partial: bool) -> Result<FoldStatus, Busy> {
+    /// Begins a fold. `is_partial`: see `RebuildRequest`.
+    pub fn begin(&self, then: RebuildPurpose, is_partial: bool) -> Result<RebuildStatus, Busy> {
         let mut is_begun = false;
         self.status.send_if_modified(|status| {
             is_begun = !status.state.is_running() && self.requests.try_send(then).is_ok();
             if is_begun {
                 self.stop.renew();
-                *status = FoldStatus {
+                *status = RebuildStatus {
                     is_partial,
                     ..begun(then, "an operator asked for it".to_owned())
                 };
@@ -60,21 +60,21 @@ impl Handle {
     }
 
     /// Stops the fold that is under way, unless it is about to be done; the live store stays.
-    pub fn stop(&self) -> FoldStatus {
+    pub fn stop(&self) -> RebuildStatus {
         self.stop.now().cancel();
         self.status()
     }
 
     /// How far it is.
-    pub fn status(&self) -> FoldStatus {
+    pub fn status(&self) -> RebuildStatus {
         self.status.borrow().clone()
     }
 }
 
 /// The status of a fold that begins.
-pub(super) fn begun(then: Then, reason: String) -> FoldStatus {
-    FoldStatus {
-        state: FoldState::Folding,
+pub(super) fn begun(then: RebuildPurpose, reason: String) -> RebuildStatus {
+    RebuildStatus {
+        state: RebuildState::Folding,
         then,
         reason,
         positions: Positions::default(),

@@ -6,14 +6,14 @@
 #![warn(missing_docs)]
 
 mod align;
+mod attempt;
 mod changes;
 mod compare;
-mod fold;
 mod handle;
 mod rebuild;
 mod take_over;
 mod thread;
 
-pub use fold::Store;
+pub use attempt::Store;
 pub use handle::{Busy, Handle};
 pub use rebuild::{Rebuilder, check_tables};

@@ -52,7 +52,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use headwater_nats::control::{FoldState, FoldStatus, Then};
+use headwater_nats::control::{RebuildPurpose, RebuildState, RebuildStatus};
 use headwater_projection::projection::Projection;
 use headwater_projection::runner::Live;
 use headwater_store::Database;
@@ -63,8 +63,8 @@ use headwater_telemetry::health::State;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt::{Attempt, Store};
 use crate::changes;
-use crate::fold::{Fold, Store};
 use crate::handle::{Handle, Stop, begun};
 use crate::thread::on_thread;
 
@@ -74,19 +74,19 @@ const FAILED_PAUSE: Duration = Duration::from_secs(10);
 /// Rebuilds the projection `P` when it has to be, and compares it when an operator wants it.
 #[derive(Debug)]
 pub struct Rebuilder<P> {
-    fold: Fold<P>,
-    requests: mpsc::Receiver<Then>,
+    fold: Attempt<P>,
+    requests: mpsc::Receiver<RebuildPurpose>,
 }
 
 impl<P: Projection> Rebuilder<P> {
     /// For the `store` that `live` folds, whose tables are of `version`.
-    pub fn new(live: Live<P>, version: u32, store: Store) -> (Self, Handle) {
+    pub fn new(live: RunnerHandle<P>, version: u32, store: Store) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(1);
         // Those that alerts look at are there from the start.
         metrics::counter!("headwater_rebuilds_total", "projection" => P::NAME).increment(0);
-        let idle = FoldStatus {
-            state: FoldState::Idle,
-            ..begun(Then::Swap, String::new())
+        let idle = RebuildStatus {
+            state: RebuildState::Idle,
+            ..begun(RebuildPurpose::Attempt, String::new())
         };
         let status = Arc::new(watch::Sender::new(idle));
         let handle = Handle {
@@ -94,7 +94,7 @@ impl<P: Projection> Rebuilder<P> {
             status: Arc::clone(&status),
             stop: Stop::default(),
         };
-        let fold = Fold {
+        let fold = Attempt {
             live,
             store,
             version,
@@ -129,7 +129,7 @@ impl<P: Projection> Rebuilder<P> {
                 // What a service owns nobody can make again.
                 what = self.fold.live.db().damaged(), if is_copy => {
                     self.rebuild(format!("the live store is damaged: {what}")).await;
-                    if self.fold.status.borrow().state == FoldState::Failed {
+                    if self.fold.status.borrow().state == RebuildState::Failed {
                         tokio::time::sleep(FAILED_PAUSE).await;
                     }
                 }
@@ -155,8 +155,10 @@ impl<P: Projection> Rebuilder<P> {
     /// Folds a new store that takes over, although no operator asked for it.
     async fn rebuild(&mut self, reason: String) {
         self.fold.stop.renew();
-        self.fold.status.send_replace(begun(Then::Swap, reason));
-        self.fold(Then::Swap).await;
+        self.fold
+            .status
+            .send_replace(begun(RebuildPurpose::Attempt, reason));
+        self.fold(RebuildPurpose::Rebuild).await;
     }
 
     /// Looks through the live file on a thread of its own.
@@ -176,7 +178,7 @@ impl<P: Projection> Rebuilder<P> {
     }
 
     /// Folds a new store.
-    async fn fold(&mut self, then: Then) {
+    async fn fold(&mut self, then: RebuildPurpose) {
         let reason = self.fold.status.borrow().reason.clone();
         tracing::info!(
             projection = P::NAME,
@@ -190,17 +192,17 @@ impl<P: Projection> Rebuilder<P> {
         }
     }
 
-    fn note_done(&mut self, then: Then) {
+    fn note_done(&mut self, then: RebuildPurpose) {
         let at = self.fold.live.positions();
         tracing::info!(projection = P::NAME, ?then, positions = %at, "folded a new store");
         self.fold.status.send_modify(|status| {
             status.waiting.clear();
-            status.state = FoldState::Done;
-            if then == Then::Swap {
+            status.state = RebuildState::Done;
+            if then == RebuildPurpose::Attempt {
                 (status.positions, status.live) = (at.clone(), at);
             }
         });
-        if then == Then::Swap {
+        if then == RebuildPurpose::Attempt {
             metrics::counter!("headwater_rebuilds_total", "projection" => P::NAME).increment(1);
             self.fold.version = P::VERSION;
         }
@@ -208,14 +210,14 @@ impl<P: Projection> Rebuilder<P> {
         self.report_idle();
     }
 
-    fn note_failed(&self, then: Then, error: &anyhow::Error) {
+    fn note_failed(&self, then: RebuildPurpose, error: &anyhow::Error) {
         self.fold.status.send_modify(|status| {
             status.waiting.clear();
-            status.state = FoldState::Failed;
+            status.state = RebuildState::Failed;
             status.message = Some(causes(error));
         });
         // Nothing is known to be wrong with the live store, and whoever asked is told.
-        if then == Then::Compare || self.fold.stop.now().is_cancelled() {
+        if then == RebuildPurpose::Verify || self.fold.stop.now().is_cancelled() {
             tracing::warn!(
                 projection = P::NAME,
                 ?then,
@@ -235,13 +237,13 @@ impl<P: Projection> Rebuilder<P> {
     }
 
     /// Notes when everything was found to agree.
-    fn note_verified(&self, then: Then) {
+    fn note_verified(&self, then: RebuildPurpose) {
         let status = self.fold.status.borrow();
         let is_same = status
             .differences
             .as_ref()
             .is_some_and(|found| found.count == 0);
-        if then == Then::Swap || status.is_partial || !is_same {
+        if then == RebuildPurpose::Rebuild || status.is_partial || !is_same {
             return;
         }
         drop(status);

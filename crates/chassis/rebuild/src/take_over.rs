@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use headwater_projection::gate::Held;
+use headwater_projection::barrier::BarrierGuard;
 use headwater_projection::pause;
 use headwater_projection::projection::Projection;
 use headwater_projection::runner::Live;
@@ -27,9 +27,9 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Lets the new store serve; the live projection goes on with it.
 pub(super) async fn swap<P: Projection>(
-    live: &Live<P>,
+    live: &RunnerHandle<P>,
     next: Database,
-    held: Held,
+    held: BarrierGuard,
 ) -> anyhow::Result<()> {
     let db = live.db();
     carry_pause(live, &next).await?;
@@ -43,7 +43,10 @@ pub(super) async fn swap<P: Projection>(
 }
 
 /// Has the live projection know how far the tables are that it has now.
-async fn note_tables<P: Projection>(live: &Live<P>, is_complete: bool) -> anyhow::Result<()> {
+async fn note_tables<P: Projection>(
+    live: &RunnerHandle<P>,
+    is_complete: bool,
+) -> anyhow::Result<()> {
     let read = live
         .db()
         .read(|snapshot| headwater_projection::as_of::<P>(snapshot));
@@ -52,8 +55,8 @@ async fn note_tables<P: Projection>(live: &Live<P>, is_complete: bool) -> anyhow
 }
 
 /// Has the store that takes over know whether the projection is paused: no event tells of it.
-async fn carry_pause<P: Projection>(live: &Live<P>, next: &Database) -> anyhow::Result<()> {
-    let pause = live.gate().pause();
+async fn carry_pause<P: Projection>(live: &RunnerHandle<P>, next: &Database) -> anyhow::Result<()> {
+    let pause = live.barrier().pause();
     let saved = next.write(move |tx| pause::save(tx, P::NAME, pause.as_ref()));
     match saved.await {
         Ok(_) => Ok(()),
@@ -64,7 +67,7 @@ async fn carry_pause<P: Projection>(live: &Live<P>, next: &Database) -> anyhow::
 /// Makes the live tables equal to those of `db`, at the place at which both are `aligned`; gives for
 /// how long the live projection was held there.
 pub(super) async fn merge<P: Projection>(
-    live: &Live<P>,
+    live: &RunnerHandle<P>,
     db: &Database,
     aligned: Aligned,
 ) -> anyhow::Result<Duration> {
@@ -86,7 +89,10 @@ pub(super) async fn merge<P: Projection>(
 }
 
 /// Changes the rows that differ from those of `db`; gives how many.
-async fn change_rows<P: Projection>(live: &Live<P>, db: &Database) -> anyhow::Result<usize> {
+async fn change_rows<P: Projection>(
+    live: &RunnerHandle<P>,
+    db: &Database,
+) -> anyhow::Result<usize> {
     let (live_path, fold_path) = (live.db().path(), db.path());
     // The next chunk is found while one is written.
     let (sender, mut found) = mpsc::channel(1);
@@ -116,12 +122,12 @@ async fn change_rows<P: Projection>(live: &Live<P>, db: &Database) -> anyhow::Re
 /// A transaction of its own in the live database. A service that is busy goes first, for a
 /// while.
 async fn write<P: Projection>(
-    live: &Live<P>,
+    live: &RunnerHandle<P>,
     work: impl Fn(&Tx) -> Result<(), DbErr> + Clone + Send + 'static,
 ) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
-        match live.db().write_alone(work.clone()).await {
+        match live.db().write_exclusive(work.clone()).await {
             Ok(()) => return Ok(()),
             Err(WriteError::Refused(error)) => return Err(error.into()),
             Err(WriteError::Busy) if began.elapsed() < BUSY_MAX => {}
@@ -171,10 +177,10 @@ fn apply(changes: &[Change], tx: &Tx) -> Result<(), DbErr> {
 }
 
 /// Keeps operators from changing the tables that are made equal to a new fold.
-struct TakingOver<P: Projection>(Live<P>);
+struct TakingOver<P: Projection>(RunnerHandle<P>);
 
 impl<P: Projection> TakingOver<P> {
-    fn begin(live: &Live<P>) -> Self {
+    fn begin(live: &RunnerHandle<P>) -> Self {
         live.set_taken_over(true);
         Self(live.clone())
     }

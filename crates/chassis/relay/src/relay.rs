@@ -59,7 +59,7 @@ use headwater_event::EventId;
 use headwater_nats::bus::Bus;
 use headwater_nats::replicas::{self, Replicas};
 use headwater_nats::stream;
-use headwater_store::{BareSnapshot, Database, outbox};
+use headwater_store::{Database, RawSnapshot, outbox};
 use headwater_telemetry::crash;
 use headwater_telemetry::health::{Health, State};
 use sea_orm::DbErr;
@@ -151,7 +151,7 @@ impl Next {
 }
 
 /// Why publishing ended.
-enum Ended {
+enum ExitReason {
     /// The stream is not as it was left: what was seen.
     MovedOn(String),
     /// A person must act.
@@ -267,11 +267,11 @@ impl Relay {
             let ended = tokio::select! {
                 ended = self.publish(pause) => ended?,
                 // What was asked for went with the connection: no use in waiting for it.
-                () = bus.reconnected(seen) => Ended::MovedOn("reconnected".to_owned()),
+                () = bus.reconnected(seen) => ExitReason::MovedOn("reconnected".to_owned()),
             };
             match ended {
-                Ended::Stopped(stop) => return Ok(stop),
-                Ended::MovedOn(reason) => tracing::debug!(
+                ExitReason::Stopped(stop) => return Ok(stop),
+                ExitReason::MovedOn(reason) => tracing::debug!(
                     source = self.db.owner(),
                     reason,
                     "relay takes its place again"
@@ -282,13 +282,13 @@ impl Relay {
 
     /// Takes its place and publishes from there, until the stream is not what it was believed
     /// to be.
-    async fn publish(&mut self, pause: &mut Duration) -> anyhow::Result<Ended> {
+    async fn publish(&mut self, pause: &mut Duration) -> anyhow::Result<ExitReason> {
         let ensured = stream::ensure(&self.bus, self.db.owner())
             .await
             .context("reach the stream")?;
         let stream = match ensured {
             Ok(stream) => stream,
-            Err(Unusable(why)) => return Ok(Ended::Stopped(Stop::Limit(why))),
+            Err(Unusable(why)) => return Ok(ExitReason::Stopped(Stop::Limit(why))),
         };
         self.note_replicas(stream.cached_info())?;
         let begins = StreamStart::of(stream.cached_info());
@@ -311,7 +311,7 @@ impl Relay {
                 self.note(note);
                 cursor
             }
-            ResumePoint::Contradiction(stop) => return Ok(Ended::Stopped(stop)),
+            ResumePoint::Contradiction(stop) => return Ok(ExitReason::Stopped(stop)),
         };
         self.published.send_replace(Some(cursor.position));
         // Whether a limit keeps events out is seen when one is stored.
@@ -339,7 +339,7 @@ impl Relay {
         stream: &Stream,
         cursor: StreamCursor,
         pause: &mut Duration,
-    ) -> anyhow::Result<Ended> {
+    ) -> anyhow::Result<ExitReason> {
         let mut head = self.db.head();
         let mut looked = Instant::now();
         let mut next = Next {
@@ -349,7 +349,7 @@ impl Relay {
         loop {
             if looked.elapsed() >= POLL {
                 if let Some(moved) = self.look(stream, next.cursor).await? {
-                    return Ok(Ended::MovedOn(moved));
+                    return Ok(ExitReason::MovedOn(moved));
                 }
                 looked = Instant::now();
             }
@@ -379,12 +379,12 @@ impl Relay {
         stream: &Stream,
         next: &mut Next,
         pause: &mut Duration,
-    ) -> anyhow::Result<Option<Ended>> {
+    ) -> anyhow::Result<Option<ExitReason>> {
         let (config, cursor) = (&stream.cached_info().config, next.cursor);
         let (mode, count) = self.fit.of(next.rows.len(), config.num_replicas);
         let count = match self.fitting(&next.rows[..count], cursor, config) {
             Ok(count) => count,
-            Err(stop) => return Ok(Some(Ended::Stopped(stop))),
+            Err(stop) => return Ok(Some(ExitReason::Stopped(stop))),
         };
         let rest = next.rows.split_off(count);
         let is_all = rest.is_empty();
@@ -422,7 +422,7 @@ impl Relay {
             Outcome::Refused(reason) if self.refused == Some(cursor) => bail!(reason),
             Outcome::Refused(reason) => {
                 self.refused = Some(cursor);
-                return Ok(Some(Ended::MovedOn(reason)));
+                return Ok(Some(ExitReason::MovedOn(reason)));
             }
             Outcome::Limited(limited) => {
                 // They are tried again, fewer at once.
@@ -467,7 +467,7 @@ impl Relay {
         mode: PublishMode,
         rows: &[outbox::Row],
         config: &Config,
-    ) -> Option<Ended> {
+    ) -> Option<ExitReason> {
         match (mode, limited.row) {
             (PublishMode::Batch, _) => {
                 if let Some(batch) = self.fit.shrink(rows.len(), limited) {
@@ -485,20 +485,19 @@ impl Relay {
                 self.fit.probe();
                 let position = rows.first()?.position;
                 let why = limit::refused(position, limited, config);
-                Some(Ended::Stopped(Stop::Limit(why)))
+                Some(ExitReason::Stopped(Stop::Limit(why)))
             }
             // Those before it are stored.
-            (PublishMode::Pipelined, _) => Some(Ended::MovedOn(limited.text.clone())),
+            (PublishMode::Pipelined, _) => Some(ExitReason::MovedOn(limited.text.clone())),
         }
     }
 
     /// The rows of the outbox from position `from` on, as many as go into one batch.
     async fn page(&self, from: u64) -> Result<Vec<outbox::Row>, DbErr> {
         let bytes_max = self.fit.bytes();
-        let page = move |snapshot: &BareSnapshot| {
-            outbox::page_within(snapshot, from, BATCH_MAX, bytes_max)
-        };
-        self.db.read_bare(page).await
+        let page =
+            move |snapshot: &RawSnapshot| outbox::page_within(snapshot, from, BATCH_MAX, bytes_max);
+        self.db.read_raw(page).await
     }
 
     /// Looks at the stream, whether anything is written or not: one that lost its end is filled

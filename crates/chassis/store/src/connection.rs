@@ -35,12 +35,12 @@ pub(super) fn connect(
     mode: Mode,
     prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
 ) -> Result<DatabaseConnection, DbErr> {
-    let connection = connect_bare(path, mode, prepare)?;
+    let connection = connect_raw(path, mode, prepare)?;
     Ok(DatabaseConnectionType::RusqliteSharedConnection(connection.into()).into())
 }
 
 /// [`connect`] without sea-orm.
-pub(super) fn connect_bare(
+pub(super) fn connect_raw(
     path: &Path,
     mode: Mode,
     prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,

@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::bulk::Bulk;
 pub use crate::migration::{Migration, Step};
-pub use crate::raw::BareSnapshot;
+pub use crate::raw::RawSnapshot;
 pub use crate::transaction::{Snapshot, Tx};
 
 use crate::Beside;
@@ -155,12 +155,12 @@ impl Parts {
 
 /// A file that another one has taken the place of.
 #[derive(Debug)]
-pub struct Replaced {
+pub struct RetiredFile {
     file: Arc<File>,
     base: PathBuf,
 }
 
-impl Replaced {
+impl RetiredFile {
     /// Closes and removes it once its last reader is gone.
     pub async fn retire(self) {
         if let Err(error) = self.file.retire(&self.base).await {
@@ -320,7 +320,7 @@ impl Database {
     ///
     /// # Errors
     /// The link to the file could not be changed: the old one serves on.
-    pub fn switch_to(&self, next: Self) -> anyhow::Result<Replaced> {
+    pub fn switch_to(&self, next: Self) -> anyhow::Result<RetiredFile> {
         let new = next.file();
         drop(next);
         ensure!(new.path != self.path(), "a store cannot take its own place");
@@ -333,7 +333,7 @@ impl Database {
             .context("switch to the new store")?;
         crash::point("rebuild.switched");
         let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(Replaced {
+        Ok(RetiredFile {
             file: std::mem::replace(&mut *file, new),
             base: self.parts.config.path.clone(),
         })
@@ -421,7 +421,7 @@ impl Database {
     ///
     /// # Errors
     /// See [`write`](Self::write).
-    pub async fn write_alone<T, E, F>(&self, work: F) -> Result<T, WriteError<E>>
+    pub async fn write_exclusive<T, E, F>(&self, work: F) -> Result<T, WriteError<E>>
     where
         F: FnOnce(&Tx) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
@@ -453,13 +453,13 @@ impl Database {
     ///
     /// # Panics
     /// When `work` does.
-    pub async fn read_bare<T, E, F>(&self, work: F) -> Result<T, E>
+    pub async fn read_raw<T, E, F>(&self, work: F) -> Result<T, E>
     where
-        F: FnOnce(&BareSnapshot) -> Result<T, E> + Send + 'static,
+        F: FnOnce(&RawSnapshot) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<DbErr> + Send + 'static,
     {
-        self.file().readers.read_bare(work).await
+        self.file().readers.read_raw(work).await
     }
 
     /// [`read`](Self::read), and the position of the newest event in the same snapshot: what
@@ -534,9 +534,9 @@ impl Database {
 
     /// Resolves when the writer thread has made a step, with an empty write of ours or with
     /// whatever it has to do before.
-    pub async fn beat(&self) {
+    pub async fn ping(&self) {
         let writer = self.file().writer.clone();
-        writer.beat().await;
+        writer.ping().await;
     }
 
     /// Closes the file in order: what waits is done, the WAL is moved into the file and removed.

@@ -37,11 +37,11 @@ mod writer;
 
 pub use bulk::Bulk;
 pub use config::{Config, check, make_folder};
-pub use database::{Database, Replaced, Sizes};
+pub use database::{Database, RetiredFile, Sizes};
 pub use generation::Beside;
 pub use kind::Kind;
 pub use lock::Lock;
 pub use migration::{Migration, Step};
-pub use raw::BareSnapshot;
+pub use raw::RawSnapshot;
 pub use transaction::{Snapshot, Tx};
 pub use write_error::{Committed, WriteError};

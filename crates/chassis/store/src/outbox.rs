@@ -32,7 +32,7 @@ use headwater_event::{Event, MAX_PAYLOAD, event};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 
 use crate::number::unsigned;
-use crate::raw::BareSnapshot;
+use crate::raw::RawSnapshot;
 use crate::transaction::Tx;
 pub use headwater_event::{Position, Row};
 
@@ -117,7 +117,7 @@ pub fn page(db: &impl ConnectionTrait, from: u64, limit: usize) -> Result<Vec<Ro
 /// # Errors
 /// The database's.
 pub fn page_within(
-    snapshot: &BareSnapshot,
+    snapshot: &RawSnapshot,
     from: u64,
     limit: usize,
     bytes_max: u64,
@@ -156,7 +156,7 @@ pub fn head(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
 ///
 /// # Errors
 /// The database's.
-pub fn raw_head(snapshot: &BareSnapshot) -> Result<u64, DbErr> {
+pub fn raw_head(snapshot: &RawSnapshot) -> Result<u64, DbErr> {
     let head = snapshot.row(HEAD, [], |row| row.get(0))?;
     Ok(head.map_or(0, unsigned))
 }

@@ -8,14 +8,14 @@ use crate::connection::Damage;
 /// One unmoving view of the database, like a [`Snapshot`](crate::transaction::Snapshot), without sea-orm: for
 /// answers of many rows. What sea-orm makes of a row (every value on its own, under its name,
 /// copied once more into the model) costs more than finding it. Exists only inside
-/// [`Database::read_bare`](crate::database::Database::read_bare).
+/// [`Database::read_raw`](crate::database::Database::read_raw).
 #[derive(Debug)]
-pub struct BareSnapshot {
+pub struct RawSnapshot {
     connection: Connection,
     damage: Damage,
 }
 
-impl BareSnapshot {
+impl RawSnapshot {
     pub(super) fn new(connection: Connection, damage: Damage) -> Self {
         Self { connection, damage }
     }

@@ -13,12 +13,12 @@ use sea_orm::{ConnAcquireErr, ConnectionTrait as _, DbErr};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
-use crate::connection::{Damage, Mode, connect, connect_bare, one_at_a_time};
+use crate::connection::{Damage, Mode, connect, connect_raw, one_at_a_time};
 use crate::fair::{self, Queue};
 use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::opening::Opened;
-use crate::raw::BareSnapshot;
+use crate::raw::RawSnapshot;
 use crate::transaction::Snapshot;
 
 /// How many steps of SQLite's machine lie between two looks at the clock: some 100 µs.
@@ -163,14 +163,14 @@ impl Readers {
         self.run(read).await
     }
 
-    pub(super) async fn read_bare<T, E, F>(&self, work: F) -> Result<T, E>
+    pub(super) async fn read_raw<T, E, F>(&self, work: F) -> Result<T, E>
     where
-        F: FnOnce(&BareSnapshot) -> Result<T, E> + Send + 'static,
+        F: FnOnce(&RawSnapshot) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<DbErr> + Send + 'static,
     {
         let read = |connections: &mut Connections| {
-            let snapshot = connections.bare()?;
+            let snapshot = connections.raw()?;
             snapshot.control("BEGIN")?;
             let result = work(snapshot);
             snapshot.control("ROLLBACK")?;
@@ -249,7 +249,7 @@ struct Connections {
     /// When the read began that uses one: SQLite breaks off one that takes too long.
     began: Arc<Mutex<Instant>>,
     snapshot: Option<Snapshot>,
-    bare: Option<BareSnapshot>,
+    raw: Option<RawSnapshot>,
 }
 
 impl Connections {
@@ -261,7 +261,7 @@ impl Connections {
             keys: thread.keys.clone(),
             began: Arc::new(Mutex::new(Instant::now())),
             snapshot: None,
-            bare: None,
+            raw: None,
         }
     }
 
@@ -277,12 +277,12 @@ impl Connections {
         Ok(self.snapshot.insert(snapshot))
     }
 
-    fn bare(&mut self) -> Result<&BareSnapshot, DbErr> {
-        let bare = match self.bare.take() {
-            Some(bare) => bare,
-            None => BareSnapshot::new(self.connect(connect_bare)?, self.damage.clone()),
+    fn raw(&mut self) -> Result<&RawSnapshot, DbErr> {
+        let raw = match self.raw.take() {
+            Some(raw) => raw,
+            None => RawSnapshot::new(self.connect(connect_raw)?, self.damage.clone()),
         };
-        Ok(self.bare.insert(bare))
+        Ok(self.raw.insert(raw))
     }
 
     /// A connection for reading, made by `connect`.
@@ -325,7 +325,7 @@ impl Connections {
 impl Drop for Connections {
     fn drop(&mut self) {
         let _alone = one_at_a_time();
-        drop((self.snapshot.take(), self.bare.take()));
+        drop((self.snapshot.take(), self.raw.take()));
     }
 }
 

@@ -94,10 +94,10 @@ impl Writer {
         Ok((writer, found))
     }
 
-    /// Runs `work`; `is_alone` in a transaction of its own.
+    /// Runs `work`; `is_exclusive` in a transaction of its own.
     ///
     /// Where what is under way is traced, so is this, and so are the events that it appends.
-    pub(super) async fn write<T, E, F>(&self, work: F, is_alone: bool) -> Written<T, E>
+    pub(super) async fn write<T, E, F>(&self, work: F, is_exclusive: bool) -> Written<T, E>
     where
         F: FnOnce(&Tx) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
@@ -112,7 +112,7 @@ impl Writer {
             traceparent: span.kept_traceparent(),
             result: None,
             reply,
-            is_alone,
+            is_exclusive,
         };
         self.queue
             .try_send(Box::new(job))
@@ -147,7 +147,7 @@ impl Writer {
 
     /// Resolves when the thread has made a step: an empty write, or one of those before it.
     /// A thread that has ended is somebody else's matter (see [`stopped`](Self::stopped)).
-    pub(super) async fn beat(&self) {
+    pub(super) async fn ping(&self) {
         let before = self.steps.load(Ordering::Relaxed);
         // Waits for its place where the queue is full; nobody is told that it was run.
         let asked = async {
@@ -195,7 +195,7 @@ struct Group {
     /// The last position that one of them appended.
     appended: Option<u64>,
     /// Whether it is one that ran alone and was refused: nothing of it is kept.
-    is_void: bool,
+    is_rolled_back: bool,
 }
 
 /// What the thread has in common with its handles, and with the readers.
@@ -266,7 +266,7 @@ impl Thread {
                 first.answer(refusal);
                 continue;
             }
-            let group = if first.is_alone() {
+            let group = if first.is_exclusive() {
                 self.run_alone(first)?
             } else {
                 self.run_group(first)?
@@ -285,7 +285,11 @@ impl Thread {
         let mut ended = Ok(());
         if !self.tx.is_full() {
             crash::point("commit.before");
-            ended = self.sql(if group.is_void { "ROLLBACK" } else { "COMMIT" });
+            ended = self.sql(if group.is_rolled_back {
+                "ROLLBACK"
+            } else {
+                "COMMIT"
+            });
         }
         if self.tx.is_full() {
             return self.give_up(group.jobs);
@@ -432,7 +436,7 @@ impl Thread {
             let has_room = !self.tx.is_full() && group.jobs.len() < self.config.group;
             if has_room && started.elapsed() < GROUP_TIME_MAX {
                 match self.ends.jobs.try_recv() {
-                    Ok(job) if job.is_alone() || job.is_last() => self.waiting = Some(job),
+                    Ok(job) if job.is_exclusive() || job.is_last() => self.waiting = Some(job),
                     Ok(job) => next = Some(job),
                     Err(_) => {}
                 }
@@ -457,7 +461,7 @@ impl Thread {
         Ok(Group {
             jobs: vec![job],
             appended: appended.filter(|_| kept),
-            is_void: !kept,
+            is_rolled_back: !kept,
         })
     }
 
@@ -518,7 +522,7 @@ trait Work: Send {
         false
     }
     /// Whether it has a transaction of its own.
-    fn is_alone(&self) -> bool {
+    fn is_exclusive(&self) -> bool {
         false
     }
 }
@@ -549,7 +553,7 @@ struct Job<F, T, E> {
     traceparent: Option<String>,
     result: Option<Written<T, E>>,
     reply: oneshot::Sender<Written<T, E>>,
-    is_alone: bool,
+    is_exclusive: bool,
 }
 
 /// The function that a closure was written in.
@@ -596,8 +600,8 @@ where
         let _ = self.reply.send(answer);
     }
 
-    fn is_alone(&self) -> bool {
-        self.is_alone
+    fn is_exclusive(&self) -> bool {
+        self.is_exclusive
     }
 
     fn name(&self) -> &'static str {

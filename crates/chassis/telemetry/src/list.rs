@@ -45,7 +45,7 @@ const COUNTERS: &[Described] = &[
         "Events that the stream did not have, fetched from the source's outbox",
     ),
     (
-        "headwater_projection_by_hand_total",
+        "headwater_projection_manual_total",
         Unit::Count,
         "Events applied that somebody published by hand, without a position",
     ),
@@ -80,7 +80,7 @@ const COUNTERS: &[Described] = &[
         "Log lines that nobody took: too many waited, or writing one failed",
     ),
     (
-        "headwater_http_connections_held_total",
+        "headwater_http_connection_limit_reached_total",
         Unit::Count,
         "How often the connection cap was reached: another connection was closed for the next client, or it waited",
     ),
@@ -95,7 +95,7 @@ const COUNTERS: &[Described] = &[
         "How often a connection to NATS came up",
     ),
     (
-        "headwater_inquiry_stray_answers_total",
+        "headwater_request_reply_stray_answers_total",
         Unit::Count,
         "Answers that nobody waited for: too late, or to no question of this process",
     ),
@@ -119,7 +119,7 @@ const GAUGES: &[Described] = &[
         "Always 1; the labels say which program this is",
     ),
     (
-        "headwater_part_state",
+        "headwater_component_state",
         Unit::Count,
         "A part of the service, as /readyz?verbose has it: 0 ok, 1 degraded, 2 failed",
     ),

@@ -1,7 +1,7 @@
 //! What others may ask over the bus: what a user ordered.
 
 use headwater::database::Snapshot;
-use headwater::inquiry::Refusal;
+use headwater::request_reply::Refusal;
 use shop_events::OrderPlaced;
 use shop_events::inquiry::{self, OrdersAnswered, OrdersAsked};
 

@@ -1,7 +1,7 @@
 //! What others may ask over the bus: what products look like.
 
 use headwater::database::Snapshot;
-use headwater::inquiry::Refusal;
+use headwater::request_reply::Refusal;
 use shop_events::inquiry::{self, PRODUCTS_MAX, ProductsAnswered, ProductsAsked};
 
 use crate::store;

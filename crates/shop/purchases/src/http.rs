@@ -71,7 +71,7 @@ struct UserPurchases {
         (status = 200, body = UserPurchases, headers(("Headwater-Position" = String, description = "What the answer is as of: orders:4711,products:194,users:12"))),
         (status = 404, description = "There is no such user, or none any more"),
         (status = 503, description = "Not yet there, or a source that was asked did not answer: try again after `Retry-After` seconds"),
-        (status = 507, description = "Styles composition and inquiry: the user ordered more products than are put together for an answer"),
+        (status = 507, description = "styles composition and request-reply: the user ordered more products than are put together for an answer"),
     )
 )]
 async fn purchases(

@@ -28,7 +28,7 @@ pub use replica::{Purchases, erase_part, is_erasing};
 pub use style::{NAME, Style};
 
 use answers::Answers;
-use asking::{Asking, Composition, Inquiry, Transport};
+use asking::{Asking, Composition, RequestReply, Transport};
 use page::Shared;
 use replica::Replica;
 
@@ -99,7 +99,7 @@ pub async fn run(
         let composition = Composition::new(asking.urls.clone(), asking.questions_max);
         Transport::Http(composition.context("make the HTTP client")?)
     } else {
-        Transport::Bus(Inquiry(service.asks(asking.questions_max).await?))
+        Transport::Bus(RequestReply(service.asks(asking.questions_max).await?))
     };
     let asking = Asking::new(transport, &asking, service.health.clone());
     let app = app(&service, style, Answers::Asking(asking), images_url);

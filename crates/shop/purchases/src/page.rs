@@ -159,7 +159,7 @@ impl Shown {
     responses(
         (status = 200, description = "HTML", body = String, content_type = "text/html"),
         (status = 404, description = "There is no such user, or none any more", body = String, content_type = "text/html"),
-        (status = 507, description = "Styles composition and inquiry: the user ordered more products than are put together for an answer"),
+        (status = 507, description = "styles composition and request-reply: the user ordered more products than are put together for an answer"),
     )
 )]
 async fn user(

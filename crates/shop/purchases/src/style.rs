@@ -9,7 +9,7 @@ pub enum Style {
     /// From HTTP requests to users, orders and products, made for each answer
     Composition,
     /// From question events to users, orders and products, asked for each answer
-    Inquiry,
+    RequestReply,
     /// From a copy of its own, kept up to date by their events
     #[default]
     Replica,
@@ -20,7 +20,7 @@ impl Style {
     pub fn service(self) -> &'static str {
         match self {
             Self::Composition => "purchases-composition",
-            Self::Inquiry => "purchases-inquiry",
+            Self::RequestReply => "purchases-inquiry",
             Self::Replica => NAME,
         }
     }

@@ -1,7 +1,7 @@
 //! What others may ask over the bus: whether there is a user.
 
 use headwater::database::Snapshot;
-use headwater::inquiry::Refusal;
+use headwater::request_reply::Refusal;
 use shop_events::inquiry::{UserAnswered, UserAsked};
 
 use crate::store;

@@ -60,11 +60,11 @@ pub(crate) struct Passwords(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     jobs: Arc<Jobs>,
-    kept: Mutex<VecDeque<Kept>>,
+    kept: Mutex<VecDeque<KeptHash>>,
 }
 
 /// A command, and the hash that it could not store.
-type Kept = ((Key, Fingerprint), String);
+type KeptHash = ((Key, Fingerprint), String);
 
 impl Passwords {
     /// Starts the threads.
@@ -120,14 +120,14 @@ impl Passwords {
     /// the password is still the same is not looked at.
     pub(crate) fn take_kept(&self, key: &Key, fingerprint: &Fingerprint) -> Option<String> {
         let mut kept = self.0.kept();
-        let is_it = |((of, with), _): &Kept| of == key && with == fingerprint;
+        let is_it = |((of, with), _): &KeptHash| of == key && with == fingerprint;
         let index = kept.iter().position(is_it)?;
         Some(kept.remove(index)?.1)
     }
 }
 
 impl Inner {
-    fn kept(&self) -> MutexGuard<'_, VecDeque<Kept>> {
+    fn kept(&self) -> MutexGuard<'_, VecDeque<KeptHash>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

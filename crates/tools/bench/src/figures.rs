@@ -68,7 +68,7 @@ pub(crate) const ALL: &[Entry] = &[
     ),
     entry!(
         styles,
-        "composition, inquiry and replica on the same data and load",
+        "composition, request-reply and replica on the same data and load",
         Limit::Measured("each other")
     ),
     entry!(

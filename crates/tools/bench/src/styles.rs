@@ -16,7 +16,7 @@ use crate::shop::{Ids, Shop, order, post_all};
 use crate::store;
 
 /// The styles, ours first.
-const STYLES: [&str; 3] = ["replica", "composition", "inquiry"];
+const STYLES: [&str; 3] = ["replica", "composition", "request-reply"];
 /// Lines of an order.
 const LINES: usize = 10;
 /// How long a style may take until it answers.

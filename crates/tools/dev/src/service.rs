@@ -10,7 +10,7 @@ pub(crate) enum Service {
     /// `purchases` that asks the others over HTTP.
     Composition,
     /// `purchases` that asks the others over the bus.
-    Inquiry,
+    RequestReply,
 }
 
 impl Service {
@@ -21,16 +21,16 @@ impl Service {
         Self::Products,
         Self::Orders,
         Self::Composition,
-        Self::Inquiry,
+        Self::RequestReply,
     ];
 
     /// The query service in all its styles.
-    pub(crate) const STYLES: [Self; 3] = [Self::Purchases, Self::Composition, Self::Inquiry];
+    pub(crate) const STYLES: [Self; 3] = [Self::Purchases, Self::Composition, Self::RequestReply];
 
     /// In the order in which they stop: whoever reads before whom it reads from.
     pub(crate) const STOP_ORDER: [Self; 6] = [
         Self::Composition,
-        Self::Inquiry,
+        Self::RequestReply,
         Self::Purchases,
         Self::Orders,
         Self::Products,
@@ -45,7 +45,7 @@ impl Service {
             Self::Products => "products",
             Self::Orders => "orders",
             Self::Composition => "purchases-composition",
-            Self::Inquiry => "purchases-inquiry",
+            Self::RequestReply => "purchases-inquiry",
         }
     }
 
@@ -54,7 +54,7 @@ impl Service {
         match self {
             Self::Purchases => Some("replica"),
             Self::Composition => Some("composition"),
-            Self::Inquiry => Some("inquiry"),
+            Self::RequestReply => Some("request-reply"),
             Self::Users | Self::Products | Self::Orders => None,
         }
     }
@@ -80,7 +80,7 @@ impl Service {
             Self::Products => 33,
             Self::Orders => 35,
             Self::Composition => 34,
-            Self::Inquiry => 31,
+            Self::RequestReply => 31,
         }
     }
 }

@@ -99,7 +99,7 @@ impl System {
                     command.arg(format!("--{}-url={}", source.name(), ports.url(source)));
                 }
             }
-            if !matches!(service, Service::Composition | Service::Inquiry) {
+            if !matches!(service, Service::Composition | Service::RequestReply) {
                 command.arg("--database").arg(data.database(service));
             }
             let child = Child::spawn(service, command, self.screen)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::bail;
 use client::{Nats, Unreachable};
 use headwater::Positions;
-use headwater::operator::{Endpoint, FoldState, FoldStatus};
+use headwater::operator::{Endpoint, RebuildState, RebuildStatus};
 use terminal::Screen;
 use terminal::output::printable;
 use tokio::time::Instant;
@@ -25,9 +25,9 @@ const STANDSTILL: Duration = Duration::from_mins(1);
 pub(crate) async fn follow(
     nats: &Nats,
     target: &Target,
-    begun: FoldStatus,
+    begun: RebuildStatus,
     screen: &Screen,
-) -> anyhow::Result<FoldStatus> {
+) -> anyhow::Result<RebuildStatus> {
     let bar = screen.bar(&target.to_string(), sum(&begun.live));
     let mut status = begun;
     let (mut heard, mut moved) = (Instant::now(), Instant::now());
@@ -36,11 +36,11 @@ pub(crate) async fn follow(
         bar.at(sum(&status.positions));
         bar.says(word(status.state));
         match status.state {
-            FoldState::Done | FoldState::Failed => return Ok(status),
-            FoldState::Idle => bail!(
+            RebuildState::Done | RebuildState::Failed => return Ok(status),
+            RebuildState::Idle => bail!(
                 "{target} knows of no fold any more: it was started again meanwhile; begin again"
             ),
-            FoldState::Folding if moved.elapsed() >= STANDSTILL => bail!(
+            RebuildState::Folding if moved.elapsed() >= STANDSTILL => bail!(
                 "the fold of {target} has stood still for {STANDSTILL:?} at `{}`{}; it goes on by \
                  itself, `headwater rebuild {} --stop` ends it",
                 status.positions,
@@ -48,7 +48,7 @@ pub(crate) async fn follow(
                 target.projection.as_ref().unwrap_or(&target.service)
             ),
             // While rows are compared nothing shows, however large the store is.
-            FoldState::Folding | FoldState::Comparing | FoldState::Merging => {}
+            RebuildState::Folding | RebuildState::Comparing | RebuildState::Merging => {}
         }
         tokio::time::sleep(LOOK_PAUSE).await;
         match target.ask(nats, Endpoint::Fold).await {
@@ -65,7 +65,7 @@ pub(crate) async fn follow(
 }
 
 /// What a fold waits for, as the end of a sentence.
-pub(crate) fn waits(status: &FoldStatus) -> String {
+pub(crate) fn waits(status: &RebuildStatus) -> String {
     let waiting = status.waiting.iter();
     let each = waiting.map(|(source, why)| format!("; it waits in {source}: {}", printable(why)));
     each.collect()
@@ -76,13 +76,13 @@ fn sum(positions: &Positions) -> u64 {
     positions.0.values().sum()
 }
 
-fn word(state: FoldState) -> &'static str {
+fn word(state: RebuildState) -> &'static str {
     match state {
-        FoldState::Idle => "idle",
-        FoldState::Folding => "events folded",
-        FoldState::Comparing => "comparing",
-        FoldState::Merging => "merging",
-        FoldState::Done => "done",
-        FoldState::Failed => "failed",
+        RebuildState::Idle => "idle",
+        RebuildState::Folding => "events folded",
+        RebuildState::Comparing => "comparing",
+        RebuildState::Merging => "merging",
+        RebuildState::Done => "done",
+        RebuildState::Failed => "failed",
     }
 }

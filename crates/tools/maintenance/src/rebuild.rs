@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use clap::builder::FalseyValueParser;
 use client::{Common, Nats, complain};
-use headwater::operator::{Endpoint, FoldState, FoldStatus};
+use headwater::operator::{Endpoint, RebuildState, RebuildStatus};
 use serde::Serialize;
 use terminal::{Exit, Screen, output};
 
@@ -42,7 +42,7 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     projection: Option<String>,
     #[serde(flatten)]
-    status: FoldStatus,
+    status: RebuildStatus,
 }
 
 /// Rebuilds and prints what it came to.
@@ -87,7 +87,7 @@ pub(crate) async fn run(
 }
 
 impl Report {
-    fn new(target: Target, status: FoldStatus) -> Self {
+    fn new(target: Target, status: RebuildStatus) -> Self {
         Self {
             service: target.service,
             projection: target.projection,
@@ -97,8 +97,8 @@ impl Report {
 
     fn exit(&self) -> Exit {
         match (self.status.state, self.differences()) {
-            (FoldState::Failed, _) => Exit::Failed,
-            (FoldState::Done, 1..) => Exit::Different,
+            (RebuildState::Failed, _) => Exit::Failed,
+            (RebuildState::Done, 1..) => Exit::Different,
             _ => Exit::Done,
         }
     }
@@ -114,9 +114,9 @@ impl Display for Report {
         let (service, status) = (&self.service, &self.status);
         let name = self.projection.as_ref().unwrap_or(service);
         match status.state {
-            FoldState::Idle => write!(f, "{name} is not being rebuilt")?,
-            FoldState::Done => write!(f, "{name} is rebuilt, at {}", status.positions)?,
-            FoldState::Failed => write!(f, "{name} FAILED to rebuild, its old rows serve")?,
+            RebuildState::Idle => write!(f, "{name} is not being rebuilt")?,
+            RebuildState::Done => write!(f, "{name} is rebuilt, at {}", status.positions)?,
+            RebuildState::Failed => write!(f, "{name} FAILED to rebuild, its old rows serve")?,
             _ => write!(
                 f,
                 "{name} rebuilds; `nats request headwater.{service}.fold ''` says how far it is{}",

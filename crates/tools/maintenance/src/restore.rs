@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use client::{Common, complain};
 use headwater::Clock;
-use headwater::backup::Placed;
+use headwater::backup::Restored;
 use serde::Serialize;
 use survey::source;
 use terminal::output::duration;
@@ -100,7 +100,7 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
 }
 
 /// For an error behind which the copy is in its place.
-fn said(placed: &Placed) -> String {
+fn said(placed: &Restored) -> String {
     let aside = placed.aside.as_ref();
     let aside = aside.map(|aside| format!(", what was there is {}", aside.display()));
     format!("the copy is in place{}", aside.unwrap_or_default())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use client::{Nats, Unreachable};
-use headwater::operator::{Endpoint, FoldRequest, FoldStatus};
+use headwater::operator::{Endpoint, RebuildRequest, RebuildStatus};
 use survey::Topology;
 
 /// A projection of a service that is folded beside.
@@ -37,17 +37,25 @@ impl Target {
     }
 
     /// Asks `rebuild`, `fold` or `fold.stop`.
-    pub(crate) async fn ask(&self, nats: &Nats, endpoint: Endpoint) -> anyhow::Result<FoldStatus> {
-        let request = FoldRequest {
+    pub(crate) async fn ask(
+        &self,
+        nats: &Nats,
+        endpoint: Endpoint,
+    ) -> anyhow::Result<RebuildStatus> {
+        let request = RebuildRequest {
             projection: self.projection.clone(),
             is_partial: false,
         };
         nats.ask(&self.service, endpoint, &request).await
     }
 
-    /// Asks `verify`. `is_partial`: see [`FoldRequest`].
-    pub(crate) async fn verify(&self, nats: &Nats, is_partial: bool) -> anyhow::Result<FoldStatus> {
-        let request = FoldRequest {
+    /// Asks `verify`. `is_partial`: see [`RebuildRequest`].
+    pub(crate) async fn verify(
+        &self,
+        nats: &Nats,
+        is_partial: bool,
+    ) -> anyhow::Result<RebuildStatus> {
+        let request = RebuildRequest {
             projection: self.projection.clone(),
             is_partial,
         };

@@ -14,7 +14,7 @@ use survey::Topology;
 use terminal::{Exit, Screen};
 
 pub use args::Args;
-pub use merge::{Doubled, Late, Places, Ranges};
+pub use merge::{Doubled, Late, OrderingDiff, Ranges};
 pub use report::Report;
 
 mod args;

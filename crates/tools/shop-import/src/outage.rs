@@ -9,7 +9,7 @@ use crate::ids::Kind;
 use crate::requests::{Failure, Trouble};
 
 /// So many lines in a row that a service answered and did not take, each for the whole patience.
-const HOPELESS_LINES: u32 = 16;
+const MAX_CONSECUTIVE_FAILURES: u32 = 16;
 
 /// A service that cannot be worked with. Printed, it says what to do.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ impl Watch {
             Err(Failure::GaveUp { since, trouble }) => {
                 self.given_up += 1;
                 let away = !trouble.is_answer() && self.settled <= *since;
-                if away || self.given_up >= HOPELESS_LINES {
+                if away || self.given_up >= MAX_CONSECUTIVE_FAILURES {
                     Err(trouble)
                 } else {
                     Ok(())
@@ -80,7 +80,9 @@ impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let (kind, url, trouble) = (self.kind.name(), &self.url, &self.trouble);
         let what = if self.answered {
-            format!("has put off {HOPELESS_LINES} lines in a row: {trouble}; look at its log")
+            format!(
+                "has put off {MAX_CONSECUTIVE_FAILURES} lines in a row: {trouble}; look at its log"
+            )
         } else {
             format!(
                 "cannot be reached: {trouble}; start the shop with `cargo dev`, or say where it is \

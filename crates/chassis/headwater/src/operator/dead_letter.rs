@@ -11,8 +11,8 @@ use headwater_projection::dead_letter::retry::Which;
 use headwater_projection::dead_letter::{self, Refusal};
 use headwater_store::Database;
 
+use crate::operator::registry::{ProjectionHandle, ProjectionRegistry};
 use crate::operator::reply::{Error, fit, json, refuse, too_large};
-use crate::operator::tools::{Tool, Tools};
 
 /// How many letters one answer has at most: some 600 bytes each.
 const LETTERS_MAX: usize = 1000;
@@ -47,12 +47,12 @@ pub(super) async fn page(
 /// most `bytes_max` bytes.
 pub(super) async fn show(
     db: &Database,
-    tools: &Tools,
+    registry: &ProjectionRegistry,
     ShowRequest { id, offset }: ShowRequest,
     bytes_max: usize,
 ) -> Result<Vec<u8>, Error> {
     let (mut letter, payload) = find(db, id).await?;
-    let tool = tools
+    let tool = registry
         .all()
         .iter()
         .find(|tool| tool.name == letter.projection);
@@ -88,12 +88,12 @@ async fn find(db: &Database, id: u64) -> Result<(Letter, Vec<u8>), Error> {
 /// Tries the letters of all projections that are meant; of one where an id is.
 pub(super) async fn retry(
     db: &Database,
-    tools: &Tools,
+    registry: &ProjectionRegistry,
     which: RetryRequest,
 ) -> Result<RetryAnswer, Error> {
     let meant = match which {
-        RetryRequest::Id(id) => vec![tool_of(db, tools, id).await?],
-        _ => tools.all().to_vec(),
+        RetryRequest::Id(id) => vec![tool_of(db, registry, id).await?],
+        _ => registry.all().to_vec(),
     };
     if meant.is_empty() {
         return Err(refuse(404, format!("{} has no projection", db.owner())));
@@ -123,11 +123,11 @@ pub(super) async fn retry(
 
 pub(super) async fn discard(
     db: &Database,
-    tools: &Tools,
+    registry: &ProjectionRegistry,
     id: u64,
     reason: String,
 ) -> Result<DiscardAnswer, Error> {
-    let tool = tool_of(db, tools, id).await?;
+    let tool = tool_of(db, registry, id).await?;
     let discarded = (tool.discard)(id, reason).await;
     let mut answer = discarded.map_err(|error| refusal(&error))?;
     answer.retried.failed_total = answer.retried.failed.len() as u64;
@@ -137,7 +137,7 @@ pub(super) async fn discard(
 /// Gives up several letters, one after the other, each in a transaction of its own.
 pub(super) async fn discard_many(
     db: &Database,
-    tools: &Tools,
+    registry: &ProjectionRegistry,
     ids: Vec<u64>,
     reason: String,
 ) -> Result<DiscardManyAnswer, Error> {
@@ -148,7 +148,7 @@ pub(super) async fn discard_many(
     for id in ids {
         let projection = db.read(move |snapshot| dead_letter::at_fault(snapshot, id));
         let projection = projection.await.map_err(|error| refusal(&error.into()))?;
-        let tool = projection.and_then(|name| tools.all().iter().find(|tool| tool.name == name));
+        let tool = projection.and_then(|name| registry.all().iter().find(|tool| tool.name == name));
         let Some(tool) = tool else {
             answer.skipped += 1;
             continue;
@@ -170,9 +170,13 @@ pub(super) async fn discard_many(
 }
 
 /// The projection whose letter `id` is.
-async fn tool_of(db: &Database, tools: &Tools, id: u64) -> Result<Tool, Error> {
+async fn tool_of(
+    db: &Database,
+    registry: &ProjectionRegistry,
+    id: u64,
+) -> Result<ProjectionHandle, Error> {
     let projection = find(db, id).await?.0.projection;
-    let tool = tools.all().iter().find(|tool| tool.name == projection);
+    let tool = registry.all().iter().find(|tool| tool.name == projection);
     tool.cloned().ok_or_else(|| {
         refuse(
             404,

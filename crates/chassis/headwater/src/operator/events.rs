@@ -43,7 +43,7 @@ pub(super) async fn page(
     };
     // The outbox's own head: another process may have written more than this one knows of.
     let (head, mut events) = db
-        .read_bare(move |snapshot| {
+        .read_raw(move |snapshot| {
             let page = outbox::page_within(snapshot, from, limit, bytes_max as u64)?;
             Ok::<_, DbErr>((outbox::raw_head(snapshot)?, page))
         })

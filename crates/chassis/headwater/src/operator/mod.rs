@@ -12,10 +12,10 @@
 //! | `headwater.<service>.dead-letters.discarded` | [`ListRequest`] | [`ListAnswer`] |
 //! | `headwater.<service>.projections.pause` | [`PauseRequest`] | [`ProjectionStatus`] |
 //! | `headwater.<service>.projections.resume` | [`ResumeRequest`] | [`ProjectionStatus`] |
-//! | `headwater.<service>.rebuild` | [`FoldRequest`] | [`FoldStatus`] |
-//! | `headwater.<service>.verify` | [`FoldRequest`] | [`FoldStatus`] |
-//! | `headwater.<service>.fold` | [`FoldRequest`] | [`FoldStatus`] |
-//! | `headwater.<service>.fold.stop` | [`FoldRequest`] | [`FoldStatus`] |
+//! | `headwater.<service>.rebuild` | [`RebuildRequest`] | [`RebuildStatus`] |
+//! | `headwater.<service>.verify` | [`RebuildRequest`] | [`RebuildStatus`] |
+//! | `headwater.<service>.fold` | [`RebuildRequest`] | [`RebuildStatus`] |
+//! | `headwater.<service>.fold.stop` | [`RebuildRequest`] | [`RebuildStatus`] |
 //!
 //! All are JSON, made to be read: `nats request headwater.orders.events '{"from":10,"limit":2}'`.
 //! An empty request stands for one without any wishes. A service without a database has `status`
@@ -24,9 +24,9 @@
 mod dead_letter;
 mod events;
 mod projections;
+pub mod registry;
 mod reply;
 mod status;
-pub mod tools;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,18 +43,18 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::inquiry;
-use crate::inquiry::answering::Questions;
+use crate::operator::registry::ProjectionHandle;
+pub use crate::operator::registry::ProjectionRegistry;
 use crate::operator::reply::{Error, fit, json, read, refuse};
-use crate::operator::tools::Tool;
-pub use crate::operator::tools::Tools;
+use crate::request_reply;
+use crate::request_reply::answering::Questions;
 pub use headwater_nats::control::Endpoint;
 pub use headwater_nats::control::{
     DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, DiscardRequest, Filter, InOutbox, Letter,
     ListAnswer, ListRequest, RetryAnswer, RetryRequest, ShowRequest,
 };
 pub use headwater_nats::control::{
-    Difference, Differences, FoldRequest, FoldState, FoldStatus, Side, Then,
+    Difference, Differences, RebuildPurpose, RebuildRequest, RebuildState, RebuildStatus, Side,
 };
 pub use headwater_nats::control::{EventsAnswer, EventsRequest, fetch_events};
 pub use headwater_nats::control::{PauseRequest, ResumeRequest};
@@ -64,38 +64,38 @@ pub use headwater_nats::control::{ProjectionStatus, SourceStatus, StatusAnswer};
 /// subscription. The bound is per endpoint, so a slow one delays no other.
 const AT_ONCE: usize = 2;
 
-/// Offers the service on the NATS Services API until `stop`: answers operators at `desk`, and the
+/// Offers the service on the NATS Services API until `stop`: answers operators at `admin`, and the
 /// `questions` of other services.
 ///
 /// # Errors
 /// The connection was closed for good.
 pub async fn serve(
-    desk: Desk,
+    admin: AdminEndpoints,
     bus: Bus,
     questions: Questions,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let name = desk.service;
+    let name = admin.service;
     let service = bus
         .client
         .service_builder()
         .description(format!(
             "Headwater service {name}: for operators below headwater.{name}, for others its answers"
         ))
-        .metadata(desk.metadata())
+        .metadata(admin.metadata())
         .start(name, env!("CARGO_PKG_VERSION"))
         .await
         .map_err(|error| anyhow!(error))
         .context("offer the service on the bus")?;
-    // Whoever has an answer from the desk finds the questions offered, too.
+    // Whoever has an answer from the admin finds the questions offered, too.
     let asked = questions.offer(&service).await?;
-    let endpoints = desk.offer(&service).await?;
+    let endpoints = admin.offer(&service).await?;
     let answering = async {
-        inquiry::serve(asked, &bus, stop.clone()).await;
+        request_reply::serve(asked, &bus, stop.clone()).await;
         Ok(())
     };
-    let desk = Arc::new(desk);
-    tokio::try_join!(desk.serve(endpoints, &bus, stop.clone()), answering)?;
+    let admin = Arc::new(admin);
+    tokio::try_join!(admin.serve(endpoints, &bus, stop.clone()), answering)?;
     Ok(())
 }
 
@@ -104,15 +104,15 @@ type Offered = Vec<(Endpoint, service::endpoint::Endpoint)>;
 
 /// Where operators are served.
 #[derive(Debug)]
-pub struct Desk {
+pub struct AdminEndpoints {
     service: &'static str,
     health: Health,
     /// What there is to look at and to use, where the service keeps something.
-    kept: Option<(Database, Tools)>,
+    kept: Option<(Database, ProjectionRegistry)>,
 }
 
-impl Desk {
-    /// The desk of a service without a database.
+impl AdminEndpoints {
+    /// The admin of a service without a database.
     pub fn new(service: &'static str, health: Health) -> Self {
         Self {
             service,
@@ -123,9 +123,9 @@ impl Desk {
 
     /// Adds the service's database, and what operators may do with its projections.
     #[must_use]
-    pub fn with_database(self, db: Database, tools: Tools) -> Self {
+    pub fn with_database(self, db: Database, registry: ProjectionRegistry) -> Self {
         Self {
-            kept: Some((db, tools)),
+            kept: Some((db, registry)),
             ..self
         }
     }
@@ -163,10 +163,10 @@ impl Desk {
     ) -> anyhow::Result<()> {
         let mut answering = JoinSet::new();
         for (endpoint, requests) in offered {
-            let (desk, bus) = (Arc::clone(&self), bus.clone());
+            let (admin, bus) = (Arc::clone(&self), bus.clone());
             let requests = requests.take_until(stop.clone().cancelled_owned());
             answering.spawn(requests.for_each_concurrent(AT_ONCE, move |request| {
-                Arc::clone(&desk).respond(endpoint, request, bus.clone())
+                Arc::clone(&admin).respond(endpoint, request, bus.clone())
             }));
         }
         while let Some(ended) = answering.join_next().await {
@@ -196,7 +196,7 @@ impl Desk {
             bytes_max,
         };
         match (&self.kept, endpoint) {
-            (Some((db, tools)), _) => asked.answer(db, tools, health).await,
+            (Some((db, registry)), _) => asked.answer(db, registry, health).await,
             (None, Endpoint::Status) => json(&status::without_database(service, health)),
             (None, other) => Err(refuse(404, format!("{service} has no {}", other.name()))),
         }
@@ -214,12 +214,12 @@ impl Asked<'_> {
     async fn answer(
         &self,
         db: &Database,
-        tools: &Tools,
+        registry: &ProjectionRegistry,
         health: &Health,
     ) -> Result<Vec<u8>, Error> {
         let bytes_max = self.bytes_max;
         match self.endpoint {
-            Endpoint::Status => json(&status::of(db, health, tools).await?),
+            Endpoint::Status => json(&status::of(db, health, registry).await?),
             Endpoint::Events => events::page(db, self.read()?, bytes_max).await,
             Endpoint::DeadLettersList => {
                 dead_letter::page(db, Table::Dead, self.read()?, bytes_max).await
@@ -228,23 +228,27 @@ impl Asked<'_> {
                 dead_letter::page(db, Table::Discarded, self.read()?, bytes_max).await
             }
             Endpoint::DeadLettersShow => {
-                dead_letter::show(db, tools, self.read()?, bytes_max).await
+                dead_letter::show(db, registry, self.read()?, bytes_max).await
             }
             Endpoint::DeadLettersRetry => {
-                let mut answer = dead_letter::retry(db, tools, self.read()?).await?;
+                let mut answer = dead_letter::retry(db, registry, self.read()?).await?;
                 fit(&mut answer, bytes_max, 0, |answer| &mut answer.failed)
             }
-            Endpoint::DeadLettersDiscard => self.discard(db, tools).await,
-            Endpoint::ProjectionsPause => json(&projections::pause(db, tools, self.read()?).await?),
-            Endpoint::ProjectionsResume => {
-                json(&projections::resume(db, tools, self.read()?).await?)
+            Endpoint::DeadLettersDiscard => self.discard(db, registry).await,
+            Endpoint::ProjectionsPause => {
+                json(&projections::pause(db, registry, self.read()?).await?)
             }
-            Endpoint::Rebuild => self.fold(db, tools, |tool, _| tool.begin(Then::Swap, false)),
-            Endpoint::Verify => self.fold(db, tools, |tool, is_partial| {
-                tool.begin(Then::Compare, is_partial)
+            Endpoint::ProjectionsResume => {
+                json(&projections::resume(db, registry, self.read()?).await?)
+            }
+            Endpoint::Rebuild => self.fold(db, registry, |tool, _| {
+                tool.begin(RebuildPurpose::Rebuild, false)
             }),
-            Endpoint::Fold => self.fold(db, tools, |tool, _| Ok(tool.fold()?.status())),
-            Endpoint::FoldStop => self.fold(db, tools, |tool, _| Ok(tool.fold()?.stop())),
+            Endpoint::Verify => self.fold(db, registry, |tool, is_partial| {
+                tool.begin(RebuildPurpose::Verify, is_partial)
+            }),
+            Endpoint::Fold => self.fold(db, registry, |tool, _| Ok(tool.fold()?.status())),
+            Endpoint::FoldStop => self.fold(db, registry, |tool, _| Ok(tool.fold()?.stop())),
         }
     }
 
@@ -252,17 +256,21 @@ impl Asked<'_> {
         read(self.endpoint, self.payload)
     }
 
-    async fn discard(&self, db: &Database, tools: &Tools) -> Result<Vec<u8>, Error> {
+    async fn discard(
+        &self,
+        db: &Database,
+        registry: &ProjectionRegistry,
+    ) -> Result<Vec<u8>, Error> {
         let DiscardRequest { id, ids, reason } = self.read()?;
         match id {
             Some(id) if ids.is_empty() => {
-                let mut answer = dead_letter::discard(db, tools, id, reason).await?;
+                let mut answer = dead_letter::discard(db, registry, id, reason).await?;
                 fit(&mut answer, self.bytes_max, 0, |answer| {
                     &mut answer.retried.failed
                 })
             }
             None if !ids.is_empty() => {
-                json(&dead_letter::discard_many(db, tools, ids, reason).await?)
+                json(&dead_letter::discard_many(db, registry, ids, reason).await?)
             }
             _ => Err(refuse(400, format!("send {}", self.endpoint.example()))),
         }
@@ -273,11 +281,11 @@ impl Asked<'_> {
     fn fold(
         &self,
         db: &Database,
-        tools: &Tools,
-        act: impl FnOnce(&Tool, bool) -> Result<FoldStatus, Error>,
+        registry: &ProjectionRegistry,
+        act: impl FnOnce(&ProjectionHandle, bool) -> Result<RebuildStatus, Error>,
     ) -> Result<Vec<u8>, Error> {
-        let request: FoldRequest = self.read()?;
-        let tool = tools.find(db, request.projection.as_deref())?;
+        let request: RebuildRequest = self.read()?;
+        let tool = registry.find(db, request.projection.as_deref())?;
         let mut status = act(tool, request.is_partial)?;
         let Some(mut differences) = status.differences.take() else {
             return json(&status);

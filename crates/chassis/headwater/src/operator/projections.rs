@@ -1,51 +1,56 @@
 //! `projections.pause` and `projections.resume`: holding a projection where it is.
 
 use headwater_nats::control::{PauseRequest, ProjectionStatus, ResumeRequest};
-use headwater_projection::Brake;
+use headwater_projection::PauseControl;
 use headwater_store::Database;
 
+use crate::operator::registry::{ProjectionHandle, ProjectionRegistry};
 use crate::operator::reply::{Error, refuse};
-use crate::operator::tools::{Tool, Tools};
 
 pub(super) async fn pause(
     db: &Database,
-    tools: &Tools,
+    registry: &ProjectionRegistry,
     request: PauseRequest,
 ) -> Result<ProjectionStatus, Error> {
-    let (tool, brake) = find(db, tools, request.projection.as_deref())?;
+    let (tool, pause_control) = find(db, registry, request.projection.as_deref())?;
     if request.reason.trim().is_empty() {
         return Err(refuse(400, "say why it is paused".to_owned()));
     }
     tool.expect_no_fold()?;
-    let paused = brake.pause(request.reason).await;
+    let paused = pause_control.pause(request.reason).await;
     paused.map_err(|error| refuse(503, format!("{error:#}")))?;
-    status(db, tools, tool).await
+    status(db, registry, tool).await
 }
 
 pub(super) async fn resume(
     db: &Database,
-    tools: &Tools,
+    registry: &ProjectionRegistry,
     request: ResumeRequest,
 ) -> Result<ProjectionStatus, Error> {
-    let (tool, brake) = find(db, tools, request.projection.as_deref())?;
-    let resumed = brake.resume().await;
+    let (tool, pause_control) = find(db, registry, request.projection.as_deref())?;
+    let resumed = pause_control.resume().await;
     resumed.map_err(|error| refuse(503, format!("{error:#}")))?;
-    status(db, tools, tool).await
+    status(db, registry, tool).await
 }
 
-async fn status(db: &Database, tools: &Tools, tool: &Tool) -> Result<ProjectionStatus, Error> {
-    let status = tools.projection(db, tool).await;
+async fn status(
+    db: &Database,
+    registry: &ProjectionRegistry,
+    tool: &ProjectionHandle,
+) -> Result<ProjectionStatus, Error> {
+    let status = registry.projection(db, tool).await;
     status.map_err(|error| refuse(500, error.to_string()))
 }
 
 /// The projection `name`, or the only one, which can be held.
 fn find<'a>(
     db: &Database,
-    tools: &'a Tools,
+    registry: &'a ProjectionRegistry,
     name: Option<&str>,
-) -> Result<(&'a Tool, &'a Brake), Error> {
-    let tool = tools.find(db, name)?;
-    let brake = tool.brake.as_ref();
-    let brake = brake.ok_or_else(|| refuse(404, format!("{} cannot be held", tool.name)))?;
-    Ok((tool, brake))
+) -> Result<(&'a ProjectionHandle, &'a PauseControl), Error> {
+    let tool = registry.find(db, name)?;
+    let pause_control = tool.pause_control.as_ref();
+    let pause_control =
+        pause_control.ok_or_else(|| refuse(404, format!("{} cannot be held", tool.name)))?;
+    Ok((tool, pause_control))
 }

@@ -4,8 +4,8 @@ use headwater_nats::control::StatusAnswer;
 use headwater_store::{Database, outbox};
 use headwater_telemetry::health::Health;
 
+use crate::operator::registry::ProjectionRegistry;
 use crate::operator::reply::{Error, refuse};
-use crate::operator::tools::Tools;
 
 pub(super) fn without_database(service: &str, health: &Health) -> StatusAnswer {
     StatusAnswer {
@@ -20,9 +20,9 @@ pub(super) fn without_database(service: &str, health: &Health) -> StatusAnswer {
 pub(super) async fn of(
     db: &Database,
     health: &Health,
-    tools: &Tools,
+    registry: &ProjectionRegistry,
 ) -> Result<StatusAnswer, Error> {
-    let projections = tools.projections(db).await;
+    let projections = registry.projections(db).await;
     // The outbox's own head: another process may have written more than this one knows of.
     let head = db.read(outbox::head).await;
     Ok(StatusAnswer {

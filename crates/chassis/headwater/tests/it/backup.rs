@@ -7,7 +7,7 @@ use std::sync::Barrier;
 use std::thread;
 
 use headwater::Clock;
-use headwater::backup::{self, Facts, Place};
+use headwater::backup::{self, Facts, RestoreTarget};
 use rusqlite::Connection;
 
 use crate::support::{append, folder, open, reads};
@@ -68,7 +68,7 @@ async fn what_is_moved_aside_has_what_was_in_its_log() {
         );
         fs::copy(from, to).unwrap();
     }
-    let place = Place::take(&killed_at).unwrap();
+    let place = RestoreTarget::take(&killed_at).unwrap();
     let placed = place.put(&copy.file, false, &Clock::system()).unwrap();
     assert_eq!(Facts::of(&killed_at).unwrap().head, 2);
     let aside = placed.aside.unwrap();

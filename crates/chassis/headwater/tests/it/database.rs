@@ -396,7 +396,7 @@ async fn a_bare_snapshot_does_not_move_either_and_says_what_is_wrong() {
     let count = "SELECT count(*) FROM headwater_outbox WHERE position > ?";
     let (writing, written) = (db.clone(), std::sync::mpsc::channel());
     let handle = tokio::runtime::Handle::current();
-    let counted = db.read_bare(move |snapshot| {
+    let counted = db.read_raw(move |snapshot| {
         let before = snapshot.row(count, [1], |row| row.get::<_, i64>(0))?;
         let more = handle.spawn(async move { append(&writing, reads(4..=9)).await });
         handle.spawn(async move { written.0.send(more.await.is_ok()) });
@@ -407,14 +407,14 @@ async fn a_bare_snapshot_does_not_move_either_and_says_what_is_wrong() {
         ))
     });
     assert_eq!(counted.await.unwrap(), (Some(2), Some(2)));
-    let rows = db.read_bare(|snapshot| {
+    let rows = db.read_raw(|snapshot| {
         snapshot.rows("SELECT position FROM headwater_outbox", [], |row| {
             row.get::<_, i64>(0)
         })
     });
     assert_eq!(rows.await.unwrap(), (1..=9).collect::<Vec<i64>>());
     let wrong =
-        db.read_bare(|snapshot| snapshot.rows("SELECT none", [], |row| row.get::<_, i64>(0)));
+        db.read_raw(|snapshot| snapshot.rows("SELECT none", [], |row| row.get::<_, i64>(0)));
     assert!(
         wrong
             .await
@@ -422,6 +422,6 @@ async fn a_bare_snapshot_does_not_move_either_and_says_what_is_wrong() {
             .to_string()
             .contains("no such column: none")
     );
-    let write = db.read_bare(|snapshot| snapshot.rows("DELETE FROM label", [], |_| Ok(())));
+    let write = db.read_raw(|snapshot| snapshot.rows("DELETE FROM label", [], |_| Ok(())));
     assert!(write.await.is_err(), "it only reads");
 }

@@ -8,7 +8,8 @@ use base64::prelude::BASE64_STANDARD;
 use broker::Broker;
 use headwater::database::{Database, Tx};
 use headwater::operator::{
-    DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, InOutbox, Letter, ListAnswer, RetryAnswer, Tools,
+    DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, InOutbox, Letter, ListAnswer,
+    ProjectionRegistry, RetryAnswer,
 };
 use headwater::projection::{Config, Runner};
 use headwater::{ApplyError, Bus, Envelope, EventId, Projection};
@@ -82,7 +83,7 @@ impl House {
         let (db, health) = (copy.clone(), tasks.health.clone());
         let runner = Runner::load(projection.clone(), db, bus.clone(), health, config).await;
         let runner = runner.unwrap();
-        tasks.serve_operators(&copy, &bus, Tools::default().with(&runner));
+        tasks.serve_operators(&copy, &bus, ProjectionRegistry::default().with(&runner));
         tasks.run(Mendable::NAME, |stop| runner.run(stop));
         let house = Self {
             projection,

@@ -317,7 +317,7 @@ async fn what_follows_in_a_write_after_sqlite_rolled_it_back_is_not_kept() {
 async fn what_is_written_alone_after_sqlite_rolled_it_back_is_not_kept_either() {
     let folder = folder();
     let db = open(&folder, "sensors").await;
-    let outcome = db.write_alone(|tx| {
+    let outcome = db.write_exclusive(|tx| {
         execute(tx, "INSERT INTO label (value) VALUES (1)", [])?;
         let sql = "INSERT OR ROLLBACK INTO label (value) VALUES (1)";
         drop(execute(tx, sql, []));
@@ -333,13 +333,13 @@ async fn a_write_alone_is_kept_or_not_apart_from_those_that_wait_with_it() {
     let db = open(&folder, "sensors").await;
     let (release, _blocked) = block(&db).await;
     let before = queued(db.write(reading(1)));
-    let refused = queued(db.write_alone(|tx| {
+    let refused = queued(db.write_exclusive(|tx| {
         keep_reading(tx, "attic", 2)?;
         Err::<(), _>(DbErr::Custom("no".to_owned()))
     }));
     let between = queued(db.write(reading(3)));
-    let alone = queued(db.write_alone(|tx| keep_reading(tx, "attic", 4)));
-    let panicking = queued(db.write_alone(|tx| {
+    let alone = queued(db.write_exclusive(|tx| keep_reading(tx, "attic", 4)));
+    let panicking = queued(db.write_exclusive(|tx| {
         keep_reading(tx, "attic", 5)?;
         assert!(tx.now_ms() < 0, "as a projection may");
         Ok::<_, DbErr>(())

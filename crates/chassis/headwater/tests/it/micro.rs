@@ -1,8 +1,8 @@
 //! The requests that `nats micro ls`, `info`, `stats` and `ping` send, and the JSON schemas that
 //! the NATS CLI holds the answers to: an answer that they refuse shows nothing there.
 
-use headwater::inquiry::Questions;
-use headwater::operator::{Desk, Tools};
+use headwater::operator::{AdminEndpoints, ProjectionRegistry};
+use headwater::request_reply::Questions;
 use serde_json::{Value, json};
 
 use crate::support::{Tasks, broker, bus, eventually, folder, open};
@@ -21,8 +21,9 @@ impl Micro {
         let db = open(&folder, "sensors").await;
         let bus = bus(&broker, "sensors").await;
         let mut tasks = Tasks::none();
-        let desk = Desk::new("sensors", tasks.health.clone()).with_database(db, Tools::default());
-        tasks.offer(desk, &bus, Questions::default());
+        let admin = AdminEndpoints::new("sensors", tasks.health.clone())
+            .with_database(db, ProjectionRegistry::default());
+        tasks.offer(admin, &bus, Questions::default());
         let micro = Self {
             tasks,
             bus,

@@ -146,7 +146,7 @@ async fn whoever_asks_for_a_position_that_is_parked_is_told() {
     eventually_readings(&world.copy, &[1, 4]).await;
     let at = world.copy.read(as_of::<Readings>).await.unwrap();
     assert_eq!(
-        (at.applied.clone(), at.parked.clone(), at.whole()),
+        (at.applied.clone(), at.parked.clone(), at.without_gaps()),
         (asked("sensors:4"), asked("sensors:2"), asked("sensors:1"))
     );
     let after = progress.wait(&asked("sensors:4"), late).await;

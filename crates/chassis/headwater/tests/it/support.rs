@@ -10,9 +10,9 @@ use broker::Broker;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use headwater::database::{self, Database, Migration, Snapshot, Tx, WriteError};
 use headwater::health::State;
-use headwater::inquiry::Questions;
-use headwater::operator::{Desk, Tools};
+use headwater::operator::{AdminEndpoints, ProjectionRegistry};
 use headwater::projection::{self, Progress, Runner};
+use headwater::request_reply::Questions;
 use headwater::{
     ApplyError, Bus, Clock, Envelope, Event, Health, Projection, Relay, Supervisor, bus, outbox,
 };
@@ -258,20 +258,31 @@ impl Tasks {
 
     /// Answers operators for `db`.
     pub(crate) fn operator(&mut self, db: &Database, bus: &Bus) -> &mut Self {
-        self.serve_operators(db, bus, Tools::default())
+        self.serve_operators(db, bus, ProjectionRegistry::default())
     }
 
-    /// Answers operators for `db`, who may use `tools`.
-    pub(crate) fn serve_operators(&mut self, db: &Database, bus: &Bus, tools: Tools) -> &mut Self {
-        let desk = Desk::new(db.owner(), self.health.clone()).with_database(db.clone(), tools);
-        self.offer(desk, bus, Questions::default())
+    /// Answers operators for `db`, who may use `registry`.
+    pub(crate) fn serve_operators(
+        &mut self,
+        db: &Database,
+        bus: &Bus,
+        registry: ProjectionRegistry,
+    ) -> &mut Self {
+        let admin = AdminEndpoints::new(db.owner(), self.health.clone())
+            .with_database(db.clone(), registry);
+        self.offer(admin, bus, Questions::default())
     }
 
     /// Offers a service on the bus.
-    pub(crate) fn offer(&mut self, desk: Desk, bus: &Bus, questions: Questions) -> &mut Self {
+    pub(crate) fn offer(
+        &mut self,
+        admin: AdminEndpoints,
+        bus: &Bus,
+        questions: Questions,
+    ) -> &mut Self {
         let bus = bus.clone();
         self.supervisor.spawn("operator", |stop| {
-            headwater::operator::serve(desk, bus, questions, stop)
+            headwater::operator::serve(admin, bus, questions, stop)
         });
         self
     }

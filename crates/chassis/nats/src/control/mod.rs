@@ -13,7 +13,9 @@ pub use letters::{
     DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, DiscardRequest, Filter, InOutbox, Letter,
     ListAnswer, ListRequest, RetryAnswer, RetryRequest, ShowRequest,
 };
-pub use rebuild::{Difference, Differences, FoldRequest, FoldState, FoldStatus, Side, Then};
+pub use rebuild::{
+    Difference, Differences, RebuildPurpose, RebuildRequest, RebuildState, RebuildStatus, Side,
+};
 pub use status::{
     Pause, PauseRequest, ProjectionStatus, ResumeRequest, SourceStatus, StatusAnswer,
 };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Names a projection: for `rebuild`, `verify`, `fold` and `fold.stop`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FoldRequest {
+pub struct RebuildRequest {
     /// Which; may be left out where the service has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projection: Option<String>,
@@ -18,23 +18,24 @@ pub struct FoldRequest {
     pub is_partial: bool,
 }
 
-/// What is to become of the new store.
+/// What a rebuild is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Then {
-    /// It takes the place of the one that serves, or the live tables are made equal to it where
-    /// the service keeps more in their database: `rebuild`.
-    Swap,
-    /// It is compared with the one that serves, and thrown away: `verify`.
-    Compare,
+pub enum RebuildPurpose {
+    /// The new store replaces the live one, or, where the service keeps more in that database, the
+    /// live tables are changed to equal the new ones: `rebuild`.
+    #[serde(rename = "swap")]
+    Rebuild,
+    /// The new store is compared with the live one and discarded: `verify`.
+    #[serde(rename = "compare")]
+    Verify,
 }
 
-impl Then {
+impl RebuildPurpose {
     /// The endpoint that begins it.
     pub(crate) fn word(self) -> &'static str {
         match self {
-            Self::Swap => "rebuild",
-            Self::Compare => "verify",
+            Self::Rebuild => "rebuild",
+            Self::Verify => "verify",
         }
     }
 }
@@ -42,11 +43,11 @@ impl Then {
 /// How far it is: the answer of `rebuild` and `verify`, which begin one, of `fold`, and of
 /// `fold.stop`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FoldStatus {
+pub struct RebuildStatus {
     /// What it is doing.
-    pub state: FoldState,
+    pub state: RebuildState,
     /// What it is for.
-    pub then: Then,
+    pub then: RebuildPurpose,
     /// Why it was begun.
     pub reason: String,
     /// How far the new store is.
@@ -72,7 +73,7 @@ pub struct FoldStatus {
 /// What a fold is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum FoldState {
+pub enum RebuildState {
     /// There was none since the service started.
     Idle,
     /// It applies events.
@@ -87,7 +88,7 @@ pub enum FoldState {
     Failed,
 }
 
-impl FoldState {
+impl RebuildState {
     /// Whether it is under way.
     pub fn is_running(self) -> bool {
         matches!(self, Self::Folding | Self::Comparing | Self::Merging)

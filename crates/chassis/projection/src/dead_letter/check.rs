@@ -149,7 +149,7 @@ fn page(
 ) -> Result<Vec<(Letter, Vec<u8>)>, DbErr> {
     let (source, lane) = match scope {
         Scope::All(_) | Scope::Unblocked => (None, None),
-        Scope::Lane { source, name } => (source.as_deref(), Some(name.as_str())),
+        Scope::BlockedKey { source, name } => (source.as_deref(), Some(name.as_str())),
     };
     let sql = format!(
         "{} WHERE projection = ? AND id > ? AND source = coalesce(?, source)

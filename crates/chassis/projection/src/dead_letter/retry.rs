@@ -30,12 +30,12 @@ pub enum Which {
 
 /// Letters that wait for one another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Lane {
+struct BlockedKey {
     source: String,
     name: String,
 }
 
-impl Lane {
+impl BlockedKey {
     fn of(letter: &Letter) -> Self {
         Self {
             source: letter.source.clone(),
@@ -44,7 +44,7 @@ impl Lane {
     }
 
     fn scope(self) -> Scope {
-        Scope::Lane {
+        Scope::BlockedKey {
             source: Some(self.source),
             name: self.name,
         }
@@ -57,11 +57,14 @@ impl Lane {
 /// # Errors
 /// There are no such letters, or a source does not answer: then nothing was changed, or only those
 /// before were applied.
-pub async fn retry<P: Projection>(live: &Live<P>, which: Which) -> Result<RetryAnswer, Refusal> {
+pub async fn retry<P: Projection>(
+    live: &RunnerHandle<P>,
+    which: Which,
+) -> Result<RetryAnswer, Refusal> {
     let scope = match which {
         Which::Unblocked => Scope::Unblocked,
         Which::Request(RetryRequest::All(filter)) => Scope::All(filter),
-        Which::Request(RetryRequest::Lane(name)) => Scope::Lane { source: None, name },
+        Which::Request(RetryRequest::BlockedKey(name)) => Scope::BlockedKey { source: None, name },
         Which::Request(RetryRequest::Id(id)) => {
             let find = move |snapshot: &_| lane_that_begins_with::<P>(snapshot, id);
             live.db().read(find).await?.scope()
@@ -76,7 +79,7 @@ pub async fn retry<P: Projection>(live: &Live<P>, which: Which) -> Result<RetryA
 /// There is no such letter, or something waits behind it and its source does not answer: then
 /// nothing was changed.
 pub async fn discard<P: Projection>(
-    live: &Live<P>,
+    live: &RunnerHandle<P>,
     id: u64,
     reason: String,
 ) -> Result<DiscardAnswer, Refusal> {
@@ -85,7 +88,7 @@ pub async fn discard<P: Projection>(
     }
     let find = move |snapshot: &_| {
         let (letter, _) = find(snapshot, id)?;
-        let lane = Lane::of(&letter);
+        let lane = BlockedKey::of(&letter);
         let is_first = first_of::<P>(snapshot, &lane)?.is_some_and(|(first, _)| first.id == id);
         Ok::<_, Refusal>((letter, lane, is_first))
     };
@@ -121,7 +124,7 @@ pub async fn discard<P: Projection>(
 
 /// Tries what does not fit into one page behind a letter that was given up.
 async fn retry_further<P: Projection>(
-    live: &Live<P>,
+    live: &RunnerHandle<P>,
     scope: Scope,
     upto: u64,
     retried: &mut RetryAnswer,
@@ -144,7 +147,7 @@ fn add(sum: &mut RetryAnswer, more: RetryAnswer) {
 
 /// Tries the letters of `scope` whose lanes begin above the id `after`, page by page.
 async fn retry_from<P: Projection>(
-    live: &Live<P>,
+    live: &RunnerHandle<P>,
     scope: Scope,
     mut after: u64,
 ) -> Result<RetryAnswer, Refusal> {
@@ -168,7 +171,7 @@ async fn retry_from<P: Projection>(
             Ok::<_, Refusal>(answer)
         };
         let answer = live.db().write(pass).await?.value;
-        Arc::make_mut(&mut done).extend(answer.failed.iter().map(Lane::of));
+        Arc::make_mut(&mut done).extend(answer.failed.iter().map(BlockedKey::of));
         add(&mut sum, answer);
         match upto {
             Some(upto) => (after, is_first) = (upto, false),
@@ -207,7 +210,7 @@ fn move_to_discarded(tx: &Tx, id: u64, reason: &str) -> Result<(), Refusal> {
 fn lanes<P: Projection>(
     db: &impl ConnectionTrait,
     filter: &Filter,
-) -> Result<Vec<(Lane, u64)>, DbErr> {
+) -> Result<Vec<(BlockedKey, u64)>, DbErr> {
     let [source, lane, error, waiting] = bound(filter);
     let rows = db.query_all_raw(statement(
         db,
@@ -223,7 +226,7 @@ fn lanes<P: Projection>(
     ))?;
     rows.iter()
         .map(|row| {
-            let lane = Lane {
+            let lane = BlockedKey {
                 source: row.try_get_by("source")?,
                 name: row.try_get_by("lane")?,
             };
@@ -236,8 +239,8 @@ fn lanes<P: Projection>(
 fn lane_that_begins_with<P: Projection>(
     db: &impl ConnectionTrait,
     id: u64,
-) -> Result<Lane, Refusal> {
-    let lane = Lane::of(&find(db, id)?.0);
+) -> Result<BlockedKey, Refusal> {
+    let lane = BlockedKey::of(&find(db, id)?.0);
     let lanes = lanes::<P>(db, &Filter::default())?;
     let first = lanes.into_iter().find(|(of, _)| *of == lane);
     match first {
@@ -248,18 +251,22 @@ fn lane_that_begins_with<P: Projection>(
 }
 
 /// The lanes of `scope`. Errors where a lane `must_be` there and is not.
-fn chosen<P: Projection>(tx: &Tx, scope: &Scope, must_be: bool) -> Result<Vec<Lane>, Refusal> {
+fn chosen<P: Projection>(
+    tx: &Tx,
+    scope: &Scope,
+    must_be: bool,
+) -> Result<Vec<BlockedKey>, Refusal> {
     let any = Filter::default();
     let filter = match scope {
         Scope::All(filter) => filter,
-        Scope::Unblocked | Scope::Lane { .. } => &any,
+        Scope::Unblocked | Scope::BlockedKey { .. } => &any,
     };
     let mut chosen = Vec::new();
     for (lane, _) in lanes::<P>(tx, filter)? {
         let is_meant = match scope {
             Scope::All(_) => true,
             Scope::Unblocked => first_of::<P>(tx, &lane)?.is_some_and(|(first, _)| first.waiting),
-            Scope::Lane { source, name } => {
+            Scope::BlockedKey { source, name } => {
                 lane.name == *name && source.as_ref().is_none_or(|source| lane.source == *source)
             }
         };
@@ -268,7 +275,7 @@ fn chosen<P: Projection>(tx: &Tx, scope: &Scope, must_be: bool) -> Result<Vec<La
         }
     }
     match scope {
-        Scope::Lane { name, .. } if must_be && chosen.is_empty() => {
+        Scope::BlockedKey { name, .. } if must_be && chosen.is_empty() => {
             Err(Refusal::UnknownLane(name.clone()))
         }
         _ => Ok(chosen),
@@ -279,7 +286,7 @@ fn chosen<P: Projection>(tx: &Tx, scope: &Scope, must_be: bool) -> Result<Vec<La
 fn retry_lane<P: Projection>(
     projection: &P,
     tx: &Tx,
-    lane: &Lane,
+    lane: &BlockedKey,
     checked: &Checked,
     answer: &mut RetryAnswer,
 ) -> Result<(), Refusal> {
@@ -319,7 +326,7 @@ fn retry_lane<P: Projection>(
 
 fn first_of<P: Projection>(
     db: &impl ConnectionTrait,
-    lane: &Lane,
+    lane: &BlockedKey,
 ) -> Result<Option<(Letter, Vec<u8>)>, DbErr> {
     let sql = format!(
         "{} WHERE projection = ? AND source = ? AND lane = ? ORDER BY id LIMIT 1",

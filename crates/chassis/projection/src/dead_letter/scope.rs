@@ -9,7 +9,7 @@ pub(super) enum Scope {
     All(Filter),
     Unblocked,
     /// Of one source, or of all.
-    Lane {
+    BlockedKey {
         source: Option<String>,
         name: String,
     },

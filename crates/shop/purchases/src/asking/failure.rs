@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use headwater::Positions;
 use headwater::http::Problem;
-use headwater::inquiry::NoAnswer;
+use headwater::request_reply::NoAnswer;
 
 /// When to ask again what could not be answered.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -68,7 +68,7 @@ impl From<NoAnswer> for Why {
         match no_answer {
             NoAnswer::Full => Self::Full,
             NoAnswer::Late => Self::Late,
-            NoAnswer::NotConnected | NoAnswer::NobodyThere => {
+            NoAnswer::NotConnected | NoAnswer::NoResponders => {
                 Self::Unreachable(no_answer.to_string())
             }
             NoAnswer::TooLarge(why) | NoAnswer::Refused(why) => Self::Refused(why),

@@ -8,7 +8,7 @@
 mod composition;
 mod failure;
 mod gathered;
-mod inquiry;
+mod request_reply;
 mod transport;
 
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 pub(crate) use composition::Composition;
 pub use composition::Urls;
-pub(crate) use inquiry::Inquiry;
+pub(crate) use request_reply::RequestReply;
 pub(crate) use transport::Transport;
 
 use crate::purchase::{Found, Part};
@@ -46,7 +46,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How the sources are asked.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
-#[command(next_help_heading = "Asking (styles composition and inquiry)")]
+#[command(next_help_heading = "Asking (styles composition and request-reply)")]
 pub struct Config {
     /// Milliseconds that an answer may take, all its questions together
     #[arg(long, env = "HEADWATER_ANSWER_MS", default_value_t = 2000)]

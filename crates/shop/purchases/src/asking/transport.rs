@@ -6,13 +6,13 @@ use uuid::Uuid;
 use super::composition::{self, Composition};
 use super::failure::Answer;
 use super::gathered::{Orders, Product};
-use super::inquiry::{self, Inquiry};
+use super::request_reply::{self, RequestReply};
 
 /// How the sources are asked. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) enum Transport {
     Http(Composition),
-    Bus(Inquiry),
+    Bus(RequestReply),
 }
 
 impl Transport {
@@ -20,7 +20,7 @@ impl Transport {
     pub(super) async fn is_known(&self, user: Uuid, deadline: Instant) -> Answer<bool> {
         match self {
             Self::Http(composition) => composition.is_known(user, deadline).await,
-            Self::Bus(inquiry) => inquiry.is_known(user, deadline).await,
+            Self::Bus(request_reply) => request_reply.is_known(user, deadline).await,
         }
     }
 
@@ -33,7 +33,7 @@ impl Transport {
     ) -> Answer<Orders> {
         match self {
             Self::Http(composition) => composition.orders(user, start_after, deadline).await,
-            Self::Bus(inquiry) => inquiry.orders(user, start_after, deadline).await,
+            Self::Bus(request_reply) => request_reply.orders(user, start_after, deadline).await,
         }
     }
 
@@ -41,7 +41,7 @@ impl Transport {
     pub(super) async fn products(&self, ids: Vec<Uuid>, deadline: Instant) -> Answer<Vec<Product>> {
         match self {
             Self::Http(composition) => composition.products(&ids, deadline).await,
-            Self::Bus(inquiry) => inquiry.products(&ids, deadline).await,
+            Self::Bus(request_reply) => request_reply.products(&ids, deadline).await,
         }
     }
 
@@ -49,7 +49,7 @@ impl Transport {
     pub(super) fn products_max(&self) -> usize {
         match self {
             Self::Http(_) => composition::PRODUCTS_MAX,
-            Self::Bus(_) => inquiry::PRODUCTS_MAX,
+            Self::Bus(_) => request_reply::PRODUCTS_MAX,
         }
     }
 }

@@ -8,7 +8,7 @@ mod store;
 use std::time::Duration;
 
 use headwater::http::{Problem, cut};
-use headwater::projection::{Progress, as_of, as_of_bare};
+use headwater::projection::{Progress, as_of, as_of_raw};
 use headwater::{Database, Positions};
 use uuid::Uuid;
 
@@ -45,7 +45,7 @@ impl Replica {
     ) -> Result<Option<Found>, Problem> {
         self.progress.whole(after, self.deadline).await?;
         let read = move |snapshot: &_| {
-            let as_of = as_of_bare::<Purchases>(snapshot)?;
+            let as_of = as_of_raw::<Purchases>(snapshot)?;
             let Some(mut purchases) = store::purchases(snapshot, user, part)? else {
                 return Ok::<_, Problem>(None);
             };
@@ -53,19 +53,19 @@ impl Replica {
             Ok(Some(Found {
                 purchases,
                 more,
-                as_of: as_of.whole(),
+                as_of: as_of.without_gaps(),
                 parked: as_of.parked,
             }))
         };
-        self.db.read_bare(read).await
+        self.db.read_raw(read).await
     }
 
     /// The `limit` users heard of last, and how far the store is.
     pub(crate) async fn shoppers(&self, limit: u32) -> Result<(Vec<Shopper>, Positions), Problem> {
         let nothing = Positions::default();
-        self.progress.whole(&nothing, self.deadline).await?;
+        self.progress.caught_up(&nothing, self.deadline).await?;
         let read = move |snapshot: &_| {
-            let as_of = as_of::<Purchases>(snapshot)?.whole();
+            let as_of = as_of::<Purchases>(snapshot)?.without_gaps();
             Ok::<_, Problem>((store::shoppers(snapshot, limit)?, as_of))
         };
         self.db.read(read).await

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use headwater::database::{BareSnapshot, Bulk, Snapshot, Tx};
+use headwater::database::{Bulk, RawSnapshot, Snapshot, Tx};
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult as _, Value, raw_sql};
 use uuid::Uuid;
 
@@ -277,7 +277,7 @@ const NEWEST_FIRST: &str = "SELECT first_ordered_at, product.id, title, image
 /// A part of what the user ordered, and one more than its limit, to see whether there is more.
 /// `None` if there is no such user.
 pub(super) fn purchases(
-    snapshot: &BareSnapshot,
+    snapshot: &RawSnapshot,
     user: Uuid,
     part: Part,
 ) -> Result<Option<Vec<(Cursor, Purchase)>>, DbErr> {

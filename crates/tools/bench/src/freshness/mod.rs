@@ -99,7 +99,7 @@ async fn follow(
     let listeners = Listeners::on_free_ports().await.context("listen")?;
     tasks.spawn(Box::pin(service.serve(listeners, Router::new())));
     progress
-        .whole(&Positions::default(), SEEN_WITHIN)
+        .caught_up(&Positions::default(), SEEN_WITHIN)
         .await
         .context("fold what is there")?;
     Ok(progress)

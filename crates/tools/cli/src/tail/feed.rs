@@ -49,7 +49,7 @@ pub(crate) enum News {
 
 /// How far a feed is.
 #[derive(Debug)]
-struct Place {
+struct Cursor {
     stream_created: DateTime,
     /// All up to here was told.
     sequence: u64,
@@ -66,7 +66,7 @@ pub(crate) struct Feed {
     begin: Begin,
     is_followed: bool,
     news: mpsc::Sender<News>,
-    place: Option<Place>,
+    place: Option<Cursor>,
     is_caught_up: bool,
     /// The newest own event that was told.
     newest: Option<EventId>,
@@ -146,7 +146,7 @@ impl Feed {
     }
 
     /// Tells what the stream has; whether somebody still listens.
-    async fn tell(&mut self, place: &mut Place, stream: &Stream) -> anyhow::Result<bool> {
+    async fn tell(&mut self, place: &mut Cursor, stream: &Stream) -> anyhow::Result<bool> {
         let last = stream.cached_info().state.last_sequence;
         while let Some(event) = place.reader.next(stream, last).await? {
             place.sequence = event.sequence;
@@ -187,7 +187,7 @@ impl Feed {
     }
 
     /// Where to begin in a stream that was not read before.
-    async fn begin(&self, stream: &Stream) -> anyhow::Result<Place> {
+    async fn begin(&self, stream: &Stream) -> anyhow::Result<Cursor> {
         let end = stream.cached_info().state.last_sequence + 1;
         let next = match self.begin {
             Begin::From(sequence) => sequence,
@@ -199,7 +199,7 @@ impl Feed {
 
     /// Where it was, or where to begin in another stream, or in one that lost its end: what is
     /// filled in again is known.
-    fn go_on(&mut self, place: Place, stream: &Stream) -> Place {
+    fn go_on(&mut self, place: Cursor, stream: &Stream) -> Cursor {
         let info = stream.cached_info();
         let last = info.state.last_sequence;
         let is_same = place.stream_created == info.created;
@@ -211,8 +211,8 @@ impl Feed {
         self.place(stream, known + 1, known)
     }
 
-    fn place(&self, stream: &Stream, next: u64, sequence: u64) -> Place {
-        Place {
+    fn place(&self, stream: &Stream, next: u64, sequence: u64) -> Cursor {
+        Cursor {
             stream_created: stream.cached_info().created,
             sequence,
             reader: Reader::new(&self.nats, &self.filters, next),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use broker::Broker;
-use headwater::inquiry::Questions;
 use headwater::operator::Desk;
+use headwater::request_reply::Questions;
 use headwater::{Bus, Health, Supervisor, bus, operator};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use client::{Nats, complain};
-use headwater::backup::{self, Facts, Place, Placed};
+use headwater::backup::{self, Facts, RestoreTarget, Restored};
 use tokio::time::Instant;
 
 use super::lost::Lost;
@@ -99,12 +99,12 @@ impl Before {
     }
 
     /// Stops the service, where systemd runs it, and keeps everybody away from the database.
-    pub(crate) fn stop(&self) -> anyhow::Result<Place> {
+    pub(crate) fn stop(&self) -> anyhow::Result<RestoreTarget> {
         let Some(unit) = &self.unit else {
-            return Place::take(&self.database).context("nothing was changed");
+            return RestoreTarget::take(&self.database).context("nothing was changed");
         };
         unit.stop()?;
-        let taken = Place::take(&self.database);
+        let taken = RestoreTarget::take(&self.database);
         if taken.is_err() {
             // Somebody else has it open, and what was stopped serves on.
             unit.start()?;
@@ -139,7 +139,7 @@ impl Before {
     pub(crate) async fn wait(
         &self,
         nats: &Nats,
-        placed: &Placed,
+        placed: &Restored,
         wait: Duration,
     ) -> anyhow::Result<()> {
         let deadline = Instant::now() + wait;

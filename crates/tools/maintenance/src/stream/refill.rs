@@ -7,7 +7,7 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{CreateStreamErrorKind, RequestError, RequestErrorKind};
 use client::{Nats, Tail, Unreachable};
 use headwater::health::State;
-use headwater::operator::{Endpoint, FoldState, FoldStatus};
+use headwater::operator::{Endpoint, RebuildState, RebuildStatus};
 use headwater::stream;
 use serde::Serialize;
 use terminal::{Bar, Screen};
@@ -139,7 +139,7 @@ impl Before {
         let mut all = Vec::new();
         for target in targets {
             let failure = match rebuild(nats, &target, screen).await {
-                Ok(status) if status.state == FoldState::Done => None,
+                Ok(status) if status.state == RebuildState::Done => None,
                 Ok(status) => Some(status.message.unwrap_or_else(|| "it failed".to_owned())),
                 Err(error) if is_broker(&error) => return Err(error),
                 Err(error) => Some(headwater::causes(&error)),
@@ -154,7 +154,7 @@ impl Before {
     }
 }
 
-async fn rebuild(nats: &Nats, target: &Target, screen: &Screen) -> anyhow::Result<FoldStatus> {
+async fn rebuild(nats: &Nats, target: &Target, screen: &Screen) -> anyhow::Result<RebuildStatus> {
     let begun = target.ask(nats, Endpoint::Rebuild).await?;
     fold::follow(nats, target, begun, screen).await
 }

@@ -15,12 +15,12 @@ pub(crate) struct Merge {
     seen: Runs,
     /// Where events lie that came out of order.
     late: BTreeMap<u64, u64>,
-    places: Places,
+    places: OrderingDiff,
 }
 
 /// How the places differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Places {
+pub struct OrderingDiff {
     /// Positions that the stream does not have.
     pub missing: Ranges,
     /// Positions that it has again.
@@ -54,7 +54,7 @@ impl Merge {
             next: 1,
             seen: Runs::default(),
             late: BTreeMap::new(),
-            places: Places::default(),
+            places: OrderingDiff::default(),
         }
     }
 
@@ -88,7 +88,7 @@ impl Merge {
     }
 
     /// How the stream differs from an outbox that ends at `head`.
-    pub(crate) fn end(mut self, head: u64) -> Places {
+    pub(crate) fn end(mut self, head: u64) -> OrderingDiff {
         self.places.missing.push(self.next, head);
         self.places
     }
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     /// The stream has these positions at the sequences 11, 12 …
-    fn merged(positions: &[u64], head: u64) -> Places {
+    fn merged(positions: &[u64], head: u64) -> OrderingDiff {
         let mut merge = Merge::new();
         for (&position, sequence) in positions.iter().zip(11..) {
             merge.place(position, sequence);
@@ -189,7 +189,7 @@ mod tests {
         merge.end(head)
     }
 
-    fn missing(places: &Places) -> Vec<u64> {
+    fn missing(places: &OrderingDiff) -> Vec<u64> {
         places
             .missing
             .iter()
@@ -204,7 +204,7 @@ mod tests {
             merge.place(position, position + 7);
         }
         assert_eq!((merge.seen.0.len(), merge.late.len()), (1, 0));
-        assert_eq!(merge.end(100_000), Places::default());
+        assert_eq!(merge.end(100_000), OrderingDiff::default());
     }
 
     #[test]

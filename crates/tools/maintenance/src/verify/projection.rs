@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use client::Nats;
 use headwater::Positions;
 use headwater::health::State;
-use headwater::operator::{Differences, FoldState, ProjectionStatus};
+use headwater::operator::{Differences, ProjectionStatus, RebuildState};
 use serde::Serialize;
 use terminal::Screen;
 use tokio::time::Instant;
@@ -205,7 +205,7 @@ async fn compare(
     let begun = target.verify(nats, is_partial).await?;
     let ended = fold::follow(nats, target, begun, screen).await?;
     let why = ended.message.unwrap_or_default();
-    ensure!(ended.state == FoldState::Done, "it failed: {why}");
+    ensure!(ended.state == RebuildState::Done, "it failed: {why}");
     let differences = ended
         .differences
         .with_context(|| format!("it was not compared: {why}"))?;

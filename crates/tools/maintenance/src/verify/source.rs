@@ -15,7 +15,7 @@ use serde_json::Value;
 use terminal::Bar;
 use tokio::time::Instant;
 
-use super::merge::{Merge, Places};
+use super::merge::{Merge, OrderingDiff};
 use super::outbox::Outbox;
 use super::stored::Stored;
 
@@ -37,7 +37,7 @@ pub struct Report {
     /// Events of this life in the stream.
     pub events: u64,
     #[serde(flatten)]
-    pub places: Places,
+    pub places: OrderingDiff,
     /// Events that are not what the outbox has at their position.
     pub altered: Vec<Altered>,
     /// Events beyond the end of the outbox.
@@ -100,7 +100,7 @@ pub struct Ahead {
 impl Report {
     /// Whether the stream is what the outbox says.
     pub fn agrees(&self) -> bool {
-        self.places == Places::default() && self.altered.is_empty() && self.ahead.is_empty()
+        self.places == OrderingDiff::default() && self.altered.is_empty() && self.ahead.is_empty()
     }
 }
 

@@ -8,12 +8,13 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use headwater_nats::bus::Bus;
 use headwater_nats::control::{
-    DiscardAnswer, FoldState, FoldStatus, Pause, ProjectionStatus, RetryAnswer, SourceStatus, Then,
+    DiscardAnswer, Pause, ProjectionStatus, RebuildPurpose, RebuildState, RebuildStatus,
+    RetryAnswer, SourceStatus,
 };
 use headwater_projection as projection;
 use headwater_projection::dead_letter::retry::Which;
 use headwater_projection::dead_letter::{self, Refusal};
-use headwater_projection::{Anomalies, Brake, Progress, Projection, Runner, Sources};
+use headwater_projection::{Anomalies, PauseControl, Progress, Projection, Runner, Sources};
 use headwater_rebuild as rebuild;
 use headwater_store::{Database, Snapshot};
 use sea_orm::DbErr;
@@ -26,37 +27,37 @@ type Discard = dyn Fn(u64, String) -> Answered<DiscardAnswer> + Send + Sync;
 
 /// What operators may do with the projections of a service. Without any: nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Tools {
-    projections: Vec<Tool>,
+pub struct ProjectionRegistry {
+    projections: Vec<ProjectionHandle>,
 }
 
 /// What can be done with one projection, its type forgotten.
 #[derive(Clone)]
-pub(super) struct Tool {
+pub(super) struct ProjectionHandle {
     pub(super) name: &'static str,
     version: u32,
     progress: Progress,
     sources: Sources,
     pub(super) bus: Bus,
-    pub(super) brake: Option<Brake>,
+    pub(super) pause_control: Option<PauseControl>,
     fold: Option<rebuild::Handle>,
     pub(super) retry: Arc<Retry>,
     pub(super) discard: Arc<Discard>,
 }
 
-impl fmt::Debug for Tool {
+impl fmt::Debug for ProjectionHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Tool").field(&self.name).finish()
+        f.debug_tuple("ProjectionHandle").field(&self.name).finish()
     }
 }
 
-impl Tool {
+impl ProjectionHandle {
     fn pause(&self) -> Option<Pause> {
-        self.brake.as_ref().and_then(Brake::now)
+        self.pause_control.as_ref().and_then(PauseControl::now)
     }
 }
 
-impl Tools {
+impl ProjectionRegistry {
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.projections.is_empty()
@@ -66,13 +67,13 @@ impl Tools {
     #[must_use]
     pub fn with<P: Projection>(mut self, runner: &Runner<P>) -> Self {
         let (one, other) = (runner.live(), runner.live());
-        self.projections.push(Tool {
+        self.projections.push(ProjectionHandle {
             name: P::NAME,
             version: P::VERSION,
             progress: runner.progress(),
             sources: runner.sources(),
             bus: one.bus().clone(),
-            brake: runner.brake(),
+            pause_control: runner.pause_control(),
             fold: None,
             retry: Arc::new(move |which| {
                 let live = one.clone();
@@ -93,18 +94,18 @@ impl Tools {
         runner: &Runner<P>,
         fold: rebuild::Handle,
     ) -> Self {
-        let mut tools = self.with(runner);
-        if let Some(tool) = tools.projections.last_mut() {
+        let mut registry = self.with(runner);
+        if let Some(tool) = registry.projections.last_mut() {
             tool.fold = Some(fold);
         }
-        tools
+        registry
     }
 
     /// The projections, how far they are, as they move, what their sources are like, and how far
     /// folding them beside is.
     pub(crate) fn progresses(
         &self,
-    ) -> impl Iterator<Item = (&'static str, &Progress, &Sources, Option<FoldStatus>)> {
+    ) -> impl Iterator<Item = (&'static str, &Progress, &Sources, Option<RebuildStatus>)> {
         let projections = self.projections.iter();
         projections.map(|tool| {
             let fold = tool.fold.as_ref().map(rebuild::Handle::status);
@@ -113,7 +114,7 @@ impl Tools {
     }
 
     /// The projections with dead letters, in the order in which they were added.
-    pub(super) fn all(&self) -> &[Tool] {
+    pub(super) fn all(&self) -> &[ProjectionHandle] {
         &self.projections
     }
 
@@ -128,7 +129,7 @@ impl Tools {
     pub(super) async fn projection(
         &self,
         db: &Database,
-        tool: &Tool,
+        tool: &ProjectionHandle,
     ) -> Result<ProjectionStatus, DbErr> {
         let name = tool.name;
         let (sources, positions) = (tool.sources.clone(), tool.progress.now());
@@ -153,7 +154,11 @@ impl Tools {
     }
 
     /// The projection `name`, or the only one.
-    pub(super) fn find(&self, db: &Database, name: Option<&str>) -> Result<&Tool, Error> {
+    pub(super) fn find(
+        &self,
+        db: &Database,
+        name: Option<&str>,
+    ) -> Result<&ProjectionHandle, Error> {
         let tool = match (name, self.all()) {
             (Some(name), all) => all.iter().find(|tool| tool.name == name),
             (None, [one]) => Some(one),
@@ -170,9 +175,13 @@ impl Tools {
     }
 }
 
-impl Tool {
+impl ProjectionHandle {
     /// Begins a fold beside.
-    pub(super) fn begin(&self, then: Then, is_partial: bool) -> Result<FoldStatus, Error> {
+    pub(super) fn begin(
+        &self,
+        then: RebuildPurpose,
+        is_partial: bool,
+    ) -> Result<RebuildStatus, Error> {
         let (name, fold) = (self.name, self.fold()?);
         if self.pause().is_some() {
             let advice = format!("let it go on first: `headwater projection resume {name}`");
@@ -184,7 +193,7 @@ impl Tool {
     /// Errors while it is folded beside: both would have to stand still in two places.
     pub(super) fn expect_no_fold(&self) -> Result<(), Error> {
         let state = self.fold.as_ref().map(|fold| fold.status().state);
-        if state.is_some_and(FoldState::is_running) {
+        if state.is_some_and(RebuildState::is_running) {
             Err(under_way())
         } else {
             Ok(())

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use headwater_event::Positions;
-use headwater_nats::control::{FoldState, FoldStatus, Then};
+use headwater_nats::control::{RebuildPurpose, RebuildState, RebuildStatus};
 use headwater_nats::stream;
+use headwater_projection::barrier::BarrierGuard;
 use headwater_projection::dead_letter;
 use headwater_projection::dead_letter::retry::Which;
-use headwater_projection::gate::Held;
 use headwater_projection::projection::Projection;
-use headwater_projection::runner::{Config, Live, Runner};
+use headwater_projection::runner::{Config, Runner, RunnerHandle};
 use headwater_store::{Beside, Database};
 use headwater_telemetry::causes;
 use headwater_telemetry::crash;
@@ -21,7 +21,7 @@ use headwater_telemetry::health::{Health, State};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::align::{self, Aligned, Places};
+use crate::align::{self, Aligned, Sequences};
 use crate::compare::{At, Stores};
 use crate::handle::Stop;
 use crate::take_over;
@@ -65,12 +65,12 @@ pub enum Store {
 
 /// Folds a new store beside the live one.
 #[derive(Debug)]
-pub(crate) struct Fold<P> {
-    pub(crate) live: Live<P>,
+pub(crate) struct Attempt<P> {
+    pub(crate) live: RunnerHandle<P>,
     pub(crate) store: Store,
     /// The version of the live store's tables.
     pub(crate) version: u32,
-    pub(crate) status: Arc<watch::Sender<FoldStatus>>,
+    pub(crate) status: Arc<watch::Sender<RebuildStatus>>,
     pub(crate) stop: Stop,
 }
 
@@ -78,19 +78,19 @@ pub(crate) struct Fold<P> {
 #[derive(Debug)]
 enum Caught {
     /// The live one is held, and the new one is as far.
-    Behind(Held),
+    Behind(BarrierGuard),
     /// Both are held at the same place.
-    Level(Aligned, Option<Held>),
+    Level(Aligned, Option<BarrierGuard>),
 }
 
-impl<P: Projection> Fold<P> {
+impl<P: Projection> Attempt<P> {
     /// The projection, where its tables are in a database that holds more.
     pub(crate) fn shared(&self) -> Option<&'static str> {
         (self.store == Store::Shared).then_some(P::NAME)
     }
 
     /// Folds a new store, compares it, and lets it take over where that is the purpose.
-    pub(crate) async fn to_end(&self, then: Then) -> anyhow::Result<()> {
+    pub(crate) async fn to_end(&self, then: RebuildPurpose) -> anyhow::Result<()> {
         let runner = self
             .load_beside(then)
             .await
@@ -128,7 +128,7 @@ impl<P: Projection> Fold<P> {
         match caught {
             Caught::Behind(held) => take_over::swap(&self.live, db, held).await?,
             Caught::Level(aligned, _bound) => {
-                self.note_state(FoldState::Merging);
+                self.note_state(RebuildState::Merging);
                 let held = take_over::merge(&self.live, &db, aligned).await?;
                 self.status.send_modify(|status| {
                     status.held_us = status.held_us.max(Some(micros(held)));
@@ -143,7 +143,7 @@ impl<P: Projection> Fold<P> {
     }
 
     /// A runner over a store beside the live one, with the decisions that people made.
-    async fn load_beside(&self, then: Then) -> anyhow::Result<Runner<P>> {
+    async fn load_beside(&self, then: RebuildPurpose) -> anyhow::Result<Runner<P>> {
         let open = || self.live.db().open_beside(beside(then), self.shared());
         let mut runner = self.load_over(open().await?, then).await?;
         if !self.is_of_use(&runner).await? {
@@ -169,7 +169,7 @@ impl<P: Projection> Fold<P> {
         Ok(align::is_as_far(&live, &left))
     }
 
-    async fn load_over(&self, db: Database, then: Then) -> anyhow::Result<Runner<P>> {
+    async fn load_over(&self, db: Database, then: RebuildPurpose) -> anyhow::Result<Runner<P>> {
         let projection = Arc::clone(self.live.projection());
         let config = Config::beside::<P>(then);
         // What it says of itself is said in the fold's status.
@@ -206,18 +206,22 @@ impl<P: Projection> Fold<P> {
 
     /// Waits until the new store has caught up, compares it, and for a swap holds the live one
     /// where the new one is as far.
-    async fn follow(&self, fold: &Live<P>, then: Then) -> anyhow::Result<Option<Caught>> {
+    async fn follow(
+        &self,
+        fold: &RunnerHandle<P>,
+        then: RebuildPurpose,
+    ) -> anyhow::Result<Option<Caught>> {
         // What has to get to the same place as the live one never goes further than that.
-        let is_bound = then == Then::Compare || self.store == Store::Shared;
+        let is_bound = then == RebuildPurpose::Verify || self.store == Store::Shared;
         let bound = if is_bound {
-            Some(fold.gate().hold().await)
+            Some(fold.barrier().hold().await)
         } else {
             None
         };
         self.caught_up(fold, then, bound.as_ref()).await?;
-        self.note_state(FoldState::Comparing);
+        self.note_state(RebuildState::Comparing);
         let compared = self.compare(fold, bound.as_ref()).await;
-        if then == Then::Compare {
+        if then == RebuildPurpose::Verify {
             compared.context("compare both stores")?;
             return Ok(None);
         }
@@ -251,12 +255,12 @@ impl<P: Projection> Fold<P> {
     /// A comparison that does not get on.
     async fn caught_up(
         &self,
-        fold: &Live<P>,
-        then: Then,
-        bound: Option<&Held>,
+        fold: &RunnerHandle<P>,
+        then: RebuildPurpose,
+        bound: Option<&BarrierGuard>,
     ) -> anyhow::Result<()> {
         let mut target = self.target().await?;
-        let mut moved = (Places::new(), Instant::now());
+        let mut moved = (Sequences::new(), Instant::now());
         loop {
             tokio::time::sleep(LOOK_PAUSE).await;
             self.note_progress(fold);
@@ -264,7 +268,7 @@ impl<P: Projection> Fold<P> {
             if moved.0 != at {
                 moved = (at.clone(), Instant::now());
             }
-            if then == Then::Compare {
+            if then == RebuildPurpose::Verify {
                 ensure_moving(&fold.waiting(), moved.1.elapsed())?;
             }
             if let Some(bound) = bound {
@@ -296,14 +300,14 @@ impl<P: Projection> Fold<P> {
             positions: self.live.positions(),
             // One that is damaged may not give it; it is not needed then.
             places: match places {
-                Err(_) if self.live.db().is_damaged() => Places::new(),
+                Err(_) if self.live.db().is_damaged() => Sequences::new(),
                 places => places?,
             },
             since: Instant::now(),
         })
     }
 
-    fn note_progress(&self, fold: &Live<P>) {
+    fn note_progress(&self, fold: &RunnerHandle<P>) {
         let (positions, live, waiting) = (fold.positions(), self.live.positions(), fold.waiting());
         let waits: Vec<String> = waiting
             .iter()
@@ -320,7 +324,7 @@ impl<P: Projection> Fold<P> {
         });
     }
 
-    fn note_state(&self, state: FoldState) {
+    fn note_state(&self, state: RebuildState) {
         self.status.send_modify(|status| {
             status.state = state;
             status.waiting.clear();
@@ -328,7 +332,11 @@ impl<P: Projection> Fold<P> {
     }
 
     /// Notes what the two differ in at the same place, and for how long that held the live store.
-    async fn compare(&self, fold: &Live<P>, bound: Option<&Held>) -> anyhow::Result<()> {
+    async fn compare(
+        &self,
+        fold: &RunnerHandle<P>,
+        bound: Option<&BarrierGuard>,
+    ) -> anyhow::Result<()> {
         if self.version != P::VERSION {
             bail!("the live store is of version {}", self.version);
         }
@@ -362,8 +370,8 @@ impl<P: Projection> Fold<P> {
     /// stream that was filled again, or has applied what is no event of its source.
     async fn level(
         &self,
-        fold: &Live<P>,
-        bound: Option<&Held>,
+        fold: &RunnerHandle<P>,
+        bound: Option<&BarrierGuard>,
     ) -> anyhow::Result<(Aligned, Stores)> {
         let began = Instant::now();
         let mut apart = None;
@@ -396,8 +404,8 @@ impl<P: Projection> Fold<P> {
 
     async fn try_level(
         &self,
-        fold: &Live<P>,
-        bound: Option<&Held>,
+        fold: &RunnerHandle<P>,
+        bound: Option<&BarrierGuard>,
     ) -> anyhow::Result<(Aligned, Stores)> {
         let aligned = align::align(&self.live, fold, bound).await?;
         let stores = align::stores(&self.live, fold).await?;
@@ -406,7 +414,7 @@ impl<P: Projection> Fold<P> {
 
     /// Refuses a fold that could not apply what the live store has applied, unless that one is
     /// broken anyway.
-    async fn ensure_no_worse(&self, fold: &Live<P>) -> anyhow::Result<()> {
+    async fn ensure_no_worse(&self, fold: &RunnerHandle<P>) -> anyhow::Result<()> {
         if !self.live.is_complete() || self.live.db().is_damaged() {
             return Ok(());
         }
@@ -422,9 +430,9 @@ impl<P: Projection> Fold<P> {
     }
 
     /// Holds the live store, and waits until the new one is at least as far.
-    async fn hold_behind(&self, fold: &Live<P>) -> Held {
+    async fn hold_behind(&self, fold: &RunnerHandle<P>) -> BarrierGuard {
         loop {
-            let held = self.live.gate().hold().await;
+            let held = self.live.barrier().hold().await;
             let deadline = tokio::time::Instant::now() + HOLD_MAX;
             while tokio::time::Instant::now() < deadline {
                 if self.is_overtaken_by(fold).await {
@@ -439,7 +447,7 @@ impl<P: Projection> Fold<P> {
 
     /// Whether `fold` is at least as far as the live store, which is held. By the places in the
     /// streams: positions say nothing of another life of a source, nor of events by hand.
-    async fn is_overtaken_by(&self, fold: &Live<P>) -> bool {
+    async fn is_overtaken_by(&self, fold: &RunnerHandle<P>) -> bool {
         if self.live.db().is_damaged() {
             // It may not be readable any more; what it was last at is remembered.
             return fold.positions().reach(&self.live.positions());
@@ -454,7 +462,7 @@ impl<P: Projection> Fold<P> {
     }
 
     /// The consumers of the second runner are of no use any more.
-    async fn remove_consumers(&self, then: Then) {
+    async fn remove_consumers(&self, then: RebuildPurpose) {
         let name = Config::beside::<P>(then).consumer;
         for source in P::SOURCES {
             if let Ok(Some(stream)) = stream::find(self.live.bus(), source).await {
@@ -479,7 +487,7 @@ fn of_all_sources<P: Projection>(found: Vec<At>) -> Positions {
 /// Where the live store was when that was looked at.
 struct Target {
     positions: Positions,
-    places: Places,
+    places: Sequences,
     since: Instant,
 }
 
@@ -508,9 +516,9 @@ fn micros(time: Duration) -> u64 {
 }
 
 /// Which store a rebuild for this purpose folds.
-fn beside(then: Then) -> Beside {
+fn beside(then: RebuildPurpose) -> Beside {
     match then {
-        Then::Swap => Beside::Successor,
-        Then::Compare => Beside::Scratch,
+        RebuildPurpose::Rebuild => Beside::Successor,
+        RebuildPurpose::Verify => Beside::Scratch,
     }
 }

@@ -15,21 +15,21 @@ use crate::{Facts, Part, ignore_missing, open_copy, sync_folder};
 
 /// The place of a database, which no process may open as long as this lives.
 #[derive(Debug)]
-pub struct Place {
+pub struct RestoreTarget {
     path: PathBuf,
     _lock: Lock,
 }
 
 /// What was put in place.
 #[derive(Debug, Clone)]
-pub struct Placed {
+pub struct Restored {
     /// What it says of itself.
     pub facts: Facts,
     /// Where what was there before is now, if anything was.
     pub aside: Option<PathBuf>,
 }
 
-impl Place {
+impl RestoreTarget {
     /// Keeps everybody away from the database at `path`, made or not.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Place {
     ///
     /// # Errors
     /// It cannot be copied, or the files not be moved: what was there is there.
-    pub fn put(&self, copy: &Path, is_new_life: bool, clock: &Clock) -> anyhow::Result<Placed> {
+    pub fn put(&self, copy: &Path, is_new_life: bool, clock: &Clock) -> anyhow::Result<Restored> {
         let part = Part::begin(appended(&self.path, ".restoring"))?;
         let mut facts = part.fill(&open_copy(copy)?)?;
         if is_new_life {
@@ -59,7 +59,7 @@ impl Place {
             .move_aside(clock.now_ms())
             .context("move aside what was there")?;
         part.end(&self.path)?;
-        Ok(Placed { facts, aside })
+        Ok(Restored { facts, aside })
     }
 
     /// Gives the file a second name, and leaves nothing in its write-ahead log, which must not meet

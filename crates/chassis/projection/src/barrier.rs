@@ -20,7 +20,7 @@ enum Bound {
 
 /// Where a projection may be held. Cheap to clone; open at first.
 #[derive(Debug, Clone, Default)]
-pub struct Gate(Arc<Inner>);
+pub struct ApplyBarrier(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -52,20 +52,20 @@ impl Limits {
     }
 }
 
-/// Opens the gate again when dropped, unless it is paused.
+/// Opens the barrier again when dropped, unless it is paused.
 #[derive(Debug)]
-pub struct Held(Gate);
+pub struct BarrierGuard(ApplyBarrier);
 
-impl Drop for Held {
+impl Drop for BarrierGuard {
     fn drop(&mut self) {
         self.0.bind(Bound::None);
     }
 }
 
-impl Gate {
+impl ApplyBarrier {
     /// Holds the projection where it is, once what it is applying is applied.
-    pub async fn hold(&self) -> Held {
-        let held = Held(self.clone());
+    pub async fn hold(&self) -> BarrierGuard {
+        let held = BarrierGuard(self.clone());
         held.stop().await;
         held
     }
@@ -112,7 +112,7 @@ impl Gate {
     }
 }
 
-impl Held {
+impl BarrierGuard {
     /// Holds the projection where it is now, once what it is applying is applied.
     pub async fn stop(&self) {
         self.let_up_to(&BTreeMap::new());
@@ -149,52 +149,75 @@ mod tests {
 
     #[tokio::test]
     async fn an_open_gate_lets_everything_through() {
-        let (gate, mut waiting) = (Gate::default(), events(1..=3));
-        let (through, _applying) = gate.admit("sensors", &mut waiting).await;
+        let (barrier, mut waiting) = (ApplyBarrier::default(), events(1..=3));
+        let (through, _applying) = barrier.admit("sensors", &mut waiting).await;
         assert_eq!((sequences(&through), waiting.len()), (vec![1, 2, 3], 0));
     }
 
     #[tokio::test]
     async fn a_held_gate_lets_through_up_to_its_bound_and_all_once_it_is_open() {
-        let gate = Gate::default();
-        let held = gate.hold().await;
+        let barrier = ApplyBarrier::default();
+        let held = barrier.hold().await;
         let mut waiting = events(4..=6);
-        assert!(gate.admit("sensors", &mut waiting).now_or_never().is_none());
+        assert!(
+            barrier
+                .admit("sensors", &mut waiting)
+                .now_or_never()
+                .is_none()
+        );
         held.let_up_to(&BTreeMap::from([("sensors".to_owned(), 5)]));
-        let (through, applying) = gate.admit("sensors", &mut waiting).await;
+        let (through, applying) = barrier.admit("sensors", &mut waiting).await;
         assert_eq!(sequences(&through), [4, 5]);
         drop(applying);
-        assert!(gate.admit("sensors", &mut waiting).now_or_never().is_none());
+        assert!(
+            barrier
+                .admit("sensors", &mut waiting)
+                .now_or_never()
+                .is_none()
+        );
         drop(held);
-        let (through, _applying) = gate.admit("sensors", &mut waiting).await;
+        let (through, _applying) = barrier.admit("sensors", &mut waiting).await;
         assert_eq!(sequences(&through), [6]);
     }
 
     #[tokio::test]
     async fn a_paused_gate_stays_closed_whoever_else_lets_go() {
-        let (gate, mut waiting) = (Gate::default(), events(1..=2));
+        let (barrier, mut waiting) = (ApplyBarrier::default(), events(1..=2));
         let pause = Pause {
             since: 0,
             reason: "a test".to_owned(),
         };
-        gate.set_pause(Some(pause)).await;
-        let held = gate.hold().await;
+        barrier.set_pause(Some(pause)).await;
+        let held = barrier.hold().await;
         held.let_up_to(&BTreeMap::from([("sensors".to_owned(), 2)]));
-        assert!(gate.admit("sensors", &mut waiting).now_or_never().is_none());
+        assert!(
+            barrier
+                .admit("sensors", &mut waiting)
+                .now_or_never()
+                .is_none()
+        );
         drop(held);
-        assert!(gate.admit("sensors", &mut waiting).now_or_never().is_none());
-        gate.set_pause(None).await;
-        let (through, _applying) = gate.admit("sensors", &mut waiting).await;
+        assert!(
+            barrier
+                .admit("sensors", &mut waiting)
+                .now_or_never()
+                .is_none()
+        );
+        barrier.set_pause(None).await;
+        let (through, _applying) = barrier.admit("sensors", &mut waiting).await;
         assert_eq!(sequences(&through), [1, 2]);
     }
 
     #[tokio::test]
     async fn holding_waits_for_what_is_being_applied() {
-        let gate = Gate::default();
+        let barrier = ApplyBarrier::default();
         let mut waiting = events(1..=1);
-        let (_through, applying) = gate.admit("sensors", &mut waiting).await;
-        assert!(gate.hold().now_or_never().is_none(), "it is being applied");
+        let (_through, applying) = barrier.admit("sensors", &mut waiting).await;
+        assert!(
+            barrier.hold().now_or_never().is_none(),
+            "it is being applied"
+        );
         drop(applying);
-        gate.hold().await;
+        barrier.hold().await;
     }
 }

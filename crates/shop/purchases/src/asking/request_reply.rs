@@ -3,7 +3,7 @@
 //! The note's "async, method 1"; in the field's words request-reply messaging.
 
 use headwater::Positions;
-use headwater::inquiry::{Inquirer, NoAnswer};
+use headwater::request_reply::{NoAnswer, RequestClient};
 use shop_events::OrderPlaced;
 use shop_events::inquiry::{
     self, OrdersAnswered, OrdersAsked, ProductsAnswered, ProductsAsked, UserAnswered, UserAsked,
@@ -19,9 +19,9 @@ pub(super) const PRODUCTS_MAX: usize = inquiry::PRODUCTS_MAX;
 
 /// Asks over the bus. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Inquiry(pub(crate) Inquirer);
+pub(crate) struct RequestReply(pub(crate) RequestClient);
 
-impl Inquiry {
+impl RequestReply {
     /// `inquiry.users.v1.asked`.
     pub(super) async fn is_known(&self, user: Uuid, deadline: Instant) -> Answer<bool> {
         let user_id = user.to_string();

@@ -7,8 +7,8 @@ use broker::Broker;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use headwater::database::Snapshot;
-use headwater::inquiry::{Answer, Inquirer, NoAnswer, Questions, Refusal};
-use headwater::operator::{Desk, Tools};
+use headwater::operator::{AdminEndpoints, ProjectionRegistry};
+use headwater::request_reply::{Answer, NoAnswer, Questions, Refusal, RequestClient};
 use headwater::{Bus, Clock, Database};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -57,7 +57,7 @@ fn count(snapshot: &Snapshot, asked: &CountAsked, _room: usize) -> Result<CountA
 
 /// An owner who answers, and somebody who asks.
 struct World {
-    inquirer: Inquirer,
+    inquirer: RequestClient,
     asking: Tasks,
     owner: Tasks,
     sensors: Database,
@@ -110,13 +110,13 @@ impl World {
     }
 }
 
-async fn asking(bus: &Bus, questions_max: usize) -> (Inquirer, Tasks) {
+async fn asking(bus: &Bus, questions_max: usize) -> (RequestClient, Tasks) {
     let instance = Clock::system().new_id();
-    let (inquirer, answers) = Inquirer::subscribe(bus, instance, questions_max)
+    let (inquirer, answers) = RequestClient::subscribe(bus, instance, questions_max)
         .await
         .unwrap();
     let mut tasks = Tasks::none();
-    tasks.run("inquiry", |stop| answers.run(stop));
+    tasks.run("request-reply", |stop| answers.run(stop));
     (inquirer, tasks)
 }
 
@@ -124,9 +124,9 @@ async fn answering(broker: &Broker, sensors: &Database) -> Tasks {
     let mut questions = Questions::default();
     questions.add(sensors, SUBJECT, count);
     let mut tasks = Tasks::none();
-    let desk =
-        Desk::new("sensors", tasks.health.clone()).with_database(sensors.clone(), Tools::default());
-    tasks.offer(desk, &bus(broker, "sensors").await, questions);
+    let admin = AdminEndpoints::new("sensors", tasks.health.clone())
+        .with_database(sensors.clone(), ProjectionRegistry::default());
+    tasks.offer(admin, &bus(broker, "sensors").await, questions);
     tasks
 }
 
@@ -169,7 +169,7 @@ async fn a_question_that_nobody_listens_to_ends_long_before_its_deadline() {
     let answer = world
         .inquirer
         .ask::<CountAnswered>("inquiry.gauges.v1.asked", &asked, deadline);
-    assert_eq!(answer.await, Err(NoAnswer::NobodyThere));
+    assert_eq!(answer.await, Err(NoAnswer::NoResponders));
     assert!(Instant::now() < deadline);
     world.stop().await;
 }

@@ -16,10 +16,10 @@
 //!
 //! # Asking
 //!
-//! [`Inquirer`]: one subscription for all answers, and a table of the questions that wait. A
+//! [`RequestClient`]: one subscription for all answers, and a table of the questions that wait. A
 //! question takes its place in the table with it when it ends, however it ends: answered, too late,
 //! or given up by its caller. An answer that nobody waits for is counted
-//! (`headwater_inquiry_stray_answers_total`) and dropped.
+//! (`headwater_request_reply_stray_answers_total`) and dropped.
 //!
 //! # Answering
 //!
@@ -39,6 +39,6 @@
 
 pub mod answering;
 
-pub(crate) use crate::inquiry::answering::serve;
-pub use crate::inquiry::answering::{Questions, Refusal};
-pub use headwater_nats::request::{Answer, Answers, Inquirer, NoAnswer};
+pub(crate) use crate::request_reply::answering::serve;
+pub use crate::request_reply::answering::{Questions, Refusal};
+pub use headwater_nats::request::{Answer, Answers, NoAnswer, RequestClient};
