@@ -101,15 +101,15 @@ async fn a_wrong_setting(machine: &Machine) {
     );
     let before = pid(machine, &unit).await;
     machine
-        .sh("echo HEADWATER_DRAIN_S=soon >>/etc/headwater/orders.env")
+        .sh("echo HEADWATER_DRAIN_TIMEOUT=soon >>/etc/headwater/orders.env")
         .await;
     // The documented way looks first: the service goes on.
     let way = "systemctl reload headwater-orders && systemctl restart headwater-orders";
     let done = machine.try_run(&["bash", "-c", way]).await;
     assert!(!done.is_ok, "{}", done.text);
     assert_eq!(pid(machine, &unit).await, before, "it runs on");
-    let said = "invalid value 'soon' for '--drain-s <DRAIN_S>': invalid digit found in string \
-                (HEADWATER_DRAIN_S)";
+    let said = "invalid value 'soon' for '--drain-timeout <DURATION>': must be a number of seconds, or numbers with units, such as 500ms or 1m30s \
+                (HEADWATER_DRAIN_TIMEOUT)";
     let found = machine.journal(&["-u", &unit, "-p", "err"]).await;
     assert!(found.iter().any(|entry| has(entry, said)), "{found:?}");
 
@@ -125,7 +125,7 @@ async fn a_wrong_setting(machine: &Machine) {
     }
 
     machine
-        .sh("sed -i /HEADWATER_DRAIN_S=soon/d /etc/headwater/orders.env")
+        .sh("sed -i /HEADWATER_DRAIN_TIMEOUT=soon/d /etc/headwater/orders.env")
         .await;
     machine
         .comes(&unit, "ActiveState", |now| now == "active")
@@ -287,7 +287,7 @@ fn settings_are_checked_without_a_start() {
     assert_eq!(check(&[]), (Some(0), Vec::new()));
     fs::write(folder.path().join("file"), "").unwrap();
     for (args, said) in [
-        (["--drain-s", "soon"], "(HEADWATER_DRAIN_S)"),
+        (["--drain-timeout", "soon"], "(HEADWATER_DRAIN_TIMEOUT)"),
         (
             ["--log", "loud=nonsense"],
             "read the log filter `loud=nonsense`",

@@ -245,7 +245,7 @@ async fn what_waits_for_the_broker_is_told_and_that_it_is_published() {
     let connected = r#"headwater_nats_connected{service="products"}"#;
     let waiting = r#"headwater_outbox_unpublished{source="products"}"#;
     let age = r#"headwater_outbox_unpublished_seconds{source="products"}"#;
-    let relay = r#"headwater_component_state{service="products",part="relay"}"#;
+    let relay = r#"headwater_component_state{service="products",component="relay"}"#;
     becomes(&world, Service::Products, connected, is(1.0)).await;
     world.broker.kill().unwrap();
     world.product("Mug").await;
@@ -281,7 +281,7 @@ async fn a_dead_letter_is_told_of_until_a_person_has_dealt_with_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_projection_is_told_of_until_it_goes_on() {
     let world = World::start().await;
-    let state = r#"headwater_component_state{service="purchases",part="purchases"}"#;
+    let state = r#"headwater_component_state{service="purchases",component="purchases"}"#;
     let pause = json!({ "reason": "a look at it" });
     eventually("a pause", || async {
         let paused = world.ask(Service::Purchases, "projections.pause", &pause);

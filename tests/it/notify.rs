@@ -110,7 +110,7 @@ async fn a_writer_that_a_slow_disk_holds_up_feeds_the_watchdog() {
         .run_with(Service::Users, |command| {
             // One fsync a write, each of them slow: what comes last into the queue waits for
             // longer than the deadline.
-            command.args(["--database-group", "1", "--http-timeout-s", "600"]);
+            command.args(["--database-group", "1", "--http-timeout", "10m"]);
             command.env("WATCHDOG_USEC", DEADLINE.as_micros().to_string());
             manager.over(command);
             e2e::faults::slow_fsync(command, Duration::from_secs(1));

@@ -57,7 +57,7 @@ fn packages_are_installed_upgraded_removed_and_purged() {
             .await;
 
         machine
-            .sh("echo HEADWATER_DRAIN_S=9 >>/etc/headwater/users.env")
+            .sh("echo HEADWATER_DRAIN_TIMEOUT=9s >>/etc/headwater/users.env")
             .await;
         let kept = "cat /etc/headwater/users.env /etc/headwater/operator.env /etc/headwater/secrets/passwords/*";
         let before = machine.sh(kept).await;

@@ -93,9 +93,14 @@ async fn every_style_says_what_is_wrong_with_after_and_waits_for_what_does_not_c
     let mut world = World::start_styles().await;
     let ada = Ada::with_two_orders(&world).await;
     for style in ASKING {
-        run_again(&mut world, style, &["--answer-ms", "1000"]).await;
+        run_again(&mut world, style, &["--answer-timeout", "1s"]).await;
     }
-    run_again(&mut world, Service::Purchases, &["--http-after-s", "1"]).await;
+    run_again(
+        &mut world,
+        Service::Purchases,
+        &["--consistency-timeout", "1s"],
+    )
+    .await;
     let bob = world.user("bob").await;
     world.caught_up().await;
     let mut refusals = BTreeSet::new();

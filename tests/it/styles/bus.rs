@@ -47,7 +47,12 @@ async fn the_whole_conversation_can_be_listened_to() {
 async fn answers_too_late_and_answers_for_nobody_are_counted_and_dropped() {
     let mut world = World::start_styles().await;
     let ada = Ada::with_two_orders(&world).await;
-    run_again(&mut world, Service::RequestReply, &["--answer-ms", "400"]).await;
+    run_again(
+        &mut world,
+        Service::RequestReply,
+        &["--answer-timeout", "400ms"],
+    )
+    .await;
     let mut heard = listen(&world, "inquiry.users.v1.asked").await;
     world.pause(Service::Users);
     assert_names(
@@ -81,7 +86,7 @@ async fn too_many_questions_are_refused_and_then_answered_again() {
         run_again(
             &mut world,
             style,
-            &["--questions-max", "2", "--answer-ms", "20000"],
+            &["--questions-max", "2", "--answer-timeout", "20s"],
         )
         .await;
         world.pause(Service::Users);

@@ -79,7 +79,7 @@ async fn a_source_that_is_frozen_is_named_at_the_deadline() {
         run_again(
             &mut world,
             style,
-            &["--answer-ms", &DEADLINE.as_millis().to_string()],
+            &["--answer-timeout", &format!("{}ms", DEADLINE.as_millis())],
         )
         .await;
     }

@@ -14,6 +14,8 @@ use headwater_store as database;
 use headwater_telemetry as telemetry;
 use headwater_telemetry::Format;
 
+use crate::renamed;
+
 /// The exit code of settings that cannot be followed. The same as clap's.
 const UNUSABLE: i32 = 2;
 
@@ -40,17 +42,18 @@ pub struct Config {
     /// Logs.
     #[command(flatten)]
     pub telemetry: telemetry::Config,
-    /// Seconds that requests and events under way have to end when the service stops
-    #[arg(long, env = "HEADWATER_DRAIN_S", default_value_t = 10)]
-    pub drain_s: u64,
+    /// Time that requests and events in progress have to finish when the service stops
+    #[arg(
+        long,
+        env = "HEADWATER_DRAIN_TIMEOUT",
+        value_name = "DURATION",
+        value_parser = telemetry::duration,
+        default_value = "10s"
+    )]
+    pub drain_timeout: Duration,
 }
 
 impl Config {
-    /// How long a stop may take.
-    pub fn drain(&self) -> Duration {
-        Duration::from_secs(self.drain_s)
-    }
-
     /// What would keep a service with these settings from starting, as far as can be seen without
     /// opening its database or its ports.
     fn problems(&self, service: &str) -> Vec<String> {
@@ -74,11 +77,15 @@ pub fn parse<P: clap::Parser>() -> P {
             .action(ArgAction::SetTrue)
             .help("Check the settings and the files that they name, and end: 0, or 2 and what is wrong; no database and no port is opened"),
     );
-    let read = command.clone().try_get_matches().and_then(|matches| {
-        let settings = P::from_arg_matches(&matches);
-        let settings = settings.map_err(|error| error.format(&mut P::command()))?;
-        Ok((settings, matches))
-    });
+    let words = renamed::replaced(&command, env::args_os(), |name| env::var_os(name));
+    let read = command
+        .clone()
+        .try_get_matches_from(words)
+        .and_then(|matches| {
+            let settings = P::from_arg_matches(&matches);
+            let settings = settings.map_err(|error| error.format(&mut P::command()))?;
+            Ok((settings, matches))
+        });
     match read {
         Ok((_, matches)) if matches.get_flag(CHECK) => check(command.get_name(), &matches),
         Ok((settings, _)) => settings,

@@ -23,6 +23,7 @@ mod config;
 mod file_watch;
 pub mod operator;
 mod reload;
+mod renamed;
 pub mod request_reply;
 mod sample;
 mod service;

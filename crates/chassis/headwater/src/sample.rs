@@ -157,7 +157,7 @@ impl Sampler {
                 Some(State::Degraded(_)) => 1.0,
                 Some(State::Failed(_)) => 2.0,
             };
-            metrics::gauge!("headwater_component_state", "service" => self.service, "part" => part.clone())
+            metrics::gauge!("headwater_component_state", "service" => self.service, "component" => part.clone())
                 .set(value);
         }
     }

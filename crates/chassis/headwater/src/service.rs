@@ -357,7 +357,7 @@ impl<D> Service<D> {
             questions,
             ..
         } = self;
-        let drain = config.drain();
+        let drain = config.drain_timeout;
         let admin_app = http::admin(name, health.clone(), &config.http);
         let (pulse, beats) = LivenessProbe::new();
         tell_systemd(&mut tasks, health.clone(), pulse, db);

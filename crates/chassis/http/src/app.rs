@@ -10,7 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use headwater_telemetry::health::{Health, State as Part};
 use headwater_telemetry::trace::{self, Span, SpanKind};
-use headwater_telemetry::{Counted, log as telemetry};
+use headwater_telemetry::{Counted, log as telemetry, with_old_names};
 use serde::Deserialize;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -112,7 +112,7 @@ fn surround(about: About, routes: OpenApiRouter, config: &Config) -> Router {
         .layer(axum::extract::DefaultBodyLimit::max(BODY_MAX))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::SERVICE_UNAVAILABLE,
-            Duration::from_secs(config.timeout_s),
+            config.timeout,
         ))
         .layer(CatchPanicLayer::custom(|_| {
             tracing::error!("a request panicked");
@@ -292,7 +292,7 @@ async fn metrics() -> Response {
     handle.run_upkeep();
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        handle.render(),
+        with_old_names(handle.render()),
     )
         .into_response()
 }

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::extract::network;
 
 /// A client that has taken nothing for so long loses its connection where a place or memory is
-/// short. Where neither is, it has [`Config::write_timeout_s`].
+/// short. Where neither is, it has [`Config::write_timeout`].
 const STALLED: Duration = Duration::from_secs(1);
 
 /// Answers from this size on are large: they leave a [share](LARGE_SHARE) of the memory to small

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::builder::Resettable;
 use clap::{Args as _, Command, FromArgMatches as _};
+use headwater_telemetry::duration;
 
 use crate::host;
 
@@ -62,34 +63,42 @@ pub struct Config {
         default_value_t = 64
     )]
     pub buffer_mib: usize,
-    /// Seconds a client has to send the head of a request
+    /// Time a client has to send the head of a request
     #[arg(
-        long = "http-header-timeout-s",
-        env = "HEADWATER_HTTP_HEADER_TIMEOUT_S",
-        default_value_t = 10
+        long = "http-header-timeout",
+        env = "HEADWATER_HTTP_HEADER_TIMEOUT",
+        value_name = "DURATION",
+        value_parser = duration,
+        default_value = "10s"
     )]
-    pub header_timeout_s: u64,
-    /// Seconds a client may keep an answer waiting; it has to take 16 KiB a second
+    pub header_timeout: Duration,
+    /// Time a client may keep an answer waiting; it must also read at least 16 KiB per second
     #[arg(
-        long = "http-write-timeout-s",
-        env = "HEADWATER_HTTP_WRITE_TIMEOUT_S",
-        default_value_t = 10
+        long = "http-write-timeout",
+        env = "HEADWATER_HTTP_WRITE_TIMEOUT",
+        value_name = "DURATION",
+        value_parser = duration,
+        default_value = "10s"
     )]
-    pub write_timeout_s: u64,
-    /// Seconds a request may take, its body included
+    pub write_timeout: Duration,
+    /// Time a request may take, including its body
     #[arg(
-        long = "http-timeout-s",
-        env = "HEADWATER_HTTP_TIMEOUT_S",
-        default_value_t = 30
+        long = "http-timeout",
+        env = "HEADWATER_HTTP_TIMEOUT",
+        value_name = "DURATION",
+        value_parser = duration,
+        default_value = "30s"
     )]
-    pub timeout_s: u64,
-    /// Seconds a request with `after` waits for the copy to get there
+    pub timeout: Duration,
+    /// Time a request with `?after` waits until the answer includes those positions
     #[arg(
-        long = "http-after-s",
-        env = "HEADWATER_HTTP_AFTER_S",
-        default_value_t = 5
+        long,
+        env = "HEADWATER_CONSISTENCY_TIMEOUT",
+        value_name = "DURATION",
+        value_parser = duration,
+        default_value = "5s"
     )]
-    pub after_s: u64,
+    pub consistency_timeout: Duration,
 }
 
 /// As where no flag and no variable says otherwise.
@@ -125,11 +134,6 @@ impl Config {
             connections_per_address: 0,
             ..self.clone()
         }
-    }
-
-    /// How long a request with `after` waits for the copy to get there.
-    pub fn after_deadline(&self) -> Duration {
-        Duration::from_secs(self.after_s)
     }
 }
 

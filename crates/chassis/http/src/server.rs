@@ -246,14 +246,14 @@ impl Server {
     fn new(app: Router, config: &Config) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_secs(config.header_timeout_s))
+            .header_read_timeout(config.header_timeout)
             .max_buf_size(HEAD_MAX);
         Self {
             app,
             clients: Clients::new(config),
             turns: Turns::of_runtime(),
             http,
-            patience: Duration::from_secs(config.write_timeout_s),
+            patience: config.write_timeout,
             closing: Arc::new(AtomicBool::new(false)),
             cut: CancellationToken::new(),
             open: metrics::gauge!("headwater_http_connections"),

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::builder::Resettable;
+use clap::{Args as _, Command, FromArgMatches as _};
+use headwater_telemetry::duration;
 use rustix::fs::{Access, access};
 
 use crate::generation::appended;
@@ -11,7 +14,7 @@ use crate::private;
 
 /// From when on a write to a read store is slow: a large batch of events takes its time, and
 /// nobody waits behind it.
-const COPY_SLOW_MS: u64 = 2_000;
+const COPY_SLOW_WRITE: Duration = Duration::from_secs(2);
 
 /// Where the database is and what it may use.
 #[derive(Debug, Clone, clap::Args)]
@@ -22,57 +25,52 @@ pub struct Config {
     #[arg(long = "database", env = "HEADWATER_DATABASE", value_name = "FILE")]
     pub path: PathBuf,
     /// Writes that may wait; one more is answered with 503
-    #[arg(long = "database-queue", env = "HEADWATER_DATABASE_QUEUE", default_value_t = Self::QUEUE, value_parser = at_least_one)]
+    #[arg(long = "database-queue", env = "HEADWATER_DATABASE_QUEUE", default_value_t = 1024, value_parser = at_least_one)]
     pub queue: usize,
     /// Writes that share one commit and its fsync, at most
-    #[arg(long = "database-group", env = "HEADWATER_DATABASE_GROUP", default_value_t = Self::GROUP, value_parser = at_least_one)]
+    #[arg(long = "database-group", env = "HEADWATER_DATABASE_GROUP", default_value_t = 128, value_parser = at_least_one)]
     pub group: usize,
     /// Connections for reading, and reads that run at the same time
-    #[arg(long = "database-readers", env = "HEADWATER_DATABASE_READERS", default_value_t = Self::READERS, value_parser = at_least_one)]
+    #[arg(long = "database-readers", env = "HEADWATER_DATABASE_READERS", default_value_t = 4, value_parser = at_least_one)]
     pub readers: usize,
-    /// A write that takes longer than this many milliseconds is logged with its name
+    /// Time after which a write is logged as slow, with its name
     #[arg(
-        long = "database-slow-ms",
-        env = "HEADWATER_DATABASE_SLOW_MS",
-        default_value_t = Self::SLOW_MS
+        long = "database-slow-write",
+        env = "HEADWATER_DATABASE_SLOW_WRITE",
+        value_name = "DURATION",
+        value_parser = duration,
+        default_value = "100ms"
     )]
-    pub slow_ms: u64,
+    pub slow_write: Duration,
     /// How large the write-ahead log may become, in MiB, before reads are held up for the moment
     /// in which it is emptied
     #[arg(
         long = "database-wal-mib",
         env = "HEADWATER_DATABASE_WAL_MIB",
-        default_value_t = Self::WAL_MIB
+        default_value_t = 64
     )]
     pub wal_mib: u64,
-    /// A read that takes longer than this many milliseconds is broken off: it keeps the
-    /// write-ahead log from being emptied
+    /// Time after which a read is cancelled, because it keeps the write-ahead log from being
+    /// truncated
     #[arg(
-        long = "database-read-ms",
-        env = "HEADWATER_DATABASE_READ_MS",
-        default_value_t = Self::READ_MS
+        long = "database-read-timeout",
+        env = "HEADWATER_DATABASE_READ_TIMEOUT",
+        value_name = "DURATION",
+        value_parser = duration,
+        default_value = "10s"
     )]
-    pub read_ms: u64,
+    pub read_timeout: Duration,
 }
 
 impl Config {
-    const QUEUE: usize = 1024;
-    const GROUP: usize = 128;
-    const READERS: usize = 4;
-    const SLOW_MS: u64 = 100;
-    const WAL_MIB: u64 = 64;
-    const READ_MS: u64 = 10_000;
-
     /// The defaults for a database at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
+        let command = Self::augment_args(Command::new("defaults"));
+        let command = command.mut_args(|arg| arg.env(Resettable::Reset));
+        let matches = command.get_matches_from(["defaults", "--database", ""]);
         Self {
             path: path.into(),
-            queue: Self::QUEUE,
-            group: Self::GROUP,
-            readers: Self::READERS,
-            slow_ms: Self::SLOW_MS,
-            wal_mib: Self::WAL_MIB,
-            read_ms: Self::READ_MS,
+            ..Self::from_arg_matches(&matches).expect("every other flag has a default")
         }
     }
 
@@ -80,13 +78,9 @@ impl Config {
     #[must_use]
     pub fn of_copy(&self) -> Self {
         Self {
-            slow_ms: self.slow_ms.max(COPY_SLOW_MS),
+            slow_write: self.slow_write.max(COPY_SLOW_WRITE),
             ..self.clone()
         }
-    }
-
-    pub(crate) fn slow(&self) -> Duration {
-        Duration::from_millis(self.slow_ms)
     }
 }
 

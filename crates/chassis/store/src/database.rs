@@ -21,7 +21,7 @@
 //!
 //! **Limits.** The queue is bounded: when it is full, [`write`](Database::write) answers
 //! [`WriteError::Busy`], which the HTTP edge turns into 503. A closure above
-//! [`Config::slow_ms`] is logged with its name.
+//! [`Config::slow_write`] is logged with its name.
 //!
 //! **Ambiguity.** An error at commit means *unknown*, not rolled back: what is on the disk is
 //! only seen after reopening. The writer then stops and with it the service

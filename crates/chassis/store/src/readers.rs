@@ -291,7 +291,7 @@ impl Connections {
         connect: impl FnOnce(&Path, Mode, Prepare) -> Result<C, DbErr>,
     ) -> Result<C, DbErr> {
         let _alone = one_at_a_time();
-        let longest = Duration::from_millis(self.config.read_ms);
+        let longest = self.config.read_timeout;
         let clock = Arc::clone(&self.began);
         let prepare = move |connection: &Connection| {
             connection.execute_batch(

@@ -484,7 +484,7 @@ impl Thread {
 
     fn tell_if_slow(&self, job: &dyn Work, started: Instant) {
         let took = started.elapsed();
-        if took > self.config.slow() {
+        if took > self.config.slow_write {
             tracing::warn!(
                 write = job.name(),
                 took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),

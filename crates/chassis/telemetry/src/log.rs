@@ -6,7 +6,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Context as _, anyhow, ensure};
 use metrics::Gauge;
@@ -132,7 +132,20 @@ fn start_log(filter: EnvFilter, format: Format) -> anyhow::Result<()> {
     log_panics();
     // Nobody else sets it: logging has just been started for the first time.
     let _ = FILTER.set(handle);
+    for warning in std::mem::take(&mut *warnings()) {
+        tracing::warn!("{warning}");
+    }
     Ok(())
+}
+
+/// Logs a warning about the settings, which are read before the log is started.
+pub fn warn_when_started(warning: String) {
+    warnings().push(warning);
+}
+
+fn warnings() -> MutexGuard<'static, Vec<String>> {
+    static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    WARNINGS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether [`init`] can follow the settings.

@@ -26,14 +26,14 @@ use crate::store;
 struct Shared {
     db: Database,
     catalogue: Progress,
-    after_deadline: Duration,
+    consistency_timeout: Duration,
 }
 
 pub(crate) fn routes(service: &Service, catalogue: Progress) -> OpenApiRouter {
     let shared = Shared {
         db: service.db.clone(),
         catalogue,
-        after_deadline: service.config.http.after_deadline(),
+        consistency_timeout: service.config.http.consistency_timeout,
     };
     OpenApiRouter::new()
         .routes(routes!(place, list))
@@ -87,7 +87,10 @@ async fn place(
     Json(request): Json<PlaceOrder>,
 ) -> Result<Answer, Problem> {
     request.check()?;
-    shared.catalogue.wait(&after, shared.after_deadline).await?;
+    shared
+        .catalogue
+        .wait(&after, shared.consistency_timeout)
+        .await?;
     let key = key.scoped("POST /orders");
     let id = request.id.unwrap_or_else(|| shared.db.clock().new_id());
     let fingerprint = Fingerprint::of(&request);

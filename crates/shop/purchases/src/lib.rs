@@ -51,7 +51,7 @@ pub const MIGRATIONS: &[Migration] = &[
     .help("The SQLite file of style replica; made when it is not there")))]
 pub struct Config {
     /// Where the answers come from
-    #[arg(long, env = "HEADWATER_STYLE", value_enum, default_value_t)]
+    #[arg(long, env = "HEADWATER_STYLE", value_parser = Style::parser(), default_value = "replica")]
     pub style: Style,
     /// What every service is told.
     #[command(flatten)]
@@ -88,7 +88,7 @@ pub async fn run(
         let mut service = Service::start_copy(NAME, MIGRATIONS, config, stop).await?;
         let progress = service.project(Purchases).await?;
         service.remove_in_parts(replica::is_erasing, replica::erase_part);
-        let deadline = service.config.http.after_deadline();
+        let deadline = service.config.http.consistency_timeout;
         let replica = Replica::new(service.db.clone(), progress, deadline);
         let answers = Answers::Replica(Box::new(replica));
         let app = app(&service, style, answers, images_url);

@@ -1,14 +1,22 @@
 //! The three ways to get at data that others own.
 
+use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use headwater::telemetry::warn_when_started;
+
 /// The service's name. Never rename.
 pub const NAME: &str = "purchases";
+
+/// What style request-reply was called before version 0.2; it answers for one version.
+const OLD_REQUEST_REPLY: &str = "inquiry";
 
 /// Where the answers come from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Style {
     /// From HTTP requests to users, orders and products, made for each answer
     Composition,
-    /// From question events to users, orders and products, asked for each answer
+    /// From questions to users, orders and products over the bus, asked for each answer
+    #[value(alias = OLD_REQUEST_REPLY)]
     RequestReply,
     /// From a copy of its own, kept up to date by their events
     #[default]
@@ -16,6 +24,18 @@ pub enum Style {
 }
 
 impl Style {
+    /// Reads the setting; warns of an old name.
+    pub(crate) fn parser() -> impl TypedValueParser<Value = Self> {
+        let values = Self::value_variants().iter();
+        let values = values.filter_map(ValueEnum::to_possible_value);
+        PossibleValuesParser::new(values).try_map(|name: String| {
+            if name == OLD_REQUEST_REPLY {
+                warn_when_started("style `inquiry` is deprecated: use `request-reply`".to_owned());
+            }
+            Self::from_str(&name, false)
+        })
+    }
+
     /// What the service is called in this style: several may run side by side. Never rename.
     pub fn service(self) -> &'static str {
         match self {

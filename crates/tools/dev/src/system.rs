@@ -21,7 +21,7 @@ use crate::signals::Signals;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How long a service gives the requests under way: shorter than we wait before we kill it.
-const DRAIN: &str = "--drain-s=7";
+const DRAIN: &str = "--drain-timeout=7s";
 
 /// All that runs; killed when dropped.
 #[derive(Debug)]

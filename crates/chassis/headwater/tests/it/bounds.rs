@@ -70,7 +70,10 @@ async fn the_write_ahead_log_stays_small_while_reads_overlap() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_takes_too_long_is_broken_off_and_harms_no_other() {
     let folder = folder();
-    let db = open_with(&folder, |config| (config.read_ms, config.readers) = (50, 1)).await;
+    let db = open_with(&folder, |config| {
+        (config.read_timeout, config.readers) = (Duration::from_millis(50), 1)
+    })
+    .await;
     for _ in 0..2 {
         let endless = db
             .read(|snapshot: &Snapshot| integers(snapshot, ENDLESS))
@@ -86,7 +89,10 @@ async fn a_read_that_takes_too_long_is_broken_off_and_harms_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_nobody_waits_for_any_more_is_broken_off_too() {
     let folder = folder();
-    let db = open_with(&folder, |config| (config.read_ms, config.readers) = (50, 1)).await;
+    let db = open_with(&folder, |config| {
+        (config.read_timeout, config.readers) = (Duration::from_millis(50), 1)
+    })
+    .await;
     let (started, running) = tokio::sync::oneshot::channel();
     let reader = db.clone();
     let gone = tokio::task::spawn(async move {

@@ -219,7 +219,10 @@ fn a_slow_write(tx: &Tx) -> Result<(), DbErr> {
 async fn a_slow_write_is_logged_by_its_name() {
     keep_log();
     let folder = folder();
-    let db = with(&folder, "sensors", |config| config.slow_ms = 1).await;
+    let db = with(&folder, "sensors", |config| {
+        config.slow_write = Duration::from_millis(1)
+    })
+    .await;
     db.write(a_slow_write).await.unwrap();
     let slow = logged("a_slow_write");
     assert!(

@@ -163,7 +163,7 @@ async fn clients_that_do_not_read_are_closed_and_keep_nobody_out() {
     let service = service(|config| {
         config.connections = 1024;
         config.connections_per_address = 1024;
-        config.write_timeout_s = 2;
+        config.write_timeout = Duration::from_secs(2);
     })
     .await;
     let pipelined = request("/shared").repeat(4);
@@ -183,7 +183,7 @@ async fn clients_that_do_not_read_are_closed_and_keep_nobody_out() {
 
 #[tokio::test]
 async fn a_client_that_takes_its_answer_a_little_at_a_time_is_closed() {
-    let service = service(|config| config.write_timeout_s = 1).await;
+    let service = service(|config| config.write_timeout = Duration::from_secs(1)).await;
     let before = service.closed("slow").await;
     let mut slow = service.ask(HOSTILE, "/fresh").await;
     let mut little = [0; 64];
@@ -203,7 +203,7 @@ async fn a_client_that_takes_its_answer_a_little_at_a_time_is_closed() {
 async fn an_idle_connection_makes_room_for_another_and_one_with_a_request_does_not() {
     let service = service(|config| {
         config.connections = 2;
-        config.header_timeout_s = 60;
+        config.header_timeout = Duration::from_mins(1);
     })
     .await;
     let mut idle = service.ask(HONEST, "/small").await;
@@ -409,7 +409,7 @@ async fn the_address_that_was_connected_to_is_a_name_of_the_service() {
 
 #[tokio::test]
 async fn every_answer_has_headers_for_browsers() {
-    let service = service(|config| config.timeout_s = 1).await;
+    let service = service(|config| config.timeout = Duration::from_secs(1)).await;
     for path in [
         "/small",
         "/shared",

@@ -381,7 +381,7 @@ async fn a_panic_is_our_fault_and_says_nothing() {
 
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_a_problem() {
-    let service = service(|config| config.timeout_s = 1).await;
+    let service = service(|config| config.timeout = Duration::from_secs(1)).await;
     let late = service.get("/held").await;
     assert_eq!(late.headers()["retry-after"], "1");
     problem(late, 503, "unavailable").await;
@@ -588,7 +588,7 @@ async fn after_is_read_from_the_query_and_the_header() {
 
 #[tokio::test]
 async fn a_stop_lets_the_request_under_way_end_and_takes_no_new_one() {
-    let service = service(|config| config.header_timeout_s = 60).await;
+    let service = service(|config| config.header_timeout = Duration::from_mins(1)).await;
     let mut idle = service.connect().await;
     let Service {
         tasks,

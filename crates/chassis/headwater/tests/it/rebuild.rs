@@ -136,7 +136,7 @@ impl Place {
                 format: telemetry::Format::Json,
                 traces: telemetry::TraceConfig::default(),
             },
-            drain_s: 10,
+            drain_timeout: Duration::from_secs(10),
         }
     }
 

@@ -28,7 +28,8 @@ struct Service {
 /// A service whose clients may take as long as they like, until it stops.
 async fn service() -> Service {
     let mut config = http_config();
-    (config.header_timeout_s, config.write_timeout_s) = (600, 600);
+    (config.header_timeout, config.write_timeout) =
+        (Duration::from_mins(10), Duration::from_mins(10));
     let (release, waiting) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
     let (held_by, note) = (Arc::clone(&release), Arc::clone(&waiting));
     let held = move || async move {

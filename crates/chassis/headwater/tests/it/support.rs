@@ -619,9 +619,9 @@ pub(crate) fn http_config() -> headwater::http::Config {
     headwater::http::Config {
         listen: ([127, 0, 0, 1], 0).into(),
         connections: 16,
-        header_timeout_s: 1,
-        timeout_s: 20,
-        after_s: 1,
+        header_timeout: Duration::from_secs(1),
+        timeout: Duration::from_secs(20),
+        consistency_timeout: Duration::from_secs(1),
         ..headwater::http::Config::default()
     }
 }

@@ -48,9 +48,15 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 #[group(skip)]
 #[command(next_help_heading = "Asking (styles composition and request-reply)")]
 pub struct Config {
-    /// Milliseconds that an answer may take, all its questions together
-    #[arg(long, env = "HEADWATER_ANSWER_MS", default_value_t = 2000)]
-    pub answer_ms: u64,
+    /// Time an answer may take, all its questions together
+    #[arg(
+        long,
+        env = "HEADWATER_ANSWER_TIMEOUT",
+        value_name = "DURATION",
+        value_parser = headwater::telemetry::duration,
+        default_value = "2s"
+    )]
+    pub answer_timeout: Duration,
     /// Questions under way at the same time; further ones are refused
     #[arg(long, env = "HEADWATER_QUESTIONS_MAX", default_value_t = 1024)]
     pub questions_max: usize,
@@ -95,7 +101,7 @@ impl Asking {
         }
         Self {
             transport,
-            within: Duration::from_millis(config.answer_ms),
+            within: config.answer_timeout,
             health,
             room: Arc::new(Semaphore::new(config.gathered_max)),
             gathered_max: config.gathered_max,
