@@ -20,6 +20,10 @@ use crate::extract::network;
 /// short. Where neither is, it has [`Config::write_timeout`].
 const STALLED: Duration = Duration::from_secs(1);
 
+/// How often an address may have a stalled connection of its own replaced. Every replacement costs
+/// the work for one more answer, and an attacker who is replaced comes back at once.
+const REPLACE_EVERY: Duration = Duration::from_millis(50);
+
 /// Answers from this size on are large: they leave a [share](LARGE_SHARE) of the memory to small
 /// ones, and are counted once, however many clients they go to.
 const LARGE: usize = 64 * 1024;
@@ -57,7 +61,15 @@ struct Limits {
 struct Open {
     next: u64,
     connections: HashMap<u64, Arc<Connection>>,
-    per_address: HashMap<IpAddr, usize>,
+    per_address: HashMap<IpAddr, OfAddress>,
+}
+
+/// The connections of one address.
+#[derive(Debug, Default)]
+struct OfAddress {
+    connections: usize,
+    /// When one of them was replaced last, in milliseconds since `Shared::began`.
+    replaced_at: Option<u64>,
 }
 
 /// What answers hold until the kernel has taken them.
@@ -232,10 +244,11 @@ impl Clients {
     pub(super) fn admit(&self, peer: IpAddr) -> Admission {
         let address = network(peer);
         let mut open = self.open();
-        let of_address = open.per_address.get(&address).copied().unwrap_or(0);
+        let of_address = open.count(address);
         let limits = &self.0.limits;
         if limits.per_address.is_some_and(|most| of_address >= most) {
-            let Some(victim) = self.spared(&open, Some(address)) else {
+            let spared = self.spared(&open, Some(address));
+            let Some(victim) = spared.filter(|victim| open.may_replace(*victim, self.now())) else {
                 self.0.closed.refused.increment(1);
                 return Admission::Refused;
             };
@@ -259,7 +272,7 @@ impl Clients {
             is_aborted: AtomicBool::new(false),
         });
         open.connections.insert(id, Arc::clone(&connection));
-        *open.per_address.entry(address).or_default() += 1;
+        open.per_address.entry(address).or_default().connections += 1;
         Admission::Admitted(Client {
             clients: self.clone(),
             id,
@@ -282,9 +295,7 @@ impl Clients {
                 connection.stalled_for(now)?
             };
             // All have the same where only one address is looked at.
-            let of_address = of
-                .is_none()
-                .then(|| open.per_address.get(&connection.address));
+            let of_address = of.is_none().then(|| open.count(connection.address));
             Some(((of_address, is_idle, spared_for), *id))
         });
         candidates.max_by_key(|(key, _)| *key).map(|(_, id)| id)
@@ -348,8 +359,9 @@ impl Clients {
         memory.take(bytes, room)
     }
 
-    /// Takes memory for `bytes` more, from clients that do not take their answers if need be.
-    async fn take_from_others(&self, bytes: usize, is_large: bool) -> bool {
+    /// Takes memory for `bytes` more of an answer to `address`, from clients that do not take their
+    /// answers if need be.
+    async fn take_from_others(&self, address: IpAddr, bytes: usize, is_large: bool) -> bool {
         let memory = &self.0.memory;
         let Ok(_waiting) = memory.waiting.try_acquire() else {
             return false;
@@ -365,6 +377,10 @@ impl Clients {
                     let Some(hoarder) = self.hoarder(&open) else {
                         return false;
                     };
+                    let is_own = open.connections[&hoarder].address == address;
+                    if is_own && !open.may_replace(hoarder, self.now()) {
+                        return false;
+                    }
                     self.evict(&mut open, hoarder);
                 }
                 released.await;
@@ -386,11 +402,35 @@ impl Clients {
 }
 
 impl Open {
+    fn count(&self, address: IpAddr) -> usize {
+        let of_address = self.per_address.get(&address);
+        of_address.map_or(0, |of_address| of_address.connections)
+    }
+
+    /// Whether the connection `id` may be replaced by another one of its address: at any time while
+    /// it is idle, and once every [`REPLACE_EVERY`] otherwise.
+    fn may_replace(&mut self, id: u64, now: u64) -> bool {
+        let Some(connection) = self.connections.get(&id) else {
+            return false;
+        };
+        if connection.requests.load(Ordering::Relaxed) == 0 {
+            return true;
+        }
+        let of_address = self.per_address.entry(connection.address).or_default();
+        let is_due = of_address
+            .replaced_at
+            .is_none_or(|at| u128::from(now.saturating_sub(at)) >= REPLACE_EVERY.as_millis());
+        if is_due {
+            of_address.replaced_at = Some(now);
+        }
+        is_due
+    }
+
     fn remove(&mut self, id: u64) -> Option<Arc<Connection>> {
         let connection = self.connections.remove(&id)?;
-        if let Some(count) = self.per_address.get_mut(&connection.address) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(of_address) = self.per_address.get_mut(&connection.address) {
+            of_address.connections -= 1;
+            if of_address.connections == 0 {
                 self.per_address.remove(&connection.address);
             }
         }
@@ -475,7 +515,11 @@ impl UnderWay {
         let is_large = bytes >= LARGE;
         let memory = &clients.0.memory;
         if !(is_large && memory.share(&answer)) {
-            if !clients.take(bytes, is_large) && !clients.take_from_others(bytes, is_large).await {
+            if !clients.take(bytes, is_large)
+                && !clients
+                    .take_from_others(self.0.connection.address, bytes, is_large)
+                    .await
+            {
                 return None;
             }
             if is_large {
