@@ -66,6 +66,10 @@ alerts:
     promtool check config deploy/prometheus/prometheus.yml
     promtool test rules deploy/prometheus/alerts.test.yml
 
+# Build the documents as a site, in target/site (needs mkdocs-material, from pip).
+site *flags:
+    mkdocs build {{ flags }}
+
 # Measure the figures in the documents; `just bench full` with all data, `just bench list` names them.
 bench *flags:
     cargo build --quiet --release --bins
