@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use crate::{NAME, store};
 
-/// How many are shown.
+/// Products shown.
 const SHOWN: u32 = 10;
 
 #[derive(Debug, Clone)]
@@ -34,12 +34,12 @@ pub(crate) fn app(service: &Service, progress: Progress) -> Router {
         });
     let about = About {
         name: NAME,
-        description: "What is ordered most.",
+        description: "The products ordered most.",
     };
     headwater::http::app(about, routes, service.health.clone(), config)
 }
 
-/// List what is ordered most
+/// List the products ordered most
 #[utoipa::path(
     get, path = "/bestsellers", tag = "bestsellers",
     params(After),

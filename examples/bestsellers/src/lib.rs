@@ -23,7 +23,7 @@ pub const MIGRATIONS: &[Migration] = &[Migration::sql(
 /// Runs the service until `stop` is cancelled or one of its tasks ends.
 ///
 /// # Errors
-/// It cannot start, or a task ended by itself.
+/// The service cannot start, or a task ended unexpectedly.
 pub async fn run(
     config: headwater::Config,
     listeners: Listeners,

@@ -1,4 +1,4 @@
-//! How often each product was ordered.
+//! The projection: how often each product was ordered.
 
 use headwater::database::Tx;
 use headwater::{ApplyError, Envelope, Event as _, Projection};

@@ -1,4 +1,4 @@
-//! Reading the copy.
+//! Reads from the read store.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(crate) struct Bestseller {
     pub(crate) lines: i64,
 }
 
-/// The `limit` products that were ordered most often, and how far the copy is: at `after` at least.
+/// The `limit` products ordered most, and the positions of the answer, which include `after`.
 pub(crate) async fn read(
     db: &Database,
     progress: &Progress,

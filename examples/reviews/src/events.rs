@@ -1,4 +1,4 @@
-//! The events: what `crates/shop/shop-events` has for the services of the shop.
+//! The events. Services of the shop have theirs in `crates/shop/shop-events`.
 
 use headwater::Event;
 use headwater::schema::{Kind, Schema};
@@ -14,7 +14,7 @@ mod generated {
 
 pub(crate) use generated::shop::reviews::v1::ReviewWritten;
 
-/// What the events look like, for whoever reads them.
+/// The event schema, published for readers.
 pub(crate) const SCHEMA: Schema = Schema {
     events: &[Kind {
         subject: ReviewWritten::SUBJECT,

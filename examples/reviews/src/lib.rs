@@ -20,16 +20,16 @@ const MIGRATIONS: &[Migration] = &[Migration::sql(
 
 const ABOUT: About = About {
     name: NAME,
-    description: "What people say of products.",
+    description: "Reviews of products.",
 };
 
-/// Headwater service `reviews`: what people say of products.
+/// Headwater service `reviews`: reviews of products
 #[derive(Debug, clap::Parser)]
 #[command(name = "headwater-reviews", version)]
 #[command(mut_arg("listen", |listen| listen.default_value("127.0.0.1:8086")))]
 #[command(mut_arg("path", |path| path.required(false).default_value("reviews.db")))]
 pub struct Config {
-    /// What every service is told.
+    /// The settings of every service.
     #[command(flatten)]
     pub service: headwater::Config,
 }
@@ -37,7 +37,7 @@ pub struct Config {
 /// Runs the service until `stop` is cancelled or one of its tasks ends.
 ///
 /// # Errors
-/// It cannot start, or a task ended by itself.
+/// The service cannot start, or a task ended unexpectedly.
 pub async fn run(
     config: headwater::Config,
     listeners: Listeners,

@@ -1,4 +1,4 @@
-//! Reviews: what one is, and when a request for one is right.
+//! A review, and the rules for writing one.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
