@@ -1,18 +1,17 @@
-//! The metrics of the chassis: name, unit, help, and where the buckets of the histograms are.
+//! The metrics of the chassis: name, unit, help, and the buckets of the histograms.
 //!
-//! `docs/metrics.md` lists the same, with their labels; a test compares that page with what
-//! running services say.
+//! `docs/metrics.md` lists the same, with their labels; a test compares that page with running
+//! services.
 
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
-/// A metric's name, its unit, and what it says.
+/// A metric's name, unit and help text.
 type Described = (&'static str, Unit, &'static str);
 
 /// The same, with the upper bounds of its buckets.
 type Bucketed = (&'static str, Unit, &'static str, &'static [f64]);
 
-/// What only grows.
 const COUNTERS: &[Described] = &[
     (
         "headwater_relay_published_total",
@@ -22,12 +21,12 @@ const COUNTERS: &[Described] = &[
     (
         "headwater_relay_republished_total",
         Unit::Count,
-        "Events that the stream had acknowledged and lost, and that were published again",
+        "Events published again because the stream had acknowledged and lost them",
     ),
     (
         "headwater_relay_purged_total",
         Unit::Count,
-        "Events that are gone from the beginning of the stream; the outbox has them",
+        "Events missing from the beginning of the stream; the outbox has them",
     ),
     (
         "headwater_projection_applied_total",
@@ -37,17 +36,17 @@ const COUNTERS: &[Described] = &[
     (
         "headwater_projection_skipped_total",
         Unit::Count,
-        "Events that came once more and were known",
+        "Events received again and skipped because they had been applied",
     ),
     (
         "headwater_projection_gap_events_total",
         Unit::Count,
-        "Events that the stream did not have, fetched from the source's outbox",
+        "Events missing from the stream and fetched from the source's outbox",
     ),
     (
         "headwater_projection_manual_total",
         Unit::Count,
-        "Events applied that somebody published by hand, without a position",
+        "Events without a position, published by hand, that were applied",
     ),
     (
         "headwater_projection_foreign_epoch_total",
@@ -57,52 +56,52 @@ const COUNTERS: &[Described] = &[
     (
         "headwater_projection_altered_total",
         Unit::Count,
-        "Events that came again at a known position and are not what the outbox has; skipped",
+        "Events received again at a known position whose content differs from the outbox; skipped",
     ),
     (
         "headwater_dead_letters_total",
         Unit::Count,
-        "Events parked as dead letters, those that wait behind another one among them",
+        "Events stored as dead letters, including those that wait behind another one",
     ),
     (
         "headwater_rebuilds_total",
         Unit::Count,
-        "Rebuilds that have taken over",
+        "Rebuilds that have replaced the live store",
     ),
     (
         "headwater_database_refused_total",
         Unit::Count,
-        "Writes answered with 503: the queue was full",
+        "Writes answered with 503 because the queue was full",
     ),
     (
         "headwater_log_dropped_total",
         Unit::Count,
-        "Log lines that nobody took: too many waited, or writing one failed",
+        "Log lines dropped because too many waited or writing one failed",
     ),
     (
         "headwater_http_connection_limit_reached_total",
         Unit::Count,
-        "How often the connection cap was reached: another connection was closed for the next client, or it waited",
+        "Clients that found the connection limit reached: another connection was closed for them, or they waited",
     ),
     (
         "headwater_http_connections_closed_total",
         Unit::Count,
-        "Connections that the server closed: idle (for another client), stalled (for another client, or its memory), slow (it did not take its answer in time), refused (its address has too many)",
+        "Connections closed by the server: idle (for another client), stalled (for another client, or its memory), slow (the client did not take its answer in time), refused (its address has too many)",
     ),
     (
         "headwater_nats_connects_total",
         Unit::Count,
-        "How often a connection to NATS came up",
+        "Connections to NATS that were established",
     ),
     (
         "headwater_request_reply_stray_answers_total",
         Unit::Count,
-        "Answers that nobody waited for: too late, or to no question of this process",
+        "Answers that no request waited for: too late, or not to a request of this process",
     ),
     (
         "headwater_trace_spans_total",
         Unit::Count,
-        "Spans by what became of them: exported, dropped (the queue was full), failed",
+        "Spans by outcome: exported, dropped (the queue was full), failed",
     ),
     (
         "process_cpu_seconds_total",
@@ -111,27 +110,26 @@ const COUNTERS: &[Described] = &[
     ),
 ];
 
-/// What goes up and down.
 const GAUGES: &[Described] = &[
     (
         "headwater_build_info",
         Unit::Count,
-        "Always 1; the labels say which program this is",
+        "Always 1; the labels name the program and its version",
     ),
     (
         "headwater_component_state",
         Unit::Count,
-        "A part of the service, as /readyz?verbose has it: 0 ok, 1 degraded, 2 failed",
+        "State of a component, as in /readyz?verbose: 0 ok, 1 degraded, 2 failed",
     ),
     (
         "headwater_nats_connected",
         Unit::Count,
-        "Whether the connection to NATS is up",
+        "1 while the connection to NATS is up, otherwise 0",
     ),
     (
         "headwater_relay_stopped",
         Unit::Count,
-        "Whether the relay stands still until a person acts: a contradiction, or a limit of the broker",
+        "1 if the relay has stopped until an operator acts (a contradiction, or a limit of the broker), otherwise 0",
     ),
     (
         "headwater_outbox_head",
@@ -141,17 +139,17 @@ const GAUGES: &[Described] = &[
     (
         "headwater_backup_timestamp_seconds",
         Unit::Seconds,
-        "When the newest backup of the database was begun, in seconds since 1970; 0: never",
+        "Start time of the newest backup of the database, in seconds since 1970; 0 if there is none",
     ),
     (
         "headwater_outbox_unpublished",
         Unit::Count,
-        "Events in the outbox that are not yet known to be in the stream",
+        "Events in the outbox that are not known to be in the stream",
     ),
     (
         "headwater_outbox_unpublished_seconds",
         Unit::Seconds,
-        "Age of the oldest of these; 0 without any",
+        "Age of the oldest event that is not known to be in the stream; 0 if there is none",
     ),
     (
         "headwater_projection_position",
@@ -161,72 +159,72 @@ const GAUGES: &[Described] = &[
     (
         "headwater_stream_replicas",
         Unit::Count,
-        "Copies that brokers should keep of a stream",
+        "Replicas that the stream should have",
     ),
     (
         "headwater_stream_replicas_current",
         Unit::Count,
-        "Copies that are up to date, the leader's among them; 0 without a leader",
+        "Replicas that are up to date, including the leader; 0 without a leader",
     ),
     (
         "headwater_jetstream_storage_bytes",
         Unit::Bytes,
-        "What is stored by the broker, or the account, that is nearest to its limit",
+        "Bytes stored by the broker, or the account, that is nearest to its limit",
     ),
     (
         "headwater_jetstream_storage_limit_bytes",
         Unit::Bytes,
-        "How much that one may store; 0 where no limit is known",
+        "Storage limit of that broker or account; 0 if no limit is known",
     ),
     (
         "headwater_projection_lag_events",
         Unit::Count,
-        "Events in the source's outbox that are not applied; as last seen while it is away",
+        "Events in the source's outbox that are not applied; the last known value while the source is down",
     ),
     (
         "headwater_projection_ahead_events",
         Unit::Count,
-        "Events that the projection has applied beyond the end of the source's outbox",
+        "Events applied beyond the end of the source's outbox",
     ),
     (
         "headwater_projection_lag_seconds",
         Unit::Seconds,
-        "Age of the oldest of these; 0 without any",
+        "Age of the oldest event that is not applied; 0 if there is none",
     ),
     (
         "headwater_projection_complete",
         Unit::Count,
-        "Whether the tables were folded to the end of all sources once",
+        "1 once the read store has caught up with all sources for the first time, before that 0",
     ),
     (
         "headwater_dead_letters_waiting",
         Unit::Count,
-        "Dead letters that wait for a person",
+        "Dead letters that wait for an operator",
     ),
     (
         "headwater_rebuild_running",
         Unit::Count,
-        "Whether it is folded once more beside, for a rebuild or for verify",
+        "1 while a rebuild or a verification runs, otherwise 0",
     ),
     (
         "headwater_rebuild_progress",
         Unit::Count,
-        "How far that is, from 0 to 1; 1 when none is running",
+        "Progress of the rebuild or verification, from 0 to 1; 1 if none runs",
     ),
     (
         "headwater_rebuild_failed",
         Unit::Count,
-        "Whether the last one gave up; the live store is as it was",
+        "1 if the last rebuild or verification failed or was stopped, and the live store is unchanged; otherwise 0",
     ),
     (
         "headwater_rebuild_differences",
         Unit::Count,
-        "Rows in which the live store differed from the last fold it was compared with",
+        "Rows in which the live store differed from the rebuilt one at the last comparison",
     ),
     (
         "headwater_verify_last_success_timestamp_seconds",
         Unit::Seconds,
-        "When outboxes, streams and this projection were last found to agree, in seconds since 1970; before the first time, when that was first looked for",
+        "Time of the last verification that found outboxes, streams and this projection to agree, in seconds since 1970; until then, the time of the service's first check",
     ),
     (
         "headwater_database_queue_length",
@@ -241,49 +239,49 @@ const GAUGES: &[Described] = &[
     (
         "headwater_database_wal_bytes",
         Unit::Bytes,
-        "Size of its write-ahead log",
+        "Size of the write-ahead log",
     ),
     (
         "headwater_database_free_bytes",
         Unit::Bytes,
-        "What the file system of the database has left",
+        "Free bytes in the file system of the database",
     ),
     (
         "headwater_http_connections",
         Unit::Count,
-        "HTTP connections that are open",
+        "Open HTTP connections",
     ),
     (
         "headwater_http_buffered_bytes",
         Unit::Bytes,
-        "What answers hold in memory until clients have taken them",
+        "Memory held by answers that clients have not taken yet",
     ),
     (
         "headwater_http_in_flight",
         Unit::Count,
-        "HTTP requests that are being answered",
+        "HTTP requests in progress",
     ),
     (
         "process_resident_memory_bytes",
         Unit::Bytes,
-        "Memory that the process has in RAM",
+        "Resident memory of the process",
     ),
     (
         "process_virtual_memory_bytes",
         Unit::Bytes,
-        "Memory that the process has addresses for",
+        "Virtual memory of the process",
     ),
     ("process_open_fds", Unit::Count, "Open file descriptors"),
     (
         "process_max_fds",
         Unit::Count,
-        "How many file descriptors may be open",
+        "Limit of open file descriptors",
     ),
     ("process_threads", Unit::Count, "Threads of the process"),
     (
         "process_start_time_seconds",
         Unit::Seconds,
-        "When the process was started, in seconds since 1970",
+        "Start time of the process, in seconds since 1970",
     ),
 ];
 
@@ -297,8 +295,7 @@ const COMMIT: &[f64] = &[
     0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
 ];
 
-/// From an event that goes through at once (clocks here count milliseconds) to an hour of
-/// catching up.
+/// From one millisecond, the resolution of the clocks here, to an hour of catching up.
 const DELAY: &[f64] = &[
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0,
     3600.0,
@@ -307,30 +304,29 @@ const DELAY: &[f64] = &[
 /// Up to the largest group that a commit may have by default.
 const GROUP: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
-/// What is measured again and again.
 const HISTOGRAMS: &[Bucketed] = &[
     (
         "headwater_relay_delay_seconds",
         Unit::Seconds,
-        "From commit to stored in the stream, of the oldest event of each publication",
+        "Time from commit to stored in the stream, of the oldest event of each publication",
         DELAY,
     ),
     (
         "headwater_projection_delay_seconds",
         Unit::Seconds,
-        "From stored in the stream to applied, of the oldest event of each batch",
+        "Time from stored in the stream to applied, of the oldest event of each batch",
         DELAY,
     ),
     (
         "headwater_projection_freshness_seconds",
         Unit::Seconds,
-        "From commit at the source to applied here, of one event every few seconds",
+        "Time from commit at the source to applied here, of one event every few seconds",
         DELAY,
     ),
     (
         "headwater_database_commit_seconds",
         Unit::Seconds,
-        "How long a commit took, its fsync included",
+        "Duration of a commit, including its fsync",
         COMMIT,
     ),
     (
@@ -342,7 +338,7 @@ const HISTOGRAMS: &[Bucketed] = &[
     (
         "headwater_http_request_seconds",
         Unit::Seconds,
-        "How long an HTTP request took",
+        "Duration of an HTTP request",
         REQUEST,
     ),
 ];
@@ -361,7 +357,7 @@ pub(super) fn builder() -> PrometheusBuilder {
         })
 }
 
-/// Tells the recorder what each metric says.
+/// Describes each metric to the recorder.
 pub(super) fn describe() {
     for (name, unit, help) in COUNTERS {
         metrics::describe_counter!(*name, *unit, *help);
