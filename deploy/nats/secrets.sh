@@ -1,23 +1,23 @@
 #!/bin/sh
-# Makes the passwords that the configurations here include, at random, in the folder that it is started in:
+# Makes random passwords, which the configurations here include, in the current folder:
 #
 #   passwords.conf    hashes of all users' passwords, for the servers
-#   passwords/USER    the password of each user, for who logs in
-#   routes.conf       of the servers among themselves, with where they are
+#   passwords/USER    the password of each user, for the clients
+#   routes.conf       the password and addresses of the servers, for each other
 #
-# usage: secrets.sh [HOST:PORT ...]    the servers of a cluster; without any, three on this machine
+# usage: secrets.sh [HOST:PORT ...]    the servers of a cluster; by default three on this machine
 #
-# It makes nothing anew: what is there stays, what is missing is added.
+# It adds missing passwords, and changes none.
 set -eu
 umask 077
 
-# As accounts.conf has them.
+# The users of accounts.conf.
 users="users products orders purchases purchases-composition purchases-inquiry viewer operator admin"
 
 random() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
 
-# bcrypt at its lowest cost: nobody guesses 128 random bits, however fast they try. Where no perl
-# knows it, the password itself, which nats-server takes as well.
+# bcrypt at its lowest cost: 128 random bits cannot be guessed, however fast the attempts. Without a perl that has bcrypt,
+# the password itself, which nats-server accepts as well.
 hash() {
     perl -e 'chomp($_ = <STDIN>); $_ = crypt($_, "\$2b\$04\$$ARGV[0]"); /^\$2b/ or exit 1; print' \
         "$(random | cut -c 1-22)" < "$1" 2>/dev/null && return
