@@ -1,5 +1,5 @@
-# nats-server with JetStream, and `headwater` to ask it how it is. Built by deploy/docker/build;
-# where a registry can be reached, the official image `nats` does as well.
+# nats-server with JetStream, and `headwater` for its health check. Built by deploy/docker/build;
+# if a registry can be reached, the official image `nats` works as well.
 FROM scratch
 
 ARG VERSION=0.0.0

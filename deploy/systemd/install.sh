@@ -1,19 +1,19 @@
 #!/bin/sh
-# Installs Headwater for systemd, or takes it away again; `just install` builds and calls this.
+# Installs Headwater for systemd, or uninstalls it; `just install` builds and calls this.
 #
-#   install.sh install PREFIX BINARIES     BINARIES: folder of what cargo built (target/release)
+#   install.sh install PREFIX BINARIES     BINARIES: folder of the programs that cargo built (target/release)
 #   install.sh uninstall PREFIX
 #
 # Below PREFIX (default of `just install`: /usr/local): bin, lib/headwater, share/doc/headwater.
 # Units go to where systemd looks: PREFIX/lib/systemd/system for /usr and /usr/local, otherwise
-# /etc/systemd/system; UNITDIR says otherwise. Configuration goes to /etc/headwater (SYSCONFDIR),
-# and never over what is there; uninstalling leaves it, and the data in /var/lib/headwater and
+# /etc/systemd/system; UNITDIR overrides that. Configuration goes to /etc/headwater (SYSCONFDIR),
+# and never replaces existing files; uninstalling leaves it, and the data in /var/lib/headwater and
 # /var/backups/headwater.
-# DESTDIR is put before every path, for packages: nothing outside of it is touched then.
-# NATS_SERVER is the nats-server to install beside them; `just install` sets it.
-# BROKER=open: the broker lets in whoever reaches its port. Otherwise each user has a password.
+# DESTDIR is a prefix of every path, for packages: nothing outside it is touched.
+# NATS_SERVER is the nats-server to install as well; `just install` sets it.
+# BROKER=open: the broker admits every client that reaches its port. Otherwise each user has a password.
 set -eu
-# Programs and units are for all, whatever the umask is.
+# Programs and units are readable by all users, whatever the umask is.
 umask 022
 
 fail() { echo "install.sh: $*" >&2; exit 1; }
@@ -23,7 +23,7 @@ repository=$(cd "$here/../.." && pwd)
 action=${1:-} prefix=${2:-}
 case $prefix in /*) ;; *) fail "PREFIX must be an absolute path, such as /usr/local" ;; esac
 prefix=${prefix%/}
-# Where systemd looks.
+# The folder where systemd looks.
 case $prefix in
 /usr | /usr/local) systemd=$prefix/lib ;;
 *) systemd=/etc ;;
@@ -36,10 +36,10 @@ doc=$share/doc/headwater samples=$share/doc/headwater/etc man=$share/man/man1
 bash=$share/bash-completion/completions zsh=$share/zsh/site-functions fish=$share/fish/vendor_completions.d
 programs="headwater shop-import headwater-users headwater-products headwater-orders headwater-purchases"
 
-# Whether systemd of this machine is to hear of it.
+# Whether to reload systemd of this machine.
 is_live() { [ -z "$root" ] && [ -d /run/systemd/system ]; }
 
-# A text file with the paths of this installation in it.
+# Installs a text file, with the paths of this installation in it.
 put() {
     mkdir -p "$(dirname "$2")"
     sed -e "s|/usr/local/lib/sysusers.d|$sysusers|g" -e "s|/usr/local|$prefix|g" \
@@ -48,20 +48,20 @@ put() {
     mv "$2.new" "$2"
 }
 
-# A program; its name is exchanged in one step, so that the one that runs is not disturbed.
+# Installs a program; replaces the old file in one step, so that a running process is not disturbed.
 put_program() {
     mkdir -p "$(dirname "$2")"
     install -m 755 "$1" "$2.new"
     mv "$2.new" "$2"
 }
 
-# Says where from nats-server is to include a file: it takes the path from the folder of the file that names it.
+# Sets the path of an `include`: nats-server resolves it relative to the folder of the including file.
 include() {
     up=$(echo "${1%/*}" | sed 's|/[^/]*|../|g')
     sed -i "s|^include .*/\(\.\./\)*$2|include $up${3#/}|" "$root$1"
 }
 
-# Documents with what they link to; what is not installed with them is no link any more.
+# Installs the documents and the files that they link to; removes links to files that are not installed.
 put_documents() {
     rm -rf "$doc"
     (
@@ -80,7 +80,7 @@ put_documents() {
     done
 }
 
-# What the tool says of itself.
+# The tool's manual pages and shell completions.
 put_manual() {
     mkdir -p "$bash" "$zsh" "$fish"
     "$bin/headwater" man "$man"
@@ -96,7 +96,7 @@ install_all() {
     done
     [ -x "${NATS_SERVER:-}" ] || fail "NATS_SERVER must name the nats-server to install (just install finds it)"
     for program in $programs; do put_program "$binaries/$program" "$bin/$program"; done
-    # One of the system's is used as it is; one in somebody's home no service can see.
+    # The system's nats-server is used in place; services cannot see one in a home directory.
     case $NATS_SERVER in
     /usr/* | /opt/*) broker=$NATS_SERVER ;;
     *) broker=$prefix/lib/headwater/nats-server && put_program "$NATS_SERVER" "$lib/nats-server" ;;
@@ -130,9 +130,9 @@ install_all() {
 
 uninstall_all() {
     if is_live; then
-        # Target and timers.
+        # The target and the timers.
         systemctl disable --quiet --now $(cd "$here/units" && ls headwater*.t*) || true
-        # The target does not wait for what it stops.
+        # The target does not wait for the units that it stops.
         systemctl stop 'headwater-*.socket' 'headwater-*.timer' 'headwater-*.service'
     fi
     for program in $programs; do rm -f "$bin/$program"; done
@@ -141,7 +141,7 @@ uninstall_all() {
     [ ! -L "$root$etc/plan.json" ] || rm "$root$etc/plan.json"
     for unit in $(cd "$here/units" && find . -type f); do rm -f "$root$units/$unit"; done
     rm -rf "$lib" "$doc"
-    # What others put there stays.
+    # Drop-ins from elsewhere stay.
     for folder in "$here"/units/*.d; do rmdir "$root$units/$(basename "$folder")" 2>/dev/null || true; done
     if is_live; then systemctl daemon-reload; fi
     echo "uninstalled; left, where there are any:"

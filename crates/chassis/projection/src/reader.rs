@@ -82,7 +82,7 @@ impl<P: Projection> Reader<P> {
             "applied",
             "skipped",
             "gap_events",
-            "by_hand",
+            "manual",
             "foreign_epoch",
             "altered",
         ] {
@@ -510,7 +510,7 @@ impl<P: Projection> Reader<P> {
         let projection = &self.shared.config.consumer;
         let kinds = [
             (
-                "by_hand",
+                "manual",
                 &batch.by_hand,
                 "an event without a position, published by hand: applied",
             ),
