@@ -230,7 +230,7 @@ pub fn newest(path: &Path) -> Option<SystemTime> {
 fn note(path: &Path, when_ms: i64) -> anyhow::Result<()> {
     let stamp = appended(path, STAMP);
     private::stamp(&stamp, when_ms)?;
-    place::give_to_owner(&stamp, path)
+    target::give_to_owner(&stamp, path)
 }
 
 /// How far two databases have the same events, whatever their epochs are: one whose life began with

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use headwater_projection::barrier::BarrierGuard;
 use headwater_projection::checkpoint::places;
 use headwater_projection::projection::Projection;
-use headwater_projection::runner::Live;
+use headwater_projection::runner::RunnerHandle;
 
 use crate::compare::Stores;
 use crate::thread::on_thread;

@@ -54,7 +54,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use headwater_nats::control::{RebuildPurpose, RebuildState, RebuildStatus};
 use headwater_projection::projection::Projection;
-use headwater_projection::runner::Live;
+use headwater_projection::runner::RunnerHandle;
 use headwater_store::Database;
 use headwater_store::connection::Inspection;
 use headwater_store::verified::Verified;
@@ -86,7 +86,7 @@ impl<P: Projection> Rebuilder<P> {
         metrics::counter!("headwater_rebuilds_total", "projection" => P::NAME).increment(0);
         let idle = RebuildStatus {
             state: RebuildState::Idle,
-            ..begun(RebuildPurpose::Attempt, String::new())
+            ..begun(RebuildPurpose::Rebuild, String::new())
         };
         let status = Arc::new(watch::Sender::new(idle));
         let handle = Handle {
@@ -157,7 +157,7 @@ impl<P: Projection> Rebuilder<P> {
         self.fold.stop.renew();
         self.fold
             .status
-            .send_replace(begun(RebuildPurpose::Attempt, reason));
+            .send_replace(begun(RebuildPurpose::Rebuild, reason));
         self.fold(RebuildPurpose::Rebuild).await;
     }
 
@@ -198,11 +198,11 @@ impl<P: Projection> Rebuilder<P> {
         self.fold.status.send_modify(|status| {
             status.waiting.clear();
             status.state = RebuildState::Done;
-            if then == RebuildPurpose::Attempt {
+            if then == RebuildPurpose::Rebuild {
                 (status.positions, status.live) = (at.clone(), at);
             }
         });
-        if then == RebuildPurpose::Attempt {
+        if then == RebuildPurpose::Rebuild {
             metrics::counter!("headwater_rebuilds_total", "projection" => P::NAME).increment(1);
             self.fold.version = P::VERSION;
         }

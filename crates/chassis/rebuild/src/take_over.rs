@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow};
 use headwater_projection::barrier::BarrierGuard;
 use headwater_projection::pause;
 use headwater_projection::projection::Projection;
-use headwater_projection::runner::Live;
+use headwater_projection::runner::RunnerHandle;
 use headwater_store::{Database, Tx, WriteError};
 use headwater_telemetry::crash;
 use sea_orm::DbErr;

@@ -17,7 +17,7 @@ use crate::dead_letter::refusal::Refusal;
 use crate::dead_letter::scope::Scope;
 use crate::dead_letter::sql::statement;
 use crate::projection::{ApplyError, Projection};
-use crate::runner::Live;
+use crate::runner::RunnerHandle;
 
 /// Which letters are to be tried again.
 #[derive(Debug, Clone)]
