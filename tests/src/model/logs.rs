@@ -50,7 +50,7 @@ fn read_from(file: &Path, place: u64) -> io::Result<Vec<u8>> {
 fn situation(line: &Value) -> Option<(Situation, u64)> {
     let reason = line["reason"].as_str().unwrap_or_default();
     match line["message"].as_str()? {
-        "relay takes its place again" if reason.contains("wrong last") => {
+        "relay reads the stream's tail again" if reason.contains("wrong last") => {
             Some((Situation::Rival, 1))
         }
         "the stream misses events: fetched from the outbox" => {

@@ -1,10 +1,9 @@
-//! Where an event is in its outbox and in its stream, and where that begins.
+//! Positions in a stream: an event's cursor, and the stream's start.
 
 use async_nats::jetstream::stream::Info;
 use headwater_nats::stream;
 
-/// Where an event is, or where the next one goes: after the last own position, and after the
-/// stream's last sequence.
+/// Where an event is, or after which own position and stream sequence the next one goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StreamCursor {
     pub(crate) position: u64,
@@ -19,7 +18,7 @@ impl StreamCursor {
     };
 }
 
-/// Where a stream begins, and which one it is.
+/// Which stream it is, and where it begins.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct StreamStart {
     pub(crate) created: i64,
@@ -27,7 +26,7 @@ pub(crate) struct StreamStart {
 }
 
 impl StreamStart {
-    /// An empty stream begins where its first event will be.
+    /// An empty stream begins where its first event will be stored.
     pub(crate) fn of(info: &Info) -> Self {
         Self {
             created: stream::created(info),

@@ -1,4 +1,4 @@
-//! The relay: from the outbox of a source to its stream, in order, each event once.
+//! The relay: publishes a source's outbox to its stream, in order, each event once.
 //!
 //! Start at [`Relay`].
 

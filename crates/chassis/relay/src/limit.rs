@@ -1,8 +1,8 @@
-//! Limits of the broker: how many events it takes at once, and which one keeps an event out.
+//! Limits of the broker: how many events it accepts at once, and which limit refuses an event.
 //!
-//! What a server allows may be changed at any time, and is known only from what it answers. A batch
-//! that is refused is never sent again as it was: it shrinks to what the answer names, or to half,
-//! and in the end an event is published alone, whose refusal says exactly which limit it is.
+//! A server's limits can change at any time, and only its answers show them. A refused batch is
+//! never sent again unchanged: it shrinks to the size that the answer names, or to half. In the end
+//! an event is published alone, and its refusal names the limit.
 
 use std::time::{Duration, Instant};
 
@@ -13,48 +13,48 @@ use headwater_event::{EventId, Row};
 /// How rows are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PublishMode {
-    /// Each on its own, all under way at once.
+    /// Each row separately, all in flight at once.
     Pipelined,
     /// All or none.
     Batch,
 }
 
-/// What the broker says where a limit or a setting keeps events out.
+/// The broker's answer when a limit or a setting refuses events.
 #[derive(Debug, Clone)]
 pub(crate) struct Limited {
     pub(crate) code: ErrorCode,
     pub(crate) text: String,
-    /// Which row of a pipeline it refused first; 0 for a batch.
+    /// The first refused row of a pipeline; 0 for a batch.
     pub(crate) row: usize,
 }
 
-/// How many events go into one batch: the server's limit, if nobody has lowered it.
+/// The most events in one batch: the server's default limit.
 pub(crate) const BATCH_MAX: usize = 1000;
 
-/// From how many rows on an atomic batch is faster: one costs the server about 4 ms however small
-/// it is, a single publish in a row of them about 0.3 ms, because with `sync_interval: always` a
-/// batch has one fsync and each single publish its own.
+/// The smallest batch that is faster than single publishes. An atomic batch costs the server about
+/// 4 ms however small it is, a pipelined publish about 0.3 ms: with `sync_interval: always`, a
+/// batch needs one fsync and each single publish its own.
 const BATCH_MIN: usize = 14;
 
-/// How long a batch stays as small as the broker wanted it, before a larger one is tried: at first,
-/// and at most, after as many refusals.
+/// How long a batch stays at the size that the broker accepted before a larger one is tried: at
+/// first, and at most after repeated refusals.
 const GROW_AFTER_MIN: Duration = Duration::from_secs(30);
 const GROW_AFTER_MAX: Duration = Duration::from_mins(10);
 
-/// What is published at once, in bytes, at most and at least: what the link carries in
-/// [`CARRYING`], so that it gets through within one request's timeout.
+/// Limits of the bytes published at once. Within them, the size is what the link carries in
+/// [`CARRYING`], so that the publication finishes within one request's timeout.
 const BYTES_MAX: u64 = 8 * 1024 * 1024;
 const BYTES_MIN: u64 = 16 * 1024;
 
-/// How long the link takes for what is published at once, about.
+/// How long the link may take for one publication, roughly.
 const CARRYING: Duration = Duration::from_secs(1);
 
-/// What the headers of one event add to its payload, but for what is in them.
+/// What the headers of one event add to its payload, without their values.
 const HEADER_BYTES: usize =
     "NATS/1.0\r\nNats-Msg-Id: \r\nNats-Expected-Last-Sequence: \r\n\r\n".len();
 const TRACE_BYTES: usize = "traceparent: \r\n".len();
 
-/// Refusals that say how many events the broker takes at once.
+/// Refusals that depend on how many events are published at once.
 const OF_BATCHES: [ErrorCode; 4] = [
     ErrorCode::ATOMIC_PUBLISH_DISABLED,
     ErrorCode::ATOMIC_PUBLISH_INCOMPLETE_BATCH,
@@ -62,7 +62,7 @@ const OF_BATCHES: [ErrorCode; 4] = [
     ErrorCode::ATOMIC_PUBLISH_TOO_MANY_INFLIGHT,
 ];
 
-/// Refusals of an event, however it is published.
+/// Refusals of a single event, however it is published.
 const OF_EVENTS: [ErrorCode; 7] = [
     ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
     ErrorCode::STREAM_STORE_FAILED,
@@ -73,21 +73,22 @@ const OF_EVENTS: [ErrorCode; 7] = [
     ErrorCode::STREAM_SEALED,
 ];
 
-/// Whether a refusal is for a limit or a setting: the same event is refused until that is changed.
+/// Whether the refusal is due to a limit or a setting: the same event is refused until that
+/// changes.
 pub(crate) fn is_limit(code: ErrorCode) -> bool {
     OF_BATCHES.contains(&code) || OF_EVENTS.contains(&code)
 }
 
-/// How many events the broker takes at once, as far as it has said.
+/// How many events the broker accepts at once, as far as it has answered.
 #[derive(Debug)]
 pub(crate) struct Fit {
-    /// In one batch; below 2, it takes none.
+    /// The most events in one batch; below 2, no batches.
     batch: usize,
-    /// How many bytes of events the link to it carries in [`CARRYING`].
+    /// The bytes of events that the link carries in [`CARRYING`].
     bytes: u64,
-    /// Whether an event was refused last: one alone is tried then.
+    /// Whether the last event was refused: then the next one is tried alone.
     is_probing: bool,
-    /// When a larger batch is tried again, and how long the next one has to wait.
+    /// When a larger batch is tried, and how long the attempt after that waits.
     grows: Option<Instant>,
     grow_after: Duration,
 }
@@ -103,13 +104,12 @@ impl Fit {
         }
     }
 
-    /// How many of the `waiting` rows to publish, and how, to a stream of which so many `copies`
-    /// are kept.
+    /// How many of the `waiting` rows to publish, and how, to a stream with `copies` replicas.
     ///
-    /// Rows in a pipeline have the server check the id of the one before, which it must not be
-    /// asked to where there are several copies: each checks for itself, and one that finds another
-    /// id gives up (nats-server 2.15.1). One that was brought up to date as a whole knows no id and
-    /// does so at an event that the others take. See ADR 9.
+    /// A pipeline asks the server to check the id of the row before. That is unsafe with several
+    /// replicas: each replica checks for itself, and one that finds another id stops participating
+    /// (nats-server 2.15.1). A replica that caught up from a snapshot knows no ids, and stops at an
+    /// event that the others accept. See ADR 9.
     pub(crate) fn of(&self, waiting: usize, copies: usize) -> (PublishMode, usize) {
         let batch_min = if copies > 1 { 2 } else { BATCH_MIN };
         let batch = waiting.min(self.batch);
@@ -124,8 +124,8 @@ impl Fit {
         }
     }
 
-    /// Makes batches smaller after one of `count` rows was refused. Gives how large they are now,
-    /// if that is worth a line in the log: less than they ever were.
+    /// Makes batches smaller after a batch of `count` rows was refused. Returns the new size at the
+    /// first of several refusals, for the log.
     pub(crate) fn shrink(&mut self, count: usize, limited: &Limited) -> Option<usize> {
         let named = match limited.code {
             ErrorCode::ATOMIC_PUBLISH_DISABLED | ErrorCode::ATOMIC_PUBLISH_TOO_MANY_INFLIGHT => {
@@ -135,16 +135,16 @@ impl Fit {
             _ => None,
         };
         let was_tried = self.grow_after > GROW_AFTER_MIN;
-        // What is named is no help where it is not less than what was refused.
+        // A named size helps only if it is smaller than what was refused.
         self.batch = named.filter(|&named| named < count).unwrap_or(count / 2);
         self.grows = Some(Instant::now() + self.grow_after);
         self.grow_after = (self.grow_after * 2).min(GROW_AFTER_MAX);
         (!was_tried).then_some(self.batch)
     }
 
-    /// Notes that an event that goes alone, or before all others, is refused.
+    /// Records that an event was refused alone, or as the first of a pipeline.
     pub(crate) fn probe(&mut self) {
-        // That batches were refused was for the event, not for their size.
+        // The event, not their size, caused the refusal of batches.
         *self = Self {
             is_probing: true,
             bytes: self.bytes,
@@ -152,17 +152,17 @@ impl Fit {
         };
     }
 
-    /// How many bytes of events to publish at once, at most.
+    /// The most bytes of events to publish at once.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Notes that nobody knows what became of rows of `bytes`: they may take the link too long.
+    /// Records that the outcome of rows of `bytes` is unknown: the link may be too slow for them.
     pub(crate) fn note_unknown(&mut self, bytes: u64) {
         self.bytes = (bytes / 2).clamp(BYTES_MIN, self.bytes);
     }
 
-    /// Notes that rows of `bytes` were stored; lets batches grow again when it is time.
+    /// Records that rows of `bytes` were stored; lets batches grow again when it is time.
     pub(crate) fn note_stored(&mut self, bytes: u64, took: Duration) {
         let carried = if took > CARRYING {
             u128::from(bytes) * CARRYING.as_micros() / took.as_micros()
@@ -182,15 +182,15 @@ impl Fit {
     }
 }
 
-/// The number in "atomic publish batch is too large: 100", if there is one.
+/// The number in "atomic publish batch is too large: 100", if present.
 fn named(text: &str) -> Option<usize> {
     let number = text.split("too large: ").nth(1)?;
     let digits = number.split(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse().ok()
 }
 
-/// How many of `rows` fit below `max` bytes each, from the first on, when the first expects the
-/// sequence `expected`; and how large the first one is that does not.
+/// How many of `rows`, from the first on, have at most `max` bytes each, if the first expects the
+/// sequence `expected`. Also the size of the first row that does not fit.
 pub(crate) fn fitting(
     rows: &[Row],
     id: impl Fn(&Row) -> EventId,
@@ -211,14 +211,14 @@ pub(crate) fn fitting(
     }
 }
 
-/// How large an event is with its headers, as the server counts, when it is published alone.
+/// The size of an event with its headers, as the server counts it, if published alone.
 fn bytes(row: &Row, id: &EventId, expected: u64) -> usize {
     let trace = row.traceparent.as_ref();
     let trace = trace.map_or(0, |trace| TRACE_BYTES + trace.len());
     HEADER_BYTES + id.to_string().len() + expected.to_string().len() + trace + row.payload.len()
 }
 
-/// The largest event that the broker takes, and the name of the limit.
+/// The largest event that the broker accepts, and the name of the limit.
 pub fn event_max(config: &Config, payload_max: usize) -> (usize, String) {
     let of_stream = usize::try_from(config.max_message_size).ok();
     match of_stream.filter(|&max| max > 0 && max < payload_max) {
@@ -230,7 +230,7 @@ pub fn event_max(config: &Config, payload_max: usize) -> (usize, String) {
     }
 }
 
-/// Says that the event at `position` is too large, and what to do.
+/// Reports that the event at `position` is too large, and what to do.
 pub(crate) fn too_large(position: u64, bytes: usize, limit: &str) -> String {
     format!(
         "position {position} has {bytes} bytes with its headers, more than {limit}: {}",
@@ -238,7 +238,7 @@ pub(crate) fn too_large(position: u64, bytes: usize, limit: &str) -> String {
     )
 }
 
-/// Says which limit keeps the event at `position` out, and what to do.
+/// Reports which limit refuses the event at `position`, and what to do.
 pub(crate) fn refused(position: u64, limited: &Limited, config: &Config) -> String {
     let of_stream = |name, value: i64| stream_limit(config, name, value);
     let text = &limited.text;
@@ -274,13 +274,13 @@ fn stream_limit(config: &Config, name: &str, value: impl std::fmt::Display) -> S
     format!("{name} of the stream {} ({value})", config.name)
 }
 
-/// What to do about a limit.
+/// How to raise a limit.
 fn raise(limit: &str) -> String {
     let of_stream = limit.split_once(" of the stream ");
     match of_stream.and_then(|(name, rest)| Some((name, rest.split(' ').next()?))) {
         Some((name, stream)) => {
             let flag = name.replace('_', "-");
-            format!("raise it (`nats stream edit {stream} --{flag}=-1` takes it away)")
+            format!("raise it (`nats stream edit {stream} --{flag}=-1` removes it)")
         }
         None => "raise it in the server's configuration".to_owned(),
     }

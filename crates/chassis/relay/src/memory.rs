@@ -1,11 +1,10 @@
-//! What the relay remembers over a restart: where its newest event was stored.
+//! The relay's note in the database: where its newest event was stored.
 //!
-//! The tail of the stream says how far the relay got, as long as the stream has a tail. What it
-//! cannot say is that it lost something, that its events are gone because an operator limits their
-//! age, or that this database has never published into it. So the cursor of the newest event is
-//! noted in the database: once a second at most, after the fact, by nobody that anything waits for.
-//! The note may be behind; then less is known, and nothing is wrong: what was published since is
-//! found at the tail.
+//! The tail of the stream shows how far the relay got, as long as the stream has one. It does not
+//! show that the stream lost events, that an operator's age limit removed them, or that this
+//! database has never published into the stream. So the relay also notes the cursor of its newest
+//! event: at most once per second, after publishing, without delaying anything. The note may be
+//! behind. That is safe, because the tail shows what was published since.
 
 use std::time::Duration;
 
@@ -18,13 +17,13 @@ use tokio::sync::watch;
 
 use crate::cursor::StreamCursor;
 
-/// How often it is written down, at most.
+/// How often the note is saved, at most.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Where the newest event is stored, and in which stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Note {
-    /// When the stream was made, in nanoseconds since 1970; 0 before the first.
+    /// When the stream was created, in nanoseconds since 1970; 0 before the first.
     pub(crate) stream_created: i64,
     pub(crate) cursor: StreamCursor,
 }
@@ -41,7 +40,7 @@ impl Note {
     }
 }
 
-/// What was noted in this epoch of the database.
+/// The note of this epoch of the database.
 pub(crate) async fn load(db: &Database) -> Result<Note, DbErr> {
     let epoch = db.epoch();
     let load = move |snapshot: &Snapshot| {
@@ -64,7 +63,7 @@ pub(crate) async fn load(db: &Database) -> Result<Note, DbErr> {
     db.read(load).await
 }
 
-/// Writes down what is noted, as it changes. Runs until it is dropped.
+/// Saves the note on every change. Runs until it is dropped.
 pub(crate) async fn keep(db: &Database, mut noted: watch::Receiver<Note>) {
     while noted.changed().await.is_ok() {
         let note = *noted.borrow_and_update();
@@ -74,7 +73,7 @@ pub(crate) async fn keep(db: &Database, mut noted: watch::Receiver<Note>) {
     std::future::pending::<()>().await;
 }
 
-/// Writes `note` down. Where that fails, the next one is as good.
+/// Saves `note`. If that fails, the next save makes up for it.
 pub(crate) async fn save(db: &Database, note: Note) {
     let epoch = db.epoch();
     let save = move |tx: &Tx| {
@@ -95,6 +94,6 @@ pub(crate) async fn save(db: &Database, note: Note) {
     };
     let saved: Result<_, WriteError<DbErr>> = db.write(save).await;
     if let Err(error) = saved {
-        tracing::debug!(source = db.owner(), %error, "the relay's cursor was not noted");
+        tracing::debug!(source = db.owner(), %error, "the relay's cursor was not saved");
     }
 }

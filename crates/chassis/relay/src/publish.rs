@@ -1,4 +1,5 @@
-//! Publishing outbox rows, fenced: a few as pipelined publishes, many as one atomic batch.
+//! Publishes outbox rows with the expected-last-sequence check: a few as pipelined publishes, many
+//! as one atomic batch.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -23,16 +24,16 @@ use headwater_telemetry::trace::{self, Span, SpanKind};
 
 use crate::limit::{self, Limited, PublishMode};
 
-/// What became of a publication.
+/// The result of a publication.
 pub(crate) enum Outcome {
-    /// All rows are stored; the stream ends with this sequence.
+    /// All rows are stored; the stream now ends with this sequence.
     Stored { last_sequence: u64 },
-    /// The fence held: the stream does not end where we believed.
+    /// The stream does not end where the relay expected.
     Refused(String),
-    /// A limit or a setting of the broker keeps events out: none of a batch is stored, and of a
-    /// pipeline those before the one that was refused.
+    /// A limit or a setting of the broker refuses events. Nothing of a batch is stored; of a
+    /// pipeline, the rows before the refused one are.
     Limited(Limited),
-    /// No answer, or one that does not say. Some rows may be stored, or come to be.
+    /// No answer, or an unclear one. Some rows may be stored, now or later.
     Unknown(anyhow::Error),
 }
 
@@ -82,10 +83,11 @@ enum Failure {
     Other(anyhow::Error),
 }
 
-/// Each row on its own, all of them under way at once, each expecting the one before it.
+/// Publishes each row separately, all in flight at once. Each row expects the sequence and the id
+/// of the row before.
 ///
-/// By its id, too: the sequence alone would let the second row pass where somebody's event has
-/// taken the place of the first, which was refused and would then be missing for ever.
+/// The sequence alone is not enough: if another event takes the place of the first row, the first
+/// row is refused, the second would pass, and the first would be missing for ever.
 async fn pipelined(
     bus: &Bus,
     rows: &[Row],
@@ -139,7 +141,7 @@ fn publish_failure(error: &PublishError, row: usize) -> Failure {
     }
 }
 
-/// The client sends nothing that the server would close the connection for.
+/// The client does not send what would make the server close the connection.
 fn too_large(error: &impl Display, row: usize) -> Failure {
     Failure::Limit(Limited {
         code: ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
@@ -148,7 +150,7 @@ fn too_large(error: &impl Display, row: usize) -> Failure {
     })
 }
 
-/// What a refusal of the server, of the event in `row`, comes to.
+/// Classifies the server's refusal of the event in `row`.
 fn refused(error: &jetstream::Error, row: usize) -> Failure {
     let code = error.error_code();
     if is_fence(code) {
@@ -161,16 +163,16 @@ fn refused(error: &jetstream::Error, row: usize) -> Failure {
     }
 }
 
-/// Whether the stream does not end where it was expected to; the other code says it of a cluster
-/// that has not agreed yet on what is under way before.
+/// Whether the stream does not end where expected. A cluster uses the other code while it has not
+/// agreed on an earlier publication.
 fn is_fence(code: ErrorCode) -> bool {
     code == ErrorCode::STREAM_WRONG_LAST_SEQUENCE
         || code == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT
 }
 
-/// All rows or none, in one commit of the server (ADR-50 of the NATS architecture): the first
-/// carries the fence, the last asks for the commit. Only these two are answered: where the first is
-/// refused, the last only hears that the batch is not whole.
+/// Publishes all rows or none, in one commit of the server (ADR-50 of the NATS architecture). The
+/// first row carries the expected sequence, the last asks for the commit. The server answers only
+/// these two. If it refuses the first, it answers the last only that the batch is incomplete.
 async fn atomic_batch(
     bus: &Bus,
     rows: &[Row],
@@ -233,7 +235,7 @@ fn commit_answer(payload: &[u8]) -> Result<PublishAck, Failure> {
     }
 }
 
-/// Why a batch was refused: where it was not whole, what the server said of its first event.
+/// Why a batch was refused: if it was incomplete, the server's answer to its first event.
 fn why_not_whole(failure: Failure, first: Option<Result<PublishAck, PublishError>>) -> Failure {
     match (&failure, first) {
         (Failure::Limit(limited), Some(Err(error)))
@@ -241,7 +243,7 @@ fn why_not_whole(failure: Failure, first: Option<Result<PublishAck, PublishError
         {
             match publish_failure(&error, 0) {
                 first @ Failure::Limit(_) => first,
-                // It was taken: an empty answer, which is none of an event that is stored.
+                // The first event was accepted: its empty answer is not an error of the event.
                 _ => failure,
             }
         }
@@ -249,7 +251,7 @@ fn why_not_whole(failure: Failure, first: Option<Result<PublishAck, PublishError
     }
 }
 
-/// Begins the publication of each of `rows` whose command was traced.
+/// Starts a span for each of `rows` whose command was traced.
 fn publications(rows: &[Row]) -> Vec<Span> {
     let begin = |row: &Row| match &row.traceparent {
         Some(traceparent) => {
@@ -266,7 +268,7 @@ fn publications(rows: &[Row]) -> Vec<Span> {
     rows.iter().map(begin).collect()
 }
 
-/// With the trace of the publication, or of the command where the relay does not trace.
+/// Headers with the trace of the publication, or of the command if the relay does not trace.
 fn headers(row: &Row, id: &EventId, span: &Span) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, id.to_string());
@@ -280,11 +282,11 @@ fn headers(row: &Row, id: &EventId, span: &Span) -> HeaderMap {
     headers
 }
 
-/// As [`crash::point`], once all that was handed to the connection is on its way: without that,
-/// what dies with the process is mostly what it has not yet sent.
+/// [`crash::point`], after the connection has sent everything. Otherwise most of what dies with the
+/// process was never sent.
 async fn point_when_sent(name: &'static str, client: &async_nats::Client) {
     if crash::is_armed(name) {
-        // It fails only with the connection, and then there is nothing to be sent.
+        // It fails only with the connection, and then nothing is sent.
         let _ = client.flush().await;
     }
     crash::point(name);
@@ -313,11 +315,11 @@ mod tests {
         ] {
             assert!(matches!(answered(code), Err(Failure::Limit(_))), "{code}");
         }
-        // A duplicate within the dedupe window passes by itself.
+        // A duplicate within the dedupe window resolves by itself.
         assert!(matches!(answered(10_201), Err(Failure::Other(_))));
     }
 
-    /// Another publication of the same event may be under way, and get through or not.
+    /// Another publication of the same event may be in flight, and may or may not succeed.
     #[test]
     fn what_is_under_way_is_unknown_and_not_refused() {
         assert!(matches!(answered(10_158), Err(Failure::Other(_))));

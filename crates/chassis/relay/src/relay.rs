@@ -1,54 +1,54 @@
-//! The relay: moves a source's outbox to its stream, in order, each event once.
+//! The relay: publishes a source's outbox to its stream, in order, each event once.
 //!
 //! # What
 //!
-//! One task a source. It reads the outbox from where the stream ends and publishes, woken by
-//! each commit (or by a slow poll, should another process have written). **The tail of the stream
-//! says how far it got**; what it notes beside that in the database (`memory.rs`) only tells a loss
-//! from an operator's limit, and may be old.
+//! One task per source. It starts where the stream ends and publishes the rest of the outbox. Each
+//! commit wakes it; a slow poll covers commits of other processes. **The tail of the stream is the
+//! relay's memory.** The note that it also keeps in the database (`memory.rs`) may be old: it only
+//! distinguishes a loss from an operator's limit.
 //!
-//! # The fence
+//! # The expected-last-sequence check
 //!
-//! Every publication carries `Nats-Expected-Last-Sequence`, and those that follow others without
-//! waiting for them `Nats-Expected-Last-Msg-Id`: the server stores it only if the stream still ends
-//! where this relay believes it ends, and with what. So
+//! Every publication carries `Nats-Expected-Last-Sequence`. A publication that does not wait for
+//! the one before it also carries `Nats-Expected-Last-Msg-Id`. The server stores an event only if
+//! the stream still ends at the sequence, and with the event, that the relay expects. Therefore:
 //!
-//! * two relays of one source are harmless: one of the two is refused and looks again,
-//! * a publication that arrives late (after a timeout, out of a paused server) is refused, or its
-//!   successor is,
-//! * order cannot be broken by a reconnect that loses the middle of what was in flight.
+//! * Two relays of one source are harmless: the server refuses one of them, and that relay reads
+//!   the tail again.
+//! * A late publication (after a timeout, from a paused server) is refused, or its successor is.
+//! * A reconnect that loses the middle of what was in flight cannot break the order.
 //!
-//! `Nats-Msg-Id` alone would not do: the server forgets it after the dedupe window.
+//! `Nats-Msg-Id` alone is not enough: the server forgets it after the dedupe window.
 //!
 //! # Worked example
 //!
-//! The outbox holds 1…7, the stream ends at sequence 5 with `orders.x.4` (somebody published one
-//! event by hand). The relay reads the tail: last own position 4, last sequence 5. It publishes
+//! The outbox holds 1…7. The stream ends at sequence 5 with `orders.x.4`, because an event was also
+//! published by hand. The relay reads the tail: last own position 4, last sequence 5. It publishes
 //! position 5 expecting sequence 5, position 6 expecting 6, position 7 expecting 7. The answer for
 //! 7 is lost. *Unknown* is not *failed*: the relay reads the tail again, finds `orders.x.7`, and
-//! goes on with 8.
+//! continues with 8.
 //!
-//! Where several copies of the stream are kept, positions 5 to 7 would be one atomic batch, which
-//! needs no ids to be checked (ADR 9).
+//! If the stream has several replicas, positions 5 to 7 are one atomic batch, which needs no check
+//! of ids (ADR 9).
 //!
 //! # What it does with each finding
 //!
 //! | the tail | the relay |
 //! | --- | --- |
-//! | ends at an event that it published itself, or should have | continues after it |
-//! | has events that are not this outbox's | steps over them |
+//! | ends at an event that this relay published, or should have published | continues after it |
+//! | has events that are not from this outbox | skips them |
 //! | ends *behind* what was already acknowledged | warns, counts, publishes again from there |
-//! | begins later than before | warns, counts; the outbox has what is gone |
-//! | has lost events to a limit that an operator set | continues after the newest that it stored |
+//! | begins later than before | warns, counts; the outbox still has those events |
+//! | has lost events to a limit that an operator set | continues after the newest event that it stored |
 //! | ends *ahead* of the outbox, or differs from it | stops, says what to do, never overwrites |
 //! | has events of another epoch only | stops, says what to do |
 //!
-//! The last two happen when a source's database was put back from an old copy, or lost: the stream
-//! knows events that the database has forgotten. Somebody who publishes onto the source's subjects
-//! makes the same picture. Which of the two is right, a person must decide.
+//! The last two happen when a source's database was lost or restored from an old copy: the stream
+//! has events that the database does not have. Events published by hand onto the source's subjects
+//! look the same. An operator must decide which of the two is right.
 //!
-//! A limit of the broker that keeps an event out stops it as well (`limit.rs`): nothing is
-//! published out of order, and it goes on by itself once the limit allows it.
+//! The relay also stops when a limit of the broker refuses an event (`limit.rs`). It publishes
+//! nothing out of order, and resumes automatically when the limit allows the event.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -75,73 +75,72 @@ use crate::resume::{self, ResumePoint};
 use crate::stop::Stop;
 use crate::tail;
 
-/// How long the relay lets rows gather after a batch that was large but not full: under load
-/// fewer, larger batches cost the broker much less, and nobody waits for the difference.
+/// How long the relay lets rows gather after a batch that was large but not full. Under load, fewer
+/// and larger batches cost the broker much less, and the delay does not matter.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// From how many rows on it does: as many as only a load brings that gathers as many again. A
-/// thousand events a second are published as they come; were they made to gather once, by a
-/// hiccup, they would be a batch each time.
+/// The smallest batch after which rows gather. The value is high, so that only a load that fills
+/// such a batch again within [`GATHER`] triggers it. A thousand events per second are published as
+/// they come; with a lower value, one hiccup would turn them into batches for good.
 const GATHER_FROM: usize = 100;
 
-/// How long the relay waits for a commit before it looks at the outbox all the same, because
-/// another process may have written; and how often it looks at the stream, which may have been
-/// put back or purged.
+/// How long the relay waits for a commit before it reads the outbox anyway, because another process
+/// may have written. Also how often it checks whether the stream was restored or purged.
 const POLL: Duration = Duration::from_secs(2);
 
-/// Pauses between attempts while the broker cannot be reached or refuses.
+/// Pauses between attempts while the broker is unreachable or refuses.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// How often a stopped relay looks whether a person has put things right.
+/// How often a stopped relay checks whether the cause is gone.
 const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 
-/// The name of the relay's line in `/readyz?verbose`.
+/// The name of the relay's component in `/readyz?verbose`.
 const CHECK: &str = "relay";
 
-/// Moves the outbox of a database to its stream.
+/// Publishes the outbox of a database to its stream.
 #[derive(Debug)]
 pub struct Relay {
     db: Database,
     bus: Bus,
     health: Health,
-    /// The newest event that this relay knows to be stored.
+    /// The newest event known to be stored.
     noted: watch::Sender<Note>,
-    /// Whether `noted` has what the database remembers.
+    /// Whether `noted` was loaded from the database.
     is_loaded: bool,
-    /// Where the stream began when it was looked at last.
+    /// Where the stream began at the last check.
     begins: StreamStart,
-    /// How many copies are kept of the stream, as it was seen last.
+    /// The stream's replicas at the last check.
     copies: usize,
-    /// What the broker takes at once.
+    /// How much the broker accepts at once.
     fit: Fit,
-    /// Why it stands still, as it was said last.
+    /// Why the relay has stopped, as logged last.
     stopped: Option<Stop>,
-    /// Where the fence held last.
+    /// Where the expected-last-sequence check refused last.
     refused: Option<StreamCursor>,
     published: watch::Sender<Option<u64>>,
 }
 
-/// How far a relay is, for those who watch. Cheap to clone.
+/// How far a relay has published. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Published(watch::Receiver<Option<u64>>);
 
 impl Published {
-    /// The last position that is known to be in the stream; `None` while that is not known.
+    /// The last position known to be in the stream, if known.
     pub fn position(&self) -> Option<u64> {
         *self.0.borrow()
     }
 }
 
-/// What is published next, and after what.
+/// The rows to publish next, and where.
 struct Next {
     cursor: StreamCursor,
     rows: Vec<outbox::Row>,
 }
 
 impl Next {
-    /// Lets rows gather after `count` were published, where that makes the next batch larger: what
-    /// was read already is read again then, with what has come meanwhile.
+    /// Lets rows gather after a batch of `count`, if that makes the next batch larger. Rows that
+    /// were already read are read again, with those that came meanwhile.
     async fn gather(&mut self, count: usize) {
         if (GATHER_FROM..BATCH_MAX).contains(&count) && self.rows.len() < BATCH_MAX {
             self.rows.clear();
@@ -152,9 +151,9 @@ impl Next {
 
 /// Why publishing ended.
 enum ExitReason {
-    /// The stream is not as it was left: what was seen.
+    /// The stream has changed: how.
     MovedOn(String),
-    /// A person must act.
+    /// An operator must act.
     Stopped(Stop),
 }
 
@@ -162,7 +161,7 @@ impl Relay {
     /// The relay of `db`'s owner.
     pub fn new(db: Database, bus: Bus, health: Health) -> Self {
         health.set(CHECK, State::Degraded("starting".to_owned()));
-        // Those that alerts look at are there from the start.
+        // Counters that alerts watch exist from the start.
         for counted in ["published", "republished", "purged"] {
             let name = format!("headwater_relay_{counted}_total");
             metrics::counter!(name, "source" => db.owner()).increment(0);
@@ -184,15 +183,15 @@ impl Relay {
         relay
     }
 
-    /// How far it is, as it moves.
+    /// Follows how far the relay has published.
     pub fn published(&self) -> Published {
         Published(self.published.subscribe())
     }
 
-    /// Runs until `stop`; does not end by itself, whatever the broker does.
+    /// Runs until `stop`. Does not end by itself, whatever the broker does.
     ///
     /// # Errors
-    /// None; the type is the supervisor's.
+    /// None; the supervisor needs the type.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let (db, noted) = (self.db.clone(), self.noted.subscribe());
         let running = Box::pin(async {
@@ -237,7 +236,7 @@ impl Relay {
         }
     }
 
-    /// Why it waits; where nobody leads the stream, that is noted.
+    /// The reason for waiting. If the stream has no leader, also reports that.
     fn why(&self, failure: &anyhow::Error) -> String {
         if replicas::is_no_quorum(failure) {
             let configured = self.copies.max(self.bus.replicas);
@@ -246,10 +245,10 @@ impl Relay {
         replicas::why(failure)
     }
 
-    /// Notes how many copies of the stream are there.
+    /// Records how many replicas the stream has.
     ///
     /// # Errors
-    /// Nobody leads it.
+    /// The stream has no leader.
     fn note_replicas(&mut self, info: &Info) -> anyhow::Result<()> {
         let replicas = Replicas::of_stream(info, self.bus.replicas);
         self.copies = replicas.configured;
@@ -259,14 +258,15 @@ impl Relay {
         Ok(())
     }
 
-    /// Takes its place and publishes from there, again and again. Ends where a person must act.
+    /// Finds the resume point and publishes from there, again and again. Ends when an operator must
+    /// act.
     async fn work(&mut self, pause: &mut Duration) -> anyhow::Result<Stop> {
         loop {
             let bus = self.bus.clone();
             let seen = bus.seen();
             let ended = tokio::select! {
                 ended = self.publish(pause) => ended?,
-                // What was asked for went with the connection: no use in waiting for it.
+                // Requests in flight were lost with the connection.
                 () = bus.reconnected(seen) => ExitReason::MovedOn("reconnected".to_owned()),
             };
             match ended {
@@ -274,14 +274,13 @@ impl Relay {
                 ExitReason::MovedOn(reason) => tracing::debug!(
                     source = self.db.owner(),
                     reason,
-                    "relay takes its place again"
+                    "relay reads the stream's tail again"
                 ),
             }
         }
     }
 
-    /// Takes its place and publishes from there, until the stream is not what it was believed
-    /// to be.
+    /// Finds the resume point and publishes from there, until the stream has changed.
     async fn publish(&mut self, pause: &mut Duration) -> anyhow::Result<ExitReason> {
         let ensured = stream::ensure(&self.bus, self.db.owner())
             .await
@@ -305,7 +304,7 @@ impl Relay {
             } => {
                 if lost > 0 {
                     self.warn_of_loss(note.cursor.position, lost);
-                    // What is gone is published again, wherever the stream begins now.
+                    // The lost events are published again, wherever the stream begins now.
                     self.begins = begins;
                 }
                 self.note(note);
@@ -314,7 +313,7 @@ impl Relay {
             ResumePoint::Contradiction(stop) => return Ok(ExitReason::Stopped(stop)),
         };
         self.published.send_replace(Some(cursor.position));
-        // Whether a limit keeps events out is seen when one is stored.
+        // Only a stored event shows that a limit no longer refuses events.
         if !matches!(self.stopped, Some(Stop::Limit(_) | Stop::TooLarge(_))) {
             self.note_going(cursor.position);
         }
@@ -332,8 +331,8 @@ impl Relay {
         metrics::counter!("headwater_relay_republished_total", "source" => source).increment(lost);
     }
 
-    /// Publishes whatever the outbox has after `cursor`, waits for more, and so on. Ends when the
-    /// stream is not what it was believed to be, or takes no more.
+    /// Publishes what the outbox has after `cursor`, waits for more, and so on. Ends when the
+    /// stream has changed or accepts no more.
     async fn publish_from(
         &mut self,
         stream: &Stream,
@@ -359,7 +358,7 @@ impl Relay {
             if next.rows.is_empty() {
                 self.note_going(next.cursor.position);
                 tokio::select! {
-                    // Armed since the last look at the outbox: a commit in between wakes it at once.
+                    // Subscribed before the outbox was read: a commit in between wakes it at once.
                     Ok(()) = head.changed() => {}
                     () = tokio::time::sleep(POLL) => {}
                 }
@@ -372,8 +371,8 @@ impl Relay {
         }
     }
 
-    /// Publishes the first of `next`, as many as the broker takes at once. Gives why publishing
-    /// ends, if it does.
+    /// Publishes the first rows of `next`, as many as the broker accepts at once. Returns why
+    /// publishing ends, if it ends.
     async fn publish_next(
         &mut self,
         stream: &Stream,
@@ -394,7 +393,7 @@ impl Relay {
         let (source, epoch) = (self.db.owner(), &*self.db.epoch());
         let publishing = publish::rows(&self.bus, mode, source, epoch, &rows, cursor.sequence);
         let outcome = match mode {
-            // There is probably more: it is read while the server writes.
+            // There are probably more rows: read them while the server writes.
             PublishMode::Batch if is_all => {
                 let page = self.page(cursor.position + 1 + rows.len() as u64);
                 let (outcome, page) = tokio::join!(publishing, page);
@@ -417,15 +416,15 @@ impl Relay {
                     next.gather(rows.len()).await;
                 }
             }
-            // The stream ends there, and still it is refused: the servers of a cluster have to
-            // agree first on something that is under way. That is waited for.
+            // The stream ends at `cursor` and the server refuses again: a cluster has not yet
+            // agreed on an earlier publication. Wait for that.
             Outcome::Refused(reason) if self.refused == Some(cursor) => bail!(reason),
             Outcome::Refused(reason) => {
                 self.refused = Some(cursor);
                 return Ok(Some(ExitReason::MovedOn(reason)));
             }
             Outcome::Limited(limited) => {
-                // They are tried again, fewer at once.
+                // Try again with fewer rows.
                 next.rows.clear();
                 return Ok(self.limited(&limited, mode, &rows, config));
             }
@@ -437,7 +436,7 @@ impl Relay {
         Ok(None)
     }
 
-    /// How many of `rows` the broker takes by their size; none of them where the first is too large.
+    /// How many of `rows` the broker accepts by their size; an error if the first is too large.
     fn fitting(
         &mut self,
         rows: &[outbox::Row],
@@ -460,7 +459,7 @@ impl Relay {
         }
     }
 
-    /// What a refusal of `rows` for a limit comes to; none: fewer of them are to be tried.
+    /// What to do when a limit refused `rows`; `None` to try again with fewer.
     fn limited(
         &mut self,
         limited: &Limited,
@@ -487,12 +486,12 @@ impl Relay {
                 let why = limit::refused(position, limited, config);
                 Some(ExitReason::Stopped(Stop::Limit(why)))
             }
-            // Those before it are stored.
+            // The rows before it are stored.
             (PublishMode::Pipelined, _) => Some(ExitReason::MovedOn(limited.text.clone())),
         }
     }
 
-    /// The rows of the outbox from position `from` on, as many as go into one batch.
+    /// The outbox rows from position `from` on, as many as fit into one batch.
     async fn page(&self, from: u64) -> Result<Vec<outbox::Row>, DbErr> {
         let bytes_max = self.fit.bytes();
         let page =
@@ -500,9 +499,8 @@ impl Relay {
         self.db.read_raw(page).await
     }
 
-    /// Looks at the stream, whether anything is written or not: one that lost its end is filled
-    /// again, one that lost its beginning is told of. Gives what was seen if it is not as `cursor`
-    /// has it.
+    /// Checks the stream, even if nothing is written: refills it if it lost its end, reports if it
+    /// lost its beginning. Returns the change if the stream no longer matches `cursor`.
     async fn look(
         &mut self,
         stream: &Stream,
@@ -518,12 +516,12 @@ impl Relay {
         if is_same {
             self.note_beginning(&info);
         }
-        Ok((!is_same).then(|| "the stream is not as it was left".to_owned()))
+        Ok((!is_same).then(|| "the stream has changed".to_owned()))
     }
 
-    /// Whether the stream holds the newest event that it acknowledged, as far as an operator lets
-    /// it. One that was deleted at the end leaves the last sequence as it was, and nothing comes
-    /// behind it that would show a reader the gap.
+    /// Whether the stream still holds the newest acknowledged event, or dropped it by an operator's
+    /// limit. Deleting the last event does not change the last sequence, and no later event would
+    /// show a reader the gap.
     async fn newest_is_there(&self, stream: &Stream, info: &Info) -> anyhow::Result<bool> {
         let cursor = self.noted.borrow().cursor;
         let (source, epoch) = (self.db.owner(), &*self.db.epoch());
@@ -532,7 +530,7 @@ impl Relay {
             || tail::holds(stream, source, epoch, cursor).await?)
     }
 
-    /// The newest event that is known to be stored: what was noted before the start, to begin with.
+    /// The newest event known to be stored; at first the one noted before the start.
     async fn known(&mut self) -> Result<Note, DbErr> {
         if !self.is_loaded {
             let note = memory::load(&self.db).await?;
@@ -542,7 +540,7 @@ impl Relay {
         Ok(*self.noted.borrow())
     }
 
-    /// Notes the newest event that is known to be stored.
+    /// Records the newest event known to be stored.
     fn note(&self, note: Note) {
         self.noted.send_if_modified(|noted| {
             let is_new = *noted != note;
@@ -551,19 +549,19 @@ impl Relay {
         });
     }
 
-    /// Says so if the stream begins later than it did, and was not filled again since.
+    /// Reports if the stream begins later than before and has not been refilled since.
     fn note_beginning(&mut self, info: &Info) {
         let begins = StreamStart::of(info);
         let gone = begins.sequence.saturating_sub(self.begins.sequence);
         let is_known = begins.created == self.begins.created;
         self.begins = begins;
-        // With a limit somebody wants it that way.
+        // With a limit, the operator wants that.
         if is_known && gone > 0 && stream::discards(&info.config).is_empty() {
             self.warn_of_lost_beginning(gone);
         }
     }
 
-    /// It cannot be put back before what came since without breaking the order.
+    /// The relay cannot publish these events again: they would come after newer ones.
     fn warn_of_lost_beginning(&self, events: u64) {
         let source = self.db.owner();
         tracing::warn!(
@@ -576,7 +574,7 @@ impl Relay {
             .increment(events);
     }
 
-    /// Says why the relay has stopped and what to do, in the log only once.
+    /// Reports why the relay has stopped and what to do; logs it only once.
     fn note_stopped(&mut self, stop: Stop) {
         let source = self.db.owner();
         self.health.set(CHECK, State::Failed(stop.to_string()));
@@ -592,18 +590,18 @@ impl Relay {
             Stop::Limit(what) | Stop::TooLarge(what) => tracing::error!(
                 source,
                 reason = what,
-                "relay stopped: the broker does not take the next event; it goes on by itself \
-                 when it does"
+                "relay stopped: the broker refuses the next event; it resumes automatically once \
+                 the broker accepts it"
             ),
         }
         self.stopped = Some(stop);
         self.gauge_stopped();
     }
 
-    /// Notes that it does its work, having published up to `position`.
+    /// Records that the relay works and has published up to `position`.
     fn note_going(&mut self, position: u64) {
         if self.stopped.take().is_some() {
-            tracing::info!(source = self.db.owner(), position, "relay goes on");
+            tracing::info!(source = self.db.owner(), position, "relay resumed");
             self.gauge_stopped();
         }
         let state = State::Ok(format!("published up to {position}"));

@@ -1,4 +1,4 @@
-//! Where to publish from: what the stream's tail, the outbox and this relay know.
+//! Finds the resume point from the stream's tail, the outbox and the relay's note.
 
 use anyhow::Context as _;
 use async_nats::jetstream::stream::Stream;
@@ -12,23 +12,23 @@ use crate::memory::Note;
 use crate::stop::Stop;
 use crate::tail::{self, Own, Tail};
 
-/// What reading the tail came to.
+/// The result of reading the tail.
 pub(crate) enum ResumePoint {
-    /// The next event goes after `cursor`.
+    /// Publish the next event after `cursor`.
     Continue {
         cursor: StreamCursor,
-        /// The newest event that is known to be stored.
+        /// The newest event known to be stored.
         note: Note,
-        /// How many events the stream has lost since they were stored; they are published again.
+        /// How many stored events the stream has lost; they are published again.
         lost: u64,
-        /// Where the stream began when its tail was read.
+        /// Where the stream began when the tail was read.
         begins: StreamStart,
     },
     /// The stream and the outbox contradict each other.
     Contradiction(Stop),
 }
 
-/// Reads the stream's tail and compares it with the outbox, and with what is `known` to be stored.
+/// Compares the stream's tail with the outbox and with the note of what is `known` to be stored.
 pub(crate) async fn find(
     db: &Database,
     stream: &Stream,
@@ -40,7 +40,7 @@ pub(crate) async fn find(
         .context("read the stream's tail")?;
     let stop = match (&tail.own, &tail.foreign) {
         (Some(own), _) => contradiction(db, own).await?,
-        // A database that has looked at this stream before steps over what others publish.
+        // A database that has read this stream before skips events published by others.
         (None, Some(foreign)) if !known.is_of(&tail.info) => {
             Some(unknown_epoch(source, epoch, foreign))
         }
@@ -54,8 +54,8 @@ pub(crate) async fn find(
         sequence: own.sequence,
     });
     let is_behind = found.position < known.cursor.position;
-    // An operator's limit takes events out of the stream, and an older event at the end is no
-    // loss as long as the newest is still where it was: somebody published it once more.
+    // An operator's limit may remove events. An older event at the end is not a loss if the newest
+    // is still in its place: then an old event was published again by hand.
     let is_loss = is_behind
         && !(known.is_of(&tail.info) && stream::is_discarded(&tail.info, known.cursor.sequence))
         && !tail::holds(stream, source, epoch, known.cursor).await?;
@@ -95,7 +95,7 @@ async fn contradiction(db: &Database, own: &Own) -> anyhow::Result<Option<Stop>>
     let what = match row {
         None => format!(
             "the stream is ahead: it has position {position} (sequence {sequence}) of this \
-             source, the database ends with {head}"
+             source, but the database ends with {head}"
         ),
         Some(row) if row.subject != own.subject || row.payload != own.payload => format!(
             "position {position} is one event in the stream and another in the database \
@@ -105,27 +105,27 @@ async fn contradiction(db: &Database, own: &Own) -> anyhow::Result<Option<Stop>>
     };
     let source = db.owner();
     let advice = format!(
-        "either somebody published onto the subjects of {source}, or the database was put back \
-         from an old copy. `headwater verify --source {source}` shows both events. If the \
-         database is right, `headwater stream restore {source}` fills the stream again from \
-         it; if it is old, put back the newest copy of the database, and the relay goes on by \
-         itself; without a newer copy, see docs/operations.md"
+        "either an event was published by hand onto the subjects of {source}, or the database \
+         was restored from an old copy. `headwater verify --source {source}` shows both events. \
+         If the database is right, refill the stream from it: `headwater stream restore \
+         {source}`. If the database is old, put back the newest copy, and the relay resumes \
+         automatically; without a newer copy, see docs/operations.md"
     );
     Ok(Some(Stop::Contradiction { what, advice }))
 }
 
-/// This database knows nothing of the events of another epoch, and has none in the stream.
+/// The stream has events of another epoch, and none of this database.
 fn unknown_epoch(source: &str, epoch: &str, foreign: &EventId) -> Stop {
     Stop::Contradiction {
         what: format!(
-            "the stream has events of the epoch {} up to position {}, and none of this database, \
-             whose epoch is {epoch}: the database was lost, emptied or exchanged",
+            "the stream has events of the epoch {} up to position {}, and none of this \
+             database's epoch {epoch}: the database was lost, emptied or replaced",
             foreign.epoch, foreign.position
         ),
         advice: format!(
-            "put back the newest copy of the database, and the relay goes on by itself; or begin \
-             a new epoch: `headwater stream restore {source}` forgets the events of the former \
-             one (docs/operations.md)"
+            "put back the newest copy of the database, and the relay resumes automatically; or \
+             begin a new epoch: `headwater stream restore {source}` removes the events of the \
+             former epoch (docs/operations.md)"
         ),
     }
 }

@@ -1,15 +1,15 @@
-//! Why the relay stands still.
+//! Why the relay has stopped.
 
 use std::fmt;
 
-/// Why the relay stands still, and what a person has to do.
+/// Why the relay has stopped, and what the operator must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// The stream and this database cannot both be right.
     Contradiction { what: String, advice: String },
-    /// A limit or a setting of the broker keeps the next event out.
+    /// A limit or a setting of the broker refuses the next event.
     Limit(String),
-    /// The next event is larger than the broker takes.
+    /// The next event is larger than the broker accepts.
     TooLarge(String),
 }
 

@@ -1,4 +1,4 @@
-//! Reading the end of a stream: its last sequence, and the last event that is this outbox's.
+//! Reads the end of a stream: its last sequence, and the newest event of this outbox.
 
 use anyhow::Context as _;
 use async_nats::header::NATS_MESSAGE_ID;
@@ -10,18 +10,18 @@ use headwater_event::EventId;
 
 use crate::cursor::StreamCursor;
 
-/// How many events at the end are looked at, and asked for at a time: the last own one is not
-/// always the newest, because anybody may publish an older one of ours once more.
+/// How many events at the end are read, and requested at a time. The last own event may not be the
+/// newest, because an older one may have been published again.
 const LOOK_BACK: usize = 64;
 
 /// The end of a stream.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    /// The stream as it was before its end was read.
+    /// The stream's state before its end was read.
     pub(crate) info: Info,
-    /// The newest event of this epoch of this source at the end, if there is one.
+    /// The newest event at the end that is of this source and epoch.
     pub(crate) own: Option<Own>,
-    /// The newest event of another epoch of this source that was met on the way.
+    /// The newest event of this source and another epoch that was met on the way.
     pub(crate) foreign: Option<EventId>,
 }
 
@@ -34,12 +34,12 @@ pub(crate) struct Own {
 }
 
 impl Tail {
-    /// Reads the tail from the stream's leader: a follower's copy may be behind, and a tail that
-    /// is older than the fence would let an event be published twice.
+    /// Reads the tail from the stream's leader. A follower may be behind, and an outdated tail
+    /// could let an event be published twice.
     ///
-    /// Walks back over events that are not this outbox's, to the stream's beginning if need be.
-    /// Not even an outbox without events may leave that out: another process may have appended
-    /// the first one just now, or it was put back from a copy that old.
+    /// Walks back over events that are not from this outbox, to the stream's beginning if
+    /// necessary. Even an empty outbox must do this: another process may just have appended the
+    /// first event, or the database may be a copy that old.
     pub(crate) async fn read(stream: &Stream, source: &str, epoch: &str) -> anyhow::Result<Self> {
         let info = stream.get_info().await.context("read the stream's state")?;
         let state = info.state.clone();
