@@ -1,32 +1,31 @@
-//! Events in a source's stream that are not as its relay publishes them: counted beside the
-//! checkpoint, in the same transaction, for as long as that stream is there.
+//! Events in a source's stream that its relay did not publish in this form. They are counted next
+//! to the checkpoint, in the same transaction, for as long as that stream exists.
 //!
-//! A stream that is made again is free of them; so is one that was filled again by
-//! `headwater stream restore`.
+//! A recreated stream has none, and neither has a stream refilled by `headwater stream restore`.
 
 use headwater_event::Envelope;
 use headwater_store::Tx;
 use headwater_store::number::{signed, unsigned};
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
-/// How many events of a batch are logged one by one; the others are summed up.
+/// How many events of a batch are logged one by one; the rest are summed up.
 const LOGGED_MAX: usize = 20;
 
-/// What is out of the ordinary with an event.
+/// What is unusual about an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Published by hand, without a position: applied.
     ByHand,
     /// Of an epoch that the source does not have: refused.
     ForeignEpoch,
-    /// At a position that was applied before, with another content than the outbox has: skipped.
+    /// At a position that was applied before, with different content than the outbox: skipped.
     Altered,
     /// Not in the stream: fetched from the outbox.
     Missing,
 }
 
 impl Kind {
-    /// As the table has it. Never rename.
+    /// The name in the table. Never rename.
     fn name(self) -> &'static str {
         match self {
             Self::ByHand => "by-hand",
@@ -41,7 +40,7 @@ impl Kind {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tally {
     pub(super) events: u64,
-    /// The first of them, which are logged.
+    /// The first of them, to be logged.
     first: Vec<Envelope>,
     last: Option<Envelope>,
 }
@@ -55,8 +54,8 @@ impl Tally {
         self.last = Some(event.clone());
     }
 
-    /// Logs the first of them: `what` they are.
-    pub(super) fn tell(&self, projection: &str, source: &str, what: &str) {
+    /// Logs the first events, with `what` they are.
+    pub(super) fn log(&self, projection: &str, source: &str, what: &str) {
         for event in &self.first {
             tracing::warn!(
                 projection,
@@ -69,12 +68,12 @@ impl Tally {
         }
     }
 
-    /// How many there are beyond those that are logged.
+    /// How many events are not logged one by one.
     pub(super) fn more(&self) -> u64 {
         self.events - self.first.len() as u64
     }
 
-    /// Adds them to what `projection` has of `source`.
+    /// Adds the events to the counts of `projection` and `source`.
     pub(super) fn save(
         &self,
         tx: &Tx,
@@ -107,22 +106,22 @@ impl Tally {
     }
 }
 
-/// What is known of a source's stream, by kind.
+/// The counts of a source's stream, by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Anomalies {
     /// Events without a position, published by hand.
     pub by_hand: u64,
-    /// Of an epoch that the source does not have.
+    /// Events of an epoch that the source does not have.
     pub foreign_epoch: u64,
-    /// At a known position, with another content.
+    /// Events at a known position, with different content.
     pub altered: u64,
-    /// Fetched from the outbox.
+    /// Events fetched from the outbox.
     pub missing: u64,
     faults: Vec<String>,
 }
 
 impl Anomalies {
-    /// What `projection` has met in the stream of `source` that it reads.
+    /// What `projection` has found in the stream of `source` that it reads.
     pub fn load(db: &impl ConnectionTrait, projection: &str, source: &str) -> Result<Self, DbErr> {
         let rows = db.query_all_raw(Statement::from_sql_and_values(
             db.get_database_backend(),
@@ -162,14 +161,14 @@ impl Anomalies {
         Ok(found)
     }
 
-    /// What a person has to act on, as sentences.
+    /// What an operator must act on, as sentences.
     pub fn faults(&self) -> &[String] {
         &self.faults
     }
 }
 
-/// Forgets what was met of the stream of `source` behind `sequence`: it was rolled back, and what
-/// lies there is read again.
+/// Forgets anomalies of the stream of `source` after `sequence`: the stream was rolled back, and
+/// what follows is read again.
 pub(super) fn forget_behind(
     tx: &Tx,
     projection: &str,

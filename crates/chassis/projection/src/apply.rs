@@ -1,4 +1,5 @@
-//! One batch, in one transaction: classify, apply, park what is poison, move the checkpoint.
+//! Applies one batch in one transaction: classifies the events, applies them, turns poison into
+//! dead letters, moves the checkpoint.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -17,45 +18,45 @@ use crate::gap::Gap;
 use crate::projection::{ApplyError, Projection};
 use crate::source_answer::EpochAnswer;
 
-/// How many events of a batch that came again are compared with the outbox.
+/// The most events of a batch that came again and are compared with the outbox.
 const AGAIN_MAX: usize = 1000;
 
-/// Events of one source, to be applied.
+/// Events of one source to apply.
 #[derive(Debug, Clone)]
 pub(super) struct Input {
     pub(super) source: &'static str,
-    /// Which stream they are of, by when it was made.
+    /// The events' stream, by when it was created.
     pub(super) stream_created: i64,
     pub(super) events: Arc<Vec<Envelope>>,
-    /// What the source said of its epoch since they came.
-    pub(super) said: EpochAnswer,
+    /// The source's answer about its epoch since the events came.
+    pub(super) epoch_answer: EpochAnswer,
 }
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) checkpoint: Checkpoint,
     pub(super) applied: usize,
     pub(super) skipped: usize,
     pub(super) parked: usize,
-    /// Dead letters of this source, those of earlier batches among them.
+    /// Dead letters of this source, including those of earlier batches.
     pub(super) dead_letters: u64,
-    /// The first position that is parked, of the source's present epoch.
+    /// The first position with a dead letter, in the source's present epoch.
     pub(super) first_parked: Option<u64>,
-    /// Those without a position, which somebody published by hand.
+    /// Events without a position, published by hand.
     pub(super) by_hand: Tally,
-    /// Those of an epoch that the source does not have.
+    /// Events of an epoch that the source does not have.
     pub(super) foreign: Tally,
-    /// Known positions that came again, further on in the stream.
+    /// Known positions that came again, later in the stream.
     pub(super) again: Vec<Envelope>,
-    /// What is out of the ordinary in the stream, if it has changed.
+    /// The stream's anomalies, if they have changed.
     pub(super) anomalies: Option<Anomalies>,
-    /// Where the batch had to stop.
+    /// Why the batch had to stop.
     pub(super) stop: Option<Stop>,
-    /// How many of the events were looked at: all, unless it had to stop.
+    /// How many of the events were processed: all, unless the batch had to stop.
     pub(super) looked_at: usize,
-    /// Whether nothing was done, because the checkpoint is of another stream: the tables are
-    /// those of another store now, which was swapped in.
+    /// Whether nothing was done because the checkpoint is of another stream: another store was
+    /// swapped in.
     pub(super) is_stream_changed: bool,
 }
 
@@ -82,27 +83,27 @@ impl Batch {
 /// Why the rest of a batch cannot be applied yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// Events are missing before it.
+    /// Events are missing before the next one.
     Gap(Gap),
-    /// It is of this epoch, which the source has not confirmed.
+    /// The next event is of this epoch, which the source has not confirmed.
     Unconfirmed(Arc<str>),
 }
 
-/// What is done where not all of a batch can be applied.
+/// What to do if not all of a batch can be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OnPoison {
-    /// Nothing: it is poison as a whole, and to be rolled back.
+    /// Treat the whole batch as poison and roll back.
     Refuse,
-    /// What is at fault is parked.
+    /// Turn the events at fault into dead letters.
     Park,
 }
 
-/// Applies the events of `input` up to the first that cannot be judged yet.
+/// Applies the events of `input`, up to the first that cannot be classified yet.
 pub(super) fn batch<P: Projection>(
     projection: &P,
     tx: &Tx,
     input: &Input,
-    otherwise: OnPoison,
+    on_poison: OnPoison,
 ) -> Result<Batch, ApplyError> {
     let Input { source, events, .. } = input;
     let mut batch = Batch::new(Checkpoint::load(tx, P::NAME, source)?);
@@ -122,7 +123,7 @@ pub(super) fn batch<P: Projection>(
     let applied = due.len();
     let are_some_waiting = batch.checkpoint.dead_letters > 0;
     // An event may have to wait behind a dead letter.
-    if otherwise == OnPoison::Park || are_some_waiting {
+    if on_poison == OnPoison::Park || are_some_waiting {
         batch.parked = apply_or_park(projection, tx, source, due.into_owned(), are_some_waiting)?;
     } else {
         apply(projection, tx, &due)?;
@@ -140,8 +141,8 @@ pub(super) fn batch<P: Projection>(
     Ok(batch)
 }
 
-/// Moves the checkpoint of `batch` past the events of `input`, and notes what they are; gives
-/// which are to be applied.
+/// Moves the checkpoint of `batch` past the events of `input` and records what they are. Returns
+/// which to apply.
 fn classify(
     batch: &mut Batch,
     input: &Input,
@@ -150,12 +151,12 @@ fn classify(
     let mut is_due = Vec::with_capacity(input.events.len());
     for event in &*input.events {
         let checkpoint = &mut batch.checkpoint;
-        let due = match checkpoint.classify(event, &input.said) {
+        let due = match checkpoint.classify(event, &input.epoch_answer) {
             Disposition::Apply => {
                 if !checkpoint.is_own(event) {
                     batch.by_hand.add(event);
                 }
-                checkpoint.advance(event, &input.said);
+                checkpoint.advance(event, &input.epoch_answer);
                 !is_discarded(event)
             }
             Disposition::Skip => {
@@ -188,7 +189,7 @@ fn classify(
     is_due
 }
 
-/// Counts what is out of the ordinary in `batch`; gives what there is in all, if there is more.
+/// Counts the anomalies in `batch`. Returns the totals if there are new ones.
 fn note_anomalies<P: Projection>(
     tx: &Tx,
     input: &Input,
@@ -214,7 +215,7 @@ fn note_anomalies<P: Projection>(
     Ok(Some(Anomalies::load(tx, P::NAME, source)?))
 }
 
-/// The `events` that are marked; usually all, which are not copied then.
+/// The marked `events`; does not copy if all are marked, as is usual.
 fn those<'a>(events: &'a [Envelope], marked: &[bool]) -> Cow<'a, [Envelope]> {
     let looked_at = &events[..marked.len()];
     if marked.iter().all(|marked| *marked) {
@@ -224,10 +225,10 @@ fn those<'a>(events: &'a [Envelope], marked: &[bool]) -> Cow<'a, [Envelope]> {
     Cow::Owned(marked.map(|(event, _)| event.clone()).collect())
 }
 
-/// Applies `events`, parking those that cannot be; gives how many were parked.
+/// Applies `events`; those that cannot be applied become dead letters. Returns how many did.
 ///
-/// All at once, as long as that works. Poison among them is narrowed down by halves, so that one
-/// event at fault among thousands costs a few tries, and those before it are applied before.
+/// Tries all events at once first. Poison is narrowed down by halves, so one event at fault among
+/// thousands costs a few attempts, and the events before it are applied first.
 fn apply_or_park<P: Projection>(
     projection: &P,
     tx: &Tx,
@@ -236,7 +237,7 @@ fn apply_or_park<P: Projection>(
     are_some_waiting: bool,
 ) -> Result<usize, ApplyError> {
     let mut parked = 0;
-    // The earliest last.
+    // The earliest is last.
     let mut runs = vec![events];
     while let Some(mut run) = runs.pop() {
         if are_some_waiting || parked > 0 {
@@ -246,7 +247,7 @@ fn apply_or_park<P: Projection>(
             Err(ApplyError::Poison(reason)) => {
                 if let [event] = &*run {
                     let why = Parked {
-                        lane: &lane(projection, event),
+                        blocked_key: &blocked_key(projection, event),
                         reason: &reason,
                         waiting: false,
                     };
@@ -263,7 +264,7 @@ fn apply_or_park<P: Projection>(
     Ok(parked)
 }
 
-/// Parks those of `run` that have to wait behind a dead letter, and takes them out; gives how
+/// Moves the events of `run` that must wait behind a dead letter to the dead letters. Returns how
 /// many.
 fn park_blocked<P: Projection>(
     projection: &P,
@@ -271,24 +272,24 @@ fn park_blocked<P: Projection>(
     source: &'static str,
     run: &mut Vec<Envelope>,
 ) -> Result<usize, ApplyError> {
-    let blocked = dead_letter::blocked_lanes(tx, P::NAME, source)?;
+    let blocked = dead_letter::blocked_keys(tx, P::NAME, source)?;
     if blocked.is_empty() {
         return Ok(0);
     }
     let before = run.len();
     for event in std::mem::take(run) {
-        // Earlier versions parked by partition where a key could not be read: what waits there
-        // stays before what comes.
-        let lanes = [
-            lane(projection, &event),
+        // Earlier versions blocked a partition if a key could not be read: letters that still wait
+        // there come first.
+        let keys = [
+            blocked_key(projection, &event),
             format!("partition {}", event.partition()),
         ];
-        let Some(lane) = lanes.iter().find(|lane| blocked.contains(*lane)) else {
+        let Some(key) = keys.iter().find(|key| blocked.contains(*key)) else {
             run.push(event);
             continue;
         };
         let why = Parked {
-            lane,
+            blocked_key: key,
             reason: "waits behind a parked event",
             waiting: true,
         };
@@ -306,7 +307,7 @@ pub(super) fn guarded<P: Projection>(
     tx.savepoint(|tx| apply(projection, tx, events))
 }
 
-/// Runs `apply`; a panic in it is poison, and so is an event that is too large.
+/// Runs `apply`. A panic in it is poison, and so is an event that is too large.
 fn apply<P: Projection>(projection: &P, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
     if events.is_empty() {
         return Ok(());
@@ -315,7 +316,7 @@ fn apply<P: Projection>(projection: &P, tx: &Tx, events: &[Envelope]) -> Result<
         .iter()
         .find(|event| event.payload.len() > MAX_PAYLOAD)
     {
-        // No outbox takes such an event: somebody published it by hand.
+        // The outbox refuses such an event: it was published by hand.
         let bytes = event.payload.len();
         return Err(ApplyError::Poison(format!(
             "its {bytes} bytes are above the limit of {MAX_PAYLOAD}"
@@ -325,9 +326,9 @@ fn apply<P: Projection>(projection: &P, tx: &Tx, events: &[Envelope]) -> Result<
         .unwrap_or_else(|_| Err(ApplyError::Poison("applying it panicked".to_owned())))
 }
 
-/// The lane in which an event waits: its key's; where that cannot be read one of its own, because
-/// nobody can say what comes after it.
-fn lane<P: Projection>(projection: &P, event: &Envelope) -> String {
+/// The blocked key under which an event waits. An event whose key cannot be read gets its own,
+/// because its successors are unknown.
+fn blocked_key<P: Projection>(projection: &P, event: &Envelope) -> String {
     let key = catch_unwind(AssertUnwindSafe(|| projection.key(event))).unwrap_or_default();
     match (key, &event.id) {
         (Some(key), _) => format!("key {key}"),

@@ -1,4 +1,4 @@
-//! Holding a projection at a place: so that two folds can be compared at the same one, or because
+//! Stops a projection from applying events: to compare two stores at the same sequences, or because
 //! an operator paused it.
 
 use std::collections::BTreeMap;
@@ -8,28 +8,28 @@ use headwater_event::Envelope;
 use headwater_nats::control::Pause;
 use tokio::sync::{RwLock, RwLockReadGuard, watch};
 
-/// How far a projection may go.
+/// How far a projection may apply.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 enum Bound {
-    /// As far as there are events.
+    /// No bound.
     #[default]
     None,
-    /// Up to these sequences of the sources' streams; not at all in those that are not named.
+    /// Up to these sequences of the sources' streams; nothing in streams that are not named.
     Sequences(BTreeMap<String, u64>),
 }
 
-/// Where a projection may be held. Cheap to clone; open at first.
+/// Stops a projection from applying events. Cheap to clone; open at first.
 #[derive(Debug, Clone, Default)]
 pub struct ApplyBarrier(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     limits: watch::Sender<Limits>,
-    /// Shared while events are applied that were let through.
+    /// Shared while admitted events are being applied.
     applying: RwLock<()>,
 }
 
-/// What keeps a projection back; the stricter one counts.
+/// What limits a projection; the stricter one counts.
 #[derive(Debug, Default)]
 struct Limits {
     bound: Bound,
@@ -37,14 +37,14 @@ struct Limits {
 }
 
 impl Limits {
-    /// How many of the first of `events` may go through now.
+    /// How many of the first of `events` may be applied now.
     fn fitting(&self, source: &str, events: &[Envelope]) -> usize {
         match &self.bound {
             _ if self.pause.is_some() => 0,
             Bound::None => events.len(),
             Bound::Sequences(upto) => {
                 let upto = upto.get(source).copied().unwrap_or(0);
-                // What the stream does not have comes before something that it has.
+                // Events missing from the stream come before an event that has a sequence.
                 let is_within = |event: &&Envelope| upto >= event.sequence.unwrap_or(0).max(1);
                 events.iter().take_while(is_within).count()
             }
@@ -52,7 +52,7 @@ impl Limits {
     }
 }
 
-/// Opens the barrier again when dropped, unless it is paused.
+/// Opens the barrier when dropped, unless the projection is paused.
 #[derive(Debug)]
 pub struct BarrierGuard(ApplyBarrier);
 
@@ -63,23 +63,23 @@ impl Drop for BarrierGuard {
 }
 
 impl ApplyBarrier {
-    /// Holds the projection where it is, once what it is applying is applied.
+    /// Stops the projection, once events that are being applied are done.
     pub async fn hold(&self) -> BarrierGuard {
-        let held = BarrierGuard(self.clone());
-        held.stop().await;
-        held
+        let guard = BarrierGuard(self.clone());
+        guard.stop().await;
+        guard
     }
 
     fn bind(&self, bound: Bound) {
         self.0.limits.send_modify(|limits| limits.bound = bound);
     }
 
-    /// The pause, if there is one.
+    /// The pause, if any.
     pub fn pause(&self) -> Option<Pause> {
         self.0.limits.borrow().pause.clone()
     }
 
-    /// Pauses the projection, once what it is applying is applied, or lets it go on.
+    /// Pauses the projection, once events that are being applied are done; or resumes it.
     pub(super) async fn set_pause(&self, pause: Option<Pause>) {
         let is_paused = pause.is_some();
         self.0.limits.send_modify(|limits| limits.pause = pause);
@@ -88,8 +88,8 @@ impl ApplyBarrier {
         }
     }
 
-    /// Takes from the front of `events` those that may be applied now, one at least, waiting for
-    /// it; they are to be applied while the guard is held.
+    /// Takes from the front of `events` those that may be applied now, waiting for at least one.
+    /// Apply them while the guard lives.
     pub(super) async fn admit(
         &self,
         source: &str,
@@ -113,13 +113,13 @@ impl ApplyBarrier {
 }
 
 impl BarrierGuard {
-    /// Holds the projection where it is now, once what it is applying is applied.
+    /// Stops the projection where it is, once events that are being applied are done.
     pub async fn stop(&self) {
         self.let_up_to(&BTreeMap::new());
         drop(self.0.0.applying.write().await);
     }
 
-    /// Lets it go on, up to these sequences.
+    /// Lets the projection apply up to these sequences.
     pub fn let_up_to(&self, sequences: &BTreeMap<String, u64>) {
         self.0.bind(Bound::Sequences(sequences.clone()));
     }
@@ -157,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn a_held_gate_lets_through_up_to_its_bound_and_all_once_it_is_open() {
         let barrier = ApplyBarrier::default();
-        let held = barrier.hold().await;
+        let guard = barrier.hold().await;
         let mut waiting = events(4..=6);
         assert!(
             barrier
@@ -165,7 +165,7 @@ mod tests {
                 .now_or_never()
                 .is_none()
         );
-        held.let_up_to(&BTreeMap::from([("sensors".to_owned(), 5)]));
+        guard.let_up_to(&BTreeMap::from([("sensors".to_owned(), 5)]));
         let (through, applying) = barrier.admit("sensors", &mut waiting).await;
         assert_eq!(sequences(&through), [4, 5]);
         drop(applying);
@@ -175,7 +175,7 @@ mod tests {
                 .now_or_never()
                 .is_none()
         );
-        drop(held);
+        drop(guard);
         let (through, _applying) = barrier.admit("sensors", &mut waiting).await;
         assert_eq!(sequences(&through), [6]);
     }
@@ -188,15 +188,15 @@ mod tests {
             reason: "a test".to_owned(),
         };
         barrier.set_pause(Some(pause)).await;
-        let held = barrier.hold().await;
-        held.let_up_to(&BTreeMap::from([("sensors".to_owned(), 2)]));
+        let guard = barrier.hold().await;
+        guard.let_up_to(&BTreeMap::from([("sensors".to_owned(), 2)]));
         assert!(
             barrier
                 .admit("sensors", &mut waiting)
                 .now_or_never()
                 .is_none()
         );
-        drop(held);
+        drop(guard);
         assert!(
             barrier
                 .admit("sensors", &mut waiting)

@@ -1,4 +1,4 @@
-//! How far a projection got: in the same database, and the same transaction, as its effect.
+//! How far a projection got: stored in the same database and transaction as its effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,31 +18,31 @@ use crate::start::Start;
 pub(super) struct Checkpoint {
     projection: &'static str,
     source: &'static str,
-    /// Which stream the sequence belongs to; 0 before the first event.
+    /// The stream of the sequence; 0 before the first event.
     pub(super) stream_created: i64,
-    /// The last sequence that was looked at.
+    /// The last sequence that was processed.
     pub(super) sequence: u64,
-    /// The life of the source that the last applied event was of.
+    /// The epoch of the last applied event.
     epoch: Option<Arc<str>>,
-    /// The last position that was applied (or parked), of each life.
+    /// The last position of each epoch that was applied, or became a dead letter.
     positions: BTreeMap<Arc<str>, u64>,
-    /// The lives whose position has moved since it was loaded: one batch may have the end of one
-    /// life and the beginning of the next.
+    /// The epochs whose position has moved since loading: one batch may have the end of one epoch
+    /// and the beginning of the next.
     moved: BTreeSet<Arc<str>>,
-    /// The epochs that the source has said are its own: `None` for its present one, else the last
-    /// position of a former one.
+    /// The epochs that the source has confirmed: `None` for its present one, else the last position
+    /// of a former one.
     confirmed: BTreeMap<Arc<str>, Option<u64>>,
-    is_confirmed_anew: bool,
-    /// Up to which sequence of this stream another store has judged the epochs, where this one is
-    /// to replace it.
+    has_new_confirmation: bool,
+    /// In a store that is to replace another: up to which sequence of this stream the other store
+    /// has classified the epochs.
     judged: Option<u64>,
-    /// Dead letters of this source when it was loaded.
+    /// Dead letters of this source at loading.
     pub(super) dead_letters: u64,
-    /// Whether any of them was ever given up.
+    /// Whether any of them was ever discarded.
     pub(super) has_discarded: bool,
 }
 
-/// All that is kept of a source beside the tables, in one statement: each batch begins with it.
+/// Loads everything about a source in one statement: each batch begins with it.
 const LOAD: &str = "
     WITH asked AS (SELECT ? AS projection, ? AS source)
     SELECT coalesce(stream_created, 0) AS stream_created, sequence, epoch,
@@ -60,7 +60,7 @@ const LOAD: &str = "
             AND discarded.source = asked.source) AS has_discarded
     FROM asked LEFT JOIN headwater_checkpoint AS checkpoint USING (projection, source)";
 
-/// A JSON object with a number, or nothing, for each epoch.
+/// A JSON object with a number, or null, for each epoch.
 fn by_epoch<T: DeserializeOwned>(
     row: &QueryResult,
     column: &str,
@@ -72,14 +72,14 @@ fn by_epoch<T: DeserializeOwned>(
     Ok(each.map(|(epoch, number)| (epoch.into(), number)).collect())
 }
 
-/// What the checkpoint says of an event.
+/// What to do with an event, by the checkpoint.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Disposition {
     Apply,
     Skip,
     /// The source does not have its epoch.
     Foreign,
-    /// Nobody has confirmed its epoch: the source is to be asked.
+    /// Its epoch is unconfirmed: ask the source.
     Unconfirmed(Arc<str>),
     /// The events of `epoch` after `have` are missing before this one.
     Gap {
@@ -114,7 +114,7 @@ impl Checkpoint {
             positions: by_epoch(&row, "positions")?,
             moved: BTreeSet::new(),
             confirmed: by_epoch(&row, "confirmed")?,
-            is_confirmed_anew: false,
+            has_new_confirmation: false,
             judged: number("judged")?,
             dead_letters: number("dead_letters")?.unwrap_or_default(),
             has_discarded: number("has_discarded")? == Some(1),
@@ -150,7 +150,7 @@ impl Checkpoint {
                 ] as [Value; 4],
             ))?;
         }
-        for (epoch, last) in self.confirmed.iter().filter(|_| self.is_confirmed_anew) {
+        for (epoch, last) in self.confirmed.iter().filter(|_| self.has_new_confirmation) {
             tx.run_raw(Statement::from_sql_and_values(
                 tx.get_database_backend(),
                 "INSERT INTO headwater_epoch (projection, source, epoch, last)
@@ -167,8 +167,8 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Puts the sequence where reading starts, if it is not there: the stream is another one
-    /// than before, or was rolled back. Positions stay. Whether there was anything to do.
+    /// Moves the sequence to where reading starts if the stream was recreated or rolled back.
+    /// Positions stay. Returns whether anything changed.
     pub(super) fn rewind(&mut self, start: Start) -> bool {
         let before = (self.stream_created, self.sequence);
         self.stream_created = start.stream_created;
@@ -176,12 +176,12 @@ impl Checkpoint {
         before != (self.stream_created, self.sequence)
     }
 
-    /// The source's epoch, as the newest event has it.
+    /// The epoch of the newest event.
     pub(super) fn epoch(&self) -> Option<String> {
         self.epoch.as_deref().map(str::to_owned)
     }
 
-    /// The position in the source's present life.
+    /// The position in the source's present epoch.
     pub(super) fn position(&self) -> u64 {
         self.epoch
             .as_deref()
@@ -192,9 +192,9 @@ impl Checkpoint {
         self.positions.get(epoch).copied().unwrap_or(0)
     }
 
-    /// What is to be done with `event`, which is of the stream that the checkpoint is of. `said`:
-    /// what the source said of its epoch since the event came.
-    pub(super) fn classify(&self, event: &Envelope, said: &EpochAnswer) -> Disposition {
+    /// What to do with `event`, which is of the checkpoint's stream. `answer`: the source's answer
+    /// about its epoch since the event came.
+    pub(super) fn classify(&self, event: &Envelope, answer: &EpochAnswer) -> Disposition {
         let Some(id) = self.own(event) else {
             return match event.sequence {
                 Some(sequence) if sequence <= self.sequence => Disposition::Skip,
@@ -207,13 +207,13 @@ impl Checkpoint {
         }
         if !self.trusts(id) {
             let is_judged = event.sequence.is_some() && event.sequence <= self.judged;
-            match said {
+            match answer {
                 EpochAnswer::Epoch(own) if *own == id.epoch => {}
                 EpochAnswer::Epoch(_) => return Disposition::Foreign,
                 EpochAnswer::NotAsked | EpochAnswer::Away if is_judged && self.has_confirmed() => {
                     return Disposition::Foreign;
                 }
-                // Provisionally: the source is asked once it is there.
+                // Provisionally: the source is asked when it is back.
                 EpochAnswer::Away if self.epoch.is_none() && self.confirmed.is_empty() => {}
                 EpochAnswer::NotAsked | EpochAnswer::Away => {
                     return Disposition::Unconfirmed(id.epoch.clone());
@@ -230,8 +230,8 @@ impl Checkpoint {
         }
     }
 
-    /// Whether `id` is of an epoch that the source has confirmed, and not beyond its end; or of
-    /// the one that was taken while the source was away, until it says otherwise.
+    /// Whether `id` is of a confirmed epoch and not beyond its end; or of the epoch accepted while
+    /// the source was down, until the source contradicts.
     fn trusts(&self, id: &EventId) -> bool {
         match self.confirmed.get(&id.epoch) {
             Some(last) => last.is_none_or(|last| id.position <= last),
@@ -239,13 +239,12 @@ impl Checkpoint {
         }
     }
 
-    /// Whether the source has said which epoch is its present one.
+    /// Whether the source has confirmed its present epoch.
     pub(super) fn has_confirmed(&self) -> bool {
         self.confirmed.values().any(Option::is_none)
     }
 
-    /// Notes that the source has said that `epoch` is its present one: a former one ends where it
-    /// is applied up to.
+    /// Records `epoch` as the source's present one. A former epoch ends at its applied position.
     pub(super) fn confirm(&mut self, epoch: &Arc<str>) {
         if self.confirmed.get(epoch) == Some(&None) {
             return;
@@ -255,19 +254,20 @@ impl Checkpoint {
             last.get_or_insert_with(|| positions.get(former).copied().unwrap_or(0));
         }
         self.confirmed.insert(Arc::clone(epoch), None);
-        self.is_confirmed_anew = true;
+        self.has_new_confirmation = true;
     }
 
-    /// How what was applied contradicts what the source says of itself, as a sentence.
+    /// How the applied events contradict the source's answer, as a sentence.
     ///
-    /// `is_settled`: whether it has had the time to publish something of the epoch that it says.
-    pub(super) fn contradiction(&self, said: &Answer, is_settled: bool) -> Option<String> {
+    /// `is_settled`: whether the source has had time to publish something of the epoch in its
+    /// answer.
+    pub(super) fn contradiction(&self, answer: &Answer, is_settled: bool) -> Option<String> {
         let Self {
             projection, source, ..
         } = self;
         let Answer {
             epoch: own, head, ..
-        } = said;
+        } = answer;
         let unconfirmed = self
             .positions
             .iter()
@@ -275,8 +275,8 @@ impl Checkpoint {
         if let Some((epoch, at)) = unconfirmed {
             return Some(format!(
                 "{at} events were applied of the epoch {epoch}, which {source} does not have: its \
-                 epoch is {own}. It was away when they came. `headwater stream restore {source}` \
-                 removes them from the stream; then rebuild {projection}"
+                 epoch is {own}. {source} was down when they came. `headwater stream restore \
+                 {source}` removes them from the stream; then rebuild {projection}"
             ));
         }
         let (epoch, at) = (self.epoch.as_ref()?, self.position());
@@ -286,27 +286,28 @@ impl Checkpoint {
             is_settled.then(|| {
                 format!(
                     "applied up to {at} of the epoch {epoch}, and {source} is at {head} of the \
-                     epoch {own}: its database is not the one that these events came from. Put \
-                     back the one with the epoch {epoch}; or go on without it: restore the stream \
-                     and rebuild {projection} (docs/operations.md)"
+                     epoch {own}: these events came from another database. Put back the database \
+                     with the epoch {epoch}; or continue without it: restore the stream and \
+                     rebuild {projection} (docs/operations.md)"
                 )
             })
         } else {
             (at > *head).then(|| {
                 format!(
-                    "applied up to {at} of {head}: ahead of {source}. Either somebody published \
-                     events under its positions, or its database was put back from an old copy: \
-                     `headwater verify --source {source}` tells which. `headwater stream restore \
-                     {source}`, then rebuild {projection}; or put back the newest database"
+                    "applied up to {at} of {head}: ahead of {source}. Either events were published \
+                     by hand under its positions, or its database was restored from an old copy: \
+                     `headwater verify --source {source}` shows which. Run `headwater stream \
+                     restore {source}`, then rebuild {projection}; or put back the newest database"
                 )
             })
         }
     }
 
-    /// Moves on past `event`, which is applied or parked. `said`: as it was judged with.
-    pub(super) fn advance(&mut self, event: &Envelope, said: &EpochAnswer) {
+    /// Moves past `event`, which is applied or became a dead letter. `answer`: as passed to
+    /// [`classify`](Self::classify).
+    pub(super) fn advance(&mut self, event: &Envelope, answer: &EpochAnswer) {
         if let Some(id) = self.own(event)
-            && let EpochAnswer::Epoch(own) = said
+            && let EpochAnswer::Epoch(own) = answer
             && *own == id.epoch
             && !self.trusts(id)
         {
@@ -316,7 +317,7 @@ impl Checkpoint {
             epoch, position, ..
         }) = self.own(event)
         {
-            // Most events are of the life that the one before was of.
+            // Most events are of the same epoch as the event before.
             if self.epoch.as_ref() != Some(epoch) || !self.moved.contains(epoch) {
                 self.epoch = Some(Arc::clone(epoch));
                 self.moved.insert(Arc::clone(epoch));
@@ -329,26 +330,26 @@ impl Checkpoint {
         self.pass(event);
     }
 
-    /// Moves on past `event`, which is skipped: it says nothing of the source's present life.
+    /// Moves past `event`, which is skipped and does not change the source's present epoch.
     pub(super) fn pass(&mut self, event: &Envelope) {
         if let Some(sequence) = event.sequence {
             self.sequence = self.sequence.max(sequence);
         }
     }
 
-    /// Whether the event has a position of this source: nobody published it by hand.
+    /// Whether the event has a position of this source, so it was not published by hand.
     pub(super) fn is_own(&self, event: &Envelope) -> bool {
         self.own(event).is_some()
     }
 
-    /// The event's identity, if it is one of this source: an id that somebody copied from
-    /// another source's events counts for nothing.
+    /// The event's id, if it is of this source. An id copied from another source's events does not
+    /// count.
     fn own<'a>(&self, event: &'a Envelope) -> Option<&'a EventId> {
         event.id.as_ref().filter(|id| *id.source == *self.source)
     }
 }
 
-/// How far the projection `P` got in each of its sources, in the view that `db` has.
+/// How far the projection `P` got in each of its sources, as `db` sees it.
 ///
 /// # Errors
 /// The database's.
@@ -364,7 +365,7 @@ pub fn as_of<P: Projection>(db: &impl ConnectionTrait) -> Result<AsOf, DbErr> {
     Ok(of_all_sources::<P>(rows.collect::<Result<_, DbErr>>()?))
 }
 
-/// [`as_of`] in a bare snapshot.
+/// [`as_of`] in a raw snapshot.
 ///
 /// # Errors
 /// The database's.
@@ -382,7 +383,7 @@ const AS_OF: &str = "SELECT source, position,
      FROM headwater_checkpoint AS checkpoint
      JOIN headwater_position USING (projection, source, epoch) WHERE projection = ?";
 
-/// Those that were found, and 0 of the others.
+/// The positions that were found, and 0 for other sources.
 fn of_all_sources<P: Projection>(found: Vec<(String, i64, Option<i64>)>) -> AsOf {
     let mut as_of = AsOf::default();
     for source in P::SOURCES {
@@ -397,16 +398,16 @@ fn of_all_sources<P: Projection>(found: Vec<(String, i64, Option<i64>)>) -> AsOf
     as_of
 }
 
-/// What is known of a projection's tables.
+/// The state of a projection's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tables {
-    /// The version that they are folded with.
+    /// The version that built them.
     pub(super) version: u32,
-    /// Whether they were folded to the end of all sources once.
+    /// Whether they were once built to the end of all sources.
     pub(super) is_complete: bool,
 }
 
-/// What is known of the tables of `projection`; new ones are of `version`.
+/// The state of the tables of `projection`; new ones are of `version`.
 pub(super) fn claim(tx: &Tx, projection: &str, version: u32) -> Result<Tables, DbErr> {
     tx.run_raw(Statement::from_sql_and_values(
         tx.get_database_backend(),
@@ -416,7 +417,7 @@ pub(super) fn claim(tx: &Tx, projection: &str, version: u32) -> Result<Tables, D
     claimed(tx, projection)?.ok_or(DbErr::RecordNotInserted)
 }
 
-/// The same of tables that are there already.
+/// The state of tables that exist.
 pub(super) fn claimed(
     db: &impl ConnectionTrait,
     projection: &str,
@@ -436,7 +437,7 @@ pub(super) fn claimed(
     .transpose()
 }
 
-/// Notes that the tables of `projection` have been folded to the end of all sources.
+/// Records that the tables of `projection` were built to the end of all sources.
 pub(super) fn note_complete(tx: &Tx, projection: &str) -> Result<(), DbErr> {
     tx.run_raw(Statement::from_sql_and_values(
         tx.get_database_backend(),
@@ -445,7 +446,7 @@ pub(super) fn note_complete(tx: &Tx, projection: &str) -> Result<(), DbErr> {
     ))
 }
 
-/// The life of each source that `projection` has applied last, where it has applied anything.
+/// The epoch that `projection` applied last, of each source of which it has applied anything.
 pub fn epochs(
     db: &impl ConnectionTrait,
     projection: &str,
@@ -461,7 +462,7 @@ pub fn epochs(
         .collect()
 }
 
-/// Notes which version the tables of `projection` are of now.
+/// Records the version of the tables of `projection`.
 pub fn note_version(tx: &Tx, projection: &str, version: u32) -> Result<(), DbErr> {
     tx.run_raw(Statement::from_sql_and_values(
         tx.get_database_backend(),
@@ -470,7 +471,7 @@ pub fn note_version(tx: &Tx, projection: &str, version: u32) -> Result<(), DbErr
     ))
 }
 
-/// How far a projection has read its sources' streams: for each, which stream, and the sequence.
+/// For each source: the stream that a projection reads, and the sequence it has read up to.
 pub fn places<P: Projection>(
     db: &impl ConnectionTrait,
 ) -> Result<BTreeMap<String, (i64, u64)>, DbErr> {

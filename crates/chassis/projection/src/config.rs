@@ -5,35 +5,35 @@ use headwater_nats::control::RebuildPurpose;
 
 use crate::projection::Projection;
 
-/// Events in one transaction of a read store, at most: what a large store costs is its pages, and
-/// the more events at once, the more of their rows are on each.
+/// The most events in one transaction of a read store. A large store costs page writes, and a
+/// larger batch changes more rows per page.
 const COPY_BATCH_MAX: usize = 100_000;
 
 /// How a projection runs.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Events in one transaction, at most.
+    /// The most events in one transaction.
     pub batch_max: usize,
-    /// Whether nobody else writes to the database.
-    pub(crate) is_alone: bool,
-    /// Whether a pause in the database counts: a fold beside a paused store goes on.
+    /// Whether only this projection writes to the database.
+    pub(crate) is_exclusive: bool,
+    /// Whether the stored pause counts; a rebuild next to a paused store ignores it.
     pub(crate) is_pausable: bool,
-    /// Whether events with a position are taken from their source's outbox, wherever they lie in
-    /// the stream, and those that it does not have are left out.
+    /// Whether events with a position are taken from their source's outbox, wherever they are in
+    /// the stream. Those that the outbox does not have are left out.
     pub(crate) is_of_outbox: bool,
-    /// The durable consumers' name, and the projection's in metrics.
+    /// The name of the durable consumers, and of the projection in metrics.
     pub consumer: String,
-    /// Where the process dies before and after a batch, if it is told to.
+    /// The crash points before and after a batch.
     pub(crate) crash_points: [&'static str; 2],
 }
 
 impl Config {
-    /// The defaults for the projection `P` in a database that others write to as well: a batch
-    /// holds them up, for some 10 ms at most.
+    /// The defaults for the projection `P` in a database with other writers: a batch delays them,
+    /// for some 10 ms at most.
     pub fn of<P: Projection>() -> Self {
         Self {
             batch_max: 2_000,
-            is_alone: false,
+            is_exclusive: false,
             is_pausable: true,
             is_of_outbox: false,
             consumer: P::NAME.to_owned(),
@@ -41,17 +41,17 @@ impl Config {
         }
     }
 
-    /// The same for a read store, which nobody else writes to.
+    /// The defaults for a read store, which has no other writers.
     pub fn of_copy<P: Projection>() -> Self {
         Self {
             batch_max: COPY_BATCH_MAX,
-            is_alone: true,
+            is_exclusive: true,
             ..Self::of::<P>()
         }
     }
 
-    /// The same for a store that is folded beside the live one: the one to compare with is a fold
-    /// of the outboxes.
+    /// The defaults for a store rebuilt next to the live one. To verify, it is built from the
+    /// outboxes.
     pub fn beside<P: Projection>(then: RebuildPurpose) -> Self {
         Self {
             is_pausable: false,

@@ -1,4 +1,4 @@
-//! Reading a source's stream: the durable consumer, placed at the checkpoint.
+//! Reads a source's stream with the durable consumer, placed at the checkpoint.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,69 +20,70 @@ use tokio::task::coop;
 use crate::config::Config;
 use crate::start::Start;
 
-/// What is read ahead of what is being applied, in bytes: it bounds the memory of a reader whose
-/// events are large.
+/// The most bytes read ahead of applying. Bounds a reader's memory if events are large.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// How long a batch takes to apply, about: while it does, nothing of it is seen, and a stop waits.
+/// How long a batch should take to apply. Its effects are not visible before, and a stop waits for
+/// it.
 const APPLYING: Duration = Duration::from_millis(250);
 
-/// Events in a batch before one has been applied.
+/// The batch size before a batch has been applied.
 const BATCH_FIRST: usize = 1_000;
 
-/// The header of an event that a consumer has robbed of its payload.
+/// The header of an event whose payload the consumer's settings removed.
 const PAYLOAD_SIZE: HeaderName = HeaderName::from_static("Nats-Msg-Size");
 
-/// Subjects that are kept to be shared.
+/// The most subjects kept for sharing.
 const SUBJECTS_MAX: usize = 4_096;
 
-/// What the chunks hold that events are copied to, in bytes.
+/// The size of the chunks that events are copied to, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// The header of a trace, as the client keeps it.
+/// The trace header, in the client's type.
 const TRACEPARENT: HeaderName = HeaderName::from_static(trace::TRACEPARENT);
 
-/// How long a reader that is far behind waits for a batch to fill, after the first event of it.
+/// How long a reader that is far behind waits to fill a batch, after its first event.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// Events of a source, from a place in its stream on.
+/// Events of a source, from one point of its stream on.
 pub(super) struct Feed {
     source: Arc<str>,
     stream: Stream,
     consumer: String,
     pull: Pull,
-    /// Events in one batch, at most; and as many as are applied in about [`APPLYING`].
+    /// The most events in one batch, and how many are applied in about [`APPLYING`].
     batch_max: usize,
     batch: usize,
     is_at_end: bool,
-    /// What was read and not taken yet, and the bytes of it.
+    /// What was read and not yet taken, and its bytes.
     ahead: Vec<Envelope>,
     ahead_bytes: usize,
-    /// Where what is kept of an event is copied to.
+    /// Where event payloads are copied to.
     chunk: BytesMut,
-    /// The subjects of late, each once.
+    /// Recent subjects, each once.
     subjects: HashSet<Arc<str>>,
-    /// How many events the server has behind the one that was read last.
+    /// How many events the server has after the last one read.
     pending: u64,
-    /// The identity of the one that was read last, if it had one.
+    /// The id of the last event read that had one.
     last: Option<EventId>,
-    /// The last sequence that was known when it was opened.
+    /// The last known sequence when the feed was opened.
     known: u64,
-    /// The sequence of the one that was read last.
+    /// The sequence of the last event read.
     sequence: Option<u64>,
-    /// Whether what came looks as if the consumer kept something back.
+    /// Whether the events look as if the consumer held something back.
     is_suspect: bool,
-    /// Where to begin again: to an account that reaches the stream through an import, the server
-    /// sends nothing more after an event with neither headers nor payload, which ends an answer.
+    /// Where to begin again. An account that reads the stream through an import gets nothing after
+    /// an event with neither headers nor payload, because the server takes that event for the end
+    /// of an answer.
     cut: Option<u64>,
-    /// When the first new one of `ahead` was stored in the stream.
+    /// When the first new event of `ahead` was stored in the stream.
     stored: Option<SystemTime>,
-    /// The same of the batch that was taken last.
+    /// The same for the batch taken last.
     batch_stored: Option<SystemTime>,
 }
 
 impl Feed {
-    /// Places the durable consumer that `config` names at `start`, making it if it is not there.
+    /// Places the durable consumer that `config` names at `start`; creates it if missing.
     pub(super) async fn open(
         bus: &Bus,
         link: &Link,
@@ -121,32 +122,32 @@ impl Feed {
         })
     }
 
-    /// The stream that it reads.
+    /// The stream being read.
     pub(super) fn stream(&self) -> &Stream {
         &self.stream
     }
 
-    /// Whether there was nothing to read when it was opened.
+    /// Whether there was nothing to read when the feed was opened.
     pub(super) fn is_at_end(&self) -> bool {
         self.is_at_end
     }
 
-    /// When the first new event of the batch that it gave last was stored in the stream.
+    /// When the first new event of the last batch was stored in the stream.
     pub(super) fn batch_stored(&self) -> Option<SystemTime> {
         self.batch_stored
     }
 
-    /// How long ago the last message of the server came, heartbeats included.
+    /// The time since the server's last message, heartbeats included.
     pub(super) fn silent_for(&self) -> Duration {
         self.pull.silent_for()
     }
 
-    /// What the link carries in about a quarter of a second, in bytes.
+    /// The bytes that the link carries in about a quarter of a second.
     pub(super) fn window_bytes(&self) -> usize {
         self.pull.window_bytes()
     }
 
-    /// Fits the size of a batch to how long the last one took: it grows to twice as much at most.
+    /// Adapts the batch size to how long the last batch took; at most doubles it.
     pub(super) fn note_applied(&mut self, events: usize, took: Duration) {
         let fitting = events as u128 * APPLYING.as_micros() / took.as_micros().max(1);
         let fitting = usize::try_from(fitting).unwrap_or(usize::MAX);
@@ -156,8 +157,8 @@ impl Feed {
         }
     }
 
-    /// Whether the consumer is as it has to be, once something that came looks as if it were not:
-    /// a person may have changed it. What harms is put right when it is placed again.
+    /// Checks the consumer if the last events looked suspect: an operator may have changed it.
+    /// Placing it again repairs harmful settings.
     pub(super) async fn is_as_needed(&mut self) -> anyhow::Result<bool> {
         if !std::mem::take(&mut self.is_suspect) {
             return Ok(true);
@@ -165,32 +166,32 @@ impl Feed {
         self.check().await
     }
 
-    /// Whether the consumer is as it has to be.
+    /// Whether the consumer's settings are as needed.
     pub(super) async fn check(&self) -> anyhow::Result<bool> {
         let info = self.stream.consumer_info(&self.consumer).await;
-        let info = info.context("look at the consumer")?;
+        let info = info.context("read the consumer's settings")?;
         consumer::refuse_pause(&self.stream, &info)?;
         Ok(consumer::harm(&info.config).is_none())
     }
 
-    /// All that came and was not taken yet, so that it need not come again; nothing more is asked
-    /// for.
+    /// All events that came and were not taken, so that they need not come again. Requests nothing
+    /// more.
     pub(super) fn into_rest(mut self) -> Vec<Envelope> {
         self.pull.end();
         while let Some(Ok(())) = coop::unconstrained(self.read()).now_or_never() {}
         self.ahead
     }
 
-    /// Waits for the next event and gives it with all that are ready behind it, up to the bound:
-    /// alone when little happens; in full batches when there is much to catch up with, because
-    /// what a large store costs is its pages, and a large batch finds more of its rows on each.
+    /// Waits for the next event and returns it with all that are ready after it, up to the bound.
+    /// Under little load an event comes alone. With much to catch up, batches are full, because a
+    /// large batch changes more rows per page of a large store.
     pub(super) async fn next_batch(&mut self) -> anyhow::Result<Vec<Envelope>> {
         if self.ahead.is_empty() {
             self.read().await?;
         }
         let gathered = tokio::time::Instant::now() + GATHER;
         while !self.is_full() {
-            // Without tokio's budget, which would call a stream that has more empty now and then.
+            // Without tokio's budget, which would now and then make a stream look empty.
             let ready = coop::unconstrained(self.read()).now_or_never();
             let read = match ready {
                 Some(read) => read,
@@ -203,12 +204,12 @@ impl Feed {
                 None => break,
             };
             if let Err(error) = read {
-                // Apply what came before it; if it matters it comes again.
-                tracing::debug!(source = &*self.source, %error, "reading the stream");
+                // Apply what came before the error; if it matters, it comes again.
+                tracing::debug!(source = &*self.source, %error, "could not read the stream");
                 break;
             }
         }
-        // Batches may have become smaller since these were read.
+        // The batch size may have shrunk since these were read.
         let later = self.ahead.split_off(self.batch.min(self.ahead.len()));
         self.ahead_bytes = later.iter().map(|event| event.payload.len()).sum();
         self.batch_stored = self.stored;
@@ -216,8 +217,8 @@ impl Feed {
         Ok(std::mem::replace(&mut self.ahead, later))
     }
 
-    /// Reads while what it gave last is applied, until the next batch is full. Nothing is lost if
-    /// it is not waited for.
+    /// Reads until the next batch is full, while the last batch is being applied. Cancelling it
+    /// loses nothing.
     pub(super) async fn read_ahead(&mut self) -> anyhow::Result<()> {
         while !self.is_full() {
             self.read().await?;
@@ -244,7 +245,7 @@ impl Feed {
         let info = message
             .info()
             .map_err(|error| anyhow!(error))
-            .context("read the place of an event")?;
+            .context("read an event's sequence")?;
         let (sequence, pending) = (info.stream_sequence, info.pending);
         if self.stored.is_none() && sequence > self.known {
             self.stored = Some(info.published.into());
@@ -282,7 +283,7 @@ impl Feed {
     }
 }
 
-/// `subject`, shared with earlier events of the same: a source has some hundreds.
+/// `subject`, shared with earlier events: a source has some hundreds of subjects.
 fn shared(known: &mut HashSet<Arc<str>>, subject: &str) -> Arc<str> {
     if let Some(known) = known.get(subject) {
         return Arc::clone(known);
@@ -295,9 +296,8 @@ fn shared(known: &mut HashSet<Arc<str>>, subject: &str) -> Arc<str> {
     subject
 }
 
-/// A copy of `bytes` in `chunk`, which many share. The client's own buffers are free again at
-/// once: kept by the ten thousand, and given back on another thread, they cost a third of the
-/// reading.
+/// Copies `bytes` into `chunk`, which many events share. This frees the client's buffers at once:
+/// kept by the ten thousand and freed on another thread, they cost a third of the reading.
 fn keep(chunk: &mut BytesMut, bytes: &[u8]) -> Bytes {
     if chunk.capacity() < bytes.len() {
         *chunk = BytesMut::with_capacity(CHUNK.max(bytes.len()));

@@ -1,4 +1,4 @@
-//! Fetching events that the stream does not have from their source's outbox.
+//! Fetches events that the stream does not have from their source's outbox.
 
 use std::sync::Arc;
 
@@ -9,24 +9,25 @@ use headwater_nats::control::EventsAnswer;
 
 use crate::outbox;
 
-/// Events that are missing before one that came.
+/// Events missing between the checkpoint and the next event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Gap {
     pub(crate) epoch: Arc<str>,
-    /// The last position before it.
+    /// The last position before the gap.
     pub(crate) have: u64,
-    /// The position that came.
+    /// The position after the gap.
     pub(crate) came: u64,
 }
 
 impl Gap {
-    /// Whether both begin at the same place: more may have come since, it is the same gap.
+    /// Whether both gaps begin at the same position. That is the same gap, even if more events have
+    /// come since.
     pub(crate) fn is_where(&self, other: &Self) -> bool {
         self.epoch == other.epoch && self.have == other.have
     }
 }
 
-/// Fetches the first events of `gap`, as many as the source gives at once, in `bytes_max` or so.
+/// Fetches the first events of `gap`, as many as the source returns at once, in about `bytes_max`.
 ///
 /// # Errors
 /// The source does not answer, or does not have them.
@@ -41,13 +42,13 @@ pub(super) async fn fetch(
     let first = answer.events.first().map(|row| row.position);
     ensure!(
         first == Some(from),
-        "{source} does not have its event {from}"
+        "the outbox of {source} does not have event {from}"
     );
     Ok(envelopes(source, answer))
 }
 
-/// Fetches the first events that `source` has after `have`, which is of `epoch` if there is one,
-/// and says how many it has in all.
+/// Fetches the first events that `source` has after `have`, which is of `epoch` if given. Also
+/// returns the outbox's newest position.
 ///
 /// # Errors
 /// The source does not answer, or is of another epoch.

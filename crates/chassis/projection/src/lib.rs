@@ -1,4 +1,4 @@
-//! Projections: fold the events of one or more sources into tables of this service's database.
+//! Projections: apply the events of one or more sources to tables of this service's database.
 //!
 //! # What
 //!
@@ -23,62 +23,63 @@
 //! }
 //! ```
 //!
-//! The [`Runner`] does the rest: reads each source's stream through a durable consumer, hands over what is ready as a batch, and
-//! moves the **checkpoint in the same transaction** as the projection's changes. So an event has
-//! its effect once, however often it is delivered; `apply` need not be idempotent and must not
-//! keep a memory of its own.
+//! The [`Runner`] does the rest. It reads each source's stream through a durable consumer, passes
+//! the events that are ready as a batch, and moves the **checkpoint in the same transaction** as
+//! the projection's changes. So an event has its effect once, however often it is delivered.
+//! `apply` need not be idempotent, and must not keep state in memory.
 //!
 //! # Positions decide
 //!
-//! The broker's idea of what was delivered is for people to look at (`nats consumer report`).
-//! What counts is the event's position in its source's outbox, against the checkpoint:
+//! The broker's delivery state is only for operators to look at (`nats consumer report`). The
+//! runner compares the event's position in its source's outbox with the checkpoint:
 //!
 //! | position | the runner |
 //! | --- | --- |
 //! | next | applies it |
 //! | earlier | skips it: redelivered, or published again after the stream lost it |
-//! | later | **gap**: reads the stream again from the checkpoint; if the events are not in it, fetches them from the source's outbox; if the source is away, waits and says so. It never skips |
+//! | later | **gap**: reads the stream again from the checkpoint; if the events are not in it, fetches them from the source's outbox; if the source is down, waits and reports that. It never skips |
 //!
-//! A deleted consumer, a recreated or rolled-back stream, a restored store: all end there. An
-//! event that somebody published by hand has no position and is applied once by its sequence; it
-//! is logged and counted.
+//! This covers a deleted consumer, a recreated or rolled-back stream, and a restored store. An
+//! event published by hand has no position. It is applied once for its sequence, logged and
+//! counted.
 //!
 //! # Only the source knows its epoch
 //!
-//! Anybody who may publish can write an id of any epoch. So an event is applied if its epoch is
-//! one that the source has confirmed; before one of another epoch the source is asked:
+//! Anyone allowed to publish can write an id of any epoch. So an event is applied only if its
+//! source has confirmed the event's epoch. Before an event of another epoch, the projection asks
+//! the source:
 //!
-//! | the source says | the event |
+//! | the source answers | the event |
 //! | --- | --- |
-//! | that is its epoch | begins a new epoch, from position 1 |
-//! | it has another one | is refused: skipped, logged, counted, and shown until the stream is made again |
-//! | nothing | waits, as behind a gap; a store that has applied nothing yet takes the epoch provisionally |
+//! | this is its epoch | begins a new epoch, from position 1 |
+//! | it has another epoch | is refused: skipped, logged, counted, and reported until the stream is recreated |
+//! | nothing | waits, as behind a gap; a store that has applied nothing yet accepts the epoch provisionally |
 //!
-//! A former epoch ends with the last position that was applied when the next one began. A
-//! rebuild takes the confirmed epochs along, so it needs no source. The source also says how far
-//! its outbox is: a projection that is further has applied events that nobody committed, which is
-//! a fault until it is rebuilt (`source.rs`).
+//! A former epoch ends with the last position applied when the next one began. A rebuild copies the
+//! confirmed epochs, so it needs no source. The source also reports how far its outbox is. A
+//! projection that is further has applied events that were never committed: a fault until it is
+//! rebuilt (`source.rs`).
 //!
 //! # Sources come in any order
 //!
-//! Each source is in order; between sources nothing is promised. A projection must give the
-//! same result for any interleaving: an order may come before its product and its user.
+//! Each source is in order; there is no order between sources. A projection must give the same
+//! result for any interleaving: an order may come before its product and its user.
 //!
 //! # Poison
 //!
-//! [`ApplyError::Transient`] is tried again, with pauses. [`ApplyError::Poison`] is narrowed
-//! down to the one event, which is parked in `headwater_dead_letter` in the same transaction,
-//! and so are later events of the same key, in order; other keys go on. An event whose key cannot
-//! be read is parked alone. `headwater dead-letter` shows them, tries them again once the cause is
-//! mended, or gives them up. Until then, whoever asks for such a position is told that it is
-//! missing (`Behind::Parked`), and `AsOf::whole` ends before it.
+//! [`ApplyError::Transient`] is retried, with pauses. [`ApplyError::Poison`] is narrowed down to
+//! the one event, which becomes a dead letter in `headwater_dead_letter` in the same transaction.
+//! Later events of the same key become dead letters too and wait behind it, in order; other keys
+//! continue. An event whose key cannot be read blocks no other event. `headwater dead-letter` lists
+//! dead letters, retries them once the cause is fixed, or discards them. Until then, a request that
+//! waits for this or a later position fails with `Behind::Parked`, and `AsOf::without_gaps` ends
+//! before it.
 //!
 //! # Why acknowledgements are off
 //!
-//! The consumers have `AckPolicy::None` and are started at the checkpoint. Acknowledging costs a
-//! third to two thirds of the replay rate and adds a second memory that can be wrong: an
-//! acknowledgement of "all up to here" was seen to swallow events that were in flight when a
-//! node died.
+//! The consumers have `AckPolicy::None` and start at the checkpoint. Acknowledging costs a third to
+//! two thirds of the replay rate, and adds a second progress record that can be wrong: an
+//! acknowledgement of "all up to here" was observed to swallow events in flight when a node died.
 
 #![warn(missing_docs)]
 

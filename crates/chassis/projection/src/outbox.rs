@@ -1,4 +1,4 @@
-//! What a source's outbox has, asked of the source: the truth about every event with a position.
+//! Requests events from a source's outbox: the truth about every event with a position.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,25 +8,25 @@ use headwater_event::{Envelope, EventId, Row};
 use headwater_nats::bus::Bus;
 use headwater_nats::control::{self, Endpoint, EventsAnswer, EventsRequest, fetch_events};
 
-/// Positions that one request spans, at most: the source gives no more at once.
+/// The most positions in one request: the source returns no more at once.
 const SPAN: u64 = 1000;
 
-/// The bytes of one answer, or so: what a slow link carries before the request is given up.
+/// The approximate bytes of one answer: what a slow link carries before the request times out.
 const PAGE_BYTES_MAX: usize = 256 * 1024;
 
 /// Events of a source's outbox.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    /// The present life of the source.
+    /// The present epoch of the source.
     pub(crate) epoch: Arc<str>,
-    /// The rows that were asked for and are there.
+    /// The requested rows that exist.
     pub(crate) rows: BTreeMap<u64, Row>,
 }
 
-/// A page of the outbox of `source`, in the life `epoch` or the present one, in `bytes_max` or so.
+/// A page of the outbox of `source`, of about `bytes_max`, in `epoch` or the present one.
 ///
 /// # Errors
-/// The source does not answer, or has another life now.
+/// The source does not answer, or has another epoch now.
 pub(super) async fn page(
     bus: &Bus,
     source: &str,
@@ -49,10 +49,10 @@ pub(super) async fn page(
     .with_context(|| format!("ask {source} for its events from {from} on"))
 }
 
-/// What the outbox of `source` has at `positions`, which rise.
+/// The rows of the outbox of `source` at `positions`, in ascending order.
 ///
 /// # Errors
-/// The source does not answer, or begins another life meanwhile.
+/// The source does not answer, or begins another epoch meanwhile.
 pub(crate) async fn at(bus: &Bus, source: &str, positions: &[u64]) -> anyhow::Result<Outbox> {
     let mut found: Option<Outbox> = None;
     let mut wanted = positions;
@@ -62,9 +62,9 @@ pub(crate) async fn at(bus: &Bus, source: &str, positions: &[u64]) -> anyhow::Re
         let answer = page(bus, source, None, from, limit, PAGE_BYTES_MAX).await?;
         ensure!(
             !answer.events.is_empty() || from > answer.head,
-            "{source} contradicts itself about its event {from}"
+            "{source} contradicts itself about event {from}"
         );
-        // A page holds fewer than were asked for where they are large, none beyond the head.
+        // A page has fewer rows than requested if they are large, and none beyond the head.
         let last = answer.events.last().map(|row| row.position);
         let upto = last.unwrap_or(from + limit - 1);
         let outbox = found.get_or_insert_with(|| Outbox {
@@ -73,7 +73,7 @@ pub(crate) async fn at(bus: &Bus, source: &str, positions: &[u64]) -> anyhow::Re
         });
         ensure!(
             *outbox.epoch == *answer.epoch,
-            "{source} has begun another life meanwhile"
+            "{source} has begun another epoch meanwhile"
         );
         let rows = answer.events.into_iter();
         let rows = rows.filter(|row| wanted.binary_search(&row.position).is_ok());
@@ -83,9 +83,10 @@ pub(crate) async fn at(bus: &Bus, source: &str, positions: &[u64]) -> anyhow::Re
     found.context("no positions were asked for")
 }
 
-/// Makes of `events`, as they came from the stream of `source`, what its outbox has at their
-/// positions. Those that claim a position which it does not have are marked as known. Events by
-/// hand, and of former lives, whose outboxes are gone, stay as they are.
+/// Replaces the content of `events`, which came from the stream of `source`, with the outbox's
+/// content at their positions. Events at a position that the outbox does not have are marked as
+/// known. Events published by hand stay as they are, and so do events of former epochs, whose
+/// outboxes are gone.
 ///
 /// # Errors
 /// The source does not answer.
@@ -121,7 +122,7 @@ pub(super) async fn correct(
     Ok(())
 }
 
-/// The event that `row` of the outbox of `source` is.
+/// The event in `row` of the outbox of `source`.
 pub(super) fn envelope(source: &Arc<str>, epoch: &Arc<str>, row: Row) -> Envelope {
     Envelope {
         source: Arc::clone(source),

@@ -1,7 +1,7 @@
-//! Holding a projection where it is, because an operator wants it, until another lets it go on.
+//! The operator's stored pause of a projection, until an operator resumes it.
 //!
-//! What comes meanwhile stays in the stream and is applied afterwards. The pause is in the
-//! service's database, so that a restart does not end it; the [barrier](crate::barrier) keeps it.
+//! Events that come meanwhile stay in the stream and are applied afterwards. The pause is stored in
+//! the service's database, so a restart does not end it; the [barrier](crate::barrier) enforces it.
 
 use anyhow::Context as _;
 use headwater_nats::control::Pause;
@@ -12,7 +12,7 @@ use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
 use crate::barrier::ApplyBarrier;
 
-/// The pause of `projection`, if it has one.
+/// The stored pause of `projection`, if any.
 pub(super) fn load(db: &impl ConnectionTrait, projection: &str) -> Result<Option<Pause>, DbErr> {
     let row = db.query_one_raw(Statement::from_sql_and_values(
         db.get_database_backend(),
@@ -28,7 +28,7 @@ pub(super) fn load(db: &impl ConnectionTrait, projection: &str) -> Result<Option
     .transpose()
 }
 
-/// Notes the pause of `projection`, or that it has none.
+/// Stores or removes the pause of `projection`.
 pub fn save(tx: &Tx, projection: &str, pause: Option<&Pause>) -> Result<(), DbErr> {
     let backend = tx.get_database_backend();
     tx.run_raw(match pause {
@@ -78,13 +78,13 @@ impl PauseControl {
         Ok(pause_control)
     }
 
-    /// The pause, if there is one.
+    /// The pause, if any.
     pub fn now(&self) -> Option<Pause> {
         self.barrier.pause()
     }
 
-    /// Holds the projection. Answers once it stands still; one that was paused before keeps the
-    /// time since when.
+    /// Pauses the projection. Returns once it has stopped applying. If it was already paused, the
+    /// start time stays.
     pub async fn pause(&self, reason: String) -> anyhow::Result<()> {
         let since = self.now().map(|pause| pause.since);
         let since = since.unwrap_or_else(|| self.db.clock().now_ms());
@@ -99,7 +99,7 @@ impl PauseControl {
         Ok(())
     }
 
-    /// Lets the projection go on.
+    /// Resumes the projection.
     pub async fn resume(&self) -> anyhow::Result<()> {
         self.save(None).await?;
         if self.now().is_some() {
@@ -121,20 +121,20 @@ impl PauseControl {
             .await
             .map(drop)
             .map_err(WriteError::flat)
-            .context("note the pause")
+            .context("store the pause")
     }
 
     async fn put(&self, pause: Option<Pause>) {
         match &pause {
-            Some(pause) => self.health.set(self.projection, self.said(pause)),
+            Some(pause) => self.health.set(self.projection, self.state_of(pause)),
             None => self.health.forget(self.projection),
         }
         self.barrier.set_pause(pause).await;
     }
 
-    fn said(&self, pause: &Pause) -> State {
+    fn state_of(&self, pause: &Pause) -> State {
         State::Degraded(format!(
-            "paused since {}: {}; `headwater projection resume {}` lets it go on",
+            "paused since {}: {}; `headwater projection resume {}` resumes it",
             Clock::text(pause.since),
             pause.reason,
             self.projection

@@ -1,4 +1,4 @@
-//! Waiting until a projection has applied what a client wants to see.
+//! Waits until a projection has applied what a client wants to see.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::dead_letter;
 use crate::dead_letter::park::FirstParked;
 
-/// How far a projection has got, as it moves. Cheap to clone.
+/// How far a projection has got. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Progress {
     projection: &'static str,
@@ -36,18 +36,18 @@ impl Progress {
         }
     }
 
-    /// How far it has got.
+    /// The positions that are applied now.
     pub fn now(&self) -> Positions {
         self.as_of.borrow().applied.clone()
     }
 
-    /// Whether the tables have been folded to the end of all sources once. Before, what they do
-    /// not have may well exist: "there is no such thing" would be a lie.
+    /// Whether the tables were once built to the end of all sources. Before that, a row that is
+    /// missing may well exist: "not found" would be wrong.
     pub fn is_complete(&self) -> bool {
         *self.is_complete.borrow()
     }
 
-    /// Waits until it is elsewhere than at `from`; gives where.
+    /// Waits until the positions differ from `from`; returns the new ones.
     pub async fn moved(&self, from: &Positions) -> Positions {
         let mut receiver = self.as_of.clone();
         let moved = receiver.wait_for(|at| at.applied != *from).await;
@@ -57,8 +57,8 @@ impl Progress {
         moved
     }
 
-    /// Waits until every position in `asked` has been applied and the tables are whole, for both
-    /// together `within` at most.
+    /// Waits until every position in `asked` is applied and the tables are complete, at most
+    /// `within` for both together.
     ///
     /// # Errors
     /// See [`Behind`].
@@ -73,8 +73,8 @@ impl Progress {
         }
     }
 
-    /// Waits until every position in `asked` has been applied, `within` at most. A read that
-    /// begins afterwards sees them.
+    /// Waits until every position in `asked` is applied, at most `within`. A read that begins
+    /// afterwards sees them.
     ///
     /// # Errors
     /// See [`Behind`].
@@ -97,7 +97,7 @@ impl Progress {
             if span.is_recording() {
                 span.set("headwater.after", asked.to_string());
             }
-            // One that is parked does not come by waiting.
+            // A dead letter is not applied by waiting.
             let reached =
                 receiver.wait_for(|at| at.applied.reach(asked) || is_parked(&at.parked, asked));
             if !matches!(timeout_at(deadline, reached).await, Ok(Ok(_))) {
@@ -107,7 +107,7 @@ impl Progress {
         let parked = receiver.borrow().parked.clone();
         if is_parked(&parked, asked) {
             self.expect_nothing_parked(asked).await?;
-            // What was parked has been dealt with just now.
+            // The dead letter was retried or discarded just now.
             let reached = receiver.wait_for(|at| at.applied.reach(asked));
             if !matches!(timeout_at(deadline, reached).await, Ok(Ok(_))) {
                 return Err(self.not_yet(asked));
@@ -123,8 +123,8 @@ impl Progress {
         }
     }
 
-    /// Errors with the first dead letter at or before one of the positions in `asked`. As the
-    /// database has it: an operator may have dealt with what is remembered.
+    /// Fails with the first dead letter at or before a position in `asked`, as the database has it:
+    /// an operator may have retried or discarded the remembered one.
     async fn expect_nothing_parked(&self, asked: &Positions) -> Result<(), Behind> {
         for (source, upto) in &asked.0 {
             let (projection, of, upto) = (self.projection, source.clone(), *upto);
@@ -135,7 +135,7 @@ impl Progress {
                 Ok(None) => {}
                 Ok(Some(first)) => return Err(parked(source, first)),
                 Err(error) => {
-                    tracing::warn!(projection, source, %error, "read the dead letters");
+                    tracing::warn!(projection, source, %error, "could not read the dead letters");
                     return Err(self.not_yet(asked));
                 }
             }
@@ -144,7 +144,7 @@ impl Progress {
     }
 }
 
-/// Whether one of the first parked positions is at or before the one in `asked`.
+/// Whether a first dead letter is at or before the position in `asked`.
 fn is_parked(parked: &Positions, asked: &Positions) -> bool {
     let mut first = parked.0.iter();
     first.any(|(source, first)| asked.get(source) >= *first)
@@ -155,7 +155,7 @@ fn parked(source: &str, first: FirstParked) -> Behind {
         source_name: source.to_owned(),
         position: first.position,
         events: first.events,
-        lane: first.lane,
+        lane: first.blocked_key,
         reason: first.reason,
         since: Clock::text(first.recorded_at),
     }
@@ -169,7 +169,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// A copy that reaches `sensors:1` half-way to the deadline, and is not whole by then.
+    /// A projection that reaches `sensors:1` half-way to the deadline, and is not complete by then.
     #[tokio::test]
     async fn positions_and_wholeness_share_one_deadline() {
         let folder = tempfile::tempdir().unwrap();

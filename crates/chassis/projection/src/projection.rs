@@ -1,36 +1,35 @@
-//! What the author of a projection writes.
+//! The trait that authors of projections implement.
 
 use headwater_event::{Envelope, Undecodable};
 use headwater_store::Tx;
 use sea_orm::DbErr;
 
-/// Folds events into tables. See the [crate] for the rules.
+/// Applies events to tables. See the [crate] for the rules.
 pub trait Projection: Send + Sync + 'static {
     /// The checkpoint's key, and the durable consumer's name. Never rename.
     const NAME: &'static str;
-    /// Raise it when `apply` changes what it makes of old events: its tables are rebuilt at the
+    /// Raise it when `apply` changes its result for old events: the tables are then rebuilt at the
     /// next start.
     const VERSION: u32;
-    /// The sources whose events it folds.
+    /// The sources whose events it applies.
     const SOURCES: &'static [&'static str];
-    /// What two folds of the same events must have in common: a name and a query each. Numbers
-    /// that depend on the order in which sources came do not belong in here. Without any, all
-    /// tables are compared as they are.
+    /// What two builds from the same events must have in common: a name and a query each. Leave out
+    /// numbers that depend on the order between sources. If empty, all tables are compared
+    /// completely.
     const CONTENT: &'static [(&'static str, &'static str)] = &[];
-    /// Its tables, parents first. A projection in a database that its service keeps more in has to
-    /// name them: a rebuild makes these equal to a new fold and touches no others. Each has a
-    /// primary key, and nothing but `apply` writes to it. A read store, which is nothing but a
-    /// copy, need not name any.
+    /// Its tables, parents first. Required if its database also holds other tables of the service:
+    /// a rebuild changes only these. Each table needs a primary key, and only `apply` may write to
+    /// it. May be empty for a read store, which holds nothing else.
     const TABLES: &'static [&'static str] = &[];
 
     /// Applies `events`, which are of one source and in its order, in the transaction `tx`.
     ///
     /// # Errors
-    /// Transient: the batch is tried again. Poison: the one event at fault is parked.
+    /// Transient: the batch is retried. Poison: the event at fault becomes a dead letter.
     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError>;
 
-    /// The key of `event`: only later events of the same key wait behind a parked one. `None`
-    /// where it cannot be read: then it is parked alone, and later events are applied.
+    /// The key of `event`: only later events of the same key wait behind its dead letter. `None` if
+    /// the key cannot be read: the event's dead letter then blocks no other event.
     fn key(&self, event: &Envelope) -> Option<String> {
         let _ = event;
         None
@@ -40,10 +39,10 @@ pub trait Projection: Send + Sync + 'static {
 /// Why events could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// It may work later: the database's errors, unless the projection says otherwise.
+    /// It may succeed later: the database's errors, unless the projection decides otherwise.
     #[error("cannot be applied now")]
     Transient(#[from] DbErr),
-    /// It will never work: it does not decode, is of an unknown kind, or breaks a rule.
+    /// It will never succeed: it does not decode, is of an unknown kind, or breaks a rule.
     #[error("{0}")]
     Poison(String),
 }

@@ -29,17 +29,17 @@ use crate::source_answer::EpochAnswer;
 use crate::start::Start;
 use crate::{outbox, source_watch};
 
-/// Pauses between attempts while something outside does not answer.
+/// Pauses between attempts while the broker or the source does not answer.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// How often a silent source's stream is looked at: a consumer that waits beyond the end of a
-/// rolled-back stream is silent too. One that has not even sent a heartbeat in this time is gone:
-/// its server has died, and of a cluster another one has it, or will.
+/// How often a silent source's stream is checked: a consumer that waits beyond the end of a
+/// rolled-back stream is silent too. A consumer without even a heartbeat in this time is lost: its
+/// server has died, and in a cluster another one takes over.
 const LOOK_AFTER: Duration = Duration::from_secs(5);
 
-/// How long a broker of a cluster that is cut off from the others may think that it still leads a
-/// stream: it gives up after 10 s without them.
+/// How long a broker that is cut off from its cluster may believe that it still leads a stream: it
+/// steps down after 10 s alone.
 const CUT_OFF_MAX: Duration = Duration::from_secs(15);
 
 /// Reads one source.
@@ -47,26 +47,26 @@ pub(super) struct Reader<P> {
     shared: Arc<Shared<P>>,
     bus: Bus,
     source: &'static str,
-    /// The gap that the stream was read again for, as far as it is still open.
+    /// The gap for which the stream was read again, as far as it is still open.
     gap: Option<Gap>,
-    /// Which stream is read, by when it was made; 0 before the first.
+    /// The stream being read, by when it was created; 0 before the first.
     stream_created: i64,
-    /// Whether the stream is another one than before, or was rolled back, and nothing new has come
-    /// of it yet: what is known comes again, filled in by its relay.
+    /// Whether the stream was recreated or rolled back and has brought nothing new since: its relay
+    /// is refilling it with known events.
     is_refilled: bool,
-    /// Since when the stream is said to end before what was read of it.
+    /// Since when the stream's reported end is before what was read of it.
     shorter_since: Option<Instant>,
-    /// The link to the broker, which all sources share.
+    /// The link to the broker, shared by all sources.
     link: Arc<Link>,
 }
 
-/// What a look at a silent source's stream came to.
+/// The result of checking a silent source's stream.
 enum Look {
-    /// It is as it was read.
+    /// The stream is as it was read.
     AsRead,
-    /// It is another one, or does not end where reading does.
+    /// It is another stream, or ends elsewhere than the checkpoint.
     Elsewhere,
-    /// Nobody answered in time: why that may be.
+    /// No answer in time, with the probable reason.
     Unanswered(String),
 }
 
@@ -77,7 +77,7 @@ impl<P: Projection> Reader<P> {
         link: Arc<Link>,
         source: &'static str,
     ) -> Self {
-        // Those that alerts look at are there from the start.
+        // Counters that alerts watch exist from the start.
         for counted in [
             "applied",
             "skipped",
@@ -126,13 +126,13 @@ impl<P: Projection> Reader<P> {
         }
     }
 
-    /// Reads the stream from the checkpoint on, until something has to be looked at again.
+    /// Reads the stream from the checkpoint on, until something must be checked again.
     async fn follow(&mut self, pause: &mut Duration) -> anyhow::Result<()> {
         let bus = self.bus.clone();
         let seen = bus.seen();
         let (mut feed, info) = tokio::select! {
             opened = self.open() => opened?,
-            // What was asked for went with the connection: no use in waiting for it.
+            // Requests in flight were lost with the connection.
             () = bus.reconnected(seen) => return Ok(()),
         };
         let stream = feed.stream().clone();
@@ -141,7 +141,7 @@ impl<P: Projection> Reader<P> {
                 biased;
                 events = feed.next_batch() => events?,
                 () = bus.reconnected(seen) => {
-                    // What was asked for is lost; what came is not asked for again.
+                    // Requests in flight are lost; events that already came need not come again.
                     return self.apply(feed.into_rest()).await.map(drop);
                 }
                 looked = self.look(&stream, &info) => match looked? {
@@ -175,7 +175,7 @@ impl<P: Projection> Reader<P> {
         }
     }
 
-    /// Does what a batch had to stop for.
+    /// Handles what a batch had to stop for.
     async fn go_past(&mut self, stop: Stop, bytes_max: usize) -> anyhow::Result<()> {
         match stop {
             Stop::Gap(gap) => self.close(gap, bytes_max).await,
@@ -186,8 +186,8 @@ impl<P: Projection> Reader<P> {
         }
     }
 
-    /// Says how far `batch` came in the stream, of which `info` was read when it was opened; whether
-    /// that is any further.
+    /// Reports how far `batch` got in the stream, of which `info` was read at opening. Returns
+    /// whether it got further.
     async fn note_reached(&mut self, batch: &mut Batch, info: &Info) -> anyhow::Result<bool> {
         let is_at_end = batch.checkpoint.sequence >= info.state.last_sequence;
         self.is_refilled &= batch.applied == 0;
@@ -198,7 +198,7 @@ impl<P: Projection> Reader<P> {
         if is_at_end {
             self.shared.note_at_end(self.source).await?;
         }
-        // That known events came once more is no sign that what stopped it is over.
+        // Known events that come again do not show that the cause of a stop is over.
         let is_further = is_at_end || batch.applied + batch.parked > 0;
         if is_further {
             let position = batch.checkpoint.position();
@@ -207,19 +207,19 @@ impl<P: Projection> Reader<P> {
         Ok(is_further)
     }
 
-    /// Opens the feed at the checkpoint, with the stream's state as it is then.
+    /// Opens the feed at the checkpoint; also returns the stream's state then.
     async fn open(&mut self) -> anyhow::Result<(Feed, Info)> {
         let stream = stream::find(&self.bus, self.source)
             .await
             .context("reach the stream")?
-            .with_context(|| format!("there is no stream {} yet: its relay makes it or, where services may not, the operator: `headwater provision`", stream::name(self.source)))?;
+            .with_context(|| format!("there is no stream {} yet: its relay creates it or, if services may not, an operator: `headwater provision`", stream::name(self.source)))?;
         let info = stream.cached_info().clone();
         let (checkpoint, dead_letters) = self.checkpoint().await?;
         self.state().note_opened();
         let start = Start::after(checkpoint.stream_created, checkpoint.sequence, &info);
         ensure!(
             !self.may_be_cut_off(&checkpoint, start, &info),
-            "the stream is said to end at {}, and was read up to {}: looking again",
+            "the broker reports the stream's end at {}, but it was read up to {}: checking again",
             start.known,
             checkpoint.sequence
         );
@@ -229,7 +229,7 @@ impl<P: Projection> Reader<P> {
             start
         };
         self.stream_created = start.stream_created;
-        // Of another stream all comes again, of one that was rolled back what lies behind its end.
+        // A new stream brings everything again, a rolled-back stream what comes after its end.
         self.is_refilled |= start.stream_created != checkpoint.stream_created
             || start.is_earlier(checkpoint.stream_created, checkpoint.sequence);
         let config = &self.shared.config;
@@ -246,8 +246,8 @@ impl<P: Projection> Reader<P> {
         Ok((feed, info))
     }
 
-    /// Fetches from the outbox what the stream has dropped by an operator's limit before it was
-    /// read, where nothing newer has come that would show the gap. Gives the position then.
+    /// Fetches from the outbox what an operator's limit removed from the stream before it was read,
+    /// if no newer event shows the gap. Returns the new position.
     async fn fetch_discarded(&self, info: &Info, bytes_max: usize) -> anyhow::Result<u64> {
         let mut target = None;
         loop {
@@ -282,8 +282,8 @@ impl<P: Projection> Reader<P> {
             .increment(events as u64);
     }
 
-    /// Puts the checkpoint where reading is to start; gives where that is. As the checkpoint is then:
-    /// another store may have been swapped in since it was looked at.
+    /// Moves the checkpoint to where reading starts and returns that. Loads the checkpoint again,
+    /// because another store may have been swapped in.
     async fn rewind(&self, info: &Info) -> anyhow::Result<Start> {
         let (source, info) = (self.source, info.clone());
         let rewind = move |tx: &Tx| {
@@ -299,9 +299,9 @@ impl<P: Projection> Reader<P> {
         Ok(saved.map_err(WriteError::flat)?.value)
     }
 
-    /// Whether what is said of the stream may come from a broker that does not know what the others
-    /// of its cluster have stored since. To go back for it would be harmless with our own events,
-    /// which have positions, and not with those that somebody published by hand.
+    /// Whether the stream's reported state may come from a broker that does not know what the rest
+    /// of its cluster has stored since. Rewinding is safe for relayed events, which have positions,
+    /// but would apply events published by hand again.
     fn may_be_cut_off(&mut self, checkpoint: &Checkpoint, start: Start, info: &Info) -> bool {
         let is_shorter = start.is_earlier(checkpoint.stream_created, checkpoint.sequence);
         if !is_shorter || info.config.num_replicas < 2 {
@@ -312,18 +312,18 @@ impl<P: Projection> Reader<P> {
         since.elapsed() < CUT_OFF_MAX
     }
 
-    /// After a while, looks whether the stream is still the one that is being read, and ends at the
-    /// checkpoint, since nothing comes: it may have been rolled back, or what came got lost.
+    /// After a while without events, checks whether the stream is still the same and ends at the
+    /// checkpoint: it may have been rolled back, or events may have been lost on the way.
     ///
-    /// Its answer comes behind whatever the server has sent before on this connection.
+    /// The answer comes after everything that the server has sent before on this connection.
     async fn look(&self, stream: &Stream, before: &Info) -> anyhow::Result<Look> {
         tokio::time::sleep(LOOK_AFTER).await;
         let info = match stream.get_info().await {
             Ok(info) => info,
-            // The link is busy with what others asked for, or the stream has no leader now.
+            // The link is busy with others' data, or the stream has no leader now.
             Err(error) if error.kind() == RequestErrorKind::TimedOut => {
                 return Ok(Look::Unanswered(format!(
-                    "{WAITING}the broker does not say how stream {} is",
+                    "{WAITING}the broker does not answer for stream {}",
                     before.config.name
                 )));
             }
@@ -336,13 +336,13 @@ impl<P: Projection> Reader<P> {
         if !is_as_read {
             return Ok(Look::Elsewhere);
         }
-        // A person may have dealt with dead letters meanwhile.
+        // An operator may have retried or discarded dead letters meanwhile.
         self.report(applied_up_to(checkpoint.position(), dead_letters));
         Ok(Look::AsRead)
     }
 
-    /// Closes a gap: the first time by reading the stream again, because events may have been
-    /// lost on the way here; then from the source's outbox.
+    /// Closes a gap: at first by reading the stream again, because events may have been lost on the
+    /// way; then from the source's outbox.
     async fn close(&mut self, gap: Gap, bytes_max: usize) -> anyhow::Result<()> {
         if !self
             .gap
@@ -376,8 +376,7 @@ impl<P: Projection> Reader<P> {
         Ok(())
     }
 
-    /// Applies `events`, and reads the next ones meanwhile: the writer thread works on the one,
-    /// this one on the other.
+    /// Applies `events` on the writer thread, and reads the next ones meanwhile.
     async fn apply_and_read_ahead(
         &self,
         events: Vec<Envelope>,
@@ -394,23 +393,25 @@ impl<P: Projection> Reader<P> {
         }
     }
 
-    /// Applies events, as far as the barrier lets them through: a part at a time where it holds.
-    /// Asks the source before one of an epoch that it has not confirmed. Gives what became of the
-    /// last part, with all events that came again, and how long the last part took.
+    /// Applies events as the barrier admits them. Asks the source before an event of an epoch that
+    /// it has not confirmed. Returns the result of the last part, with all events that came again,
+    /// and how long that part took.
     async fn apply(&self, mut events: Vec<Envelope>) -> anyhow::Result<(Batch, Duration)> {
         if self.shared.config.is_of_outbox {
             outbox::correct(&self.bus, self.source, &mut events).await?;
         }
-        let (mut said, mut again) = (EpochAnswer::NotAsked, Vec::new());
+        let (mut epoch_answer, mut again) = (EpochAnswer::NotAsked, Vec::new());
         loop {
             let (part, applying) = self.shared.barrier.admit(self.source, &mut events).await;
             let part = Arc::new(part);
             let began = Instant::now();
-            let mut batch = self.apply_part(&part, &said).await?;
+            let mut batch = self.apply_part(&part, &epoch_answer).await?;
             drop(applying);
             again.append(&mut batch.again);
-            if matches!(batch.stop, Some(Stop::Unconfirmed(_))) && said == EpochAnswer::NotAsked {
-                said = source_watch::epoch(&self.shared.bus, self.source).await;
+            if matches!(batch.stop, Some(Stop::Unconfirmed(_)))
+                && epoch_answer == EpochAnswer::NotAsked
+            {
+                epoch_answer = source_watch::epoch(&self.shared.bus, self.source).await;
                 events.splice(0..0, part[batch.looked_at..].iter().cloned());
                 continue;
             }
@@ -424,7 +425,7 @@ impl<P: Projection> Reader<P> {
     async fn apply_part(
         &self,
         events: &Arc<Vec<Envelope>>,
-        said: &EpochAnswer,
+        epoch_answer: &EpochAnswer,
     ) -> anyhow::Result<Batch> {
         let (source, count) = (self.source, events.len());
         let spans = self.trace(events);
@@ -432,7 +433,7 @@ impl<P: Projection> Reader<P> {
             source,
             stream_created: self.stream_created,
             events: Arc::clone(events),
-            said: said.clone(),
+            epoch_answer: epoch_answer.clone(),
         };
         let batch = self
             .write(input)
@@ -448,7 +449,7 @@ impl<P: Projection> Reader<P> {
         Ok(batch)
     }
 
-    /// Events that are folded once more, beside the live store, are no part of what caused them.
+    /// Spans of the applied events; none for a rebuild, which is not part of the events' traces.
     fn trace(&self, events: &[Envelope]) -> Vec<Span> {
         if self.shared.config.consumer == P::NAME {
             applications(P::NAME, events)
@@ -457,15 +458,16 @@ impl<P: Projection> Reader<P> {
         }
     }
 
-    /// All at once where nobody else writes to the database; where not all of them can be
-    /// applied, or others do, in a way that parks what is at fault.
+    /// Applies all events at once if only this projection writes to the database. If others write
+    /// too, or some events cannot be applied, applies them so that events at fault become dead
+    /// letters.
     async fn write(&self, input: Input) -> Result<Batch, WriteError<ApplyError>> {
-        let apply = |otherwise| {
+        let apply = |on_poison| {
             let (shared, input) = (Arc::clone(&self.shared), input.clone());
-            move |tx: &Tx| apply::batch(&*shared.projection, tx, &input, otherwise)
+            move |tx: &Tx| apply::batch(&*shared.projection, tx, &input, on_poison)
         };
         let db = &self.shared.db;
-        if self.shared.config.is_alone {
+        if self.shared.config.is_exclusive {
             match db.write_exclusive(apply(OnPoison::Refuse)).await {
                 Err(WriteError::Refused(ApplyError::Poison(_))) => {}
                 applied => return applied,
@@ -505,7 +507,7 @@ impl<P: Projection> Reader<P> {
         });
     }
 
-    /// Logs and counts events that are not as the relay publishes them.
+    /// Logs and counts events that the relay did not publish in this form.
     fn note_anomalies(&self, batch: &Batch) {
         let projection = &self.shared.config.consumer;
         let kinds = [
@@ -524,11 +526,11 @@ impl<P: Projection> Reader<P> {
             let name = format!("headwater_projection_{counted}_total");
             metrics::counter!(name, "projection" => projection.clone(), "source" => self.source)
                 .increment(tally.events);
-            // A fold beside the live store meets them all once more.
+            // A rebuild meets all of them again.
             if *projection != P::NAME {
                 continue;
             }
-            tally.tell(P::NAME, self.source, what);
+            tally.log(P::NAME, self.source, what);
             if tally.more() > 0 {
                 let (source, more) = (self.source, tally.more());
                 tracing::warn!(
@@ -544,7 +546,7 @@ impl<P: Projection> Reader<P> {
         }
     }
 
-    /// Notes how long the oldest event of a batch was under way from the stream to the tables.
+    /// Records how long the oldest event of a batch took from the stream to the tables.
     fn note_delay(&self, batch: &Batch, stored: Option<SystemTime>) {
         let now = self.shared.db.clock().now();
         if let Some(stored) = stored.filter(|_| batch.applied > 0) {
@@ -553,7 +555,7 @@ impl<P: Projection> Reader<P> {
         }
     }
 
-    /// How far it got, and how many dead letters it has.
+    /// The checkpoint, and the number of dead letters.
     async fn checkpoint(&self) -> anyhow::Result<(Checkpoint, u64)> {
         let source = self.source;
         let load = move |snapshot: &Snapshot| {
@@ -578,7 +580,8 @@ impl<P: Projection> Reader<P> {
     }
 }
 
-/// Dead letters are for a person to look at, but the rest goes on.
+/// With dead letters the component is degraded: an operator must look, but the projection
+/// continues.
 fn applied_up_to(position: u64, dead_letters: u64) -> State {
     match dead_letters {
         0 => State::Ok(format!("applied up to {position}")),
@@ -588,10 +591,10 @@ fn applied_up_to(position: u64, dead_letters: u64) -> State {
     }
 }
 
-/// Of how many events of one batch it is said that they were applied: each is a span.
+/// The most spans for the events of one batch.
 const APPLIED_MAX: usize = 64;
 
-/// Begins applying those of `events` whose commands were traced.
+/// Starts a span for each of `events` whose command was traced.
 fn applications(projection: &'static str, events: &[Envelope]) -> Vec<Span> {
     if !trace::is_on() {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! Runs a projection: one loop a source.
+//! Runs a projection: one loop per source.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +36,7 @@ pub struct Runner<P> {
     pause_control: Option<PauseControl>,
 }
 
-/// A running projection, seen from beside it.
+/// A running projection, as others use it.
 #[derive(Debug)]
 pub struct RunnerHandle<P>(Arc<Shared<P>>);
 
@@ -62,32 +62,33 @@ impl<P: Projection> RunnerHandle<P> {
         &self.0.bus
     }
 
-    /// Where it says how it does.
+    /// Where the projection reports its state.
     pub fn health(&self) -> &Health {
         &self.0.health
     }
 
-    /// What holds it.
+    /// Its apply barrier.
     pub fn barrier(&self) -> &ApplyBarrier {
         &self.0.barrier
     }
 
-    /// How far it is, for those who watch.
+    /// The positions that are applied now.
     pub fn positions(&self) -> Positions {
         self.0.as_of.borrow().applied.clone()
     }
 
-    /// Whether its tables are whole.
+    /// Whether its tables are complete.
     pub fn is_complete(&self) -> bool {
         *self.0.is_complete.borrow()
     }
 
-    /// What it waits for, by the source that it cannot go on in.
+    /// For each source that cannot be read on, what it waits for.
     pub fn waiting(&self) -> BTreeMap<String, String> {
         self.0.sources.waiting()
     }
 
-    /// Errors while a rebuild makes its tables equal to a new fold: it knows of no other change.
+    /// Fails while a rebuild changes the tables to equal the new store: other changes would be
+    /// lost.
     pub(crate) fn expect_no_take_over(&self) -> Result<(), Refusal> {
         if self.0.is_taken_over.load(Ordering::Acquire) {
             Err(Refusal::TakeOver)
@@ -96,12 +97,12 @@ impl<P: Projection> RunnerHandle<P> {
         }
     }
 
-    /// Notes whether a rebuild makes its tables equal to a new fold.
+    /// Records whether a rebuild is changing the tables to equal the new store.
     pub fn set_taken_over(&self, is_taken_over: bool) {
         self.0.is_taken_over.store(is_taken_over, Ordering::Release);
     }
 
-    /// Notes that its tables are others now, as far as `as_of`, and whether they are whole.
+    /// Records that the tables are others now, as of `as_of`, and whether they are complete.
     pub fn note_tables(&self, as_of: AsOf, is_complete: bool) {
         self.0.as_of.send_replace(as_of);
         self.0.is_complete.send_replace(is_complete);
@@ -112,8 +113,8 @@ impl<P: Projection> Runner<P> {
     /// Loads how far `projection` got in `db`.
     ///
     /// # Errors
-    /// The database's, or that its tables were folded by another version of the projection: a
-    /// runner alone does not rebuild them, `Service::project` does.
+    /// The database's, or another version of the projection built the tables: a runner alone does
+    /// not rebuild them, `Service::project` does.
     pub async fn load(
         projection: impl Into<Arc<P>>,
         db: Database,
@@ -133,7 +134,7 @@ impl<P: Projection> Runner<P> {
         Ok(runner)
     }
 
-    /// [`load`](Self::load), whatever version the tables are of.
+    /// [`load`](Self::load), for tables of any version.
     pub async fn load_any(
         projection: Arc<P>,
         db: Database,
@@ -141,7 +142,7 @@ impl<P: Projection> Runner<P> {
         health: Health,
         config: Config,
     ) -> anyhow::Result<Self> {
-        // Not written where it is known: a service starts on a full disk, too.
+        // Written only if unknown: a service must also start on a full disk.
         let known = |snapshot: &_| checkpoint::claimed(snapshot, P::NAME);
         let claimed = if let Some(known) = db.read(known).await? {
             known
@@ -172,7 +173,7 @@ impl<P: Projection> Runner<P> {
             sources,
             is_complete,
             is_taken_over: AtomicBool::new(false),
-            drained: Mutex::default(),
+            read_to_end: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -182,22 +183,22 @@ impl<P: Projection> Runner<P> {
         })
     }
 
-    /// The version that the tables are of.
+    /// The version of the tables.
     pub fn version(&self) -> u32 {
         self.version
     }
 
-    /// What holds it for operators; none where it is no one's to hold.
+    /// The operator's pause control; `None` for rebuilds.
     pub fn pause_control(&self) -> Option<PauseControl> {
         self.pause_control.clone()
     }
 
-    /// What a rebuild needs of it while it runs.
+    /// A handle for a rebuild while it runs.
     pub fn live(&self) -> RunnerHandle<P> {
         RunnerHandle(Arc::clone(&self.shared))
     }
 
-    /// What is known of its sources.
+    /// The state of its sources.
     pub fn sources(&self) -> Sources {
         self.shared.sources.clone()
     }
@@ -207,14 +208,14 @@ impl<P: Projection> Runner<P> {
         self.progress.clone()
     }
 
-    /// Runs until `stop`; does not end by itself, whatever broker and sources do. No longer than
-    /// its future either, but for what is being written.
+    /// Runs until `stop`. Does not end by itself, whatever broker and sources do. Dropping the
+    /// future also stops it, except for a write in progress.
     ///
-    /// On a thread of its own, with a connection of its own: a stream of small events through
-    /// the tasks of a runtime with many threads is half as fast.
+    /// Runs on its own thread, with its own connection: a stream of small events through the tasks
+    /// of a multi-threaded runtime is half as fast.
     ///
     /// # Errors
-    /// There can be no such thread, or a part of it panicked.
+    /// The thread cannot be started, or panicked.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let stop = stop.child_token();
         let _ends_with_this = stop.clone().drop_guard();
@@ -226,7 +227,7 @@ impl<P: Projection> Runner<P> {
         std::thread::Builder::new()
             .name(self.shared.config.consumer.clone())
             .spawn(move || {
-                // Where nobody waits for it any more, nobody is told.
+                // Fails only if the future was dropped.
                 let _ = sender.send(runtime.block_on(self.read_sources(stop)));
             })
             .context("start a thread")?;

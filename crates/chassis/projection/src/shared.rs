@@ -1,4 +1,4 @@
-//! What the readers of a projection have in common.
+//! State that the readers of a projection share.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
@@ -21,7 +21,7 @@ use crate::source::Sources;
 pub(crate) struct Shared<P> {
     pub(crate) projection: Arc<P>,
     pub(crate) db: Database,
-    /// The service's own connection: what is asked here does not wait behind the events.
+    /// The service's own connection: requests on it do not wait behind events.
     pub(crate) bus: Bus,
     pub(crate) health: Health,
     pub(crate) config: Config,
@@ -29,31 +29,37 @@ pub(crate) struct Shared<P> {
     pub(crate) as_of: watch::Sender<AsOf>,
     pub(crate) sources: Sources,
     pub(crate) is_complete: watch::Sender<bool>,
-    /// Whether a rebuild makes its tables equal to a new fold.
+    /// Whether a rebuild is changing the tables to equal the new store.
     pub(crate) is_taken_over: AtomicBool,
     /// The sources whose streams were read to the end since this runner was loaded.
-    pub(crate) drained: Mutex<BTreeSet<&'static str>>,
+    pub(crate) read_to_end: Mutex<BTreeSet<&'static str>>,
 }
 
 impl<P: Projection> Shared<P> {
-    /// Notes that the stream of `source` was read to its end.
+    /// Records that the stream of `source` was read to its end.
     pub(crate) async fn note_at_end(&self, source: &'static str) -> anyhow::Result<()> {
         if *self.is_complete.borrow() {
             return Ok(());
         }
         let are_all = {
-            let mut drained = self.drained.lock().unwrap_or_else(PoisonError::into_inner);
-            drained.insert(source);
-            drained.len() == P::SOURCES.len()
+            let mut read_to_end = self
+                .read_to_end
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            read_to_end.insert(source);
+            read_to_end.len() == P::SOURCES.len()
         };
         if are_all {
             let noted = self.db.write(|tx| checkpoint::note_complete(tx, P::NAME));
             noted
                 .await
                 .map_err(WriteError::flat)
-                .context("note that the tables are whole")?;
+                .context("record that the tables are complete")?;
             self.is_complete.send_replace(true);
-            tracing::info!(projection = P::NAME, "the tables are whole");
+            tracing::info!(
+                projection = P::NAME,
+                "the tables are complete: all sources were read to the end"
+            );
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The state of a source: how the reading of its stream is doing, and what contradicts it.
+//! The state of a source: how reading its stream is going, and what contradicts it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,10 +12,10 @@ use crate::anomaly::Anomalies;
 use crate::projection::Projection;
 use crate::source_answer::Backlog;
 
-/// How the state of a part begins that waits for its source.
+/// How the state of a component that waits for its source begins.
 pub(crate) const WAITING: &str = "waiting: ";
 
-/// Events that wait for a comparison with the outbox; what comes beyond them is not compared.
+/// The most events that wait for a comparison with the outbox; further ones are not compared.
 const AGAIN_MAX: usize = 1000;
 
 /// The sources of a projection. Cheap to clone.
@@ -32,7 +32,7 @@ impl Sources {
         &self.0[name]
     }
 
-    /// What the reading waits for, by the source that it cannot go on in.
+    /// For each source that cannot be read on, what it waits for.
     pub(super) fn waiting(&self) -> BTreeMap<String, String> {
         let sources = self.0.iter();
         let waiting = sources.filter_map(|(name, source)| match &source.state().reading {
@@ -48,14 +48,14 @@ impl Sources {
         waiting.collect()
     }
 
-    /// How what was applied of the source `name` contradicts it, as a sentence.
+    /// How the applied events contradict the source `name`, as a sentence.
     pub fn fault(&self, name: &str) -> Option<String> {
         self.0
             .get(name)
             .and_then(|source| source.state().fault.clone())
     }
 
-    /// What is lacking of the source `name`, once for each of its answers.
+    /// What is yet to be applied of the source `name`, once for each of its answers.
     pub fn take_backlog(&self, name: &str) -> Option<Backlog> {
         self.0.get(name)?.state().backlog.take()
     }
@@ -65,18 +65,18 @@ impl Sources {
 #[derive(Debug)]
 pub(super) struct Source {
     pub(crate) name: &'static str,
-    pub(crate) part: String,
+    pub(crate) component: String,
     pub(crate) health: Health,
     pub(crate) state: Mutex<Inner>,
-    /// Wakes whoever asks the source: the stream was opened.
+    /// Wakes the task that asks the source: the stream was opened.
     pub(crate) opened: Notify,
-    /// The same for comparisons: events came again.
+    /// Wakes the same task to compare events that came again.
     pub(crate) came_again: Notify,
 }
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    /// How the reading goes.
+    /// How reading is going.
     pub(crate) reading: State,
     pub(crate) fault: Option<String>,
     backlog: Option<Backlog>,
@@ -88,7 +88,7 @@ impl Source {
     fn new<P: Projection>(name: &'static str, health: Health) -> Self {
         let source = Self {
             name,
-            part: format!("{} from {name}", P::NAME),
+            component: format!("{} from {name}", P::NAME),
             health,
             state: Mutex::new(Inner {
                 reading: State::Degraded("starting".to_owned()),
@@ -108,26 +108,26 @@ impl Source {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reports how the reading goes.
+    /// Reports how reading is going.
     pub(super) fn report(&self, reading: State) {
         let mut state = self.state();
         state.reading = reading;
         self.publish(&state);
     }
 
-    /// Notes what is out of the ordinary in the stream.
+    /// Records the stream's anomalies.
     pub(super) fn note_anomalies(&self, anomalies: Anomalies) {
         let mut state = self.state();
         state.anomalies = anomalies;
         self.publish(&state);
     }
 
-    /// Notes that the stream was opened: a time to ask the source.
+    /// Records that the stream was opened: a time to ask the source.
     pub(super) fn note_opened(&self) {
         self.opened.notify_one();
     }
 
-    /// Notes that known positions came again, to be compared with the outbox.
+    /// Records that known positions came again, to be compared with the outbox.
     pub(super) fn note_again(&self, events: Vec<Envelope>) {
         if events.is_empty() {
             return;
@@ -168,7 +168,7 @@ impl Source {
         self.publish(&state);
     }
 
-    /// How the reading goes, and what is wrong besides.
+    /// Reports how reading is going, and all faults.
     pub(crate) fn publish(&self, state: &Inner) {
         let Inner {
             reading,
@@ -185,7 +185,7 @@ impl Source {
             (false, 1, reading) => reading.clone(),
             (false, ..) => State::Degraded(all.join("; ")),
         };
-        self.health.set(&self.part, state);
+        self.health.set(&self.component, state);
     }
 }
 

@@ -1,36 +1,36 @@
-//! What a source answers when it is asked what it is.
+//! What a source answers about its epoch and outbox.
 
 use std::sync::Arc;
 
-/// What a source answered.
+/// A source's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// Its epoch.
+    /// The source's epoch.
     pub(crate) epoch: Arc<str>,
     /// The newest position of its outbox.
     pub(crate) head: u64,
-    /// When the first event was recorded that was asked for, in milliseconds since 1970.
+    /// When the first requested event was recorded, in milliseconds since 1970.
     pub(crate) recorded_at: Option<i64>,
 }
 
-/// What a projection lacks of a source, as that answered last.
+/// What a projection has yet to apply of a source, as of the source's last answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
     /// The newest position of the source's outbox.
     pub head: u64,
-    /// How many more events were applied than the outbox has.
+    /// How many more events the projection has applied than the outbox has.
     pub ahead: u64,
-    /// When the first event that was not applied then was recorded, in milliseconds since 1970.
+    /// When the first event that was not yet applied was recorded, in milliseconds since 1970.
     pub oldest_at: Option<i64>,
 }
 
-/// What a source answered about its epoch.
+/// A source's answer about its epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EpochAnswer {
-    /// It was not asked.
+    /// The source was not asked.
     NotAsked,
-    /// It did not answer.
+    /// The source did not answer.
     Away,
-    /// This is its epoch.
+    /// The source's epoch.
     Epoch(Arc<str>),
 }

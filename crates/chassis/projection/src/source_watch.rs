@@ -1,12 +1,12 @@
-//! What a source says of itself, and what of its stream contradicts it.
+//! Asks a source about its epoch and outbox, and finds what contradicts its stream.
 //!
-//! Only the source knows its epoch and how far its outbox is. It is asked at its endpoint `events`:
-//! every few seconds, whenever the stream is opened, and before an event of an epoch is applied
-//! that it has not confirmed. From the answers follow the faults of a projection: it has applied
-//! what the source does not have.
+//! Only the source knows its epoch and how far its outbox is. Its endpoint `events` is asked every
+//! few seconds, whenever the stream is opened, and before applying an event of an epoch that the
+//! source has not confirmed. The answers show a projection's faults: it has applied what the source
+//! does not have.
 //!
-//! Positions that come again further on in the stream are compared with the outbox here as well,
-//! beside the reading: the same content is a redelivery, another one is forged.
+//! Positions that come again later in the stream are compared with the outbox here too, while
+//! reading continues: the same content is a redelivery, different content is forged.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,28 +28,28 @@ use crate::shared::Shared;
 use crate::source::Source;
 use crate::source_answer::{Answer, Backlog, EpochAnswer};
 
-/// How often a source is asked what it is.
+/// How often a source is asked.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// How long it has for an answer.
+/// How long the source may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// Events that are compared with one answer.
+/// The most events compared with one answer.
 const COMPARED_MAX: usize = 100;
 
 /// The pause between two comparisons.
 const COMPARE_PAUSE: Duration = Duration::from_millis(250);
 
-/// Asks `source` for its epoch, its head, and, where there is a position `from`, when the event
-/// there was recorded.
+/// Asks `source` for its epoch and its head. With a position `from`, also asks when that event was
+/// recorded.
 ///
 /// # Errors
-/// It does not answer.
+/// The source does not answer.
 async fn ask(bus: &Bus, source: &str, from: Option<u64>) -> anyhow::Result<Answer> {
     let request = EventsRequest {
         from: from.unwrap_or(1),
         limit: usize::from(from.is_some()),
-        // A part of the payload will do.
+        // Part of the payload is enough.
         max_bytes: Some(0),
         offset: Some(0),
         ..EventsRequest::default()
@@ -64,18 +64,22 @@ async fn ask(bus: &Bus, source: &str, from: Option<u64>) -> anyhow::Result<Answe
     })
 }
 
-/// What `source` says of its epoch.
+/// Asks `source` for its epoch.
 pub(crate) async fn epoch(bus: &Bus, source: &str) -> EpochAnswer {
     match ask(bus, source, None).await {
         Ok(answer) => EpochAnswer::Epoch(answer.epoch),
         Err(error) => {
-            tracing::debug!(source, error = causes(&error), "ask for the epoch");
+            tracing::debug!(
+                source,
+                error = causes(&error),
+                "the source did not answer for its epoch"
+            );
             EpochAnswer::Away
         }
     }
 }
 
-/// What the outbox of `source` has where `run` claims to be.
+/// The outbox rows of `source` at the positions of `run`.
 async fn outbox(bus: &Bus, source: &str, run: &[Envelope]) -> anyhow::Result<EventsAnswer> {
     let first = run.first().and_then(|event| event.id.as_ref());
     let first = first.context("there are none")?;
@@ -92,17 +96,17 @@ async fn outbox(bus: &Bus, source: &str, run: &[Envelope]) -> anyhow::Result<Eve
     .await
 }
 
-/// Asks `source` now and then what it is, and compares with that what was applied; never ends.
+/// Regularly asks `source` and compares the answer with what was applied. Never ends.
 pub(crate) async fn watch<P: Projection>(shared: Arc<Shared<P>>, source: &'static str) {
     let watch = Watch { shared, source };
-    let mut said_since = None;
+    let mut answered_since = None;
     loop {
-        if let Err(error) = watch.check(&mut said_since).await {
+        if let Err(error) = watch.check(&mut answered_since).await {
             tracing::debug!(
                 projection = P::NAME,
                 source,
                 error = causes(&error),
-                "ask the source"
+                "the source did not answer"
             );
         }
         let next = tokio::time::sleep(ASK_EVERY);
@@ -127,22 +131,22 @@ impl<P: Projection> Watch<P> {
         self.shared.sources.get(self.source)
     }
 
-    /// Asks once. Where the source does not answer, what was known of it stays. `said_since`: the
-    /// epoch that it says, and since when.
-    async fn check(&self, said_since: &mut Option<(Arc<str>, Instant)>) -> anyhow::Result<()> {
+    /// Asks once. If the source does not answer, its state stays. `answered_since`: the epoch in
+    /// its answers, and since when.
+    async fn check(&self, answered_since: &mut Option<(Arc<str>, Instant)>) -> anyhow::Result<()> {
         let (db, source) = (&self.shared.db, self.source);
-        // Before the question: the outbox may grow meanwhile, and never shrinks.
+        // Load before asking: the outbox may grow meanwhile, and never shrinks.
         let load = move |snapshot: &_| Checkpoint::load(snapshot, P::NAME, source);
         let before = db.read(load).await.context("load the checkpoint")?;
         let at = before.position();
-        let said = ask(&self.shared.bus, source, Some(at + 1)).await?;
+        let answer = ask(&self.shared.bus, source, Some(at + 1)).await?;
         self.of().note_backlog(Backlog {
-            head: said.head,
-            ahead: at.saturating_sub(said.head),
-            oldest_at: said.recorded_at,
+            head: answer.head,
+            ahead: at.saturating_sub(answer.head),
+            oldest_at: answer.recorded_at,
         });
         if !before.has_confirmed() {
-            let epoch = Arc::clone(&said.epoch);
+            let epoch = Arc::clone(&answer.epoch);
             let confirm = move |tx: &Tx| {
                 let mut checkpoint = Checkpoint::load(tx, P::NAME, source)?;
                 if !checkpoint.has_confirmed() {
@@ -156,13 +160,13 @@ impl<P: Projection> Watch<P> {
                 .map_err(WriteError::flat)
                 .context("confirm the epoch")?;
         }
-        let (_, since) = said_since
-            .take_if(|(epoch, _)| *epoch == said.epoch)
-            .unwrap_or_else(|| (Arc::clone(&said.epoch), Instant::now()));
+        let (_, since) = answered_since
+            .take_if(|(epoch, _)| *epoch == answer.epoch)
+            .unwrap_or_else(|| (Arc::clone(&answer.epoch), Instant::now()));
         let is_settled = since.elapsed() >= ASK_EVERY;
-        let fault = before.contradiction(&said, is_settled);
+        let fault = before.contradiction(&answer, is_settled);
         self.of().note_fault(P::NAME, fault);
-        *said_since = Some((said.epoch, since));
+        *answered_since = Some((answer.epoch, since));
         Ok(())
     }
 
@@ -176,7 +180,7 @@ impl<P: Projection> Watch<P> {
         let source = self.source;
         match outbox(&self.shared.bus, source, &run).await {
             Ok(outbox) => self.note_altered(&run, &outbox).await,
-            // Of a former epoch, or the source is away: `headwater verify` compares all.
+            // Of a former epoch, or the source is down: `headwater verify` compares everything.
             Err(error) => tracing::debug!(
                 projection = P::NAME,
                 source,
@@ -191,7 +195,7 @@ impl<P: Projection> Watch<P> {
         tokio::time::sleep(COMPARE_PAUSE).await;
     }
 
-    /// Notes which events of `run` are not what the outbox has.
+    /// Records the events of `run` whose content differs from the outbox.
     async fn note_altered(&self, run: &[Envelope], outbox: &EventsAnswer) {
         let mut altered = Tally::default();
         for event in run.iter().filter(|event| is_altered(event, outbox)) {
@@ -205,7 +209,7 @@ impl<P: Projection> Watch<P> {
         }
         metrics::counter!("headwater_projection_altered_total", "projection" => self.shared.config.consumer.clone(), "source" => source)
             .increment(altered.events);
-        altered.tell(
+        altered.log(
             projection,
             source,
             "an event at a known position is not what the outbox has: skipped",
@@ -218,13 +222,13 @@ impl<P: Projection> Watch<P> {
         match self.shared.db.write(save).await {
             Ok(saved) => self.of().note_anomalies(saved.value),
             Err(error) => {
-                tracing::warn!(projection, source, %error, "note an altered event");
+                tracing::warn!(projection, source, %error, "could not record an altered event");
             }
         }
     }
 }
 
-/// Whether `event` is another one than `outbox` has at its position.
+/// Whether `outbox` has a different event at the position of `event`.
 fn is_altered(event: &Envelope, outbox: &EventsAnswer) -> bool {
     let position = event.id.as_ref().map(|id| id.position);
     let mut rows = outbox.events.iter();
@@ -235,7 +239,7 @@ fn is_altered(event: &Envelope, outbox: &EventsAnswer) -> bool {
     }
 }
 
-/// Takes the first of `again`, and those behind it whose positions follow it.
+/// Takes the first event of `again`, and the events after it with consecutive positions.
 fn take_run(again: &mut VecDeque<Envelope>) -> Vec<Envelope> {
     let place = |event: &Envelope| {
         event

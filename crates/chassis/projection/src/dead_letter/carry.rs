@@ -1,12 +1,12 @@
-//! Letters of two stores, one of which takes the other's place.
+//! Copies dead letters and decisions between two stores, one of which replaces the other.
 
 use std::path::Path;
 
 use headwater_store::connection::{Inspection, with_attached};
 
-/// Takes the discarded letters of the store `from` to the store `to`, and what waits there as one
-/// of them out. Also which epochs the sources have confirmed, and up to where that was judged, so
-/// that a fold needs no source; and which events of their streams were found to be altered.
+/// Copies the discarded letters of the store `from` to the store `to`, and removes them from those
+/// that wait there. Also copies the confirmed epochs, up to which sequence they were classified (so
+/// that a rebuild needs no source), and the events that were found to be altered.
 pub fn carry_over(from: &Path, to: &Path) -> rusqlite::Result<()> {
     with_attached(
         to,
@@ -30,8 +30,8 @@ pub fn carry_over(from: &Path, to: &Path) -> rusqlite::Result<()> {
     )
 }
 
-/// An event that is a dead letter at fault in the store `next`, and which the store `live` has
-/// passed without parking it, in words; if there is one.
+/// An event, in words, that is a dead letter at fault in the store `next`, and that the store
+/// `live` has passed without a dead letter; if there is one.
 pub fn only_in(next: &Path, live: &Path) -> rusqlite::Result<Option<String>> {
     let live = Inspection::open(live)?;
     let next = Inspection::open(next)?;
@@ -58,9 +58,9 @@ pub fn only_in(next: &Path, live: &Path) -> rusqlite::Result<Option<String>> {
             |row| row.get(0),
         )?;
         if is_applied {
-            let place = number(3)?.or(number(4)?).unwrap_or(0);
+            let at = number(3)?.or(number(4)?).unwrap_or(0);
             let (subject, reason) = (text(5)?.unwrap_or_default(), text(6)?.unwrap_or_default());
-            return Ok(Some(format!("{subject} at {place} ({reason})")));
+            return Ok(Some(format!("{subject} at {at} ({reason})")));
         }
     }
     Ok(None)

@@ -1,4 +1,4 @@
-//! Letters against the outboxes that their events are in.
+//! Compares letters with the outboxes of their events.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,22 +17,22 @@ use crate::dead_letter::scope::Scope;
 use crate::dead_letter::sql::statement;
 use crate::outbox::{self, Outbox};
 
-/// Letters that are compared at once, at most.
+/// The most letters compared at once.
 const PAGE_MAX: i64 = 1000;
 
-/// The bytes of their payloads, at most; one letter always fits.
+/// The most bytes of their payloads; one letter always fits.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Letters that were compared with their outboxes, in the order of their ids.
+/// Letters that were compared with their outboxes, ordered by id.
 #[derive(Debug, Default)]
 pub(super) struct Checked {
-    /// Their ids are above this one.
+    /// Their ids are greater than this one.
     after: u64,
-    /// The id of the last one; none where there are no more.
+    /// The id of the last one; `None` if there are no more.
     pub(super) upto: Option<u64>,
-    /// What the outboxes have otherwise.
+    /// Content that differs in the outboxes.
     corrections: Vec<Correction>,
-    /// Those that are of no outbox although they say so, and why.
+    /// Letters whose position the outbox does not have, and why.
     pub(super) foreign: HashMap<u64, String>,
 }
 
@@ -43,7 +43,7 @@ struct Correction {
     payload: Vec<u8>,
 }
 
-/// Compares the letters of `projection` in `scope` with an id above `after`: the first of them.
+/// Compares the first letters of `projection` in `scope` with an id above `after`.
 pub(super) async fn check(
     db: &Database,
     bus: &Bus,
@@ -97,8 +97,8 @@ impl Checked {
             None => {
                 let source = &letter.source;
                 let reason = format!(
-                    "the outbox of {source} has no position {position}: it is not an event of \
-                     its own; discard it"
+                    "the outbox of {source} has no position {position}: this is not an event of \
+                     {source}; discard it"
                 );
                 self.foreign.insert(letter.id, reason);
             }
@@ -109,7 +109,7 @@ impl Checked {
                     source = letter.source,
                     event.subject = letter.subject,
                     event.position = position,
-                    "dead letter is not what the outbox has: it gets that"
+                    "dead letter differs from the outbox: it takes the outbox's content"
                 );
                 self.corrections.push(Correction {
                     id: letter.id,
@@ -120,12 +120,12 @@ impl Checked {
         }
     }
 
-    /// Whether the letter `id` is one of them.
+    /// Whether the letter `id` was compared.
     pub(super) fn has(&self, id: u64) -> bool {
         id > self.after && self.upto.is_some_and(|upto| id <= upto)
     }
 
-    /// Gives the letters what their outboxes have.
+    /// Writes the outboxes' content into the letters.
     pub(super) fn correct(&self, tx: &Tx) -> Result<(), DbErr> {
         self.corrections.iter().try_for_each(|correction| {
             tx.run_raw(statement(
@@ -147,7 +147,7 @@ fn page(
     scope: &Scope,
     after: u64,
 ) -> Result<Vec<(Letter, Vec<u8>)>, DbErr> {
-    let (source, lane) = match scope {
+    let (source, key) = match scope {
         Scope::All(_) | Scope::Unblocked => (None, None),
         Scope::BlockedKey { source, name } => (source.as_deref(), Some(name.as_str())),
     };
@@ -160,7 +160,7 @@ fn page(
         projection.into(),
         signed(after).into(),
         source.into(),
-        lane.into(),
+        key.into(),
         PAGE_MAX.into(),
     ];
     let rows = db.query_all_raw(statement(db, &sql, values))?;
@@ -177,7 +177,8 @@ fn page(
     Ok(letters)
 }
 
-/// What the outbox of a letter's source has at its position; none for one without a position.
+/// What the outbox of a letter's source has at its position; `None` for a letter without a
+/// position.
 pub async fn in_outbox(bus: &Bus, letter: &Letter, payload: &[u8]) -> Option<InOutbox> {
     let (epoch, position) = letter.epoch.as_ref().zip(letter.position)?;
     let outbox = match outbox::at(bus, &letter.source, &[position]).await {

@@ -1,4 +1,4 @@
-//! Looking at letters.
+//! Lists and finds dead letters.
 
 use headwater_nats::control::{Filter, Letter, ListAnswer};
 use headwater_store::number::unsigned;
@@ -10,12 +10,12 @@ use crate::dead_letter::sql::{counted, statement};
 pub(super) const COLUMNS: &str = "id, projection, source, lane, epoch, position, sequence, subject, payload, \
                        reason, recorded_at";
 
-/// How many dead letters all projections of this database have.
+/// The number of dead letters of all projections in this database.
 pub fn left(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
     counted(db, "SELECT count(*) AS n FROM headwater_dead_letter", [])
 }
 
-/// What lets letters through: parameters 1 to 4, as [`Filter::values`] gives them.
+/// The filter's condition: parameters 1 to 4, as [`bound`] gives them.
 pub(super) const FILTER: &str = "(?1 IS NULL OR source = ?1) AND (?2 IS NULL OR lane = ?2) \
                                  AND (?3 IS NULL OR instr(reason, ?3) > 0) \
                                  AND (?4 IS NULL OR waiting = ?4)";
@@ -30,7 +30,7 @@ pub(super) fn bound(filter: &Filter) -> [Value; 4] {
     ]
 }
 
-/// A page of the dead letters, or of the discarded ones, of all projections of this database.
+/// A page of the dead letters, or of the discarded ones, of all projections in this database.
 pub fn list(
     db: &impl ConnectionTrait,
     table: Table,
@@ -52,7 +52,7 @@ pub fn list(
     })
 }
 
-/// The projection of a letter that is there and at fault.
+/// The projection of a letter that exists and is at fault.
 pub fn at_fault(db: &impl ConnectionTrait, id: u64) -> Result<Option<String>, DbErr> {
     let sql = "SELECT projection FROM headwater_dead_letter WHERE id = ? AND NOT waiting";
     let Ok(id) = i64::try_from(id) else {
@@ -62,12 +62,12 @@ pub fn at_fault(db: &impl ConnectionTrait, id: u64) -> Result<Option<String>, Db
     row.map(|row| row.try_get_by("projection")).transpose()
 }
 
-/// Where letters are.
+/// Which letters.
 #[derive(Debug, Clone, Copy)]
 pub enum Table {
-    /// That wait.
+    /// Letters that wait.
     Dead,
-    /// That were given up.
+    /// Letters that were discarded.
     Discarded,
 }
 

@@ -1,4 +1,4 @@
-//! Parking an event, and knowing which others wait behind it.
+//! Creates dead letters, and finds which events wait behind them.
 
 use std::collections::HashSet;
 
@@ -9,15 +9,15 @@ use sea_orm::{ConnectionTrait, DbErr};
 
 use crate::dead_letter::sql::{counted, statement};
 
-/// Why an event is parked.
+/// Why an event becomes a dead letter.
 #[derive(Debug)]
 pub struct Parked<'a> {
-    pub(crate) lane: &'a str,
+    pub(crate) blocked_key: &'a str,
     pub(crate) reason: &'a str,
     pub(crate) waiting: bool,
 }
 
-/// Parks `event`.
+/// Makes `event` a dead letter.
 pub fn park(
     tx: &Tx,
     projection: &'static str,
@@ -25,7 +25,7 @@ pub fn park(
     event: &Envelope,
     why: &Parked<'_>,
 ) -> Result<(), DbErr> {
-    tell(projection, source, event, why);
+    log(projection, source, event, why);
     let id = event.id.as_ref();
     tx.run_raw(statement(
         tx,
@@ -36,7 +36,7 @@ pub fn park(
         [
             projection.into(),
             source.into(),
-            why.lane.into(),
+            why.blocked_key.into(),
             id.map(|id| &*id.epoch).into(),
             id.map(|id| signed(id.position)).into(),
             event.sequence.map(signed).into(),
@@ -49,9 +49,9 @@ pub fn park(
     ))
 }
 
-/// Logs and counts that `event` is parked.
-fn tell(projection: &'static str, source: &str, event: &Envelope, why: &Parked<'_>) {
-    let (lane, reason) = (why.lane, why.reason);
+/// Logs and counts that `event` became a dead letter.
+fn log(projection: &'static str, source: &str, event: &Envelope, why: &Parked<'_>) {
+    let (blocked_key, reason) = (why.blocked_key, why.reason);
     let id = event.id.as_ref().map(tracing::field::display);
     let (subject, sequence) = (&*event.subject, event.sequence);
     if why.waiting {
@@ -61,7 +61,7 @@ fn tell(projection: &'static str, source: &str, event: &Envelope, why: &Parked<'
             event.subject = subject,
             event.id = id,
             event.sequence = sequence,
-            lane,
+            blocked_key,
             "event waits behind a dead letter"
         );
     } else {
@@ -71,16 +71,16 @@ fn tell(projection: &'static str, source: &str, event: &Envelope, why: &Parked<'
             event.subject = subject,
             event.id = id,
             event.sequence = sequence,
-            lane,
+            blocked_key,
             reason,
-            "event parked as a dead letter"
+            "an event could not be applied: it is a dead letter now"
         );
     }
     metrics::counter!("headwater_dead_letters_total", "projection" => projection, "source" => source.to_owned())
         .increment(1);
 }
 
-/// How many dead letters `projection` has of `source`.
+/// The number of dead letters of `projection` and `source`.
 pub fn count(db: &impl ConnectionTrait, projection: &str, source: &str) -> Result<u64, DbErr> {
     counted(
         db,
@@ -93,23 +93,23 @@ pub fn count(db: &impl ConnectionTrait, projection: &str, source: &str) -> Resul
 #[derive(Debug)]
 pub struct FirstParked {
     pub(crate) position: u64,
-    /// How many there are up to that position.
+    /// The number of dead letters up to that position.
     pub(crate) events: u64,
-    pub(crate) lane: String,
+    pub(crate) blocked_key: String,
     pub(crate) reason: String,
     /// In milliseconds since 1970.
     pub(crate) recorded_at: i64,
 }
 
-/// The first dead letter that `projection` has of the present epoch of `source`, up to the
-/// position `upto`.
+/// The first dead letter of `projection` in the present epoch of `source`, up to the position
+/// `upto`.
 pub fn first_parked(
     db: &impl ConnectionTrait,
     projection: &str,
     source: &str,
     upto: u64,
 ) -> Result<Option<FirstParked>, DbErr> {
-    // A client may ask for any number.
+    // A client may request any number.
     let upto = i64::try_from(upto).unwrap_or(i64::MAX);
     let row = db.query_one_raw(statement(
         db,
@@ -124,7 +124,7 @@ pub fn first_parked(
         Ok(FirstParked {
             position: unsigned(row.try_get_by("position")?),
             events: unsigned(row.try_get_by("events")?),
-            lane: row.try_get_by("lane")?,
+            blocked_key: row.try_get_by("lane")?,
             reason: row.try_get_by("reason")?,
             recorded_at: row.try_get_by("recorded_at")?,
         })
@@ -132,8 +132,8 @@ pub fn first_parked(
     .transpose()
 }
 
-/// The lanes in which letters of `source` wait.
-pub fn blocked_lanes(tx: &Tx, projection: &str, source: &str) -> Result<HashSet<String>, DbErr> {
+/// The keys under which letters of `source` wait.
+pub fn blocked_keys(tx: &Tx, projection: &str, source: &str) -> Result<HashSet<String>, DbErr> {
     let rows = tx.query_all_raw(statement(
         tx,
         "SELECT DISTINCT lane FROM headwater_dead_letter WHERE projection = ? AND source = ?",
@@ -142,8 +142,8 @@ pub fn blocked_lanes(tx: &Tx, projection: &str, source: &str) -> Result<HashSet<
     rows.iter().map(|row| row.try_get_by("lane")).collect()
 }
 
-/// What tells an event from all others of its source: its place in the outbox, or in the stream
-/// where somebody published it by hand.
+/// Identifies an event of a source: its position in the outbox, or its sequence in the stream if it
+/// was published by hand.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     epoch: Option<String>,
@@ -167,7 +167,7 @@ impl Identity {
     }
 }
 
-/// The events of `source` that were given up.
+/// The discarded events of `source`.
 pub fn discarded(tx: &Tx, projection: &str, source: &str) -> Result<HashSet<Identity>, DbErr> {
     let rows = tx.query_all_raw(statement(
         tx,

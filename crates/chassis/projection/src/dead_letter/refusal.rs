@@ -1,34 +1,34 @@
-//! Why dead letters could not be tried again or given up.
+//! Why dead letters could not be retried or discarded.
 
 use headwater_store::WriteError;
 use sea_orm::DbErr;
 
 use crate::projection::ApplyError;
 
-/// Why dead letters could not be tried again or given up.
+/// Why dead letters could not be retried or discarded.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// There is none with this id.
+    /// No letter has this id.
     #[error("there is no dead letter {0}")]
     Unknown(u64),
-    /// There are none in this lane.
-    #[error("there are no dead letters in the lane `{0}`")]
+    /// No letters wait under this key.
+    #[error("there are no dead letters under the key `{0}`")]
     UnknownLane(String),
-    /// Another one of its lane comes first.
-    #[error("dead letter {id} waits behind {first}: try that one again, or discard it")]
+    /// Another letter of its key comes first.
+    #[error("dead letter {id} waits behind {first}: retry or discard {first} first")]
     Waits {
-        /// Which was meant.
+        /// The requested letter.
         id: u64,
-        /// Which comes first.
+        /// The letter that comes first.
         first: u64,
     },
     /// A discard needs a reason.
-    #[error("say why it is discarded")]
+    #[error("give a reason for the discard")]
     NoReason,
-    /// The source cannot be asked for the event.
+    /// The source does not answer for the event.
     #[error(
         "{source_name} does not answer ({why}), and dead letters are applied as its outbox has \
-         them: start it and try again; they wait unchanged"
+         them: start it and try again; the letters still wait"
     )]
     SourceAway {
         /// The source.
@@ -36,11 +36,11 @@ pub enum Refusal {
         /// Why not.
         why: String,
     },
-    /// The tables are being replaced.
+    /// A rebuild is replacing the tables.
     #[error("a rebuild is taking over the tables: try again in a moment")]
     TakeOver,
     /// The database failed.
-    #[error("the database cannot take it now")]
+    #[error("the database cannot write it now")]
     Database(#[from] DbErr),
     /// The write failed.
     #[error("{0}")]

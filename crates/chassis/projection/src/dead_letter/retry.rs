@@ -1,4 +1,4 @@
-//! Trying letters again, and giving them up.
+//! Retries and discards dead letters.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use crate::dead_letter::sql::statement;
 use crate::projection::{ApplyError, Projection};
 use crate::runner::RunnerHandle;
 
-/// Which letters are to be tried again.
+/// The letters to retry.
 #[derive(Debug, Clone)]
 pub enum Which {
-    /// Those that an operator names.
+    /// The letters that an operator names.
     Request(RetryRequest),
-    /// Those of lanes whose first only waits: what it waited for was discarded since.
+    /// Keys whose first letter only waits: the letter before it was discarded.
     Unblocked,
 }
 
-/// Letters that wait for one another.
+/// A blocked key: its letters wait for one another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct BlockedKey {
     source: String,
@@ -51,12 +51,12 @@ impl BlockedKey {
     }
 }
 
-/// Tries letters of the projection that `live` runs again: those that are asked for, and what
-/// waits behind them, each as its source's outbox has it.
+/// Retries the requested letters of the projection that `live` runs, and the letters that wait
+/// behind them, each with its source's outbox content.
 ///
 /// # Errors
-/// There are no such letters, or a source does not answer: then nothing was changed, or only those
-/// before were applied.
+/// There are no such letters, or a source does not answer: then nothing was changed, or only the
+/// letters before were applied.
 pub async fn retry<P: Projection>(
     live: &RunnerHandle<P>,
     which: Which,
@@ -66,17 +66,17 @@ pub async fn retry<P: Projection>(
         Which::Request(RetryRequest::All(filter)) => Scope::All(filter),
         Which::Request(RetryRequest::BlockedKey(name)) => Scope::BlockedKey { source: None, name },
         Which::Request(RetryRequest::Id(id)) => {
-            let find = move |snapshot: &_| lane_that_begins_with::<P>(snapshot, id);
+            let find = move |snapshot: &_| key_that_begins_with::<P>(snapshot, id);
             live.db().read(find).await?.scope()
         }
     };
     retry_from(live, scope, 0).await
 }
 
-/// Gives up letter `id`, and tries what only waited behind it.
+/// Discards letter `id`, and retries letters that only waited behind it.
 ///
 /// # Errors
-/// There is no such letter, or something waits behind it and its source does not answer: then
+/// There is no such letter; or a letter waits behind it and its source does not answer. Then
 /// nothing was changed.
 pub async fn discard<P: Projection>(
     live: &RunnerHandle<P>,
@@ -88,12 +88,12 @@ pub async fn discard<P: Projection>(
     }
     let find = move |snapshot: &_| {
         let (letter, _) = find(snapshot, id)?;
-        let lane = BlockedKey::of(&letter);
-        let is_first = first_of::<P>(snapshot, &lane)?.is_some_and(|(first, _)| first.id == id);
-        Ok::<_, Refusal>((letter, lane, is_first))
+        let key = BlockedKey::of(&letter);
+        let is_first = first_of::<P>(snapshot, &key)?.is_some_and(|(first, _)| first.id == id);
+        Ok::<_, Refusal>((letter, key, is_first))
     };
-    let (letter, lane, is_first) = live.db().read(find).await?;
-    let scope = lane.clone().scope();
+    let (letter, key, is_first) = live.db().read(find).await?;
+    let scope = key.clone().scope();
     let checked = if is_first {
         check::check(live.db(), live.bus(), P::NAME, &scope, id).await?
     } else {
@@ -105,9 +105,9 @@ pub async fn discard<P: Projection>(
         running.expect_no_take_over()?;
         move_to_discarded(tx, id, &reason)?;
         let mut retried = RetryAnswer::default();
-        if first_of::<P>(tx, &lane)?.is_some_and(|(first, _)| first.waiting) {
+        if first_of::<P>(tx, &key)?.is_some_and(|(first, _)| first.waiting) {
             checked.correct(tx)?;
-            retry_lane(&**running.projection(), tx, &lane, &checked, &mut retried)?;
+            retry_key(&**running.projection(), tx, &key, &checked, &mut retried)?;
         }
         retried.left = left(tx)?;
         Ok::<_, Refusal>(retried)
@@ -122,7 +122,7 @@ pub async fn discard<P: Projection>(
     })
 }
 
-/// Tries what does not fit into one page behind a letter that was given up.
+/// Retries letters behind a discarded one that do not fit into one page.
 async fn retry_further<P: Projection>(
     live: &RunnerHandle<P>,
     scope: Scope,
@@ -133,19 +133,19 @@ async fn retry_further<P: Projection>(
         Ok(more) => add(retried, more),
         Err(Refusal::UnknownLane(_)) => {}
         Err(error) => {
-            tracing::warn!(projection = P::NAME, %error, "what waited behind a discarded event waits on: retry it");
+            tracing::warn!(projection = P::NAME, %error, "events that waited behind a discarded one still wait: retry them");
         }
     }
 }
 
-/// Adds what became of further letters to `sum`.
+/// Adds the results of further letters to `sum`.
 fn add(sum: &mut RetryAnswer, more: RetryAnswer) {
     sum.applied += more.applied;
     sum.left = more.left;
     sum.failed.extend(more.failed);
 }
 
-/// Tries the letters of `scope` whose lanes begin above the id `after`, page by page.
+/// Retries the letters of `scope` whose keys begin above the id `after`, page by page.
 async fn retry_from<P: Projection>(
     live: &RunnerHandle<P>,
     scope: Scope,
@@ -162,9 +162,9 @@ async fn retry_from<P: Projection>(
             running.expect_no_take_over()?;
             checked.correct(tx)?;
             let mut answer = RetryAnswer::default();
-            for lane in chosen::<P>(tx, &scope, is_first)? {
-                if !failed.contains(&lane) {
-                    retry_lane(&**running.projection(), tx, &lane, &checked, &mut answer)?;
+            for key in chosen::<P>(tx, &scope, is_first)? {
+                if !failed.contains(&key) {
+                    retry_key(&**running.projection(), tx, &key, &checked, &mut answer)?;
                 }
             }
             answer.left = left(tx)?;
@@ -180,7 +180,7 @@ async fn retry_from<P: Projection>(
     }
 }
 
-/// Moves a letter to those that were given up.
+/// Moves a letter to the discarded ones.
 fn move_to_discarded(tx: &Tx, id: u64, reason: &str) -> Result<(), Refusal> {
     let (letter, _) = find(tx, id)?;
     let columns = COLUMNS.trim_start_matches("id, ");
@@ -205,13 +205,13 @@ fn move_to_discarded(tx: &Tx, id: u64, reason: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The lanes of `P` whose first letter `filter` lets through, and that letter, in the order in which
+/// The blocked keys of `P` whose first letter `filter` matches, with that letter, ordered by when
 /// they began to wait.
-fn lanes<P: Projection>(
+fn blocked_keys<P: Projection>(
     db: &impl ConnectionTrait,
     filter: &Filter,
 ) -> Result<Vec<(BlockedKey, u64)>, DbErr> {
-    let [source, lane, error, waiting] = bound(filter);
+    let [source, key, error, waiting] = bound(filter);
     let rows = db.query_all_raw(statement(
         db,
         &format!(
@@ -222,35 +222,35 @@ fn lanes<P: Projection>(
                  AND other.lane = letter.lane)
              ORDER BY first"
         ),
-        [source, lane, error, waiting, P::NAME.into()],
+        [source, key, error, waiting, P::NAME.into()],
     ))?;
     rows.iter()
         .map(|row| {
-            let lane = BlockedKey {
+            let key = BlockedKey {
                 source: row.try_get_by("source")?,
                 name: row.try_get_by("lane")?,
             };
-            Ok((lane, unsigned(row.try_get_by("first")?)))
+            Ok((key, unsigned(row.try_get_by("first")?)))
         })
         .collect()
 }
 
-/// The lane whose first letter is `id`.
-fn lane_that_begins_with<P: Projection>(
+/// The key whose first letter is `id`.
+fn key_that_begins_with<P: Projection>(
     db: &impl ConnectionTrait,
     id: u64,
 ) -> Result<BlockedKey, Refusal> {
-    let lane = BlockedKey::of(&find(db, id)?.0);
-    let lanes = lanes::<P>(db, &Filter::default())?;
-    let first = lanes.into_iter().find(|(of, _)| *of == lane);
+    let key = BlockedKey::of(&find(db, id)?.0);
+    let keys = blocked_keys::<P>(db, &Filter::default())?;
+    let first = keys.into_iter().find(|(of, _)| *of == key);
     match first {
-        Some((lane, first)) if first == id => Ok(lane),
+        Some((key, first)) if first == id => Ok(key),
         Some((_, first)) => Err(Refusal::Waits { id, first }),
         None => Err(Refusal::Unknown(id)),
     }
 }
 
-/// The lanes of `scope`. Errors where a lane `must_be` there and is not.
+/// The keys of `scope`. Fails if a key `must_be` there and is missing.
 fn chosen<P: Projection>(
     tx: &Tx,
     scope: &Scope,
@@ -262,16 +262,16 @@ fn chosen<P: Projection>(
         Scope::Unblocked | Scope::BlockedKey { .. } => &any,
     };
     let mut chosen = Vec::new();
-    for (lane, _) in lanes::<P>(tx, filter)? {
+    for (key, _) in blocked_keys::<P>(tx, filter)? {
         let is_meant = match scope {
             Scope::All(_) => true,
-            Scope::Unblocked => first_of::<P>(tx, &lane)?.is_some_and(|(first, _)| first.waiting),
+            Scope::Unblocked => first_of::<P>(tx, &key)?.is_some_and(|(first, _)| first.waiting),
             Scope::BlockedKey { source, name } => {
-                lane.name == *name && source.as_ref().is_none_or(|source| lane.source == *source)
+                key.name == *name && source.as_ref().is_none_or(|source| key.source == *source)
             }
         };
         if is_meant {
-            chosen.push(lane);
+            chosen.push(key);
         }
     }
     match scope {
@@ -282,15 +282,15 @@ fn chosen<P: Projection>(
     }
 }
 
-/// Applies the letters of a lane in order, up to the first that fails, as far as they are checked.
-fn retry_lane<P: Projection>(
+/// Applies the letters of a key in order, up to the first that fails, as far as they are checked.
+fn retry_key<P: Projection>(
     projection: &P,
     tx: &Tx,
-    lane: &BlockedKey,
+    key: &BlockedKey,
     checked: &Checked,
     answer: &mut RetryAnswer,
 ) -> Result<(), Refusal> {
-    while let Some((letter, payload)) = first_of::<P>(tx, lane)? {
+    while let Some((letter, payload)) = first_of::<P>(tx, key)? {
         let id = letter.id;
         if !checked.has(id) {
             return Ok(());
@@ -326,7 +326,7 @@ fn retry_lane<P: Projection>(
 
 fn first_of<P: Projection>(
     db: &impl ConnectionTrait,
-    lane: &BlockedKey,
+    key: &BlockedKey,
 ) -> Result<Option<(Letter, Vec<u8>)>, DbErr> {
     let sql = format!(
         "{} WHERE projection = ? AND source = ? AND lane = ? ORDER BY id LIMIT 1",
@@ -334,8 +334,8 @@ fn first_of<P: Projection>(
     );
     let values = [
         P::NAME.into(),
-        lane.source.as_str().into(),
-        lane.name.as_str().into(),
+        key.source.as_str().into(),
+        key.name.as_str().into(),
     ];
     let row = db.query_one_raw(statement(db, &sql, values))?;
     row.map(|row| Ok((letter(&row)?, row.try_get_by("payload")?)))

@@ -1,14 +1,15 @@
-//! Which dead letters are meant.
+//! Selects dead letters.
 
 use headwater_nats::control::Filter;
 
-/// The lanes that are meant.
+/// The selected blocked keys.
 #[derive(Debug, Clone)]
 pub(super) enum Scope {
-    /// Those whose first letter this lets through.
+    /// Keys whose first letter the filter matches.
     All(Filter),
+    /// Keys whose first letter only waits.
     Unblocked,
-    /// Of one source, or of all.
+    /// One key, of one source or of all.
     BlockedKey {
         source: Option<String>,
         name: String,
