@@ -64,7 +64,7 @@ impl Drop for BarrierGuard {
 
 impl ApplyBarrier {
     /// Stops the projection, once events that are being applied are done.
-    pub async fn hold(&self) -> BarrierGuard {
+    pub async fn close(&self) -> BarrierGuard {
         let guard = BarrierGuard(self.clone());
         guard.stop().await;
         guard
@@ -157,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn a_held_gate_lets_through_up_to_its_bound_and_all_once_it_is_open() {
         let barrier = ApplyBarrier::default();
-        let guard = barrier.hold().await;
+        let guard = barrier.close().await;
         let mut waiting = events(4..=6);
         assert!(
             barrier
@@ -188,7 +188,7 @@ mod tests {
             reason: "a test".to_owned(),
         };
         barrier.set_pause(Some(pause)).await;
-        let guard = barrier.hold().await;
+        let guard = barrier.close().await;
         guard.let_up_to(&BTreeMap::from([("sensors".to_owned(), 2)]));
         assert!(
             barrier
@@ -214,10 +214,10 @@ mod tests {
         let mut waiting = events(1..=1);
         let (_through, applying) = barrier.admit("sensors", &mut waiting).await;
         assert!(
-            barrier.hold().now_or_never().is_none(),
+            barrier.close().now_or_never().is_none(),
             "it is being applied"
         );
         drop(applying);
-        barrier.hold().await;
+        barrier.close().await;
     }
 }

@@ -50,7 +50,7 @@ pub fn save(tx: &Tx, projection: &str, pause: Option<&Pause>) -> Result<(), DbEr
     })
 }
 
-/// What holds one projection. Cheap to clone.
+/// The operator's pause control of one projection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PauseControl {
     projection: &'static str,
@@ -60,7 +60,8 @@ pub struct PauseControl {
 }
 
 impl PauseControl {
-    /// For `projection`, whose events go through `barrier`; holds it at once if it is paused in `db`.
+    /// The control for `projection`, whose events go through `barrier`. If `db` has a stored pause,
+    /// it applies at once.
     pub(super) async fn load(
         projection: &'static str,
         db: Database,

@@ -66,8 +66,8 @@ impl Progress {
         let deadline = Instant::now() + within;
         self.reach(asked, deadline).await?;
         let mut receiver = self.is_complete.clone();
-        let whole = receiver.wait_for(|is_complete| *is_complete);
-        match timeout_at(deadline, whole).await {
+        let complete = receiver.wait_for(|is_complete| *is_complete);
+        match timeout_at(deadline, complete).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Behind::Incomplete { at: self.now() }),
         }

@@ -41,13 +41,13 @@ pub(super) async fn align<P: Projection>(
     bound: Option<&BarrierGuard>,
 ) -> anyhow::Result<Aligned> {
     let began = Instant::now();
-    let live_held = live.barrier().hold().await;
+    let live_held = live.barrier().close().await;
     let fold_held = match bound {
         Some(bound) => {
             bound.stop().await;
             None
         }
-        None => Some(fold.barrier().hold().await),
+        None => Some(fold.barrier().close().await),
     };
     let target = target(&places_of(live).await?, &places_of(fold).await?)?;
     live_held.let_up_to(&target);

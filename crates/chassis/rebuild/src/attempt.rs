@@ -214,7 +214,7 @@ impl<P: Projection> Attempt<P> {
         // What has to get to the same place as the live one never goes further than that.
         let is_bound = then == RebuildPurpose::Verify || self.store == Store::Shared;
         let bound = if is_bound {
-            Some(fold.barrier().hold().await)
+            Some(fold.barrier().close().await)
         } else {
             None
         };
@@ -432,7 +432,7 @@ impl<P: Projection> Attempt<P> {
     /// Holds the live store, and waits until the new one is at least as far.
     async fn hold_behind(&self, fold: &RunnerHandle<P>) -> BarrierGuard {
         loop {
-            let held = self.live.barrier().hold().await;
+            let held = self.live.barrier().close().await;
             let deadline = tokio::time::Instant::now() + HOLD_MAX;
             while tokio::time::Instant::now() < deadline {
                 if self.is_overtaken_by(fold).await {
