@@ -1,4 +1,4 @@
-//! Bringing two folds of the same events to the same place.
+//! Stops two stores of the same projection at the same sequences.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,123 +12,127 @@ use headwater_projection::runner::RunnerHandle;
 use crate::compare::Stores;
 use crate::thread::on_thread;
 
-/// How long the live store may stand still for it.
+/// How long the live store may be stopped for this.
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether they are there.
+/// How often to check whether both are there.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
-/// Both at one place in all streams, held there until this is dropped.
+/// Stops both stores at the same sequences of all streams until dropped.
 #[derive(Debug)]
 pub(super) struct Aligned {
-    /// The live one, and the new one where it was not bound already.
-    _held: (BarrierGuard, Option<BarrierGuard>),
+    /// Guards of the live store, and of the new one unless it was bound already.
+    _guards: (BarrierGuard, Option<BarrierGuard>),
     began: Instant,
 }
 
 impl Aligned {
-    /// For how long the live one has been held.
+    /// How long the live store has been stopped.
     pub(super) fn took(&self) -> Duration {
         self.began.elapsed()
     }
 }
 
-/// Holds both where they are, and lets the one that is behind in a source catch up with the other.
-/// `bound`: what holds the new one already.
+/// Stops both stores, then lets the one that is behind in a source catch up with the other.
+/// `bound`: the guard that stops the new store already.
 pub(super) async fn align<P: Projection>(
     live: &RunnerHandle<P>,
-    fold: &RunnerHandle<P>,
+    rebuilt: &RunnerHandle<P>,
     bound: Option<&BarrierGuard>,
 ) -> anyhow::Result<Aligned> {
     let began = Instant::now();
-    let live_held = live.barrier().close().await;
-    let fold_held = match bound {
+    let live_guard = live.barrier().close().await;
+    let rebuilt_guard = match bound {
         Some(bound) => {
             bound.stop().await;
             None
         }
-        None => Some(fold.barrier().close().await),
+        None => Some(rebuilt.barrier().close().await),
     };
-    let target = target(&places_of(live).await?, &places_of(fold).await?)?;
-    live_held.let_up_to(&target);
-    if let Some(held) = fold_held.as_ref().or(bound) {
-        held.let_up_to(&target);
+    let target = target(&places_of(live).await?, &places_of(rebuilt).await?)?;
+    live_guard.let_up_to(&target);
+    if let Some(guard) = rebuilt_guard.as_ref().or(bound) {
+        guard.let_up_to(&target);
     }
-    while !(is_at(live, &target).await? && is_at(fold, &target).await?) {
+    while !(is_at(live, &target).await? && is_at(rebuilt, &target).await?) {
         ensure!(
             began.elapsed() < WITHIN,
-            "they do not get to the same place: {}",
-            apart(live, fold).await?
+            "the stores could not be aligned: {}",
+            apart(live, rebuilt).await?
         );
         tokio::time::sleep(LOOK_PAUSE).await;
     }
     Ok(Aligned {
-        _held: (live_held, fold_held),
+        _guards: (live_guard, rebuilt_guard),
         began,
     })
 }
 
-/// Begins to see both as they are now.
+/// Takes a snapshot of both stores.
 pub(super) async fn stores<P: Projection>(
     live: &RunnerHandle<P>,
-    fold: &RunnerHandle<P>,
+    rebuilt: &RunnerHandle<P>,
 ) -> anyhow::Result<Stores> {
-    let (live, fold) = (live.db().path(), fold.db().path());
-    let stores = on_thread("compare", move || Stores::open(&live, &fold));
+    let (live, rebuilt) = (live.db().path(), rebuilt.db().path());
+    let stores = on_thread("compare", move || Stores::open(&live, &rebuilt));
     stores.await.context("open both stores")
 }
 
-/// Where two that do not get to one place are, and what they wait for.
+/// Where two stores are that could not be aligned, and what they wait for.
 async fn apart<P: Projection>(
     live: &RunnerHandle<P>,
-    fold: &RunnerHandle<P>,
+    rebuilt: &RunnerHandle<P>,
 ) -> anyhow::Result<String> {
-    let (live_places, fold_places) = (places_of(live).await?, places_of(fold).await?);
+    let (live_places, rebuilt_places) = (places_of(live).await?, places_of(rebuilt).await?);
     let mut apart = Vec::new();
     for (source, (_, live_at)) in &live_places {
-        let fold_at = fold_places.get(source).map_or(0, |(_, at)| *at);
-        if fold_at != *live_at {
+        let rebuilt_at = rebuilt_places.get(source).map_or(0, |(_, at)| *at);
+        if rebuilt_at != *live_at {
             apart.push(format!(
-                "in the stream of {source} the live one is at sequence {live_at} and the new one \
-                 at {fold_at}"
+                "in the stream of {source} the live store is at sequence {live_at} and the new \
+                 one at {rebuilt_at}"
             ));
         }
     }
-    for (who, waiting) in [("live", live.waiting()), ("new", fold.waiting())] {
+    for (which, waiting) in [("live", live.waiting()), ("new", rebuilt.waiting())] {
         let waits = waiting.iter();
-        apart.extend(waits.map(|(source, why)| format!("the {who} one waits in {source}: {why}")));
+        apart.extend(
+            waits.map(|(source, why)| format!("the {which} store waits in {source}: {why}")),
+        );
     }
     Ok(apart.join("; "))
 }
 
-/// In each source which stream is read, and up to which sequence.
+/// For each source: the stream that is read, and the sequence up to which.
 pub(super) type Sequences = BTreeMap<String, (i64, u64)>;
 
-/// The sequence in each source.
+/// The sequence of each source.
 pub(super) fn sequences(places: &Sequences) -> BTreeMap<String, u64> {
     let each = places.iter();
     each.map(|(source, (_, sequence))| (source.clone(), *sequence))
         .collect()
 }
 
-/// In each source the sequence of the one that is further.
-fn target(live: &Sequences, fold: &Sequences) -> anyhow::Result<BTreeMap<String, u64>> {
+/// For each source, the sequence of the store that is further.
+fn target(live: &Sequences, rebuilt: &Sequences) -> anyhow::Result<BTreeMap<String, u64>> {
     let mut target = BTreeMap::new();
     for (source, (stream, sequence)) in live {
-        match fold.get(source) {
+        match rebuilt.get(source) {
             Some((other, further)) if other == stream => {
                 target.insert(source.clone(), *sequence.max(further));
             }
-            _ => bail!("they read other streams of {source}"),
+            _ => bail!("the stores read different streams of {source}"),
         }
     }
     Ok(target)
 }
 
-/// Whether a store at `fold` has read all that one at `live` has, of the same streams.
-pub(super) fn is_as_far(fold: &Sequences, live: &Sequences) -> bool {
+/// Whether a store at `rebuilt` has read everything that a store at `live` has read, of the same
+/// streams.
+pub(super) fn is_as_far(rebuilt: &Sequences, live: &Sequences) -> bool {
     live.iter().all(|(source, (stream, sequence))| {
-        fold.get(source)
+        rebuilt
+            .get(source)
             .is_some_and(|(other, further)| other == stream && further >= sequence)
     })
 }
@@ -161,8 +165,8 @@ mod tests {
     #[test]
     fn the_further_one_is_the_target_in_each_source() {
         let live = places(&[("a", 1, 5), ("b", 1, 9)]);
-        let fold = places(&[("a", 1, 7), ("b", 1, 3)]);
-        let target = target(&live, &fold).unwrap();
+        let rebuilt = places(&[("a", 1, 7), ("b", 1, 3)]);
+        let target = target(&live, &rebuilt).unwrap();
         assert_eq!(
             target,
             BTreeMap::from([("a".to_owned(), 7), ("b".to_owned(), 9)])

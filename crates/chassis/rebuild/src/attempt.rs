@@ -1,4 +1,4 @@
-//! One fold beside the live store: followed until it is as far, compared, and let take over.
+//! One attempt to build a new store: follows it until it has caught up, compares it, swaps it in.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -27,43 +27,44 @@ use crate::handle::Stop;
 use crate::take_over;
 use crate::thread::on_thread;
 
-/// How often a fold is looked at: whether it has caught up.
+/// How often to check whether the new store has caught up.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
-/// For how long it is tried to bring both stores to one place: longer than a reader takes to see
-/// that its stream is another one now.
+/// How long to try to align both stores: longer than a reader takes to notice that its stream was
+/// recreated.
 const ALIGN_WITHIN: Duration = Duration::from_secs(30);
 
-/// The pause between two attempts.
+/// The pause between two attempts to align.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(300);
 
-/// How long two stores stand at the same sequences and other positions before that is a
-/// difference: one that reads a stream again from its beginning is at other positions, too, and
-/// moves.
+/// How long two stores must be at the same sequences and different positions before that counts as
+/// a difference. A store that reads a stream again from its beginning has different positions too,
+/// but moves.
 const STANDS: Duration = Duration::from_secs(3);
 
-/// How long a comparison waits for a source that it cannot read on in; and for a fold that does not
-/// move although it waits for nothing.
+/// How long a comparison waits for a source that it cannot read on in, and for a new store that
+/// does not move although it waits for nothing.
 const PATIENCE: Duration = Duration::from_secs(15);
 const STANDSTILL: Duration = Duration::from_secs(30);
 
-/// How long the live store is held until the new one is as far.
+/// How long the live store is stopped until the new one is as far.
 const HOLD_MAX: Duration = Duration::from_secs(2);
 
-/// How far behind the live store the new one may be when that one is held for it: half as long as
-/// it is held at most.
+/// How far behind the live store the new one may be when the live one is stopped: half the longest
+/// stop.
 const BEHIND_MAX: Duration = Duration::from_secs(1);
 
-/// What the file is that has a projection's tables.
+/// The file that holds a projection's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Store {
-    /// A read store: nothing but the projection's. It is exchanged as a whole.
+    /// A read store: it holds only the projection. The whole file is swapped.
     Copy,
-    /// The database of a service, which keeps more in it. Rows that differ are changed in place.
+    /// The database of a service, which keeps other data in it. Rows that differ are changed in
+    /// place.
     Shared,
 }
 
-/// Folds a new store beside the live one.
+/// Builds a new store next to the live one.
 #[derive(Debug)]
 pub(crate) struct Attempt<P> {
     pub(crate) live: RunnerHandle<P>,
@@ -74,46 +75,46 @@ pub(crate) struct Attempt<P> {
     pub(crate) stop: Stop,
 }
 
-/// What a fold has come to that takes over: where both are.
+/// A new store that is ready to replace the live one, with the guards that stop both.
 #[derive(Debug)]
 enum Caught {
-    /// The live one is held, and the new one is as far.
+    /// The live store is stopped, and the new one is at least as far.
     Behind(BarrierGuard),
-    /// Both are held at the same place.
+    /// Both are stopped at the same sequences.
     Level(Aligned, Option<BarrierGuard>),
 }
 
 impl<P: Projection> Attempt<P> {
-    /// The projection, where its tables are in a database that holds more.
+    /// The projection's name, if its tables are in a database that holds more.
     pub(crate) fn shared(&self) -> Option<&'static str> {
         (self.store == Store::Shared).then_some(P::NAME)
     }
 
-    /// Folds a new store, compares it, and lets it take over where that is the purpose.
-    pub(crate) async fn to_end(&self, then: RebuildPurpose) -> anyhow::Result<()> {
+    /// Builds a new store, compares it, and swaps it in if that is the purpose.
+    pub(crate) async fn to_end(&self, purpose: RebuildPurpose) -> anyhow::Result<()> {
         let runner = self
-            .load_beside(then)
+            .load_beside(purpose)
             .await
-            .context("open a store beside the live one")?;
-        let fold = runner.live();
+            .context("open a new store next to the live one")?;
+        let rebuilt = runner.live();
         crash::point("rebuild.begun");
         let stop = CancellationToken::new();
         let mut running = pin!(runner.run(stop.clone()));
         let stopped = self.stop.now();
         let followed = tokio::select! {
             ended = &mut running => {
-                Err(ended.err().unwrap_or_else(|| anyhow!("the fold ended by itself")))
+                Err(ended.err().unwrap_or_else(|| anyhow!("the new store's runner ended by itself")))
             }
-            followed = stopped.run_until_cancelled(self.follow(&fold, then)) => {
+            followed = stopped.run_until_cancelled(self.follow(&rebuilt, purpose)) => {
                 stop.cancel();
                 let followed = followed.unwrap_or_else(|| Err(anyhow!("an operator stopped it")));
                 running.await.and(followed)
             }
         };
-        // The runner is gone, and with it everything that writes to the new store.
-        let db = fold.db().clone();
-        drop(fold);
-        self.remove_consumers(then).await;
+        // The runner has ended, so nothing writes to the new store any more.
+        let db = rebuilt.db().clone();
+        drop(rebuilt);
+        self.remove_consumers(purpose).await;
         match followed {
             Ok(Some(caught)) => self.take_over(db, caught).await,
             followed => {
@@ -123,42 +124,42 @@ impl<P: Projection> Attempt<P> {
         }
     }
 
-    /// Lets the new store take over, and tries what only waited in it.
+    /// Puts the new store into service, and retries letters in it that only wait.
     async fn take_over(&self, db: Database, caught: Caught) -> anyhow::Result<()> {
         match caught {
-            Caught::Behind(held) => take_over::swap(&self.live, db, held).await?,
+            Caught::Behind(guard) => take_over::swap(&self.live, db, guard).await?,
             Caught::Level(aligned, _bound) => {
                 self.note_state(RebuildState::Merging);
-                let held = take_over::merge(&self.live, &db, aligned).await?;
+                let stopped_for = take_over::merge(&self.live, &db, aligned).await?;
                 self.status.send_modify(|status| {
-                    status.held_us = status.held_us.max(Some(micros(held)));
+                    status.held_us = status.held_us.max(Some(micros(stopped_for)));
                 });
                 db.throw_away().await.context("remove the new store")?;
             }
         }
         if let Err(error) = dead_letter::retry(&self.live, Which::Unblocked).await {
-            tracing::warn!(projection = P::NAME, %error, "what waited behind a discarded event waits on: retry it");
+            tracing::warn!(projection = P::NAME, %error, "events that waited behind a discarded one still wait: retry them");
         }
         Ok(())
     }
 
-    /// A runner over a store beside the live one, with the decisions that people made.
-    async fn load_beside(&self, then: RebuildPurpose) -> anyhow::Result<Runner<P>> {
-        let open = || self.live.db().open_beside(beside(then), self.shared());
-        let mut runner = self.load_over(open().await?, then).await?;
+    /// A runner over a new store, with the operators' decisions copied.
+    async fn load_beside(&self, purpose: RebuildPurpose) -> anyhow::Result<Runner<P>> {
+        let open = || self.live.db().open_beside(beside(purpose), self.shared());
+        let mut runner = self.load_over(open().await?, purpose).await?;
         if !self.is_of_use(&runner).await? {
             let db = runner.live().db().clone();
             drop(runner);
             db.throw_away().await?;
-            runner = self.load_over(open().await?, then).await?;
+            runner = self.load_over(open().await?, purpose).await?;
         }
         self.carry_over(runner.live().db()).await?;
         Ok(runner)
     }
 
-    /// Whether what an interrupted rebuild left can be folded on: it is of this version of the
-    /// program, and the live store, which may have been put back since, is no earlier than it where
-    /// both have to get to the same place.
+    /// Whether an interrupted rebuild can be continued: it is of this version of the program. If
+    /// both stores must reach the same sequences, the live store, which may have been restored
+    /// since, must also be at least as far.
     async fn is_of_use(&self, runner: &Runner<P>) -> anyhow::Result<bool> {
         let is_current = runner.version() == P::VERSION;
         if !is_current || self.store == Store::Copy {
@@ -169,10 +170,10 @@ impl<P: Projection> Attempt<P> {
         Ok(align::is_as_far(&live, &left))
     }
 
-    async fn load_over(&self, db: Database, then: RebuildPurpose) -> anyhow::Result<Runner<P>> {
+    async fn load_over(&self, db: Database, purpose: RebuildPurpose) -> anyhow::Result<Runner<P>> {
         let projection = Arc::clone(self.live.projection());
-        let config = Config::beside::<P>(then);
-        // What it says of itself is said in the fold's status.
+        let config = Config::beside::<P>(purpose);
+        // The runner's health is reported in the rebuild's status instead.
         Runner::load_any(
             projection,
             db,
@@ -183,45 +184,45 @@ impl<P: Projection> Attempt<P> {
         .await
     }
 
-    /// Takes what people decided, which no event tells of, from the live store to `next`.
+    /// Copies decisions of operators, which no event carries, from the live store to `next`.
     async fn carry_over(&self, next: &Database) -> anyhow::Result<()> {
         let (from, to) = (self.live.db().path(), next.path());
         let carried = on_thread("carry-over", move || dead_letter::carry_over(&from, &to));
         match carried.await {
             Ok(()) => Ok(()),
             Err(error) if !self.live.db().is_damaged() => {
-                Err(error).context("take the discarded dead letters along")
+                Err(error).context("copy the discarded dead letters")
             }
             // A damaged store may not even give these.
             Err(error) => {
                 tracing::warn!(
                     projection = P::NAME,
                     error = format!("{error:#}"),
-                    "discarded dead letters could not be taken along: they are parked again"
+                    "discarded dead letters could not be copied: they are dead letters again"
                 );
                 Ok(())
             }
         }
     }
 
-    /// Waits until the new store has caught up, compares it, and for a swap holds the live one
-    /// where the new one is as far.
+    /// Waits until the new store has caught up and compares it. For a swap, stops the live store
+    /// when the new one is as far.
     async fn follow(
         &self,
-        fold: &RunnerHandle<P>,
-        then: RebuildPurpose,
+        rebuilt: &RunnerHandle<P>,
+        purpose: RebuildPurpose,
     ) -> anyhow::Result<Option<Caught>> {
-        // What has to get to the same place as the live one never goes further than that.
-        let is_bound = then == RebuildPurpose::Verify || self.store == Store::Shared;
+        // A store that must reach the same sequences as the live one never gets further.
+        let is_bound = purpose == RebuildPurpose::Verify || self.store == Store::Shared;
         let bound = if is_bound {
-            Some(fold.barrier().close().await)
+            Some(rebuilt.barrier().close().await)
         } else {
             None
         };
-        self.caught_up(fold, then, bound.as_ref()).await?;
+        self.caught_up(rebuilt, purpose, bound.as_ref()).await?;
         self.note_state(RebuildState::Comparing);
-        let compared = self.compare(fold, bound.as_ref()).await;
-        if then == RebuildPurpose::Verify {
+        let compared = self.compare(rebuilt, bound.as_ref()).await;
+        if purpose == RebuildPurpose::Verify {
             compared.context("compare both stores")?;
             return Ok(None);
         }
@@ -230,46 +231,46 @@ impl<P: Projection> Attempt<P> {
             tracing::warn!(
                 projection = P::NAME,
                 message,
-                "a new store takes over without being compared"
+                "a new store replaces the live one without being compared"
             );
             self.status
                 .send_modify(|status| status.message = Some(message));
         }
-        self.carry_over(fold.db()).await?;
-        self.ensure_no_worse(fold).await?;
+        self.carry_over(rebuilt.db()).await?;
+        self.ensure_no_worse(rebuilt).await?;
         crash::point("rebuild.compared");
         if self.store == Store::Copy {
-            return Ok(Some(Caught::Behind(self.hold_behind(fold).await)));
+            return Ok(Some(Caught::Behind(self.stop_behind(rebuilt).await)));
         }
-        // It may have fallen behind while they were compared.
-        self.caught_up(fold, then, bound.as_ref()).await?;
-        let (aligned, _) = self.level(fold, bound.as_ref()).await?;
+        // It may have fallen behind during the comparison.
+        self.caught_up(rebuilt, purpose, bound.as_ref()).await?;
+        let (aligned, _) = self.level(rebuilt, bound.as_ref()).await?;
         Ok(Some(Caught::Level(aligned, bound)))
     }
 
-    /// Waits until `fold` is whole and so little behind the live store that this one can be held
-    /// for it: under writes it is never quite as far. One that is `bound` need not be whole, only
-    /// where the live one is.
+    /// Waits until `rebuilt` is complete and so little behind the live store that the live one can
+    /// be stopped for it: under writes it is never quite as far. A `bound` store need not be
+    /// complete, only as far as the live one.
     ///
     /// # Errors
-    /// A comparison that does not get on.
+    /// A comparison makes no progress.
     async fn caught_up(
         &self,
-        fold: &RunnerHandle<P>,
-        then: RebuildPurpose,
+        rebuilt: &RunnerHandle<P>,
+        purpose: RebuildPurpose,
         bound: Option<&BarrierGuard>,
     ) -> anyhow::Result<()> {
         let mut target = self.target().await?;
         let mut moved = (Sequences::new(), Instant::now());
         loop {
             tokio::time::sleep(LOOK_PAUSE).await;
-            self.note_progress(fold);
-            let at = align::places_of(fold).await?;
+            self.note_progress(rebuilt);
+            let at = align::places_of(rebuilt).await?;
             if moved.0 != at {
                 moved = (at.clone(), Instant::now());
             }
-            if then == RebuildPurpose::Verify {
-                ensure_moving(&fold.waiting(), moved.1.elapsed())?;
+            if purpose == RebuildPurpose::Verify {
+                ensure_moving(&rebuilt.waiting(), moved.1.elapsed())?;
             }
             if let Some(bound) = bound {
                 let live = align::places_of(&self.live).await?;
@@ -277,12 +278,12 @@ impl<P: Projection> Attempt<P> {
             }
             let live = self.live.positions();
             if !live.reach(&target.positions) {
-                // A source has begun another life, which counts from 1 again.
+                // A source has begun another epoch, which counts from 1 again.
                 target = self.target().await?;
             }
             let is_there = match bound {
                 Some(_) => align::is_as_far(&at, &target.places),
-                None => fold.is_complete() && fold.positions().reach(&target.positions),
+                None => rebuilt.is_complete() && rebuilt.positions().reach(&target.positions),
             };
             if is_there {
                 if target.since.elapsed() <= BEHIND_MAX {
@@ -298,7 +299,7 @@ impl<P: Projection> Attempt<P> {
         let places = align::places_of(&self.live).await;
         Ok(Target {
             positions: self.live.positions(),
-            // One that is damaged may not give it; it is not needed then.
+            // A damaged store may not give them; then they are not needed.
             places: match places {
                 Err(_) if self.live.db().is_damaged() => Sequences::new(),
                 places => places?,
@@ -307,14 +308,18 @@ impl<P: Projection> Attempt<P> {
         })
     }
 
-    fn note_progress(&self, fold: &RunnerHandle<P>) {
-        let (positions, live, waiting) = (fold.positions(), self.live.positions(), fold.waiting());
+    fn note_progress(&self, rebuilt: &RunnerHandle<P>) {
+        let (positions, live, waiting) = (
+            rebuilt.positions(),
+            self.live.positions(),
+            rebuilt.waiting(),
+        );
         let waits: Vec<String> = waiting
             .iter()
             .map(|(source, why)| format!("; waits in {source}: {why}"))
             .collect();
         self.report(State::Degraded(format!(
-            "folding beside: at {positions} of {live}{}",
+            "building a new store: at {positions} of {live}{}",
             waits.concat()
         )));
         self.status.send_if_modified(|status| {
@@ -331,10 +336,11 @@ impl<P: Projection> Attempt<P> {
         });
     }
 
-    /// Notes what the two differ in at the same place, and for how long that held the live store.
+    /// Records the differences of both stores at the same sequences, and how long the live store
+    /// was stopped for that.
     async fn compare(
         &self,
-        fold: &RunnerHandle<P>,
+        rebuilt: &RunnerHandle<P>,
         bound: Option<&BarrierGuard>,
     ) -> anyhow::Result<()> {
         if self.version != P::VERSION {
@@ -343,40 +349,40 @@ impl<P: Projection> Attempt<P> {
         if self.live.db().is_damaged() {
             bail!("the live store is damaged");
         }
-        let (aligned, stores) = self.level(fold, bound).await?;
-        let held = aligned.took();
+        let (aligned, stores) = self.level(rebuilt, bound).await?;
+        let stopped_for = aligned.took();
         drop(aligned);
-        // Where they were seen last on the way here is behind that.
-        let [live, fold] = stores.positions(P::NAME).context("read the positions")?;
+        // The positions seen last while catching up are older.
+        let [live, rebuilt] = stores.positions(P::NAME).context("read the positions")?;
         self.status.send_modify(|status| {
-            status.positions = of_all_sources::<P>(fold);
+            status.positions = of_all_sources::<P>(rebuilt);
             status.live = of_all_sources::<P>(live);
         });
         let compare = move || stores.differences(P::NAME, P::CONTENT, P::TABLES);
         let found = on_thread("compare", compare).await?;
         if found.count > 0 {
-            tracing::error!(projection = P::NAME, differences = found.count, first = ?found.rows.first(), "the live store differs from a fold of the events");
+            tracing::error!(projection = P::NAME, differences = found.count, first = ?found.rows.first(), "the live store differs from a rebuild of the events");
         }
         self.status.send_modify(|status| {
             status.differences = Some(found);
-            status.held_us = Some(micros(held));
+            status.held_us = Some(micros(stopped_for));
         });
         Ok(())
     }
 
-    /// Holds both at the same place, and begins to see them as they are there.
+    /// Stops both stores at the same sequences and takes a snapshot of each.
     ///
-    /// At the same sequences they are at the same positions, unless one is on its way through a
-    /// stream that was filled again, or has applied what is no event of its source.
+    /// At the same sequences they have the same positions, unless one is reading a refilled stream,
+    /// or has applied an event that its source does not have.
     async fn level(
         &self,
-        fold: &RunnerHandle<P>,
+        rebuilt: &RunnerHandle<P>,
         bound: Option<&BarrierGuard>,
     ) -> anyhow::Result<(Aligned, Stores)> {
         let began = Instant::now();
         let mut apart = None;
         loop {
-            match self.try_level(fold, bound).await {
+            match self.try_level(rebuilt, bound).await {
                 Ok((aligned, stores)) => {
                     let at = stores.positions(P::NAME).context("read the positions")?;
                     if at[0] == at[1] {
@@ -395,7 +401,7 @@ impl<P: Projection> Attempt<P> {
                 Err(error) => tracing::debug!(
                     projection = P::NAME,
                     error = format!("{error:#}"),
-                    "not at one place yet"
+                    "the stores are not aligned yet"
                 ),
             }
             tokio::time::sleep(ATTEMPT_PAUSE).await;
@@ -404,69 +410,69 @@ impl<P: Projection> Attempt<P> {
 
     async fn try_level(
         &self,
-        fold: &RunnerHandle<P>,
+        rebuilt: &RunnerHandle<P>,
         bound: Option<&BarrierGuard>,
     ) -> anyhow::Result<(Aligned, Stores)> {
-        let aligned = align::align(&self.live, fold, bound).await?;
-        let stores = align::stores(&self.live, fold).await?;
+        let aligned = align::align(&self.live, rebuilt, bound).await?;
+        let stores = align::stores(&self.live, rebuilt).await?;
         Ok((aligned, stores))
     }
 
-    /// Refuses a fold that could not apply what the live store has applied, unless that one is
-    /// broken anyway.
-    async fn ensure_no_worse(&self, fold: &RunnerHandle<P>) -> anyhow::Result<()> {
+    /// Refuses a new store that could not apply what the live store has applied, unless the live
+    /// store is broken anyway.
+    async fn ensure_no_worse(&self, rebuilt: &RunnerHandle<P>) -> anyhow::Result<()> {
         if !self.live.is_complete() || self.live.db().is_damaged() {
             return Ok(());
         }
-        let (live, next) = (self.live.db().path(), fold.db().path());
+        let (live, next) = (self.live.db().path(), rebuilt.db().path());
         let worse = on_thread("compare", move || dead_letter::only_in(&next, &live)).await?;
         match worse {
             None => Ok(()),
             Some(event) => bail!(
-                "this program cannot apply {event}, which the live store has applied; mend the \
-                 program and begin again"
+                "this program cannot apply {event}, which the live store has applied; fix the \
+                 program and rebuild again"
             ),
         }
     }
 
-    /// Holds the live store, and waits until the new one is at least as far.
-    async fn hold_behind(&self, fold: &RunnerHandle<P>) -> BarrierGuard {
+    /// Stops the live store, and waits until the new one is at least as far.
+    async fn stop_behind(&self, rebuilt: &RunnerHandle<P>) -> BarrierGuard {
         loop {
-            let held = self.live.barrier().close().await;
+            let guard = self.live.barrier().close().await;
             let deadline = tokio::time::Instant::now() + HOLD_MAX;
             while tokio::time::Instant::now() < deadline {
-                if self.is_overtaken_by(fold).await {
-                    return held;
+                if self.is_overtaken_by(rebuilt).await {
+                    return guard;
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            drop(held);
+            drop(guard);
             tokio::time::sleep(ATTEMPT_PAUSE).await;
         }
     }
 
-    /// Whether `fold` is at least as far as the live store, which is held. By the places in the
-    /// streams: positions say nothing of another life of a source, nor of events by hand.
-    async fn is_overtaken_by(&self, fold: &RunnerHandle<P>) -> bool {
+    /// Whether `rebuilt` is at least as far as the stopped live store. Compares sequences, because
+    /// positions do not cover another epoch of a source, or events published by hand.
+    async fn is_overtaken_by(&self, rebuilt: &RunnerHandle<P>) -> bool {
         if self.live.db().is_damaged() {
-            // It may not be readable any more; what it was last at is remembered.
-            return fold.positions().reach(&self.live.positions());
+            // It may not be readable any more; its last positions are remembered.
+            return rebuilt.positions().reach(&self.live.positions());
         }
         match (
             align::places_of(&self.live).await,
-            align::places_of(fold).await,
+            align::places_of(rebuilt).await,
         ) {
-            (Ok(live), Ok(fold)) => align::is_as_far(&fold, &live),
+            (Ok(live), Ok(rebuilt)) => align::is_as_far(&rebuilt, &live),
             _ => false,
         }
     }
 
-    /// The consumers of the second runner are of no use any more.
-    async fn remove_consumers(&self, then: RebuildPurpose) {
-        let name = Config::beside::<P>(then).consumer;
+    /// Removes the consumers of the second runner.
+    async fn remove_consumers(&self, purpose: RebuildPurpose) {
+        let name = Config::beside::<P>(purpose).consumer;
         for source in P::SOURCES {
             if let Ok(Some(stream)) = stream::find(self.live.bus(), source).await {
-                // One that is not there needs no removing.
+                // A missing consumer needs no removal.
                 let _ = stream.delete_consumer(&name).await;
             }
         }
@@ -477,21 +483,21 @@ impl<P: Projection> Attempt<P> {
     }
 }
 
-/// Those that were found, and 0 of the others.
+/// The positions that were found, and 0 for other sources.
 fn of_all_sources<P: Projection>(found: Vec<At>) -> Positions {
     let none = P::SOURCES.iter().map(|source| ((*source).to_owned(), 0));
     let found = found.into_iter().map(|(source, _, at)| (source, at));
     Positions(none.chain(found).collect())
 }
 
-/// Where the live store was when that was looked at.
+/// Where the live store was at some time.
 struct Target {
     positions: Positions,
     places: Sequences,
     since: Instant,
 }
 
-/// Errors when a fold that was to be compared has stood still for too long, with what it waits for.
+/// Fails if a store to compare has made no progress for too long, with what it waits for.
 fn ensure_moving(waiting: &BTreeMap<String, String>, still: Duration) -> anyhow::Result<()> {
     let waits: Vec<String> = waiting
         .iter()
@@ -499,13 +505,13 @@ fn ensure_moving(waiting: &BTreeMap<String, String>, still: Duration) -> anyhow:
         .collect();
     ensure!(
         waits.is_empty() || still < PATIENCE,
-        "it gave up: the fold has waited for {} s {}",
+        "it gave up: the new store has waited for {} s {}",
         still.as_secs(),
         waits.join("; ")
     );
     ensure!(
         still < STANDSTILL,
-        "it gave up: the fold has not moved for {} s",
+        "it gave up: the new store has not moved for {} s",
         still.as_secs()
     );
     Ok(())
@@ -515,9 +521,9 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Which store a rebuild for this purpose folds.
-fn beside(then: RebuildPurpose) -> Beside {
-    match then {
+/// Which store a rebuild for this purpose builds.
+fn beside(purpose: RebuildPurpose) -> Beside {
+    match purpose {
         RebuildPurpose::Rebuild => Beside::Successor,
         RebuildPurpose::Verify => Beside::Scratch,
     }

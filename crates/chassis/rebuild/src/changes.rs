@@ -1,4 +1,4 @@
-//! What makes a projection's tables in a service's own database equal to a new fold of them.
+//! Changes a projection's tables in a service's own database to equal those of a new store.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use sea_orm::{ConnectionTrait as _, DbErr};
 
 use crate::compare::{Stores, compare_rows, next};
 
-/// Rows that are changed in one transaction, at most: the service's own writes wait for it.
+/// The most rows changed in one transaction: the service's own writes wait for it.
 pub(super) const CHANGES_MAX: usize = 1_000;
 
-/// The tables of the chassis that belong to a projection, but for its dead letters.
+/// The tables of the chassis that belong to a projection, except its dead letters.
 const PROGRESS: [&str; 4] = [
     "headwater_checkpoint",
     "headwater_position",
@@ -21,7 +21,7 @@ const PROGRESS: [&str; 4] = [
     "headwater_anomaly",
 ];
 
-/// One row that is to be changed: statements, to be run one after the other, with their values.
+/// One row to change: statements to run in order, with their values.
 #[derive(Debug)]
 pub(super) struct Change {
     statements: Arc<[String]>,
@@ -51,8 +51,8 @@ fn bound(value: &Value) -> sea_orm::Value {
     }
 }
 
-/// Gives `each` the changes that make what `projection` has in the live store what the new fold
-/// has: its `tables`, its progress, its dead letters. Stops when `each` says no.
+/// Passes to `each` the changes that make the live store's state of `projection` equal to the new
+/// store's: its `tables`, its progress, its dead letters. Stops when `each` returns false.
 pub(super) fn between(
     stores: &Stores,
     projection: &str,
@@ -70,7 +70,7 @@ pub(super) fn between(
     letters(stores, &own, each)
 }
 
-/// Errors where one of `tables` cannot be made equal to a new fold, in words.
+/// Why one of `tables` cannot be rebuilt, in words.
 pub(super) fn check(live: &Connection, tables: &[&str]) -> rusqlite::Result<Option<String>> {
     for name in tables {
         let table = Table::look(live, name, "TRUE")?;
@@ -84,14 +84,14 @@ pub(super) fn check(live: &Connection, tables: &[&str]) -> rusqlite::Result<Opti
     Ok(None)
 }
 
-/// A table whose rows are told apart by a primary key.
+/// A table with a primary key.
 struct Table {
     name: String,
-    /// Which rows of it.
+    /// The condition for its rows.
     only: String,
-    /// Those of the primary key first.
+    /// The columns of the primary key come first.
     columns: Vec<String>,
-    /// How many of them are the primary key.
+    /// How many columns are the primary key.
     key: usize,
 }
 
@@ -112,16 +112,16 @@ impl Table {
         })
     }
 
-    /// Walks through both in the order of the primary key. False where `each` said no.
+    /// Walks through both in the order of the primary key. Returns false if `each` did.
     fn changes(
         &self,
         stores: &Stores,
         each: &mut dyn FnMut(Change) -> bool,
     ) -> rusqlite::Result<bool> {
         let [delete, insert, update] = self.statements();
-        let (mut live, mut fold) = (self.rows(stores.live())?, self.rows(stores.fold())?);
-        let (mut live, mut fold) = (live.query([])?, fold.query([])?);
-        let (mut ours, mut theirs) = (next(&mut live)?, next(&mut fold)?);
+        let (mut live, mut rebuilt) = (self.rows(stores.live())?, self.rows(stores.rebuilt())?);
+        let (mut live, mut rebuilt) = (live.query([])?, rebuilt.query([])?);
+        let (mut ours, mut theirs) = (next(&mut live)?, next(&mut rebuilt)?);
         loop {
             let order = match (&ours, &theirs) {
                 (None, None) => return Ok(true),
@@ -154,7 +154,7 @@ impl Table {
                 ours = next(&mut live)?;
             }
             if order.is_ge() {
-                theirs = next(&mut fold)?;
+                theirs = next(&mut rebuilt)?;
             }
         }
     }
@@ -169,9 +169,9 @@ impl Table {
         ))
     }
 
-    /// To delete a row by its key, to insert one, and to update one with all its columns. Where a
-    /// row is unique in another way, too, it takes the place of one that is about to change; that
-    /// one is inserted again in its turn.
+    /// Statements that delete a row by its key, insert one, and update one with all its columns. If
+    /// a row also has another unique column, it may replace a row that is about to change; that row
+    /// is inserted again in its turn.
     fn statements(&self) -> [Arc<[String]>; 3] {
         let name = &self.name;
         let numbered = |columns: &[String], from: usize, is: &str, between: &str| {
@@ -199,11 +199,11 @@ impl Table {
     }
 }
 
-/// What a letter is, but for its number and when it was parked.
+/// The columns that identify a letter: all but its number and its time.
 const LETTER: &str = "projection, source, lane, epoch, position, sequence, subject, payload, \
                       reason, waiting";
 
-/// The letters from the first on that differs: their order tells which waits behind which.
+/// Replaces all letters from the first that differs: their order decides which waits behind which.
 fn letters(
     stores: &Stores,
     own: &str,
@@ -212,8 +212,11 @@ fn letters(
     let sql = format!(
         "SELECT {LETTER}, recorded_at, id FROM headwater_dead_letter WHERE {own} ORDER BY id"
     );
-    let (mut live, mut fold) = (stores.live().prepare(&sql)?, stores.fold().prepare(&sql)?);
-    let (mut live, mut fold) = (live.query([])?, fold.query([])?);
+    let (mut live, mut rebuilt) = (
+        stores.live().prepare(&sql)?,
+        stores.rebuilt().prepare(&sql)?,
+    );
+    let (mut live, mut rebuilt) = (live.query([])?, rebuilt.query([])?);
     let delete: Arc<[String]> =
         ["DELETE FROM headwater_dead_letter WHERE id = ?".to_owned()].into();
     let columns = format!("{LETTER}, recorded_at");
@@ -226,11 +229,11 @@ fn letters(
         let end = LETTER.split(',').count();
         compare_rows(&one[..end], &other[..end]).is_eq()
     };
-    let (mut ours, mut theirs) = (next(&mut live)?, next(&mut fold)?);
+    let (mut ours, mut theirs) = (next(&mut live)?, next(&mut rebuilt)?);
     while let (Some(one), Some(other)) = (&ours, &theirs)
         && is_same(one, other)
     {
-        (ours, theirs) = (next(&mut live)?, next(&mut fold)?);
+        (ours, theirs) = (next(&mut live)?, next(&mut rebuilt)?);
     }
     while let Some(mut row) = ours {
         let values = row.split_off(row.len() - 1);
@@ -246,7 +249,7 @@ fn letters(
         if !each(Change { statements, values }) {
             return Ok(());
         }
-        theirs = next(&mut fold)?;
+        theirs = next(&mut rebuilt)?;
     }
     Ok(())
 }
@@ -273,8 +276,9 @@ mod tests {
         std::iter::from_fn(|| next(&mut rows).unwrap()).collect()
     }
 
-    /// Makes a live store with `live` equal to a fold with `fold`; gives how many changes it took.
-    fn made_equal(live: &str, fold: &str) -> usize {
+    /// Makes a live store with `live` equal to a new store with `rebuilt`; returns the number of
+    /// changes.
+    fn made_equal(live: &str, rebuilt: &str) -> usize {
         let folder = tempfile::tempdir().unwrap();
         let make = |name: &str, sql: &str| {
             let path = folder.path().join(name);
@@ -284,8 +288,9 @@ mod tests {
                 .unwrap();
             (path, store)
         };
-        let ((live_path, live), (fold_path, fold)) = (make("live", live), make("fold", fold));
-        let stores = Stores::open(&live_path, &fold_path).unwrap();
+        let ((live_path, live), (rebuilt_path, rebuilt)) =
+            (make("live", live), make("rebuilt", rebuilt));
+        let stores = Stores::open(&live_path, &rebuilt_path).unwrap();
         let mut changes = Vec::new();
         let each = &mut |change| {
             changes.push(change);
@@ -308,7 +313,7 @@ mod tests {
             "SELECT * FROM headwater_position WHERE projection = 'p'",
             &letters,
         ] {
-            assert_eq!(rows(&live, sql), rows(&fold, sql), "{sql}");
+            assert_eq!(rows(&live, sql), rows(&rebuilt, sql), "{sql}");
         }
         let others = "SELECT count(*) FROM headwater_position WHERE projection <> 'p'";
         assert_eq!(rows(&live, others), [[Value::Integer(1)]], "not its own");
@@ -332,8 +337,8 @@ mod tests {
     #[test]
     fn unique_values_that_changed_places_are_no_conflict() {
         let live = "INSERT INTO item VALUES ('a', x'01', 1), ('b', x'02', 2);";
-        let fold = "INSERT INTO item VALUES ('a', x'01', 2), ('b', x'02', 1);";
-        made_equal(&format!("{live}{OTHER}"), fold);
+        let rebuilt = "INSERT INTO item VALUES ('a', x'01', 2), ('b', x'02', 1);";
+        made_equal(&format!("{live}{OTHER}"), rebuilt);
     }
 
     #[test]
@@ -347,7 +352,7 @@ mod tests {
             format!("INSERT INTO headwater_position VALUES ('p', 's', 'e', {position});")
         };
         let live = [at(3), letter(1, 1, 0), letter(4, 2, 1), letter(5, 3, 1)].concat();
-        let fold = [at(2), letter(1, 1, 0), letter(2, 3, 1)].concat();
-        assert_eq!(made_equal(&format!("{live}{OTHER}"), &fold), 4);
+        let rebuilt = [at(2), letter(1, 1, 0), letter(2, 3, 1)].concat();
+        assert_eq!(made_equal(&format!("{live}{OTHER}"), &rebuilt), 4);
     }
 }

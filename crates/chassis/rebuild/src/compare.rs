@@ -1,4 +1,4 @@
-//! Comparing two stores that were folded from the same events, row by row.
+//! Compares two stores of the same projection row by row.
 
 use std::cmp::Ordering;
 use std::path::Path;
@@ -8,22 +8,22 @@ use headwater_store::connection::Inspection;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, Rows, Statement};
 
-/// How many differing rows are told.
+/// The most differing rows in a report.
 const MAX_REPORTED_ROWS: usize = 100;
 
-/// Two stores, each as it was at one moment.
+/// Snapshots of two stores.
 #[derive(Debug)]
 pub(super) struct Stores {
     live: Inspection,
-    fold: Inspection,
+    rebuilt: Inspection,
 }
 
 impl Stores {
-    /// Begins to see both as they are now.
-    pub(super) fn open(live: &Path, fold: &Path) -> rusqlite::Result<Self> {
+    /// Takes a snapshot of both.
+    pub(super) fn open(live: &Path, rebuilt: &Path) -> rusqlite::Result<Self> {
         Ok(Self {
             live: Inspection::open(live)?,
-            fold: Inspection::open(fold)?,
+            rebuilt: Inspection::open(rebuilt)?,
         })
     }
 
@@ -32,12 +32,12 @@ impl Stores {
         self.live.connection()
     }
 
-    /// The one that was folded beside it.
-    pub(super) fn fold(&self) -> &Connection {
-        self.fold.connection()
+    /// The new store.
+    pub(super) fn rebuilt(&self) -> &Connection {
+        self.rebuilt.connection()
     }
 
-    /// The positions of both, in the present lives of all sources.
+    /// The positions of both, in the present epochs of all sources.
     pub(super) fn positions(&self, projection: &str) -> rusqlite::Result<[Vec<At>; 2]> {
         let positions = |store: &Connection| {
             let mut statement = store.prepare(&positions(projection))?;
@@ -45,11 +45,11 @@ impl Stores {
             let rows = statement.query_map([], row)?;
             rows.collect::<rusqlite::Result<Vec<At>>>()
         };
-        Ok([positions(self.live())?, positions(self.fold())?])
+        Ok([positions(self.live())?, positions(self.rebuilt())?])
     }
 
-    /// The rows of `content` that they do not have in common, or of `tables` where nothing is said
-    /// of it, or of all tables; and their positions and dead letters.
+    /// The rows of `content` that differ; without `content`, of `tables`; without both, of all
+    /// tables. Also differing positions and dead letters.
     pub(super) fn differences(
         &self,
         projection: &str,
@@ -80,7 +80,7 @@ impl Stores {
         Ok(found)
     }
 
-    /// The tables of the store that are not the chassis' own.
+    /// The tables of the store that do not belong to the chassis.
     fn tables(&self) -> rusqlite::Result<Vec<String>> {
         let mut statement = self.live.connection().prepare(
             "SELECT name FROM sqlite_schema WHERE type = 'table'
@@ -93,14 +93,14 @@ impl Stores {
 
     /// Walks through both in the same order.
     fn compare(&self, name: &str, sql: &str, found: &mut Differences) -> rusqlite::Result<()> {
-        let (mut live, mut fold) = (ordered(&self.live, sql)?, ordered(&self.fold, sql)?);
+        let (mut live, mut rebuilt) = (ordered(&self.live, sql)?, ordered(&self.rebuilt, sql)?);
         let columns: Vec<String> = live
             .column_names()
             .iter()
             .map(ToString::to_string)
             .collect();
-        let (mut live, mut fold) = (live.query([])?, fold.query([])?);
-        let (mut ours, mut theirs) = (next(&mut live)?, next(&mut fold)?);
+        let (mut live, mut rebuilt) = (live.query([])?, rebuilt.query([])?);
+        let (mut ours, mut theirs) = (next(&mut live)?, next(&mut rebuilt)?);
         loop {
             let order = match (&ours, &theirs) {
                 (None, None) => return Ok(()),
@@ -110,7 +110,7 @@ impl Stores {
             };
             match order {
                 Ordering::Equal => {
-                    (ours, theirs) = (next(&mut live)?, next(&mut fold)?);
+                    (ours, theirs) = (next(&mut live)?, next(&mut rebuilt)?);
                 }
                 Ordering::Less => {
                     note(found, name, &columns, Side::Live, ours.as_deref());
@@ -118,14 +118,14 @@ impl Stores {
                 }
                 Ordering::Greater => {
                     note(found, name, &columns, Side::Fold, theirs.as_deref());
-                    theirs = next(&mut fold)?;
+                    theirs = next(&mut rebuilt)?;
                 }
             }
         }
     }
 }
 
-/// A source, its life, and a position in it.
+/// A source, its epoch, and a position in it.
 pub(super) type At = (String, String, u64);
 
 fn positions(projection: &str) -> String {
@@ -184,7 +184,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// SQLite's own order of values.
+/// SQLite's order of values.
 pub(super) fn compare_rows(a: &[Value], b: &[Value]) -> Ordering {
     a.iter()
         .zip(b)
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     /// The differences of two stores with these rows in `item`.
-    fn differences(live: &str, fold: &str) -> Vec<String> {
+    fn differences(live: &str, rebuilt: &str) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         let make = |name: &str, rows: &str| {
             let path = folder.path().join(name);
@@ -239,7 +239,7 @@ mod tests {
             }
             path
         };
-        let stores = Stores::open(&make("live", live), &make("fold", fold)).unwrap();
+        let stores = Stores::open(&make("live", live), &make("rebuilt", rebuilt)).unwrap();
         let found = stores.differences("p", &[], &[]).unwrap();
         assert_eq!(found.count, found.rows.len() as u64);
         found

@@ -1,4 +1,4 @@
-//! What operators hold of a rebuild.
+//! The operator's handle of a rebuild.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use headwater_nats::control::{RebuildPurpose, RebuildState, RebuildStatus};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// What operators hold of it. Cheap to clone.
+/// The operator's handle of a rebuild. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) requests: mpsc::Sender<RebuildPurpose>,
@@ -16,38 +16,38 @@ pub struct Handle {
     pub(super) stop: Stop,
 }
 
-/// What stops the fold that is under way. Cheap to clone.
+/// Stops the current attempt. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stop(Arc<Mutex<CancellationToken>>);
 
 impl Stop {
-    /// For a fold that begins.
+    /// Resets it for a new attempt.
     pub(super) fn renew(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = CancellationToken::new();
     }
 
-    /// Of the fold that is under way.
+    /// The token of the current attempt.
     pub(super) fn now(&self) -> CancellationToken {
         let token = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         token.clone()
     }
 }
 
-/// One is under way already.
+/// An attempt is already running.
 #[derive(Debug)]
 pub struct Busy;
 
 impl Handle {
-    /// Begins a fold. `is_partial`: see `RebuildRequest`.
-    pub fn begin(&self, then: RebuildPurpose, is_partial: bool) -> Result<RebuildStatus, Busy> {
+    /// Begins an attempt. `is_partial`: see `RebuildRequest`.
+    pub fn begin(&self, purpose: RebuildPurpose, is_partial: bool) -> Result<RebuildStatus, Busy> {
         let mut is_begun = false;
         self.status.send_if_modified(|status| {
-            is_begun = !status.state.is_running() && self.requests.try_send(then).is_ok();
+            is_begun = !status.state.is_running() && self.requests.try_send(purpose).is_ok();
             if is_begun {
                 self.stop.renew();
                 *status = RebuildStatus {
                     is_partial,
-                    ..begun(then, "an operator asked for it".to_owned())
+                    ..begun(purpose, "an operator requested it".to_owned())
                 };
             }
             is_begun
@@ -59,23 +59,23 @@ impl Handle {
         }
     }
 
-    /// Stops the fold that is under way, unless it is about to be done; the live store stays.
+    /// Stops the current attempt, unless it is about to finish; the live store stays.
     pub fn stop(&self) -> RebuildStatus {
         self.stop.now().cancel();
         self.status()
     }
 
-    /// How far it is.
+    /// The current status.
     pub fn status(&self) -> RebuildStatus {
         self.status.borrow().clone()
     }
 }
 
-/// The status of a fold that begins.
-pub(super) fn begun(then: RebuildPurpose, reason: String) -> RebuildStatus {
+/// The status of an attempt that begins.
+pub(super) fn begun(purpose: RebuildPurpose, reason: String) -> RebuildStatus {
     RebuildStatus {
         state: RebuildState::Folding,
-        then,
+        then: purpose,
         reason,
         positions: Positions::default(),
         live: Positions::default(),

@@ -1,5 +1,5 @@
-//! Rebuilds: a read store folded once more beside the live one, to take its place or to be
-//! compared with it.
+//! Rebuilds: build a read store again next to the live one, to replace it or to be compared with
+//! it.
 //!
 //! Start at [`Rebuilder`].
 

@@ -1,4 +1,4 @@
-//! Letting a new fold take over: by exchanging the file, or by changing the rows that differ.
+//! Puts a new store into service: by swapping the file, or by changing the rows that differ.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,30 +19,30 @@ use crate::changes::{self, CHANGES_MAX, Change};
 use crate::compare::Stores;
 use crate::thread::on_thread;
 
-/// How long a full queue of the writer is waited for.
+/// How long to wait for a full writer queue.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 
-/// The pause before a chunk that the writer had no room for is tried again.
+/// The pause before a chunk is retried for which the writer had no room.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Lets the new store serve; the live projection goes on with it.
+/// Swaps in the new store; the live projection continues with it.
 pub(super) async fn swap<P: Projection>(
     live: &RunnerHandle<P>,
     next: Database,
-    held: BarrierGuard,
+    guard: BarrierGuard,
 ) -> anyhow::Result<()> {
     let db = live.db();
     carry_pause(live, &next).await?;
     let old = db.switch_to(next)?;
     note_tables(live, true).await?;
-    drop(held);
+    drop(guard);
     crash::point("rebuild.swapped");
     tracing::info!(projection = P::NAME, path = %db.path().display(), "the new store serves");
     old.retire().await;
     Ok(())
 }
 
-/// Has the live projection know how far the tables are that it has now.
+/// Updates the live projection's positions from its new tables.
 async fn note_tables<P: Projection>(
     live: &RunnerHandle<P>,
     is_complete: bool,
@@ -54,57 +54,57 @@ async fn note_tables<P: Projection>(
     Ok(())
 }
 
-/// Has the store that takes over know whether the projection is paused: no event tells of it.
+/// Copies the pause to the new store: no event carries it.
 async fn carry_pause<P: Projection>(live: &RunnerHandle<P>, next: &Database) -> anyhow::Result<()> {
     let pause = live.barrier().pause();
     let saved = next.write(move |tx| pause::save(tx, P::NAME, pause.as_ref()));
     match saved.await {
         Ok(_) => Ok(()),
-        Err(error) => Err(anyhow!("{error}")).context("take the pause along"),
+        Err(error) => Err(anyhow!("{error}")).context("copy the pause"),
     }
 }
 
-/// Makes the live tables equal to those of `db`, at the place at which both are `aligned`; gives for
-/// how long the live projection was held there.
+/// Makes the live tables equal to those of `db`, at the sequences at which both are `aligned`.
+/// Returns how long the live projection was stopped there.
 pub(super) async fn merge<P: Projection>(
     live: &RunnerHandle<P>,
     db: &Database,
     aligned: Aligned,
 ) -> anyhow::Result<Duration> {
     let taking_over = TakingOver::begin(live);
-    // Whoever changed the tables before that was noted has done so then.
+    // Writes of the tables that began before this are done afterwards.
     write(live, |_| Ok(())).await?;
     let changed = change_rows(live, db).await.context("change the rows")?;
     drop(taking_over);
     note_tables(live, live.is_complete()).await?;
-    let held = aligned.took();
+    let stopped_for = aligned.took();
     drop(aligned);
     crash::point("rebuild.merged");
     tracing::info!(
         projection = P::NAME,
         changed,
-        "the live tables are those of the new fold"
+        "the live tables are equal to the new store's"
     );
-    Ok(held)
+    Ok(stopped_for)
 }
 
-/// Changes the rows that differ from those of `db`; gives how many.
+/// Changes the rows that differ from those of `db`; returns how many.
 async fn change_rows<P: Projection>(
     live: &RunnerHandle<P>,
     db: &Database,
 ) -> anyhow::Result<usize> {
-    let (live_path, fold_path) = (live.db().path(), db.path());
+    let (live_path, rebuilt_path) = (live.db().path(), db.path());
     // The next chunk is found while one is written.
     let (sender, mut found) = mpsc::channel(1);
     let finding = on_thread("merge", move || {
-        find(&live_path, &fold_path, P::NAME, P::TABLES, &sender)
+        find(&live_path, &rebuilt_path, P::NAME, P::TABLES, &sender)
     });
     let mut count = 0;
     while let Some(Chunk { changes, is_last }) = found.recv().await {
         count += changes.len();
         let changes = Arc::new(changes);
         if is_last {
-            // The version counts once all of it is there.
+            // The version is stored with the last changes.
             write(live, move |tx| {
                 apply(&changes, tx)?;
                 headwater_projection::note_version(tx, P::NAME, P::VERSION)
@@ -119,8 +119,7 @@ async fn change_rows<P: Projection>(
     Ok(count)
 }
 
-/// A transaction of its own in the live database. A service that is busy goes first, for a
-/// while.
+/// Runs `work` in its own transaction in the live database. For a while, a busy service goes first.
 async fn write<P: Projection>(
     live: &RunnerHandle<P>,
     work: impl Fn(&Tx) -> Result<(), DbErr> + Clone + Send + 'static,
@@ -131,7 +130,7 @@ async fn write<P: Projection>(
             Ok(()) => return Ok(()),
             Err(WriteError::Refused(error)) => return Err(error.into()),
             Err(WriteError::Busy) if began.elapsed() < BUSY_MAX => {}
-            // Until there is room, as all writes do.
+            // Wait for room, as all writes do.
             Err(WriteError::Full) => {}
             Err(error) => return Err(anyhow!("{error}")),
         }
@@ -139,21 +138,21 @@ async fn write<P: Projection>(
     }
 }
 
-/// Rows that are changed in one transaction.
+/// Rows to change in one transaction.
 struct Chunk {
     changes: Vec<Change>,
     is_last: bool,
 }
 
-/// Finds what differs and sends it in chunks, of which the last may be empty.
+/// Finds the differing rows and sends them in chunks; the last chunk may be empty.
 fn find(
     live: &Path,
-    fold: &Path,
+    rebuilt: &Path,
     projection: &str,
     tables: &[&str],
     chunks: &mpsc::Sender<Chunk>,
 ) -> rusqlite::Result<()> {
-    let stores = Stores::open(live, fold)?;
+    let stores = Stores::open(live, rebuilt)?;
     let send = |changes, is_last| {
         let chunk = Chunk { changes, is_last };
         chunks.blocking_send(chunk).is_ok()
@@ -167,7 +166,7 @@ fn find(
         }
         is_wanted
     })?;
-    // Where nobody waits for it any more, nobody is told.
+    // Fails only if the receiver is gone.
     send(changes, true);
     Ok(())
 }
@@ -176,7 +175,7 @@ fn apply(changes: &[Change], tx: &Tx) -> Result<(), DbErr> {
     changes.iter().try_for_each(|change| change.apply(tx))
 }
 
-/// Keeps operators from changing the tables that are made equal to a new fold.
+/// While it lives, operators cannot change the tables that are made equal to the new store's.
 struct TakingOver<P: Projection>(RunnerHandle<P>);
 
 impl<P: Projection> TakingOver<P> {

@@ -1,8 +1,9 @@
-//! Work that blocks for long.
+//! Runs blocking work on threads.
 
 use tokio::sync::oneshot;
 
-/// Runs `work`, which blocks, on a thread of its own, which nobody waits for when the process ends.
+/// Runs the blocking `work` on its own thread. The process does not wait for the thread when it
+/// ends.
 pub(super) fn on_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -11,7 +12,7 @@ pub(super) fn on_thread<T: Send + 'static>(
     let spawned = std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
-            // Where nobody waits for it any more, nobody is told.
+            // Fails only if the caller no longer waits.
             let _ = sender.send(work());
         });
     spawned.expect("start a thread");
