@@ -1,10 +1,10 @@
-//! Copies of a service's database: made while it runs, looked at, put back while it is stopped.
+//! Backups of a service's database: made while it runs, checked, and restored while it is stopped.
 //!
-//! A copy is made by SQLite's backup within one read transaction: of one moment, what is in the
-//! write-ahead log included. The writer is not held up; its log grows by what is written meanwhile.
-//! (`VACUUM INTO` keeps its read transaction open for as long as it writes, and renumbers rows.)
+//! A copy is made with SQLite's backup API in one read transaction, so it shows one moment and
+//! includes the write-ahead log. The writer is not delayed; its log grows by what is written
+//! meanwhile. (`VACUUM INTO` keeps its read transaction open while it writes, and renumbers rows.)
 //!
-//! The key file is never part of it: whoever has both can read the personal data.
+//! The key file is never included: a person with both files can read the personal data.
 
 mod target;
 
@@ -26,40 +26,41 @@ use sha2::{Digest as _, Sha256};
 
 pub use crate::target::{RestoreTarget, Restored};
 
-/// How long a database may be locked by others.
+/// How long to wait while others lock a database.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// Pages of a database that are copied at a time.
+/// Pages of a database copied at a time.
 const PAGES: i32 = 1024;
 
-/// Behind the name of a copy: the file with its digest, as `sha256sum` writes it.
+/// Suffix of a copy's digest file, which `sha256sum` can read.
 const DIGEST: &str = ".sha256";
 
-/// Behind the name of a database: the file whose time is that of its newest backup. Never rename.
+/// Suffix of the file whose modification time is that of the database's newest backup. Never
+/// rename.
 const STAMP: &str = ".backed-up";
 
-/// Whose database a file is, and how far it goes.
+/// What a database file contains: whose it is, and how far it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// The service.
     pub owner: String,
-    /// The life of the database.
+    /// The epoch of the database.
     pub epoch: String,
-    /// The newest position in its outbox; 0 without any.
+    /// The newest position in its outbox; 0 if empty.
     pub head: u64,
-    /// What has shaped its tables.
+    /// The migrations that were applied.
     pub migrations: Vec<String>,
-    /// Whether the service is a projection itself, and not a source that keeps one.
+    /// Whether the service itself is a projection, and not a source that has one.
     pub is_read_store: bool,
-    /// The id of the key file that belongs to it, and how many keys that has at least.
+    /// The id of its key file, and the least number of keys in it.
     keys: Option<(Vec<u8>, u64)>,
 }
 
 impl Facts {
-    /// What the database at `path` says of itself, which may be in use.
+    /// Reads the facts of the database at `path`, which may be in use.
     ///
     /// # Errors
-    /// It cannot be read, or is no database of a service.
+    /// The file cannot be read, or is not the database of a service.
     pub fn of(path: &Path) -> anyhow::Result<Self> {
         let db = open_to_look(path)?;
         Self::read(&db).with_context(|| format!("read {}", path.display()))
@@ -69,12 +70,12 @@ impl Facts {
         let is_ours =
             "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'headwater_database')";
         let is_ours: bool = db.query_row(is_ours, [], |row| row.get(0))?;
-        ensure!(is_ours, "it is no database of a service");
+        ensure!(is_ours, "it is not the database of a service");
         let (owner, epoch): (String, String) = db
             .query_row("SELECT owner, epoch FROM headwater_database", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
-            .context("look for whose database it is")?;
+            .context("read the owner of the database")?;
         let head = "SELECT coalesce(max(position), 0) FROM headwater_outbox";
         let head = db.query_row(head, [], |row| row.get(0))?;
         let mut names = db.prepare("SELECT name FROM headwater_migration ORDER BY name")?;
@@ -88,22 +89,22 @@ impl Facts {
             head,
             migrations: migrations.collect::<rusqlite::Result<_>>()?,
             is_read_store,
-            // Those of an early version have no such column, and no key file.
+            // Databases of an early version have no such column, and no key file.
             keys: db
                 .query_row(keys, [], |row| Ok((row.get(0)?, row.get(1)?)))
                 .ok(),
         })
     }
 
-    /// Whether nothing in it is lost with it: all that it has is folded from others' events.
+    /// Whether losing it loses nothing: everything in it comes from others' events.
     pub fn is_copy(&self) -> bool {
         self.head == 0 && self.is_read_store
     }
 
-    /// Whether the key file beside `database`, where this is to be put, can open it.
+    /// Checks that the key file next to `database`, where this copy is to be restored, can open it.
     ///
     /// # Errors
-    /// It is missing, damaged, of another database, or too old.
+    /// The key file is missing, damaged, of another database, or too old.
     pub fn check_keys(&self, database: &Path) -> anyhow::Result<()> {
         let Some((id, slots)) = &self.keys else {
             return Ok(());
@@ -112,12 +113,12 @@ impl Facts {
     }
 }
 
-/// A copy that is whole, on the disk, and was looked at.
+/// A complete, checked copy on the disk.
 #[derive(Debug, Clone)]
 pub struct Copy {
     /// Where it is.
     pub file: PathBuf,
-    /// What it says of itself.
+    /// Its facts.
     pub facts: Facts,
     /// Its size.
     pub bytes: u64,
@@ -126,10 +127,10 @@ pub struct Copy {
 }
 
 /// Copies the database at `path`, which may be in use, into `folder`, as
-/// `orders-20261130T041200Z.db` with its digest beside it.
+/// `orders-20261130T041200Z.db` with a digest file.
 ///
 /// # Errors
-/// It cannot be read or written, or is damaged: nothing that looks like a copy is left.
+/// The database cannot be read or written, or is damaged. No partial copy is left.
 pub fn make(path: &Path, folder: &Path, clock: &Clock) -> anyhow::Result<Copy> {
     private::make_folder(folder).with_context(|| format!("make {}", folder.display()))?;
     let source = open(path)?;
@@ -138,7 +139,7 @@ pub fn make(path: &Path, folder: &Path, clock: &Clock) -> anyhow::Result<Copy> {
     let mut began_ms = clock.now_ms();
     let mut name = name(&source, &facts.owner, began_ms)?;
     if folder.join(&name).exists() {
-        // Names tell seconds apart, and that one is a copy that was reported.
+        // Names have a resolution of one second, and the existing copy was already reported.
         thread::sleep(Duration::from_secs(1));
         began_ms = clock.now_ms();
         name = self::name(&source, &facts.owner, began_ms)?;
@@ -150,7 +151,7 @@ pub fn make(path: &Path, folder: &Path, clock: &Clock) -> anyhow::Result<Copy> {
     write_private(&beside, &format!("{sha256}  {name}\n"))?;
     let file = folder.join(name);
     let bytes = part.end(&file)?;
-    note(path, began_ms).with_context(|| format!("note the backup beside {}", path.display()))?;
+    note(path, began_ms).with_context(|| format!("record the backup of {}", path.display()))?;
     Ok(Copy {
         file,
         facts,
@@ -159,16 +160,17 @@ pub fn make(path: &Path, folder: &Path, clock: &Clock) -> anyhow::Result<Copy> {
     })
 }
 
-/// What a copy is called that was begun at `began_ms`.
+/// The name of a copy begun at `began_ms`.
 fn name(db: &Connection, owner: &str, began_ms: i64) -> rusqlite::Result<String> {
     let name = "SELECT ? || strftime('-%Y%m%dT%H%M%SZ.db', ? / 1000, 'unixepoch')";
     db.query_row(name, (owner, began_ms), |row| row.get(0))
 }
 
-/// Removes all but the newest `keep` copies of the database of `owner` in `folder`; gives which.
+/// Removes all but the newest `keep` copies of the database of `owner` in `folder`; returns the
+/// removed ones.
 ///
 /// # Errors
-/// One cannot be removed.
+/// A copy cannot be removed.
 pub fn prune(folder: &Path, owner: &str, keep: usize) -> io::Result<Vec<PathBuf>> {
     let mut copies = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -200,7 +202,7 @@ fn is_copy_of(name: &str, owner: &str) -> bool {
     })
 }
 
-/// Compares `copy` with the digest beside it; gives whether there is one.
+/// Compares `copy` with its digest file; returns whether there is one.
 ///
 /// # Errors
 /// They differ, or cannot be read.
@@ -215,14 +217,14 @@ pub fn check_digest(copy: &Path) -> anyhow::Result<bool> {
     let found = digest(copy)?;
     ensure!(
         found.eq_ignore_ascii_case(expected),
-        "{} is not what was written: its digest is {found}, and {} says {expected}",
+        "{} differs from its digest file: its digest is {found}, but {} has {expected}",
         copy.display(),
         beside.display()
     );
     Ok(true)
 }
 
-/// When the newest backup of the database at `path` was begun; none where none was noted.
+/// When the newest backup of the database at `path` was begun, if known.
 pub fn newest(path: &Path) -> Option<SystemTime> {
     private::stamped(&appended(path, STAMP)).ok()
 }
@@ -233,11 +235,11 @@ fn note(path: &Path, when_ms: i64) -> anyhow::Result<()> {
     target::give_to_owner(&stamp, path)
 }
 
-/// How far two databases have the same events, whatever their epochs are: one whose life began with
-/// a copy has that copy's up to there.
+/// The last position up to which two databases have the same events, whatever their epochs. A
+/// database whose epoch began with a copy shares that copy's events.
 ///
 /// # Errors
-/// One cannot be read.
+/// A database cannot be read.
 pub fn common(one: &Path, other: &Path) -> anyhow::Result<u64> {
     let (one, other) = (open_copy(one)?, open_to_look(other)?);
     let event = |db: &Connection, position: u64| {
@@ -265,14 +267,14 @@ pub fn common(one: &Path, other: &Path) -> anyhow::Result<u64> {
     Ok(same)
 }
 
-/// What is no file may not even be opened: a pipe waits for a writer.
+/// Checks before opening: opening a pipe would wait for a writer.
 fn expect_file(path: &Path) -> anyhow::Result<()> {
     let found = fs::metadata(path).with_context(|| format!("look at {}", path.display()))?;
-    ensure!(found.is_file(), "{} is no file", path.display());
+    ensure!(found.is_file(), "{} is not a file", path.display());
     Ok(())
 }
 
-/// Opens a database only to look at it: that leaves it as it is, whatever state it is in.
+/// Opens a database without changing it, whatever state it is in.
 fn open_to_look(path: &Path) -> anyhow::Result<Connection> {
     expect_file(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -282,9 +284,9 @@ fn open_to_look(path: &Path) -> anyhow::Result<Connection> {
     Ok(db)
 }
 
-/// Opens a database to read it, whoever else uses it.
+/// Opens a database for reading while others may use it.
 fn open(path: &Path) -> anyhow::Result<Connection> {
-    // The last to close a database cleans up behind it, which one that may only read cannot.
+    // The last connection to close cleans up the database, which a read-only one cannot.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)
         .and_then(|db| {
@@ -296,8 +298,8 @@ fn open(path: &Path) -> anyhow::Result<Connection> {
     Ok(db)
 }
 
-/// Opens a copy, which nobody changes, also where nothing may be written. One with a write-ahead
-/// log is opened as a database in use is.
+/// Opens a copy, which does not change, even on a read-only file system. A copy with a write-ahead
+/// log is opened like a database in use.
 fn open_copy(path: &Path) -> anyhow::Result<Connection> {
     expect_file(path)?;
     if appended(path, "-wal").exists() {
@@ -317,10 +319,10 @@ fn open_copy(path: &Path) -> anyhow::Result<Connection> {
     Connection::open_with_flags(uri, flags).with_context(|| format!("open {}", path.display()))
 }
 
-/// What the copy at `path` says of itself, once it was looked at as a whole.
+/// Checks the whole copy at `path` and returns its facts.
 ///
 /// # Errors
-/// It is damaged, or no database of a service.
+/// It is damaged, or is not the database of a service.
 pub fn check(path: &Path) -> anyhow::Result<Facts> {
     let db = open_copy(path)?;
     expect_whole(&db).with_context(|| format!("check {}", path.display()))?;
@@ -333,18 +335,18 @@ fn expect_whole(db: &Connection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A file that becomes a copy. Removed unless it does.
+/// A file that becomes a copy. Otherwise it is removed.
 #[derive(Debug)]
 struct Part {
     path: PathBuf,
-    /// Locked, so that no other backup takes it for one that a crash left behind.
+    /// Locked, so that another backup does not mistake it for one left by a crash.
     file: File,
-    /// Whether it has become one: what is at `path` now is somebody else's.
+    /// Whether it has become a copy: the file at `path` is then another's.
     is_copy: bool,
 }
 
 impl Part {
-    /// Waits for whoever is making a copy there.
+    /// Waits while another process makes a copy there.
     fn begin(path: PathBuf) -> anyhow::Result<Self> {
         let file = lock(&path).with_context(|| format!("make {}", path.display()))?;
         file.set_len(0)?;
@@ -355,7 +357,7 @@ impl Part {
         })
     }
 
-    /// Copies `source` into it as it is at one moment, and looks at what came out.
+    /// Copies one moment of `source` into it, and checks the result.
     fn fill(&self, source: &Connection) -> anyhow::Result<Facts> {
         let context = || format!("copy to {}", self.path.display());
         source.execute_batch("BEGIN; SELECT 1 FROM sqlite_schema")?;
@@ -369,14 +371,14 @@ impl Part {
         drop(copy);
         source.execute_batch("ROLLBACK")?;
         let copy = Connection::open_with_flags(&self.path, flags)?;
-        // One file, that can be read where nothing can be written.
+        // One file, which can be read on a read-only file system.
         let mode = "PRAGMA journal_mode = DELETE";
         copy.query_row(mode, [], |_| Ok(())).with_context(context)?;
         expect_whole(&copy).with_context(context)?;
         Facts::read(&copy).with_context(context)
     }
 
-    /// Puts it on the disk, and at `path`; gives its size.
+    /// Syncs it and renames it to `path`; returns its size.
     fn end(mut self, path: &Path) -> anyhow::Result<u64> {
         let context = || format!("put the copy at {}", path.display());
         self.file.sync_all().with_context(context)?;
@@ -398,7 +400,7 @@ impl Drop for Part {
     }
 }
 
-/// Makes the file at `path`, or takes the one that is there, for us alone.
+/// Creates or takes the file at `path`, and locks it.
 fn lock(path: &Path) -> io::Result<File> {
     loop {
         let options = &mut private::options();
@@ -411,7 +413,7 @@ fn lock(path: &Path) -> io::Result<File> {
         let ours = file.metadata()?;
         match fs::metadata(path) {
             Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => return Ok(file),
-            // While we waited it has become a copy, or was removed.
+            // While we waited, it became a copy or was removed.
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! Putting a copy in the place of a database that nobody has open.
+//! Restores a copy in place of a database that no process has open.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -13,62 +13,62 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::{Facts, Part, ignore_missing, open_copy, sync_folder};
 
-/// The place of a database, which no process may open as long as this lives.
+/// The path of a database, which no process can open while this lives.
 #[derive(Debug)]
 pub struct RestoreTarget {
     path: PathBuf,
     _lock: Lock,
 }
 
-/// What was put in place.
+/// The result of a restore.
 #[derive(Debug, Clone)]
 pub struct Restored {
-    /// What it says of itself.
+    /// The facts of the restored database.
     pub facts: Facts,
-    /// Where what was there before is now, if anything was.
+    /// Where the previous database is now, if there was one.
     pub aside: Option<PathBuf>,
 }
 
 impl RestoreTarget {
-    /// Keeps everybody away from the database at `path`, made or not.
+    /// Keeps all processes from opening the database at `path`, whether or not it exists.
     ///
     /// # Errors
-    /// Somebody has it open; which process is in the text.
+    /// A process has it open; the text names it.
     pub fn take(path: &Path) -> anyhow::Result<Self> {
-        // A link stays, and leads to what is put there.
+        // A link stays, and the copy goes where it points.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let lock = Lock::take(&path, Kind::Own)?;
         give_to_owner(&appended(&path, ".lock"), &path)?;
         Ok(Self { path, _lock: lock })
     }
 
-    /// Puts `copy` there, with the owner and the mode of what it replaces, which is kept aside. With
-    /// `is_new_life` it gets another epoch. At every moment a start finds what was there, with all
-    /// that is in its write-ahead log, or the copy.
+    /// Restores `copy`, with the owner and mode of the database that it replaces, which is kept
+    /// aside. With `is_new_epoch`, the copy begins a new epoch. At every moment a start finds
+    /// either the previous database, with its complete write-ahead log, or the copy.
     ///
     /// # Errors
-    /// It cannot be copied, or the files not be moved: what was there is there.
-    pub fn put(&self, copy: &Path, is_new_life: bool, clock: &Clock) -> anyhow::Result<Restored> {
+    /// The copy cannot be made, or files cannot be moved: the previous database stays.
+    pub fn put(&self, copy: &Path, is_new_epoch: bool, clock: &Clock) -> anyhow::Result<Restored> {
         let part = Part::begin(appended(&self.path, ".restoring"))?;
         let mut facts = part.fill(&open_copy(copy)?)?;
-        if is_new_life {
-            facts.epoch = begin_new_life(&part.path)?;
+        if is_new_epoch {
+            facts.epoch = begin_new_epoch(&part.path)?;
         }
         give_to_owner(&part.path, &self.path)?;
         let aside = self
             .move_aside(clock.now_ms())
-            .context("move aside what was there")?;
+            .context("move the previous database aside")?;
         part.end(&self.path)?;
         Ok(Restored { facts, aside })
     }
 
-    /// Gives the file a second name, and leaves nothing in its write-ahead log, which must not meet
-    /// another database.
+    /// Gives the file a second name. Empties its write-ahead log, which must not meet another
+    /// database.
     fn move_aside(&self, now_ms: i64) -> anyhow::Result<Option<PathBuf>> {
         let aside = appended(&self.path, &format!(".replaced-{now_ms}"));
         self.empty_log().context("empty its write-ahead log")?;
-        // The `-shm` file stays: SQLite rebuilds it, and no start takes a missing database for a
-        // new one while it is there.
+        // The `-shm` file stays: SQLite rebuilds it, and while it is there no start takes a missing
+        // database for a new one.
         let log = appended(&aside, "-wal");
         fs::rename(appended(&self.path, "-wal"), &log)
             .or_else(ignore_missing)
@@ -82,9 +82,9 @@ impl RestoreTarget {
         Ok(is_there.then_some(aside))
     }
 
-    /// Writes what is in the write-ahead log into the database: one without its log lacks its
-    /// newest commits, and a start between two steps would go on with that. No start goes on with
-    /// one that is no database, or has none beside its log.
+    /// Writes the write-ahead log into the database. Without its log, the database lacks its newest
+    /// commits, and a start between two steps would continue from that. No start continues from a
+    /// file that is not a database, or from a log without a database.
     fn empty_log(&self) -> anyhow::Result<()> {
         let is_empty = |file: &Path| fs::metadata(file).map_or(0, |file| file.len()) == 0;
         if is_empty(&self.path) || is_empty(&appended(&self.path, "-wal")) {
@@ -95,7 +95,7 @@ impl RestoreTarget {
         let emptied = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
         match emptied {
             Ok(0) => Ok(()),
-            Ok(_) => bail!("another program reads the database: end that"),
+            Ok(_) => bail!("another program reads the database: end that program first"),
             Err(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Ok(()),
                 _ => Err(error.into()),
@@ -104,15 +104,15 @@ impl RestoreTarget {
     }
 }
 
-/// Gives the copy at `path` another epoch: what it publishes from now on is of another life.
-fn begin_new_life(path: &Path) -> anyhow::Result<String> {
+/// Gives the database at `path` a new epoch for the events that it publishes from now on.
+fn begin_new_epoch(path: &Path) -> anyhow::Result<String> {
     let db = Connection::open(path)?;
     let sql = "UPDATE headwater_database SET epoch = lower(hex(randomblob(16))) RETURNING epoch";
     let epoch = db.query_row(sql, [], |row| row.get(0));
-    epoch.context("begin a new life")
+    epoch.context("begin a new epoch")
 }
 
-/// Gives `file` the owner of the database at `path`, or of its folder, and its mode.
+/// Gives `file` the owner and mode of the database at `path`, or the owner of its folder.
 pub(super) fn give_to_owner(file: &Path, path: &Path) -> anyhow::Result<()> {
     let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
     let (like, mode) = match fs::metadata(path) {

@@ -75,7 +75,7 @@ pub(crate) struct Attempt<P> {
     pub(crate) stop: Stop,
 }
 
-/// A new store that is ready to replace the live one, with the guards that stop both.
+/// A new store that is ready to replace the live one, with the guards in place.
 #[derive(Debug)]
 enum Caught {
     /// The live store is stopped, and the new one is at least as far.

@@ -119,11 +119,11 @@ async fn what_is_no_copy_is_said_to_be_none() {
     let made = Command::new("mkfifo").arg(at("pipe.db")).status().unwrap();
     assert!(made.success());
     for (name, why) in [
-        ("empty.db", "no database of a service"),
-        ("foreign.db", "no database of a service"),
+        ("empty.db", "not the database of a service"),
+        ("foreign.db", "not the database of a service"),
         ("missing.db", "No such file"),
-        ("pipe.db", "is no file"),
-        ("", "is no file"),
+        ("pipe.db", "is not a file"),
+        ("", "is not a file"),
     ] {
         let refused = backup::check(&at(name)).unwrap_err();
         let refused = format!("{refused:#}");
