@@ -1,4 +1,4 @@
-//! Answers to writes and reads, with the positions that they are as of.
+//! Answers to writes and reads, with their positions.
 
 use std::fmt::Display;
 
@@ -7,11 +7,11 @@ use axum::response::{IntoResponse, Response};
 use headwater_event::Position;
 use serde::{Deserialize, Serialize};
 
-/// The header with the position of a write, and with what a read is as of. A client that sends
-/// it back with a read sees at least that.
+/// The header with the position of a write, or the positions that a read includes. A client that
+/// sends it with a read sees at least these.
 pub const POSITION: HeaderName = HeaderName::from_static("headwater-position");
 
-/// The answer to a create, as it is given, kept with the idempotency key and given again.
+/// The answer to a create. Stored with the idempotency key and returned again for a retry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     location: String,
@@ -20,7 +20,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// 201: made, to be found at `location`.
+    /// 201: created at `location`.
     ///
     /// # Panics
     /// When `body` cannot be written as JSON.

@@ -1,4 +1,4 @@
-//! A service's routes with what all services have around them.
+//! Adds to a service's routes what all services share.
 
 use std::time::{Duration, Instant};
 
@@ -30,13 +30,13 @@ use crate::problem::Problem;
 /// The largest body of a request, in bytes, unless a route sets its own limit.
 const BODY_MAX: usize = 256 * 1024;
 
-/// What machines ask for all the time is no request of anybody's.
+/// Requests of monitoring tools are not traced.
 const UNTRACED: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-/// When to look again whether a service is ready.
+/// When to check again whether a service is ready.
 const NOT_READY_RETRY: Duration = Duration::from_secs(5);
 
-/// What a service says of itself.
+/// A service's description.
 #[derive(Debug, Clone, Copy)]
 pub struct About {
     /// Its name.
@@ -45,8 +45,8 @@ pub struct About {
     pub description: &'static str,
 }
 
-/// What an answer says to browsers, unless a route says otherwise: it is kept nowhere, is what it
-/// says that it is, and neither loads anything nor is shown within another page.
+/// Headers for browsers, unless a route sets its own: do not store, do not guess the content type,
+/// send no referrer, load nothing, allow no framing.
 const BROWSER_HEADERS: [(HeaderName, HeaderValue); 4] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (
@@ -65,7 +65,7 @@ const BROWSER_HEADERS: [(HeaderName, HeaderValue); 4] = [
     ),
 ];
 
-/// When to ask again for what there is no memory for.
+/// When to retry a request for whose answer there was no memory.
 const NO_MEMORY_RETRY: Duration = Duration::from_secs(1);
 
 /// `routes` with health, documentation, limits and problems around them.
@@ -82,7 +82,7 @@ pub fn admin(name: &'static str, health: Health, config: &Config) -> Router {
     surround(about, system(health).routes(routes!(metrics)), config)
 }
 
-/// Health is public, too: load balancers ask for it where they send requests.
+/// Health is public too, because load balancers check it where they send requests.
 fn system(health: Health) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(livez))
@@ -122,13 +122,13 @@ fn surround(about: About, routes: OpenApiRouter, config: &Config) -> Router {
             Hosts::of(&config.public_host),
             host::refuse_other,
         ))
-        .layer(middleware::from_fn(hold))
+        .layer(middleware::from_fn(buffer))
         .layer(middleware::from_fn_with_state(about.name, observe))
 }
 
-/// Counts the memory of an answer until its client has taken it; an answer that there is no
-/// memory for becomes a problem. Streams, whose length is not known, have no such memory.
-async fn hold(request: Request, next: Next) -> Response {
+/// Counts the memory of an answer until the client has taken it. An answer for which there is no
+/// memory becomes a problem. Streams, whose length is unknown, are not counted.
+async fn buffer(request: Request, next: Next) -> Response {
     let under_way: Option<UnderWay> = request.extensions().get().cloned();
     let (head, body) = next.run(request).await.into_parts();
     let (Some(under_way), Some(1..)) = (under_way, body.size_hint().exact()) else {
@@ -137,17 +137,17 @@ async fn hold(request: Request, next: Next) -> Response {
     let Ok(bytes) = axum::body::to_bytes(body, usize::MAX).await else {
         return Problem::internal().into_response();
     };
-    match under_way.hold(bytes).await {
+    match under_way.buffer(bytes).await {
         Some(bytes) => Response::from_parts(head, bytes.into()),
         None => Problem::unavailable(
-            "clients do not take their answers, and there is no memory for this one; try again",
+            "there is no memory for the answer, because clients do not take theirs; try again",
             NO_MEMORY_RETRY,
         )
         .into_response(),
     }
 }
 
-/// Turns what is not yet a problem into one, and counts the request.
+/// Turns other errors into problems, and counts the request.
 async fn observe(State(service): State<&'static str>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = known_method(request.method());
@@ -180,7 +180,7 @@ async fn observe(State(service): State<&'static str>, request: Request, next: Ne
     response
 }
 
-/// The span of a request, a part of what the client says it is for.
+/// The span of a request, within the client's trace.
 fn trace(method: &'static str, route: &str, request: &Request) -> Span {
     if UNTRACED.contains(&route) {
         return Span::default();
@@ -197,8 +197,8 @@ fn trace(method: &'static str, route: &str, request: &Request) -> Span {
     span
 }
 
-/// An error of a layer or of axum's own extractors has no body or a
-/// plain text: as the problem that it is. A service's own page for people stays.
+/// Turns errors of layers or of axum's own extractors, which have no body or a plain text, into
+/// problems. A service's own HTML error page stays.
 fn as_problem(response: Response, path: &str) -> Response {
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE);
@@ -216,14 +216,14 @@ fn as_problem(response: Response, path: &str) -> Response {
             Problem::new(status, "body-too-large", "send a smaller body")
         }
         _ if status.is_client_error() => {
-            Problem::new(status, "bad-request", "see /docs for what can be asked")
+            Problem::new(status, "bad-request", "see /docs for this API")
         }
         _ => Problem::internal(),
     };
     problem.into_response()
 }
 
-/// The method as a label. Clients may make methods up; a metric for each would fill the memory.
+/// The method as a label. Clients may invent methods; a metric for each would fill the memory.
 fn known_method(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
@@ -240,7 +240,7 @@ fn known_method(method: &Method) -> &'static str {
 /// Whether the process answers
 #[utoipa::path(
     get, path = "/livez", tag = "operation",
-    responses((status = 200, description = "It does", body = String, content_type = "text/plain")),
+    responses((status = 200, description = "It answers", body = String, content_type = "text/plain")),
 )]
 async fn livez() -> &'static str {
     "ok\n"
@@ -249,15 +249,15 @@ async fn livez() -> &'static str {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Verbose {
-    /// Whatever its value: answer with each part of the service and how it is.
+    /// With any value: answer with each component of the service and its state.
     verbose: Option<String>,
 }
 
-/// Whether no part of the service needs a person
+/// Whether no component of the service has failed
 #[utoipa::path(
     get, path = "/readyz", tag = "operation", params(Verbose),
     responses(
-        (status = 200, description = "None does", content(
+        (status = 200, description = "None has failed", content(
             (String = "text/plain"),
             (BTreeMap<String, Part> = "application/json"),
         )),
@@ -279,7 +279,11 @@ async fn readyz(State(health): State<Health>, Query(query): Query<Verbose>) -> R
     if status == StatusCode::OK {
         return "ready\n".into_response();
     }
-    Problem::unavailable("a part has failed; see /readyz?verbose", NOT_READY_RETRY).into_response()
+    Problem::unavailable(
+        "a component has failed; see /readyz?verbose",
+        NOT_READY_RETRY,
+    )
+    .into_response()
 }
 
 /// Metrics for Prometheus
@@ -302,7 +306,9 @@ async fn no_such_path(request: Request) -> Problem {
 }
 
 fn nothing_at(path: &str) -> Problem {
-    Problem::not_found(format!("there is nothing at {path}; see /docs for what is"))
+    Problem::not_found(format!(
+        "there is nothing at {path}; see /docs for this API"
+    ))
 }
 
 async fn no_such_method(method: Method, request: Request) -> Problem {
@@ -310,7 +316,7 @@ async fn no_such_method(method: Method, request: Request) -> Problem {
         StatusCode::METHOD_NOT_ALLOWED,
         "method-not-allowed",
         format!(
-            "{} does not take {method}; the Allow header says what it takes",
+            "{} does not support {method}; the Allow header lists the supported methods",
             request.uri().path()
         ),
     )

@@ -1,4 +1,4 @@
-//! Requests that have not arrived whole when the service stops: nobody waits for the rest.
+//! Requests that have not fully arrived when the service stops: it does not wait for the rest.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use crate::problem::Problem;
 use crate::stream::Stream;
 
-/// A body, until it is cut.
+/// A request's body that can be cut off.
 pub(super) struct Arriving {
     inner: Incoming,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -22,8 +22,8 @@ pub(super) struct Arriving {
 }
 
 impl Arriving {
-    /// `request`, and what resolves once the app waits for more of its body after `cut`. An app
-    /// that does not wait for it is at work, and may end.
+    /// Returns `request`, and a future that resolves once the app waits for more of its body after
+    /// `cut`. An app that does not wait for the body is at work, and may finish.
     pub(super) fn watch(
         request: Request<Incoming>,
         cut: &CancellationToken,
@@ -73,15 +73,15 @@ impl HttpBody for Arriving {
     }
 }
 
-/// What becomes of such a request.
+/// The answer to a request that was cut off.
 pub(super) fn problem() -> Problem {
     Problem::unavailable(
-        "the service stops, and the request had not arrived whole; nothing was done; send it again",
+        "the service stops, and the request had not fully arrived; nothing was done; send it again",
         Duration::from_secs(1),
     )
 }
 
-/// Answers `head`, the beginning of a request's head, if there is any of it, and closes.
+/// Answers `head`, the beginning of a request's head, if any of it has arrived, and closes.
 pub(super) async fn refuse(mut stream: Stream, head: &[u8]) {
     if !head.is_empty() {
         let body = serde_json::to_string(&problem()).unwrap_or_default();
@@ -90,7 +90,7 @@ pub(super) async fn refuse(mut stream: Stream, head: &[u8]) {
              retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
-        // A client that has gone misses nothing.
+        // A client that is gone needs no answer.
         let _ = stream.write_all(answer.as_bytes()).await;
     }
     let _ = stream.shutdown().await;

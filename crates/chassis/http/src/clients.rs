@@ -1,7 +1,8 @@
-//! The clients of one listener: places, limits per address, and what their answers hold in memory.
+//! The clients of one listener: places, limits per address, and the memory of their answers.
 //!
-//! Nobody is turned away while a connection can be spared: one that is idle, or else one that does
-//! not take its answer. The address with most connections, or most memory, loses one first.
+//! No client is refused while another connection can be closed: an idle one, or else one whose
+//! client does not take its answer. The address with most connections, or most memory, loses one
+//! first.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,22 +17,22 @@ use tokio::sync::{Notify, Semaphore};
 use crate::config::Config;
 use crate::extract::network;
 
-/// A client that has taken nothing for so long loses its connection where a place or memory is
-/// short. Where neither is, it has [`Config::write_timeout`].
+/// A client that has taken nothing for this long loses its connection if places or memory are
+/// short. Otherwise it has [`Config::write_timeout`].
 const STALLED: Duration = Duration::from_secs(1);
 
-/// How often an address may have a stalled connection of its own replaced. Every replacement costs
-/// the work for one more answer, and an attacker who is replaced comes back at once.
+/// How often an address may replace one of its own stalled connections. Each replacement costs the
+/// work for another answer, and an attacker reconnects at once.
 const REPLACE_EVERY: Duration = Duration::from_millis(50);
 
-/// Answers from this size on are large: they leave a [share](LARGE_SHARE) of the memory to small
-/// ones, and are counted once, however many clients they go to.
+/// Answers of at least this size are large: they leave a [share](LARGE_SHARE) of the memory to
+/// small ones, and are counted once, however many clients they go to.
 const LARGE: usize = 64 * 1024;
 
-/// Large answers take three of four bytes at most.
+/// Large answers use at most three quarters of the memory.
 const LARGE_SHARE: (usize, usize) = (3, 4);
 
-/// Answers that wait for memory at the same time; they hold theirs already.
+/// The most answers that wait for memory at the same time; they are in memory already.
 const WAITING_MAX: usize = 4;
 
 /// How long an answer waits for memory before it becomes a 503.
@@ -68,16 +69,16 @@ struct Open {
 #[derive(Debug, Default)]
 struct OfAddress {
     connections: usize,
-    /// When one of them was replaced last, in milliseconds since `Shared::began`.
+    /// When one of them was last replaced, in milliseconds since `Shared::began`.
     replaced_at: Option<u64>,
 }
 
-/// What answers hold until the kernel has taken them.
+/// The memory of answers until the kernel has taken them.
 #[derive(Debug)]
 struct Memory {
     max: usize,
     used: AtomicUsize,
-    /// Large answers by where they begin in memory.
+    /// Large answers by their address in memory.
     large: Mutex<HashMap<usize, Large>>,
     released: Notify,
     waiting: Semaphore,
@@ -91,7 +92,7 @@ struct Large {
     uses: usize,
 }
 
-/// How often a connection was closed, by what for.
+/// How often connections were closed, by reason.
 #[derive(Debug)]
 struct Closed {
     idle: Counter,
@@ -105,27 +106,27 @@ struct Closed {
 struct Connection {
     address: IpAddr,
     requests: AtomicUsize,
-    /// When its last request was done, in milliseconds since `Shared::began`.
+    /// When its last request finished, in milliseconds since `Shared::began`.
     idle_since: AtomicU64,
-    /// When it stopped to take its answer, plus one; 0 while it does take it.
+    /// When it stopped taking its answer, plus one; 0 while it takes it.
     stalled_since: AtomicU64,
-    /// What its answers hold.
+    /// The bytes of its answers.
     bytes: AtomicUsize,
     evicted: Notify,
-    /// What the kernel has for it is thrown away with it.
+    /// Whether the kernel discards unsent data when the connection closes.
     is_aborted: AtomicBool,
 }
 
-/// What becomes of a client that has connected.
+/// What happens with a client that has connected.
 pub(super) enum Admission {
     Admitted(Client),
-    /// There is no place, and none can be made; ask again.
+    /// All places are taken, and none can be freed; try again.
     Wait,
-    /// Its address has all that an address may have.
+    /// Its address has all connections that an address may have.
     Refused,
 }
 
-/// The place of a client, given back when dropped.
+/// A client's place, freed when dropped.
 #[derive(Debug)]
 pub(super) struct Client {
     clients: Clients,
@@ -133,8 +134,8 @@ pub(super) struct Client {
     connection: Arc<Connection>,
 }
 
-/// A request that is under way until this and all its clones are dropped: those in its answer,
-/// when the kernel has taken that.
+/// A request in progress until this and all its clones are dropped. Clones in its answer are
+/// dropped when the kernel has taken the answer.
 #[derive(Debug, Clone)]
 pub(super) struct UnderWay(Arc<Counted>);
 
@@ -145,7 +146,7 @@ struct Counted {
 }
 
 impl Memory {
-    /// Takes `bytes` where they leave the total within `room`.
+    /// Takes `bytes` if the total stays within `room`.
     fn take(&self, bytes: usize, room: usize) -> bool {
         let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= room);
         let order = Ordering::Relaxed;
@@ -161,14 +162,14 @@ impl Memory {
         self.gauge.decrement(float(bytes));
     }
 
-    /// Goes to one connection more, if `answer` goes to another already.
+    /// Counts one more connection for `answer`, if it already goes to another.
     fn share(&self, answer: &Bytes) -> bool {
         let mut all = self.large();
         let found = all.get_mut(&answer.as_ptr().addr());
         found.map(|large| large.uses += 1).is_some()
     }
 
-    /// Notes a large answer whose memory was taken; unless another did so meanwhile.
+    /// Records a large answer whose memory was taken, unless another call did so meanwhile.
     fn enter(&self, answer: &Bytes) {
         let bytes = answer.len();
         let mut all = self.large();
@@ -240,7 +241,7 @@ impl Clients {
         }))
     }
 
-    /// A place for a client at `peer`, made by closing another's connection where there is none.
+    /// A place for a client at `peer`; if all are taken, closes another connection.
     pub(super) fn admit(&self, peer: IpAddr) -> Admission {
         let address = network(peer);
         let mut open = self.open();
@@ -280,8 +281,8 @@ impl Clients {
         })
     }
 
-    /// The connection that is missed least: of the address that has most, an idle one before one
-    /// that does not take its answer, for the longest time.
+    /// The connection to close: of the address that has most, an idle one before one whose client
+    /// does not take its answer, for the longest time.
     fn spared(&self, open: &Open, of: Option<IpAddr>) -> Option<u64> {
         let now = self.now();
         let candidates = open.connections.iter().filter_map(|(id, connection)| {
@@ -294,14 +295,14 @@ impl Clients {
             } else {
                 connection.stalled_for(now)?
             };
-            // All have the same where only one address is looked at.
+            // Equal for all if only one address is considered.
             let of_address = of.is_none().then(|| open.count(connection.address));
             Some(((of_address, is_idle, spared_for), *id))
         });
         candidates.max_by_key(|(key, _)| *key).map(|(_, id)| id)
     }
 
-    /// The connection that does not take its answer, of the address whose answers hold most.
+    /// The connection of a client that does not take its answer, at the address with most memory.
     fn hoarder(&self, open: &Open) -> Option<u64> {
         let now = self.now();
         let mut by_address: HashMap<IpAddr, usize> = HashMap::new();
@@ -333,8 +334,8 @@ impl Clients {
         connection.evicted.notify_one();
     }
 
-    /// Closes the connections whose clients keep a stop waiting: who has taken nothing for
-    /// [`STALLED`] or, where it `is_late`, has not taken all of an answer.
+    /// Closes connections whose clients delay a stop: those that have taken nothing for [`STALLED`]
+    /// and, if it `is_late`, those that have not taken a complete answer.
     pub(super) fn evict_slow(&self, is_late: bool) {
         let now = self.now();
         let mut open = self.open();
@@ -348,7 +349,7 @@ impl Clients {
         }
     }
 
-    /// Takes memory for `bytes` more; `is_large` leaves some of it to others.
+    /// Takes memory for `bytes`; `is_large` leaves some of it to others.
     fn take(&self, bytes: usize, is_large: bool) -> bool {
         let memory = &self.0.memory;
         let room = if is_large {
@@ -359,8 +360,8 @@ impl Clients {
         memory.take(bytes, room)
     }
 
-    /// Takes memory for `bytes` more of an answer to `address`, from clients that do not take their
-    /// answers if need be.
+    /// Takes memory for `bytes` of an answer to `address`. If necessary, closes connections of
+    /// clients that do not take their answers.
     async fn take_from_others(&self, address: IpAddr, bytes: usize, is_large: bool) -> bool {
         let memory = &self.0.memory;
         let Ok(_waiting) = memory.waiting.try_acquire() else {
@@ -395,7 +396,7 @@ impl Clients {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Milliseconds since the listener began.
+    /// Milliseconds since the listener started.
     fn now(&self) -> u64 {
         u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -407,8 +408,8 @@ impl Open {
         of_address.map_or(0, |of_address| of_address.connections)
     }
 
-    /// Whether the connection `id` may be replaced by another one of its address: at any time while
-    /// it is idle, and once every [`REPLACE_EVERY`] otherwise.
+    /// Whether another connection of the same address may replace the connection `id`: an idle one
+    /// always, others once every [`REPLACE_EVERY`].
     fn may_replace(&mut self, id: u64, now: u64) -> bool {
         let Some(connection) = self.connections.get(&id) else {
             return false;
@@ -439,7 +440,8 @@ impl Open {
 }
 
 impl Connection {
-    /// For how many milliseconds it has taken nothing of its answer, if it is long enough to count.
+    /// For how many milliseconds the client has taken nothing of its answer, if that is long enough
+    /// to count.
     fn stalled_for(&self, now: u64) -> Option<u64> {
         let since = self.stalled_since.load(Ordering::Relaxed).checked_sub(1)?;
         let stalled = now.saturating_sub(since);
@@ -448,7 +450,7 @@ impl Connection {
 }
 
 impl Client {
-    /// A request has come.
+    /// Records a new request.
     pub(super) fn request(&self) -> UnderWay {
         self.connection.requests.fetch_add(1, Ordering::Relaxed);
         UnderWay(Arc::new(Counted {
@@ -457,18 +459,18 @@ impl Client {
         }))
     }
 
-    /// Whether a request is under way, or its answer.
+    /// Whether a request, or its answer, is in progress.
     pub(super) fn is_at_work(&self) -> bool {
         self.connection.requests.load(Ordering::Relaxed) > 0
             || self.connection.stalled_since.load(Ordering::Relaxed) > 0
     }
 
-    /// Resolves when the connection is to be closed, for the place or the memory that it has.
+    /// Resolves when the connection is to be closed, to free its place or memory.
     pub(super) async fn evicted(&self) {
         self.connection.evicted.notified().await;
     }
 
-    /// It takes nothing at the moment, and has kept us waiting for `waited` before that.
+    /// Records that the client takes nothing at the moment, after keeping us waiting for `waited`.
     pub(super) fn stalls(&self, waited: Duration) {
         let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
         let since = self.clients.now().saturating_sub(waited);
@@ -477,18 +479,18 @@ impl Client {
             .store(since + 1, Ordering::Relaxed);
     }
 
-    /// It has taken something.
+    /// Records that the client has taken something.
     pub(super) fn takes(&self) {
         self.connection.stalled_since.store(0, Ordering::Relaxed);
     }
 
-    /// It has used up its time: what the kernel has for it is thrown away.
+    /// Records that the client's time is used up: the kernel discards unsent data.
     pub(super) fn give_up(&self) {
         self.clients.0.closed.slow.increment(1);
         self.connection.is_aborted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether what the kernel has for it is to be thrown away.
+    /// Whether the kernel is to discard unsent data.
     pub(super) fn is_aborted(&self) -> bool {
         self.connection.is_aborted.load(Ordering::Relaxed)
     }
@@ -509,8 +511,8 @@ impl Drop for Counted {
 }
 
 impl UnderWay {
-    /// `answer`, counted until the kernel has taken it; `None` where there is no memory for it.
-    pub(super) async fn hold(&self, answer: Bytes) -> Option<Bytes> {
+    /// `answer`, counted until the kernel has taken it; `None` if there is no memory for it.
+    pub(super) async fn buffer(&self, answer: Bytes) -> Option<Bytes> {
         let (clients, bytes) = (&self.0.clients, answer.len());
         let is_large = bytes >= LARGE;
         let memory = &clients.0.memory;

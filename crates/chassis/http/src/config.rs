@@ -1,4 +1,4 @@
-//! Where to listen, and within which limits.
+//! Addresses to listen on, and limits.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use headwater_telemetry::duration;
 
 use crate::host;
 
-/// Where to listen, and what clients may ask for.
+/// Addresses to listen on, and limits for clients.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 #[command(next_help_heading = "HTTP")]
@@ -23,7 +23,7 @@ pub struct Config {
         default_value = "127.0.0.1:8080"
     )]
     pub listen: SocketAddr,
-    /// Address for health and metrics [default: 127.0.0.1, at the port of --listen plus 1000]
+    /// Address for health and metrics [default: 127.0.0.1, port of --listen plus 1000]
     #[arg(
         long,
         env = "HEADWATER_ADMIN_LISTEN",
@@ -31,8 +31,8 @@ pub struct Config {
         hide_default_value = true
     )]
     pub admin_listen: Option<SocketAddr>,
-    /// Host names, with commas, that requests may be for, besides localhost, loopback addresses,
-    /// and the address that a client has connected to
+    /// Host names, separated by commas, that the service answers for. Localhost, loopback
+    /// addresses and the address that a client connects to need none
     #[arg(
         long,
         env = "HEADWATER_PUBLIC_HOST",
@@ -41,29 +41,29 @@ pub struct Config {
         value_parser = host::parse_name
     )]
     pub public_host: Vec<String>,
-    /// Connections at the same time; for a further one an idle one is closed, or one whose client
-    /// does not take its answer, or it waits
+    /// Maximum number of connections. A further one replaces an idle one or one whose client does
+    /// not take its answer, or waits
     #[arg(
         long = "http-connections",
         env = "HEADWATER_HTTP_CONNECTIONS",
         default_value_t = 1024
     )]
     pub connections: usize,
-    /// Connections of one address (of IPv6: one /64) at the same time; 0: no limit but that of all
+    /// Maximum number of connections per address (IPv6: per /64); 0 for no limit per address
     #[arg(
         long = "http-connections-per-address",
         env = "HEADWATER_HTTP_CONNECTIONS_PER_ADDRESS",
         default_value_t = 512
     )]
     pub connections_per_address: usize,
-    /// MiB that answers may hold in memory until their clients have taken them
+    /// Memory in MiB for answers that their clients have not yet taken
     #[arg(
         long = "http-buffer-mib",
         env = "HEADWATER_HTTP_BUFFER_MIB",
         default_value_t = 64
     )]
     pub buffer_mib: usize,
-    /// Time a client has to send the head of a request
+    /// Time that a client may take to send the head of a request
     #[arg(
         long = "http-header-timeout",
         env = "HEADWATER_HTTP_HEADER_TIMEOUT",
@@ -72,7 +72,7 @@ pub struct Config {
         default_value = "10s"
     )]
     pub header_timeout: Duration,
-    /// Time a client may keep an answer waiting; it must also read at least 16 KiB per second
+    /// Time that a client may keep an answer waiting; it must also read at least 16 KiB per second
     #[arg(
         long = "http-write-timeout",
         env = "HEADWATER_HTTP_WRITE_TIMEOUT",
@@ -81,7 +81,7 @@ pub struct Config {
         default_value = "10s"
     )]
     pub write_timeout: Duration,
-    /// Time a request may take, including its body
+    /// Time that a request may take, including its body
     #[arg(
         long = "http-timeout",
         env = "HEADWATER_HTTP_TIMEOUT",
@@ -90,7 +90,7 @@ pub struct Config {
         default_value = "30s"
     )]
     pub timeout: Duration,
-    /// Time a request with `?after` waits until the answer includes those positions
+    /// Time that a request with `?after` waits until the answer includes those positions
     #[arg(
         long,
         env = "HEADWATER_CONSISTENCY_TIMEOUT",
@@ -101,7 +101,7 @@ pub struct Config {
     pub consistency_timeout: Duration,
 }
 
-/// As where no flag and no variable says otherwise.
+/// The defaults, without flags and variables.
 impl Default for Config {
     fn default() -> Self {
         let command = Self::augment_args(Command::new("defaults"));
@@ -111,22 +111,22 @@ impl Default for Config {
     }
 }
 
-/// How far the port for health and metrics is from the public one.
+/// The distance of the port for health and metrics from the public port.
 const ADMIN_PORT_OFFSET: u16 = 1000;
 
-/// Connections for health and metrics at the same time.
+/// Maximum number of connections for health and metrics.
 const ADMIN_CONNECTIONS: usize = 64;
 
 impl Config {
-    /// Where health and metrics are.
+    /// The address for health and metrics.
     ///
     /// # Errors
-    /// It is not said, and there is no port so far from the public one.
+    /// It is not set, and the public port plus the offset is not a port.
     pub fn admin_address(&self) -> anyhow::Result<SocketAddr> {
         admin_address(self.listen, self.admin_listen)
     }
 
-    /// The same for the listener of health and metrics.
+    /// The configuration of the listener for health and metrics.
     #[must_use]
     pub fn of_admin(&self) -> Self {
         Self {
@@ -137,11 +137,10 @@ impl Config {
     }
 }
 
-/// Where health and metrics are of a service that was told to listen at `public`, and at `admin`
-/// for these, if it was.
+/// The address for health and metrics of a service that listens at `public`: `admin`, if set.
 ///
 /// # Errors
-/// There is no port so far from the public one.
+/// The public port plus the offset is not a port.
 pub fn admin_address(public: SocketAddr, admin: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
     if let Some(admin) = admin {
         return Ok(admin);

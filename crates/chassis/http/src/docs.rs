@@ -1,4 +1,5 @@
-//! `/docs`: the OpenAPI document as a page for people, rendered once. No script, no outside source.
+//! `/docs`: the OpenAPI document as an HTML page, rendered once, without scripts or external
+//! sources.
 
 use askama::Template;
 use axum::extract::State;
@@ -13,7 +14,7 @@ use utoipa_axum::routes;
 
 use crate::policy::content_security_policy;
 
-/// What of a schema is told besides its type, and in which words.
+/// The parts of a schema that are shown with its type, and their wording.
 const BOUNDS: [(&str, &str); 9] = [
     ("minLength", "at least {} characters"),
     ("maxLength", "at most {} characters"),
@@ -65,7 +66,7 @@ async fn document(State(docs): State<Docs>) -> Response {
     ([(header::CONTENT_TYPE, json)], docs.json).into_response()
 }
 
-/// This API as a page for people
+/// This API as an HTML page
 #[utoipa::path(
     get, path = "/docs", tag = "documentation",
     responses((status = 200, description = "HTML", body = String, content_type = "text/html")),
@@ -98,7 +99,7 @@ struct Operation {
 /// A parameter, or a field of a schema.
 struct Row {
     name: String,
-    /// Where it is, of a parameter.
+    /// The place of a parameter: path, query or header.
     place: String,
     kind: Kind,
     is_required: bool,
@@ -183,7 +184,7 @@ impl Operation {
         }
     }
 
-    /// The fragment that leads to it.
+    /// The fragment that links to it.
     fn anchor(&self) -> String {
         let path = self.path.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         format!("{}{path}", self.method)

@@ -1,4 +1,4 @@
-//! What handlers take from a request, with a [`Problem`] for each way it can be wrong.
+//! What handlers extract from a request, with a [`Problem`] for each error.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -33,7 +33,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 }
 
 fn not_json(rejection: &JsonRejection) -> Problem {
-    // serde's own words follow the first colon; what axum puts before them says nothing more.
+    // serde's own text follows the first colon; axum's text before it adds nothing.
     let text = rejection.body_text();
     let serde = text
         .split_once(": ")
@@ -95,8 +95,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// The address of whoever is connected, for limits per client: of IPv6 the network (/64), because
-/// one client has all addresses in it. Behind a proxy it is the proxy's.
+/// The client's address, for limits per client: for IPv6 the network (/64), because one client owns
+/// all addresses in it. Behind a proxy it is the proxy's address.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
@@ -110,7 +110,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Peer {
     }
 }
 
-/// The part of an address that one client has: all of an IPv4 address, the /64 of an IPv6 one.
+/// The part of an address that identifies one client: a full IPv4 address, the /64 of an IPv6
+/// address.
 pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -118,8 +119,8 @@ pub(super) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The positions that a request wants to see: `?after=orders:4711,users:12`, or the header
-/// `Headwater-Position` as a write gave it, on one line or several. It wants all that it names.
+/// The positions that the answer must include: `?after=orders:4711,users:12`, or the header
+/// `Headwater-Position` as a write returned it, on one or more lines. All of them count.
 #[derive(Debug, Clone, Default)]
 pub struct After(pub Positions);
 
@@ -137,7 +138,7 @@ impl IntoParams for After {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct AfterQuery {
-    /// Positions that the answer must have in it, as writes gave them in `Headwater-Position`.
+    /// Positions that the answer must include, as writes returned them in `Headwater-Position`.
     #[param(
         pattern = r"^[^:,\s]+:[0-9]{1,19}(,[^:,\s]+:[0-9]{1,19})*$",
         example = "orders:4711,users:12"
@@ -149,7 +150,7 @@ struct AfterQuery {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "documents the header")]
 struct AfterHeader {
-    /// The same as `after`, as a header; several lines count like one list.
+    /// The same as `after`, as a header; several lines count as one list.
     #[param(
         rename = "Headwater-Position",
         pattern = "^[!-+.-9;-~]+:[0-9]{1,19}(,[!-+.-9;-~]+:[0-9]{1,19})*$",
@@ -176,7 +177,7 @@ impl<S: Send + Sync> FromRequestParts<S> for After {
 fn text(value: &HeaderValue) -> Result<&str, Problem> {
     value
         .to_str()
-        .map_err(|_| Problem::bad_request("a header holds something other than visible ASCII"))
+        .map_err(|_| Problem::bad_request("a header contains something other than visible ASCII"))
 }
 
 /// The header `Idempotency-Key`, if the client sent one.
@@ -205,7 +206,7 @@ struct KeyHeader {
 }
 
 impl IdempotencyKey {
-    /// The key within one kind of command.
+    /// The key for one kind of command.
     pub fn scoped(self, scope: &'static str) -> idempotency::Key {
         idempotency::Key {
             scope,
@@ -230,7 +231,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
         let key = text(value)?.trim();
         if key.is_empty() || key.len() > KEY_MAX {
             return Err(Problem::bad_request(format!(
-                "Idempotency-Key must have 1 to {KEY_MAX} characters; a UUID will do"
+                "Idempotency-Key must have 1 to {KEY_MAX} characters, such as a UUID"
             )));
         }
         Ok(Self(Some(key.to_owned())))

@@ -1,7 +1,7 @@
-//! For whom a request is: a service answers for itself and for no other name.
+//! Checks the host of a request: a service answers only for its own names.
 //!
-//! A web page may have its own name point to this machine, and a browser then lets it read what a
-//! service says (DNS rebinding). The browser says the page's name in `Host`.
+//! A web page can make its own name resolve to this machine, and the browser then lets the page
+//! read the service's answers (DNS rebinding). The browser sends the page's name in `Host`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use axum::response::{IntoResponse, Response};
 
 use crate::problem::Problem;
 
-/// The address of ours that a connection came to.
+/// The local address of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Local(pub(super) IpAddr);
 
-/// The names that a service answers for, besides those of loopback and the address that is asked.
+/// The names that a service answers for, in addition to loopback and the address of the connection.
 #[derive(Debug, Clone)]
 pub(super) struct Hosts(Arc<[String]>);
 
@@ -30,19 +30,19 @@ impl Hosts {
     fn check(&self, request: &Request) -> Result<(), Problem> {
         let local = request.extensions().get().map(|Local(address)| *address);
         let host = host(request.headers())?;
-        // Where the target names a host, that is whom the request is for.
+        // If the request target also names a host, that must match too.
         for authority in [Some(&host), request.uri().authority()]
             .into_iter()
             .flatten()
         {
             if authority.as_str().contains('@') {
-                return Err(bad("must not have a user in it"));
+                return Err(bad("must not contain a user"));
             }
             if !self.is_ours(&plain(authority.host()), local) {
                 return Err(Problem::new(
                     StatusCode::MISDIRECTED_REQUEST,
                     "misdirected-request",
-                    "this service does not answer for the host of the request; an operator adds \
+                    "this service does not answer for the host of the request; an operator can add \
                      names with --public-host or HEADWATER_PUBLIC_HOST",
                 ));
             }
@@ -62,11 +62,11 @@ impl Hosts {
     }
 }
 
-/// The one `Host` of a request.
+/// The only `Host` header of a request.
 fn host(headers: &HeaderMap) -> Result<Authority, Problem> {
     let mut lines = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (lines.next(), lines.next()) else {
-        return Err(bad("must be there, once"));
+        return Err(bad("must be sent exactly once"));
     };
     Authority::try_from(host.as_bytes()).map_err(|_| bad("must be a host, with or without a port"))
 }
@@ -79,7 +79,7 @@ fn bad(what: &str) -> Problem {
     )
 }
 
-/// A host without what means nothing: case, the brackets of IPv6, the dot of the root.
+/// A host in canonical form: lower case, without the brackets of IPv6 and the root's dot.
 fn plain(host: &str) -> String {
     let host = host
         .strip_prefix('[')
@@ -100,7 +100,7 @@ pub(super) fn parse_name(text: &str) -> Result<String, String> {
     Err("give a host name or an address, without a port".to_owned())
 }
 
-/// Refuses a request for another host, or for nobody knows which.
+/// Refuses a request for another host, or without a clear one.
 pub(super) async fn refuse_other(
     State(hosts): State<Hosts>,
     request: Request,

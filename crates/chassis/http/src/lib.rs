@@ -1,10 +1,10 @@
-//! HTTP: what every service has in common.
+//! HTTP: what all services share.
 //!
-//! [`app`] puts around a service's own routes what all of them have: `/livez`,
-//! `/readyz?verbose`, `/openapi.json`, `/docs`, limits, headers for browsers, and RFC 9457 problems
-//! for every error, also 404, 405, a query parameter that a route does not have, and a host that
-//! the service does not answer for. [`serve`] runs it within limits of time, memory and
-//! connections. [`admin`] has health and metrics, for a listener of its own.
+//! [`app`] adds to a service's own routes `/livez`, `/readyz?verbose`, `/openapi.json`, `/docs`,
+//! limits, headers for browsers, and RFC 9457 problems for every error: also for 404, 405, an
+//! unknown query parameter, and a host that the service does not answer for. [`serve`] runs it
+//! within limits of time, memory and connections. [`admin`] has health and metrics, for a separate
+//! listener.
 
 #![warn(missing_docs)]
 

@@ -1,5 +1,5 @@
-//! What is the same for every operation in a service's OpenAPI document, and the rule that an
-//! address takes the query parameters of its document and no others.
+//! Completes a service's OpenAPI document with what all operations share, and refuses query
+//! parameters that are not in it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ const ANY: [(StatusCode, &str); 4] = [
     ),
     (
         StatusCode::SERVICE_UNAVAILABLE,
-        "Not now; the text says why: try again after `Retry-After` seconds",
+        "Unavailable now, for the reason in `detail`; try again after `Retry-After` seconds",
     ),
 ];
 
@@ -42,18 +42,18 @@ const WITH_BODY: [(StatusCode, &str); 3] = [
     (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
     (
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "The `Content-Type` is not one that is taken here",
+        "The `Content-Type` is not supported here",
     ),
     (StatusCode::UNPROCESSABLE_ENTITY, "A field is wrong"),
 ];
 
-/// Errors whose answers say when to come back.
+/// Errors with a `Retry-After` header.
 const WITH_RETRY_AFTER: [StatusCode; 2] = [
     StatusCode::SERVICE_UNAVAILABLE,
     StatusCode::TOO_MANY_REQUESTS,
 ];
 
-/// Refused before the request is read: without a body.
+/// Refused before the request is read, and without a body.
 const HEAD_TOO_LARGE: [(StatusCode, &str); 2] = [
     (StatusCode::URI_TOO_LONG, "The address is too long"),
     (
@@ -62,8 +62,8 @@ const HEAD_TOO_LARGE: [(StatusCode, &str); 2] = [
     ),
 ];
 
-/// Adds to each operation the errors that it shares with all others, and to each error what its
-/// answer looks like. What an operation says about a status itself stays.
+/// Adds to each operation the errors that all operations share, and to each error its answer. An
+/// operation's own description of a status stays.
 pub(super) fn complete(openapi: &mut OpenApi) {
     let components = openapi
         .components
@@ -143,8 +143,8 @@ impl Parameters {
         Self(Arc::new(all.collect()))
     }
 
-    /// The parameters that `path` takes. `None` where it does not take `method`, which is for the
-    /// router to say.
+    /// The parameters that `path` takes. `None` if it does not support `method`: then the router
+    /// answers.
     fn taken(&self, path: &str, method: &Method) -> Option<&[String]> {
         let Some(methods) = self.0.get(path) else {
             return Some(&[]);
@@ -183,8 +183,8 @@ fn names(operation: &Operation) -> Vec<String> {
     query.collect()
 }
 
-/// Refuses a query parameter that the address does not take: one that is misspelt would
-/// otherwise be left out without a word.
+/// Refuses a query parameter that the address does not take: a misspelt one would otherwise be
+/// ignored silently.
 pub(super) async fn refuse_unknown(
     State(parameters): State<Parameters>,
     request: Request,

@@ -1,11 +1,11 @@
-//! Lists in pages, by key: a page stays right while rows come and go before it.
+//! Lists in pages, by key: a page stays correct while rows before it come and go.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-/// How many items of a list a client asks for: 1 to `MAX`, `DEFAULT` where it does not say.
+/// The number of items that a client requests: 1 to `MAX`, `DEFAULT` if not given.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit<const DEFAULT: usize, const MAX: usize>(usize);
 
@@ -25,21 +25,21 @@ impl<'de, const DEFAULT: usize, const MAX: usize> Deserialize<'de> for Limit<DEF
 }
 
 impl<const DEFAULT: usize, const MAX: usize> Limit<DEFAULT, MAX> {
-    /// How many at most.
+    /// The number of items, at most.
     pub fn get(self) -> usize {
         self.0
     }
 }
 
-/// Cuts `rows`, of which one more than `limit` was asked for, down to a page. Returns whether
-/// there is another page.
+/// Cuts `rows`, which were read with one more than `limit`, down to a page. Returns whether there
+/// is another page.
 pub fn cut<R>(rows: &mut Vec<R>, limit: usize) -> bool {
     let more = rows.len() > limit;
     rows.truncate(limit);
     more
 }
 
-/// Which page of a list by id a client asks for.
+/// The requested page of a list ordered by id.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
@@ -54,25 +54,25 @@ pub struct PageQuery {
 /// A page of a list.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Page<T> {
-    /// The page, by id.
+    /// The items of the page, ordered by id.
     pub items: Vec<T>,
-    /// Where the next page is; `null` on the last.
+    /// The address of the next page; `null` on the last.
     pub next: Option<String>,
 }
 
 impl PageQuery {
-    /// How many at most.
+    /// The number of items, at most.
     pub fn limit(&self) -> usize {
         self.limit.get()
     }
 
-    /// The id before the first of the page; `None` on the first page.
+    /// The id before the first item of the page; `None` on the first page.
     pub fn start_after(&self) -> Option<Uuid> {
         self.start_after
     }
 
-    /// The page of `rows`, which were read with one more than the limit to see whether there is
-    /// a next one. `link` makes the address of the page after an id.
+    /// The page of `rows`, which were read with one more than the limit to show whether a next page
+    /// exists. `link` makes the address of the page after an id.
     pub fn page<R, T>(
         &self,
         mut rows: Vec<R>,

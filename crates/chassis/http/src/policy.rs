@@ -1,18 +1,18 @@
-//! What a page for people may load and do.
+//! The content security policy of HTML pages.
 
 use axum::http::HeaderValue;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-/// The `Content-Security-Policy` of a page whose only style is its first `<style>` element, which
-/// is allowed by its hash. No script, no frame around it, and nothing else from anywhere but what
+/// The `Content-Security-Policy` of a page whose only style is its first `<style>` element, allowed
+/// by its hash. The policy allows no script and no framing, and loads nothing else except what
 /// `more` allows (`img-src https:; form-action 'self'`).
 ///
-/// The element must hold nothing that a client sent: it is looked for in `html` as it is.
+/// The `<style>` element in `html` must not contain anything that a client sent.
 ///
 /// # Panics
-/// When `more` is no text for a header.
+/// When `more` is not valid text for a header.
 pub fn content_security_policy(html: &str, more: &str) -> HeaderValue {
     let style = html.split_once("<style>");
     let style = style.and_then(|(_, rest)| rest.split_once("</style>"));

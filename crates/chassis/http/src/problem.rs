@@ -1,4 +1,4 @@
-//! Errors as clients see them: RFC 9457 problems.
+//! Errors sent to clients: RFC 9457 problems.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use utoipa::ToSchema;
 
 use crate::text;
 
-/// When to ask again what a damaged or busy store could not answer.
+/// When to retry a request that a damaged or busy store could not answer.
 const STORE_RETRY: Duration = Duration::from_secs(2);
 
-/// When to try again what found the disk full. 503 and not 507: it is over by itself some day, and
-/// clients that come back after a 503, under the same key, need not know of it.
+/// When to retry a request that found the disk full. The status is 503 and not 507, because the
+/// state is temporary, and clients that retry after a 503 with the same key need not know about it.
 const FULL_RETRY: Duration = Duration::from_secs(10);
 
-/// When to ask again for what a person has to mend first.
+/// When to retry a request that an operator must unblock first.
 const PARKED_RETRY: Duration = Duration::from_secs(10);
 
 /// An error answer: `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Problem {
-    /// Names the kind of problem; stable, for programs.
+    /// Identifies the kind of problem; stable, for programs.
     #[serde(rename = "type")]
     #[schema(example = "urn:headwater:problem:not-found")]
     kind: String,
@@ -34,9 +34,9 @@ pub struct Problem {
     title: String,
     /// The HTTP status.
     status: u16,
-    /// What is wrong this time, and what to do about it.
+    /// What is wrong, and what to do about it.
     detail: String,
-    /// What is wrong with each field, where fields are at fault.
+    /// The fields that are wrong, if any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
     #[serde(skip)]
@@ -67,12 +67,12 @@ impl Problem {
         }
     }
 
-    /// 404: there is no such thing.
+    /// 404: the resource does not exist.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", detail)
     }
 
-    /// 409: it contradicts what is there.
+    /// 409: the request contradicts the current state.
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", detail)
     }
@@ -82,7 +82,7 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
     }
 
-    /// 503: try again in `retry_after`.
+    /// 503: try again after `retry_after`.
     pub fn unavailable(detail: impl Into<String>, retry_after: Duration) -> Self {
         Self {
             retry_after: Some(retry_after),
@@ -90,7 +90,7 @@ impl Problem {
         }
     }
 
-    /// 429: there is no place for one more; come back in `retry_after`.
+    /// 429: too many at once; try again after `retry_after`.
     pub fn too_many_requests(detail: impl Into<String>, retry_after: Duration) -> Self {
         Self {
             retry_after: Some(retry_after),
@@ -98,7 +98,7 @@ impl Problem {
         }
     }
 
-    /// 500: our fault. What went wrong is in the log, not in the answer.
+    /// 500: an error of the service. The log has the details, the answer does not.
     pub fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -113,17 +113,17 @@ impl Problem {
     }
 }
 
-/// Collects what is wrong with the fields of a request, so that a client hears all of it at once.
+/// Collects the fields of a request that are wrong, so that a client gets all of them at once.
 #[derive(Debug, Default)]
 pub struct Invalid(Vec<FieldError>);
 
 impl Invalid {
-    /// Nothing wrong so far.
+    /// Nothing is wrong so far.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Notes what is wrong with the field at `pointer`, unless `holds`.
+    /// Records what is wrong with the field at `pointer`, unless `holds`.
     pub fn require(&mut self, holds: bool, pointer: impl Into<String>, detail: impl Into<String>) {
         if !holds {
             self.0.push(FieldError {
@@ -133,7 +133,7 @@ impl Invalid {
         }
     }
 
-    /// Notes what is wrong with a name or a title of at most `max` characters: see
+    /// Records what is wrong with a name or a title of at most `max` characters: see
     /// [`text::check_line`].
     pub fn require_line(&mut self, pointer: &str, text: &str, max: usize) {
         let length = text.chars().count();
@@ -147,7 +147,7 @@ impl Invalid {
     /// 422 if anything was wrong.
     ///
     /// # Errors
-    /// The problem with all that was noted.
+    /// The problem with all recorded fields.
     pub fn check(self) -> Result<(), Problem> {
         if self.0.is_empty() {
             return Ok(());
@@ -194,7 +194,7 @@ impl From<DbErr> for Problem {
         if database::is_damage(&error) {
             tracing::error!(%error, "the database is damaged");
             return Self::unavailable(
-                "the store is damaged; /readyz?verbose says what is done about it",
+                "the store is damaged; /readyz?verbose shows what is being done",
                 STORE_RETRY,
             );
         }
@@ -202,7 +202,7 @@ impl From<DbErr> for Problem {
             tracing::warn!(%error, "a read took too long");
             return Self::unavailable("the answer took too long; try again", STORE_RETRY);
         }
-        tracing::error!(%error, "database");
+        tracing::error!(%error, "a database statement failed");
         Self::internal()
     }
 }
@@ -221,17 +221,17 @@ impl<E: Into<Problem>> From<WriteError<E>> for Problem {
                 ..Self::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "disk-full",
-                    "the disk of the service is full, so nothing was written; an operator has to \
-                     make room, and it goes on by itself: try again then",
+                    "the disk of the service is full, so nothing was written; an operator must \
+                     make room, and the service then resumes automatically: try again then",
                 )
             },
             WriteError::Moved => Self::unavailable(
                 "the database file was renamed, deleted or replaced, so nothing was written; \
-                 /readyz?verbose says what an operator has to do",
+                 /readyz?verbose shows what an operator must do",
                 STORE_RETRY,
             ),
             WriteError::Unknown => Self::unavailable(
-                "it is not known whether this was written; send it again with the same \
+                "this may or may not have been written; send it again with the same \
                  Idempotency-Key, or the same id, to be sure",
                 Duration::from_secs(1),
             ),
@@ -245,12 +245,12 @@ impl From<idempotency::Refusal> for Problem {
             idempotency::Refusal::KeyReused => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency-key-reused",
-                "this Idempotency-Key came with another request before; use a new key for a new request",
+                "this Idempotency-Key was used for another request; use a new key for a new request",
             ),
             idempotency::Refusal::Erased => Self::new(
                 StatusCode::GONE,
                 "erased",
-                "what this Idempotency-Key made was erased since",
+                "what this Idempotency-Key created has been erased since",
             ),
         }
     }
@@ -267,7 +267,7 @@ impl From<Behind> for Problem {
                 ..Self::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "event-parked",
-                    format!("{behind}. An operator has to retry or discard it; try again then"),
+                    format!("{behind}. An operator must retry or discard it; try again then"),
                 )
             },
             Behind::UnknownSource(_) => Self::bad_request(behind.to_string()),

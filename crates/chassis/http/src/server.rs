@@ -1,4 +1,4 @@
-//! The server: hyper, with limits of time, memory and connections around it.
+//! The server: hyper, within limits of time, memory and connections.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -31,41 +31,41 @@ use crate::host::Local;
 use crate::stream::Stream;
 use crate::turns::Turns;
 
-/// What the kernel keeps of answers that a client has not taken, in bytes for each connection.
-/// Linux doubles it for its own accounts.
+/// The kernel's buffer per connection for untaken answers, in bytes. Linux doubles it for its own
+/// accounting.
 const SEND_BUFFER: usize = 128 * 1024;
 
-/// The longest head of a request, and what hyper reads or copies for a connection at a time.
+/// The longest head of a request, and what hyper reads or copies at a time per connection.
 const HEAD_MAX: usize = 64 * 1024;
 
-/// Open files that are kept for other things than connections: databases, the broker, the log.
+/// Open files reserved for databases, the broker and the log.
 const FILES_RESERVED: usize = 128;
 
-/// When to look again for a place for a client that waits for one.
+/// How often to check again for a free place for a waiting client.
 const PLACE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The pause after the system refused to accept a connection (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long open connections may still be used after the stop: each is closed with its next
-/// answer, which says so, and only then those that nothing came on, or half a request. A client
-/// that sends a request at the moment in which its connection is closed would see it reset.
+/// How long open connections may still be used after the stop. Each closes with its next answer,
+/// which announces that. Only then are connections closed that have no request, or half of one: a
+/// client that sends a request while its connection is closed would see a reset.
 const LINGER: Duration = Duration::from_millis(300);
 
-/// How often it is looked, after that, whether clients keep the stop waiting.
+/// How often to check, after that, for clients that delay the stop.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where a service listens.
+/// The sockets that a service listens on.
 #[derive(Debug)]
 pub struct Listeners {
     /// For clients.
     pub public: TcpListener,
-    /// For health checks and Prometheus: answers whatever clients do to the other.
+    /// For health checks and Prometheus: answers whatever clients do to the public one.
     pub admin: TcpListener,
 }
 
 impl Listeners {
-    /// Free ports of the loopback address.
+    /// Listens on free ports of the loopback address.
     ///
     /// # Errors
     /// There are none.
@@ -78,10 +78,10 @@ impl Listeners {
     }
 }
 
-/// Takes the sockets that systemd listens on, or listens on the configured addresses.
+/// Takes the sockets passed by systemd, or listens on the configured addresses.
 ///
 /// # Errors
-/// An address is taken, or not this machine's; systemd's sockets are not as they should be.
+/// An address is in use or not this machine's, or systemd's sockets are not as expected.
 pub async fn bind(config: &Config) -> anyhow::Result<Listeners> {
     raise_file_limit();
     let systemd::Sockets { public, admin } = systemd::listeners()?;
@@ -103,19 +103,19 @@ async fn listen(address: SocketAddr, flags: &str) -> anyhow::Result<TcpListener>
     listener.with_context(|| format!("listen on {address} (choose another address with {flags})"))
 }
 
-/// Raises the limit of open files to the highest that this process may have: each connection is
-/// one, and the usual limit is far below that.
+/// Raises the limit of open files to the process's maximum: each connection is one, and the usual
+/// limit is far lower.
 pub fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::warn!(%error, "raise the limit of open files");
+            tracing::warn!(%error, "could not raise the limit of open files");
         }
     }
 }
 
-/// As many connections as there can be open files.
+/// The configured number of connections, or fewer if the limit of open files requires it.
 fn connections(config: &Config) -> usize {
     let files = getrlimit(Resource::Nofile).current;
     let files = files.map_or(usize::MAX, |files| {
@@ -133,23 +133,23 @@ fn connections(config: &Config) -> usize {
     most.min(config.connections)
 }
 
-/// Asks the loop that accepts connections whether it still turns. Cheap to clone.
+/// Checks that the accept loop still runs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LivenessProbe(mpsc::Sender<oneshot::Sender<()>>);
 
-/// What a [`LivenessProbe`] is answered from.
+/// The accept loop's end of a [`LivenessProbe`].
 #[derive(Debug)]
-pub struct Beats(mpsc::Receiver<oneshot::Sender<()>>);
+pub struct ProbeResponder(mpsc::Receiver<oneshot::Sender<()>>);
 
 impl LivenessProbe {
-    /// A pulse, and what feels it.
-    pub fn new() -> (Self, Beats) {
+    /// A probe, and the end that answers it.
+    pub fn new() -> (Self, ProbeResponder) {
         let (ask, asked) = mpsc::channel(1);
-        (Self(ask), Beats(asked))
+        (Self(ask), ProbeResponder(asked))
     }
 
-    /// Resolves when the loop has turned, also where all places for connections are taken; for
-    /// ever pending once it has ended.
+    /// Resolves when the loop has run, even if all places for connections are taken. Never resolves
+    /// once the loop has ended.
     pub async fn ping(&self) {
         let (answer, answered) = oneshot::channel();
         if self.0.send(answer).await.is_err() || answered.await.is_err() {
@@ -158,8 +158,8 @@ impl LivenessProbe {
     }
 }
 
-/// Serves `app` until `stop`, then lets the requests under way end. Those that have not arrived
-/// whole soon after it are answered with 503.
+/// Serves `app` until `stop`, then lets requests in progress finish. Requests that have not fully
+/// arrived soon after the stop are answered with 503.
 ///
 /// `axum::serve` has no limits: a client that connects and stays silent, or does not take its
 /// answer, would keep its connection for ever.
@@ -176,12 +176,11 @@ pub async fn serve(
         address = %listener.local_addr().context("read the listener's address")?,
         "listening"
     );
-    let (_pulse, beats) = LivenessProbe::new();
-    serve_watched(listener, app, config, beats, Duration::MAX, stop).await
+    let (_probe, responder) = LivenessProbe::new();
+    serve_watched(listener, app, config, responder, Duration::MAX, stop).await
 }
 
-/// [`serve`], with somebody who asks whether it still turns, and who gives clients `drain` to take
-/// their answers after the stop.
+/// [`serve`] with a liveness probe. After the stop, clients have `drain` to take their answers.
 ///
 /// # Errors
 /// None.
@@ -189,13 +188,13 @@ pub async fn serve_watched(
     listener: TcpListener,
     app: Router,
     mut config: Config,
-    mut beats: Beats,
+    mut responder: ProbeResponder,
     drain: Duration,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     config.connections = connections(&config);
     let limit_reached = metrics::counter!("headwater_http_connection_limit_reached_total");
-    // Those that alerts look at are there from the start.
+    // Counters that alerts watch exist from the start.
     limit_reached.increment(0);
     let server = Server::new(app, &config);
     let mut connections = JoinSet::new();
@@ -214,13 +213,13 @@ pub async fn serve_watched(
                     waiting = Some(accepted);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "accept a connection");
+                    tracing::warn!(%error, "could not accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
             Some(_) = connections.join_next() => {}
-            // Whoever asked may have gone.
-            Some(beat) = beats.0.recv() => drop(beat.send(())),
+            // The caller of the probe may be gone.
+            Some(probe) = responder.0.recv() => drop(probe.send(())),
             () = tokio::time::sleep(PLACE_PAUSE), if waiting.is_some() => {}
         }
     }
@@ -229,7 +228,7 @@ pub async fn serve_watched(
     Ok(())
 }
 
-/// What all connections of a listener have in common.
+/// What all connections of a listener share.
 struct Server {
     app: Router,
     clients: Clients,
@@ -237,7 +236,7 @@ struct Server {
     http: http1::Builder,
     patience: Duration,
     closing: Arc<AtomicBool>,
-    /// Cancelled once what has not arrived is not waited for.
+    /// Cancelled when requests that have not fully arrived are cut off.
     cut: CancellationToken,
     open: metrics::Gauge,
 }
@@ -260,8 +259,7 @@ impl Server {
         }
     }
 
-    /// Serves one more connection, if its client may have a place; gives it back where that has to
-    /// wait for one.
+    /// Serves a connection if its client gets a place; returns it if it must wait for one.
     fn admit(
         &self,
         stream: TcpStream,
@@ -313,19 +311,19 @@ impl Server {
     }
 
     fn set_up(&self, stream: &TcpStream) {
-        // Later than ours, which tells of it.
+        // Later than our own timeout, which is counted and logged.
         let timeout = 2 * self.patience.as_millis();
         let timeout = u32::try_from(timeout).unwrap_or(u32::MAX);
-        // Where the system refuses one of these, the connection works all the same.
+        // If the system refuses one of these, the connection still works.
         // Answers are small and complete: waiting to fill a packet only adds latency.
         let _ = stream.set_nodelay(true);
         let _ = sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER);
-        // Also for what the kernel still has when we are done with the connection.
+        // Also covers data that the kernel still has after the connection is done.
         let _ = sockopt::set_tcp_user_timeout(stream, timeout);
     }
 
-    /// Lets what is under way end, and closes. A client that does not take its answer is not waited
-    /// for as long as the whole stop may take.
+    /// Lets requests in progress finish, and closes. Does not wait the whole drain time for a
+    /// client that does not take its answer.
     async fn end(self, mut connections: JoinSet<()>, drain: Duration) {
         let begun = Instant::now();
         self.closing.store(true, Ordering::Relaxed);
@@ -335,7 +333,7 @@ impl Server {
             if tokio::time::timeout(pause, all_closed).await.is_ok() {
                 return;
             }
-            // Those that are left are idle, or have a request under way, or half of one.
+            // The remaining connections are idle, or have a request in progress, or half of one.
             self.cut.cancel();
             self.clients.evict_slow(begun.elapsed() > drain / 10 * 9);
             pause = LOOK_PAUSE;
@@ -343,14 +341,14 @@ impl Server {
     }
 }
 
-/// Serves a connection until it ends; after `cut`, no longer than its request is under way.
+/// Serves a connection until it ends; after `cut`, only until its current request is done.
 async fn run(
     mut connection: http1::Connection<TokioIo<Stream>, Connected>,
     client: &Client,
     cut: CancellationToken,
 ) -> hyper::Result<()> {
     tokio::select! {
-        // What has arrived by now is a request.
+        // Prefer a request that has arrived by now.
         biased;
         ended = &mut connection => return ended,
         () = cut.cancelled() => {}
@@ -370,9 +368,9 @@ struct Connected {
     peer: SocketAddr,
     local: Option<Local>,
     client: Arc<Client>,
-    /// Set once answers have to close their connection.
+    /// Set when answers must close their connection.
     closing: Arc<AtomicBool>,
-    /// Cancelled once what has not arrived is not waited for.
+    /// Cancelled when requests that have not fully arrived are cut off.
     cut: CancellationToken,
 }
 

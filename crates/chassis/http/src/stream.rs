@@ -1,4 +1,4 @@
-//! A client's connection, closed when the client does not take its answer.
+//! A client's connection, which is closed if the client does not take its answer.
 
 use std::io;
 use std::pin::Pin;
@@ -12,20 +12,21 @@ use tokio::time::{Instant, Sleep};
 
 use crate::clients::Client;
 
-/// What a client has to take of its answer in a second, in bytes. Less uses up its time.
+/// The bytes per second that a client must take of its answer. A slower client uses up its
+/// patience.
 const RATE_MIN: u32 = 16 * 1024;
 
-/// A connection whose client may keep us waiting for so long in all: it earns time back with
-/// what it takes.
+/// A connection whose client may keep us waiting for a limited time in all. The client earns time
+/// back with the bytes that it takes.
 #[derive(Debug)]
 pub(super) struct Stream {
     inner: TcpStream,
     client: Arc<Client>,
-    /// The most time that a client has.
+    /// The most time that a client may have.
     patience: Duration,
-    /// What is left of it.
+    /// The time that is left.
     left: Duration,
-    /// Since when it takes nothing, if that is so now.
+    /// Since when the client takes nothing, if it does not now.
     waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -135,7 +136,7 @@ impl AsyncWrite for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if self.client.is_aborted() {
-            // Otherwise the kernel would keep what it has for the client, and offer it on.
+            // Otherwise the kernel would keep the unsent data and continue to offer it.
             let _ = self.inner.set_zero_linger();
         }
     }

@@ -1,32 +1,32 @@
-//! Names and titles: one line that people enter and others see.
+//! Checks names and titles: one line of text that users enter and others see.
 //!
-//! What is refused breaks the line, changes how the text around it is shown, or is nothing to see.
-//! Which characters these are, Unicode's properties say.
+//! A text is refused if it breaks the line, changes how the surrounding text is shown, or shows
+//! nothing. Unicode's properties decide which characters do that.
 
 use icu_properties::props::{
     BidiControl, BinaryProperty as _, DefaultIgnorableCodePoint, EnumeratedProperty as _,
     GeneralCategory,
 };
 
-/// Symbols without a glyph, which no property tells: a Braille cell without dots, and a note
-/// without a head.
+/// Symbols without a glyph that no property marks: a Braille cell without dots, and a note without
+/// a head.
 const EMPTY_SYMBOLS: [char; 2] = ['\u{2800}', '\u{1d159}'];
 
-/// Marks that have a direction of their own, as a letter has: they are common in text that was
-/// copied, and change nothing around them.
+/// Marks with a direction, like a letter's. They are common in copied text and do not affect the
+/// surrounding text.
 const MARKS: [char; 3] = ['\u{61c}', '\u{200e}', '\u{200f}'];
 
 /// Why a text is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// There is nothing in it that can be seen.
-    #[error("must have something that can be seen")]
+    /// The text shows nothing.
+    #[error("must have a visible character")]
     Blank,
     /// A control character or a line break.
-    #[error("must not have {} in it, a control character or line break", code_point(*.0))]
+    #[error("must not contain {}, a control character or line break", code_point(*.0))]
     Control(char),
     /// A character that changes the direction of the text.
-    #[error("must not have {} in it, which changes the direction of the text", code_point(*.0))]
+    #[error("must not contain {}, which changes the direction of the text", code_point(*.0))]
     Direction(char),
 }
 
@@ -34,10 +34,10 @@ fn code_point(c: char) -> String {
     format!("U+{:04X}", u32::from(c))
 }
 
-/// Checks that `text` is one line that shows something, and nothing but itself.
+/// Checks that `text` is one line that shows something and does not affect other text.
 ///
 /// # Errors
-/// Why it is not.
+/// Why `text` is refused.
 pub fn check_line(text: &str) -> Result<(), Unfit> {
     for c in text.chars() {
         if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
@@ -54,7 +54,7 @@ pub fn check_line(text: &str) -> Result<(), Unfit> {
     }
 }
 
-/// Whether something is to be seen of a character.
+/// Whether a character shows something.
 pub fn is_visible(c: char) -> bool {
     let is_format = GeneralCategory::for_char(c) == GeneralCategory::Format;
     let is_hidden = is_format || DefaultIgnorableCodePoint::for_char(c);

@@ -1,4 +1,4 @@
-//! Turns on the runtime's threads, by the addresses of the clients.
+//! Shares the runtime's threads between clients by their addresses.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -8,19 +8,19 @@ use std::task::{Context, Poll, Waker};
 
 use headwater_store::fair::Queue;
 
-/// Work that is done on the runtime's threads, a piece at a time: between two points where it
-/// waits for something. As many pieces as there are slots are done at once; for the next slot,
-/// addresses take turns. Cheap to clone.
+/// Runs work on the runtime's threads piece by piece; a piece lasts until the work waits for
+/// something. As many pieces run at once as there are slots, and addresses take turns for the next
+/// slot. Cheap to clone.
 ///
-/// Left to itself, the runtime does what has become ready in that order: a thousand requests of
-/// one client that come at once delay the next one of every other.
+/// The runtime alone runs ready work in order: a thousand simultaneous requests of one client delay
+/// the next request of every other client.
 #[derive(Debug, Clone)]
 pub(crate) struct Turns(Arc<Mutex<Slots>>);
 
 #[derive(Debug)]
 struct Slots {
     free: usize,
-    /// Of work that is gone nothing is left here.
+    /// Dropped work leaves nothing here.
     waiting: Queue<Weak<Ticket>>,
 }
 
@@ -33,8 +33,7 @@ struct Ticket {
 }
 
 impl Turns {
-    /// A slot for each of the runtime's threads but one, which stays free to find out what has
-    /// become ready.
+    /// One slot per thread of the runtime except one, which stays free to detect ready work.
     pub(crate) fn of_runtime() -> Self {
         let threads = tokio::runtime::Handle::current().metrics().num_workers();
         Self::new(threads.saturating_sub(1).max(1))
@@ -47,7 +46,7 @@ impl Turns {
         })))
     }
 
-    /// `work` of the client at `address`, done in its turns.
+    /// `work` of the client at `address`, run in turns.
     pub(crate) fn take<F: Future>(&self, address: IpAddr, work: F) -> InTurn<F> {
         InTurn {
             work: Box::pin(work),
@@ -96,7 +95,7 @@ impl<F: Future> Future for InTurn<F> {
         let mut slots = this.turns.slots();
         match &this.ticket {
             Some(ticket) if ticket.is_called.load(Ordering::Relaxed) => this.ticket = None,
-            // Woken for something else.
+            // Woken for another reason.
             Some(_) => return Poll::Pending,
             None if slots.free > 0 => slots.free -= 1,
             None => {
@@ -122,7 +121,7 @@ impl<F> Drop for InTurn<F> {
         };
         let slots = self.turns.slots();
         let is_called = ticket.is_called.load(Ordering::Relaxed);
-        // Before the next is called: it must not be this one.
+        // Drop it before calling the next, which must not be this one.
         drop(ticket);
         drop(slots);
         if is_called {
@@ -159,7 +158,7 @@ mod tests {
         turns.slots().free = 0;
         let mut waiting: VecDeque<_> = [(10, 1), (11, 1), (12, 1), (20, 2)].map(note).into();
         assert!(!waiting.iter_mut().any(poll), "there was no slot");
-        // Woken for something else, none waits twice.
+        // Woken for another reason, none waits twice.
         assert!(!waiting.iter_mut().any(poll));
         drop(waiting.remove(1));
         drop(Slot(&turns));
