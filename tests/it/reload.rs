@@ -60,12 +60,12 @@ async fn a_hangup_reads_the_log_filter_anew_and_a_broken_one_changes_nothing() {
         .await;
     let load = Hammer::begin(1, vec![registrations(&world)]);
     world.process(Users).hang_up();
-    logs(&world, "INFO", "nothing is new", 1).await;
+    logs(&world, "INFO", "log filter: unchanged", 1).await;
     assert!(logged(&world, Users, "DEBUG", "").is_empty());
 
     fs::write(&filter, "info,headwater=debug,headwater::http=debug").unwrap();
     world.process(Users).hang_up();
-    logs(&world, "INFO", "read anew", 1).await;
+    logs(&world, "INFO", "log filter: reloaded", 1).await;
     // A connection that is broken off is told at `debug`.
     let address = registrations(&world).address;
     let broken = std::net::TcpStream::connect(address).unwrap();
@@ -75,7 +75,7 @@ async fn a_hangup_reads_the_log_filter_anew_and_a_broken_one_changes_nothing() {
     for (nonsense, count) in [("info,headwater=loud", 1), ("# nothing but this", 2)] {
         fs::write(&filter, nonsense).unwrap();
         world.process(Users).hang_up();
-        logs(&world, "ERROR", "not read anew", count).await;
+        logs(&world, "ERROR", "not reloaded", count).await;
     }
     let before = logged(&world, Users, "DEBUG", "connection ended").len();
     let broken = std::net::TcpStream::connect(address).unwrap();

@@ -308,7 +308,7 @@ fn a_reload_reads_the_log_filter_anew_and_says_what_is_wrong_with_it() {
             .sh("echo info,headwater=debug,async_nats=off >/etc/headwater/log-filter")
             .await;
         machine.run(&["systemctl", "reload", &unit]).await;
-        says("PRIORITY=6", "log filter: read anew").await;
+        says("PRIORITY=6", "log filter: reloaded").await;
         visit(machine, "ada").await;
         says("PRIORITY=7", "published").await;
         machine
@@ -319,7 +319,7 @@ fn a_reload_reads_the_log_filter_anew_and_says_what_is_wrong_with_it() {
         says("PRIORITY=3", "the settings cannot be followed").await;
         let pid = machine.shows(&unit, "MainPID").await;
         machine.run(&["kill", "-HUP", &pid]).await;
-        says("PRIORITY=3", "log filter: not read anew").await;
+        says("PRIORITY=3", "log filter: not reloaded").await;
         machine
             .comes(&unit, "ActiveState", |now| now == "active")
             .await;

@@ -1,4 +1,4 @@
-//! Watching over the database file: that it is where it was opened, whole, and has room.
+//! Watching the database file: its place, its integrity, and its free disk space.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use headwater_store::{Database, Lock};
 use headwater_telemetry::health::{Health, State};
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked whether the database file is where it was opened.
+/// The pause between two checks of the database file.
 const LOOK_AT_FILE: Duration = Duration::from_secs(1);
 
-/// Watches over the database file.
+/// Watches the database file.
 pub(crate) struct FileWatch {
     pub(crate) db: Database,
     pub(crate) lock: Option<Lock>,
@@ -19,8 +19,8 @@ pub(crate) struct FileWatch {
 }
 
 impl FileWatch {
-    /// Says when the file is damaged or was moved, and keeps other processes away, until `stop`.
-    /// What can still be read is read on: a person decides when to put a file back.
+    /// Reports a damaged or moved file, and keeps other processes away, until `stop`.
+    /// Reads continue as far as possible: the operator decides when to put a file back.
     ///
     /// # Errors
     /// The lock file was removed, and another process has the database open now.
@@ -28,18 +28,18 @@ impl FileWatch {
         let watched = stop.run_until_cancelled(async {
             tokio::select! {
                 error = self.look() => error,
-                never = self.tell_of_damage() => match never {},
+                never = self.report_damage() => match never {},
             }
         });
         watched.await.map_or(Ok(()), Err)
     }
 
-    /// Looks at the file and its lock again and again; gives why it cannot go on.
+    /// Checks the file and its lock periodically; returns the reason to stop the service.
     async fn look(&self) -> anyhow::Error {
         let (mut before, mut was_full) = (None, false);
         loop {
             let shortage = self.db.shortage();
-            self.tell_of_room(shortage.as_deref(), was_full);
+            self.report_shortage(shortage.as_deref(), was_full);
             was_full = shortage.is_some();
             tokio::time::sleep(LOOK_AT_FILE).await;
             if let Some(Err(error)) = self.lock.as_ref().map(Lock::keep) {
@@ -47,21 +47,21 @@ impl FileWatch {
             }
             let moved = self.db.moved();
             if moved != before {
-                self.tell_of_move(moved.as_deref());
+                self.report_move(moved.as_deref());
                 before = moved;
             }
         }
     }
 
-    fn tell_of_move(&self, moved: Option<&str>) {
+    fn report_move(&self, moved: Option<&str>) {
         let Some(what) = moved else {
-            tracing::info!("the database file is back where it was opened: writes go on");
+            tracing::info!("the database file is back at its path: writes resume");
             self.health.forget(FILE);
             return;
         };
         let advice = format!(
-            "nothing is written until it is back; put it back (one that was deleted is still in \
-             /proc/{}/fd as long as this process runs), or stop the service first to use another",
+            "writes are refused until the file is back; put it back (a deleted file is still in \
+             /proc/{}/fd while this process runs), or stop the service before using another file",
             std::process::id()
         );
         tracing::error!("{what}: {advice}");
@@ -69,8 +69,8 @@ impl FileWatch {
             .set(FILE, State::Failed(format!("{what}: {advice}")));
     }
 
-    /// Says that writes are refused for want of room, and when they go on.
-    fn tell_of_room(&self, shortage: Option<&str>, was_full: bool) {
+    /// Reports that writes are refused because the disk is full, and when they resume.
+    fn report_shortage(&self, shortage: Option<&str>, was_full: bool) {
         match shortage {
             Some(what) => {
                 if !was_full {
@@ -79,15 +79,15 @@ impl FileWatch {
                 self.health.set(DISK, State::Degraded(what.to_owned()));
             }
             None if was_full => {
-                tracing::info!("there is room on the disk again: writes go on");
+                tracing::info!("the disk has room again: writes resume");
                 self.health.forget(DISK);
             }
             None => {}
         }
     }
 
-    /// A copy's own task rebuilds it; nobody can make anything else again.
-    async fn tell_of_damage(&self) -> Infallible {
+    /// Only a read store can be rebuilt, by its own task; every other database needs an operator.
+    async fn report_damage(&self) -> Infallible {
         if self.is_copy {
             return std::future::pending().await;
         }
@@ -100,8 +100,8 @@ impl FileWatch {
     }
 }
 
-/// The names of the lines in `/readyz?verbose`, there where a person must act.
+/// Components in `/readyz?verbose` that need an operator.
 const DAMAGE: &str = "database";
 const FILE: &str = "database file";
-/// And where it goes on by itself.
+/// A component in `/readyz?verbose` that recovers automatically.
 const DISK: &str = "disk";

@@ -1,21 +1,21 @@
-//! Headwater: the chassis under event-driven services on NATS JetStream.
+//! Headwater: the chassis for event-driven services on NATS JetStream.
 //!
-//! A service keeps its own database and publishes what happened; others keep the copies they
-//! need. The chassis moves the events, reliably, and knows nothing of what they say:
+//! A service owns a database and publishes its changes as events. Other services keep the copies
+//! they need. The chassis moves the events reliably and never interprets them:
 //!
 //! * [`Database`]: one writer thread with group commit, snapshots for readers;
-//! * [`outbox`]: events written in the transaction of the change that they tell of;
-//! * [`relay`]: outbox to stream, in order, each once, however the broker fails;
+//! * [`outbox`]: events written in the same transaction as the change they describe;
+//! * [`relay`]: outbox to stream, in order, each event once, through broker failures;
 //! * [`projection`]: streams to tables, each event applied once, gaps repaired;
-//! * [`inquiry`]: questions and answers over the bus, for those who would rather ask than copy;
+//! * [`request_reply`]: questions and answers over the bus, for services that keep no copy;
 //! * [`personal`]: personal data that can be erased, also from backups;
-//! * [`backup`]: copies of a database, made while it runs and put back;
-//! * [`schema`]: what the events look like, for tools that were not built with them;
-//! * [`Service`]: all of these put together;
+//! * [`backup`]: copies of a database, made while it runs, and restored;
+//! * [`schema`]: the schema of the events, for tools that were not built with them;
+//! * [`Service`]: all of these, assembled;
 //! * [`http`], [`supervisor`], [`health`], [`telemetry`], [`operator`]: the process around them;
-//! * [`text`]: which names and titles are taken.
+//! * [`text`]: which names and titles are accepted.
 //!
-//! `docs/adding-a-service.md` and `docs/adding-a-projection.md` say how to use it.
+//! `docs/adding-a-service.md` and `docs/adding-a-projection.md` explain how to use it.
 
 #![warn(missing_docs)]
 
@@ -48,13 +48,13 @@ pub use headwater_telemetry::{Clock, Health, Supervisor, causes, crash, health, 
 pub use schema::Schema;
 pub use service::Service;
 
-/// What the events of a source look like, and the bucket in which tools find it.
+/// The schema of a source's events, and the bucket in which tools find it.
 pub mod schema {
     pub use headwater_event::schema::*;
     pub use headwater_nats::{Keeper, bucket};
 }
 
-/// The outbox of a service, and an event in it.
+/// The outbox of a service, and the events in it.
 pub mod outbox {
     pub use headwater_event::Row;
     pub use headwater_store::number::{signed, unsigned};

@@ -1,7 +1,7 @@
-//! SIGHUP: what is read anew while the service runs on.
+//! SIGHUP: reloading configuration while the service runs.
 //!
-//! The log filter from its file, credentials and root certificate from theirs. A file that is
-//! broken changes nothing and is an `ERROR`: the service goes on with what it had.
+//! SIGHUP reloads the files of the log filter, the credentials and the root certificate. A broken
+//! file changes nothing and is logged as an `ERROR`: the service keeps the old values.
 
 use anyhow::Context as _;
 use headwater_nats::bus::Bus;
@@ -9,7 +9,7 @@ use headwater_telemetry::{self as telemetry, systemd};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The wishes to read anew. With the first of these the system no longer ends the process at it.
+/// SIGHUPs, which ask for a reload. From this call on, SIGHUP no longer ends the process.
 ///
 /// # Errors
 /// The process may not listen for signals.
@@ -17,7 +17,7 @@ pub(crate) fn sighup() -> anyhow::Result<Signal> {
     signal(SignalKind::hangup()).context("listen for SIGHUP")
 }
 
-/// Reads all anew at each of `sighup`, until `stop`.
+/// Reloads everything on each `sighup`, until `stop`.
 ///
 /// # Errors
 /// None.
@@ -30,22 +30,22 @@ pub(crate) async fn on_hangup(
     while let Some(Some(())) = stop.run_until_cancelled(sighup.recv()).await {
         systemd::reloading();
         let filter = telemetry::renew_filter(&telemetry);
-        say("log filter", filter);
-        say("access to NATS", bus.renew_access());
+        log("log filter", filter);
+        log("access to NATS", bus.renew_access());
         systemd::ready();
     }
     stop.cancelled().await;
     Ok(())
 }
 
-/// Logs whether `what` is another one now.
-fn say(what: &str, renewed: anyhow::Result<bool>) {
+/// Logs whether `what` has changed.
+fn log(what: &str, renewed: anyhow::Result<bool>) {
     match renewed {
-        Ok(true) => tracing::info!("{what}: read anew"),
-        Ok(false) => tracing::info!("{what}: nothing is new"),
+        Ok(true) => tracing::info!("{what}: reloaded"),
+        Ok(false) => tracing::info!("{what}: unchanged"),
         Err(error) => tracing::error!(
             error = format!("{error:#}"),
-            "{what}: not read anew, the service goes on with what it had"
+            "{what}: not reloaded, the service keeps the old one; repair the file and send SIGHUP again"
         ),
     }
 }

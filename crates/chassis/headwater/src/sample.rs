@@ -1,5 +1,4 @@
-//! Gauges: what a service looks at every few seconds, so that nothing is counted an event and a
-//! scrape costs nothing.
+//! Gauges, sampled every few seconds: no gauge is updated per event, and a scrape only renders text.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,23 +19,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::operator::registry::ProjectionRegistry;
 
-/// How often the gauges are set, and how often one event's freshness is measured.
+/// The interval of the gauges, and of the freshness measurement.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// How often the brokers are asked how full they are, and how often where they do not say it.
+/// The interval of the storage request to the brokers; longer if they do not answer it.
 const ASK_BROKERS_EVERY: Duration = Duration::from_secs(15);
 const ASK_AGAIN_AFTER: Duration = Duration::from_mins(5);
 
-/// What the gauges of a service are taken from.
+/// Samples the gauges of a service.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     service: &'static str,
     bus: Bus,
     health: Health,
-    kept: Option<Stored>,
+    stored: Option<Stored>,
 }
 
-/// What there is to look at where the service keeps something.
+/// What a service with a database has to sample.
 #[derive(Debug)]
 struct Stored {
     db: Database,
@@ -45,7 +44,7 @@ struct Stored {
 }
 
 impl Sampler {
-    /// Of a service without a database.
+    /// A sampler for a service without a database.
     pub(crate) fn new(service: &'static str, bus: Bus, health: Health) -> Self {
         let version = env!("CARGO_PKG_VERSION");
         metrics::gauge!("headwater_build_info", "service" => service, "version" => version)
@@ -54,11 +53,11 @@ impl Sampler {
             service,
             bus,
             health,
-            kept: None,
+            stored: None,
         }
     }
 
-    /// Adds its database, its projections, and how far its relay is, where it has one.
+    /// Adds the database, the projections, and the relay's position, if there is a relay.
     pub(crate) fn with_database(
         self,
         db: Database,
@@ -66,7 +65,7 @@ impl Sampler {
         published: Option<Published>,
     ) -> Self {
         Self {
-            kept: Some(Stored {
+            stored: Some(Stored {
                 db,
                 registry,
                 published,
@@ -81,10 +80,10 @@ impl Sampler {
     /// None; the type is the supervisor's.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let freshness = async {
-            if let Some(kept) = &self.kept {
-                let projections = kept.registry.progresses();
+            if let Some(stored) = &self.stored {
+                let projections = stored.registry.progresses();
                 let each = projections
-                    .map(|(name, progress, ..)| kept.freshness(&self.bus, name, progress));
+                    .map(|(name, progress, ..)| stored.freshness(&self.bus, name, progress));
                 futures_util::future::join_all(each).await;
             }
             std::future::pending::<()>().await;
@@ -99,24 +98,24 @@ impl Sampler {
     }
 
     async fn gauges(&self) {
-        let mut parts = BTreeSet::new();
+        let mut components = BTreeSet::new();
         loop {
             process::note();
-            self.note_parts(&mut parts);
+            self.note_components(&mut components);
             let is_up = self.bus.is_up();
             metrics::gauge!("headwater_nats_connected", "service" => self.service)
                 .set(number(u64::from(is_up)));
-            if let Some(kept) = &self.kept {
-                kept.note().await;
+            if let Some(stored) = &self.stored {
+                stored.note().await;
             }
             tokio::time::sleep(EVERY).await;
         }
     }
 
-    /// How full the brokers are, where the service publishes.
+    /// Samples the brokers' storage, if the service publishes.
     async fn storage(&self) {
-        let published = self.kept.as_ref().and_then(|kept| kept.published.as_ref());
-        if published.is_none() {
+        let stored = self.stored.as_ref();
+        if stored.is_none_or(|stored| stored.published.is_none()) {
             std::future::pending::<()>().await;
         }
         loop {
@@ -124,7 +123,7 @@ impl Sampler {
         }
     }
 
-    /// Gives when to look again.
+    /// Returns the pause before the next request.
     async fn note_storage(&self) -> Duration {
         if !self.bus.is_up() {
             return ASK_BROKERS_EVERY;
@@ -147,17 +146,17 @@ impl Sampler {
         }
     }
 
-    /// `known` are those of before: one that is no part any more is well.
-    fn note_parts(&self, known: &mut BTreeSet<String>) {
-        let parts = self.health.parts();
-        known.extend(parts.keys().cloned());
-        for part in &*known {
-            let value = match parts.get(part) {
+    /// `known` are all components seen so far: one that has disappeared counts as healthy.
+    fn note_components(&self, known: &mut BTreeSet<String>) {
+        let components = self.health.parts();
+        known.extend(components.keys().cloned());
+        for component in &*known {
+            let value = match components.get(component) {
                 Some(State::Ok(_)) | None => 0.0,
                 Some(State::Degraded(_)) => 1.0,
                 Some(State::Failed(_)) => 2.0,
             };
-            metrics::gauge!("headwater_component_state", "service" => self.service, "component" => part.clone())
+            metrics::gauge!("headwater_component_state", "service" => self.service, "component" => component.clone())
                 .set(value);
         }
     }
@@ -169,15 +168,15 @@ impl Stored {
         if let Err(error) = self.note_outbox().await {
             tracing::debug!(%error, "read the outbox for a gauge");
         }
-        for (name, progress, sources, fold) in self.registry.progresses() {
+        for (name, progress, sources, rebuild) in self.registry.progresses() {
             if let Err(error) = self.note_projection(name, progress).await {
                 tracing::debug!(%error, "read dead letters for a gauge");
             }
             for source in progress.now().0.into_keys() {
                 self.note_lag(name, progress, sources, source);
             }
-            if let Some(fold) = fold {
-                note_fold(name, &fold);
+            if let Some(rebuild) = rebuild {
+                note_rebuild(name, &rebuild);
                 let verified = Verified::of(&self.db, name).last(self.db.clock().now_ms());
                 metrics::gauge!("headwater_verify_last_success_timestamp_seconds", "projection" => name)
                     .set(since_1970(verified));
@@ -185,15 +184,14 @@ impl Stored {
         }
     }
 
-    /// How much of the outbox is not in the stream, where there is a relay and it has found its
-    /// place.
+    /// Samples the unpublished part of the outbox, once the relay knows its position.
     async fn note_outbox(&self) -> Result<(), DbErr> {
         let Some(published) = &self.published else {
             return Ok(());
         };
         let source = self.db.owner();
-        let known = published.position();
-        let from = known.unwrap_or_default() + 1;
+        let published = published.position();
+        let from = published.unwrap_or_default() + 1;
         let read = move |snapshot: &Snapshot| {
             Ok::<_, DbErr>((
                 outbox::head(snapshot)?,
@@ -204,10 +202,10 @@ impl Stored {
         metrics::gauge!("headwater_outbox_head", "source" => source).set(number(head));
         let backup = backup::newest(&self.db.path()).map_or(0.0, since_1970);
         metrics::gauge!("headwater_backup_timestamp_seconds", "source" => source).set(backup);
-        if let Some(known) = known {
+        if let Some(published) = published {
             let age = oldest.map_or(0.0, |recorded_at| self.age(recorded_at));
             metrics::gauge!("headwater_outbox_unpublished", "source" => source)
-                .set(number(head.saturating_sub(known)));
+                .set(number(head.saturating_sub(published)));
             metrics::gauge!("headwater_outbox_unpublished_seconds", "source" => source).set(age);
         }
         Ok(())
@@ -228,15 +226,15 @@ impl Stored {
         Ok(())
     }
 
-    /// How far it is behind the source's outbox, as that answered last. Where it does not answer,
-    /// nothing new is known.
+    /// Samples the lag behind the source's outbox, from its last answer. Without a new answer,
+    /// the gauges keep their values.
     fn note_lag(&self, name: &'static str, progress: &Progress, sources: &Sources, source: String) {
         let Some(backlog) = sources.take_backlog(&source) else {
             return;
         };
         metrics::gauge!("headwater_projection_ahead_events", "projection" => name, "source" => source.clone())
             .set(number(backlog.ahead));
-        // What was applied since the answer is no lag.
+        // Events applied since the answer do not count as lag.
         let behind = backlog.head.saturating_sub(progress.now().get(&source));
         let oldest = backlog.oldest_at.filter(|_| behind > 0);
         let age = oldest.map_or(0.0, |recorded_at| self.age(recorded_at));
@@ -246,8 +244,8 @@ impl Stored {
             .set(age);
     }
 
-    /// Waits for the next events to be applied, now and then, and asks their source when the
-    /// first of them was recorded. So the event carries no time, and none is looked at otherwise.
+    /// From time to time waits until events are applied, and asks the source when it recorded the
+    /// first of them. Thus events carry no timestamp, and no other event is measured.
     async fn freshness(&self, bus: &Bus, name: &'static str, progress: &Progress) {
         loop {
             tokio::time::sleep(EVERY).await;
@@ -271,7 +269,7 @@ impl Stored {
     }
 }
 
-/// The first new position of each source that has moved.
+/// The first new position of each source that has advanced.
 fn advanced(before: &Positions, after: &Positions) -> Vec<(String, u64)> {
     let moved = after
         .0
@@ -282,7 +280,7 @@ fn advanced(before: &Positions, after: &Positions) -> Vec<(String, u64)> {
         .collect()
 }
 
-/// The event of `source` at `position`, if it has one, and how far it is.
+/// The event of `source` at `position`, if there is one, and the head of the outbox.
 async fn event(bus: &Bus, source: &str, position: u64) -> Option<EventsAnswer> {
     if !bus.is_up() {
         return None;
@@ -291,7 +289,7 @@ async fn event(bus: &Bus, source: &str, position: u64) -> Option<EventsAnswer> {
         epoch: None,
         from: position,
         limit: 1,
-        // A part of the payload will do.
+        // The payload is not needed: take as little of it as possible.
         max_bytes: Some(0),
         offset: Some(0),
     };
@@ -313,10 +311,10 @@ fn note_sizes(service: &'static str, sizes: Sizes) {
     }
 }
 
-fn note_fold(name: &'static str, fold: &RebuildStatus) {
-    let is_running = fold.state.is_running();
+fn note_rebuild(name: &'static str, rebuild: &RebuildStatus) {
+    let is_running = rebuild.state.is_running();
     let progress = if is_running {
-        share(&fold.positions, &fold.live)
+        share(&rebuild.positions, &rebuild.live)
     } else {
         1.0
     };
@@ -324,12 +322,12 @@ fn note_fold(name: &'static str, fold: &RebuildStatus) {
         .set(number(u64::from(is_running)));
     metrics::gauge!("headwater_rebuild_progress", "projection" => name).set(progress);
     metrics::gauge!("headwater_rebuild_failed", "projection" => name)
-        .set(number(u64::from(fold.state == RebuildState::Failed)));
-    let differences = fold.differences.as_ref().map_or(0, |found| found.count);
+        .set(number(u64::from(rebuild.state == RebuildState::Failed)));
+    let differences = rebuild.differences.as_ref().map_or(0, |found| found.count);
     metrics::gauge!("headwater_rebuild_differences", "projection" => name).set(number(differences));
 }
 
-/// How much of the way to `live` a fold at `positions` has gone.
+/// The progress of a rebuild at `positions` towards `live`, from 0 to 1.
 fn share(positions: &Positions, live: &Positions) -> f64 {
     let sum = |at: &Positions| number(at.0.values().sum());
     let all = sum(live);
@@ -344,15 +342,12 @@ fn seconds(ms: i64) -> f64 {
     number(u64::try_from(ms).unwrap_or_default()) / 1000.0
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a gauge is looked at, not counted with"
-)]
+#[expect(clippy::cast_precision_loss, reason = "a gauge need not be exact")]
 fn number(number: u64) -> f64 {
     number as f64
 }
 
-/// In seconds.
+/// Seconds since 1970.
 fn since_1970(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())

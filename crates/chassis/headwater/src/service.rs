@@ -1,16 +1,16 @@
-//! A service's parts, put together: what all services have, and what some of them add.
+//! Assembles a service from its components: those that every service has, and those that some add.
 //!
 //! ```ignore
 //! let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
-//! service.relay();                                        // publishes its outbox
-//! service.describe(&shop_events::SCHEMA)?;                    // says what its events look like
-//! let catalogue = service.project(Catalogue).await?;      // keeps a copy of others' data
-//! service.answers(inquiry::SUBJECT, inquiry::answer);     // answers others over the bus
+//! service.relay();                                        // publishes the outbox
+//! service.describe(&shop_events::SCHEMA)?;                // publishes the schema of the events
+//! let catalogue = service.project(Catalogue).await?;      // keeps a copy of other services' data
+//! service.answers(inquiry::SUBJECT, inquiry::answer);     // answers questions over the bus
 //! let app = http::app(ABOUT, routes, service.health.clone(), &service.config.http);
-//! service.serve(listeners, app).await                      // until stopped
+//! service.serve(listeners, app).await                     // until stopped
 //! ```
 //!
-//! One that keeps nothing of its own and asks others has no database:
+//! A service that stores nothing and only asks others has no database:
 //! [`start_without_database`](Service::start_without_database).
 
 use std::sync::Arc;
@@ -57,34 +57,34 @@ use headwater_telemetry::Health;
 use headwater_telemetry::Supervisor;
 use headwater_telemetry::systemd;
 
-/// A service that is being put together; `D` is its [`Database`], or `()` where it has none.
+/// A service that is being assembled. `D` is its [`Database`], or `()` if it has none.
 #[derive(Debug)]
 pub struct Service<D = Database> {
     /// Its database.
     pub db: D,
-    /// What its parts say of themselves.
+    /// The health of each component.
     pub health: Health,
-    /// What it was told at its start.
+    /// Its settings.
     pub config: Config,
     name: &'static str,
     bus: Bus,
-    /// The wishes to have the configuration read anew.
+    /// SIGHUPs, which ask for a reload of the configuration.
     sighup: Signal,
     tasks: Supervisor,
     registry: ProjectionRegistry,
     questions: Questions,
-    /// How far its relay is, where it has one.
+    /// The relay's position, if there is a relay.
     published: Option<Published>,
-    /// Whether the database is nothing but a copy.
+    /// Whether the database is a read store.
     is_copy: bool,
-    /// Keeps other processes away from the database, where there is one.
+    /// Keeps other processes away from the database, if there is one.
     lock: Option<Lock>,
-    /// Destroys keys, where there are any.
+    /// Destroys the keys of erased personal data, if the service keeps any.
     shredder: Option<Shredder>,
 }
 
 impl Service {
-    /// Opens the service's database and begins to connect to the broker.
+    /// Opens the service's database and starts to connect to the broker.
     ///
     /// # Errors
     /// Another process has the database open; see also [`Database::open`] and [`Bus::connect`].
@@ -98,11 +98,11 @@ impl Service {
     }
 
     /// [`start`](Self::start) for a service that keeps [personal data](personal): its database has
-    /// a key file beside it, and the keys of those who are erased are destroyed in the background.
+    /// a key file next to it, and the keys of erased persons are destroyed in the background.
     /// The process leaves no core dump.
     ///
     /// # Errors
-    /// Those of [`start`](Self::start); the key file is missing, damaged, or of another database.
+    /// As [`start`](Self::start); the key file is missing, damaged, or of another database.
     pub async fn start_with_personal_data(
         name: &'static str,
         migrations: &'static [Migration],
@@ -117,9 +117,9 @@ impl Service {
         Ok(service)
     }
 
-    /// [`start`](Self::start) for a service whose database is nothing but a copy, a read store: it
-    /// is folded anew when it is missing, damaged, or of another version, and when an operator
-    /// wants it; beside the one that serves, where there is one.
+    /// [`start`](Self::start) for a service whose database is a read store. The store is rebuilt
+    /// if it is missing, damaged, or of another version, and on an operator's request; beside the
+    /// live store, if there is one.
     ///
     /// # Errors
     /// Another process has the database open; see also [`Database::open`] and [`Bus::connect`].
@@ -139,30 +139,30 @@ impl Service {
         config: Config,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let place = &config.database;
-        // Keeps every other process away from a database, made or not, before it is opened.
+        let target = &config.database;
+        // The lock comes first, even if the database does not exist yet.
         let open = async || {
-            database::make_folder(place)?;
-            let lock = Lock::take(&place.path, kind)?;
-            let db = Database::open_as(name, kind, place, migrations, Clock::system()).await;
+            database::make_folder(target)?;
+            let lock = Lock::take(&target.path, kind)?;
+            let db = Database::open_as(name, kind, target, migrations, Clock::system()).await;
             Ok((lock, db.context("open the database")?))
         };
-        let (lock, db) = database::room::when_there_is_room(&place.path, &stop, open).await?;
+        let (lock, db) = database::room::when_there_is_room(&target.path, &stop, open).await?;
         let mut service = Self::over(name, db, config, stop).await?;
         service.is_copy = !kind.is_own();
         service.lock = Some(lock);
         Ok(service)
     }
 
-    /// Publishes the events of its outbox.
+    /// Runs the relay, which publishes the events of the outbox.
     pub fn relay(&mut self) {
         let relay = Relay::new(self.db.clone(), self.bus.clone(), self.health.clone());
         self.published = Some(relay.published());
         self.tasks.spawn("relay", |stop| relay.run(stop));
     }
 
-    /// Puts what its events look like where tools find it, so that they can be read by ones that
-    /// were not built with this service.
+    /// Publishes the schema of its events, so that tools that were not built with this service can
+    /// decode them.
     ///
     /// # Errors
     /// See [`Schema::of`].
@@ -174,13 +174,14 @@ impl Service {
         Ok(())
     }
 
-    /// Keeps the tables of `projection` up to date; gives how far they are, as it changes.
+    /// Keeps the tables of `projection` up to date; returns its progress.
     ///
-    /// Where the tables are of another version than the program's, they are rebuilt beside.
+    /// If the tables are of another version than the program's, they are rebuilt beside the live
+    /// ones.
     ///
     /// # Errors
-    /// The database's. A copy has one projection: its file is exchanged as a whole. In a database
-    /// that holds more, each projection names its tables ([`Projection::TABLES`]).
+    /// The database's. A read store has one projection: its file is swapped as a whole. In a
+    /// database that holds more, each projection names its tables ([`Projection::TABLES`]).
     pub async fn project<P: Projection>(&mut self, projection: P) -> anyhow::Result<Progress> {
         let (db, bus, health) = (self.db.clone(), self.bus.clone(), self.health.clone());
         let (config, store) = if self.is_copy {
@@ -191,18 +192,19 @@ impl Service {
             (projection::Config::of::<P>(), Store::Shared)
         };
         let runner = Runner::load_any(Arc::new(projection), db, bus, health, config).await?;
-        let (rebuilder, fold) = Rebuilder::new(runner.live(), runner.version(), store);
+        let (rebuilder, handle) = Rebuilder::new(runner.live(), runner.version(), store);
         self.tasks.spawn("rebuild", |stop| rebuilder.run(stop));
-        self.registry = std::mem::take(&mut self.registry).with_fold(&runner, fold);
+        self.registry = std::mem::take(&mut self.registry).with_rebuild(&runner, handle);
         let progress = runner.progress();
         self.tasks.spawn(P::NAME, |stop| runner.run(stop));
         Ok(progress)
     }
 
-    /// Removes what events have made obsolete a part at a time, so that no write waits long for it.
-    /// While `is_due`, `remove` is run again and again, each time in a transaction of its own that
-    /// must not take more than some milliseconds. What is due is in the database, so a restart
-    /// goes on where this one ends.
+    /// Removes obsolete data in small parts, so that no write waits long.
+    ///
+    /// While `is_due` returns `true`, `remove` runs again, each time in its own transaction, which
+    /// must not take more than some milliseconds. The database records what is due, so removal
+    /// resumes after a restart.
     pub fn remove_in_parts(
         &mut self,
         is_due: fn(&Snapshot) -> Result<bool, DbErr>,
@@ -215,7 +217,7 @@ impl Service {
                     if let Err(error) = remove_all(&db, is_due, remove).await {
                         tracing::warn!(
                             error = format!("{error:#}"),
-                            "what was erased could not be removed; it is tried again"
+                            "cannot remove erased data; retrying"
                         );
                     }
                     tokio::time::sleep(REMOVE_EVERY).await;
@@ -225,7 +227,7 @@ impl Service {
         });
     }
 
-    /// Answers the questions that come on `subject`, each from one snapshot of the database.
+    /// Answers the questions on `subject`, each from one snapshot of the database.
     pub fn answers<Q, A>(
         &mut self,
         subject: &'static str,
@@ -241,10 +243,10 @@ impl Service {
     /// the database.
     ///
     /// # Errors
-    /// A task ended by itself, or did not end when it was told to.
+    /// A task ended unexpectedly, or did not end in time when it was stopped.
     pub async fn serve(mut self, listeners: Listeners, app: Router) -> anyhow::Result<()> {
         let (db, health) = (self.db.clone(), self.health.clone());
-        // Until the database is closed.
+        // Held until the database is closed.
         let lock = self.lock.take();
         let shredder = self.shredder.take();
         let file = FileWatch {
@@ -262,10 +264,10 @@ impl Service {
                 .with_database(db.clone(), registry.clone(), self.published.take());
         let admin =
             AdminEndpoints::new(self.name, self.health.clone()).with_database(db.clone(), registry);
-        let parts = (admin, sampler, Some(db.clone()));
-        let ended = self.run(parts, listeners, app).await;
+        let components = (admin, sampler, Some(db.clone()));
+        let ended = self.run(components, listeners, app).await;
         if let Some(shredder) = shredder {
-            // Of those who were erased while the other tasks ended.
+            // Keys of persons who were erased while the other tasks ended.
             shredder.try_destroy_all().await;
         }
         db.close().await;
@@ -275,7 +277,7 @@ impl Service {
 }
 
 impl Service<()> {
-    /// Begins to connect to the broker, for a service that keeps nothing of its own.
+    /// Starts to connect to the broker, for a service without a database.
     ///
     /// # Errors
     /// See [`Bus::connect`].
@@ -290,7 +292,7 @@ impl Service<()> {
     /// Answers clients and operators until it is stopped or one of its tasks ends.
     ///
     /// # Errors
-    /// A task ended by itself, or did not end when it was told to.
+    /// A task ended unexpectedly, or did not end in time when it was stopped.
     pub async fn serve(self, listeners: Listeners, app: Router) -> anyhow::Result<()> {
         let (admin, sampler) = (
             AdminEndpoints::new(self.name, self.health.clone()),
@@ -326,15 +328,16 @@ impl<D> Service<D> {
         })
     }
 
-    /// Asks others over the bus, `questions_max` questions at the same time.
+    /// Returns a client that asks other services over the bus, at most `questions_max` questions
+    /// concurrently.
     ///
     /// # Errors
     /// See [`RequestClient::subscribe`].
     pub async fn asks(&mut self, questions_max: usize) -> anyhow::Result<RequestClient> {
-        let (inquirer, answers) =
+        let (client, answers) =
             RequestClient::subscribe(&self.bus, Clock::system().new_id(), questions_max).await?;
         self.tasks.spawn("request-reply", |stop| answers.run(stop));
-        Ok(inquirer)
+        Ok(client)
     }
 
     fn sampler(&self) -> Sampler {
@@ -359,8 +362,8 @@ impl<D> Service<D> {
         } = self;
         let drain = config.drain_timeout;
         let admin_app = http::admin(name, health.clone(), &config.http);
-        let (pulse, beats) = LivenessProbe::new();
-        tell_systemd(&mut tasks, health.clone(), pulse, db);
+        let (probe, pings) = LivenessProbe::new();
+        report_to_systemd(&mut tasks, health.clone(), probe, db);
         let (reloading, reporting) = (bus.clone(), bus.clone());
         tasks.spawn("reload", |stop| {
             reload::on_hangup(sighup, config.telemetry, reloading, stop)
@@ -376,38 +379,38 @@ impl<D> Service<D> {
             admin = %admin.local_addr().context("read the listener's address")?,
             "listening"
         );
-        // What looks at the accept loop looks at the public one.
-        let (_pulse, unwatched) = LivenessProbe::new();
+        // The watchdog probes the accept loop of the public listener only.
+        let (_probe, unwatched) = LivenessProbe::new();
         let admin_config = config.http.of_admin();
         tasks.spawn("admin", |stop| {
             http::serve_watched(admin, admin_app, admin_config, unwatched, drain, stop)
         });
         tasks.spawn("http", |stop| {
-            http::serve_watched(public, app, config.http, beats, drain, stop)
+            http::serve_watched(public, app, config.http, pings, drain, stop)
         });
         tasks.join(drain).await
     }
 }
 
-/// Has the service manager know how the service is, where it wants to.
-fn tell_systemd(
+/// Reports the service's state to systemd, and feeds its watchdog, if the unit asks for it.
+fn report_to_systemd(
     tasks: &mut Supervisor,
     health: Health,
-    pulse: LivenessProbe,
+    probe: LivenessProbe,
     db: Option<Database>,
 ) {
     if systemd::is_told() {
-        let pulse = pulse.clone();
+        let probe = probe.clone();
         tasks.spawn("systemd", |stop| {
-            systemd::tell(health, async move { pulse.ping().await }, stop)
+            systemd::tell(health, async move { probe.ping().await }, stop)
         });
     }
     if let Some(deadline) = systemd::watchdog() {
-        tasks.spawn("watchdog", |stop| watchdog::feed(deadline, pulse, db, stop));
+        tasks.spawn("watchdog", |stop| watchdog::feed(deadline, probe, db, stop));
     }
 }
 
-/// How often it is looked whether something is to be removed.
+/// The pause between two checks for data to remove.
 const REMOVE_EVERY: Duration = Duration::from_secs(1);
 
 async fn remove_all(

@@ -1,15 +1,15 @@
-//! Feeding the watchdog: only whoever makes progress does.
+//! Feeding systemd's watchdog, only while the service makes progress.
 //!
-//! Each time it is fed, this has been round all that can hang: the runtime (it is a task), the
-//! loop that accepts connections, and the writer thread of the database. One of them that stands
-//! still lets the watchdog of the service manager fire, and the service is started again.
+//! Before each feed, a round trip passes through everything that can hang: the runtime (this is a
+//! task), the loop that accepts connections, and the database's writer thread. If one of them
+//! hangs, the watchdog fires and the service manager restarts the service.
 //!
 //! **A slow disk is not a hang.** The writer thread counts its steps: a closure that ran, a group
-//! that was committed, a log that was emptied. While there are any, it is alive, however many
-//! writes wait before ours. So only a single step may not take longer than the deadline less a
-//! [share](SHARE) of it: with `WatchdogSec=30s` one fsync of 22 seconds is still slow, and one of
-//! 30 is a hang.
-//! (To end a process in such an fsync loses nothing: it ends when the kernel lets go of it.)
+//! that was committed, a log that was emptied. While it takes steps it is alive, however many
+//! writes are queued before the probe. Only a single step must not take longer than the deadline
+//! less a [share](SHARE) of it: with `WatchdogSec=30s`, an fsync of 22 seconds is slow, and one of
+//! 30 seconds is a hang.
+//! (Killing a process during such an fsync loses nothing: it ends when the kernel releases it.)
 
 use std::time::Duration;
 
@@ -18,10 +18,11 @@ use headwater_store::Database;
 use headwater_telemetry::systemd;
 use tokio_util::sync::CancellationToken;
 
-/// The pause between two rounds, as a share of the deadline: what is left of it is for the round.
+/// The pause between two round trips is one part in `SHARE` of the deadline. The rest is for the
+/// round trip.
 const SHARE: u32 = 4;
 
-/// Feeds the watchdog as long as all make progress, until `stop`.
+/// Feeds the watchdog while the service makes progress, until `stop`.
 ///
 /// # Errors
 /// None.

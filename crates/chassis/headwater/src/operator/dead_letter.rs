@@ -1,4 +1,4 @@
-//! `dead-letters.*`: what a projection could not apply, tried again or given up.
+//! `dead-letters.*`: events that a projection could not apply, retried or discarded.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -14,7 +14,7 @@ use headwater_store::Database;
 use crate::operator::registry::{ProjectionHandle, ProjectionRegistry};
 use crate::operator::reply::{Error, fit, json, refuse, too_large};
 
-/// How many letters one answer has at most: some 600 bytes each.
+/// The most letters per answer, some 600 bytes each.
 const LETTERS_MAX: usize = 1000;
 
 /// A page of letters, as JSON of at most `bytes_max` bytes.
@@ -38,13 +38,13 @@ pub(super) async fn page(
         let why = error.status;
         refuse(
             error.code,
-            format!("the dead letter {first}: {why}; go on with after {first}"),
+            format!("the dead letter {first}: {why}; continue with `after` {first}"),
         )
     })
 }
 
-/// One letter with its payload or a part of it, beside what its source's outbox has, as JSON of at
-/// most `bytes_max` bytes.
+/// One letter with its payload or a part of it, and the event at its position in the source's
+/// outbox, as JSON of at most `bytes_max` bytes.
 pub(super) async fn show(
     db: &Database,
     registry: &ProjectionRegistry,
@@ -52,12 +52,12 @@ pub(super) async fn show(
     bytes_max: usize,
 ) -> Result<Vec<u8>, Error> {
     let (mut letter, payload) = find(db, id).await?;
-    let tool = registry
+    let handle = registry
         .all()
         .iter()
-        .find(|tool| tool.name == letter.projection);
-    if let Some(tool) = tool {
-        letter.outbox = dead_letter::in_outbox(&tool.bus, &letter, &payload).await;
+        .find(|handle| handle.name == letter.projection);
+    if let Some(handle) = handle {
+        letter.outbox = dead_letter::in_outbox(&handle.bus, &letter, &payload).await;
     }
     if let Some(InOutbox::Other { payload, .. }) = &mut letter.outbox
         && payload
@@ -66,12 +66,12 @@ pub(super) async fn show(
     {
         *payload = None;
     }
-    let bare = json(&letter)?.len() + r#","payload":"""#.len();
+    let rest = json(&letter)?.len() + r#","payload":"""#.len();
     // Base64 makes 4 bytes of 3.
-    let room = bytes_max.saturating_sub(bare) / 4 * 3;
+    let room = bytes_max.saturating_sub(rest) / 4 * 3;
     let wanted = payload.get(offset.unwrap_or(0)..).unwrap_or_default();
     if wanted.len() > room && (offset.is_none() || room == 0) {
-        let bytes = bare + wanted.len().div_ceil(3) * 4;
+        let bytes = rest + wanted.len().div_ceil(3) * 4;
         let what = format!("the dead letter {id} (in parts: {{\"id\":{id},\"offset\":0}})");
         return Err(too_large(&what, bytes, bytes_max));
     }
@@ -85,38 +85,38 @@ async fn find(db: &Database, id: u64) -> Result<(Letter, Vec<u8>), Error> {
         .map_err(|error| refusal(&error))
 }
 
-/// Tries the letters of all projections that are meant; of one where an id is.
+/// Retries the letters that `which` selects; with an id, in the letter's own projection only.
 pub(super) async fn retry(
     db: &Database,
     registry: &ProjectionRegistry,
     which: RetryRequest,
 ) -> Result<RetryAnswer, Error> {
-    let meant = match which {
-        RetryRequest::Id(id) => vec![tool_of(db, registry, id).await?],
+    let handles = match which {
+        RetryRequest::Id(id) => vec![handle_of(db, registry, id).await?],
         _ => registry.all().to_vec(),
     };
-    if meant.is_empty() {
+    if handles.is_empty() {
         return Err(refuse(404, format!("{} has no projection", db.owner())));
     }
     let mut sum = RetryAnswer::default();
     let mut refused = None;
-    let mut is_met = false;
-    for tool in meant {
-        match (tool.retry)(Which::Request(which.clone())).await {
+    let mut is_found = false;
+    for handle in handles {
+        match (handle.retry)(Which::Request(which.clone())).await {
             Ok(done) => {
-                is_met = true;
+                is_found = true;
                 sum.applied += done.applied;
                 sum.left = done.left;
                 sum.failed_total += done.failed.len() as u64;
                 sum.failed.extend(done.failed);
             }
-            // Another projection may have that lane.
+            // Another projection may have that blocked key.
             Err(error @ Refusal::UnknownLane(_)) => refused = Some(error),
             Err(error) => return Err(refusal(&error)),
         }
     }
     match refused {
-        Some(error) if !is_met => Err(refusal(&error)),
+        Some(error) if !is_found => Err(refusal(&error)),
         _ => Ok(sum),
     }
 }
@@ -127,14 +127,14 @@ pub(super) async fn discard(
     id: u64,
     reason: String,
 ) -> Result<DiscardAnswer, Error> {
-    let tool = tool_of(db, registry, id).await?;
-    let discarded = (tool.discard)(id, reason).await;
+    let handle = handle_of(db, registry, id).await?;
+    let discarded = (handle.discard)(id, reason).await;
     let mut answer = discarded.map_err(|error| refusal(&error))?;
     answer.retried.failed_total = answer.retried.failed.len() as u64;
     Ok(answer)
 }
 
-/// Gives up several letters, one after the other, each in a transaction of its own.
+/// Discards several letters, one after another, each in its own transaction.
 pub(super) async fn discard_many(
     db: &Database,
     registry: &ProjectionRegistry,
@@ -148,18 +148,19 @@ pub(super) async fn discard_many(
     for id in ids {
         let projection = db.read(move |snapshot| dead_letter::at_fault(snapshot, id));
         let projection = projection.await.map_err(|error| refusal(&error.into()))?;
-        let tool = projection.and_then(|name| registry.all().iter().find(|tool| tool.name == name));
-        let Some(tool) = tool else {
+        let handle =
+            projection.and_then(|name| registry.all().iter().find(|handle| handle.name == name));
+        let Some(handle) = handle else {
             answer.skipped += 1;
             continue;
         };
-        match (tool.discard)(id, reason.clone()).await {
+        match (handle.discard)(id, reason.clone()).await {
             Ok(DiscardAnswer { retried, .. }) => {
                 answer.discarded += 1;
                 answer.applied += retried.applied;
                 answer.failed += retried.failed.len() as u64;
             }
-            // Somebody else has given it up meanwhile.
+            // Another request has discarded it meanwhile.
             Err(Refusal::Unknown(_)) => answer.skipped += 1,
             Err(error) => return Err(refusal(&error)),
         }
@@ -169,15 +170,18 @@ pub(super) async fn discard_many(
     Ok(answer)
 }
 
-/// The projection whose letter `id` is.
-async fn tool_of(
+/// The projection that the letter `id` belongs to.
+async fn handle_of(
     db: &Database,
     registry: &ProjectionRegistry,
     id: u64,
 ) -> Result<ProjectionHandle, Error> {
     let projection = find(db, id).await?.0.projection;
-    let tool = registry.all().iter().find(|tool| tool.name == projection);
-    tool.cloned().ok_or_else(|| {
+    let handle = registry
+        .all()
+        .iter()
+        .find(|handle| handle.name == projection);
+    handle.cloned().ok_or_else(|| {
         refuse(
             404,
             format!("{} has no projection {projection}", db.owner()),

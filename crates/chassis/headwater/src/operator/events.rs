@@ -8,14 +8,14 @@ use sea_orm::DbErr;
 
 use crate::operator::reply::{Error, json, refuse, too_large};
 
-/// How many events one answer has at most.
+/// The most events per answer.
 const EVENTS_MAX: usize = 1000;
 
-/// How large one answer is at most, in bytes, where the server takes more.
+/// The largest answer, in bytes. The server's limit applies if it is smaller.
 const ANSWER_MAX: usize = 900 * 1024;
 
-/// How small an answer somebody may wish for, in bytes: a smaller one has no room for an event's
-/// key and subject.
+/// The lower bound of a requested answer size, in bytes: a smaller answer has no room for an
+/// event's key and subject.
 const ANSWER_MIN: usize = 16 * 1024;
 
 /// A page of events, as JSON of at most `bytes_max` bytes.
@@ -33,7 +33,7 @@ pub(super) async fn page(
     }
     let from = request.from;
     if i64::try_from(from).is_err() {
-        return Err(refuse(400, "no outbox reaches that far".to_owned()));
+        return Err(refuse(400, format!("`from` must be at most {}", i64::MAX)));
     }
     let wish = request.max_bytes.unwrap_or(ANSWER_MAX).max(ANSWER_MIN);
     let bytes_max = bytes_max.min(ANSWER_MAX).min(wish);
@@ -41,7 +41,7 @@ pub(super) async fn page(
         None | Some(0) => request.limit.min(EVENTS_MAX),
         Some(_) => 1,
     };
-    // The outbox's own head: another process may have written more than this one knows of.
+    // The head is read from the outbox: another process may have written to it.
     let (head, mut events) = db
         .read_raw(move |snapshot| {
             let page = outbox::page_within(snapshot, from, limit, bytes_max as u64)?;
@@ -67,7 +67,7 @@ pub(super) async fn page(
     json(&answer)
 }
 
-/// Leaves of the only event's payload what begins at `offset` and fits.
+/// Cuts the payload of the only event to what begins at `offset` and fits.
 fn cut(answer: &mut EventsAnswer, offset: usize, bytes_max: usize) -> Result<(), Error> {
     let [row] = &mut answer.events[..] else {
         return Ok(());
@@ -75,15 +75,16 @@ fn cut(answer: &mut EventsAnswer, offset: usize, bytes_max: usize) -> Result<(),
     let payload = mem::take(&mut row.payload);
     let Some(wanted) = payload.get(offset..) else {
         let (position, bytes) = (row.position, payload.len());
-        let why = format!("the event {position} has {bytes} bytes, {offset} is beyond them");
+        let why =
+            format!("the event {position} has {bytes} bytes; the offset {offset} is too large");
         return Err(refuse(400, why));
     };
-    let bare = json_bytes(row);
+    let rest = json_bytes(row);
     // Base64 makes 4 bytes of 3.
-    let room = bytes_max.saturating_sub(bare) / 4 * 3;
+    let room = bytes_max.saturating_sub(rest) / 4 * 3;
     if room == 0 {
         let what = format!("the event {} without its payload", row.position);
-        return Err(too_large(&what, bare, bytes_max));
+        return Err(too_large(&what, rest, bytes_max));
     }
     row.payload = wanted[..wanted.len().min(room)].to_vec();
     answer.rest = wanted.len() - row.payload.len();
@@ -100,8 +101,8 @@ fn fitting(events: &[outbox::Row], bytes_max: usize) -> usize {
     within.count()
 }
 
-/// How large an answer with this event alone is, at most; with further ones, at most the sum:
-/// base64 makes 4 bytes of 3, an escape 6 of 1.
+/// An upper bound of the size of an answer with this event. For several events, it is the sum.
+/// Base64 makes 4 bytes of 3, an escape 6 of 1.
 fn json_bytes(row: &outbox::Row) -> usize {
     const NAMES_AND_NUMBERS: usize = 400;
     row.payload.len().div_ceil(3) * 4 + 6 * (row.key.len() + row.subject.len()) + NAMES_AND_NUMBERS

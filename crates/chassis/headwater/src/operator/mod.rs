@@ -1,5 +1,5 @@
-//! Operator endpoints on the NATS Services API: what `nats micro ls` and `nats micro info` show,
-//! what the CLI asks, and what projections ask for when their stream misses events.
+//! Admin endpoints on the NATS Services API. `nats micro ls` and `nats micro info` show them, the
+//! CLI calls them, and so do projections whose stream misses events.
 //!
 //! | subject | request | answer |
 //! | --- | --- | --- |
@@ -17,9 +17,8 @@
 //! | `headwater.<service>.fold` | [`RebuildRequest`] | [`RebuildStatus`] |
 //! | `headwater.<service>.fold.stop` | [`RebuildRequest`] | [`RebuildStatus`] |
 //!
-//! All are JSON, made to be read: `nats request headwater.orders.events '{"from":10,"limit":2}'`.
-//! An empty request stands for one without any wishes. A service without a database has `status`
-//! alone.
+//! All are JSON: `nats request headwater.orders.events '{"from":10,"limit":2}'`. An empty request
+//! means `{}`. A service without a database has `status` only.
 
 mod dead_letter;
 mod events;
@@ -60,12 +59,12 @@ pub use headwater_nats::control::{EventsAnswer, EventsRequest, fetch_events};
 pub use headwater_nats::control::{PauseRequest, ResumeRequest};
 pub use headwater_nats::control::{ProjectionStatus, SourceStatus, StatusAnswer};
 
-/// How many requests to one endpoint are answered at the same time; further ones wait at its
-/// subscription. The bound is per endpoint, so a slow one delays no other.
+/// How many requests to one endpoint are answered concurrently; further ones wait at its
+/// subscription. The limit is per endpoint, so a slow endpoint delays no other.
 const AT_ONCE: usize = 2;
 
-/// Offers the service on the NATS Services API until `stop`: answers operators at `admin`, and the
-/// `questions` of other services.
+/// Offers the service on the NATS Services API until `stop`: the `admin` endpoints for operators,
+/// and the `questions` of other services.
 ///
 /// # Errors
 /// The connection was closed for good.
@@ -80,14 +79,14 @@ pub async fn serve(
         .client
         .service_builder()
         .description(format!(
-            "Headwater service {name}: for operators below headwater.{name}, for others its answers"
+            "Headwater service {name}: operator endpoints below headwater.{name}, and answers for other services"
         ))
         .metadata(admin.metadata())
         .start(name, env!("CARGO_PKG_VERSION"))
         .await
         .map_err(|error| anyhow!(error))
         .context("offer the service on the bus")?;
-    // Whoever has an answer from the admin finds the questions offered, too.
+    // The questions come first: once an admin endpoint answers, the questions are offered too.
     let asked = questions.offer(&service).await?;
     let endpoints = admin.offer(&service).await?;
     let answering = async {
@@ -99,20 +98,20 @@ pub async fn serve(
     Ok(())
 }
 
-/// The endpoints that are offered, each with its requests.
+/// The endpoints, each with its requests.
 type Offered = Vec<(Endpoint, service::endpoint::Endpoint)>;
 
-/// Where operators are served.
+/// The admin endpoints of a service.
 #[derive(Debug)]
 pub struct AdminEndpoints {
     service: &'static str,
     health: Health,
-    /// What there is to look at and to use, where the service keeps something.
+    /// The database and its projections, if the service has a database.
     kept: Option<(Database, ProjectionRegistry)>,
 }
 
 impl AdminEndpoints {
-    /// The admin of a service without a database.
+    /// The admin endpoints of a service without a database.
     pub fn new(service: &'static str, health: Health) -> Self {
         Self {
             service,
@@ -121,7 +120,7 @@ impl AdminEndpoints {
         }
     }
 
-    /// Adds the service's database, and what operators may do with its projections.
+    /// Adds the service's database and its projections.
     #[must_use]
     pub fn with_database(self, db: Database, registry: ProjectionRegistry) -> Self {
         Self {
@@ -130,13 +129,13 @@ impl AdminEndpoints {
         }
     }
 
-    /// What `nats micro info` says of the service as a whole.
+    /// The metadata of the service itself in `nats micro info`.
     fn metadata(&self) -> HashMap<String, String> {
         let epoch = self.kept.as_ref().map(|(db, _)| db.epoch());
         epoch.map_or_else(HashMap::new, |epoch| bus::metadata([("epoch", &epoch)]))
     }
 
-    /// Offers every endpoint, or `status` alone where the service keeps nothing.
+    /// Offers every endpoint; `status` only, if the service has no database.
     async fn offer(&self, service: &service::Service) -> anyhow::Result<Offered> {
         let group = service.group(format!("headwater.{}", self.service));
         let mut offered = Offered::new();
@@ -154,7 +153,7 @@ impl AdminEndpoints {
         Ok(offered)
     }
 
-    /// Answers each endpoint's requests until `stop`; what is being answered then, still is.
+    /// Answers each endpoint's requests until `stop`, then finishes the answers in progress.
     async fn serve(
         self: Arc<Self>,
         offered: Offered,
@@ -182,7 +181,7 @@ impl AdminEndpoints {
         bus.respond(&request, answer, HeaderMap::new()).await;
     }
 
-    /// The answer to a request, of at most `bytes_max` bytes where it can be shortened.
+    /// The answer to a request. An answer that can be shortened has at most `bytes_max` bytes.
     async fn answer(
         &self,
         endpoint: Endpoint,
@@ -203,7 +202,7 @@ impl AdminEndpoints {
     }
 }
 
-/// A request, and how large its answer may be.
+/// A request, and the size limit of its answer.
 struct Asked<'a> {
     endpoint: Endpoint,
     payload: &'a [u8],
@@ -241,14 +240,18 @@ impl Asked<'_> {
             Endpoint::ProjectionsResume => {
                 json(&projections::resume(db, registry, self.read()?).await?)
             }
-            Endpoint::Rebuild => self.fold(db, registry, |tool, _| {
-                tool.begin(RebuildPurpose::Rebuild, false)
+            Endpoint::Rebuild => self.rebuild(db, registry, |handle, _| {
+                handle.begin(RebuildPurpose::Rebuild, false)
             }),
-            Endpoint::Verify => self.fold(db, registry, |tool, is_partial| {
-                tool.begin(RebuildPurpose::Verify, is_partial)
+            Endpoint::Verify => self.rebuild(db, registry, |handle, is_partial| {
+                handle.begin(RebuildPurpose::Verify, is_partial)
             }),
-            Endpoint::Fold => self.fold(db, registry, |tool, _| Ok(tool.fold()?.status())),
-            Endpoint::FoldStop => self.fold(db, registry, |tool, _| Ok(tool.fold()?.stop())),
+            Endpoint::Fold => {
+                self.rebuild(db, registry, |handle, _| Ok(handle.rebuild()?.status()))
+            }
+            Endpoint::FoldStop => {
+                self.rebuild(db, registry, |handle, _| Ok(handle.rebuild()?.stop()))
+            }
         }
     }
 
@@ -276,17 +279,17 @@ impl Asked<'_> {
         }
     }
 
-    /// How far the fold of the projection is that is named, once `act` has been done, with as many
-    /// of the differing rows as fit.
-    fn fold(
+    /// Runs `act` on the projection that the request names; returns the status of its rebuild, with
+    /// as many differing rows as fit.
+    fn rebuild(
         &self,
         db: &Database,
         registry: &ProjectionRegistry,
         act: impl FnOnce(&ProjectionHandle, bool) -> Result<RebuildStatus, Error>,
     ) -> Result<Vec<u8>, Error> {
         let request: RebuildRequest = self.read()?;
-        let tool = registry.find(db, request.projection.as_deref())?;
-        let mut status = act(tool, request.is_partial)?;
+        let handle = registry.find(db, request.projection.as_deref())?;
+        let mut status = act(handle, request.is_partial)?;
         let Some(mut differences) = status.differences.take() else {
             return json(&status);
         };

@@ -1,4 +1,4 @@
-//! `projections.pause` and `projections.resume`: holding a projection where it is.
+//! `projections.pause` and `projections.resume`.
 
 use headwater_nats::control::{PauseRequest, ProjectionStatus, ResumeRequest};
 use headwater_projection::PauseControl;
@@ -12,14 +12,14 @@ pub(super) async fn pause(
     registry: &ProjectionRegistry,
     request: PauseRequest,
 ) -> Result<ProjectionStatus, Error> {
-    let (tool, pause_control) = find(db, registry, request.projection.as_deref())?;
+    let (handle, pause_control) = find(db, registry, request.projection.as_deref())?;
     if request.reason.trim().is_empty() {
         return Err(refuse(400, "say why it is paused".to_owned()));
     }
-    tool.expect_no_fold()?;
+    handle.expect_no_rebuild()?;
     let paused = pause_control.pause(request.reason).await;
     paused.map_err(|error| refuse(503, format!("{error:#}")))?;
-    status(db, registry, tool).await
+    status(db, registry, handle).await
 }
 
 pub(super) async fn resume(
@@ -27,30 +27,30 @@ pub(super) async fn resume(
     registry: &ProjectionRegistry,
     request: ResumeRequest,
 ) -> Result<ProjectionStatus, Error> {
-    let (tool, pause_control) = find(db, registry, request.projection.as_deref())?;
+    let (handle, pause_control) = find(db, registry, request.projection.as_deref())?;
     let resumed = pause_control.resume().await;
     resumed.map_err(|error| refuse(503, format!("{error:#}")))?;
-    status(db, registry, tool).await
+    status(db, registry, handle).await
 }
 
 async fn status(
     db: &Database,
     registry: &ProjectionRegistry,
-    tool: &ProjectionHandle,
+    handle: &ProjectionHandle,
 ) -> Result<ProjectionStatus, Error> {
-    let status = registry.projection(db, tool).await;
+    let status = registry.projection(db, handle).await;
     status.map_err(|error| refuse(500, error.to_string()))
 }
 
-/// The projection `name`, or the only one, which can be held.
+/// The projection `name`, or the only one, and its pause control.
 fn find<'a>(
     db: &Database,
     registry: &'a ProjectionRegistry,
     name: Option<&str>,
 ) -> Result<(&'a ProjectionHandle, &'a PauseControl), Error> {
-    let tool = registry.find(db, name)?;
-    let pause_control = tool.pause_control.as_ref();
+    let handle = registry.find(db, name)?;
+    let pause_control = handle.pause_control.as_ref();
     let pause_control =
-        pause_control.ok_or_else(|| refuse(404, format!("{} cannot be held", tool.name)))?;
-    Ok((tool, pause_control))
+        pause_control.ok_or_else(|| refuse(404, format!("{} cannot be paused", handle.name)))?;
+    Ok((handle, pause_control))
 }

@@ -1,4 +1,4 @@
-//! What operators may do with the projections of a service.
+//! The registry of a service's projections, for operators.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,13 +25,13 @@ type Answered<A> = BoxFuture<'static, Result<A, Refusal>>;
 type Retry = dyn Fn(Which) -> Answered<RetryAnswer> + Send + Sync;
 type Discard = dyn Fn(u64, String) -> Answered<DiscardAnswer> + Send + Sync;
 
-/// What operators may do with the projections of a service. Without any: nothing.
+/// The projections of a service, and what operators may do with them.
 #[derive(Debug, Clone, Default)]
 pub struct ProjectionRegistry {
     projections: Vec<ProjectionHandle>,
 }
 
-/// What can be done with one projection, its type forgotten.
+/// A type-erased handle to one projection.
 #[derive(Clone)]
 pub(super) struct ProjectionHandle {
     pub(super) name: &'static str,
@@ -40,7 +40,7 @@ pub(super) struct ProjectionHandle {
     sources: Sources,
     pub(super) bus: Bus,
     pub(super) pause_control: Option<PauseControl>,
-    fold: Option<rebuild::Handle>,
+    rebuild: Option<rebuild::Handle>,
     pub(super) retry: Arc<Retry>,
     pub(super) discard: Arc<Discard>,
 }
@@ -58,12 +58,12 @@ impl ProjectionHandle {
 }
 
 impl ProjectionRegistry {
-    /// Whether there are none.
+    /// Whether there are no projections.
     pub(crate) fn is_empty(&self) -> bool {
         self.projections.is_empty()
     }
 
-    /// Adds the dead letters of the projection that `runner` runs.
+    /// Adds the projection of `runner`, with its dead letters.
     #[must_use]
     pub fn with<P: Projection>(mut self, runner: &Runner<P>) -> Self {
         let (one, other) = (runner.live(), runner.live());
@@ -74,7 +74,7 @@ impl ProjectionRegistry {
             sources: runner.sources(),
             bus: one.bus().clone(),
             pause_control: runner.pause_control(),
-            fold: None,
+            rebuild: None,
             retry: Arc::new(move |which| {
                 let live = one.clone();
                 async move { dead_letter::retry(&live, which).await }.boxed()
@@ -87,41 +87,40 @@ impl ProjectionRegistry {
         self
     }
 
-    /// [`with`](Self::with), and rebuilding and verifying it.
+    /// As [`with`](Self::with); the projection can also be rebuilt and verified.
     #[must_use]
-    pub(crate) fn with_fold<P: Projection>(
+    pub(crate) fn with_rebuild<P: Projection>(
         self,
         runner: &Runner<P>,
-        fold: rebuild::Handle,
+        rebuild: rebuild::Handle,
     ) -> Self {
         let mut registry = self.with(runner);
-        if let Some(tool) = registry.projections.last_mut() {
-            tool.fold = Some(fold);
+        if let Some(handle) = registry.projections.last_mut() {
+            handle.rebuild = Some(rebuild);
         }
         registry
     }
 
-    /// The projections, how far they are, as they move, what their sources are like, and how far
-    /// folding them beside is.
+    /// Each projection's name, its progress, its sources, and the status of its rebuild.
     pub(crate) fn progresses(
         &self,
     ) -> impl Iterator<Item = (&'static str, &Progress, &Sources, Option<RebuildStatus>)> {
         let projections = self.projections.iter();
-        projections.map(|tool| {
-            let fold = tool.fold.as_ref().map(rebuild::Handle::status);
-            (tool.name, &tool.progress, &tool.sources, fold)
+        projections.map(|handle| {
+            let rebuild = handle.rebuild.as_ref().map(rebuild::Handle::status);
+            (handle.name, &handle.progress, &handle.sources, rebuild)
         })
     }
 
-    /// The projections with dead letters, in the order in which they were added.
+    /// The projections, in the order in which they were added.
     pub(super) fn all(&self) -> &[ProjectionHandle] {
         &self.projections
     }
 
     pub(super) async fn projections(&self, db: &Database) -> Result<Vec<ProjectionStatus>, DbErr> {
         let mut statuses = Vec::new();
-        for tool in &self.projections {
-            statuses.push(self.projection(db, tool).await?);
+        for handle in &self.projections {
+            statuses.push(self.projection(db, handle).await?);
         }
         Ok(statuses)
     }
@@ -129,10 +128,10 @@ impl ProjectionRegistry {
     pub(super) async fn projection(
         &self,
         db: &Database,
-        tool: &ProjectionHandle,
+        handle: &ProjectionHandle,
     ) -> Result<ProjectionStatus, DbErr> {
-        let name = tool.name;
-        let (sources, positions) = (tool.sources.clone(), tool.progress.now());
+        let name = handle.name;
+        let (sources, positions) = (handle.sources.clone(), handle.progress.now());
         let names: Vec<String> = positions.0.keys().cloned().collect();
         let read = move |snapshot: &Snapshot| {
             let status = |source| source_status(snapshot, name, source, &sources);
@@ -142,30 +141,30 @@ impl ProjectionRegistry {
         let epochs = db.read(move |snapshot| projection::epochs(snapshot, name));
         Ok(ProjectionStatus {
             name: name.to_owned(),
-            version: tool.version,
+            version: handle.version,
             positions,
             epochs: epochs.await?,
-            is_complete: tool.progress.is_complete(),
+            is_complete: handle.progress.is_complete(),
             dead_letters: sources.values().map(|source| source.dead_letters).sum(),
             sources,
-            paused: tool.pause(),
-            can_rebuild: tool.fold.is_some(),
+            paused: handle.pause(),
+            can_rebuild: handle.rebuild.is_some(),
         })
     }
 
-    /// The projection `name`, or the only one.
+    /// The projection `name`; without a name, the only one.
     pub(super) fn find(
         &self,
         db: &Database,
         name: Option<&str>,
     ) -> Result<&ProjectionHandle, Error> {
-        let tool = match (name, self.all()) {
-            (Some(name), all) => all.iter().find(|tool| tool.name == name),
+        let handle = match (name, self.all()) {
+            (Some(name), all) => all.iter().find(|handle| handle.name == name),
             (None, [one]) => Some(one),
             (None, _) => None,
         };
-        tool.ok_or_else(|| {
-            let names: Vec<_> = self.all().iter().map(|tool| tool.name).collect();
+        handle.ok_or_else(|| {
+            let names: Vec<_> = self.all().iter().map(|handle| handle.name).collect();
             let has = match names.as_slice() {
                 [] => "no projections".to_owned(),
                 names => format!("the projections {}; name one of them", names.join(", ")),
@@ -176,23 +175,24 @@ impl ProjectionRegistry {
 }
 
 impl ProjectionHandle {
-    /// Begins a fold beside.
+    /// Starts a rebuild or a verification.
     pub(super) fn begin(
         &self,
         then: RebuildPurpose,
         is_partial: bool,
     ) -> Result<RebuildStatus, Error> {
-        let (name, fold) = (self.name, self.fold()?);
+        let (name, rebuild) = (self.name, self.rebuild()?);
         if self.pause().is_some() {
-            let advice = format!("let it go on first: `headwater projection resume {name}`");
+            let advice = format!("resume it first: `headwater projection resume {name}`");
             return Err(refuse(409, format!("{name} is paused; {advice}")));
         }
-        fold.begin(then, is_partial).map_err(|_| under_way())
+        rebuild.begin(then, is_partial).map_err(|_| under_way())
     }
 
-    /// Errors while it is folded beside: both would have to stand still in two places.
-    pub(super) fn expect_no_fold(&self) -> Result<(), Error> {
-        let state = self.fold.as_ref().map(|fold| fold.status().state);
+    /// Fails while the projection is being rebuilt or verified: the two stores would stop at
+    /// different positions.
+    pub(super) fn expect_no_rebuild(&self) -> Result<(), Error> {
+        let state = self.rebuild.as_ref().map(|rebuild| rebuild.status().state);
         if state.is_some_and(RebuildState::is_running) {
             Err(under_way())
         } else {
@@ -200,7 +200,7 @@ impl ProjectionHandle {
         }
     }
 
-    pub(super) fn fold(&self) -> Result<&rebuild::Handle, Error> {
+    pub(super) fn rebuild(&self) -> Result<&rebuild::Handle, Error> {
         let name = self.name;
         let why = || {
             refuse(
@@ -208,7 +208,7 @@ impl ProjectionHandle {
                 format!("{name} runs without a service that could rebuild it"),
             )
         };
-        self.fold.as_ref().ok_or_else(why)
+        self.rebuild.as_ref().ok_or_else(why)
     }
 }
 
@@ -235,7 +235,7 @@ fn source_status(
 }
 
 fn under_way() -> Error {
-    let status = "a rebuild or a verification is under way; ask `fold` how far it is, end it with \
-                  `fold.stop`";
+    let status = "a rebuild or a verification is running; `fold` shows its progress, `fold.stop` \
+                  ends it";
     refuse(409, status.to_owned())
 }

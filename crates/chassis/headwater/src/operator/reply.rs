@@ -1,14 +1,14 @@
-//! Replies on the Services API: JSON within what one reply has room for, or a refusal.
+//! Replies on the Services API: JSON within the size limit of a reply, or a refusal.
 
 use async_nats::service;
 use headwater_nats::control::Endpoint;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A refusal, with a code as HTTP has them.
+/// A refusal, with an HTTP status as its code.
 pub(super) type Error = service::error::Error;
 
-/// The request in `payload`; an empty one has no wishes.
+/// The request in `payload`; an empty payload means `{}`.
 pub(super) fn read<R: DeserializeOwned>(endpoint: Endpoint, payload: &[u8]) -> Result<R, Error> {
     let payload = if payload.trim_ascii().is_empty() {
         b"{}"
@@ -19,8 +19,8 @@ pub(super) fn read<R: DeserializeOwned>(endpoint: Endpoint, payload: &[u8]) -> R
         .map_err(|error| refuse(400, format!("send {}: {error}", endpoint.example())))
 }
 
-/// `answer` as JSON of at most `bytes_max` bytes: with as many of the first of its `items` as fit,
-/// `least` at least.
+/// `answer` as JSON of at most `bytes_max` bytes, with as many of its first `items` as fit, and at
+/// least `least` of them.
 pub(super) fn fit<A: Serialize, I>(
     answer: &mut A,
     bytes_max: usize,
@@ -37,13 +37,13 @@ pub(super) fn fit<A: Serialize, I>(
         if items.len() <= least {
             return Err(too_large("the answer", bytes, bytes_max));
         }
-        // As if all were of one size; one fewer at least.
+        // Assumes items of equal size; removes at least one.
         let fewer = (items.len() * bytes_max / bytes).min(items.len() - 1);
         items.truncate(fewer.max(least));
     }
 }
 
-/// Refuses an answer that has no room for `what`.
+/// Refuses a request because `what` does not fit into a reply.
 pub(super) fn too_large(what: &str, bytes: usize, bytes_max: usize) -> Error {
     let why = format!(
         "{what} takes {bytes} bytes, and a reply has room for {bytes_max}: `max_payload` of the NATS server or account"

@@ -1,4 +1,4 @@
-//! `status`: how a service is doing.
+//! `status`: the state of a service.
 
 use headwater_nats::control::StatusAnswer;
 use headwater_store::{Database, outbox};
@@ -23,7 +23,7 @@ pub(super) async fn of(
     registry: &ProjectionRegistry,
 ) -> Result<StatusAnswer, Error> {
     let projections = registry.projections(db).await;
-    // The outbox's own head: another process may have written more than this one knows of.
+    // The head is read from the outbox: another process may have written to it.
     let head = db.read(outbox::head).await;
     Ok(StatusAnswer {
         service: db.owner().to_owned(),

@@ -1,4 +1,4 @@
-//! The side that answers.
+//! The answering side of request-reply.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,22 +21,22 @@ use sea_orm::DbErr;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How many questions are answered at the same time; further ones wait at the subscription.
+/// How many questions are answered concurrently; further ones wait at the subscription.
 const AT_ONCE: usize = 64;
 
-/// The largest answer, in bytes, where the server takes more.
+/// The largest answer, in bytes. The server's limit applies if it is smaller.
 const ANSWER_MAX: usize = 512 * 1024;
 
-/// Why a question gets no other answer than this.
+/// Why a question is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// It cannot be read, or asks for what may not be asked; what would be right.
+    /// The question cannot be decoded or is not allowed. The text says what to send instead.
     #[error("{0}")]
     Malformed(String),
-    /// The database could not be read. What went wrong is logged and not sent.
-    #[error("the service made a mistake; it is in its log")]
+    /// The database could not be read. The cause is logged, not sent.
+    #[error("internal error; the cause is in the service's log")]
     Database(#[from] DbErr),
-    /// The answer has no room for what was asked for. Who asks may ask for less.
+    /// The answer is too large. The caller may ask for less.
     #[error(
         "{what} takes {bytes} bytes, and an answer has room for {room}: ask for less, or raise `max_payload` of the NATS server or account"
     )]
@@ -45,7 +45,7 @@ pub enum Refusal {
         what: String,
         /// How many bytes it takes.
         bytes: usize,
-        /// How many there are.
+        /// How many bytes fit.
         room: usize,
     },
 }
@@ -57,7 +57,7 @@ impl From<Undecodable> for Refusal {
 }
 
 impl Refusal {
-    /// The code of the Services API, as HTTP has them.
+    /// The error code of the Services API: an HTTP status.
     fn code(&self) -> usize {
         match self {
             Self::Malformed(_) => 400,
@@ -69,11 +69,11 @@ impl Refusal {
 
 type Answered = Result<(Vec<u8>, Position), Refusal>;
 
-/// A question that the service answers, its type forgotten.
+/// A type-erased question that the service answers.
 #[derive(Clone)]
 pub(crate) struct Question {
     subject: &'static str,
-    /// The question, and how many bytes the answer may have.
+    /// Takes the encoded question and the size limit of the answer in bytes.
     answer: Arc<dyn Fn(Bytes, usize) -> BoxFuture<'static, Answered> + Send + Sync>,
 }
 
@@ -83,22 +83,22 @@ impl fmt::Debug for Question {
     }
 }
 
-/// What was asked, each with the question that it is.
+/// The incoming requests of all questions.
 pub(crate) type Asked = SelectAll<BoxStream<'static, (Question, Request)>>;
 
-/// The questions that a service answers. Without any: none.
+/// The questions that a service answers.
 #[derive(Debug, Clone, Default)]
 pub struct Questions {
     all: Vec<Question>,
-    /// What `nats micro info` is told of them, by subject.
+    /// What `nats micro info` shows of each question, by subject.
     described: HashMap<String, Metadata>,
 }
 
 type Metadata = HashMap<String, String>;
 
 impl Questions {
-    /// Adds the questions that come on `subject`, each answered from one snapshot of `db`. `answer`
-    /// is told how many bytes the encoded answer may have at this moment.
+    /// Adds the questions on `subject`, each answered from one snapshot of `db`. The last argument
+    /// of `answer` is the present size limit of the encoded answer, in bytes.
     pub fn add<Q, A>(
         &mut self,
         db: &Database,
@@ -129,7 +129,7 @@ impl Questions {
         self.all.push(Question { subject, answer });
     }
 
-    /// Says of the questions in `schema` which messages they and their answers are.
+    /// Notes the message types of the questions in `schema` and of their answers.
     pub(crate) fn describe(&mut self, schema: &Described) {
         self.described = schema
             .questions
@@ -147,7 +147,7 @@ impl Questions {
             .collect();
     }
 
-    /// Offers them as endpoints of `service`; for [`serve`] to answer.
+    /// Offers the questions as endpoints of `service`, for [`serve`] to answer.
     pub(crate) async fn offer(self, service: &service::Service) -> anyhow::Result<Asked> {
         let mut asked = Asked::new();
         for question in self.all {
@@ -165,7 +165,7 @@ impl Questions {
     }
 }
 
-/// Answers what is `asked` until `stop`, [`AT_ONCE`] at the same time.
+/// Answers the requests in `asked` until `stop`, [`AT_ONCE`] concurrently.
 pub(crate) async fn serve(mut asked: Asked, bus: &Bus, stop: CancellationToken) {
     let mut answering = JoinSet::new();
     loop {
@@ -200,7 +200,7 @@ async fn answer(Question { subject, answer }: Question, request: Request, bus: B
         Err(refusal) => {
             span.fail(&refusal);
             if let Refusal::Database(error) = &refusal {
-                tracing::error!(%error, subject, "read for an answer");
+                tracing::error!(%error, subject, "database read failed while answering");
             }
             Err(service::error::Error {
                 code: refusal.code(),
@@ -213,6 +213,6 @@ async fn answer(Question { subject, answer }: Question, request: Request, bus: B
 
 fn note(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "an answer panicked");
+        tracing::error!(%error, "answering a question panicked");
     }
 }

@@ -1,41 +1,42 @@
-//! Questions and answers over the bus: one service asks, the owner of the data answers.
+//! Request-reply over the bus: one service asks, the owner of the data answers.
 //!
 //! # What
 //!
-//! Whoever needs something publishes a *question event* on the owner's subject,
+//! The asking service publishes a *question event* on the owner's subject,
 //! `inquiry.<source>.v1.asked`, and waits for the *answer event*. Both are protobuf. The question's
-//! reply subject says where the answer is to go and which one it is:
+//! reply subject names the destination of the answer and identifies the question:
 //!
 //! ```text
 //! inquiry.users.v1.asked         reply: inquiry.answers.<instance>.17
 //! inquiry.answers.<instance>.17  Headwater-Position: users:12
 //! ```
 //!
-//! `<instance>` is one running process, the number after it the correlation id: which of its
-//! questions is answered. `nats sub 'inquiry.>'` shows the whole conversation.
+//! `<instance>` is one running process. The number after it is the correlation id of the question.
+//! `nats sub 'inquiry.>'` shows the whole conversation.
 //!
 //! # Asking
 //!
-//! [`RequestClient`]: one subscription for all answers, and a table of the questions that wait. A
-//! question takes its place in the table with it when it ends, however it ends: answered, too late,
-//! or given up by its caller. An answer that nobody waits for is counted
+//! [`RequestClient`]: one subscription for all answers, and a table of pending questions. A
+//! question leaves the table when it is answered, when its deadline passes, or when its caller
+//! drops it. An answer without a pending question is counted
 //! (`headwater_request_reply_stray_answers_total`) and dropped.
 //!
 //! # Answering
 //!
-//! [`Service::answers`](crate::service::Service::answers): the question is an endpoint of the service on the
-//! NATS Services API, so `nats micro info` shows it, and of several instances one answers. The
-//! answer is read from one snapshot and says in `Headwater-Position` what it is as of. A question
-//! that cannot be read is answered, too: with the headers `Nats-Service-Error` and
-//! `Nats-Service-Error-Code` of that API.
+//! [`Service::answers`](crate::service::Service::answers): the question is an endpoint of the
+//! service on the NATS Services API, so `nats micro info` shows it. If there are several
+//! instances, one of them answers. The answer is read from one snapshot; `Headwater-Position` is
+//! the position of that snapshot. A malformed question is answered too, with the headers
+//! `Nats-Service-Error` and `Nats-Service-Error-Code` of that API.
 //!
 //! # Why this way
 //!
 //! * **Not on the streams' subjects.** A stream would keep every question for ever.
-//! * **The answer goes to the question's reply subject**, and not to one for all answers of its
-//!   kind: when nobody listens to a question the server says so at once, and says it there.
-//! * **No delivery is promised.** A question or an answer that is lost is a deadline that passes.
-//!   Whoever needs more keeps a copy: `projection`.
+//! * **The answer goes to the question's reply subject**, not to one subject for all answers of
+//!   its kind: if a question has no subscriber, the server reports that at once on the reply
+//!   subject.
+//! * **No delivery is promised.** If a question or an answer is lost, the deadline passes. A
+//!   service that needs more keeps a copy: `projection`.
 
 pub mod answering;
 

@@ -215,7 +215,10 @@ async fn what_cannot_be_answered_is_said() {
     let world = World::start(8).await;
     for (sensor, why) in [
         ("", "name a sensor"),
-        ("no table", "the service made a mistake; it is in its log"),
+        (
+            "no table",
+            "internal error; the cause is in the service's log",
+        ),
     ] {
         let refused = NoAnswer::Refused(why.to_owned());
         assert_eq!(world.ask(sensor, PATIENT).await, Err(refused), "{sensor}");
