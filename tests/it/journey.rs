@@ -51,7 +51,11 @@ async fn the_start_page_leads_to_a_user_and_says_what_is_no_id() {
     assert!(found.text.contains("0 products"), "{}", found.text);
     let wrong = purchases.get("/?user=ada").await;
     assert_eq!(wrong.status, 400);
-    assert!(wrong.text.contains("“ada” is no user id"), "{}", wrong.text);
+    assert!(
+        wrong.text.contains("“ada” is not a user id"),
+        "{}",
+        wrong.text
+    );
     let unknown = purchases
         .get(&format!("/users/{}", uuid::Uuid::nil()))
         .await;

@@ -40,7 +40,7 @@ async fn every_style_has_the_page_and_the_same_problems_and_documentation() {
         let wrong = client.get("/?user=ada").await;
         assert_eq!(wrong.status, 400, "{name}");
         assert!(
-            wrong.text.contains("“ada” is no user id"),
+            wrong.text.contains("“ada” is not a user id"),
             "{name}: {}",
             wrong.text
         );
@@ -187,7 +187,7 @@ async fn a_source_that_answers_nonsense_or_500_is_named() {
     let stop = CancellationToken::new();
     tasks.spawn(headwater::http::serve(listener, impostor, config, stop));
     for (source, why) in [
-        (Service::Orders, "orders answered nonsense"),
+        (Service::Orders, "orders gave an invalid answer"),
         (Service::Products, "products answered 500"),
         (Service::Users, "users answered 500"),
     ] {

@@ -1,4 +1,5 @@
-//! Gauges, sampled every few seconds: no gauge is updated per event, and a scrape only renders text.
+//! Gauges, sampled every few seconds: no gauge is updated per event, and a scrape only renders
+//! text.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

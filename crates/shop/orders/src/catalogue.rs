@@ -1,4 +1,4 @@
-//! What `orders` knows of others: which users and products there are.
+//! The catalogue: the users and products that `orders` knows.
 
 use headwater::database::Tx;
 use headwater::{ApplyError, Envelope, Event as _, Projection};
@@ -6,7 +6,7 @@ use shop_events::{ProductCreated, ProductUpdated, UserErased, UserRegistered};
 
 use crate::store;
 
-/// Folds the ids of users and products into this service's own tables.
+/// Keeps the ids of users and products in this service's own tables.
 #[derive(Debug)]
 pub struct Catalogue;
 
@@ -31,7 +31,7 @@ impl Projection for Catalogue {
                     let id = shop_events::id(&event.decode::<ProductCreated>()?.product_id)?;
                     store::learn_product(tx, id)?;
                 }
-                // How a product looks is not this service's business, that it is there is.
+                // Only the product's existence matters here.
                 ProductUpdated::SUBJECT => {
                     let id = shop_events::id(&event.decode::<ProductUpdated>()?.product_id)?;
                     store::learn_product(tx, id)?;

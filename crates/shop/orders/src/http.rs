@@ -65,19 +65,19 @@ fn pointer(wrong: &order::Invalid) -> String {
 
 /// Place an order
 ///
-/// The same request again, under the same `Idempotency-Key` or with the same `id`, gives the
-/// same answer and changes nothing. An order for a user or product made a moment ago may come
-/// before this service has heard of it: `?after=users:12,products:7`, the `Headwater-Position`s
-/// of their answers, waits for that.
+/// A repeated request with the same `Idempotency-Key` or the same `id` gets the same answer and
+/// changes nothing. A new user or product may be unknown to this service for a moment. With
+/// `?after=users:12,products:7`, the `Headwater-Position`s of their answers, the request waits
+/// until it is known.
 #[utoipa::path(
     post, path = "/orders", tag = "orders",
     params(IdempotencyKey, After),
     request_body = PlaceOrder,
     responses(
-        (status = 201, body = OrderView, headers(("Headwater-Position" = String, description = "Where its event is: orders:4711"))),
+        (status = 201, body = OrderView, headers(("Headwater-Position" = String, description = "The position of its event: orders:4711"))),
         (status = 409, description = "The id is taken by an order from another request"),
-        (status = 422, description = "A field is wrong, a user or product is not known, or the key came with another request"),
-        (status = 410, description = "What the key made was erased since"),
+        (status = 422, description = "A field is invalid, a user or product is unknown, or the key was used for another request"),
+        (status = 410, description = "The order that the key placed has been erased"),
     )
 )]
 async fn place(
@@ -100,7 +100,7 @@ async fn place(
     Ok(written.await?.value)
 }
 
-/// The transaction of `POST /orders`, which `bench` also runs without HTTP around it.
+/// The transaction of `POST /orders`. `bench` also runs it without HTTP.
 ///
 /// # Errors
 /// The order cannot be placed.
@@ -131,7 +131,8 @@ pub fn save(
         store::insert(tx, &order, &fingerprint.0, position.position)?;
         Ok((answer(order, position), entity))
     })?;
-    // The same request has the same user. What is kept of an erased one is not removed at once.
+    // A repeated request has the same user. If the user was erased meanwhile, the stored answer may
+    // still exist: it is removed in parts.
     if !is_new && store::is_erased(tx, request.user_id)? {
         return Err(idempotency::Refusal::Erased.into());
     }
@@ -148,7 +149,7 @@ fn answer(order: Order, position: headwater::Position) -> Answer {
     get, path = "/orders/{id}", tag = "orders",
     params(("id" = Uuid, Path)),
     responses(
-        (status = 200, body = OrderView, headers(("Headwater-Position" = String, description = "What the answer is as of: orders:4711"))),
+        (status = 200, body = OrderView, headers(("Headwater-Position" = String, description = "The position of the answer: orders:4711"))),
         (status = 404, description = "There is no such order"),
     )
 )]
@@ -166,25 +167,25 @@ async fn read(State(shared): State<Shared>, Path(id): Path<Uuid>) -> Result<Resp
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct OfUser {
-    /// Whose orders.
+    /// The user whose orders to list.
     user_id: Uuid,
 }
 
 #[derive(Serialize, ToSchema)]
 struct OrderPage {
     items: Vec<OrderView>,
-    /// Where the next page is; `null` on the last.
+    /// The path of the next page; `null` on the last page.
     next: Option<String>,
 }
 
 /// List a user's orders
 ///
-/// In pages, by id.
+/// In pages, sorted by id.
 #[utoipa::path(
     get, path = "/orders", tag = "orders",
     params(OfUser, PageQuery),
     responses(
-        (status = 200, body = OrderPage, headers(("Headwater-Position" = String, description = "What the page is as of: orders:4711"))),
+        (status = 200, body = OrderPage, headers(("Headwater-Position" = String, description = "The position of the page: orders:4711"))),
     )
 )]
 async fn list(

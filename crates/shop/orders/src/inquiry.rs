@@ -1,4 +1,4 @@
-//! What others may ask over the bus: what a user ordered.
+//! The question that other services may ask over the bus: what did a user order?
 
 use headwater::database::Snapshot;
 use headwater::request_reply::Refusal;
@@ -8,13 +8,13 @@ use shop_events::inquiry::{self, OrdersAnswered, OrdersAsked};
 use crate::order::Order;
 use crate::store;
 
-/// How many orders one answer has at most.
+/// The most orders per answer.
 const ORDERS_MAX: usize = 100;
 
-/// What an answer has besides its orders, in bytes at most: `next`.
+/// The most bytes of an answer without its orders: `next`.
 const NEXT_BYTES: usize = 64;
 
-/// As many of a user's orders as `room` bytes have room for.
+/// A page of a user's orders, as many as fit into `room` bytes.
 pub(crate) fn orders(
     snapshot: &Snapshot,
     asked: &OrdersAsked,
@@ -25,12 +25,12 @@ pub(crate) fn orders(
         "" => None,
         id => Some(shop_events::id(id)?),
     };
-    // One more than there may be, to see whether there are more.
+    // One more than the limit, to see whether there are more.
     let orders = store::page_of_user(snapshot, user, start_after, ORDERS_MAX + 1)?;
     page(orders.iter().map(Order::placed_event), room)
 }
 
-/// The first of `orders` that fit into `room` bytes, [`ORDERS_MAX`] at most.
+/// The first of `orders` that fit into `room` bytes, at most [`ORDERS_MAX`].
 fn page(orders: impl Iterator<Item = OrderPlaced>, room: usize) -> Result<OrdersAnswered, Refusal> {
     let mut answer = OrdersAnswered::default();
     let mut bytes = NEXT_BYTES;
@@ -67,7 +67,7 @@ mod tests {
         std::iter::repeat_n(order.placed_event(), count)
     }
 
-    /// How many orders the page has, and whether it says that there are more.
+    /// The number of orders on the page, and whether there are more.
     fn paged(orders: impl Iterator<Item = OrderPlaced>, room: usize) -> (usize, bool) {
         let page = page(orders, room).expect("a page");
         assert!(inquiry::field_bytes(&page) <= room + 8);
@@ -89,8 +89,8 @@ mod tests {
     #[test]
     fn an_order_that_alone_is_too_large_is_named() {
         let refused = page(orders(2, 1000), 32 * 1024).expect_err("refused");
-        let said = refused.to_string();
-        assert!(said.contains(&Uuid::nil().to_string()), "{said}");
-        assert!(said.contains("room for 32768"), "{said}");
+        let text = refused.to_string();
+        assert!(text.contains(&Uuid::nil().to_string()), "{text}");
+        assert!(text.contains("room for 32768"), "{text}");
     }
 }

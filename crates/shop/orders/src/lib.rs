@@ -1,7 +1,7 @@
 //! Source service `orders`: places orders for known users and products.
 //!
 //! Owns `orders.db`; publishes `orders.v1.placed`. Keeps its own copy of user and product ids
-//! (the [`Catalogue`]) and refuses orders for unknown ones without a call to anyone.
+//! (the [`Catalogue`]), and refuses orders with unknown ids without calling another service.
 
 mod catalogue;
 mod http;
@@ -23,7 +23,7 @@ pub const NAME: &str = "orders";
 
 const ABOUT: About = About {
     name: NAME,
-    description: "Places orders for users and products that it knows of by their events.",
+    description: "Places orders for users and products that it knows from their events.",
 };
 
 /// The tables of `orders.db`.
@@ -41,7 +41,7 @@ pub const MIGRATIONS: &[Migration] = &[
 #[command(mut_arg("listen", |listen| listen.default_value("127.0.0.1:8083")))]
 #[command(mut_arg("path", |path| path.required(false).default_value("orders.db")))]
 pub struct Config {
-    /// What every service is told.
+    /// The settings of every service.
     #[command(flatten)]
     pub service: headwater::Config,
 }
@@ -49,7 +49,7 @@ pub struct Config {
 /// Runs the service until `stop` is cancelled or one of its tasks ends.
 ///
 /// # Errors
-/// It cannot start, or a task ended by itself.
+/// The service cannot start, or a task ended unexpectedly.
 pub async fn run(
     config: headwater::Config,
     listeners: Listeners,

@@ -1,4 +1,4 @@
-//! Orders: the decision whether one can be placed.
+//! Orders, and the decision whether an order can be placed.
 
 use serde::{Deserialize, Serialize};
 use shop_events::OrderPlaced;
@@ -13,18 +13,18 @@ pub(crate) const LINES_MAX: usize = 1000;
 pub(crate) struct Order {
     pub(crate) id: Uuid,
     pub(crate) user_id: Uuid,
-    /// One a line; a product may come up twice.
+    /// One per line; a product may occur twice.
     pub(crate) product_ids: Vec<Uuid>,
     /// Milliseconds since 1970.
     pub(crate) placed_at: i64,
 }
 
-/// An order, as the service shows it.
+/// An order as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct OrderView {
     pub(crate) id: Uuid,
     pub(crate) user_id: Uuid,
-    /// One a line; a product may come up twice.
+    /// One per line; a product may occur twice.
     pub(crate) product_ids: Vec<Uuid>,
     /// RFC 3339.
     #[schema(example = "2026-11-22T10:30:00Z")]
@@ -35,15 +35,15 @@ pub(crate) struct OrderView {
 #[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlaceOrder {
-    /// The order's id, if the client wants to choose it.
+    /// The order's id, if the client chooses it.
     pub(crate) id: Option<Uuid>,
     pub(crate) user_id: Uuid,
-    /// 1 to 1,000, one a line; a product may come up twice.
+    /// 1 to 1,000, one per line; a product may occur twice.
     #[schema(min_items = 1, max_items = 1000)]
     pub(crate) product_ids: Vec<Uuid>,
 }
 
-/// What of a request's ids this service knows.
+/// Which of a request's ids this service knows.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known {
     pub(crate) user: bool,
@@ -55,28 +55,27 @@ pub(crate) struct Known {
 pub(crate) enum Rejection {
     #[error("there is an order {0} from another request; leave the id out for a new order")]
     IdTaken(Uuid),
-    #[error("{} of the order's values are wrong", .0.len())]
+    #[error("{} of the order's values are invalid", .0.len())]
     Invalid(Vec<Invalid>),
 }
 
-/// What is wrong with a value of an order.
+/// Why a value of an order is invalid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Invalid {
     #[error("must name at least one product")]
     NoLines,
-    #[error("must name at most {LINES_MAX} products, this is {0}; place several orders")]
+    #[error("must name at most {LINES_MAX} products, not {0}; place several orders")]
     TooManyLines(usize),
-    #[error("there is no user {0}; {MADE_A_MOMENT_AGO}")]
+    #[error("there is no user {0}; {IF_NEW}")]
     UnknownUser(Uuid),
-    #[error("there is no product {product}; {MADE_A_MOMENT_AGO}")]
+    #[error("there is no product {product}; {IF_NEW}")]
     UnknownProduct { line: usize, product: Uuid },
 }
 
-const MADE_A_MOMENT_AGO: &str =
-    "if it was made a moment ago, send its Headwater-Position along as ?after=";
+const IF_NEW: &str = "if it is new, send its Headwater-Position as ?after=";
 
 impl PlaceOrder {
-    /// Checks what can be checked without knowing which users and products there are.
+    /// Checks what does not depend on the known users and products.
     pub(crate) fn check(&self) -> Result<(), Rejection> {
         let wrong = match self.product_ids.len() {
             0 => Invalid::NoLines,

@@ -43,7 +43,7 @@ pub(crate) fn known(db: &impl ConnectionTrait, request: &PlaceOrder) -> Result<K
     })
 }
 
-/// A stored order, whether it is still shown or not.
+/// A stored order, even if its user was erased.
 pub(crate) fn find(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Row>, DbErr> {
     Row::find_by_statement(raw_sql!(
         Sqlite,
@@ -69,7 +69,7 @@ pub(crate) fn page_of_user(
     if is_erased(db, user)? {
         return Ok(Vec::new());
     }
-    // An id without a byte comes before all ids.
+    // The empty id sorts before all ids.
     let start_after = start_after.map_or(Vec::new(), |id| id.into_bytes().to_vec());
     let limit = limit as u64;
     let rows = Row::find_by_statement(raw_sql!(
@@ -130,7 +130,7 @@ pub(crate) fn insert(
     INSERT_LINES.run(tx, lines.map(row))
 }
 
-/// A user who was erased stays so: a registration that comes again does not bring them back.
+/// An erased user stays erased: a repeated registration changes nothing.
 pub(crate) fn learn_user(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
     tx.run_raw(raw_sql!(
         Sqlite,
@@ -154,7 +154,7 @@ pub(crate) fn is_erased(db: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbE
     Ok(row.is_some())
 }
 
-/// Notes that the user was erased: their orders are not shown from now on, and [`erase_part`]
+/// Records that the user was erased: from now on their orders are hidden, and [`erase_part`]
 /// removes them.
 pub(crate) fn forget_user(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
     tx.run_raw(raw_sql!(
@@ -168,18 +168,18 @@ pub(crate) fn forget_user(tx: &Tx, id: Uuid) -> Result<(), DbErr> {
     ))
 }
 
-/// How many orders, and lines of them, of an erased user one transaction removes at most, so that
-/// no write waits long for it: some 10 ms. One order always fits.
+/// The most orders and order lines of an erased user that one transaction removes. It takes some
+/// 10 ms, so no write waits long. One order always fits.
 const ERASED_AT_ONCE: u32 = 100;
 const LINES_ERASED_AT_ONCE: i64 = 1_000;
 
-/// Whether orders of erased users are left.
+/// Whether orders of erased users are still stored.
 pub(crate) fn is_erasing(db: &Snapshot) -> Result<bool, DbErr> {
     Ok(erasing(db)?.is_some())
 }
 
-/// Removes a part of what is left of one erased user: orders, their lines, and the answers that
-/// are kept for repeated requests. It takes a few statements, however many orders there are.
+/// Removes a part of an erased user's orders, with their lines and the answers that are kept for
+/// repeated requests. It takes a few statements, whatever the number of orders.
 pub(crate) fn erase_part(tx: &Tx) -> Result<(), DbErr> {
     let Some(user) = erasing(tx)? else {
         return Ok(());
@@ -249,7 +249,7 @@ mod tests {
             self.db = opened.await.unwrap();
         }
 
-        /// The order `number` of a user, under a key of its own.
+        /// Places the order `number` of a user, with its own key.
         async fn order(&self, user: Uuid, number: u128) -> Result<Answer, Problem> {
             let request = PlaceOrder {
                 id: Some(Uuid::from_u128(number)),
@@ -283,7 +283,7 @@ mod tests {
             self.db.read(read).await.unwrap()
         }
 
-        /// Of orders, their lines, and the answers that are kept.
+        /// The numbers of orders, order lines, and kept answers.
         async fn stored(&self) -> [i64; 3] {
             let count = |snapshot: &Snapshot| {
                 let row = snapshot.query_one_raw(raw_sql!(
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(
             shop.stored().await,
             [251, 251 * 20, 251],
-            "it took a moment"
+            "nothing is removed yet"
         );
         assert_eq!((shop.page(ada).await, shop.page(bob).await), (0, 1));
         assert!(!shop.is_shown(1).await && shop.is_shown(1_000).await);
@@ -343,7 +343,7 @@ mod tests {
             parts += 1;
             shop.restart().await;
         }
-        assert_eq!(parts, 6, "five of orders, and one that finds none");
+        assert_eq!(parts, 6, "five with orders, and one that finds none");
         assert_eq!(shop.stored().await, [1, 20, 1]);
         let repeated = shop.order(ada, 1).await.unwrap_err();
         assert_eq!(repeated.into_response().status(), StatusCode::GONE);

@@ -1,17 +1,17 @@
-//! Addresses of images on the web.
+//! Web addresses of images.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use headwater::text;
 use url::{Host, Url};
 
-/// Where an image may be.
+/// The hosts that an image may be on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hosts {
-    /// On the public Internet. An address that leads into the network of whoever opens it could
-    /// make a browser or a program there do something.
+    /// Hosts on the public Internet. An address in the reader's private network could make the
+    /// reader's browser or program do something there.
     Public,
-    /// Anywhere.
+    /// All hosts.
     Any,
 }
 
@@ -27,19 +27,19 @@ pub(crate) enum Unfit {
     Backslash,
     #[error("must be an http(s) URL, or a path that POST /images gave (/images/…)")]
     NoUrl,
-    #[error("must have nothing but the address in it")]
+    #[error("must have only the address in it")]
     Hidden,
     #[error("must not have a user name in it: {0}://…@…")]
     UserName(String),
-    #[error("must be on a public host; {0} is one of this machine or of a private network")]
+    #[error("must be on a public host; {0} is on this machine or on a private network")]
     PrivateHost(Host),
 }
 
-/// Checks that `image` is an http(s) URL without a user name, on one of `hosts`. Names are not
-/// looked up.
+/// Checks that `image` is an http(s) URL without a user name, on one of `hosts`. Host names are
+/// not resolved.
 pub(crate) fn check(image: &str, hosts: Hosts) -> Result<(), Unfit> {
     text::check_line(image).map_err(Unfit::Text)?;
-    // Programs do not agree on where the host ends.
+    // With a backslash, programs disagree on where the host ends.
     if image.contains('\\') {
         return Err(Unfit::Backslash);
     }
@@ -73,7 +73,7 @@ fn is_public(host: &Host<&str>) -> bool {
     }
 }
 
-/// A name with one label is a private network's own.
+/// A name with one label belongs to a private network.
 fn is_public_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let is_below = |private: &&str| {
@@ -83,7 +83,7 @@ fn is_public_name(name: &str) -> bool {
     name.contains('.') && !PRIVATE_NAMES.iter().any(is_below)
 }
 
-/// Whether IANA's registry of special-purpose addresses has it as globally reachable.
+/// Whether the address is globally reachable, by IANA's registry of special-purpose addresses.
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let special = match address.octets() {
         [0 | 240..=255, ..] | [192, 0, 0, _] | [198, 18..=19, ..] => true,
@@ -98,8 +98,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || address.is_multicast())
 }
 
-/// The same: of what is given to the public (`2000::/3`) all but documentation, what stands for
-/// tunnels and protocols, and 6to4 of an IPv4 address that is not public.
+/// As [`is_public_v4`]: the public range (`2000::/3`), except documentation, tunnels and protocols,
+/// and 6to4 of an IPv4 address that is not public.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     if let Some(address) = address.to_ipv4_mapped() {
         return is_public_v4(address);

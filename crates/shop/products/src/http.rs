@@ -20,7 +20,7 @@ use crate::address::Hosts;
 use crate::product::{self, CreateProduct, Image, Product, Rejection, UpdateProduct};
 use crate::store;
 
-/// How many products may be asked for by their ids at once.
+/// The most ids per request.
 const IDS_MAX: usize = 500;
 
 /// What the handlers work with.
@@ -64,16 +64,16 @@ impl From<Rejection> for Problem {
 
 /// Create a product
 ///
-/// The same request again, under the same `Idempotency-Key` or with the same `id`, gives the
-/// same answer and changes nothing.
+/// A repeated request with the same `Idempotency-Key` or the same `id` gets the same answer and
+/// changes nothing.
 #[utoipa::path(
     post, path = "/products", tag = "products",
     params(IdempotencyKey),
     request_body = CreateProduct,
     responses(
-        (status = 201, body = Product, headers(("Headwater-Position" = String, description = "Where its event is: products:194"))),
+        (status = 201, body = Product, headers(("Headwater-Position" = String, description = "The position of its event: products:194"))),
         (status = 409, description = "The id is taken by a product from another request"),
-        (status = 422, description = "A field is wrong, or the key came with another request"),
+        (status = 422, description = "A field is invalid, or the key was used for another request"),
     )
 )]
 async fn create(
@@ -112,7 +112,7 @@ fn answer(product: &Product, position: headwater::Position) -> Answer {
     Answer::created(format!("/products/{}", product.id), position, product)
 }
 
-/// An upload that is referred to has to be there.
+/// Checks that the upload that `image` refers to exists.
 fn require_upload(tx: &Tx, image: &Image) -> Result<(), Problem> {
     match image {
         Image::Upload(id) if !store::has_image(tx, id)? => {
@@ -124,13 +124,13 @@ fn require_upload(tx: &Tx, image: &Image) -> Result<(), Problem> {
 
 /// Change a product
 ///
-/// What is left out stays. A change to what it already is does nothing.
+/// A field that is left out keeps its value. A change to the present values does nothing.
 #[utoipa::path(
     patch, path = "/products/{id}", tag = "products",
     params(("id" = Uuid, Path)),
     request_body = UpdateProduct,
     responses(
-        (status = 200, body = Product, headers(("Headwater-Position" = String, description = "Where its event is: products:195"))),
+        (status = 200, body = Product, headers(("Headwater-Position" = String, description = "The position of its event: products:195"))),
         (status = 404, description = "There is no such product"),
     )
 )]
@@ -164,7 +164,7 @@ async fn update(
     get, path = "/products/{id}", tag = "products",
     params(("id" = Uuid, Path)),
     responses(
-        (status = 200, body = Product, headers(("Headwater-Position" = String, description = "What the answer is as of: products:194"))),
+        (status = 200, body = Product, headers(("Headwater-Position" = String, description = "The position of the answer: products:194"))),
         (status = 404, description = "There is no such product"),
     )
 )]
@@ -185,25 +185,25 @@ fn unknown(id: Uuid) -> Problem {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Ids {
-    /// Give these products only, ids with commas, at most 500. Unknown ones are left out.
+    /// List only these products: at most 500 ids, separated by commas. Unknown ids are left out.
     ids: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
 struct ProductPage {
     items: Vec<Product>,
-    /// Where the next page is; `null` on the last.
+    /// The path of the next page; `null` on the last page.
     next: Option<String>,
 }
 
 /// List products
 ///
-/// In pages, by id; or some of them by their ids.
+/// In pages, sorted by id; or those with the given `ids`.
 #[utoipa::path(
     get, path = "/products", tag = "products",
     params(Ids, PageQuery),
     responses(
-        (status = 200, body = ProductPage, headers(("Headwater-Position" = String, description = "What the page is as of: products:194"))),
+        (status = 200, body = ProductPage, headers(("Headwater-Position" = String, description = "The position of the page: products:194"))),
     )
 )]
 async fn list(

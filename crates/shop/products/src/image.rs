@@ -1,4 +1,4 @@
-//! Uploaded images: which are taken, and what they are called.
+//! Uploaded images: accepted types, and names.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 /// The largest image, in bytes.
 pub(crate) const BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// The path that images are served under.
+/// The path prefix of images.
 pub(crate) const PATH: &str = "/images/";
 
 /// The name of an image: SHA-256 of its bytes, in hex. The same bytes have the same name.
@@ -47,13 +47,13 @@ pub(crate) enum Unfit {
         "send an image with Content-Type image/png, image/jpeg, image/gif, image/webp or image/svg+xml"
     )]
     UnknownType,
-    #[error("the body is not {0}; send the image's own bytes, and its own type")]
+    #[error("the body is not {0}; send the bytes of the image, and its type")]
     OfAnotherType(&'static str),
 }
 
-/// Checks that `bytes` are what `content_type` says; gives the type as it is kept.
+/// Checks that `bytes` are of `content_type`; returns the type to store.
 ///
-/// A browser that is told a type believes it, so what is stored under a type must be of it.
+/// Browsers trust the type, so the stored bytes must be of that type.
 pub(crate) fn check(content_type: &str, bytes: &[u8]) -> Result<&'static str, Unfit> {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let (kept, is_of_it) = match essence.to_ascii_lowercase().as_str() {

@@ -1,4 +1,4 @@
-//! What others may ask over the bus: what products look like.
+//! The question that other services may ask over the bus: what do products look like?
 
 use headwater::database::Snapshot;
 use headwater::request_reply::Refusal;

@@ -34,7 +34,7 @@ const MIGRATIONS: &[Migration] = &[Migration::sql(
 #[command(mut_arg("listen", |listen| listen.default_value("127.0.0.1:8082")))]
 #[command(mut_arg("path", |path| path.required(false).default_value("products.db")))]
 pub struct Config {
-    /// What every service is told.
+    /// The settings of every service.
     #[command(flatten)]
     pub service: headwater::Config,
     /// Take image addresses on this machine and on private networks, too
@@ -45,7 +45,7 @@ pub struct Config {
 /// Runs the service until `stop` is cancelled or one of its tasks ends.
 ///
 /// # Errors
-/// It cannot start, or a task ended by itself.
+/// The service cannot start, or a task ended unexpectedly.
 pub async fn run(
     config: Config,
     listeners: Listeners,

@@ -1,4 +1,4 @@
-//! Products: what one is, and when a request for one is right.
+//! Products, and the validation of requests.
 
 use headwater::text::{self, Unfit};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -30,9 +30,9 @@ pub(crate) struct Product {
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateProduct {
-    /// The product's id, if the client wants to choose it.
+    /// The product's id, if the client chooses it.
     pub(crate) id: Option<Uuid>,
-    /// One line with something to see in it, and nothing that overrides the direction of the text.
+    /// One line with at least one visible character, and none that overrides the text direction.
     #[schema(
         min_length = 1,
         max_length = 200,
@@ -40,9 +40,9 @@ pub(crate) struct CreateProduct {
         example = "Enamel mug, river green"
     )]
     pub(crate) title: String,
-    /// An http(s) URL on a public host, without a user name, or the path that `POST /images` gave.
-    /// What fits the pattern is taken, unless the host is one of a private network (`.local`), and
-    /// so is every other URL on a public host.
+    /// An http(s) URL on a public host, without a user name, or a path from `POST /images`. Every
+    /// value that fits the pattern is accepted, unless its host is on a private network (`.local`).
+    /// Other URLs on public hosts are accepted too.
     #[schema(
         max_length = 2048,
         pattern = r"^(https?://([A-Za-z0-9]+(-[A-Za-z0-9]+)*\.)+[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*(:[0-9]{1,4})?([/?#][^\s]*)?|/images/[0-9a-f]{64})$",
@@ -51,12 +51,12 @@ pub(crate) struct CreateProduct {
     pub(crate) image: String,
 }
 
-/// A request to change a product; what is left out stays.
+/// A request to change a product. A field that is left out keeps its value.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(min_properties = 1)]
 pub(crate) struct UpdateProduct {
-    /// One line with something to see in it, and nothing that overrides the direction of the text.
+    /// One line with at least one visible character, and none that overrides the text direction.
     #[serde(default, deserialize_with = "present")]
     #[schema(
         nullable = false,
@@ -75,17 +75,17 @@ pub(crate) struct UpdateProduct {
     pub(crate) image: Option<String>,
 }
 
-/// A field that may be left out, and is no `null` where it is there.
+/// Deserializes a field that may be left out, but must not be `null`.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     String::deserialize(deserializer).map(Some)
 }
 
-/// What an image reference points to.
+/// The target of an image reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Image {
-    /// Somewhere on the web.
+    /// An address on the web.
     Url,
-    /// An upload of ours; it has to be there.
+    /// An upload, which must exist.
     Upload(ImageId),
 }
 
@@ -96,11 +96,11 @@ pub(crate) enum Rejection {
         "there is a product {0} from another request; leave the id out for a new product, or PATCH this one"
     )]
     IdTaken(Uuid),
-    #[error("{} of the product's fields are wrong", .0.len())]
+    #[error("{} of the product's fields are invalid", .0.len())]
     Invalid(Vec<Invalid>),
 }
 
-/// What is wrong with a product, or with a field of it.
+/// Why a product or one of its fields is invalid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Invalid {
     #[error("give a title, an image, or both")]
@@ -113,12 +113,12 @@ pub(crate) enum Invalid {
     ImageLength,
     #[error("{0}")]
     Image(address::Unfit),
-    #[error("there is no such upload; POST /images first")]
+    #[error("this upload does not exist; POST /images first")]
     UnknownUpload,
 }
 
 impl CreateProduct {
-    /// Checks the fields; gives the image that they refer to.
+    /// Checks the fields; returns the image that they refer to.
     pub(crate) fn check(&self, hosts: Hosts) -> Result<Image, Rejection> {
         match (check_title(&self.title), check_image(&self.image, hosts)) {
             (Ok(()), Ok(image)) => Ok(image),
@@ -128,7 +128,7 @@ impl CreateProduct {
 }
 
 impl UpdateProduct {
-    /// Checks the fields; gives the image that they refer to, if they do.
+    /// Checks the fields; returns the image that they refer to, if any.
     pub(crate) fn check(&self, hosts: Hosts) -> Result<Option<Image>, Rejection> {
         if self.title.is_none() && self.image.is_none() {
             return Err(all_of([Some(Invalid::Nothing), None]));
@@ -153,7 +153,7 @@ fn check_title(title: &str) -> Result<(), Invalid> {
     text::check_line(title).map_err(Invalid::Title)
 }
 
-/// The image that a reference points to.
+/// The target of an image reference, if the reference is valid.
 fn check_image(image: &str, hosts: Hosts) -> Result<Image, Invalid> {
     if image.chars().count() > IMAGE_MAX {
         return Err(Invalid::ImageLength);

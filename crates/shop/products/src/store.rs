@@ -52,7 +52,7 @@ pub(crate) fn page(
     start_after: Option<Uuid>,
     limit: usize,
 ) -> Result<Vec<Row>, DbErr> {
-    // An id without a byte comes before all ids.
+    // The empty id sorts before all ids.
     let start_after = start_after.map_or(Vec::new(), |id| id.into_bytes().to_vec());
     let limit = limit as u64;
     Row::find_by_statement(raw_sql!(

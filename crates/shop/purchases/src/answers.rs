@@ -1,4 +1,4 @@
-//! The interface of the three styles.
+//! The common interface of the three styles.
 
 use headwater::Positions;
 use headwater::http::Problem;
@@ -8,17 +8,17 @@ use crate::asking::Asking;
 use crate::purchase::{Found, Part, Shopper};
 use crate::replica::Replica;
 
-/// Where answers come from. Cheap to clone.
+/// The source of the answers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) enum Answers {
-    /// From a copy of our own.
+    /// The service's own copy.
     Replica(Box<Replica>),
-    /// From the sources, which are asked for each answer: composition and inquiry.
+    /// The sources, asked for each answer: composition and request-reply.
     Asking(Asking),
 }
 
 impl Answers {
-    /// A part of what `user` ordered, as of `after` at least. `None` if there is no such user.
+    /// A part of what `user` ordered, at least as of `after`. `None` if there is no such user.
     pub(crate) async fn purchases(
         &self,
         user: Uuid,

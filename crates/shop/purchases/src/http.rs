@@ -19,36 +19,35 @@ pub(crate) fn routes(answers: Answers) -> OpenApiRouter {
         .with_state(answers)
 }
 
-/// Which part of the list a client asks for.
+/// The part of the list that a client asks for.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct PartQuery {
-    /// How many products at most.
+    /// The most products per page.
     #[serde(default)]
     #[param(value_type = usize, required = false, minimum = 1, maximum = 1000, default = 100)]
     limit: PurchaseLimit,
-    /// Give the products after this place in the list; `next` of the page before has it.
+    /// List the products after this cursor, which `next` of the previous page has.
     #[param(value_type = Option<String>, pattern = "^[0-9a-f]{48}$")]
     cursor: Option<Cursor>,
 }
 
-/// A page of what a user ever ordered, as of some positions.
+/// A page of what a user ever ordered.
 #[derive(Debug, Serialize, ToSchema)]
 struct UserPurchases {
     user_id: Uuid,
-    /// Each product once, by the time of its first order, and of those of the same millisecond by
-    /// its id.
+    /// Each product once, sorted by the time of its first order (in milliseconds), then by id.
     purchases: Vec<Purchase>,
-    /// Where the next page is; `null` on the last.
+    /// The path of the next page; `null` on the last page.
     #[schema(
         example = "/users/019569a6-736f-7371-a923-1f3233718301/purchases?limit=100&cursor=0000019569a6736f019569a6736f7371a9231f3233718301"
     )]
     next: Option<String>,
-    /// Up to where each source's events are in it without one missing.
+    /// The position of each source up to which the answer includes every event.
     #[schema(value_type = std::collections::BTreeMap<String, u64>)]
     as_of: Positions,
-    /// The first event of a source that could not be applied and waits for an operator; some
-    /// later ones may be in the answer. Left out where there is none.
+    /// The first event of a source that could not be applied and waits for an operator. The answer
+    /// may include some later events. Left out if there is none.
     #[serde(skip_serializing_if = "Positions::is_empty")]
     #[schema(value_type = Option<std::collections::BTreeMap<String, u64>>)]
     parked: Positions,
@@ -56,22 +55,21 @@ struct UserPurchases {
 
 /// Read what a user ordered
 ///
-/// Every product that the user ever ordered, once, in pages: those that were ordered first come
-/// first. A page is of one moment, and says which: `as_of`, and the header `Headwater-Position`.
-/// `?after=orders:4711` (or that header, as a write gave it) waits until the answer has that event
-/// in it. Where an event could not be applied, `parked` names it, `as_of` ends before it, and who
-/// asks for it is answered with 503.
+/// Every product that the user ever ordered, once, in pages, sorted by first order, oldest first.
+/// A page is one consistent snapshot; `as_of` and the header `Headwater-Position` have its
+/// positions. With `?after=orders:4711` (or that header, from the answer to a write) the request
+/// waits until the answer includes that event. If an event could not be applied, `parked` names it,
+/// `as_of` ends before it, and a request for it with `?after` is answered with 503.
 ///
-/// A product that is ordered for the first time comes at the end of the list, so pages that were
-/// read before stay right.
+/// A newly ordered product is added at the end of the list, so earlier pages stay correct.
 #[utoipa::path(
     get, path = "/users/{id}/purchases", tag = "purchases",
     params(("id" = Uuid, Path), PartQuery, After),
     responses(
-        (status = 200, body = UserPurchases, headers(("Headwater-Position" = String, description = "What the answer is as of: orders:4711,products:194,users:12"))),
-        (status = 404, description = "There is no such user, or none any more"),
-        (status = 503, description = "Not yet there, or a source that was asked did not answer: try again after `Retry-After` seconds"),
-        (status = 507, description = "styles composition and request-reply: the user ordered more products than are put together for an answer"),
+        (status = 200, body = UserPurchases, headers(("Headwater-Position" = String, description = "The positions of the answer: orders:4711,products:194,users:12"))),
+        (status = 404, description = "The user does not exist or was erased"),
+        (status = 503, description = "The positions of `?after` are not reached yet, or a source did not answer; try again after `Retry-After` seconds"),
+        (status = 507, description = "Styles composition and request-reply: the user ordered more products than one answer may combine"),
     )
 )]
 async fn purchases(
@@ -89,15 +87,20 @@ async fn purchases(
     let found = answers.purchases(id, part, &after).await?;
     let found = found.ok_or_else(|| {
         Problem::not_found(format!(
-            "there is no user {id}; if they registered a moment ago, send the answer's \
-             Headwater-Position along as ?after="
+            "there is no user {id}; if they registered a moment ago, send that answer's \
+             Headwater-Position as ?after="
         ))
     })?;
     let last = found.purchases.last().filter(|_| found.more);
-    let next = last.map(|(place, _)| format!("/users/{id}/purchases?limit={limit}&cursor={place}"));
+    let next =
+        last.map(|(cursor, _)| format!("/users/{id}/purchases?limit={limit}&cursor={cursor}"));
     let page = UserPurchases {
         user_id: id,
-        purchases: found.purchases.into_iter().map(|(_, one)| one).collect(),
+        purchases: found
+            .purchases
+            .into_iter()
+            .map(|(_, purchase)| purchase)
+            .collect(),
         next,
         as_of: found.as_of,
         parked: found.parked,

@@ -1,12 +1,13 @@
 //! Query service `purchases`: title and image of every product a user ever ordered.
 //!
-//! In one of three styles, with the same answers; `docs/styles.md` compares them.
+//! It runs in one of three styles, with the same answers; `docs/styles.md` compares them.
 //!
-//! * **replica**: owns `purchases.db`, a copy of what it needs of `users`, `products` and `orders`,
-//!   folded from their events. Asks none of them, so it answers while they are down. The copy is
-//!   expendable: missing, damaged or of another version, it is folded anew from the first event.
-//! * **composition**: no database; asks the three over HTTP for each answer.
-//! * **inquiry**: no database; asks the three over the bus for each answer.
+//! * **replica**: owns `purchases.db`, a copy of the data that it needs from `users`, `products`
+//!   and `orders`, built from their events. It asks none of them, so it answers while they are
+//!   down. The copy is expendable: if it is missing, damaged or of another version, it is rebuilt
+//!   from the first event.
+//! * **composition**: no database; asks the three services over HTTP for each answer.
+//! * **request-reply**: no database; asks the three services over the bus for each answer.
 
 mod answers;
 pub mod asking;
@@ -53,7 +54,7 @@ pub struct Config {
     /// Where the answers come from
     #[arg(long, env = "HEADWATER_STYLE", value_parser = Style::parser(), default_value = "replica")]
     pub style: Style,
-    /// What every service is told.
+    /// The settings of every service.
     #[command(flatten)]
     pub service: headwater::Config,
     /// Where browsers reach the service `products`: the web page shows uploaded images from there
@@ -72,7 +73,7 @@ pub struct Config {
 /// Runs the service until `stop` is cancelled or one of its tasks ends.
 ///
 /// # Errors
-/// It cannot start, or a task ended by itself.
+/// The service cannot start, or a task ended unexpectedly.
 pub async fn run(
     config: Config,
     listeners: Listeners,

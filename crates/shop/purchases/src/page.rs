@@ -1,4 +1,4 @@
-//! The web page: plain, server-rendered, no script.
+//! The web pages: plain, rendered on the server, without scripts.
 
 use askama::Template;
 use axum::extract::State;
@@ -20,7 +20,7 @@ use crate::style::Style;
 /// How many users the start page shows.
 const SHOPPERS_SHOWN: u32 = 60;
 
-/// Pictures may come from anywhere; nothing else may come from anywhere but this page.
+/// Images may come from any host, everything else only from this service.
 const ALLOWED: &str = "img-src http: https:; form-action 'self'";
 
 /// What the handlers work with.
@@ -28,7 +28,7 @@ const ALLOWED: &str = "img-src http: https:; form-action 'self'";
 pub(crate) struct Shared {
     pub(crate) style: Style,
     pub(crate) answers: Answers,
-    /// Where browsers find uploaded images.
+    /// The base URL of uploaded images, for browsers.
     pub(crate) images_url: Url,
 }
 
@@ -45,7 +45,7 @@ struct FindUser {
     style: Style,
     /// The newest users, and the position of the answer; `None` in a style that cannot list them.
     newest: Option<(Vec<Shopper>, Positions)>,
-    /// What was looked for and is no id.
+    /// The input, if it is not an id.
     wrong: Option<String>,
 }
 
@@ -54,11 +54,11 @@ struct FindUser {
 struct UserPage {
     user: Uuid,
     cards: Vec<Card>,
-    /// Where the pages beside this one are.
+    /// The paths of the neighbouring pages.
     newer: Option<String>,
     older: Option<String>,
     as_of: Positions,
-    /// The first event of each source that could not be applied.
+    /// The first dead letter of each source.
     parked: Positions,
 }
 
@@ -80,18 +80,18 @@ struct Card {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Find {
-    /// Whom to go to: a user's id; nothing stays here.
+    /// The id of a user, whose page follows. Without an id, the start page is shown.
     #[param(pattern = "^ *([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})? *$")]
     user: Option<String>,
 }
 
-/// The page that finds a user
+/// Find a user
 #[utoipa::path(
     get, path = "/", tag = "pages", params(Find),
     responses(
         (status = 200, description = "HTML", body = String, content_type = "text/html"),
-        (status = 303, description = "To the page of the user", headers(("Location" = String))),
-        (status = 400, description = "This is no id, or no parameter of this page", content(
+        (status = 303, description = "The page of the user", headers(("Location" = String))),
+        (status = 400, description = "Not an id, or not a parameter of this page", content(
             (String = "text/html"),
             (Problem = "application/problem+json"),
         )),
@@ -123,14 +123,14 @@ async fn find_user(
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Shown {
-    /// How many products at most.
+    /// The most products on the page.
     #[serde(default)]
     #[param(value_type = usize, required = false, minimum = 1, maximum = 1000, default = 100)]
     limit: PurchaseLimit,
-    /// Show the products before this place in the list.
+    /// Show the products ordered before this cursor.
     #[param(value_type = Option<String>, pattern = "^[0-9a-f]{48}$")]
     older_than: Option<Cursor>,
-    /// Show the products after this place in the list; it counts before `older_than`.
+    /// Show the products ordered after this cursor. It takes precedence over `older_than`.
     #[param(value_type = Option<String>, pattern = "^[0-9a-f]{48}$")]
     newer_than: Option<Cursor>,
 }
@@ -138,8 +138,8 @@ struct Shown {
 impl Shown {
     fn part(&self) -> Part {
         let (from, order) = match self.newer_than {
-            Some(place) => (Some(place), Order::OldestFirst),
-            // What was ordered last is what one looks for first.
+            Some(cursor) => (Some(cursor), Order::OldestFirst),
+            // The start page of a user has the newest products.
             None => (self.older_than, Order::NewestFirst),
         };
         Part {
@@ -150,16 +150,16 @@ impl Shown {
     }
 }
 
-/// The page of what a user ordered
+/// Show what a user ordered
 ///
-/// The last first, in pages.
+/// In pages, newest first.
 #[utoipa::path(
     get, path = "/users/{id}", tag = "pages",
     params(("id" = String, Path), Shown, After),
     responses(
         (status = 200, description = "HTML", body = String, content_type = "text/html"),
-        (status = 404, description = "There is no such user, or none any more", body = String, content_type = "text/html"),
-        (status = 507, description = "styles composition and request-reply: the user ordered more products than are put together for an answer"),
+        (status = 404, description = "The user does not exist or was erased", body = String, content_type = "text/html"),
+        (status = 507, description = "Styles composition and request-reply: the user ordered more products than one answer may combine"),
     )
 )]
 async fn user(
@@ -179,7 +179,7 @@ async fn user(
     render(StatusCode::NOT_FOUND, &NoUser { style, user: text })
 }
 
-/// The page with `found`, the newest first whichever way it was looked for.
+/// The page with `found`, newest first, in whichever order it was read.
 fn user_page(user: Uuid, part: Part, found: Found, images_url: &Url) -> UserPage {
     let Found {
         mut purchases,
@@ -187,7 +187,7 @@ fn user_page(user: Uuid, part: Part, found: Found, images_url: &Url) -> UserPage
         as_of,
         parked,
     } = found;
-    // Whoever comes from a page can go back to it.
+    // The page that the reader came from always exists.
     let (has_newer, has_older) = match part.order {
         Order::NewestFirst => (part.from.is_some(), more),
         Order::OldestFirst => {
@@ -195,16 +195,18 @@ fn user_page(user: Uuid, part: Part, found: Found, images_url: &Url) -> UserPage
             (more, true)
         }
     };
-    let link = |name: &str, place: Option<&(Cursor, Purchase)>| {
-        let (limit, (place, _)) = (part.limit, place?);
-        Some(format!("/users/{user}?limit={limit}&{name}={place}"))
+    let link = |name: &str, neighbour: Option<&(Cursor, Purchase)>| {
+        let (limit, (cursor, _)) = (part.limit, neighbour?);
+        Some(format!("/users/{user}?limit={limit}&{name}={cursor}"))
     };
     let newer = link("newer_than", purchases.first().filter(|_| has_newer));
     let older = link("older_than", purchases.last().filter(|_| has_older));
     let cards = purchases.into_iter();
     UserPage {
         user,
-        cards: cards.map(|(_, one)| card(one, images_url)).collect(),
+        cards: cards
+            .map(|(_, purchase)| card(purchase, images_url))
+            .collect(),
         newer,
         older,
         as_of,
@@ -216,7 +218,7 @@ fn card(purchase: Purchase, images_url: &Url) -> Card {
     Card {
         title: purchase
             .title
-            .unwrap_or_else(|| "A product that is still on its way here".to_owned()),
+            .unwrap_or_else(|| "A product that is not known here yet".to_owned()),
         image: purchase
             .image
             .map(|image| image_address(&image, images_url)),
@@ -224,7 +226,7 @@ fn card(purchase: Purchase, images_url: &Url) -> Card {
     }
 }
 
-/// Where a browser finds an image: a path is one of the service `products`.
+/// The URL of an image: the service `products` serves paths.
 fn image_address(image: &str, images_url: &Url) -> String {
     if image.starts_with('/') {
         return format!("{}{image}", images_url.as_str().trim_end_matches('/'));

@@ -1,4 +1,4 @@
-//! What a user ordered, as all styles answer it: the products, their order, and parts of the list.
+//! What a user ordered, in all styles: the products, their order, and pages of the list.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,26 +10,26 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// How many purchases a client may ask for at once: 1 to 1,000, 100 where it does not say.
+/// The page size that a client may ask for: 1 to 1,000, by default 100.
 pub(crate) type PurchaseLimit = Limit<100, 1000>;
 
 /// A product that a user ordered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Purchase {
     pub(crate) product_id: Uuid,
-    /// `null` for the moment between the news of an order and the news of its product.
+    /// `null` while the order is known here and the product is not yet.
     #[schema(example = "Enamel mug, river green")]
     pub(crate) title: Option<String>,
     /// An http(s) URL, or a path of the service `products`.
     #[schema(example = "https://example.com/mug.webp")]
     pub(crate) image: Option<String>,
-    /// When the user ordered it for the first time, RFC 3339.
+    /// When the user first ordered the product, RFC 3339.
     #[schema(example = "2026-11-22T10:30:00Z")]
     pub(crate) first_ordered_at: String,
 }
 
 impl Purchase {
-    /// `look`: title and image, where they are known.
+    /// `look`: title and image, if they are known.
     pub(crate) fn new(cursor: Cursor, look: Option<(String, String)>) -> Self {
         let (title, image) = look.unzip();
         Self {
@@ -44,24 +44,24 @@ impl Purchase {
 /// A part of what a user ever ordered, as of some positions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Each product once, with its place in the list.
+    /// Each product once, with its cursor.
     pub(crate) purchases: Vec<(Cursor, Purchase)>,
-    /// Whether there are others after these.
+    /// Whether more purchases follow.
     pub(crate) more: bool,
     pub(crate) as_of: Positions,
-    /// The first event of each source that could not be applied.
+    /// The first dead letter of each source.
     pub(crate) parked: Positions,
 }
 
-/// A user, and how many products they ordered.
+/// A user, and the number of products that the user ordered.
 #[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
 pub(crate) struct Shopper {
     pub(crate) id: Uuid,
     pub(crate) products: i64,
 }
 
-/// The place of a purchase in the list: by the time of the first order of the product, and among
-/// those of the same millisecond by the product's id.
+/// The place of a purchase in the list, which is sorted by the time of the product's first order,
+/// then by the product's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cursor {
     /// Milliseconds since 1970.
@@ -69,11 +69,11 @@ pub(crate) struct Cursor {
     pub(crate) product_id: Uuid,
 }
 
-/// Which part of the list is wanted: the purchases after `from` in the direction of `order`.
+/// A part of the list: the purchases after `from` in the direction of `order`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) limit: usize,
-    /// Exclusive; `None` is the beginning.
+    /// Exclusive; `None` is the start of the list.
     pub(crate) from: Option<Cursor>,
     pub(crate) order: Order,
 }
@@ -95,9 +95,9 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// A text that is no cursor.
+/// A text that is not a cursor.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no cursor; take one from an answer's `next`")]
+#[error("this is not a cursor; take one from an answer's `next`")]
 pub(crate) struct NotACursor;
 
 impl FromStr for Cursor {

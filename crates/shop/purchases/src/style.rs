@@ -1,4 +1,4 @@
-//! The three ways to get at data that others own.
+//! The three styles of access to data that other services own.
 
 use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -36,7 +36,7 @@ impl Style {
         })
     }
 
-    /// What the service is called in this style: several may run side by side. Never rename.
+    /// The service's name in this style: services of several styles may run at once. Never rename.
     pub fn service(self) -> &'static str {
         match self {
             Self::Composition => "purchases-composition",

@@ -1,4 +1,4 @@
-//! Questions and answers: what services may ask one another over the bus.
+//! Questions and answers: what services may ask each other over the bus.
 
 use headwater_event::schema::Question;
 
@@ -6,7 +6,7 @@ pub use crate::generated::shop::orders::v1::{OrdersAnswered, OrdersAsked};
 pub use crate::generated::shop::products::v1::{Product, ProductsAnswered, ProductsAsked};
 pub use crate::generated::shop::users::v1::{UserAnswered, UserAsked};
 
-/// Is there a user? [`UserAsked`], answered by `users`. Never rename.
+/// Does a user exist? [`UserAsked`], answered by `users`. Never rename.
 pub const USERS: &str = "inquiry.users.v1.asked";
 
 /// What do products look like? [`ProductsAsked`], answered by `products`. Never rename.
@@ -15,8 +15,8 @@ pub const PRODUCTS: &str = "inquiry.products.v1.asked";
 /// What did a user order? [`OrdersAsked`], answered by `orders`. Never rename.
 pub const ORDERS: &str = "inquiry.orders.v1.asked";
 
-/// How many products one question may be about. Where one answer has no room for what they look
-/// like, it is refused, and whoever asks asks for fewer.
+/// The most products per question. If the answer would be too large, the question is refused, and
+/// the caller asks for fewer products.
 pub const PRODUCTS_MAX: usize = 50;
 
 /// Every question's subject, its protobuf message, and that of the answer. Never rename.
@@ -38,7 +38,7 @@ pub const CATALOGUE: [Question; 3] = [
     },
 ];
 
-/// How many bytes `message` takes in another one, at most: with its number and its length.
+/// An upper bound of the bytes that `message` takes as a field of another message.
 pub fn field_bytes(message: &impl prost::Message) -> usize {
     const NUMBER_AND_LENGTH: usize = 8;
     message.encoded_len() + NUMBER_AND_LENGTH

@@ -1,9 +1,9 @@
 //! The events of the shop: types generated from `proto/`, each with its subject and key.
 //!
-//! Beside them, in [`inquiry`], what services may ask one another over the bus.
+//! [`inquiry`] has the questions that services may ask each other over the bus.
 //!
-//! This is all that the services share with one another. `tests/contract.txt` holds every
-//! subject and field number; a test lets it only grow.
+//! The services share nothing else. `tests/contract.txt` lists every subject and field number; a
+//! test allows only additions.
 
 #![warn(missing_docs)]
 
@@ -62,7 +62,7 @@ pub const CATALOGUE: [Kind; 5] = [
     },
 ];
 
-/// All of it, for `Service::describe`: each source takes its own.
+/// The schema of the whole shop, for `Service::describe`: each source takes its own part.
 pub const SCHEMA: Schema = Schema {
     events: &CATALOGUE,
     questions: &inquiry::CATALOGUE,
@@ -109,8 +109,8 @@ impl Event for OrderPlaced {
     }
 }
 
-/// The key of any event of the shop, for `Projection::key`; `None`
-/// when the event is of an unknown kind or does not decode.
+/// The key of any event of the shop, for `Projection::key`. `None` if the event is of an unknown
+/// kind or does not decode.
 pub fn key(event: &Envelope) -> Option<String> {
     fn of<E: Event>(event: &Envelope) -> Option<String> {
         event.decode::<E>().ok().map(|event| event.key().to_owned())
@@ -125,22 +125,22 @@ pub fn key(event: &Envelope) -> Option<String> {
     }
 }
 
-/// An id out of an event.
+/// Parses an id of an event.
 ///
 /// # Errors
-/// It is not a UUID: whoever published the event is at fault.
+/// The text is not a UUID: the event's publisher made a mistake.
 pub fn id(text: &str) -> Result<Uuid, Undecodable> {
     text.parse()
         .map_err(|_| Undecodable(format!("`{text}` is not a UUID")))
 }
 
-/// Milliseconds since 1970 (0 for times before), as protobuf has it; its text is RFC 3339.
+/// Milliseconds since 1970 as a protobuf timestamp, whose text is RFC 3339. Earlier times become 0.
 pub fn timestamp(ms: i64) -> Timestamp {
     let since_1970 = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
     Timestamp::from(SystemTime::UNIX_EPOCH + since_1970)
 }
 
-/// The way back from [`timestamp`]: milliseconds since 1970, what is finer cut off.
+/// The inverse of [`timestamp`]: milliseconds since 1970, rounded down.
 pub fn millis(timestamp: &Timestamp) -> i64 {
     timestamp
         .seconds

@@ -1,7 +1,7 @@
-//! The contract only grows: subjects and field numbers that were once released stay as they are.
+//! The contract only grows: released subjects and field numbers never change.
 //!
-//! `contract.txt` is what was released. A line of it that the code no longer has fails the test;
-//! a new one has to be added by hand, which is the moment to think about it.
+//! `contract.txt` is what was released. The test fails if the code lacks one of its lines, and if
+//! the code has a line that the file lacks: adding it by hand is the moment to think about it.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ fn subjects_and_field_numbers_only_grow() {
         .collect();
     assert!(
         gone.is_empty(),
-        "released, but changed or taken away: {gone:#?}"
+        "released, but changed or removed: {gone:#?}"
     );
     let new: Vec<&String> = now
         .iter()
@@ -57,7 +57,7 @@ fn no_stream_keeps_questions() {
         let is_captured = CATALOGUE
             .iter()
             .any(|kind| kind.subject.split('.').next() == first);
-        assert!(!is_captured, "{subject} lies under a stream's subjects");
+        assert!(!is_captured, "a stream captures {subject}");
     }
 }
 
@@ -65,13 +65,13 @@ fn no_stream_keeps_questions() {
 fn the_key_in_the_schema_is_the_key_of_the_event() {
     fn expect<E: Event>(event: &E, key: &str) {
         let kind = CATALOGUE.iter().find(|kind| kind.subject == E::SUBJECT);
-        let kind = kind.expect("it is in the catalogue");
+        let kind = kind.expect("the event is in the catalogue");
         assert_eq!(event.key(), key, "{}", kind.subject);
         assert_eq!(kind.key, key, "{}", kind.subject);
     }
     let user_id = || "user_id".to_owned();
     let product_id = || "product_id".to_owned();
-    // Each event's key field holds its own name.
+    // The value of each event's key field is the name of the field.
     expect(
         &UserRegistered {
             user_id: user_id(),
@@ -106,7 +106,7 @@ fn the_key_in_the_schema_is_the_key_of_the_event() {
 #[test]
 fn each_source_describes_its_own_events_and_questions() {
     for (source, events, questions) in [("users", 2, 1), ("products", 2, 1), ("orders", 1, 1)] {
-        let described = SCHEMA.of(source).expect("it is whole");
+        let described = SCHEMA.of(source).expect("a complete schema");
         assert_eq!(described.events.len(), events, "{source}");
         assert_eq!(described.questions.len(), questions, "{source}");
         let set = described.descriptors().expect("base64");
@@ -129,7 +129,7 @@ fn is_part(name: &str) -> bool {
     })
 }
 
-/// Every subject and every field, a line each.
+/// Every subject, key, question and field, one per line.
 fn contract() -> Vec<String> {
     let subjects = CATALOGUE
         .iter()
@@ -163,7 +163,7 @@ fn contract() -> Vec<String> {
 }
 
 fn messages() -> impl Iterator<Item = (String, prost_types::DescriptorProto)> {
-    let set = FileDescriptorSet::decode(DESCRIPTORS).expect("what build.rs wrote");
+    let set = FileDescriptorSet::decode(DESCRIPTORS).expect("decode the output of build.rs");
     set.file
         .into_iter()
         .filter(|file| file.package().starts_with("shop."))

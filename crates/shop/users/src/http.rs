@@ -69,17 +69,17 @@ impl From<NoHash> for Problem {
 
 /// Register a user
 ///
-/// The same request again, under the same `Idempotency-Key`, gives the same answer and changes
-/// nothing; the password is not compared. Without a password, the same `id` does the same.
+/// A repeated request with the same `Idempotency-Key` gets the same answer and changes nothing; the
+/// password is not compared. Without a password, the same `id` is enough.
 #[utoipa::path(
     post, path = "/users", tag = "users",
     params(IdempotencyKey),
     request_body = Register,
     responses(
-        (status = 201, body = User, headers(("Headwater-Position" = String, description = "Where its event is: users:12"))),
-        (status = 409, description = "The id is taken, and the request has a password or is not the one that took it; or somebody logs in with the e-mail address"),
-        (status = 410, description = "What the key made was erased since"),
-        (status = 422, description = "A field is wrong, or the key came with another request"),
+        (status = 201, body = User, headers(("Headwater-Position" = String, description = "The position of its event: users:12"))),
+        (status = 409, description = "The id is taken or was erased, or another user logs in with the e-mail address. Without a password, the same request with the same id is not a conflict"),
+        (status = 410, description = "The user that the key registered has been erased"),
+        (status = 422, description = "A field is invalid, or the key was used for another request"),
         (status = 429, description = "Too many passwords wait to be hashed; try again after `Retry-After` seconds"),
     )
 )]
@@ -103,8 +103,8 @@ async fn register(
         if let Some(answer) = db.read(move |at| looked_up.earlier(at, at.keys())).await? {
             return Ok(answer);
         }
-        let kept = passwords.take_kept(&command.key, &command.fingerprint);
-        password_hash = Some(match kept {
+        let kept_hash = passwords.take_kept(&command.key, &command.fingerprint);
+        password_hash = Some(match kept_hash {
             Some(hash) => hash,
             None => passwords.hash(peer, password).await?,
         });
@@ -122,8 +122,8 @@ async fn register(
     })
 }
 
-/// A registration, and by what it is known again: never by its password, so that no answer and
-/// no duration depends on whether somebody guessed one.
+/// A registration, and what identifies a repetition of it: never the password, so that neither an
+/// answer nor its duration depends on a guessed password.
 #[derive(Debug)]
 struct Command {
     key: Key,
@@ -133,8 +133,8 @@ struct Command {
 }
 
 impl Command {
-    /// What can be answered before the password is hashed: the answer that the key was given
-    /// before, or why there can be no such user.
+    /// The answer that is known before the password is hashed: the key's earlier answer, or the
+    /// reason of a refusal.
     fn earlier(&self, db: &impl ConnectionTrait, keys: &Keys) -> Result<Option<Answer>, Problem> {
         let answer = idempotency::earlier::<_, Problem>(db, keys, &self.key, &self.fingerprint)?;
         if answer.is_none() {
@@ -143,7 +143,8 @@ impl Command {
         Ok(answer)
     }
 
-    /// The user that the same request made before; refused where another one is in the way.
+    /// The user that an earlier copy of this request registered. Fails if another user is in the
+    /// way.
     fn registered(
         &self,
         db: &impl ConnectionTrait,
@@ -193,12 +194,12 @@ fn answer(tx: &Tx, row: Registration) -> (Answer, Made) {
 
 /// Read a user
 ///
-/// The answer, also that there is none, says what it is as of.
+/// `Headwater-Position` has the position of the answer, also for 404.
 #[utoipa::path(
     get, path = "/users/{id}", tag = "users",
     params(("id" = Uuid, Path)),
     responses(
-        (status = 200, body = User, headers(("Headwater-Position" = String, description = "What the answer is as of: users:12"))),
+        (status = 200, body = User, headers(("Headwater-Position" = String, description = "The position of the answer: users:12"))),
         (status = 404, description = "There is no such user"),
     )
 )]
@@ -214,13 +215,13 @@ async fn read(
 
 /// Erase a user
 ///
-/// Here and, by the event, in every other service. There is no way back. A second time does
-/// nothing.
+/// Erases the user here and, through the event, in every other service. This cannot be undone. A
+/// repeated request changes nothing.
 #[utoipa::path(
     delete, path = "/users/{id}", tag = "users",
     params(("id" = Uuid, Path)),
     responses(
-        (status = 204, headers(("Headwater-Position" = String, description = "Where its event is: users:13"))),
+        (status = 204, headers(("Headwater-Position" = String, description = "The position of its event: users:13"))),
         (status = 404, description = "There is no such user"),
     )
 )]

@@ -1,4 +1,4 @@
-//! What others may ask over the bus: whether there is a user.
+//! The question that other services may ask over the bus: does a user exist?
 
 use headwater::database::Snapshot;
 use headwater::request_reply::Refusal;

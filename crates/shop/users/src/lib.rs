@@ -1,6 +1,7 @@
 //! Source service `users`: registers and erases users.
 //!
-//! Owns `users.db`, with the keys of personal data in `users.keys`; publishes `users.v1.registered` and `users.v1.erased`, with ids only.
+//! Owns `users.db`, with the keys of personal data in `users.keys`. Publishes
+//! `users.v1.registered` and `users.v1.erased`, with ids only.
 
 mod http;
 mod inquiry;
@@ -36,7 +37,7 @@ const MIGRATIONS: &[Migration] = &[
 #[command(mut_arg("listen", |listen| listen.default_value("127.0.0.1:8081")))]
 #[command(mut_arg("path", |path| path.required(false).default_value("users.db")))]
 pub struct Config {
-    /// What every service is told.
+    /// The settings of every service.
     #[command(flatten)]
     pub service: headwater::Config,
 }
@@ -44,7 +45,7 @@ pub struct Config {
 /// Runs the service until `stop` is cancelled or one of its tasks ends.
 ///
 /// # Errors
-/// It cannot start, or a task ended by itself.
+/// The service cannot start, or a task ended unexpectedly.
 pub async fn run(
     config: headwater::Config,
     listeners: Listeners,

@@ -1,9 +1,9 @@
-//! Password hashes: argon2id, on threads of its own, with a bounded and fair queue before them.
+//! Password hashes: argon2id, on separate threads behind a bounded and fair queue.
 //!
-//! A hash takes 19 MiB and tens of milliseconds of a core, which is its purpose and must not be a
-//! way to take the service down. So half of the cores compute them, [`THREADS_MAX`] at most, each in
-//! memory that its thread keeps; [`WAITING_MAX`] requests wait, and client addresses take turns. Whoever finds
-//! no place is told to come back.
+//! A hash takes 19 MiB and tens of milliseconds of a core. That is its purpose, but must not take
+//! the service down. So half of the cores compute hashes, at most [`THREADS_MAX`], each in memory
+//! that its thread keeps. At most [`WAITING_MAX`] requests wait, and client addresses take turns.
+//! If the queue is full, a request is answered with 429 and `Retry-After`.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -20,20 +20,19 @@ use headwater::idempotency::{Fingerprint, Key};
 use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
 
-/// Threads that hash at most, each with 19 MiB from its first hash on.
+/// The most hashing threads, each with 19 MiB from its first hash on.
 const THREADS_MAX: usize = 2;
 
-/// How far back they stand where others want a core as well, as `nice` has it: an eleventh is
-/// theirs then.
+/// The threads' niceness, as in `nice`: they get about a tenth of a core that other threads want.
 const NICENESS: i32 = 10;
 
-/// Requests that wait for one of them.
+/// The most requests that wait for a hashing thread.
 const WAITING_MAX: usize = 64;
 
-/// When to come back after a refusal: by then a full queue has been worked off.
+/// `Retry-After` of a refusal: by then a full queue is empty again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Hashes kept for the retries of registrations that the database answered with 503.
+/// The most hashes kept for retries of registrations that were answered with 503.
 const KEPT_MAX: usize = 1_000;
 
 const HASHES: &str = "users_password_hashes_total";
@@ -45,15 +44,15 @@ const WAITING: &str = "users_password_hashes_waiting";
 pub(crate) enum NoHash {
     #[error("too many passwords wait to be hashed; nothing was registered; try again")]
     QueueFull,
-    /// What went wrong is in the log.
+    /// The cause is in the log.
     #[error("the password could not be hashed")]
     Failed,
 }
 
 /// Hashes passwords. Cheap to clone; the threads end with the last clone.
 ///
-/// Nothing here compares a password with a stored hash: registration must not tell whether
-/// somebody guessed right, neither by its answer nor by how long it takes.
+/// Nothing here compares a password with a stored hash: registration must not reveal whether a
+/// guess is right, neither by its answer nor by its duration.
 #[derive(Debug, Clone)]
 pub(crate) struct Passwords(Arc<Inner>);
 
@@ -70,7 +69,7 @@ impl Passwords {
     /// Starts the threads.
     ///
     /// # Errors
-    /// The system has no more threads.
+    /// The system cannot start a thread.
     pub(crate) fn start() -> anyhow::Result<Self> {
         describe();
         let jobs = Arc::new(Jobs {
@@ -92,19 +91,19 @@ impl Passwords {
         Ok(passwords)
     }
 
-    /// The hash of `password` to be stored, computed when it is the turn of the client at `from`.
+    /// The hash of `password`, computed when it is the turn of the client at `from`.
     ///
     /// # Errors
-    /// The queue is full, and nobody has more in it than this client; or hashing failed.
+    /// The queue is full and no client has more requests in it than this one, or hashing failed.
     pub(crate) async fn hash(&self, from: IpAddr, password: String) -> Result<String, NoHash> {
         let (sender, answer) = oneshot::channel();
         self.0.jobs.push(from, Job { password, sender });
-        // A job without an answer is one whose hashing panicked.
+        // A job gets no answer if hashing panicked.
         answer.await.unwrap_or(Err(NoHash::Failed))
     }
 
-    /// Keeps a hash that could not be stored, so that the retry under the same key costs none.
-    /// The newest [`KEPT_MAX`] are kept, in memory only.
+    /// Keeps a hash that could not be stored, so that a retry with the same key need not compute
+    /// it again. The newest [`KEPT_MAX`] are kept, in memory only.
     pub(crate) fn keep(&self, key: &Key, fingerprint: &Fingerprint, hash: String) {
         if key.text.is_none() {
             return;
@@ -116,12 +115,12 @@ impl Passwords {
         kept.push_back(((key.clone(), fingerprint.clone()), hash));
     }
 
-    /// The hash that was [kept](Self::keep) for the command, which is known by its key: whether
-    /// the password is still the same is not looked at.
+    /// The [kept](Self::keep) hash of the command, which is identified by its key: the password is
+    /// not compared.
     pub(crate) fn take_kept(&self, key: &Key, fingerprint: &Fingerprint) -> Option<String> {
         let mut kept = self.0.kept();
-        let is_it = |((of, with), _): &KeptHash| of == key && with == fingerprint;
-        let index = kept.iter().position(is_it)?;
+        let is_same = |((of, with), _): &KeptHash| of == key && with == fingerprint;
+        let index = kept.iter().position(is_same)?;
         Some(kept.remove(index)?.1)
     }
 }
@@ -139,14 +138,14 @@ impl Drop for Inner {
     }
 }
 
-/// A password, and who waits for its hash.
+/// A password to hash, and where the hash goes.
 #[derive(Debug)]
 struct Job {
     password: String,
     sender: oneshot::Sender<Result<String, NoHash>>,
 }
 
-/// What waits for a thread; no queue once nobody can ask for a hash any more.
+/// The queue before the threads; `None` once the last [`Passwords`] is dropped.
 #[derive(Debug)]
 struct Jobs {
     waiting: Mutex<Option<Queue<Job>>>,
@@ -170,12 +169,12 @@ impl Jobs {
         self.changed.notify_one();
         if let Some(job) = displaced {
             metrics::counter!(REFUSED).increment(1);
-            // The client may have gone.
+            // The client may have disconnected.
             let _ = job.sender.send(Err(NoHash::QueueFull));
         }
     }
 
-    /// Waits for a job; `None` once nobody can ask for one any more.
+    /// Waits for a job; `None` once the last [`Passwords`] is dropped.
     fn next(&self) -> Option<Job> {
         let mut waiting = self.lock();
         loop {
@@ -189,9 +188,9 @@ impl Jobs {
         }
     }
 
-    /// A thread: hashes one password after the other, in the same memory.
+    /// The loop of a thread: hashes one password after another, in the same memory.
     fn work(&self) {
-        // Linux has it for each thread. Where it is refused, hashes are computed all the same.
+        // On Linux, this is the priority of the thread. A refusal does no harm.
         let _ = setpriority_process(None, NICENESS);
         let mut memory = Vec::new();
         while let Some(Job { password, sender }) = self.next() {
@@ -202,7 +201,7 @@ impl Jobs {
             let hashed = catch_unwind(AssertUnwindSafe(|| hash(&password, &mut memory)));
             if let Ok(hashed) = hashed {
                 let _ = sender.send(hashed.map_err(|error| {
-                    tracing::error!(error = format!("{error:#}"), "hash a password");
+                    tracing::error!(error = format!("{error:#}"), "cannot hash a password");
                     NoHash::Failed
                 }));
             }
@@ -210,7 +209,7 @@ impl Jobs {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a few dozen")]
+#[expect(clippy::cast_precision_loss, reason = "at most a few dozen")]
 fn count(queue: &Queue<Job>) {
     metrics::gauge!(WAITING).set(queue.waiting() as f64);
 }
@@ -229,7 +228,7 @@ fn describe() {
     metrics::gauge!(WAITING).set(0.0);
 }
 
-/// Hashes a password in `memory`, which is allocated the first time and stays.
+/// Hashes a password in `memory`, which the first call allocates.
 fn hash(password: &str, memory: &mut Vec<Block>) -> anyhow::Result<String> {
     // The crate's default is argon2id with OWASP's parameters (m = 19 MiB, t = 2, p = 1).
     let params = Params::default();
@@ -317,7 +316,7 @@ mod tests {
             passwords.keep(&key, &fingerprint, nth.to_string());
         }
         let taken = |text| passwords.take_kept(&key(Some(text)), &fingerprint);
-        assert_eq!(taken("0"), None, "the oldest had to go");
+        assert_eq!(taken("0"), None, "the oldest hash was dropped");
         let other = passwords.take_kept(&key(Some("1")), &Fingerprint::of(&2));
         assert_eq!(other, None);
         assert_eq!(taken("1").as_deref(), Some("1"));

@@ -19,7 +19,7 @@ pub(crate) struct Row {
     position: i64,
 }
 
-/// A row that was decrypted.
+/// A decrypted row.
 #[derive(Debug)]
 pub(crate) struct Registration {
     pub(crate) id: Uuid,
@@ -41,7 +41,7 @@ impl From<&Registration> for User {
     }
 }
 
-/// The user; none either where the key was destroyed since this copy of the database was made.
+/// The user. `None` also if the key was destroyed after this copy of the database was made.
 pub(crate) fn find(
     db: &impl ConnectionTrait,
     keys: &Keys,
@@ -58,7 +58,7 @@ fn decrypt(keys: &Keys, row: &Row) -> Result<Option<Registration>, DbErr> {
         return Ok(None);
     };
     let about = row.id.as_bytes();
-    // What serde has to say of it may quote it.
+    // serde's own error could quote personal data.
     let person = serde_json::from_slice(&key.open(about, &row.person)?)
         .map_err(|_| DbErr::Json(format!("the person of user {} is not readable", row.id)))?;
     Ok(Some(Registration {
@@ -71,7 +71,7 @@ fn decrypt(keys: &Keys, row: &Row) -> Result<Option<Registration>, DbErr> {
     }))
 }
 
-/// The row of a user, also where the key was destroyed.
+/// The row of a user, even if the key was destroyed.
 pub(crate) fn find_encrypted(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Row>, DbErr> {
     Row::find_by_statement(raw_sql!(Sqlite, "SELECT * FROM user WHERE id = {id}")).one(db)
 }
@@ -86,12 +86,12 @@ pub(crate) fn erased_at(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<u6
     Ok(position.map(outbox::unsigned))
 }
 
-/// Whether there was a user whom [`find`] does not find any more.
+/// Whether the user existed and is erased, so that [`find`] returns `None`.
 pub(crate) fn is_erased(db: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbErr> {
     Ok(erased_at(db, id)?.is_some() || find_encrypted(db, id)?.is_some())
 }
 
-/// Whether somebody logs in with an e-mail address.
+/// Whether a user logs in with this e-mail address.
 pub(crate) fn is_login(db: &impl ConnectionTrait, keys: &Keys, email: &str) -> Result<bool, DbErr> {
     let row = find_login(db, &login(keys, email))?;
     row.map_or(Ok(false), |row| Ok(keys.find(row.key_slot)?.is_some()))
@@ -101,7 +101,7 @@ fn find_login(db: &impl ConnectionTrait, login: &[u8]) -> Result<Option<Row>, Db
     Row::find_by_statement(raw_sql!(Sqlite, "SELECT * FROM user WHERE login = {login}")).one(db)
 }
 
-/// What the e-mail address of a login is looked up by.
+/// The lookup key of a login: a keyed hash of the e-mail address.
 fn login(keys: &Keys, email: &str) -> Vec<u8> {
     keys.digest("users.login", user::email_key(email).as_bytes())
 }
@@ -128,7 +128,7 @@ pub(crate) fn insert(
         && let Some(other) = find_login(tx, login)?
         && tx.keys().find(other.key_slot)?.is_none()
     {
-        // Erased since this copy of the database was made: the address is free.
+        // That user was erased after this copy of the database was made: the address is free.
         tx.run_raw(raw_sql!(
             Sqlite,
             "UPDATE user SET login = NULL WHERE id = {other.id}"
@@ -152,7 +152,7 @@ fn insert_encrypted(tx: &Tx, row: &Registration, login: Option<Vec<u8>>) -> Resu
     ))
 }
 
-/// Takes the user out and leaves that there was one.
+/// Deletes the user, and records that there was one.
 pub(crate) fn erase(tx: &Tx, row: &Row, position: u64) -> Result<(), DbErr> {
     let position = outbox::signed(position);
     tx.run_raw(raw_sql!(Sqlite, "DELETE FROM user WHERE id = {row.id}"))?;
@@ -163,7 +163,7 @@ pub(crate) fn erase(tx: &Tx, row: &Row, position: u64) -> Result<(), DbErr> {
     ))
 }
 
-/// Rows of the old table that are read at a time.
+/// Rows of the old table that are read at once.
 const PAGE: u32 = 1_000;
 
 /// A row of the table of an earlier version.
@@ -178,9 +178,9 @@ struct ClearRow {
     position: i64,
 }
 
-/// Encrypts what an earlier version stored in clear text, and drops that.
+/// Encrypts the rows that an earlier version stored in clear text, and drops their table.
 pub(crate) fn encrypt_all(tx: &Tx) -> Result<(), DbErr> {
-    // An id without a byte comes before all ids.
+    // The empty id sorts before all ids.
     let mut after = Vec::new();
     loop {
         let page = ClearRow::find_by_statement(raw_sql!(
@@ -211,12 +211,13 @@ fn encrypt(tx: &Tx, row: ClearRow) -> Result<(), DbErr> {
         key: personal::issue(tx)?,
     };
     let wants_login = row.person.password_hash.is_some();
-    // An earlier version took some for two addresses that are one now; the first by id keeps it.
+    // Some addresses that an earlier version told apart are equal now: the lowest id keeps the
+    // login.
     let is_taken = wants_login && is_login(tx, tx.keys(), &row.person.email)?;
     if is_taken {
         tracing::warn!(
             user.id = %row.id,
-            "somebody else logs in with the user's e-mail address: erase one of them"
+            "another user logs in with the same e-mail address, so this user cannot; erase one of them"
         );
     }
     let login = (wants_login && !is_taken).then(|| login(tx.keys(), &row.person.email));

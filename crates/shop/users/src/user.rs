@@ -1,4 +1,4 @@
-//! Users: what one is, and when a registration is right.
+//! Users, and the validation of registrations.
 
 use headwater::idempotency::Fingerprint;
 use headwater::text::{self, Unfit};
@@ -12,15 +12,15 @@ use uuid::Uuid;
 /// The longest name, in characters.
 const NAME_MAX: usize = 200;
 
-/// The longest e-mail address, in characters (RFC 5321, 4.5.3.1.3, less the angle brackets).
+/// The longest e-mail address, in characters (RFC 5321, 4.5.3.1.3, without the angle brackets).
 const EMAIL_MAX: usize = 254;
 
-/// The shortest and longest password, in characters (NIST SP 800-63B, 3.1.1.2, asks for room
-/// for at least 64).
+/// The shortest and longest password, in characters (NIST SP 800-63B, 3.1.1.2, asks for at least
+/// 64 for the longest).
 const PASSWORD_MIN: usize = 8;
 const PASSWORD_MAX: usize = 128;
 
-/// A user, as the service shows one: without the password.
+/// A user as the API shows it: without the password.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct User {
     pub(crate) id: Uuid,
@@ -37,9 +37,9 @@ pub(crate) struct User {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Register {
-    /// The user's id, if the client wants to choose it.
+    /// The user's id, if the client chooses it.
     pub(crate) id: Option<Uuid>,
-    /// One line with something to see in it, and nothing that overrides the direction of the text.
+    /// One line with at least one visible character, and none that overrides the text direction.
     #[schema(
         min_length = 1,
         max_length = 200,
@@ -47,30 +47,30 @@ pub(crate) struct Register {
         example = "Ada Byron"
     )]
     pub(crate) name: String,
-    /// Before the last @ letters, digits and ASCII signs; after it the name of a domain. With a
-    /// password: one that nobody logs in with yet; case and width of letters do not count.
+    /// Letters, digits and ASCII signs before the last @, a domain name after it. Unique among
+    /// users with a password, ignoring the case and width of letters.
     #[schema(
         max_length = 254,
         pattern = r"^[^\s\u0000-\u001f\u007f-\u009f]+@[^\s@\u0000-\u001f\u007f-\u009f]+$",
         example = "ada@example.com"
     )]
     pub(crate) email: String,
-    /// 8 to 128 characters. Without one the user cannot log in.
+    /// 8 to 128 characters. Without a password, the user cannot log in.
     #[schema(min_length = 8, max_length = 128)]
     pub(crate) password: Option<String>,
 }
 
-/// What is fingerprinted of a registration: whether it has a password, but not which.
+/// The fingerprinted fields of a registration: whether it has a password, but not the password.
 #[derive(Debug, Serialize)]
 struct Identity<'a> {
     id: Option<Uuid>,
     name: &'a str,
     email: &'a str,
-    /// Never rename: the fingerprints of registrations without a password have it as `null`.
+    /// Never rename: the fingerprint of a registration without a password includes it as `null`.
     password_hash: Option<&'static str>,
 }
 
-/// What is stored of a user, encrypted. Never rename a field.
+/// The stored personal data of a user, encrypted. Never rename a field.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Person {
     pub(crate) name: String,
@@ -114,19 +114,19 @@ impl Register {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Rejection {
     #[error(
-        "there is a user {0} already; leave the id out for a new user, or repeat a registration \
-         under its Idempotency-Key"
+        "the user {0} exists already; leave the id out for a new user, or repeat a registration \
+         with its Idempotency-Key"
     )]
     IdTaken(Uuid),
     #[error("the user {0} was erased; leave the id out for a new user")]
     Erased(Uuid),
-    #[error("somebody logs in with this e-mail address already; use another one")]
+    #[error("another user logs in with this e-mail address; use a different address")]
     EmailTaken,
-    #[error("{} of the registration's fields are wrong", .0.len())]
+    #[error("{} of the registration's fields are invalid", .0.len())]
     Invalid(Vec<Invalid>),
 }
 
-/// What is wrong with a field of a registration.
+/// Why a field of a registration is invalid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Invalid {
     #[error("must have 1 to {NAME_MAX} characters")]
@@ -134,23 +134,23 @@ pub(crate) enum Invalid {
     #[error("{0}")]
     Name(Unfit),
     #[error(
-        "must be an address such as ada@example.com, of at most {EMAIL_MAX} characters; before \
-         the @ letters, digits and ASCII signs, after it the name of a domain"
+        "must be an address such as ada@example.com, of at most {EMAIL_MAX} characters: letters, \
+         digits and ASCII signs before the @, a domain name after it"
     )]
     Email,
     #[error("must have {PASSWORD_MIN} to {PASSWORD_MAX} characters")]
     Password,
 }
 
-/// What an e-mail address is looked up by: the same for two ways to write one address.
+/// The lookup key of an e-mail address: equal for two spellings of one address.
 pub(crate) fn email_key(email: &str) -> String {
-    // An address that is there from an older version may have no normal form.
+    // An address that an older version stored may have no normal form.
     normal_form(email).unwrap_or_else(|| email.to_lowercase())
 }
 
-/// What two e-mail addresses are compared by: the local part as the user names of RFC 8265 (width,
-/// case, Unicode normalisation), the domain as its ASCII form. `None` where it cannot be an
-/// address. That it is one shows only when a mail arrives there.
+/// The normal form of an e-mail address, for comparison: the local part as a user name of RFC 8265
+/// (width, case, Unicode normalisation), the domain in ASCII. `None` if the text cannot be an
+/// address. Only a delivered mail proves that it is one.
 fn normal_form(email: &str) -> Option<String> {
     let (local, domain) = email.rsplit_once('@')?;
     let local = UsernameCaseMapped::new().enforce(local).ok()?;
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(
             email_key(old),
             "ada byron@example.com",
-            "as it was looked up before"
+            "the key of older versions"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Uploading images, and serving them.
+//! Uploading and serving images.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,16 +18,16 @@ use utoipa_axum::routes;
 use crate::image::{self, ImageId, Unfit};
 use crate::store;
 
-/// How many images may be on their way to clients before those that no longer are get forgotten.
+/// From this number of entries on, entries of images that are no longer being sent are removed.
 const SENDING_MAX: usize = 1024;
 
-/// An image as it is kept.
+/// A stored image.
 struct Stored {
     content_type: HeaderValue,
     bytes: Vec<u8>,
 }
 
-/// The images that are on their way to clients: one that goes to several is in memory once.
+/// The images that are being sent: an image for several clients is in memory once.
 #[derive(Clone, Default)]
 struct Sending(Arc<Mutex<HashMap<ImageId, Weak<Stored>>>>);
 
@@ -36,7 +36,7 @@ impl Sending {
         self.all().get(id)?.upgrade()
     }
 
-    /// `image`, or the same one that another client has begun to take meanwhile.
+    /// `image`, or the same image if it is already being sent to another client.
     fn begin(&self, id: ImageId, image: Stored) -> Arc<Stored> {
         let mut all = self.all();
         if let Some(found) = all.get(&id).and_then(Weak::upgrade) {
@@ -55,7 +55,7 @@ impl Sending {
     }
 }
 
-/// Bytes that are the image's own, not a copy.
+/// The bytes of a stored image, without a copy.
 struct ImageData(Arc<Stored>);
 
 impl AsRef<[u8]> for ImageData {
@@ -87,15 +87,15 @@ impl From<Unfit> for Problem {
     }
 }
 
-/// An image that was uploaded.
+/// An uploaded image.
 #[derive(Serialize, ToSchema)]
 struct Uploaded {
-    /// Its path, to be used as a product's `image`.
+    /// The path of the image, for a product's `image`.
     #[schema(example = "/images/2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae")]
     image: String,
 }
 
-/// An image's own bytes.
+/// The bytes of an image.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 #[expect(dead_code, reason = "documents the body")]
@@ -103,7 +103,7 @@ struct ImageBytes(Vec<u8>);
 
 /// Upload an image
 ///
-/// PNG, JPEG, GIF, WebP or SVG, at most 2 MiB, as the body itself. The same image again gives the
+/// The body is a PNG, JPEG, GIF, WebP or SVG image of at most 2 MiB. The same image always has the
 /// same path.
 #[utoipa::path(
     post, path = "/images", tag = "images",
@@ -116,7 +116,7 @@ struct ImageBytes(Vec<u8>);
     )),
     responses(
         (status = 201, body = Uploaded),
-        (status = 422, description = "The body is no image of its `Content-Type`"),
+        (status = 422, description = "The body is not an image of its `Content-Type`"),
     )
 )]
 async fn upload(
@@ -125,7 +125,7 @@ async fn upload(
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<Response, Problem> {
     let bytes = body.map_err(|rejection| {
-        let detail = format!("an image may have {} bytes at most", image::BYTES_MAX);
+        let detail = format!("an image may have at most {} bytes", image::BYTES_MAX);
         Problem::new(rejection.status(), "body-too-large", detail)
     })?;
     let content_type = headers
@@ -181,12 +181,12 @@ async fn serve(
     };
     let headers = [
         (header::CONTENT_TYPE, image.content_type.clone()),
-        // Its name is its content, so it never changes.
+        // The name is a hash of the content, so the content never changes.
         (
             header::CACHE_CONTROL,
             HeaderValue::from_static("public, max-age=31536000, immutable"),
         ),
-        // An SVG that is opened by itself must not run what is in it.
+        // A directly opened SVG must not run scripts.
         (
             header::CONTENT_SECURITY_POLICY,
             HeaderValue::from_static(

@@ -1,6 +1,4 @@
-//! Style composition: HTTP to the three sources.
-//!
-//! The note's "sync"; in the field's words API composition.
+//! Style composition: HTTP requests to the three sources. The pattern is called API composition.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,24 +17,24 @@ use uuid::Uuid;
 use super::failure::{Answer, Why};
 use super::gathered::{Order, Orders, Product};
 
-/// How many orders one page has: with a thousand lines each, 4 MB of JSON.
+/// The most orders per page: with a thousand lines each, 4 MB of JSON.
 const ORDERS_MAX: usize = 100;
 
-/// How many products one request is about: their ids make 4 KB of its head.
+/// The most products per request: their ids take 4 KB of the request's head.
 pub(super) const PRODUCTS_MAX: usize = 100;
 
-/// The largest answer that is read, in bytes: twice a page of large orders.
+/// The largest accepted answer, in bytes: twice a page of large orders.
 const ANSWER_MAX: usize = 8 * 1024 * 1024;
 
-/// How long it may take to reach a source. Those that run answer at once.
+/// The timeout of a connection to a source. A running source accepts at once.
 const CONNECT_WITHIN: Duration = Duration::from_millis(500);
 
-/// Connections to each source that are kept for the next questions, and for how long: less than
-/// the source keeps them.
+/// The most idle connections to each source, and how long they are kept: shorter than the source
+/// keeps them.
 const IDLE_MAX: usize = 64;
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Where the sources are.
+/// The URLs of the sources.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 #[command(next_help_heading = "Composition (style composition)")]
@@ -72,7 +70,7 @@ pub struct Urls {
 pub(crate) struct Composition {
     client: Client,
     urls: Arc<Urls>,
-    /// A permit for each request.
+    /// One permit per request.
     under_way: Arc<Semaphore>,
 }
 
@@ -95,10 +93,10 @@ struct OrderRow {
 }
 
 impl Composition {
-    /// `questions_max`: how many requests may be under way at the same time.
+    /// `questions_max`: the most concurrent requests.
     pub(crate) fn new(urls: Urls, questions_max: usize) -> reqwest::Result<Self> {
         let client = Client::builder()
-            // The sources are near: proxy variables are not for them.
+            // The sources are on the same network: ignore proxy variables.
             .no_proxy()
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_WITHIN)
@@ -135,7 +133,7 @@ impl Composition {
         }
         let url = at(&self.urls.orders, &path);
         let (page, as_of) = self.page::<OrderRow>(url, deadline).await?;
-        // The address in `next` is for people and other networks; its place is the last order's.
+        // `next` need not be parsed: its cursor is the id of the last order.
         let last = page.items.last().filter(|_| page.next.is_some());
         let next = last.map(|order| order.id);
         let orders = page.items.into_iter().map(Order::try_from);
@@ -146,7 +144,7 @@ impl Composition {
     /// `GET /products?ids=`.
     pub(super) async fn products(&self, ids: &[Uuid], deadline: Instant) -> Answer<Vec<Product>> {
         let path = if ids.is_empty() {
-            // Any answer says where they are.
+            // Any answer has the position.
             "/products?limit=1".to_owned()
         } else {
             let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
@@ -163,13 +161,13 @@ impl Composition {
         Ok((page, as_of))
     }
 
-    /// What is at `url`, if anything is.
+    /// The resource at `url`; `None` for 404.
     async fn get<T: DeserializeOwned>(&self, url: String, deadline: Instant) -> Answer<Option<T>> {
         let _permit = self.under_way.try_acquire().map_err(|_| Why::Full)?;
         let span = trace::part(SpanKind::Client, || "GET");
         if span.is_recording() {
             span.set("http.request.method", "GET");
-            // Without the query, which may name a hundred products.
+            // Without the query, which may have a hundred ids.
             let path = url.split('?').next().unwrap_or_default();
             span.set("url.full", path.to_owned());
         }
@@ -199,7 +197,7 @@ fn at(base: &Url, path: &str) -> String {
     format!("{}{path}", base.as_str().trim_end_matches('/'))
 }
 
-/// Sends a request; gives status, position and body of the answer.
+/// Sends a request; returns status, position and body of the answer.
 async fn read(request: RequestBuilder) -> Result<(StatusCode, Option<Positions>, Vec<u8>), Why> {
     let mut response = request.send().await?;
     let position = response.headers().get(&POSITION);
@@ -216,7 +214,7 @@ async fn read(request: RequestBuilder) -> Result<(StatusCode, Option<Positions>,
 
 impl From<reqwest::Error> for Why {
     fn from(error: reqwest::Error) -> Self {
-        // The innermost says most: `connection refused`.
+        // The innermost cause is the most specific: `connection refused`.
         let mut cause: &dyn std::error::Error = &error;
         while let Some(inner) = cause.source() {
             cause = inner;

@@ -1,4 +1,4 @@
-//! A source that did not answer.
+//! The failure of a source to answer.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use headwater::Positions;
 use headwater::http::Problem;
 use headwater::request_reply::NoAnswer;
 
-/// When to ask again what could not be answered.
+/// `Retry-After` of a question that could not be answered.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What a source answered, and the positions of the answer.
+/// The answer of a source, and its positions.
 pub(super) type Answer<T> = Result<(T, Positions), Why>;
 
 /// A source that did not answer, and why.
@@ -28,28 +28,28 @@ pub(crate) enum Why {
     Unreachable(String),
     #[error("did not answer in time")]
     Late,
-    /// An HTTP status that is no answer.
+    /// An HTTP status other than 200 or 404.
     #[error("answered {0}")]
     Status(u16),
     #[error("refused the question: {0}")]
     Refused(String),
-    #[error("answered nonsense: {0}")]
+    #[error("gave an invalid answer: {0}")]
     Nonsense(String),
-    #[error("was not asked: too many questions are under way")]
+    #[error("was not asked: too many questions are pending")]
     Full,
-    /// Other answers hold the room.
-    #[error("was not asked further: {0} products are being put together for answers")]
+    /// Other answers take up the room. A retry may succeed.
+    #[error("was not asked further: answers in progress combine {0} products already")]
     NoRoom(usize),
-    /// It will not fit at another time either.
+    /// The answer never fits.
     #[error(
-        "has more than {0} products of this user, which is more than is put together for an answer; ask the service purchases in its style replica"
+        "has more than {0} products of this user, the most that an answer may combine; ask the service purchases in its style replica"
     )]
     TooMuch(usize),
 }
 
-/// The sources answered, but are not at the positions that were asked for.
+/// The sources answered, but have not reached the positions in `asked`.
 pub(super) fn not_yet(at: &Positions, asked: &Positions) -> Problem {
-    let detail = format!("the answer would be as of `{at}`, not yet of `{asked}`; try again");
+    let detail = format!("the answer would be as of `{at}`, not yet as of `{asked}`; try again");
     Problem::unavailable(detail, RETRY_AFTER)
 }
 

@@ -1,4 +1,4 @@
-//! What the sources said, put together. Pure: no question is asked here.
+//! Combines the answers of the sources. Pure: no question is asked here.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,7 +13,7 @@ use crate::purchase::{self, Cursor, Part, Purchase};
 #[derive(Debug)]
 pub(crate) struct Orders {
     pub(super) orders: Vec<Order>,
-    /// Where the next page begins: after this order.
+    /// The order after which the next page starts.
     pub(super) next: Option<Uuid>,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Order {
     pub(super) placed_at: i64,
 }
 
-/// A product as it looks now.
+/// The present title and image of a product.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Product {
     pub(super) id: Uuid,
@@ -32,7 +32,7 @@ pub(crate) struct Product {
     pub(super) image: String,
 }
 
-/// When a user ordered each product for the first time, in milliseconds since 1970.
+/// When a user first ordered each product, in milliseconds since 1970.
 #[derive(Debug, Default)]
 pub(super) struct FirstOrdered(HashMap<Uuid, i64>);
 
@@ -46,19 +46,19 @@ impl FirstOrdered {
         }
     }
 
-    /// How many products there are.
+    /// The number of products.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// A part of the list, and whether there are others after it.
+    /// A part of the list, and whether more products follow.
     pub(super) fn part(&self, part: Part) -> (Vec<Cursor>, bool) {
         let is_oldest_first = part.order == purchase::Order::OldestFirst;
         let is_after = |place: &Cursor| {
             let from = part.from;
             from.is_none_or(|from| *place != from && (*place > from) == is_oldest_first)
         };
-        // Of all of them it keeps a page and one more.
+        // Keeps a page and one more.
         let mut page = BTreeSet::new();
         for (id, at) in &self.0 {
             let place = Cursor {
@@ -82,7 +82,7 @@ impl FirstOrdered {
     }
 }
 
-/// The purchases at `places`, as `products` look.
+/// The purchases at `places`, with the titles and images of `products`.
 pub(super) fn with_looks(places: Vec<Cursor>, products: Vec<Product>) -> Vec<(Cursor, Purchase)> {
     let looks = products.into_iter();
     let mut looks: HashMap<Uuid, _> = looks.map(|it| (it.id, (it.title, it.image))).collect();
@@ -91,7 +91,7 @@ pub(super) fn with_looks(places: Vec<Cursor>, products: Vec<Product>) -> Vec<(Cu
     places.map(|place| (place, purchase(place))).collect()
 }
 
-/// Adds the positions of one more answer: of a source that was asked more than once, the lowest
+/// Adds the positions of another answer. If a source was asked several times, its lowest position
 /// counts.
 pub(super) fn add_positions(as_of: &mut Positions, answer: Positions) {
     for (source, position) in answer.0 {
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn the_first_order_of_a_product_counts_and_decides_its_place() {
         let mut ordered = FirstOrdered::default();
-        // 1.1 s is later than 1 s, and its text sorts before it.
+        // 1.1 s is later than 1 s, although its text sorts first.
         ordered.add(vec![order(1100, &[3, 1]), order(1000, &[2])]);
         ordered.add(vec![order(999, &[1]), order(5000, &[2, 2])]);
         let (places, more) = ordered.part(all(purchase::Order::OldestFirst));
@@ -138,7 +138,7 @@ mod tests {
         let purchases = with_looks(places, vec![product(3), product(1)]);
         let shown: Vec<_> = purchases
             .iter()
-            .map(|(_, one)| (one.product_id.as_u128(), one.first_ordered_at.as_str()))
+            .map(|(_, it)| (it.product_id.as_u128(), it.first_ordered_at.as_str()))
             .collect();
         assert_eq!(
             shown,
@@ -149,13 +149,13 @@ mod tests {
             ]
         );
         assert_eq!(purchases[0].1.title.as_deref(), Some("Thing 1"));
-        assert_eq!(purchases[1].1.title, None, "of this one nothing was told");
+        assert_eq!(purchases[1].1.title, None, "an unknown product");
     }
 
     #[test]
     fn parts_follow_one_another_in_both_orders() {
         let mut ordered = FirstOrdered::default();
-        // Three of them in the same moment: by id.
+        // Three at the same time: sorted by id.
         ordered.add(vec![order(7, &[2, 0, 1]), order(9, &[4]), order(3, &[9])]);
         for (order, all) in [
             (purchase::Order::OldestFirst, [9, 0, 1, 2, 4]),

@@ -1,9 +1,9 @@
-//! What composition and inquiry have in common: for each answer, ask the sources and put together
-//! what they answer.
+//! The common part of composition and request-reply: for each answer, ask the sources and combine
+//! their answers.
 //!
-//! Is there such a user, and what did they order (page by page)? Both at the same time; then what
-//! the products look like (some at a time, several questions at once). One deadline for all of it.
-//! Every question that fails fails the answer.
+//! The first two questions run concurrently: does the user exist, and what did the user order (page
+//! by page)? Then the products follow, in chunks, several chunks concurrently. One deadline covers
+//! all questions. If a question fails, the answer fails.
 
 mod composition;
 mod failure;
@@ -37,10 +37,11 @@ const PRODUCTS: &str = "products";
 const ORDERS: &str = "orders";
 const SOURCES: [&str; 3] = [USERS, PRODUCTS, ORDERS];
 
-/// How many questions about products of one answer are under way at the same time.
+/// The most concurrent questions about products per answer.
 const CHUNKS_AT_ONCE: usize = 8;
 
-/// The pause before sources that are not yet where an answer has to be are asked again.
+/// The pause before the sources are asked again because they have not reached the positions of
+/// `?after`.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// How the sources are asked.
@@ -69,18 +70,18 @@ pub struct Config {
     pub urls: Urls,
 }
 
-/// Asks the sources for each answer. Cheap to clone.
+/// Asks the sources for every answer. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Asking {
     transport: Transport,
     within: Duration,
     health: Health,
-    /// Room for products, a permit for each.
+    /// One permit per product in memory.
     room: Arc<Semaphore>,
     gathered_max: usize,
 }
 
-/// What a user ordered, and the room that it takes.
+/// What a user ordered, and the permits for it.
 #[derive(Debug)]
 struct Ordered {
     first: FirstOrdered,
@@ -95,7 +96,7 @@ impl Asking {
             "Questions to a source, by HTTP or over the bus, for an answer of ours"
         );
         for source in SOURCES {
-            // There from the start, for those who look at it.
+            // Both exist from the start, before the first question.
             metrics::counter!("purchases_requests_total", "source" => source).increment(0);
             health.set(source, State::Ok("not asked yet".to_owned()));
         }
@@ -108,7 +109,7 @@ impl Asking {
         }
     }
 
-    /// A part of what `user` ordered, as of `after` at least. `None` if there is no such user.
+    /// A part of what `user` ordered, at least as of `after`. `None` if there is no such user.
     pub(crate) async fn purchases(
         &self,
         user: Uuid,
@@ -124,7 +125,7 @@ impl Asking {
         loop {
             match self.round(user, part, after, deadline).await {
                 Ok((found, as_of)) => {
-                    // That there is no such user is for `users` alone to say.
+                    // If there is no such user, only the position of `users` counts.
                     let counts = |source: &str| found.is_some() || source == USERS;
                     let mut wanted = after.0.iter().filter(|(source, _)| counts(source));
                     if wanted.all(|(source, position)| as_of.get(source) >= *position) {
@@ -143,7 +144,7 @@ impl Asking {
         }
     }
 
-    /// What one round of questions gives, and the positions of all its answers.
+    /// The result of one round of questions, and the positions of all its answers.
     async fn round(
         &self,
         user: Uuid,
@@ -152,7 +153,7 @@ impl Asking {
         deadline: Instant,
     ) -> Result<(Option<Found>, Positions), Failure> {
         let is_known = self.ask(USERS, self.transport.is_known(user, deadline));
-        // Whatever `orders` answers: an unknown user is unknown.
+        // If the user is unknown, the answer of `orders` does not matter, not even its failure.
         let ordered = async { Ok(self.ordered(user, deadline).await) };
         let ((is_known, mut as_of), ordered) = try_join!(is_known, ordered)?;
         if !is_known {
@@ -166,7 +167,7 @@ impl Asking {
         let chunks = ids.chunks(self.transport.products_max());
         let mut chunks: Vec<Vec<Uuid>> = chunks.map(<[Uuid]>::to_vec).collect();
         if chunks.is_empty() && after.0.contains_key(PRODUCTS) {
-            // No product is asked about, but the position of `products` is.
+            // There are no products to ask for, but the position of `products` is needed.
             chunks.push(Vec::new());
         }
         let mut products = Vec::new();
@@ -206,7 +207,7 @@ impl Asking {
         }
     }
 
-    /// Room for `added` products of an answer that has `all` by now.
+    /// Permits for `added` more products of an answer that has `all` so far.
     fn take_room(&self, added: usize, all: usize) -> Result<OwnedSemaphorePermit, Failure> {
         let permits = u32::try_from(added).unwrap_or(u32::MAX);
         let taken = Arc::clone(&self.room).try_acquire_many_owned(permits);
@@ -220,7 +221,7 @@ impl Asking {
         })
     }
 
-    /// What products look like, for each of `chunks`.
+    /// The titles and images of the products in `chunks`.
     async fn products(
         &self,
         chunks: Vec<Vec<Uuid>>,
@@ -231,7 +232,7 @@ impl Asking {
         answers.buffer_unordered(CHUNKS_AT_ONCE).try_collect().await
     }
 
-    /// Asks one question of `source`: counts it, and notes how the source does.
+    /// Asks `source` one question, counts it, and records the health of the source.
     async fn ask<T>(
         &self,
         source: &'static str,
@@ -244,7 +245,7 @@ impl Asking {
                 Ok((answer, as_of))
             }
             Ok((_, as_of)) => {
-                let why = format!("it is as of {as_of}, which is somebody else's");
+                let why = format!("it is as of {as_of}, which is not a position of {source}");
                 Err(self.note(source, Why::Nonsense(why)))
             }
             Err(why) => Err(self.note(source, why)),
@@ -252,7 +253,7 @@ impl Asking {
     }
 
     fn note(&self, source: &'static str, why: Why) -> Failure {
-        tracing::warn!(source, %why, "a question was not answered");
+        tracing::warn!(source, %why, "a source did not answer a question");
         self.health.set(source, State::Degraded(why.to_string()));
         Failure { of: source, why }
     }

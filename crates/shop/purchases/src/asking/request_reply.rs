@@ -1,6 +1,5 @@
-//! Style inquiry: question events on the bus, answered by answer events.
-//!
-//! The note's "async, method 1"; in the field's words request-reply messaging.
+//! Style request-reply: question events on the bus, answered by answer events. The pattern is
+//! called request-reply messaging.
 
 use headwater::Positions;
 use headwater::request_reply::{NoAnswer, RequestClient};
@@ -14,7 +13,7 @@ use uuid::Uuid;
 use super::failure::{Answer, Why};
 use super::gathered::{Order, Orders, Product, add_positions};
 
-/// How many products one question is about.
+/// The most products per question.
 pub(super) const PRODUCTS_MAX: usize = inquiry::PRODUCTS_MAX;
 
 /// Asks over the bus. Cheap to clone.
@@ -34,7 +33,7 @@ impl RequestReply {
         Ok((is_known, answer.as_of))
     }
 
-    /// `inquiry.orders.v1.asked`: as many orders as one answer has room for.
+    /// `inquiry.orders.v1.asked`: as many orders as fit into one answer.
     pub(super) async fn orders(
         &self,
         user: Uuid,
@@ -56,8 +55,8 @@ impl RequestReply {
         Ok((orders, answer.as_of))
     }
 
-    /// `inquiry.products.v1.asked`, with fewer products at a time where one answer has no room for
-    /// all.
+    /// `inquiry.products.v1.asked`. If one answer is too small for all products, asks for fewer at a
+    /// time.
     pub(super) async fn products(&self, ids: &[Uuid], deadline: Instant) -> Answer<Vec<Product>> {
         let (mut products, mut as_of) = (Vec::new(), Positions::default());
         let mut chunks = vec![ids];

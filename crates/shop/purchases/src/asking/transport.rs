@@ -1,4 +1,4 @@
-//! How a question gets to a source: over HTTP or over the bus.
+//! The transport of a question to a source: HTTP or the bus.
 
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use super::failure::Answer;
 use super::gathered::{Orders, Product};
 use super::request_reply::{self, RequestReply};
 
-/// How the sources are asked. Cheap to clone.
+/// The transport of questions. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) enum Transport {
     Http(Composition),
@@ -16,7 +16,7 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Whether there is a user.
+    /// Whether the user exists.
     pub(super) async fn is_known(&self, user: Uuid, deadline: Instant) -> Answer<bool> {
         match self {
             Self::Http(composition) => composition.is_known(user, deadline).await,
@@ -24,7 +24,7 @@ impl Transport {
         }
     }
 
-    /// A page of a user's orders, those after the order `start_after`; `None` is the first page.
+    /// A page of a user's orders: those after the order `start_after`, or the first page.
     pub(super) async fn orders(
         &self,
         user: Uuid,
@@ -37,7 +37,7 @@ impl Transport {
         }
     }
 
-    /// What products look like, at most [`products_max`](Self::products_max) of them.
+    /// The titles and images of products, at most [`products_max`](Self::products_max) of them.
     pub(super) async fn products(&self, ids: Vec<Uuid>, deadline: Instant) -> Answer<Vec<Product>> {
         match self {
             Self::Http(composition) => composition.products(&ids, deadline).await,
@@ -45,7 +45,7 @@ impl Transport {
         }
     }
 
-    /// How many products one question may be about.
+    /// The most products per question.
     pub(super) fn products_max(&self) -> usize {
         match self {
             Self::Http(_) => composition::PRODUCTS_MAX,

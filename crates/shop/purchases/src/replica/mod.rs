@@ -1,6 +1,5 @@
-//! Style replica: answers from a copy that events keep up to date.
-//!
-//! The note's "async, method 2"; in the field's words event-carried state transfer.
+//! Style replica: answers from a copy that events keep up to date. The pattern is called
+//! event-carried state transfer.
 
 mod projection;
 mod store;
@@ -17,7 +16,7 @@ pub use store::{erase_part, is_erasing};
 
 use crate::purchase::{Found, Part, Shopper};
 
-/// The store and how far it is. Cheap to clone.
+/// The store and its progress. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Replica {
     db: Database,
@@ -26,7 +25,7 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// `deadline`: how long a read waits for what it asks to be in the answer.
+    /// `deadline`: how long a read waits for the positions of `?after`.
     pub(crate) fn new(db: Database, progress: Progress, deadline: Duration) -> Self {
         Self {
             db,
@@ -35,8 +34,8 @@ impl Replica {
         }
     }
 
-    /// A part of what `user` ordered, in one snapshot that is at `after` at least. `None` if there
-    /// is no such user.
+    /// A part of what `user` ordered, from one snapshot, at least as of `after`. `None` if there is
+    /// no such user.
     pub(crate) async fn purchases(
         &self,
         user: Uuid,
@@ -60,7 +59,7 @@ impl Replica {
         self.db.read_raw(read).await
     }
 
-    /// The `limit` users heard of last, and how far the store is.
+    /// The `limit` newest users, and the position of the store.
     pub(crate) async fn shoppers(&self, limit: u32) -> Result<(Vec<Shopper>, Positions), Problem> {
         let nothing = Positions::default();
         self.progress.caught_up(&nothing, self.deadline).await?;

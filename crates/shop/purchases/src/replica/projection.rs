@@ -1,13 +1,14 @@
-//! Folds users, products and orders into the store.
+//! Applies the events of users, products and orders to the store.
 //!
-//! The three sources come in any order, so each event must find its place whatever is there
-//! already: an order makes rows for a user and products that it only has the ids of, which their
-//! own events fill in later; an erased user stays erased, whatever comes after.
+//! The events of the three sources may interleave in any order, so each event must apply to any
+//! state. An order inserts rows for an unknown user and unknown products, with their ids only; the
+//! events of users and products complete these rows later. An erased user stays erased, whatever
+//! follows.
 //!
-//! A batch is gathered first and saved at once, because a row of a large statement costs a
-//! fraction of a statement of its own. That comes to the same as one event after the other: of a
-//! product the last title counts, of a purchase the first time, of a user the last state, and
-//! nothing is purchased by one who was erased, whichever of the two comes first.
+//! A batch is gathered first and then saved at once, because a row in a large statement costs a
+//! fraction of a separate statement. The result is the same as for one event after another: a
+//! product has its last title, a purchase its earliest time, a user the last state, and an erased
+//! user has no purchases, even if the order comes after the erasure.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -44,13 +45,13 @@ impl Projection for Purchases {
     }
 }
 
-/// What a batch of events comes to.
+/// The combined changes of a batch of events.
 #[derive(Debug, Default)]
 struct Changes {
     users: Vec<(Uuid, UserState)>,
-    /// The title and image that each product has last.
+    /// The last title and image of each product.
     products: BTreeMap<Uuid, (String, String)>,
-    /// Those who ordered; also nothing, which tells of them all the same.
+    /// The users of the orders, also of orders without lines.
     shoppers: Vec<Uuid>,
     lines: Vec<Line>,
 }
@@ -86,7 +87,7 @@ impl Changes {
 
     fn gather_order(&mut self, order: &OrderPlaced) -> Result<(), ApplyError> {
         let user = shop_events::id(&order.user_id)?;
-        // Ours always say when. A hand-made event may not: then it was before all others.
+        // An event that was published by hand may lack the time; it then counts as the earliest.
         let ordered_at = order.placed_at.as_ref().map_or(0, shop_events::millis);
         for product in &order.product_ids {
             let product = shop_events::id(product)?;

@@ -8,31 +8,31 @@ use uuid::Uuid;
 
 use crate::purchase::{Cursor, Order, Part, Purchase, Shopper};
 
-/// What users themselves told of them; a later one of these is never undone. As numbers in the
-/// table, where 0 is a user who is only heard of, by an order.
+/// The state of a user, from the user's own events. It only increases. The table stores it as a
+/// number, where 0 is a user who is known from an order only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum UserState {
     Registered = 1,
-    /// For ever.
+    /// Final.
     Erased = 2,
 }
 
-/// That somebody ordered a product.
+/// An order line: a user ordered a product.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Line {
-    /// Which of the batch's shoppers.
+    /// The index of the user in the batch's shoppers.
     pub(super) shopper: usize,
     pub(super) product: Uuid,
     /// Milliseconds since 1970.
     pub(super) ordered_at: i64,
 }
 
-/// How many of sorted ids are looked through for the next one before it is searched for.
+/// How many of the next sorted ids are compared before a binary search.
 const NEAR: usize = 8;
 
-/// What two folds of the same events have in common; the numbers depend on the order in which
-/// the sources came.
+/// The content that is equal in any two stores built from the same events. The numbers are left
+/// out: they depend on how the events of the sources interleaved.
 pub(super) const CONTENT: &[(&str, &str)] = &[
     ("user", "SELECT lower(hex(id)) AS id, state FROM user"),
     (
@@ -62,10 +62,10 @@ const BEGIN_ERASING: Bulk = Bulk {
     after: ")",
 };
 
-/// Notes that users are in these states at least; each comes once.
+/// Raises users to at least these states; each user occurs once.
 ///
-/// What an erased user ordered is not shown from now on, and is removed by [`erase_part`]. That
-/// there was one stays: an order of theirs that comes later must not bring them back.
+/// The purchases of an erased user are hidden from now on, and [`erase_part`] removes them. The
+/// user's row stays: a later order must not bring the user back.
 pub(super) fn save_users(tx: &Tx, users: &[(Uuid, UserState)]) -> Result<(), DbErr> {
     let raised = users
         .iter()
@@ -78,11 +78,11 @@ pub(super) fn save_users(tx: &Tx, users: &[(Uuid, UserState)]) -> Result<(), DbE
     BEGIN_ERASING.run(tx, erased)
 }
 
-/// How many purchases of an erased user one transaction removes, so that no write waits long for
-/// it: some 10 ms.
+/// The most purchases of an erased user that one transaction removes. It takes some 10 ms, so no
+/// write waits long.
 const ERASED_AT_ONCE: u32 = 2_000;
 
-/// Whether purchases of erased users are left.
+/// Whether purchases of erased users are still stored.
 ///
 /// # Errors
 /// The database's.
@@ -90,7 +90,7 @@ pub fn is_erasing(db: &Snapshot) -> Result<bool, DbErr> {
     Ok(erasing(db)?.is_some())
 }
 
-/// Removes a part of what is left of one erased user, if there is one.
+/// Removes a part of an erased user's purchases, if there are any.
 ///
 /// # Errors
 /// The database's.
@@ -157,8 +157,8 @@ const MAKE_PRODUCTS: Bulk = Bulk {
     after: " RETURNING id, number",
 };
 
-/// The surrogate key of each of `ids`, in their order; rows for new ids are made. `None`: an erased
-/// user.
+/// The surrogate key of each of `ids`, in their order. Inserts rows for new ids. `None` for an
+/// erased user.
 ///
 /// A UUID lookup costs several integer lookups, and ids repeat across orders, so each is looked up
 /// once, in the order of the index.
@@ -184,13 +184,13 @@ fn surrogate_keys(
     Ok(keys)
 }
 
-/// Looks up the keys of sorted ids, without a hash: sorted, they come and go side by side.
+/// Looks up the keys of sorted ids. It needs no hash map: ids and rows come in the same order.
 struct IdLookup {
     ids: Vec<Uuid>,
     found: Vec<Found>,
 }
 
-/// What was found of an id.
+/// The result of a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     NotYet,
@@ -208,7 +208,7 @@ impl IdLookup {
         Self { ids, found }
     }
 
-    /// Asks for all that have not been found yet.
+    /// Looks up all ids that have not been found yet.
     fn run(&mut self, tx: &Tx, statement: &Bulk) -> Result<(), DbErr> {
         let missing = self.ids.iter().zip(&self.found);
         let missing = missing.filter(|(_, found)| **found == Found::NotYet);
@@ -222,12 +222,15 @@ impl IdLookup {
         })
     }
 
-    /// Where `id` is: most often where the last one was, which was `at`, or soon after it.
+    /// The index of `id`: most often `at`, the index of the previous id, or soon after it.
     fn index_of(&self, id: Uuid, at: usize) -> usize {
-        let near = self.ids[at..].iter().take(NEAR).position(|one| *one == id);
+        let near = self.ids[at..]
+            .iter()
+            .take(NEAR)
+            .position(|next| *next == id);
         match near {
-            Some(further) => at + further,
-            None => self.ids.binary_search(&id).expect("it is looked up"),
+            Some(offset) => at + offset,
+            None => self.ids.binary_search(&id).expect("an id of this lookup"),
         }
     }
 }
@@ -239,8 +242,8 @@ const SAVE_PURCHASES: Bulk = Bulk {
              WHERE excluded.first_ordered_at < first_ordered_at",
 };
 
-/// Notes that `shoppers` ordered, and `lines` of what, but for those who were erased. Of several
-/// times the first counts, whichever comes first.
+/// Saves `shoppers` and their order `lines`, except those of erased users. Each purchase keeps its
+/// earliest time, in whichever order the events come.
 pub(super) fn save_purchases(tx: &Tx, shoppers: &[Uuid], lines: &[Line]) -> Result<(), DbErr> {
     let shoppers = shoppers.iter().copied();
     let users = surrogate_keys(tx, shoppers, &FIND_USERS, &MAKE_USERS)?;
@@ -259,23 +262,24 @@ pub(super) fn save_purchases(tx: &Tx, shoppers: &[Uuid], lines: &[Line]) -> Resu
     SAVE_PURCHASES.run(tx, values)
 }
 
-/// The purchases of a user after a place, in the order of [`Cursor`]. It looks through all pairs of
-/// the user and keeps a page of them: an index by time would make a page of a user with a million
-/// pairs cheap (0.2 s without it), and every pair of every user twice as large and half as slow to
-/// fold.
+/// The purchases of a user after a cursor, in the order of [`Cursor`].
+///
+/// The query scans all purchases of the user and keeps a page of them. An index by time would make
+/// a page cheap for a user with a million purchases (0.2 s without it), but every purchase of every
+/// user twice as large and half as slow again to apply.
 const OLDEST_FIRST: &str = "SELECT first_ordered_at, product.id, title, image
      FROM purchase JOIN product ON product.number = purchase.product
      WHERE user = ?1 AND first_ordered_at >= ?2 AND (first_ordered_at, product.id) > (?2, ?3)
      ORDER BY first_ordered_at, product.id LIMIT ?4";
 
-/// The same in the opposite order.
+/// [`OLDEST_FIRST`] in the opposite order.
 const NEWEST_FIRST: &str = "SELECT first_ordered_at, product.id, title, image
      FROM purchase JOIN product ON product.number = purchase.product
      WHERE user = ?1 AND first_ordered_at <= ?2 AND (first_ordered_at, product.id) < (?2, ?3)
      ORDER BY first_ordered_at DESC, product.id DESC LIMIT ?4";
 
-/// A part of what the user ordered, and one more than its limit, to see whether there is more.
-/// `None` if there is no such user.
+/// A part of what the user ordered, and one purchase more than its limit, to see whether there are
+/// more. `None` if there is no such user.
 pub(super) fn purchases(
     snapshot: &RawSnapshot,
     user: Uuid,
@@ -289,7 +293,7 @@ pub(super) fn purchases(
     let Some(number) = number else {
         return Ok(None);
     };
-    // An id without a byte comes before all ids, one with a byte too many after them.
+    // The empty id sorts before all ids, an id with an extra byte after them.
     let (sql, beginning) = match part.order {
         Order::OldestFirst => (OLDEST_FIRST, (i64::MIN, Vec::new())),
         Order::NewestFirst => (NEWEST_FIRST, (i64::MAX, vec![0xff; 17])),
