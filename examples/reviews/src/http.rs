@@ -36,7 +36,7 @@ impl From<Rejection> for Problem {
     responses(
         (status = 201, body = Review),
         (status = 409, description = "The id is taken by a review from another request"),
-        (status = 422, description = "A field is wrong, or the key came with another request"),
+        (status = 422, description = "A field is invalid, or the key was used for another request"),
     )
 )]
 async fn write(

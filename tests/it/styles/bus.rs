@@ -160,9 +160,9 @@ async fn a_malformed_answer_is_503_that_names_the_source() {
         is_known: true,
     };
     for (payload, position, why) in [
-        (b"\xff".to_vec(), "users:1", "nonsense"),
+        (b"\xff".to_vec(), "users:1", "invalid answer"),
         (known.encode_to_vec(), "soon", "Headwater-Position"),
-        (known.encode_to_vec(), "orders:1", "somebody else's"),
+        (known.encode_to_vec(), "orders:1", "not a position of users"),
         (somebody_else.encode_to_vec(), "users:1", "another user"),
     ] {
         let answer = async {

@@ -1,12 +1,12 @@
-//! Copies of what a process left on disk.
+//! Copies of the files that a process left on disk.
 
 use std::path::Path;
 use std::{fs, io};
 
-/// Copies the folder `from`, with all that is in it, to `to`.
+/// Copies the folder `from` with its content to `to`.
 ///
 /// # Errors
-/// A file cannot be read, or not be written.
+/// A file cannot be read or written.
 pub fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {

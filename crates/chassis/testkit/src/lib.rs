@@ -1,11 +1,11 @@
-//! What tests of services and of the chassis share. It knows nothing of the shop.
+//! Helpers for tests of services and of the chassis. Nothing here depends on the shop.
 //!
-//! * [`eventually`]: waits for a state, has a ceiling, says what it saw last.
-//! * [`broker()`]: a `nats-server` of the test's own.
-//! * [`Link`]: a TCP link that is slow, late or cut.
+//! * [`eventually`]: waits for a state, with a timeout that reports the last state.
+//! * [`broker()`]: a `nats-server` for one test.
+//! * [`Link`]: a TCP link that is slow, delayed or cut.
 //! * [`program`]: a program of the workspace, built.
-//! * [`Tool`]: a program with a command line, fed and read.
-//! * [`copy_folder`]: what a process left on disk, for another time.
+//! * [`Tool`]: runs a command-line program, writes its input and reads its output.
+//! * [`copy_folder`]: copies what a process left on disk.
 //! * `Given`: given, when, then for a projection, without a broker.
 
 mod folder;
@@ -26,19 +26,13 @@ pub use projection::{Given, envelope, interleavings};
 pub use tool::{Ended, Tool, on_terminal};
 pub use wait::{PATIENCE, eventually, eventually_blocking, eventually_within, is};
 
-/// A broker on a free port, with a store in a temporary folder; it ends when it is dropped, or
+/// A broker on a free port, with a store in a temporary folder. It ends when it is dropped, or
 /// with the test.
-///
-/// # Panics
-/// When `nats-server` is neither found nor installed, or does not start.
 pub fn broker() -> Broker {
     broker_with("")
 }
 
-/// [`broker()`] with these settings in its configuration besides.
-///
-/// # Panics
-/// As [`broker()`].
+/// [`broker()`] with additional `settings` in its configuration.
 pub fn broker_with(settings: &str) -> Broker {
     Broker::start_in_temp_with(settings).expect("start nats-server")
 }

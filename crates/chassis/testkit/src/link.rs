@@ -1,5 +1,4 @@
-//! A slow link: each way carries no more than its rate, whatever the number of connections, and
-//! takes a delay.
+//! A slow link: each direction has a rate limit, which all connections share, and a delay.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,37 +11,34 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// What is carried at a time, in bytes: connections take turns with these.
+/// The unit in which connections take turns, in bytes.
 const CHUNK: usize = 2 * 1024;
 
-/// How far the link may catch up where a timer was late.
+/// The most time that the link may catch up after a late timer.
 const CATCH_UP_MAX: Duration = Duration::from_millis(20);
 
 /// A link to a broker. It is cut when dropped.
 #[derive(Debug)]
 pub struct Link {
     address: SocketAddr,
-    /// To clients, and to the broker.
+    /// The directions to the clients and to the broker.
     lines: [Arc<Line>; 2],
     _tasks: JoinSet<()>,
 }
 
-/// One way, which all connections share.
+/// One direction, which all connections share.
 #[derive(Debug)]
 struct Line {
-    /// In bytes a second.
+    /// In bytes per second.
     rate: AtomicU64,
     delay: Duration,
     carried: AtomicU64,
-    /// When it has carried all that it was given.
+    /// When it has carried all bytes so far.
     free: Mutex<Instant>,
 }
 
 impl Link {
-    /// A link to `broker` that carries `rate` bytes a second each way, with a delay.
-    ///
-    /// # Panics
-    /// When there is no port.
+    /// A link to `broker` that carries `rate` bytes per second in each direction, with a delay.
     pub async fn to(broker: SocketAddr, rate: u64, delay: Duration) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a port");
@@ -60,19 +56,19 @@ impl Link {
         }
     }
 
-    /// Where clients find the broker.
+    /// The broker's URL for clients of the link.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
 
-    /// Carries `rate` bytes a second from now on.
+    /// Sets the rate, in bytes per second.
     pub fn set_rate(&self, rate: u64) {
         for line in &self.lines {
             line.rate.store(rate, Ordering::Relaxed);
         }
     }
 
-    /// How many bytes it has carried to clients.
+    /// The bytes carried to clients so far.
     pub fn carried(&self) -> u64 {
         self.lines[0].carried.load(Ordering::Relaxed)
     }
@@ -88,7 +84,7 @@ impl Line {
         }
     }
 
-    /// When `bytes` more are carried.
+    /// Takes up `bytes` more; returns when they have been carried.
     fn carry(&self, bytes: usize) -> Instant {
         let rate = self.rate.load(Ordering::Relaxed);
         let bytes = bytes as u64;
@@ -103,7 +99,7 @@ impl Line {
 async fn accept(listener: TcpListener, broker: SocketAddr, lines: [Arc<Line>; 2]) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        // Refused as the broker refuses: the client sees a connection that ends.
+        // If the broker refuses, the client's connection ends.
         let Ok(server) = TcpStream::connect(broker).await else {
             continue;
         };
@@ -120,8 +116,8 @@ async fn accept(listener: TcpListener, broker: SocketAddr, lines: [Arc<Line>; 2]
     }
 }
 
-/// Conveys bytes until one end closes; each chunk leaves when the line is free, and arrives after
-/// its delay. No more is read meanwhile.
+/// Conveys bytes until one end closes. Each chunk leaves when the line is free, and arrives after
+/// the delay. Nothing else is read until the chunk has left.
 async fn convey(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, line: &Line) {
     let (sender, mut under_way) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let leave = async {

@@ -6,7 +6,7 @@ use headwater::database::{self, Migration, Snapshot, WriteError};
 use headwater::{ApplyError, Clock, Database, Envelope, Event, Projection};
 use tempfile::TempDir;
 
-/// A projection on an empty store of its own.
+/// A projection on its own empty store.
 ///
 /// ```
 /// use headwater::database::{Migration, Snapshot, Tx};
@@ -64,9 +64,6 @@ pub struct Given<P> {
 
 impl<P: Projection> Given<P> {
     /// A store to which nothing has been applied.
-    ///
-    /// # Panics
-    /// When it cannot be made.
     pub async fn nothing(projection: P, migrations: &'static [Migration]) -> Self {
         let folder = TempDir::new().expect("make a folder");
         let config = database::Config::at(folder.path().join("store.db"));
@@ -81,10 +78,7 @@ impl<P: Projection> Given<P> {
     /// Applies events of one source as one batch.
     ///
     /// # Errors
-    /// The projection's: none of the batch is applied then.
-    ///
-    /// # Panics
-    /// When the projection does.
+    /// The projection's. Nothing of the batch is applied then.
     pub async fn when<E: Event>(&self, events: &[E]) -> Result<(), ApplyError> {
         self.when_these(events.iter().map(envelope).collect()).await
     }
@@ -92,10 +86,7 @@ impl<P: Projection> Given<P> {
     /// [`when`](Self::when) for events of several kinds.
     ///
     /// # Errors
-    /// The projection's: none of the batch is applied then.
-    ///
-    /// # Panics
-    /// When the projection does.
+    /// The projection's. Nothing of the batch is applied then.
     pub async fn when_these(&self, events: Vec<Envelope>) -> Result<(), ApplyError> {
         let projection = Arc::clone(&self.projection);
         match self.db.write(move |tx| projection.apply(tx, &events)).await {
@@ -105,10 +96,7 @@ impl<P: Projection> Given<P> {
         }
     }
 
-    /// What the store has then.
-    ///
-    /// # Panics
-    /// When it cannot be read.
+    /// Reads the store.
     pub async fn then<T, E>(
         &self,
         look: impl FnOnce(&Snapshot) -> Result<T, E> + Send + 'static,
@@ -120,16 +108,13 @@ impl<P: Projection> Given<P> {
         self.db.read(look).await.expect("read the store")
     }
 
-    /// The store, for what else is done with it.
+    /// The store.
     pub fn store(&self) -> &Database {
         &self.db
     }
 }
 
-/// An event as a projection gets it, from the source that its subject names.
-///
-/// # Panics
-/// Never: a subject has a first token.
+/// The envelope of an event, as a projection gets it, from the source that the subject names.
 pub fn envelope<E: Event>(event: &E) -> Envelope {
     let source = E::SUBJECT.split('.').next();
     Envelope {
@@ -142,8 +127,8 @@ pub fn envelope<E: Event>(event: &E) -> Envelope {
     }
 }
 
-/// All interleavings of some histories, at most `limit` of them, spread evenly: each history stays
-/// in its order.
+/// The interleavings of some histories: all, or at most `limit` of them, spread evenly. Each
+/// history keeps its order.
 ///
 /// ```
 /// let all = headwater_testkit::interleavings(&[&[1, 2], &[3]], 90);

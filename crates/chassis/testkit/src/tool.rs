@@ -1,4 +1,4 @@
-//! A program with a command line, as a test runs it.
+//! Runs a command-line program in a test.
 
 use std::ffi::OsStr;
 use std::process::Stdio;
@@ -9,28 +9,25 @@ use tokio::time::timeout;
 
 use crate::wait::PATIENCE;
 
-/// A program that runs, with pipes for its input and its output; it is killed when this is dropped.
+/// A running program, with pipes for its input and output. Dropping the `Tool` kills the program.
 #[derive(Debug)]
 pub struct Tool {
     child: Child,
 }
 
-/// What a program left.
+/// The result of a program.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit code; `None` where a signal ended it.
+    /// The exit code; `None` if a signal ended it.
     pub code: Option<i32>,
-    /// All that it wrote to standard output and was not read before.
+    /// The part of standard output that was not read before.
     pub stdout: String,
-    /// The same of standard error.
+    /// The part of standard error that was not read before.
     pub stderr: String,
 }
 
 impl Tool {
-    /// Starts `program` with nothing but `environment`.
-    ///
-    /// # Panics
-    /// When it cannot be started.
+    /// Starts `program` with only the variables in `environment`.
     pub fn start(program: &str, args: &[impl AsRef<OsStr>], environment: &[(&str, &str)]) -> Self {
         let child = Command::new(program)
             .args(args)
@@ -45,15 +42,12 @@ impl Tool {
         Self { child }
     }
 
-    /// Its process id, while it runs.
+    /// The process id, while the program runs.
     pub fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Writes to its input, which is closed when the answer is dropped.
-    ///
-    /// # Panics
-    /// When it takes no input.
+    /// Writes to standard input. Dropping the returned value closes it.
     pub async fn feed(&mut self, input: impl AsRef<[u8]>) -> ChildStdin {
         let mut stdin = self.child.stdin.take().expect("stdin");
         let written = stdin.write_all(input.as_ref()).await;
@@ -62,25 +56,16 @@ impl Tool {
     }
 
     /// Waits for one line on standard output.
-    ///
-    /// # Panics
-    /// When none comes in time.
     pub async fn says(&mut self) -> String {
         line(self.child.stdout.as_mut().expect("stdout")).await
     }
 
     /// Waits for one line on standard error.
-    ///
-    /// # Panics
-    /// When none comes in time.
     pub async fn complaint(&mut self) -> String {
         line(self.child.stderr.as_mut().expect("stderr")).await
     }
 
-    /// Reads so many lines of standard output, and then goes away as a reader.
-    ///
-    /// # Panics
-    /// When they do not come in time.
+    /// Reads `lines` lines of standard output, then closes it.
     pub async fn read_and_close(&mut self, lines: usize) -> Vec<String> {
         let mut read = Vec::new();
         while read.len() < lines {
@@ -90,10 +75,7 @@ impl Tool {
         read
     }
 
-    /// Waits for its end.
-    ///
-    /// # Panics
-    /// When it does not end in time, or did not write text.
+    /// Waits until the program ends.
     pub async fn end(self) -> Ended {
         let ended = timeout(PATIENCE, self.child.wait_with_output()).await;
         let ended = ended.expect("in time").expect("wait");
@@ -105,7 +87,7 @@ impl Tool {
     }
 }
 
-/// One line, and nothing of what comes behind it.
+/// Reads one line, and no byte after it.
 async fn line(from: &mut (impl AsyncRead + Unpin)) -> String {
     let mut line = String::new();
     let mut reader = BufReader::with_capacity(1, from);
@@ -114,10 +96,7 @@ async fn line(from: &mut (impl AsyncRead + Unpin)) -> String {
     line
 }
 
-/// Runs `program` on a terminal of its own (needs python3), and gives what was written there.
-///
-/// # Panics
-/// When python3 is not there.
+/// Runs `program` on a pseudo-terminal (needs python3); returns its output.
 pub async fn on_terminal(program: &str, args: &[String], environment: &[(&str, &str)]) -> String {
     const SPAWN: &str = "import pty, sys; pty.spawn(sys.argv[1:])";
     let ended = Command::new("python3")

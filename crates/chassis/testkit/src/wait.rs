@@ -3,16 +3,16 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-/// How long anything that must come may take: far longer than it does, so that only what never
-/// comes fails, also on a slow machine.
+/// The timeout of everything that must happen: far longer than anything takes, even on a slow
+/// machine, so that only what never happens fails.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The pause between two looks.
+/// The pause between two calls of `look`.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
-/// Waits until `look` gives what was waited for.
+/// Waits until `look` returns `Ok`.
 ///
-/// It looks at a level, not for an edge: whatever `look` sees as an error is the status so far.
+/// `look` checks a state, not a transition. Its error is the state so far.
 ///
 /// ```
 /// # use headwater_testkit::eventually;
@@ -28,15 +28,12 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// ```
 ///
 /// # Panics
-/// When it does not come within [`PATIENCE`], with what was seen last.
+/// `look` fails for longer than [`PATIENCE`]. The message has its last error.
 pub async fn eventually<T, S: Debug>(what: &str, look: impl AsyncFnMut() -> Result<T, S>) -> T {
     eventually_within(PATIENCE, what, look).await
 }
 
-/// As [`eventually`], for what takes longer.
-///
-/// # Panics
-/// When it does not come within `patience`, with what was seen last.
+/// As [`eventually`], with another timeout.
 pub async fn eventually_within<T, S: Debug>(
     patience: Duration,
     what: &str,
@@ -46,31 +43,28 @@ pub async fn eventually_within<T, S: Debug>(
     loop {
         match look().await {
             Ok(found) => return found,
-            Err(status) => wait.goes_on(what, &status),
+            Err(status) => wait.check(what, &status),
         }
         tokio::time::sleep(LOOK_PAUSE).await;
     }
 }
 
-/// As [`eventually`], on a thread of the test.
-///
-/// # Panics
-/// When it does not come within [`PATIENCE`], with what was seen last.
+/// As [`eventually`], without a runtime: blocks the thread.
 pub fn eventually_blocking<T, S: Debug>(what: &str, mut look: impl FnMut() -> Result<T, S>) -> T {
     let wait = Wait::new(PATIENCE);
     loop {
         match look() {
             Ok(found) => return found,
-            Err(status) => wait.goes_on(what, &status),
+            Err(status) => wait.check(what, &status),
         }
         std::thread::sleep(LOOK_PAUSE);
     }
 }
 
-/// `found` if it is what was `wanted`: for a look at one value.
+/// `found` if it equals `wanted`. For [`eventually`] on one value.
 ///
 /// # Errors
-/// What was found instead.
+/// `found`, if it is another value.
 pub fn is<T: PartialEq>(found: T, wanted: &T) -> Result<T, T> {
     if found == *wanted {
         Ok(found)
@@ -92,7 +86,8 @@ impl Wait {
         }
     }
 
-    fn goes_on<S: Debug>(&self, what: &str, status: &S) {
+    /// Panics once `patience` is over.
+    fn check<S: Debug>(&self, what: &str, status: &S) {
         let Self { patience, began } = self;
         assert!(
             began.elapsed() < *patience,

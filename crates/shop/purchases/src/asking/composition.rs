@@ -115,7 +115,7 @@ impl Composition {
         let url = at(&self.urls.users, &format!("/users/{user}"));
         let (found, as_of) = self.get::<User>(url, deadline).await?;
         match found {
-            Some(found) if found.id != user => Err(Why::Nonsense("another user".to_owned())),
+            Some(found) if found.id != user => Err(Why::InvalidAnswer("another user".to_owned())),
             found => Ok((found.is_some(), as_of)),
         }
     }
@@ -186,9 +186,9 @@ impl Composition {
             StatusCode::NOT_FOUND => false,
             status => return Err(Why::Status(status.as_u16())),
         };
-        let as_of = as_of.ok_or_else(|| Why::Nonsense(format!("it has no {POSITION}")))?;
+        let as_of = as_of.ok_or_else(|| Why::InvalidAnswer(format!("it has no {POSITION}")))?;
         let found = is_there.then(|| serde_json::from_slice(&body)).transpose();
-        let found = found.map_err(|error| Why::Nonsense(error.to_string()))?;
+        let found = found.map_err(|error| Why::InvalidAnswer(error.to_string()))?;
         Ok((found, as_of))
     }
 }
@@ -205,7 +205,7 @@ async fn read(request: RequestBuilder) -> Result<(StatusCode, Option<Positions>,
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > ANSWER_MAX {
-            return Err(Why::Nonsense(format!("more than {ANSWER_MAX} bytes")));
+            return Err(Why::InvalidAnswer(format!("more than {ANSWER_MAX} bytes")));
         }
         body.extend_from_slice(&chunk);
     }
@@ -230,7 +230,7 @@ impl TryFrom<OrderRow> for Order {
         let placed_at: shop_events::Timestamp = row
             .placed_at
             .parse()
-            .map_err(|error| Why::Nonsense(format!("`{}`: {error}", row.placed_at)))?;
+            .map_err(|error| Why::InvalidAnswer(format!("`{}`: {error}", row.placed_at)))?;
         Ok(Self {
             product_ids: row.product_ids,
             placed_at: shop_events::millis(&placed_at),

@@ -34,7 +34,7 @@ pub(crate) enum Why {
     #[error("refused the question: {0}")]
     Refused(String),
     #[error("gave an invalid answer: {0}")]
-    Nonsense(String),
+    InvalidAnswer(String),
     #[error("was not asked: too many questions are pending")]
     Full,
     /// Other answers take up the room. A retry may succeed.
@@ -72,7 +72,7 @@ impl From<NoAnswer> for Why {
                 Self::Unreachable(no_answer.to_string())
             }
             NoAnswer::TooLarge(why) | NoAnswer::Refused(why) => Self::Refused(why),
-            NoAnswer::Malformed(why) => Self::Nonsense(why),
+            NoAnswer::Malformed(why) => Self::InvalidAnswer(why),
         }
     }
 }

@@ -246,7 +246,7 @@ impl Asking {
             }
             Ok((_, as_of)) => {
                 let why = format!("it is as of {as_of}, which is not a position of {source}");
-                Err(self.note(source, Why::Nonsense(why)))
+                Err(self.note(source, Why::InvalidAnswer(why)))
             }
             Err(why) => Err(self.note(source, why)),
         }

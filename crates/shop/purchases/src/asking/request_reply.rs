@@ -28,7 +28,7 @@ impl RequestReply {
         let answer = self.0.ask(inquiry::USERS, &question, deadline).await?;
         let UserAnswered { user_id, is_known } = answer.said;
         if user_id != question.user_id {
-            return Err(Why::Nonsense("another user".to_owned()));
+            return Err(Why::InvalidAnswer("another user".to_owned()));
         }
         Ok((is_known, answer.as_of))
     }
@@ -108,5 +108,5 @@ impl TryFrom<inquiry::Product> for Product {
 
 fn id(text: &str) -> Result<Uuid, Why> {
     text.parse()
-        .map_err(|_| Why::Nonsense(format!("`{text}` is not a UUID")))
+        .map_err(|_| Why::InvalidAnswer(format!("`{text}` is not a UUID")))
 }

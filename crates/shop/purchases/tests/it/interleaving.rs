@@ -1,8 +1,8 @@
 //! All interleavings of small histories of the three sources.
 //!
-//! Each source's events stay in their order; between sources any order may come. For each
-//! interleaving the store is folded anew and compared with a fold of plain Rust that knows
-//! nothing of interleavings: it looks at whole histories, one source after the other.
+//! The events of each source keep their order; the sources interleave in any order. For each
+//! interleaving, a new store is built and compared with a model in plain Rust that ignores
+//! interleavings: it processes whole histories, one source after another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, Statement};
 use shop_events::{OrderPlaced, ProductCreated, ProductUpdated, UserErased, UserRegistered};
 use uuid::Uuid;
 
-/// What happened in one source, with small numbers for ids.
+/// An event of one source, with small numbers for ids.
 #[derive(Debug, Clone)]
 enum Happened {
     Registered(u8),
@@ -73,7 +73,7 @@ impl Happened {
     }
 }
 
-/// The fold to compare with.
+/// The model to compare with.
 fn expected(users: &[Happened], products: &[Happened], orders: &[Happened]) -> Shown {
     let mut titles = BTreeMap::new();
     for event in products {
@@ -112,7 +112,7 @@ fn expected(users: &[Happened], products: &[Happened], orders: &[Happened]) -> S
     shown
 }
 
-/// Of an erased user nothing may be left, shown or not.
+/// The content of the store. It includes any purchases left of an erased user, which must be gone.
 fn shown(snapshot: &Snapshot) -> Result<Shown, DbErr> {
     let rows = snapshot.query_all_raw(Statement::from_string(
         snapshot.get_database_backend(),
@@ -135,8 +135,8 @@ fn shown(snapshot: &Snapshot) -> Result<Shown, DbErr> {
     Ok(shown)
 }
 
-/// Folds the events in the given order, in batches of `batch`, into a store of its own.
-async fn folded(events: &[Happened], batch: usize) -> Shown {
+/// Applies the events in the given order, in batches of `batch`, to a new store.
+async fn applied(events: &[Happened], batch: usize) -> Shown {
     let given = Given::nothing(Purchases, MIGRATIONS).await;
     for events in events.chunks(batch) {
         let events = events.iter().map(Happened::envelope).collect();
@@ -146,7 +146,7 @@ async fn folded(events: &[Happened], batch: usize) -> Shown {
     given.then(shown).await
 }
 
-/// As the service does in the background; gives how many transactions it took.
+/// Removes erased users, as the service does in the background; returns the number of transactions.
 async fn remove_erased(db: &Database) -> usize {
     let mut parts = 0;
     while db.read(is_erasing).await.unwrap() {
@@ -156,8 +156,8 @@ async fn remove_erased(db: &Database) -> usize {
     parts
 }
 
-/// A user with very many purchases is not shown from one moment to the next, and what is left is
-/// removed a part at a time, also when the service is stopped in between.
+/// A user with very many purchases is hidden at once. The purchases are removed in parts, also if
+/// the service is stopped in between.
 #[tokio::test]
 async fn what_an_erased_user_ordered_is_removed_in_parts() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -173,8 +173,8 @@ async fn what_an_erased_user_ordered_is_removed_in_parts() {
     };
     let orders = vec![envelope(&placed(0)), envelope(&placed(1))];
     for events in [orders, vec![Happened::Erased(0).envelope()]] {
-        let applied = db.write(move |tx| Purchases.apply(tx, &events));
-        applied.await.unwrap();
+        let written = db.write(move |tx| Purchases.apply(tx, &events));
+        written.await.unwrap();
     }
     let content = async |db: &Database| {
         let (_, sql) = Purchases::CONTENT[2];
@@ -184,7 +184,7 @@ async fn what_an_erased_user_ordered_is_removed_in_parts() {
         let row = counted.await.unwrap().unwrap();
         row.try_get_by::<i64, _>("n").unwrap()
     };
-    assert_eq!(content(&db).await, 5_000, "of the other user");
+    assert_eq!(content(&db).await, 5_000, "the other user's purchases");
     db.write(erase_part).await.unwrap();
     db.close().await;
     let db = open().await.unwrap();
@@ -232,7 +232,7 @@ proptest! {
         let expected = expected(users, products, orders);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         for events in interleavings(&[users, products, orders], 90) {
-            let shown = runtime.block_on(folded(&events, batch));
+            let shown = runtime.block_on(applied(&events, batch));
             prop_assert_eq!(&shown, &expected, "{:?}", events);
         }
     }

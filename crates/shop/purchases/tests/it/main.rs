@@ -1,6 +1,6 @@
-//! The projection by itself: whatever the order in which the sources' events come, the store
-//! shows the same.
+//! The projection alone: in whichever order the events of the sources come, the store shows the
+//! same.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+#![expect(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 mod interleaving;
