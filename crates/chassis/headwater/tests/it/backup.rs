@@ -1,4 +1,4 @@
-//! Copies of databases, made and put back.
+//! Copies of databases: making and restoring them.
 
 use std::fs;
 use std::path::Path;
@@ -43,11 +43,7 @@ async fn backups_at_the_same_time_wait_for_each_other_and_leave_whole_copies() {
         assert_eq!(backup::check(&copy.file).unwrap().head, 99);
     }
     let names = names(copies.path());
-    assert_eq!(
-        names.len(),
-        AT_ONCE * 2,
-        "a name of its own each: {names:?}"
-    );
+    assert_eq!(names.len(), AT_ONCE * 2, "each has another name: {names:?}");
 }
 
 #[tokio::test]
@@ -58,7 +54,7 @@ async fn what_is_moved_aside_has_what_was_in_its_log() {
     let path = data.path().join("sensors.db");
     let copy = backup::make(&path, copies.path(), &Clock::system()).unwrap();
     append(&db, reads(3..6)).await;
-    // What a kill leaves.
+    // The leftovers of a killed process.
     let killed = folder();
     let killed_at = killed.path().join("sensors.db");
     for behind in ["", "-wal"] {

@@ -1,8 +1,8 @@
-//! What may not grow: the write-ahead log, and the time of a read.
+//! Limits on the write-ahead log and on the duration of a read.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "what runs beside a test is a task of the test"
+    reason = "the test owns its background tasks"
 )]
 
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use tempfile::TempDir;
 
 use crate::support::{MIGRATIONS, append, folder, integers, large};
 
-/// Some milliseconds of work for SQLite, within one snapshot.
+/// Some milliseconds of work for SQLite in one snapshot.
 const SLOW: &str = "WITH RECURSIVE number (n) AS
     (SELECT 1 UNION ALL SELECT n + 1 FROM number LIMIT 30000) SELECT count(*) AS n FROM number";
 
 const ENDLESS: &str = "WITH RECURSIVE number (n) AS
     (SELECT 1 UNION ALL SELECT n + 1 FROM number) SELECT count(*) AS n FROM number";
 
-/// A database with other limits.
+/// Opens a database with another limit.
 async fn open_with(folder: &TempDir, limit: impl FnOnce(&mut Config)) -> Database {
     let mut config = Config::at(folder.path().join("sensors.db"));
     limit(&mut config);
@@ -30,8 +30,8 @@ async fn open_with(folder: &TempDir, limit: impl FnOnce(&mut Config)) -> Databas
     db.await.unwrap()
 }
 
-/// Without the bound it grows to all that is written, some 24 MiB here: with reads that overlap
-/// there is no moment in which SQLite would begin it anew by itself.
+/// Without the limit, the log grows to the size of all writes, some 24 MiB here: while reads
+/// overlap, SQLite never restarts the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_write_ahead_log_stays_small_while_reads_overlap() {
     let folder = folder();
@@ -42,7 +42,7 @@ async fn the_write_ahead_log_stays_small_while_reads_overlap() {
         tokio::task::spawn(async move {
             let mut reads = 0;
             while !is_over.load(Ordering::Relaxed) {
-                // From the table first: a snapshot begins with what is read of the file.
+                // From the table first: a snapshot starts with the first read from the file.
                 let read = db.read(|snapshot: &Snapshot| {
                     integers(snapshot, "SELECT count(*) AS n FROM headwater_outbox")?;
                     integers(snapshot, SLOW)
@@ -62,9 +62,9 @@ async fn the_write_ahead_log_stays_small_while_reads_overlap() {
     }
     is_over.store(true, Ordering::Relaxed);
     for read in reads {
-        assert!(read.await.unwrap() > 0, "reads went on meanwhile");
+        assert!(read.await.unwrap() > 0, "reads continued meanwhile");
     }
-    assert!(largest < 3 * 1024 * 1024, "it grew to {largest} bytes");
+    assert!(largest < 3 * 1024 * 1024, "the log grew to {largest} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +85,7 @@ async fn a_read_that_takes_too_long_is_broken_off_and_harms_no_other() {
     }
 }
 
-/// A caller that goes away does not leave its read behind for ever.
+/// The read of a caller that has gone ends too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_nobody_waits_for_any_more_is_broken_off_too() {
     let folder = folder();
@@ -108,7 +108,7 @@ async fn a_read_that_nobody_waits_for_any_more_is_broken_off_too() {
     assert_eq!(fine.await.unwrap(), [1]);
 }
 
-/// Where another process keeps the log from being emptied, writes go on.
+/// While another process keeps the log from being emptied, writes continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_elses_long_read_does_not_stop_writes() {
     let folder = folder();

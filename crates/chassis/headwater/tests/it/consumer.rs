@@ -1,4 +1,4 @@
-//! What a person sets at a projection's consumer: it is kept to, put right, or named.
+//! Operator settings of a projection's consumer: the projection respects, repairs or reports them.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -35,7 +35,8 @@ async fn config(stream: &Stream) -> pull::Config {
     }
 }
 
-/// Edits the consumer while the projection runs, appends 200 more, and waits until all are there.
+/// Edits the consumer while the projection runs, appends 200 more events, and waits for all of
+/// them.
 async fn edit_and_expect_all(edit: impl Fn(&mut pull::Config)) {
     let world = World::start().await;
     world.append(1..=1).await;
@@ -71,7 +72,7 @@ async fn a_consumer_whose_requests_expire_at_once_is_put_right() {
     edit_and_expect_all(|config| config.max_expires = Duration::from_millis(5)).await;
 }
 
-/// An event by hand has no position that would show that it is missing.
+/// An event that was published by hand has no position that would show a gap.
 #[tokio::test]
 async fn a_filter_hides_no_event_that_was_published_by_hand() {
     let world = World::start().await;
@@ -91,12 +92,13 @@ async fn a_filter_hides_no_event_that_was_published_by_hand() {
         .publish("sensors.v1.other.1", "".into())
         .await
         .unwrap();
-    // What the filter lets through has no payload: a reading of 0.
+    // The filter passes an event without payload: a reading of 0.
     eventually_readings(&world.copy, &[1, 2, 0]).await;
     world.stop().await;
 }
 
-/// Makes the consumer by hand before the projection starts, and expects it to read everything.
+/// Creates the consumer by hand before the projection starts, and expects the projection to read
+/// everything.
 async fn make_and_expect_all(made: pull::Config) {
     let mut world = World::start().await;
     world.stop_reader().await;
@@ -147,7 +149,7 @@ async fn a_consumer_that_somebody_made_with_limits_does_not_hold_up_its_projecti
     }
 }
 
-/// What it hands over is not applied, and nobody would know.
+/// Its events have no payload and cannot be applied.
 #[tokio::test]
 async fn a_consumer_that_pushes_is_recreated() {
     use async_nats::jetstream::consumer::push;
@@ -168,7 +170,7 @@ async fn a_consumer_that_pushes_is_recreated() {
     world.stop().await;
 }
 
-/// A person wants it so, for a while; it must not look as if nothing happened.
+/// The operator paused the consumer. The projection must report it.
 #[tokio::test]
 async fn a_consumer_that_is_paused_at_the_broker_is_named() {
     let world = World::start().await;
@@ -187,7 +189,7 @@ async fn a_consumer_that_is_paused_at_the_broker_is_named() {
     world.stop().await;
 }
 
-/// Events of any size come, also those that are larger than what is asked for at a time.
+/// Events of any size are read, also events larger than one request's limit.
 #[tokio::test]
 async fn large_events_among_small_ones_are_read() {
     let world = World::start().await;
@@ -198,10 +200,10 @@ async fn large_events_among_small_ones_are_read() {
     world.stop().await;
 }
 
-/// The sizes of the batches that [`Slow`] was given.
+/// The batch sizes of [`Slow`].
 static BATCHES: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
-/// Takes its time for each event.
+/// Applies events slowly.
 struct Slow;
 
 impl Projection for Slow {
@@ -229,7 +231,7 @@ async fn a_batch_holds_what_is_applied_in_a_quarter_of_a_second() {
     eventually_says(&tasks.health, "slow from sensors", "up to 6000\"").await;
     tasks.stop().await;
     let batches = BATCHES.lock().unwrap().clone();
-    // The first one that is too large is a guess.
+    // The first batch is a guess and may be too large.
     let mut later = batches.iter().skip_while(|events| **events <= 250).skip(1);
     assert!(later.all(|events| *events <= 250), "{batches:?}");
     world.stop().await;

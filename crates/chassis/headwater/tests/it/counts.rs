@@ -1,4 +1,5 @@
-//! What a projection counts: its own name, so that no other test of this process counts with it.
+//! The counters of a projection. It has its own name, so that no other test of this process
+//! increments them.
 
 use headwater::database::Tx;
 use headwater::{ApplyError, Envelope, Projection};
@@ -41,14 +42,14 @@ async fn what_was_applied_skipped_and_parked_is_counted() {
     let relay = relaying(&source, &bus);
     let mut tasks = Tasks::none();
     let address = serve_system(&mut tasks).await;
-    // What was counted before the first look at the metrics would be lost.
+    // Whatever is counted before the first request for metrics is lost.
     metrics(&address).await;
     tasks.projection(Counted, &copy, &bus).await;
     let events = [("a", 1), ("b", -1), ("a", 2), ("b", 3), ("c", 4)];
     let events = events.map(|(sensor, value)| read(sensor, value));
     append(&source, events.to_vec()).await;
-    let counted = async |applied: u64, skipped: u64, parked: u64| {
-        eventually("all is counted", async || {
+    let counted = async |applied: u64, skipped: u64, dead: u64| {
+        eventually("all events are counted", async || {
             let metrics = metrics(&address).await;
             let count = |what: &str| {
                 let labels = r#"{projection="counted",source="sensors"}"#;
@@ -61,7 +62,7 @@ async fn what_was_applied_skipped_and_parked_is_counted() {
                 count("projection_skipped").unwrap_or(0),
                 count("dead_letters").unwrap_or(0),
             );
-            if now == (applied, skipped, parked) {
+            if now == (applied, skipped, dead) {
                 Ok(())
             } else {
                 Err(now)

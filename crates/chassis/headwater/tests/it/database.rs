@@ -1,4 +1,4 @@
-//! Opening, migrations, and reading.
+//! Opening, migrating and reading a database.
 
 use headwater::database::{Bulk, Config, Database, Migration, Snapshot};
 use headwater::{Clock, outbox};
@@ -19,7 +19,7 @@ async fn open_at(
     Database::open(owner, &config, migrations, Clock::system()).await
 }
 
-/// Why opening is refused, with the whole chain.
+/// The error of opening, with the whole chain of causes.
 async fn refusal(folder: &TempDir, owner: &'static str, own: &'static [Migration]) -> String {
     format!("{:#}", open_at(folder, owner, own).await.unwrap_err())
 }
@@ -126,8 +126,8 @@ async fn an_epoch_lasts_as_long_as_its_database() {
     let epoch = open(&folder, "sensors").await.epoch();
     let opened_again = open(&folder, "sensors").await;
     assert_eq!(opened_again.epoch(), epoch);
-    let anew = open(&crate::support::folder(), "sensors").await;
-    assert_ne!(anew.epoch(), epoch);
+    let new = open(&crate::support::folder(), "sensors").await;
+    assert_ne!(new.epoch(), epoch);
 }
 
 #[tokio::test]
@@ -139,8 +139,7 @@ async fn the_head_is_known_at_opening() {
     assert_eq!(*open(&folder, "sensors").await.head().borrow(), 3);
 }
 
-/// Whoever has a renamed file open could write to it for ever, and the next start would not find
-/// any of it.
+/// A process could write to a renamed file for ever, and the next start would find none of it.
 #[tokio::test]
 async fn a_database_whose_file_is_not_where_it_was_opened_takes_no_write_until_it_is_back() {
     let folder = folder();
@@ -158,8 +157,8 @@ async fn a_database_whose_file_is_not_where_it_was_opened_takes_no_write_until_i
     };
     std::fs::rename(&path, &aside).unwrap();
     assert!(matches!(write().await, Err(Refused::Moved)));
-    let read_on = events().await.unwrap();
-    assert_eq!(read_on.len(), 3, "it is read on");
+    let still_read = events().await.unwrap();
+    assert_eq!(still_read.len(), 3, "reads continue");
     std::fs::write(&path, "another one").unwrap();
     assert!(matches!(write().await, Err(Refused::Moved)));
     std::fs::rename(&aside, &path).unwrap();
@@ -167,7 +166,7 @@ async fn a_database_whose_file_is_not_where_it_was_opened_takes_no_write_until_i
     assert_eq!(events().await.unwrap().len(), 4);
 }
 
-/// The write is in a file that the next start may not find: nobody may be told that it is there.
+/// The write is in a file that the next start may not find, so it must not be reported as done.
 #[tokio::test]
 async fn a_write_during_which_the_file_is_renamed_is_unknown() {
     let folder = folder();
@@ -184,12 +183,12 @@ async fn a_write_during_which_the_file_is_renamed_is_unknown() {
 
     let why = format!("{:#}", try_open(&folder).await.unwrap_err());
     assert!(why.contains("sensors.db is missing, but"), "{why}");
-    assert!(!path.exists(), "no empty one was made in its place");
+    assert!(!path.exists(), "no empty file was created in its place");
     std::fs::rename(&aside, &path).unwrap();
     let head = *try_open(&folder).await.unwrap().head().borrow();
     assert_eq!(
         head, 1,
-        "its newest commits were in the log beside the name"
+        "the newest commits were in the log next to the old name"
     );
 }
 
@@ -198,7 +197,7 @@ async fn try_open(folder: &TempDir) -> anyhow::Result<Database> {
     Database::open("sensors", &config, MIGRATIONS, Clock::system()).await
 }
 
-/// A process that holds the write lock must not keep the service from its end.
+/// A process that holds the write lock must not keep the service from stopping.
 #[tokio::test]
 async fn a_database_is_closed_also_while_another_process_holds_the_write_lock() {
     keep_log();
@@ -208,11 +207,14 @@ async fn a_database_is_closed_also_while_another_process_holds_the_write_lock() 
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let refused = db.write(|tx| outbox::append(tx, &read("attic", 1))).await;
     assert!(matches!(refused, Err(Refused::Busy)));
-    let said = logged("another process has held the database's write lock");
-    assert!(said.iter().all(|line| line.starts_with("WARN")), "{said:?}");
-    assert!(!said.is_empty());
+    let lines = logged("another process has held the database's write lock");
+    assert!(
+        lines.iter().all(|line| line.starts_with("WARN")),
+        "{lines:?}"
+    );
+    assert!(!lines.is_empty());
     let closed = tokio::time::timeout(PATIENCE, db.close()).await;
-    closed.expect("it is closed");
+    closed.expect("the database is closed");
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(*try_open(&folder).await.unwrap().head().borrow(), 0);
 }
@@ -223,11 +225,11 @@ async fn a_snapshot_does_not_move_while_writes_go_on() {
     let db = open(&folder, "sensors").await;
     append(&db, reads(1..=1)).await;
     let (looked, has_looked) = tokio::sync::oneshot::channel();
-    let (go_on, gate) = crate::support::gate();
+    let (go_on, latch) = crate::support::latch();
     let reading = db.read(move |snapshot| {
         let before = outbox::page(snapshot, 1, 10)?.len();
         looked.send(()).unwrap();
-        gate.wait();
+        latch.wait();
         Ok::<_, DbErr>((before, outbox::page(snapshot, 1, 10)?.len()))
     });
     let writing = async {
@@ -271,7 +273,7 @@ async fn a_panic_in_a_read_does_not_lose_the_reader() {
     assert_eq!(one.unwrap(), [1]);
 }
 
-/// SQLite ends a transaction by itself at some errors; so may a read, by a mistake.
+/// SQLite ends a transaction on some errors. A read may end it by mistake.
 #[tokio::test]
 async fn a_read_that_ends_its_transaction_does_not_lose_the_reader() {
     let folder = folder();
@@ -282,7 +284,7 @@ async fn a_read_that_ends_its_transaction_does_not_lose_the_reader() {
         .unwrap();
     for sql in ["ROLLBACK", "ROLLBACK; BEGIN; SELECT wrong"] {
         let ended = db.read(move |snapshot| snapshot.execute_unprepared(sql).map(drop));
-        // What it is told matters less than that the next one finds a reader.
+        // Its result does not matter, only that the next read finds a reader.
         drop(ended.await);
         let one = db
             .read(|snapshot: &Snapshot| integers(snapshot, "SELECT 1 AS n"))
@@ -307,13 +309,13 @@ async fn a_write_of_another_process_holds_nothing_up_for_long() {
     let folder = folder();
     let db = open(&folder, "sensors").await;
     let other = open(&folder, "sensors").await;
-    let (release, gate) = crate::support::gate();
+    let (release, latch) = crate::support::latch();
     let (started, has_started) = tokio::sync::oneshot::channel();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move {
         let held = other.write(move |_| {
             started.send(()).unwrap();
-            gate.wait();
+            latch.wait();
             Ok::<_, DbErr>(())
         });
         held.await.unwrap();
@@ -331,11 +333,15 @@ async fn a_write_of_another_process_holds_nothing_up_for_long() {
         .read(|snapshot| outbox::page(snapshot, 1, 10))
         .await
         .unwrap();
-    assert_eq!(page.len(), 1, "the write that was told Busy is not there");
+    assert_eq!(
+        page.len(),
+        1,
+        "the write that failed with Busy is not there"
+    );
 }
 
-/// SQLite 3.51.1 deadlocks in itself when one thread opens a file while another closes the last
-/// connection to it, and then every database of the process stands still.
+/// SQLite 3.51.1 deadlocks if one thread opens a file while another closes the last connection to
+/// it. Then every database of the process blocks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_database_may_be_opened_while_it_is_being_closed() {
     let mut clients = tokio::task::JoinSet::new();
@@ -343,7 +349,7 @@ async fn a_database_may_be_opened_while_it_is_being_closed() {
         clients.spawn(async move {
             let folder = folder();
             for _ in 0..100 {
-                // Its threads close the file when it is dropped: while it is opened again.
+                // Dropping it closes the file on its threads while the next one is opened.
                 open(&folder, "sensors").await;
             }
         });
@@ -354,7 +360,7 @@ async fn a_database_may_be_opened_while_it_is_being_closed() {
         }
     };
     let ended = tokio::time::timeout(std::time::Duration::from_secs(20), all).await;
-    ended.expect("no thread waits for another for ever");
+    ended.expect("no deadlock");
 }
 
 const ADD_LABELS: Bulk = Bulk {
@@ -363,7 +369,7 @@ const ADD_LABELS: Bulk = Bulk {
     after: " ON CONFLICT DO NOTHING RETURNING value",
 };
 
-/// Around each of the lengths that a list may have.
+/// Around each length at which a list is split.
 #[tokio::test]
 async fn a_bulk_statement_takes_any_number_of_rows_each_once() {
     let folder = folder();

@@ -1,4 +1,4 @@
-//! What operators do with dead letters: look, try again, give up.
+//! Operators list, retry and discard dead letters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use crate::support::{
     execute, folder, is, keep_reading, large, open, publish_by_hand, read, readings, relaying,
 };
 
-/// Refuses values below zero until it is mended; panics at -2.
+/// Refuses values below zero until it is fixed; panics at -2.
 #[derive(Debug, Clone, Default)]
 struct Mendable(Arc<AtomicBool>);
 
@@ -38,9 +38,9 @@ impl Projection for Mendable {
                 return Err(ApplyError::unknown(event));
             }
             let SensorRead { sensor, value, .. } = event.decode()?;
-            let is_mended = self.0.load(Ordering::Relaxed);
-            assert!(is_mended || value != -2, "a bug in a projection");
-            if value < 0 && !is_mended {
+            let is_fixed = self.0.load(Ordering::Relaxed);
+            assert!(is_fixed || value != -2, "a bug in a projection");
+            if value < 0 && !is_fixed {
                 return Err(ApplyError::Poison("below zero".to_owned()));
             }
             keep_reading(tx, &sensor, value)?;
@@ -53,7 +53,7 @@ impl Projection for Mendable {
     }
 }
 
-/// A source, its stream, and a projection with operators' endpoints.
+/// A source, its stream, and a projection with admin endpoints.
 struct House {
     projection: Mendable,
     copy: Database,
@@ -102,7 +102,7 @@ impl House {
         house
     }
 
-    fn mend(&self) {
+    fn fix(&self) {
         self.projection.0.store(true, Ordering::Relaxed);
     }
 
@@ -130,7 +130,7 @@ impl House {
     }
 
     /// Waits until there are `count` letters.
-    async fn parked(&self, count: usize) -> Vec<Letter> {
+    async fn eventually_letters(&self, count: usize) -> Vec<Letter> {
         eventually("the letters are there", async || {
             let letters = self.letters().await;
             if letters.len() == count {
@@ -142,8 +142,8 @@ impl House {
         .await
     }
 
-    /// Waits until there are `count` letters, more than one answer has; the id of the first.
-    async fn parked_in_all(&self, count: u64) -> u64 {
+    /// Waits until there are `count` letters, more than fit into one answer; returns the first id.
+    async fn first_of_letters(&self, count: u64) -> u64 {
         eventually("the letters are there", async || {
             let page: ListAnswer = self.ask("list", json!({"limit": 1})).await?;
             match page.letters.first() {
@@ -164,8 +164,8 @@ impl House {
 async fn letters_are_listed_with_what_is_at_fault_and_what_only_waits() {
     let events = vec![read("a", -1), read("b", 1), read("a", 2), read("c", -2)];
     let house = House::start(events).await;
-    let letters = house.parked(3).await;
-    let told: Vec<_> = letters
+    let letters = house.eventually_letters(3).await;
+    let seen: Vec<_> = letters
         .iter()
         .map(|letter| {
             (
@@ -177,7 +177,7 @@ async fn letters_are_listed_with_what_is_at_fault_and_what_only_waits() {
         })
         .collect();
     assert_eq!(
-        told,
+        seen,
         [
             ("key a", false, Some(1), "below zero"),
             ("key a", true, Some(3), "waits behind a parked event"),
@@ -208,7 +208,7 @@ async fn a_retry_after_the_mend_applies_the_lane_in_its_order() {
         read("b", 4),
     ];
     let house = House::start(events).await;
-    let letters = house.parked(3).await;
+    let letters = house.eventually_letters(3).await;
     let again: RetryAnswer = house
         .ask("retry", json!({"id": letters[0].id}))
         .await
@@ -216,10 +216,14 @@ async fn a_retry_after_the_mend_applies_the_lane_in_its_order() {
     assert_eq!(
         (again.applied, again.left, again.failed.len()),
         (0, 3, 1),
-        "not mended yet"
+        "not fixed yet"
     );
-    assert_eq!(readings(&house.copy).await, [1, 4], "nothing half done");
-    house.mend();
+    assert_eq!(
+        readings(&house.copy).await,
+        [1, 4],
+        "nothing is applied by halves"
+    );
+    house.fix();
     let again: RetryAnswer = house
         .ask("retry", json!({"id": letters[0].id}))
         .await
@@ -235,10 +239,10 @@ async fn a_retry_after_the_mend_applies_the_lane_in_its_order() {
 async fn one_lane_or_all_lanes_are_tried() {
     let events = vec![read("a", -1), read("b", -4), read("a", 2), read("c", -5)];
     let house = House::start(events).await;
-    house.parked(4).await;
-    house.mend();
-    let lane: RetryAnswer = house.ask("retry", json!({"lane": "key b"})).await.unwrap();
-    assert_eq!((lane.applied, lane.left), (1, 3));
+    house.eventually_letters(4).await;
+    house.fix();
+    let retried: RetryAnswer = house.ask("retry", json!({"lane": "key b"})).await.unwrap();
+    assert_eq!((retried.applied, retried.left), (1, 3));
     let all: RetryAnswer = house.ask("retry", json!({"all": {}})).await.unwrap();
     assert_eq!((all.applied, all.left), (3, 0));
     assert_eq!(readings(&house.copy).await, [-4, -1, 2, -5]);
@@ -249,18 +253,18 @@ async fn one_lane_or_all_lanes_are_tried() {
 async fn a_retry_stops_at_the_next_that_fails_and_what_follows_waits_on() {
     let events = vec![read("a", -1), read("a", 2), read("a", -2), read("a", 3)];
     let house = House::start(events).await;
-    let letters = house.parked(4).await;
+    let letters = house.eventually_letters(4).await;
     let discarded: DiscardAnswer = house
         .ask("discard", json!({"id": letters[0].id, "reason": "a test"}))
         .await
         .unwrap();
     assert_eq!((discarded.retried.applied, discarded.retried.left), (1, 2));
     let left = house.letters().await;
-    let told: Vec<_> = left
+    let seen: Vec<_> = left
         .iter()
         .map(|letter| (letter.position, letter.waiting))
         .collect();
-    assert_eq!(told, [(Some(3), false), (Some(4), true)]);
+    assert_eq!(seen, [(Some(3), false), (Some(4), true)]);
     assert_eq!(readings(&house.copy).await, [2]);
     house.stop().await;
 }
@@ -269,7 +273,7 @@ async fn a_retry_stops_at_the_next_that_fails_and_what_follows_waits_on() {
 async fn a_discarded_letter_is_kept_with_the_reason_and_what_waited_goes_on() {
     let events = vec![read("a", -1), read("a", 2)];
     let house = House::start(events).await;
-    let letters = house.parked(2).await;
+    let letters = house.eventually_letters(2).await;
     let id = letters[0].id;
     let done: DiscardAnswer = house
         .ask("discard", json!({"id": id, "reason": "sent twice"}))
@@ -297,9 +301,9 @@ async fn several_are_discarded_at_once_and_what_waited_behind_them_goes_on() {
         read("b", -6),
     ];
     let house = House::start(events).await;
-    let letters = house.parked(5).await;
+    let letters = house.eventually_letters(5).await;
     let ids: Vec<u64> = letters.iter().map(|letter| letter.id).collect();
-    // The second waits behind the first, the last behind the third; the one at the end is nobody's.
+    // The second letter waits behind the first, the fifth behind the third; there is no letter 99.
     let request = json!({"ids": [ids[1], ids[0], ids[2], 99], "reason": "junk"});
     let done: DiscardManyAnswer = house.ask("discard", request).await.unwrap();
     let expected = DiscardManyAnswer {
@@ -337,7 +341,7 @@ async fn several_are_discarded_at_once_and_what_waited_behind_them_goes_on() {
 async fn letters_are_listed_and_retried_by_source_lane_and_error() {
     let events = vec![read("a", -1), read("a", 2), read("b", -2), read("c", -5)];
     let house = House::start(events).await;
-    house.parked(4).await;
+    house.eventually_letters(4).await;
     let listed = async |filter: Value| {
         let page: ListAnswer = house.ask("list", json!({"filter": filter})).await.unwrap();
         assert_eq!(page.total, page.letters.len() as u64);
@@ -355,7 +359,7 @@ async fn letters_are_listed_and_retried_by_source_lane_and_error() {
         listed(json!({"error": "below", "waiting": false})).await,
         [1, 4]
     );
-    house.mend();
+    house.fix();
     let retried = async |filter: Value| {
         let done = house.ask::<RetryAnswer>("retry", json!({"all": filter}));
         let done = done.await.unwrap();
@@ -375,7 +379,7 @@ async fn letters_are_listed_and_retried_by_source_lane_and_error() {
 async fn requests_that_cannot_be_followed_say_why_and_change_nothing() {
     let events = vec![read("a", -1), read("a", 2)];
     let house = House::start(events).await;
-    let letters = house.parked(2).await;
+    let letters = house.eventually_letters(2).await;
     let refused = async |endpoint: &str, request: Value| {
         house.ask::<Value>(endpoint, request).await.unwrap_err()
     };
@@ -408,7 +412,7 @@ async fn requests_that_cannot_be_followed_say_why_and_change_nothing() {
     house.stop().await;
 }
 
-/// Makes of the letter at `position` what a consumer that delivers headers only makes of it.
+/// Empties the payload of the letter at `position`, like a consumer that delivers headers only.
 async fn cut(house: &House, position: u64) {
     let cut = move |tx: &Tx| {
         let sql = "UPDATE headwater_dead_letter SET payload = x'' WHERE position = ?";
@@ -421,7 +425,7 @@ async fn cut(house: &House, position: u64) {
 async fn a_letter_is_applied_as_the_outbox_has_it_and_not_as_it_was_delivered() {
     let events = vec![read("a", -1), read("a", 2), read("a", 3), read("b", -4)];
     let house = House::start(events).await;
-    let letters = house.parked(4).await;
+    let letters = house.eventually_letters(4).await;
     for position in [1, 3, 4] {
         cut(&house, position).await;
     }
@@ -438,7 +442,7 @@ async fn a_letter_is_applied_as_the_outbox_has_it_and_not_as_it_was_delivered() 
     assert_eq!(shown(&letters[1]).await, Some(InOutbox::Same));
     let again: RetryAnswer = house.ask("retry", json!({"all": {}})).await.unwrap();
     let reasons: Vec<_> = again.failed.iter().map(|letter| &*letter.reason).collect();
-    assert_eq!(reasons, ["below zero", "below zero"], "not mended yet");
+    assert_eq!(reasons, ["below zero", "below zero"], "not fixed yet");
     assert_eq!(shown(&letters[0]).await, Some(InOutbox::Same), "updated");
 
     let id = letters[0].id;
@@ -446,7 +450,7 @@ async fn a_letter_is_applied_as_the_outbox_has_it_and_not_as_it_was_delivered() 
     let done: DiscardAnswer = house.ask("discard", request).await.unwrap();
     assert_eq!((done.retried.applied, done.retried.left), (2, 1));
     assert_eq!(readings(&house.copy).await, [2, 3]);
-    house.mend();
+    house.fix();
     let again: RetryAnswer = house.ask("retry", json!({"all": {}})).await.unwrap();
     assert_eq!((again.applied, again.left), (1, 0));
     assert_eq!(readings(&house.copy).await, [2, 3, -4]);
@@ -456,11 +460,11 @@ async fn a_letter_is_applied_as_the_outbox_has_it_and_not_as_it_was_delivered() 
 #[tokio::test]
 async fn a_source_that_is_away_lets_its_letters_wait_unchanged() {
     let mut house = House::start(vec![read("a", -1), read("a", 2)]).await;
-    let letters = house.parked(2).await;
+    let letters = house.eventually_letters(2).await;
     std::mem::replace(&mut house.relay, Tasks::none())
         .stop()
         .await;
-    house.mend();
+    house.fix();
     let (id, reason) = (letters[0].id, "a test");
     for (endpoint, request) in [
         ("retry", json!({"id": id})),
@@ -479,7 +483,7 @@ async fn a_source_that_is_away_lets_its_letters_wait_unchanged() {
         matches!(shown.outbox, Some(InOutbox::Unknown(_))),
         "{shown:?}"
     );
-    // Nothing waits behind it that would have to be applied.
+    // No letter waits behind it.
     let last = json!({"id": letters[1].id, "reason": reason});
     let done: DiscardAnswer = house.ask("discard", last).await.unwrap();
     assert_eq!(done.retried.left, 1);
@@ -513,8 +517,8 @@ async fn a_letter_that_no_outbox_has_is_not_applied_and_one_by_hand_is() {
         };
         house.copy.write(park).await.unwrap();
     }
-    let letters = house.parked(2).await;
-    house.mend();
+    let letters = house.eventually_letters(2).await;
+    house.fix();
     let again: RetryAnswer = house.ask("retry", json!({"all": {}})).await.unwrap();
     assert_eq!((again.applied, again.left), (1, 1));
     let why = &again.failed[0].reason;
@@ -525,13 +529,13 @@ async fn a_letter_that_no_outbox_has_is_not_applied_and_one_by_hand_is() {
     house.stop().await;
 }
 
-/// More than are compared with the outbox at once.
+/// More letters than are compared with the outbox at once.
 #[tokio::test]
 async fn thousands_of_letters_of_one_lane_are_tried_in_their_order() {
     let events = std::iter::once(-1).chain(2..=2_300);
     let house = House::start(events.map(|value| read("a", value)).collect()).await;
-    let first = house.parked_in_all(2_300).await;
-    house.mend();
+    let first = house.first_of_letters(2_300).await;
+    house.fix();
     let again: RetryAnswer = house.ask("retry", json!({"id": first})).await.unwrap();
     assert_eq!((again.applied, again.left), (2_300, 0));
     let wanted: Vec<i64> = std::iter::once(-1).chain(2..=2_300).collect();
@@ -539,7 +543,7 @@ async fn thousands_of_letters_of_one_lane_are_tried_in_their_order() {
     house.stop().await;
 }
 
-/// Undecodable, unknown, too large: each published by hand, where no outbox keeps it out.
+/// Undecodable, unknown, too large: published by hand, so that no outbox rejects them.
 #[tokio::test]
 async fn events_that_no_outbox_would_take_are_parked_too() {
     let house = House::start(vec![read("a", 1)]).await;
@@ -552,7 +556,7 @@ async fn events_that_no_outbox_would_take_are_parked_too() {
     publish("sensors.v1.read.7", b"\xff\xff").await;
     publish("sensors.v1.melted.8", b"").await;
     publish_by_hand(&house.bus, None, &large(3, headwater::MAX_PAYLOAD)).await;
-    let letters = house.parked(3).await;
+    let letters = house.eventually_letters(3).await;
     let reasons: Vec<_> = letters
         .iter()
         .map(|letter| letter.reason.as_str())
@@ -564,7 +568,7 @@ async fn events_that_no_outbox_would_take_are_parked_too() {
     );
     assert!(reasons[2].contains("above the limit"), "{reasons:?}");
     append(&house.source, vec![read("b", 2)]).await;
-    eventually("others go on", async || {
+    eventually("other events are applied", async || {
         is(readings(&house.copy).await, &vec![1, 2])
     })
     .await;
@@ -581,7 +585,7 @@ async fn letters_are_given_in_what_the_server_has_room_for() {
         ..large(0, LARGE)
     });
     let house = House::start_at(broker_with("max_payload: 65536"), events).await;
-    eventually("all are parked", async || {
+    eventually("all are dead letters", async || {
         let page = house.ask::<ListAnswer>("list", json!({"limit": 1})).await?;
         is(page.total, &151).map_err(|seen| seen.to_string())
     })
@@ -592,7 +596,7 @@ async fn letters_are_given_in_what_the_server_has_room_for() {
         let after = letters.last().map_or(0, |letter| letter.id);
         let page = json!({"after": after, "limit": 1000});
         let page = house.ask::<ListAnswer>("list", page).await.unwrap();
-        assert!(!page.letters.is_empty(), "it goes on after {after}");
+        assert!(!page.letters.is_empty(), "there are letters after {after}");
         letters.extend(page.letters);
         pages += 1;
     }

@@ -1,4 +1,4 @@
-//! Events that no relay published: of a foreign epoch, altered, by hand, beyond the outbox.
+//! Events that no relay published: of a foreign epoch, altered, by hand, or beyond the outbox.
 
 use headwater::health::State;
 use headwater::projection::as_of;
@@ -14,7 +14,7 @@ use crate::support::{
 
 const PART: &str = "readings from sensors";
 
-/// What the store has noted of the stream, as `kind: events`.
+/// The anomalies of the stream that the store has recorded, as `kind: events`.
 async fn anomalies(world: &World) -> Vec<String> {
     let sql = "SELECT kind || ': ' || events AS t FROM headwater_anomaly
                JOIN headwater_checkpoint USING (projection, source, stream_created) ORDER BY kind";
@@ -24,10 +24,13 @@ async fn anomalies(world: &World) -> Vec<String> {
 
 async fn eventually_noted(world: &World, wanted: &[&str]) {
     let wanted: Vec<String> = wanted.iter().map(|&text| text.to_owned()).collect();
-    eventually("it is noted", async || is(anomalies(world).await, &wanted)).await;
+    eventually("the anomaly is recorded", async || {
+        is(anomalies(world).await, &wanted)
+    })
+    .await;
 }
 
-/// A source that answers, with two events that were applied.
+/// A source that answers, and two applied events.
 async fn started() -> World {
     let mut world = World::start().await;
     world.relay.operator(&world.source, &world.bus);
@@ -55,9 +58,12 @@ async fn an_event_of_an_epoch_that_the_source_does_not_have_is_refused_until_the
     world.append(3..=4).await;
     eventually_readings(&world.copy, &[1, 2, 3, 4]).await;
     let refused = "3 events of an epoch that sensors does not have were refused";
-    let said = eventually_says(&world.reader.health, PART, refused).await;
-    assert!(matches!(said, State::Degraded(_)), "{said:?}");
-    assert!(format!("{said:?}").contains("applied up to 4"), "{said:?}");
+    let state = eventually_says(&world.reader.health, PART, refused).await;
+    assert!(matches!(state, State::Degraded(_)), "{state:?}");
+    assert!(
+        format!("{state:?}").contains("applied up to 4"),
+        "{state:?}"
+    );
     let at = world.copy.read(as_of::<Readings>).await.unwrap();
     assert_eq!(at.applied.get("sensors"), 4);
     let lines = logged("event.id=sensors.forged.1");
@@ -95,18 +101,18 @@ async fn an_unknown_epoch_waits_until_the_source_has_said_whether_it_is_its_own(
     .await;
     world.stop_relay().await;
     let other_folder = folder();
-    let anew = open(&other_folder, "sensors").await;
-    begin_epoch(&world.bus, &anew, [11, 12]).await;
-    world.relay = relaying(&anew, &world.bus);
+    let new_source = open(&other_folder, "sensors").await;
+    begin_epoch(&world.bus, &new_source, [11, 12]).await;
+    world.relay = relaying(&new_source, &world.bus);
     eventually_stored(&world.bus, "sensors", &[1, 2, 11, 12]).await;
     let waits = "sensors does not say whether that is its own";
     eventually_says(&world.reader.health, PART, waits).await;
     assert_eq!(readings(&world.copy).await, [1, 2]);
 
-    world.relay.operator(&anew, &world.bus);
+    world.relay.operator(&new_source, &world.bus);
     eventually_readings(&world.copy, &[1, 2, 11, 12]).await;
     eventually_says(&world.reader.health, PART, "Ok(\"applied up to 2\")").await;
-    // The former one has ended: what somebody adds to it is refused.
+    // The former epoch has ended: a later event of it is refused.
     let former = format!("sensors.{}.3", world.source.epoch());
     publish_by_hand(&world.bus, Some(&former), &read("forger", 666)).await;
     eventually_noted(&world, &["foreign-epoch: 1"]).await;
@@ -114,7 +120,8 @@ async fn an_unknown_epoch_waits_until_the_source_has_said_whether_it_is_its_own(
     world.stop().await;
 }
 
-/// With nobody to ask a new store takes what comes first; the source knows better once it is there.
+/// While the source does not answer, a new store accepts the first epoch it sees. The source
+/// corrects it later.
 #[tokio::test]
 async fn an_epoch_that_was_taken_while_the_source_was_away_is_checked_once_it_is_back() {
     let mut world = World::start().await;
@@ -126,9 +133,12 @@ async fn an_epoch_that_was_taken_while_the_source_was_away_is_checked_once_it_is
     world.relay.operator(&world.source, &world.bus);
     eventually_readings(&world.copy, &[666, 1, 2]).await;
     let wrong = "1 events were applied of the epoch forged, which sensors does not have";
-    let said = eventually_says(&world.reader.health, PART, wrong).await;
-    assert!(matches!(said, State::Failed(_)), "{said:?}");
-    assert!(format!("{said:?}").contains("rebuild readings"), "{said:?}");
+    let state = eventually_says(&world.reader.health, PART, wrong).await;
+    assert!(matches!(state, State::Failed(_)), "{state:?}");
+    assert!(
+        format!("{state:?}").contains("rebuild readings"),
+        "{state:?}"
+    );
     world.stop().await;
 }
 
@@ -139,24 +149,27 @@ async fn a_projection_that_is_ahead_of_its_source_is_a_fault() {
     publish_by_hand(&world.bus, Some(&next), &read("forger", 666)).await;
     eventually_readings(&world.copy, &[1, 2, 666]).await;
     let ahead = "applied up to 3 of 2: ahead of sensors";
-    let said = eventually_says(&world.reader.health, PART, ahead).await;
-    assert!(matches!(said, State::Failed(_)), "{said:?}");
+    let state = eventually_says(&world.reader.health, PART, ahead).await;
+    assert!(matches!(state, State::Failed(_)), "{state:?}");
     assert!(!world.reader.health.is_ready());
     world.stop().await;
 }
 
-/// Its file is gone, and the service has made another one.
+/// The source's file was lost, and the service has created another one.
 #[tokio::test]
 async fn a_source_that_lost_its_database_is_a_fault_of_who_knows_more() {
     let mut world = started().await;
     world.stop_relay().await;
     let other_folder = folder();
-    let anew = open(&other_folder, "sensors").await;
-    world.relay.operator(&anew, &world.bus);
+    let new_source = open(&other_folder, "sensors").await;
+    world.relay.operator(&new_source, &world.bus);
     let lost = "applied up to 2 of the epoch";
-    let said = eventually_says(&world.reader.health, PART, lost).await;
-    assert!(matches!(said, State::Failed(_)), "{said:?}");
-    assert!(format!("{said:?}").contains("sensors is at 0"), "{said:?}");
+    let state = eventually_says(&world.reader.health, PART, lost).await;
+    assert!(matches!(state, State::Failed(_)), "{state:?}");
+    assert!(
+        format!("{state:?}").contains("sensors is at 0"),
+        "{state:?}"
+    );
     world.stop().await;
 }
 
@@ -171,20 +184,20 @@ async fn a_rebuild_takes_the_confirmed_epochs_along_and_needs_no_source() {
         .stop()
         .await;
     let other_folder = folder();
-    let anew = open(&other_folder, "sensors").await;
-    begin_epoch(&place.bus, &anew, [11, 12]).await;
-    let mut relay = relaying(&anew, &place.bus);
-    relay.operator(&anew, &place.bus);
+    let new_source = open(&other_folder, "sensors").await;
+    begin_epoch(&place.bus, &new_source, [11, 12]).await;
+    let mut relay = relaying(&new_source, &place.bus);
+    relay.operator(&new_source, &place.bus);
     house.eventually(&[1, 2, 3, 11, 12]).await;
     let forged = Some("sensors.forged.1");
     publish_by_hand(&place.bus, forged, &read("forger", 666)).await;
-    append(&anew, reads(13..=13)).await;
+    append(&new_source, reads(13..=13)).await;
     house.eventually(&[1, 2, 3, 11, 12, 13]).await;
     relay.stop().await;
 
     place.ask("rebuild", json!({})).await.unwrap();
-    let folded = place.eventually_folded("done").await;
-    assert_eq!(folded["differences"]["count"], 0, "{folded}");
+    let status = place.eventually_rebuilt("done").await;
+    assert_eq!(status["differences"]["count"], 0, "{status}");
     assert_eq!(readings(&house.db).await, [1, 2, 3, 11, 12, 13]);
     house.stop().await;
 }
@@ -208,10 +221,10 @@ async fn a_known_position_with_another_content_is_found_and_a_copy_is_not() {
     let altered = "1 events were skipped whose position was applied before";
     eventually_says(&world.reader.health, PART, altered).await;
     let lines = logged("is not what the outbox has");
-    let told = |line: &String| line.contains(&second) && line.contains("event.sequence=5");
-    assert!(lines.iter().any(told), "{lines:?}");
+    let is_logged = |line: &String| line.contains(&second) && line.contains("event.sequence=5");
+    assert!(lines.iter().any(is_logged), "{lines:?}");
 
-    // Still known after a restart, and no more once the stream is made again.
+    // The anomaly survives a restart, and is forgotten once the stream is recreated.
     world.stop_reader().await;
     world.start_reader().await;
     eventually_says(&world.reader.health, PART, altered).await;
@@ -232,15 +245,19 @@ async fn events_by_hand_are_applied_logged_and_counted_and_many_are_summed_up() 
     publish_by_hand(&world.bus, None, &read("a hand", 100)).await;
     eventually_noted(&world, &["by-hand: 1"]).await;
     let by_hand = "without a position, published by hand: applied";
-    let told = |line: &String| line.starts_with("WARN") && line.contains("event.sequence=3");
-    assert!(logged(by_hand).iter().any(told), "{:?}", logged(by_hand));
+    let is_logged = |line: &String| line.starts_with("WARN") && line.contains("event.sequence=3");
+    assert!(
+        logged(by_hand).iter().any(is_logged),
+        "{:?}",
+        logged(by_hand)
+    );
     world.stop_reader().await;
     for value in 101..=140 {
         publish_by_hand(&world.bus, None, &read("a hand", value)).await;
     }
     world.start_reader().await;
     eventually_noted(&world, &["by-hand: 41"]).await;
-    eventually("they are summed up", async || {
+    eventually("the log sums them up", async || {
         let lines = logged("and more in the same batch");
         lines
             .iter()

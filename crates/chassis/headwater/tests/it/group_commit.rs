@@ -1,4 +1,4 @@
-//! Writing: groups, what each caller is told, and what is left behind.
+//! Writing: groups, the result of each caller, and what remains in the database.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,32 +11,32 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    MIGRATIONS, Refused, Tasks, append, execute, folder, gate, integers, keep_log, keep_reading,
+    MIGRATIONS, Refused, Tasks, append, execute, folder, integers, keep_log, keep_reading, latch,
     logged, metrics, open, read, readings, reads, serve_system,
 };
 
-/// A write that has been put into the queue.
+/// Puts a write into the queue.
 fn queued<F: Future>(write: F) -> Pin<Box<F>> {
     let mut write = Box::pin(write);
     assert!(
         (&mut write).now_or_never().is_none(),
-        "it was answered at once"
+        "the write was answered at once"
     );
     write
 }
 
-/// Keeps the writer busy until the sender is used or dropped; resolves when it has begun.
+/// Blocks the writer until the sender is used or dropped; resolves once the writer is blocked.
 async fn block(db: &Database) -> (std::sync::mpsc::Sender<()>, tokio::task::JoinSet<()>) {
-    let (open, gate) = gate();
+    let (open, latch) = latch();
     let (started, has_started) = tokio::sync::oneshot::channel();
     let (mut tasks, db) = (tokio::task::JoinSet::new(), db.clone());
     tasks.spawn(async move {
         let first = db.write(move |_| {
             started.send(()).unwrap();
-            gate.wait();
+            latch.wait();
             Ok::<_, DbErr>(())
         });
-        // What becomes of it is not what is tested.
+        // Its result does not matter.
         drop(first.await);
     });
     has_started.await.unwrap();
@@ -73,7 +73,7 @@ async fn a_write_answers_with_its_value_and_its_position() {
     assert_eq!(*db.head().borrow(), 4);
     assert!(
         db.write(reading(1)).await.unwrap().position.is_none(),
-        "it appended nothing"
+        "the write appended nothing"
     );
 }
 
@@ -97,7 +97,7 @@ async fn an_error_rolls_back_its_own_write_only() {
     assert_eq!(
         append(&db, reads(1..=1)).await,
         1,
-        "its position is given again"
+        "the position is used again"
     );
 }
 
@@ -175,7 +175,7 @@ async fn writes_that_wait_share_commits_and_a_group_is_bounded() {
         metrics[&format!("headwater_database_group_size_{what}{{service=\"grouping\"}}")]
     };
     assert_eq!(of("sum"), 101);
-    // Five full groups; more where a group was closed because it took too long.
+    // Five full groups; more if a group was closed because it took too long.
     assert!((5..=30).contains(&of("count")), "{} commits", of("count"));
     tasks.stop().await;
 }
@@ -205,7 +205,7 @@ async fn a_caller_that_goes_away_leaves_no_half_write() {
     let after = queued(db.write(reading(3)));
     drop(release);
     after.await.unwrap();
-    assert_eq!(readings(&db).await, [1, 2, 3], "it ran to its end");
+    assert_eq!(readings(&db).await, [1, 2, 3], "the write completed");
 }
 
 fn a_slow_write(tx: &Tx) -> Result<(), DbErr> {
@@ -240,8 +240,8 @@ async fn a_slow_write_is_logged_by_its_name() {
     );
 }
 
-/// What a failed commit did is only seen after reopening: nobody may be told that it did not
-/// happen. A deferred foreign key is what makes a commit fail without a broken disk.
+/// The effect of a failed commit is known only after reopening, so its writes must not be reported
+/// as undone. A deferred foreign key makes a commit fail without a broken disk.
 #[tokio::test]
 async fn a_failed_commit_is_unknown_to_all_of_its_group_and_stops_the_writer() {
     let folder = folder();
@@ -268,8 +268,8 @@ async fn a_failed_commit_is_unknown_to_all_of_its_group_and_stops_the_writer() {
     assert_eq!(*db.head().borrow(), 0);
 }
 
-/// SQLite rolls a whole transaction back by itself at some errors: the disk is full, reading
-/// fails, memory is short; or because a statement says so, as here.
+/// SQLite rolls back a whole transaction on some errors (disk full, read error, out of memory), or
+/// if a statement says so, as here.
 #[tokio::test]
 async fn a_transaction_that_sqlite_rolled_back_is_never_reported_as_committed() {
     for swallow in [true, false] {
@@ -297,7 +297,7 @@ async fn a_transaction_that_sqlite_rolled_back_is_never_reported_as_committed() 
     }
 }
 
-/// A closure that goes on after such an error would write outside of any transaction.
+/// A closure that continues after such an error would write outside any transaction.
 #[tokio::test]
 async fn what_follows_in_a_write_after_sqlite_rolled_it_back_is_not_kept() {
     let folder = folder();
@@ -315,7 +315,7 @@ async fn what_follows_in_a_write_after_sqlite_rolled_it_back_is_not_kept() {
     assert_eq!(readings(&db).await, [] as [i64; 0]);
 }
 
-/// It has no savepoint in which the writer could miss anything.
+/// An exclusive write has no savepoint by which the writer could detect the rollback.
 #[tokio::test]
 async fn what_is_written_alone_after_sqlite_rolled_it_back_is_not_kept_either() {
     let folder = folder();
@@ -356,7 +356,7 @@ async fn a_write_alone_is_kept_or_not_apart_from_those_that_wait_with_it() {
     assert_eq!(readings(&db).await, [1, 3, 4, 6]);
 }
 
-/// Nothing of the group is kept, which is known: its writes are refused, and the writer goes on.
+/// The group is certainly not kept: its writes are refused, and the writer continues.
 #[tokio::test]
 async fn a_full_database_refuses_its_writes_and_takes_the_next() {
     let folder = folder();
@@ -380,7 +380,7 @@ async fn a_full_database_refuses_its_writes_and_takes_the_next() {
     assert!(matches!(before.await, Err(WriteError::Full)));
     assert_eq!(after.await.unwrap().position.unwrap().position, 1);
     assert_eq!(readings(&db).await, [] as [i64; 0]);
-    assert_eq!(*db.head().borrow(), 1, "the place of the refused one");
+    assert_eq!(*db.head().borrow(), 1, "the position of the refused event");
 }
 
 #[tokio::test]
@@ -417,11 +417,7 @@ async fn the_database_is_closed_when_its_last_handle_is_dropped() {
     });
     drop((db, release, blocked));
     tasks.join_next().await.unwrap().unwrap();
-    assert_eq!(
-        RUN.load(Ordering::SeqCst),
-        1,
-        "what was queued is written first"
-    );
+    assert_eq!(RUN.load(Ordering::SeqCst), 1, "queued writes come first");
     let again = open(&folder, "sensors").await;
     again.write(reading(1)).await.unwrap();
 }

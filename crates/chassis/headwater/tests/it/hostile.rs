@@ -1,4 +1,4 @@
-//! Clients that mean no good: what they may take of a service, and what others still get of it.
+//! Hostile clients: the resources they can take, and the service that other clients still get.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,10 +21,10 @@ use crate::support::{
     MIGRATIONS, Tasks, eventually, folder, http_config, metrics, serve, serve_on,
 };
 
-/// Larger than what the kernel keeps of an answer.
+/// Larger than the kernel's buffers.
 const LARGE: usize = 1024 * 1024;
 
-/// Where honest clients come from, and where others do.
+/// The addresses of honest and of hostile clients.
 const HONEST: [u8; 4] = [127, 0, 0, 1];
 const HOSTILE: [u8; 4] = [127, 0, 0, 2];
 
@@ -32,7 +32,7 @@ struct Service {
     tasks: Tasks,
     public: SocketAddr,
     admin: String,
-    /// `/held` answers when it is given permits, and notes that somebody waits.
+    /// `/held` notifies `waiting`, then answers once it gets a permit.
     release: Arc<Semaphore>,
     waiting: Arc<Notify>,
 }
@@ -76,7 +76,7 @@ async fn service(change: impl FnOnce(&mut Config)) -> Service {
     let app = app(about, routes, tasks.health.clone(), &config);
     let admin_app = admin("fort", tasks.health.clone(), &config);
     let admin = serve(&mut tasks, admin_app, http_config()).await;
-    // From here on there are metrics.
+    // The first request starts the metrics.
     metrics(&admin).await;
     let public = serve(&mut tasks, app, config).await;
     Service {
@@ -89,7 +89,7 @@ async fn service(change: impl FnOnce(&mut Config)) -> Service {
 }
 
 impl Service {
-    /// A connection from `from` that takes little from the network before it is read.
+    /// A connection from `from` with a small receive buffer.
     async fn connect(&self, from: [u8; 4]) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -97,14 +97,14 @@ impl Service {
         socket.connect(self.public).await.unwrap()
     }
 
-    /// A connection from `from` that has asked for `path`.
+    /// A connection from `from` with a request for `path`.
     async fn ask(&self, from: [u8; 4], path: &str) -> TcpStream {
         let mut stream = self.connect(from).await;
         stream.write_all(&request(path)).await.unwrap();
         stream
     }
 
-    /// What an honest client gets, on a connection of its own.
+    /// The answer to an honest client, on a new connection.
     async fn get(&self, path: &str) -> reqwest::Result<(StatusCode, usize)> {
         let answer = Client::new()
             .get(format!("http://{}{path}", self.public))
@@ -125,15 +125,15 @@ fn request(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
-/// The status of the answer that comes on `stream`; none if it is closed instead.
+/// The status of the answer on `stream`; `None` if the server closes it instead.
 async fn status(stream: &mut TcpStream) -> Option<String> {
     let mut line = [0; 12];
     stream.read_exact(&mut line).await.ok()?;
     Some(String::from_utf8_lossy(&line[9..]).into_owned())
 }
 
-/// Whether the server has thrown `stream` away. A reset may not fit into the window of a client
-/// that reads nothing; what is sent to a server that knows nothing of it is answered with one.
+/// Whether the server has dropped `stream`. A reset may not reach a client whose receive window is
+/// full; sending to a server that has dropped the connection provokes one.
 fn is_reset(stream: &TcpStream) -> bool {
     let written = stream.try_write(b"x");
     let is_open = match written {
@@ -143,7 +143,7 @@ fn is_reset(stream: &TcpStream) -> bool {
     !is_open || stream.take_error().unwrap().is_some()
 }
 
-/// Waits until the server has thrown all of `streams` away.
+/// Waits until the server has dropped all `streams`.
 async fn all_reset(mut streams: Vec<TcpStream>) {
     eventually("all of them are closed", async || {
         streams.retain(|stream| !is_reset(stream));
@@ -188,13 +188,14 @@ async fn a_client_that_takes_its_answer_a_little_at_a_time_is_closed() {
     let mut slow = service.ask(HOSTILE, "/fresh").await;
     let mut little = [0; 64];
     eventually("the slow client is closed", async || {
-        // What has come before can still be read.
+        // What arrived before can still be read.
         let read = slow.read_exact(&mut little).await;
         if is_reset(&slow) { Ok(()) } else { Err(read) }
     })
     .await;
     assert!(service.closed("slow").await > before);
-    // One that takes all of it is not, though more comes than the kernel takes at once.
+    // A client that reads the whole answer is not closed, although the answer exceeds the kernel's
+    // buffers.
     assert_eq!(service.get("/fresh").await.unwrap().1, LARGE);
     service.tasks.stop().await;
 }
@@ -213,12 +214,12 @@ async fn an_idle_connection_makes_room_for_another_and_one_with_a_request_does_n
     let mut third = service.ask(HONEST, "/held").await;
     service.waiting.notified().await;
     let mut rest = Vec::new();
-    // A reset is an end, too.
+    // A reset counts as closed.
     let _ = idle.read_to_end(&mut rest).await;
-    // Two requests are under way: a fourth client waits for one of them.
+    // Two requests are in progress: a fourth client waits for one of them.
     let mut fourth = service.ask(HONEST, "/small").await;
     let early = tokio::time::timeout(Duration::from_millis(200), status(&mut fourth));
-    assert!(early.await.is_err(), "served beside two others");
+    assert!(early.await.is_err(), "served next to two others");
     service.release.add_permits(2);
     for served in [&mut busy, &mut third, &mut fourth] {
         assert_eq!(status(served).await.as_deref(), Some("200"));
@@ -238,7 +239,7 @@ async fn one_address_has_no_more_connections_than_its_share() {
     assert_eq!(
         status(&mut third).await,
         None,
-        "a third of the same address"
+        "a third connection of the same address"
     );
     assert!(service.closed("refused").await >= 1);
     assert_eq!(service.get("/small").await.unwrap().0, StatusCode::OK);
@@ -246,7 +247,7 @@ async fn one_address_has_no_more_connections_than_its_share() {
     for held in &mut held {
         assert_eq!(status(held).await.as_deref(), Some("200"));
     }
-    // They are idle now: a new one takes the place of one of them.
+    // Both are idle now: a new connection replaces one of them.
     let mut next = service.ask(HOSTILE, "/small").await;
     assert_eq!(status(&mut next).await.as_deref(), Some("200"));
     service.tasks.stop().await;
@@ -262,7 +263,7 @@ async fn answers_that_nobody_takes_hold_no_more_than_they_may() {
     let mut hostile = Vec::new();
     let mut refused = 0;
     while refused == 0 {
-        assert!(hostile.len() < 40, "40 MiB are held");
+        assert!(hostile.len() < 40, "40 MiB are buffered");
         let mut stream = service.ask(HOSTILE, "/fresh").await;
         match status(&mut stream).await.as_deref() {
             Some("200") => hostile.push(stream),
@@ -272,7 +273,7 @@ async fn answers_that_nobody_takes_hold_no_more_than_they_may() {
             }
         }
     }
-    // Small answers have room, and large ones once it is clear who takes nothing.
+    // Small answers have room. Large answers have room once the clients that read nothing are known.
     assert_eq!(service.get("/small").await.unwrap(), (StatusCode::OK, 5));
     eventually("a large answer has room", async || {
         let answer = service.get("/fresh").await;
@@ -393,7 +394,7 @@ async fn the_address_that_was_connected_to_is_a_name_of_the_service() {
     let config = http_config();
     let app = admin("fort", tasks.health.clone(), &config);
     serve_on(&mut tasks, listener, app, config);
-    // Not of loopback, where this machine has such an address.
+    // Not a loopback address, if this machine has another one.
     let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     let own = probe
         .connect("192.0.2.1:9")
@@ -460,8 +461,8 @@ async fn handlers_know_their_peer() {
     service.tasks.stop().await;
 }
 
-/// Reads of a database wait for a thread. The clients take turns: one that asks for much delays
-/// another by a read or two, not by all that it has asked for.
+/// Reads of a database wait for a thread. The client addresses take turns: many reads of one client
+/// delay another by a read or two, not by all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reads_of_one_address_do_not_wait_behind_all_of_another() {
     let folder = folder();
@@ -508,7 +509,7 @@ async fn the_reads_of_one_address_do_not_wait_behind_all_of_another() {
     tasks.stop().await;
 }
 
-/// A service that has `route` at `/`, and where it listens.
+/// A service with `route` at `/`, and its address.
 async fn serve_one(route: MethodRouter) -> (Tasks, SocketAddr) {
     let mut tasks = Tasks::none();
     let routes = OpenApiRouter::new().route("/", route);
@@ -529,8 +530,8 @@ async fn connect(public: SocketAddr, from: [u8; 4]) -> TcpStream {
     socket.connect(public).await.unwrap()
 }
 
-/// What the processor does for clients is done in turns of their addresses: a burst of one delays
-/// another by a few pieces of work, not by all of them.
+/// Client addresses take turns on the processor: a burst of one address delays another by a few
+/// pieces of work, not by all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn the_work_for_one_address_does_not_wait_behind_all_of_another() {
     const BURST: usize = 60;
@@ -541,7 +542,7 @@ async fn the_work_for_one_address_does_not_wait_behind_all_of_another() {
         async move |axum::extract::ConnectInfo(peer): axum::extract::ConnectInfo<SocketAddr>| {
             note.fetch_add(1, Ordering::Relaxed);
             drop(held_by.acquire().await);
-            // A piece of work, as for a large answer: nothing else is done on the thread meanwhile.
+            // A piece of work, as for a large answer: it blocks the thread.
             std::thread::sleep(Duration::from_millis(5));
             seen.lock().unwrap().push(peer.ip());
             "done"
@@ -549,7 +550,7 @@ async fn the_work_for_one_address_does_not_wait_behind_all_of_another() {
     );
     let (tasks, public) = serve_one(work).await;
     let mut clients = Vec::new();
-    // The honest one is not the last, which the runtime may prefer.
+    // The honest client is not the last: the runtime may prefer the last one.
     for from in [[HOSTILE; BURST].as_slice(), &[HONEST], &[HOSTILE; 4]].concat() {
         let mut client = connect(public, from).await;
         client.write_all(&request("/")).await.unwrap();

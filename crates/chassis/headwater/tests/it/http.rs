@@ -62,11 +62,11 @@ async fn by_id(Path(id): Path<uuid::Uuid>) -> String {
     id.to_string()
 }
 
-/// The app of a made-up service; `held` requests wait for the semaphore and note that they do.
+/// A made-up service. Requests to `/held` notify `waiting`, then wait for `release`.
 struct Service {
     tasks: Tasks,
     address: String,
-    /// Of health and metrics.
+    /// The address of health and metrics.
     admin: String,
     client: Client,
     release: Arc<Semaphore>,
@@ -145,7 +145,7 @@ impl Service {
     }
 }
 
-/// The problem in an answer, which has to be one.
+/// The problem in an answer, which must be one.
 async fn problem(answer: Response, status: u16, kind: &str) -> Value {
     assert_eq!(answer.status(), status);
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
@@ -161,11 +161,11 @@ async fn problem(answer: Response, status: u16, kind: &str) -> Value {
     problem
 }
 
-/// Reads until the server closes; how long that took.
+/// Reads until the server closes; returns how long that took.
 async fn until_closed(stream: &mut TcpStream) -> Duration {
     let started = Instant::now();
     let mut rest = Vec::new();
-    // A reset is a way to close too.
+    // A reset counts as closed.
     let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await;
     drop(read.expect("the server closes the connection"));
     started.elapsed()
@@ -223,7 +223,8 @@ async fn connections_that_are_open_at_the_stop_get_one_more_answer_which_closes_
     const REQUEST: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let service = service(|_| ()).await;
     let address = service.address.trim_start_matches("http://").to_owned();
-    // One was used before, one was only just accepted (the last one is after it, and is served).
+    // `used` has served a request. `silent` has only been accepted, which is certain because `used`
+    // was accepted after it.
     let (mut silent, mut used) = (service.connect().await, service.connect().await);
     used.write_all(REQUEST).await.unwrap();
     let mut answer = vec![0; 1024];
@@ -231,12 +232,13 @@ async fn connections_that_are_open_at_the_stop_get_one_more_answer_which_closes_
     let answer = String::from_utf8_lossy(&answer[..length]);
     assert!(!answer.contains("connection: close"), "{answer}");
     let clients = async {
-        eventually("nobody to listen", async || {
-            match TcpStream::connect(&address).await {
+        eventually(
+            "the listener is closed",
+            async || match TcpStream::connect(&address).await {
                 Err(_) => Ok(()),
                 Ok(_) => Err("open"),
-            }
-        })
+            },
+        )
         .await;
         for open in [&mut silent, &mut used] {
             open.write_all(REQUEST).await.unwrap();
@@ -305,7 +307,7 @@ async fn a_query_parameter_that_an_address_does_not_take_is_refused() {
         ("/openapi.json?aftr=1", "none"),
         ("/docs?aftr=1", "none"),
         ("/docs/?aftr=1", "none"),
-        // Not documented, so without parameters.
+        // Undocumented, so without parameters.
         ("/panic?aftr=1", "none"),
     ] {
         let refused = problem(s.get(path).await, 400, "unknown-parameter").await;
@@ -320,7 +322,7 @@ async fn a_query_parameter_that_an_address_does_not_take_is_refused() {
     problem(posted, 400, "unknown-parameter").await;
     let head = s.client.head(format!("{}/behind?aftr=1", s.address));
     assert_eq!(head.send().await.unwrap().status(), StatusCode::BAD_REQUEST);
-    // What is wrong before that is said first.
+    // Earlier errors take precedence.
     problem(s.get("/readings?aftr=1").await, 405, "method-not-allowed").await;
     problem(s.get("/nothing?aftr=1").await, 404, "not-found").await;
     for right in ["/behind?", "/behind?after=sensors:7", "/readyz?verbose"] {
@@ -393,7 +395,7 @@ async fn a_request_that_takes_too_long_is_a_problem() {
     let mut answer = [0; 12];
     let answered = slow_body.read_exact(&mut answer);
     let in_time = tokio::time::timeout(Duration::from_secs(10), answered).await;
-    in_time.expect("it is answered").unwrap();
+    in_time.expect("an answer").unwrap();
     assert_eq!(&answer, b"HTTP/1.1 503");
     service.tasks.stop().await;
 }

@@ -1,4 +1,4 @@
-//! One idempotency key, one effect.
+//! Idempotency keys: one effect per key.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ fn key(scope: &'static str, text: Option<&str>) -> Key {
     }
 }
 
-/// Reads a sensor, once a key; the object that it makes is the sensor.
+/// Reads a sensor, once per key. The object that it creates is the sensor.
 async fn command(
     db: &Database,
     key: Key,
@@ -201,7 +201,7 @@ async fn an_earlier_answer_is_found_without_doing_anything() {
     assert_eq!(effects(&db).await, 1);
 }
 
-/// A clock whose time is set in days: that of the calendar, and that for which the service runs.
+/// A clock whose date and uptime are set in days.
 #[derive(Clone, Default)]
 struct Days {
     date: Arc<AtomicU64>,
@@ -223,7 +223,7 @@ impl Days {
     }
 }
 
-/// Ten commands, each under a key of its own.
+/// Ten commands with different keys.
 async fn ten(db: &Database, name: &str) {
     for number in 0..10 {
         let key = key("POST /a", Some(&format!("{name} {number}")));
@@ -255,7 +255,7 @@ async fn expired_keys_are_cleared_faster_than_new_ones_come() {
         let key = key("POST /a", Some(&format!("new {number}")));
         command(&db, key, "attic", 1).await.unwrap();
     }
-    assert_eq!(keys(&db).await, 6, "five new ones and the young one");
+    assert_eq!(keys(&db).await, 6, "five new keys and the young one");
 }
 
 #[tokio::test]
@@ -265,7 +265,7 @@ async fn a_clock_that_jumps_makes_no_key_older() {
     days.date.store(30, Ordering::SeqCst);
     let mut db = days.open(&folder).await;
     ten(&db, "first").await;
-    // A week and a day on, back again, and further; in one run, and over restarts.
+    // Eight days ahead, back, and further in both directions, in one run and across restarts.
     for (jump, date) in [38, 30, 9, 70, 30].into_iter().enumerate() {
         days.date.store(date, Ordering::SeqCst);
         ten(&db, &format!("jump {jump}")).await;
@@ -276,7 +276,11 @@ async fn a_clock_that_jumps_makes_no_key_older() {
     assert_eq!(keys(&db).await, 110);
     let before = effects(&db).await;
     ten(&db, "first").await;
-    assert_eq!(effects(&db).await, before, "the same answers again");
+    assert_eq!(
+        effects(&db).await,
+        before,
+        "repeated commands have no effect"
+    );
 }
 
 fn old_answer() -> Answer {
@@ -287,8 +291,8 @@ fn old_answer() -> Answer {
     Answer::created("/sensors/attic".to_owned(), position, &1)
 }
 
-/// A database as the version before keyed hashes left it, with the key of a command in it; some
-/// keys were deleted among many.
+/// A database of the version before keyed hashes, with the keys of many commands, some of them
+/// deleted.
 fn old_database(folder: &TempDir) {
     let file = rusqlite::Connection::open(folder.path().join("sensors.db")).unwrap();
     file.execute_batch(
@@ -335,7 +339,7 @@ fn old_database(folder: &TempDir) {
         .prepare("INSERT INTO headwater_idempotency VALUES ('POST /a', ?, ?, 'attic', ?, 1)")
         .unwrap();
     for number in 0..3_000 {
-        // In no order, so that pages of the tree are split in the middle.
+        // Unsorted, so that pages of the tree are split in the middle.
         let key = format!("clear-{:x}-{number}", number * 7_919 % 3_000);
         insert.execute(params![key, fingerprint, answer]).unwrap();
     }
@@ -345,7 +349,7 @@ fn old_database(folder: &TempDir) {
     for sql in [forgotten, deleted, "COMMIT"] {
         file.execute_batch(sql).unwrap();
     }
-    // Its log is there, as after kill -9.
+    // The log stays, as after kill -9.
     std::mem::forget(insert);
     std::mem::forget(file);
 }
@@ -388,7 +392,7 @@ async fn the_text_of_a_key_is_stored_nowhere() {
     assert_eq!(files_with(&folder, text), Vec::<PathBuf>::new());
 }
 
-/// The files in `folder` that hold `text`.
+/// The files in `folder` that contain `text`.
 fn files_with(folder: &TempDir, text: &str) -> Vec<PathBuf> {
     let files = std::fs::read_dir(folder.path()).unwrap();
     let files = files.map(|file| file.unwrap().path());

@@ -1,4 +1,4 @@
-//! What the server or the account limits, an operator may change: answers fit into what there is.
+//! Limits of the server or the account, which an operator may change: answers fit into them.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -9,7 +9,7 @@ use crate::support::{
     eventually_says, folder, is, jetstream, large, open, read, reads,
 };
 
-/// An event that the server takes, and whose base64 it does not.
+/// An event that fits into the server's limit, while its base64 does not.
 const LARGE: usize = 60_000;
 
 /// Events of all sizes, with the values 1 to 600.
@@ -40,7 +40,7 @@ async fn a_gap_is_filled_in_pages_that_a_small_max_payload_has_room_for() {
     fill_a_gap("max_payload: 65536").await;
 }
 
-/// The server says so to nobody, it closes the connection.
+/// The server does not report the account's limit; it closes the connection.
 #[tokio::test]
 async fn a_gap_is_filled_where_the_account_takes_less_than_the_server_says() {
     fill_a_gap(
@@ -51,7 +51,7 @@ async fn a_gap_is_filled_where_the_account_takes_less_than_the_server_says() {
     .await;
 }
 
-/// A request to `sensors`, and its answer or the refusal with its code.
+/// Sends a request to `sensors`; returns the answer, or the refusal with its code.
 async fn ask(world: &World, endpoint: &str, request: &str) -> Result<Value, String> {
     let subject = format!("headwater.sensors.{endpoint}");
     let asked = world
@@ -140,7 +140,7 @@ async fn who_asks_for_events_says_how_large_the_answer_may_be() {
     world.stop().await;
 }
 
-/// A header has one line, and the client library panics at more.
+/// A header has one line. The client library panics on a line break.
 #[tokio::test]
 async fn a_refusal_that_quotes_a_line_break_is_sent_and_the_service_lives() {
     let mut world = World::with_soft_stream_at(broker_with("")).await;
@@ -172,7 +172,7 @@ async fn a_refusal_that_quotes_a_line_break_is_sent_and_the_service_lives() {
     world.stop().await;
 }
 
-/// A subscription that the server refuses is forgotten by it, and asked for again.
+/// The server forgets a refused subscription. The client subscribes again.
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_subscriptions_are_named_and_made_again_when_they_are_allowed() {
     let settings = |denied: &str| {
@@ -188,8 +188,8 @@ async fn refused_subscriptions_are_named_and_made_again_when_they_are_allowed() 
     let bus = bus(&broker, "sensors").await;
     let mut tasks = Tasks::none();
     tasks.operator(&source, &bus);
-    let (reporting, told) = (bus.clone(), health.clone());
-    tasks.run("nats", |stop| reporting.report(told, stop));
+    let (reporting, reported) = (bus.clone(), health.clone());
+    tasks.run("nats", |stop| reporting.report(reported, stop));
     eventually_says(&health, "nats", "compare its permissions").await;
     broker.reload_with(&settings("nothing")).unwrap();
     eventually("the endpoints answer", async || {
@@ -206,7 +206,8 @@ async fn refused_subscriptions_are_named_and_made_again_when_they_are_allowed() 
     tasks.stop().await;
 }
 
-/// The server says nothing of it; the first message that is too large costs a connection.
+/// The server does not announce the new limit. The first message that is too large costs a
+/// connection.
 #[tokio::test]
 async fn a_limit_that_is_lowered_while_the_service_runs_is_kept_to() {
     let broker = broker_with("");

@@ -1,8 +1,9 @@
-//! The chassis alone: SQLite files, a real nats-server, and an event and a projection of its own.
+//! The chassis alone: SQLite files, a real nats-server, and a test event and a test projection.
 //!
-//! Every test states a fact. None sleeps: `support::eventually` waits for a level, with a ceiling.
+//! Every test states a fact. No test sleeps: `support::eventually` waits for a state, with a
+//! timeout.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+#![expect(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
 mod backup;
 mod bounds;

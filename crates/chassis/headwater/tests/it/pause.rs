@@ -51,10 +51,10 @@ async fn a_paused_projection_stands_still_says_why_and_catches_up_afterwards() {
     append(&place.source, reads(4..=50)).await;
     eventually_delivered(&place, 50).await;
     assert_eq!(readings(&house.db).await, [1, 2, 3]);
-    let said = house.health.parts().remove("readings");
+    let state = house.health.parts().remove("readings");
     assert!(
-        matches!(&said, Some(State::Degraded(why)) if why.contains("a look at it") && why.contains("since 20")),
-        "{said:?}"
+        matches!(&state, Some(State::Degraded(why)) if why.contains("a look at it") && why.contains("since 20")),
+        "{state:?}"
     );
     assert!(house.health.is_ready(), "what it has can still be read");
 
@@ -106,25 +106,25 @@ async fn what_is_paused_is_neither_rebuilt_nor_verified_until_it_goes_on() {
     }
     ask(&place, RESUME, json!({})).await;
     ask(&place, "rebuild", json!({})).await;
-    place.eventually_folded("done").await;
+    place.eventually_rebuilt("done").await;
     house.stop().await;
     place.relay.stop().await;
 }
 
-/// What must be folded anew does not wait for an operator; it may not let the projection go on.
+/// What must be rebuilt anew does not wait for an operator; it may not let the projection go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_version_is_folded_while_paused_and_the_new_store_is_paused() {
     let (place, house, before) = paused().await;
     house.stop().await;
     append(&place.source, reads(4..=5)).await;
     let house = place.service(Doubled).await;
-    place.eventually_folded("done").await;
-    let folded = readings(&house.db).await;
-    assert!(folded.starts_with(&[2, 4, 6]), "{folded:?}");
+    place.eventually_rebuilt("done").await;
+    let rebuilt = readings(&house.db).await;
+    assert!(rebuilt.starts_with(&[2, 4, 6]), "{rebuilt:?}");
     assert_eq!(status(&place).await["paused"], before["paused"]);
     append(&place.source, reads(6..=8)).await;
     eventually_delivered(&place, 8).await;
-    assert_eq!(readings(&house.db).await, folded);
+    assert_eq!(readings(&house.db).await, rebuilt);
     house.stop().await;
 
     let house = place.service(Doubled).await;
@@ -138,7 +138,7 @@ async fn a_new_version_is_folded_while_paused_and_the_new_store_is_paused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_needs_a_reason_and_a_projection_that_there_is() {
     let (place, house, _) = paused().await;
-    for (request, said) in [
+    for (request, expected) in [
         (json!({"reason": " "}), "400: say why"),
         (json!({}), "400: send"),
         (
@@ -147,7 +147,7 @@ async fn a_pause_needs_a_reason_and_a_projection_that_there_is() {
         ),
     ] {
         let refused = place.refusal(PAUSE, request).await;
-        assert!(refused.starts_with(said), "{refused}");
+        assert!(refused.starts_with(expected), "{refused}");
     }
     house.stop().await;
     place.relay.stop().await;
@@ -159,9 +159,9 @@ async fn requests_that_take_long_hold_up_no_other_endpoint() {
     let place = Place::start().await;
     let house = place.service(Readings).await;
     status(&place).await;
-    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (release, released) = std::sync::mpsc::channel::<()>();
     let busy = house.db.write(move |_| {
-        held.recv().unwrap();
+        released.recv().unwrap();
         Ok::<_, sea_orm::DbErr>(())
     });
     let pausing = || place.ask(PAUSE, json!({"reason": "a look at it"}));

@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 /// Waits until these are the dead letters, as `lane: reason`.
-async fn eventually_parked(world: &World, wanted: &[&str]) {
+async fn eventually_dead(world: &World, wanted: &[&str]) {
     let wanted: Vec<String> = wanted.iter().map(|&text| text.to_owned()).collect();
     eventually("the dead letters are there", async || {
         is(dead_letters(&world.copy).await, &wanted)
@@ -46,7 +46,7 @@ async fn a_poison_event_is_parked_and_only_its_key_waits_behind_it() {
     .await;
     eventually_readings(&world.copy, &[1, 2]).await;
     let behind = "key poisoned cellar: waits behind a parked event";
-    eventually_parked(&world, &["key poisoned cellar: below zero", behind]).await;
+    eventually_dead(&world, &["key poisoned cellar: below zero", behind]).await;
     eventually_says(
         &world.reader.health,
         "readings from sensors",
@@ -58,7 +58,7 @@ async fn a_poison_event_is_parked_and_only_its_key_waits_behind_it() {
     world.start_reader().await;
     append_all(&world, &[("poisoned cellar", 4), ("attic", 5)]).await;
     eventually_readings(&world.copy, &[1, 2, 5]).await;
-    eventually_parked(&world, &["key poisoned cellar: below zero", behind, behind]).await;
+    eventually_dead(&world, &["key poisoned cellar: below zero", behind, behind]).await;
     let positions = "SELECT position AS n FROM headwater_dead_letter ORDER BY id";
     let positions = world
         .copy
@@ -80,7 +80,7 @@ async fn a_panic_in_apply_is_poison() {
     let world = World::start().await;
     append_all(&world, &[("attic", 1), ("cellar", -2), ("attic", 2)]).await;
     eventually_readings(&world.copy, &[1, 2]).await;
-    eventually_parked(&world, &["key cellar: applying it panicked"]).await;
+    eventually_dead(&world, &["key cellar: applying it panicked"]).await;
     world.stop().await;
 }
 
@@ -89,7 +89,7 @@ async fn a_poison_event_leaves_no_half_of_its_effect() {
     let world = World::start().await;
     append_all(&world, &[("attic", 1), ("cellar", -3), ("attic", 2)]).await;
     eventually_readings(&world.copy, &[1, 2]).await;
-    eventually_parked(&world, &["key cellar: half-way"]).await;
+    eventually_dead(&world, &["key cellar: half-way"]).await;
     world.stop().await;
 }
 
@@ -174,7 +174,7 @@ async fn a_poison_event_that_comes_again_is_not_parked_twice() {
     world.start_reader().await;
     append_all(&world, &[("attic", 2)]).await;
     eventually_readings(&world.copy, &[1, 2]).await;
-    eventually_parked(&world, &["key cellar: below zero"]).await;
+    eventually_dead(&world, &["key cellar: below zero"]).await;
     world.stop().await;
 }
 

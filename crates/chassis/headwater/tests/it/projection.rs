@@ -338,15 +338,15 @@ async fn both_lives_of_a_source_are_applied_and_none_of_them_twice() {
     world.stop_reader().await;
 
     let other_folder = folder();
-    let anew = open(&other_folder, "sensors").await;
+    let new_source = open(&other_folder, "sensors").await;
     append(&world.source, reads(4..=6)).await;
     let relay = relaying(&world.source, &world.bus);
     eventually_stored(&world.bus, "sensors", &[1, 2, 3, 4, 5, 6]).await;
     relay.stop().await;
     // Its relay finds itself in the stream.
-    begin_epoch(&world.bus, &anew, [11, 12]).await;
-    world.relay = relaying(&anew, &world.bus);
-    world.relay.operator(&anew, &world.bus);
+    begin_epoch(&world.bus, &new_source, [11, 12]).await;
+    world.relay = relaying(&new_source, &world.bus);
+    world.relay.operator(&new_source, &world.bus);
     let events = eventually_stored(&world.bus, "sensors", &[1, 2, 3, 4, 5, 6, 11, 12]).await;
     // One batch with the end of the first life and the beginning of the second.
     world.reader = Tasks::none();
@@ -360,7 +360,7 @@ async fn both_lives_of_a_source_are_applied_and_none_of_them_twice() {
 
     // What is delivered again of the first life is known, and does not change what is present.
     publish_again(&world.bus, &events[3..6]).await;
-    append(&anew, reads(13..=13)).await;
+    append(&new_source, reads(13..=13)).await;
     eventually_readings(&world.copy, &[1, 2, 3, 4, 5, 6, 11, 12, 13]).await;
     publish_again(&world.bus, &events[3..6]).await;
     publish_by_hand(&world.bus, None, &read("attic", 100)).await;

@@ -164,7 +164,7 @@ impl Place {
         format!("{code}: {why}")
     }
 
-    pub(crate) async fn eventually_folded(&self, state: &str) -> Value {
+    pub(crate) async fn eventually_rebuilt(&self, state: &str) -> Value {
         eventually("the fold ends", async || {
             let status = self.ask("fold", json!({})).await?;
             if status["state"] == state {
@@ -232,7 +232,7 @@ async fn a_raised_version_is_folded_beside_the_old_one_which_serves_until_then()
         Err("old")
     })
     .await;
-    let status = place.eventually_folded("done").await;
+    let status = place.eventually_rebuilt("done").await;
     assert!(
         status["reason"].as_str().unwrap().contains("version 1"),
         "{status}"
@@ -257,7 +257,7 @@ async fn a_new_version_that_cannot_apply_what_the_old_one_has_is_not_swapped_in(
     house.stop().await;
 
     let house = place.service(Worse).await;
-    let status = place.eventually_folded("failed").await;
+    let status = place.eventually_rebuilt("failed").await;
     let why = status["message"].as_str().unwrap();
     assert!(
         why.contains("cannot apply") && why.contains("a bug in the new version"),
@@ -283,7 +283,7 @@ async fn a_rebuild_leaves_out_what_was_discarded_and_parks_the_rest_again() {
     house.eventually(&[3, 2]).await;
 
     place.ask("rebuild", json!({})).await.unwrap();
-    let status = place.eventually_folded("done").await;
+    let status = place.eventually_rebuilt("done").await;
     house.eventually(&[2, 3]).await;
     let letters = place.ask("dead-letters.list", json!({})).await.unwrap();
     assert_eq!(letters["total"], 1, "{letters}");
@@ -309,7 +309,7 @@ async fn a_fold_leaves_no_consumer_and_no_file_behind_and_only_one_runs_at_a_tim
     house.eventually(&(1..=50).collect::<Vec<_>>()).await;
     for endpoint in ["verify", "rebuild", "verify"] {
         place.ask(endpoint, json!({})).await.unwrap();
-        let status = place.eventually_folded("done").await;
+        let status = place.eventually_rebuilt("done").await;
         assert_eq!(status["differences"]["count"], 0, "{status}");
     }
     let jetstream = async_nats::jetstream::new(place.bus.client().clone());
@@ -335,7 +335,7 @@ async fn a_fold_says_where_both_stores_stood_when_they_were_compared() {
     });
     for endpoint in ["verify", "rebuild", "verify"] {
         place.ask(endpoint, json!({})).await.unwrap();
-        let status = place.eventually_folded("done").await;
+        let status = place.eventually_rebuilt("done").await;
         assert_eq!(status["positions"], status["live"], "{endpoint}: {status}");
         let at = status["positions"]["sensors"].as_u64().unwrap();
         assert!(at >= 50, "{endpoint}: {status}");
@@ -353,7 +353,7 @@ async fn a_store_that_is_deleted_after_a_rebuild_is_folded_from_the_first_event(
     let house = place.service(Readings).await;
     house.eventually(&[1, 2, 3]).await;
     place.ask("rebuild", json!({})).await.unwrap();
-    place.eventually_folded("done").await;
+    place.eventually_rebuilt("done").await;
     house.stop().await;
     let path = place.folder.path().join("house.db");
     let store = rusqlite::Connection::open(&path).unwrap();
@@ -363,7 +363,7 @@ async fn a_store_that_is_deleted_after_a_rebuild_is_folded_from_the_first_event(
 
     let house = place.service(Readings).await;
     house.eventually(&[1, 2, 3]).await;
-    place.eventually_folded("idle").await;
+    place.eventually_rebuilt("idle").await;
     assert!(!path.is_symlink(), "nothing was taken for a rebuild");
     house.stop().await;
     place.relay.stop().await;
@@ -376,7 +376,7 @@ async fn a_read_that_is_under_way_ends_on_the_store_that_it_began_on() {
     append(&place.source, reads(1..=3)).await;
     let house = place.service(Readings).await;
     house.eventually(&[1, 2, 3]).await;
-    let (open, shut) = crate::support::gate();
+    let (open, shut) = crate::support::latch();
     let (started, running) = tokio::sync::oneshot::channel();
     let db = house.db.clone();
     let slow = tokio::task::spawn(async move {
@@ -401,7 +401,7 @@ async fn a_read_that_is_under_way_ends_on_the_store_that_it_began_on() {
     .await;
     open.send(()).unwrap();
     assert_eq!(slow.await.unwrap().unwrap(), (vec![3], vec![3]));
-    place.eventually_folded("done").await;
+    place.eventually_rebuilt("done").await;
     house.stop().await;
     place.relay.stop().await;
 }

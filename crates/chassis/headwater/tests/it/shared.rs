@@ -93,21 +93,21 @@ async fn a_projection_in_a_services_own_database_is_rebuilt_and_nothing_else_is_
 
     for _ in 0..2 {
         place.ask("verify", json!({})).await.unwrap();
-        let status = place.eventually_folded("done").await;
+        let status = place.eventually_rebuilt("done").await;
         assert_eq!(status["differences"]["count"], 4, "it only looks: {status}");
     }
     place
         .ask("rebuild", json!({"projection": "readings"}))
         .await
         .unwrap();
-    let status = place.eventually_folded("done").await;
+    let status = place.eventually_rebuilt("done").await;
     assert_eq!(status["differences"]["count"], 4, "{status}");
     assert_eq!(readings(&house.db).await, all);
     assert_eq!(own(&house.db).await, kept);
     append(&place.source, reads(51..=51)).await;
     house.eventually(&(1..=51).collect::<Vec<_>>()).await;
     place.ask("verify", json!({})).await.unwrap();
-    let status = place.eventually_folded("done").await;
+    let status = place.eventually_rebuilt("done").await;
     assert_eq!(status["differences"]["count"], 0, "{status}");
     assert_eq!(place.files(), ["house.db"]);
     let stream = jetstream(&place.bus).get_stream("SENSORS").await.unwrap();
@@ -129,7 +129,7 @@ async fn a_raised_version_is_rebuilt_beside_the_services_own_writes() {
     let house = place.owner(Sharing(Doubled)).await;
     let doubled: Vec<i64> = (1..=2_500).map(|value| value * 2).collect();
     house.eventually(&doubled).await;
-    let status = place.eventually_folded("done").await;
+    let status = place.eventually_rebuilt("done").await;
     let reason = status["reason"].as_str().unwrap();
     assert!(reason.contains("version 1"), "{status}");
     assert_eq!(own(&house.db).await, kept);
@@ -138,7 +138,7 @@ async fn a_raised_version_is_rebuilt_beside_the_services_own_writes() {
     let house = place.owner(Sharing(Doubled)).await;
     append(&place.source, reads(2_501..=2_501)).await;
     house.eventually(&[doubled, vec![5_002]].concat()).await;
-    place.eventually_folded("idle").await;
+    place.eventually_rebuilt("idle").await;
     house.stop().await;
     place.relay.stop().await;
 }
@@ -167,7 +167,7 @@ async fn a_rebuild_in_a_services_own_database_takes_dead_letters_along() {
     };
     house.db.write(lost).await.unwrap();
     place.ask("rebuild", json!({})).await.unwrap();
-    place.eventually_folded("done").await;
+    place.eventually_rebuilt("done").await;
     let values = async || {
         let mut values = readings(&house.db).await;
         values.sort_unstable();
@@ -209,7 +209,7 @@ async fn a_verification_folds_what_the_outboxes_have_and_not_what_the_streams_ha
 
     let verify = async || {
         place.ask("verify", json!({})).await.unwrap();
-        let status = place.eventually_folded("done").await;
+        let status = place.eventually_rebuilt("done").await;
         let rows = status["differences"]["rows"].as_array().unwrap().clone();
         let row = |row: &Value| format!("{} {}", row["only_in"], row["row"][2][1]);
         let mut rows: Vec<_> = rows.iter().map(row).collect();
@@ -229,7 +229,7 @@ async fn a_verification_without_the_source_ends_and_says_what_it_waits_for() {
     house.eventually(&[1, 2, 3]).await;
     place.stop_source().await;
     place.ask("verify", json!({})).await.unwrap();
-    let status = place.eventually_folded("failed").await;
+    let status = place.eventually_rebuilt("failed").await;
     let why = status["message"].as_str().unwrap();
     assert!(
         why.contains("gave up") && why.contains("in sensors: ask sensors for its events from 1"),
@@ -261,7 +261,7 @@ async fn a_rebuild_that_waits_says_for_what_and_can_be_stopped() {
     })
     .await;
     place.ask("fold.stop", json!({})).await.unwrap();
-    let status = place.eventually_folded("failed").await;
+    let status = place.eventually_rebuilt("failed").await;
     let why = status["message"].as_str().unwrap();
     assert!(why.contains("an operator stopped it"), "{status}");
     assert_eq!(place.files(), ["house.db"], "the live store serves on");
@@ -271,7 +271,7 @@ async fn a_rebuild_that_waits_says_for_what_and_can_be_stopped() {
         place.ask("rebuild", json!({})).await
     })
     .await;
-    place.eventually_folded("done").await;
+    place.eventually_rebuilt("done").await;
     eventually_readings(&house.db, &[1, 2, 3, 4, 5]).await;
     house.stop().await;
 }
@@ -286,7 +286,7 @@ async fn a_live_store_that_waits_for_a_gap_is_compared_as_far_as_it_is() {
     let forged = format!("sensors.{}.1000", place.source.epoch());
     publish_by_hand(&place.bus, Some(&forged), &read("forged", 66)).await;
     place.ask("verify", json!({})).await.unwrap();
-    let status = place.eventually_folded("done").await;
+    let status = place.eventually_rebuilt("done").await;
     assert_eq!(status["differences"]["count"], 0, "{status}");
     house.stop().await;
     place.relay.stop().await;

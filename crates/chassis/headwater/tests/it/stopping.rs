@@ -101,19 +101,19 @@ async fn half_a_request_is_refused_at_the_stop_and_a_whole_one_ends() {
     let (tasks, release) = (service.tasks, service.release);
     let clients = async {
         for (half, client) in &mut halves {
-            let said = answer(client).await;
+            let text = answer(client).await;
             // The last one has an answer before it.
-            let said = &said[said.rfind("HTTP/1.1 ").expect("an answer")..];
-            assert!(said.starts_with("HTTP/1.1 503 "), "{half}: {said}");
-            let said = said.to_lowercase();
-            assert!(said.contains("\r\nconnection: close\r\n"), "{half}: {said}");
-            assert!(said.contains("send it again"), "{half}: {said}");
+            let text = &text[text.rfind("HTTP/1.1 ").expect("an answer")..];
+            assert!(text.starts_with("HTTP/1.1 503 "), "{half}: {text}");
+            let text = text.to_lowercase();
+            assert!(text.contains("\r\nconnection: close\r\n"), "{half}: {text}");
+            assert!(text.contains("send it again"), "{half}: {text}");
         }
         assert_eq!(answer(&mut silent).await, "");
         assert!(begun.elapsed() < SOON, "after {:?}", begun.elapsed());
         release.add_permits(1);
-        let said = answer(&mut whole).await;
-        assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+        let text = answer(&mut whole).await;
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
     };
     tokio::join!(tasks.stop(), clients);
 }

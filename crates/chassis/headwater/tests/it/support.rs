@@ -1,4 +1,4 @@
-//! What the tests share: events, a projection, a place to run, and waiting.
+//! Shared by the tests: events, a projection, an environment, and waiting.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
@@ -57,7 +57,7 @@ pub(crate) fn large(value: i64, bytes: usize) -> SensorRead {
     }
 }
 
-/// A gauge was read: the event of another source.
+/// A gauge was read: the event of a second source.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct GaugeRead {
     #[prost(string, tag = "1")]
@@ -74,9 +74,9 @@ impl Event for GaugeRead {
     }
 }
 
-/// Keeps every reading, in the order in which it came: what is applied twice is there twice.
+/// Keeps every reading in the order of application: a reading that is applied twice is there twice.
 ///
-/// Values below zero are poison: -1 is refused, at -2 it panics, at -3 it is refused half-way.
+/// Values below zero are poison: -1 is refused, -2 panics, -3 is refused half-way.
 #[derive(Debug, Default)]
 pub(crate) struct Readings;
 
@@ -132,14 +132,14 @@ pub(crate) fn execute<const N: usize>(
     .map(drop)
 }
 
-/// The one integer that `sql` asks for in each row, as `n`.
+/// The integer `n` of each row of `sql`.
 pub(crate) fn integers(db: &impl ConnectionTrait, sql: &str) -> Result<Vec<i64>, DbErr> {
     let statement = Statement::from_string(db.get_database_backend(), sql);
     let rows = db.query_all_raw(statement)?;
     rows.iter().map(|row| row.try_get_by("n")).collect()
 }
 
-/// The one text that `sql` asks for in each row, as `t`.
+/// The text `t` of each row of `sql`.
 pub(crate) fn texts(db: &impl ConnectionTrait, sql: &str) -> Result<Vec<String>, DbErr> {
     let statement = Statement::from_string(db.get_database_backend(), sql);
     let rows = db.query_all_raw(statement)?;
@@ -153,7 +153,7 @@ pub(crate) async fn readings(db: &Database) -> Vec<i64> {
         .unwrap()
 }
 
-/// The values of the dead letters' sensors: `lane: reason`, in order.
+/// The dead letters as `key: reason`, in order.
 pub(crate) async fn dead_letters(db: &Database) -> Vec<String> {
     db.read(|snapshot: &Snapshot| {
         let sql = "SELECT lane || ': ' || reason AS t FROM headwater_dead_letter ORDER BY id";
@@ -171,7 +171,7 @@ pub(crate) async fn open(folder: &TempDir, owner: &'static str) -> Database {
         .unwrap()
 }
 
-/// Copies a database that is open, as an operator would.
+/// Copies an open database, as an operator would.
 pub(crate) fn backup(from: &std::path::Path, to: &std::path::Path) {
     let from = rusqlite::Connection::open(from).unwrap();
     from.execute("VACUUM INTO ?", [to.to_str().unwrap()])
@@ -182,7 +182,7 @@ pub(crate) fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// Appends events to the outbox of `db`, in one transaction; the position of the last one.
+/// Appends events to the outbox of `db` in one transaction; returns the position of the last one.
 pub(crate) async fn append<E: Event + 'static>(db: &Database, events: Vec<E>) -> u64 {
     let written = db.write(move |tx| {
         for event in &events {
@@ -205,7 +205,7 @@ pub(crate) fn reads(range: impl IntoIterator<Item = i64>) -> Vec<SensorRead> {
 /// A write whose refusal is a database error.
 pub(crate) type Refused = WriteError<DbErr>;
 
-/// Waits until the projection of `db` has applied `wanted`, and nothing else.
+/// Waits until the projection of `db` has applied exactly `wanted`.
 pub(crate) async fn eventually_readings(db: &Database, wanted: &[i64]) {
     let what = format!("{} readings are applied", wanted.len());
     eventually(&what, async || {
@@ -214,7 +214,7 @@ pub(crate) async fn eventually_readings(db: &Database, wanted: &[i64]) {
     .await;
 }
 
-/// Waits until `part` of a service says something that holds `text`.
+/// Waits until the state of a service's component `part` contains `text`.
 pub(crate) async fn eventually_says(health: &Health, part: &str, text: &str) -> State {
     eventually(&format!("{part} says `{text}`"), async || {
         let state = health.parts().get(part).cloned();
@@ -261,7 +261,7 @@ impl Tasks {
         self.serve_operators(db, bus, ProjectionRegistry::default())
     }
 
-    /// Answers operators for `db`, who may use `registry`.
+    /// Answers operators for `db` and the projections in `registry`.
     pub(crate) fn serve_operators(
         &mut self,
         db: &Database,
@@ -318,14 +318,14 @@ impl Tasks {
     }
 }
 
-/// A relay that runs.
+/// A running relay.
 pub(crate) fn relaying(db: &Database, bus: &Bus) -> Tasks {
     let mut tasks = Tasks::none();
     tasks.relay(db, bus);
     tasks
 }
 
-/// A projection that runs.
+/// A running projection.
 pub(crate) async fn projecting(db: &Database, bus: &Bus) -> Tasks {
     let mut tasks = Tasks::none();
     tasks.projection(Readings, db, bus).await;
@@ -408,13 +408,13 @@ impl World {
     }
 }
 
-/// JetStream as an operator has it.
+/// JetStream as an operator uses it.
 pub(crate) fn jetstream(bus: &Bus) -> jetstream::Context {
     jetstream::new(bus.client().clone())
 }
 
-/// Makes `source`'s stream, but such that its events may be deleted and purged: the server
-/// does not let go of `deny_delete` and `deny_purge` once they are set.
+/// Creates `source`'s stream such that its events may be deleted and purged: the server does not
+/// allow clearing `deny_delete` and `deny_purge` later.
 pub(crate) async fn make_soft_stream(bus: &Bus, source: &str) {
     let mut settings = headwater::stream::settings(source, 1);
     settings.deny_delete = false;
@@ -422,7 +422,7 @@ pub(crate) async fn make_soft_stream(bus: &Bus, source: &str) {
     jetstream(bus).create_stream(settings).await.unwrap();
 }
 
-/// An event as it lies in a stream.
+/// An event in a stream.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Stored {
     pub(crate) sequence: u64,
@@ -432,7 +432,7 @@ pub(crate) struct Stored {
     pub(crate) payload: bytes::Bytes,
 }
 
-/// All that is in `source`'s stream; nothing where there is no stream.
+/// The events in `source`'s stream; none if there is no stream.
 pub(crate) async fn stored(bus: &Bus, source: &str) -> Vec<Stored> {
     let Ok(stream) = jetstream(bus)
         .get_stream(headwater::stream::name(source))
@@ -480,7 +480,7 @@ pub(crate) async fn eventually_stored(bus: &Bus, source: &str, wanted: &[i64]) -
     .await
 }
 
-/// Where `found` is not what was `wanted`, in few words.
+/// The difference between `found` and `wanted`, in few words.
 fn differs(found: &[i64], wanted: &[i64]) -> Option<String> {
     let same = found.iter().zip(wanted).take_while(|(f, w)| f == w).count();
     let next = &found[same..found.len().min(same + 8)];
@@ -494,7 +494,7 @@ pub(crate) fn ids(db: &Database, count: u64) -> Vec<Option<String>> {
         .collect()
 }
 
-/// Publishes as a person would: past every relay.
+/// Publishes by hand, without a relay.
 pub(crate) async fn publish_by_hand(bus: &Bus, id: Option<&str>, event: &SensorRead) {
     let mut headers = HeaderMap::new();
     if let Some(id) = id {
@@ -507,12 +507,12 @@ pub(crate) async fn publish_by_hand(bus: &Bus, id: Option<&str>, event: &SensorR
         .unwrap();
     assert!(
         !ack.await.unwrap().duplicate,
-        "the server took it for a duplicate"
+        "the server treated it as a duplicate"
     );
 }
 
-/// Appends readings to the empty outbox of `db` and puts them into the stream behind the events of
-/// another epoch, which a relay would not do unless it finds itself there.
+/// Appends readings to the empty outbox of `db`, and publishes them by hand after the events of
+/// another epoch. A relay would do so only if it finds its own epoch in the stream.
 pub(crate) async fn begin_epoch(bus: &Bus, db: &Database, values: [i64; 2]) {
     append(db, reads(values)).await;
     for (id, value) in ids(db, 2).iter().zip(values) {
@@ -520,8 +520,8 @@ pub(crate) async fn begin_epoch(bus: &Bus, db: &Database, values: [i64; 2]) {
     }
 }
 
-/// Publishes what is in the stream once more, under the same ids, when the server's dedupe
-/// window no longer knows them. Without the fence, which is what a careless client leaves out.
+/// Publishes the events of the stream again with the same ids, once the server's dedupe window no
+/// longer has them. Like a careless client, it omits the expected-last-sequence check.
 pub(crate) async fn publish_again(bus: &Bus, stored: &[Stored]) {
     for event in stored {
         eventually("the dedupe window has passed", async || {
@@ -541,7 +541,7 @@ pub(crate) async fn publish_again(bus: &Bus, stored: &[Stored]) {
     }
 }
 
-/// Log lines of this process that hold `text`.
+/// The log lines of this process that contain `text`.
 pub(crate) fn logged(text: &str) -> Vec<String> {
     let lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
     lines
@@ -553,7 +553,7 @@ pub(crate) fn logged(text: &str) -> Vec<String> {
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Keeps the log of this process, for [`logged`]. Call it before what is to be logged.
+/// Keeps the log of this process, for [`logged`], from this call on.
 pub(crate) fn keep_log() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -584,14 +584,14 @@ impl tracing::field::Visit for Line {
     }
 }
 
-/// Serves health and metrics, and gives their address.
+/// Serves health and metrics; returns their address.
 pub(crate) async fn serve_system(tasks: &mut Tasks) -> String {
     let config = http_config();
     let app = headwater::http::admin("system", tasks.health.clone(), &config);
     serve(tasks, app, config).await
 }
 
-/// Serves `app` and gives its address.
+/// Serves `app`; returns its address.
 pub(crate) async fn serve(
     tasks: &mut Tasks,
     app: axum::Router,
@@ -626,7 +626,7 @@ pub(crate) fn http_config() -> headwater::http::Config {
     }
 }
 
-/// The process' metrics with their labels, those that are whole numbers.
+/// The metrics of the process that are whole numbers, by name and labels.
 pub(crate) async fn metrics(address: &str) -> BTreeMap<String, u64> {
     let text = reqwest::get(format!("{address}/metrics"))
         .await
@@ -641,17 +641,17 @@ pub(crate) async fn metrics(address: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// A gate that is shut until it is opened, for closures on the writer thread.
-pub(crate) fn gate() -> (std::sync::mpsc::Sender<()>, Gate) {
+/// A latch that blocks closures on the writer thread until it is opened.
+pub(crate) fn latch() -> (std::sync::mpsc::Sender<()>, Latch) {
     let (open, shut) = std::sync::mpsc::channel();
-    (open, Gate(Arc::new(Mutex::new(shut))))
+    (open, Latch(Arc::new(Mutex::new(shut))))
 }
 
 #[derive(Clone)]
-pub(crate) struct Gate(Arc<Mutex<std::sync::mpsc::Receiver<()>>>);
+pub(crate) struct Latch(Arc<Mutex<std::sync::mpsc::Receiver<()>>>);
 
-impl Gate {
-    /// Waits until somebody opens, or is gone.
+impl Latch {
+    /// Waits until the sender is used or dropped.
     pub(crate) fn wait(&self) {
         let shut = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = shut.recv_timeout(PATIENCE);
