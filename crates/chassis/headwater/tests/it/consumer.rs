@@ -149,7 +149,7 @@ async fn a_consumer_that_somebody_made_with_limits_does_not_hold_up_its_projecti
     }
 }
 
-/// Its events have no payload and cannot be applied.
+/// A push consumer delivers its events elsewhere. Without an error, the projection would get none.
 #[tokio::test]
 async fn a_consumer_that_pushes_is_recreated() {
     use async_nats::jetstream::consumer::push;
@@ -231,7 +231,7 @@ async fn a_batch_holds_what_is_applied_in_a_quarter_of_a_second() {
     eventually_says(&tasks.health, "slow from sensors", "up to 6000\"").await;
     tasks.stop().await;
     let batches = BATCHES.lock().unwrap().clone();
-    // The first batch is a guess and may be too large.
+    // The first batch that is too large is a guess.
     let mut later = batches.iter().skip_while(|events| **events <= 250).skip(1);
     assert!(later.all(|events| *events <= 250), "{batches:?}");
     world.stop().await;

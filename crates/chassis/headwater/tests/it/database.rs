@@ -369,7 +369,7 @@ const ADD_LABELS: Bulk = Bulk {
     after: " ON CONFLICT DO NOTHING RETURNING value",
 };
 
-/// Around each length at which a list is split.
+/// Row counts around each list length that a statement may have.
 #[tokio::test]
 async fn a_bulk_statement_takes_any_number_of_rows_each_once() {
     let folder = folder();

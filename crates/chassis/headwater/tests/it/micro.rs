@@ -1,5 +1,5 @@
-//! The requests that `nats micro ls`, `info`, `stats` and `ping` send, and the JSON schemas that
-//! the NATS CLI holds the answers to: an answer that they refuse shows nothing there.
+//! The requests of `nats micro ls`, `info`, `stats` and `ping`, and the JSON schemas with which
+//! the NATS CLI checks the answers: it does not show an answer that violates them.
 
 use headwater::operator::{AdminEndpoints, ProjectionRegistry};
 use headwater::request_reply::Questions;
@@ -34,7 +34,7 @@ impl Micro {
             let asked = micro.bus.client().request("$SRV.INFO", "".into()).await;
             let answer = asked.map_err(|error| error.to_string())?;
             let info: Value = serde_json::from_slice(&answer.payload).unwrap();
-            // The last one of them.
+            // The last endpoint.
             let endpoints = info["endpoints"].as_array().unwrap();
             if endpoints.iter().any(|endpoint| endpoint["name"] == "fold") {
                 Ok(())
@@ -52,7 +52,7 @@ impl Micro {
     }
 }
 
-/// What the schemas of all answers ask for.
+/// Checks what the schemas of all answers require.
 fn expect_answer(answer: &Value, kind: &str) {
     assert_eq!(answer["type"], format!("io.nats.micro.v1.{kind}_response"));
     assert_eq!(answer["name"], "sensors");
@@ -95,7 +95,7 @@ async fn nats_micro_info_says_what_each_endpoint_does_and_takes() {
         assert_eq!(metadata["headwater.format"], "json", "{endpoint}");
         assert!(metadata["headwater.request"].is_string(), "{endpoint}");
     }
-    // What it says that one can send is what it takes.
+    // The endpoint accepts its own example.
     let subject = "headwater.sensors.dead-letters.list";
     let endpoints = info["endpoints"].as_array().unwrap();
     let list = endpoints

@@ -1,4 +1,4 @@
-//! What `nats server check stream` and `check consumer` read: thresholds in the metadata.
+//! The thresholds in the metadata that `nats server check stream` and `check consumer` read.
 
 use std::collections::HashMap;
 
@@ -43,13 +43,13 @@ async fn streams_and_consumers_say_when_something_is_wrong_with_them() {
     let metadata = of_stream(&world).await;
     assert_eq!(threshold(&metadata, "enabled"), Some("true"));
     assert_eq!(threshold(&metadata, "subjects-critical"), Some("10000"));
-    // On a stream that is no mirror, or has one copy, these fail the check by being there.
+    // On a stream that is not a mirror, or is not replicated, their mere presence fails the check.
     assert_eq!(threshold(&metadata, "lag-critical"), None);
     assert_eq!(threshold(&metadata, "peer-expect"), None);
     world.stop().await;
 }
 
-/// What `nats server check consumer` holds against the thresholds.
+/// Compares a consumer with its thresholds, as `nats server check consumer` does.
 async fn check_consumer(world: &World) -> (consumer::Info, bool) {
     let stream = jetstream(&world.bus).get_stream("SENSORS").await.unwrap();
     let info = stream.consumer_info("readings").await.unwrap();
@@ -76,13 +76,13 @@ async fn a_consumer_that_nobody_reads_is_critical_and_one_that_is_read_is_not() 
     let stream = jetstream(&world.bus).get_stream("SENSORS").await.unwrap();
     stream.update_consumer(config).await.unwrap();
     world.append(21..=30).await;
-    eventually("nobody has read the new ones", async || {
+    eventually("the new events are unread", async || {
         let (info, is_ok) = check_consumer(&world).await;
         if is_ok { Err(info.num_pending) } else { Ok(()) }
     })
     .await;
     world.start_reader().await;
-    eventually("they are read", async || {
+    eventually("the new events are read", async || {
         let (info, is_ok) = check_consumer(&world).await;
         if is_ok { Ok(()) } else { Err(info.num_pending) }
     })
@@ -163,7 +163,7 @@ async fn streams_and_consumers_of_an_older_program_get_their_thresholds() {
     crate::support::eventually_readings(&world.copy, &[1, 2, 3]).await;
     let config = of_consumer(&world).await.unwrap();
     assert_eq!(threshold(&config.metadata, "enabled"), Some("true"));
-    assert_eq!(config.max_waiting, 77, "what an operator chose stays");
+    assert_eq!(config.max_waiting, 77, "the operator's setting stays");
     assert!(config.description.unwrap().contains("readings"));
     let info = jetstream.get_stream("SENSORS").await.unwrap();
     let config = &info.cached_info().config;

@@ -1,4 +1,4 @@
-//! Operator endpoints, as `nats request` and `nats micro` see them.
+//! Admin endpoints, as `nats request` and `nats micro` see them.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::{Tasks, append, broker, bus, eventually, folder, large, open, read, reads};
 
-/// A service that answers operators.
+/// A service with admin endpoints.
 struct Service {
     tasks: Tasks,
     db: Database,
@@ -32,7 +32,7 @@ async fn service() -> Service {
         _broker: broker,
         _folder: folder,
     };
-    eventually("the operator endpoints answer", async || {
+    eventually("the admin endpoints answer", async || {
         service.try_ask("$SRV.PING.sensors", "").await
     })
     .await;

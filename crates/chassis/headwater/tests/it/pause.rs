@@ -1,4 +1,4 @@
-//! Projections that an operator holds where they are.
+//! Projections that an operator pauses.
 
 use headwater::health::State;
 use headwater::projection::Pause;
@@ -10,7 +10,7 @@ use crate::support::{Readings, append, eventually, eventually_says, is, readings
 const PAUSE: &str = "projections.pause";
 const RESUME: &str = "projections.resume";
 
-/// A place whose readings 1 to 3 are applied, and whose projection is paused then.
+/// Starts a service that applies the readings 1 to 3, then pauses its projection.
 async fn paused() -> (Place, House, Value) {
     let place = Place::start().await;
     let house = place.service(Readings).await;
@@ -27,12 +27,12 @@ async fn ask(place: &Place, endpoint: &str, request: Value) -> Value {
     .await
 }
 
-/// What the service says of its projection, once it answers.
+/// The status of the projection, once the service answers.
 async fn status(place: &Place) -> Value {
     ask(place, "status", json!({})).await["projections"][0].clone()
 }
 
-/// Waits until the stream holds what was written, and the reader has had it in its hands.
+/// Waits until the consumer has delivered the event at sequence `last`.
 async fn eventually_delivered(place: &Place, last: u64) {
     let jetstream = crate::support::jetstream(&place.bus);
     let stream = jetstream.get_stream("SENSORS").await.unwrap();
@@ -56,7 +56,7 @@ async fn a_paused_projection_stands_still_says_why_and_catches_up_afterwards() {
         matches!(&state, Some(State::Degraded(why)) if why.contains("a look at it") && why.contains("since 20")),
         "{state:?}"
     );
-    assert!(house.health.is_ready(), "what it has can still be read");
+    assert!(house.health.is_ready(), "the store can still be read");
 
     let status = ask(&place, RESUME, json!({})).await;
     assert_eq!(status["paused"], Value::Null);
@@ -111,7 +111,7 @@ async fn what_is_paused_is_neither_rebuilt_nor_verified_until_it_goes_on() {
     place.relay.stop().await;
 }
 
-/// What must be rebuilt anew does not wait for an operator; it may not let the projection go on.
+/// A required rebuild does not wait for the operator, but does not resume the projection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_version_is_folded_while_paused_and_the_new_store_is_paused() {
     let (place, house, before) = paused().await;
@@ -153,7 +153,7 @@ async fn a_pause_needs_a_reason_and_a_projection_that_there_is() {
     place.relay.stop().await;
 }
 
-/// Pauses wait for the writer, which is busy; that keeps nobody from being told how things are.
+/// The pauses wait for the busy writer. Other endpoints still answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_take_long_hold_up_no_other_endpoint() {
     let place = Place::start().await;

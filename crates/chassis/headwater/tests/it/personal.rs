@@ -1,4 +1,4 @@
-//! Personal data is unreadable once its key is destroyed, in every file and every copy.
+//! Once its key is destroyed, personal data is unreadable in every file and every copy.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,7 +17,7 @@ const PEOPLE: &[Migration] = &[Migration::sql(
     "CREATE TABLE person (id INTEGER PRIMARY KEY, key_slot INTEGER NOT NULL, name BLOB NOT NULL)",
 )];
 
-/// Where the slots begin, and how long each is.
+/// The offset of the first slot, and the length of a slot.
 const HEADER: usize = 4096;
 const KEY: usize = 32;
 
@@ -38,12 +38,12 @@ async fn people(folder: &TempDir) -> Database {
     try_open(folder).await.unwrap()
 }
 
-/// Why it is not opened.
+/// The error of opening the database.
 async fn refusal(folder: &TempDir) -> String {
     format!("{:#}", try_open(folder).await.unwrap_err())
 }
 
-/// Adds a person; the slot of their key.
+/// Adds a person; returns the slot of the key.
 async fn add(db: &Database, id: i64, name: &'static str) -> i64 {
     let added = db.write(move |tx| {
         let key = personal::issue(tx)?;
@@ -55,7 +55,7 @@ async fn add(db: &Database, id: i64, name: &'static str) -> i64 {
     added.await.unwrap().value
 }
 
-/// The name of a person; `None` where the key was destroyed.
+/// The name of a person; `None` if the key was destroyed.
 async fn name(db: &Database, id: i64) -> Option<String> {
     let found = db.read(move |snapshot| {
         let sql = format!("SELECT key_slot, name FROM person WHERE id = {id}");
@@ -71,7 +71,7 @@ async fn name(db: &Database, id: i64) -> Option<String> {
     found.await.unwrap()
 }
 
-/// Erases a person: the row now, the key by the task.
+/// Erases a person: deletes the row now; the task destroys the key.
 async fn erase(db: &Database, id: i64) {
     let erased = db.write(move |tx| {
         let slots = integers(
@@ -200,7 +200,7 @@ async fn more_people_than_a_block_has_keys_get_one_each() {
     assert!(issued.is_sorted_by(|a, b| a < b));
     let bytes = fs::read(key_file(&folder)).unwrap();
     let keys: std::collections::BTreeSet<_> = bytes[HEADER..].chunks(KEY).collect();
-    assert_eq!(keys.len(), 3 * 512, "each is another one");
+    assert_eq!(keys.len(), 3 * 512, "every key is different");
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn a_key_file_that_is_missing_damaged_foreign_or_too_old_is_named_and_left
     assert!(missing.contains("people.keys is missing"), "{missing}");
     assert!(
         !key_file(&folder).exists(),
-        "no new one over encrypted rows"
+        "no new key file for encrypted rows"
     );
 
     let mut damaged = right.clone();
@@ -295,7 +295,7 @@ async fn a_database_whose_key_file_is_not_where_it_was_opened_takes_no_write_unt
     fs::rename(key_file(&folder), &elsewhere).unwrap();
     let refused = db.write(|tx| personal::issue(tx).map(drop)).await;
     assert!(matches!(refused, Err(WriteError::Moved)), "{refused:?}");
-    assert_eq!(name(&db, 1).await.as_deref(), Some("Ada"), "reads go on");
+    assert_eq!(name(&db, 1).await.as_deref(), Some("Ada"), "reads continue");
     fs::rename(&elsewhere, key_file(&folder)).unwrap();
     add(&db, 2, "Bob").await;
 }

@@ -1,4 +1,4 @@
-//! Events that cannot be applied: parked with their lane, while others go on.
+//! Events that cannot be applied: their keys are blocked, while other keys continue.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::{
     eventually_says, integers, is, keep_log, logged, read,
 };
 
-/// Waits until these are the dead letters, as `lane: reason`.
+/// Waits until these are the dead letters, as `key: reason`.
 async fn eventually_dead(world: &World, wanted: &[&str]) {
     let wanted: Vec<String> = wanted.iter().map(|&text| text.to_owned()).collect();
     eventually("the dead letters are there", async || {
@@ -115,7 +115,7 @@ async fn an_event_whose_key_cannot_be_read_is_parked_alone() {
     world.stop().await;
 }
 
-/// Otherwise a client would take what is parked for what was never there.
+/// Otherwise a client would believe that a dead-lettered event never existed.
 #[tokio::test]
 async fn whoever_asks_for_a_position_that_is_parked_is_told() {
     let mut world = World::start().await;
@@ -127,7 +127,7 @@ async fn whoever_asks_for_a_position_that_is_parked_is_told() {
     let asked = |text: &str| text.parse::<Positions>().unwrap();
     progress.wait(&asked("sensors:1"), late).await.unwrap();
     for (position, count) in [("sensors:2", 1), ("sensors:3", 2)] {
-        let told = eventually("both are parked", async || {
+        let blocked = eventually("both are dead letters", async || {
             match progress.wait(&asked(position), late).await {
                 Err(Behind::Parked {
                     position: 2,
@@ -140,7 +140,7 @@ async fn whoever_asks_for_a_position_that_is_parked_is_told() {
             }
         })
         .await;
-        assert_eq!(told, ("key cellar".to_owned(), "below zero".to_owned()));
+        assert_eq!(blocked, ("key cellar".to_owned(), "below zero".to_owned()));
     }
     append_all(&world, &[("attic", 4)]).await;
     eventually_readings(&world.copy, &[1, 4]).await;
@@ -153,11 +153,11 @@ async fn whoever_asks_for_a_position_that_is_parked_is_told() {
     let problem = Problem::from(after.unwrap_err()).into_response();
     assert_eq!(problem.status(), 503);
     assert_eq!(problem.headers()["retry-after"], "10");
-    // Known at once after a restart as well.
+    // Known at once, also after a restart.
     world.stop_reader().await;
     let again = world.reader.projection(Readings, &copy, &bus).await;
-    let parked = again.wait(&asked("sensors:3"), soon).await;
-    assert!(matches!(parked, Err(Behind::Parked { .. })), "{parked:?}");
+    let blocked = again.wait(&asked("sensors:3"), soon).await;
+    assert!(matches!(blocked, Err(Behind::Parked { .. })), "{blocked:?}");
     world.stop().await;
 }
 
@@ -178,7 +178,7 @@ async fn a_poison_event_that_comes_again_is_not_parked_twice() {
     world.stop().await;
 }
 
-/// The house heard of a reading: what a projection may append to its own outbox.
+/// The house heard of a reading: an event that a projection appends to its own outbox.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReadingHeard {
     #[prost(string, tag = "1")]
@@ -193,7 +193,7 @@ impl Event for ReadingHeard {
     }
 }
 
-/// Appends an event for each reading, and finds out too late that it is poison.
+/// Appends an event for each reading before it fails.
 #[derive(Debug)]
 struct Hearing;
 
@@ -217,7 +217,7 @@ async fn what_a_poison_event_appended_moves_no_head() {
     let (copy, bus) = (world.copy.clone(), world.bus.clone());
     world.reader.projection(Hearing, &copy, &bus).await;
     append_all(&world, &[("attic", 1), ("cellar", 2)]).await;
-    eventually("both are parked", async || {
+    eventually("both are dead letters", async || {
         is(dead_letters(&copy).await.len(), &2)
     })
     .await;

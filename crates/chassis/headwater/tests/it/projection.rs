@@ -1,4 +1,4 @@
-//! Projections: each event applied once, from wherever reading goes on.
+//! Projections: each event is applied once, wherever reading resumes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -71,16 +71,16 @@ async fn what_happened_while_a_projection_was_away_is_applied_when_it_is_back() 
     world.stop().await;
 }
 
-/// Waits until a projection tells that it is at `wanted`: a moment after its effect is there.
+/// Waits until the progress is `wanted`. The projection reports it a moment after its effect.
 async fn eventually_at(progress: &Progress, wanted: &str) {
     let wanted = wanted.to_owned();
-    eventually("the progress is told", async || {
+    eventually("the progress is reported", async || {
         is(progress.now().to_string(), &wanted)
     })
     .await;
 }
 
-/// Keeps readings, and fails half-way while it is told to.
+/// Keeps readings; fails half-way while `fails` is set.
 #[derive(Debug)]
 struct Stumbling {
     fails: Arc<AtomicBool>,
@@ -172,7 +172,7 @@ async fn a_projection_that_cannot_apply_does_not_say_ok_in_between() {
     eventually("it was tried a few times", async || {
         let state = health.parts()["stumbling from sensors"].clone();
         assert!(format!("{state:?}").contains("Degraded"), "{state:?}");
-        // Looked at without a pause, so that not even a moment of it is missed.
+        // Without a pause, so that not even a short moment is missed.
         for _ in 0..2000 {
             let state = health.parts()["stumbling from sensors"].clone();
             assert!(format!("{state:?}").contains("Degraded"), "{state:?}");
@@ -181,7 +181,7 @@ async fn a_projection_that_cannot_apply_does_not_say_ok_in_between() {
         if tries.load(Ordering::SeqCst) > 5 {
             Ok(())
         } else {
-            Err("tried too seldom")
+            Err("too few tries")
         }
     })
     .await;
@@ -195,7 +195,7 @@ async fn an_event_published_by_hand_is_applied_once_also_after_a_restart() {
     world.append(1..=2).await;
     eventually_readings(&world.copy, &[1, 2]).await;
     publish_by_hand(&world.bus, None, &read("attic", 100)).await;
-    publish_by_hand(&world.bus, Some("somebody's own"), &read("attic", 101)).await;
+    publish_by_hand(&world.bus, Some("an id by hand"), &read("attic", 101)).await;
     publish_by_hand(&world.bus, Some("gauges.x.9"), &read("attic", 102)).await;
     eventually_readings(&world.copy, &[1, 2, 100, 101, 102]).await;
     world.stop_reader().await;
@@ -204,7 +204,7 @@ async fn an_event_published_by_hand_is_applied_once_also_after_a_restart() {
     eventually_readings(&world.copy, &[1, 2, 100, 101, 102, 3]).await;
     world.stop_reader().await;
 
-    // Also when everything is delivered again.
+    // Also if everything is delivered again.
     delete_consumer(&world).await;
     world.start_reader().await;
     world.append(4..=4).await;
@@ -212,8 +212,8 @@ async fn an_event_published_by_hand_is_applied_once_also_after_a_restart() {
     world.stop().await;
 }
 
-/// As where a store that was folded from the stream before is swapped in just as the reader has
-/// seen that there is another one.
+/// This happens if a store that was built from the former stream is swapped in just after the
+/// reader has noticed the new stream.
 #[tokio::test]
 async fn a_checkpoint_of_another_stream_is_put_right_with_and_without_events() {
     let world = World::start().await;
@@ -226,7 +226,7 @@ async fn a_checkpoint_of_another_stream_is_put_right_with_and_without_events() {
     assert_eq!(stream_of_checkpoint(&world).await, stream);
 
     take_for_another_streams(&world).await;
-    eventually("it is seen without an event", async || {
+    eventually("it is noticed without an event", async || {
         is(stream_of_checkpoint(&world).await, &stream)
     })
     .await;
@@ -262,7 +262,7 @@ async fn a_deleted_consumer_is_made_again() {
     world.stop().await;
 }
 
-/// It would deliver 1,000 events and then wait for ever for acknowledgements, or not all of them.
+/// Such a consumer waits for ever for acknowledgements, and delivers not all events.
 #[tokio::test]
 async fn a_consumer_that_somebody_made_otherwise_is_made_anew() {
     use async_nats::jetstream::consumer::{AckPolicy, pull};
@@ -301,7 +301,7 @@ async fn a_projection_may_start_before_the_stream_and_before_the_broker() {
         "no stream SENSORS yet",
     )
     .await;
-    assert!(reader.health.is_ready(), "it serves what it has");
+    assert!(reader.health.is_ready(), "it serves its store");
     let relay = relaying(&db, &bus);
     append(&db, reads(1..=2)).await;
     eventually_readings(&copy, &[1, 2]).await;
@@ -343,22 +343,22 @@ async fn both_lives_of_a_source_are_applied_and_none_of_them_twice() {
     let relay = relaying(&world.source, &world.bus);
     eventually_stored(&world.bus, "sensors", &[1, 2, 3, 4, 5, 6]).await;
     relay.stop().await;
-    // Its relay finds itself in the stream.
+    // The new source's relay finds its own epoch in the stream.
     begin_epoch(&world.bus, &new_source, [11, 12]).await;
     world.relay = relaying(&new_source, &world.bus);
     world.relay.operator(&new_source, &world.bus);
     let events = eventually_stored(&world.bus, "sensors", &[1, 2, 3, 4, 5, 6, 11, 12]).await;
-    // One batch with the end of the first life and the beginning of the second.
+    // One batch with the end of the first epoch and the start of the second.
     world.reader = Tasks::none();
     let progress = world
         .reader
         .projection(Readings, &world.copy, &world.bus)
         .await;
     eventually_readings(&world.copy, &[1, 2, 3, 4, 5, 6, 11, 12]).await;
-    // The position is of the present life.
+    // The position is of the present epoch.
     eventually_at(&progress, "sensors:2").await;
 
-    // What is delivered again of the first life is known, and does not change what is present.
+    // Repeated events of the first epoch are recognized, and do not change the present position.
     publish_again(&world.bus, &events[3..6]).await;
     append(&new_source, reads(13..=13)).await;
     eventually_readings(&world.copy, &[1, 2, 3, 4, 5, 6, 11, 12, 13]).await;
@@ -500,10 +500,10 @@ async fn progress_waits_for_what_is_asked_and_no_longer() {
     let progress = reader.projection(Readings, &copy, &bus).await;
     let asked = "sensors:2".parse().unwrap();
     let soon = Duration::from_millis(50);
-    let Err(Behind::NotYet { at, asked: told }) = progress.wait(&asked, soon).await else {
-        panic!("nothing was applied yet");
+    let Err(Behind::NotYet { at, asked: wanted }) = progress.wait(&asked, soon).await else {
+        panic!("nothing is applied yet");
     };
-    assert_eq!((at.get("sensors"), &told), (0, &asked));
+    assert_eq!((at.get("sensors"), &wanted), (0, &asked));
 
     let waiting = progress.wait(&asked, Duration::from_secs(20));
     let (waited, _) = tokio::join!(waiting, append(&db, reads(1..=2)));
@@ -511,7 +511,7 @@ async fn progress_waits_for_what_is_asked_and_no_longer() {
     assert_eq!(
         readings(&copy).await,
         [1, 2],
-        "a read that begins then sees it"
+        "a later read sees the effect"
     );
 
     let unknown = "sensors:1,boilers:1".parse().unwrap();
@@ -519,7 +519,7 @@ async fn progress_waits_for_what_is_asked_and_no_longer() {
     assert_eq!(refused, Err(Behind::UnknownSource("boilers".to_owned())));
     reader.stop().await;
 
-    // Known at once after a restart, before the broker was asked for anything.
+    // Known at once after a restart, before any request to the broker.
     let again = Runner::load(Readings, copy, bus, Health::new(), Config::of::<Readings>()).await;
     assert_eq!(again.unwrap().progress().now().get("sensors"), 2);
     relay.stop().await;

@@ -1,8 +1,8 @@
-//! Read stores that are folded anew: another version, a fold that is worse, discarded letters.
+//! Rebuilding read stores: another version, a worse version, discarded letters.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "what runs beside a test is a task of the test"
+    reason = "the test owns its background tasks"
 )]
 
 use broker::Broker;
@@ -20,7 +20,7 @@ use crate::support::{
     http_config, integers, keep_reading, make_soft_stream, open, read, readings, reads, relaying,
 };
 
-/// The readings, doubled: what a changed `apply` makes of the same events.
+/// Doubles the readings: a changed `apply` of the same events.
 #[derive(Debug)]
 pub(crate) struct Doubled;
 
@@ -38,7 +38,7 @@ impl Projection for Doubled {
     }
 }
 
-/// A version that cannot apply what the one before could.
+/// A version that cannot apply events that the former version could.
 #[derive(Debug)]
 struct Worse;
 
@@ -52,7 +52,7 @@ impl Projection for Worse {
     }
 }
 
-/// A source with its stream; services may fold it in the same place, one after another.
+/// A source with its stream, and a folder in which services run one after another.
 pub(crate) struct Place {
     pub(crate) source: Database,
     pub(crate) bus: Bus,
@@ -90,13 +90,13 @@ impl Place {
         }
     }
 
-    /// Stops the source: its relay, and its answers to operators.
+    /// Stops the source: its relay and its admin endpoints.
     pub(crate) async fn stop_source(&mut self) {
         let running = std::mem::replace(&mut self.relay, Tasks::none());
         running.stop().await;
     }
 
-    /// The files of the house, but for those that SQLite adds.
+    /// The store files of the house.
     pub(crate) fn files(&self) -> Vec<String> {
         let files = std::fs::read_dir(self.folder.path()).unwrap();
         let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -111,14 +111,14 @@ impl Place {
         stores
     }
 
-    /// A service that is nothing but a read store.
+    /// A service whose database is a read store.
     pub(crate) async fn service<P: Projection>(&self, projection: P) -> House {
         let stop = CancellationToken::new();
         let started = Service::start_copy("house", MIGRATIONS, self.config(), stop.clone()).await;
         House::project(started.unwrap(), projection, stop).await
     }
 
-    /// A service whose database holds more than the projection.
+    /// A service whose database also holds other data.
     pub(crate) async fn owner<P: Projection>(&self, projection: P) -> House {
         let stop = CancellationToken::new();
         let started = Service::start("house", MIGRATIONS, self.config(), stop.clone()).await;
@@ -150,7 +150,7 @@ impl Place {
         serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())
     }
 
-    /// How an endpoint refuses: the code and the reason.
+    /// The refusal of an endpoint: its code and reason.
     pub(crate) async fn refusal(&self, endpoint: &str, request: Value) -> String {
         let subject = format!("headwater.house.{endpoint}");
         let payload = request.to_string().into();
@@ -165,7 +165,7 @@ impl Place {
     }
 
     pub(crate) async fn eventually_rebuilt(&self, state: &str) -> Value {
-        eventually("the fold ends", async || {
+        eventually(&format!("the rebuild is {state}"), async || {
             let status = self.ask("fold", json!({})).await?;
             if status["state"] == state {
                 Ok(status)
@@ -320,7 +320,7 @@ async fn a_fold_leaves_no_consumer_and_no_file_behind_and_only_one_runs_at_a_tim
     place.relay.stop().await;
 }
 
-/// What is said to agree is what was compared, not where the fold was seen on its way there.
+/// The reported positions are those of the comparison, not of an earlier moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fold_says_where_both_stores_stood_when_they_were_compared() {
     let place = Place::start().await;
@@ -345,7 +345,7 @@ async fn a_fold_says_where_both_stores_stood_when_they_were_compared() {
     place.relay.stop().await;
 }
 
-/// Somebody who deletes the store does not trust it; after a rebuild its name is a link.
+/// An operator who deletes the store does not trust it. After a rebuild, its name is a link.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_deleted_after_a_rebuild_is_folded_from_the_first_event() {
     let place = Place::start().await;
@@ -364,12 +364,12 @@ async fn a_store_that_is_deleted_after_a_rebuild_is_folded_from_the_first_event(
     let house = place.service(Readings).await;
     house.eventually(&[1, 2, 3]).await;
     place.eventually_rebuilt("idle").await;
-    assert!(!path.is_symlink(), "nothing was taken for a rebuild");
+    assert!(!path.is_symlink(), "no other file was used");
     house.stop().await;
     place.relay.stop().await;
 }
 
-/// The file is exchanged while reads are under way: they end on the old one.
+/// The file is swapped while a read runs: the read ends on the old file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_is_under_way_ends_on_the_store_that_it_began_on() {
     let place = Place::start().await;

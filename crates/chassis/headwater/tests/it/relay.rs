@@ -47,7 +47,7 @@ async fn a_commit_wakes_the_relay() {
     let took = started.elapsed();
     assert!(
         took.as_secs() < 5,
-        "{took:?} for 20 events: it was the poll that found them"
+        "{took:?} for 20 events: only the poll found them"
     );
     relay.stop().await;
 }
@@ -108,8 +108,7 @@ async fn a_relay_that_starts_before_the_broker_drains_later() {
     relay.stop().await;
 }
 
-/// Few rows go as pipelined publishes, many as one atomic batch: 14 is where that changes, 1000
-/// the most that a batch may have.
+/// Few rows are published as pipelined messages, 14 or more as one atomic batch of at most 1000.
 #[tokio::test]
 async fn any_number_of_waiting_events_is_published_once_and_in_order() {
     let (folder, broker) = (folder(), broker());
@@ -166,8 +165,8 @@ async fn events_that_somebody_published_by_hand_are_stepped_over() {
     publish_by_hand(&bus, None, &read("attic", 100)).await;
     append(&db, reads(3..=3)).await;
     eventually_stored(&bus, "sensors", &[1, 2, 100, 3]).await;
-    publish_by_hand(&bus, Some("an id of somebody's own"), &read("attic", 101)).await;
-    publish_by_hand(&bus, Some("sensors.another-life.7"), &read("attic", 102)).await;
+    publish_by_hand(&bus, Some("an id by hand"), &read("attic", 101)).await;
+    publish_by_hand(&bus, Some("sensors.another-epoch.7"), &read("attic", 102)).await;
     publish_by_hand(&bus, Some("gauges.x.9"), &read("attic", 103)).await;
     append(&db, reads(4..=40)).await;
     let mut wanted = vec![1, 2, 100, 3, 101, 102, 103];
@@ -175,7 +174,7 @@ async fn events_that_somebody_published_by_hand_are_stepped_over() {
     eventually_stored(&bus, "sensors", &wanted).await;
     relay.stop().await;
 
-    // Also by a relay that comes later and finds only such events at the end of the stream.
+    // Also by a later relay that finds only such events at the end of the stream.
     for value in 200..300 {
         publish_by_hand(&bus, None, &read("attic", value)).await;
     }
@@ -186,8 +185,8 @@ async fn events_that_somebody_published_by_hand_are_stepped_over() {
     relay.stop().await;
 }
 
-/// The first of them is refused. Had the second only to follow the right number of events, it
-/// would be stored now, and the first one missing for ever.
+/// The first event is refused. If the second event's check counted only sequences, it would be
+/// stored now, and the first event would be missing for ever.
 #[tokio::test]
 async fn an_event_by_hand_does_not_take_the_place_of_the_first_of_a_few() {
     let (folder, broker) = (folder(), broker());
@@ -226,7 +225,7 @@ async fn an_event_by_hand_before_the_first_one_is_stepped_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_relays_at_once_publish_each_event_once_and_in_order() {
     let (folder, broker) = (folder(), broker());
-    // As two processes have it: each its own handle on the file, and its own connection.
+    // Like two processes: each has its own handle on the file and its own connection.
     let (db, other) = (
         open(&folder, "sensors").await,
         open(&folder, "sensors").await,
@@ -251,8 +250,8 @@ async fn two_relays_at_once_publish_each_event_once_and_in_order() {
     }
 }
 
-/// Past the server's dedupe window only the fence keeps a relay from publishing again what its
-/// rival published while it was not looking.
+/// After the server's dedupe window, only the expected-last-sequence check keeps a relay from
+/// publishing again what its rival has published meanwhile.
 #[tokio::test]
 async fn a_relay_that_is_behind_its_rival_is_refused() {
     for waiting in [1, 30] {
@@ -278,7 +277,7 @@ async fn a_relay_that_is_behind_its_rival_is_refused() {
             }
         })
         .await;
-        // Wakes the one that has not looked since, and only that one.
+        // Wakes only the relay that is behind.
         append(&db, reads(waiting + 1..=waiting + 1)).await;
         let wanted: Vec<_> = (1..=waiting + 1).collect();
         eventually_says(&relay.health, "relay", &format!("up to {}\"", waiting + 1)).await;
@@ -289,7 +288,7 @@ async fn a_relay_that_is_behind_its_rival_is_refused() {
     }
 }
 
-/// Its `head` does not move then: only the file knows.
+/// The other process does not advance this handle's `head`: only the file has the events.
 #[tokio::test]
 async fn what_another_process_appended_is_published_too() {
     let (folder, broker) = (folder(), broker());
@@ -315,7 +314,7 @@ async fn what_another_process_appended_is_published_too() {
     relay.stop().await;
 }
 
-/// It was lost, or emptied by mistake: to publish on would hide that from everybody.
+/// The database was lost, or emptied by mistake. Publishing would hide the loss.
 #[tokio::test]
 async fn a_database_that_knows_nothing_of_the_stream_stops_the_relay() {
     let (folder, broker) = (folder(), broker());
@@ -341,7 +340,7 @@ async fn a_database_that_knows_nothing_of_the_stream_stops_the_relay() {
     assert!(!relay.health.is_ready());
     eventually_stored(&bus, "sensors", &[1, 2, 3]).await;
 
-    // A person has decided for the new epoch.
+    // The operator decides for the new epoch.
     jetstream(&bus).delete_stream("SENSORS").await.unwrap();
     let stored = eventually_stored(&bus, "sensors", &[11, 12]).await;
     assert_eq!(stored[0].id, ids(&empty, 1)[0]);
@@ -349,7 +348,7 @@ async fn a_database_that_knows_nothing_of_the_stream_stops_the_relay() {
     relay.stop().await;
 }
 
-/// The relay has looked at the stream before, so that nobody's event there is news of another life.
+/// The relay has read the stream before, so a later event by hand is not evidence of another epoch.
 #[tokio::test]
 async fn an_event_of_another_epoch_does_not_stop_a_source_that_has_no_event_yet() {
     let (folder, broker) = (folder(), broker());
@@ -358,7 +357,7 @@ async fn an_event_of_another_epoch_does_not_stop_a_source_that_has_no_event_yet(
     let relay = relaying(&db, &bus);
     eventually_says(&relay.health, "relay", "published up to 0").await;
     relay.stop().await;
-    publish_by_hand(&bus, Some("sensors.another-life.7"), &read("attic", 100)).await;
+    publish_by_hand(&bus, Some("sensors.another-epoch.7"), &read("attic", 100)).await;
     let relay = relaying(&db, &bus);
     append(&db, reads(1..=1)).await;
     eventually_stored(&bus, "sensors", &[100, 1]).await;

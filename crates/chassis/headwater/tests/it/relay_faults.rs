@@ -59,7 +59,7 @@ async fn a_paused_broker_stores_nothing_twice() {
     eventually_stored(&bus, "sensors", &[1, 2, 3]).await;
     broker.pause().unwrap();
     append(&db, reads(4..=6)).await;
-    // The publications are in the server's socket; the relay gives up on them.
+    // The messages are in the server's socket; the relay's publish times out.
     eventually_says(&relay.health, "relay", "Degraded").await;
     append(&db, reads(7..=40)).await;
     broker.resume().unwrap();
@@ -67,7 +67,7 @@ async fn a_paused_broker_stores_nothing_twice() {
     relay.stop().await;
 }
 
-/// Nobody writes after the loss: the relay has to find out by itself.
+/// Nothing is written after the loss: the relay must detect it.
 #[tokio::test]
 async fn a_deleted_stream_is_made_again_and_filled_from_the_outbox() {
     keep_log();
@@ -101,7 +101,7 @@ async fn a_deleted_stream_is_made_again_and_filled_from_the_outbox() {
     let line = lines
         .iter()
         .find(|line| line.contains("source=\"gauges\""))
-        .expect("it is logged");
+        .expect("a log line");
     assert!(line.starts_with("WARN") && line.contains("30"), "{line}");
     tasks.stop().await;
 }
@@ -153,8 +153,8 @@ async fn a_broker_that_was_put_back_from_an_old_copy_is_filled_from_the_outbox()
     relay.stop().await;
 }
 
-/// Publishes 5 events of a database, then puts it back as it was after `kept` of them, and
-/// writes `since` to it. What the relay says, and what is in the stream then.
+/// Publishes 5 events of a database, restores its copy from after `kept` events, and writes `since`
+/// to it. Returns the state of the relay and the events in the stream.
 async fn put_back(kept: i64, since: impl IntoIterator<Item = i64>) -> (State, Vec<i64>) {
     let (folder, broker) = (folder(), broker());
     let bus = bus(&broker, "sensors").await;
@@ -169,7 +169,7 @@ async fn put_back(kept: i64, since: impl IntoIterator<Item = i64>) -> (State, Ve
     relay.stop().await;
 
     let old = open(&copy, "sensors").await;
-    assert_eq!(old.epoch(), db.epoch(), "it is the same life");
+    assert_eq!(old.epoch(), db.epoch(), "the epoch is the same");
     append(&old, reads(since)).await;
     let relay = relaying(&old, &bus);
     let state = eventually_says(&relay.health, "relay", "Failed").await;
@@ -246,7 +246,8 @@ async fn the_relay_goes_on_when_a_person_has_deleted_the_wrong_stream() {
     relay.stop().await;
 }
 
-/// The server's dedupe window is 100 ms: past it, it takes an event of ours from anybody.
+/// The server's dedupe window is 100 ms. After it, the server accepts a copy of an event from any
+/// client.
 #[tokio::test]
 async fn events_that_somebody_published_again_break_nothing() {
     let (folder, broker) = (folder(), broker());
@@ -270,7 +271,7 @@ async fn events_that_somebody_published_again_break_nothing() {
     relay.stop().await;
 }
 
-/// More of them than the relay looks back over.
+/// More events than the relay reads backwards.
 #[tokio::test]
 async fn many_events_that_somebody_published_again_are_no_loss() {
     let (folder, broker) = (folder(), broker());

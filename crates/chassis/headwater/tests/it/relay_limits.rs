@@ -1,4 +1,4 @@
-//! The relay and what an operator may change at the broker: limits and settings of streams.
+//! The relay, and limits and stream settings that an operator may change at the broker.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::support::{
     folder, jetstream, keep_log, large, logged, open, projecting, read, reads, relaying, stored,
 };
 
-/// What is changed of a stream.
+/// A change of a stream's configuration.
 type Change = fn(&mut Config);
 
-/// A broker with these limits of JetStream, and these lines besides.
+/// A broker with these JetStream limits and additional configuration lines.
 fn broker_with(limits: &str, lines: &str) -> (Broker, TempDir) {
     let store = folder();
     let options = Options {
@@ -62,7 +62,7 @@ async fn a_broker_that_takes_smaller_batches_gets_smaller_batches() {
     }
 }
 
-/// Somebody else has as many open batches as the broker allows, for longer than this test lasts.
+/// Another client has as many open batches as the broker allows, for longer than this test lasts.
 #[tokio::test]
 async fn a_broker_that_opens_no_batch_gets_events_one_after_another() {
     let limits = "limits { batch { max_inflight_total: 1, timeout: \"90s\" } }";
@@ -82,7 +82,10 @@ async fn a_broker_that_opens_no_batch_gets_events_one_after_another() {
     let opened = bus
         .client()
         .request_with_headers("OTHER", headers, "x".into());
-    assert!(opened.await.unwrap().payload.is_empty(), "it is open");
+    assert!(
+        opened.await.unwrap().payload.is_empty(),
+        "the batch is open"
+    );
 
     append(&db, reads(1..=120)).await;
     let relay = relaying(&db, &bus);
@@ -90,7 +93,7 @@ async fn a_broker_that_opens_no_batch_gets_events_one_after_another() {
     relay.stop().await;
 }
 
-/// The relay may not switch them on either.
+/// The relay is not permitted to enable them.
 #[tokio::test]
 async fn a_stream_without_batches_gets_events_one_after_another() {
     let lines = r#"
@@ -116,7 +119,7 @@ async fn an_event_that_the_broker_does_not_take_is_named_and_goes_when_it_does()
     let (broker, store) = broker_with("", "max_payload: 65536");
     let folder = folder();
     let db = open(&folder, "sensors").await;
-    // The relay makes its connection again to hear of another limit.
+    // The relay reconnects to learn the new limit.
     let looking = bus(&broker, "looking").await;
     let relay = relaying(&db, &bus(&broker, "sensors").await);
     append(&db, reads(1..=40)).await;
@@ -245,7 +248,7 @@ async fn events_that_an_age_limit_takes_away_are_not_published_again() {
     eventually_empty(&bus, 332).await;
     relay.stop().await;
 
-    // One that starts anew knows nothing but what it has noted.
+    // A restarted relay knows only what it has recorded.
     let relay = relaying(&db, &bus);
     eventually_says(&relay.health, "relay", "published up to 332").await;
     append(&db, reads(333..=333)).await;
@@ -260,7 +263,7 @@ async fn events_that_an_age_limit_takes_away_are_not_published_again() {
     }
 }
 
-/// It has to come from the outbox, in pages: no event is there that would show the gap.
+/// The events must come from the outbox, in pages: no event in the stream shows the gap.
 #[tokio::test]
 async fn a_cold_store_gets_from_the_outbox_what_an_age_limit_took_away() {
     let (folder, broker) = (folder(), crate::support::broker());
@@ -307,7 +310,7 @@ async fn a_loss_before_a_restart_is_told_of() {
     relay.stop().await;
 }
 
-/// A process that is killed has noted less than it published.
+/// A killed process has recorded less than it published.
 #[tokio::test]
 async fn an_old_note_does_no_harm() {
     keep_log();
@@ -374,7 +377,7 @@ async fn settings_that_harm_are_put_right_while_the_relay_runs() {
     let wanted = stream::settings("sensors", 1);
     for (name, harm) in harms {
         change(&bus, harm).await;
-        eventually(&format!("{name} is put right"), async || {
+        eventually(&format!("{name} is repaired"), async || {
             let stream = jetstream(&bus).get_stream("SENSORS").await.unwrap();
             let found = stream::differences(&stream.cached_info().config, &wanted);
             let found: Vec<String> = found.into_iter().map(|found| found.setting).collect();
@@ -386,7 +389,7 @@ async fn settings_that_harm_are_put_right_while_the_relay_runs() {
         })
         .await;
     }
-    // What does no harm is left as it is.
+    // Harmless settings are left alone.
     change(&bus, |to| to.max_age = Duration::from_hours(1)).await;
     append(&db, reads(2..=20)).await;
     eventually_stored(&bus, "sensors", &all(1..=20)).await;

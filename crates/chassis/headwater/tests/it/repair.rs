@@ -1,4 +1,4 @@
-//! Projections when the stream has lost something: positions decide, gaps are fetched.
+//! Projections of a stream that has lost events: positions decide, gaps are fetched.
 
 use futures_util::StreamExt as _;
 use headwater_testkit::copy_folder;
@@ -25,7 +25,7 @@ async fn a_stream_that_was_made_anew_is_read_again_and_nothing_is_applied_twice(
     world.stop().await;
 }
 
-/// What was published by hand is gone with the old stream, so our events lie elsewhere now.
+/// Events by hand were lost with the old stream, so relayed events have other sequences now.
 #[tokio::test]
 async fn a_sequence_of_another_stream_says_nothing_of_this_one() {
     let mut world = World::start().await;
@@ -42,7 +42,7 @@ async fn a_sequence_of_another_stream_says_nothing_of_this_one() {
         .unwrap();
     world.append(6..=7).await;
     eventually_stored(&world.bus, "sensors", &(1..=7).collect::<Vec<_>>()).await;
-    // At a sequence that the old stream had, too.
+    // At a sequence that the old stream also had.
     publish_by_hand(&world.bus, None, &read("attic", 103)).await;
     world.start_reader().await;
     eventually_readings(&world.copy, &[1, 2, 3, 4, 5, 100, 101, 102, 6, 7, 103]).await;
@@ -85,7 +85,7 @@ async fn events_that_the_stream_misses_are_fetched_from_the_outbox() {
     world.stop().await;
 }
 
-/// Nothing comes behind it by which a reader would notice the gap.
+/// No later event shows the gap.
 #[tokio::test]
 async fn the_last_event_of_a_stream_comes_back_when_it_was_deleted() {
     let mut world = World::with_soft_stream().await;
@@ -101,7 +101,7 @@ async fn the_last_event_of_a_stream_comes_back_when_it_was_deleted() {
     world.stop().await;
 }
 
-/// More than one answer of the operator endpoint holds.
+/// More events than fit into one answer of the admin endpoint.
 #[tokio::test]
 async fn a_large_gap_is_fetched_in_parts() {
     let mut world = World::with_soft_stream().await;
@@ -141,8 +141,8 @@ async fn a_gap_whose_source_is_away_is_held_and_said_and_never_skipped() {
     world.stop().await;
 }
 
-/// A connection that a hanging broker keeps has asked for events, and gets some of them; so does
-/// a person who asks by hand. Nobody answers for the outbox here: they must be read again.
+/// A pull of a dead connection that a hanging broker keeps takes events, and so does a pull by
+/// hand. The source does not answer here, so the events must be read from the stream again.
 #[tokio::test]
 async fn events_that_somebody_else_was_handed_are_read_again() {
     let world = World::with_soft_stream().await;
@@ -161,13 +161,13 @@ async fn events_that_somebody_else_was_handed_are_read_again() {
     for value in 6..=40 {
         world.append(value..=value).await;
     }
-    assert!(stranger.next().await.is_some(), "it was handed some");
+    assert!(stranger.next().await.is_some(), "it got some events");
     eventually_readings(&world.copy, &(1..=40).collect::<Vec<_>>()).await;
     world.stop().await;
 }
 
-/// A broker from an old copy may hold less than it did, and be filled again otherwise: what
-/// somebody published by hand is gone, so that our events lie at other sequences than before.
+/// A broker that was restored from an old copy may have lost events and be refilled differently:
+/// events by hand are gone, so relayed events have other sequences than before.
 #[tokio::test]
 async fn a_broker_from_an_old_copy_hides_nothing_from_a_projection() {
     let mut world = World::start().await;
@@ -190,7 +190,7 @@ async fn a_broker_from_an_old_copy_hides_nothing_from_a_projection() {
     std::fs::remove_dir_all(&data).unwrap();
     copy_folder(&copy, &data).unwrap();
     world.broker.restart().unwrap();
-    // Nine events of ours, and two new ones where before there were eleven.
+    // Nine relayed events, and two new ones at sequences that existed before.
     world.relay.operator(&world.source, &world.bus);
     world.append(10..=11).await;
     eventually_stored(&world.bus, "sensors", &(1..=11).collect::<Vec<_>>()).await;
@@ -239,7 +239,7 @@ async fn a_copy_that_was_put_back_catches_up() {
     world.stop().await;
 }
 
-/// The end of an empty stream is where a consumer is placed beyond the end.
+/// At the end of an empty stream, a consumer starts beyond the end.
 #[tokio::test]
 async fn a_projection_at_the_end_of_the_stream_gets_the_next_event() {
     let mut world = World::start().await;

@@ -1,4 +1,4 @@
-//! Questions and answers over the bus.
+//! Request-reply over the bus.
 
 use std::sync::Barrier;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const SUBJECT: &str = "inquiry.sensors.v1.asked";
 /// Far longer than any answer takes.
 const PATIENT: Duration = Duration::from_secs(30);
 
-/// How often was `sensor` read? Some sensors are trouble.
+/// How often was `sensor` read? Some names provoke a failure.
 #[derive(Clone, PartialEq, prost::Message)]
 struct CountAsked {
     #[prost(string, tag = "1")]
@@ -35,7 +35,7 @@ struct CountAnswered {
     note: String,
 }
 
-/// Two of these questions are answered together, or neither.
+/// Two of these questions are answered concurrently, or neither.
 static TOGETHER: Barrier = Barrier::new(2);
 
 fn count(snapshot: &Snapshot, asked: &CountAsked, _room: usize) -> Result<CountAnswered, Refusal> {
@@ -55,9 +55,9 @@ fn count(snapshot: &Snapshot, asked: &CountAsked, _room: usize) -> Result<CountA
     Ok(CountAnswered { count, note })
 }
 
-/// An owner who answers, and somebody who asks.
+/// A service that answers, and a client that asks.
 struct World {
-    inquirer: RequestClient,
+    client: RequestClient,
     asking: Tasks,
     owner: Tasks,
     sensors: Database,
@@ -72,10 +72,10 @@ impl World {
         let sensors = open(&folder, "sensors").await;
         append(&sensors, reads(1..=3)).await;
         let bus = bus(&broker, "house").await;
-        let (inquirer, asking) = asking(&bus, questions_max).await;
+        let (client, asking) = asking(&bus, questions_max).await;
         let owner = answering(&broker, &sensors).await;
         let world = Self {
-            inquirer,
+            client,
             asking,
             owner,
             sensors,
@@ -91,7 +91,7 @@ impl World {
         let question = CountAsked {
             sensor: sensor.to_owned(),
         };
-        self.inquirer
+        self.client
             .ask(SUBJECT, &question, Instant::now() + within)
             .await
     }
@@ -112,12 +112,12 @@ impl World {
 
 async fn asking(bus: &Bus, questions_max: usize) -> (RequestClient, Tasks) {
     let instance = Clock::system().new_id();
-    let (inquirer, answers) = RequestClient::subscribe(bus, instance, questions_max)
+    let (client, answers) = RequestClient::subscribe(bus, instance, questions_max)
         .await
         .unwrap();
     let mut tasks = Tasks::none();
     tasks.run("request-reply", |stop| answers.run(stop));
-    (inquirer, tasks)
+    (client, tasks)
 }
 
 async fn answering(broker: &Broker, sensors: &Database) -> Tasks {
@@ -167,7 +167,7 @@ async fn a_question_that_nobody_listens_to_ends_long_before_its_deadline() {
     let asked = CountAsked::default();
     let deadline = Instant::now() + PATIENT;
     let answer = world
-        .inquirer
+        .client
         .ask::<CountAnswered>("inquiry.gauges.v1.asked", &asked, deadline);
     assert_eq!(answer.await, Err(NoAnswer::NoResponders));
     assert!(Instant::now() < deadline);
@@ -187,7 +187,7 @@ async fn a_question_gives_its_place_back_however_it_ends() {
     let silently = |within| {
         let deadline = Instant::now() + within;
         world
-            .inquirer
+            .client
             .ask::<CountAnswered>("inquiry.silent.v1.asked", &asked, deadline)
     };
     for _ in 0..3 {
@@ -202,10 +202,10 @@ async fn a_question_gives_its_place_back_however_it_ends() {
         world.ask("attic", PATIENT).await
     };
     tokio::select! {
-        answer = silently(PATIENT) => panic!("nobody answers: {answer:?}"),
+        answer = silently(PATIENT) => panic!("an answer without a responder: {answer:?}"),
         answer = meanwhile => assert_eq!(answer, Err(NoAnswer::Full)),
     }
-    // Who asked has gone away; so has the question.
+    // The caller has dropped the question, which has left the table.
     assert_eq!(world.ask("attic", PATIENT).await.unwrap().said.count, 3);
     world.stop().await;
 }
@@ -251,7 +251,7 @@ async fn of_two_instances_one_answers() {
     const QUESTIONS: usize = 200;
     let world = World::start(QUESTIONS).await;
     let second = answering(&world.broker, &world.sensors).await;
-    eventually("both are there", async || {
+    eventually("both instances answer", async || {
         let mut answers = world.bus.client().subscribe("there").await.unwrap();
         let client = world.bus.client();
         client
@@ -274,7 +274,7 @@ async fn of_two_instances_one_answers() {
     world.bus.client().flush().await.unwrap();
     let answers = join_all((0..QUESTIONS).map(|_| world.ask("attic", PATIENT))).await;
     assert!(answers.iter().all(Result::is_ok));
-    // Whatever else was to come would have come before the answer to one more.
+    // Any further answer would arrive before the answer to another question.
     world.ask("attic", PATIENT).await.unwrap();
     let mut count = 0;
     let rest = Duration::from_millis(100);

@@ -1,5 +1,4 @@
-//! What the events of a source look like, in the KV bucket: there when it is needed, and it does
-//! not flap.
+//! The schema of a source's events in the KV bucket: it exists when needed, and does not flap.
 
 use async_nats::jetstream::kv::Store;
 use headwater::health::State;
@@ -23,7 +22,7 @@ const EVENTS: &[Kind] = &[Kind {
     key: "sensor",
 }];
 
-/// A schema of sensors whose event has these strings; beside it, files that it does not need.
+/// A schema of sensors whose event has these string fields, with files that it does not need.
 fn schema(fields: &[&str]) -> Schema {
     let set = FileDescriptorSet {
         file: vec![
@@ -68,7 +67,7 @@ fn described(fields: &[&str]) -> Described {
     schema(fields).of("sensors").unwrap()
 }
 
-/// A source that does nothing but keep its schema.
+/// A source that only keeps its schema.
 fn keeping(bus: &Bus, fields: &[&str]) -> Tasks {
     let mut tasks = Tasks::none();
     let keeper = Keeper::new(described(fields), bus.clone(), tasks.health.clone());
@@ -76,7 +75,7 @@ fn keeping(bus: &Bus, fields: &[&str]) -> Tasks {
     tasks
 }
 
-/// Waits until the keeper has been through once.
+/// Waits until the keeper has completed once.
 async fn settled(tasks: &Tasks) {
     eventually("the schema is kept", async || {
         match tasks.health.parts().get("schema") {
@@ -91,7 +90,7 @@ async fn bucket(bus: &Bus) -> Store {
     jetstream(bus).get_key_value(BUCKET).await.unwrap()
 }
 
-/// What the bucket says of sensors, and the revision.
+/// The entry of sensors in the bucket, and its revision.
 async fn kept(bus: &Bus) -> Result<(Described, u64), String> {
     let store = jetstream(bus).get_key_value(BUCKET).await;
     let store = store.map_err(|error| error.to_string())?;
@@ -215,7 +214,7 @@ async fn an_older_program_does_not_take_away_what_a_newer_one_added() {
     eventually_kept(&bus, &["sensor"]).await;
     let new = keeping(&bus, &["sensor", "note"]);
     let revision = eventually_kept(&bus, &["sensor", "note"]).await;
-    // A rollback: one more of the old ones starts.
+    // A rollback: another old program starts.
     let rolled_back = keeping(&bus, &["sensor"]);
     settled(&rolled_back).await;
     assert_eq!(kept(&bus).await.unwrap().1, revision);
@@ -235,7 +234,7 @@ async fn of_two_that_contradict_each_other_the_last_to_start_stays_also_after_a_
     let revision = eventually_kept(&second_bus, &["sensor", "room"]).await;
     broker.kill().unwrap();
     broker.restart().unwrap();
-    eventually("the first one has looked again", async || {
+    eventually("the first keeper has checked again", async || {
         match first.health.parts().get("schema") {
             Some(State::Ok(state)) if state.contains("started later") => Ok(()),
             other => Err(other.cloned()),

@@ -1,4 +1,4 @@
-//! Projections in a database that its service keeps more in, and folds that do not get on.
+//! Projections in a database that also holds the service's own data, and rebuilds that wait.
 
 use headwater::database::{Database, Snapshot, Tx};
 use headwater::{ApplyError, Envelope, Event, Projection, Service};
@@ -50,12 +50,12 @@ macro_rules! sharing {
 }
 sharing!(Readings, Doubled);
 
-/// Runs `sql` in the service's database, behind the back of its projection.
+/// Runs `sql` in the service's database, without its projection.
 async fn run(db: &Database, sql: &'static str) {
     db.write(move |tx| execute(tx, sql, [])).await.unwrap();
 }
 
-/// What the service itself keeps.
+/// The service's own data.
 async fn own(db: &Database) -> (Vec<i64>, String) {
     let read = |snapshot: &Snapshot| {
         integers(
@@ -94,7 +94,10 @@ async fn a_projection_in_a_services_own_database_is_rebuilt_and_nothing_else_is_
     for _ in 0..2 {
         place.ask("verify", json!({})).await.unwrap();
         let status = place.eventually_rebuilt("done").await;
-        assert_eq!(status["differences"]["count"], 4, "it only looks: {status}");
+        assert_eq!(
+            status["differences"]["count"], 4,
+            "a verification changes nothing: {status}"
+        );
     }
     place
         .ask("rebuild", json!({"projection": "readings"}))
@@ -143,7 +146,8 @@ async fn a_raised_version_is_rebuilt_beside_the_services_own_writes() {
     place.relay.stop().await;
 }
 
-/// What a consumer that delivers headers only does: the letter is gone, and its row is there.
+/// A consumer that delivers headers only causes an empty letter and a missing row. After the
+/// rebuild, the letter is gone and the row is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuild_in_a_services_own_database_takes_dead_letters_along() {
     let place = Place::start().await;
@@ -192,7 +196,8 @@ async fn a_projection_that_does_not_name_its_tables_does_not_start_in_a_shared_d
     place.relay.stop().await;
 }
 
-/// The stream has another event at position 2 than the outbox; the live store believed it.
+/// The stream and the outbox have different events at position 2. The live store applied the
+/// stream's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verification_folds_what_the_outboxes_have_and_not_what_the_streams_have() {
     let mut place = Place::start().await;
@@ -250,7 +255,7 @@ async fn a_rebuild_that_waits_says_for_what_and_can_be_stopped() {
     let stream = jetstream(&place.bus).get_stream("SENSORS").await.unwrap();
     stream.delete_message(2).await.unwrap();
     place.ask("rebuild", json!({})).await.unwrap();
-    eventually("it says what it waits for", async || {
+    eventually("the status names the gap", async || {
         let status = place.ask("fold", json!({})).await?;
         let why = status["waiting"]["sensors"].as_str().unwrap_or_default();
         if why.contains("misses the events 2 to 2 of sensors") {
@@ -264,10 +269,10 @@ async fn a_rebuild_that_waits_says_for_what_and_can_be_stopped() {
     let status = place.eventually_rebuilt("failed").await;
     let why = status["message"].as_str().unwrap();
     assert!(why.contains("an operator stopped it"), "{status}");
-    assert_eq!(place.files(), ["house.db"], "the live store serves on");
+    assert_eq!(place.files(), ["house.db"], "the live store still serves");
 
     place.relay.operator(&place.source, &place.bus);
-    eventually("another one begins", async || {
+    eventually("another rebuild starts", async || {
         place.ask("rebuild", json!({})).await
     })
     .await;
@@ -276,7 +281,7 @@ async fn a_rebuild_that_waits_says_for_what_and_can_be_stopped() {
     house.stop().await;
 }
 
-/// The live store stands still in front of an event that nobody has: so far both can be compared.
+/// The live store waits before a gap that no source can fill. Both stores are compared up to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_store_that_waits_for_a_gap_is_compared_as_far_as_it_is() {
     let place = Place::start().await;
@@ -297,7 +302,10 @@ async fn a_live_store_that_waits_for_a_gap_is_compared_as_far_as_it_is() {
 async fn a_fold_is_asked_of_a_projection_that_is_there() {
     let place = Place::start().await;
     let house = place.owner(Sharing(Readings)).await;
-    eventually("it answers", async || place.ask("fold", json!({})).await).await;
+    eventually("the service answers", async || {
+        place.ask("fold", json!({})).await
+    })
+    .await;
     for endpoint in ["rebuild", "verify", "fold", "fold.stop"] {
         let refused = place
             .refusal(endpoint, json!({"projection": "writings"}))

@@ -1,4 +1,4 @@
-//! A stop that clients do not hold up.
+//! Clients do not delay a stop.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::support::{PATIENCE, Tasks, http_config, serve};
 
-/// Larger than what the kernel keeps of an answer.
+/// Larger than the kernel's buffers.
 const LARGE: usize = 16 * 1024 * 1024;
 
-/// Well below how long the whole stop may take.
+/// Well below the timeout of the whole stop.
 const SOON: Duration = Duration::from_secs(5);
 
 struct Service {
@@ -25,7 +25,7 @@ struct Service {
     waiting: Arc<Notify>,
 }
 
-/// A service whose clients may take as long as they like, until it stops.
+/// A service whose clients may be arbitrarily slow until it stops.
 async fn service() -> Service {
     let mut config = http_config();
     (config.header_timeout, config.write_timeout) =
@@ -39,7 +39,7 @@ async fn service() -> Service {
     };
     let length = async |body: axum::body::Bytes| body.len().to_string();
     let routes = OpenApiRouter::new()
-        // The first waits, and has no use for a body.
+        // `/held` waits, and ignores the body.
         .route("/held", post(held))
         .route("/length", post(length))
         .route("/large", get(async || vec![b'x'; LARGE]));
@@ -67,7 +67,7 @@ impl Service {
     }
 }
 
-/// What the client is answered until the connection is closed.
+/// Everything that the client receives until the connection is closed.
 async fn answer(client: &mut TcpStream) -> String {
     let mut answer = String::new();
     let read = client.read_to_string(&mut answer);
@@ -92,7 +92,7 @@ async fn half_a_request_is_refused_at_the_stop_and_a_whole_one_ends() {
         halves.push((half, service.client(half).await));
     }
     let mut silent = service.client("").await;
-    // A body that nobody waits for does not make a request half of one. The last to be accepted.
+    // This request counts as whole: its handler ignores the incomplete body. It is accepted last.
     let mut whole = service
         .client("POST /held HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf ")
         .await;
@@ -102,7 +102,7 @@ async fn half_a_request_is_refused_at_the_stop_and_a_whole_one_ends() {
     let clients = async {
         for (half, client) in &mut halves {
             let text = answer(client).await;
-            // The last one has an answer before it.
+            // The last client also gets the answer to its first request.
             let text = &text[text.rfind("HTTP/1.1 ").expect("an answer")..];
             assert!(text.starts_with("HTTP/1.1 503 "), "{half}: {text}");
             let text = text.to_lowercase();
@@ -124,7 +124,7 @@ async fn a_client_that_does_not_take_its_answer_does_not_hold_up_the_stop() {
     let mut client = service
         .client("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await;
-    // The beginning of the answer, and no more.
+    // Reads only the start of the answer.
     client.read_exact(&mut [0; 100]).await.unwrap();
     let begun = Instant::now();
     service.tasks.stop().await;

@@ -1,4 +1,4 @@
-//! The first task to end stops all of them, and says which it was.
+//! The first task that ends stops all tasks, and the error names it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 const SOON: Duration = Duration::from_millis(50);
 const LATE: Duration = Duration::from_secs(20);
 
-/// A task that ends when it is told to, and notes that it did.
+/// A task that ends when it is stopped, and records it.
 fn well_behaved(supervisor: &mut Supervisor) -> Arc<AtomicBool> {
     let stopped = Arc::new(AtomicBool::new(false));
     let note = Arc::clone(&stopped);
