@@ -83,7 +83,7 @@ fn is_svg(bytes: &[u8]) -> bool {
     name.rsplit(':').next() == Some("svg")
 }
 
-/// An XML document as text: UTF-8, or UTF-16 where a byte order mark says so.
+/// An XML document as text: UTF-8, or UTF-16 with a byte order mark.
 fn xml_text(bytes: &[u8]) -> Option<Cow<'_, str>> {
     let utf16 = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
         let units = rest.chunks_exact(2).map(|two| unit([two[0], two[1]]));

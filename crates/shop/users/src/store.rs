@@ -211,7 +211,7 @@ fn encrypt(tx: &Tx, row: ClearRow) -> Result<(), DbErr> {
         key: personal::issue(tx)?,
     };
     let wants_login = row.person.password_hash.is_some();
-    // Some addresses that an earlier version told apart are equal now: the lowest id keeps the
+    // Some addresses that differed in an earlier version are equal now: the lowest id keeps the
     // login.
     let is_taken = wants_login && is_login(tx, tx.keys(), &row.person.email)?;
     if is_taken {
