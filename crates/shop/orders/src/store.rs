@@ -219,7 +219,7 @@ mod tests {
     use axum::response::IntoResponse as _;
     use headwater::database::{Config, WriteError};
     use headwater::http::{Answer, Problem};
-    use headwater::idempotency::Key;
+    use headwater::idempotency::{Fingerprint, Key};
     use headwater::{Clock, Database};
 
     use super::*;
@@ -260,9 +260,11 @@ mod tests {
                 scope: "POST /orders",
                 text: Some(format!("order {number}")),
             };
+            let fingerprint = Fingerprint::of(&request);
+            let id = Uuid::from_u128(number);
             let written = self
                 .db
-                .write(move |tx| save(tx, &key, Uuid::from_u128(number), &request));
+                .write(move |tx| save(tx, &key, &fingerprint, id, &request));
             match written.await {
                 Ok(written) => Ok(written.value),
                 Err(WriteError::Refused(problem)) => Err(problem),
