@@ -273,7 +273,7 @@ async fn answers_that_nobody_takes_hold_no_more_than_they_may() {
             }
         }
     }
-    // Small answers have room. Large answers have room once the clients that read nothing are known.
+    // Small answers have room, and large answers once the clients that read nothing are known.
     assert_eq!(service.get("/small").await.unwrap(), (StatusCode::OK, 5));
     eventually("a large answer has room", async || {
         let answer = service.get("/fresh").await;

@@ -55,8 +55,8 @@ impl RequestReply {
         Ok((orders, answer.as_of))
     }
 
-    /// `inquiry.products.v1.asked`. If one answer is too small for all products, asks for fewer at a
-    /// time.
+    /// `inquiry.products.v1.asked`. If one answer is too small for all products, asks for fewer at
+    /// a time.
     pub(super) async fn products(&self, ids: &[Uuid], deadline: Instant) -> Answer<Vec<Product>> {
         let (mut products, mut as_of) = (Vec::new(), Positions::default());
         let mut chunks = vec![ids];
