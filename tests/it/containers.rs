@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
-use e2e::docker::{HTTP, Held, LABEL, Reaper, published};
+use e2e::docker::{ContainerGuard, HTTP, LABEL, Reaper, published};
 use e2e::faults::{logged, tell};
 use e2e::load::{Customers, Mix};
 use e2e::{Docker, Service, World, eventually, operator, oracle};
@@ -201,7 +201,7 @@ async fn a_stop_drains_and_ends_with_0_within_the_grace_period() {
 
 /// A container as the image makes it, but for its command, with a volume of its own.
 struct Alone {
-    held: Held,
+    held: ContainerGuard,
     volume: String,
     docker: &'static Docker,
 }
@@ -226,7 +226,7 @@ impl Alone {
                 .with_health_check(health.clone());
             published(request, [(HTTP, 0)])
         };
-        let held = Held::start(docker, &docker.name("users"), request).unwrap();
+        let held = ContainerGuard::start(docker, &docker.name("users"), request).unwrap();
         Self {
             held,
             volume,

@@ -15,7 +15,7 @@ use headwater::projection::Consumer;
 use headwater::schema;
 use serde_json::{Value, json};
 
-use Service::{Composition, Inquiry, Orders, Purchases};
+use Service::{Composition, Orders, Purchases, RequestReply};
 
 mod attack;
 mod subjects;
@@ -50,7 +50,7 @@ async fn every_service_may_do_all_that_it_needs() {
     let (mut world, _) = World::with_accounts();
     provision_softly(&world).await;
     world.run_all().await;
-    for style in [Composition, Inquiry] {
+    for style in [Composition, RequestReply] {
         world.run(style).await;
     }
     let customers = Customers::of(&world).await;
@@ -104,7 +104,7 @@ async fn fetches_a_gap(world: &mut World, customers: &Customers) {
 }
 
 fn nobody_was_refused(world: &World) {
-    for service in [Service::ALL.as_slice(), &[Composition, Inquiry]].concat() {
+    for service in [Service::ALL.as_slice(), &[Composition, RequestReply]].concat() {
         let log = world.log(service);
         let refused: Vec<_> = lines(&log)
             .filter(|line| line["level"] == "ERROR")

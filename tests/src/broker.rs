@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 
 use anyhow::Context as _;
 
-use crate::docker::{Docker, Held, Server};
+use crate::docker::{ContainerGuard, Docker, Server};
 use crate::world::options;
 
 /// What a test did wrong that asks a container how its cluster is.
@@ -151,7 +151,7 @@ impl Broker {
     ///
     /// # Panics
     /// When it runs in none.
-    pub fn container(&self) -> &Held {
+    pub fn container(&self) -> &ContainerGuard {
         match self {
             Self::Child(_) => panic!("it is a child process"),
             Self::Container(server) => server.held(),

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use serde_json::Value;
 
 use crate::PATIENCE;
-use crate::docker::{Container, Held};
+use crate::docker::{Container, ContainerGuard};
 
 /// A service that was started.
 #[derive(Debug)]
@@ -169,7 +169,7 @@ impl Process {
     ///
     /// # Panics
     /// When it runs in none.
-    pub fn container(&self) -> &Held {
+    pub fn container(&self) -> &ContainerGuard {
         match self {
             Self::Child(_) => panic!("it is a child process"),
             Self::Container(container) => container.held(),

@@ -30,7 +30,7 @@ pub(crate) fn app(service: &Service, progress: Progress) -> Router {
         .with_state(Shared {
             db: service.db.clone(),
             progress,
-            deadline: config.after_deadline(),
+            deadline: config.consistency_timeout,
         });
     let about = About {
         name: NAME,

@@ -25,9 +25,9 @@ pub(crate) async fn read(
     deadline: Duration,
     limit: u32,
 ) -> Result<(Vec<Bestseller>, Positions), Problem> {
-    progress.whole(after, deadline).await?;
+    progress.caught_up(after, deadline).await?;
     db.read(move |snapshot| {
-        let as_of = as_of::<Bestsellers>(snapshot)?.whole();
+        let as_of = as_of::<Bestsellers>(snapshot)?.without_gaps();
         Ok::<_, Problem>((top(snapshot, limit)?, as_of))
     })
     .await

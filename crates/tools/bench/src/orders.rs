@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use headwater::database::{self, WriteError};
+use headwater::database::{self, Tx, WriteError};
 use headwater::idempotency::{Fingerprint, Key};
 use headwater::{Clock, Database, Projection as _};
 use orders::{Catalogue, MIGRATIONS, NAME, PlaceOrder};

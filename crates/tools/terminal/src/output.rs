@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write as _};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+pub use headwater::telemetry::duration;
 use serde::Serialize;
 
 /// How to print the result.

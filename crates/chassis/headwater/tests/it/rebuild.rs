@@ -5,6 +5,8 @@
     reason = "the test owns its background tasks"
 )]
 
+use std::time::Duration;
+
 use broker::Broker;
 use headwater::database::{self, Database, Tx};
 use headwater::http::Listeners;

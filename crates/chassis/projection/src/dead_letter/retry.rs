@@ -64,7 +64,7 @@ pub async fn retry<P: Projection>(
     let scope = match which {
         Which::Unblocked => Scope::Unblocked,
         Which::Request(RetryRequest::All(filter)) => Scope::All(filter),
-        Which::Request(RetryRequest::BlockedKey(name)) => Scope::BlockedKey { source: None, name },
+        Which::Request(RetryRequest::Lane(name)) => Scope::BlockedKey { source: None, name },
         Which::Request(RetryRequest::Id(id)) => {
             let find = move |snapshot: &_| key_that_begins_with::<P>(snapshot, id);
             live.db().read(find).await?.scope()

@@ -42,7 +42,7 @@ impl Replica {
         part: Part,
         after: &Positions,
     ) -> Result<Option<Found>, Problem> {
-        self.progress.whole(after, self.deadline).await?;
+        self.progress.caught_up(after, self.deadline).await?;
         let read = move |snapshot: &_| {
             let as_of = as_of_raw::<Purchases>(snapshot)?;
             let Some(mut purchases) = store::purchases(snapshot, user, part)? else {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker::Broker;
-use headwater::operator::Desk;
+use headwater::operator::AdminEndpoints;
 use headwater::request_reply::Questions;
 use headwater::{Bus, Health, Supervisor, bus, operator};
 use serde_json::{Value, json};
@@ -110,7 +110,10 @@ async fn a_service_without_a_database_has_none_and_hides_nobodys() {
     let _house = house(&broker, "house", 1).await;
     let bus = bus::Config::at(broker.url());
     let bus = Bus::connect("asker", &bus).await.expect("connect");
-    let (desk, stop) = (Desk::new("asker", Health::new()), CancellationToken::new());
+    let (desk, stop) = (
+        AdminEndpoints::new("asker", Health::new()),
+        CancellationToken::new(),
+    );
     let mut tasks = Supervisor::new(stop.clone());
     tasks.spawn("operator", |stop| {
         operator::serve(desk, bus, Questions::default(), stop)

@@ -6,7 +6,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream::Stream};
 use broker::Broker;
 use headwater::database::{self, Migration};
-use headwater::operator::{Desk, Tools};
+use headwater::operator::{AdminEndpoints, ProjectionRegistry};
 use headwater::request_reply::Questions;
 use headwater::schema::{BUCKET, Keeper, Kind, Schema};
 use headwater::{Bus, Clock, Database, Event, EventId, Health, Relay, Supervisor, bus};
@@ -128,8 +128,8 @@ impl Source {
     pub(crate) async fn without_relay() -> Self {
         let mut source = Self::silent().await;
         let bus = source.bus.clone();
-        let desk = Desk::new("sensors", source.health.clone())
-            .with_database(source.db.clone(), Tools::default());
+        let desk = AdminEndpoints::new("sensors", source.health.clone())
+            .with_database(source.db.clone(), ProjectionRegistry::default());
         source.tasks.spawn("operator", |stop| {
             operator::serve(desk, bus, Questions::default(), stop)
         });
