@@ -46,18 +46,12 @@ impl Passwords {
     }
 
     /// The password of `user`.
-    ///
-    /// # Panics
-    /// When there is none.
     pub fn of(&self, user: &str) -> String {
         let password = std::fs::read_to_string(self.0.join(user)).expect("a password");
         password.trim().to_owned()
     }
 
     /// A connection as `user`, which is answered where the service is.
-    ///
-    /// # Panics
-    /// When the broker refuses it.
     pub async fn connect(&self, urls: &str, user: &str) -> Client {
         let connected = self.try_connect(urls, user).await;
         connected.expect("connect to NATS")
@@ -89,9 +83,6 @@ impl Passwords {
     }
 
     /// Makes streams, consumers and the bucket as the operator does.
-    ///
-    /// # Panics
-    /// When that fails.
     pub async fn provision(&self, urls: &str, replicas: usize) {
         let replicas = replicas.to_string();
         let plan = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/nats/plan.json");
@@ -110,9 +101,6 @@ impl Passwords {
 }
 
 /// One broker whose store is below `folder`.
-///
-/// # Panics
-/// When it does not start.
 pub fn one(folder: &Path) -> (Broker, Passwords) {
     let store = folder.join("broker");
     let passwords = Passwords::make(&store);
@@ -127,9 +115,6 @@ pub fn one(folder: &Path) -> (Broker, Passwords) {
 }
 
 /// Three brokers whose stores are below `folder`.
-///
-/// # Panics
-/// When they do not start.
 pub fn three(folder: &Path) -> (Cluster, Passwords) {
     let options = Options {
         include: Some(ACCOUNTS.to_owned()),
@@ -146,9 +131,6 @@ pub fn three(folder: &Path) -> (Cluster, Passwords) {
 
 impl World {
     /// A world whose broker lets nobody in without a password; nothing is made there yet.
-    ///
-    /// # Panics
-    /// When something does not start.
     pub fn with_accounts() -> (Self, Passwords) {
         let folder = TempDir::new().expect("make a folder");
         let (broker, passwords) = one(folder.path());
@@ -159,9 +141,6 @@ impl World {
     }
 
     /// The same on three brokers.
-    ///
-    /// # Panics
-    /// When something does not start.
     pub fn clustered_with_accounts() -> (Self, Passwords) {
         let folder = TempDir::new().expect("make a folder");
         let (cluster, passwords) = three(folder.path());

@@ -19,9 +19,6 @@ pub async fn shop() -> (World, Reply) {
 
 /// Fills the outbox of `orders`, which does not run, with `count` copies of the order that is in
 /// it; gives the last position.
-///
-/// # Panics
-/// When the file cannot be written, or has no order.
 pub fn fill(world: &World, user: &Reply, count: usize) -> u64 {
     let database = rusqlite::Connection::open(world.database(Service::Orders)).expect("open it");
     let sql = "SELECT payload FROM headwater_outbox WHERE position = 1";
@@ -40,9 +37,6 @@ pub fn fill(world: &World, user: &Reply, count: usize) -> u64 {
 }
 
 /// Waits until the stream of `orders` has the position `last`.
-///
-/// # Panics
-/// When it does not get any further for long.
 pub async fn published(world: &World, last: u64) {
     let mut seen = 0;
     while seen < last {
@@ -60,9 +54,6 @@ pub async fn published(world: &World, last: u64) {
 }
 
 /// Waits until `purchases` has applied the position `last` of `orders`.
-///
-/// # Panics
-/// When it does not get any further for long.
 pub async fn applied(world: &World, user: &Reply, last: u64) {
     let mut seen = 0;
     while seen < last {
@@ -78,9 +69,6 @@ pub async fn applied(world: &World, user: &Reply, last: u64) {
 }
 
 /// The most memory that a process ever had, in KiB.
-///
-/// # Panics
-/// When it does not run.
 pub fn peak_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 
 use anyhow::Context as _;
 
-use crate::docker::{ContainerGuard, Docker, Server};
+use crate::docker::{Docker, Held, Server};
 use crate::world::options;
 
 /// What a test did wrong that asks a container how its cluster is.
@@ -137,9 +137,6 @@ impl Broker {
     }
 
     /// Its container and its store are gone; another takes its place, with nothing in it.
-    ///
-    /// # Panics
-    /// When it is no container.
     pub fn replace(&mut self, docker: &'static Docker) -> anyhow::Result<()> {
         match self {
             Self::Child(_) => panic!("it is a child process"),
@@ -148,10 +145,7 @@ impl Broker {
     }
 
     /// The container in which it runs.
-    ///
-    /// # Panics
-    /// When it runs in none.
-    pub fn container(&self) -> &ContainerGuard {
+    pub fn container(&self) -> &Held {
         match self {
             Self::Child(_) => panic!("it is a child process"),
             Self::Container(server) => server.held(),

@@ -33,9 +33,6 @@ const FLAGS: [&str; 10] = [
 ];
 
 /// The program `schemathesis`: `HEADWATER_SCHEMATHESIS`, or the one on `PATH`.
-///
-/// # Panics
-/// When there is none and there has to be.
 pub fn schemathesis() -> Option<PathBuf> {
     let program =
         PathBuf::from(variable("HEADWATER_SCHEMATHESIS").unwrap_or("schemathesis".into()));
@@ -61,9 +58,6 @@ pub enum Colours {
 
 impl Axe {
     /// `chromium`, and the file `axe.min.js` that `HEADWATER_AXE` names.
-    ///
-    /// # Panics
-    /// When there is none and there has to be.
     pub fn find() -> Option<Self> {
         let script = variable("HEADWATER_AXE").ok_or_else(|| "HEADWATER_AXE is not set".to_owned());
         let script = script.and_then(|file| {
@@ -79,9 +73,6 @@ impl Axe {
     }
 
     /// What axe finds wrong with a page: a line for each violation.
-    ///
-    /// # Panics
-    /// When the browser does not show it.
     pub async fn violations(&self, html: &str, colours: Colours) -> Vec<String> {
         let dark = match colours {
             Colours::Light => "@media not all",

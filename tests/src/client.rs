@@ -99,9 +99,6 @@ impl Client {
 
     /// POST of JSON that must succeed. "Not yet" (503: what the request waits for has not come
     /// here in time) is tried again, as the answer asks for.
-    ///
-    /// # Panics
-    /// When the status is not 201.
     pub async fn create(&self, path: &str, body: &Value) -> Reply {
         let reply = eventually("an answer other than 503", || async {
             let reply = self.post(path, body).await;
@@ -122,9 +119,6 @@ impl Client {
 }
 
 /// Sends a request.
-///
-/// # Panics
-/// When no answer comes.
 pub async fn send(request: RequestBuilder) -> Reply {
     try_send(request).await.expect("an answer")
 }
@@ -155,17 +149,11 @@ pub async fn try_send(request: RequestBuilder) -> reqwest::Result<Reply> {
 
 impl Reply {
     /// The id in the body.
-    ///
-    /// # Panics
-    /// When there is none.
     pub fn id(&self) -> String {
         self.json["id"].as_str().expect("an id").to_owned()
     }
 
     /// The position header.
-    ///
-    /// # Panics
-    /// When there is none.
     pub fn position(&self) -> &str {
         self.position.as_deref().expect("a Headwater-Position")
     }

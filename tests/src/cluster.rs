@@ -19,9 +19,6 @@ const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 impl World {
     /// One of the brokers.
-    ///
-    /// # Panics
-    /// When there is none of that number.
     pub fn node(&mut self, number: usize) -> &mut Broker {
         match number.checked_sub(1) {
             None => &mut self.broker,
@@ -59,9 +56,6 @@ impl World {
     }
 
     /// Waits until all brokers are there and have all that they should.
-    ///
-    /// # Panics
-    /// When one has not.
     pub fn wait_healthy(&self) {
         for node in self.nodes() {
             node.wait_healthy().expect("a healthy broker");
@@ -129,9 +123,6 @@ impl Watch {
     }
 
     /// What was seen; the load has to go on until here.
-    ///
-    /// # Panics
-    /// When a read failed.
     pub async fn end(mut self) -> Outage {
         self.stop.cancel();
         let read = self.reading.join_next().await.expect("one who reads");

@@ -54,9 +54,6 @@ pub struct Collector {
 
 impl Collector {
     /// Listens on a free port.
-    ///
-    /// # Panics
-    /// When it cannot.
     pub async fn start() -> Self {
         let seen = Arc::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

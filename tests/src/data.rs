@@ -30,9 +30,6 @@ impl DataSet {
 
     /// A shop made up from `seed`: foreign ids of both kinds, users without orders, products
     /// ordered again and again.
-    ///
-    /// # Panics
-    /// When the files cannot be written.
     pub fn made_up(seed: u64, users: u64, products: u64, orders: u64) -> Self {
         let folder = tempfile::TempDir::new().expect("make a folder");
         let mut random = Random(seed);
@@ -82,9 +79,6 @@ impl DataSet {
     }
 
     /// Imports all three files through the public APIs.
-    ///
-    /// # Panics
-    /// When a file cannot be opened.
     pub async fn import(&self, world: &World) -> Summary {
         let file = |name: &str| self.file(name).display().to_string();
         let url = |service| world.client(service).base().to_owned();
@@ -121,17 +115,11 @@ impl DataSet {
     }
 
     /// Compares the answer of `purchases` for every user with [`expected`](Self::expected).
-    ///
-    /// # Panics
-    /// When one differs.
     pub async fn assert_shown(&self, world: &World) {
         self.assert_shown_by(Service::Purchases, world).await;
     }
 
     /// [`assert_shown`](Self::assert_shown) for the query service in the style `style`.
-    ///
-    /// # Panics
-    /// When an answer differs.
     pub async fn assert_shown_by(&self, style: Service, world: &World) {
         let mapped = |foreign: String| mapped(Kind::Users, &foreign).to_string();
         let expected = self.expected().into_iter();

@@ -14,9 +14,6 @@ use crate::process::lines;
 use crate::world::{Service, World};
 
 /// `count`, as many times as `HEADWATER_DOSE` says: 1 in CI, more for long runs.
-///
-/// # Panics
-/// When the variable is not a number.
 pub fn dose(count: usize) -> usize {
     let times = std::env::var("HEADWATER_DOSE").unwrap_or_else(|_| "1".to_owned());
     count * times.parse::<usize>().expect("HEADWATER_DOSE is a number")
@@ -38,9 +35,6 @@ pub fn logged(world: &World, service: Service, level: &str, words: &str) -> Vec<
 }
 
 /// Waits until the part `part` of a service is in the state `state`; what it says then.
-///
-/// # Panics
-/// When it does not get there.
 pub async fn says(client: &Client, part: &str, state: &str, words: &str) -> String {
     eventually(&format!("{part} to be {state}: {words}"), || async {
         let parts = client.get("/readyz?verbose").await.json;
@@ -56,9 +50,6 @@ pub async fn says(client: &Client, part: &str, state: &str, words: &str) -> Stri
 
 /// Whether a test that needs `what`, which it found or not, can run. Where it cannot it says so;
 /// with `HEADWATER_REQUIRE_ROOT=1`, as in CI, that is a failure.
-///
-/// # Panics
-/// When it cannot and has to.
 fn can(what: &str, found: Result<(), String>) -> bool {
     can_or_must("HEADWATER_REQUIRE_ROOT", what, found)
 }
@@ -103,18 +94,12 @@ fn output(program: &str, args: &[&str]) -> Result<String, String> {
 }
 
 /// Whether there is a strace that may trace.
-///
-/// # Panics
-/// When there is none and there has to be.
 pub fn can_trace() -> bool {
     let done = run("strace", &["-o", "/dev/null", "true"]);
     can("strace, and to trace processes", done)
 }
 
 /// Whether processes can be started in namespaces of their own.
-///
-/// # Panics
-/// When they cannot and there has to be a way.
 pub fn can_make_namespaces() -> bool {
     let done = run("unshare", &["--pid", "--fork", "true"]);
     can("root, and namespaces", done)
@@ -156,9 +141,6 @@ pub struct Mount {
 impl Mount {
     /// A file system in memory, of a size as `mount` takes it. `None` where this process may not
     /// mount.
-    ///
-    /// # Panics
-    /// As `can` does.
     pub fn tmpfs(size: &str) -> Option<Self> {
         let mount = Self::at(None);
         let size = format!("size={size}");
@@ -170,9 +152,6 @@ impl Mount {
     }
 
     /// An ext4 of 512 MB in a file, whose power can be cut.
-    ///
-    /// # Panics
-    /// As `can` does.
     pub fn ext4() -> Option<Self> {
         let mount = Self::at(Some(TempDir::new().expect("make a folder")));
         let image = mount.image_file();
@@ -213,9 +192,6 @@ impl Mount {
     }
 
     /// Gives a file system in memory another size.
-    ///
-    /// # Panics
-    /// When it cannot be.
     pub fn resize(&self, size: &str) {
         let size = format!("remount,size={size}");
         run("mount", &["-o", &size, self.text()]).expect("enlarge the tmpfs");
@@ -225,9 +201,6 @@ impl Mount {
     /// is gone, as with the plug pulled. Gives the moment just before, in milliseconds since 1970:
     /// the programs go on for a while, and what they say after it is worth nothing. (An fsync that
     /// is under way then may succeed for the kernel, although its transaction is thrown away.)
-    ///
-    /// # Panics
-    /// When it is no ext4.
     pub fn cut(&self) -> i64 {
         let shutdown = "import fcntl, os, struct, sys, time\n\
                         folder = os.open(sys.argv[1], os.O_RDONLY)\n\
@@ -238,9 +211,6 @@ impl Mount {
     }
 
     /// Takes the file system out and puts it back, once nobody uses it any more.
-    ///
-    /// # Panics
-    /// When somebody does.
     pub fn replug(&self) {
         run("umount", &[self.text()]).expect("unmount");
         self.plug_in().expect("mount again");

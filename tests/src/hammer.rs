@@ -30,10 +30,6 @@ pub struct Hammer {
 impl Hammer {
     /// Begins: `clients` clients for each of the `targets`, each an address and the request that
     /// the client of that number sends for the time of that number.
-    ///
-    /// # Panics
-    /// When a request is not answered, or not with a status below 300: the test ends in
-    /// [`end`](Self::end).
     pub fn begin(clients: usize, targets: Vec<Target>) -> Self {
         let mut hammer = Self {
             clients: JoinSet::new(),
@@ -64,9 +60,6 @@ impl Hammer {
     }
 
     /// Ends, and gives how many requests were answered.
-    ///
-    /// # Panics
-    /// When one was not.
     pub async fn end(mut self) -> usize {
         self.stop.cancel();
         while let Some(ended) = self.clients.join_next().await {

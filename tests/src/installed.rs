@@ -11,9 +11,6 @@ use crate::programs;
 const PREFIX: &str = "/usr/local";
 
 /// A folder in which Headwater is installed, by the script that `just install` runs.
-///
-/// # Panics
-/// When it does not build, or is not installed.
 pub fn installed() -> TempDir {
     let folder = TempDir::new().expect("make a folder");
     install(
@@ -24,17 +21,11 @@ pub fn installed() -> TempDir {
 }
 
 /// Runs the script that `just install` and `just uninstall` run; what it says.
-///
-/// # Panics
-/// When it fails.
 pub fn install(destination: &Path, args: &[&str]) -> String {
     install_with(destination, args, &[])
 }
 
 /// [`install`] with more in its environment.
-///
-/// # Panics
-/// When it fails.
 pub fn install_with(destination: &Path, args: &[&str], variables: &[(&str, &str)]) -> String {
     let broker = broker::find(&|_| {}).expect("find nats-server");
     let output = Command::new(repository().join("deploy/systemd/install.sh"))

@@ -65,9 +65,6 @@ pub struct Ledger {
 
 impl Ledger {
     /// Those of one service, by position.
-    ///
-    /// # Panics
-    /// When two were told the same position.
     pub fn of(&self, service: Service) -> BTreeMap<u64, &Command> {
         let mut commands = BTreeMap::new();
         for command in self.commands.iter().filter(|c| c.service == service) {
@@ -77,8 +74,7 @@ impl Ledger {
         commands
     }
 
-    /// # Panics
-    /// When a command was not taken when it was sent first.
+    /// Asserts that every command was accepted the first time it was sent.
     pub fn assert_taken_at_once(&self) {
         let repeats = &self.repeats;
         assert!(repeats.is_empty(), "not taken at once: {repeats:?}");
@@ -127,9 +123,6 @@ impl Mix {
 impl Customers {
     /// Customers of the sources that run, with a few users and products, all of which `orders` has
     /// heard of.
-    ///
-    /// # Panics
-    /// When a service refuses a command.
     pub async fn of(world: &World) -> Self {
         let sources = Service::SOURCES.into_iter().filter(|one| world.runs(*one));
         let customers = Self {
@@ -157,9 +150,6 @@ impl Customers {
     }
 
     /// Sends `count` commands to one service, one after another.
-    ///
-    /// # Panics
-    /// When it refuses one.
     pub async fn send_some(&self, service: Service, count: usize) {
         let mut random = Random(self.locked().commands.len() as u64);
         for _ in 0..count {
@@ -168,9 +158,6 @@ impl Customers {
     }
 
     /// Waits until a service has acknowledged `count` more commands than now.
-    ///
-    /// # Panics
-    /// When it does not.
     pub async fn more(&self, service: Service, count: usize) {
         let wanted = self.locked().count(service) + count;
         let patience = crate::PATIENCE + SLOWEST * u32::try_from(count).expect("a small number");
@@ -217,9 +204,6 @@ impl Customers {
     }
 
     /// Sends a command under a key of the caller's until it is acknowledged.
-    ///
-    /// # Panics
-    /// When it is refused.
     pub async fn send_as(&self, service: Service, path: &str, key: String, body: Value) {
         let command = self.answered(service, path, key, body).await;
         self.locked().commands.push(command);
@@ -228,9 +212,6 @@ impl Customers {
     /// Asks again about what was answered since `since_ms`: a power cut that leaves the programs
     /// running for a moment lets them answer what they could not have answered. Gives how many
     /// of them had been lost.
-    ///
-    /// # Panics
-    /// When a command is refused.
     pub async fn ask_again(&self, since_ms: i64) -> usize {
         let mut lost = 0;
         for before in self.ledger().commands {
@@ -305,9 +286,6 @@ impl Customers {
     }
 
     /// Sends a command under its key until there is a definite answer, which has to be 201.
-    ///
-    /// # Panics
-    /// When the service refuses it, or never answers.
     pub async fn insist(&self, service: Service, path: &str, key: &str, body: &Value) -> Reply {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -338,9 +316,6 @@ pub struct Load {
 
 impl Load {
     /// Lets each client get the answer that it waits for, and no further.
-    ///
-    /// # Panics
-    /// When a client was refused something.
     pub async fn end(mut self) {
         self.stop.cancel();
         while let Some(ended) = self.clients.join_next().await {

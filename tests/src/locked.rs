@@ -31,9 +31,6 @@ impl std::fmt::Debug for Account {
 
 impl Locked {
     /// Starts it; its certificate is of a root of its own.
-    ///
-    /// # Panics
-    /// When it does not start.
     pub fn start() -> Self {
         let folder = TempDir::new().expect("make a folder");
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -63,9 +60,6 @@ impl Locked {
     }
 
     /// From its next start on its certificate is of another root.
-    ///
-    /// # Panics
-    /// When the files cannot be written.
     pub fn change_root(&mut self) {
         let root_key = TlsKey::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
@@ -85,9 +79,6 @@ impl Locked {
     }
 
     /// Kills it, if it runs, and starts it.
-    ///
-    /// # Panics
-    /// When there is no such program.
     pub fn restart(&mut self) {
         drop(self.process.take());
         let binary = broker::find(&|_| {}).expect("find nats-server");

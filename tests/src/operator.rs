@@ -79,17 +79,11 @@ impl World {
 }
 
 /// Verifies as the tool does; it waits long, so that a slow machine is no difference.
-///
-/// # Panics
-/// When the broker cannot be asked.
 pub async fn verify(world: &World) -> Report {
     verify_within(world, "60").await
 }
 
 /// [`verify`], not waiting longer than `wait` seconds for who does not answer.
-///
-/// # Panics
-/// When the broker cannot be asked.
 pub async fn verify_within(world: &World, wait: &str) -> Report {
     let url = world.nats_url();
     let args = ["headwater", "verify", "--wait", wait, "--no-context"];

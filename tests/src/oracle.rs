@@ -45,9 +45,6 @@ impl Stored {
 }
 
 /// All that a source's stream holds, in its order.
-///
-/// # Panics
-/// When the stream cannot be read.
 pub async fn stored(world: &World, source: Service) -> Vec<Stored> {
     let stream = world.stream(source).await;
     let state = stream.get_info().await.expect("the stream's state").state;
@@ -95,9 +92,6 @@ fn about(source: Service, payload: &[u8]) -> String {
 
 /// Everything that the world has agrees with what was acknowledged: outboxes, streams, answers
 /// under old keys, the read store, and the read store folded once more from the first event.
-///
-/// # Panics
-/// When something does not.
 pub async fn all_agree(world: &mut World, customers: &Customers) {
     let ledger = customers.ledger();
     for source in world.known().filter(|one| Service::SOURCES.contains(one)) {
@@ -112,9 +106,6 @@ pub async fn all_agree(world: &mut World, customers: &Customers) {
 }
 
 /// So does the read store that is folded once more from the first event.
-///
-/// # Panics
-/// When it does not.
 pub async fn folded_anew_agrees(world: &mut World, ledger: &Ledger) {
     world.stop(Service::Purchases).await;
     world.delete_database(Service::Purchases);
@@ -123,9 +114,6 @@ pub async fn folded_anew_agrees(world: &mut World, ledger: &Ledger) {
 }
 
 /// Each acknowledged command has its own position, and the outbox has no event beside them.
-///
-/// # Panics
-/// When it is otherwise.
 pub async fn outbox_agrees(world: &World, source: Service, ledger: &Ledger) {
     let head = world.heads().await.get(source.name());
     let positions: Vec<u64> = ledger.of(source).into_keys().collect();
@@ -135,9 +123,6 @@ pub async fn outbox_agrees(world: &World, source: Service, ledger: &Ledger) {
 
 /// The stream comes to hold the event of each acknowledged command once, in order, and nothing
 /// else.
-///
-/// # Panics
-/// When it does not.
 pub async fn stream_agrees(world: &World, source: Service, ledger: &Ledger) {
     let wanted: Vec<(u64, String)> = ledger
         .of(source)
@@ -166,9 +151,6 @@ pub async fn stream_agrees(world: &World, source: Service, ledger: &Ledger) {
 }
 
 /// Each command sent once more under its key gets the same answer; the outboxes stay as they are.
-///
-/// # Panics
-/// When it gets another.
 pub async fn keys_have_one_effect(world: &World, customers: &Customers) {
     let heads = world.heads().await;
     stream::iter(customers.ledger().commands)
@@ -187,9 +169,6 @@ pub async fn keys_have_one_effect(world: &World, customers: &Customers) {
 }
 
 /// `purchases` shows each user what the fold of the ledger has.
-///
-/// # Panics
-/// When it differs.
 pub async fn shown_agrees(world: &World, ledger: &Ledger) {
     let of = |service| ledger.of(service).into_values();
     let expected = fold(
@@ -203,9 +182,6 @@ pub async fn shown_agrees(world: &World, ledger: &Ledger) {
 
 /// The query service in the style `style` shows each user what is `expected`, once it has
 /// everything that was written.
-///
-/// # Panics
-/// When it shows a user something else.
 pub async fn shows(world: &World, style: Service, expected: BTreeMap<String, Shown>) {
     world.caught_up().await;
     stream::iter(expected)

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use serde_json::Value;
 
 use crate::PATIENCE;
-use crate::docker::{Container, ContainerGuard};
+use crate::docker::{Container, Held};
 
 /// A service that was started.
 #[derive(Debug)]
@@ -26,17 +26,11 @@ pub enum Process {
 
 impl Process {
     /// Starts `command` as a child, whose errors go to the end of the file `log`.
-    ///
-    /// # Panics
-    /// When there is no such program.
     pub fn spawn(command: Command, log: PathBuf) -> Self {
         Self::Child(Box::new(Child::spawn(command, log)))
     }
 
     /// Its number on this host.
-    ///
-    /// # Panics
-    /// For a container: a test that needs it says `World::on_host`.
     pub fn pid(&self) -> u32 {
         match self {
             Self::Child(child) => child.process.id(),
@@ -45,9 +39,6 @@ impl Process {
     }
 
     /// How it ended, if it has.
-    ///
-    /// # Panics
-    /// When it cannot be asked.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         match self {
             Self::Child(child) => child.exited(),
@@ -56,9 +47,6 @@ impl Process {
     }
 
     /// Waits until it has ended.
-    ///
-    /// # Panics
-    /// When it does not, within [`PATIENCE`].
     pub fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -71,9 +59,6 @@ impl Process {
     }
 
     /// SIGKILL.
-    ///
-    /// # Panics
-    /// When it does not end.
     pub fn kill(&mut self) {
         match self {
             Self::Child(child) => child.kill(),
@@ -85,9 +70,6 @@ impl Process {
     }
 
     /// SIGTERM, and waits until it has ended in order.
-    ///
-    /// # Panics
-    /// When it ends otherwise.
     pub fn stop(&mut self) {
         match self {
             // Fails only if it has ended by itself, which its status will tell.
@@ -101,9 +83,6 @@ impl Process {
     }
 
     /// It stands still: it keeps its connections and its locks, and does nothing.
-    ///
-    /// # Panics
-    /// When it does not stop.
     pub fn pause(&self) {
         match self {
             Self::Child(child) => child.pause(),
@@ -112,9 +91,6 @@ impl Process {
     }
 
     /// It goes on.
-    ///
-    /// # Panics
-    /// When it has ended.
     pub fn resume(&self) {
         match self {
             Self::Child(child) => child.signal(Signal::CONT).expect("resume a child"),
@@ -123,9 +99,6 @@ impl Process {
     }
 
     /// SIGHUP.
-    ///
-    /// # Panics
-    /// When it has ended.
     pub fn hang_up(&self) {
         match self {
             Self::Child(child) => child.signal(Signal::HUP).expect("signal a child"),
@@ -166,10 +139,7 @@ impl Process {
     }
 
     /// The container in which it runs.
-    ///
-    /// # Panics
-    /// When it runs in none.
-    pub fn container(&self) -> &ContainerGuard {
+    pub fn container(&self) -> &Held {
         match self {
             Self::Child(_) => panic!("it is a child process"),
             Self::Container(container) => container.held(),

@@ -5,17 +5,11 @@ use crate::{Service, World, eventually};
 
 impl World {
     /// All services on a running broker, the query service in all its styles.
-    ///
-    /// # Panics
-    /// When something does not start.
     pub async fn start_styles() -> Self {
         Self::start().await.with_styles().await
     }
 
     /// This world, with the query service in its two other styles as well.
-    ///
-    /// # Panics
-    /// When one does not start.
     #[must_use]
     pub async fn with_styles(mut self) -> Self {
         self.run(Service::Composition).await;

@@ -46,9 +46,6 @@ impl Machine {
     /// of this thread, in the machine's network. Says so where that is not possible.
     ///
     /// `drop_ins` are parts of unit files, by the name of their unit.
-    ///
-    /// # Panics
-    /// When it cannot boot, and has to.
     pub fn run_test(drop_ins: &[(&str, &str)], test: impl AsyncFnOnce(&Self)) {
         Self::run_bare_test(drop_ins, async |machine| {
             machine.run(&["/usr/local/lib/headwater/setup"]).await;
@@ -57,9 +54,6 @@ impl Machine {
     }
 
     /// [`run_test`](Self::run_test) on a machine that has the files and nothing besides.
-    ///
-    /// # Panics
-    /// When it cannot boot, and has to.
     pub fn run_bare_test(drop_ins: &[(&str, &str)], test: impl AsyncFnOnce(&Self)) {
         if let Some(machine) = Self::boot(drop_ins) {
             machine.run_inside(test);
@@ -68,9 +62,6 @@ impl Machine {
 
     /// [`run_test`](Self::run_test) on a machine without Headwater, with files over its own: `make`
     /// makes them, once it is known that a machine can be booted, or says what it lacks.
-    ///
-    /// # Panics
-    /// When it cannot boot, and has to.
     pub fn run_test_over(
         make: impl FnOnce() -> Result<TempDir, String>,
         test: impl AsyncFnOnce(&Self),
@@ -101,9 +92,6 @@ impl Machine {
     }
 
     /// Boots it; `None` where that is not possible, which is said.
-    ///
-    /// # Panics
-    /// When it has to be.
     pub fn boot(drop_ins: &[(&str, &str)]) -> Option<Self> {
         let files = installed();
         // For whoever installs from a copy of the repository.
@@ -170,9 +158,6 @@ impl Machine {
     }
 
     /// Runs a program inside.
-    ///
-    /// # Panics
-    /// When there is none.
     pub async fn try_run(&self, command: &[&str]) -> Done {
         let output = self.command(command).stdin(Stdio::null()).output().await;
         let output = output.expect("run nsenter");
@@ -210,9 +195,6 @@ impl Machine {
     }
 
     /// [`try_run`](Self::try_run) for what must end well; what it wrote.
-    ///
-    /// # Panics
-    /// When it does not.
     pub async fn run(&self, command: &[&str]) -> String {
         let done = self.try_run(command).await;
         assert!(done.is_ok, "{command:?}: {}", done.text);
@@ -220,9 +202,6 @@ impl Machine {
     }
 
     /// Runs a line of shell inside, which must end well.
-    ///
-    /// # Panics
-    /// When it does not.
     pub async fn sh(&self, line: &str) -> String {
         self.run(&["bash", "-euc", line]).await
     }
@@ -234,9 +213,6 @@ impl Machine {
     }
 
     /// Waits until a property of a unit satisfies `is_so`; what it is then.
-    ///
-    /// # Panics
-    /// When it does not.
     pub async fn comes(&self, unit: &str, property: &str, is_so: impl Fn(&str) -> bool) -> String {
         eventually(&format!("{property} of {unit}"), async || {
             let value = self.shows(unit, property).await;
@@ -249,9 +225,6 @@ impl Machine {
     }
 
     /// Starts everything, and waits until systemd says that it runs.
-    ///
-    /// # Panics
-    /// When it does not.
     pub async fn start(&self) {
         let done = self
             .try_run(&["systemctl", "start", "headwater.target"])
@@ -264,17 +237,11 @@ impl Machine {
     }
 
     /// Runs the operator's tool as root does; what it writes.
-    ///
-    /// # Panics
-    /// When it does not end well.
     pub async fn tool(&self, line: &str) -> String {
         self.sh(&format!("headwater {line}")).await
     }
 
     /// A connection to the broker, as its operator.
-    ///
-    /// # Panics
-    /// When there is none.
     pub async fn operator(&self) -> async_nats::Client {
         let password = ". /etc/headwater/operator.env; printf %s $NATS_PASSWORD";
         let password = self.sh(password).await;

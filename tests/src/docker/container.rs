@@ -101,9 +101,6 @@ impl ContainerGuard {
     }
 
     /// What the daemon knows of it.
-    ///
-    /// # Panics
-    /// When the daemon does not answer.
     pub fn inspect(&self) -> ContainerInspectResponse {
         let known = self.ask(|docker, id| async move {
             let options = None::<InspectContainerOptions>;
@@ -190,9 +187,6 @@ impl ContainerGuard {
     }
 
     /// Takes it out of the network: nobody hears of it, and what is sent to it is lost.
-    ///
-    /// # Panics
-    /// When it is not in it.
     pub fn cut(&self) {
         let network = self.docker.network();
         let cut = self.ask(|docker, id| async move {
@@ -206,9 +200,6 @@ impl ContainerGuard {
     }
 
     /// Puts it back into the network.
-    ///
-    /// # Panics
-    /// When it is in it.
     pub fn mend(&self) {
         let network = self.docker.network();
         let mended = self.ask(|docker, id| async move {
@@ -325,9 +316,6 @@ pub struct Container {
 impl Container {
     /// Starts what `command` says, with the program of the image, in a container called `name`, which sees
     /// `folder` under the same path; on `port` of this host, or on any if that is 0.
-    ///
-    /// # Panics
-    /// When it cannot be started.
     pub fn start(
         docker: &'static Docker,
         name: &str,

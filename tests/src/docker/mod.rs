@@ -56,9 +56,6 @@ pub struct Docker {
 
 impl Docker {
     /// The daemon that answers, if there is one, with all that the tests need of it.
-    ///
-    /// # Panics
-    /// When there is none and `HEADWATER_REQUIRE_DOCKER=1`.
     pub fn find() -> Option<&'static Self> {
         Self::found().ok()
     }
@@ -76,9 +73,6 @@ impl Docker {
 
     /// Where worlds run that may run anywhere: `HEADWATER_E2E` says it, or whether a daemon
     /// answers does. Says which, once.
-    ///
-    /// # Panics
-    /// When it has to be Docker and there is none.
     pub fn chosen() -> Option<&'static Self> {
         static CHOSEN: OnceLock<Option<&'static Docker>> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
@@ -173,9 +167,6 @@ impl Docker {
 
     /// Does `work` on the runtime of the connection to the daemon, and blocks until it is done:
     /// what the harness does to a child process blocks as well.
-    ///
-    /// # Panics
-    /// When `work` does.
     pub fn wait<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
         block_on(&self.runtime, work)
     }

@@ -100,9 +100,6 @@ impl World {
     }
 
     /// Deletes a stopped service's database.
-    ///
-    /// # Panics
-    /// When the service runs, or its file is not there.
     pub fn delete_database(&self, service: Service) {
         assert!(!self.running.contains_key(&service), "stop it first");
         let path = self.database(service);
@@ -117,9 +114,6 @@ impl World {
     }
 
     /// A client of a service's health and metrics.
-    ///
-    /// # Panics
-    /// When it never ran.
     pub fn admin(&self, service: Service) -> Client {
         Client::at(self.addresses[&service].admin)
     }
@@ -142,9 +136,6 @@ impl World {
     }
 
     /// The operator's name and password, where one has to log in.
-    ///
-    /// # Panics
-    /// When there is no password.
     pub fn login(&self) -> Option<(String, String)> {
         let file = self.passwords.as_ref()?.join("operator");
         let password = std::fs::read_to_string(file).expect("a password");
@@ -152,9 +143,6 @@ impl World {
     }
 
     /// A NATS connection of the test's own, as the operator where one has to log in.
-    ///
-    /// # Panics
-    /// When the broker does not answer.
     pub async fn nats(&self) -> async_nats::Client {
         let mut options = async_nats::ConnectOptions::new();
         if let Some((user, password)) = self.login() {
@@ -166,9 +154,6 @@ impl World {
     }
 
     /// A source's stream; where three brokers keep it, once one of them leads it.
-    ///
-    /// # Panics
-    /// When it is not there.
     pub async fn stream(&self, source: Service) -> jetstream::stream::Stream {
         let jetstream = jetstream::new(self.nats().await);
         let name = source.name().to_uppercase();
@@ -177,9 +162,6 @@ impl World {
 
     /// Makes the sources' streams before the services do, so that events can be deleted from
     /// them and they can be purged.
-    ///
-    /// # Panics
-    /// When the broker does not answer.
     pub async fn make_soft_streams(&self) {
         let jetstream = jetstream::new(self.nats().await);
         for source in Service::SOURCES {

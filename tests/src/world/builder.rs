@@ -20,26 +20,17 @@ pub struct Builder {
 
 impl World {
     /// All services on a running broker, each in touch with it.
-    ///
-    /// # Panics
-    /// When something does not start.
     pub async fn start() -> Self {
         Self::anywhere().start().await
     }
 
     /// A world in containers where there is Docker, and of child processes elsewhere.
-    ///
-    /// # Panics
-    /// When the broker does not start.
     pub fn anywhere() -> Builder {
         Docker::chosen().map_or_else(Self::on_host, Self::in_containers)
     }
 
     /// A world of child processes also where there is Docker: for tests that look at processes
     /// from the host, trace them, or put something of theirs between them.
-    ///
-    /// # Panics
-    /// When the broker does not start.
     pub fn on_host() -> Builder {
         let folder = TempDir::new().expect("make a folder");
         let broker = Broker::child(folder.path()).expect("start the broker");
@@ -47,9 +38,6 @@ impl World {
     }
 
     /// A world in containers.
-    ///
-    /// # Panics
-    /// When the broker does not start.
     pub fn in_containers(docker: &'static Docker) -> Builder {
         let turn = Turn::take();
         let folder = TempDir::new().expect("make a folder");
@@ -63,9 +51,6 @@ impl World {
     }
 
     /// A world on a cluster of three brokers, each with a copy of every stream.
-    ///
-    /// # Panics
-    /// When a broker does not start.
     pub fn on_three_brokers() -> Builder {
         let folder = TempDir::new().expect("make a folder");
         let binary = broker::find(&|_| {}).expect("find nats-server");
@@ -77,9 +62,6 @@ impl World {
     }
 
     /// A world of child processes on brokers that run, with its files in `folder`.
-    ///
-    /// # Panics
-    /// When there is no broker.
     pub fn on(nodes: impl IntoIterator<Item = broker::Broker>, folder: TempDir) -> Builder {
         Builder::of(nodes.into_iter().map(Broker::from), folder)
     }
@@ -139,9 +121,6 @@ impl Builder {
     }
 
     /// The world, with its services in touch with the broker.
-    ///
-    /// # Panics
-    /// When one does not start.
     pub async fn start(self) -> World {
         let Self {
             mut world,

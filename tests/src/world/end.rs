@@ -9,9 +9,6 @@ const LINES_SHOWN: usize = 12;
 impl World {
     /// Stops everything, after checking that nothing is left undone: every part of every service
     /// is well, and every outbox is in its stream.
-    ///
-    /// # Panics
-    /// When something is left.
     pub async fn finish(mut self) {
         if self.known().any(|service| service == Service::Purchases) {
             self.caught_up().await;

@@ -59,9 +59,6 @@ pub struct World {
 impl World {
     /// Starts these services. Each listens then; it may have yet to reach the broker, and to make
     /// its stream: see [`in_touch`](Self::in_touch).
-    ///
-    /// # Panics
-    /// When one does not start.
     pub async fn run_each(&mut self, services: &[Service]) {
         for service in services {
             self.run(*service).await;
@@ -69,9 +66,6 @@ impl World {
     }
 
     /// Starts all services: [`run_each`](Self::run_each).
-    ///
-    /// # Panics
-    /// When one does not start.
     pub async fn run_all(&mut self) {
         self.run_each(&Service::ALL).await;
     }
@@ -79,9 +73,6 @@ impl World {
     /// Waits until every service that runs has reached the broker, made its stream there, and
     /// offers what it answers over it. What a test publishes by hand before that is lost, and what
     /// it asks finds nobody.
-    ///
-    /// # Panics
-    /// When one does not get there.
     pub async fn in_touch(&self) {
         self.expect_all_well().await;
         for service in self.running.keys() {
@@ -93,17 +84,11 @@ impl World {
     }
 
     /// Starts a service, where it ran before if it did.
-    ///
-    /// # Panics
-    /// When it does not start.
     pub async fn run(&mut self, service: Service) {
         self.run_with(service, |_| {}).await;
     }
 
     /// Starts a service, its command changed by `change`: variables, more flags.
-    ///
-    /// # Panics
-    /// When it does not start.
     pub async fn run_with(&mut self, service: Service, change: impl Fn(&mut Command)) {
         if let Some(process) = self.try_run_with(service, change).await {
             panic!("{} does not start:\n{}", service.name(), process.log());
@@ -170,18 +155,12 @@ impl World {
     }
 
     /// The process of a service.
-    ///
-    /// # Panics
-    /// When it does not run.
     pub fn process(&mut self, service: Service) -> &mut Process {
         self.running.get_mut(&service).expect("it runs")
     }
 
     /// A service's container has come back on another port of this host: asks the daemon which,
     /// and waits until the service answers there.
-    ///
-    /// # Panics
-    /// When it runs in none, or does not answer.
     pub async fn moved(&mut self, service: Service) {
         let address = self.process(service).container().addresses();
         self.addresses
@@ -195,33 +174,21 @@ impl World {
     }
 
     /// A service stands still from now on: it keeps its connections and its locks.
-    ///
-    /// # Panics
-    /// When it does not run.
     pub fn pause(&self, service: Service) {
         self.running[&service].pause();
     }
 
     /// It goes on.
-    ///
-    /// # Panics
-    /// When it does not run.
     pub fn resume(&self, service: Service) {
         self.running[&service].resume();
     }
 
     /// Stops a service, in order.
-    ///
-    /// # Panics
-    /// When it does not run, or ends with an error.
     pub async fn stop(&mut self, service: Service) {
         self.put_away(service, Process::stop).await;
     }
 
     /// Kills a service, as a crash would; one that has ended by itself is only put away.
-    ///
-    /// # Panics
-    /// When it was not started.
     pub async fn kill(&mut self, service: Service) {
         self.put_away(service, Process::kill).await;
     }
@@ -233,9 +200,6 @@ impl World {
     }
 
     /// Waits until a service has ended by itself, and puts it away: its process, to be asked how.
-    ///
-    /// # Panics
-    /// When it was not started, or runs on.
     pub async fn ended(&mut self, service: Service) -> Process {
         let mut process = self.running.remove(&service).expect("it runs");
         eventually("a service to end", || {
