@@ -123,7 +123,7 @@ async fn what_is_purged_under_writes_is_missed_by_no_reader() {
     load.end().await;
     let ledger = customers.ledger();
     oracle::shown_agrees(&world, &ledger).await;
-    oracle::folded_anew_agrees(&mut world, &ledger).await;
+    oracle::rebuilt_agrees(&mut world, &ledger).await;
     let stored = oracle::stored(&world, Orders).await;
     let found: Vec<u64> = stored.iter().map(oracle::Stored::position).collect();
     let wanted: Vec<u64> = (found[0]..=ledger.count(Orders) as u64).collect();

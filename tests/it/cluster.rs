@@ -149,7 +149,7 @@ async fn leaders_that_are_killed_are_followed_by_others() {
             "the leader of {what} killed: {}",
             watch.end().await
         ));
-        let rebuilt = world.fold("rebuild").await;
+        let rebuilt = world.rebuild("rebuild").await;
         assert_eq!(rebuilt.state, RebuildState::Done, "{rebuilt:?}");
         world.node(leader).restart().unwrap();
         world.wait_healthy();

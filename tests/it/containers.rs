@@ -67,7 +67,7 @@ async fn a_broker_cut_off_from_the_services_stops_no_write_and_is_filled_in_orde
     for source in Service::SOURCES {
         customers.more(source, 40).await;
     }
-    world.broker.container().mend();
+    world.broker.container().reconnect();
     customers.more(Orders, 30).await;
     load.end().await;
     customers.ledger().assert_taken_at_once();
@@ -88,7 +88,7 @@ async fn a_reader_cut_off_from_the_broker_catches_up_after() {
         oracle::stream_agrees(&world, source, &customers.ledger()).await;
     }
     assert!(oracle::stored(&world, Orders).await.len() >= before + 40);
-    world.process(Purchases).container().mend();
+    world.process(Purchases).container().reconnect();
     world.moved(Purchases).await;
     agrees(world, &customers).await;
 }
@@ -201,7 +201,7 @@ async fn a_stop_drains_and_ends_with_0_within_the_grace_period() {
 
 /// A container as the image makes it, but for its command, with a volume of its own.
 struct Alone {
-    held: ContainerGuard,
+    guard: ContainerGuard,
     volume: String,
     docker: &'static Docker,
 }
@@ -226,9 +226,9 @@ impl Alone {
                 .with_health_check(health.clone());
             published(request, [(HTTP, 0)])
         };
-        let held = ContainerGuard::start(docker, &docker.name("users"), request).unwrap();
+        let guard = ContainerGuard::start(docker, &docker.name("users"), request).unwrap();
         Self {
-            held,
+            guard,
             volume,
             docker,
         }
@@ -236,7 +236,7 @@ impl Alone {
 
     /// A client, once it answers.
     async fn client(&self) -> e2e::Client {
-        let client = e2e::Client::at(self.held.address(HTTP).unwrap());
+        let client = e2e::Client::at(self.guard.address(HTTP).unwrap());
         eventually("the service to answer", || async {
             let request = client.request(reqwest::Method::GET, "/livez");
             e2e::client::try_send(request).await
@@ -247,7 +247,7 @@ impl Alone {
 
     async fn is(&self, wanted: HealthStatusEnum) {
         eventually("another health", || {
-            let health = self.held.health();
+            let health = self.guard.health();
             std::future::ready(if health == Some(wanted) {
                 Ok(())
             } else {
@@ -259,7 +259,7 @@ impl Alone {
 
     /// Removes the container, then the volume.
     fn end(self) {
-        drop(self.held);
+        drop(self.guard);
         let client = self.docker.client();
         let removed = self.docker.wait(async move {
             let options = None::<RemoveVolumeOptions>;
@@ -286,7 +286,7 @@ async fn the_image_runs_as_nobody_on_a_read_only_root_and_keeps_its_data_in_its_
         )
         .await;
 
-    let known = alone.held.inspect();
+    let known = alone.guard.inspect();
     assert_eq!(known.host_config.unwrap().readonly_rootfs, Some(true));
     let status = format!("/proc/{}/status", known.state.unwrap().pid.unwrap());
     let status = std::fs::read_to_string(status).unwrap();
@@ -301,8 +301,8 @@ async fn the_image_runs_as_nobody_on_a_read_only_root_and_keeps_its_data_in_its_
     }
     assert_eq!(field("NoNewPrivs:"), ["1"]);
 
-    assert_eq!(alone.held.stop(GRACE).unwrap().code(), Some(0));
-    alone.held.start_again().unwrap();
+    assert_eq!(alone.guard.stop(GRACE).unwrap().code(), Some(0));
+    alone.guard.start_again().unwrap();
     let client = alone.client().await;
     let found = client.get(&format!("/users/{}", ada.id())).await;
     assert_eq!(found.status, 200, "{}", found.text);
@@ -346,7 +346,7 @@ async fn the_health_check_follows_what_the_service_says_of_itself() {
     published.unwrap().await.unwrap();
     alone.is(HealthStatusEnum::UNHEALTHY).await;
     let checks = alone
-        .held
+        .guard
         .inspect()
         .state
         .unwrap()

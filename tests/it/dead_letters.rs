@@ -98,7 +98,7 @@ impl Stuck {
         assert_eq!(self.shown(&self.bob).await, ["Tent"]);
         self.world.order(&self.bob, &[&self.mug]).await;
         assert_eq!(self.world.titles(&self.bob.id()).await, ["Mug", "Tent"]);
-        let folded = self.world.fold("rebuild").await;
+        let folded = self.world.rebuild("rebuild").await;
         assert_eq!(
             folded.differences.map(|found| found.count),
             Some(0),

@@ -75,7 +75,7 @@ async fn every_service_may_do_all_that_it_needs() {
     }
     for endpoint in ["verify", "rebuild"] {
         for service in [Orders, Purchases] {
-            let fold = world.fold_of(service, endpoint).await;
+            let fold = world.rebuild_of(service, endpoint).await;
             assert_eq!(fold.state, RebuildState::Done, "{service:?}: {fold:?}");
         }
     }

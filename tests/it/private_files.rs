@@ -40,7 +40,7 @@ async fn databases_and_what_lies_beside_them_are_private_whatever_the_umask_is()
     let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
     world.order(&ada, &[&mug]).await;
     world.caught_up().await;
-    assert_eq!(world.fold("rebuild").await.state, RebuildState::Done);
+    assert_eq!(world.rebuild("rebuild").await.state, RebuildState::Done);
     world.order(&ada, &[&mug]).await;
     world.caught_up().await;
     for service in [

@@ -90,7 +90,7 @@ async fn a_rebuild_under_load_fails_no_read_and_throws_nobody_back() {
     let is_over = AtomicBool::new(false);
     let rebuilds = async {
         for _ in 0..5 {
-            let status = world.fold("rebuild").await;
+            let status = world.rebuild("rebuild").await;
             assert_eq!(status.state, RebuildState::Done, "{status:?}");
             let differences = status.differences.expect("it was compared");
             assert_eq!(differences.count, 0, "{differences:?}");
@@ -121,7 +121,7 @@ async fn a_rebuilt_store_is_found_again_after_a_restart() {
     let (mut world, users, _) = shop().await;
     let before = shown(&world, &users).await;
     for _ in 0..2 {
-        assert_eq!(world.fold("rebuild").await.state, RebuildState::Done);
+        assert_eq!(world.rebuild("rebuild").await.state, RebuildState::Done);
         world.kill(Service::Purchases).await;
         world.run(Service::Purchases).await;
         assert_eq!(shown(&world, &users).await, before);
@@ -166,14 +166,14 @@ async fn dies_at(point: &str) {
     expected[0].push("P5".to_owned());
     assert_eq!(shown(&world, &users).await, expected, "after {point}");
     let is_idle = || async {
-        let status = world.fold_status().await?;
+        let status = world.rebuild_status().await?;
         match status.state {
             RebuildState::Idle | RebuildState::Done => Ok(()),
             _ => Err(format!("{status:?}")),
         }
     };
     eventually("the interrupted rebuild to be over", is_idle).await;
-    let status = world.fold("verify").await;
+    let status = world.rebuild("verify").await;
     assert_eq!(status.differences.map(|found| found.count), Some(0));
     world.finish().await;
 }
@@ -208,7 +208,7 @@ async fn what_was_altered_in_the_store_is_found_and_healed() {
         )
         .unwrap();
     drop(store);
-    let found = world.fold("verify").await.differences.expect("compared");
+    let found = world.rebuild("verify").await.differences.expect("compared");
     assert_eq!(found.count, 3, "{found:?}");
     let tables: Vec<_> = found
         .rows
@@ -227,7 +227,7 @@ async fn what_was_altered_in_the_store_is_found_and_healed() {
     assert_ne!(shown(&world, &users).await, before, "it only looked");
 
     assert_eq!(
-        world.fold("rebuild").await.differences,
+        world.rebuild("rebuild").await.differences,
         Some(found),
         "said again"
     );
@@ -436,11 +436,11 @@ async fn the_catalogue_of_orders_is_rebuilt_under_writes() {
     let (world, users, products) = shop().await;
     let before = catalogue(&world);
     spoil_catalogue(&world);
-    let found = world.fold_of(Service::Orders, "verify").await;
+    let found = world.rebuild_of(Service::Orders, "verify").await;
     assert_eq!(found.differences.map(|found| found.count), Some(2));
     let is_over = AtomicBool::new(false);
     let rebuild = async {
-        let status = world.fold_of(Service::Orders, "rebuild").await;
+        let status = world.rebuild_of(Service::Orders, "rebuild").await;
         is_over.store(true, Ordering::Relaxed);
         status
     };
@@ -452,7 +452,7 @@ async fn the_catalogue_of_orders_is_rebuilt_under_writes() {
     for user in &users {
         world.order(user, &[&products[0]]).await;
     }
-    let found = world.fold_of(Service::Orders, "verify").await;
+    let found = world.rebuild_of(Service::Orders, "verify").await;
     assert_eq!(found.differences.map(|found| found.count), Some(0));
     world.finish().await;
 }
@@ -483,7 +483,7 @@ async fn orders_die_at(point: &str) {
     let reply = world.client(Service::Orders).get(&orders(&users[0])).await;
     assert_eq!(reply.status, 200, "its own rows are there: {}", reply.text);
     eventually("the interrupted rebuild to be over", || async {
-        let status = world.fold_status_of(Service::Orders).await?;
+        let status = world.rebuild_status_of(Service::Orders).await?;
         let after = catalogue(&world);
         match status.state {
             RebuildState::Done if after == before => Ok(()),
@@ -492,7 +492,7 @@ async fn orders_die_at(point: &str) {
     })
     .await;
     world.order(&users[0], &[&products[5]]).await;
-    let found = world.fold_of(Service::Orders, "verify").await;
+    let found = world.rebuild_of(Service::Orders, "verify").await;
     assert_eq!(found.differences.map(|found| found.count), Some(0));
     let left = std::fs::read_dir(world.folder()).unwrap();
     let names = left.map(|file| file.unwrap().file_name().into_string().unwrap());

@@ -257,7 +257,7 @@ async fn a_source_put_back_from_an_old_copy_begins_a_new_life_that_every_copy_fo
         }
     })
     .await;
-    let rebuilt = world.fold("rebuild").await;
+    let rebuilt = world.rebuild("rebuild").await;
     assert_eq!(rebuilt.state, RebuildState::Done, "{rebuilt:?}");
     assert_eq!(
         world.titles(&ada.id()).await,

@@ -171,7 +171,7 @@ async fn foreign_events_and_copies_in_the_middle_neither_stop_nor_double_anythin
     .await;
     oracle::shown_agrees(&world, &ledger).await;
     oracle::keys_have_one_effect(&world, &customers).await;
-    oracle::folded_anew_agrees(&mut world, &ledger).await;
+    oracle::rebuilt_agrees(&mut world, &ledger).await;
     world.finish().await;
 }
 

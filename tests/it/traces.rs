@@ -81,7 +81,7 @@ async fn an_order_is_one_trace_from_the_request_to_every_copy() {
 
     // What is folded once more is no part of what caused it. Spans come in order, so that those
     // of the fold would be here with the next ones.
-    let rebuilt = world.fold("rebuild").await;
+    let rebuilt = world.rebuild("rebuild").await;
     assert_eq!(rebuilt.state, RebuildState::Done, "{rebuilt:?}");
 
     // A registration has copies in two services.

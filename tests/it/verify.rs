@@ -269,7 +269,7 @@ async fn a_row_that_the_catalogue_of_orders_has_lost_is_found() {
         said.contains("orders-catalogue of orders: the rows DIFFER") && said.contains(&lost),
         "{said}"
     );
-    let rebuilt = world.fold_of(Service::Orders, "rebuild").await;
+    let rebuilt = world.rebuild_of(Service::Orders, "rebuild").await;
     assert_eq!(rebuilt.state, RebuildState::Done, "{rebuilt:?}");
     expect_well(&world).await;
     world.finish().await;

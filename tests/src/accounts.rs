@@ -1,4 +1,4 @@
-//! Brokers with the accounts that deploy/nats ships: each user has a password of its own.
+//! Brokers with the accounts from deploy/nats: each user has its own password.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,15 +12,15 @@ use tempfile::TempDir;
 use crate::World;
 use crate::world::options;
 
-/// What the configuration of a broker includes.
+/// The file that the broker's configuration includes.
 const ACCOUNTS: &str = "accounts.conf";
 
-/// Where the passwords are, and who has one.
+/// The folder with a password file for each user.
 #[derive(Debug, Clone)]
 pub struct Passwords(PathBuf);
 
 impl Passwords {
-    /// Makes passwords in `folder`, beside the accounts.
+    /// Makes passwords in `folder`, next to the accounts.
     fn make(folder: &Path) -> Self {
         std::fs::create_dir_all(folder).expect("make a folder");
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/nats");
@@ -31,7 +31,7 @@ impl Passwords {
         Self(folder.join("passwords"))
     }
 
-    /// Copies accounts and passwords to where another server includes them.
+    /// Copies accounts and passwords to the folder of another server.
     fn copy_to(&self, folder: &Path) {
         std::fs::create_dir_all(folder).expect("make a folder");
         let from = self.0.parent().expect("a folder");
@@ -45,19 +45,18 @@ impl Passwords {
         &self.0
     }
 
-    /// The password of `user`.
     pub fn of(&self, user: &str) -> String {
         let password = std::fs::read_to_string(self.0.join(user)).expect("a password");
         password.trim().to_owned()
     }
 
-    /// A connection as `user`, which is answered where the service is.
+    /// A connection as `user`; replies of the service reach its inbox.
     pub async fn connect(&self, urls: &str, user: &str) -> Client {
         let connected = self.try_connect(urls, user).await;
         connected.expect("connect to NATS")
     }
 
-    /// [`connect`](Self::connect), where the broker may refuse it.
+    /// Like [`connect`](Self::connect), but the broker may refuse.
     pub async fn try_connect(&self, urls: &str, user: &str) -> Result<Client, ConnectError> {
         let options = ConnectOptions::new()
             .user_and_password(user.to_owned(), self.of(user))
@@ -66,7 +65,7 @@ impl Passwords {
         options.connect(servers).await
     }
 
-    /// Runs `headwater` as `user`; gives how it ends.
+    /// Runs `headwater` as `user` and returns its exit code.
     pub async fn tool(&self, urls: &str, user: &str, args: &[&str]) -> Exit {
         let password = self.of(user);
         let common = [
@@ -82,7 +81,7 @@ impl Passwords {
         cli::run(Cli::parse_from(line)).await
     }
 
-    /// Makes streams, consumers and the bucket as the operator does.
+    /// Creates streams, consumers and the bucket as an operator does.
     pub async fn provision(&self, urls: &str, replicas: usize) {
         let replicas = replicas.to_string();
         let plan = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/nats/plan.json");
@@ -130,7 +129,7 @@ pub fn three(folder: &Path) -> (Cluster, Passwords) {
 }
 
 impl World {
-    /// A world whose broker lets nobody in without a password; nothing is made there yet.
+    /// A world whose broker requires a password; it has no streams yet.
     pub fn with_accounts() -> (Self, Passwords) {
         let folder = TempDir::new().expect("make a folder");
         let (broker, passwords) = one(folder.path());
@@ -140,7 +139,7 @@ impl World {
         (world, passwords)
     }
 
-    /// The same on three brokers.
+    /// Like [`with_accounts`](Self::with_accounts), on three brokers.
     pub fn clustered_with_accounts() -> (Self, Passwords) {
         let folder = TempDir::new().expect("make a folder");
         let (cluster, passwords) = three(folder.path());

@@ -1,14 +1,14 @@
-//! Events that wait, by the hundred thousand: for memory, and for the time after a crash.
+//! Backlogs of a hundred thousand events: for memory use, and for recovery after a crash.
 
 use prost::Message as _;
 use shop_events::OrderPlaced;
 
 use crate::{Reply, Service, World, eventually};
 
-/// How far it has to get before patience begins anew.
+/// How many events must arrive before the timeout starts again.
 const STRIDE: u64 = 5_000;
 
-/// A shop with one user, who has ordered the one product.
+/// A shop with one user who has ordered its only product.
 pub async fn shop() -> (World, Reply) {
     let world = World::on_host().start().await;
     let (user, product) = (world.user("ada").await, world.product("Mug").await);
@@ -17,16 +17,17 @@ pub async fn shop() -> (World, Reply) {
     (world, user)
 }
 
-/// Fills the outbox of `orders`, which does not run, with `count` copies of the order that is in
-/// it; gives the last position.
+/// Fills the outbox of the stopped `orders` with `count` copies of its only order; returns the last
+/// position.
 pub fn fill(world: &World, user: &Reply, count: usize) -> u64 {
-    let database = rusqlite::Connection::open(world.database(Service::Orders)).expect("open it");
+    let database =
+        rusqlite::Connection::open(world.database(Service::Orders)).expect("open the database");
     let sql = "SELECT payload FROM headwater_outbox WHERE position = 1";
     let payload: Vec<u8> = database
         .query_row(sql, [], |row| row.get(0))
         .expect("an order");
     let order = OrderPlaced::decode(&*payload).expect("an order");
-    assert_eq!(order.user_id, user.id(), "it is the user's");
+    assert_eq!(order.user_id, user.id(), "another user's order");
     let sql = "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number LIMIT ?1)
         INSERT INTO headwater_outbox (subject, key, payload, recorded_at)
         SELECT ?2, ?3, ?4, 1700000000000 FROM number";
@@ -68,7 +69,7 @@ pub async fn applied(world: &World, user: &Reply, last: u64) {
     }
 }
 
-/// The most memory that a process ever had, in KiB.
+/// The peak memory of a process, in KiB.
 pub fn peak_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,27 +1,27 @@
-//! The broker of a world, a child or a container, with the same words for both.
+//! The broker of a world: a child process or a container, with the same methods for both.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use anyhow::Context as _;
 
-use crate::docker::{Docker, Held, Server};
+use crate::docker::{ContainerGuard, Docker, Server};
 use crate::world::options;
 
-/// What a test did wrong that asks a container how its cluster is.
-const ALONE: &str = "a broker in a container is alone; clusters are child processes";
+/// The panic message when a test asks a container about its cluster.
+const ALONE: &str = "a broker in a container has no cluster; clusters are child processes";
 
-/// A broker that can be stopped, killed, paused and started again, at one address on this host.
+/// A broker that can be stopped, killed, paused and restarted; its address on this host stays.
 #[derive(Debug)]
 pub enum Broker {
     /// A child process of the test.
     Child(Box<broker::Broker>),
-    /// A container beside the test.
+    /// A container next to the test.
     Container(Box<Server>),
 }
 
 impl Broker {
-    /// Starts a child whose store, and log, are in `folder`.
+    /// Starts a child whose store and log are in `folder`.
     pub(crate) fn child(folder: &Path) -> anyhow::Result<Self> {
         let binary = broker::find(&|_| {}).context("find nats-server")?;
         let options = options(folder);
@@ -35,12 +35,12 @@ impl Broker {
         Ok(Self::Container(Box::new(server)))
     }
 
-    /// Its address for the test.
+    /// The address for the test.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port())
     }
 
-    /// Its address for the services.
+    /// The address for the services.
     pub fn url_for_services(&self) -> String {
         match self {
             Self::Child(child) => child.url(),
@@ -48,7 +48,7 @@ impl Broker {
         }
     }
 
-    /// Its port on this host, the same for its life.
+    /// The port on this host; it never changes.
     pub fn port(&self) -> u16 {
         match self {
             Self::Child(child) => child.port(),
@@ -56,7 +56,7 @@ impl Broker {
         }
     }
 
-    /// Its name, the same for its life.
+    /// The name; it never changes.
     pub fn name(&self) -> &str {
         match self {
             Self::Child(child) => child.name(),
@@ -64,7 +64,7 @@ impl Broker {
         }
     }
 
-    /// The folder on this host that has its data, in `jetstream/`.
+    /// The folder on this host with the data, in `jetstream/`.
     pub fn store(&self) -> PathBuf {
         match self {
             Self::Child(child) => child.store().to_owned(),
@@ -72,7 +72,7 @@ impl Broker {
         }
     }
 
-    /// Stops it as an operator would.
+    /// Stops the broker as an operator would.
     pub fn stop(&mut self) -> anyhow::Result<ExitStatus> {
         match self {
             Self::Child(child) => child.stop().context("stop the broker"),
@@ -80,7 +80,7 @@ impl Broker {
         }
     }
 
-    /// Takes one of a cluster out of service, in order.
+    /// Takes a node of a cluster out of service, in order.
     pub fn retire(&mut self) -> anyhow::Result<ExitStatus> {
         match self {
             Self::Child(child) => child.retire().context("retire the broker"),
@@ -88,7 +88,7 @@ impl Broker {
         }
     }
 
-    /// The name of the one that leads the cluster, as far as it knows.
+    /// The name of the cluster's leader, as far as this node knows.
     pub fn leader(&self) -> Option<String> {
         match self {
             Self::Child(child) => child.leader(),
@@ -96,7 +96,7 @@ impl Broker {
         }
     }
 
-    /// Waits until one of a cluster has all that it should.
+    /// Waits until a node of a cluster is up to date.
     pub fn wait_healthy(&self) -> anyhow::Result<()> {
         match self {
             Self::Child(child) => child.wait_healthy().context("wait for the broker"),
@@ -104,31 +104,30 @@ impl Broker {
         }
     }
 
-    /// Kills it as a crash would.
+    /// Kills the broker as a crash would.
     pub fn kill(&mut self) -> anyhow::Result<ExitStatus> {
         match self {
             Self::Child(child) => child.kill().context("kill the broker"),
-            Self::Container(server) => server.held().kill(),
+            Self::Container(server) => server.guard().kill(),
         }
     }
 
-    /// It stands still: connections stay open, nothing is answered.
+    /// Freezes the broker: connections stay open, requests get no answer.
     pub fn pause(&self) -> anyhow::Result<()> {
         match self {
             Self::Child(child) => child.pause().context("pause the broker"),
-            Self::Container(server) => server.held().pause(),
+            Self::Container(server) => server.guard().pause(),
         }
     }
 
-    /// It goes on.
     pub fn resume(&self) -> anyhow::Result<()> {
         match self {
             Self::Child(child) => child.resume().context("resume the broker"),
-            Self::Container(server) => server.held().resume(),
+            Self::Container(server) => server.guard().resume(),
         }
     }
 
-    /// Starts it again on the same port and store; one that still runs is stopped first.
+    /// Starts the broker again on the same port and store; stops it first if it runs.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         match self {
             Self::Child(child) => child.restart().context("restart the broker"),
@@ -136,19 +135,18 @@ impl Broker {
         }
     }
 
-    /// Its container and its store are gone; another takes its place, with nothing in it.
+    /// Replaces the container and its store with new, empty ones.
     pub fn replace(&mut self, docker: &'static Docker) -> anyhow::Result<()> {
         match self {
-            Self::Child(_) => panic!("it is a child process"),
+            Self::Child(_) => panic!("the broker is a child process"),
             Self::Container(server) => server.replace(docker),
         }
     }
 
-    /// The container in which it runs.
-    pub fn container(&self) -> &Held {
+    pub fn container(&self) -> &ContainerGuard {
         match self {
-            Self::Child(_) => panic!("it is a child process"),
-            Self::Container(server) => server.held(),
+            Self::Child(_) => panic!("the broker is a child process"),
+            Self::Container(server) => server.guard(),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Programs of others that judge what the services answer: schemathesis for the OpenAPI documents,
-//! axe in a browser for the pages. `.ci/run` installs them and demands them.
+//! External programs that check what the services return: schemathesis for the OpenAPI documents,
+//! axe in a browser for the pages. `.ci/run` installs and requires them.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,13 +12,13 @@ use tokio::process::Command;
 
 use crate::faults::can_or_must;
 
-/// 1 where a test that needs one of them has to run.
+/// If 1, a test fails when its checker is missing.
 const REQUIRED: &str = "HEADWATER_REQUIRE_CHECKERS";
 
 /// How long a browser may take for a page.
 const WITHIN: Duration = Duration::from_mins(1);
 
-/// As root, and without a word to anybody outside.
+/// Runs as root, without any network access.
 const FLAGS: [&str; 10] = [
     "--headless=new",
     "--no-sandbox",
@@ -47,17 +47,17 @@ pub struct Axe {
     folder: tempfile::TempDir,
 }
 
-/// Which colours a page is shown in.
+/// The colour scheme of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Colours {
-    /// Those of `prefers-color-scheme: light`.
+    /// `prefers-color-scheme: light`.
     Light,
-    /// Those of `prefers-color-scheme: dark`.
+    /// `prefers-color-scheme: dark`.
     Dark,
 }
 
 impl Axe {
-    /// `chromium`, and the file `axe.min.js` that `HEADWATER_AXE` names.
+    /// Finds `chromium` and the file `axe.min.js` that `HEADWATER_AXE` names.
     pub fn find() -> Option<Self> {
         let script = variable("HEADWATER_AXE").ok_or_else(|| "HEADWATER_AXE is not set".to_owned());
         let script = script.and_then(|file| {
@@ -72,7 +72,7 @@ impl Axe {
         })
     }
 
-    /// What axe finds wrong with a page: a line for each violation.
+    /// The violations that axe finds in a page: one line each.
     pub async fn violations(&self, html: &str, colours: Colours) -> Vec<String> {
         let dark = match colours {
             Colours::Light => "@media not all",

@@ -1,4 +1,4 @@
-//! HTTP as the tests speak it.
+//! An HTTP client for the tests.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,7 +18,6 @@ pub struct Client {
 /// An answer, read to the end.
 #[derive(Debug, Clone)]
 pub struct Reply {
-    /// The status.
     pub status: StatusCode,
     /// `Content-Type`.
     pub content_type: String,
@@ -26,9 +25,8 @@ pub struct Reply {
     pub position: Option<String>,
     /// `Retry-After`, if there was one.
     pub retry_after: Option<String>,
-    /// The body as text.
     pub text: String,
-    /// The body, if it is JSON; `null` otherwise.
+    /// The body if it is JSON, else `null`.
     pub json: Value,
 }
 
@@ -38,7 +36,7 @@ impl Client {
     }
 
     fn build(base: String, from: Option<IpAddr>) -> Self {
-        // A service closes a connection that is idle for 10 s, perhaps just as it is used again.
+        // Services close a connection after 10 s idle, possibly just as a test reuses it.
         let http = reqwest::Client::builder()
             .no_proxy()
             .local_address(from)
@@ -50,13 +48,14 @@ impl Client {
         }
     }
 
-    /// Another client of the same service, at another address of this machine (127.0.0.2 is one).
+    /// A client of the same service that connects from another address of this machine, for example
+    /// 127.0.0.2.
     #[must_use]
     pub fn from(&self, address: IpAddr) -> Self {
         Self::build(self.base.clone(), Some(address))
     }
 
-    /// A client of whatever listens there.
+    /// A client of the service at `address`.
     pub fn at(address: std::net::SocketAddr) -> Self {
         Self::new(format!("http://{address}"))
     }
@@ -66,18 +65,17 @@ impl Client {
         &self.base
     }
 
-    /// A request that is not sent yet, for the unusual ones.
+    /// A request to customise before sending it.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base))
     }
 
-    /// GET.
     pub async fn get(&self, path: &str) -> Reply {
         send(self.request(Method::GET, path)).await
     }
 
-    /// GET of a list in pages. The reply is the first page, with the items of all pages in
-    /// `field`; or the first page that is refused.
+    /// Reads all pages of a list. Returns the first page with the items of all pages in `field`, or
+    /// the first page with an error status.
     pub async fn get_all(&self, path: &str, field: &str) -> Reply {
         let mut reply = self.get(path).await;
         while let Some(next) = reply.json["next"].as_str().map(str::to_owned) {
@@ -92,13 +90,11 @@ impl Client {
         reply
     }
 
-    /// POST of JSON.
     pub async fn post(&self, path: &str, body: &Value) -> Reply {
         send(self.request(Method::POST, path).json(body)).await
     }
 
-    /// POST of JSON that must succeed. "Not yet" (503: what the request waits for has not come
-    /// here in time) is tried again, as the answer asks for.
+    /// Posts JSON and expects 201. Repeats the request after a 503, as its `Retry-After` says.
     pub async fn create(&self, path: &str, body: &Value) -> Reply {
         let reply = eventually("an answer other than 503", || async {
             let reply = self.post(path, body).await;
@@ -118,15 +114,11 @@ impl Client {
     }
 }
 
-/// Sends a request.
 pub async fn send(request: RequestBuilder) -> Reply {
     try_send(request).await.expect("an answer")
 }
 
-/// Sends a request that may fail to be answered.
-///
-/// # Errors
-/// The connection's.
+/// Sends a request; the connection may fail.
 pub async fn try_send(request: RequestBuilder) -> reqwest::Result<Reply> {
     let response = request.send().await?;
     let header = |name: &str| {
@@ -148,12 +140,11 @@ pub async fn try_send(request: RequestBuilder) -> reqwest::Result<Reply> {
 }
 
 impl Reply {
-    /// The id in the body.
     pub fn id(&self) -> String {
         self.json["id"].as_str().expect("an id").to_owned()
     }
 
-    /// The position header.
+    /// The `Headwater-Position` header.
     pub fn position(&self) -> &str {
         self.position.as_deref().expect("a Headwater-Position")
     }

@@ -1,4 +1,4 @@
-//! A world on three brokers: which of them leads what, and for how long users notice an outage.
+//! Three brokers: which one leads what, and how long users notice an outage.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -55,14 +55,14 @@ impl World {
         .await
     }
 
-    /// Waits until all brokers are there and have all that they should.
+    /// Waits until all brokers are up to date.
     pub fn wait_healthy(&self) {
         for node in self.nodes() {
             node.wait_healthy().expect("a healthy broker");
         }
     }
 
-    /// How many copies of the stream of `source` are up to date, its leader's included.
+    /// How many replicas of the stream of `source` are current, the leader included.
     pub async fn copies_of(&self, source: Service) -> usize {
         let info = self.stream(source).await.cached_info().clone();
         let followers = info.cluster.into_iter().flat_map(|of| of.replicas);
@@ -70,14 +70,14 @@ impl World {
     }
 }
 
-/// For how long, at most, users waited.
+/// The longest times that users waited.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Outage {
     /// For an answer of `purchases`.
     pub reads: Duration,
     /// For the answer to a command.
     pub writes: Duration,
-    /// For `purchases` to show anything newer of a source.
+    /// Until `purchases` showed anything newer from a source.
     pub events: Duration,
 }
 
@@ -95,7 +95,7 @@ impl fmt::Display for Outage {
     }
 }
 
-/// Somebody who reads all the time, under a load.
+/// A client that reads all the time, under a load.
 #[derive(Debug)]
 pub struct Watch {
     stop: CancellationToken,
@@ -105,7 +105,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to read.
+    /// Starts reading.
     pub fn begin(world: &World, customers: &Customers) -> Self {
         let stop = CancellationToken::new();
         let client = world.client(Service::Purchases);
@@ -122,17 +122,17 @@ impl Watch {
         }
     }
 
-    /// What was seen; the load has to go on until here.
+    /// Stops reading. The load must continue until here.
     pub async fn end(mut self) -> Outage {
         self.stop.cancel();
-        let read = self.reading.join_next().await.expect("one who reads");
-        let mut outage = read.expect("reads");
+        let read = self.reading.join_next().await.expect("a reader");
+        let mut outage = read.expect("the reader does not panic");
         outage.writes = longest_wait(&self.customers.ledger(), self.before);
         outage
     }
 }
 
-/// Reads until `stop`: every read is answered, from a copy that needs no broker.
+/// Reads until `stop`; every read must be answered, since `purchases` needs no broker.
 async fn read(client: Client, path: String, stop: CancellationToken) -> Outage {
     let mut outage = Outage::default();
     let mut seen: BTreeMap<String, (u64, Instant)> = BTreeMap::new();
@@ -157,7 +157,7 @@ async fn read(client: Client, path: String, stop: CancellationToken) -> Outage {
     outage
 }
 
-/// The longest time without any answer to a command, from the `before`th on.
+/// The longest time without any answer, from command number `before` on.
 fn longest_wait(ledger: &Ledger, before: usize) -> Duration {
     let times: Vec<i64> = ledger
         .commands

@@ -1,4 +1,4 @@
-//! A small OpenTelemetry collector: takes spans and remembers them.
+//! A small OpenTelemetry collector that keeps all spans in memory.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,24 +23,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::eventually;
 
-/// A span as it was sent.
+/// A received span.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// Whose it is.
+    /// The service that sent it.
     pub service: String,
-    /// What it is called.
+    /// The span's name.
     pub name: String,
-    /// Its trace, in hexadecimal.
+    /// The trace id, in hexadecimal.
     pub trace: String,
-    /// Itself.
+    /// The span id.
     pub id: String,
-    /// What it is a part of; empty for the first.
+    /// The parent's span id; empty for the root.
     pub parent: String,
-    /// Its role.
     pub kind: SpanKind,
-    /// Whether it went wrong.
+    /// Whether its status is an error.
     pub failed: bool,
-    /// Facts, as text.
+    /// The attributes, as text.
     pub facts: BTreeMap<String, String>,
 }
 
@@ -53,7 +52,6 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Listens on a free port.
     pub async fn start() -> Self {
         let seen = Arc::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -79,7 +77,7 @@ impl Collector {
         }
     }
 
-    /// What came so far.
+    /// All spans so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen
             .lock()
@@ -94,7 +92,7 @@ impl Collector {
         seen
     }
 
-    /// Waits for a span of `trace` by its service and name.
+    /// Waits for the span of `trace` with this service and name.
     pub async fn span(&self, trace: &str, service: &str, name: &str) -> Seen {
         eventually(&format!("the span `{name}` of {service}"), || async {
             let seen = self.of_trace(trace);
@@ -149,7 +147,7 @@ fn facts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })

@@ -1,4 +1,4 @@
-//! Data sets for the importer, and an answer to compare with that no code of ours computed.
+//! Data sets for the importer, and an expected answer that shares no code with the services.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use crate::world::{Service, World};
 #[derive(Debug)]
 pub struct DataSet {
     folder: PathBuf,
-    /// Kept so that the files are, where they are the test's own.
+    /// Keeps the files of a made-up data set.
     _temporary: Option<tempfile::TempDir>,
 }
 
 impl DataSet {
-    /// The sample data beside the project, where it is there.
+    /// The sample data next to the project, if it exists.
     pub fn sample() -> Option<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
         folder.join("orders.jsonl").exists().then(|| Self {
@@ -28,8 +28,8 @@ impl DataSet {
         })
     }
 
-    /// A shop made up from `seed`: foreign ids of both kinds, users without orders, products
-    /// ordered again and again.
+    /// A shop generated from `seed`: foreign ids of both kinds, users without orders, repeated
+    /// orders of the same products.
     pub fn made_up(seed: u64, users: u64, products: u64, orders: u64) -> Self {
         let folder = tempfile::TempDir::new().expect("make a folder");
         let mut random = Random(seed);
@@ -73,7 +73,6 @@ impl DataSet {
         }
     }
 
-    /// One of the files.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -102,10 +101,10 @@ impl DataSet {
             .expect("import")
     }
 
-    /// What every user must be shown, by the foreign ids.
+    /// What each user must be shown, by foreign id.
     pub fn expected(&self) -> BTreeMap<String, Shown> {
         let orders: Vec<Value> = self.lines("orders.jsonl").collect();
-        oracle::fold(
+        oracle::shown_to_each(
             self.lines("users.jsonl").map(|line| id(&line["id"])),
             self.lines("products.jsonl")
                 .map(|line| (id(&line["id"]), look(&line))),
@@ -114,7 +113,7 @@ impl DataSet {
         )
     }
 
-    /// Compares the answer of `purchases` for every user with [`expected`](Self::expected).
+    /// Asserts that `purchases` shows every user what [`expected`](Self::expected) says.
     pub async fn assert_shown(&self, world: &World) {
         self.assert_shown_by(Service::Purchases, world).await;
     }
@@ -144,7 +143,7 @@ fn id(value: &Value) -> String {
         .map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// `SplitMix64`: the same numbers from the same seed, everywhere and for ever.
+/// `SplitMix64`: the same seed always gives the same numbers.
 #[derive(Debug)]
 pub struct Random(pub u64);
 

@@ -1,4 +1,4 @@
-//! What tests of faults share: the dose, what a service says of itself, and what needs root.
+//! Helpers of fault tests: the dose, states and logs of services, and tools that need root.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -13,20 +13,20 @@ use crate::eventually;
 use crate::process::lines;
 use crate::world::{Service, World};
 
-/// `count`, as many times as `HEADWATER_DOSE` says: 1 in CI, more for long runs.
+/// `count`, multiplied by `HEADWATER_DOSE`: 1 in CI, more for long runs.
 pub fn dose(count: usize) -> usize {
     let times = std::env::var("HEADWATER_DOSE").unwrap_or_else(|_| "1".to_owned());
     count * times.parse::<usize>().expect("HEADWATER_DOSE is a number")
 }
 
-/// The value of a metric in the exposition of a service; 0 when it is not there.
+/// The value of a metric of a service; 0 if the metric is missing.
 pub async fn metric(client: &Client, name: &str) -> f64 {
     let text = client.get("/metrics").await.text;
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.map_or(0.0, |value| value.trim().parse().expect("a number"))
 }
 
-/// The lines at `level` that a service logged, whose text has `words` in it.
+/// The log lines of a service at `level` that contain `words`.
 pub fn logged(world: &World, service: Service, level: &str, words: &str) -> Vec<Value> {
     lines(&world.log(service))
         .filter(|line| line["level"] == level)
@@ -34,13 +34,14 @@ pub fn logged(world: &World, service: Service, level: &str, words: &str) -> Vec<
         .collect()
 }
 
-/// Waits until the part `part` of a service is in the state `state`; what it says then.
+/// Waits until the component `part` of a service is in the state `state` with `words` in its
+/// detail; returns the detail.
 pub async fn says(client: &Client, part: &str, state: &str, words: &str) -> String {
     eventually(&format!("{part} to be {state}: {words}"), || async {
         let parts = client.get("/readyz?verbose").await.json;
-        let said = parts[part]["detail"].as_str().unwrap_or_default();
-        if parts[part]["state"] == state && said.contains(words) {
-            Ok(said.to_owned())
+        let detail = parts[part]["detail"].as_str().unwrap_or_default();
+        if parts[part]["state"] == state && detail.contains(words) {
+            Ok(detail.to_owned())
         } else {
             Err(parts.to_string())
         }
@@ -48,13 +49,13 @@ pub async fn says(client: &Client, part: &str, state: &str, words: &str) -> Stri
     .await
 }
 
-/// Whether a test that needs `what`, which it found or not, can run. Where it cannot it says so;
-/// with `HEADWATER_REQUIRE_ROOT=1`, as in CI, that is a failure.
+/// Whether a test that needs `what` can run. If it cannot, reports that, or fails with
+/// `HEADWATER_REQUIRE_ROOT=1`, as in CI.
 fn can(what: &str, found: Result<(), String>) -> bool {
     can_or_must("HEADWATER_REQUIRE_ROOT", what, found)
 }
 
-/// As [`can`]; `variable` is 1 where it has to.
+/// Like [`can`]; fails if `variable` is 1.
 pub(crate) fn can_or_must(variable: &str, what: &str, found: Result<(), String>) -> bool {
     let Err(why) = found else { return true };
     let must = std::env::var(variable).is_ok_and(|value| value == "1");
@@ -63,19 +64,19 @@ pub(crate) fn can_or_must(variable: &str, what: &str, found: Result<(), String>)
     false
 }
 
-/// Says something about the test that runs, also where the output of tests is kept back.
+/// Reports something about the running test, even when test output is captured.
 pub fn tell(what: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    // Nobody to tell it to is no reason to fail.
+    // A closed stderr must not fail the test.
     let _ = writeln!(std::io::stderr(), "{test}: {what}");
 }
 
-/// Runs a program to its end; its errors if it fails, or is not there.
+/// Runs a program to its end; returns its error output if it fails or is missing.
 fn run(program: &str, args: &[&str]) -> Result<(), String> {
     output(program, args).map(drop)
 }
 
-/// As [`run`]; what it wrote.
+/// Like [`run`]; returns its output.
 fn output(program: &str, args: &[&str]) -> Result<String, String> {
     let output = Command::new(program)
         .args(args)
@@ -93,24 +94,24 @@ fn output(program: &str, args: &[&str]) -> Result<String, String> {
     ))
 }
 
-/// Whether there is a strace that may trace.
+/// Whether strace exists and may trace.
 pub fn can_trace() -> bool {
     let done = run("strace", &["-o", "/dev/null", "true"]);
     can("strace, and to trace processes", done)
 }
 
-/// Whether processes can be started in namespaces of their own.
+/// Whether processes can be started in new namespaces.
 pub fn can_make_namespaces() -> bool {
     let done = run("unshare", &["--pid", "--fork", "true"]);
     can("root, and namespaces", done)
 }
 
-/// Puts `command` under strace, which lets the `nth` fsync of each of its threads fail.
+/// Puts `command` under strace, which makes the `nth` fsync of each thread fail.
 pub fn fail_fsync(command: &mut Command, nth: usize) {
     inject(command, &format!("error=EIO:when={nth}"));
 }
 
-/// Puts `command` under strace, which lets each fsync take `longer`.
+/// Puts `command` under strace, which makes each fsync take `longer`.
 pub fn slow_fsync(command: &mut Command, longer: Duration) {
     inject(command, &format!("delay_exit={}", longer.as_micros()));
 }
@@ -128,19 +129,18 @@ fn inject(command: &mut Command, what: &str) {
     *command = traced;
 }
 
-/// A file system of the test's own, which can be filled, enlarged, or cut off from its power.
-/// Make it before the world that lives on it: what is made last goes first.
+/// The test's own file system, which can be filled, enlarged or lose its power. Make it before the
+/// world that lives on it, so that it is dropped after that world.
 #[derive(Debug)]
 pub struct Mount {
-    /// Where it is mounted.
+    /// The mount point.
     point: TempDir,
-    /// Of a loop image: where that is.
+    /// The folder of the loop image, if there is one.
     image: Option<TempDir>,
 }
 
 impl Mount {
-    /// A file system in memory, of a size as `mount` takes it. `None` where this process may not
-    /// mount.
+    /// A tmpfs of a size as `mount` takes it; `None` if this process may not mount.
     pub fn tmpfs(size: &str) -> Option<Self> {
         let mount = Self::at(None);
         let size = format!("size={size}");
@@ -167,7 +167,6 @@ impl Mount {
         Self { point, image }
     }
 
-    /// The folder of its files.
     pub fn path(&self) -> &Path {
         self.point.path()
     }
@@ -185,22 +184,22 @@ impl Mount {
         run("mount", &["-o", "loop", &self.image_file(), self.text()])
     }
 
-    /// Fills it to the last byte.
+    /// Fills the file system to the last byte.
     pub fn fill(&self) {
         let filler = format!("of={}/filler", self.text());
-        run("dd", &["if=/dev/zero", &filler, "bs=4k"]).expect_err("it is full in the end");
+        run("dd", &["if=/dev/zero", &filler, "bs=4k"]).expect_err("fill the disk");
     }
 
-    /// Gives a file system in memory another size.
+    /// Changes the size of a tmpfs.
     pub fn resize(&self, size: &str) {
         let size = format!("remount,size={size}");
         run("mount", &["-o", &size, self.text()]).expect("enlarge the tmpfs");
     }
 
-    /// Shuts the file system down under whoever uses it, without a flush: what was not fsynced
-    /// is gone, as with the plug pulled. Gives the moment just before, in milliseconds since 1970:
-    /// the programs go on for a while, and what they say after it is worth nothing. (An fsync that
-    /// is under way then may succeed for the kernel, although its transaction is thrown away.)
+    /// Shuts the file system down under its users, without a flush: as in a power cut, everything
+    /// that was not fsynced is lost. Returns the moment just before, in milliseconds since 1970.
+    /// The programs continue for a while, and their answers after that moment do not count. (An
+    /// fsync in progress may then succeed for the kernel although its transaction is lost.)
     pub fn cut(&self) -> i64 {
         let shutdown = "import fcntl, os, struct, sys, time\n\
                         folder = os.open(sys.argv[1], os.O_RDONLY)\n\
@@ -210,7 +209,7 @@ impl Mount {
         moment.trim().parse().expect("a number of milliseconds")
     }
 
-    /// Takes the file system out and puts it back, once nobody uses it any more.
+    /// Unmounts the file system, which must be unused, and mounts it again.
     pub fn replug(&self) {
         run("umount", &[self.text()]).expect("unmount");
         self.plug_in().expect("mount again");
@@ -218,11 +217,12 @@ impl Mount {
 }
 
 impl Drop for Mount {
-    /// Also where the test failed, or the mount. A loop device goes with its mount.
+    /// Unmounts also after a failed test or a failed mount. The loop device is released with its
+    /// mount.
     fn drop(&mut self) {
         let point = self.text();
         let gone = run("umount", &[point]).or_else(|_| run("umount", &["--lazy", point]));
-        // It was never mounted where this process may not.
+        // Fails if the mount did.
         drop(gone);
     }
 }

@@ -1,5 +1,5 @@
-//! Requests without a pause on bare connections, where nothing tries again behind the test's back:
-//! a connection that is refused, reset, or closed without an answer ends it.
+//! Requests without a pause on raw connections, which never retry: a connection that is refused,
+//! reset, or closed without an answer fails the test.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 pub enum Use {
     /// For one request.
     Once,
-    /// Until an answer says that it is closed.
+    /// Until the server closes it.
     Kept,
 }
 
-/// Clients that send requests until they are told to stop.
+/// Clients that send requests until the test stops them.
 #[derive(Debug)]
 pub struct Hammer {
     clients: JoinSet<()>,
@@ -28,8 +28,7 @@ pub struct Hammer {
 }
 
 impl Hammer {
-    /// Begins: `clients` clients for each of the `targets`, each an address and the request that
-    /// the client of that number sends for the time of that number.
+    /// Starts `clients` clients per kind of connection for each of the `targets`.
     pub fn begin(clients: usize, targets: Vec<Target>) -> Self {
         let mut hammer = Self {
             clients: JoinSet::new(),
@@ -49,17 +48,16 @@ impl Hammer {
         hammer
     }
 
-    /// How many requests were answered.
     pub fn answered(&self) -> usize {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Ends in the midst of requests.
+    /// Stops in the middle of requests.
     pub async fn abandon(mut self) {
         self.clients.shutdown().await;
     }
 
-    /// Ends, and gives how many requests were answered.
+    /// Stops, and returns how many requests were answered.
     pub async fn end(mut self) -> usize {
         self.stop.cancel();
         while let Some(ended) = self.clients.join_next().await {
@@ -69,14 +67,13 @@ impl Hammer {
     }
 }
 
-/// What is sent where.
+/// A request and its destination.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// Where to.
     pub address: SocketAddr,
     /// Method and path.
     pub line: &'static str,
-    /// The body, with `#` where something is to stand that is new each time.
+    /// The body; each `#` becomes a new text for each request.
     pub body: &'static str,
 }
 
@@ -107,12 +104,12 @@ async fn requests(
             kept = Some(stream);
         }
         answered.fetch_add(1, Ordering::Relaxed);
-        // The services need the processors, too.
+        // Leave some processor time to the services.
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
 }
 
-/// Sends a request and reads the answer; whether the connection stays open.
+/// Sends a request and reads the answer; returns whether the connection stays open.
 async fn request(
     stream: &mut TcpStream,
     target: &Target,

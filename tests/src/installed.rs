@@ -1,4 +1,4 @@
-//! Headwater as `just install` puts it on a machine.
+//! Headwater as `just install` installs it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,10 +7,10 @@ use tempfile::TempDir;
 
 use crate::programs;
 
-/// Under which the programs are installed.
+/// The installation prefix of the programs.
 const PREFIX: &str = "/usr/local";
 
-/// A folder in which Headwater is installed, by the script that `just install` runs.
+/// Installs Headwater into a temporary folder, with the script behind `just install`.
 pub fn installed() -> TempDir {
     let folder = TempDir::new().expect("make a folder");
     install(
@@ -20,12 +20,12 @@ pub fn installed() -> TempDir {
     folder
 }
 
-/// Runs the script that `just install` and `just uninstall` run; what it says.
+/// Runs the script behind `just install` and `just uninstall`; returns its output.
 pub fn install(destination: &Path, args: &[&str]) -> String {
     install_with(destination, args, &[])
 }
 
-/// [`install`] with more in its environment.
+/// [`install`] with more environment variables.
 pub fn install_with(destination: &Path, args: &[&str], variables: &[(&str, &str)]) -> String {
     let broker = broker::find(&|_| {}).expect("find nats-server");
     let output = Command::new(repository().join("deploy/systemd/install.sh"))

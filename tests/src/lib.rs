@@ -1,9 +1,9 @@
-//! The harness of the end-to-end tests: a [`World`] of all four services on a broker of its own.
+//! The harness of the end-to-end tests: a [`World`] of all four services and a broker.
 //!
-//! Each service is a child process or a container, on a port and a database file that stay the
-//! same when it is stopped, or killed, and started again. The broker is a `nats-server` with
-//! `sync_interval: always`, as it is shipped. Containers where a Docker daemon answers, child
-//! processes otherwise, or as `HEADWATER_E2E` says.
+//! Each service is a child process or a container. Its port and its database file stay the same
+//! when the test stops or kills it and starts it again. The broker is a `nats-server` with
+//! `sync_interval: always`, as shipped. Services and broker run in containers if a Docker daemon
+//! answers, else as child processes; `HEADWATER_E2E` overrides that.
 
 pub mod accounts;
 pub mod backlog;

@@ -1,8 +1,8 @@
-//! Clients that command the shop while things break, and what they were told.
+//! Clients that send commands to the shop during faults, and a record of the answers.
 //!
-//! Each command has an `Idempotency-Key` of its own and is sent until there is a definite
-//! answer. So every command ends up in the [`Ledger`] once, and the ledger is the whole truth:
-//! whatever a service, a stream or a read store has beside it, or has not, is an error.
+//! Each command has its own `Idempotency-Key` and is repeated until it gets a definite answer. So
+//! the [`Ledger`] has every command exactly once. A service, a stream or a read store with more or
+//! less than the ledger is wrong.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,55 +21,58 @@ use crate::data::Random;
 use crate::eventually_within;
 use crate::world::{Service, World};
 
-/// How long a client waits for an answer before it sends the command again.
+/// How long a client waits for an answer before it repeats the command.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// The pause before a command is sent again.
+/// The pause before a command is repeated.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// How long a command may take to get its definite answer, faults included.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// What one command of many takes at most, on a slow machine.
+/// The most time that each of many commands takes on a slow machine.
 const SLOWEST: Duration = Duration::from_millis(50);
 
-/// How many users and products there are before a load begins. Only these are ordered, except
-/// by a load that is `fresh`.
+/// How many users and products exist before a load begins. Orders name only these, unless the load
+/// is `fresh`.
 const FIRST: usize = 4;
 
 /// A command that was answered with 201.
 #[derive(Debug, Clone)]
 pub struct Command {
-    /// Whom it was sent to.
+    /// The service that received it.
     pub service: Service,
     /// Its `Idempotency-Key`.
     pub key: String,
-    /// What was sent.
+    /// The request body.
     pub body: Value,
-    /// The id of what it made.
+    /// The id of the created resource.
     pub id: String,
-    /// Where its event is, in the outbox of `service`.
+    /// The position of its event in the outbox of `service`.
     pub position: u64,
-    /// When the answer came, in milliseconds since 1970.
+    /// The time of the answer, in milliseconds since 1970.
     pub answered_ms: i64,
 }
 
-/// All commands that were acknowledged.
+/// All acknowledged commands.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     /// In the order of their answers.
     pub commands: Vec<Command>,
-    /// Why a command had to be sent again, each time that one had.
+    /// The reason for each repetition of a command.
     pub repeats: Vec<String>,
 }
 
 impl Ledger {
-    /// Those of one service, by position.
+    /// The commands of one service, by position.
     pub fn of(&self, service: Service) -> BTreeMap<u64, &Command> {
         let mut commands = BTreeMap::new();
         for command in self.commands.iter().filter(|c| c.service == service) {
             let before = commands.insert(command.position, command);
-            assert!(before.is_none(), "{command:?} is where {before:?} is");
+            assert!(
+                before.is_none(),
+                "{command:?} has the position of {before:?}"
+            );
         }
         commands
     }
@@ -77,34 +80,37 @@ impl Ledger {
     /// Asserts that every command was accepted the first time it was sent.
     pub fn assert_taken_at_once(&self) {
         let repeats = &self.repeats;
-        assert!(repeats.is_empty(), "not taken at once: {repeats:?}");
+        assert!(
+            repeats.is_empty(),
+            "commands had to be repeated: {repeats:?}"
+        );
     }
 
-    /// How many a service acknowledged.
+    /// How many commands a service has acknowledged.
     pub fn count(&self, service: Service) -> usize {
         let of_it = |command: &&Command| command.service == service;
         self.commands.iter().filter(of_it).count()
     }
 }
 
-/// Those who command the shop. Cheap to clone.
+/// Clients of the shop. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Customers {
     clients: BTreeMap<Service, Client>,
     ledger: Arc<Mutex<Ledger>>,
 }
 
-/// What a load is made of.
+/// The composition of a load.
 #[derive(Debug, Clone, Copy)]
 pub struct Mix {
-    /// Whose commands, in turns.
+    /// The services that get commands, in turns.
     pub services: &'static [Service],
-    /// How many clients, each with one command under way.
+    /// How many clients, each with one command in flight.
     pub clients: usize,
-    /// What a client waits between two commands.
+    /// The pause of a client between two commands.
     pub pause: Duration,
-    /// Orders are for users and products of a moment ago, too; while the broker is away, these
-    /// wait until `orders` has heard of them.
+    /// Whether orders also name users and products that were just made. While the broker is away,
+    /// such orders wait until `orders` knows them.
     pub fresh: bool,
 }
 
@@ -121,8 +127,8 @@ impl Mix {
 }
 
 impl Customers {
-    /// Customers of the sources that run, with a few users and products, all of which `orders` has
-    /// heard of.
+    /// Customers of the running sources. Makes a few users and products and waits until `orders`
+    /// knows them.
     pub async fn of(world: &World) -> Self {
         let sources = Service::SOURCES.into_iter().filter(|one| world.runs(*one));
         let customers = Self {
@@ -135,12 +141,12 @@ impl Customers {
                 customers.send(*source, true, &mut Random(0)).await;
             }
         }
-        // That it had to wait for the copy of the catalogue was no refusal.
+        // Waiting until `orders` knows the products is no refusal.
         customers.locked().repeats.clear();
         customers
     }
 
-    /// What was acknowledged so far.
+    /// The commands acknowledged so far.
     pub fn ledger(&self) -> Ledger {
         self.locked().clone()
     }
@@ -157,7 +163,7 @@ impl Customers {
         }
     }
 
-    /// Waits until a service has acknowledged `count` more commands than now.
+    /// Waits until a service has acknowledged `count` more commands.
     pub async fn more(&self, service: Service, count: usize) {
         let wanted = self.locked().count(service) + count;
         let patience = crate::PATIENCE + SLOWEST * u32::try_from(count).expect("a small number");
@@ -172,7 +178,6 @@ impl Customers {
         .await;
     }
 
-    /// Begins a load.
     pub fn begin(&self, mix: Mix) -> Load {
         let (stop, mut clients) = (CancellationToken::new(), JoinSet::new());
         for number in 0..mix.clients {
@@ -198,20 +203,20 @@ impl Customers {
         self.send_as(service, &path, key, body).await;
     }
 
-    /// An order that has not been sent.
+    /// A body for a new order.
     pub fn new_order(&self) -> Value {
         self.order(false, &mut Random(0)).1
     }
 
-    /// Sends a command under a key of the caller's until it is acknowledged.
+    /// Sends a command under the given key until it is acknowledged.
     pub async fn send_as(&self, service: Service, path: &str, key: String, body: Value) {
         let command = self.answered(service, path, key, body).await;
         self.locked().commands.push(command);
     }
 
-    /// Asks again about what was answered since `since_ms`: a power cut that leaves the programs
-    /// running for a moment lets them answer what they could not have answered. Gives how many
-    /// of them had been lost.
+    /// Repeats the commands that were answered since `since_ms`. In a simulated power cut the
+    /// programs run on for a moment and give answers that a real one would prevent. Returns how
+    /// many of these commands were lost.
     pub async fn ask_again(&self, since_ms: i64) -> usize {
         let mut lost = 0;
         for before in self.ledger().commands {
@@ -223,7 +228,7 @@ impl Customers {
                 let mut ledger = self.locked();
                 let mut all = ledger.commands.iter_mut();
                 let entry = all.find(|command| command.key == before.key);
-                *entry.expect("nothing is taken out of a ledger") = again;
+                *entry.expect("a ledger only grows") = again;
             }
         }
         lost
@@ -266,7 +271,10 @@ impl Customers {
             let made = ledger.commands.iter().filter(|c| c.service == service);
             let upto = if fresh { made.clone().count() } else { FIRST };
             let nth = usize::try_from(random.below(upto as u64)).unwrap_or(0);
-            made.clone().nth(nth).expect("it was counted").clone()
+            made.clone()
+                .nth(nth)
+                .expect("a command below the count")
+                .clone()
         };
         let user = pick(Service::Users);
         let products = [pick(Service::Products), pick(Service::Products)];
@@ -285,7 +293,7 @@ impl Customers {
         (path, json!({ "user_id": user.id, "product_ids": ids }))
     }
 
-    /// Sends a command under its key until there is a definite answer, which has to be 201.
+    /// Repeats a command under its key until there is a definite answer, which must be 201.
     pub async fn insist(&self, service: Service, path: &str, key: &str, body: &Value) -> Reply {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -315,11 +323,11 @@ pub struct Load {
 }
 
 impl Load {
-    /// Lets each client get the answer that it waits for, and no further.
+    /// Stops the load after each client has got its current answer.
     pub async fn end(mut self) {
         self.stop.cancel();
         while let Some(ended) = self.clients.join_next().await {
-            ended.expect("a client that got what it wanted");
+            ended.expect("a client that was refused nothing");
         }
     }
 }

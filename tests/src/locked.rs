@@ -1,4 +1,4 @@
-//! A broker that lets nobody in without credentials, and speaks nothing but TLS.
+//! A broker that requires credentials and TLS.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::process::Process;
 
-/// The broker, and who may decide whom it lets in.
+/// A broker, and the account whose users it accepts.
 #[derive(Debug)]
 pub struct Locked {
     folder: TempDir,
@@ -20,7 +20,6 @@ pub struct Locked {
     process: Option<Process>,
 }
 
-/// Whose users are let in.
 struct Account(KeyPair);
 
 impl std::fmt::Debug for Account {
@@ -30,7 +29,7 @@ impl std::fmt::Debug for Account {
 }
 
 impl Locked {
-    /// Starts it; its certificate is of a root of its own.
+    /// Starts the broker; its certificate comes from a new root.
     pub fn start() -> Self {
         let folder = TempDir::new().expect("make a folder");
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -49,17 +48,16 @@ impl Locked {
         broker
     }
 
-    /// Where it is.
     pub fn url(&self) -> String {
         format!("tls://127.0.0.1:{}", self.port)
     }
 
-    /// Its root certificate.
+    /// The file of its root certificate.
     pub fn root(&self) -> PathBuf {
         self.folder.path().join("root.pem")
     }
 
-    /// From its next start on its certificate is of another root.
+    /// From its next start on, the broker has a certificate from another root.
     pub fn change_root(&mut self) {
         let root_key = TlsKey::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
@@ -78,7 +76,7 @@ impl Locked {
         write("server.key", key.serialize_pem());
     }
 
-    /// Kills it, if it runs, and starts it.
+    /// Starts the broker; kills it first if it runs.
     pub fn restart(&mut self) {
         drop(self.process.take());
         let binary = broker::find(&|_| {}).expect("find nats-server");
@@ -90,12 +88,12 @@ impl Locked {
         self.process = Some(Process::spawn(command, log));
     }
 
-    /// Credentials of somebody who is let in.
+    /// Credentials that the broker accepts.
     pub fn credentials(&self) -> String {
         user_of(&self.account.0)
     }
 
-    /// Credentials of somebody who is not.
+    /// Credentials that the broker rejects.
     pub fn credentials_of_a_stranger(&self) -> String {
         user_of(&KeyPair::new_account())
     }
@@ -150,7 +148,7 @@ fn user_of(account: &KeyPair) -> String {
     )
 }
 
-/// What `issuer` says of `subject`, as NATS wants it.
+/// The claims of `issuer` about `subject`, as NATS wants them.
 fn jwt(issuer: &KeyPair, subject: &KeyPair, claims: &Value) -> String {
     let header = json!({"typ": "JWT", "alg": "ed25519-nkey"});
     let body = json!({

@@ -1,4 +1,4 @@
-//! Asking the services as an operator does: NATS requests.
+//! Requests to the admin endpoints over NATS, as an operator sends them.
 
 use clap::Parser as _;
 use cli::verify::Report;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{Service, World, eventually};
 
 impl World {
-    /// Asks the endpoint `endpoint` of a service; a refusal is its code and text.
+    /// Sends `request` to an admin endpoint of a service; the error is its code and text.
     pub async fn ask(
         &self,
         service: Service,
@@ -35,40 +35,40 @@ impl World {
         }
     }
 
-    /// How far the fold beside the read store is.
-    pub async fn fold_status(&self) -> Result<RebuildStatus, String> {
-        self.fold_status_of(Service::Purchases).await
+    /// The status of the rebuild of the read store.
+    pub async fn rebuild_status(&self) -> Result<RebuildStatus, String> {
+        self.rebuild_status_of(Service::Purchases).await
     }
 
-    /// How far the fold beside the projection of a service is.
-    pub async fn fold_status_of(&self, service: Service) -> Result<RebuildStatus, String> {
+    /// The status of the rebuild of a service's projection.
+    pub async fn rebuild_status_of(&self, service: Service) -> Result<RebuildStatus, String> {
         let answer = self.ask(service, "fold", &serde_json::json!({})).await?;
         serde_json::from_value(answer).map_err(|error| error.to_string())
     }
 
-    /// Begins a fold of the read store (`rebuild` or `verify`) and waits until it is done or has
+    /// Starts a rebuild of the read store (`rebuild` or `verify`) and waits until it is done or has
     /// failed.
-    pub async fn fold(&self, endpoint: &str) -> RebuildStatus {
-        self.fold_of(Service::Purchases, endpoint).await
+    pub async fn rebuild(&self, endpoint: &str) -> RebuildStatus {
+        self.rebuild_of(Service::Purchases, endpoint).await
     }
 
-    /// [`fold`](Self::fold) of the projection of a service.
-    pub async fn fold_of(&self, service: Service, endpoint: &str) -> RebuildStatus {
-        eventually("a fold to begin", || async {
+    /// Like [`rebuild`](Self::rebuild), for the projection of a service.
+    pub async fn rebuild_of(&self, service: Service, endpoint: &str) -> RebuildStatus {
+        eventually("a rebuild to begin", || async {
             self.ask(service, endpoint, &serde_json::json!({})).await
         })
         .await;
-        self.folded_of(service).await
+        self.rebuilt_of(service).await
     }
 
-    /// Waits until the fold of the read store that is under way is done or has failed.
-    pub async fn folded(&self) -> RebuildStatus {
-        self.folded_of(Service::Purchases).await
+    /// Waits until the current rebuild of the read store is done or has failed.
+    pub async fn rebuilt(&self) -> RebuildStatus {
+        self.rebuilt_of(Service::Purchases).await
     }
 
-    async fn folded_of(&self, service: Service) -> RebuildStatus {
-        eventually("a fold to end", || async {
-            let status = self.fold_status_of(service).await?;
+    async fn rebuilt_of(&self, service: Service) -> RebuildStatus {
+        eventually("a rebuild to end", || async {
+            let status = self.rebuild_status_of(service).await?;
             match status.state {
                 RebuildState::Done | RebuildState::Failed => Ok(status),
                 _ => Err(format!("{status:?}")),
@@ -78,12 +78,12 @@ impl World {
     }
 }
 
-/// Verifies as the tool does; it waits long, so that a slow machine is no difference.
+/// Verifies as the tool does, with a long timeout for slow machines.
 pub async fn verify(world: &World) -> Report {
     verify_within(world, "60").await
 }
 
-/// [`verify`], not waiting longer than `wait` seconds for who does not answer.
+/// [`verify`] with a timeout of `wait` seconds for missing answers.
 pub async fn verify_within(world: &World, wait: &str) -> Report {
     let url = world.nats_url();
     let args = ["headwater", "verify", "--wait", wait, "--no-context"];
@@ -94,7 +94,7 @@ pub async fn verify_within(world: &World, wait: &str) -> Report {
     }
     let cli = Cli::parse_from(args);
     let Command::Verify(args) = cli.command else {
-        unreachable!("a verification was asked for");
+        unreachable!("the arguments say `verify`");
     };
     cli::verify::run(&cli.common, args).await.expect("verify")
 }

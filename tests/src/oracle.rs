@@ -1,4 +1,5 @@
-//! What must be everywhere, by what was acknowledged: a fold that shares no code with ours.
+//! What must be everywhere according to the acknowledged commands, computed without code of the
+//! services.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,37 +15,36 @@ use crate::eventually;
 use crate::load::{Customers, Ledger};
 use crate::world::{Service, World};
 
-/// How many requests are under way at once where many are made.
+/// How many requests run concurrently.
 const AT_ONCE: usize = 32;
 
 /// Title and image of a product.
 pub type Look = (String, String);
 
-/// What a user must be shown.
+/// The products that a user must be shown.
 pub type Shown = BTreeSet<Look>;
 
 /// An event in a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Its place in the stream.
+    /// The stream sequence.
     pub sequence: u64,
-    /// Its `Nats-Msg-Id`; empty when it has none.
+    /// Its `Nats-Msg-Id`; empty if it has none.
     pub id: String,
-    /// What it is about: the id of the user, product or order.
+    /// The id of the user, product or order that it is about.
     pub subject: String,
-    /// All that was sent with it.
     pub headers: HeaderMap,
 }
 
 impl Stored {
-    /// The position in its `Nats-Msg-Id`; 0 when it has none.
+    /// The position in its `Nats-Msg-Id`; 0 if it has none.
     pub fn position(&self) -> u64 {
         let number = self.id.rsplit('.').next().unwrap_or_default();
         number.parse().unwrap_or(0)
     }
 }
 
-/// All that a source's stream holds, in its order.
+/// All events of a source's stream, in order.
 pub async fn stored(world: &World, source: Service) -> Vec<Stored> {
     let stream = world.stream(source).await;
     let state = stream.get_info().await.expect("the stream's state").state;
@@ -65,8 +65,7 @@ pub async fn stored(world: &World, source: Service) -> Vec<Stored> {
         .await
 }
 
-/// The event at `sequence`, unless it was deleted; also while the servers of a cluster have to agree
-/// who leads it.
+/// The event at `sequence`, unless it was deleted. Waits while a cluster elects a leader.
 async fn event_at(stream: &Stream, sequence: u64) -> Option<StreamMessage> {
     eventually("an event of the stream", || async {
         match stream.get_raw_message(sequence).await {
@@ -78,7 +77,7 @@ async fn event_at(stream: &Stream, sequence: u64) -> Option<StreamMessage> {
     .await
 }
 
-/// The id of what an event made; empty when it is another kind of event.
+/// The id in an event; empty for other kinds of events.
 fn about(source: Service, payload: &[u8]) -> String {
     fn decoded<E: Event>(payload: &[u8]) -> E {
         E::decode(payload).unwrap_or_default()
@@ -90,8 +89,8 @@ fn about(source: Service, payload: &[u8]) -> String {
     }
 }
 
-/// Everything that the world has agrees with what was acknowledged: outboxes, streams, answers
-/// under old keys, the read store, and the read store folded once more from the first event.
+/// Asserts that everything agrees with the acknowledged commands: outboxes, streams, answers under
+/// old keys, the read store, and the rebuilt read store.
 pub async fn all_agree(world: &mut World, customers: &Customers) {
     let ledger = customers.ledger();
     for source in world.known().filter(|one| Service::SOURCES.contains(one)) {
@@ -101,28 +100,32 @@ pub async fn all_agree(world: &mut World, customers: &Customers) {
     keys_have_one_effect(world, customers).await;
     if world.known().any(|one| one == Service::Purchases) {
         shown_agrees(world, &ledger).await;
-        folded_anew_agrees(world, &ledger).await;
+        rebuilt_agrees(world, &ledger).await;
     }
 }
 
-/// So does the read store that is folded once more from the first event.
-pub async fn folded_anew_agrees(world: &mut World, ledger: &Ledger) {
+/// Asserts that the read store agrees after a rebuild from the first event.
+pub async fn rebuilt_agrees(world: &mut World, ledger: &Ledger) {
     world.stop(Service::Purchases).await;
     world.delete_database(Service::Purchases);
     world.run(Service::Purchases).await;
     shown_agrees(world, ledger).await;
 }
 
-/// Each acknowledged command has its own position, and the outbox has no event beside them.
+/// Asserts that the outbox has exactly one event per acknowledged command.
 pub async fn outbox_agrees(world: &World, source: Service, ledger: &Ledger) {
     let head = world.heads().await.get(source.name());
     let positions: Vec<u64> = ledger.of(source).into_keys().collect();
     let wanted: Vec<u64> = (1..=head).collect();
-    assert_eq!(positions, wanted, "{}: one event a command", source.name());
+    assert_eq!(
+        positions,
+        wanted,
+        "{}: one event per command",
+        source.name()
+    );
 }
 
-/// The stream comes to hold the event of each acknowledged command once, in order, and nothing
-/// else.
+/// Waits until the stream holds exactly one event per acknowledged command, in order.
 pub async fn stream_agrees(world: &World, source: Service, ledger: &Ledger) {
     let wanted: Vec<(u64, String)> = ledger
         .of(source)
@@ -150,7 +153,8 @@ pub async fn stream_agrees(world: &World, source: Service, ledger: &Ledger) {
     .await;
 }
 
-/// Each command sent once more under its key gets the same answer; the outboxes stay as they are.
+/// Asserts that each command gets the same answer when repeated under its key, and that the
+/// outboxes do not change.
 pub async fn keys_have_one_effect(world: &World, customers: &Customers) {
     let heads = world.heads().await;
     stream::iter(customers.ledger().commands)
@@ -168,10 +172,10 @@ pub async fn keys_have_one_effect(world: &World, customers: &Customers) {
     assert_eq!(world.heads().await, heads, "a key had a second effect");
 }
 
-/// `purchases` shows each user what the fold of the ledger has.
+/// Asserts that `purchases` shows each user what the ledger says.
 pub async fn shown_agrees(world: &World, ledger: &Ledger) {
     let of = |service| ledger.of(service).into_values();
-    let expected = fold(
+    let expected = shown_to_each(
         of(Service::Users).map(|made| made.id.clone()),
         of(Service::Products).map(|made| (made.id.clone(), look(&made.body))),
         of(Service::Orders).map(|made| &made.body),
@@ -180,8 +184,8 @@ pub async fn shown_agrees(world: &World, ledger: &Ledger) {
     shows(world, Service::Purchases, expected).await;
 }
 
-/// The query service in the style `style` shows each user what is `expected`, once it has
-/// everything that was written.
+/// Asserts that the query service in the style `style` shows each user what is `expected`, once it
+/// has caught up.
 pub async fn shows(world: &World, style: Service, expected: BTreeMap<String, Shown>) {
     world.caught_up().await;
     stream::iter(expected)
@@ -196,8 +200,8 @@ pub async fn shows(world: &World, style: Service, expected: BTreeMap<String, Sho
         .await;
 }
 
-/// What each user ordered: title and image of each product. `id` reads an id in an order.
-pub fn fold<'a>(
+/// What each user ordered: title and image of each product. `id` reads an id from an order.
+pub fn shown_to_each<'a>(
     users: impl Iterator<Item = String>,
     products: impl Iterator<Item = (String, Look)>,
     orders: impl Iterator<Item = &'a Value>,

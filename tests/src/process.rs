@@ -1,4 +1,4 @@
-//! A service's process, a child or a container: killed, paused and looked at from outside.
+//! A service's process: a child or a container that can be killed, paused and inspected.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,24 +13,24 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use serde_json::Value;
 
 use crate::PATIENCE;
-use crate::docker::{Container, Held};
+use crate::docker::{Container, ContainerGuard};
 
-/// A service that was started.
+/// A started service.
 #[derive(Debug)]
 pub enum Process {
     /// A child process of the test.
     Child(Box<Child>),
-    /// A container beside the test.
+    /// A container next to the test.
     Container(Box<Container>),
 }
 
 impl Process {
-    /// Starts `command` as a child, whose errors go to the end of the file `log`.
+    /// Starts `command` as a child whose stderr is appended to the file `log`.
     pub fn spawn(command: Command, log: PathBuf) -> Self {
         Self::Child(Box::new(Child::spawn(command, log)))
     }
 
-    /// Its number on this host.
+    /// The process id on this host.
     pub fn pid(&self) -> u32 {
         match self {
             Self::Child(child) => child.process.id(),
@@ -38,7 +38,7 @@ impl Process {
         }
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if it has ended.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         match self {
             Self::Child(child) => child.exited(),
@@ -46,76 +46,83 @@ impl Process {
         }
     }
 
-    /// Waits until it has ended.
+    /// Waits for its end.
     pub fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.exited() {
                 return status;
             }
-            assert!(Instant::now() < deadline, "it runs on:\n{}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "the process has not ended:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) {
         match self {
             Self::Child(child) => child.kill(),
             Self::Container(container) => {
-                container.held().kill().expect("kill a container");
+                container.guard().kill().expect("kill a container");
                 self.ended();
             }
         }
     }
 
-    /// SIGTERM, and waits until it has ended in order.
+    /// Sends SIGTERM and waits for an orderly end.
     pub fn stop(&mut self) {
         match self {
-            // Fails only if it has ended by itself, which its status will tell.
+            // Fails only if the child has just ended; its status shows how.
             Self::Child(child) => drop(child.signal(Signal::TERM)),
             Self::Container(container) => {
-                container.held().stop(PATIENCE).expect("stop a container");
+                container.guard().stop(PATIENCE).expect("stop a container");
             }
         }
         let status = self.ended();
-        assert!(status.success(), "it ended with {status}:\n{}", self.log());
+        assert!(
+            status.success(),
+            "the process ended with {status}:\n{}",
+            self.log()
+        );
     }
 
-    /// It stands still: it keeps its connections and its locks, and does nothing.
+    /// Freezes it: it keeps its connections and locks, and does nothing.
     pub fn pause(&self) {
         match self {
             Self::Child(child) => child.pause(),
-            Self::Container(container) => container.held().pause().expect("pause a container"),
+            Self::Container(container) => container.guard().pause().expect("pause a container"),
         }
     }
 
-    /// It goes on.
     pub fn resume(&self) {
         match self {
             Self::Child(child) => child.signal(Signal::CONT).expect("resume a child"),
-            Self::Container(container) => container.held().resume().expect("resume a container"),
+            Self::Container(container) => container.guard().resume().expect("resume a container"),
         }
     }
 
-    /// SIGHUP.
+    /// Sends SIGHUP.
     pub fn hang_up(&self) {
         match self {
             Self::Child(child) => child.signal(Signal::HUP).expect("signal a child"),
             Self::Container(container) => {
-                let signalled = container.held().signal("SIGHUP");
+                let signalled = container.guard().signal("SIGHUP");
                 signalled.expect("signal a container");
             }
         }
     }
 
-    /// Whether it ended by a crash point.
+    /// Whether a crash point ended it.
     pub fn crashed(&mut self) -> bool {
         let signal = self.ended().signal();
         match self {
             Self::Child(_) => signal == Some(Signal::ABORT.as_raw()),
-            // The first process of a container ignores SIGABRT, also its own: `abort` goes on to
-            // an instruction that no process survives.
+            // The first process of a container ignores SIGABRT, even its own. `abort` then executes
+            // an instruction that is always fatal.
             Self::Container(_) => [Signal::ABORT, Signal::SEGV, Signal::ILL]
                 .iter()
                 .any(|fatal| signal == Some(fatal.as_raw())),
@@ -130,7 +137,7 @@ impl Process {
         }
     }
 
-    /// Where it is on this host, once it says that it listens.
+    /// Its addresses on this host, once its log says that it listens.
     pub fn address(&self) -> Option<Address> {
         match self {
             Self::Child(child) => Address::logged(&log_from(&child.log, child.log_from)),
@@ -138,26 +145,25 @@ impl Process {
         }
     }
 
-    /// The container in which it runs.
-    pub fn container(&self) -> &Held {
+    pub fn container(&self) -> &ContainerGuard {
         match self {
-            Self::Child(_) => panic!("it is a child process"),
-            Self::Container(container) => container.held(),
+            Self::Child(_) => panic!("the service is a child process"),
+            Self::Container(container) => container.guard(),
         }
     }
 }
 
-/// Where a service is on this host.
+/// The addresses of a service on this host.
 #[derive(Debug, Clone, Copy)]
 pub struct Address {
-    /// What everybody asks.
+    /// The public API.
     pub http: SocketAddr,
     /// Health and metrics.
     pub admin: SocketAddr,
 }
 
 impl Address {
-    /// Where a service says in its log that it listens.
+    /// Reads the addresses from the log line of a listening service.
     pub fn logged(log: &str) -> Option<Self> {
         let line = lines(log).find(|line| line["message"] == "listening")?;
         let at = |name: &str| line[name].as_str()?.parse().ok();
@@ -168,14 +174,14 @@ impl Address {
     }
 }
 
-/// A child process, in a process group of its own; killed when dropped, and by its watchdog when
-/// the test is killed itself.
+/// A child process in its own process group. It is killed when dropped, or by its watchdog when the
+/// test is killed.
 #[derive(Debug)]
 pub struct Child {
     process: std::process::Child,
     watchdog: Watchdog,
     log: PathBuf,
-    /// Where its own log begins in the file, which all runs of the service share.
+    /// Where this run begins in the log file, which all runs of the service share.
     log_from: u64,
     ended: Option<ExitStatus>,
 }
@@ -214,17 +220,17 @@ impl Child {
 
     fn kill(&mut self) {
         if self.exited().is_none() {
-            // Fails only if it has just ended by itself.
+            // Fails only if the child has just ended.
             let _ = self.signal(Signal::KILL);
         }
         let deadline = Instant::now() + PATIENCE;
         while self.exited().is_none() {
-            assert!(Instant::now() < deadline, "it was killed, and runs on");
+            assert!(Instant::now() < deadline, "the process survived SIGKILL");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// SIGSTOP, and waits until it has stopped.
+    /// Sends SIGSTOP and waits until it takes effect.
     fn pause(&self) {
         self.signal(Signal::STOP).expect("pause a child");
         let id = WaitId::Pid(Pid::from_child(&self.process));
@@ -242,14 +248,14 @@ impl Drop for Child {
     }
 }
 
-/// What a log that several runs share has from `from` on.
+/// The part of a shared log after `from`.
 pub(crate) fn log_from(log: &Path, from: u64) -> String {
     let bytes = std::fs::read(log).unwrap_or_default();
     let own = bytes.get(usize::try_from(from).unwrap_or(0)..);
     String::from_utf8_lossy(own.unwrap_or_default()).into_owned()
 }
 
-/// The lines of a log that are JSON.
+/// The JSON lines of a log.
 pub fn lines(log: &str) -> impl Iterator<Item = Value> {
     log.lines()
         .filter_map(|line| serde_json::from_str(line).ok())

@@ -1,15 +1,15 @@
-//! The query service in all its styles: started on request only.
+//! The query service in all its styles; the other two start on request only.
 
 use crate::client::Reply;
 use crate::{Service, World, eventually};
 
 impl World {
-    /// All services on a running broker, the query service in all its styles.
+    /// All services on a running broker, including the query service in all styles.
     pub async fn start_styles() -> Self {
         Self::start().await.with_styles().await
     }
 
-    /// This world, with the query service in its two other styles as well.
+    /// Starts the query service in its two other styles.
     #[must_use]
     pub async fn with_styles(mut self) -> Self {
         self.run(Service::Composition).await;
@@ -20,7 +20,7 @@ impl World {
         self
     }
 
-    /// All that a user ordered, as of `after` at least, from the query service in the style
+    /// All purchases of a user, as of at least `after`, from the query service in the style
     /// `style`.
     pub async fn purchases_by(&self, style: Service, user: &str, after: &str) -> Reply {
         let after = if after.is_empty() {
@@ -32,7 +32,7 @@ impl World {
         self.client(style).get_all(&path, "purchases").await
     }
 
-    /// Waits until the query service in the style `style` can answer: all that it needs is there.
+    /// Waits until the query service in the style `style` can answer.
     pub async fn answering(&self, style: Service) {
         let nobody = uuid::Uuid::nil().to_string();
         let what = format!("{} to answer", style.name());

@@ -1,7 +1,7 @@
-//! A machine of its own under a real systemd, with Headwater installed on it as its users do.
+//! A machine under a real systemd, with Headwater installed as an operator would.
 //!
-//! It is this machine's systemd and its files, booted in fresh namespaces over a throw-away copy
-//! (`tests/systemd/boot.sh`); its network has nothing but a loopback, and the usual ports.
+//! It boots this machine's systemd and files in new namespaces over a temporary copy
+//! (`tests/systemd/boot.sh`). Its network has only a loopback, with the usual ports.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -18,32 +18,33 @@ use crate::faults::can_or_must;
 use crate::installed::{installed, repository};
 use crate::world::Service;
 
-/// Whoever sets this to 1, as CI does, has the tests fail where there is no systemd to boot.
+/// If 1, as in CI, the tests fail where systemd cannot boot.
 const REQUIRED: &str = "HEADWATER_REQUIRE_SYSTEMD";
 
-/// A booted machine; gone, with all that ran on it, when it is dropped or this process ends.
+/// A booted machine; it ends with all its processes when it is dropped or this process ends.
 #[derive(Debug)]
 pub struct Machine {
     boot: Child,
-    /// Its process 1, as seen from here.
+    /// Its process 1, by its id on this machine.
     leader: String,
-    /// Of its control groups.
+    /// The name of its control groups.
     name: String,
     _files: TempDir,
 }
 
-/// What a program on the machine did.
+/// The result of a program on the machine.
 #[derive(Debug)]
 pub struct Done {
-    /// Whether it ended with 0.
+    /// Whether its exit code was 0.
     pub is_ok: bool,
-    /// What it wrote, its errors included.
+    /// Its output and error output.
     pub text: String,
 }
 
 impl Machine {
-    /// Runs `test` on a machine on which Headwater is installed and does not run yet: on a runtime
-    /// of this thread, in the machine's network. Says so where that is not possible.
+    /// Runs `test` on a machine where Headwater is installed and does not run yet. The test runs on
+    /// a runtime of this thread, in the machine's network. If the machine cannot boot, reports that
+    /// instead.
     ///
     /// `drop_ins` are parts of unit files, by the name of their unit.
     pub fn run_test(drop_ins: &[(&str, &str)], test: impl AsyncFnOnce(&Self)) {
@@ -53,15 +54,15 @@ impl Machine {
         });
     }
 
-    /// [`run_test`](Self::run_test) on a machine that has the files and nothing besides.
+    /// Like [`run_test`](Self::run_test), on a machine that has only the files.
     pub fn run_bare_test(drop_ins: &[(&str, &str)], test: impl AsyncFnOnce(&Self)) {
         if let Some(machine) = Self::boot(drop_ins) {
             machine.run_inside(test);
         }
     }
 
-    /// [`run_test`](Self::run_test) on a machine without Headwater, with files over its own: `make`
-    /// makes them, once it is known that a machine can be booted, or says what it lacks.
+    /// Like [`run_test`](Self::run_test), on a machine without Headwater and with other files:
+    /// `make` creates them, or returns what it lacks.
     pub fn run_test_over(
         make: impl FnOnce() -> Result<TempDir, String>,
         test: impl AsyncFnOnce(&Self),
@@ -75,7 +76,7 @@ impl Machine {
     fn run_inside(&self, test: impl AsyncFnOnce(&Self)) {
         let network = fs::File::open(format!("/proc/{}/ns/net", self.leader));
         let network = network.expect("open the machine's network");
-        // This thread is the test's own, and ends with it.
+        // This thread belongs to the test and ends with it.
         move_into_link_name_space(
             std::os::fd::AsFd::as_fd(&network),
             Some(LinkNameSpaceType::Network),
@@ -91,10 +92,10 @@ impl Machine {
         });
     }
 
-    /// Boots it; `None` where that is not possible, which is said.
+    /// Boots a machine; reports it and returns `None` if that is not possible.
     pub fn boot(drop_ins: &[(&str, &str)]) -> Option<Self> {
         let files = installed();
-        // For whoever installs from a copy of the repository.
+        // For tests that install from a copy of the repository.
         let copy = files.path().join("root/headwater");
         fs::create_dir_all(&copy).expect("make a folder");
         let copied = Command::new("bash")
@@ -125,12 +126,12 @@ impl Machine {
             .arg(&name)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(log.try_clone().expect("one more handle"))
+            .stderr(log.try_clone().expect("clone the file handle"))
             .spawn()
             .map_err(|error| format!("boot.sh: {error}"))?;
         let mut leader = String::new();
-        let mut said = BufReader::new(boot.stdout.take().expect("its output"));
-        said.read_line(&mut leader).expect("read what it says");
+        let mut output = BufReader::new(boot.stdout.take().expect("its output"));
+        output.read_line(&mut leader).expect("read its output");
         let machine = Self {
             boot,
             leader: leader.trim().to_owned(),
@@ -144,20 +145,20 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Waits until all is started that systemd starts by itself.
+    /// Waits until systemd has started everything.
     async fn is_up(&self) {
         eventually("the machine to be up", async || {
-            let said = self.try_run(&["systemctl", "is-system-running"]).await.text;
-            // Something of this machine's may fail in there.
-            if ["running", "degraded"].contains(&said.as_str()) {
+            let state = self.try_run(&["systemctl", "is-system-running"]).await.text;
+            // A unit of this machine may fail in there.
+            if ["running", "degraded"].contains(&state.as_str()) {
                 return Ok(());
             }
-            Err(said)
+            Err(state)
         })
         .await;
     }
 
-    /// Runs a program inside.
+    /// Runs a program on the machine.
     pub async fn try_run(&self, command: &[&str]) -> Done {
         let output = self.command(command).stdin(Stdio::null()).output().await;
         let output = output.expect("run nsenter");
@@ -168,7 +169,7 @@ impl Machine {
         }
     }
 
-    /// A program that is to run inside.
+    /// A command to run on the machine.
     pub fn command(&self, command: &[&str]) -> tokio::process::Command {
         let mut entered = tokio::process::Command::new("nsenter");
         entered
@@ -184,7 +185,7 @@ impl Machine {
         entered
     }
 
-    /// What there is of it on this machine: its process 1 and its control groups.
+    /// What this machine can see of it: its process 1 and its control groups.
     pub fn traces(&self) -> Vec<PathBuf> {
         let hierarchies = ["", "systemd", "unified"];
         let groups = hierarchies
@@ -194,25 +195,25 @@ impl Machine {
         there.chain([process]).collect()
     }
 
-    /// [`try_run`](Self::try_run) for what must end well; what it wrote.
+    /// Like [`try_run`](Self::try_run); asserts success and returns the output.
     pub async fn run(&self, command: &[&str]) -> String {
         let done = self.try_run(command).await;
         assert!(done.is_ok, "{command:?}: {}", done.text);
         done.text
     }
 
-    /// Runs a line of shell inside, which must end well.
+    /// Runs a line of shell on the machine and asserts success.
     pub async fn sh(&self, line: &str) -> String {
         self.run(&["bash", "-euc", line]).await
     }
 
-    /// A property of a unit, as `systemctl show` has it.
+    /// A property of a unit, from `systemctl show`.
     pub async fn shows(&self, unit: &str, property: &str) -> String {
         self.run(&["systemctl", "show", "--value", "-p", property, unit])
             .await
     }
 
-    /// Waits until a property of a unit satisfies `is_so`; what it is then.
+    /// Waits until a property of a unit satisfies `is_so`; returns it.
     pub async fn comes(&self, unit: &str, property: &str, is_so: impl Fn(&str) -> bool) -> String {
         eventually(&format!("{property} of {unit}"), async || {
             let value = self.shows(unit, property).await;
@@ -224,7 +225,7 @@ impl Machine {
         .await
     }
 
-    /// Starts everything, and waits until systemd says that it runs.
+    /// Starts everything and waits until systemd reports all units as active.
     pub async fn start(&self) {
         let done = self
             .try_run(&["systemctl", "start", "headwater.target"])
@@ -236,12 +237,12 @@ impl Machine {
         }
     }
 
-    /// Runs the operator's tool as root does; what it writes.
+    /// Runs the operator's tool as root; asserts success and returns the output.
     pub async fn tool(&self, line: &str) -> String {
         self.sh(&format!("headwater {line}")).await
     }
 
-    /// A connection to the broker, as its operator.
+    /// A connection to the broker as its operator.
     pub async fn operator(&self) -> async_nats::Client {
         let password = ". /etc/headwater/operator.env; printf %s $NATS_PASSWORD";
         let password = self.sh(password).await;
@@ -251,7 +252,7 @@ impl Machine {
         connected.expect("connect to NATS")
     }
 
-    /// The journal's entries that match, as objects of their fields.
+    /// The matching entries of the journal, as objects of their fields.
     pub async fn journal(&self, matches: &[&str]) -> Vec<Value> {
         let command = [&["journalctl", "-q", "-o", "json"], matches].concat();
         let text = self.run(&command).await;
@@ -260,7 +261,7 @@ impl Machine {
             .collect()
     }
 
-    /// The journal as people read it, for a test that fails.
+    /// The last lines of the journal as text, for a failed test.
     pub async fn whole_journal(&self) -> String {
         self.try_run(&["journalctl", "-q", "-n", "200"]).await.text
     }
@@ -278,7 +279,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // The end of its input is what it waits for.
+        // It ends when its input ends.
         drop(self.boot.stdin.take());
         let ended = self.boot.wait();
         drop(ended);
@@ -299,7 +300,7 @@ pub fn unit(service: Service) -> String {
     format!("headwater-{}.service", service.name())
 }
 
-/// Where a service listens when nobody says otherwise.
+/// The default port of a service.
 pub fn port(service: Service) -> u16 {
     match service {
         Service::Users => 8081,
@@ -317,7 +318,7 @@ fn is_root() -> Result<(), String> {
     }
 }
 
-/// The machine; `None` where there is none, which is said, or is a failure where there must be.
+/// The machine, or `None` with a report; fails if the machine is required.
 fn booted(machine: Result<Machine, String>) -> Option<Machine> {
     let what = "root, namespaces, systemd, util-linux and iproute2";
     let (machine, found) = match machine {
@@ -330,7 +331,7 @@ fn booted(machine: Result<Machine, String>) -> Option<Machine> {
 fn read(mut file: fs::File) -> String {
     use std::io::{Read as _, Seek as _};
     let mut text = String::new();
-    file.rewind().expect("go to its beginning");
-    file.read_to_string(&mut text).expect("read it");
+    file.rewind().expect("rewind the log");
+    file.read_to_string(&mut text).expect("read the log");
     text
 }

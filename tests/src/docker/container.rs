@@ -1,4 +1,4 @@
-//! A service in a container: what `Process` is for a child, with the same words.
+//! A service in a container: the counterpart of a child process, with the same methods.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -27,24 +27,20 @@ use super::{ADMIN, Docker, HTTP, LABEL, image};
 use crate::PATIENCE;
 use crate::process::Address;
 
-/// How long to wait between two looks at a container.
+/// The pause between two looks at a container.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// A container, which is removed when dropped.
+/// A container; it is removed when dropped.
 #[derive(Debug)]
 pub struct ContainerGuard {
     docker: &'static Docker,
-    /// Taken when it is removed.
+    /// `None` once it is removed.
     container: Option<ContainerAsync<GenericImage>>,
     id: String,
 }
 
 impl ContainerGuard {
-    /// Starts a container called `name`, with all that is taken from it. Waits while its port is
-    /// somebody else's.
-    ///
-    /// # Errors
-    /// The daemon's.
+    /// Starts a container called `name`. Waits while its name or its port is taken.
     pub fn start(
         docker: &'static Docker,
         name: &str,
@@ -67,28 +63,28 @@ impl ContainerGuard {
                 }
                 Err(error) => {
                     docker.remove(name);
-                    let said = format!("{:#}", anyhow!(error));
-                    // A container before it, which has ended, may still have the name.
+                    let text = format!("{:#}", anyhow!(error));
+                    // An ended container may still have the name.
                     let taken = [
                         "is already in use",
                         "is already allocated",
                         "address already in use",
                     ]
                     .iter()
-                    .any(|taken| said.contains(taken));
-                    anyhow::ensure!(taken && Instant::now() < deadline, "{said}");
+                    .any(|taken| text.contains(taken));
+                    anyhow::ensure!(taken && Instant::now() < deadline, "{text}");
                     std::thread::sleep(LOOK_EVERY);
                 }
             }
         }
     }
 
-    /// Its id, by which the daemon knows it.
+    /// The id by which the daemon knows it.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Asks the daemon for something.
+    /// Sends a request to the daemon.
     pub(super) fn ask<T: Send + 'static, F>(
         &self,
         question: impl FnOnce(bollard::Docker, String) -> F,
@@ -100,7 +96,6 @@ impl ContainerGuard {
         self.docker.wait(answer).context("ask the Docker daemon")
     }
 
-    /// What the daemon knows of it.
     pub fn inspect(&self) -> ContainerInspectResponse {
         let known = self.ask(|docker, id| async move {
             let options = None::<InspectContainerOptions>;
@@ -109,7 +104,8 @@ impl ContainerGuard {
         known.expect("inspect a container")
     }
 
-    /// How it ended, if it has: the numbers above 128 of a shell are signals again.
+    /// The exit status, if it has ended. Docker reports a signal as 128 plus its number, as a shell
+    /// does.
     pub fn exited(&self) -> Option<ExitStatus> {
         let state = self.inspect().state.expect("it has a state");
         if state.running != Some(false) {
@@ -120,12 +116,12 @@ impl ContainerGuard {
         Some(ExitStatus::from_raw(raw))
     }
 
-    /// What its health check says.
+    /// The result of its health check.
     pub fn health(&self) -> Option<HealthStatusEnum> {
         self.inspect().state?.health?.status
     }
 
-    /// The address on this host that leads to its port.
+    /// The address on this host that leads to `port`.
     pub fn address(&self, port: u16) -> Option<SocketAddr> {
         let ports = self.inspect().network_settings?.ports?;
         let bindings = ports.get(&format!("{port}/tcp"))?.as_ref()?;
@@ -133,24 +129,24 @@ impl ContainerGuard {
         Some(SocketAddr::from((Ipv4Addr::LOCALHOST, host)))
     }
 
-    /// The addresses on this host that lead to a service in it.
+    /// The addresses on this host that lead to the service.
     pub fn addresses(&self) -> Option<Address> {
         let (http, admin) = (self.address(HTTP)?, self.address(ADMIN)?);
         Some(Address { http, admin })
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&self) -> anyhow::Result<ExitStatus> {
         if let Some(status) = self.exited() {
             return Ok(status);
         }
         let killed = self.signal("SIGKILL");
         let status = self.ended();
-        // Refused only if it has just ended by itself.
+        // The daemon refuses the signal only if the container has just ended.
         status.or_else(|error| killed.and(Err(error)))
     }
 
-    /// A signal for its first process.
+    /// Sends a signal to its first process.
     pub(crate) fn signal(&self, signal: &'static str) -> anyhow::Result<()> {
         self.ask(|docker, id| async move {
             let options = KillContainerOptionsBuilder::new().signal(signal).build();
@@ -158,7 +154,7 @@ impl ContainerGuard {
         })
     }
 
-    /// Its stop signal, and SIGKILL where that is not enough within `grace`.
+    /// Sends its stop signal, and SIGKILL after `grace`.
     pub fn stop(&self, grace: Duration) -> anyhow::Result<ExitStatus> {
         self.ask(|docker, id| async move {
             let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
@@ -168,7 +164,7 @@ impl ContainerGuard {
         self.ended()
     }
 
-    /// The same container once more, after it has ended.
+    /// Starts the same container again after it has ended.
     pub fn start_again(&self) -> anyhow::Result<()> {
         self.ask(|docker, id| async move {
             let options = None::<StartContainerOptions>;
@@ -176,17 +172,16 @@ impl ContainerGuard {
         })
     }
 
-    /// Freezes all that is in it.
+    /// Freezes all its processes.
     pub fn pause(&self) -> anyhow::Result<()> {
         self.ask(|docker, id| async move { docker.pause_container(&id).await })
     }
 
-    /// Lets it go on.
     pub fn resume(&self) -> anyhow::Result<()> {
         self.ask(|docker, id| async move { docker.unpause_container(&id).await })
     }
 
-    /// Takes it out of the network: nobody hears of it, and what is sent to it is lost.
+    /// Disconnects it from the network: messages to it and from it are lost.
     pub fn cut(&self) {
         let network = self.docker.network();
         let cut = self.ask(|docker, id| async move {
@@ -199,17 +194,17 @@ impl ContainerGuard {
         cut.expect("disconnect a container");
     }
 
-    /// Puts it back into the network.
-    pub fn mend(&self) {
+    /// Connects it to the network again.
+    pub fn reconnect(&self) {
         let network = self.docker.network();
-        let mended = self.ask(|docker, id| async move {
+        let reconnected = self.ask(|docker, id| async move {
             let request = NetworkConnectRequest {
                 container: id,
                 ..NetworkConnectRequest::default()
             };
             docker.connect_network(network, request).await
         });
-        mended.expect("connect a container");
+        reconnected.expect("connect a container");
     }
 
     /// The last lines of its log.
@@ -226,7 +221,6 @@ impl ContainerGuard {
         })
     }
 
-    /// Removes it, as it is.
     pub(super) fn remove(&mut self) {
         if let Some(container) = self.container.take() {
             // The reaper tries again.
@@ -240,12 +234,12 @@ impl ContainerGuard {
             if let Some(status) = self.exited() {
                 return Ok(status);
             }
-            anyhow::ensure!(Instant::now() < deadline, "it runs on");
+            anyhow::ensure!(Instant::now() < deadline, "the container has not ended");
             std::thread::sleep(LOOK_EVERY);
         }
     }
 
-    /// Copies its log to the end of `file`, from its start; the receiver ends when the log does.
+    /// Copies its whole log to the end of `file`; the receiver disconnects when the log ends.
     fn copy_log(&self, file: &Path) -> anyhow::Result<mpsc::Receiver<()>> {
         let mut file = OpenOptions::new().create(true).append(true).open(file)?;
         let options = LogsOptionsBuilder::new().stdout(true).stderr(true);
@@ -255,7 +249,7 @@ impl ContainerGuard {
         self.docker.runtime.spawn(async move {
             let _until_the_end: mpsc::Sender<()> = copying;
             while let Some(Ok(frame)) = frames.next().await {
-                // A full disk must not stop the reading.
+                // Keep reading even if the disk is full.
                 let _ = file.write_all(&frame.into_bytes());
             }
         });
@@ -269,7 +263,7 @@ impl Drop for ContainerGuard {
     }
 }
 
-/// As `deploy/compose.yaml` runs it.
+/// The same restrictions as in `deploy/compose.yaml`.
 fn locked_down(request: ContainerRequest<GenericImage>) -> ContainerRequest<GenericImage> {
     request
         .with_readonly_rootfs(true)
@@ -277,13 +271,13 @@ fn locked_down(request: ContainerRequest<GenericImage>) -> ContainerRequest<Gene
         .with_security_opt("no-new-privileges")
 }
 
-/// Who we are: files in the folder of a test must be the test's own.
+/// User and group of this process, so that the test owns the files in its folder.
 pub(super) fn ourselves() -> String {
     let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
     format!("{}:{}", user.as_raw(), group.as_raw())
 }
 
-/// Ports of a container become ports of the loopback address; 0 is any.
+/// Publishes ports of a container on the loopback address; 0 means any port.
 pub fn published<const COUNT: usize>(
     request: ContainerRequest<GenericImage>,
     ports: [(u16, u16); COUNT],
@@ -304,9 +298,9 @@ pub fn published<const COUNT: usize>(
 /// A service in a container.
 #[derive(Debug)]
 pub struct Container {
-    held: ContainerGuard,
+    guard: ContainerGuard,
     log: PathBuf,
-    /// Where its own log begins in the file, which all runs of the service share.
+    /// Where this run begins in the log file, which all runs of the service share.
     log_from: u64,
     copied: mpsc::Receiver<()>,
     address: Option<Address>,
@@ -314,8 +308,9 @@ pub struct Container {
 }
 
 impl Container {
-    /// Starts what `command` says, with the program of the image, in a container called `name`, which sees
-    /// `folder` under the same path; on `port` of this host, or on any if that is 0.
+    /// Starts `command` in a container called `name`, with the image's program of that name. The
+    /// container sees `folder` under the same path. It listens on `port` of this host, or on any
+    /// port if `port` is 0.
     pub fn start(
         docker: &'static Docker,
         name: &str,
@@ -335,7 +330,7 @@ impl Container {
                 .with_user(ourselves())
                 .with_working_dir(place)
                 .with_mount(Mount::bind_mount(place, place))
-                // The tests ask for themselves.
+                // The tests check health themselves.
                 .with_health_check(Healthcheck::none());
             for (variable, value) in command.get_envs() {
                 request = request.with_env_var(text(variable), value.map(text).unwrap_or_default());
@@ -343,36 +338,35 @@ impl Container {
             published(request, [(HTTP, port), (ADMIN, 0)])
         };
         let log_from = std::fs::metadata(&log).map_or(0, |file| file.len());
-        let held = ContainerGuard::start(docker, name, request);
-        let held = held.unwrap_or_else(|error| panic!("start {name}: {error:#}"));
+        let guard = ContainerGuard::start(docker, name, request);
+        let guard = guard.unwrap_or_else(|error| panic!("start {name}: {error:#}"));
         Self {
-            copied: held.copy_log(&log).expect("follow the log"),
-            address: held.addresses(),
-            held,
+            copied: guard.copy_log(&log).expect("follow the log"),
+            address: guard.addresses(),
+            guard,
             log,
             log_from,
             ended: None,
         }
     }
 
-    /// The container.
-    pub fn held(&self) -> &ContainerGuard {
-        &self.held
+    pub fn guard(&self) -> &ContainerGuard {
+        &self.guard
     }
 
-    /// How it ended, if it has; its log is whole then.
+    /// The exit status, if it has ended; then its log is complete.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
-            self.ended = self.held.exited();
+            self.ended = self.guard.exited();
             if self.ended.is_some() {
-                // Nothing is ever sent: it waits for the end.
+                // Nothing is ever sent: this waits until the log has ended.
                 let _ = self.copied.recv_timeout(PATIENCE);
             }
         }
         self.ended
     }
 
-    /// Where it is on this host, once it says that it listens.
+    /// Its addresses on this host, once its log says that it listens.
     pub fn address(&self) -> Option<Address> {
         Address::logged(&self.log()).and(self.address)
     }

@@ -1,4 +1,4 @@
-//! The images, from the Dockerfiles that are shipped.
+//! The images, built from the shipped Dockerfiles.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,13 +12,13 @@ use testcontainers::bollard::{Docker, body_full};
 
 use crate::{Service, program};
 
-/// The tag of the image with all services, and the operator's tool.
+/// The tag of the image with all services and the operator's tool.
 const SERVICES: &str = "services";
 
 /// The tag of the image with nats-server.
 const BROKER: &str = "broker";
 
-/// Builds both, under the name `run`.
+/// Builds both images under the name `run`.
 pub(super) async fn build(client: &Docker, run: &str) -> anyhow::Result<()> {
     let path = |name| program(name).display().to_string();
     let services = ["headwater"]
@@ -47,8 +47,8 @@ pub(super) async fn build(client: &Docker, run: &str) -> anyhow::Result<()> {
     .await
 }
 
-/// With the daemon's first builder: the layers that it makes go with the image, the second one's
-/// stay in a cache.
+/// Uses the daemon's classic builder: its layers are removed with the image, while those of
+/// BuildKit stay in a cache.
 async fn build_one(client: &Docker, name: &str, file: &str, context: &Path) -> anyhow::Result<()> {
     std::fs::copy(shipped(file), context.join("Dockerfile")).context("copy the Dockerfile")?;
     let archive = Command::new("tar")
@@ -89,7 +89,7 @@ pub(super) fn names(run: &str) -> [String; 2] {
     [SERVICES, BROKER].map(|tag| format!("{run}:{tag}"))
 }
 
-/// As `deploy/docker/build` does it.
+/// Does what `deploy/docker/build` does.
 fn make_rootfs(context: &Path, programs: &[String]) -> anyhow::Result<()> {
     let rootfs = context.join("rootfs");
     if rootfs.exists() {

@@ -1,9 +1,8 @@
 //! Services and broker in containers, where a Docker daemon answers.
 //!
-//! One [`Docker`] a test process: the two images, made once from the programs that are built
-//! beside the test, by the Dockerfiles that are shipped; one network, in which containers find
-//! each other by name; and a reaper, which takes away all of it when the process ends, however
-//! it ends.
+//! Each test process has one [`Docker`]: two images, built once from the programs next to the test
+//! and the shipped Dockerfiles; one network, in which containers find each other by name; and a
+//! reaper, which removes everything when the process ends, however it ends.
 
 mod container;
 mod image;
@@ -33,19 +32,20 @@ pub use reaper::{Reaper, reap};
 pub use server::Server;
 pub use turn::Turn;
 
-/// The label of everything that a test process makes; its value names the process.
+/// The label of everything that a test process makes; its value is the process's name.
 pub const LABEL: &str = "io.headwater.e2e";
 
 /// The port on which services listen in their containers.
 pub const HTTP: u16 = 8080;
 
-/// The port on which they have health and metrics there.
+/// The port for health and metrics in their containers.
 pub const ADMIN: u16 = 9080;
 
-/// What the tests of this process need of Docker.
+/// What the tests of this process need from Docker.
 #[derive(Debug)]
 pub struct Docker {
-    /// Of its own: a connection to the daemon belongs to a runtime, and each test has another.
+    /// A separate runtime: a connection to the daemon belongs to one runtime, and each test has its
+    /// own.
     runtime: Runtime,
     client: bollard::Docker,
     /// Names this process in everything that it makes.
@@ -55,12 +55,12 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// The daemon that answers, if there is one, with all that the tests need of it.
+    /// The daemon, if one answers, prepared for the tests.
     pub fn find() -> Option<&'static Self> {
         Self::found().ok()
     }
 
-    /// As [`find`](Self::find); why not, where there is none.
+    /// Like [`find`](Self::find), with the reason if no daemon answers.
     fn found() -> Result<&'static Self, &'static str> {
         static FOUND: OnceLock<Result<Docker, String>> = OnceLock::new();
         let found = FOUND.get_or_init(|| Self::start().map_err(|error| format!("{error:#}")));
@@ -71,8 +71,8 @@ impl Docker {
         }
     }
 
-    /// Where worlds run that may run anywhere: `HEADWATER_E2E` says it, or whether a daemon
-    /// answers does. Says which, once.
+    /// Where tests run that can run anywhere: `HEADWATER_E2E` decides, else whether a daemon
+    /// answers. Reports the choice once.
     pub fn chosen() -> Option<&'static Self> {
         static CHOSEN: OnceLock<Option<&'static Docker>> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
@@ -90,7 +90,7 @@ impl Docker {
                 Ok(_) => "in containers, where a test does not need them on the host".to_owned(),
                 Err(why) => format!("as child processes: {why}"),
             };
-            // Nobody to tell it to is no reason to fail.
+            // A closed stderr must not fail the test.
             let _ = writeln!(std::io::stderr(), "e2e: services and broker run {which}");
             found.ok()
         })
@@ -113,14 +113,14 @@ impl Docker {
                 _reaper: reaper,
             }),
             Err(error) => {
-                // Dropped, it would wait for its threads, which a test may not.
+                // A drop would block on the runtime's threads, which an async test may not.
                 runtime.shutdown_background();
                 Err(error)
             }
         }
     }
 
-    /// The engine with the images of `run`, and who takes them away in the end.
+    /// The daemon with the images of `run`, and the reaper that removes them.
     fn engine(runtime: &Runtime, run: &str) -> anyhow::Result<(bollard::Docker, Reaper)> {
         let client = block_on(runtime, async {
             let client = docker_client_instance().await?;
@@ -128,19 +128,19 @@ impl Docker {
             anyhow::Ok(client)
         });
         let client = client.context("no Docker daemon answers")?;
-        // Before there is anything to take away.
+        // Starts before there is anything to remove.
         let reaper = Reaper::over(run).context("start the reaper")?;
         block_on(runtime, prepare(client.clone(), run.to_owned()))?;
         Ok((client, reaper))
     }
 
-    /// A name for a container that no other has. It is also its name in the network.
+    /// A unique name for a container, also in the network.
     pub fn name(&self, what: &str) -> String {
         let number = self.names.fetch_add(1, Ordering::Relaxed);
         format!("{}-{number}-{what}", self.run)
     }
 
-    /// The client, for what tests ask the daemon for themselves.
+    /// The client, for a test's own requests to the daemon.
     pub fn client(&self) -> bollard::Docker {
         self.client.clone()
     }
@@ -150,7 +150,7 @@ impl Docker {
         image::services(&self.run)
     }
 
-    /// The network in which all containers of this process are.
+    /// The network of all containers of this process.
     pub fn network(&self) -> &str {
         &self.run
     }
@@ -158,22 +158,22 @@ impl Docker {
     /// Removes a container that could not be started.
     fn remove(&self, name: &str) {
         let (client, name) = (self.client.clone(), name.to_owned());
-        // It may not even have been made.
+        // The container may not even exist.
         let _ = self.wait(async move {
             let options = RemoveContainerOptionsBuilder::new().force(true).v(true);
             client.remove_container(&name, Some(options.build())).await
         });
     }
 
-    /// Does `work` on the runtime of the connection to the daemon, and blocks until it is done:
-    /// what the harness does to a child process blocks as well.
+    /// Runs `work` on the runtime of the connection to the daemon and blocks until it is done. The
+    /// harness blocks on child processes, too.
     pub fn wait<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
         block_on(&self.runtime, work)
     }
 }
 
-/// Makes the images and the network of the process `run`, and looks whether the daemon is one
-/// that the tests can use: it has to see their folders.
+/// Makes the images and the network of the process `run`, and checks that the daemon can mount
+/// folders of this machine.
 async fn prepare(client: bollard::Docker, run: String) -> anyhow::Result<()> {
     image::build(&client, &run).await?;
     sees_our_folders(&client, &run)
@@ -213,14 +213,14 @@ async fn sees_our_folders(client: &bollard::Docker, run: &str) -> anyhow::Result
     Ok(client.remove_container(&id, Some(options.build())).await?)
 }
 
-/// As the runtime's own, but also for who is on another runtime.
+/// Like `Runtime::block_on`, but also works on another runtime.
 fn block_on<T: Send + 'static>(
     runtime: &Runtime,
     work: impl Future<Output = T> + Send + 'static,
 ) -> T {
     let (done, outcome) = mpsc::channel();
     runtime.spawn(async move {
-        // Whoever asked is waiting for it.
+        // The receiver waits below.
         let _ = done.send(work.await);
     });
     outcome.recv().expect("the work does not panic")

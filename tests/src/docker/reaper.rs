@@ -1,8 +1,8 @@
-//! Takes away what a test process made in Docker, when that has ended: well, by a panic, by
-//! Ctrl-C, by `kill -9`.
+//! Removes what a test process made in Docker after that process has ended: by itself, by a panic,
+//! by Ctrl-C or by `kill -9`.
 //!
-//! A process of its own waits on a pipe of which the test holds the other end; the end of the
-//! pipe, which the kernel sees to, says that the test is gone.
+//! The reaper is a separate process that reads from a pipe. The test holds the other end; when the
+//! test is gone, the kernel closes the pipe.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -20,18 +20,15 @@ use testcontainers::core::client::docker_client_instance;
 use super::{LABEL, image};
 use crate::program;
 
-/// Stands by until the process that started it is gone.
+/// Waits until the process that started it is gone.
 #[derive(Debug)]
 pub struct Reaper(
-    /// Its standard input stays open as long as we live.
+    /// Its standard input stays open as long as this process lives.
     Child,
 );
 
 impl Reaper {
-    /// Stands by for the process `run`, in a process group that no Ctrl-C reaches.
-    ///
-    /// # Errors
-    /// It cannot be started.
+    /// Starts a reaper for the process `run`, in a process group that Ctrl-C does not reach.
     pub fn over(run: &str) -> std::io::Result<Self> {
         let process = Command::new(program("e2e"))
             .args(["reap", run])
@@ -43,20 +40,14 @@ impl Reaper {
         Ok(Self(process))
     }
 
-    /// As if the process had ended: waits until everything is taken away.
-    ///
-    /// # Errors
-    /// It cannot be waited for.
+    /// Acts as if the process had ended; waits until everything is removed.
     pub fn end(mut self) -> std::io::Result<ExitStatus> {
         drop(self.0.stdin.take());
         self.0.wait()
     }
 }
 
-/// Waits until standard input ends, and removes what the test process `run` made.
-///
-/// # Errors
-/// The daemon's.
+/// Waits until standard input ends, then removes what the test process `run` made.
 pub async fn reap(run: &str) -> anyhow::Result<()> {
     let input = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
     input.await.context("wait")?.context("read the pipe")?;
@@ -77,7 +68,7 @@ pub async fn reap(run: &str) -> anyhow::Result<()> {
     }
     for image in image::names(run) {
         let options = RemoveImageOptionsBuilder::new().force(true).build();
-        // It may have ended before it had built them.
+        // The process may have ended before it built them.
         let _ = docker.remove_image(&image, Some(options), None).await;
     }
     Ok(())
@@ -91,7 +82,7 @@ async fn remove_containers(
     for container in docker.list_containers(Some(filter.build())).await? {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true);
         let id = container.id.unwrap_or_default();
-        // Its own removal may be under way.
+        // Its own removal may be in progress.
         let _ = docker.remove_container(&id, Some(options.build())).await;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! nats-server in a container, as it is shipped.
+//! nats-server in a container, from the shipped image.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -17,13 +17,13 @@ use crate::PATIENCE;
 /// The port on which nats-server listens in its container.
 const NATS: u16 = 4222;
 
-/// How long an orderly stop may take before it is killed.
+/// How long an orderly stop may take before the server is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
-/// A broker that stays at one place on this host, whatever becomes of its process.
+/// A broker whose address on this host never changes.
 #[derive(Debug)]
 pub struct Server {
-    held: ContainerGuard,
+    guard: ContainerGuard,
     name: String,
     port: u16,
     store: PathBuf,
@@ -34,7 +34,7 @@ impl Server {
     pub(crate) fn start(docker: &'static Docker, store: PathBuf) -> anyhow::Result<Self> {
         let (name, port) = (docker.name("broker"), free_port()?);
         let server = Self {
-            held: hold(docker, &name, &store, port)?,
+            guard: start_container(docker, &name, &store, port)?,
             name,
             port,
             store,
@@ -43,16 +43,17 @@ impl Server {
         Ok(server)
     }
 
-    /// Removes the container and its store, and starts another of the same name without any.
+    /// Removes the container and its store, and starts another with the same name and an empty
+    /// store.
     pub(crate) fn replace(&mut self, docker: &'static Docker) -> anyhow::Result<()> {
-        self.held.remove();
+        self.guard.remove();
         std::fs::remove_dir_all(&self.store).context("remove the store")?;
-        self.held = hold(docker, &self.name, &self.store, self.port)?;
+        self.guard = start_container(docker, &self.name, &self.store, self.port)?;
         self.ready()
     }
 
-    pub(crate) fn held(&self) -> &ContainerGuard {
-        &self.held
+    pub(crate) fn guard(&self) -> &ContainerGuard {
+        &self.guard
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -67,49 +68,50 @@ impl Server {
         &self.store
     }
 
-    /// Its address for other containers.
+    /// The address for other containers.
     pub(crate) fn inner_url(&self) -> String {
         format!("nats://{}:{NATS}", self.name)
     }
 
-    /// Stops it in order; a paused one is woken for it.
+    /// Stops the server in order; resumes it first if it is paused.
     pub(crate) fn stop(&self) -> anyhow::Result<ExitStatus> {
-        // Refused where it is not paused.
-        let _ = self.held.resume();
-        self.held.stop(STOP_WITHIN)
+        // The daemon refuses this if the server is not paused.
+        let _ = self.guard.resume();
+        self.guard.stop(STOP_WITHIN)
     }
 
-    /// Starts it again; one that still runs is stopped first.
+    /// Starts the server again; stops it first if it runs.
     pub(crate) fn restart(&self) -> anyhow::Result<()> {
-        if self.held.exited().is_none() {
+        if self.guard.exited().is_none() {
             self.stop()?;
         }
         let deadline = Instant::now() + PATIENCE;
-        // While it was away an outgoing connection of anybody may have got its port.
-        while let Err(error) = self.held.start_again() {
+        // Meanwhile, an outgoing connection may have taken its port.
+        while let Err(error) = self.guard.start_again() {
             anyhow::ensure!(Instant::now() < deadline, "{error:#}");
             std::thread::sleep(Duration::from_millis(50));
         }
         self.ready()
     }
 
-    /// Waits until it introduces itself, with JetStream: what listens before is Docker's proxy.
+    /// Waits until the server sends its INFO with JetStream; until then, only Docker's proxy
+    /// listens.
     fn ready(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let said = introduction(self.port).unwrap_or_default();
-            if said.starts_with("INFO ") && said.contains("\"jetstream\":true") {
+            let info = introduction(self.port).unwrap_or_default();
+            if info.starts_with("INFO ") && info.contains("\"jetstream\":true") {
                 return Ok(());
             }
-            let log = || format!("the broker is not ready:\n{}", self.held.log_tail());
-            let waits = self.held.exited().is_none() && Instant::now() < deadline;
+            let log = || format!("the broker is not ready:\n{}", self.guard.log_tail());
+            let waits = self.guard.exited().is_none() && Instant::now() < deadline;
             anyhow::ensure!(waits, log());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 }
 
-fn hold(
+fn start_container(
     docker: &'static Docker,
     name: &str,
     store: &Path,
@@ -135,7 +137,7 @@ fn introduction(port: u16) -> std::io::Result<String> {
     Ok(line)
 }
 
-/// A port that nobody listens on now.
+/// A port that is free now.
 fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
     Ok(listener.local_addr()?.port())

@@ -1,16 +1,15 @@
-//! One world in containers at a time.
+//! Only one world at a time runs in containers.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Whether a world has its turn.
+/// Whether a world has the turn.
 static TAKEN: Mutex<bool> = Mutex::new(false);
 static GIVEN_BACK: Condvar = Condvar::new();
 
-/// The right to be the world that is in containers, until it is dropped.
+/// The exclusive right to run a world in containers, until it is dropped.
 ///
-/// The engine gives the address of a container that has ended to the next that starts, and for
-/// some seconds the name of the one still leads there: services whose broker is away would find
-/// the broker of another test.
+/// Docker gives the address of an ended container to the next one, and for some seconds the old
+/// name still leads there. Services without their broker would find the broker of another test.
 #[derive(Debug)]
 pub struct Turn(());
 

@@ -1,4 +1,4 @@
-//! Whether everything is as the fold of what was answered says, once all faults are over.
+//! Whether everything agrees with the model after all faults.
 
 use std::collections::BTreeSet;
 
@@ -7,17 +7,18 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use headwater::operator::{RebuildState, RebuildStatus, StatusAnswer};
 use serde_json::json;
 
-use super::breaker::{Breaker, begin_fold};
+use super::breaker::{Breaker, begin_rebuild};
 use super::client::expect;
 use super::shop::{Seen, Shop};
 use super::watch::seen;
 use crate::eventually;
 use crate::world::{Service, World};
 
-/// How many reads are under way at a time.
+/// How many reads run concurrently.
 const AT_ONCE: usize = 8;
 
-/// Compares outboxes, streams, health and what is shown to `most` users, others in each `round`.
+/// Compares outboxes, streams, health, and the purchases of at most `most` users, a different
+/// selection in each `round`.
 ///
 /// # Errors
 /// Something differs.
@@ -30,7 +31,7 @@ pub(super) async fn all(
     let world = &breaker.world;
     for source in Service::SOURCES {
         let status = status(world, source).await;
-        let effects = shop.book().fold.effects(source);
+        let effects = shop.book().expected.effects(source);
         ensure!(
             status.head == effects,
             "{} acknowledged {effects} effects, its outbox has {}",
@@ -48,11 +49,11 @@ pub(super) async fn all(
     for service in Service::ALL {
         world.expect_well(service).await;
     }
-    store_is_a_fold(world).await?;
+    store_matches_rebuild(world).await?;
     breaker.tally.reads += answers_were_right(shop)?;
     let users: Vec<String> = {
         let book = shop.book();
-        let users = book.fold.users();
+        let users = book.expected.users();
         let stride = users.len().div_ceil(most).max(1);
         users
             .skip(round % stride)
@@ -68,13 +69,13 @@ pub(super) async fn all(
         .await
 }
 
-/// Now that all is known that had happened: whether each answer amid the faults was what the fold
-/// gives as of the positions that it named. Gives how many there were.
+/// Now the model is complete: checks that each answer amid the faults was what the model gives for
+/// the positions in it. Returns the number of answers.
 fn answers_were_right(shop: &Shop) -> anyhow::Result<u64> {
     let mut book = shop.book();
     let all = std::mem::take(&mut book.seen);
     for Seen { user, as_of, shown } in &all {
-        let expected = book.fold.shown_at(user, as_of);
+        let expected = book.expected.shown_at(user, as_of);
         ensure!(
             expected.as_ref() == Some(shown),
             "user {user} as of {as_of}: expected {expected:#?}\nbut was shown {shown:#?}"
@@ -83,13 +84,13 @@ fn answers_were_right(shop: &Shop) -> anyhow::Result<u64> {
     Ok(all.len() as u64)
 }
 
-/// Every service shows the user as they are, or none of them does.
+/// Checks that every service shows the user, or that none does after an erasure.
 async fn user_is_shown(shop: &Shop, id: String) -> anyhow::Result<()> {
     let get =
         |service: Service, path: String| async move { shop.service(service).get(&path).await };
     let (expected, orders) = {
-        let fold = &shop.book().fold;
-        (fold.shown(&id), fold.orders(&id))
+        let model = &shop.book().expected;
+        (model.shown(&id), model.orders(&id))
     };
     let registered = get(Service::Users, format!("/users/{id}")).await;
     let purchases = get(
@@ -126,8 +127,8 @@ async fn orders_are(shop: &Shop, user: &str, expected: &BTreeSet<String>) -> any
     Ok(())
 }
 
-/// Waits until `orders` has heard of all users and products: an order for nobody says no only
-/// then.
+/// Waits until `orders` has applied all users and products. Only then does it refuse an order for
+/// an unknown user.
 async fn orders_caught_up(world: &World, shop: &Shop) {
     let heads = world.heads().await;
     let after = format!(
@@ -149,10 +150,10 @@ async fn orders_caught_up(world: &World, shop: &Shop) {
     .await;
 }
 
-/// `purchases` compares its store with a fresh fold itself, and must find what we find.
-async fn store_is_a_fold(world: &World) -> anyhow::Result<()> {
+/// Lets `purchases` verify its store, which must find no difference.
+async fn store_matches_rebuild(world: &World) -> anyhow::Result<()> {
     eventually("a verification to begin", || async {
-        let begun = begin_fold(world, "verify").await;
+        let begun = begin_rebuild(world, "verify").await;
         begun.map_err(|error| format!("{error:#}"))
     })
     .await;
@@ -169,7 +170,10 @@ async fn store_is_a_fold(world: &World) -> anyhow::Result<()> {
     })
     .await;
     let differences = status.differences.as_ref().map(|found| found.count);
-    ensure!(differences == Some(0), "verify says: {status:?}");
+    ensure!(
+        differences == Some(0),
+        "`verify` found differences or failed: {status:?}"
+    );
     Ok(())
 }
 

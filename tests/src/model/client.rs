@@ -1,5 +1,5 @@
-//! A client: sends its commands one after another, each until its answer is definite, and writes
-//! down what was answered.
+//! A client: sends its commands in order, each until its answer is definite, and records the
+//! answers.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::world::Service;
 /// Sends `commands`.
 ///
 /// # Errors
-/// An answer is not the one that it must be.
+/// An answer is wrong.
 pub(super) async fn run(shop: Arc<Shop>, commands: Vec<Command>) -> anyhow::Result<()> {
     let client = Client { shop: &shop };
     for command in commands {
@@ -70,17 +70,17 @@ impl Client<'_> {
         };
         match creation {
             Creation::User { user, .. } => {
-                book.fold.registered(&id, number);
+                book.expected.registered(&id, number);
                 book.users.insert(*user, made);
             }
             Creation::Product { product, .. } => {
-                book.fold.looks(&id, look(*product, 0, 0), number);
+                book.expected.looks(&id, look(*product, 0, 0), number);
                 book.products.insert(*product, made);
             }
             Creation::Order { user, products, .. } => {
                 let user = book.users[user].id.clone();
                 let ids = ids(&book, products);
-                book.fold.placed(&user, &id, ids, number);
+                book.expected.placed(&user, &id, ids, number);
                 book.note_shopping(&user);
             }
         }
@@ -93,7 +93,7 @@ impl Client<'_> {
             let id = book.products[&product].id.clone();
             let mut look = look(product, version, version);
             if !image {
-                look.image = book.fold.image(&id).context("an image")?;
+                look.image = book.expected.image(&id).context("an image")?;
             }
             (id, look)
         };
@@ -111,7 +111,7 @@ impl Client<'_> {
         let mut book = self.shop.book();
         let what = format!("{product} renamed to {}", look.title);
         let number = book.note(product.client, &position, &what)?;
-        book.fold.looks(&id, look, number);
+        book.expected.looks(&id, look, number);
         if let Some(made) = book.products.get_mut(&product) {
             made.position = position;
         }
@@ -129,14 +129,14 @@ impl Client<'_> {
         let position = reply.position.context("a position")?;
         let mut book = self.shop.book();
         let number = book.note(user.client, &position, &format!("{user} erased"))?;
-        book.fold.erased(&id, number);
+        book.expected.erased(&id, number);
         if let Some(made) = book.users.get_mut(&user) {
             made.position = position;
         }
         Ok(())
     }
 
-    /// What was answered must be in the answer.
+    /// The answer must include every event up to `?after`.
     async fn read(&self, user: Ref, after_all: bool) -> anyhow::Result<()> {
         let (id, after, is_erased) = {
             let book = self.shop.book();
@@ -146,7 +146,7 @@ impl Client<'_> {
             } else {
                 book.own[&user.client].clone()
             };
-            let is_erased = book.fold.is_erased(&id);
+            let is_erased = book.expected.is_erased(&id);
             (id, after, is_erased)
         };
         let path = format!("/users/{id}/purchases?limit=1000&after={after}");
@@ -189,8 +189,8 @@ impl Client<'_> {
     async fn refused(&self, wrong: &Wrong) -> anyhow::Result<()> {
         let (asked, status) = Asked::wrong(self.shop, wrong);
         let reply = self.ask(asked).await?.reply;
-        // With many orders it takes a moment until those of an erased user are all forgotten, and
-        // that their keys were used: it says one or the other.
+        // With many orders, forgetting those of an erased user and their keys takes a moment:
+        // either answer is right.
         if let (Wrong::OtherBody(Creation::Order { .. }), 410, 422) =
             (wrong, status, reply.status.as_u16())
         {
@@ -216,8 +216,8 @@ pub(super) fn expect(reply: &Reply, status: u16) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the answer is of an attempt before the last one: ids that the service chose tell when
-/// it began.
+/// Whether an attempt before the answered one had taken effect: an id that the service chose has
+/// the time of its creation.
 fn happened_before(settled: &Settled, creation: &Creation, id: &str) -> bool {
     let (Creation::User { id: own, .. }
     | Creation::Product { id: own, .. }

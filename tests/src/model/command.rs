@@ -1,4 +1,4 @@
-//! What clients do: planned from the seed, before anything runs.
+//! The commands of the clients, planned from the seed before anything runs.
 
 use std::fmt;
 
@@ -6,10 +6,11 @@ use uuid::Uuid;
 
 use crate::data::Random;
 
-/// How many products one order has at most.
+/// The maximum number of products in an order.
 const LINES_MAX: u64 = 5;
 
-/// A thing that a client made: its third user is `3.3`, whatever id the service gave it.
+/// Something that a client made: the third user of client 3 is `3.3`, whatever id the service gave
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ref {
     pub(super) client: u64,
@@ -22,12 +23,12 @@ impl fmt::Display for Ref {
     }
 }
 
-/// Something new, as its client asks for it. The same again is the same request.
+/// A request for something new. An equal value is the same request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Creation {
     User {
         user: Ref,
-        /// The id, where the client chooses it.
+        /// The id, if the client chooses it.
         id: Option<Uuid>,
     },
     Product {
@@ -42,11 +43,10 @@ pub(super) enum Creation {
     },
 }
 
-/// What a client does.
 #[derive(Debug, Clone)]
 pub(super) enum Command {
     Create(Creation),
-    /// Gives a product its `version`th name, and perhaps another image.
+    /// Gives a product its title number `version`, and perhaps another image.
     Rename {
         product: Ref,
         version: u64,
@@ -55,17 +55,17 @@ pub(super) enum Command {
     Erase {
         user: Ref,
     },
-    /// Reads what a user ordered: after all that anybody was answered, or after one's own.
+    /// Reads a user's purchases as of all answers so far, or as of the client's own.
     Read {
         user: Ref,
         after_all: bool,
     },
-    /// Sends an old request once more, under its old key.
+    /// Repeats an earlier request under its key.
     Repeat(Creation),
     Wrong(Wrong),
 }
 
-/// What must be refused, and have no effect.
+/// A request that must be refused without effect.
 #[derive(Debug, Clone)]
 pub(super) enum Wrong {
     NoTitle,
@@ -83,7 +83,7 @@ pub(super) enum Wrong {
 }
 
 impl Command {
-    /// Its kind, for counting.
+    /// The kind, for the tally.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Create(Creation::User { .. }) => "register",
@@ -99,7 +99,7 @@ impl Command {
 }
 
 impl Creation {
-    /// Whose it is.
+    /// The client that made it.
     pub(super) fn client(&self) -> u64 {
         let (Self::User { user: of, .. }
         | Self::Product { product: of, .. }
@@ -107,7 +107,7 @@ impl Creation {
         of.client
     }
 
-    /// The `Idempotency-Key` that it is sent under.
+    /// The `Idempotency-Key` of the request.
     pub(super) fn key(&self) -> String {
         match self {
             Self::User { user, .. } => format!("user {user}"),
@@ -117,16 +117,15 @@ impl Creation {
     }
 }
 
-/// A client's plan, which goes on from round to round.
+/// A client's plan, across all rounds.
 #[derive(Debug)]
 pub(super) struct Plan {
     client: u64,
     random: Random,
-    /// The users that are not erased, and those that are.
     users: Vec<Ref>,
     erased: Vec<Ref>,
     user_count: u64,
-    /// How often each of the client's products was named.
+    /// How often each of the client's products was renamed.
     versions: Vec<u64>,
     order_count: u64,
     created: Vec<Creation>,
@@ -134,7 +133,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(seed: u64, client: u64) -> Self {
-        // Far apart, so that no two clients do the same.
+        // Distinct random numbers for each client.
         let mut random = Random(seed.wrapping_add(client << 32));
         random.below(2);
         Self {
@@ -149,13 +148,11 @@ impl Plan {
         }
     }
 
-    /// How many products it has made.
     pub(super) fn products(&self) -> u64 {
         self.versions.len() as u64
     }
 
-    /// The next `count` commands. `others` are products that other clients have made in earlier
-    /// rounds.
+    /// The next `count` commands. `others` are products that other clients made in earlier rounds.
     pub(super) fn round(&mut self, count: usize, others: &[Ref]) -> Vec<Command> {
         (0..count).map(|_| self.next(others)).collect()
     }
@@ -264,7 +261,7 @@ impl Plan {
         }
     }
 
-    /// One of the newest three as often as not: an order for what was made a moment ago.
+    /// Half the time one of the newest three, to order what was just made.
     fn own_product(&mut self) -> Ref {
         let all = self.products();
         let among = if self.random.below(2) == 0 {

@@ -1,4 +1,4 @@
-//! What goes wrong, and when: drawn from the seed, before anything runs.
+//! The faults and their times, drawn from the seed before anything runs.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use super::command::index;
 use crate::data::Random;
 use crate::world::Service;
 
-/// How many faults there are in a round.
+/// The number of faults in a round.
 const FAULTS: usize = 6;
 
 /// A crash point is armed for one of its first passes.
 const PASS_MAX: u64 = 5;
 
-/// One step of a fault. One that makes no sense (to kill what is down) is passed over.
+/// One step of a fault. A step that makes no sense, such as killing a stopped service, is skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     Kill(Service),
     Start(Service),
-    /// Starts a service that is to die at a named place, coming by for the `pass`th time.
+    /// Starts a service that dies at a crash point on its `pass`th pass.
     StartArmed(Service, &'static str, u64),
     Pause(Service),
     Resume(Service),
@@ -41,7 +41,7 @@ pub(super) enum Step {
     StopRival,
     LoseReadStore,
     Rebuild,
-    /// Goes on when this many more commands were answered, or none are for a while.
+    /// Continues after this many more answers, or if there are none for a while.
     Work(u64),
 }
 
@@ -52,7 +52,7 @@ struct Fault {
     steps: Vec<Step>,
 }
 
-/// All kinds of faults, dealt like cards: each comes once before any comes again.
+/// All kinds of faults, dealt like cards: each kind comes once before any comes again.
 #[derive(Debug)]
 pub(super) struct Deck {
     random: Random,
@@ -82,7 +82,7 @@ enum Kind {
     CrashRebuild,
 }
 
-/// What goes wrong in a round.
+/// The faults of a round.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Schedule {
     pub(super) names: Vec<&'static str>,
@@ -97,14 +97,14 @@ impl fmt::Display for Schedule {
 
 impl Deck {
     pub(super) fn new(seed: u64) -> Self {
-        // Another row of numbers than the clients have.
+        // Random numbers other than those of the clients.
         Self {
             random: Random(!seed),
             left: Vec::new(),
         }
     }
 
-    /// The faults of the next round, the steps of each two that follow one another mixed.
+    /// The faults of the next round; the steps of two consecutive faults are mixed.
     pub(super) fn deal(&mut self) -> Schedule {
         let mut schedule = Schedule::default();
         let mut under_way: Vec<Step> = Vec::new();
@@ -184,7 +184,7 @@ impl Deck {
                 ("publish again", steps)
             }
             Kind::DeleteEvent => {
-                // Most events are orders: one of them is likely to be news.
+                // Most events are orders, so one of them is likely to be new.
                 let source = match self.random.below(4) {
                     0 => Service::Users,
                     1 => Service::Products,
@@ -237,12 +237,12 @@ impl Deck {
         Fault { name, steps }
     }
 
-    /// Dies at one of the places whose names begin so.
+    /// Crashes a service at a crash point whose name has one of these beginnings.
     fn crash(&mut self, service: Service, beginnings: &[&str]) -> Vec<Step> {
         let begins = |point: &&&str| beginnings.iter().any(|with| point.starts_with(with));
         let points: Vec<_> = crash::POINTS.iter().filter(begins).collect();
         let point = points[index(self.random.below(points.len() as u64))];
-        // A rebuild comes by most of its places once.
+        // A rebuild passes most of its crash points once.
         let often = if point.starts_with("rebuild.") {
             1
         } else {

@@ -1,4 +1,4 @@
-//! What the services' logs tell: situations that were met, and errors.
+//! Finds situations and errors in the logs of the services.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,17 +11,17 @@ use serde_json::Value;
 use super::tally::{Situation, Tally};
 use crate::process;
 
-/// Reads logs from where it read them last.
+/// Reads each log from where the last read ended.
 #[derive(Debug, Default)]
 pub(super) struct Logs {
     read: BTreeMap<&'static str, u64>,
 }
 
 impl Logs {
-    /// Reads what all processes with a log in `folder` have logged since, and counts situations.
+    /// Reads the new lines of all logs in `folder` and counts situations.
     ///
     /// # Errors
-    /// One of them logged an `ERROR`.
+    /// A service has logged an `ERROR`.
     pub(super) fn read(&mut self, folder: &Path, tally: &mut Tally) -> anyhow::Result<()> {
         for name in ["users", "products", "orders", "purchases", "rival"] {
             let read = self.read.entry(name).or_default();
@@ -31,7 +31,7 @@ impl Logs {
                 if let Some((situation, times)) = situation(&line) {
                     tally.meet(situation, times);
                 }
-                // No fault here is one that a person must deal with.
+                // No fault here needs an operator.
                 ensure!(line["level"] != "ERROR", "{name} logged an error: {line}");
             }
         }

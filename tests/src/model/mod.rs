@@ -1,22 +1,22 @@
-//! Torture: random commands and faults over the whole system, compared with a plain fold.
+//! Torture: random commands and faults on the whole system, compared with a plain model.
 //!
 //! Several clients send what they planned: register, create, rename, order, erase, read, repeat,
-//! and requests that must be refused. Each is sent until its answer is definite, under the same
-//! `Idempotency-Key`, so it is always known what has happened. Meanwhile services and broker are
-//! killed, paused and robbed of their data. After each round all faults end, everything catches
-//! up, and every outbox, stream and answer must be what the fold of the answers says.
+//! and requests that must be refused. Each client repeats a request under the same
+//! `Idempotency-Key` until its answer is definite, so the model knows what has happened. Meanwhile
+//! services and broker are killed, paused and lose their data. After each round all faults end,
+//! everything catches up, and every outbox, stream and answer must agree with the model.
 //!
 //! The same seed gives the same commands and the same faults in the same order. It does not give
-//! the same run: when a process gets its turn, nobody can seed. Send a failure again a few times.
+//! the same run, because the scheduling of processes has no seed. Repeat a failed run a few times.
 //!
-//! A run counts only if it met each [`Situation`]; it goes on for some rounds until it has.
+//! A run counts only if it met each [`Situation`]; it continues for some rounds until it has.
 
 mod breaker;
 mod check;
 mod client;
 mod command;
+mod expected;
 mod fault;
-mod fold;
 mod logs;
 mod request;
 mod shop;
@@ -41,33 +41,32 @@ use logs::Logs;
 use shop::Shop;
 use streams::Streams;
 
-/// How many clients there are.
+/// The number of clients.
 const CLIENTS: u64 = 6;
 
-/// How many commands each of them sends in a round.
+/// How many commands each client sends in a round.
 const COMMANDS: usize = 40;
 
-/// How many users are looked at after a round; all of them after the last.
+/// How many users are checked after a round; after the last, all of them.
 const LOOKED_AT: usize = 300;
 
-/// How long a run is.
+/// The length of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Dose {
-    /// Where all chance comes from.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// At least so many rounds.
+    /// The minimum number of rounds.
     pub rounds: u64,
-    /// At least this long.
+    /// The minimum duration.
     pub lasts: Duration,
-    /// So many rounds at most for the sake of situations that were not met.
+    /// The maximum number of extra rounds to meet missing situations.
     pub more_rounds: u64,
 }
 
-/// Runs a world through rounds of commands and faults; `say` is told how it goes.
+/// Runs a world through rounds of commands and faults; reports progress to `say`.
 ///
 /// # Errors
-/// Something is not as it must be, or a situation was not met: the world's folder stays, and is
-/// named.
+/// Something is wrong, or a situation was not met. The error names the world's folder, which stays.
 pub async fn run(dose: Dose, say: impl Fn(&str)) -> anyhow::Result<Tally> {
     let mut world = World::on_host().logging_everything().empty();
     let folder = world.keep_folder();
@@ -77,7 +76,7 @@ pub async fn run(dose: Dose, say: impl Fn(&str)) -> anyhow::Result<Tally> {
         folder.display()
     );
     say(&place);
-    let _told = Told {
+    let _report = PanicReport {
         place: &place,
         say: &say,
     };
@@ -110,13 +109,13 @@ pub async fn run(dose: Dose, say: impl Fn(&str)) -> anyhow::Result<Tally> {
     }
 }
 
-/// Says where to look when the run ends by a panic.
-struct Told<'a, S: Fn(&str)> {
+/// Reports the folder and the seed if the run panics.
+struct PanicReport<'a, S: Fn(&str)> {
     place: &'a str,
     say: &'a S,
 }
 
-impl<S: Fn(&str)> Drop for Told<'_, S> {
+impl<S: Fn(&str)> Drop for PanicReport<'_, S> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             (self.say)(self.place);
@@ -162,7 +161,7 @@ impl Torture {
         }
     }
 
-    /// One round; says how long its parts took.
+    /// Runs one round; returns how long its parts took.
     async fn round(&mut self, schedule: &Schedule) -> anyhow::Result<String> {
         let began = Instant::now();
         Streams::soften(&self.breaker.world).await?;
@@ -183,9 +182,9 @@ impl Torture {
             }
         }
         let broken = began.elapsed();
-        self.breaker.mend().await?;
+        self.breaker.repair().await?;
         while !clients.is_empty() {
-            // Whatever dies now is noticed, too: the clients would wait for it.
+            // A service that dies now must be restarted, or the clients would wait for it.
             self.breaker.mind().await?;
             if let Ok(Some(ended)) = timeout(LOOK_EVERY, clients.join_next()).await {
                 ended.context("a client panicked")??;

@@ -1,15 +1,15 @@
-//! Requests, as they are sent again and again until they are answered.
+//! Requests that are repeated until they are answered.
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::command::{Creation, Ref, Wrong};
-use super::fold::Look;
+use super::expected::Look;
 use super::shop::{Book, Shop};
 use crate::world::Service;
 
-/// A request that is sent as often as needed.
+/// A request that can be sent repeatedly.
 pub(super) struct Asked {
     pub(super) service: Service,
     pub(super) method: Method,
@@ -41,7 +41,7 @@ impl Asked {
         request
     }
 
-    /// The request for something new: the same whenever it is asked for.
+    /// The request for something new; always the same for the same `creation`.
     pub(super) fn creation(shop: &Shop, creation: &Creation) -> Self {
         let (service, path, mut body, id) = match creation {
             Creation::User { user, id } => {
@@ -75,7 +75,7 @@ impl Asked {
         }
     }
 
-    /// A request that must be refused, and the status.
+    /// A request that must be refused, and the expected status.
     pub(super) fn wrong(shop: &Shop, wrong: &Wrong) -> (Self, u16) {
         let nobody = || Uuid::now_v7().to_string();
         let image = "https://example.com/x.png";
@@ -137,18 +137,18 @@ impl Asked {
     }
 }
 
-/// Whether what the request made was erased since: with a user go their orders.
+/// Whether the created resource was erased since; a user's orders are erased with the user.
 pub(super) fn is_erased(book: &Book, creation: &Creation) -> bool {
     match creation {
         Creation::User { user, .. } | Creation::Order { user, .. } => {
             let id = &book.users[user].id;
-            book.fold.is_erased(id)
+            book.expected.is_erased(id)
         }
         Creation::Product { .. } => false,
     }
 }
 
-/// How a product looks when it has been named `title` times and pictured `image` times.
+/// The look of a product after `title` renames and `image` new images.
 pub(super) fn look(product: Ref, title: u64, image: u64) -> Look {
     Look {
         title: format!("Product {product} version {title}"),
@@ -156,7 +156,6 @@ pub(super) fn look(product: Ref, title: u64, image: u64) -> Look {
     }
 }
 
-/// The ids of `products`.
 pub(super) fn ids(book: &Book, products: &[Ref]) -> Vec<String> {
     let id = |product| book.products[product].id.clone();
     products.iter().map(id).collect()

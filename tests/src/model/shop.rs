@@ -1,4 +1,4 @@
-//! What all clients share: the services, the book of what was answered, the count of answers.
+//! What all clients share: the services, the record of the answers, and their number.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,30 +12,30 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::command::Ref;
-use super::fold::{Expected, Shown};
+use super::expected::{Expected, Shown};
 use crate::client::{self, Client, Reply};
 use crate::world::{Service, World};
 
-/// How long a client waits for one answer: longer than a service waits for `?after`.
+/// How long a client waits for one answer; longer than a service waits for `?after`.
 const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 
-/// How long a client tries again: faults end far sooner.
+/// How long a client repeats a request; faults end far sooner.
 const SETTLED_WITHIN: Duration = Duration::from_mins(3);
 
-/// How many users are watched: those who ordered last.
+/// How many users are watched: the last who ordered.
 const WATCHED: usize = 4;
 
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// Something that was made: its id, and where its event is.
+/// A created resource: its id and the position of its event.
 #[derive(Debug, Clone)]
 pub(super) struct Made {
     pub(super) id: String,
     pub(super) position: String,
 }
 
-/// What `purchases` answered.
+/// An answer of `purchases`.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) user: String,
@@ -43,33 +43,33 @@ pub(super) struct Seen {
     pub(super) shown: Shown,
 }
 
-/// What was answered.
+/// The record of all answers.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    pub(super) fold: Expected,
+    pub(super) expected: Expected,
     pub(super) users: BTreeMap<Ref, Made>,
     pub(super) products: BTreeMap<Ref, Made>,
     /// The answer under each key, as text.
     pub(super) answers: BTreeMap<String, (String, Option<String>)>,
-    /// What each position was given for.
+    /// The effect of each position.
     positions: BTreeMap<(String, u64), String>,
-    /// The highest positions, and those that each client was given.
+    /// The highest positions overall, and those that each client received.
     pub(super) reached: Positions,
     pub(super) own: BTreeMap<u64, Positions>,
     /// How many commands of each kind were answered.
     pub(super) commands: BTreeMap<&'static str, u64>,
-    /// Commands that were tried again, because no answer came, or one that did not say.
+    /// Commands that were repeated after no answer or an unclear one.
     pub(super) retried: u64,
-    /// Commands whose answer was lost and which had happened.
+    /// Commands that took effect although their answer was lost.
     pub(super) unknown_commits: u64,
-    /// Answers of `purchases` that are to be compared once it is known what had happened.
+    /// Answers of `purchases`, to be compared once the model is complete.
     pub(super) seen: Vec<Seen>,
-    /// The users who ordered last.
+    /// The last users who ordered.
     pub(super) shopping: VecDeque<String>,
 }
 
 impl Book {
-    /// Notes an effect's position, which must be its own; gives its number.
+    /// Records the position of an effect, which must be unique; returns its number.
     pub(super) fn note(&mut self, client: u64, position: &str, what: &str) -> anyhow::Result<u64> {
         let positions: Positions = position.parse()?;
         let mut noted = 0;
@@ -87,13 +87,13 @@ impl Book {
         Ok(noted)
     }
 
-    /// Notes that a user orders just now.
+    /// Records that a user has just ordered.
     pub(super) fn note_shopping(&mut self, user: &str) {
         self.shopping.push_front(user.to_owned());
         self.shopping.truncate(WATCHED);
     }
 
-    /// All positions that were given, added up.
+    /// The sum of all positions.
     pub(super) fn total(&self) -> u64 {
         self.reached.0.values().sum()
     }
@@ -103,17 +103,16 @@ impl Book {
 #[derive(Debug)]
 pub(super) struct Settled {
     pub(super) reply: Reply,
-    /// When the attempt that was answered began, if it was not the first.
+    /// The start of the answered attempt, if it was not the first.
     pub(super) retried_at_ms: Option<i64>,
 }
 
-/// What all clients share.
 #[derive(Debug)]
 pub(super) struct Shop {
     services: BTreeMap<Service, Client>,
     book: Mutex<Book>,
     clock: Clock,
-    /// How many commands were answered, in all, and how many were planned so far.
+    /// The number of answered commands, and of planned ones.
     answered: watch::Sender<u64>,
     planned: AtomicU64,
 }
@@ -146,7 +145,7 @@ impl Shop {
         self.planned.fetch_add(commands as u64, Ordering::Relaxed);
     }
 
-    /// How many commands will have been answered when all clients are done.
+    /// How many commands will be answered when all clients are done.
     pub(super) fn planned(&self) -> u64 {
         self.planned.load(Ordering::Relaxed)
     }
@@ -156,7 +155,7 @@ impl Shop {
         self.answered.send_modify(|answered| *answered += 1);
     }
 
-    /// Sends a request until its answer says something: no answer, and 503, do not.
+    /// Sends a request until its answer is definite; no answer and a 503 are not.
     pub(super) async fn settle(
         &self,
         what: &str,

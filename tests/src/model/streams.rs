@@ -1,4 +1,4 @@
-//! What is done to streams behind the services' backs, and what must be in them nevertheless.
+//! Changes to streams behind the services' backs, and a check of their contents.
 
 use std::collections::BTreeSet;
 
@@ -14,30 +14,30 @@ use headwater::EventId;
 use crate::eventually;
 use crate::world::{Service, World};
 
-/// Marks what was published again here, and not by a relay.
+/// Marks an event that this module published again.
 const PLANTED: &str = "Torture-Planted";
 
-/// How many events are read at a time.
+/// How many events are read concurrently.
 const AT_ONCE: usize = 64;
 
-/// What was deleted in streams.
+/// The events that were deleted from streams.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     deleted: BTreeSet<(Service, u64)>,
 }
 
 impl Streams {
-    /// Makes the streams that are not there, so that events can be deleted from them.
+    /// Makes missing streams such that events can be deleted from them.
     pub(super) async fn make_soft(world: &World) -> anyhow::Result<()> {
         let jetstream = context(world).await?;
         for source in Service::SOURCES {
-            // Its relay may have been faster.
+            // The relay may have made it first.
             let _ = make_soft(&jetstream, source).await;
         }
         Ok(())
     }
 
-    /// Makes those anew from which events cannot be deleted: their relays made them.
+    /// Replaces streams that relays made and that forbid deletion.
     pub(super) async fn soften(world: &World) -> anyhow::Result<()> {
         for source in Service::SOURCES {
             let stream = open(world, source).await?;
@@ -51,7 +51,7 @@ impl Streams {
     pub(super) async fn lose(world: &World, source: Service) -> anyhow::Result<()> {
         let jetstream = context(world).await?;
         jetstream.delete_stream(name(source)).await?;
-        // Its relay may have been faster.
+        // The relay may have made it first.
         let _ = make_soft(&jetstream, source).await;
         Ok(())
     }
@@ -59,7 +59,7 @@ impl Streams {
     pub(super) async fn lose_consumers(world: &World, source: Service) -> anyhow::Result<()> {
         let stream = open(world, source).await?;
         for name in ["purchases", "orders-catalogue"] {
-            // Only some have the second, and the first may not be there yet.
+            // Some streams have only one of these consumers, or none yet.
             let _ = stream.delete_consumer(name).await;
         }
         Ok(())
@@ -78,7 +78,7 @@ impl Streams {
             let Some(event) = at(&stream, sequence).await? else {
                 continue;
             };
-            // A copy of a copy would wait for the dedupe window each time.
+            // Publishing a copy again would wait for the dedupe window.
             if event.headers.get(PLANTED).is_some() {
                 continue;
             }
@@ -102,7 +102,7 @@ impl Streams {
         Ok(())
     }
 
-    /// Deletes the event that lies `back` before the last.
+    /// Deletes the event `back` places before the last.
     pub(super) async fn delete(
         &mut self,
         world: &World,
@@ -111,20 +111,20 @@ impl Streams {
     ) -> anyhow::Result<()> {
         let stream = open(world, source).await?;
         let last = stream.cached_info().state.last_sequence;
-        let sequence = last.checked_sub(back).context("so many events")?;
+        let sequence = last.checked_sub(back).context("a long enough stream")?;
         let event = at(&stream, sequence).await?.context("an event there")?;
         if let Some(position) = id_of(&event).map(|id| id.position)
             && event.headers.get(PLANTED).is_none()
         {
-            // Before it is: the answer may be lost.
+            // Recorded first, because the answer may be lost.
             self.deleted.insert((source, position));
         }
         stream.delete_message(sequence).await?;
         Ok(())
     }
 
-    /// Waits until the stream has everything up to `head`, then looks through it: each position
-    /// once and in order, but for those that were deleted here. Gives how many events there are.
+    /// Waits until the stream has everything up to `head`. Checks that it has each position once
+    /// and in order, except deleted ones. Returns the number of events.
     pub(super) async fn check(
         &self,
         world: &World,
@@ -165,7 +165,7 @@ impl Streams {
     }
 }
 
-/// The positions of what relays have put into a stream, in its order.
+/// The positions of events that relays published, in stream order.
 async fn positions(world: &World, source: Service, epoch: &str) -> anyhow::Result<Vec<u64>> {
     let stream = open(world, source).await?;
     let state = &stream.cached_info().state;
@@ -175,8 +175,8 @@ async fn positions(world: &World, source: Service, epoch: &str) -> anyhow::Resul
     let mut positions = Vec::new();
     while let Some(event) = events.next().await {
         let Some(event) = event? else { continue };
-        let id = id_of(&event).context("an event of nobody's")?;
-        ensure!(*id.epoch == *epoch, "an event of another life: {id}");
+        let id = id_of(&event).context("an event without an event id")?;
+        ensure!(*id.epoch == *epoch, "an event of another epoch: {id}");
         if event.headers.get(PLANTED).is_none() {
             positions.push(id.position);
         }

@@ -1,4 +1,4 @@
-//! What a run came to, in numbers.
+//! The result of a run, in numbers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,25 +8,24 @@ use super::fault::Step;
 use super::shop::Book;
 use crate::world::Service;
 
-/// Situations that a run must have met to count.
+/// The situations that a run must meet to count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Situation {
-    /// A fence refused a relay: somebody else had published.
+    /// The expected-last-sequence check refused a relay: another one had published.
     Rival,
-    /// A relay found its stream behind, and published again.
+    /// A relay found that its stream lacks events and published them again.
     Behind,
-    /// A projection fetched events from an outbox.
+    /// A projection fetched missing events from an outbox.
     Gap,
     /// A projection skipped events that it had applied.
     Redelivery,
-    /// A command whose answer was lost had happened.
+    /// A command took effect although its answer was lost.
     UnknownCommit,
-    /// A rebuild took the place of the live store.
+    /// A rebuilt store replaced the live one.
     Swap,
 }
 
 impl Situation {
-    /// All of them.
     pub const ALL: [Self; 6] = [
         Self::Rival,
         Self::Behind,
@@ -37,24 +36,23 @@ impl Situation {
     ];
 }
 
-/// How long a service took after it was killed.
+/// The recovery of a service after it was killed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Recovery {
     pub(super) service: Service,
     pub(super) round: u64,
-    /// How many events came meanwhile, or all of them where the store was lost.
+    /// How many events had to be applied: those since the kill, or all if the store was lost.
     pub(super) waited: u64,
     pub(super) ready: Duration,
-    /// Of the read store, where nothing else was broken.
+    /// For the read store, if there was no other fault.
     pub(super) caught_up: Option<Duration>,
 }
 
-/// Counts of a run.
+/// The counts of a run.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// How many rounds there were.
     pub rounds: u64,
-    /// How many events the outboxes hold.
+    /// How many events the outboxes have.
     pub events: u64,
     steps: BTreeMap<String, u64>,
     crashes: BTreeMap<String, u64>,
@@ -62,7 +60,7 @@ pub struct Tally {
     pub(super) situations: BTreeMap<Situation, u64>,
     commands: BTreeMap<&'static str, u64>,
     retried: u64,
-    /// How many answers of `purchases` were compared with the fold, amid the faults and after
+    /// How many answers of `purchases` were compared with the model, during the faults and after
     /// them.
     pub(super) reads: u64,
     pub(super) checks: u64,
@@ -90,7 +88,7 @@ impl Tally {
         *self.situations.entry(situation).or_default() += times;
     }
 
-    /// Takes over what the clients have counted.
+    /// Adopts the counts of the clients.
     pub(super) fn take_book(&mut self, book: &Book) {
         self.commands.clone_from(&book.commands);
         self.retried = book.retried;
@@ -99,7 +97,7 @@ impl Tally {
         self.events = book.total();
     }
 
-    /// The situations that were not met.
+    /// The situations that the run has not met.
     pub fn missing(&self) -> Vec<Situation> {
         let met = |situation: &Situation| self.situations.get(situation).copied() > Some(0);
         Situation::ALL
@@ -108,21 +106,20 @@ impl Tally {
             .collect()
     }
 
-    /// What a service took at most: until it was ready, and until it had caught up; and how many
-    /// times it was started.
+    /// The number of a service's starts, and the longest times until it was ready and caught up.
     fn slowest(&self, service: Service) -> String {
         let of = self.recoveries.iter().filter(|r| r.service == service);
-        let mut told = vec![format!("{} starts", of.clone().count())];
+        let mut parts = vec![format!("{} starts", of.clone().count())];
         if let Some(slowest) = of.clone().max_by_key(|r| r.ready) {
             let (ready, round) = (slowest.ready, slowest.round);
-            told.push(format!("ready in {ready:.2?} (round {round})"));
+            parts.push(format!("ready in {ready:.2?} (round {round})"));
         }
         let caught_up = of.filter_map(|r| Some((r.caught_up?, r.waited, r.round)));
         if let Some((took, waited, round)) = caught_up.max() {
             let waited = format!("{waited} events waited, round {round}");
-            told.push(format!("caught up in {took:.2?} ({waited})"));
+            parts.push(format!("caught up in {took:.2?} ({waited})"));
         }
-        told.join(", ")
+        parts.join(", ")
     }
 }
 

@@ -1,4 +1,5 @@
-//! Reads amid the faults: what `purchases` says, to be judged when all is known.
+//! Reads during the faults: records answers of `purchases`, to be checked when the model is
+//! complete.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,17 +8,17 @@ use anyhow::{Context as _, bail, ensure};
 use reqwest::Method;
 
 use super::client::expect;
-use super::fold::{Look, Shown};
+use super::expected::{Look, Shown};
 use super::shop::{Seen, Shop};
 use crate::client::{Reply, try_send};
 use crate::world::Service;
 
-/// How often those who order are looked at, and how long an answer may take.
+/// The pause between two reads, and the timeout of an answer.
 const WATCH_EVERY: Duration = Duration::from_millis(5);
 const WATCH_WITHIN: Duration = Duration::from_secs(1);
 
-/// Looks at what those are shown who order just now, again and again, while the others work.
-/// What it sees may be old, and it must be of one moment.
+/// Reads the purchases of users who are ordering, in turns, while the clients work. An answer may
+/// be old, but it must be of one moment.
 pub(super) async fn watch(shop: Arc<Shop>) -> anyhow::Result<()> {
     for turn in 0.. {
         tokio::time::sleep(WATCH_EVERY).await;
@@ -40,7 +41,7 @@ pub(super) async fn watch(shop: Arc<Shop>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What an answer of `purchases` says: each product once.
+/// Parses an answer of `purchases`; each product must be in it once.
 pub(super) fn seen(user: String, reply: &Reply) -> anyhow::Result<Seen> {
     expect(reply, 200)?;
     let mut shown = Shown::new();

@@ -1,4 +1,4 @@
-//! How what is in a world is addressed: programs, files, HTTP, NATS.
+//! How programs, files, HTTP and NATS of a world are addressed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::{docker, eventually, program};
 
 impl World {
-    /// How a service is started.
+    /// The command that starts a service.
     pub(super) fn command(&self, service: Service) -> Command {
         let mut command = self.program(service.program(), &[]);
         if let Some(style) = service.style() {
@@ -30,13 +30,13 @@ impl World {
             command.env("NATS_USER", service.name());
             command.env("NATS_PASSWORD_FILE", folder.join(service.name()));
         }
-        // By which composition asks for it.
+        // The name by which API composition asks it.
         let name = self.names.get(&service);
         command.envs(name.map(|name| ("HEADWATER_PUBLIC_HOST", name)));
         command
     }
 
-    /// A program that speaks to the broker, as all of them are started.
+    /// A command for a program that connects to the broker.
     pub(super) fn program(&self, name: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program(name));
         let copies = self.peers.len() + 1;
@@ -52,7 +52,7 @@ impl World {
         command
     }
 
-    /// Where other services reach a service, if it ran.
+    /// Where other services reach a service, if it has run.
     fn url_for_services(&self, service: Service) -> Option<String> {
         let address = self.addresses.get(&service)?;
         Some(match self.names.get(&service) {
@@ -61,7 +61,7 @@ impl World {
         })
     }
 
-    /// Where a service listens, at this port in a container.
+    /// Where a service listens; in a container, at `port`.
     fn listen(&self, port: u16) -> String {
         match self.docker {
             Some(_) => format!("0.0.0.0:{port}"),
@@ -69,18 +69,18 @@ impl World {
         }
     }
 
-    /// The services started from now on reach the broker at `url`: through a link.
+    /// Makes services that start from now on reach the broker at `url`, through a link.
     pub fn reach_broker_at(&mut self, url: String) {
         self.link = Some(url);
     }
 
-    /// Leaves the folder of all databases and logs when the world ends; gives where it is.
+    /// Keeps the folder of all databases and logs when the world ends; returns its path.
     pub fn keep_folder(&mut self) -> PathBuf {
         self.folder.disable_cleanup(true);
         self.folder.path().to_owned()
     }
 
-    /// What all runs of a service have logged: one JSON object a line.
+    /// The logs of all runs of a service: one JSON object per line.
     pub fn log(&self, service: Service) -> String {
         std::fs::read_to_string(self.log_file(service)).unwrap_or_default()
     }
@@ -99,13 +99,16 @@ impl World {
         self.databases.join(format!("{}.db", service.name()))
     }
 
-    /// Deletes a stopped service's database.
+    /// Deletes the database of a stopped service.
     pub fn delete_database(&self, service: Service) {
-        assert!(!self.running.contains_key(&service), "stop it first");
+        assert!(
+            !self.running.contains_key(&service),
+            "stop the service first"
+        );
         let path = self.database(service);
         std::fs::remove_file(&path).expect("delete the database");
         let wal = path.with_extension("db-wal");
-        assert!(!wal.exists(), "closed in order, it has no WAL");
+        assert!(!wal.exists(), "a WAL is left after an orderly stop");
     }
 
     /// A client of a service.
@@ -118,31 +121,31 @@ impl World {
         Client::at(self.addresses[&service].admin)
     }
 
-    /// Where the broker is; all of a cluster, with commas.
+    /// The URL of the broker; for a cluster, all URLs with commas.
     pub fn nats_url(&self) -> String {
         self.nodes().map(Broker::url).collect::<Vec<_>>().join(",")
     }
 
-    /// Where the services find the broker; all of a cluster, with commas.
+    /// The URL of the broker for the services; for a cluster, all URLs with commas.
     fn nats_url_for_services(&self) -> String {
         let urls = self.nodes().map(Broker::url_for_services);
         let linked = self.link.clone();
         linked.unwrap_or_else(|| urls.collect::<Vec<_>>().join(","))
     }
 
-    /// The broker, or all of the cluster.
+    /// The broker, or all brokers of the cluster.
     pub fn nodes(&self) -> impl Iterator<Item = &Broker> {
         std::iter::once(&self.broker).chain(&self.peers)
     }
 
-    /// The operator's name and password, where one has to log in.
+    /// The operator's name and password, if the broker requires a login.
     pub fn login(&self) -> Option<(String, String)> {
         let file = self.passwords.as_ref()?.join("operator");
         let password = std::fs::read_to_string(file).expect("a password");
         Some(("operator".to_owned(), password.trim().to_owned()))
     }
 
-    /// A NATS connection of the test's own, as the operator where one has to log in.
+    /// A NATS connection of the test, as the operator if the broker requires a login.
     pub async fn nats(&self) -> async_nats::Client {
         let mut options = async_nats::ConnectOptions::new();
         if let Some((user, password)) = self.login() {
@@ -153,15 +156,15 @@ impl World {
         options.connect(servers).await.expect("connect to NATS")
     }
 
-    /// A source's stream; where three brokers keep it, once one of them leads it.
+    /// The stream of a source. In a cluster, waits until it has a leader.
     pub async fn stream(&self, source: Service) -> jetstream::stream::Stream {
         let jetstream = jetstream::new(self.nats().await);
         let name = source.name().to_uppercase();
         eventually("the stream", || jetstream.get_stream(&name)).await
     }
 
-    /// Makes the sources' streams before the services do, so that events can be deleted from
-    /// them and they can be purged.
+    /// Makes the sources' streams before the services do, so that a test can delete events and
+    /// purge them.
     pub async fn make_soft_streams(&self) {
         let jetstream = jetstream::new(self.nats().await);
         for source in Service::SOURCES {

@@ -1,4 +1,4 @@
-//! What a world starts.
+//! How a world starts.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::PATIENCE;
 use crate::broker::Broker;
 use crate::docker::{Docker, Turn};
 
-/// A world on brokers that run, and what else it is to have.
+/// A world to be started, with running brokers.
 #[derive(Debug)]
 #[must_use]
 pub struct Builder {
@@ -19,18 +19,18 @@ pub struct Builder {
 }
 
 impl World {
-    /// All services on a running broker, each in touch with it.
+    /// Starts all services and waits until each has reached the broker.
     pub async fn start() -> Self {
         Self::anywhere().start().await
     }
 
-    /// A world in containers where there is Docker, and of child processes elsewhere.
+    /// A world in containers if Docker answers, else of child processes.
     pub fn anywhere() -> Builder {
         Docker::chosen().map_or_else(Self::on_host, Self::in_containers)
     }
 
-    /// A world of child processes also where there is Docker: for tests that look at processes
-    /// from the host, trace them, or put something of theirs between them.
+    /// A world of child processes even if Docker answers: for tests that inspect processes from the
+    /// host, trace them, or put something between them.
     pub fn on_host() -> Builder {
         let folder = TempDir::new().expect("make a folder");
         let broker = Broker::child(folder.path()).expect("start the broker");
@@ -50,7 +50,7 @@ impl World {
         builder
     }
 
-    /// A world on a cluster of three brokers, each with a copy of every stream.
+    /// A world on a cluster of three brokers, each with a replica of every stream.
     pub fn on_three_brokers() -> Builder {
         let folder = TempDir::new().expect("make a folder");
         let binary = broker::find(&|_| {}).expect("find nats-server");
@@ -61,7 +61,7 @@ impl World {
         )
     }
 
-    /// A world of child processes on brokers that run, with its files in `folder`.
+    /// A world of child processes on running brokers, with its files in `folder`.
     pub fn on(nodes: impl IntoIterator<Item = broker::Broker>, folder: TempDir) -> Builder {
         Builder::of(nodes.into_iter().map(Broker::from), folder)
     }
@@ -91,36 +91,36 @@ impl Builder {
         }
     }
 
-    /// Databases are in `folder`, and not beside the logs.
+    /// Puts the databases into `folder`, separate from the logs.
     pub fn databases_in(mut self, folder: &Path) -> Self {
         folder.clone_into(&mut self.world.databases);
         self
     }
 
-    /// Services log in, each with its own name and the password that `folder` has for it.
+    /// Makes each service log in with its name and its password in `folder`.
     pub fn logging_in(mut self, folder: PathBuf) -> Self {
         self.world.passwords = Some(folder);
         self
     }
 
-    /// Services log all that they do.
+    /// Makes the services log at debug level.
     pub fn logging_everything(mut self) -> Self {
         self.world.filter = Some("info,headwater=debug,async_nats=off");
         self
     }
 
-    /// These services, instead of all four.
+    /// Starts these services instead of all four.
     pub fn of_services(mut self, services: &'static [Service]) -> Self {
         self.services = services;
         self
     }
 
-    /// The world, with no service yet.
+    /// The world, without any service yet.
     pub fn empty(self) -> World {
         self.world
     }
 
-    /// The world, with its services in touch with the broker.
+    /// Starts the services and waits until each has reached the broker.
     pub async fn start(self) -> World {
         let Self {
             mut world,
@@ -132,7 +132,7 @@ impl Builder {
     }
 }
 
-/// How the broker of a world runs, or each of a cluster.
+/// The options of a world's broker, or of each in a cluster.
 pub(crate) fn options(folder: &Path) -> Options {
     Options {
         log: Log::File(folder.join("broker.log")),

@@ -1,14 +1,14 @@
-//! How a world ends, and what its end asserts.
+//! How a world ends, and the assertions at its end.
 
 use super::{Service, World};
 use crate::eventually;
 
-/// How much of each service's log a failed test shows.
+/// How many log lines of each service a failed test shows.
 const LINES_SHOWN: usize = 12;
 
 impl World {
-    /// Stops everything, after checking that nothing is left undone: every part of every service
-    /// is well, and every outbox is in its stream.
+    /// Stops everything after checking that no work is left: every component of every service is
+    /// well, and every outbox is in its stream.
     pub async fn finish(mut self) {
         if self.known().any(|service| service == Service::Purchases) {
             self.caught_up().await;
@@ -21,7 +21,7 @@ impl World {
         self.finished = true;
     }
 
-    /// Kills everything and looks at nothing: what is wrong is known.
+    /// Kills everything without any check, after a known fault.
     pub fn abandon(&mut self) {
         self.running.clear();
         self.finished = true;
@@ -33,8 +33,8 @@ impl World {
         }
     }
 
-    /// Waits until every part of the service says that it is well. A parked event is one that
-    /// does not.
+    /// Waits until every component of the service is well. With a dead letter, its projection is
+    /// not.
     pub async fn expect_well(&self, service: Service) {
         let client = self.client(service);
         eventually("every part to be well", || async {
@@ -51,7 +51,7 @@ impl World {
 }
 
 impl Drop for World {
-    /// Where the test failed, says what the services logged last.
+    /// If the test failed, prints the last log lines of the services.
     #[expect(clippy::print_stderr, reason = "what a failed test has to say")]
     fn drop(&mut self) {
         if std::thread::panicking() {

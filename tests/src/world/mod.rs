@@ -1,7 +1,7 @@
 //! A world: a broker, and services that can be stopped and started.
 //!
-//! What it starts is in `builder`, how it is addressed in `address`, what it is asked for in
-//! `shop`, and what its end asserts in `end`.
+//! `builder` starts it, `address` locates its parts, `shop` sends requests, and `end` checks it at
+//! the end.
 
 mod address;
 mod builder;
@@ -31,33 +31,33 @@ pub use shop::{after, titles};
 /// A broker, and services that can be stopped and started.
 #[derive(Debug)]
 pub struct World {
-    /// The broker, to be killed and restarted; the first of a cluster.
+    /// The broker, to be killed and restarted; in a cluster, the first.
     pub broker: Broker,
-    /// The others of its cluster; none where it is alone.
+    /// The other brokers of a cluster.
     pub peers: Vec<Broker>,
-    /// Where services run in containers.
+    /// Set if services run in containers.
     docker: Option<&'static Docker>,
-    /// Of the logs, and usually of the databases.
+    /// The folder of the logs, and usually of the databases.
     folder: TempDir,
     databases: PathBuf,
-    /// Of all that ever ran: the same for their lives.
+    /// The addresses of all services that ever ran; they never change.
     addresses: BTreeMap<Service, Address>,
-    /// Of the containers, in their network.
+    /// The names of the containers in their network.
     names: BTreeMap<Service, String>,
     running: BTreeMap<Service, Process>,
-    /// Where each of the broker's users has a file with the password; nobody has to log in if none.
+    /// The folder with a password file for each user, if the broker requires a login.
     passwords: Option<PathBuf>,
     /// Where services reach the broker, if not directly.
     link: Option<String>,
-    /// What the services log, where that is not what they log by themselves.
+    /// The log filter of the services, if not the default.
     filter: Option<&'static str>,
     finished: bool,
-    /// The last that is dropped: the containers are gone then.
+    /// Dropped last, after the containers.
     turn: Option<Turn>,
 }
 
 impl World {
-    /// Starts these services. Each listens then; it may have yet to reach the broker, and to make
+    /// Starts these services. Each one listens then, but may not have reached the broker or made
     /// its stream: see [`in_touch`](Self::in_touch).
     pub async fn run_each(&mut self, services: &[Service]) {
         for service in services {
@@ -65,14 +65,13 @@ impl World {
         }
     }
 
-    /// Starts all services: [`run_each`](Self::run_each).
     pub async fn run_all(&mut self) {
         self.run_each(&Service::ALL).await;
     }
 
-    /// Waits until every service that runs has reached the broker, made its stream there, and
-    /// offers what it answers over it. What a test publishes by hand before that is lost, and what
-    /// it asks finds nobody.
+    /// Waits until every running service has reached the broker, made its stream, and answers
+    /// requests over NATS. Before that, events published by a test are lost, and its requests find
+    /// no responders.
     pub async fn in_touch(&self) {
         self.expect_all_well().await;
         for service in self.running.keys() {
@@ -83,19 +82,19 @@ impl World {
         }
     }
 
-    /// Starts a service, where it ran before if it did.
+    /// Starts a service, on the same address as before.
     pub async fn run(&mut self, service: Service) {
         self.run_with(service, |_| {}).await;
     }
 
-    /// Starts a service, its command changed by `change`: variables, more flags.
+    /// Starts a service; `change` adds variables or flags to its command.
     pub async fn run_with(&mut self, service: Service, change: impl Fn(&mut Command)) {
         if let Some(process) = self.try_run_with(service, change).await {
             panic!("{} does not start:\n{}", service.name(), process.log());
         }
     }
 
-    /// Starts a service that may end before it listens; gives it back if it did.
+    /// Starts a service that may end before it listens; returns its process if it did.
     pub async fn try_run_with(
         &mut self,
         service: Service,
@@ -105,14 +104,14 @@ impl World {
         loop {
             let mut process = self.spawn(service, &change);
             match listening(&mut process).await {
-                // The broker is away, and wants its port back: it must not be a service's now.
+                // The service got the port of the broker, which is away and needs it back.
                 Some(address) if address.http.port() == self.broker.port() => process.kill(),
                 Some(address) => {
                     self.addresses.insert(service, address);
                     self.running.insert(service, process);
                     return None;
                 }
-                // While it was away an outgoing connection of anybody may have got its port.
+                // Meanwhile, an outgoing connection may have taken its port.
                 None if process.log().contains("Address already in use")
                     && Instant::now() < deadline => {}
                 None => return Some(process),
@@ -120,7 +119,7 @@ impl World {
         }
     }
 
-    /// Starts a service and does not wait for it: it may be meant to end at once.
+    /// Starts a service without waiting for it: it may end at once.
     pub fn spawn(&self, service: Service, change: impl Fn(&mut Command)) -> Process {
         let mut command = self.command(service);
         change(&mut command);
@@ -134,7 +133,7 @@ impl World {
         Process::Container(Box::new(container))
     }
 
-    /// One more relay for the orders, in a process of its own.
+    /// Starts another relay for the orders, in its own process.
     pub fn rival(&self) -> Process {
         let mut command = self.program("e2e", &["rival"]);
         command
@@ -143,24 +142,22 @@ impl World {
         Process::spawn(command, self.folder.path().join("rival.log"))
     }
 
-    /// Whether a service runs.
     pub fn runs(&self, service: Service) -> bool {
         self.running.contains_key(&service)
     }
 
-    /// The services that were ever started, whether they run or not.
+    /// The services that were ever started.
     pub fn known(&self) -> impl Iterator<Item = Service> {
         let known: Vec<Service> = self.addresses.keys().copied().collect();
         known.into_iter()
     }
 
-    /// The process of a service.
     pub fn process(&mut self, service: Service) -> &mut Process {
         self.running.get_mut(&service).expect("it runs")
     }
 
-    /// A service's container has come back on another port of this host: asks the daemon which,
-    /// and waits until the service answers there.
+    /// Finds the new port of a service's container on this host and waits until the service answers
+    /// there.
     pub async fn moved(&mut self, service: Service) {
         let address = self.process(service).container().addresses();
         self.addresses
@@ -173,22 +170,21 @@ impl World {
         .await;
     }
 
-    /// A service stands still from now on: it keeps its connections and its locks.
+    /// Freezes a service: it keeps its connections and locks.
     pub fn pause(&self, service: Service) {
         self.running[&service].pause();
     }
 
-    /// It goes on.
     pub fn resume(&self, service: Service) {
         self.running[&service].resume();
     }
 
-    /// Stops a service, in order.
+    /// Stops a service in order.
     pub async fn stop(&mut self, service: Service) {
         self.put_away(service, Process::stop).await;
     }
 
-    /// Kills a service, as a crash would; one that has ended by itself is only put away.
+    /// Kills a service as a crash would; it may already have ended.
     pub async fn kill(&mut self, service: Service) {
         self.put_away(service, Process::kill).await;
     }
@@ -199,7 +195,7 @@ impl World {
         ended.await.expect("it ends as it should");
     }
 
-    /// Waits until a service has ended by itself, and puts it away: its process, to be asked how.
+    /// Waits until a service ends by itself; returns its process.
     pub async fn ended(&mut self, service: Service) -> Process {
         let mut process = self.running.remove(&service).expect("it runs");
         eventually("a service to end", || {
@@ -210,7 +206,7 @@ impl World {
     }
 }
 
-/// Waits until a service listens; `None` if it ends before.
+/// Waits until a service listens; `None` if it ends first.
 async fn listening(process: &mut Process) -> Option<Address> {
     eventually("a service to listen", || {
         let seen = match (process.address(), process.exited()) {

@@ -2,7 +2,7 @@
 
 use purchases::Style;
 
-/// One of the four services; the query service in one of its styles.
+/// One of the four services; the query service has three styles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
     /// Source of users.
@@ -11,25 +11,24 @@ pub enum Service {
     Products,
     /// Source of orders.
     Orders,
-    /// The query service, with its own copy.
+    /// The query service in the style replica.
     Purchases,
-    /// The query service that asks over HTTP.
+    /// The query service in the style composition: it asks over HTTP.
     Composition,
-    /// The query service that asks over the bus.
+    /// The query service in the style request-reply: it asks over NATS.
     RequestReply,
 }
 
 impl Service {
-    /// All that run by default.
+    /// The services that run by default.
     pub const ALL: [Self; 4] = [Self::Users, Self::Products, Self::Orders, Self::Purchases];
 
-    /// Those that publish events.
+    /// The services that publish events.
     pub const SOURCES: [Self; 3] = [Self::Users, Self::Products, Self::Orders];
 
     /// The query service in all its styles.
     pub const STYLES: [Self; 3] = [Self::Purchases, Self::Composition, Self::RequestReply];
 
-    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Users => users::NAME,
@@ -41,7 +40,7 @@ impl Service {
         }
     }
 
-    /// The program that is shipped.
+    /// The shipped program.
     pub fn program(self) -> &'static str {
         match self {
             Self::Users => "headwater-users",
@@ -51,7 +50,7 @@ impl Service {
         }
     }
 
-    /// How it gets its answers, where it keeps no database.
+    /// Its value of `--style`, if it keeps no database.
     pub(super) fn style(self) -> Option<&'static str> {
         match self {
             Self::Composition => Some("composition"),

@@ -1,4 +1,4 @@
-//! What a shop is asked for.
+//! Requests to the shop.
 
 use headwater::Positions;
 use serde_json::{Value, json};
@@ -24,7 +24,8 @@ impl World {
             .await
     }
 
-    /// Places an order for what may have been made a moment ago: `after` has the positions.
+    /// Places an order, possibly for a user or products made just before: `?after` has their
+    /// positions.
     pub async fn order(&self, user: &Reply, products: &[&Reply]) -> Reply {
         let ids: Vec<String> = products.iter().map(|product| product.id()).collect();
         let replies: Vec<&Reply> = products.iter().copied().chain([user]).collect();
@@ -33,12 +34,12 @@ impl World {
         self.client(Service::Orders).create(&path, &body).await
     }
 
-    /// What a user ordered, as of `after`, from the query service with its own copy.
+    /// The purchases of a user, as of `after`, from the query service in the style replica.
     pub async fn purchases(&self, user: &str, after: &str) -> Reply {
         self.purchases_by(Service::Purchases, user, after).await
     }
 
-    /// The titles that a user ordered, sorted, once `purchases` has everything that was written.
+    /// The sorted titles of a user's purchases, once `purchases` has caught up.
     pub async fn titles(&self, user: &str) -> Vec<String> {
         self.caught_up().await;
         let reply = self.purchases(user, "").await;
@@ -46,7 +47,7 @@ impl World {
         titles(&reply.json)
     }
 
-    /// How far the outboxes of the sources that run are, from their operator endpoints.
+    /// The last positions of the running sources' outboxes, from their admin endpoints.
     pub async fn heads(&self) -> Positions {
         let mut heads = Positions::default();
         for source in Service::SOURCES.into_iter().filter(|one| self.runs(*one)) {
@@ -59,7 +60,7 @@ impl World {
         heads
     }
 
-    /// Waits until `purchases` has applied everything that was written.
+    /// Waits until `purchases` has applied all events.
     pub async fn caught_up(&self) {
         let heads = self.heads().await.to_string();
         let nobody = uuid::Uuid::nil().to_string();
@@ -75,13 +76,13 @@ impl World {
     }
 }
 
-/// The positions of some writes, for `?after=`.
+/// The positions of these writes, for `?after=`.
 pub fn after(replies: &[&Reply]) -> String {
     let positions: Vec<&str> = replies.iter().map(|reply| reply.position()).collect();
     positions.join(",")
 }
 
-/// The titles in an answer of `purchases`, sorted.
+/// The sorted titles in an answer of `purchases`.
 pub fn titles(answer: &Value) -> Vec<String> {
     let purchases = answer["purchases"].as_array().into_iter().flatten();
     let mut titles: Vec<String> = purchases

@@ -1,5 +1,4 @@
-//! What the end-to-end tests start besides the services, and their long forms: `e2e torture`,
-//! `e2e recovery`.
+//! Helper programs of the end-to-end tests, and their long forms: `e2e torture`, `e2e recovery`.
 
 mod recovery;
 mod rival;
@@ -13,9 +12,9 @@ use clap::Parser;
 enum Tool {
     Torture(torture::Args),
     Recovery(recovery::Args),
-    /// One more relay for the orders, whose database another process writes to
+    /// Run another relay for orders, on a database that another process writes to
     Rival(Box<orders::Config>),
-    /// Remove what a test process left in Docker, once standard input ends
+    /// Remove from Docker what a test process left, when standard input ends
     Reap {
         /// The test process
         run: String,

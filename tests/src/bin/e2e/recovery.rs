@@ -1,22 +1,21 @@
-//! How long a service takes after `kill -9`, with events that wait: `just recovery`.
+//! Measures recovery after `kill -9` with a backlog: `just recovery`.
 
 use std::time::{Duration, Instant};
 
 use e2e::backlog::{self, peak_kib};
 use e2e::{Service, World, eventually};
 
-/// Kill services with events waiting, and measure until they are ready and have caught up
+/// Kill services with a backlog of events; measure the time until they are ready and caught up
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Events that wait
+    /// Events in the backlog
     #[arg(long, default_value_t = 100_000)]
     events: usize,
-    /// How often each service is killed
+    /// How often to kill each service
     #[arg(long, default_value_t = 5)]
     kills: u32,
 }
 
-/// The longest times that were seen.
 #[derive(Debug, Default)]
 struct Longest {
     ready: Duration,
@@ -33,7 +32,7 @@ impl Longest {
 #[expect(clippy::print_stdout, reason = "a tool's answer")]
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let Args { events, kills } = args;
-    println!("kill -9 of a service, {kills} times each; the longest");
+    println!("kill -9 of each service, {kills} times; longest times");
     println!(
         "{:<12} {:>14} {:>9} {:>13}",
         "service", "events waiting", "ready s", "caught up s"

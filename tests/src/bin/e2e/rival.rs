@@ -1,4 +1,4 @@
-//! A relay beside the one of `orders`: no service would start on a database that another has.
+//! A second relay for the database of `orders`. A second service would refuse to start on it.
 
 use headwater::{Bus, Clock, Database, Health, Relay, supervisor, telemetry};
 

@@ -1,20 +1,20 @@
-//! Tortures the whole system for as long as it is told, from a seed: `just torture 10 4711`.
+//! Runs random commands and faults from a seed, for a given time: `just torture 10 4711`.
 
 use std::time::Duration;
 
 use e2e::model::{self, Dose};
 use headwater::Clock;
 
-/// Random commands and faults over the whole system, compared with a plain fold
+/// Run random commands and faults on the whole system and compare it with a plain model
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How long, in minutes
+    /// Duration in minutes
     #[arg(long, default_value_t = 1)]
     minutes: u64,
-    /// Where all chance comes from; made up where it is left out
+    /// Seed of all random choices; made up if omitted
     #[arg(long)]
     seed: Option<u64>,
-    /// At least so many rounds
+    /// Minimum number of rounds
     #[arg(long, default_value_t = 1)]
     rounds: u64,
 }

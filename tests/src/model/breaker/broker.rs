@@ -43,7 +43,7 @@ impl Breaker {
         Ok(true)
     }
 
-    /// Kills the broker for a moment, unless it is down already, and does `work` meanwhile.
+    /// Does `work` while the broker is down; kills it for that if it runs.
     pub(super) fn with_broker_down(
         &mut self,
         work: impl FnOnce(&Self) -> std::io::Result<()>,

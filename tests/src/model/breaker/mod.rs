@@ -1,4 +1,4 @@
-//! Breaks things, step by step, and puts them right at the end of a round.
+//! Injects faults, step by step, and ends them all at the end of a round.
 
 mod broker;
 mod services;
@@ -19,10 +19,10 @@ use super::tally::Tally;
 use crate::process::Process;
 use crate::world::{Service, World};
 
-/// How long a step waits for commands to be answered: none may be, with so much broken.
+/// How long a step waits for answers; during a fault there may be none.
 const WORK_WITHIN: Duration = Duration::from_millis(1500);
 
-/// How often it looks whether a service has died meanwhile.
+/// How often to look for ended services.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ enum State {
     Down,
 }
 
-/// The world, and what is broken in it.
+/// The world and its current faults.
 #[derive(Debug)]
 pub(super) struct Breaker {
     pub(super) world: World,
@@ -40,10 +40,9 @@ pub(super) struct Breaker {
     pub(super) tally: Tally,
     shop: Arc<Shop>,
     services: BTreeMap<Service, State>,
-    /// Services that are to die by themselves, and where.
+    /// Services with an armed crash point, and its name.
     armed: BTreeMap<Service, String>,
-    /// How many positions had been given when a service was killed; none for a store that lost
-    /// everything.
+    /// How many positions had been given when a service was killed; 0 if its store was lost.
     killed_at: BTreeMap<Service, u64>,
     broker: State,
     rival: Option<Process>,
@@ -113,7 +112,7 @@ impl Breaker {
         self.mind().await
     }
 
-    /// Waits for `count` commands to be answered, and starts what has died meanwhile.
+    /// Waits for `count` answers; restarts services that crash meanwhile.
     async fn work(&mut self, count: u64) -> anyhow::Result<()> {
         let mut answered = self.shop.answered();
         let enough = (*answered.borrow() + count).min(self.shop.planned());
@@ -127,10 +126,10 @@ impl Breaker {
         Ok(())
     }
 
-    /// Starts again what was armed and has died.
+    /// Restarts services that died at their crash point.
     ///
     /// # Errors
-    /// Something else has.
+    /// Something else has died.
     pub(super) async fn mind(&mut self) -> anyhow::Result<()> {
         for service in Service::ALL {
             let is_dead = self.services[&service] == State::Up
@@ -141,7 +140,7 @@ impl Breaker {
             if !self.note_crash(service) {
                 let log = self.world.process(service).log();
                 let lines: Vec<_> = log.lines().rev().take(5).collect();
-                bail!("{} ended by itself: {lines:#?}", service.name());
+                bail!("{} ended unexpectedly: {lines:#?}", service.name());
             }
             self.world.kill(service).await;
             self.services.insert(service, State::Down);
@@ -151,12 +150,12 @@ impl Breaker {
         if let Some(rival) = &mut self.rival
             && rival.exited().is_some()
         {
-            bail!("the rival ended by itself: {}", rival.log());
+            bail!("the rival ended unexpectedly: {}", rival.log());
         }
         Ok(())
     }
 
-    /// Whether a service has died where it was to.
+    /// Whether a service has died at its armed crash point.
     fn note_crash(&mut self, service: Service) -> bool {
         let process = self.world.process(service);
         let has_crashed = process.exited().is_some() && process.crashed();
@@ -169,8 +168,8 @@ impl Breaker {
         has_crashed && armed.is_some()
     }
 
-    /// Does something to streams, if the broker is there to do it. That a stream is not there, or
-    /// the broker has only just started, is no failure.
+    /// Changes streams if the broker is up. A missing stream or a broker that has just started is
+    /// no error.
     async fn on_streams(&self, work: impl Future<Output = anyhow::Result<()>>) -> bool {
         self.broker == State::Up && matches!(timeout(WORK_WITHIN * 2, work).await, Ok(Ok(())))
     }
@@ -184,7 +183,7 @@ impl Breaker {
     }
 
     /// Ends all faults.
-    pub(super) async fn mend(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn repair(&mut self) -> anyhow::Result<()> {
         for service in Service::ALL {
             self.resume(service);
         }
@@ -201,8 +200,8 @@ impl Breaker {
     }
 }
 
-/// Asks `purchases` to fold its store anew: `rebuild` or `verify`.
-pub(super) async fn begin_fold(world: &World, what: &str) -> anyhow::Result<()> {
+/// Asks `purchases` for a rebuild: `rebuild` or `verify`.
+pub(super) async fn begin_rebuild(world: &World, what: &str) -> anyhow::Result<()> {
     let client = async_nats::connect(world.broker.url()).await?;
     let subject = format!("headwater.purchases.{what}");
     let answer = client.request(subject, "".into()).await?;

@@ -2,7 +2,7 @@
 
 use tokio::time::{Instant, timeout};
 
-use super::{Breaker, State, WORK_WITHIN, begin_fold};
+use super::{Breaker, State, WORK_WITHIN, begin_rebuild};
 use crate::eventually;
 use crate::model::tally::Recovery;
 use crate::world::Service;
@@ -19,8 +19,8 @@ impl Breaker {
         Ok(true)
     }
 
-    /// Starts a service and notes how long it takes until it is ready and, where everything else
-    /// is as it should be, until the read store has caught up.
+    /// Starts a service. Notes the time until it is ready and, for the read store without other
+    /// faults, until it has caught up.
     pub(super) async fn start(&mut self, service: Service) -> anyhow::Result<bool> {
         if self.services[&service] != State::Down {
             return Ok(false);
@@ -82,7 +82,7 @@ impl Breaker {
                 self.services.insert(service, State::Up);
                 self.armed.insert(service, point);
             }
-            // It came by the place before it listened.
+            // It reached the crash point before it listened.
             Some(mut process) => {
                 assert!(process.crashed(), "{}", process.log());
                 self.tally.crash(&point);
@@ -94,7 +94,7 @@ impl Breaker {
     }
 
     pub(super) fn pause(&mut self, service: Service) -> bool {
-        // One that may die at any moment cannot be waited for to stop.
+        // An armed service may die at any moment; the wait for SIGSTOP would never end.
         let can = self.services[&service] == State::Up && !self.armed.contains_key(&service);
         if can {
             self.world.process(service).pause();
@@ -125,7 +125,7 @@ impl Breaker {
         Ok(self.rival.take().is_some())
     }
 
-    /// Deletes the read store and whatever lies beside it under its name.
+    /// Deletes the read store and the other files of its name.
     pub(super) fn lose_read_store(&mut self) -> anyhow::Result<bool> {
         if self.services[&Service::Purchases] != State::Down {
             return Ok(false);
@@ -144,10 +144,11 @@ impl Breaker {
         Ok(true)
     }
 
-    /// Has the read store folded anew, if it can be asked for now; does not wait for it.
+    /// Asks for a rebuild of the read store, if `purchases` and the broker are up; does not wait
+    /// for it.
     pub(super) async fn rebuild(&self) -> bool {
         let is_there = self.broker == State::Up && self.services[&Service::Purchases] == State::Up;
-        let asked = timeout(WORK_WITHIN, begin_fold(&self.world, "rebuild"));
+        let asked = timeout(WORK_WITHIN, begin_rebuild(&self.world, "rebuild"));
         is_there && matches!(asked.await, Ok(Ok(())))
     }
 }

@@ -1,4 +1,5 @@
-//! What must be shown: a plain fold of what was answered. No code of the services is in it.
+//! The model: what must be shown according to the acknowledged commands, without code of the
+//! services.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +14,11 @@ pub(super) struct Look {
     pub(super) image: String,
 }
 
-/// What a user is shown, by the ids of the products: each once. A product has no look until the
-/// news of it has come.
+/// What a user is shown, by product id: each product once. A product has no look until its event is
+/// applied.
 pub(super) type Shown = BTreeMap<String, Option<Look>>;
 
-/// A user, as far as the answers have told. The numbers are positions.
+/// A user, as far as the answers show. The numbers are positions.
 #[derive(Debug, Clone, Default)]
 struct User {
     registered: u64,
@@ -31,13 +32,13 @@ struct Order {
     products: Vec<String>,
 }
 
-/// All that was acknowledged, by the services' ids.
+/// All acknowledged effects, by the ids of the services.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
     users: BTreeMap<String, User>,
-    /// How each product looked, and from which position on.
+    /// The looks of each product, each from its position on.
     products: BTreeMap<String, Vec<(u64, Look)>>,
-    /// How many effects each source has acknowledged: how long its outbox must be.
+    /// How many effects each source has acknowledged, which is the length of its outbox.
     effects: BTreeMap<Service, u64>,
 }
 
@@ -56,7 +57,7 @@ impl Expected {
         self.count(Service::Users);
     }
 
-    /// A product was created, or changed.
+    /// Records that a product was created or changed.
     pub(super) fn looks(&mut self, product: &str, look: Look, position: u64) {
         let looks = self.products.entry(product.to_owned()).or_default();
         looks.push((position, look));
@@ -77,7 +78,6 @@ impl Expected {
         *self.effects.entry(source).or_default() += 1;
     }
 
-    /// How many effects `source` has acknowledged.
     pub(super) fn effects(&self, source: Service) -> u64 {
         self.effects.get(&source).copied().unwrap_or(0)
     }
@@ -90,27 +90,26 @@ impl Expected {
         self.users[user].erased.is_some()
     }
 
-    /// The image that the product has now.
+    /// The current image of a product.
     pub(super) fn image(&self, product: &str) -> Option<String> {
         let (_, look) = self.products.get(product)?.last()?;
         Some(look.image.clone())
     }
 
-    /// The orders that `orders` must show; none of an erased user.
+    /// The orders that `orders` must show; none for an erased user.
     pub(super) fn orders(&self, user: &str) -> BTreeSet<String> {
         let user = &self.users[user];
         let all = user.orders.keys().cloned();
         all.filter(|_| user.erased.is_none()).collect()
     }
 
-    /// What the user must be shown when everything has come; `None` if they were erased.
+    /// What the user must be shown once everything has caught up; `None` if erased.
     pub(super) fn shown(&self, user: &str) -> Option<Shown> {
         let all = Service::SOURCES.map(|source| (source.name().to_owned(), u64::MAX));
         self.shown_at(user, &Positions(all.into()))
     }
 
-    /// What the user must be shown as of `at`, to the letter; `None` if there must be no such
-    /// user.
+    /// What the user must be shown exactly as of `at`; `None` if there must be no such user.
     pub(super) fn shown_at(&self, user: &str, at: &Positions) -> Option<Shown> {
         let user = &self.users[user];
         let users = at.get(Service::Users.name());
