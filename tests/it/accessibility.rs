@@ -1,4 +1,4 @@
-//! The pages for people and the API pages, judged by axe in a browser, in light and dark colours.
+//! The HTML pages, checked by axe in a browser, in light and dark colours.
 
 use e2e::checkers::{Axe, Colours};
 use e2e::{Service, World};

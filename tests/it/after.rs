@@ -116,7 +116,7 @@ async fn an_order_waits_for_the_user_that_it_is_for() {
     let early = orders.post("/orders", &body).await;
     assert_eq!(
         early.status, 422,
-        "unknown yet, and nobody is asked: {}",
+        "unknown yet, and no source is asked: {}",
         early.text
     );
     let path = format!("/orders?after={}", ada.position());

@@ -1,4 +1,4 @@
-//! Nobody knows whether it was written: a disk that fails in the middle of a commit, clients that
+//! Commits with an unknown outcome: a disk that fails in the middle of a commit, and clients that
 //! do not wait for the answer.
 
 use std::process::ExitStatus;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use Service::Orders;
 
-/// The process does not go on with a database of which it does not know what is in it.
+/// A process does not continue with a database whose contents it does not know.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_fsync_fails_stops_the_service_and_is_one_effect_after_a_retry() {
     if !can_trace() {
@@ -46,13 +46,13 @@ async fn a_commit_whose_fsync_fails_stops_the_service_and_is_one_effect_after_a_
     load.end().await;
     assert!(
         !customers.ledger().repeats.is_empty(),
-        "somebody had to ask again"
+        "at least one command is repeated"
     );
     oracle::all_agree(&mut world, &customers).await;
     world.finish().await;
 }
 
-/// Sends the first `part` of a request for an order, and goes away.
+/// Sends the first `part` of a request for an order, and disconnects.
 async fn leave(address: &str, key: &str, body: &str, part: fn(usize) -> usize) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
@@ -62,12 +62,12 @@ async fn leave(address: &str, key: &str, body: &str, part: fn(usize) -> usize) {
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let sent = &body.as_bytes()[..part(body.len())];
-    // It may have been refused before: an answer that nobody reads.
+    // The service may already have refused it.
     let _ = stream.write_all(sent).await;
 }
 
-/// Those who sent half of it never ordered. Those who sent all of it and did not wait may have:
-/// wholly, or not at all, and under the same key they get what they wanted, once.
+/// A client that sends half a request has not ordered. A client that sends all of it without
+/// waiting has ordered completely or not at all. Under the same key, each gets its order once.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_go_away_in_the_middle_leave_no_half_write_and_no_open_transaction() {
     let mut world = World::start().await;
@@ -92,7 +92,7 @@ async fn clients_that_go_away_in_the_middle_leave_no_half_write_and_no_open_tran
     let head = world.heads().await.get("orders");
     let done = head - customers.ledger().count(Orders) as u64;
     tell(&format!(
-        "of {} who did not wait, {done} had ordered",
+        "{done} of {} clients that did not wait had ordered",
         left.len()
     ));
     for (key, body) in left {
@@ -101,7 +101,7 @@ async fn clients_that_go_away_in_the_middle_leave_no_half_write_and_no_open_tran
     oracle::all_agree(&mut world, &customers).await;
     world.stop(Orders).await;
     let wal = world.database(Orders).with_extension("db-wal");
-    assert!(!wal.exists(), "closed in order, with nothing open");
+    assert!(!wal.exists(), "a WAL is left after an orderly stop");
     world.run(Orders).await;
     customers.send_some(Orders, 3).await;
     world.finish().await;

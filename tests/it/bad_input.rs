@@ -1,4 +1,5 @@
-//! Bad input: the right status, a text that says what to do, nothing written, nothing published.
+//! Bad input gets the right status and a text that says what to do. Nothing is written or
+//! published.
 
 use e2e::client::{Reply, send};
 use e2e::faults::metric;
@@ -6,7 +7,7 @@ use e2e::{Client, Service, World, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// Bodies that are no good JSON for any service: what, content type, body, status.
+/// Bodies that no service accepts: name, content type, body, status.
 fn no_good_anywhere() -> Vec<(&'static str, Option<&'static str>, Vec<u8>, u16)> {
     let json = Some("application/json");
     vec![
@@ -32,7 +33,7 @@ fn no_good_anywhere() -> Vec<(&'static str, Option<&'static str>, Vec<u8>, u16)>
     ]
 }
 
-/// Checks an error answer; gives its detail.
+/// Checks an error answer; returns its detail.
 fn problem(what: &str, reply: &Reply, status: u16) -> String {
     assert_eq!(reply.status.as_u16(), status, "{what}: {}", reply.text);
     assert_eq!(reply.content_type, "application/problem+json", "{what}");
@@ -57,7 +58,7 @@ async fn post_bytes(
     send(request).await
 }
 
-/// A world in which nothing is written from here on, and the proof at the end.
+/// Asserts that nothing was written or published since `before`, and finishes the world.
 async fn assert_nothing_happened(world: World, before: &headwater::Positions) {
     assert_eq!(world.heads().await, *before, "something was written");
     world.caught_up().await;
@@ -150,14 +151,14 @@ async fn wrong_users_are_refused() {
         let login = json!({"name": "Bob", "email": same, "password": "12345678"});
         problem(same, &users.post("/users", &login).await, 409);
     }
-    // Whoever has no password may share an address.
+    // Users without a password may share an address.
     users.create("/users", &right).await;
     assert_nothing_happened(world, &"users:2,products:0,orders:0".parse().unwrap()).await;
 }
 
 const HASHES: &str = "users_password_hashes_total";
 
-/// What a registration costs and says, for whoever wants to learn from it.
+/// What an attacker observes of a registration: the answer and its cost in hashes.
 async fn observed(world: &World, key: Option<&str>, body: &Value) -> (Reply, String) {
     let (users, admin) = (world.client(Service::Users), world.admin(Service::Users));
     let before = metric(&admin, HASHES).await;
@@ -169,8 +170,8 @@ async fn observed(world: &World, key: Option<&str>, body: &Value) -> (Reply, Str
     (reply, format!("{hashes} hashes"))
 }
 
-/// Neither the answer nor the work that it takes depends on whether a password was guessed: no
-/// stored hash is compared with anything.
+/// Neither the answer nor its cost depends on whether a password was guessed, because no stored
+/// hash is compared.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registration_says_nothing_about_somebodys_password() {
     let mut world = World::on_host().empty();

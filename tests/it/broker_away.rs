@@ -1,10 +1,10 @@
-//! The broker goes away, is killed, comes back.
+//! The broker stops, is killed, and comes back.
 
 use e2e::{Service, World, eventually};
 use futures_util::StreamExt as _;
 use serde_json::json;
 
-/// The ids of a source's events as the stream has them, in its order.
+/// The ids of a source's events, in stream order.
 async fn ids_in_stream(world: &World, source: Service) -> Vec<String> {
     let stream = world.stream(source).await;
     let last = stream.get_info().await.unwrap().state.last_sequence;
@@ -38,7 +38,7 @@ async fn writes_go_on_without_the_broker_and_are_drained_in_order() {
     let tent = world.product("Tent").await;
     let bob = world.user("bob").await;
     let shown = world.purchases(&ada.id(), "").await;
-    assert_eq!(shown.status, 200, "reads go on, too");
+    assert_eq!(shown.status, 200, "reads work, too");
 
     world.broker.restart().unwrap();
     world.order(&bob, &[&tent]).await;

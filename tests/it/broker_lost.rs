@@ -1,4 +1,4 @@
-//! The broker loses what it had, under steady writes: its data is expendable.
+//! The broker loses its data under steady writes: that data is expendable.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use Service::{Orders, Products, Purchases, Users};
 
 const LOST: &str = "the stream lost events";
 
-/// Some 200 writes a second, on all sources.
+/// About 200 writes per second, on all sources.
 const STEADY: Mix = Mix {
     clients: 12,
     pause: Duration::from_millis(40),
     ..Mix::on(&Service::SOURCES)
 };
 
-/// Under load, with some history.
+/// Starts a load and waits for some history.
 async fn under_load(world: &World) -> (Customers, Load) {
     let customers = Customers::of(world).await;
     let load = customers.begin(STEADY);
@@ -29,7 +29,7 @@ async fn under_load(world: &World) -> (Customers, Load) {
     (customers, load)
 }
 
-/// The load has gone on all the time without one refusal, and everything is everywhere again.
+/// Asserts that the load met no refusal and that everything agrees again.
 async fn heals(mut world: World, customers: Customers, load: Load, lost: &[Service]) {
     customers.more(Orders, 30).await;
     for source in lost {
@@ -57,7 +57,7 @@ async fn sees_its_loss(world: &World, source: Service) {
     .await;
 }
 
-/// One line of log a loss, with the number of events that the metric has as well.
+/// Asserts one log line per loss, with the same number of events as the metric.
 async fn tells_of_its_loss(world: &World, source: Service, lost: bool) {
     let lines = logged(world, source, "WARN", LOST);
     assert_eq!(lines.len(), usize::from(lost), "{lines:?}");
@@ -81,7 +81,7 @@ async fn a_stream_deleted_under_writes_is_made_again_and_filled() {
     heals(world, customers, load, &[Orders]).await;
 }
 
-/// Nothing is written to this one source until its relay has looked.
+/// Nothing is written to this source until its relay has noticed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purged_stream_is_filled() {
     let mut world = World::anywhere().empty();
@@ -101,8 +101,8 @@ async fn a_purged_stream_is_filled() {
     heals(world, customers, load, &[Orders]).await;
 }
 
-/// Nothing can be put back before what came since without breaking the order, so what is purged
-/// stays out of the stream. Readers fetch it from the outbox.
+/// A relay cannot republish purged events after later ones without breaking the order, so they stay
+/// missing. Readers fetch them from the outbox.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_purged_under_writes_is_missed_by_no_reader() {
     let mut world = World::anywhere().empty();
@@ -127,7 +127,7 @@ async fn what_is_purged_under_writes_is_missed_by_no_reader() {
     let stored = oracle::stored(&world, Orders).await;
     let found: Vec<u64> = stored.iter().map(oracle::Stored::position).collect();
     let wanted: Vec<u64> = (found[0]..=ledger.count(Orders) as u64).collect();
-    assert_eq!(found, wanted, "the rest is whole and in order");
+    assert_eq!(found, wanted, "the rest is complete and in order");
     let lines = logged(&world, Orders, "WARN", "the stream lost its beginning");
     assert_eq!(lines.len(), 1, "{lines:?}");
     let purged = "headwater_relay_purged_total{source=\"orders\"}";
@@ -193,8 +193,8 @@ async fn thousands_of_writes_without_the_broker_are_drained_in_order() {
     heals(world, customers, load, &[]).await;
 }
 
-/// A broker whose disk was full does not recover by itself, also when there is room again: it
-/// has to be started anew. What it had acknowledged is there then.
+/// A broker whose disk was full does not recover without a restart, even when there is room again.
+/// After the restart it has everything that it acknowledged.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_whose_disk_is_full_stops_no_write_and_loses_nothing() {
     let Some(disk) = Mount::tmpfs("24m") else {
@@ -237,7 +237,7 @@ async fn a_database_put_back_from_an_old_copy_stops_the_relay_until_the_right_on
         "{why}"
     );
     assert_eq!(orders.get("/readyz").await.status, 503);
-    // As many writes as would reach beyond the stream's end.
+    // Enough writes to pass the end of the stream.
     let placed = customers.ledger().commands;
     let placed = placed.iter().find(|command| command.service == Orders);
     let body = json!({ "user_id": placed.unwrap().body["user_id"], "product_ids": placed.unwrap().body["product_ids"] });
@@ -259,7 +259,7 @@ async fn a_database_put_back_from_an_old_copy_stops_the_relay_until_the_right_on
     says(&world.client(Orders), "relay", "ok", "").await;
     customers.send_some(Orders, 10).await;
     oracle::all_agree(&mut world, &customers).await;
-    // It may have asked in the meantime, and was ahead of the old copy indeed.
+    // It may have asked meanwhile, when it was really ahead of the old copy.
     let errors = logged(&world, Purchases, "ERROR", "");
     let known = "projection and source contradict each other";
     assert!(

@@ -1,4 +1,4 @@
-//! What answers say to browsers, and what clients that do not read cost.
+//! Security headers for browsers, and the cost of clients that do not read.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
-/// What every answer has to have, whatever it is.
+/// The headers that every answer must have.
 fn assert_headers(what: &str, headers: &HeaderMap, is_image: bool) {
     let header = |name: &str| {
         let value = headers
@@ -46,7 +46,7 @@ async fn every_operation_of_every_service_answers_with_headers_for_browsers() {
             let document = client.get("/openapi.json").await.json;
             let paths = document["paths"].as_object().unwrap();
             for (path, item) in paths {
-                // Of each a user, a product, an order that is there, and what is none.
+                // The ids of an existing user, product and order, and an invalid id.
                 for id in known.iter().map(String::as_str).chain(["nonsense"]) {
                     let path = path.replace("{id}", id);
                     for method in item.as_object().unwrap().keys() {
@@ -110,7 +110,7 @@ async fn every_operation_of_every_service_answers_with_headers_for_browsers() {
     world.finish().await;
 }
 
-/// Uploads an image; its path.
+/// Uploads an image; returns its path.
 async fn upload(world: &World, bytes: &[u8], kind: &str) -> String {
     let upload = world
         .client(Service::Products)

@@ -1,5 +1,5 @@
-//! What only containers can show: a network that is cut, ports that change, a broker's volume
-//! lost, and the image itself. They need a Docker daemon; CI requires one.
+//! Tests that need containers: a network that is cut, ports that change, a lost volume of the
+//! broker, and the image itself. They need a Docker daemon; CI requires one.
 
 use std::time::{Duration, Instant};
 
@@ -22,15 +22,14 @@ use Service::{Orders, Products, Purchases};
 /// Longer than a service takes to drain, as in `deploy/compose.yaml`.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Some 200 writes a second, on all sources.
+/// About 200 writes per second, on all sources.
 const STEADY: Mix = Mix {
     clients: 12,
     pause: Duration::from_millis(40),
     ..Mix::on(&Service::SOURCES)
 };
 
-/// The daemon, if there is one. Where there is none it says so; with `HEADWATER_REQUIRE_DOCKER=1`,
-/// as in CI, that is a failure.
+/// The daemon; if there is none, reports it, or fails with `HEADWATER_REQUIRE_DOCKER=1`, as in CI.
 fn docker() -> Option<&'static Docker> {
     let docker = Docker::find();
     if docker.is_none() {
@@ -45,7 +44,7 @@ async fn shop(docker: &'static Docker) -> World {
     world
 }
 
-/// Everything is everywhere, and the tool's own proof says so.
+/// Asserts that everything agrees, also according to `headwater verify`.
 async fn agrees(mut world: World, customers: &Customers) {
     for source in Service::SOURCES {
         oracle::stream_agrees(&world, source, &customers.ledger()).await;
@@ -199,7 +198,7 @@ async fn a_stop_drains_and_ends_with_0_within_the_grace_period() {
     agrees(world, &customers).await;
 }
 
-/// A container as the image makes it, but for its command, with a volume of its own.
+/// A container as the image defines it, except for its command, with its own volume.
 struct Alone {
     guard: ContainerGuard,
     volume: String,
@@ -234,7 +233,7 @@ impl Alone {
         }
     }
 
-    /// A client, once it answers.
+    /// A client, once the service answers.
     async fn client(&self) -> e2e::Client {
         let client = e2e::Client::at(self.guard.address(HTTP).unwrap());
         eventually("the service to answer", || async {
@@ -310,7 +309,7 @@ async fn the_image_runs_as_nobody_on_a_read_only_root_and_keeps_its_data_in_its_
     world.abandon();
 }
 
-/// The check is the image's own; only how often it looks is not.
+/// The check is that of the image, except for its interval.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_health_check_follows_what_the_service_says_of_itself() {
     let Some(docker) = docker() else { return };
@@ -325,7 +324,7 @@ async fn the_health_check_follows_what_the_service_says_of_itself() {
     let ada = serde_json::json!({"name": "Ada", "email": "ada@example.com"});
     client.create("/users", &ada).await;
 
-    // The stream has what the outbox does not: the database must be an old copy.
+    // The stream has an event that the outbox lacks, so the database must be an old copy.
     let stream = eventually("the stream", || async {
         let jetstream = async_nats::jetstream::new(world.nats().await);
         let stream = jetstream.get_stream("USERS").await;
@@ -359,7 +358,7 @@ async fn the_health_check_follows_what_the_service_says_of_itself() {
 
     jetstream.delete_stream("USERS").await.unwrap();
     alone.is(HealthStatusEnum::HEALTHY).await;
-    // A broker that is away is no reason to send nobody here.
+    // Without its broker, a service must still get requests.
     world.broker.container().cut();
     let bob = serde_json::json!({"name": "Bob", "email": "bob@example.com"});
     client.create("/users", &bob).await;

@@ -1,7 +1,7 @@
-//! Each task dies at each place that has a name, under load, and comes back.
+//! Each task dies at each crash point, under load, and comes back.
 //!
-//! The process aborts at that very place, as `kill -9` would end it there. In the end every
-//! acknowledged command is everywhere once: see [`oracle::all_agree`].
+//! The process aborts exactly there, as `kill -9` would end it. Afterwards every acknowledged
+//! command is everywhere once: see [`oracle::all_agree`].
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -11,10 +11,10 @@ use e2e::{Process, Service, World, oracle};
 
 use Service::{Orders, Products, Purchases, Users};
 
-/// From how many waiting rows on the relay sends an atomic batch.
+/// The number of waiting rows from which the relay sends an atomic batch.
 const BATCH_MIN: usize = 14;
 
-/// Places that the tests of rebuilding, of dead letters and of erasure pass.
+/// Crash points that the tests of rebuilds, dead letters and erasure pass.
 const ELSEWHERE: &[&str] = &[
     "rebuild.received",
     "rebuild.begun",
@@ -31,8 +31,7 @@ const ELSEWHERE: &[&str] = &[
     "erasure.scrubbed",
 ];
 
-/// One test a line: what dies, where, and how often it came by that place before, itself
-/// included.
+/// One test per line: the service, the crash point, and the pass at which it dies.
 macro_rules! deaths {
     ($($(#[$note:meta])* fn $name:ident() { $how:ident($service:ident, $point:literal, $pass:literal) })*) => {
         const HERE: &[&str] = &[$($point),*];
@@ -46,7 +45,7 @@ macro_rules! deaths {
     };
 }
 
-// A service comes by the places of a commit, and of a projection, some times while it starts.
+// A service passes the crash points of commits and projections a few times during its start.
 deaths! {
     fn commit_group_of_users() { dies_under_load(Users, "commit.group", 8) }
     fn commit_before_of_users() { dies_under_load(Users, "commit.before", 8) }
@@ -100,7 +99,7 @@ fn every_place_has_a_test() {
     assert_eq!(tested, all);
 }
 
-/// The sources without which a service takes no commands.
+/// The sources without which a service accepts no commands.
 fn sources(of: Service) -> &'static [Service] {
     match of {
         Users => &[Users],
@@ -109,7 +108,7 @@ fn sources(of: Service) -> &'static [Service] {
     }
 }
 
-/// What a service takes part in, and no more.
+/// A world with only the services that `service` needs.
 async fn world_of(service: Service) -> World {
     let services = match service {
         Purchases => &Service::ALL,
@@ -118,15 +117,15 @@ async fn world_of(service: Service) -> World {
     World::anywhere().of_services(services).start().await
 }
 
-/// Tells a service where to die.
+/// Arms a crash point of a service.
 fn at(place: &'static str) -> impl Fn(&mut Command) {
     move |command| {
         command.env("HEADWATER_CRASH", place);
     }
 }
 
-/// Its sources are written to while `service` dies; the load does not end before it is back and
-/// has taken more.
+/// `service` dies while its sources are written to. The load continues until it is back and has
+/// done more.
 async fn dies_under_load(service: Service, place: &'static str) {
     let mut world = world_of(service).await;
     let customers = Customers::of(&world).await;
@@ -162,7 +161,7 @@ async fn dies_with_a_batch(service: Service, place: &'static str) {
     let (none, all) = (published, published + BATCH_MIN + 6);
     assert!(
         [none, all].contains(&stored),
-        "a batch is whole or not there: {stored}"
+        "a batch is stored completely or not at all: {stored}"
     );
     world.run(service).await;
     customers.send_some(service, 3).await;
@@ -170,7 +169,7 @@ async fn dies_with_a_batch(service: Service, place: &'static str) {
     world.finish().await;
 }
 
-/// Two events of the middle are missing in the stream of one of its sources.
+/// Two events in the middle of a source's stream are missing.
 async fn dies_in_a_gap(reader: Service, place: &'static str) {
     let mut world = World::anywhere().empty();
     world.make_soft_streams().await;
@@ -200,7 +199,7 @@ async fn dies_in_a_gap(reader: Service, place: &'static str) {
     world.finish().await;
 }
 
-/// Waits until a service dies where it was told to, and starts it again.
+/// Waits until a service dies at its crash point, and starts it again.
 async fn comes_back(world: &mut World, service: Service, place: &str) {
     let died = world.ended(service).await;
     assert_died_at(died, place);

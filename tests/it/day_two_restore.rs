@@ -1,5 +1,4 @@
-//! Backup and restore on a real systemd, by what `docs/operations.md` says and nothing else. Needs
-//! root and systemd.
+//! Backup and restore on a real systemd, strictly by `docs/operations.md`. Needs root and systemd.
 
 use e2e::systemd::{Machine, unit};
 use e2e::world::titles;
@@ -9,7 +8,7 @@ use Service::{Orders, Purchases};
 
 use crate::systemd::{Visit, visit};
 
-/// The titles of what a user ordered.
+/// The titles of a user's purchases.
 async fn ordered(machine: &Machine, user: &Reply, after: &str) -> Vec<String> {
     let path = format!("/users/{}/purchases{after}", user.id());
     let reply = eventually("the purchases", async || {
@@ -23,7 +22,7 @@ async fn ordered(machine: &Machine, user: &Reply, after: &str) -> Vec<String> {
     titles(&reply.await.json)
 }
 
-/// Its database is its own, and it serves.
+/// Asserts that the restored database has the right owner and that the service runs.
 async fn serves(machine: &Machine) {
     let folder = "/var/lib/headwater/orders";
     let of = |path: &str| format!("stat -c %u:%g:%a {path}");
@@ -42,7 +41,7 @@ fn a_lost_database_comes_back_with_one_command_from_the_newest_copy_and_from_an_
     Machine::run_test(&[], async |machine| {
         machine.start().await;
         let state = machine.shows("headwater-backup.timer", "ActiveState").await;
-        assert_eq!(state, "active", "nobody has to think of it");
+        assert_eq!(state, "active", "the timer is not active");
         let Visit { user: ada, all: at } = visit(machine, "ada").await;
         assert_eq!(
             ordered(machine, &ada, &format!("?after={at}")).await,
@@ -70,7 +69,7 @@ fn a_lost_database_comes_back_with_one_command_from_the_newest_copy_and_from_an_
         .await;
         let older = machine.sh("ls /var/backups/headwater/orders-*.db").await;
 
-        // The newest copy: nothing came after it.
+        // The newest copy: no event is later.
         let Visit { user: bob, all: at } = visit(machine, "bob").await;
         assert_eq!(
             ordered(machine, &bob, &format!("?after={at}")).await,
@@ -96,7 +95,7 @@ fn a_lost_database_comes_back_with_one_command_from_the_newest_copy_and_from_an_
         serves(machine).await;
         assert_eq!(ordered(machine, &bob, "").await, ["bob"]);
 
-        // An older one, and the database is gone.
+        // An older copy, with the database gone.
         machine
             .sh("systemctl stop 'headwater-orders*.socket' headwater-orders; rm /var/lib/headwater/orders/orders.db*")
             .await;

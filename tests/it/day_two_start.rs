@@ -1,5 +1,5 @@
-//! The second day of whoever runs Headwater: settings that are wrong, ports that are taken, and
-//! processes that are told to stop at their first instant. Does what the documents say, no more.
+//! Wrong settings, taken ports, and processes that are stopped at their first instant. The tests
+//! follow the documents and do nothing else.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use Service::Orders;
 
-/// Past any limit of starts that systemd has by itself, in a moment.
+/// Restarts so quickly that systemd's default start limit would be exceeded at once.
 const SOON: &str = "[Service]\nRestartSec=100ms\n";
 
 #[test]
@@ -48,7 +48,7 @@ async fn doctor(machine: &Machine) -> Done {
     machine.try_run(&["headwater", "doctor"]).await
 }
 
-/// `headwater doctor` says all of `words`, and that something failed.
+/// Waits until `headwater doctor` fails with all of `words`.
 async fn finds(machine: &Machine, words: &[&str]) {
     eventually(&format!("the doctor to say {words:?}"), async || {
         let done = doctor(machine).await;
@@ -61,7 +61,7 @@ async fn finds(machine: &Machine, words: &[&str]) {
     .await;
 }
 
-/// Everything runs, and the doctor says so.
+/// Asserts that everything runs, and that the doctor agrees.
 async fn is_well(machine: &Machine) {
     eventually("the doctor to be content", async || {
         let done = doctor(machine).await;
@@ -80,7 +80,7 @@ async fn pid(machine: &Machine, unit: &str) -> String {
     machine.shows(unit, "MainPID").await
 }
 
-/// Waits until a unit was started again more often than any limit of systemd's would allow.
+/// Waits until a unit has restarted more often than any limit of systemd would allow.
 async fn is_tried_again_and_again(machine: &Machine, unit: &str) {
     machine
         .comes(unit, "NRestarts", |count| {
@@ -103,17 +103,21 @@ async fn a_wrong_setting(machine: &Machine) {
     machine
         .sh("echo HEADWATER_DRAIN_TIMEOUT=soon >>/etc/headwater/orders.env")
         .await;
-    // The documented way looks first: the service goes on.
+    // The documented way checks first: the service keeps running.
     let way = "systemctl reload headwater-orders && systemctl restart headwater-orders";
     let done = machine.try_run(&["bash", "-c", way]).await;
     assert!(!done.is_ok, "{}", done.text);
-    assert_eq!(pid(machine, &unit).await, before, "it runs on");
+    assert_eq!(
+        pid(machine, &unit).await,
+        before,
+        "the process was replaced"
+    );
     let said = "invalid value 'soon' for '--drain-timeout <DURATION>': must be a number of seconds, or numbers with units, such as 500ms or 1m30s \
                 (HEADWATER_DRAIN_TIMEOUT)";
     let found = machine.journal(&["-u", &unit, "-p", "err"]).await;
     assert!(found.iter().any(|entry| has(entry, said)), "{found:?}");
 
-    // Somebody restarts it all the same, and clients go on calling.
+    // An operator restarts it anyway, and clients continue to call.
     let done = machine.try_run(&["systemctl", "restart", &unit]).await;
     assert!(!done.is_ok, "it cannot start with this");
     assert_eq!(machine.shows(&unit, "ExecMainStatus").await, "2");
@@ -140,7 +144,7 @@ async fn a_wrong_setting(machine: &Machine) {
         }
     })
     .await;
-    // Nobody was refused or reset.
+    // No client was refused or reset.
     calls.end().await;
     is_well(machine).await;
 }
@@ -160,7 +164,7 @@ async fn a_wrong_setting_of_the_broker(machine: &Machine) {
         format!("$(systemctl cat {unit} | sed -n s/^ExecStartPre=//p) && systemctl restart {unit}");
     let done = machine.try_run(&["bash", "-c", &way]).await;
     assert!(!done.is_ok, "it cannot follow this");
-    assert_eq!(pid(machine, unit).await, before, "it runs on");
+    assert_eq!(pid(machine, unit).await, before, "the process was replaced");
 
     let done = machine.try_run(&["systemctl", "restart", unit]).await;
     assert!(!done.is_ok, "it cannot start with this");
@@ -174,7 +178,7 @@ async fn a_wrong_setting_of_the_broker(machine: &Machine) {
     is_well(machine).await;
 }
 
-/// What runs at night is missed by nobody.
+/// A failed nightly job is visible.
 async fn a_job_that_failed(machine: &Machine) {
     let job = "headwater-backup.service";
     let fails = format!(
@@ -193,7 +197,7 @@ async fn a_job_that_failed(machine: &Machine) {
     is_well(machine).await;
 }
 
-/// A client that has sent half a request when the service is stopped.
+/// A client has sent half a request when the service stops.
 async fn half_a_request(machine: &Machine) {
     let mut half = TcpStream::connect(("127.0.0.1", port(Orders))).unwrap();
     half.write_all(b"POST /orders HTTP/1.1\r\nHost: loc")
@@ -214,7 +218,7 @@ async fn stop_orders(machine: &Machine) {
     machine.sh(sockets).await;
 }
 
-/// Something else has taken the port of a socket.
+/// Another program has taken the port of a socket.
 async fn a_taken_port(machine: &Machine, socket: &str, port: u16) {
     stop_orders(machine).await;
     let squat =
@@ -231,7 +235,7 @@ async fn a_taken_port(machine: &Machine, socket: &str, port: u16) {
     let holder = "the port is taken by python3 (process ";
     let mends = "then `systemctl start headwater.target`";
     finds(machine, &[&told, holder, mends]).await;
-    // Who calls at the other port starts nothing that cannot start.
+    // Calls at the other port must not start a service that cannot start.
     for _ in 0..10 {
         drop(TcpStream::connect((
             "127.0.0.1",
@@ -246,7 +250,7 @@ async fn a_taken_port(machine: &Machine, socket: &str, port: u16) {
     is_well(machine).await;
 }
 
-/// The program of `orders`, with a folder of its own.
+/// The program of `orders`, with its own folder.
 fn orders(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(programs().join("headwater-orders"));
     command
@@ -257,7 +261,7 @@ fn orders(folder: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// What a program ended with, and its lines on standard error, which have to be JSON.
+/// The exit code of a program and its lines on standard error, which must be JSON.
 fn ended(output: &Output) -> (Option<i32>, Vec<Value>) {
     let text = String::from_utf8_lossy(&output.stderr);
     let line = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
@@ -267,7 +271,7 @@ fn ended(output: &Output) -> (Option<i32>, Vec<Value>) {
 #[test]
 fn settings_are_checked_without_a_start() {
     let folder = TempDir::new().unwrap();
-    // The ports of a service that runs.
+    // The ports of a running service.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let check = |args: &[&str]| {
@@ -314,7 +318,7 @@ fn settings_are_checked_without_a_start() {
     }
 }
 
-/// A start says the same as the check, `error`, as an error and as JSON.
+/// A start reports the same `error` as the check, as an ERROR line in JSON.
 fn starts_to_fail(args: &[&str], error: &str) {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
@@ -323,7 +327,7 @@ fn starts_to_fail(args: &[&str], error: &str) {
     assert!(matches!(code, Some(1 | 2)), "{args:?}: {lines:?}");
     let last = lines.last().unwrap();
     assert_eq!(last["level"], "ERROR", "{last}");
-    // Only what is really made can say that it cannot be made.
+    // The error of `--database` may differ: only a start really creates the file.
     if !args.contains(&"--database") {
         assert_eq!(last["error"], error, "{args:?}");
     }
@@ -346,10 +350,10 @@ fn a_port_that_is_taken_ends_a_start_with_an_error_that_names_it() {
     assert!(error.contains(&format!("listen on {address}")), "{error}");
 }
 
-/// A process that is number 1 of its own, as in a container.
+/// A process 1 of its own namespace, as in a container.
 struct First {
     unshare: Child,
-    /// As it is seen from here.
+    /// Its id on this machine.
     pid: Pid,
 }
 
@@ -367,11 +371,15 @@ impl First {
         Self { unshare, pid }
     }
 
-    /// What it ends with.
+    /// Its exit code.
     async fn ended(&mut self) -> Option<i32> {
         eventually("process 1 to end", || {
             let ended = self.unshare.try_wait().unwrap();
-            std::future::ready(ended.ok_or("it runs on").map(|status| status.code()))
+            std::future::ready(
+                ended
+                    .ok_or("process 1 has not ended")
+                    .map(|status| status.code()),
+            )
         })
         .await
     }
@@ -379,13 +387,13 @@ impl First {
 
 impl Drop for First {
     fn drop(&mut self) {
-        // With the namespace's first process all others end.
+        // All processes of a namespace end with the first one.
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
     }
 }
 
-/// `program`, to be started as process 1.
+/// A command that starts `program` as process 1.
 fn as_first(program: &Command) -> Command {
     let mut unshare = Command::new("unshare");
     unshare
@@ -406,7 +414,7 @@ async fn a_service_that_is_process_1_obeys_a_signal_that_comes_before_its_settin
     rustix::fs::mkfifoat(rustix::fs::CWD, &filter, 0o600.into()).unwrap();
     let args = ["--listen", "127.0.0.1:0", "--log-filter-file", "filter"];
     let mut first = First::start(&mut as_first(&orders(folder.path(), &args))).await;
-    // It waits for its reader: now it is reading its settings.
+    // A FIFO opens when the service starts to read its settings.
     let writing = tokio::task::spawn_blocking(|| OpenOptions::new().write(true).open(filter));
     let writing = tokio::time::timeout(PATIENCE, writing).await.unwrap();
     let mut writing = writing.unwrap().unwrap();
@@ -422,7 +430,7 @@ async fn the_tool_that_is_process_1_obeys_a_signal() {
         return;
     }
     let folder = TempDir::new().unwrap();
-    // A broker that never says a word.
+    // A broker that never sends anything.
     let broker = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("nats://{}", broker.local_addr().unwrap());
     let mut tool = Command::new(programs().join("headwater"));

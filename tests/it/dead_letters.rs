@@ -1,4 +1,4 @@
-//! An event that nobody can apply, and what an operator does about it.
+//! Dead letters, and what an operator does about them.
 
 use e2e::world::{after, titles};
 use e2e::{Reply, Service, World, eventually};
@@ -6,15 +6,15 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use shop_events::OrderPlaced;
 
-/// A world in which somebody published an order of what is no product, and what waits behind it.
+/// A world with an order for an invalid product id, published by hand, and an order blocked by it.
 struct Stuck {
     world: World,
-    /// Whose orders wait.
+    /// A user whose key is blocked.
     ada: Reply,
-    /// Whose orders do not.
+    /// A user whose key is not.
     bob: Reply,
     mug: Reply,
-    /// The order that waits.
+    /// The blocked order.
     waiting: Reply,
 }
 
@@ -45,9 +45,9 @@ impl Stuck {
         stuck
     }
 
-    /// Waits until what can be applied is, and the rest is parked.
+    /// Waits until everything is applied or dead-lettered.
     async fn settled(&self) {
-        eventually("two letters, and what is not behind them", || async {
+        eventually("two dead letters, and the other events applied", || async {
             let (letters, shown) = (self.letters().await, self.shown(&self.bob).await);
             if letters.len() == 2 && shown == ["Tent"] {
                 Ok(())
@@ -68,7 +68,7 @@ impl Stuck {
         answer["letters"].as_array().unwrap().clone()
     }
 
-    /// The titles that are shown now, whatever waits.
+    /// The titles shown now, without waiting.
     async fn shown(&self, user: &Reply) -> Vec<String> {
         titles(&self.world.purchases(&user.id(), "").await.json)
     }
@@ -81,7 +81,11 @@ impl Stuck {
             .collect();
         assert_eq!(waiting, [false, true], "{letters:?}");
         assert_eq!(self.shown(&self.ada).await, ["Mug"]);
-        assert_eq!(self.shown(&self.bob).await, ["Tent"], "others go on");
+        assert_eq!(
+            self.shown(&self.bob).await,
+            ["Tent"],
+            "other keys are not blocked"
+        );
     }
 
     async fn discard(&self) -> Result<Value, String> {
@@ -98,11 +102,11 @@ impl Stuck {
         assert_eq!(self.shown(&self.bob).await, ["Tent"]);
         self.world.order(&self.bob, &[&self.mug]).await;
         assert_eq!(self.world.titles(&self.bob.id()).await, ["Mug", "Tent"]);
-        let folded = self.world.rebuild("rebuild").await;
+        let rebuilt = self.world.rebuild("rebuild").await;
         assert_eq!(
-            folded.differences.map(|found| found.count),
+            rebuilt.differences.map(|found| found.count),
             Some(0),
-            "also folded anew"
+            "a rebuild gives the same"
         );
         assert_eq!(self.shown(&self.ada).await, ["Mug", "Tent"]);
         assert!(
@@ -112,7 +116,7 @@ impl Stuck {
     }
 }
 
-/// Publishes as a person would.
+/// Publishes an event by hand.
 async fn publish(world: &World, subject: String, payload: Vec<u8>) {
     let jetstream = async_nats::jetstream::new(world.nats().await);
     let ack = jetstream.publish(subject, payload.into()).await.unwrap();
@@ -138,7 +142,7 @@ async fn what_waits_behind_a_parked_event_goes_on_once_that_is_discarded() {
     stuck.world.finish().await;
 }
 
-/// Nobody can say whose it is, so it holds back nobody's orders.
+/// Its key is unknown, so it blocks no key.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_does_not_decode_holds_back_no_order() {
     let world = World::start().await;
@@ -204,7 +208,7 @@ async fn whoever_asks_for_an_order_that_is_parked_is_told_and_as_of_ends_before_
     stuck.world.finish().await;
 }
 
-/// `purchases` dies at `point` of a discard, which is asked for again when it is back.
+/// `purchases` dies at `point` during a discard, which is repeated afterwards.
 async fn dies_at(point: &str) {
     let mut stuck = Stuck::start().await;
     stuck.world.stop(Service::Purchases).await;
@@ -212,7 +216,7 @@ async fn dies_at(point: &str) {
         command.env("HEADWATER_CRASH", point);
     };
     stuck.world.run_with(Service::Purchases, armed).await;
-    assert!(stuck.discard().await.is_err(), "no answer came");
+    assert!(stuck.discard().await.is_err(), "an answer came");
     assert!(stuck.world.process(Service::Purchases).crashed());
     stuck.world.kill(Service::Purchases).await;
     stuck.world.run(Service::Purchases).await;

@@ -1,6 +1,6 @@
-//! A cluster that is losing members, seen by who looks after it: one broker of three is away, then
-//! two, then none. `doctor`, `check`, `status`, the services and their metrics have to say so, in
-//! words that name what is missing, what goes on, and what the next loss does.
+//! A cluster that loses members, as an operator sees it: one broker of three is away, then two;
+//! then all are back. `doctor`, `check`, `status`, the services and their metrics name what is missing, what
+//! continues, and what the next loss does.
 
 use std::process::{Output, Stdio};
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use Service::{Orders, Purchases, Users};
 
-/// How the tool ended, and what it said.
+/// The exit code and the output of the tool.
 #[derive(Debug)]
 struct Said {
     code: i32,
@@ -34,7 +34,7 @@ impl Said {
     }
 }
 
-/// Runs the tool, as a user where there are accounts.
+/// Runs the tool, as a user if there are accounts.
 struct Tool {
     urls: String,
     login: Vec<String>,
@@ -75,21 +75,21 @@ impl Tool {
         }
     }
 
-    /// Runs it until it ends with `code` and says `words`.
+    /// Runs it until it exits with `code` and prints `words`.
     async fn until(&self, args: &[&str], code: i32, words: &str) -> Said {
         eventually(&format!("{args:?} to say {words}"), || async {
-            let said = self.run(args).await;
-            if said.code == code && said.text.contains(words) {
-                Ok(said)
+            let output = self.run(args).await;
+            if output.code == code && output.text.contains(words) {
+                Ok(output)
             } else {
-                Err(said)
+                Err(output)
             }
         })
         .await
     }
 }
 
-/// Waits until a service says so many copies of a stream, of three.
+/// Waits until a service reports this many current replicas of a stream, of three.
 async fn copies(client: &Client, stream: &str, current: f64) {
     eventually("the copies of a stream as a metric", || async {
         let of = |gauge: &str| format!("headwater_stream_replicas{gauge}{{stream=\"{stream}\"}}");
@@ -114,7 +114,7 @@ async fn order(world: &World) -> String {
     world.order(&user, &[&mug]).await.id()
 }
 
-/// With accounts as the operator's viewer, who may only look.
+/// With accounts, as the viewer, who has no other rights.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_loses_brokers_says_what_is_missing_and_what_the_next_loss_does() {
     let (mut world, passwords) = World::clustered_with_accounts();
@@ -133,13 +133,13 @@ async fn a_cluster_that_loses_brokers_says_what_is_missing_and_what_the_next_los
     world.caught_up().await;
     let user = world.user("before").await;
     let mug = world.product("Mug").await;
-    // `orders` knows both before nobody publishes any more.
+    // `orders` must know both before publishing stops.
     world.order(&user, &[&mug]).await;
-    // What only the database has would be found missing in what is left of the stream.
+    // Otherwise events that only the database has would count as missing in the stream.
     world.caught_up().await;
     world.node((lost + 1) % 3).kill().unwrap();
     two_are_away(&world, &viewer).await;
-    // What goes on: a write is accepted, and nobody else hears of it.
+    // A write is accepted, and its event waits in the outbox.
     world.order(&user, &[&mug]).await;
 
     for node in [lost, (lost + 1) % 3] {
@@ -177,12 +177,12 @@ async fn all_is_well(world: &World, viewer: &Tool) {
 
 async fn one_is_away(world: &World, viewer: &Tool, name: &str) {
     let short = "ORDERS has 2 of 3 replicas current";
-    // A stream whose leader is still there takes ten seconds to miss a copy; each is named once,
-    // the bucket of schemas as well, and its consumers go with a stream.
+    // A remaining leader needs ten seconds to miss a replica. Each stream is named once, and so is
+    // the schema bucket; consumers are not named apart from their stream.
     let doctor = eventually("all that is short of a copy", || async {
-        let said = viewer.run(&["doctor"]).await;
-        let count = said.text.matches("has 2 of 3").count();
-        if count == 4 { Ok(said) } else { Err(said) }
+        let output = viewer.run(&["doctor"]).await;
+        let count = output.text.matches("has 2 of 3").count();
+        if count == 4 { Ok(output) } else { Err(output) }
     })
     .await;
     let unseen = format!("{short}, {name} not seen");
@@ -216,7 +216,7 @@ async fn one_is_away(world: &World, viewer: &Tool, name: &str) {
         "has 2 of 3 replicas current",
     )
     .await;
-    // It goes on.
+    // It keeps working.
     assert_eq!(orders.get("/readyz").await.status, 200);
     says(&orders, "relay", "ok", "").await;
 }
@@ -237,7 +237,7 @@ async fn two_are_away(world: &World, viewer: &Tool) {
         "{status}"
     );
     assert_eq!(status["relays"][0]["published"], Value::Null, "{status}");
-    // What needs the streams says why it cannot.
+    // Commands that need the streams report the reason.
     viewer
         .run(&["verify"])
         .await
@@ -286,7 +286,7 @@ async fn a_refused_login_is_called_one(world: &mut World, passwords: &Passwords)
     }
 }
 
-/// Where the brokers tell nobody of each other, the addresses that the tool is told do.
+/// If the brokers do not know each other's addresses, the addresses given to the tool count.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_cluster_is_counted_by_its_addresses() {
     let mut world = World::on_three_brokers().empty();
@@ -308,13 +308,13 @@ async fn an_open_cluster_is_counted_by_its_addresses() {
         urls: world.nodes().next().unwrap().url(),
         login: Vec::new(),
     };
-    // It knows of one address only, and says so much.
+    // It knows only one address, and reports that.
     let said = "no quorum: too few brokers are there besides";
     alone.until(&check, 2, said).await;
     world.abandon();
 }
 
-/// All brokers are there, and the copies of one stream have given up: see
+/// All brokers are up, and the replicas of one stream have given up: see
 /// `cluster::a_stream_whose_copies_gave_up_is_deleted_and_filled_again`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_without_a_leader_is_named() {

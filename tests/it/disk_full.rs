@@ -1,5 +1,5 @@
-//! The disk under the services is full: reads go on, writes are refused, and when there is room
-//! everything goes on by itself, in the same processes. Needs root.
+//! The services' disk is full: reads work and writes are refused. When there is room again, the
+//! same processes resume automatically. Needs root.
 
 use std::path::Path;
 use std::time::Duration;
@@ -35,7 +35,7 @@ fn make_room(disk: &Mount) {
     std::fs::remove_file(disk.path().join("filler")).unwrap();
 }
 
-/// Each service says so; reads are answered, writes are not.
+/// Asserts that each service reports it, answers reads, and refuses writes.
 async fn only_writes_are_refused(world: &World, user: &str) {
     for service in Service::ALL {
         let admin = world.admin(service);
@@ -57,7 +57,7 @@ async fn only_writes_are_refused(world: &World, user: &str) {
     assert_eq!(refused.retry_after.as_deref(), Some("10"));
 }
 
-/// Starts `orders`, which has to wait.
+/// Starts `orders`, which must wait.
 async fn waiting(world: &World) -> Process {
     let orders = world.spawn(Orders, |_| {});
     eventually("the start to wait", || async {
@@ -100,19 +100,19 @@ async fn a_full_disk_refuses_writes_only_and_room_lets_the_same_processes_go_on(
             }
         })
         .await;
-        let told = logged(&world, service, "ERROR", "");
-        assert_eq!(told.len(), 1, "once, and nothing else: {told:?}");
+        let errors = logged(&world, service, "ERROR", "");
+        assert_eq!(errors.len(), 1, "one ERROR only: {errors:?}");
     }
-    assert_eq!(pids(&mut world), before, "nothing was started again");
+    assert_eq!(pids(&mut world), before, "a service was restarted");
 
-    // Closed in order, it has no index of its log; without room for one it waits.
+    // After an orderly stop there is no WAL index; without room for one, the start waits.
     world.stop(Orders).await;
     disk.fill();
     let mut orders = waiting(&world).await;
     orders.stop();
     let orders = waiting(&world).await;
     make_room(&disk);
-    eventually("the start to go on", || async {
+    eventually("the start to continue", || async {
         orders.address().ok_or_else(|| orders.log())
     })
     .await;
@@ -134,7 +134,7 @@ async fn open(at: &Path) -> Database {
     opened.await.unwrap()
 }
 
-/// Keeps `rows` of so many `bytes`.
+/// Stores `rows` rows of `bytes` bytes.
 fn keep(rows: i64, bytes: i64) -> impl FnOnce(&Tx) -> Result<(), DbErr> + Send + 'static {
     move |tx| {
         let sql = format!("INSERT INTO kept VALUES (zeroblob({bytes}))");
@@ -155,8 +155,8 @@ async fn kept(db: &Database) -> i64 {
     count.await.unwrap()
 }
 
-/// There is room when it begins, and not enough: SQLite finds out at the commit where all fits into
-/// its cache, and else at a statement. Either way it is known that nothing was written.
+/// There is room at the start, but not enough. SQLite notices at the commit if everything fits into
+/// its cache, else at a statement. Either way it is known that nothing was written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_finds_the_disk_full_is_known_to_be_undone_and_the_next_one_is_taken() {
     let Some(disk) = Mount::tmpfs("10m") else {
@@ -166,7 +166,7 @@ async fn a_write_that_finds_the_disk_full_is_known_to_be_undone_and_the_next_one
     let db = open(&path).await;
     let mut rows = 1;
     db.write(keep(rows, 1 << 20)).await.unwrap();
-    // The one fits into SQLite's cache, the other does not.
+    // The first fits into SQLite's cache, the second does not.
     for too_much in [12, 40] {
         let refused = db.write(keep(too_much, 1 << 20)).await;
         assert!(matches!(refused, Err(WriteError::Full)), "{refused:?}");
@@ -179,7 +179,7 @@ async fn a_write_that_finds_the_disk_full_is_known_to_be_undone_and_the_next_one
         let refused = db.write(does_not_mind).await;
         assert!(matches!(refused, Err(WriteError::Full)), "{refused:?}");
         assert_eq!(kept(&db).await, rows);
-        // It has given back what it took.
+        // The refused write must have released its space.
         db.write(keep(1, 1)).await.unwrap();
         rows += 1;
     }
@@ -187,7 +187,7 @@ async fn a_write_that_finds_the_disk_full_is_known_to_be_undone_and_the_next_one
     db.write(keep(12, 1 << 20)).await.unwrap();
     rows += 12;
     assert_eq!(kept(&db).await, rows);
-    // As after a crash, what is in the log included.
+    // As after a crash, including the WAL.
     let copy = disk.path().join("copy");
     std::fs::create_dir(&copy).unwrap();
     for part in ["disks.db", "disks.db-wal"] {

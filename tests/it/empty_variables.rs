@@ -1,4 +1,4 @@
-//! An environment variable that is empty is an unset one, as compose files and units mean it.
+//! An empty environment variable counts as unset, as in compose files and units.
 
 use clap::CommandFactory as _;
 use e2e::{Service, World};

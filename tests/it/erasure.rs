@@ -1,6 +1,5 @@
-//! Erasure reaches every byte: of everybody's name, e-mail address, password hash and idempotency
-//! key, nothing is in any file of any service, log or stream, and the keys of those who were erased
-//! are destroyed.
+//! Erasure reaches every byte. No name, e-mail address, password hash or idempotency key of any
+//! user is readable in any file, log or stream, and the keys of erased users are destroyed.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -21,20 +20,20 @@ use uuid::Uuid;
 
 use Service::{Orders, Users};
 
-/// People who register, as many times as the dose says; every fourth is erased.
+/// How many people register, times the dose; every fourth is erased.
 const PEOPLE: usize = 1_000;
 
-/// One in so many has a password, whose hash takes its time.
+/// One of this many people has a password, because hashing is slow.
 const WITH_PASSWORD: usize = 30;
 
-/// Requests that are under way at the same time.
+/// Concurrent requests.
 const AT_ONCE: usize = 16;
 
 /// Letters of a random text, and of the parts of it that are searched for.
 const LETTERS: usize = 20;
 const PART: usize = 8;
 
-/// Where the slots of the key file begin, and how long each is.
+/// Where the slots of the key file begin, and the length of each.
 const HEADER: usize = 4096;
 const KEY: usize = 32;
 
@@ -94,7 +93,7 @@ impl Person {
         .await;
     }
 
-    /// Whether they are shown, or as if they had never been there.
+    /// Asserts that the person is shown, or not found once erased.
     async fn is_shown_rightly(&self, users: &Client) {
         let reply = users.get(&self.path()).await;
         if self.is_erased {
@@ -110,7 +109,7 @@ impl Person {
     }
 }
 
-/// Runs `each` for all people, some at a time.
+/// Runs `each` for all people, some of them concurrently.
 async fn for_all<F: Future<Output = ()>>(
     people: impl IntoIterator<Item = &Person>,
     each: impl Fn(Person) -> F,
@@ -120,11 +119,11 @@ async fn for_all<F: Future<Output = ()>>(
         .await;
 }
 
-/// What is searched for.
+/// The texts to search for.
 struct Needles {
     parts: HashSet<[u8; PART]>,
-    /// Whether a part begins with these three bytes: nearly everywhere none does, and that has to
-    /// be known soon, for each byte of all files.
+    /// Whether some part begins with these three bytes. Nearly nowhere does one, so this check must
+    /// be fast.
     heads: Vec<bool>,
 }
 
@@ -132,7 +131,7 @@ struct Needles {
 const HEAD: usize = 0xff_ffff;
 
 impl Needles {
-    /// Parts of every text: what is left of one may be without its beginning or its end.
+    /// Several parts of each text: a leftover may lack its beginning or its end.
     fn of(people: &[Person]) -> Self {
         let texts = people
             .iter()
@@ -151,12 +150,12 @@ impl Needles {
         Self { parts, heads }
     }
 
-    /// What of it is in the files below `folder`.
+    /// The parts that occur in files below `folder`.
     fn found_below(&self, folder: &Path) -> Vec<String> {
         let mut found = Vec::new();
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
             let path = entry.path();
-            // A file may be removed while they are looked at.
+            // A file may be removed during the search.
             if path.is_dir() {
                 found.extend(self.found_below(&path));
             } else if let Ok(bytes) = fs::read(&path)
@@ -195,7 +194,7 @@ fn key_file(world: &World) -> PathBuf {
     world.database(Users).with_extension("keys")
 }
 
-/// Copies a database that is not written to, with its log.
+/// Copies a database that is not in use, with its WAL.
 fn copy_database(from: &Path, to: &Path) {
     for part in ["db", "db-wal"] {
         if let Err(error) = fs::copy(from.with_extension(part), to.with_extension(part)) {
@@ -223,7 +222,7 @@ fn destroyed(world: &World, slots: impl IntoIterator<Item = usize>) -> usize {
     slots.filter(|slot| *key(*slot) == [0; KEY]).count()
 }
 
-/// Waits until exactly the keys of those who were erased are destroyed.
+/// Waits until exactly the keys of the erased users are destroyed.
 async fn keys_are_destroyed(world: &World, people: &[Person], slots: &BTreeMap<Uuid, usize>) {
     let of = |is_erased| {
         let people = people.iter().filter(move |it| it.is_erased == is_erased);
@@ -254,13 +253,13 @@ async fn of_erased_people_no_byte_is_in_any_file_under_load_idle_killed_stopped_
     .await;
     let copy = tempfile::tempdir().unwrap();
     let backup = copy.path().join("users.db");
-    // With all that is left over in it, as SQLite's `.backup` has it; nothing writes to it now.
+    // With all leftovers, as SQLite's `.backup` copies them; there are no writes now.
     copy_database(&world.database(Users), &backup);
     let slots = slots(&backup);
     assert!(slots.len() >= people.len());
     needles.assert_nowhere(copy.path(), "in a copy made before");
 
-    // A quarter is erased while orders are placed; the service is killed half-way.
+    // A quarter of the people is erased while orders are placed; the service is killed half-way.
     let customers = Customers::of(&world).await;
     let load = customers.begin(Mix::on(&[Orders]));
     let erased: Vec<_> = people.iter().filter(|person| person.is_erased).collect();
@@ -310,7 +309,8 @@ async fn of_erased_people_no_byte_is_in_any_file_under_load_idle_killed_stopped_
     world.stop(Users).await;
     needles.assert_nowhere(&folder, "after an orderly stop");
 
-    // Who puts the old copy back has everybody's row, and can read those only who were not erased.
+    // A restored old copy has the rows of all users, but only those who were not erased are
+    // readable.
     copy_database(&backup, &database);
     world.run(Users).await;
     let users = world.client(Users);
@@ -324,7 +324,7 @@ async fn of_erased_people_no_byte_is_in_any_file_under_load_idle_killed_stopped_
     assert_eq!(again.status, 409, "{}", again.text);
     let late = erased.register(&users).await;
     assert_eq!(late.status, 410, "{}", late.text);
-    // Their e-mail address is free.
+    // An erased user's e-mail address is free again.
     let with_login = people
         .iter()
         .find(|person| person.is_erased && person.password.is_some());
@@ -337,7 +337,7 @@ async fn of_erased_people_no_byte_is_in_any_file_under_load_idle_killed_stopped_
     world.abandon();
 }
 
-/// The service dies at `point` while a user is erased; the next start completes it.
+/// The service dies at `point` during an erasure; the next start completes it.
 async fn erasure_dies_at(point: &'static str) {
     let mut world = World::anywhere().of_services(&[Users]).start().await;
     let mut random = Random(15);
@@ -435,7 +435,7 @@ async fn logs_of_every_level_have_nothing_of_a_person() {
     world.finish().await;
 }
 
-/// Erased right before an orderly stop.
+/// The erasure is right before an orderly stop.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_destroyed_before_an_orderly_stop_ends() {
     let mut world = World::start().await;
@@ -449,8 +449,8 @@ async fn a_key_is_destroyed_before_an_orderly_stop_ends() {
     world.finish().await;
 }
 
-/// People in a database as the version before encryption left it, some of them erased: names,
-/// addresses and keys in clear text, also where the tree's pages were split and merged.
+/// A database of the version before encryption, with some users erased: names, addresses and keys
+/// are in clear text, also in pages of trees that were split and merged.
 fn old_database(path: &Path, people: &[Person]) {
     let file = Connection::open(path).unwrap();
     file.execute_batch(
@@ -581,7 +581,7 @@ async fn a_database_in_clear_text_is_encrypted_at_the_start_that_may_die() {
         match (person.is_erased, person.password.is_some()) {
             (true, _) => assert_eq!(again.status, 410, "{}", again.text),
             (false, false) => assert_eq!(again.status, 201, "{}", again.text),
-            // The fingerprint in the test is not of one with a password.
+            // The fingerprint in the old database is that of a registration without a password.
             (false, true) => assert_eq!(again.status, 422, "{}", again.text),
         }
     })

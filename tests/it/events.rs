@@ -1,4 +1,4 @@
-//! Events of the real services in the operator's tool, which was built with none of them.
+//! Events of the real services in the operator's tool, which is built without their types.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -29,7 +29,7 @@ async fn tool(world: &World, args: &[&str], input: &[u8]) -> Output {
     run.await.expect("no panic")
 }
 
-/// What a tail says, as JSON.
+/// The output of `headwater tail`, as JSON.
 async fn tail(world: &World, args: &[&str]) -> Vec<Value> {
     let line = [&["tail", "--no-follow", "--output=json"], args].concat();
     let output = tool(world, &line, b"").await;
@@ -99,7 +99,7 @@ async fn an_event_that_is_published_by_hand_is_applied_once() {
     ];
     let output = tool(&world, &args, b"").await;
     assert!(output.status.success(), "{output:?}");
-    eventually("the replica has it", || async {
+    eventually("`purchases` to apply it", || async {
         let reply = world.purchases(&ada.id(), &after(&[&ada, &mug])).await;
         let titles = e2e::world::titles(&reply.json);
         if titles == ["Cup"] {
@@ -125,7 +125,7 @@ async fn a_broker_that_lost_everything_has_all_schemas_again() {
     world.finish().await;
 }
 
-/// Waits until each source has said what its events look like.
+/// Waits until each source has published its schema.
 async fn described(world: &World) {
     eventually("three schemas", || async {
         let jetstream = async_nats::jetstream::new(world.nats().await);

@@ -1,4 +1,4 @@
-//! A service whose log nobody reads: standard error is a pipe that takes nothing more.
+//! A service whose log is not read: its standard error is a full pipe.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
@@ -12,19 +12,18 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
 
-/// The service `users`, without a broker, logging all that it can.
+/// The service `users`, without a broker, at the most verbose log level.
 struct Users {
     process: Child,
     log: BufReader<ChildStderr>,
     client: Client,
-    /// Of its metrics.
     admin: Client,
     _folder: TempDir,
     watchdog: Watchdog,
 }
 
 impl Users {
-    /// Starts it, and does not read on once it says where it listens.
+    /// Starts it and stops reading its log after the line with its address.
     fn start() -> Self {
         let folder = TempDir::new().unwrap();
         let mut process = Command::new(program("headwater-users"))
@@ -63,7 +62,7 @@ impl Users {
         assert_eq!(self.client.get("/livez").await.status, 200);
     }
 
-    /// Has it log until lines are dropped.
+    /// Makes it log until lines are dropped.
     async fn fill(&self) {
         eventually("dropped lines", || async {
             for _ in 0..50 {
@@ -78,7 +77,7 @@ impl Users {
 
 impl Drop for Users {
     fn drop(&mut self) {
-        // It fails only where it has ended.
+        // Fails only if the process has ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
         self.watchdog.stand_down();
@@ -102,14 +101,14 @@ async fn a_service_whose_log_nobody_reads_serves_on_and_stops_when_it_is_told() 
 async fn how_many_lines_were_dropped_is_logged_once_they_are_read_again() {
     let mut users = Users::start();
     users.fill().await;
-    let said = tokio::task::spawn_blocking(move || {
+    let line = tokio::task::spawn_blocking(move || {
         let mut lines = (&mut users.log).lines().map(Result::unwrap);
-        let said = lines.find(|line| line.contains("log lines were dropped"));
+        let line = lines.find(|line| line.contains("log lines were dropped"));
         drop(users);
-        said
+        line
     });
-    let said = said.await.unwrap().expect("it says so");
-    let said: serde_json::Value = serde_json::from_str(&said).expect("whole lines");
-    assert_eq!(said["level"], "WARN");
-    assert!(said["lines"].as_u64().unwrap() > 0, "{said}");
+    let line = line.await.unwrap().expect("the line");
+    let line: serde_json::Value = serde_json::from_str(&line).expect("complete lines");
+    assert_eq!(line["level"], "WARN");
+    assert!(line["lines"].as_u64().unwrap() > 0, "{line}");
 }

@@ -1,10 +1,10 @@
-//! Real input, through the public APIs, compared with a fold of the files.
+//! Real input through the public APIs, compared with what the files say.
 
 use cli::Exit;
 use e2e::data::DataSet;
 use e2e::{Service, World};
 
-/// The sample data where it is beside the project, and a made-up shop everywhere.
+/// The sample data if it exists next to the project, and a made-up shop everywhere.
 fn data_sets() -> impl Iterator<Item = DataSet> {
     let seed = 20_261_122;
     DataSet::sample()

@@ -1,4 +1,4 @@
-//! What `just install` puts where, and what it leaves alone.
+//! What `just install` installs, and what it leaves alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -85,14 +85,14 @@ fn another_prefix_is_all_that_the_units_know() {
     assert!(folder.path().join("opt/shop/bin/headwater-users").is_file());
 }
 
-/// The parts of a Markdown text that are links, and where they lead.
+/// The targets of the links in a Markdown text, without those outside the repository.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let rests = text.split("](").skip(1);
     let targets = rests.filter_map(|rest| rest.split(')').next());
     targets.filter(|target| !target.contains("://"))
 }
 
-/// What GitHub, and whoever renders Markdown, makes of a heading.
+/// The anchor that GitHub makes from a heading.
 fn anchor(heading: &str) -> String {
     let plain = heading.trim().to_lowercase().replace(' ', "-");
     plain
@@ -164,7 +164,7 @@ fn installing_compiles_what_any_release_build_compiles() {
     ] {
         let text = fs::read_to_string(repository().join(file)).unwrap();
         for line in text.lines() {
-            // Another choice of packages has other features of their dependencies.
+            // Another set of packages has other features of their dependencies.
             let is_build = line.contains("cargo build") || line.contains("flags+=(");
             assert!(!is_build || !line.contains("--package"), "{file}: {line}");
         }
@@ -185,7 +185,7 @@ fn an_open_broker_is_a_choice() {
     assert!(!include("open"));
 }
 
-/// These are set in the units.
+/// Variables that the units set.
 const IN_UNITS: [&str; 2] = ["HEADWATER_DATABASE", "HEADWATER_LISTEN"];
 
 #[test]

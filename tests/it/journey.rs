@@ -1,4 +1,4 @@
-//! What the system is for, and what it does when parts of it come and go.
+//! The main journeys, and what happens when services come and go.
 
 use e2e::world::{after, titles};
 use e2e::{Service, World, eventually};
@@ -92,7 +92,7 @@ async fn a_renamed_product_is_shown_by_its_new_name() {
     assert_eq!(
         again.position(),
         "products:2",
-        "a change to what it already is says nothing"
+        "a change to the same values publishes nothing"
     );
     assert_eq!(products.get(&path).await.position(), "products:2");
     assert_eq!(world.titles(&ada.id()).await, ["Cup"]);
@@ -271,7 +271,7 @@ async fn orders_come_in_pages() {
     world.finish().await;
 }
 
-/// Every order of the four services, the broker up before, in the middle, or after.
+/// Every order of the four services, with the broker started first, in the middle, or last.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_order_in_which_parts_start_does_not_matter() {
     for (round, services) in orders_of(&Service::ALL).into_iter().enumerate() {

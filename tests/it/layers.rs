@@ -1,5 +1,5 @@
-//! The house: which crate may depend on which, that no modules form a circle, and that no crate
-//! grows into a second house. `ARCHITECTURE.md` draws what the manifests say.
+//! Which crate may depend on which, no cycles between modules, and a size limit for crates.
+//! `ARCHITECTURE.md` draws what the manifests say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use syn::visit::{self, Visit};
 use syn::{ItemMod, ItemUse, UseTree, Visibility};
 
-/// From the ground up: a crate depends on crates of the lines before its own, and on no other.
+/// From the bottom up: a crate depends only on crates in the lines before its own.
 const LAYERS: &[&[&str]] = &[
     &["broker", "headwater-event", "headwater-telemetry"],
     &["headwater-nats", "headwater-store", "shop-events"],
@@ -32,7 +32,7 @@ const LAYERS: &[&[&str]] = &[
     &["bench", "dev"],
 ];
 
-/// Lines of code that a crate's `src` may have: without tests, blanks and comments.
+/// The maximum lines of code in a crate's `src`, without tests, blank lines and comments.
 const LINES_MAX: usize = 4_000;
 
 fn root() -> PathBuf {
@@ -62,13 +62,17 @@ impl Crate {
 
 fn crates() -> BTreeMap<String, Crate> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let told = Command::new(cargo)
+    let output = Command::new(cargo)
         .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
         .current_dir(root())
         .output()
         .unwrap();
-    let told: Value = serde_json::from_slice(&told.stdout).unwrap();
-    let crates = told["packages"].as_array().unwrap().iter().map(Crate::of);
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let crates = metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(Crate::of);
     crates
         .filter(|it| it.src.parent().unwrap().parent().unwrap().parent() == Some(&crates_folder()))
         .map(|it| (it.name.clone(), it))
@@ -123,8 +127,8 @@ fn the_architecture_draws_the_dependencies_that_there_are() {
     );
 }
 
-/// An arrow from each crate to those that it depends on, without what it has through another one;
-/// the upper crates first.
+/// An arrow from each crate to its dependencies, without those it has through another crate; upper
+/// crates first.
 fn drawing(crates: &BTreeMap<String, Crate>) -> String {
     let mut text = "```mermaid\nflowchart TD\n".to_owned();
     for name in LAYERS.iter().rev().copied().flatten() {
@@ -137,7 +141,7 @@ fn drawing(crates: &BTreeMap<String, Crate>) -> String {
     text + "```\n"
 }
 
-/// All that `name` depends on, directly or not.
+/// All crates that `name` depends on, directly or not.
 fn all<'a>(crates: &'a BTreeMap<String, Crate>, name: &str) -> BTreeSet<&'a str> {
     let own = crates[name].depends_on.iter();
     own.flat_map(|it| all(crates, it).into_iter().chain([&**it]))
@@ -203,7 +207,7 @@ fn a_circle_is_seen_through_a_name_that_another_module_hands_on() {
     assert!(circle(without.arrows()).is_empty());
 }
 
-/// A module or an item, by its names from the crate's root on.
+/// The path of a module or an item from the crate root.
 type Names = Vec<String>;
 
 fn path(text: &str) -> Names {
@@ -211,13 +215,13 @@ fn path(text: &str) -> Names {
     names.map(str::to_owned).collect()
 }
 
-/// What a file names: as written, with what each `use` calls it.
+/// The names in a file, as written, and its imports.
 #[derive(Default)]
 struct Module {
     named: Vec<Names>,
-    /// What is imported or handed on, by the name that it has here.
+    /// Imported and re-exported paths, by the name that they have here.
     aliases: BTreeMap<String, Names>,
-    /// How many modules without a file of their own the visit is in.
+    /// How many inline modules enclose the visited item.
     inline: usize,
 }
 
@@ -254,7 +258,7 @@ impl Module {
         self.aliases.insert(name, full);
     }
 
-    /// `names` without the steps out of modules that have no file of their own.
+    /// `names` without the steps out of inline modules.
     fn outside(&self, mut names: Names) -> Names {
         for _ in 0..self.inline {
             if names.first().is_some_and(|first| first == "super") {
@@ -280,7 +284,7 @@ impl<'a> Visit<'a> for Module {
         self.import(&[], &item.tree, is_handed_on);
     }
 
-    /// `pub(super)` takes nothing from the parent.
+    /// `pub(super)` is no dependency on the parent.
     fn visit_visibility(&mut self, _: &'a Visibility) {}
 
     fn visit_path(&mut self, path: &'a syn::Path) {
@@ -309,7 +313,7 @@ impl Modules {
         Self(rust_files(src).into_iter().map(module).collect())
     }
 
-    /// From whom to whom.
+    /// All dependencies between modules.
     fn arrows(&self) -> BTreeSet<(&Names, &Names)> {
         let mut arrows = BTreeSet::new();
         for (own, module) in &self.0 {
@@ -323,7 +327,7 @@ impl Modules {
         arrows
     }
 
-    /// `named` from the crate's root on, if it is of this crate.
+    /// `named` from the crate root, if it belongs to this crate.
     fn absolute(&self, own: &Names, named: &[String]) -> Option<Names> {
         let mut base = own.clone();
         let mut rest = named;
@@ -348,7 +352,7 @@ impl Modules {
         Some([&base[..], rest].concat())
     }
 
-    /// The module that has what `names` leads to, wherever it is handed on.
+    /// The module that defines what `names` leads to, through re-exports.
     fn home(&self, names: &[String], steps: usize) -> Option<&Names> {
         let mut ends = (0..=names.len()).rev();
         let (own, module) = ends.find_map(|end| self.0.get_key_value(&names[..end]))?;
@@ -361,7 +365,7 @@ impl Modules {
     }
 }
 
-/// The arrows that are part of a circle, or between two of them.
+/// The arrows that are part of a cycle, or between two cycles.
 fn circle(mut arrows: BTreeSet<(&Names, &Names)>) -> Vec<String> {
     loop {
         let all = arrows.clone();

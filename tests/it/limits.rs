@@ -1,4 +1,4 @@
-//! A broker that takes small messages only: everything goes on, in more of them.
+//! A broker with a small message limit: everything works, in more messages.
 
 use cli::Exit;
 use e2e::operator::verify;
@@ -6,7 +6,8 @@ use e2e::{Reply, Service, World};
 use serde_json::json;
 use tempfile::TempDir;
 
-/// Orders of up to a thousand lines, and long pictures: more than one answer has room for.
+/// Orders of up to a thousand lines and products with long image addresses: more than one answer
+/// can hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shop_is_verified_and_asked_where_the_broker_takes_64_kib() {
     let broker = broker::Broker::start_in_temp_with("max_payload: 65536").unwrap();

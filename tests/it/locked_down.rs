@@ -1,5 +1,5 @@
-//! What `just install` makes of a machine by itself: a broker that knows who asks, and files that
-//! nobody else reads. Needs root and systemd.
+//! How secure `just install` makes a machine: a broker that requires a login, and files that other
+//! users cannot read. Needs root and systemd.
 
 use e2e::Service::{Orders, Purchases, Users};
 use e2e::systemd::{Done, Machine, UNITS, unit};
@@ -7,14 +7,14 @@ use serde_json::Value;
 
 use crate::systemd::{is_shown, visit};
 
-/// What the operator's tool says to a user of the machine who is nobody in particular.
+/// Runs the operator's tool as an unprivileged user of the machine.
 async fn as_nobody(machine: &Machine, line: &str) -> Done {
     let user = "setpriv --reuid=nobody --regid=nogroup --clear-groups env HOME=/";
     let line = format!("{user} headwater {line}");
     machine.try_run(&["bash", "-c", &line]).await
 }
 
-/// Nobody in particular is let in.
+/// Asserts that an unprivileged user cannot log in.
 async fn is_locked(machine: &Machine) {
     for line in ["status", "projection pause purchases --reason mischief"] {
         let done = as_nobody(machine, line).await;
@@ -23,9 +23,9 @@ async fn is_locked(machine: &Machine) {
     }
 }
 
-/// Who logs in as somebody who may not is told as whom to do it.
+/// A refused command names the user to log in as.
 async fn is_told_who_may(machine: &Machine) {
-    for (user, line, told) in [
+    for (user, line, words) in [
         (
             "admin",
             "doctor",
@@ -39,7 +39,7 @@ async fn is_told_who_may(machine: &Machine) {
     ] {
         let line = format!("set -a; . /etc/headwater/{user}.env; headwater {line}");
         let done = machine.try_run(&["bash", "-c", &line]).await;
-        assert!(!done.is_ok && done.text.contains(told), "{}", done.text);
+        assert!(!done.is_ok && done.text.contains(words), "{}", done.text);
     }
 }
 
@@ -54,7 +54,7 @@ fn the_broker_lets_in_whom_the_installation_knows_and_nobody_else() {
 
         is_locked(machine).await;
         is_told_who_may(machine).await;
-        // It is the login that nobody lacks.
+        // Only the login was missing.
         let pause = "projection pause purchases --reason mine";
         machine.tool(pause).await;
         machine.tool("projection resume purchases").await;
@@ -68,7 +68,7 @@ fn the_broker_lets_in_whom_the_installation_knows_and_nobody_else() {
         let before = machine.sh(&format!("{made} 2>&1 || true")).await;
         machine.run(&["/usr/local/lib/headwater/setup"]).await;
         let after = machine.sh(&format!("{made} 2>&1 || true")).await;
-        assert_eq!(after, before, "nothing is made anew");
+        assert_eq!(after, before, "a second run changes secrets");
 
         let disk = "systemctl stop headwater-nats; rm -r /var/lib/headwater/nats/*; systemctl start headwater-nats";
         machine.sh(disk).await;
@@ -87,19 +87,19 @@ fn the_broker_lets_in_whom_the_installation_knows_and_nobody_else() {
         with_tls(machine).await;
         let eve = visit(machine, "eve").await;
         is_shown(machine, "eve", &eve).await;
-        // Whoever looks whether it begins with TLS leaves in order.
+        // A client that probes for TLS disconnects in order.
         let since = machine.sh("date +%s").await;
         machine.sh(PROVISION).await;
         machine
             .run(&["systemctl", "restart", "headwater-orders"])
             .await;
         let since = format!("--since=@{since}");
-        let said = machine.journal(&["-u", "headwater-nats", &since]).await;
+        let entries = machine.journal(&["-u", "headwater-nats", &since]).await;
         let is_error = |entry: &Value| entry["MESSAGE"].to_string().contains("[ERR]");
-        assert!(!said.iter().any(is_error), "{said:?}");
+        assert!(!entries.iter().any(is_error), "{entries:?}");
         let info = machine.sh("head -n 1 </dev/tcp/127.0.0.1/4222").await;
         assert!(info.contains("\"tls_required\":true"), "{info}");
-        // Its figures, which tell who is connected, are for nobody.
+        // The monitoring endpoint, which lists the connections, is closed.
         let varz = ["curl", "-s", "http://127.0.0.1:8222/varz"];
         assert!(!machine.try_run(&varz).await.is_ok);
     });
@@ -108,10 +108,10 @@ fn the_broker_lets_in_whom_the_installation_knows_and_nobody_else() {
 /// Prints the operator's password.
 const PASSWORD: &str = ". /etc/headwater/operator.env; echo $NATS_PASSWORD";
 
-/// Ends well where the operator is let in.
+/// Succeeds if the operator can log in.
 const PROVISION: &str = "headwater provision --dry-run --wait 5s";
 
-/// Does what deploy/systemd/README.md says of TLS.
+/// Follows the section about TLS in deploy/systemd/README.md.
 async fn with_tls(machine: &Machine) {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     for (file, text) in [
@@ -128,7 +128,7 @@ async fn with_tls(machine: &Machine) {
     }
 }
 
-/// The commands that deploy/systemd/README.md has below a heading.
+/// The commands below a heading of deploy/systemd/README.md.
 pub(crate) fn section(heading: &str) -> String {
     let readme = include_str!("../../deploy/systemd/README.md");
     let (_, text) = readme.split_once(&format!("\n{heading}\n")).unwrap();
@@ -136,14 +136,14 @@ pub(crate) fn section(heading: &str) -> String {
     code.split_once("```").unwrap().0.to_owned()
 }
 
-/// What an installation of this version does on a machine, from a copy of the repository.
+/// The command that installs this version on a machine from a copy of the repository.
 const INSTALL: &str = "cd /root/headwater && NATS_SERVER=/usr/local/lib/headwater/nats-server \
                        deploy/systemd/install.sh install /usr/local /usr/local/bin";
 
-/// Lists what runs of Headwater.
+/// Lists the running processes of Headwater.
 pub(crate) const RUNNING: &str = "grep -sE '^(headwater|nats-server)' /proc/[0-9]*/comm || true";
 
-/// Makes of the units what they were before there were fixed users.
+/// Turns the units into those from before there were fixed users.
 const DYNAMIC: &str = "[Service]\nDynamicUser=yes\n";
 
 #[test]
@@ -189,14 +189,14 @@ fn an_installation_with_dynamic_users_and_an_open_broker_is_upgraded_and_locked(
         }
 
         let uninstall = "/root/headwater/deploy/systemd/install.sh uninstall /usr/local";
-        let said = machine.sh(uninstall).await;
+        let output = machine.sh(uninstall).await;
         assert_eq!(machine.sh(RUNNING).await, "");
         for left in [
             "/var/lib/headwater",
             "/etc/headwater/secrets",
             "/etc/credstore/headwater*",
         ] {
-            assert!(said.contains(left), "{left}: {said}");
+            assert!(output.contains(left), "{left}: {output}");
             machine.sh(&format!("ls -d {left}")).await;
         }
     });

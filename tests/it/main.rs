@@ -1,6 +1,6 @@
-//! All services on a real broker, used as their users use them.
+//! End-to-end tests: all services on a real broker, through their public interfaces.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod accessibility;
 mod after;

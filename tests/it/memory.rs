@@ -1,11 +1,11 @@
-//! Memory that does not grow with what waits.
+//! Memory does not grow with the backlog.
 
 use e2e::Service;
 use e2e::backlog::{self, peak_kib};
 use e2e::faults::{dose, tell};
 
-/// The peaks of `orders`, which relays, and of `purchases`, which projects, after `count` events
-/// waited for them.
+/// The peaks of `orders`, which relays, and of `purchases`, which applies, after a backlog of
+/// `count` events.
 async fn peaks(count: usize) -> (u64, u64) {
     let (mut world, user) = backlog::shop().await;
     world.stop(Service::Purchases).await;
@@ -21,10 +21,10 @@ async fn peaks(count: usize) -> (u64, u64) {
     (orders, purchases)
 }
 
-/// `HEADWATER_DOSE=17` is a million events.
+/// With `HEADWATER_DOSE=17`, a million events.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_does_not_grow_with_the_events_that_wait() {
-    // Enough to fill SQLite's page caches, which have a limit of their own.
+    // Enough to fill SQLite's page caches, which have their own limit.
     let (few, many) = (20_000, dose(60_000));
     let (before, after) = (peaks(few).await, peaks(many).await);
     tell(&format!(
@@ -32,6 +32,9 @@ async fn memory_does_not_grow_with_the_events_that_wait() {
          {after:?} KiB with {many}"
     ));
     let allowed = 32 * 1024;
-    assert!(after.0 < before.0 + allowed, "the relay's grows");
-    assert!(after.1 < before.1 + allowed, "the projection's grows");
+    assert!(after.0 < before.0 + allowed, "the relay's memory grows");
+    assert!(
+        after.1 < before.1 + allowed,
+        "the projection's memory grows"
+    );
 }

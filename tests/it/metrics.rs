@@ -1,4 +1,4 @@
-//! The page that lists the metrics, and what the services say.
+//! The page that lists the metrics, and the metrics of the services.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,7 +9,7 @@ use e2e::{Service, World, eventually};
 use rusqlite::Connection;
 use serde_json::json;
 
-/// What is said of a metric.
+/// Type, labels and help text of a metric.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Metric {
     kind: String,
@@ -48,7 +48,7 @@ fn documented() -> Metrics {
     metrics
 }
 
-/// Adds what an exposition says to `metrics`.
+/// Adds the metrics of an exposition to `metrics`.
 fn add(metrics: &mut Metrics, exposition: &str) {
     for line in exposition.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -70,7 +70,7 @@ fn add(metrics: &mut Metrics, exposition: &str) {
     }
 }
 
-/// The name and the labels of a line with a value.
+/// The name and the labels of a sample line.
 fn sample(line: &str) -> Option<(&str, Vec<String>)> {
     if line.is_empty() || line.starts_with('#') {
         return None;
@@ -98,34 +98,37 @@ async fn the_services_say_what_the_list_of_metrics_says_and_nothing_else() {
         world.answering(style).await;
     }
     let wanted = documented();
-    eventually("the services to say what is documented", || async {
-        // What is measured now and then needs something to measure.
+    eventually("the services to export what is documented", || async {
+        // Some metrics appear only after the first measurement.
         let (user, mug) = (
             world.user(&uuid::Uuid::now_v7().to_string()).await,
             world.product("Mug").await,
         );
         world.order(&user, &[&mug]).await;
-        let mut said = Metrics::new();
+        let mut exported = Metrics::new();
         for service in Service::ALL.into_iter().chain(Service::STYLES) {
-            add(&mut said, &world.admin(service).get("/metrics").await.text);
+            add(
+                &mut exported,
+                &world.admin(service).get("/metrics").await.text,
+            );
         }
-        if said == wanted {
+        if exported == wanted {
             return Ok(());
         }
-        let differ = |name: &&String| said.get(*name) != wanted.get(*name);
-        let names: BTreeSet<&String> = said.keys().chain(wanted.keys()).collect();
+        let differ = |name: &&String| exported.get(*name) != wanted.get(*name);
+        let names: BTreeSet<&String> = exported.keys().chain(wanted.keys()).collect();
         let differences: Vec<_> = names
             .into_iter()
             .filter(differ)
             .map(|name| {
                 (
                     name.clone(),
-                    said.get(name).cloned(),
+                    exported.get(name).cloned(),
                     wanted.get(name).cloned(),
                 )
             })
             .collect();
-        Err(format!("said, documented: {differences:#?}"))
+        Err(format!("exported, documented: {differences:#?}"))
     })
     .await;
     world.finish().await;
@@ -140,7 +143,7 @@ fn an_exposition_is_read_by_name_and_labels() {
     assert_eq!(sample("b 4"), Some(("b", vec![])));
 }
 
-/// The names in `text` that look like metrics of ours, as the list has them.
+/// The names in `text` that look like our metrics, as in the list.
 fn named(text: &str, listed: &Metrics) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let ours = words.filter(|word| {
@@ -203,7 +206,7 @@ fn every_alert_has_a_test_and_says_what_to_do() {
     assert!(count >= 12, "only {count} alerts");
 }
 
-/// Waits until the gauge `name` of a service is as `wanted` says.
+/// Waits until the gauge `name` of a service satisfies `wanted`.
 async fn becomes(world: &World, service: Service, name: &str, wanted: impl Fn(f64) -> bool) {
     let client = world.admin(service);
     eventually(name, || async {
@@ -224,7 +227,7 @@ async fn what_a_copy_lacks_is_told_and_that_it_has_caught_up() {
     let lag = format!("headwater_projection_lag_events{labels}");
     let age = format!("headwater_projection_lag_seconds{labels}");
     becomes(&world, Service::Purchases, &lag, is(0.0)).await;
-    // Nobody else can write to it.
+    // Blocks all other writers.
     let store = Connection::open(world.database(Service::Purchases)).unwrap();
     store.execute_batch("BEGIN IMMEDIATE").unwrap();
     world.user("ada").await;
@@ -294,6 +297,6 @@ async fn a_paused_projection_is_told_of_until_it_goes_on() {
     resumed.await.unwrap();
     becomes(&world, Service::Purchases, state, is(0.0)).await;
     let text = world.admin(Service::Purchases).get("/metrics").await.text;
-    assert!(text.contains(state), "it is told, not left out");
+    assert!(text.contains(state), "the state is missing");
     world.finish().await;
 }

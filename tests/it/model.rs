@@ -1,4 +1,4 @@
-//! Short doses of `just torture`: one that is the same every time, and one that never is.
+//! Short runs of `just torture`: one with a fixed seed, one with a new seed each time.
 
 use std::time::Duration;
 

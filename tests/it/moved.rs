@@ -1,4 +1,4 @@
-//! A database file that is renamed, deleted or replaced under the service that has it open.
+//! A database file that is renamed, deleted or replaced while its service has it open.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ async fn attempt(world: &World) -> Reply {
     world.client(Users).post("/users", &body).await
 }
 
-/// Nothing is answered as written that the next start does not find.
+/// Asserts that a write is refused and that the service is not ready, but still answers reads.
 async fn takes_no_write(world: &World, words: &str) {
     let refused = attempt(world).await;
     assert_eq!(refused.status, 503, "{}", refused.text);
@@ -46,7 +46,7 @@ async fn has_all(world: &World, ids: &[String]) {
     }
 }
 
-/// The file of the process's descriptor that led to `path`, which was deleted.
+/// The path in /proc of the process's descriptor of the deleted file `path`.
 fn descriptor(pid: u32, path: &std::path::Path) -> PathBuf {
     let deleted = format!("{} (deleted)", path.display());
     let mut open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
@@ -55,7 +55,7 @@ fn descriptor(pid: u32, path: &std::path::Path) -> PathBuf {
         let leads_to = fs::read_link(&entry).unwrap_or_default();
         (leads_to.to_string_lossy() == deleted).then_some(entry)
     });
-    found.expect("it is open")
+    found.expect("an open descriptor")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +79,7 @@ async fn a_renamed_database_takes_no_write_until_it_is_back() {
     ids.push(eve.id());
     world.in_touch().await;
 
-    // Nor is an empty one made in its place at a start.
+    // A start does not create an empty one either.
     fs::rename(&path, &aside).unwrap();
     takes_no_write(&world, "it is gone").await;
     world.stop(Users).await;

@@ -1,8 +1,8 @@
-//! `docs/nats-cli.md`: every command is run, in its order, on a shop that `cargo dev` has started,
-//! and what is shown of it is compared with what it prints.
+//! Runs every command of `docs/nats-cli.md` in order on a shop started by `cargo dev`, and compares
+//! the page with the output.
 //!
-//! Where `nats` is on the `PATH` it is the NATS CLI that runs; elsewhere a client of our own sends
-//! the requests that it sends, and gives what is answered.
+//! If `nats` is on the `PATH`, the NATS CLI runs. Otherwise a small client sends the same requests
+//! and prints the answers.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -21,10 +21,10 @@ mod shown;
 
 const DOCUMENT: &str = include_str!("../../docs/nats-cli.md");
 
-/// How long it may take until what a command has changed is seen by another one.
+/// How long a command's change may take to be visible to another command.
 const SETTLES_WITHIN: Duration = Duration::from_secs(20);
 
-/// What the text names without running it.
+/// Commands that the text mentions without running them.
 const MENTIONED: [&str; 2] = ["nats context", "nats pub"];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,7 +36,7 @@ async fn the_nats_clis_page_says_what_a_fresh_shop_says() {
         entries.len()
     );
     let dev = Dev::start().await;
-    // What waits for an event is run last: it would change what the others show.
+    // Commands that wait for an event run last, because it would change the output of the others.
     let (waiting, others): (Vec<&Entry>, Vec<&Entry>) = entries
         .iter()
         .partition(|entry| entry.line.starts_with("nats sub "));
@@ -56,13 +56,13 @@ fn commands_in_the_text_are_run_or_known() {
         let is_run = lines.iter().any(|line| line.contains(named));
         assert!(
             is_run || MENTIONED.contains(&named),
-            "nobody runs `{named}`"
+            "no block runs `{named}`"
         );
     }
 }
 
-/// Runs a command and compares; one that only looks is run until it shows what it should. Says what
-/// is wrong.
+/// Runs a command and compares its output. A read-only command is repeated until it agrees. Returns
+/// the difference.
 async fn check(dev: &Dev, entry: &Entry) -> Result<(), String> {
     let line = &entry.line;
     let Some(expected) = &entry.shows else {
@@ -74,14 +74,14 @@ async fn check(dev: &Dev, entry: &Entry) -> Result<(), String> {
     let look = async || {
         let printed = match run(dev, line).await {
             Ok(printed) => printed,
-            // It shall be refused.
+            // The page shows a refusal.
             Err(printed) if expected.starts_with("headwater: ") => printed,
             Err(error) => return Err(format!("`{line}` fails: {error}")),
         };
         shown::agrees(expected, &printed)
             .map_err(|why| format!("`{line}`: {why}; it prints:\n{printed}"))
     };
-    // What it was waited for may be applied a moment later; what changes something is run once.
+    // The awaited event may be applied a moment later; commands that change something run once.
     let changes = [" publish ", ".retry ", ".discard ", ".events "];
     let mut compared = look().await;
     let end = Instant::now() + SETTLES_WITHIN;
@@ -94,7 +94,7 @@ async fn check(dev: &Dev, entry: &Entry) -> Result<(), String> {
     compared
 }
 
-/// What a command prints; an error where it fails.
+/// The output of a command, or the error.
 async fn run(dev: &Dev, line: &str) -> Result<String, String> {
     let is_real =
         client::is_on_path("nats") && (!line.contains("| jq ") || client::is_on_path("jq"));
@@ -118,7 +118,7 @@ async fn run(dev: &Dev, line: &str) -> Result<String, String> {
     shell(dev, line, is_endless).await
 }
 
-/// Runs a line in a shell; of one that does not end, what it says first.
+/// Runs a line in a shell; for an endless command, returns its first output.
 async fn shell(dev: &Dev, line: &str, is_endless: bool) -> Result<String, String> {
     let mut path = programs().as_os_str().to_owned();
     path.push(":");

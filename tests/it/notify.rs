@@ -1,4 +1,4 @@
-//! What a service manager is told, with a test in its place.
+//! Notifications to the service manager, whose part the test plays.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -9,12 +9,12 @@ use e2e::hammer::{Hammer, Target};
 use e2e::{Service, World, eventually};
 use tempfile::TempDir;
 
-/// Whoever is notified.
+/// The service manager.
 struct Manager {
     socket: UnixDatagram,
     folder: TempDir,
-    /// What was said, and when it was heard.
-    said: Vec<(Instant, String)>,
+    /// The messages, with the times of their arrival.
+    heard: Vec<(Instant, String)>,
 }
 
 impl Manager {
@@ -25,7 +25,7 @@ impl Manager {
         Self {
             socket,
             folder,
-            said: Vec::new(),
+            heard: Vec::new(),
         }
     }
 
@@ -38,14 +38,14 @@ impl Manager {
         while let Ok(length) = self.socket.recv(&mut bytes) {
             let text = String::from_utf8(bytes[..length].to_vec()).unwrap();
             let now = Instant::now();
-            self.said
+            self.heard
                 .extend(text.lines().map(|line| (now, line.to_owned())));
         }
     }
 
-    fn has_said(&mut self, is_it: impl Fn(&str) -> bool) -> Result<(), Vec<String>> {
+    fn has_heard(&mut self, is_it: impl Fn(&str) -> bool) -> Result<(), Vec<String>> {
         self.listen();
-        let lines = || self.said.iter().map(|(_, line)| line.clone());
+        let lines = || self.heard.iter().map(|(_, line)| line.clone());
         if lines().any(|line| is_it(&line)) {
             return Ok(());
         }
@@ -53,7 +53,7 @@ impl Manager {
     }
 
     async fn hears(&mut self, what: &str, is_it: impl Fn(&str) -> bool) {
-        eventually(what, || std::future::ready(self.has_said(&is_it))).await;
+        eventually(what, || std::future::ready(self.has_heard(&is_it))).await;
     }
 }
 
@@ -89,12 +89,12 @@ async fn a_service_is_ready_without_a_broker_and_says_how_it_is_until_it_stops()
     manager.hears("the stop", |line| line == "STOPPING=1").await;
     world.abandon();
     let of_reload = |line: &str| line == "RELOADING=1" || line == "READY=1";
-    let lines = manager.said.iter().map(|(_, line)| line.as_str());
+    let lines = manager.heard.iter().map(|(_, line)| line.as_str());
     let lines: Vec<_> = lines.filter(|line| of_reload(line)).collect();
     assert_eq!(lines, ["READY=1", "RELOADING=1", "READY=1"]);
     assert!(
-        manager.has_said(|line| line == "WATCHDOG=1").is_err(),
-        "nobody asked for it"
+        manager.has_heard(|line| line == "WATCHDOG=1").is_err(),
+        "a watchdog ping without a deadline"
     );
 }
 
@@ -108,8 +108,7 @@ async fn a_writer_that_a_slow_disk_holds_up_feeds_the_watchdog() {
     let mut manager = Manager::new();
     world
         .run_with(Service::Users, |command| {
-            // One fsync a write, each of them slow: what comes last into the queue waits for
-            // longer than the deadline.
+            // One slow fsync per write: the last in the queue waits for longer than the deadline.
             command.args(["--database-group", "1", "--http-timeout", "10m"]);
             command.env("WATCHDOG_USEC", DEADLINE.as_micros().to_string());
             manager.over(command);
@@ -129,7 +128,10 @@ async fn a_writer_that_a_slow_disk_holds_up_feeds_the_watchdog() {
     };
     let waiting = Hammer::begin(20, vec![posts]);
     let feeds = |manager: &Manager| -> Vec<Instant> {
-        let feeds = manager.said.iter().filter(|(_, line)| line == "WATCHDOG=1");
+        let feeds = manager
+            .heard
+            .iter()
+            .filter(|(_, line)| line == "WATCHDOG=1");
         feeds.map(|(heard, _)| *heard).collect()
     };
     eventually("the watchdog to be fed eight times", || {

@@ -1,5 +1,5 @@
-//! The OpenAPI documents are true: schemathesis makes requests from them, right ones and wrong
-//! ones, and compares the answers with what is documented.
+//! The OpenAPI documents are true: schemathesis derives valid and invalid requests from them, and
+//! compares the answers.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::process::Command;
 
-/// How many requests are made up for each operation, besides those at the bounds of its schema.
+/// How many requests to generate per operation, in addition to the bounds of its schema.
 const EXAMPLES: &str = "20";
 
 /// The same requests in each run.
@@ -35,10 +35,10 @@ async fn every_service_answers_as_it_documents() {
         "after": format!("{},{}", ada.position(), mug.position()),
     });
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemathesis");
-    // `users` last: it is asked to erase whom it has.
+    // `users` comes last, because its operations erase the user.
     for service in Service::ALL.into_iter().rev() {
         let document = world.client(service).get("/openapi.json").await.json;
-        // The document itself is no operation to schemathesis.
+        // schemathesis does not count the document itself as an operation.
         let paths = document["paths"].as_object().into_iter().flatten();
         let paths = paths.filter(|(path, _)| *path != "/openapi.json");
         let methods = paths.filter_map(|(_, methods)| methods.as_object());
@@ -58,15 +58,15 @@ async fn every_service_answers_as_it_documents() {
             .kill_on_drop(true)
             .output();
         let run = run.await.expect("run schemathesis");
-        let said = String::from_utf8_lossy(&run.stdout);
+        let output = String::from_utf8_lossy(&run.stdout);
         let errors = String::from_utf8_lossy(&run.stderr);
         assert!(
             run.status.success(),
-            "{}:\n{said}\n{errors}",
+            "{}:\n{output}\n{errors}",
             service.name()
         );
         let all = format!("{count} selected / {count} total");
-        assert!(count > 3 && said.contains(&all), "{all}: {said}");
+        assert!(count > 3 && output.contains(&all), "{all}: {output}");
     }
     world.finish().await;
 }

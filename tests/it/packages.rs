@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::locked_down::{RUNNING, section};
 use crate::systemd::{is_shown, visit};
 
-/// Packages of a version, in a folder.
+/// Builds the packages of a version into a folder.
 fn pack(version: &str, folder: &Path) {
     let output = Command::new(repository().join("deploy/deb/build"))
         .args([programs(), folder])
@@ -19,11 +19,11 @@ fn pack(version: &str, folder: &Path) {
         .env("NATS_SERVER", broker::find(&|_| {}).unwrap().path)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
 }
 
-/// What a purge takes away.
+/// The paths that a purge removes.
 const PURGED: &str = "/etc/headwater /var/lib/headwater /usr/lib/headwater /usr/share/doc/headwater \
                       /etc/credstore/headwater* /root/.config/nats/context/headwater.json \
                       /usr/lib/systemd/system/headwater* /usr/bin/headwater* /usr/lib/sysusers.d/headwater.conf";
@@ -71,7 +71,7 @@ fn packages_are_installed_upgraded_removed_and_purged() {
         let (restarts, verify) = restarts.split_once("headwater verify").unwrap();
         assert_eq!(verify.trim(), "");
         machine.sh(restarts).await;
-        // On a crowded machine a service may not be connected yet.
+        // On a busy machine a service may not be connected yet.
         eventually("all to agree", async || {
             let done = machine.try_run(&["headwater", "verify"]).await;
             if done.is_ok { Ok(()) } else { Err(done.text) }

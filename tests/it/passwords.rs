@@ -1,4 +1,5 @@
-//! Hashing passwords is costly on purpose: a flood of registrations harms nobody else.
+//! Hashing passwords is expensive on purpose: a flood of registrations must not harm other
+//! requests.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,10 +13,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-/// Connections that register people, one after the other.
+/// Connections that register people, one person after another.
 const FLOOD: usize = 300;
 
-/// What they may cost in memory, in KiB, beyond what some registrations cost.
+/// The extra memory, in KiB, that a flood may cost compared with a few registrations.
 const ALLOWED_KIB: u64 = 48 * 1024;
 
 async fn register(users: &Client) -> Reply {
@@ -24,7 +25,7 @@ async fn register(users: &Client) -> Reply {
     users.post("/users", &person).await
 }
 
-/// Registers people until `stop`; how many registrations were refused.
+/// Registers people until `stop`; returns how many registrations were refused.
 async fn flood(users: Client, stop: Arc<AtomicBool>) -> usize {
     let mut refused = 0;
     while !stop.load(Ordering::Relaxed) {

@@ -1,6 +1,5 @@
-//! Each user in an account of its own on the broker, as `deploy/nats/accounts.conf` has them: what
-//! each needs works, and nothing else does, neither asked for directly nor as the subject that an
-//! answer is to go to.
+//! Each user has its own account on the broker, as in `deploy/nats/accounts.conf`. Everything that
+//! a user needs works, and nothing else does, neither asked for directly nor as a reply subject.
 
 use std::collections::BTreeSet;
 
@@ -20,16 +19,16 @@ use Service::{Composition, Orders, Purchases, RequestReply};
 mod attack;
 mod subjects;
 
-/// The shop's projections, and what they read.
+/// The shop's projections and their sources.
 const PROJECTIONS: [(&str, &[Service]); 2] = [
     ("purchases", &Service::SOURCES),
     ("orders-catalogue", &[Service::Users, Service::Products]),
 ];
 
-/// The connections that an account may have.
+/// The connection limit of an account.
 const CONNECTIONS: usize = 64;
 
-/// Makes what services need, with streams that events can be deleted from.
+/// Provisions streams whose events can be deleted.
 async fn provision_softly(world: &World) {
     world.make_soft_streams().await;
     let jetstream = jetstream::new(world.nats().await);
@@ -44,7 +43,7 @@ async fn provision_softly(world: &World) {
     }
 }
 
-/// All that services do: writes, folds, gaps, questions, and what operators ask for.
+/// Everything that services do: writes, rebuilds, gaps, request-reply, and admin requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_service_may_do_all_that_it_needs() {
     let (mut world, _) = World::with_accounts();
@@ -75,8 +74,12 @@ async fn every_service_may_do_all_that_it_needs() {
     }
     for endpoint in ["verify", "rebuild"] {
         for service in [Orders, Purchases] {
-            let fold = world.rebuild_of(service, endpoint).await;
-            assert_eq!(fold.state, RebuildState::Done, "{service:?}: {fold:?}");
+            let rebuilt = world.rebuild_of(service, endpoint).await;
+            assert_eq!(
+                rebuilt.state,
+                RebuildState::Done,
+                "{service:?}: {rebuilt:?}"
+            );
         }
     }
     let nothing = json!({});
@@ -89,7 +92,7 @@ async fn every_service_may_do_all_that_it_needs() {
     world.finish().await;
 }
 
-/// A hole in a stream is filled from the outbox, for which a projection asks its source.
+/// A projection fetches a gap from the outbox of its source.
 async fn fetches_a_gap(world: &mut World, customers: &Customers) {
     world.stop(Purchases).await;
     customers.send_some(Orders, 3).await;
@@ -113,8 +116,8 @@ fn nobody_was_refused(world: &World) {
     }
 }
 
-/// Services may not make streams or consumers: they say who does, and go on once it is done, also
-/// after the broker's disk was lost.
+/// Services may not create streams or consumers. They report who does, and continue once it is
+/// done, also after the broker's disk was lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn services_wait_for_what_the_operator_makes() {
     let (mut world, passwords) = World::with_accounts();
@@ -151,8 +154,8 @@ async fn says_who_makes_it(world: &World) {
     }
 }
 
-/// An event with neither headers nor payload ends what the server hands out through an import.
-/// Readers go on behind it, also where one is the last that they have read.
+/// An event with neither headers nor payload ends a pull through an import. Readers continue after
+/// it, even if it is the last event that they have read.
 #[tokio::test(flavor = "multi_thread")]
 async fn empty_events_by_hand_hold_up_no_reader() {
     let (mut world, passwords) = World::with_accounts();
@@ -176,9 +179,9 @@ async fn empty_events_by_hand_hold_up_no_reader() {
         customers.send_some(Orders, 3).await;
         world.caught_up().await;
     }
-    let parked = world.ask(Purchases, "dead-letters.list", &json!({})).await;
-    let parked = parked.unwrap()["letters"].as_array().unwrap().len();
-    assert_eq!(parked, 18, "each of them is parked");
+    let letters = world.ask(Purchases, "dead-letters.list", &json!({})).await;
+    let letters = letters.unwrap()["letters"].as_array().unwrap().len();
+    assert_eq!(letters, 18, "each is a dead letter");
     world.abandon();
 }
 
@@ -187,16 +190,16 @@ async fn empty_events_by_hand_hold_up_no_reader() {
 async fn a_user_has_no_more_connections_than_its_share() {
     let (mut world, passwords) = World::with_accounts();
     let url = world.nats_url();
-    let mut held = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
-        held.push(passwords.connect(&url, "viewer").await);
+        connections.push(passwords.connect(&url, "viewer").await);
     }
     assert!(passwords.try_connect(&url, "viewer").await.is_err());
     assert!(passwords.try_connect(&url, "operator").await.is_ok());
     world.abandon();
 }
 
-/// A stream that the operator makes again from its outbox has its consumers again.
+/// If the operator restores a stream from its outbox, its consumers are restored, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_stream_has_its_consumers_again() {
     let (mut world, passwords) = World::with_accounts();
@@ -214,7 +217,7 @@ async fn a_restored_stream_has_its_consumers_again() {
     world.finish().await;
 }
 
-/// The plan that is shipped is all that the services read, and no more.
+/// Asserts that the shipped plan has everything that the services use, and no more.
 async fn assert_planned(world: &World) {
     let plan = include_str!("../../deploy/nats/plan.json");
     let plan: Value = serde_json::from_str(plan).unwrap();
@@ -245,7 +248,7 @@ async fn assert_planned(world: &World) {
     assert_eq!(sources, BTreeSet::from(expected));
 }
 
-/// What the documents promise to people who look.
+/// The viewer's rights that the documents promise.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_viewer_sees_all_that_there_is_to_see() {
     let (mut world, passwords) = World::with_accounts();

@@ -1,6 +1,6 @@
-//! The power goes, under load: what was not fsynced is gone.
+//! Power cuts under load: everything that was not fsynced is lost.
 //!
-//! Kill -9 loses nothing that reached the page cache, so it says nothing of durability. Here the
+//! `kill -9` loses nothing that reached the page cache, so it does not test durability. Here the
 //! file system is shut down under the running programs, without a flush. Needs root.
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ const BUSY: Mix = Mix {
     ..Mix::on(&Service::SOURCES)
 };
 
-/// All services come to hold what was acknowledged, and nothing besides.
+/// Waits until all services hold exactly the acknowledged commands.
 async fn nothing_is_lost(world: &World, customers: &Customers) {
     let ledger = customers.ledger();
     for source in Service::SOURCES {
@@ -48,7 +48,7 @@ async fn nothing_acknowledged_is_lost_when_the_services_lose_power() {
     let customers = Customers::of(&world).await;
     let (cuts, mut too_late) = (dose(5), 0);
     for _ in 0..cuts {
-        // Nothing is ordered that may have been made in the moment after the cut.
+        // No order may name something made in the moment after the cut.
         let load = customers.begin(Mix {
             fresh: false,
             ..BUSY
@@ -67,13 +67,13 @@ async fn nothing_acknowledged_is_lost_when_the_services_lose_power() {
     }
     oracle::all_agree(&mut world, &customers).await;
     tell(&format!(
-        "{too_late} answers were given after a cut and are void"
+        "{too_late} answers came after a cut and do not count"
     ));
     count(cuts, &customers);
     world.finish().await;
 }
 
-/// The outboxes would heal a stream that lost something; here none may have to.
+/// The outboxes would refill a damaged stream; here none may have to.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_when_the_broker_loses_power() {
     let Some(disk) = Mount::ext4() else { return };
@@ -86,7 +86,7 @@ async fn nothing_acknowledged_is_lost_when_the_broker_loses_power() {
     for _ in 0..cuts {
         let load = customers.begin(BUSY);
         customers.more(Orders, 20).await;
-        // Stopped first: what it acknowledges after the cut nobody can tell from what it must keep.
+        // Frozen first: its acknowledgements after the cut must not count.
         world.broker.pause().unwrap();
         disk.cut();
         world.broker.kill().unwrap();

@@ -1,4 +1,4 @@
-//! What the services and `cargo dev` keep on disk is for their own user only.
+//! Only their own user can read the files of the services and of `cargo dev`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,8 +8,8 @@ use e2e::{Service, World};
 use headwater::operator::RebuildState;
 use rustix::fs::Mode;
 
-/// The files in the world's folder whose names begin with `name`, with their modes. A link has no
-/// mode of its own; the logs are the tests'.
+/// The files in the world's folder whose names begin with `name`, with their modes; without links,
+/// which have no mode, and without logs, which are the test's.
 fn modes(world: &World, name: &str) -> Vec<(PathBuf, u32)> {
     let folder = world.database(Service::Users);
     let entries = fs::read_dir(folder.parent().unwrap()).unwrap();
@@ -33,7 +33,7 @@ fn mode(path: &Path) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn databases_and_what_lies_beside_them_are_private_whatever_the_umask_is() {
-    // The services inherit it.
+    // The services inherit this umask.
     let umask = rustix::process::umask(Mode::empty());
     let mut world = World::on_host().start().await;
     rustix::process::umask(umask);

@@ -1,4 +1,4 @@
-//! The read store is folded anew beside the one that serves.
+//! Rebuilds of the read store next to the live one.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,14 +9,14 @@ use headwater::Positions;
 use headwater::operator::{RebuildState, Side};
 use serde_json::json;
 
-/// A world in which some users ordered something.
+/// A world in which some users have ordered something.
 async fn shop() -> (World, Vec<Reply>, Vec<Reply>) {
     let (world, users, products) = shop_of(&Service::ALL).await;
     world.caught_up().await;
     (world, users, products)
 }
 
-/// [`shop`] with these services, as far as the sources have got.
+/// [`shop`] with only these services.
 async fn shop_of(services: &'static [Service]) -> (World, Vec<Reply>, Vec<Reply>) {
     let world = World::anywhere().of_services(services).start().await;
     let mut products = Vec::new();
@@ -33,7 +33,7 @@ async fn shop_of(services: &'static [Service]) -> (World, Vec<Reply>, Vec<Reply>
     (world, users, products)
 }
 
-/// What each user is shown.
+/// The titles that each user is shown.
 async fn shown(world: &World, users: &[Reply]) -> Vec<Vec<String>> {
     let mut shown = Vec::new();
     for user in users {
@@ -42,23 +42,23 @@ async fn shown(world: &World, users: &[Reply]) -> Vec<Vec<String>> {
     shown
 }
 
-/// Reads on and on until `is_over`; gives how many reads there were and how long the longest took.
+/// Reads repeatedly until `is_over`; returns the number of reads and the longest time of one.
 async fn read_on(client: Client, user: String, is_over: &AtomicBool) -> (u64, Duration) {
     let (mut reads, mut longest, mut seen) = (0, Duration::ZERO, Positions::default());
     while !is_over.load(Ordering::Relaxed) {
         let began = Instant::now();
         let reply = client.get(&format!("/users/{user}/purchases")).await;
         longest = longest.max(began.elapsed());
-        assert_eq!(reply.status, 200, "no read fails: {}", reply.text);
+        assert_eq!(reply.status, 200, "a read failed: {}", reply.text);
         let as_of: Positions = reply.position().parse().unwrap();
-        assert!(as_of.reach(&seen), "thrown back from {seen} to {as_of}");
+        assert!(as_of.reach(&seen), "went back from {seen} to {as_of}");
         seen = as_of;
         reads += 1;
     }
     (reads, longest)
 }
 
-/// Places an order every few milliseconds until `is_over`, and reads it back at once.
+/// Places an order every few milliseconds until `is_over`, and reads it at once.
 async fn write_on(world: &World, user: &Reply, product: &Reply, is_over: &AtomicBool) -> u64 {
     let written = AtomicU64::new(0);
     let write = || async {
@@ -67,11 +67,11 @@ async fn write_on(world: &World, user: &Reply, product: &Reply, is_over: &Atomic
             pace.tick().await;
             let order = world.order(user, &[product]).await;
             let seen = world.purchases(&user.id(), order.position()).await;
-            assert_eq!(seen.status, 200, "its own write is seen: {}", seen.text);
+            assert_eq!(seen.status, 200, "its own write is missing: {}", seen.text);
             written.fetch_add(1, Ordering::Relaxed);
         }
     };
-    // Four times 25 a second.
+    // Four times 25 per second.
     tokio::join!(write(), write(), write(), write());
     written.load(Ordering::Relaxed)
 }
@@ -81,7 +81,7 @@ async fn a_rebuild_under_load_fails_no_read_and_throws_nobody_back() {
     let (mut world, users, products) = shop().await;
     let before = shown(&world, &users).await;
     world.stop(Service::Purchases).await;
-    // So that the new store is always somewhat behind the live one.
+    // Keeps the new store somewhat behind the live one.
     let slow = |command: &mut std::process::Command| {
         command.env("HEADWATER_SLOW", "rebuild.received:60");
     };
@@ -92,7 +92,7 @@ async fn a_rebuild_under_load_fails_no_read_and_throws_nobody_back() {
         for _ in 0..5 {
             let status = world.rebuild("rebuild").await;
             assert_eq!(status.state, RebuildState::Done, "{status:?}");
-            let differences = status.differences.expect("it was compared");
+            let differences = status.differences.expect("a comparison");
             assert_eq!(differences.count, 0, "{differences:?}");
         }
         is_over.store(true, Ordering::Relaxed);
@@ -140,7 +140,7 @@ async fn dies_at(point: &str) {
         })
         .await;
     world.caught_up().await;
-    // An answer may not come any more: it dies over it.
+    // There may be no answer, because the process dies first.
     eventually("a rebuild to begin", || async {
         match world.ask(Service::Purchases, "rebuild", &json!({})).await {
             Err(reason) if reason.contains("no responders") => Err(reason),
@@ -152,12 +152,12 @@ async fn dies_at(point: &str) {
     assert!(process.crashed(), "it did not die at {point}");
     world.kill(Service::Purchases).await;
 
-    // At once, from what lies there: nobody could fold it anew now.
+    // It must serve at once from its files: without the broker, no rebuild is possible now.
     world.broker.kill().unwrap();
     world.run(Service::Purchases).await;
     for (user, before) in users.iter().zip(&before) {
         let reply = world.purchases(&user.id(), "").await;
-        assert_eq!(reply.status, 200, "a whole store: {}", reply.text);
+        assert_eq!(reply.status, 200, "not a complete store: {}", reply.text);
         assert_eq!(&titles(&reply.json), before);
     }
     world.broker.restart().unwrap();
@@ -224,18 +224,26 @@ async fn what_was_altered_in_the_store_is_found_and_healed() {
         ]
     );
     assert!(format!("{:?}", found.rows[0].row).contains("Forged"));
-    assert_ne!(shown(&world, &users).await, before, "it only looked");
+    assert_ne!(
+        shown(&world, &users).await,
+        before,
+        "verify changed the store"
+    );
 
     assert_eq!(
         world.rebuild("rebuild").await.differences,
         Some(found),
-        "said again"
+        "other differences than those of verify"
     );
-    assert_eq!(shown(&world, &users).await, before, "healed");
+    assert_eq!(
+        shown(&world, &users).await,
+        before,
+        "the rebuild did not repair the store"
+    );
     world.finish().await;
 }
 
-/// Overwrites `bytes` of the file of a stopped service from `from` on.
+/// Overwrites the file of a stopped service with `bytes`, starting at `from`.
 fn overwrite(path: &std::path::Path, from: usize, bytes: &[u8]) {
     let mut file = std::fs::read(path).unwrap();
     let end = (from + bytes.len()).min(file.len());
@@ -243,7 +251,7 @@ fn overwrite(path: &std::path::Path, from: usize, bytes: &[u8]) {
     std::fs::write(path, file).unwrap();
 }
 
-/// A store that cannot be opened, or whose pages are broken, is put aside and folded anew.
+/// A store that cannot be opened or has broken pages is set aside and rebuilt.
 async fn heals(damage: impl Fn(&std::path::Path)) {
     let (mut world, users, products) = shop().await;
     let before = shown(&world, &users).await;
@@ -264,14 +272,14 @@ async fn heals(damage: impl Fn(&std::path::Path)) {
         let now = shown(&world, &users).await;
         if now == before { Ok(()) } else { Err(now) }
     };
-    eventually("the store to be whole", healed).await;
+    eventually("the store to be complete", healed).await;
     let aside = std::fs::read_dir(world.folder()).unwrap().filter(|file| {
         let name = file.as_ref().unwrap().file_name();
         name.to_string_lossy().starts_with("purchases.db.damaged-")
     });
-    assert!(aside.count() > 0, "the damaged one is kept");
+    assert!(aside.count() > 0, "the damaged store was not kept");
     let log = world.log(Service::Purchases);
-    assert!(log.contains("damaged"), "it is said:\n{log}");
+    assert!(log.contains("damaged"), "no damage in the log:\n{log}");
     world.order(&users[0], &[&products[5]]).await;
     assert!(
         world
@@ -325,7 +333,7 @@ async fn a_missing_store_says_not_yet_until_it_is_whole_and_never_that_there_is_
         reply.text
     );
     world.broker.restart().unwrap();
-    let whole = || async {
+    let complete = || async {
         let reply = world.purchases(&users[0].id(), "").await;
         match reply.status.as_u16() {
             200 => Ok(titles(&reply.json)),
@@ -333,11 +341,12 @@ async fn a_missing_store_says_not_yet_until_it_is_whole_and_never_that_there_is_
             _ => panic!("{}", reply.text),
         }
     };
-    assert_eq!(eventually("a whole store", whole).await, before[0]);
+    assert_eq!(eventually("a complete store", complete).await, before[0]);
     world.finish().await;
 }
 
-/// Nobody can make it again: it stays where it is, and a person is told.
+/// A source's database cannot be rebuilt: it stays where it is, and the service asks for an
+/// operator.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_whose_database_is_damaged_says_so_and_leaves_it_alone() {
     let mut world = World::start().await;
@@ -345,7 +354,7 @@ async fn a_source_whose_database_is_damaged_says_so_and_leaves_it_alone() {
     world.caught_up().await;
     world.stop(Service::Users).await;
     let file = world.database(Service::Users);
-    let whole = std::fs::read(&file).unwrap();
+    let intact = std::fs::read(&file).unwrap();
     let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'user'";
     let database = rusqlite::Connection::open(&file).unwrap();
     let page: u32 = database.query_row(root, [], |row| row.get(0)).unwrap();
@@ -363,21 +372,21 @@ async fn a_source_whose_database_is_damaged_says_so_and_leaves_it_alone() {
         "{}",
         refused.text
     );
-    let told = || async {
+    let reported = || async {
         let ready = users.get("/readyz?verbose").await;
-        let is_told = ready.text.contains("put back the newest copy");
-        if ready.status == 503 && is_told {
+        let is_reported = ready.text.contains("put back the newest copy");
+        if ready.status == 503 && is_reported {
             Ok(())
         } else {
             Err(ready.text)
         }
     };
-    eventually("the service to say so", told).await;
+    eventually("the service to report it", reported).await;
     let aside = std::fs::read_dir(world.folder()).unwrap().filter(|file| {
         let name = file.as_ref().unwrap().file_name();
         name.to_string_lossy().starts_with("users.db.damaged-")
     });
-    assert_eq!(aside.count(), 0, "it is not moved aside");
+    assert_eq!(aside.count(), 0, "it was moved aside");
     assert!(
         world
             .log(Service::Users)
@@ -385,7 +394,7 @@ async fn a_source_whose_database_is_damaged_says_so_and_leaves_it_alone() {
     );
 
     world.kill(Service::Users).await;
-    std::fs::write(&file, whole).unwrap();
+    std::fs::write(&file, intact).unwrap();
     world.run(Service::Users).await;
     assert_eq!(world.client(Service::Users).get(&path).await.status, 200);
     world.finish().await;
@@ -418,7 +427,7 @@ fn catalogue(world: &World) -> Vec<String> {
     rows.map(Result::unwrap).collect()
 }
 
-/// Takes a user and a product away from what `orders` knows, behind its back.
+/// Removes a user and a product from the catalogue of `orders`, behind its back.
 fn spoil_catalogue(world: &World) {
     let store = rusqlite::Connection::open(world.database(Service::Orders)).unwrap();
     store.busy_timeout(e2e::PATIENCE).unwrap();
@@ -430,7 +439,7 @@ fn spoil_catalogue(world: &World) {
         .unwrap();
 }
 
-/// Orders go on meanwhile: what the service itself keeps is not touched.
+/// Meanwhile orders are placed: a rebuild does not touch the service's own data.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_catalogue_of_orders_is_rebuilt_under_writes() {
     let (world, users, products) = shop().await;
@@ -476,12 +485,19 @@ async fn orders_die_at(point: &str) {
         }
     })
     .await;
-    assert!(world.process(Service::Orders).crashed(), "not at {point}");
+    assert!(
+        world.process(Service::Orders).crashed(),
+        "it did not die at {point}"
+    );
     world.kill(Service::Orders).await;
     let orders = |user: &Reply| format!("/orders?user_id={}", user.id());
     world.run(Service::Orders).await;
     let reply = world.client(Service::Orders).get(&orders(&users[0])).await;
-    assert_eq!(reply.status, 200, "its own rows are there: {}", reply.text);
+    assert_eq!(
+        reply.status, 200,
+        "its own rows are missing: {}",
+        reply.text
+    );
     eventually("the interrupted rebuild to be over", || async {
         let status = world.rebuild_status_of(Service::Orders).await?;
         let after = catalogue(&world);

@@ -1,4 +1,4 @@
-//! Events that come twice, and events that somebody publishes by hand.
+//! Events that come twice, and events published by hand.
 
 use async_nats::HeaderMap;
 use e2e::{Service, World, eventually};
@@ -6,7 +6,7 @@ use headwater::Event;
 use serde_json::json;
 use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
 
-/// Publishes every event of the stream once more, with the id that it has.
+/// Publishes every event of the stream again, with its id.
 async fn publish_again(world: &World, source: Service) {
     let jetstream = async_nats::jetstream::new(world.nats().await);
     let stream = world.stream(source).await;
@@ -65,7 +65,7 @@ async fn every_event_published_twice_past_the_window_is_applied_once() {
     for source in Service::SOURCES {
         publish_again(&world, source).await;
     }
-    // New events come behind the repeated ones: when they are applied, those were read.
+    // New events follow the repeated ones: once they are applied, the repeated ones were read.
     let lamp = world.product("Lamp").await;
     let carl = world.user("carl").await;
     world.order(&carl, &[&lamp]).await;
@@ -136,7 +136,7 @@ async fn an_event_published_by_hand_is_applied_and_does_not_stop_the_relay() {
     publish_by_hand(&world, "products.v1.created.63", &created, own_id).await;
     publish_by_hand(&world, "orders.v1.placed", &placed, HeaderMap::new()).await;
 
-    // The relays go on after it, and orders knows the user and the product as well.
+    // The relays continue after it, and `orders` knows the foreign user and product.
     let tent = world.product("Tent").await;
     world.order(&ada, &[&tent]).await;
     let body = json!({"user_id": user, "product_ids": [product, tent.id()]});
@@ -158,7 +158,7 @@ async fn an_event_published_by_hand_is_applied_and_does_not_stop_the_relay() {
     assert_eq!(
         world.titles(&user).await,
         ["Handmade", "Tent"],
-        "also by replay"
+        "a replay gives the same"
     );
     world.finish().await;
 }

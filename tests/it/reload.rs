@@ -1,4 +1,4 @@
-//! SIGHUP: what is read anew while a service runs on.
+//! SIGHUP: what a running service reloads.
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,7 +20,7 @@ fn registrations(world: &World) -> Target {
     }
 }
 
-/// Gives a flag that has a value another one.
+/// Replaces the value of a flag.
 fn instead(command: &mut Command, flag: &str, value: &str) {
     let mut args: Vec<OsString> = command.get_args().map(OsString::from).collect();
     let at = args.iter().position(|arg| arg == flag).unwrap() + 1;
@@ -66,7 +66,7 @@ async fn a_hangup_reads_the_log_filter_anew_and_a_broken_one_changes_nothing() {
     fs::write(&filter, "info,headwater=debug,headwater::http=debug").unwrap();
     world.process(Users).hang_up();
     logs(&world, "INFO", "log filter: reloaded", 1).await;
-    // A connection that is broken off is told at `debug`.
+    // The service logs a broken connection at `debug`.
     let address = registrations(&world).address;
     let broken = std::net::TcpStream::connect(address).unwrap();
     std::io::Write::write_all(&mut &broken, b"nonsense\r\n\r\n").unwrap();
@@ -112,7 +112,7 @@ async fn a_hangup_reads_nats_credentials_and_root_anew_and_broken_ones_change_no
     world.process(Users).hang_up();
     says(&users, "relay", "ok", "").await;
 
-    // What is connected is connected anew, when it has other credentials.
+    // With new credentials, a connected service reconnects.
     let connected = || logged(&world, Users, "INFO", "connected to NATS").len();
     let before = connected();
     fs::write(&creds, locked.credentials()).unwrap();
@@ -120,7 +120,7 @@ async fn a_hangup_reads_nats_credentials_and_root_anew_and_broken_ones_change_no
     logs(&world, "INFO", "connected to NATS", before + 1).await;
     says(&users, "relay", "ok", "").await;
 
-    // What is broken is not taken over, also not by connections that are made later.
+    // Broken files are not used, not even by later connections.
     for (file, what) in [
         (&creds, "the NATS credentials"),
         (&ca, "the NATS certificate or key"),

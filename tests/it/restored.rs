@@ -1,4 +1,4 @@
-//! Backups, and what is done with them: as `docs/operations.md` has it.
+//! Backup and restore, as in `docs/operations.md`.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -33,7 +33,7 @@ async fn tool(world: &World, args: &[&str]) -> Exit {
     cli::run(Cli::try_parse_from(line).unwrap()).await
 }
 
-/// What the tool says of putting `copy` back before it asks.
+/// The question of `headwater restore` for `copy`, unanswered.
 async fn asks(world: &World, copy: &Path) -> String {
     let database = world.database(Service::Orders);
     let output = tokio::process::Command::new(program("headwater"))
@@ -44,12 +44,16 @@ async fn asks(world: &World, copy: &Path) -> String {
         .stdin(Stdio::null())
         .output();
     let output = output.await.unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "nobody said yes: {said}");
-    said
+    let question = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "without an answer: {question}"
+    );
+    question
 }
 
-/// Puts `copy` back while `orders` is stopped, and starts it when the tool waits for that.
+/// Restores `copy` while `orders` is stopped, and starts `orders` when the tool waits for that.
 async fn restore(world: &mut World, copy: &Path) -> Exit {
     let database = world.database(Service::Orders);
     let before = replaced(world).len();
@@ -74,7 +78,7 @@ async fn restore(world: &mut World, copy: &Path) -> Exit {
     exit
 }
 
-/// What was moved aside.
+/// The files that were moved aside.
 fn replaced(world: &World) -> Vec<PathBuf> {
     let database = world.database(Service::Orders);
     let entries = std::fs::read_dir(database.parent().unwrap()).unwrap();
@@ -110,39 +114,39 @@ async fn the_tool_puts_back_the_newest_copy_and_lets_an_older_one_begin_a_new_li
     world.spawn(Service::Orders, |_| {}).ended();
     assert_eq!(restore(&mut world, &newest).await, Exit::Done);
     let now = Facts::of(&world.database(Service::Orders)).unwrap();
-    assert_eq!((now.head, &now.epoch), (2, &epoch), "the same life");
+    assert_eq!((now.head, &now.epoch), (2, &epoch), "another epoch");
     assert_eq!(replaced(&world).len(), 1);
     assert_eq!(std::fs::read(&replaced(&world)[0]).unwrap(), b"no database");
 
     world.stop(Service::Orders).await;
-    // What a kill leaves, with both events in it.
+    // The files after a kill, with both events.
     std::fs::write(&log, kept).unwrap();
     assert_eq!(restore(&mut world, &older).await, Exit::Done);
     let now = Facts::of(&world.database(Service::Orders)).unwrap();
     assert_eq!(now.head, 1);
-    assert_ne!(now.epoch, epoch, "another life");
+    assert_ne!(now.epoch, epoch, "the same epoch");
     assert_eq!(
         world.titles(&ada.id()).await,
         ["Mug"],
-        "the lost one is gone"
+        "the lost order is still there"
     );
     let next = world.order(&ada, &[&tent]).await;
     assert_eq!(next.position(), "orders:2");
     let report = verify(&world).await;
     assert_eq!(report.exit(), Exit::Done, "{report}");
 
-    // What came in the new life is no less lost, with and without the database that has it.
-    let said = asks(&world, &older).await;
+    // The events of the new epoch are lost as well, with or without the database that has them.
+    let question = asks(&world, &older).await;
     let lost = "1 events of another life than the copy's, all that it has after orders:1\n";
-    assert!(said.contains(lost), "{said}");
-    let said = asks(&world, &newest).await;
-    assert!(said.contains(lost), "{said}");
+    assert!(question.contains(lost), "{question}");
+    let question = asks(&world, &newest).await;
+    assert!(question.contains(lost), "{question}");
     world.stop(Service::Orders).await;
     let (database, away) = (world.database(Service::Orders), world.folder().join("away"));
     std::fs::rename(&database, &away).unwrap();
-    let said = asks(&world, &newest).await;
+    let question = asks(&world, &newest).await;
     let lost = "2 events of another life than the copy's, all that it has after orders:0\n";
-    assert!(said.contains(lost), "{said}");
+    assert!(question.contains(lost), "{question}");
     std::fs::rename(&away, &database).unwrap();
     world.run(Service::Orders).await;
     world.finish().await;
@@ -174,7 +178,7 @@ async fn what_is_no_whole_copy_of_a_stopped_service_is_not_put_in_its_place() {
     assert_eq!(
         copies.len(),
         6,
-        "of each source a copy and its digest, and no keys: {copies:?}"
+        "not a copy and a digest per source: {copies:?}"
     );
     let (orders, users) = (of("/orders-"), of("/users-"));
 
@@ -190,7 +194,7 @@ async fn what_is_no_whole_copy_of_a_stopped_service_is_not_put_in_its_place() {
     world.order(&ada, &[&mug]).await;
     world.stop(Service::Orders).await;
     let line = ["restore", "orders", orders.to_str().unwrap()];
-    assert_eq!(tool(&world, &line).await, Exit::Usage, "nobody said yes");
+    assert_eq!(tool(&world, &line).await, Exit::Usage, "without an answer");
     refused(&world, &users).await;
     let mut bytes = std::fs::read(&orders).unwrap();
     let middle = bytes.len() / 2;
@@ -224,7 +228,7 @@ async fn a_source_put_back_from_an_old_copy_begins_a_new_life_that_every_copy_fo
     }
     assert_eq!(world.titles(&ada.id()).await, ["Mug", "Tent"]);
 
-    // There is no newer copy: what came after it is lost.
+    // There is no newer copy: later events are lost.
     world.stop(Service::Orders).await;
     let database = world.database(Service::Orders);
     std::fs::rename(&copy, &database).unwrap();
@@ -234,17 +238,17 @@ async fn a_source_put_back_from_an_old_copy_begins_a_new_life_that_every_copy_fo
     assert!(advice.contains("docs/operations.md"), "{advice}");
 
     world.stop(Service::Orders).await;
-    let new_life = "UPDATE headwater_database SET epoch = lower(hex(randomblob(16)))";
-    let begun = Connection::open(&database).unwrap().execute(new_life, []);
+    let new_epoch = "UPDATE headwater_database SET epoch = lower(hex(randomblob(16)))";
+    let begun = Connection::open(&database).unwrap().execute(new_epoch, []);
     assert_eq!(begun.unwrap(), 1);
     let broker = jetstream::new(world.nats().await);
     broker.delete_stream("ORDERS").await.unwrap();
-    // One that was begun in the old life does not wait for positions that never come.
+    // A rebuild started in the old epoch does not wait for positions that never come.
     let begun = world.ask(Service::Purchases, "verify", &json!({})).await;
     assert_eq!(begun.unwrap()["state"], "folding");
     world.run(Service::Orders).await;
 
-    // Its second event has the place of the one that was lost, and is no less an event.
+    // Its second event has the position of the lost one and still counts as an event.
     let next = world.order(&ada, &[&lamp]).await;
     assert_eq!(next.position(), "orders:2");
     eventually("the order to be seen", || async {
@@ -262,7 +266,7 @@ async fn a_source_put_back_from_an_old_copy_begins_a_new_life_that_every_copy_fo
     assert_eq!(
         world.titles(&ada.id()).await,
         ["Lamp", "Mug"],
-        "the lost one is gone"
+        "the lost order is still there"
     );
     let report = verify(&world).await;
     assert_eq!(report.exit(), Exit::Done, "{report}");
@@ -290,7 +294,7 @@ async fn a_copy_of_a_database_that_is_written_to_is_whole() {
         assert_eq!(
             text(events),
             text(orders),
-            "an event an order, in copy {copies}"
+            "one event per order, in copy {copies}"
         );
         std::fs::remove_file(copy.path().unwrap()).unwrap();
     }

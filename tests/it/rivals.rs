@@ -1,4 +1,4 @@
-//! Several relays of one source, and what others do to its stream.
+//! Several relays of one source, and foreign changes to its stream.
 
 use async_nats::HeaderMap;
 use e2e::faults::{dose, logged, metric, says};
@@ -25,8 +25,8 @@ async fn stream_holds(world: &World, count: u64) {
     .await;
 }
 
-/// All three wake up when the broker is back, and want to publish the same rows. The one that is
-/// stopped in the middle has rows read, and may have sent some.
+/// All three relays wake up when the broker is back, and want to publish the same rows. The one
+/// stopped in the middle has read rows and may have sent some.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_relays_one_is_stopped_and_continued_and_each_event_is_there_once() {
     let mut world = World::on_host().start().await;
@@ -74,12 +74,12 @@ async fn a_rival_publishes_what_a_stopped_service_left() {
     world.finish().await;
 }
 
-/// Two processes of one service would fight over its consumer, or over the read store.
+/// Two processes of one service would compete for its consumer or its read store.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_on_a_database_says_who_has_it_and_does_not_start() {
     let mut world = World::on_host().start().await;
     let lock_file = |service| world.database(service).with_extension("db.lock");
-    // Without its file the lock keeps nobody away; it is made again.
+    // Without its file the lock excludes no process; the service creates it again.
     std::fs::remove_file(lock_file(Purchases)).unwrap();
     eventually("the lock file", || {
         let there = lock_file(Purchases).exists();
@@ -95,7 +95,7 @@ async fn a_second_process_on_a_database_says_who_has_it_and_does_not_start() {
         let why = format!("another process (pid {holder}) has this database open");
         assert!(second.log().contains(&why), "{}", second.log());
     }
-    // A killed process has no lock.
+    // A killed process holds no lock.
     for service in [Orders, Purchases] {
         world.kill(service).await;
         world.run(service).await;
@@ -104,7 +104,7 @@ async fn a_second_process_on_a_database_says_who_has_it_and_does_not_start() {
     world.finish().await;
 }
 
-/// Publishes by hand an order of a user that nobody has registered.
+/// Publishes an order of an unregistered user by hand.
 async fn publish_foreign(jetstream: &async_nats::jetstream::Context) {
     let placed = OrderPlaced {
         order_id: Uuid::now_v7().to_string(),
@@ -121,7 +121,7 @@ fn encoded<E: Event>(event: &E) -> Vec<u8> {
     event.encode_to_vec()
 }
 
-/// Publishes an event of the stream once more, with the id that it has.
+/// Publishes an event of the stream again, with its id.
 async fn publish_copy(world: &World, jetstream: &async_nats::jetstream::Context, sequence: u64) {
     let stream = world.stream(Orders).await;
     let event = stream.get_raw_message(sequence).await.unwrap();
@@ -175,8 +175,8 @@ async fn foreign_events_and_copies_in_the_middle_neither_stop_nor_double_anythin
     world.finish().await;
 }
 
-/// The positions in a stream as they went up, how many copies came behind them, and how many
-/// events are nobody's.
+/// The positions in a stream in order, the number of copies after them, and the number of foreign
+/// events.
 fn sorted_out(stored: &[Stored]) -> (Vec<u64>, u64, u64) {
     let (mut own, mut copies, mut foreign) = (vec![], 0, 0);
     for event in stored {
@@ -191,8 +191,8 @@ fn sorted_out(stored: &[Stored]) -> (Vec<u64>, u64, u64) {
     (own, copies, foreign)
 }
 
-/// A world whose streams an admin may delete events from, `purchases` not running, and an event
-/// of the orders that it has not read missing in the stream: the third of ten.
+/// A world whose streams allow deletion, without `purchases`. An event of the orders that
+/// `purchases` has not read is missing in the stream: the third of ten.
 async fn world_with_a_gap() -> (World, Customers, u64) {
     let mut world = World::on_host().empty();
     world.make_soft_streams().await;
@@ -232,13 +232,13 @@ async fn a_gap_whose_source_is_away_is_held_and_reported_until_it_is_back() {
     world.kill(Orders).await;
     world.run(Purchases).await;
     let purchases = world.client(Purchases);
-    let held = format!("the stream misses the events {missing} to {missing} of orders");
-    says(&purchases, PART, "degraded", &held).await;
-    // The other sources go on, and this one stays where it is.
+    let detail = format!("the stream misses the events {missing} to {missing} of orders");
+    says(&purchases, PART, "degraded", &detail).await;
+    // The other sources continue, and this one stays at its position.
     customers.send_some(Users, 5).await;
     customers.send_some(Products, 5).await;
     world.caught_up().await;
-    says(&purchases, PART, "degraded", &held).await;
+    says(&purchases, PART, "degraded", &detail).await;
     let user = customers.ledger().commands[0].id.clone();
     let as_of = world.purchases(&user, "").await.json["as_of"]["orders"].clone();
     assert_eq!(as_of, missing - 1, "nothing is skipped");

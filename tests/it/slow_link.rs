@@ -1,4 +1,4 @@
-//! Events get through any link that can carry them, to the read store and to the broker.
+//! Events get through any link that can carry them, both to the read store and to the broker.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use e2e::{Reply, Service, World, backlog, eventually};
 use headwater_testkit::Link;
 use serde_json::Value;
 
-/// Fast enough to be no limit, in bytes a second.
+/// In effect unlimited, in bytes per second.
 const UNLIMITED: u64 = 1_000_000_000;
 
-/// A shop whose `orders` have `count` events, and `purchases` stopped.
+/// A shop whose `orders` has `count` events, with `purchases` stopped.
 async fn behind(count: usize) -> (World, Reply, u64) {
     let (mut world, user) = backlog::shop().await;
     world.stop(Service::Purchases).await;
@@ -20,8 +20,8 @@ async fn behind(count: usize) -> (World, Reply, u64) {
     (world, user, last)
 }
 
-/// Has `purchases` fold everything anew, over `link`; gives how long that took.
-async fn fold(world: &mut World, link: &Link, user: &Reply, last: u64) -> Duration {
+/// Rebuilds `purchases` from nothing over `link`; returns the time it took.
+async fn rebuild(world: &mut World, link: &Link, user: &Reply, last: u64) -> Duration {
     world.delete_database(Service::Purchases);
     world.reach_broker_at(link.url());
     let began = Instant::now();
@@ -35,7 +35,7 @@ async fn link(world: &World, rate: u64, delay: Duration) -> Link {
     Link::to(broker, rate, delay).await
 }
 
-/// No reader gave up and began again.
+/// Asserts that no reader timed out and started again.
 fn expect_no_retries(world: &World) {
     let log = world.log(Service::Purchases);
     let retries: Vec<_> = log
@@ -45,17 +45,17 @@ fn expect_no_retries(world: &World) {
     assert!(retries.is_empty(), "{retries:#?}");
 }
 
-/// A cold read store over a link of `rate` bytes a second: nothing is asked for twice, and the
-/// link is not left idle.
+/// A cold read store over a link of `rate` bytes per second: it requests nothing twice, and keeps
+/// the link busy.
 async fn catches_up(count: usize, rate: u64, delay: Duration) {
     let (mut world, user, last) = behind(count).await;
     let fast = link(&world, UNLIMITED, Duration::ZERO).await;
-    fold(&mut world, &fast, &user, last).await;
+    rebuild(&mut world, &fast, &user, last).await;
     let needed = fast.carried();
     world.stop(Service::Purchases).await;
 
     let slow = link(&world, rate, delay).await;
-    let took = fold(&mut world, &slow, &user, last).await;
+    let took = rebuild(&mut world, &slow, &user, last).await;
     let carried = slow.carried();
     assert!(
         carried * 10 <= needed * 11,
@@ -114,9 +114,9 @@ async fn a_backlog_delays_neither_other_sources_nor_operators() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_that_gets_slow_and_fast_again_carries_nothing_twice() {
     let (mut world, user, last) = behind(30_000).await;
-    let whole = link(&world, UNLIMITED, Duration::ZERO).await;
-    fold(&mut world, &whole, &user, last).await;
-    let needed = whole.carried();
+    let fast = link(&world, UNLIMITED, Duration::ZERO).await;
+    rebuild(&mut world, &fast, &user, last).await;
+    let needed = fast.carried();
     world.stop(Service::Purchases).await;
 
     let link = link(&world, 2_000_000, Duration::from_millis(5)).await;
@@ -137,7 +137,7 @@ async fn a_link_that_gets_slow_and_fast_again_carries_nothing_twice() {
     world.finish().await;
 }
 
-/// What does not get through within a request's timeout is not sent again as it was.
+/// A request that does not get through within its timeout is not repeated unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_publishes_over_32_kb_a_second() {
     let (mut world, user) = backlog::shop().await;
@@ -151,7 +151,7 @@ async fn a_relay_publishes_over_32_kb_a_second() {
     world.finish().await;
 }
 
-/// Waits until the link has carried this much.
+/// Waits until the link has carried `bytes`.
 async fn carried(link: &Link, bytes: u64) {
     eventually("the link to carry more", || {
         let carried = link.carried();
@@ -164,7 +164,7 @@ async fn carried(link: &Link, bytes: u64) {
     .await;
 }
 
-/// How far `purchases` is, as its operator endpoint says.
+/// The position of `purchases`, from its admin endpoints.
 async fn position(nats: &async_nats::Client, source: &str) -> Result<u64, String> {
     let reply = nats.request("headwater.purchases.status", "".into()).await;
     let reply = reply.map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! Headwater under a real systemd, installed as its users do. Needs root and systemd.
+//! Headwater under a real systemd, installed as an operator would. Needs root and systemd.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use Service::{Orders, Products, Purchases, Users};
 
-/// What somebody did in the shop, to be found again.
+/// A visit to the shop, to be found again.
 pub(crate) struct Visit {
     pub(crate) user: Reply,
     pub(crate) all: String,
 }
 
-/// Registers a user, creates a product, orders it.
+/// Registers a user, creates a product and orders it.
 pub(crate) async fn visit(machine: &Machine, name: &str) -> Visit {
     let user = json!({"name": name, "email": format!("{name}@example.com")});
     let user = machine.client(Users).create("/users", &user).await;
@@ -29,7 +29,7 @@ pub(crate) async fn visit(machine: &Machine, name: &str) -> Visit {
     Visit { user, all }
 }
 
-/// `purchases` shows what was ordered.
+/// Waits until `purchases` shows the visit's order.
 pub(crate) async fn is_shown(machine: &Machine, name: &str, visit: &Visit) {
     let path = format!("/users/{}/purchases?after={}", visit.user.id(), visit.all);
     let reply = eventually("the purchases", async || {
@@ -69,7 +69,7 @@ fn the_shop_runs_under_systemd_and_stops_in_order() {
     });
 }
 
-/// The timer waits for its hour; what it starts finds that all agrees, and a service notes when.
+/// The nightly timer is set; its service finds that all agree and records the time.
 async fn is_verified_every_night(machine: &Machine) {
     let verify = "headwater-verify.service";
     machine
@@ -90,7 +90,7 @@ async fn is_verified_every_night(machine: &Machine) {
     assert!(after > before, "{before}, then {after}");
 }
 
-/// Stops everything, and looks at how each ended.
+/// Stops everything and checks how each unit ended.
 async fn stop(machine: &Machine) {
     machine
         .run(&["systemctl", "stop", "headwater.target"])
@@ -125,7 +125,7 @@ fn the_units_are_right_and_shut_in() {
         assert_eq!(verified, "");
         let others = ["headwater-provision.service", "headwater-verify.service"];
         for unit in UNITS.into_iter().chain(others) {
-            // Tenths: an exposure of 1.0.
+            // In tenths: an exposure of 1.0.
             machine
                 .run(&[
                     "systemd-analyze",
@@ -157,7 +157,7 @@ fn the_journal_has_a_field_for_each_value() {
         })
         .await;
         assert_eq!(entry["SYSLOG_IDENTIFIER"], "headwater-purchases");
-        assert_eq!(entry["PRIORITY"], "3", "a person must act: {entry}");
+        assert_eq!(entry["PRIORITY"], "3", "not an error: {entry}");
         let text = entry["MESSAGE"].as_str().unwrap();
         assert!(text.contains(&format!("event.subject={subject}")), "{text}");
     });
@@ -190,7 +190,7 @@ fn what_is_killed_or_stands_still_is_started_again() {
         restarts("2").await;
         assert_eq!(bites(machine, &unit).await, 1);
 
-        // The writer alone stands still: whatever it calls next takes for ever.
+        // Only the writer has stopped: its next system call never returns.
         let pid = machine.shows(&unit, "MainPID").await;
         let thread = format!(
             "for t in /proc/{pid}/task/*; do if grep -qx users-writer $t/comm; then echo ${{t##*/}}; fi; done"
@@ -213,8 +213,8 @@ fn what_is_killed_or_stands_still_is_started_again() {
         })
         .await;
         let lives = machine.client(Purchases).get("/livez").await;
-        assert_eq!(lives.status, 200, "the others are not concerned");
-        // It lets go of the thread, so that it can end.
+        assert_eq!(lives.status, 200, "the other services are affected");
+        // Releases the thread, so that the process can end.
         machine
             .run(&["systemctl", "kill", "-s", "KILL", "freeze.service"])
             .await;
@@ -225,15 +225,15 @@ fn what_is_killed_or_stands_still_is_started_again() {
     });
 }
 
-/// How often the watchdog of a unit has ended it.
+/// How often the watchdog has ended a unit.
 async fn bites(machine: &Machine, unit: &str) -> usize {
     let matches = [format!("UNIT={unit}"), "_PID=1".to_owned()];
     let entries = machine.journal(&[&matches[0], &matches[1]]).await;
-    let said = |entry: &&Value| {
+    let is_bite = |entry: &&Value| {
         let message = entry["MESSAGE"].as_str().unwrap_or_default();
         message.contains("Watchdog timeout")
     };
-    entries.iter().filter(said).count()
+    entries.iter().filter(is_bite).count()
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn restarts_and_reloads_under_load_refuse_and_reset_no_connection() {
         );
         let more = async |load: &Hammer| {
             let before = load.answered();
-            eventually("a hundred answers more", async || {
+            eventually("a hundred more answers", async || {
                 let answered = load.answered();
                 if answered > before + 100 {
                     Ok(())
@@ -323,7 +323,11 @@ fn a_reload_reads_the_log_filter_anew_and_says_what_is_wrong_with_it() {
         machine
             .comes(&unit, "ActiveState", |now| now == "active")
             .await;
-        assert_eq!(machine.shows(&unit, "MainPID").await, pid, "it goes on");
+        assert_eq!(
+            machine.shows(&unit, "MainPID").await,
+            pid,
+            "the process was replaced"
+        );
     });
 }
 

@@ -1,4 +1,4 @@
-//! House rules that a program can check.
+//! Rules of this repository that a program can check.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The files that git knows or would know, below the root.
+/// The files that git tracks or would track, below the root.
 fn files(ending: &str) -> Vec<PathBuf> {
     let listed = Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard"])
@@ -29,18 +29,18 @@ fn read(file: &Path) -> String {
     std::fs::read_to_string(file).unwrap_or_default()
 }
 
-/// What cargo says of the workspace.
+/// The output of a cargo command about the workspace.
 fn cargo(args: &[&str]) -> String {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = Command::new(cargo);
-    let said = command.args(args).arg("--offline").current_dir(root());
-    let said = said.output().unwrap();
-    assert!(said.status.success(), "{args:?}: {said:?}");
-    String::from_utf8(said.stdout).unwrap()
+    let run = command.args(args).arg("--offline").current_dir(root());
+    let output = run.output().unwrap();
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
-/// `cargo build --release --bins`, as `just install`, packages and images have it, builds nothing
-/// but these programs, and no dependency of tests.
+/// `cargo build --release --bins`, as in `just install`, packages and images, builds only these
+/// programs, and no test dependencies.
 #[test]
 fn what_is_shipped_has_no_crash_points() {
     let features = |edges| {
@@ -68,7 +68,7 @@ fn entry_points_are_short() {
 
 #[test]
 fn nothing_is_left_for_later_in_the_code() {
-    // Put together here, so that this file is not the first to break the rule.
+    // Put together here, so that this file does not break the rule itself.
     let words = [
         concat!("FIX", "ME"),
         concat!("XX", "X:"),
@@ -116,7 +116,7 @@ fn every_test_that_a_document_names_exists() {
             else {
                 continue;
             };
-            // A macro makes several of one shape: `name: "where it dies",`.
+            // A macro generates several tests: `name: "crash point",`.
             assert!(
                 tests.contains(&format!("fn {name}(")) || tests.contains(&format!(" {name}: ")),
                 "{document}: there is no test {name}"
@@ -127,14 +127,14 @@ fn every_test_that_a_document_names_exists() {
     }
 }
 
-/// A how-to, and the package that has what it shows.
+/// A how-to, and the package with the code that it shows.
 #[test]
 fn the_how_tos_show_what_their_examples_have() {
     for (how_to, example) in [("service", "reviews"), ("projection", "bestsellers")] {
         let folder = format!("examples/{example}/");
         let is_part = |file: &PathBuf| file.starts_with(root().join(&folder));
         let files: Vec<_> = files("").into_iter().filter(is_part).collect();
-        // However deep it stands there.
+        // Indentation does not matter.
         let plain = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join("\n");
         let texts: Vec<_> = files.iter().map(|file| plain(&read(file))).collect();
         let text = read(&root().join(format!("docs/adding-a-{how_to}.md")));

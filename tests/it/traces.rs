@@ -1,4 +1,4 @@
-//! OpenTelemetry: one command, one trace; nothing where nobody asked for it.
+//! OpenTelemetry: one trace per command, and nothing if traces are off.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CLIENT: &str = "b7ad6b7169203331";
 
-/// A command whose client traces it, and wants it sampled or not.
+/// Sends a command with a trace of its client, sampled or not.
 async fn register(world: &World, name: &str, flags: &str) -> Reply {
     let users = world.client(Service::Users);
     let body = json!({ "name": name, "email": format!("{name}@example.com") });
@@ -52,7 +52,7 @@ async fn an_order_is_one_trace_from_the_request_to_every_copy() {
     assert_eq!(order.status, 201, "{}", order.text);
 
     let request = collector.span(TRACE, "orders", "POST /orders").await;
-    assert_eq!(request.parent, CLIENT, "what the client did caused it");
+    assert_eq!(request.parent, CLIENT, "not the client's span");
     assert_eq!(request.kind, SpanKind::Server);
     assert_eq!(request.facts["http.response.status_code"], "201");
     let write = collector.span(TRACE, "orders", "write").await;
@@ -72,19 +72,19 @@ async fn an_order_is_one_trace_from_the_request_to_every_copy() {
         (&publish.id, SpanKind::Consumer)
     );
     assert_eq!(apply.facts["headwater.position"], "1");
-    let told = header(&world, Service::Orders, 1).await;
-    assert_eq!(told, Some(format!("00-{TRACE}-{}-01", publish.id)));
+    let traceparent = header(&world, Service::Orders, 1).await;
+    assert_eq!(traceparent, Some(format!("00-{TRACE}-{}-01", publish.id)));
     let names: Vec<_> = collector.of_trace(TRACE);
     assert!(names.iter().all(|span| !span.failed), "{names:?}");
     let of_trace = |name: &str| names.iter().filter(|span| span.name == name).count();
     assert_eq!((of_trace("write"), of_trace("POST /orders")), (1, 1));
 
-    // What is folded once more is no part of what caused it. Spans come in order, so that those
-    // of the fold would be here with the next ones.
+    // A rebuild is not part of the trace that caused its events. Spans come in order, so those of
+    // the rebuild would come before the next ones.
     let rebuilt = world.rebuild("rebuild").await;
     assert_eq!(rebuilt.state, RebuildState::Done, "{rebuilt:?}");
 
-    // A registration has copies in two services.
+    // Two services apply a registration.
     let registered = register(&world, "bob", "01").await;
     assert_eq!(registered.position(), "users:2");
     for service in ["orders", "purchases"] {
@@ -176,7 +176,7 @@ async fn what_is_not_sampled_leaves_no_trace_anywhere() {
     world.user("nobody-asked").await;
     register(&world, "not-wanted", "00").await;
     register(&world, "wanted", "01").await;
-    // Sent in order: were there spans of the others, they would be here by now.
+    // Spans come in order: those of the others would be here by now.
     collector
         .span(TRACE, "purchases", "apply users.v1.registered")
         .await;
@@ -185,13 +185,17 @@ async fn what_is_not_sampled_leaves_no_trace_anywhere() {
     let requests = spans.iter().filter(|span| span.name == "POST /users");
     assert_eq!(requests.count(), 1, "{spans:?}");
     for (sequence, is_traced) in [(1, false), (2, false), (3, true)] {
-        let told = header(&world, Service::Users, sequence).await;
-        assert_eq!(told.is_some(), is_traced, "{sequence}: {told:?}");
+        let traceparent = header(&world, Service::Users, sequence).await;
+        assert_eq!(
+            traceparent.is_some(),
+            is_traced,
+            "{sequence}: {traceparent:?}"
+        );
     }
     world.finish().await;
 }
 
-/// The median of how long some registrations take.
+/// The median duration of some registrations.
 async fn median(world: &World, prefix: &str) -> Duration {
     let mut took = Vec::new();
     for number in 0..100 {
@@ -207,7 +211,7 @@ async fn median(world: &World, prefix: &str) -> Duration {
 async fn an_endpoint_that_never_answers_slows_nobody_and_is_told_of_once() {
     let mut world = World::on_host().start().await;
     let without = median(&world, "before").await;
-    // Takes connections, and says nothing.
+    // Accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     world.stop(Service::Users).await;
@@ -224,7 +228,7 @@ async fn an_endpoint_that_never_answers_slows_nobody_and_is_told_of_once() {
         with < without * 3 + Duration::from_millis(20),
         "{with:?} with an endpoint that does not answer, {without:?} without one"
     );
-    // More than the queue holds.
+    // More spans than the queue holds.
     eventually("spans to be dropped", || async {
         for _ in 0..500 {
             users.get(&format!("/users/{}", uuid::Uuid::nil())).await;
@@ -235,19 +239,19 @@ async fn an_endpoint_that_never_answers_slows_nobody_and_is_told_of_once() {
     })
     .await;
     let failed = r#"headwater_trace_spans_total{outcome="failed"}"#;
-    eventually("more than one batch to be given up", || async {
+    eventually("more than one batch to be dropped", || async {
         let failed = metric(&world.admin(Service::Users), failed).await;
         if failed > 600.0 { Ok(()) } else { Err(failed) }
     })
     .await;
-    let told = logged(&world, Service::Users, "WARN", "traces cannot be delivered");
-    assert_eq!(told.len(), 1, "{told:?}");
+    let warnings = logged(&world, Service::Users, "WARN", "traces cannot be delivered");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
     let stopping = Instant::now();
     world.stop(Service::Users).await;
     let took = stopping.elapsed();
     assert!(
         took < Duration::from_secs(6),
-        "it stays for what waits: {took:?}"
+        "the stop waits for pending spans: {took:?}"
     );
     world.run(Service::Users).await;
     world.finish().await;

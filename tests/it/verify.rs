@@ -1,4 +1,4 @@
-//! `headwater verify` over the whole shop: what was spoiled by hand is found, and named.
+//! `headwater verify` over the whole shop: it finds and names damage done by hand.
 
 use std::time::UNIX_EPOCH;
 
@@ -11,7 +11,7 @@ use e2e::{Reply, Service, World, eventually};
 use headwater::operator::RebuildState;
 use rusqlite::Connection;
 
-/// All services, with a stream of orders whose events can be deleted, and two purchases of Ada's.
+/// All services, with an orders stream whose events can be deleted, and two purchases of Ada.
 async fn world() -> (World, Reply) {
     let mut world = World::anywhere().empty();
     let settings = stream::Config {
@@ -31,21 +31,21 @@ async fn world() -> (World, Reply) {
     (world, ada)
 }
 
-/// When all was last found to agree, as `purchases` notes it, and says it as a metric.
+/// The time of the last successful verification, from the note of `purchases` and its metric.
 async fn last_verified(world: &World) -> f64 {
     let gauge = r#"headwater_verify_last_success_timestamp_seconds{projection="purchases"}"#;
     let mut file = world.database(Service::Purchases).into_os_string();
     file.push(".purchases-verified");
-    eventually("the metric to say what is noted", || async {
-        let said = metric(&world.admin(Service::Purchases), gauge).await;
+    eventually("the metric to equal the note", || async {
+        let exported = metric(&world.admin(Service::Purchases), gauge).await;
         let noted = std::fs::metadata(&file).and_then(|file| file.modified());
         let noted = noted.unwrap_or(UNIX_EPOCH).duration_since(UNIX_EPOCH);
         let noted = noted.unwrap().as_secs_f64();
-        let is_said = noted > 0.0 && (said - noted).abs() < 1e-3;
-        if is_said {
+        let agrees = noted > 0.0 && (exported - noted).abs() < 1e-3;
+        if agrees {
             Ok(noted)
         } else {
-            Err((said, noted))
+            Err((exported, noted))
         }
     })
     .await
@@ -73,8 +73,8 @@ async fn everything_that_is_well_is_verified() {
         .iter()
         .map(|projection| {
             let positions = projection.positions.to_string();
-            let is_folded = projection.fold.is_some();
-            (projection.service.as_str(), positions, is_folded)
+            let is_rebuilt = projection.fold.is_some();
+            (projection.service.as_str(), positions, is_rebuilt)
         })
         .collect();
     let expected = [
@@ -89,7 +89,7 @@ async fn everything_that_is_well_is_verified() {
 async fn services_that_are_away_are_named() {
     let (mut world, _) = world().await;
     expect_well(&world).await;
-    for (service, said) in [
+    for (service, words) in [
         (
             Service::Purchases,
             "no service that answers has the projection purchases",
@@ -99,14 +99,14 @@ async fn services_that_are_away_are_named() {
         world.stop(service).await;
         let report = verify_within(&world, "0").await;
         assert_eq!(report.exit(), Exit::Unreachable, "{report}");
-        assert!(report.to_string().contains(said), "{report}");
+        assert!(report.to_string().contains(words), "{report}");
         world.run(service).await;
         expect_well(&world).await;
     }
     world.finish().await;
 }
 
-/// Nothing of it can be compared, so that not all agree. The one who reads it is `orders`.
+/// Nothing of it can be compared, so not all agree. Its reader is `orders`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_only_its_readers_know_of_is_named() {
     let (mut world, _) = world().await;
@@ -148,7 +148,7 @@ async fn an_event_that_was_deleted_from_a_stream_is_missed() {
                 .all(cli::verify::projection::Report::agrees),
         "only the stream of orders differs: {report}"
     );
-    // Its copies agree, and still it is no night without a finding.
+    // Its replicas agree, and still the night has a finding.
     let now = last_verified(&world).await;
     assert!((now - agreed).abs() < 1e-9, "{agreed}, then {now}");
     world.finish().await;
@@ -186,8 +186,8 @@ async fn an_event_that_was_published_again_is_found() {
     world.finish().await;
 }
 
-/// Changes the read store behind its service's back, expects `found` rows, of which one has each
-/// of `values`, and changes it back.
+/// Changes the read store behind its service's back, expects `found` rows, one of them with each of
+/// `values`, and undoes the change.
 async fn spoil(world: &World, spoil: &str, restore: &str, found: u64, values: &[&str]) {
     let store = || {
         let store = Connection::open(world.database(Service::Purchases)).unwrap();
@@ -250,7 +250,7 @@ async fn an_altered_a_lost_and_an_added_row_of_the_read_store_are_found() {
     world.finish().await;
 }
 
-/// A consumer that delivers headers only has done that: the catalogue of `orders` lost a user.
+/// A consumer that delivered only headers once caused this: the catalogue of `orders` lost a user.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_the_catalogue_of_orders_has_lost_is_found() {
     let (world, ada) = world().await;
@@ -275,7 +275,7 @@ async fn a_row_that_the_catalogue_of_orders_has_lost_is_found() {
     world.finish().await;
 }
 
-/// Publishes an event of a source by hand, with the payload of its first one.
+/// Publishes an event of a source by hand, with the payload of its first event.
 async fn forge(world: &World, source: Service, position: u64) {
     let stream = world.stream(source).await;
     let first = stream.get_raw_message(1).await.unwrap();
@@ -288,7 +288,7 @@ async fn forge(world: &World, source: Service, position: u64) {
     sent.await.unwrap().await.unwrap();
 }
 
-/// Whatever a fold of the stream would wait for, the one of the outbox ends.
+/// A rebuild from the stream would wait for the missing events; the one from the outbox ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_far_beyond_the_outbox_is_named_and_holds_nothing_up() {
     let (mut world, _) = world().await;
@@ -305,10 +305,10 @@ async fn an_event_far_beyond_the_outbox_is_named_and_holds_nothing_up() {
     let said = report.to_string();
     assert!(said.contains("the stream has orders.v1.placed"), "{said}");
     assert!(said.contains("headwater stream restore orders"), "{said}");
-    let folded = report.projections.iter().all(|found| found.fold.is_some());
-    // The relay may have seen it, too.
+    let rebuilt = report.projections.iter().all(|found| found.fold.is_some());
+    // The relay may have noticed it, too.
     let mut failed = report.failed.iter();
     let is_known = failed.all(|why| why.contains("the stream is ahead") && why.contains("orders"));
-    assert!(folded && is_known, "{report}");
+    assert!(rebuilt && is_known, "{report}");
     world.abandon();
 }

@@ -1,5 +1,5 @@
-//! The requests of the NATS CLI, for where it is not installed: what each command of the page
-//! sends, as its sources have it, and what the server or a service answers.
+//! Replaces the NATS CLI where it is not installed: sends the requests that the page's commands
+//! send, according to the CLI's source, and returns the answers of server and services.
 
 use async_nats::{Client, HeaderMap};
 use base64::Engine as _;
@@ -18,7 +18,7 @@ pub(super) fn is_on_path(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// Sends what a line sends; what is answered, or why that is not what it should be.
+/// Sends the requests of a command line; returns the answer or an error.
 pub(super) async fn run(dev: &Dev, line: &str) -> Result<String, String> {
     let client = async_nats::connect(dev.nats_url()).await;
     let nats = Nats {
@@ -106,7 +106,7 @@ pub(super) async fn run(dev: &Dev, line: &str) -> Result<String, String> {
             assert!(!set.file.is_empty());
             Ok(entry)
         }
-        _ => panic!("nobody knows what `{line}` sends: add it to this test"),
+        _ => panic!("the requests of `{line}` are unknown: add them to this test"),
     }
 }
 
@@ -120,7 +120,7 @@ struct Nats<'a> {
 }
 
 impl Nats<'_> {
-    /// What an endpoint answers; of a refusal its headers.
+    /// The answer of an endpoint; for a refusal, its headers.
     async fn request(&self, subject: &str, body: &str) -> Result<String, String> {
         let request = self
             .client
@@ -136,7 +136,7 @@ impl Nats<'_> {
         Ok(shown.concat() + str::from_utf8(&answer.payload).unwrap())
     }
 
-    /// What JetStream answers; it must not be an error.
+    /// The answer of JetStream, which must not be an error.
     async fn api(&self, endpoint: &str, request: &Value) -> Result<String, String> {
         let answer = self
             .request(&format!("$JS.API.{endpoint}"), &request.to_string())
@@ -176,7 +176,7 @@ impl Nats<'_> {
         let name = value(&made)["name"].as_str().unwrap().to_owned();
         let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}");
         let wanted = json!({"batch": 1, "no_wait": true}).to_string();
-        // It comes on its own subject, which no answer to a request has.
+        // The answer has its own subject, which a client's request does not accept.
         let inbox = self.client.new_inbox();
         let mut messages = self.client.subscribe(inbox.clone()).await.unwrap();
         let asked = self.client.publish_with_reply(next, inbox, wanted.into());
@@ -189,7 +189,7 @@ impl Nats<'_> {
             .await
     }
 
-    /// Hears one message.
+    /// Receives one message.
     async fn sub(&self, subject: &str, program: &str) -> Result<String, String> {
         let mut messages = self.client.subscribe(subject.to_owned()).await.unwrap();
         self.client.flush().await.unwrap();
@@ -202,7 +202,7 @@ impl Nats<'_> {
             .await
     }
 
-    /// What the program makes of a body.
+    /// The program's output for a body.
     async fn translate(&self, program: &str, subject: &str, body: &[u8]) -> Result<String, String> {
         let file = self.dev.folder().join("body");
         std::fs::write(&file, body).unwrap();
@@ -221,20 +221,20 @@ impl Nats<'_> {
         let edited = self
             .api(&format!("CONSUMER.CREATE.{stream}.{consumer}"), &edit)
             .await?;
-        // What was read by name is found again.
+        // The doctor must find the consumer that the API returned by name.
         let doctor = shell(self.dev, "headwater doctor", false).await?;
         assert!(doctor.contains("ok    consumers "), "{doctor}");
         Ok(edited)
     }
 
-    /// An entry of a bucket, as the stream's leader has it.
+    /// An entry of a bucket, from the stream's leader.
     async fn entry(&self, bucket: &str, key: &str) -> Result<String, String> {
         self.last(&format!("KV_{bucket}"), &format!("$KV.{bucket}.{key}"))
             .await
     }
 
-    /// The last message on a subject. A stream that allows it is asked for it directly, where the
-    /// subject is a part of the request's: it must be a whole one.
+    /// The last message on a subject. For a stream with direct gets, the subject is a part of the
+    /// request's subject, so it must have no wildcards.
     async fn last(&self, stream: &str, subject: &str) -> Result<String, String> {
         assert!(
             !subject.contains(['*', '>']),
@@ -278,7 +278,7 @@ impl Nats<'_> {
                 if is_matched { Ok(answer) } else { Err(answer) }
             }
             "message" => self.last(stream, flag("--subject")).await,
-            other => panic!("nobody knows what `nats server check {other}` sends"),
+            other => panic!("the requests of `nats server check {other}` are unknown"),
         }
     }
 }

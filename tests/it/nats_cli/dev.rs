@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-/// Stopped in order, or else its watchdogs see to what it has started.
+/// It stops in order; otherwise its watchdogs end what it has started.
 pub(super) struct Dev {
     process: Child,
     summary: Value,
@@ -33,7 +33,7 @@ impl Dev {
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let line = lines.next_line().await.unwrap();
-        let summary = line.expect("dev ends before it has started; why is above");
+        let summary = line.expect("dev ended before it started; see above");
         Self {
             process,
             summary: serde_json::from_str(&summary).unwrap(),
@@ -50,7 +50,7 @@ impl Dev {
         self.summary["nats"]["url"].as_str().unwrap()
     }
 
-    /// Has somebody publish on `subject`.
+    /// Makes a service publish on `subject`.
     pub(super) async fn cause(&self, subject: &str) {
         let user = self.summary["page"]["url"].as_str().unwrap();
         let user = user.rsplit('/').next().unwrap();

@@ -1,15 +1,13 @@
-//! The commands of a page, and what is shown of them.
+//! The commands of a page and the output that it shows.
 
-/// A command.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) line: String,
-    /// What it prints, where the page shows it.
+    /// The output that the page shows, if any.
     pub(super) shows: Option<String>,
 }
 
-/// The commands in the blocks of a page, in their order: every line of a block for a shell, and
-/// those behind a prompt.
+/// The commands of a page, in order: every line of a shell block, and the lines after a prompt.
 pub(super) fn entries(page: &str) -> Vec<Entry> {
     let mut entries = Vec::new();
     for (language, block) in blocks(page) {
@@ -19,10 +17,10 @@ pub(super) fn entries(page: &str) -> Vec<Entry> {
                 shows: None,
             })),
             "text" => {
-                let whole = format!("\n{block}");
-                let mut parts = whole.split("\n$ ");
+                let text = format!("\n{block}");
+                let mut parts = text.split("\n$ ");
                 let before = parts.next().unwrap();
-                assert_eq!(before, "", "shown, and nobody knows of which command");
+                assert_eq!(before, "", "output without a command");
                 entries.extend(parts.map(|part| {
                     let (line, shows) = part.split_once('\n').unwrap();
                     Entry {
@@ -31,7 +29,7 @@ pub(super) fn entries(page: &str) -> Vec<Entry> {
                     }
                 }));
             }
-            other => panic!("a block of `{other}`, which no test looks at:\n{block}"),
+            other => panic!("a block of `{other}`, which this test does not know:\n{block}"),
         }
     }
     entries
@@ -45,7 +43,7 @@ fn blocks(page: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// The commands that the text names.
+/// The commands that the text mentions.
 pub(super) fn named(page: &str) -> Vec<&str> {
     let text = page.split("```").step_by(2);
     let spans = text.flat_map(|text| text.split('`').skip(1).step_by(2));
@@ -53,7 +51,7 @@ pub(super) fn named(page: &str) -> Vec<&str> {
     spans.filter(is_command).collect()
 }
 
-/// The words of a command line, as a shell has them; the page uses single quotes only.
+/// The words of a command line, as a shell splits it; the page uses only single quotes.
 pub(super) fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

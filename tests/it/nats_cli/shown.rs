@@ -1,9 +1,9 @@
-//! Whether a command prints what the page shows: `…` stands for anything, and times, ids that are
-//! given at random and measured values are whatever they are.
+//! Compares the output of a command with the page. `…` stands for anything; times, random ids and
+//! measured values always agree.
 
 use serde_json::Value;
 
-/// Says what differs.
+/// Returns the difference.
 pub(super) fn agrees(expected: &str, printed: &str) -> Result<(), String> {
     if let Some(expected) = json(expected) {
         let from = printed.find('{').ok_or("there is no object")?;
@@ -23,7 +23,7 @@ pub(super) fn agrees(expected: &str, printed: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What is shown as JSON, without what was left out.
+/// The shown JSON without its omissions.
 fn json(shown: &str) -> Option<Value> {
     if !shown.starts_with('{') {
         return None;
@@ -35,7 +35,7 @@ fn json(shown: &str) -> Option<Value> {
             '…' if !is_text => {
                 let kept = whole.trim_end();
                 let before = kept.strip_suffix(',');
-                // There is none before it: the one behind it goes.
+                // Without a comma before it, the one after it goes.
                 is_comma_left = before.is_none();
                 let kept = before.unwrap_or(kept).len();
                 whole.truncate(kept);
@@ -65,7 +65,7 @@ fn same(expected: &Value, printed: &Value, place: &str) -> Result<(), String> {
                 same(expected, printed, &place)
             })
         }
-        // In any order: a service lists its endpoints in the order of a hash map.
+        // In any order, because a service lists its endpoints in the order of a hash map.
         (Value::Array(expected), Value::Array(printed)) => {
             let mut rest: Vec<&Value> = printed.iter().collect();
             expected.iter().enumerate().try_for_each(|(nth, expected)| {
@@ -104,7 +104,7 @@ fn is_like(expected: &str, printed: &str) -> bool {
     rest.is_empty() || expected.ends_with('…')
 }
 
-/// A line with `#` for times and for ids that are given at random, and one blank where are many.
+/// A line with `#` for times and random ids, and with single blanks.
 fn masked(line: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-:.".contains(c);
     let mut masked = String::new();
@@ -129,7 +129,7 @@ fn is_moment(word: &str) -> bool {
     word.len() >= 20 && bytes[4] == b'-' && bytes[10] == b'T' && word.ends_with('Z')
 }
 
-/// An epoch or the id of a connection, of a service.
+/// An epoch, or the random id of a connection or a service.
 fn is_random(word: &str) -> bool {
     let is_hex = word.len() == 32 && word.chars().all(|c| c.is_ascii_hexdigit());
     let has = |of: fn(&char) -> bool| word.chars().any(|c| of(&c));

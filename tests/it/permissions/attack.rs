@@ -14,24 +14,24 @@ use tokio::task::JoinSet;
 
 use super::subjects::{self, SERVICES, SOURCES, STREAMS, Subject, is_one_of};
 
-/// How long something may take to come that should come.
+/// How long an expected message may take.
 const COMES_WITHIN: Duration = Duration::from_secs(10);
 
-/// The end of a subject that the test itself asks, to see that all before it was noted.
+/// The end of a subject that the test itself requests, to know that all earlier requests were
+/// recorded.
 const SETTLED: &str = ".settled";
 
-/// How long is waited for what should not come.
+/// How long to wait for a message that must not come.
 const DOES_NOT_COME: Duration = Duration::from_millis(250);
 
-/// A broker with the accounts, somebody who answers in the place of each service, and the operator,
-/// who sees what is there.
+/// A broker with the accounts, a responder for each service, and the operator, who sees its state.
 struct Bus {
     _folder: TempDir,
     _broker: broker::Broker,
     url: String,
     passwords: Passwords,
     operator: Client,
-    /// What was asked of the services.
+    /// The requests that reached the services.
     calls: Arc<Mutex<Vec<String>>>,
     _services: JoinSet<()>,
 }
@@ -75,7 +75,7 @@ impl Bus {
         bus
     }
 
-    /// Events and schemas to be stolen, deleted, forged.
+    /// Stores events and schemas, to be stolen, deleted or forged.
     async fn fill(&self) {
         let jetstream = jetstream::new(self.operator.clone());
         for source in SOURCES {
@@ -99,7 +99,7 @@ impl Bus {
         jetstream.get_stream(name).await.expect("a stream")
     }
 
-    /// What nobody but the operator, and the owner of `but`, may change.
+    /// The state that only the operator and the owner of `but` may change.
     async fn state(&self, but: &str) -> BTreeMap<String, String> {
         let jetstream = jetstream::new(self.operator.clone());
         let names: Vec<String> = jetstream.stream_names().try_collect().await.unwrap();
@@ -117,7 +117,7 @@ impl Bus {
             }
             let (first, last) = (info.state.first_sequence, info.state.last_sequence);
             if name == but.to_uppercase() {
-                // What was there stays there.
+                // Existing events must stay.
                 state.insert(format!("{name} events"), format!("from {first} on"));
             } else if name != "KV_headwater-schemas" {
                 state.insert(format!("{name} events"), format!("{first} to {last}"));
@@ -143,7 +143,7 @@ impl Bus {
         assert!(changed.is_empty(), "{user} changed {changed:#?}");
     }
 
-    /// What was asked of others than `user`, and is nothing that it may ask.
+    /// The requests that reached services other than `user`, and that `user` may not send.
     fn strange_calls(&self, user: &str, allowed: &[String]) -> BTreeSet<String> {
         let calls = std::mem::take(&mut *self.calls.lock().unwrap());
         let strange = calls.into_iter().filter(|call| {
@@ -162,14 +162,14 @@ fn note(calls: &Mutex<Vec<String>>, service: &str, message: &Message) {
     calls.lock().unwrap().push(call);
 }
 
-/// The answer to a request, if it comes within a time.
+/// The answer to a request, or none after a timeout.
 async fn answer(
     client: &Client,
     subject: &Subject,
     headers: HeaderMap,
     within: Duration,
 ) -> Option<Message> {
-    // An event comes under its own subject, which the client's own requests do not expect.
+    // An event comes with its own subject, which a client's request does not accept.
     let inbox = client.new_inbox();
     let mut answers = client.subscribe(inbox.clone()).await.unwrap();
     let (name, payload) = (subject.name.clone(), subject.payload.clone().into_bytes());
@@ -179,13 +179,12 @@ async fn answer(
     answer.ok().flatten()
 }
 
-/// Whether nobody was there to be asked.
+/// Whether the request had no responders.
 fn is_refusal(answer: &Message) -> bool {
     answer.status == Some(StatusCode::NO_RESPONDERS)
 }
 
-/// Whether the server says that it cannot. To an account without streams it has its own API, in
-/// which there is nothing.
+/// Whether the server returns an error. An account without streams has its own empty API.
 fn is_error(answer: &Message) -> bool {
     let answer: Value = serde_json::from_slice(&answer.payload).unwrap_or_default();
     answer["error"].is_object()
@@ -226,8 +225,8 @@ async fn no_user_may_ask_for_anything_beyond_its_list() {
     assert!(anybody.is_err(), "without a password");
 }
 
-/// The server sends an answer wherever the request says: to no subject that the user could not have
-/// asked itself.
+/// The server sends an answer to any reply subject, but not to one that the user could not have
+/// published to.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_can_be_aimed_at_what_the_user_may_not_ask_for() {
     let bus = Bus::start().await;
@@ -254,8 +253,7 @@ async fn no_answer_can_be_aimed_at_what_the_user_may_not_ask_for() {
     }
 }
 
-/// Waits until all that was asked before is done: requests of one connection are served in their
-/// order.
+/// Waits until all earlier requests are done: the requests of one connection are served in order.
 async fn settled(bus: &Bus, client: &Client, user: &str) {
     let name = match user {
         "viewer" => "$JS.API.INFO".to_owned(),
@@ -265,7 +263,7 @@ async fn settled(bus: &Bus, client: &Client, user: &str) {
     let last = Subject { name, payload };
     let answered = answer(client, &last, HeaderMap::new(), e2e::PATIENCE).await;
     assert!(answered.is_some(), "{}", last.name);
-    // A service notes what it is asked in the order in which it is asked.
+    // A service records its requests in order.
     for service in SERVICES {
         let subject = format!("headwater.{service}{SETTLED}");
         let answered = bus.operator.request(subject, "".into()).await;
@@ -273,7 +271,7 @@ async fn settled(bus: &Bus, client: &Client, user: &str) {
     }
 }
 
-/// A message of one's own does not more than be stored, whatever its headers say.
+/// A user's own message is only stored, whatever its headers say.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_header_reaches_what_is_not_ones_own() {
     let bus = Bus::start().await;
@@ -296,7 +294,7 @@ async fn no_header_reaches_what_is_not_ones_own() {
     }
 }
 
-/// Nobody hears what others are asked, or answered.
+/// No user hears the requests or answers of others.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_user_hears_anything_beyond_its_list() {
     let bus = Bus::start().await;
@@ -318,7 +316,7 @@ async fn no_user_hears_anything_beyond_its_list() {
         ];
         if is_look.iter().any(|begin| subject.name.starts_with(begin)) {
             let payload = subject.payload.clone().into_bytes().into();
-            // Nobody has to answer.
+            // An answer is not needed.
             let _ = bus.operator.request(subject.name, payload).await;
         }
     }
@@ -337,14 +335,14 @@ async fn no_user_hears_anything_beyond_its_list() {
     for (user, client, mut heard) in ears {
         client.flush().await.unwrap();
         let patterns = subjects::heard(user);
-        // What it asked itself, and was answered, is heard in its own account.
+        // The user hears its own requests and answers in its own account.
         let own = [subjects::allowed(user), vec![format!("_INBOX_{user}.>")]].concat();
         let mut strange = BTreeSet::new();
         while let Ok(Some(message)) =
             tokio::time::timeout(Duration::from_millis(200), heard.next()).await
         {
             let subject = message.subject.to_string();
-            // Those of the server, for answers that it passes on.
+            // The server's subjects for answers that it forwards.
             let is_passed_on = subject.starts_with("_R_.");
             if !is_one_of(&patterns, &subject) && !is_one_of(&own, &subject) && !is_passed_on {
                 strange.insert(subject);

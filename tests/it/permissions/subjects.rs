@@ -1,4 +1,4 @@
-//! All that can be asked for on the bus, and who may.
+//! Everything that can be requested over NATS, and by whom.
 
 use async_nats::HeaderMap;
 use headwater::operator::Endpoint;
@@ -18,14 +18,14 @@ pub(super) const SOURCES: [&str; 3] = ["users", "products", "orders"];
 
 pub(super) const STREAMS: [&str; 4] = ["USERS", "PRODUCTS", "ORDERS", "KV_headwater-schemas"];
 
-/// What a projection may ask its own consumers.
+/// What a projection may request from its own consumers.
 const OF_A_READER: [&str; 4] = ["INFO", "RESET", "LEADER.STEPDOWN", "MSG.NEXT"];
 
-/// Something to be asked for.
+/// A subject to request.
 #[derive(Debug, Clone)]
 pub(super) struct Subject {
     pub(super) name: String,
-    /// A request that would be understood there.
+    /// A valid request for it.
     pub(super) payload: String,
 }
 
@@ -53,7 +53,7 @@ fn consumers(stream: &str) -> Vec<String> {
     all.collect()
 }
 
-/// A consumer that delivers wherever its maker likes.
+/// A consumer that delivers to any subject of its creator.
 pub(super) fn pushing(stream: &str, to: &str) -> Value {
     json!({"stream_name": stream, "config": {
         "name": "evil", "deliver_subject": to, "ack_policy": "none", "deliver_policy": "all",
@@ -107,7 +107,7 @@ fn of_stream(stream: &str) -> Vec<Subject> {
     all
 }
 
-/// Everything.
+/// All subjects.
 pub(super) fn all() -> Vec<Subject> {
     let mut all: Vec<Subject> = STREAMS.into_iter().flat_map(of_stream).collect();
     let evil = json!({"name": "EVIL", "subjects": ["evil.>"]});
@@ -143,7 +143,7 @@ pub(super) fn all() -> Vec<Subject> {
         all.extend(named.map(|name| subject(name, &json!({}))));
     }
     for source in SOURCES {
-        // What is stored is a request that makes a consumer, so that it can be aimed at that.
+        // The stored message is a valid request for a consumer, so that it can be sent to that API.
         let payload = pushing("ORDERS", "orders.v1.placed.1");
         for name in [
             format!("{source}.v1.forged.1"),
@@ -157,7 +157,7 @@ pub(super) fn all() -> Vec<Subject> {
     all
 }
 
-/// Headers with which a message would do more than be stored.
+/// Headers that would make the server do more than store a message.
 pub(super) fn headers() -> Vec<HeaderMap> {
     let all: [&[(&str, &str)]; 8] = [
         &[("Nats-Rollup", "all")],
@@ -195,7 +195,7 @@ fn read(user: &str) -> (&'static str, &'static [&'static str]) {
     }
 }
 
-/// What a user may ask for, as patterns; independent of the broker's configuration.
+/// What a user may request, as patterns; independent of the broker's configuration.
 pub(super) fn allowed(user: &str) -> Vec<String> {
     let mut may: Vec<String> = Vec::new();
     let mut add = |patterns: &[&str]| may.extend(patterns.iter().map(|&one| one.to_owned()));
@@ -231,7 +231,7 @@ pub(super) fn allowed(user: &str) -> Vec<String> {
         }
         return may;
     }
-    // Its own account, where it alone is.
+    // Its own account, where it is alone.
     may.extend([
         format!("headwater.{user}.>"),
         "$SRV.PING".to_owned(),
@@ -273,7 +273,7 @@ pub(super) fn allowed(user: &str) -> Vec<String> {
     may
 }
 
-/// What a service is asked, as patterns.
+/// What other users may request from a service, as patterns.
 pub(super) fn served(service: &str) -> Vec<String> {
     let mut served = vec![
         format!("headwater.{service}.>"),
@@ -287,19 +287,19 @@ pub(super) fn served(service: &str) -> Vec<String> {
     served
 }
 
-/// What a user hears of what others do, as patterns.
+/// What a user may hear from others, as patterns.
 pub(super) fn heard(user: &str) -> Vec<String> {
     if user == "viewer" {
         let events = SOURCES.map(|source| format!("{source}.v1.>"));
         let questions = ["inquiry.*.v1.asked".to_owned()];
         return events.into_iter().chain(questions).collect();
     }
-    // What its own consumers hand to it.
+    // The events that its own consumers deliver.
     let read = read(user).1.iter().map(|source| format!("{source}.>"));
     served(user).into_iter().chain(read).collect()
 }
 
-/// Whether one of `patterns` has the subject.
+/// Whether one of `patterns` matches the subject.
 pub(super) fn is_one_of(patterns: &[String], subject: &str) -> bool {
     patterns.iter().any(|pattern| matches(pattern, subject))
 }

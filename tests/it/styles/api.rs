@@ -1,4 +1,4 @@
-//! One HTTP surface for all styles.
+//! One HTTP API for all styles.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Style inquiry, as it is seen on the bus.
+//! The style request-reply, seen on the bus.
 
 use async_nats::{Message, Subscriber};
 use bytes::Bytes;
@@ -16,12 +16,12 @@ async fn the_whole_conversation_can_be_listened_to() {
     let ada = Ada::with_two_orders(&world).await;
     let mut heard = listen(&world, "inquiry.>").await;
     assert_eq!(ada.asks(&world, Service::RequestReply).await.status, 200);
-    let mut said = Vec::new();
-    while said.len() < 6 {
-        said.push(heard.next().await.unwrap());
+    let mut messages = Vec::new();
+    while messages.len() < 6 {
+        messages.push(heard.next().await.unwrap());
     }
     let (questions, answers): (Vec<_>, Vec<_>) =
-        said.iter().partition(|event| event.reply.is_some());
+        messages.iter().partition(|event| event.reply.is_some());
     let asked: Vec<_> = questions
         .iter()
         .map(|event| event.subject.as_str())
@@ -66,9 +66,9 @@ async fn answers_too_late_and_answers_for_nobody_are_counted_and_dropped() {
     let reply = heard.next().await.unwrap().reply.unwrap();
     let (instance, _) = reply.rsplit_once('.').unwrap();
     let client = world.nats().await;
-    for nobody in ["0", "999999", "x"] {
+    for unknown in ["0", "999999", "x"] {
         client
-            .publish(format!("{instance}.{nobody}"), "?".into())
+            .publish(format!("{instance}.{unknown}"), "?".into())
             .await
             .unwrap();
     }
@@ -91,7 +91,7 @@ async fn too_many_questions_are_refused_and_then_answered_again() {
         .await;
         world.pause(Service::Users);
         let many = (0..12).map(|_| Box::pin(ada.asks(&world, style)));
-        // The first answer of all: nothing else can come while `users` stands still.
+        // The first of all answers; no other can come while `users` is frozen.
         let (first, _, rest) = select_all(many).await;
         assert_eq!(first.status, 503, "{}", style.name());
         assert!(first.text.contains("too many questions"), "{}", first.text);
@@ -138,8 +138,8 @@ async fn a_malformed_question_is_answered_with_what_is_wrong() {
             headers.get("Nats-Service-Error-Code").unwrap().as_str(),
             "400"
         );
-        let told = headers.get("Nats-Service-Error").unwrap().as_str();
-        assert!(told.contains(why), "{subject}: {told}");
+        let error = headers.get("Nats-Service-Error").unwrap().as_str();
+        assert!(error.contains(why), "{subject}: {error}");
     }
     world.finish().await;
 }
@@ -194,7 +194,7 @@ async fn listen(world: &World, subject: &'static str) -> Subscriber {
     subscriber
 }
 
-/// Waits until at least so many answers of this kind were counted.
+/// Waits until at least this many answers of this kind were counted.
 async fn expect_stray(world: &World, kind: &str, least: u64) {
     let name = format!(r#"headwater_request_reply_stray_answers_total{{kind="{kind}"}} "#);
     eventually(&name, || async {

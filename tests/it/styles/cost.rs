@@ -1,4 +1,4 @@
-//! How many questions an answer costs, as docs/styles.md has it.
+//! How many questions an answer costs, as in docs/styles.md.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ async fn an_answer_costs_as_many_questions_as_documented_however_much_was_ordere
     let (ada, bob) = (world.user("ada").await, world.user("bob").await);
     let things = products(&world, PRODUCTS).await;
     let newest = things.iter().max_by_key(|thing| position(thing)).unwrap();
-    // After this one `orders` has heard of all the others.
+    // After this one, `orders` knows all the others.
     world.order(&ada, &[newest]).await;
     let placed: Vec<_> = stream::iter(1..ORDERS)
         .map(|n| {

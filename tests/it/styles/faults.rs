@@ -1,4 +1,4 @@
-//! The note's pros and cons: what each style does while a part is down, slow or frozen.
+//! What each style does while a service is down, slow or frozen.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,9 @@ async fn with_a_source_down_who_asks_it_fails_and_names_it_and_the_copy_answers(
         for style in ASKING {
             let reply = ada.asks(&world, style).await;
             assert_names(style, source, &reply);
-            // A broker that has not noticed yet sends a question to who is gone; the next one not.
-            eventually("a clear word", || async {
+            // A broker that has not noticed yet still forwards a question to the stopped service,
+            // but not the next one.
+            eventually("a clear error", || async {
                 let reply = ada.asks(&world, style).await;
                 if reply.text.contains("cannot be reached") {
                     Ok(())
@@ -45,7 +46,7 @@ async fn a_source_that_is_slow_makes_the_answers_slow_of_who_asks_it() {
             std::pin::pin!(ada.asks(&world, Service::Composition)),
             std::pin::pin!(ada.asks(&world, Service::RequestReply)),
         );
-        // The copy's answer comes while the source stands still; the others' do not.
+        // The replica answers while the source is frozen; the other styles do not.
         let replica = tokio::select! {
             biased;
             reply = &mut composition => panic!("{source:?} was not needed: {}", reply.text),

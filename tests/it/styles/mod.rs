@@ -1,5 +1,5 @@
-//! The query service in its three styles: one suite for all of them, what differs when a part is
-//! slow or away, what an answer costs, and the conversation on the bus.
+//! The query service in its three styles: the same answers, what differs when a service is slow or
+//! down, what an answer costs, and the messages on the bus.
 
 mod answers;
 mod api;
@@ -14,7 +14,7 @@ use e2e::world::after;
 use e2e::{Reply, Service, World, eventually};
 use futures_util::future::join_all;
 
-/// Those that ask the sources for each answer.
+/// The styles that ask the sources for each answer.
 const ASKING: [Service; 2] = [Service::Composition, Service::RequestReply];
 
 /// A user who ordered two products, known to all styles.
@@ -38,7 +38,7 @@ impl Ada {
         ada
     }
 
-    /// What a style answers now.
+    /// A style's current answer.
     async fn asks(&self, world: &World, style: Service) -> Reply {
         world.client(style).get(&self.path).await
     }
@@ -55,7 +55,7 @@ impl Ada {
     }
 }
 
-/// Starts a style once more, with these flags.
+/// Restarts a style with these flags.
 async fn run_again(world: &mut World, style: Service, flags: &[&str]) {
     world.stop(style).await;
     let flagged = |command: &mut Command| {
@@ -65,8 +65,8 @@ async fn run_again(world: &mut World, style: Service, flags: &[&str]) {
     world.answering(style).await;
 }
 
-/// What all styles answer for a user, once the copy has all that was written. Byte by byte the
-/// same but for `as_of`.
+/// The answer of all styles for a user, once the replica has caught up. Identical byte for byte,
+/// except `as_of`.
 async fn same_answer(world: &World, user: &str) -> Reply {
     world.caught_up().await;
     let [replica, others @ ..] = Service::STYLES;
@@ -89,13 +89,13 @@ fn without_as_of(reply: &Reply) -> &str {
     before
 }
 
-/// Products of these titles, made at the same time.
+/// Creates `count` products concurrently.
 async fn products(world: &World, count: usize) -> Vec<Reply> {
     let titles: Vec<String> = (0..count).map(|n| format!("Thing {n}")).collect();
     join_all(titles.iter().map(|title| world.product(title))).await
 }
 
-/// The problem of a source that did not answer.
+/// Asserts the problem for a source that did not answer.
 fn assert_names(style: Service, source: Service, reply: &Reply) {
     let (style, source) = (style.name(), source.name());
     assert_eq!(

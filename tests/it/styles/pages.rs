@@ -1,12 +1,12 @@
-//! Lists in pages: the same pages from all styles, for programs and for people.
+//! Paged lists: the same pages from all styles, in the API and in HTML.
 
 use e2e::{Service, World};
 use serde_json::{Value, json};
 
 use super::{ASKING, products, run_again};
 
-/// A user who ordered seven products: two alone, five at the same moment, of which one has the
-/// smallest id that there is. Gives the user's id.
+/// A user who ordered seven products: two alone, five at the same moment, one of them with the
+/// smallest possible id. Returns the user's id.
 async fn shopper(world: &World) -> String {
     let ada = world.user("ada").await;
     let things = products(world, 6).await;
@@ -38,9 +38,9 @@ async fn every_style_gives_the_same_pages() {
     let world = World::start_styles().await;
     let user = shopper(&world).await;
     let path = format!("/users/{user}/purchases");
-    let whole = world.client(Service::Purchases).get(&path).await.json;
-    assert_eq!(whole["next"], Value::Null);
-    let all = ids(&whole);
+    let full = world.client(Service::Purchases).get(&path).await.json;
+    assert_eq!(full["next"], Value::Null);
+    let all = ids(&full);
     assert_eq!(all.len(), 7);
     let mut moment = all[1..6].to_vec();
     moment.sort();
@@ -53,7 +53,7 @@ async fn every_style_gives_the_same_pages() {
         let replica = world.client(Service::Purchases).get(&page).await;
         assert_eq!(replica.status, 200, "{}", replica.text);
         for style in ASKING {
-            // A page that one style points to, another one has.
+            // A link to a page of one style works in another.
             let other = world.client(style).get(&page).await.json;
             let name = style.name();
             assert_eq!(
@@ -112,8 +112,8 @@ async fn pages_that_were_read_stay_right_while_orders_are_placed() {
         let next = first["next"].as_str().expect("a next page");
         let second = world.client(style).get_all(next, "purchases").await.json;
         let all = [ids(&first), ids(&second)].concat();
-        let whole = world.purchases_by(style, &user, "").await.json;
-        assert_eq!(all, ids(&whole), "{}", style.name());
+        let full = world.purchases_by(style, &user, "").await.json;
+        assert_eq!(all, ids(&full), "{}", style.name());
         assert_eq!(all.len(), 8);
         assert_eq!(all[7], late.id());
     }
@@ -125,8 +125,8 @@ async fn every_style_pages_for_people_without_a_script() {
     let world = World::start_styles().await;
     let user = shopper(&world).await;
     let newest_first: Vec<String> = {
-        let whole = world.purchases(&user, "").await.json;
-        let purchases = whole["purchases"].as_array().unwrap().clone();
+        let full = world.purchases(&user, "").await.json;
+        let purchases = full["purchases"].as_array().unwrap().clone();
         let title = |one: &Value| one["title"].as_str().unwrap().to_owned();
         purchases.iter().rev().map(title).collect()
     };
@@ -163,7 +163,7 @@ fn titles(page: &str) -> Vec<String> {
     cards.map(title).collect()
 }
 
-/// Where the link with this relation leads.
+/// The target of the link with this relation.
 fn link(page: &str, rel: &str) -> Option<String> {
     let (_, rest) = page.split_once(&format!("rel=\"{rel}\" href=\""))?;
     let address = rest.split('"').next().expect("an address");
