@@ -137,9 +137,9 @@ async fn wrong_users_are_refused() {
     );
     problem("no UUID", &users.get("/users/42").await, 400);
     let nobody = format!("/users/{}", uuid::Uuid::nil());
-    problem("nobody", &users.get(&nobody).await, 404);
+    problem("an unknown user", &users.get(&nobody).await, 404);
     problem(
-        "erase nobody",
+        "erase an unknown user",
         &send(users.request(Method::DELETE, &nobody)).await,
         404,
     );
@@ -363,10 +363,16 @@ async fn wrong_orders_are_refused() {
             "an unknown product",
             order(&ada.id(), json!([mug.id(), unknown])),
         ),
-        ("a user id that is no UUID", order("7", json!([mug.id()]))),
-        ("a product id that is no UUID", order(&ada.id(), json!([7]))),
         (
-            "products that are no list",
+            "a user id that is not a UUID",
+            order("7", json!([mug.id()])),
+        ),
+        (
+            "a product id that is not a UUID",
+            order(&ada.id(), json!([7])),
+        ),
+        (
+            "products that are not a list",
             order(&ada.id(), json!(mug.id())),
         ),
         ("no products", json!({"user_id": ada.id()})),
@@ -427,7 +433,7 @@ async fn unknown_paths_and_methods_are_refused_by_every_service() {
     let purchases = world.client(Service::Purchases);
     problem("no UUID", &purchases.get("/users/7/purchases").await, 400);
     problem(
-        "nobody",
+        "an unknown user",
         &purchases
             .get(&format!("/users/{}/purchases", uuid::Uuid::nil()))
             .await,

@@ -111,7 +111,7 @@ async fn what_is_purged_under_writes_is_missed_by_no_reader() {
     let (customers, load) = under_load(&world).await;
     world.stream(Orders).await.purge().await.unwrap();
     customers.more(Orders, 30).await;
-    eventually("the relay to say so", || async {
+    eventually("the relay to report it", || async {
         let lines = logged(&world, Orders, "WARN", "the stream lost its beginning");
         if lines.is_empty() {
             Err("nothing")

@@ -209,7 +209,7 @@ async fn a_stream_whose_copies_gave_up_is_deleted_and_filled_again() {
     let sent = jetstream.send_publish("users.v1.nothing.0", message).await;
     let refused = sent.unwrap().await.unwrap_err();
     assert_eq!(refused.kind(), PublishErrorKind::WrongLastMessageId);
-    eventually("its copies to give up", || async {
+    eventually("its replicas to give up", || async {
         let stream = jetstream.get_stream("USERS").await;
         let stream = stream.map_err(|error| error.to_string())?;
         let cluster = stream.cached_info().cluster.clone().unwrap();

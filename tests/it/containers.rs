@@ -293,10 +293,10 @@ async fn the_image_runs_as_nobody_on_a_read_only_root_and_keeps_its_data_in_its_
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         line.unwrap().split_whitespace().collect::<Vec<_>>()
     };
-    assert_eq!(field("Uid:"), ["65532"; 4], "nobody's");
-    assert_eq!(field("Gid:"), ["65532"; 4], "nobody's");
+    assert_eq!(field("Uid:"), ["65532"; 4], "the unprivileged user");
+    assert_eq!(field("Gid:"), ["65532"; 4], "the unprivileged user");
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
-        assert_eq!(field(set), ["0000000000000000"], "{set} nothing is allowed");
+        assert_eq!(field(set), ["0000000000000000"], "{set} must be empty");
     }
     assert_eq!(field("NoNewPrivs:"), ["1"]);
 

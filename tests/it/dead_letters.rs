@@ -161,7 +161,11 @@ async fn an_event_that_does_not_decode_holds_back_no_order() {
     })
     .await;
     assert_eq!(titles(&shown.json), ["Mug"]);
-    assert_eq!(shown.json["parked"], Value::Null, "it has no position");
+    assert_eq!(
+        shown.json["parked"],
+        Value::Null,
+        "the dead letter has no position"
+    );
     let request = json!({});
     let letters = world.ask(Service::Purchases, "dead-letters.list", &request);
     let letters = letters.await.unwrap()["letters"].clone();

@@ -114,7 +114,7 @@ async fn order(world: &World) -> String {
     world.order(&user, &[&mug]).await.id()
 }
 
-/// With accounts, as the viewer, who has no other rights.
+/// With accounts, as the viewer, which may only read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_loses_brokers_says_what_is_missing_and_what_the_next_loss_does() {
     let (mut world, passwords) = World::clustered_with_accounts();

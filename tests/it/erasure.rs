@@ -234,7 +234,11 @@ async fn keys_are_destroyed(world: &World, people: &[Person], slots: &BTreeMap<U
         (now == all).then_some(()).ok_or(format!("{now} of {all}"))
     })
     .await;
-    assert_eq!(destroyed(world, of(false)), 0, "of those who stay");
+    assert_eq!(
+        destroyed(world, of(false)),
+        0,
+        "a key of a user who was not erased"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -284,7 +284,7 @@ impl<'a> Visit<'a> for Module {
         self.import(&[], &item.tree, is_handed_on);
     }
 
-    /// `pub(super)` is no dependency on the parent.
+    /// `pub(super)` does not count as a dependency on the parent.
     fn visit_visibility(&mut self, _: &'a Visibility) {}
 
     fn visit_path(&mut self, path: &'a syn::Path) {

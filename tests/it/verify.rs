@@ -280,9 +280,9 @@ async fn forge(world: &World, source: Service, position: u64) {
     let stream = world.stream(source).await;
     let first = stream.get_raw_message(1).await.unwrap();
     let id = first.headers.get("Nats-Msg-Id").unwrap().as_str();
-    let (life, _) = id.rsplit_once('.').unwrap();
+    let (epoch, _) = id.rsplit_once('.').unwrap();
     let mut headers = HeaderMap::new();
-    headers.insert("Nats-Msg-Id", format!("{life}.{position}").as_str());
+    headers.insert("Nats-Msg-Id", format!("{epoch}.{position}").as_str());
     let jetstream = jetstream::new(world.nats().await);
     let sent = jetstream.publish_with_headers(first.subject.clone(), headers, first.payload);
     sent.await.unwrap().await.unwrap();

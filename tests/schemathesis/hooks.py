@@ -1,5 +1,5 @@
-"""What no schema can say of a request: which users, products and uploads there are, and what is in
-an image. Without it, every valid order would be one of nobody for nothing."""
+"""What a schema cannot describe: which users, products and uploads exist, and the bytes of an image.
+Without these hooks, no valid order would name an existing user or product."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from hypothesis import strategies
 
 KNOWN = json.loads(os.environ["HEADWATER_KNOWN"])
 UPLOAD = "/images/"
-# What is at the addresses with an id. Nothing is erased: it would be gone for all that follow.
+# The resources at paths with an id. They are not erased, because later requests need them.
 THINGS = {
     "/users/{id}": KNOWN["user"],
     "/users/{id}/purchases": KNOWN["user"],
@@ -34,7 +34,7 @@ for kind, image in IMAGES.items():
 
 
 def visible(text):
-    """What is left of a name without what Unicode has special rules for: marks, and joiners."""
+    """A name without the characters that Unicode has special rules for: marks and joiners."""
     seen = "".join(c for c in text if unicodedata.category(c)[0] in "LNPS")
     return seen.replace("\u2800", "").replace("\U0001d159", "") or "x"
 
@@ -57,7 +57,7 @@ def before_call(context, case, kwargs):
     for name in headers:
         if name.lower() == "headwater-position":
             headers[name] = KNOWN["after"]
-        # Each key once, or the second request has to be the first one again.
+        # Use each key once, or the second request would have to repeat the first.
         if name.lower() == "idempotency-key":
             headers[name] = (str(headers[name]) + str(uuid.uuid4()))[-255:]
     if not isinstance(body, dict):

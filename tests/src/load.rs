@@ -141,7 +141,7 @@ impl Customers {
                 customers.send(*source, true, &mut Random(0)).await;
             }
         }
-        // Waiting until `orders` knows the products is no refusal.
+        // Waiting until `orders` knows the products does not count as a refusal.
         customers.locked().repeats.clear();
         customers
     }

@@ -1,21 +1,20 @@
 #!/bin/bash
-# Boots this machine's own systemd as process 1 of fresh namespaces, over a throw-away copy of /, so
-# that units can be really started and tested anywhere (root; under a second).
-# Needs nothing but systemd, util-linux and iproute2.
+# Boots this machine's own systemd as process 1 of new namespaces, over a temporary copy of /, to
+# start and test real units anywhere (as root, in under a second).
+# Needs only systemd, util-linux and iproute2.
 #
 # usage: boot.sh FILES NAME
-#   FILES  a folder that is copied over / inside (what `install.sh` put below DESTDIR)
-#   NAME   of its control groups on this machine
+#   FILES  a folder to copy over / inside (the DESTDIR of `install.sh`)
+#   NAME   the name of its control groups on this machine
 #
-# Prints the number of its process 1 as seen from here, then runs until its standard input ends:
-# whoever started it need only go away, in whatever way, and nothing is left, no process, no mount,
-# no control group, no file.
+# Prints the id of its process 1 on this machine, then runs until its standard input ends. However
+# the caller ends, no process, mount, control group or file is left.
 # Look inside: nsenter -t NUMBER -m -u -i -n -p -C -r -w systemctl status
 set -euo pipefail
 files=$(realpath "$1") name=$2
 work=$(mktemp -d)
 
-# The hierarchies that systemd wants: one of version 2, or a named one beside version 1.
+# The hierarchies that systemd needs: version 2, or a named one next to version 1.
 groups=()
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
     groups+=(/sys/fs/cgroup/"$name")
@@ -35,7 +34,7 @@ clean_up() {
     for group in "${groups[@]}"; do
         for attempt in {1..100}; do
             [ -d "$group" ] || break
-            # The innermost first; one whose last process is just ending is busy for a moment.
+            # The innermost first; a group whose last process is just ending is busy for a moment.
             find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.05
         done
     done
@@ -45,7 +44,7 @@ trap clean_up EXIT INT TERM HUP
 
 for group in "${groups[@]}"; do mkdir -p "$group/boot"; done
 
-# From a process of its own, which moves into the groups; we must not be in them to remove them.
+# A separate process moves into the groups; this one must stay outside to remove them.
 bash -euc '
   work=$1 files=$2; shift 2
   for group; do echo $$ >"$group/boot/cgroup.procs"; done
@@ -73,11 +72,11 @@ bash -euc '
     ln -s pts/ptmx $r/dev/ptmx; ln -s /proc/self/fd $r/dev/fd
     mount -t tmpfs -o mode=755 tmpfs $r/run
     mount -t tmpfs -o mode=1777 tmpfs $r/tmp
-    # Nothing of this machine is started, mounted or kept.
+    # Start, mount and keep nothing of this machine.
     rm -rf $r/etc/systemd/system/*.wants $r/etc/systemd/system/*.requires $r/var/log/journal
     : >$r/etc/fstab; : >$r/etc/machine-id
     cd $r; mkdir -p .old; pivot_root . .old; umount -l /.old; rmdir /.old
-    # What systemd mounts for a service, such as its credentials, must get there.
+    # Mounts of systemd for a service, such as its credentials, must propagate to it.
     mount --make-rshared /
     exec env -i container=unshare PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
       setpriv --bounding-set=-sys_rawio,-sys_module,-sys_time,-syslog,-mknod,-wake_alarm,-block_suspend,-mac_admin,-mac_override,-sys_pacct \
@@ -91,11 +90,11 @@ for attempt in {1..200}; do
     leader=$(cat /proc/"$booted"/task/"$booted"/children 2>/dev/null || true)
     leader=${leader%% *}
     if [ -n "$leader" ] && [ "$(cat /proc/"$leader"/comm 2>/dev/null)" = systemd ]; then break; fi
-    kill -0 "$booted" 2>/dev/null || { echo "boot.sh: it did not boot" >&2; exit 1; }
+    kill -0 "$booted" 2>/dev/null || { echo "boot.sh: the machine did not boot" >&2; exit 1; }
     leader=
     sleep 0.05
 done
 [ -n "$leader" ] || { echo "boot.sh: systemd did not start" >&2; exit 1; }
 echo "$leader"
-# Until whoever started us is gone.
+# Wait until the caller has ended.
 cat >/dev/null

@@ -236,10 +236,7 @@ impl Nats<'_> {
     /// The last message on a subject. For a stream with direct gets, the subject is a part of the
     /// request's subject, so it must have no wildcards.
     async fn last(&self, stream: &str, subject: &str) -> Result<String, String> {
-        assert!(
-            !subject.contains(['*', '>']),
-            "{subject} is no subject of a message"
-        );
+        assert!(!subject.contains(['*', '>']), "{subject} has wildcards");
         let subject = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
         let answer = self.client.request(subject.clone(), "".into()).await;
         let answer = answer.map_err(|error| format!("{subject}: {error}"))?;

@@ -24,7 +24,7 @@ const SETTLED: &str = ".settled";
 /// How long to wait for a message that must not come.
 const DOES_NOT_COME: Duration = Duration::from_millis(250);
 
-/// A broker with the accounts, a responder for each service, and the operator, who sees its state.
+/// A broker with the accounts, a responder for each service, and the operator, which sees its state.
 struct Bus {
     _folder: TempDir,
     _broker: broker::Broker,
@@ -225,8 +225,7 @@ async fn no_user_may_ask_for_anything_beyond_its_list() {
     assert!(anybody.is_err(), "without a password");
 }
 
-/// The server sends an answer to any reply subject, but not to one that the user could not have
-/// published to.
+/// The server answers to any reply subject that the user may publish to, and to no other.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_can_be_aimed_at_what_the_user_may_not_ask_for() {
     let bus = Bus::start().await;

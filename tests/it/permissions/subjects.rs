@@ -48,7 +48,7 @@ fn consumers(stream: &str) -> Vec<String> {
         _ => &[],
     };
     let all = projections.iter().flat_map(|projection| {
-        ["", "-rebuild", "-verify"].map(|beside| format!("{projection}{beside}"))
+        ["", "-rebuild", "-verify"].map(|suffix| format!("{projection}{suffix}"))
     });
     all.collect()
 }
@@ -260,10 +260,10 @@ pub(super) fn allowed(user: &str) -> Vec<String> {
         may.push("$JS.API.INFO".to_owned());
         may.push(format!("$JS.API.STREAM.INFO.{stream}"));
         may.push(format!("headwater.{source}.events"));
-        for beside in ["", "-rebuild", "-verify"] {
+        for suffix in ["", "-rebuild", "-verify"] {
             may.extend(
                 OF_A_READER
-                    .map(|verb| format!("$JS.API.CONSUMER.{verb}.{stream}.{}{beside}", reads.0)),
+                    .map(|verb| format!("$JS.API.CONSUMER.{verb}.{stream}.{}{suffix}", reads.0)),
             );
         }
     }

@@ -84,7 +84,7 @@ impl Docker {
                     found => found,
                 },
                 "" => Self::found(),
-                other => panic!("HEADWATER_E2E is `{other}`; say `children` or `containers`"),
+                other => panic!("HEADWATER_E2E is `{other}`; use `children` or `containers`"),
             };
             let which = match found {
                 Ok(_) => "in containers, where a test does not need them on the host".to_owned(),

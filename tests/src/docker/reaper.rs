@@ -1,4 +1,4 @@
-//! Removes what a test process made in Docker after that process has ended: by itself, by a panic,
+//! Removes what a test process made in Docker after that process has ended: normally, by a panic,
 //! by Ctrl-C or by `kill -9`.
 //!
 //! The reaper is a separate process that reads from a pipe. The test holds the other end; when the

@@ -22,7 +22,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 /// How long a client repeats a request; faults end far sooner.
 const SETTLED_WITHIN: Duration = Duration::from_mins(3);
 
-/// How many users are watched: the last who ordered.
+/// How many of the users who ordered last are watched.
 const WATCHED: usize = 4;
 
 /// The pause between two attempts.

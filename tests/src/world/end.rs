@@ -52,7 +52,7 @@ impl World {
 
 impl Drop for World {
     /// If the test failed, prints the last log lines of the services.
-    #[expect(clippy::print_stderr, reason = "what a failed test has to say")]
+    #[expect(clippy::print_stderr, reason = "output of a failed test")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             for service in self.addresses.keys() {
