@@ -48,7 +48,7 @@ pub(super) async fn build(client: &Docker, run: &str) -> anyhow::Result<()> {
 }
 
 /// Uses the daemon's classic builder: its layers are removed with the image, while those of
-/// BuildKit stay in a cache.
+/// `BuildKit` stay in a cache.
 async fn build_one(client: &Docker, name: &str, file: &str, context: &Path) -> anyhow::Result<()> {
     std::fs::copy(shipped(file), context.join("Dockerfile")).context("copy the Dockerfile")?;
     let archive = Command::new("tar")
