@@ -50,3 +50,4 @@ mod systemd;
 mod tidy;
 mod traces;
 mod verify;
+mod words;
