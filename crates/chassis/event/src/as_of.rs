@@ -1,66 +1,66 @@
-//! How far a copy is, and why it is not as far as somebody wants it.
+//! How far a read store is, and why it has not reached a wanted position.
 
 use crate::position::Positions;
 
 /// How far a projection has got.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AsOf {
-    /// The last position of each source that was applied or parked as a dead letter.
+    /// The last position of each source that was applied or dead-lettered.
     pub applied: Positions,
-    /// The first position that is parked, of each source that has a dead letter.
+    /// The first dead-lettered position of each source that has one.
     pub parked: Positions,
 }
 
 impl AsOf {
-    /// The positions up to which nothing is missing: before the first dead letter of a source.
+    /// The positions up to which every event is applied: before each source's first dead letter.
     pub fn without_gaps(&self) -> Positions {
-        let mut whole = self.applied.clone();
-        for (source, parked) in &self.parked.0 {
-            let at = whole.0.entry(source.clone()).or_default();
-            *at = (*at).min(parked.saturating_sub(1));
+        let mut positions = self.applied.clone();
+        for (source, dead_lettered) in &self.parked.0 {
+            let at = positions.0.entry(source.clone()).or_default();
+            *at = (*at).min(dead_lettered.saturating_sub(1));
         }
-        whole
+        positions
     }
 }
 
-/// The projection did not get there in time.
+/// Why the projection did not reach the wanted position in time.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Behind {
-    /// It has only got this far.
-    #[error("the copy is at `{at}`, not yet at `{asked}`")]
+    /// The projection has only reached `at`.
+    #[error("the read store is at `{at}`, not yet at `{asked}`")]
     NotYet {
-        /// How far it has got.
+        /// The positions it has reached.
         at: Positions,
-        /// What was asked for.
+        /// The wanted positions.
         asked: Positions,
     },
-    /// It was never at the end of all its sources: what it has is not whole.
-    #[error("the copy is folded from the first event on and is at `{at}`")]
+    /// The projection has not yet caught up with all its sources for the first time.
+    #[error("the read store is still being built; it is at `{at}`")]
     Incomplete {
-        /// How far it has got.
+        /// The positions it has reached.
         at: Positions,
     },
-    /// An event at or before the position that was asked for is a dead letter.
+    /// An event at or before the wanted position is a dead letter.
     #[error(
-        "`{source_name}:{position}` could not be applied and is parked since {since} ({lane}): \
-         {reason}; up to the position that was asked for, {events} of the events of {source_name} \
-         are not in the copy"
+        "`{source_name}:{position}` could not be applied and has been a dead letter since {since} \
+         ({lane}): {reason}; {events} events of {source_name} up to the wanted position are not \
+         in the read store"
     )]
     Parked {
         /// The source.
         source_name: String,
-        /// The first position that is parked.
+        /// The first dead-lettered position.
         position: u64,
-        /// How many are parked up to the asked position, those that wait behind others too.
+        /// Dead letters up to the wanted position, including those that wait behind others.
         events: u64,
-        /// What it is parked with: `key …`, or `event …`.
+        /// The blocked key, `key …`; `event …` if the event's key is not known.
         lane: String,
-        /// Why.
+        /// Why the event could not be applied.
         reason: String,
-        /// Since when, RFC 3339.
+        /// When it became a dead letter, in RFC 3339.
         since: String,
     },
-    /// It does not follow this source at all.
-    #[error("`{0}` is not a source that this service follows")]
+    /// The service does not follow this source.
+    #[error("this service does not follow the source `{0}`")]
     UnknownSource(String),
 }

@@ -1,43 +1,43 @@
-//! What the events of a source look like, as the schema bucket has it.
+//! The schema of a source's events, as stored in the schema bucket.
 
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// An entry of the bucket: what the events of one source look like.
+/// An entry of the bucket: the schema of one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Described {
     /// The source, which is also the entry's key.
     pub source: String,
     /// The kinds of its events.
     pub events: Vec<DescribedEvent>,
-    /// The questions that it answers over the bus.
+    /// The questions that it answers by request-reply.
     #[serde(default)]
     pub questions: Vec<DescribedQuestion>,
-    /// A serialized `FileDescriptorSet` in base64: the messages' files and all that they import.
+    /// A serialized `FileDescriptorSet` in base64: the messages' files and their imports.
     pub descriptors: String,
 }
 
-/// A [`Kind`](crate::schema::Kind) of event, as the bucket has it.
+/// A [`Kind`](crate::schema::Kind) of event, as stored in the bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DescribedEvent {
-    /// `<source>.v<version>.<event>`; a partition follows it on the bus.
+    /// `<source>.v<version>.<event>`; on the bus, a partition follows.
     pub subject: String,
     /// The full name of its protobuf message.
     pub message: String,
-    /// The field that is its key.
+    /// The field that holds its key.
     pub key: String,
 }
 
-/// A [`Question`](crate::schema::Question), as the bucket has it.
+/// A [`Question`](crate::schema::Question), as stored in the bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DescribedQuestion {
     /// Its subject.
     pub subject: String,
     /// The full name of the question's protobuf message.
     pub asked: String,
-    /// The full name of the answer's.
+    /// The full name of the answer's protobuf message.
     pub answered: String,
 }
 
@@ -45,14 +45,14 @@ impl Described {
     /// The bytes of the `FileDescriptorSet`.
     ///
     /// # Errors
-    /// It is not base64.
+    /// The text is not base64.
     pub fn descriptors(&self) -> anyhow::Result<Vec<u8>> {
         STANDARD
             .decode(&self.descriptors)
-            .context("read the descriptors")
+            .context("decode the descriptors")
     }
 
-    /// The full names of all messages that it speaks of.
+    /// The full names of all its messages.
     pub(crate) fn messages(&self) -> Vec<&str> {
         let events = self.events.iter().map(|event| &*event.message);
         let questions = self.questions.iter();

@@ -1,4 +1,4 @@
-//! An event on its way: what is around the payload.
+//! The envelope of an event: its payload, identity and origin.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// The identity of an event that came through an outbox, and its place there.
+/// The identity of an event that was appended to an outbox.
 ///
-/// On the bus it is the `Nats-Msg-Id` header, written `<source>.<epoch>.<position>`.
+/// On the bus it is the `Nats-Msg-Id` header: `<source>.<epoch>.<position>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventId {
     /// The source.
     pub source: Arc<str>,
-    /// Which life of the source's database.
+    /// The epoch of the source's database.
     pub epoch: Arc<str>,
-    /// The place in the outbox of that life.
+    /// The position in the outbox of that epoch.
     pub position: u64,
 }
 
@@ -25,7 +25,7 @@ impl fmt::Display for EventId {
     }
 }
 
-/// A `Nats-Msg-Id` that no relay wrote.
+/// The `Nats-Msg-Id` was not written by a relay.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not an event id")]
 pub struct NotAnEventId;
@@ -44,8 +44,8 @@ impl FromStr for EventId {
 }
 
 impl EventId {
-    /// Reads an id out of `text`, which shares with `before` what both have in common: in a
-    /// stream that is nearly always all but the position.
+    /// Parses `text`, reusing the source and epoch of `before` where they are equal.
+    /// In a stream, consecutive ids nearly always differ only in the position.
     pub fn read(text: &str, before: Option<&Self>) -> Option<Self> {
         let shared = before.and_then(|before| {
             let rest = text.strip_prefix(&*before.source)?.strip_prefix('.')?;
@@ -60,7 +60,7 @@ impl EventId {
     }
 }
 
-/// Source, epoch and position in the text of an id.
+/// Splits the text of an id into source, epoch and position.
 fn parts(text: &str) -> Option<(&str, &str, u64)> {
     let mut parts = text.splitn(3, '.');
     let (source, epoch, rest) = (parts.next()?, parts.next()?, parts.next()?);
@@ -68,13 +68,13 @@ fn parts(text: &str) -> Option<(&str, &str, u64)> {
     (!source.is_empty() && !epoch.is_empty()).then_some((source, epoch, position))
 }
 
-/// A position, as an outbox counts: 1, 2, 3 …
+/// Parses a position; positions start at 1.
 fn position(text: &str) -> Option<u64> {
     let number = text.parse().ok()?;
     (number > 0 && i64::try_from(number).is_ok() && !text.starts_with('+')).then_some(number)
 }
 
-/// Why an event cannot be read: its sender is at fault.
+/// Why a payload cannot be decoded. The publisher is at fault.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Undecodable(pub String);
@@ -85,39 +85,39 @@ pub fn kind_of(subject: &str) -> &str {
     end.map_or(subject, |(end, _)| &subject[..end])
 }
 
-/// An event with what is known of where it came from.
+/// An event and its origin.
 #[derive(Debug, Clone)]
 pub struct Envelope {
-    /// The source whose stream (or outbox) it came from.
+    /// The source whose stream or outbox it came from.
     pub source: Arc<str>,
     /// `<source>.v<version>.<event>.<partition>`.
     pub subject: Arc<str>,
-    /// Its identity; `None` for one that somebody published by hand.
+    /// Its identity; `None` if it was published by hand.
     pub id: Option<EventId>,
-    /// Its place in the stream; `None` for one fetched from the outbox.
+    /// Its sequence in the stream; `None` if it was fetched from the outbox.
     pub sequence: Option<u64>,
     /// The protobuf message.
     pub payload: Bytes,
-    /// W3C trace context of the command that caused it, where it was traced.
+    /// W3C trace context of the command that caused it, if it was traced.
     pub traceparent: Option<String>,
 }
 
 impl Envelope {
-    /// The event's type, to be matched with [`Event::SUBJECT`](crate::Event::SUBJECT): the
-    /// subject's first three tokens.
+    /// The event type, to match with [`Event::SUBJECT`](crate::Event::SUBJECT): the subject's
+    /// first three tokens.
     pub fn kind(&self) -> &str {
         kind_of(&self.subject)
     }
 
-    /// The partition token; empty when somebody published by hand without one.
+    /// The partition token; empty if the event was published by hand without one.
     pub fn partition(&self) -> &str {
         self.subject.split('.').nth(3).unwrap_or_default()
     }
 
-    /// The payload as `E`.
+    /// Decodes the payload as `E`.
     ///
     /// # Errors
-    /// Its bytes are no `E`: the sender's fault.
+    /// The payload is not a valid `E`.
     pub fn decode<E: crate::event::Event>(&self) -> Result<E, Undecodable> {
         E::decode(self.payload.clone())
             .map_err(|error| Undecodable(format!("{} does not decode: {error}", self.kind())))

@@ -1,15 +1,15 @@
-//! What a source says happened, and the subject it is published on.
+//! An event, and the subject it is published on.
 
-/// How many partitions a source's keys are spread over.
+/// The number of partitions that a source's keys are spread over.
 ///
-/// The partition is the last token of the subject. A key in its place would make subjects
-/// unbounded, which costs the server memory and publish rate; 64 cost nothing and are what
-/// sharded replicas filter by. Never change: an event's subject must stay the same when it is
-/// published again.
+/// The partition is the last token of the subject. A key there would make the number of subjects
+/// unbounded, which costs the server memory and publish rate. 64 partitions cost nothing, and
+/// sharded replicas filter by them. Never change: an event's subject must stay the same when it
+/// is published again.
 pub const PARTITIONS: u64 = 64;
 
-/// The largest payload an event may have, in bytes: half of the server's default `max_payload`,
-/// which also counts headers, so that the relay can never meet an event that it cannot publish.
+/// The largest payload of an event, in bytes. It is half of the server's default `max_payload`,
+/// which also counts headers, so by default the relay can publish every event.
 pub const MAX_PAYLOAD: usize = 512 * 1024;
 
 /// An event: a protobuf message with a subject and a key.
@@ -28,8 +28,8 @@ pub trait Event: prost::Message + Default {
     /// `<source>.v<version>.<event>`, without the partition. Never rename.
     const SUBJECT: &'static str;
 
-    /// What the event is about: events of one key stay in order, and only they wait behind one
-    /// that could not be applied.
+    /// What the event is about. Events with the same key are applied in order; if one cannot be
+    /// applied, only later events with its key wait.
     fn key(&self) -> &str;
 }
 

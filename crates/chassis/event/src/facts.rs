@@ -1,4 +1,4 @@
-//! What a schema says, line by line, so that two of them can be compared.
+//! A schema as a set of lines, so that two schemas can be compared.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,11 @@ use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
 
 use crate::described::Described;
 
-/// Leaves the files of `messages` and what they import, without the comments: they are no fact,
-/// and an entry is read for each event that somebody looks at.
+/// Keeps only the files of `messages` and their imports, and drops the comments. Tools read the
+/// entry for each event that they show, so it should be small.
 pub(crate) fn prune(set: &mut FileDescriptorSet, messages: &[&str]) {
     let mut needed = BTreeSet::new();
-    let mut to_look_at: Vec<String> = set
+    let mut pending: Vec<String> = set
         .file
         .iter()
         .filter(|file| {
@@ -26,10 +26,10 @@ pub(crate) fn prune(set: &mut FileDescriptorSet, messages: &[&str]) {
         })
         .map(|file| file.name().to_owned())
         .collect();
-    while let Some(name) = to_look_at.pop() {
+    while let Some(name) = pending.pop() {
         if needed.insert(name.clone()) {
             let file = set.file.iter().find(|file| file.name() == name);
-            to_look_at.extend(file.into_iter().flat_map(|file| file.dependency.clone()));
+            pending.extend(file.into_iter().flat_map(|file| file.dependency.clone()));
         }
     }
     set.file.retain(|file| needed.contains(file.name()));
@@ -38,7 +38,7 @@ pub(crate) fn prune(set: &mut FileDescriptorSet, messages: &[&str]) {
     }
 }
 
-/// Whether the descriptors have all that the schema speaks of.
+/// Checks that the descriptors have every message and key field of the schema.
 pub(crate) fn check(set: &FileDescriptorSet, described: &Described) -> anyhow::Result<()> {
     for name in described.messages() {
         ensure!(
@@ -54,7 +54,7 @@ pub(crate) fn check(set: &FileDescriptorSet, described: &Described) -> anyhow::R
             .find(|field| field.name() == event.key);
         ensure!(
             key.is_some_and(|key| key.r#type() == Type::String && key.label() != Label::Repeated),
-            "the key of {} is to be {}, but {} has no such string",
+            "the key of {} is declared as {}, but {} has no such string field",
             event.subject,
             event.key,
             event.message
@@ -63,9 +63,10 @@ pub(crate) fn check(set: &FileDescriptorSet, described: &Described) -> anyhow::R
     Ok(())
 }
 
-/// Every subject, field and value of an enumeration, a line each.
+/// Every event, question, field and enum value, one line each.
 pub fn of(described: &Described) -> anyhow::Result<BTreeSet<String>> {
-    let set = FileDescriptorSet::decode(&*described.descriptors()?).context("read descriptors")?;
+    let set =
+        FileDescriptorSet::decode(&*described.descriptors()?).context("decode the descriptors")?;
     let mut facts = BTreeSet::new();
     for event in &described.events {
         let (subject, message, key) = (&event.subject, &event.message, &event.key);
@@ -79,8 +80,8 @@ pub fn of(described: &Described) -> anyhow::Result<BTreeSet<String>> {
         for message in &file.message_type {
             of_message(file.package(), message, &mut facts);
         }
-        for one in &file.enum_type {
-            of_enum(file.package(), one, &mut facts);
+        for enumeration in &file.enum_type {
+            of_enum(file.package(), enumeration, &mut facts);
         }
     }
     Ok(facts)
@@ -111,9 +112,9 @@ fn of_message(scope: &str, message: &DescriptorProto, facts: &mut BTreeSet<Strin
     }
 }
 
-fn of_enum(scope: &str, one: &EnumDescriptorProto, facts: &mut BTreeSet<String>) {
-    let name = qualified(scope, one.name());
-    for value in &one.value {
+fn of_enum(scope: &str, enumeration: &EnumDescriptorProto, facts: &mut BTreeSet<String>) {
+    let name = qualified(scope, enumeration.name());
+    for value in &enumeration.value {
         facts.insert(format!(
             "value {name}.{} = {}",
             value.name(),

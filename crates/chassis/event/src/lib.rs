@@ -1,6 +1,6 @@
-//! Events of Headwater, and nothing that does I/O: what a source says happened ([`Event`]), what
-//! is around it on its way ([`Envelope`], [`EventId`]), how far somebody is ([`Position`]), and
-//! what events look like, for programs that were not built with them ([`schema`]).
+//! The events of Headwater, without I/O: events ([`Event`]), their envelopes ([`Envelope`],
+//! [`EventId`]), positions ([`Position`]), and schemas for programs that were not built with the
+//! event types ([`schema`]).
 
 #![warn(missing_docs)]
 

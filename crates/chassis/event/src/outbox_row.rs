@@ -1,11 +1,11 @@
-//! An event as an outbox keeps it.
+//! A row of the outbox.
 
 use serde::{Deserialize, Serialize};
 
-/// An event as it lies in the outbox.
+/// An event as stored in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// Its place: 1, 2, 3 …
+    /// Its position, from 1.
     pub position: u64,
     /// `<source>.v<version>.<event>.<partition>`.
     pub subject: String,
@@ -14,10 +14,10 @@ pub struct Row {
     /// The protobuf message; base64 in JSON.
     #[serde(with = "base64_text")]
     pub payload: Vec<u8>,
-    /// W3C trace context of the command, where it was traced.
+    /// W3C trace context of the command, if it was traced.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub traceparent: Option<String>,
-    /// Milliseconds since 1970.
+    /// When it was appended, in milliseconds since 1970.
     pub recorded_at: i64,
 }
 

@@ -1,4 +1,4 @@
-//! Places in outboxes as clients see them: `orders:4711`, and lists of them.
+//! Positions as clients see them: `orders:4711`, and lists of them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,12 +6,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// An event's place in its source's outbox: 1, 2, 3 …, without gaps. `0` is before the first.
+/// The number of an event within its source: 1, 2, 3 …, without holes. `0` is before the first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// The source.
     pub source: String,
-    /// The place.
+    /// The number.
     pub position: u64,
 }
 
@@ -21,18 +21,18 @@ impl fmt::Display for Position {
     }
 }
 
-/// One position a source, as in `orders:4711,users:12`.
+/// One position per source, as in `orders:4711,users:12`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Positions(pub BTreeMap<String, u64>);
 
 impl Positions {
-    /// The position of `source`; 0 if it is not named.
+    /// The position of `source`; 0 if there is none.
     pub fn get(&self, source: &str) -> u64 {
         self.0.get(source).copied().unwrap_or(0)
     }
 
-    /// Whether no source is named.
+    /// Whether there is no position.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -63,7 +63,7 @@ pub struct NotPositions(String);
 impl FromStr for Positions {
     type Err = NotPositions;
 
-    /// A source that comes up twice counts with its higher position.
+    /// If a source occurs twice, the higher position counts.
     fn from_str(text: &str) -> Result<Self, NotPositions> {
         let mut positions = BTreeMap::new();
         for part in text.split(',').map(str::trim) {
@@ -109,7 +109,10 @@ mod tests {
             "orders:1;users:2",
             "a:1,,b:2",
         ] {
-            assert!(wrong.parse::<Positions>().is_err(), "{wrong:?} was taken");
+            assert!(
+                wrong.parse::<Positions>().is_err(),
+                "{wrong:?} was accepted"
+            );
         }
     }
 

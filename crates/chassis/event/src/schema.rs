@@ -1,31 +1,31 @@
-//! What a source's events look like, kept where tools find it: in a JetStream KV bucket.
+//! The schema of a source's events, stored for tools in a JetStream KV bucket.
 //!
 //! # What
 //!
-//! The bucket [`BUCKET`] has an entry for each source: which subjects its events have, which
-//! protobuf message each one is, which field is its key, and the descriptors of those messages
-//! with all that they import. With it `headwater decode`, `tail` and `publish` read and write
-//! events of services that they were not built with. It is JSON: `nats kv get headwater-schemas
-//! orders --raw` shows it.
+//! The bucket [`BUCKET`] has an entry per source: the subjects of its events, their protobuf
+//! messages, their key fields, and the descriptors of those messages with their imports.
+//! With it, `headwater decode`, `tail` and `publish` read and write events of services that they
+//! were not built with. It is JSON: `nats kv get headwater-schemas orders --raw` shows it.
 //!
-//! The chassis knows no event of anybody: the service hands over a [`Schema`], in one line of its
-//! `run` (`Service::describe`).
+//! The chassis knows no event types: the service supplies a [`Schema`] in one line of its `run`
+//! (`Service::describe`).
 //!
-//! # Which one stays
+//! # Which schema wins
 //!
-//! During a rolling upgrade two versions of a service run at the same time, and each looks at the
-//! entry now and then. Were each to write its own, the entry would flap. So a source
+//! During a rolling upgrade, two versions of a service run at the same time, and each checks the
+//! entry periodically. If each wrote its own schema, the entry would flap. So a source does this:
 //!
-//! | finds in the bucket | and |
+//! | The bucket has | The source |
 //! | --- | --- |
-//! | nothing, or what cannot be read | writes its own |
-//! | what says all that its own says, or more | leaves it: an older program does not take away what a newer one has added, and events of the newer one stay readable after it is rolled back |
-//! | what says less than its own | writes its own |
-//! | what contradicts its own (a field was renamed or has another type) | writes its own if it has just started, and leaves it ever after |
+//! | no schema, or one that cannot be read | writes its own |
+//! | everything in the source's own schema, or more | leaves it: an older program does not remove what a newer one added, and the newer program's events stay readable after a rollback |
+//! | less than the source's own schema | writes its own |
+//! | a contradicting schema (a field was renamed or has another type) | writes its own if it has just started, and otherwise leaves it |
 //!
-//! so that each process writes a contradicting schema once at most. The last one to start is
-//! right: that is how a developer works, and in production the contract of the events only grows.
-//! Every write expects the revision that was read; who comes second looks again.
+//! So each process overwrites a contradicting schema at most once, and the last process to start
+//! wins. That suits development; in production the contract of the events only grows.
+//! Every write expects the revision that was read. If another process wrote first, the source
+//! checks again.
 
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
@@ -39,16 +39,17 @@ use crate::facts::{check, prune};
 /// The KV bucket. Never rename.
 pub const BUCKET: &str = "headwater-schemas";
 
-/// What a service's events and questions look like, as the service knows it.
+/// The events and questions of a service, as the service declares them.
 ///
-/// It may be that of several sources: each takes what is its own, by the subjects' first token.
+/// It may cover several sources. Each source takes the events whose subject begins with its name,
+/// and the questions whose subject has its name as the second token.
 #[derive(Debug, Clone, Copy)]
 pub struct Schema {
     /// The kinds of events.
     pub events: &'static [Kind],
-    /// The questions that can be asked.
+    /// The questions that the service answers.
     pub questions: &'static [Question],
-    /// A serialized `FileDescriptorSet` with all the messages, and what they import.
+    /// A serialized `FileDescriptorSet` of all messages and their imports.
     pub descriptors: &'static [u8],
 }
 
@@ -59,26 +60,27 @@ pub struct Kind {
     pub subject: &'static str,
     /// The full name of its protobuf message.
     pub message: &'static str,
-    /// The field that is its key, a string: [`Event::key`](crate::Event::key).
+    /// The string field that holds its key: [`Event::key`](crate::Event::key).
     pub key: &'static str,
 }
 
-/// A question, as in `inquiry`.
+/// A question that a service answers by request-reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Question {
     /// `inquiry.<source>.v<version>.<question>`.
     pub subject: &'static str,
     /// The full name of the question's protobuf message.
     pub asked: &'static str,
-    /// The full name of the answer's.
+    /// The full name of the answer's protobuf message.
     pub answered: &'static str,
 }
 
 impl Schema {
-    /// What is `source`'s of it.
+    /// The part that belongs to `source`.
     ///
     /// # Errors
-    /// It contradicts itself: the descriptors do not have a message, or a message its key.
+    /// A message is missing from the descriptors, a message has no key field, or `source` has no
+    /// event.
     pub fn of(&self, source: &str) -> anyhow::Result<Described> {
         let described = Described {
             source: source.to_owned(),
@@ -103,12 +105,12 @@ impl Schema {
             descriptors: String::new(),
         };
         let mut set =
-            FileDescriptorSet::decode(self.descriptors).context("read the descriptors")?;
+            FileDescriptorSet::decode(self.descriptors).context("decode the descriptors")?;
         prune(&mut set, &described.messages());
         check(&set, &described)?;
         ensure!(
             !described.events.is_empty(),
-            "it has no event whose subject begins with {source}"
+            "the schema has no event whose subject begins with {source}"
         );
         Ok(Described {
             descriptors: STANDARD.encode(set.encode_to_vec()),
@@ -117,11 +119,11 @@ impl Schema {
     }
 }
 
-/// Those whose token is `source`.
+/// The items whose token is `source`.
 fn own<T>(
     all: &'static [T],
     token: fn(&'static T) -> Option<&'static str>,
     source: &str,
 ) -> impl Iterator<Item = &'static T> {
-    all.iter().filter(move |one| token(one) == Some(source))
+    all.iter().filter(move |item| token(item) == Some(source))
 }
