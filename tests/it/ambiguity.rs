@@ -35,7 +35,7 @@ async fn a_commit_whose_fsync_fails_stops_the_service_and_is_one_effect_after_a_
         assert_eq!(lines.len(), 1, "{lines:?}");
         let why = lines[0]["error"].as_str().unwrap();
         assert!(
-            why.starts_with("commit: what it wrote may be there or not"),
+            why.starts_with("commit: the outcome of its writes is unknown"),
             "{why}"
         );
         world.run(service).await;

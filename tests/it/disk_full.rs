@@ -62,7 +62,7 @@ async fn waiting(world: &World) -> Process {
     let orders = world.spawn(Orders, |_| {});
     eventually("the start to wait", || async {
         let log = orders.log();
-        if log.contains("the start waits for room") {
+        if log.contains("the start waits for disk space") {
             Ok(())
         } else {
             Err(log)

@@ -2,14 +2,14 @@
 
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 
-/// How many rows one run takes: as many as fit of the largest, then of the next. Few lengths, so
-/// that each is parsed once and stays prepared.
+/// How many rows one statement takes: the largest length as often as it fits, then the next.
+/// There are few lengths, so each statement is parsed once and stays prepared.
 const LENGTHS: [usize; 5] = [500, 50, 10, 3, 1];
 
 /// A statement with a list of rows in it, for any number of them.
 ///
-/// A row costs a fraction of a statement of its own. A projection that is far behind gets tens of
-/// thousands of events at once: gather what they come to, and save it with a few of these.
+/// A row costs a fraction of a separate statement. A projection that is far behind gets tens of
+/// thousands of events at once: gather their net result, and save it with a few bulk statements.
 ///
 /// ```ignore
 /// const SAVE: Bulk = Bulk {
@@ -20,23 +20,20 @@ const LENGTHS: [usize; 5] = [500, 50, 10, 3, 1];
 /// SAVE.run(tx, products.map(|product| [product.id.into(), product.title.into()]))?;
 /// ```
 ///
-/// Give the rows in the order of the table's key: those that lie beside one another are then
-/// found beside one another. One row must not come twice.
+/// Pass the rows in the order of the table's key, so that SQLite visits neighbouring rows one
+/// after another. No row may occur twice.
 #[derive(Debug, Clone, Copy)]
 pub struct Bulk {
-    /// What comes before the list.
+    /// The SQL before the list.
     pub before: &'static str,
-    /// One row of it.
+    /// One row of the list.
     pub row: &'static str,
-    /// What comes after the list.
+    /// The SQL after the list.
     pub after: &'static str,
 }
 
 impl Bulk {
-    /// Runs it for all of `rows`.
-    ///
-    /// # Errors
-    /// The database's.
+    /// Runs the statement for all `rows`.
     pub fn run<const N: usize>(
         &self,
         db: &impl ConnectionTrait,
@@ -45,11 +42,8 @@ impl Bulk {
         self.query(db, rows, |_| Ok(()))
     }
 
-    /// Runs it for all of `rows`, and hands what it returns to `each`: not all of it at once, which
-    /// for a large batch would be most of the memory.
-    ///
-    /// # Errors
-    /// The database's, or what `each` returns.
+    /// Runs the statement for all `rows`, and passes the rows it returns to `each`. Results are
+    /// not collected first: for a large batch they would take most of the memory.
     pub fn query<const N: usize>(
         &self,
         db: &impl ConnectionTrait,

@@ -1,4 +1,4 @@
-//! Where a database is, what it may use, and what it is for.
+//! The configuration of a database: its path and limits.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,25 +12,25 @@ use rustix::fs::{Access, access};
 use crate::generation::appended;
 use crate::private;
 
-/// From when on a write to a read store is slow: a large batch of events takes its time, and
-/// nobody waits behind it.
+/// A write to a read store counts as slow after this long. A large batch of events takes time,
+/// and no client waits behind it.
 const COPY_SLOW_WRITE: Duration = Duration::from_secs(2);
 
-/// Where the database is and what it may use.
+/// The path and the limits of a database.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 #[command(next_help_heading = "Database")]
 pub struct Config {
-    /// The service's SQLite file; made when it is not there
+    /// The service's SQLite file; created if missing
     #[arg(long = "database", env = "HEADWATER_DATABASE", value_name = "FILE")]
     pub path: PathBuf,
-    /// Writes that may wait; one more is answered with 503
+    /// Maximum number of waiting writes; further ones are answered with 503
     #[arg(long = "database-queue", env = "HEADWATER_DATABASE_QUEUE", default_value_t = 1024, value_parser = at_least_one)]
     pub queue: usize,
-    /// Writes that share one commit and its fsync, at most
+    /// Maximum number of writes that share one commit and its fsync
     #[arg(long = "database-group", env = "HEADWATER_DATABASE_GROUP", default_value_t = 128, value_parser = at_least_one)]
     pub group: usize,
-    /// Connections for reading, and reads that run at the same time
+    /// Number of connections for reading, and so of reads that run at the same time
     #[arg(long = "database-readers", env = "HEADWATER_DATABASE_READERS", default_value_t = 4, value_parser = at_least_one)]
     pub readers: usize,
     /// Time after which a write is logged as slow, with its name
@@ -42,8 +42,8 @@ pub struct Config {
         default_value = "100ms"
     )]
     pub slow_write: Duration,
-    /// How large the write-ahead log may become, in MiB, before reads are held up for the moment
-    /// in which it is emptied
+    /// Size of the write-ahead log, in MiB, above which reads are delayed briefly while it is
+    /// emptied
     #[arg(
         long = "database-wal-mib",
         env = "HEADWATER_DATABASE_WAL_MIB",
@@ -74,7 +74,7 @@ impl Config {
         }
     }
 
-    /// The same for a read store.
+    /// This configuration, adapted to a read store.
     #[must_use]
     pub fn of_copy(&self) -> Self {
         Self {
@@ -92,16 +92,16 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Makes the folder of a database that is not there yet.
+/// Creates the folder of the database if it is missing.
 pub fn make_folder(config: &Config) -> anyhow::Result<()> {
     if let Some(folder) = config.path.parent().filter(|p| !p.as_os_str().is_empty()) {
         private::make_folder(folder)
-            .with_context(|| format!("make the folder {}", folder.display()))?;
+            .with_context(|| format!("create the folder {}", folder.display()))?;
     }
     Ok(())
 }
 
-/// Whether this process may write the files of a database, or make them. It opens none.
+/// Checks that this process may write or create the files of a database. Opens none of them.
 pub fn check(config: &Config) -> anyhow::Result<()> {
     let path = &config.path;
     let beside = ["-wal", "-shm", ".lock"].map(|end| appended(path, end));

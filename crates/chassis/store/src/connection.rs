@@ -1,4 +1,4 @@
-//! One SQLite connection, as sea-orm takes it.
+//! One SQLite connection, in the form that sea-orm takes.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,11 +8,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use sea_orm::{DatabaseConnection, DatabaseConnectionType, DbErr, RuntimeErr};
 use tokio::sync::watch;
 
-/// Statements that a connection keeps prepared; a service has a few dozen.
+/// Number of statements that a connection keeps prepared; a service has a few dozen.
 const PREPARED_MAX: usize = 128;
 
-/// Held while a connection is opened or closed. In SQLite 3.51.1, the one that is bundled,
-/// opening one connection to a file and closing another can wait for each other for ever.
+/// Held while a connection is opened or closed. In SQLite 3.51.1, the bundled version, opening
+/// one connection to a file and closing another can deadlock.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Waits until no other connection of this process is being opened or closed.
@@ -20,16 +20,16 @@ pub(super) fn one_at_a_time() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a connection may do.
+/// The mode of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Write; the file is made if it is not there.
+    /// Read and write; the file is created if missing.
     Write,
     /// Read only.
     Read,
 }
 
-/// Opens `path`, and hands the connection to `prepare` before sea-orm gets it.
+/// Opens `path`, and runs `prepare` on the connection before passing it to sea-orm.
 pub(super) fn connect(
     path: &Path,
     mode: Mode,
@@ -53,8 +53,8 @@ pub(super) fn connect_raw(
     Connection::open_with_flags(path, flags)
         .and_then(|connection| {
             connection.set_prepared_statement_cache_capacity(PREPARED_MAX);
-            // Else it looks at the value of a parameter when it plans, such as that of `LIMIT ?`,
-            // and parses the statement anew at each run, prepared or not.
+            // Without it, SQLite plans by the values of parameters, such as that of `LIMIT ?`, and
+            // parses even a prepared statement again on each run.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             prepare(&connection)?;
             Ok(connection)
@@ -62,7 +62,7 @@ pub(super) fn connect_raw(
         .map_err(|error| DbErr::Conn(RuntimeErr::Rusqlite(error.into())))
 }
 
-/// What SQLite said of a statement, if it was SQLite that failed.
+/// SQLite's error code, if `error` came from SQLite.
 pub fn code(error: &DbErr) -> Option<ErrorCode> {
     match error {
         DbErr::Conn(RuntimeErr::Rusqlite(error))
@@ -72,7 +72,7 @@ pub fn code(error: &DbErr) -> Option<ErrorCode> {
     }
 }
 
-/// Whether the file itself is broken: no statement will mend it.
+/// Whether the file itself is damaged, which no statement can repair.
 pub fn is_damage(error: &DbErr) -> bool {
     matches!(
         code(error),
@@ -80,12 +80,12 @@ pub fn is_damage(error: &DbErr) -> bool {
     )
 }
 
-/// Whether a file was found to be damaged, and by what. Cheap to clone.
+/// The first damage that was found in a file, if any. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Damage(std::sync::Arc<watch::Sender<Option<String>>>);
 
 impl Damage {
-    /// Notes what `result` says of the file.
+    /// Records the damage that `result` reports, if any.
     pub(super) fn note<T>(&self, result: &Result<T, DbErr>) {
         if let Err(error) = result
             && is_damage(error)
@@ -94,7 +94,7 @@ impl Damage {
         }
     }
 
-    /// Notes that the file is damaged; the first finding stays.
+    /// Records damage; the first finding stays.
     pub(super) fn found(&self, what: &str) {
         self.0.send_if_modified(|found| {
             let is_first = found.is_none();
@@ -103,16 +103,16 @@ impl Damage {
         });
     }
 
-    /// Whether anything was found.
+    /// Whether damage was found.
     pub(super) fn is_found(&self) -> bool {
         self.0.borrow().is_some()
     }
 
-    /// Resolves with what was found, once something is.
+    /// Resolves with the damage once some is found.
     pub(super) async fn wait(&self) -> String {
         let mut findings = self.0.subscribe();
         let found = findings.wait_for(Option::is_some).await;
-        // The sender is our own: it cannot be gone.
+        // `self` holds the sender, so the channel is open.
         found
             .ok()
             .and_then(|found| found.clone())
@@ -120,14 +120,13 @@ impl Damage {
     }
 }
 
-/// A connection for looking at a whole file: no read limit applies to it, and it reads row by
-/// row. It sees one moment of the file for as long as it lives, and keeps the WAL from being
-/// emptied meanwhile.
+/// A connection for inspecting a whole file row by row, without a read limit. It is one snapshot
+/// until it is dropped, and keeps the WAL from being emptied meanwhile.
 #[derive(Debug)]
 pub struct Inspection(Option<Connection>);
 
 impl Inspection {
-    /// Opens `path` and begins to see it as it is now.
+    /// Opens `path` and begins the snapshot.
     pub fn open(path: &Path) -> rusqlite::Result<Self> {
         let _alone = one_at_a_time();
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -139,11 +138,10 @@ impl Inspection {
 
     /// The connection.
     pub fn connection(&self) -> &Connection {
-        self.0.as_ref().expect("it is there until it is dropped")
+        self.0.as_ref().expect("present until drop")
     }
 
-    /// What is wrong with the structure of the file, if anything is. A value that was altered
-    /// within its cell is not seen by it.
+    /// The damage in the structure of the file, if any. An altered cell value is not detected.
     pub fn damage(&self) -> Option<String> {
         let check = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
         match self
@@ -164,7 +162,7 @@ impl Drop for Inspection {
     }
 }
 
-/// Runs `sql` on the file `path`, with the file `other` beside it as `other`.
+/// Runs `sql` on the file `path`, with the file `other` attached as `other`.
 pub fn with_attached(path: &Path, other: &Path, sql: &str) -> rusqlite::Result<()> {
     let _alone = one_at_a_time();
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;

@@ -1,7 +1,7 @@
-//! A service's own database: one writer thread with group commit, pooled readers.
+//! The database of a service: one writer thread with group commit, pooled readers.
 //!
-//! SQLite is synchronous by nature, and each hop to another thread and back costs more than the
-//! statement. So all writes of a service are closures that run on **one writer thread**:
+//! SQLite is synchronous, and a hop to another thread and back costs more than a statement. So
+//! all writes of a service are closures that run on **one writer thread**:
 //!
 //! ```ignore
 //! let order = db.write(move |tx| {
@@ -13,24 +13,23 @@
 //! }).await?;                                                        // answers after the fsync
 //! ```
 //!
-//! **Group commit.** Closures that wait run one after another, each in a savepoint of one SQLite
-//! transaction, which commits once for all of them: one fsync pays for the whole group, so
-//! throughput grows with the load while a lone write still commits at once. An `Err` or a panic
-//! rolls back its own savepoint only. A caller that goes away leaves nothing half done: its
-//! closure runs to the end or not at all.
+//! **Group commit.** Waiting closures run one after another, each in a savepoint of one SQLite
+//! transaction. It commits once: one fsync pays for the whole group, so throughput grows with the
+//! load, and a lone write still commits at once. An `Err` or a panic rolls back only its savepoint.
+//! If the caller goes away, its closure still runs to the end or not at all.
 //!
-//! **Limits.** The queue is bounded: when it is full, [`write`](Database::write) answers
-//! [`WriteError::Busy`], which the HTTP edge turns into 503. A closure above
+//! **Limits.** The queue is bounded: if it is full, [`write`](Database::write) returns
+//! [`WriteError::Busy`], which the HTTP edge turns into 503. A closure that takes longer than
 //! [`Config::slow_write`] is logged with its name.
 //!
-//! **Ambiguity.** An error at commit means *unknown*, not rolled back: what is on the disk is
-//! only seen after reopening. The writer then stops and with it the service
-//! (see [`Database::watch`]); the supervisor of the process starts it again, and clients
-//! retry under their idempotency key. A full disk is no such error: what found no room is rolled
-//! back and answered [`WriteError::Full`], and the writer goes on (see `room`).
+//! **Ambiguity.** If a commit fails, its outcome is *unknown*: only reopening the file shows what
+//! is on the disk. The writer stops, and with it the service (see [`Database::watch`]). The
+//! supervisor of the process starts it again, and clients retry with their idempotency key. A full
+//! disk does not count as a failed commit: the transaction is rolled back, its writes return
+//! [`WriteError::Full`], and the writer continues (see `room`).
 //!
-//! Reads run on a few threads of their own, each with a read-only connection, each read in one
-//! transaction: a [`Snapshot`] that does not move while it is read.
+//! Reads run on a few reader threads, each with a read-only connection, and each read in one
+//! transaction: a [`Snapshot`] that does not change while it is read.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -67,11 +66,11 @@ pub use crate::connection::{Inspection, code, is_damage, with_attached};
 #[derive(Debug, Clone)]
 pub struct Database {
     parts: Parts,
-    /// The file that serves; another one after a rebuild.
+    /// The live file; a rebuild replaces it.
     file: Arc<RwLock<Arc<File>>>,
 }
 
-/// What every file of a database is opened with.
+/// The arguments with which every file of a database is opened.
 #[derive(Debug, Clone)]
 struct Parts {
     owner: &'static str,
@@ -111,9 +110,9 @@ impl Parts {
         let path = generation::current(&self.config.path);
         if let Some(log) = generation::orphaned_log(&path) {
             bail!(
-                "{} is missing, but {} is there: the database was renamed or deleted while it was \
-                 open. Put it back under its name; its newest commits are in the log. Only to \
-                 begin with an empty database, remove the log",
+                "{} is missing, but {} exists: the database was renamed or deleted while it was \
+                 open. Put it back under its name; its newest commits are in the log. Remove the \
+                 log only to start with an empty database",
                 path.display(),
                 log.display()
             );
@@ -123,7 +122,7 @@ impl Parts {
 
     async fn open_copy(&self) -> anyhow::Result<Database> {
         let (parts, base) = (self.of_copy(), &self.config.path);
-        generation::sweep_deleted(base).context("remove what a deleted store left")?;
+        generation::sweep_deleted(base).context("remove the files of a deleted store")?;
         let current = generation::current(base);
         let error = match parts.open(Kind::ReadStore, &current).await {
             Ok(db) => {
@@ -145,7 +144,7 @@ impl Parts {
         tracing::error!(
             error = format!("{error:#}"),
             aside = %aside.display(),
-            "the read store is damaged: moved aside, it is folded anew"
+            "the read store is damaged; it was moved aside and is rebuilt"
         );
         parts
             .open(Kind::ReadStore, &generation::current(base))
@@ -153,7 +152,7 @@ impl Parts {
     }
 }
 
-/// A file that another one has taken the place of.
+/// A file that was replaced in a swap.
 #[derive(Debug)]
 pub struct RetiredFile {
     file: Arc<File>,
@@ -161,41 +160,41 @@ pub struct RetiredFile {
 }
 
 impl RetiredFile {
-    /// Closes and removes it once its last reader is gone.
+    /// Closes and removes the file once its last reader is done.
     pub async fn retire(self) {
         if let Err(error) = self.file.retire(&self.base).await {
             tracing::warn!(
                 error = format!("{error:#}"),
-                "a replaced store could not be removed"
+                "cannot remove the replaced store"
             );
         }
     }
 }
 
-/// What a database uses.
+/// The space and the queue that a database uses.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
-    /// Writes that wait.
+    /// Number of waiting writes.
     pub queue: usize,
-    /// Bytes of the file.
+    /// Size of the file, in bytes.
     pub file: u64,
-    /// Bytes of its write-ahead log.
+    /// Size of the write-ahead log, in bytes.
     pub wal: u64,
-    /// Bytes that its file system has left, for those who are not root.
+    /// Free bytes of the file system for users other than root.
     pub free: Option<u64>,
 }
 
 impl Database {
-    /// Opens the database of the service `owner` and brings its tables up to date.
+    /// Opens the database of the service `owner` and migrates its tables.
     ///
-    /// Sets WAL, `synchronous=FULL` (an acknowledged commit survives a power cut; SQLite's own
-    /// default in most builds, but no driver's), foreign keys, and `secure_delete`: what is erased
-    /// is overwritten.
+    /// Sets WAL, `synchronous=FULL` (an acknowledged commit survives a power cut; this is SQLite's
+    /// default in most builds, but not that of drivers), foreign keys, and `secure_delete` (deleted
+    /// data is overwritten).
     ///
     /// # Errors
-    /// The file cannot be opened, belongs to another service, or has migrations that this
-    /// program does not know or that differ from its own; or the file is missing, but its
-    /// write-ahead log is there.
+    /// The file cannot be opened, belongs to another service, or has migrations that are unknown
+    /// to this program or differ from its own; or the file is missing, but its write-ahead log
+    /// exists.
     pub async fn open(
         owner: &'static str,
         config: &Config,
@@ -205,11 +204,12 @@ impl Database {
         Self::open_as(owner, Kind::Own, config, migrations, clock).await
     }
 
-    /// [`open`](Self::open) for a database with [personal data](crate::personal): its key file is
-    /// beside it, `users.keys` beside `users.db`, and is made with the database.
+    /// [`open`](Self::open) for a database with [personal data](crate::personal). Its key file is
+    /// next to it (`users.keys` next to `users.db`) and is created with the database.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open); the key file is missing, damaged, or of another database.
+    /// Those of [`open`](Self::open); or the key file is missing, damaged, too old, or belongs to
+    /// another database.
     pub async fn open_with_personal_data(
         owner: &'static str,
         config: &Config,
@@ -219,12 +219,12 @@ impl Database {
         Self::open_as(owner, Kind::Personal, config, migrations, clock).await
     }
 
-    /// Opens a read store, which is nothing but a copy: one that is damaged is moved aside, and
-    /// an empty one takes its place, as where it was deleted. Removes what earlier rebuilds left
-    /// behind.
+    /// Opens a read store. A read store is only a copy: if it is damaged, it is moved aside and
+    /// replaced with an empty one; if it is missing, an empty one is created. Removes files that
+    /// earlier rebuilds left behind.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open), but for damage.
+    /// Those of [`open`](Self::open), except damage.
     pub async fn open_copy(
         owner: &'static str,
         config: &Config,
@@ -234,7 +234,7 @@ impl Database {
         Self::open_as(owner, Kind::ReadStore, config, migrations, clock).await
     }
 
-    /// Opens the database of `owner`, of which `kind` says what it holds.
+    /// Opens the database of `owner` as `kind`.
     ///
     /// # Errors
     /// Those of [`open`](Self::open), [`open_with_personal_data`](Self::open_with_personal_data)
@@ -260,11 +260,8 @@ impl Database {
         }
     }
 
-    /// Whether a rebuild was interrupted: of this read store, or of a projection in a database
-    /// that is more than one.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
+    /// Whether a rebuild was interrupted: that of this read store, or that of `projection` in a
+    /// database that holds more than its tables.
     pub fn has_unfinished(&self, projection: Option<&str>) -> anyhow::Result<bool> {
         let path = &self.parts.config.path;
         match projection {
@@ -273,12 +270,9 @@ impl Database {
         }
     }
 
-    /// Opens the file beside this read store, or beside the database that has the tables of
-    /// `projection`, in which the next one is folded: where an interrupted rebuild left off, or an
-    /// empty one; always an empty one to compare with.
-    ///
-    /// # Errors
-    /// It cannot be opened.
+    /// Opens the file in which this read store, or the tables of `projection`, are rebuilt next to
+    /// the live one. To replace the live one, this is the file of an interrupted rebuild or an
+    /// empty one; to compare, always an empty one.
     pub async fn open_beside(
         &self,
         beside: Beside,
@@ -297,13 +291,13 @@ impl Database {
         let open = || parts.open(Kind::ReadStore, &path);
         match open().await {
             Ok(next) => Ok(next),
-            // It is whole, and goes on when there is room.
-            Err(error) if room::kept_it_closed(&error, &path) => Err(error),
-            // What a crash left half made is of no use to anybody.
+            // The file is intact; the rebuild continues once there is space.
+            Err(error) if room::failed_on_full_disk(&error, &path) => Err(error),
+            // A crash left an unusable file.
             Err(error) => {
                 tracing::warn!(
                     error = format!("{error:#}"),
-                    "the interrupted rebuild starts over"
+                    "cannot open the interrupted rebuild; it starts over"
                 );
                 generation::remove(&path)?;
                 open().await
@@ -311,23 +305,21 @@ impl Database {
         }
     }
 
-    /// Lets `next` take the place of the file that serves, for this handle and all its clones.
-    /// Gives the old one, to be retired. A damaged one keeps another name, for a person to look
-    /// at.
+    /// Swaps `next` in for the live file, for this handle and all its clones. Returns the old file,
+    /// to be retired. A damaged old file is kept under another name for the operator.
     ///
-    /// No read fails and none waits: those under way end on the old file, later ones begin on
-    /// the new one.
+    /// No read fails or waits: running reads finish on the old file, later reads use the new one.
     ///
     /// # Errors
-    /// The link to the file could not be changed: the old one serves on.
+    /// The link to the file cannot be changed. The old file stays live.
     pub fn switch_to(&self, next: Self) -> anyhow::Result<RetiredFile> {
         let new = next.file();
         drop(next);
-        ensure!(new.path != self.path(), "a store cannot take its own place");
+        ensure!(new.path != self.path(), "a store cannot replace itself");
         if self.is_damaged() {
             let aside = generation::keep_aside(&self.parts.config.path, self.parts.clock.now_ms())
                 .context("keep the damaged store")?;
-            tracing::warn!(aside = %aside.display(), "the damaged store is kept aside");
+            tracing::warn!(aside = %aside.display(), "kept the damaged store aside");
         }
         generation::switch(&self.parts.config.path, &new.path)
             .context("switch to the new store")?;
@@ -339,37 +331,34 @@ impl Database {
         })
     }
 
-    /// Closes this file, which was folded beside another one, and removes it.
-    ///
-    /// # Errors
-    /// It cannot be removed.
+    /// Closes and removes this file, which was built next to a live one.
     pub async fn throw_away(self) -> anyhow::Result<()> {
         let (file, base) = (self.file(), self.parts.config.path.clone());
         drop(self);
         file.retire(&base).await
     }
 
-    /// What happened to the file, if it is not where it was opened any more and has to be.
+    /// What happened to the file, if it has to stay where it was opened and is no longer there.
     pub fn moved(&self) -> Option<String> {
         self.file().identity.as_ref()?.moved()
     }
 
-    /// Why writes are refused, if they are because the disk is full.
+    /// Why writes are refused, if the disk is full.
     pub fn shortage(&self) -> Option<String> {
         self.file().writer.shortage()
     }
 
-    /// Where the file is that serves.
+    /// The path of the live file.
     pub fn path(&self) -> PathBuf {
         self.file().path.clone()
     }
 
-    /// Where it is looked for; once rebuilt, the file that serves is behind a link there.
+    /// The configured path; after a rebuild, it is a link to the live file.
     pub(crate) fn base(&self) -> &Path {
         &self.parts.config.path
     }
 
-    /// What it uses now.
+    /// The space and the queue that it uses now.
     pub fn sizes(&self) -> Sizes {
         let file = self.file();
         Sizes {
@@ -380,18 +369,18 @@ impl Database {
         }
     }
 
-    /// Resolves when the file that serves is found to be damaged, with what was found.
+    /// Resolves with the damage once the live file is found to be damaged.
     pub async fn damaged(&self) -> String {
         let damage = self.file().damage.clone();
         damage.wait().await
     }
 
-    /// Whether the file that serves was found to be damaged.
+    /// Whether the live file was found to be damaged.
     pub fn is_damaged(&self) -> bool {
         self.file().damage.is_found()
     }
 
-    /// Notes that the file that serves is damaged.
+    /// Records that the live file is damaged.
     pub fn note_damage(&self, what: &str) {
         self.file().damage.found(what);
     }
@@ -401,10 +390,10 @@ impl Database {
         Arc::clone(&file)
     }
 
-    /// Runs `work` in a transaction on the writer thread and answers once it is on the disk.
+    /// Runs `work` in a transaction on the writer thread. Returns after the fsync.
     ///
     /// # Errors
-    /// See [`WriteError`]. In all cases but `Unknown` nothing was changed.
+    /// See [`WriteError`]. In all cases but `Unknown`, nothing was changed.
     pub async fn write<T, E, F>(&self, work: F) -> Result<Committed<T>, WriteError<E>>
     where
         F: FnOnce(&Tx) -> Result<T, E> + Send + 'static,
@@ -416,8 +405,8 @@ impl Database {
         Ok(Committed { value, position })
     }
 
-    /// [`write`](Self::write) in a transaction of its own and without a savepoint: for work that
-    /// changes so many pages that remembering what each was like costs more than changing them.
+    /// [`write`](Self::write) in a separate transaction and without a savepoint: for work that
+    /// changes so many pages that journaling them for a savepoint costs more than changing them.
     ///
     /// # Errors
     /// See [`write`](Self::write).
@@ -433,10 +422,10 @@ impl Database {
     /// Runs `work` on one snapshot of the database, on a reader thread.
     ///
     /// # Errors
-    /// What `work` returns, or that the file could not be opened.
+    /// The error of `work`; or the file cannot be opened or the read takes too long.
     ///
     /// # Panics
-    /// When `work` does.
+    /// If `work` does.
     pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
     where
         F: FnOnce(&Snapshot) -> Result<T, E> + Send + 'static,
@@ -449,10 +438,10 @@ impl Database {
     /// [`read`](Self::read) for answers of many rows.
     ///
     /// # Errors
-    /// What `work` returns, or that the file could not be opened.
+    /// See [`read`](Self::read).
     ///
     /// # Panics
-    /// When `work` does.
+    /// If `work` does.
     pub async fn read_raw<T, E, F>(&self, work: F) -> Result<T, E>
     where
         F: FnOnce(&RawSnapshot) -> Result<T, E> + Send + 'static,
@@ -462,8 +451,8 @@ impl Database {
         self.file().readers.read_raw(work).await
     }
 
-    /// [`read`](Self::read), and the position of the newest event in the same snapshot: what
-    /// happened up to there is in what was read.
+    /// [`read`](Self::read), and the position of the newest event in the same snapshot: the result
+    /// includes everything up to that position.
     ///
     /// # Errors
     /// See [`read`](Self::read).
@@ -483,12 +472,12 @@ impl Database {
         self.parts.owner
     }
 
-    /// The id of this life of the database: a database made anew has another one.
+    /// The epoch of the database; a new database starts a new epoch.
     pub fn epoch(&self) -> Arc<str> {
         Arc::clone(&self.file().epoch)
     }
 
-    /// The keys of personal data, and of hashes.
+    /// The keys of personal data and of hashes.
     pub(crate) fn keys(&self) -> Keys {
         self.file().keys.clone()
     }
@@ -498,7 +487,7 @@ impl Database {
         &self.parts.clock
     }
 
-    /// The position of the newest committed event, as it changes.
+    /// The position of the newest committed event, updated on every change.
     pub fn head(&self) -> watch::Receiver<u64> {
         self.file().writer.head()
     }
@@ -514,14 +503,14 @@ impl Database {
     /// Watches the writer thread until `stop`: a task for the supervisor.
     ///
     /// # Errors
-    /// The writer stopped, which it does only after a failed commit. The process must end and be
-    /// started again: see the [module](self) on ambiguity.
+    /// The writer stopped after an error. The process must be restarted: see the [module](self) on
+    /// ambiguity.
     pub async fn watch(self, stop: CancellationToken) -> anyhow::Result<()> {
         let stopped = stop.run_until_cancelled(async {
             loop {
                 let file = self.file();
                 let (path, writer) = (file.path.clone(), file.writer.clone());
-                // Not held while it runs: a file that is replaced must be let go.
+                // Not kept while waiting: a replaced file must be released.
                 drop(file);
                 let stopped = writer.stopped().await;
                 if self.path() == path {
@@ -532,15 +521,15 @@ impl Database {
         stopped.await.unwrap_or(Ok(()))
     }
 
-    /// Resolves when the writer thread has made a step, with an empty write of ours or with
-    /// whatever it has to do before.
+    /// Resolves when the writer thread has made a step: an empty write, or the work queued before
+    /// it.
     pub async fn ping(&self) {
         let writer = self.file().writer.clone();
         writer.ping().await;
     }
 
-    /// Closes the file in order: what waits is done, the WAL is moved into the file and removed.
-    /// The last thing a service does; handles that are still around only give errors afterwards.
+    /// Closes the file in order: finishes waiting work, moves the WAL into the file and removes it.
+    /// This is the last thing that a service does; remaining handles return errors afterwards.
     pub async fn close(self) {
         self.file().close().await;
     }

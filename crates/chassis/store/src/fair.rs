@@ -1,5 +1,5 @@
 //! Turns for clients: work that waits for a scarce thread is taken from one address after the
-//! other, so that who asks for much delays nobody else by more than one piece of it.
+//! other. So a client with many requests delays another one by at most one piece of work.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,23 +8,23 @@ tokio::task_local! {
     static CLIENT: IpAddr;
 }
 
-/// `work` that a request of the client at `address` causes.
+/// Runs `work` on behalf of the client at `address`.
 pub fn on_behalf_of<F: Future>(address: IpAddr, work: F) -> impl Future<Output = F::Output> {
     CLIENT.scope(address, work)
 }
 
-/// The client whose request is being worked on; the unspecified address where it is none's.
+/// The client whose request is being handled; the unspecified address if there is none.
 pub fn client() -> IpAddr {
     CLIENT
         .try_with(|address| *address)
         .unwrap_or(Ipv4Addr::UNSPECIFIED.into())
 }
 
-/// What waits, by the address that it came from. The addresses take turns.
+/// Waiting items by the address that they came from. The addresses take turns.
 #[derive(Debug)]
 pub struct Queue<T> {
     turns: VecDeque<IpAddr>,
-    /// None is empty.
+    /// No list is empty.
     items: HashMap<IpAddr, VecDeque<T>>,
     waiting: usize,
     max: usize,
@@ -41,8 +41,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Adds an item. Without room, returns the one that has to go: the newest of the address that
-    /// has the most, which may be the new one itself.
+    /// Adds an item. If the queue is full, removes and returns the newest item of the address that
+    /// has the most, which may be the new item.
     pub fn push(&mut self, from: IpAddr, item: T) -> Option<T> {
         let own = self.items.entry(from).or_default();
         if own.is_empty() {
@@ -74,7 +74,7 @@ impl<T> Queue<T> {
         item
     }
 
-    /// Drops the items that nobody waits for any more.
+    /// Drops the items that are no longer wanted.
     pub fn retain(&mut self, is_wanted: impl Fn(&T) -> bool) {
         for items in self.items.values_mut() {
             items.retain(&is_wanted);
@@ -82,7 +82,7 @@ impl<T> Queue<T> {
         self.tidy();
     }
 
-    /// After items were taken out of the middle.
+    /// Restores the invariants after items were removed from the middle.
     fn tidy(&mut self) {
         self.items.retain(|_, items| !items.is_empty());
         self.turns
@@ -90,7 +90,7 @@ impl<T> Queue<T> {
         self.waiting = self.items.values().map(VecDeque::len).sum();
     }
 
-    /// How many wait.
+    /// The number of waiting items.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(queue.push(address(2), 20), Some(12), "the greedy one's");
         assert_eq!(queue.push(address(2), 21), Some(21), "as many as the other");
         assert_eq!(queue.push(address(3), 30), Some(11));
-        assert_eq!(queue.push(address(4), 40), Some(40), "nobody has more");
+        assert_eq!(queue.push(address(4), 40), Some(40), "no address has more");
         assert_eq!(queue.waiting(), 3);
         assert_eq!(drain(queue), [10, 20, 30]);
     }

@@ -1,4 +1,4 @@
-//! One open file: its writer, its readers, and what is known of its health.
+//! One open database file: its writer, readers and health.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -12,10 +12,10 @@ use crate::opening::Opening;
 use crate::readers::Readers;
 use crate::writer::Writer;
 
-/// How often a file that is to be closed is looked at: whether its last user is gone.
+/// The pause between checks whether a file that is being retired is still in use.
 const RETIRE_PAUSE: Duration = Duration::from_millis(10);
 
-/// A database file that is open.
+/// An open database file.
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) path: PathBuf,
@@ -24,19 +24,21 @@ pub(super) struct File {
     pub(super) readers: Readers,
     pub(super) damage: Damage,
     pub(super) keys: Keys,
-    /// Where the file must stay; a read store may be deleted, and is rebuilt at the next start.
+    /// Where the file must stay; `None` for a read store, which may be deleted and is then rebuilt
+    /// at the next start.
     pub(super) identity: Option<Arc<Identity>>,
 }
 
 impl File {
-    /// Opens the file and brings its tables up to date.
+    /// Opens the file and migrates its tables.
     pub(super) async fn open(opening: Opening) -> anyhow::Result<Self> {
         let (owner, config) = (opening.owner, opening.config.clone());
         let damage = Damage::default();
-        // Shared by reads, alone for the moment in which the writer empties the WAL.
-        let gate = Arc::new(RwLock::new(()));
-        let (writer, opened) = Writer::start(opening, Arc::clone(&gate), damage.clone()).await?;
-        let readers = Readers::start(owner, &config, &gate, &damage, &opened)?;
+        // Reads hold it shared; the writer holds it exclusively while it empties the WAL.
+        let checkpoint_lock = Arc::new(RwLock::new(()));
+        let (writer, opened) =
+            Writer::start(opening, Arc::clone(&checkpoint_lock), damage.clone()).await?;
+        let readers = Readers::start(owner, &config, &checkpoint_lock, &damage, &opened)?;
         Ok(Self {
             path: config.path,
             epoch: opened.epoch,
@@ -48,14 +50,13 @@ impl File {
         })
     }
 
-    /// Closes the file in order: what waits is done, the WAL is moved into it and removed.
+    /// Closes the file in order: finishes waiting work, moves the WAL into the file and removes it.
     pub(super) async fn close(&self) {
         self.readers.clone().close().await;
         self.writer.clone().close().await;
     }
 
-    /// Closes and removes the file, one of those of the database `base`, once nobody reads from it
-    /// or writes to it any more.
+    /// Closes and removes this file of the database `base` once no reads or writes use it.
     pub(super) async fn retire(mut self: Arc<Self>, base: &Path) -> anyhow::Result<()> {
         let file = loop {
             match Arc::try_unwrap(self) {
@@ -95,11 +96,7 @@ mod tests {
         let mut retiring = Box::pin(file.retire(&base));
         assert!((&mut retiring).now_or_never().is_none());
         let head = user.readers.read(crate::outbox::head);
-        assert_eq!(
-            head.await.unwrap(),
-            0,
-            "it reads from the old file to the end"
-        );
+        assert_eq!(head.await.unwrap(), 0, "the old file stays readable");
         drop(user);
         retiring.await.unwrap();
         assert!(!path.exists());

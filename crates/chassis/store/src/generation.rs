@@ -1,19 +1,19 @@
-//! Which file a database is: itself, or the one that the last rebuild left behind a link.
+//! Generations: which file is the database, the plain file or the target of a link.
 //!
 //! ```text
-//! purchases.db                      a plain file, until it is rebuilt for the first time
-//! purchases.db -> purchases.db.3    afterwards
-//! purchases.db.4                    one that is being folded
-//! purchases.db.damaged-17638…       one that was moved aside
-//! orders.db.orders-catalogue-rebuild  one projection of a database that holds more, being folded
+//! purchases.db                        a plain file, until the first rebuild
+//! purchases.db -> purchases.db.3      a link, after a rebuild
+//! purchases.db.4                      being rebuilt
+//! purchases.db.damaged-17638…         damaged, moved aside
+//! orders.db.orders-catalogue-rebuild  one projection of a larger database, being rebuilt
 //! ```
 //!
-//! Whoever deletes `purchases.db` wants it folded from the first event: what the link led to goes
-//! with it.
+//! Deleting `purchases.db` asks for a rebuild from the first event: at the next start, the
+//! numbered files are deleted, too.
 //!
-//! A link is replaced by one `rename`, so that at every moment a start finds one whole store: the
-//! old one or the new one. SQLite names its WAL after the file that the link leads to; a new store
-//! never meets the WAL of an old one.
+//! A link is replaced by one `rename`, so at every moment a start finds one complete store: the
+//! old one or the new one. SQLite names the WAL after the target of the link, so a new store never
+//! uses the WAL of an old one.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -24,19 +24,19 @@ use std::path::{Path, PathBuf};
 use crate::kind::Kind;
 use crate::private;
 
-/// The files that belong to a SQLite database, behind its name.
+/// The suffixes of the files of an SQLite database.
 const PARTS: [&str; 3] = ["", "-wal", "-shm"];
 
-/// What a store beside the live one is for.
+/// The purpose of a store next to the live one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beside {
-    /// It takes the place of the live one. A crash leaves it for the next attempt.
+    /// It replaces the live one. After a crash, the next attempt continues with it.
     Successor,
-    /// It is compared with the live one and thrown away.
+    /// It is compared with the live one and deleted.
     Scratch,
 }
 
-/// The file that `path` leads to; `path` itself where there is no link.
+/// The file that `path` links to; `path` itself if it is not a link.
 pub(crate) fn current(path: &Path) -> PathBuf {
     match fs::read_link(path) {
         Ok(target) => folder(path).join(target),
@@ -44,20 +44,20 @@ pub(crate) fn current(path: &Path) -> PathBuf {
     }
 }
 
-/// Where the next store is folded: where an interrupted rebuild left off, or a new file.
+/// The file of the next rebuild: that of an interrupted rebuild, or a new one.
 pub(crate) fn next(path: &Path) -> io::Result<PathBuf> {
     let current = number(path, &current(path));
     let unfinished = numbered(path)?.into_iter().rfind(|n| *n > current);
     Ok(with(path, unfinished.unwrap_or(current + 1)))
 }
 
-/// Where a store is folded that is only compared with.
+/// The file of a store that is only built to compare it with the live one.
 pub(crate) fn scratch(path: &Path) -> PathBuf {
     appended(path, ".verify")
 }
 
-/// The lock file of the database at `path`, whichever of its names it is given: links are followed,
-/// but for the link of a read store, which leads to another file after each rebuild.
+/// The lock file of the database at `path`, the same for each of its names: links are followed,
+/// except the link of a read store, which leads to another file after each rebuild.
 pub(crate) fn lock_file(path: &Path, kind: Kind) -> io::Result<PathBuf> {
     let file = match kind {
         Kind::Own | Kind::Personal => fs::canonicalize(path).unwrap_or_else(|_| current(path)),
@@ -70,14 +70,14 @@ pub(crate) fn lock_file(path: &Path, kind: Kind) -> io::Result<PathBuf> {
     ))
 }
 
-/// The write-ahead log, or its index, that lies beside `file` although `file` itself is gone:
-/// SQLite removes both when it closes a database that is where it was opened.
+/// The write-ahead log of `file`, or its index, if it exists although `file` is missing. SQLite
+/// removes both when it closes a database that is still where it was opened.
 pub(crate) fn orphaned_log(file: &Path) -> Option<PathBuf> {
     let logs = PARTS[1..].iter().map(|part| appended(file, part));
     logs.filter(|_| !file.exists()).find(|log| log.exists())
 }
 
-/// Where the tables of `projection` are folded beside a database that its service keeps more in:
+/// The file in which the tables of `projection` are rebuilt, next to a database that holds more:
 /// `orders.db.orders-catalogue-rebuild`.
 pub(crate) fn beside(path: &Path, projection: &str, beside: Beside) -> PathBuf {
     let purpose = match beside {
@@ -93,11 +93,11 @@ pub(crate) fn is_unfinished(path: &Path) -> io::Result<bool> {
     Ok(numbered(path)?.into_iter().any(|n| n > current))
 }
 
-/// Lets `path` lead to `file`, in one step that survives a power cut.
+/// Links `path` to `file`, in one atomic step that survives a power cut.
 pub(crate) fn switch(path: &Path, file: &Path) -> io::Result<()> {
     let target = file.file_name().expect("a database has a name");
     let link = appended(path, ".link");
-    // One that a crash left behind.
+    // A crash may have left one behind.
     let _ = fs::remove_file(&link);
     sync_folder(path)?;
     symlink(target, &link)?;
@@ -105,7 +105,7 @@ pub(crate) fn switch(path: &Path, file: &Path) -> io::Result<()> {
     sync_folder(path)
 }
 
-/// Removes what earlier stores left behind: those that were replaced.
+/// Removes replaced stores that were left behind.
 pub(crate) fn sweep(path: &Path) -> io::Result<()> {
     let current_file = current(path);
     let current = number(path, &current_file);
@@ -121,8 +121,8 @@ pub(crate) fn sweep(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the stores of `path` that have a number where `path` itself has been deleted: taken for
-/// an interrupted rebuild, the one that it led to would come back.
+/// Removes the numbered stores of `path` if `path` itself was deleted. Otherwise its former target
+/// would be taken for an interrupted rebuild, and come back.
 pub(crate) fn sweep_deleted(path: &Path) -> io::Result<()> {
     let is_deleted = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => folder(path).exists(),
@@ -136,8 +136,8 @@ pub(crate) fn sweep_deleted(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the files of a store of `path` that has been replaced. The plain file was already: a
-/// link has its name now.
+/// Removes the files of a replaced store of `path`. The plain file itself is already gone: a link
+/// took its name.
 pub(crate) fn remove_replaced(path: &Path, file: &Path) -> io::Result<()> {
     let own = usize::from(file == path);
     PARTS[own..]
@@ -152,14 +152,14 @@ pub(crate) fn remove(file: &Path) -> io::Result<()> {
         .try_for_each(|part| remove_if_there(&appended(file, part)))
 }
 
-/// Keeps a database's files from other users.
+/// Removes other users' access to a database's files.
 pub(crate) fn narrow(file: &Path) {
     for part in PARTS {
         private::narrow(&appended(file, part));
     }
 }
 
-/// Moves the files of a damaged database aside, for a person to look at; gives where they are.
+/// Moves the files of a damaged database aside for the operator; returns their new path.
 pub(crate) fn move_aside(path: &Path, file: &Path, now_ms: i64) -> io::Result<PathBuf> {
     let aside = appended(path, &format!(".damaged-{now_ms}"));
     for part in PARTS {
@@ -175,19 +175,19 @@ pub(crate) fn move_aside(path: &Path, file: &Path, now_ms: i64) -> io::Result<Pa
     Ok(aside)
 }
 
-/// Gives the file that `path` leads to a second name, under which it stays; gives that name.
+/// Adds a second name to the file that `path` links to, so that it is kept; returns that name.
 pub(crate) fn keep_aside(path: &Path, now_ms: i64) -> io::Result<PathBuf> {
     let aside = appended(path, &format!(".damaged-{now_ms}"));
     fs::hard_link(current(path), &aside)?;
     Ok(aside)
 }
 
-/// How large the WAL of `file` is, in bytes.
+/// The size of the WAL of `file`, in bytes.
 pub(crate) fn wal_bytes(file: &Path) -> u64 {
     fs::metadata(appended(file, "-wal")).map_or(0, |wal| wal.len())
 }
 
-/// Cuts off what the WAL of `file` has beyond `bytes`.
+/// Truncates the WAL of `file` to `bytes`.
 pub(crate) fn cut_wal(file: &Path, bytes: u64) -> io::Result<()> {
     if wal_bytes(file) <= bytes {
         return Ok(());
@@ -198,7 +198,7 @@ pub(crate) fn cut_wal(file: &Path, bytes: u64) -> io::Result<()> {
     wal.set_len(bytes)
 }
 
-/// The numbers of all stores of `path` that have one, in order.
+/// The numbers of all numbered stores of `path`, in order.
 fn numbered(path: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(folder(path))? {
@@ -211,7 +211,7 @@ fn numbered(path: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// The number of `file`; 0 for one that has none, such as the plain file.
+/// The number of `file`; 0 if it has none, such as the plain file.
 fn number(path: &Path, file: &Path) -> u64 {
     let own = path.file_name().unwrap_or_default().to_string_lossy();
     let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -225,7 +225,7 @@ fn with(path: &Path, number: u64) -> PathBuf {
     appended(path, &format!(".{number}"))
 }
 
-/// `path` with `end` behind its name.
+/// `path` with `end` appended to its name.
 pub fn appended(path: &Path, end: &str) -> PathBuf {
     let mut name: OsString = path.as_os_str().to_owned();
     name.push(end);
@@ -302,7 +302,7 @@ mod tests {
         touch(&folder.path().join("a.db.bak"));
         switch(&path, &file).unwrap();
         sweep_deleted(&path).unwrap();
-        assert!(file.exists(), "it is led to");
+        assert!(file.exists(), "the link leads to it");
         fs::remove_file(&path).unwrap();
         sweep_deleted(&path).unwrap();
         let left: Vec<_> = fs::read_dir(folder.path())
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(
             lock_files(Kind::Own),
             [(); 3].map(|()| lock.clone()),
-            "not there yet"
+            "before the file exists"
         );
         touch(&at("data/a.db"));
         assert_eq!(lock_files(Kind::Own), [(); 3].map(|()| lock.clone()));

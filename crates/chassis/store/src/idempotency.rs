@@ -1,15 +1,15 @@
 //! One idempotency key, one effect.
 //!
-//! A client that got no answer sends its command again under the same `Idempotency-Key` and gets
-//! the first answer again, as long as the key is kept ([`KEPT`]). The key is written in the same
-//! transaction as the command's effect, so there is no moment in which one is there without the
-//! other. A refused command leaves no key: it had no effect, and may be sent again.
+//! A client that got no answer sends its command again with the same `Idempotency-Key` and gets
+//! the first answer, as long as the key is kept ([`KEPT`]). The key is written in the same
+//! transaction as the command's effect, so one never exists without the other. A refused command
+//! leaves no key: it had no effect and may be sent again.
 //!
-//! The text of a key is stored nowhere, only a [keyed hash](crate::keys::Keys::digest) of it;
-//! so is the fingerprint of the command. The answer about a person is encrypted with their key.
+//! The text of a key is not stored, only its [keyed hash](crate::keys::Keys::digest). The same is
+//! true of the command's fingerprint. An answer about a person is encrypted with their key.
 //!
-//! The age of a key is the time that the service has run since, not a difference of two dates: a
-//! machine's clock that jumps by a week would make all keys a week older at once.
+//! The age of a key is the running time of the service since then, not a difference of two dates:
+//! a clock that jumps by a week would otherwise age all keys by a week at once.
 
 use std::time::Duration;
 
@@ -22,22 +22,22 @@ use crate::bulk::Bulk;
 use crate::keys::{self, Keys};
 use crate::transaction::Tx;
 
-/// How long a key is kept, as time in which the service runs.
+/// How long a key is kept, in running time of the service.
 pub const KEPT: Duration = Duration::from_hours(7 * 24);
 
-/// How many expired keys one new key clears away: more than one, so that they never pile up.
+/// How many expired keys each new key removes: more than one, so that they never pile up.
 const CLEARED_AT_ONCE: u32 = 2;
 
-/// A client's `Idempotency-Key`, within the kind of command it was sent with.
+/// A client's `Idempotency-Key`, scoped to a kind of command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// The kind of command, such as `POST /orders`: two of them may use the same key.
+    /// The kind of command, such as `POST /orders`. Different kinds may use the same key.
     pub scope: &'static str,
-    /// What the client sent; `None` where it sent none, and nothing is remembered.
+    /// The key that the client sent. If `None`, nothing is stored.
     pub text: Option<String>,
 }
 
-/// What a command made.
+/// The object that a command created.
 #[derive(Debug)]
 pub struct Made {
     entity: String,
@@ -45,7 +45,7 @@ pub struct Made {
 }
 
 impl Made {
-    /// A person: the answer is stored encrypted with their `key`.
+    /// A person; the answer is stored encrypted with their `key`.
     pub fn person(id: String, key: keys::Key) -> Self {
         Self {
             entity: id,
@@ -61,17 +61,17 @@ impl From<String> for Made {
     }
 }
 
-/// A digest of a command, by which the same one is known again.
+/// A digest that identifies a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint(pub Vec<u8>);
 
 impl Fingerprint {
     /// The digest of the parsed command, so that white space and the order of fields do not
-    /// count. Leave passwords out, hashed ones too: a command is known again by its key, and an
-    /// answer that depends on a password tells whether a guess is right.
+    /// matter. Leave out passwords, even hashed: the key identifies the command, and an answer
+    /// that depends on a password reveals whether a guess is right.
     ///
     /// # Panics
-    /// When `command` cannot be written as JSON.
+    /// If `command` cannot be serialized as JSON.
     pub fn of(command: &impl Serialize) -> Self {
         let json = serde_json::to_vec(command).expect("commands are plain data");
         Self(Sha256::digest(json).to_vec())
@@ -81,21 +81,21 @@ impl Fingerprint {
 /// Why a key was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Refusal {
-    /// The key came with another command before.
+    /// The key was used with another command before.
     #[error("the idempotency key was used for another request")]
     KeyReused,
-    /// What the key made was erased since.
-    #[error("what the idempotency key made was erased")]
+    /// The object that the command created was erased since.
+    #[error("the object that was created with the idempotency key was erased")]
     Erased,
 }
 
-/// Runs `work` unless `key` was answered before: then that answer is given again.
+/// Runs `work`, unless `key` was answered before: then returns that answer.
 ///
-/// `work` gives the answer and what it is about: the id of the object, for [`forget`], or a
+/// `work` returns the answer and the object it is about: an id, for [`forget`], or a
 /// [person](Made::person).
 ///
 /// # Errors
-/// The database's, `work`'s, or a [`Refusal`].
+/// A database error, the error of `work`, or a [`Refusal`].
 pub fn once<A, E, M>(
     tx: &Tx,
     key: &Key,
@@ -121,7 +121,7 @@ where
         entity,
         key: person,
     } = made.into();
-    let sealed = |text: Vec<u8>| match &person {
+    let seal = |text: Vec<u8>| match &person {
         Some(person) => person.seal(&hash, &text),
         None => text,
     };
@@ -130,9 +130,9 @@ where
         [
             key.scope.into(),
             hash.clone().into(),
-            sealed(keyed(tx.keys(), fingerprint)).into(),
+            seal(keyed(tx.keys(), fingerprint)).into(),
             entity.into(),
-            sealed(json).into(),
+            seal(json).into(),
             person.as_ref().map(keys::Key::slot).into(),
             now_ms.into(),
         ],
@@ -151,7 +151,7 @@ fn insert(tx: &Tx, row: [Value; 7]) -> Result<(), DbErr> {
     ))
 }
 
-/// The keyed hash under which the text of a key is stored.
+/// The keyed hash that is stored in place of the key's text.
 fn hash(keys: &Keys, text: &str) -> Vec<u8> {
     keys.digest("headwater.idempotency.key", text.as_bytes())
 }
@@ -161,11 +161,8 @@ fn keyed(keys: &Keys, fingerprint: &Fingerprint) -> Vec<u8> {
     keys.digest("headwater.idempotency.fingerprint", &fingerprint.0)
 }
 
-/// Forgets the answers about objects that were erased, by their ids. Their keys stay, so that a late
-/// retry does not make them again.
-///
-/// # Errors
-/// The database's.
+/// Deletes the answers about erased objects, by the objects' ids. The keys stay, so that a late
+/// retry does not create the objects again.
 pub fn forget(
     tx: &Tx,
     entities: impl IntoIterator<Item = String, IntoIter: ExactSizeIterator>,
@@ -180,11 +177,11 @@ const FORGET: Bulk = Bulk {
     after: ")",
 };
 
-/// The answer that the command was given before under this key: [`once`] without the work, for
-/// those that want to know before they prepare something costly.
+/// The earlier answer to this command under this key: [`once`] without the work, to check before
+/// preparing something costly.
 ///
 /// # Errors
-/// The database's, or a [`Refusal`].
+/// A database error, or a [`Refusal`].
 pub fn earlier<A, E>(
     db: &impl ConnectionTrait,
     keys: &Keys,
@@ -205,11 +202,8 @@ where
     Ok(Some(earlier_answer(keys, &hash, &row, fingerprint)??))
 }
 
-/// Encrypts the answers about a person that were stored in clear text, with their `key`: for the
+/// Encrypts the answers about a person that are stored in clear text, with their `key`. For the
 /// [step](crate::migration::Step) of a migration.
-///
-/// # Errors
-/// The database's.
 pub fn seal_answers(tx: &Tx, entity: &str, key: &keys::Key) -> Result<(), DbErr> {
     let rows = tx.query_all_raw(Statement::from_sql_and_values(
         tx.get_database_backend(),
@@ -219,7 +213,7 @@ pub fn seal_answers(tx: &Tx, entity: &str, key: &keys::Key) -> Result<(), DbErr>
     ))?;
     for row in rows {
         let (scope, hash): (String, Vec<u8>) = (row.try_get_by("scope")?, row.try_get_by("key")?);
-        let sealed = |column: &str| {
+        let seal = |column: &str| {
             let text: Option<Vec<u8>> = row.try_get_by(column)?;
             Ok::<_, DbErr>(text.map(|text| key.seal(&hash, &text)))
         };
@@ -228,8 +222,8 @@ pub fn seal_answers(tx: &Tx, entity: &str, key: &keys::Key) -> Result<(), DbErr>
             "UPDATE headwater_idempotency SET fingerprint = ?, answer = ?, key_slot = ?
              WHERE scope = ? AND key = ?",
             [
-                sealed("fingerprint")?.into(),
-                sealed("answer")?.into(),
+                seal("fingerprint")?.into(),
+                seal("answer")?.into(),
                 key.slot().into(),
                 scope.into(),
                 hash.clone().into(),
@@ -239,13 +233,13 @@ pub fn seal_answers(tx: &Tx, entity: &str, key: &keys::Key) -> Result<(), DbErr>
     Ok(())
 }
 
-/// Rows that are read at a time.
+/// The number of rows read at a time.
 const PAGE: u32 = 1_000;
 
-/// Moves what an earlier version stored under the text of its key to under the hash, and drops the
+/// Replaces the keys that an earlier version stored in clear text with their hashes, and drops the
 /// clear text.
 pub(crate) fn hash_clear_keys(tx: &Tx) -> Result<(), DbErr> {
-    let ask = |sql: &str, values: [Value; 3]| {
+    let query = |sql: &str, values: [Value; 3]| {
         tx.query_all_raw(Statement::from_sql_and_values(
             tx.get_database_backend(),
             sql,
@@ -261,7 +255,7 @@ pub(crate) fn hash_clear_keys(tx: &Tx) -> Result<(), DbErr> {
     }
     let mut after = (String::new(), String::new());
     loop {
-        let page = ask(
+        let page = query(
             "SELECT scope, key, fingerprint, entity, answer, recorded_at
              FROM headwater_idempotency_clear WHERE (scope, key) > (?, ?)
              ORDER BY scope, key LIMIT ?",
@@ -324,13 +318,13 @@ fn earlier_answer<A: DeserializeOwned>(
     if before != keyed(keys, fingerprint) {
         return Ok(Err(Refusal::KeyReused));
     }
-    // What serde has to say of it may quote it.
+    // Serde's message may quote the answer.
     serde_json::from_slice(&answer)
         .map(Ok)
-        .map_err(|_| DbErr::Json("an earlier answer is not readable".to_owned()))
+        .map_err(|_| DbErr::Json("the stored answer of an idempotency key is invalid".to_owned()))
 }
 
-/// When the newest key was recorded.
+/// The time of the newest key.
 fn newest(tx: &Tx) -> Result<Option<i64>, DbErr> {
     let row = tx.query_one_raw(Statement::from_string(
         tx.get_database_backend(),

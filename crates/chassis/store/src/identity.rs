@@ -1,16 +1,16 @@
-//! Which file a path leads to: a file that was renamed or deleted is still written to by whoever
-//! has it open, and what is written to it is lost at the next start.
+//! Which file a path leads to. A process still writes to a file that was renamed or deleted while
+//! open, and those writes are lost at the next start.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// A path and the file, by device and inode, that it leads to, links followed.
+/// A path and the file that it leads to, by device and inode, with links followed.
 #[derive(Debug, Clone)]
 pub(super) struct Identity {
     path: PathBuf,
     file: (u64, u64),
-    /// Of the file that belongs to it.
+    /// The identity of a file that belongs to this one.
     other: Option<Box<Identity>>,
 }
 
@@ -24,7 +24,7 @@ impl Identity {
         })
     }
 
-    /// The same, and that `other` has to stay where it is as well.
+    /// Adds `other`, which must also stay where it is.
     pub(super) fn with(self, other: Self) -> Self {
         Self {
             other: Some(Box::new(other)),
@@ -32,20 +32,20 @@ impl Identity {
         }
     }
 
-    /// What happened to the file at the path, or to the one that belongs to it, if a path does not
-    /// lead to its file any more. Costs one `stat` a file.
+    /// What happened to this file, or to the file that belongs to it, if its path no longer leads
+    /// to it. Costs one `stat` per file.
     pub(super) fn moved(&self) -> Option<String> {
         let other = || self.other.as_ref()?.moved();
         self.moved_itself().or_else(other)
     }
 
-    /// The same of this file only.
+    /// [`moved`](Self::moved) for this file only.
     pub(super) fn moved_itself(&self) -> Option<String> {
         let what = match found(&self.path) {
             Ok(file) if file == self.file => return None,
             Ok(_) => "another file is in its place".to_owned(),
             Err(error) if error.kind() == ErrorKind::NotFound => "it is gone".to_owned(),
-            Err(error) => format!("it cannot be looked at ({error})"),
+            Err(error) => format!("it cannot be checked ({error})"),
         };
         Some(format!("{} was opened, and {what}", self.path.display()))
     }

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Slots are only appended, in blocks, and overwritten with zeros in place. Each start begins a
-//! new block: a slot that an earlier process may have used is never given out again, also where
-//! the database knows nothing of it because it was put back from an older copy.
+//! new block, so a slot that an earlier process may have used is never issued again, even if the
+//! database was restored from an older copy and has no record of the slot.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -28,7 +28,7 @@ const MAGIC: &[u8; 16] = b"headwater-keys-1";
 /// Bytes of the owner's name in the header.
 const OWNER: usize = 64;
 
-/// Bytes of the header's fields, and of the header with what is left free.
+/// Bytes of the header's fields, and of the header with its free space.
 const FIELDS: usize = MAGIC.len() + OWNER + ID + SECRET + 32;
 const HEADER: u64 = 4096;
 
@@ -37,7 +37,7 @@ pub(crate) const ID: usize = 16;
 pub(crate) const SECRET: usize = 32;
 pub(crate) const KEY: usize = 32;
 
-/// Keys that are made, and written with one fsync, at a time.
+/// The number of keys that are generated at a time and written with one fsync.
 const BLOCK: usize = 512;
 
 /// An open key file.
@@ -50,7 +50,7 @@ pub(crate) struct KeyFile {
     slots: Mutex<Slots>,
 }
 
-/// Slots from `next` to `end` hold keys that nobody has.
+/// Slots from `next` to `end` hold keys that are not issued yet.
 #[derive(Debug, Clone, Copy)]
 struct Slots {
     next: u64,
@@ -58,7 +58,7 @@ struct Slots {
 }
 
 impl KeyFile {
-    /// Makes the file of the service `owner`; it is whole or not there.
+    /// Creates the file of the service `owner` atomically.
     pub(crate) fn create(path: &Path, owner: &str) -> anyhow::Result<Self> {
         let fields = [
             &MAGIC[..],
@@ -82,10 +82,10 @@ impl KeyFile {
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-        Self::open(path, owner)?.context("it is gone")
+        Self::open(path, owner)?.context("it was removed")
     }
 
-    /// Opens the file of the service `owner`, if it is there.
+    /// Opens the file of the service `owner`, if it exists.
     pub(crate) fn open(path: &Path, owner: &str) -> anyhow::Result<Option<Self>> {
         let mut file = match private::options().read(true).write(true).open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -97,15 +97,15 @@ impl KeyFile {
         let (fields, checksum) = fields.split_at(FIELDS - 32);
         ensure!(
             is_whole && fields.starts_with(MAGIC) && Sha256::digest(fields)[..] == *checksum,
-            "it is damaged or no key file; put back the copy that you keep of it"
+            "it is damaged or not a key file; restore your copy of it"
         );
         let (head, secret) = fields.split_at(fields.len() - SECRET);
         let (head, id) = head.split_at(head.len() - ID);
         ensure!(
             head[MAGIC.len()..] == padded(owner)?,
-            "it is the key file of another service; put back the one of `{owner}`"
+            "it is the key file of another service; put back that of `{owner}`"
         );
-        // What a crash left of a slot is not one that anybody was given.
+        // A slot that a crash left incomplete was never issued.
         let end = file
             .metadata()?
             .len()
@@ -120,7 +120,7 @@ impl KeyFile {
         }))
     }
 
-    /// How many slots there are.
+    /// The number of slots.
     pub(crate) fn slots(&self) -> u64 {
         self.slots
             .lock()
@@ -128,7 +128,7 @@ impl KeyFile {
             .end
     }
 
-    /// A slot that nobody had before, with its key, which is on the disk.
+    /// Issues a new slot and its key, which is already on the disk.
     pub(crate) fn issue(&self) -> io::Result<(u64, [u8; KEY])> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.next == slots.end {
@@ -148,10 +148,10 @@ impl KeyFile {
         Ok((key != [0; KEY]).then_some(key))
     }
 
-    /// Overwrites `slots`, on the disk.
+    /// Overwrites `slots` with zeros, on the disk.
     pub(crate) fn destroy(&self, slots: &[u64]) -> io::Result<()> {
         for slot in slots {
-            // A file that ends before it never had it.
+            // A slot beyond the end of the file never existed in it.
             if *slot < self.slots() && self.find(*slot)?.is_some() {
                 self.file.write_all_at(&[0; KEY], offset(*slot))?;
             }
@@ -178,11 +178,11 @@ fn padded(owner: &str) -> anyhow::Result<[u8; OWNER]> {
     Ok(padded)
 }
 
-/// Random bytes of the kernel.
+/// Random bytes from the kernel.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     ring::rand::SystemRandom::new()
         .fill(&mut bytes)
-        .expect("the kernel has random numbers");
+        .expect("the kernel supplies random numbers");
     bytes
 }

@@ -1,4 +1,4 @@
-//! The keys of a database: of hashes, and of personal data.
+//! The keys of a database: for hashes and for personal data.
 
 use std::fmt;
 use std::path::Path;
@@ -11,7 +11,7 @@ use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 use crate::key_file::{KEY, KeyFile, SECRET, random};
 use crate::number::{signed, unsigned};
 
-/// Bytes of the nonce that every sealed text begins with.
+/// Bytes of the nonce at the beginning of every sealed text.
 const NONCE: usize = aead::NONCE_LEN;
 
 /// The keys of a database: the secret of its hashes, and its key file if it has one. Cheap to
@@ -33,20 +33,20 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// Whether the key file at `path` can open a database of the service `owner` whose key file has
-/// this id and at least so many keys.
+/// Checks that the key file at `path` fits a database of the service `owner` whose key file has
+/// this id and at least `slots` keys.
 pub fn check_key_file(path: &Path, owner: &str, id: &[u8], slots: u64) -> anyhow::Result<()> {
     let name = path.display();
     let file = KeyFile::open(path, owner)
         .with_context(|| format!("open {name}"))?
-        .with_context(|| format!("{name} is missing: put back the copy that you keep of it"))?;
+        .with_context(|| format!("{name} is missing; restore your copy of it"))?;
     ensure!(
         file.id[..] == *id,
         "{name} is the key file of another database"
     );
     ensure!(
         file.slots() >= slots,
-        "{name} is older than the copy: it has {} keys of {slots}",
+        "{name} is older than the copy: it has {} of {slots} keys",
         file.slots()
     );
     Ok(())
@@ -65,7 +65,7 @@ impl Keys {
         let stored = Stored::load(db)?;
         ensure!(
             stored.key_file.is_none(),
-            "its personal data is encrypted with the keys of a key file, and this program opens it \
+            "its personal data is encrypted with the keys of a key file, but this program opens it \
              without one"
         );
         if let Some(secret) = stored.secret {
@@ -76,8 +76,8 @@ impl Keys {
         Ok(Self::new(&secret, None))
     }
 
-    /// The keys of the database `db` of the service `owner`, with the key file at `path`. A file is
-    /// made for a database that had none.
+    /// The keys of the database `db` of the service `owner`, with the key file at `path`. Creates
+    /// the file for a database that had none.
     pub(crate) fn in_file(
         db: &impl ConnectionTrait,
         path: &Path,
@@ -91,21 +91,21 @@ impl Keys {
         ) {
             (Some(file), None) => file,
             (None, None) => KeyFile::create(path, owner)
-                .with_context(|| format!("make the key file {}", path.display()))?,
+                .with_context(|| format!("create the key file {}", path.display()))?,
             (Some(file), Some(id)) if file.id[..] == id[..] => file,
             (Some(_), Some(_)) => bail!(
-                "{} is the key file of another database; put back the one that belongs to this",
+                "{} is the key file of another database; put back that of this database",
                 path.display()
             ),
             (None, Some(_)) => bail!(
-                "{} is missing, and without it nobody can read the personal data in this database; \
-                 put back the copy that you keep of it",
+                "{} is missing, and without it the personal data in this database cannot be read; \
+                 restore your copy of it",
                 path.display()
             ),
         };
         ensure!(
             file.slots() >= stored.key_slots,
-            "{} is older than the database: it has {} keys of {}; put back the newest copy of it",
+            "{} is older than the database: it has {} of {} keys; restore its newest copy",
             path.display(),
             file.slots(),
             stored.key_slots
@@ -126,8 +126,8 @@ impl Keys {
         self.0.file.as_ref().map(|file| file.path.as_path())
     }
 
-    /// The keyed hash (HMAC-SHA-256, 32 bytes) by which `text` is found again; the same text has
-    /// another one for each `purpose`. Whoever has no secret cannot guess at the text.
+    /// The keyed hash (HMAC-SHA-256, 32 bytes) of `text`, for lookups. It differs for each
+    /// `purpose`. Without the secret, the text cannot be guessed from the hash.
     pub fn digest(&self, purpose: &str, text: &[u8]) -> Vec<u8> {
         let mut context = hmac::Context::with_key(&self.0.digests);
         context.update(&(purpose.len() as u64).to_be_bytes());
@@ -136,13 +136,13 @@ impl Keys {
         context.sign().as_ref().to_vec()
     }
 
-    /// The key in `slot`; `None` if it was destroyed: what it encrypted is erased.
+    /// The key in `slot`; `None` if it was destroyed and so its data erased.
     ///
     /// # Errors
     /// The key file cannot be read.
     ///
     /// # Panics
-    /// When the database has no key file.
+    /// If the database has no key file.
     pub fn find(&self, slot: i64) -> Result<Option<Key>, DbErr> {
         let slot = unsigned(slot);
         let key = self
@@ -167,13 +167,13 @@ impl Key {
         }
     }
 
-    /// Where the key is: to be stored with what it encrypts.
+    /// The slot of the key, to be stored with the encrypted data.
     pub fn slot(&self) -> i64 {
         signed(self.slot)
     }
 
-    /// `text`, encrypted and authenticated (ChaCha20-Poly1305 with a random nonce; 28 bytes more).
-    /// It opens only with the same `about`, such as the id of its row.
+    /// Encrypts and authenticates `text` (ChaCha20-Poly1305 with a random nonce; adds 28 bytes).
+    /// The result opens only with the same `about`, such as the id of its row.
     pub fn seal(&self, about: &[u8], text: &[u8]) -> Vec<u8> {
         let nonce = random::<NONCE>();
         let mut sealed = Vec::with_capacity(NONCE + text.len() + self.key.algorithm().tag_len());
@@ -186,14 +186,14 @@ impl Key {
         let tag = self
             .key
             .seal_in_place_separate_tag(nonce, about, &mut sealed[NONCE..]);
-        sealed.extend(tag.expect("far shorter than the limit of 256 GiB").as_ref());
+        sealed.extend(tag.expect("shorter than the limit of 256 GiB").as_ref());
         sealed
     }
 
-    /// The way back from [`seal`](Self::seal).
+    /// Decrypts a text from [`seal`](Self::seal).
     ///
     /// # Errors
-    /// It was sealed with another key, about something else, or altered since.
+    /// It was sealed with another key or another `about`, or was altered.
     pub fn open(&self, about: &[u8], sealed: &[u8]) -> Result<Vec<u8>, DbErr> {
         let about = aead::Aad::from(about);
         let opened = sealed.split_at_checked(NONCE).and_then(|(nonce, text)| {
@@ -204,12 +204,15 @@ impl Key {
             Some(text)
         });
         opened.ok_or_else(|| {
-            DbErr::Custom(format!("what the key {} encrypted was altered", self.slot))
+            DbErr::Custom(format!(
+                "data encrypted with the key {} was altered",
+                self.slot
+            ))
         })
     }
 }
 
-/// What the database knows of its keys.
+/// What the database stores about its keys.
 struct Stored {
     secret: Option<Vec<u8>>,
     key_file: Option<Vec<u8>>,
@@ -246,5 +249,5 @@ pub(crate) fn set<const N: usize>(
 }
 
 fn unreadable(slot: u64, error: &std::io::Error) -> DbErr {
-    DbErr::Custom(format!("read the key {slot} of personal data: {error}"))
+    DbErr::Custom(format!("read the key {slot} for personal data: {error}"))
 }

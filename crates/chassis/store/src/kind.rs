@@ -1,18 +1,18 @@
-//! What a database file holds.
+//! The kinds of database files.
 
 /// What a database file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// What nobody else has: the file must stay where it was opened.
+    /// Original data: the file must stay where it was opened.
     Own,
-    /// The same, with personal data that is encrypted with the keys of a key file.
+    /// [`Own`](Self::Own), with personal data that is encrypted with the keys of a key file.
     Personal,
-    /// A copy, which is rebuilt when it is missing.
+    /// A copy, which is rebuilt if it is missing.
     ReadStore,
 }
 
 impl Kind {
-    /// Whether nobody else has what the file holds.
+    /// Whether the file holds original data.
     pub fn is_own(self) -> bool {
         self != Self::ReadStore
     }

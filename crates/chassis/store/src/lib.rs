@@ -1,10 +1,10 @@
-//! The database of a service, in an SQLite file of its own.
+//! The database of a service: one SQLite file.
 //!
 //! * [`Database`]: one writer thread with group commit, snapshots for readers;
-//! * [`outbox`]: events written in the transaction of the change that they tell of;
+//! * [`outbox`]: events, written in the same transaction as the change they describe;
 //! * [`idempotency`]: one key of a client, one effect;
 //! * [`personal`]: personal data that can be erased, also from backups;
-//! * [`fair`]: turns for clients who wait for a reader, or for anything else that is scarce.
+//! * [`fair`]: turns for clients that wait for a reader or another scarce resource.
 
 #![warn(missing_docs)]
 

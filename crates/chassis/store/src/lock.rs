@@ -1,8 +1,8 @@
 //! One process per database file.
 //!
-//! The lock is on a file of its own beside the database: SQLite's locks on the database are lost as
+//! The lock is on a separate file next to the database: SQLite's locks on the database are lost as
 //! soon as anything else in the process opens and closes that file. The kernel releases the lock
-//! when the process ends, however it ends, so a lock file that is left behind locks nothing.
+//! when the process ends for any reason, so a leftover lock file locks nothing.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -15,7 +15,7 @@ use crate::identity::Identity;
 use crate::kind::Kind;
 use crate::{generation, private};
 
-/// That this process may have a database open, and no other; until the last clone is dropped.
+/// This process's exclusive right to open a database, until the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Lock {
     file: PathBuf,
@@ -29,21 +29,21 @@ struct Locked {
 }
 
 impl Lock {
-    /// Takes the lock of the database at `path`, whose folder is there.
+    /// Takes the lock of the database at `path`, whose folder must exist.
     ///
     /// # Errors
-    /// Another process has it, or the lock file cannot be made.
+    /// Another process has it, or the lock file cannot be created.
     pub fn take(path: &Path, kind: Kind) -> anyhow::Result<Self> {
         let file = generation::lock_file(path, kind)
-            .with_context(|| format!("look at {}", path.display()))?;
+            .with_context(|| format!("inspect {}", path.display()))?;
         let locked = Arc::new(Mutex::new(Locked::take(&file)?));
         Ok(Self { file, locked })
     }
 
-    /// Takes the lock again where its file was removed: since then it has kept nobody away.
+    /// Takes the lock again if its file was removed: since then it has excluded no process.
     ///
     /// # Errors
-    /// Another process has taken it meanwhile.
+    /// Another process has taken the lock meanwhile.
     pub fn keep(&self) -> anyhow::Result<()> {
         let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
         if locked.identity.moved().is_some() {
@@ -70,11 +70,11 @@ impl Locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
-                // Only people read it.
+                // Only for the message.
                 let _ = file.read_to_string(&mut holder);
                 bail!(
                     "another process (pid {}) has this database open, and only one may; stop that \
-                     one, or give this one a file of its own with --database",
+                     process, or use another file with --database",
                     holder.trim()
                 );
             }
@@ -82,7 +82,7 @@ impl Locked {
         }
         file.set_len(0)?;
         file.rewind()?;
-        // Only people read it, and the disk may be full.
+        // Only for messages, and the disk may be full.
         let _ = writeln!(file, "{}", std::process::id());
         let identity = Identity::of(path)?;
         Ok(Self {

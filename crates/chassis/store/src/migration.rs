@@ -6,14 +6,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::transaction::Tx;
 
-/// One step of a database's shape. Never change one that was released: add another.
+/// One step of a database's schema. Never change a released migration: add another.
 #[derive(Debug, Clone, Copy)]
 pub struct Migration {
     /// A name that sorts, such as `0001_orders`.
     pub name: &'static str,
     /// Its SQL statements.
     pub sql: &'static str,
-    /// What SQL cannot do, after it and in the same transaction.
+    /// A step that SQL cannot do, run after the SQL in the same transaction.
     pub then: Option<Step>,
 }
 
@@ -21,14 +21,14 @@ pub struct Migration {
 pub type Step = fn(&Tx) -> Result<(), DbErr>;
 
 impl Migration {
-    /// A migration that is all SQL.
+    /// A migration of SQL only.
     pub const fn sql(name: &'static str, sql: &'static str) -> Self {
         let then = None;
         Self { name, sql, then }
     }
 }
 
-/// The chassis' own tables come first in every database.
+/// The migrations of the chassis, which come first in every database.
 const CHASSIS: &[Migration] = &[
     Migration::sql(
         "0001_chassis",
@@ -47,7 +47,7 @@ const CHASSIS: &[Migration] = &[
     ),
 ];
 
-/// Applies what is missing of the chassis' own.
+/// Applies the missing migrations of the chassis.
 pub(super) fn apply_chassis(db: &DatabaseConnection) -> anyhow::Result<()> {
     db.execute_unprepared(
         "CREATE TABLE IF NOT EXISTS headwater_migration
@@ -56,13 +56,13 @@ pub(super) fn apply_chassis(db: &DatabaseConnection) -> anyhow::Result<()> {
     apply_missing(db, CHASSIS, |_| Ok(()))
 }
 
-/// Applies what is missing of the service's.
+/// Applies the missing migrations of the service.
 pub(super) fn apply_own(tx: &Tx, own: &[Migration]) -> anyhow::Result<()> {
     let known = |name: &str| CHASSIS.iter().chain(own).any(|known| known.name == name);
     if let Some((unknown, _)) = applied(tx)?.iter().find(|(name, _)| !known(name)) {
         bail!(
             "the database has the migration {unknown}, which this program does not know: \
-             it was written by a newer version; start that one"
+             it was written by a newer version; start that version"
         );
     }
     apply_missing(tx, own, |migration| {
@@ -82,7 +82,7 @@ fn apply_missing(
             Some((name, was)) => ensure!(
                 *was == checksum,
                 "the migration {name} was changed after it was applied: \
-                 put it back and add the change as a new migration"
+                 restore it, and add the change as a new migration"
             ),
             None => apply(db, migration, checksum)
                 .and_then(|()| then(migration))

@@ -23,7 +23,7 @@ pub(super) struct Opening {
     pub(super) config: Config,
     pub(super) migrations: &'static [Migration],
     pub(super) clock: Clock,
-    /// Where the file has to stay, if it has to.
+    /// The path at which the file must stay, if it must.
     pub(super) stays_at: Option<PathBuf>,
     pub(super) has_key_file: bool,
 }
@@ -31,7 +31,7 @@ pub(super) struct Opening {
 /// What opening found.
 #[derive(Debug, Clone)]
 pub(super) struct Opened {
-    /// Of the file, where it has to stay.
+    /// The identity of the file, if it must stay where it was opened.
     pub(super) identity: Option<Arc<Identity>>,
     pub(super) epoch: Arc<str>,
     pub(super) head: u64,
@@ -39,19 +39,18 @@ pub(super) struct Opened {
 }
 
 impl Opening {
-    /// Opens the file, making it if it is not there, and brings its tables up to date.
+    /// Opens the file, creating it if it is missing, and migrates its tables.
     pub(super) fn open(&self) -> anyhow::Result<(DatabaseConnection, Opened)> {
         let _alone = one_at_a_time();
         let path = self.config.path.display();
         let db = self.connect()?;
         let identity = self.stays_at.as_deref().map(Identity::of).transpose();
-        let mut identity = identity.with_context(|| format!("look at {path}"))?;
+        let mut identity = identity.with_context(|| format!("inspect {path}"))?;
         let prepared = in_transaction(&db, || self.prepare(&db));
         let (epoch, keys) = prepared.with_context(|| format!("prepare {path}"))?;
-        scrub(&db, self.has_key_file)
-            .with_context(|| format!("clear {path} of what was in clear text"))?;
+        scrub(&db, self.has_key_file).with_context(|| format!("remove clear text from {path}"))?;
         if let Some(path) = keys.path() {
-            let of = || format!("look at {}", path.display());
+            let of = || format!("inspect {}", path.display());
             let key_file = Identity::of(path).with_context(of)?;
             identity = identity.map(|identity| identity.with(key_file));
         }
@@ -68,7 +67,7 @@ impl Opening {
         let file = &self.config.path;
         let path = file.display();
         // SQLite gives the write-ahead log and its index the mode of the database.
-        private::make_file(file).with_context(|| format!("make {path}"))?;
+        private::make_file(file).with_context(|| format!("create {path}"))?;
         generation::narrow(file);
         let set_up = |connection: &rusqlite::Connection| {
             connection.execute_batch(
@@ -84,10 +83,10 @@ impl Opening {
         connect(file, Mode::Write, set_up).with_context(|| format!("open {path}"))
     }
 
-    /// Brings the tables up to date; gives the epoch and the keys.
+    /// Migrates the tables; returns the epoch and the keys.
     fn prepare(&self, db: &DatabaseConnection) -> anyhow::Result<(Arc<str>, Keys)> {
         migration::apply_chassis(db).context("migrate")?;
-        // Before the service's own tables: another service's database stays as it is.
+        // Before the service's migrations, which must not run on another service's database.
         let epoch = claim(db, self.owner, &self.clock).context("check the owner")?;
         let keys = self.open_keys(db)?;
         let (clock, damage) = (self.clock.clone(), Damage::default());
@@ -97,7 +96,7 @@ impl Opening {
         Ok((epoch, keys))
     }
 
-    /// The keys of the database; those in a file are beside the file that the path leads to.
+    /// The keys of the database; a key file is next to the file that the path leads to.
     fn open_keys(&self, db: &DatabaseConnection) -> anyhow::Result<Keys> {
         if !self.has_key_file {
             return Keys::in_database(db);
@@ -106,32 +105,32 @@ impl Opening {
             .config
             .path
             .canonicalize()
-            .context("look at the file")?;
+            .context("resolve the path of the file")?;
         Keys::in_file(db, &file.with_extension("keys"), self.owner)
     }
 }
 
-/// Clears the file and its log of what an earlier version kept in clear text, once. Its tables were
-/// dropped and are overwritten; a file with personal data is also written again as a whole, because
-/// a program that does not overwrite what it deletes may have written to it.
+/// Removes, once, the clear text of an earlier version from the file and its log. Its tables were
+/// dropped and overwritten. A file with personal data is also rewritten as a whole, because a
+/// program that does not overwrite deleted data may have written to it.
 fn scrub(db: &DatabaseConnection, has_key_file: bool) -> anyhow::Result<()> {
-    let ask = |sql: &str| {
+    let query = |sql: &str| {
         let statement = Statement::from_string(db.get_database_backend(), sql);
-        let row = db.query_one_raw(statement)?.context("no answer")?;
+        let row = db.query_one_raw(statement)?.context("no row")?;
         Ok::<i64, anyhow::Error>(row.try_get_by_index(0)?)
     };
-    if ask("SELECT scrub_due FROM headwater_database")? == 0 {
+    if query("SELECT scrub_due FROM headwater_database")? == 0 {
         return Ok(());
     }
     if has_key_file {
-        // In a file, which has no name: the whole database may not fit into memory.
+        // In an unnamed file: the whole database may not fit into memory.
         db.execute_unprepared("PRAGMA temp_store = FILE")?;
         db.execute_unprepared("VACUUM")
-            .context("it needs as much free space as the file has")?;
+            .context("it needs as much free space as the size of the file")?;
         db.execute_unprepared("PRAGMA temp_store = MEMORY")?;
     }
     crash::point("erasure.scrubbed");
-    if ask("PRAGMA wal_checkpoint(TRUNCATE)")? != 0 {
+    if query("PRAGMA wal_checkpoint(TRUNCATE)")? != 0 {
         tracing::error!(
             "the write-ahead log may still hold clear text of an earlier version, because another \
              process reads the database: end that process, then restart this service"
@@ -142,7 +141,7 @@ fn scrub(db: &DatabaseConnection, has_key_file: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All of `work` or none of it.
+/// Runs `work` in a transaction.
 fn in_transaction<T>(
     db: &DatabaseConnection,
     work: impl FnOnce() -> anyhow::Result<T>,
@@ -156,7 +155,8 @@ fn in_transaction<T>(
     Ok(value)
 }
 
-/// Writes down whose database this is and which life of it, or checks it.
+/// Stores the owner and the epoch of a new database, or checks the owner of an existing one.
+/// Returns the epoch.
 fn claim(db: &DatabaseConnection, owner: &str, clock: &Clock) -> anyhow::Result<Arc<str>> {
     let epoch = uuid::Uuid::now_v7().simple().to_string();
     let backend = db.get_database_backend();
@@ -175,7 +175,7 @@ fn claim(db: &DatabaseConnection, owner: &str, clock: &Clock) -> anyhow::Result<
     let found: String = row.try_get_by("owner")?;
     ensure!(
         found == owner,
-        "it belongs to the service `{found}`, this is `{owner}`: give each service a file of its own"
+        "it belongs to the service `{found}`, this is `{owner}`: give each service a separate file"
     );
     let epoch: String = row.try_get_by("epoch")?;
     Ok(epoch.into())

@@ -1,11 +1,11 @@
-//! The outbox: a source's append-only event log, in its own database.
+//! The outbox: a source's append-only event log, in the source's database.
 //!
 //! # What
 //!
-//! A service that changes its database *and* publishes an event has two systems to write to, and
-//! can die in between. So it writes the event into a table of the same database, in the same
-//! transaction as the change: both are there or neither is. The relay then moves
-//! the table's rows to the source's stream, in order.
+//! A service that changes its database *and* publishes an event writes to two systems, and may
+//! die in between. So it writes the event into a table of the same database, in the same
+//! transaction as the change: both happen or neither does. The relay then publishes the table's
+//! rows to the source's stream, in order.
 //!
 //! ```ignore
 //! db.write(move |tx| {
@@ -17,16 +17,16 @@
 //!
 //! # Why this way
 //!
-//! * **It is the truth and is kept.** The stream is a copy that can be lost, rolled back or
-//!   purged; the relay fills it again from here, and projections fetch single missing events
-//!   from here (`operator`).
-//! * **No "published" flag.** A flag would be a second memory of what the stream already knows,
-//!   one more write an event, and wrong the moment the stream loses something. The tail of the
-//!   stream is the relay's memory.
-//! * **Positions have no gaps.** One writer, `AUTOINCREMENT`, and rolled-back numbers are used
-//!   again: so whoever reads 7 after 5 knows that 6 is missing, not that it never was.
-//! * **Triggers refuse UPDATE and DELETE**, so that a repair by hand cannot silently make the
-//!   outbox differ from what was published.
+//! * **It is the source of truth and is kept.** The stream is a copy that can be lost, rolled back
+//!   or purged. The relay refills it from the outbox, and projections fetch single missing events
+//!   from the outbox (`operator`).
+//! * **No "published" flag.** A flag would duplicate what the stream already knows, cost another
+//!   write per event, and be wrong as soon as the stream loses an event. The relay takes its state
+//!   from the tail of the stream.
+//! * **Positions have no holes.** There is one writer, `AUTOINCREMENT`, and rolled-back numbers are
+//!   reused. So a reader that gets 7 after 5 knows that 6 exists and is missing.
+//! * **Triggers refuse UPDATE and DELETE**, so a manual repair cannot silently make the outbox
+//!   differ from what was published.
 
 use headwater_event::{Event, MAX_PAYLOAD, event};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
@@ -42,11 +42,11 @@ const KEY_MAX: usize = 1024;
 /// Appends an event to the outbox, in the transaction `tx`.
 ///
 /// # Errors
-/// The database's, or that the event is larger than [`MAX_PAYLOAD`] or its key than 1 KiB.
+/// A database error; or the payload exceeds [`MAX_PAYLOAD`] or the key 1 KiB.
 ///
 /// # Panics
-/// When the event's subject does not begin with the database's owner: a service publishes its
-/// own events only.
+/// If the event's subject does not begin with the database's owner: a service publishes only its
+/// own events.
 pub fn append<E: Event>(tx: &Tx, event: &E) -> Result<Position, DbErr> {
     let owner = tx.owner();
     assert!(
@@ -83,7 +83,7 @@ fn check_size<E: Event>(what: &str, bytes: usize, max: usize) -> Result<(), DbEr
         return Ok(());
     }
     Err(DbErr::Custom(format!(
-        "{what}{} with {bytes} bytes is above the limit of {max}",
+        "{what}{} has {bytes} bytes, which exceeds the limit of {max}",
         E::SUBJECT
     )))
 }
@@ -96,15 +96,12 @@ pub fn position(tx: &Tx, position: u64) -> Position {
     }
 }
 
-/// The events from position `from` on, `limit` of them at most, in order.
-///
-/// # Errors
-/// The database's.
+/// At most `limit` events from position `from` on, in order.
 pub fn page(db: &impl ConnectionTrait, from: u64, limit: usize) -> Result<Vec<Row>, DbErr> {
     db.query_all_raw(Statement::from_sql_and_values(
         db.get_database_backend(),
         PAGE,
-        // Beyond what SQLite can count there is nothing.
+        // There are no positions beyond SQLite's largest integer.
         [clamped(from).into(), clamped(limit as u64).into()] as [Value; 2],
     ))?
     .iter()
@@ -112,10 +109,7 @@ pub fn page(db: &impl ConnectionTrait, from: u64, limit: usize) -> Result<Vec<Ro
     .collect()
 }
 
-/// Like [`page`], but only as many events as have `bytes_max` of payload together; one always fits.
-///
-/// # Errors
-/// The database's.
+/// [`page`], limited to `bytes_max` of payload in total; the first event always fits.
 pub fn page_within(
     snapshot: &RawSnapshot,
     from: u64,
@@ -144,7 +138,7 @@ pub fn page_within(
 const PAGE: &str = "SELECT position, subject, key, payload, traceparent, recorded_at
      FROM headwater_outbox WHERE position >= ? ORDER BY position LIMIT ?";
 
-/// The position of the newest event; 0 when there is none.
+/// The position of the newest event; 0 if there is none.
 pub fn head(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
     let row = db
         .query_one_raw(Statement::from_string(db.get_database_backend(), HEAD))?
@@ -153,9 +147,6 @@ pub fn head(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
 }
 
 /// [`head`] in a raw snapshot.
-///
-/// # Errors
-/// The database's.
 pub fn raw_head(snapshot: &RawSnapshot) -> Result<u64, DbErr> {
     let head = snapshot.row(HEAD, [], |row| row.get(0))?;
     Ok(head.map_or(0, unsigned))
@@ -163,7 +154,7 @@ pub fn raw_head(snapshot: &RawSnapshot) -> Result<u64, DbErr> {
 
 const HEAD: &str = "SELECT coalesce(max(position), 0) AS head FROM headwater_outbox";
 
-/// When the event at `position` was recorded, in milliseconds since 1970; `None` without one.
+/// When the event at `position` was appended, in milliseconds since 1970; `None` if there is none.
 pub fn recorded_at(db: &impl ConnectionTrait, position: u64) -> Result<Option<i64>, DbErr> {
     let row = db.query_one_raw(Statement::from_sql_and_values(
         db.get_database_backend(),

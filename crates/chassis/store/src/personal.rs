@@ -1,38 +1,38 @@
 //! Personal data, encrypted with a key per person: destroying the key erases it everywhere
 //! (crypto-shredding).
 //!
-//! SQLite overwrites what is deleted, but not what a b-tree left behind when it moved cells to
-//! another page, and not the copies in the write-ahead log and in backups. So personal data is
-//! never written in clear. Each person has a random key in the **key file** beside the database
-//! (`users.keys` beside `users.db`), and rows hold ciphertext and the number of the key's slot.
-//! Erasing a person overwrites 32 bytes in place; afterwards no copy of any row can be read, in
-//! this database, its log, or a backup that was taken before.
+//! SQLite overwrites deleted data, but not what a b-tree left behind when it moved cells to
+//! another page, nor the copies in the write-ahead log and in backups. So personal data is never
+//! written in clear text. Each person has a random key in the **key file** next to the database
+//! (`users.keys` next to `users.db`). Rows hold ciphertext and the number of the key's slot.
+//! Erasing a person overwrites 32 bytes in place. After that, no copy of their rows can be read: in
+//! this database, in its log, or in an earlier backup.
 //!
 //! ```ignore
-//! let key = personal::issue(tx)?;                               // one a person
-//! let sealed = key.seal(id.as_bytes(), &json);                  // goes into the row,
-//! row.key_slot = key.slot();                                    // with its slot
+//! let key = personal::issue(tx)?;                               // one per person
+//! let sealed = key.seal(id.as_bytes(), &json);                  // store it in the row,
+//! row.key_slot = key.slot();                                    // with the key's slot
 //!
-//! let Some(key) = snapshot.keys().find(row.key_slot)? else {    // erased: as if there was no row
+//! let Some(key) = snapshot.keys().find(row.key_slot)? else {    // erased: treat as no row
 //!     return Ok(None);
 //! };
 //! let json = key.open(row.id.as_bytes(), &row.sealed)?;
 //!
-//! personal::destroy(tx, row.key_slot)?;                         // with the row's deletion
+//! personal::destroy(tx, row.key_slot)?;                         // when deleting the row
 //! ```
 //!
-//! What must be found by its value (an e-mail address, an idempotency key) is stored as a keyed
-//! hash: [`Keys::digest`]. Where the database has a key file, the secret of these hashes is in it;
-//! otherwise in the database.
+//! Values that must be looked up (an e-mail address, an idempotency key) are stored as keyed
+//! hashes: [`Keys::digest`]. The secret of these hashes is in the key file if the database has one,
+//! and otherwise in the database.
 //!
-//! **Order.** A key is on the disk before a transaction can refer to it. Destroying is noted in the
-//! transaction of the erasure and done after its commit, within [`DESTROY_EVERY`], at an orderly
-//! stop and at the next start: a crash at any point in between loses nothing.
+//! **Order.** A key is on the disk before a transaction can refer to it. The transaction of an
+//! erasure records that the key is to be destroyed. The key is destroyed after the commit: within
+//! [`DESTROY_EVERY`], at an orderly stop, or at the next start. A crash in between loses nothing.
 //!
-//! **Restored copies.** An older database with today's key file: who was erased since stays
-//! unreadable. Keys that were destroyed and are back with an older key file are destroyed again at
-//! the start, because the database keeps the slots of all of them. A key file that is missing,
-//! damaged, of another database, or too old to have all keys is an error at the start.
+//! **Restored copies.** If an older database is restored next to the current key file, people
+//! erased since stay unreadable. If an older key file is restored, its destroyed keys are destroyed
+//! again at the start, because the database keeps their slots. If the key file is missing, damaged,
+//! of another database, or too old to have all keys, the start fails.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -53,29 +53,29 @@ use crate::transaction::{Snapshot, Tx};
 
 pub use crate::keys::{Key, Keys, check_key_file};
 
-/// How often it is looked whether keys are to be destroyed.
+/// The pause between checks for keys to destroy.
 pub const DESTROY_EVERY: Duration = Duration::from_millis(500);
 
-/// Keys that are destroyed with one fsync.
+/// The maximum number of keys destroyed with one fsync.
 const DESTROYED_AT_ONCE: u32 = 1_000;
 
-/// A new key for one person, to be used in the transaction `tx`. If that is rolled back, so is the
-/// person, and the key is never used.
+/// Issues a key for one person, for use in the transaction `tx`. If `tx` is rolled back, the key is
+/// never used.
 ///
 /// # Errors
-/// The database's, or the key file cannot be written.
+/// A database error; or the key file cannot be written.
 ///
 /// # Panics
-/// When the database has no key file.
+/// If the database has no key file.
 pub fn issue(tx: &Tx) -> Result<Key, DbErr> {
     let file = tx.keys().file();
     let (slot, key) = file.issue().map_err(|error| {
         if error.kind() == ErrorKind::StorageFull {
             tx.note_full();
         }
-        DbErr::Custom(format!("make a key for personal data: {error}"))
+        DbErr::Custom(format!("create a key for personal data: {error}"))
     })?;
-    // By this an older key file is known at the start.
+    // With this, the next start recognizes an older key file.
     let slots: Value = signed(file.slots()).into();
     set(
         tx,
@@ -85,10 +85,7 @@ pub fn issue(tx: &Tx) -> Result<Key, DbErr> {
     Ok(Key::new(slot, &key))
 }
 
-/// Notes in the transaction `tx` that the key in `slot` is to be destroyed, once that is committed.
-///
-/// # Errors
-/// The database's.
+/// Records in `tx` that the key in `slot` is to be destroyed after the commit.
 pub fn destroy(tx: &Tx, slot: i64) -> Result<(), DbErr> {
     tx.run_raw(Statement::from_sql_and_values(
         tx.get_database_backend(),
@@ -97,30 +94,30 @@ pub fn destroy(tx: &Tx, slot: i64) -> Result<(), DbErr> {
     ))
 }
 
-/// Destroys the keys of those who were erased, in the background.
+/// Destroys the keys of erased people in the background.
 #[derive(Debug, Clone)]
 pub struct Shredder {
     db: Database,
     health: Health,
-    /// Up to which note it is done; at the start all are looked at, as the key file may be a copy
-    /// from before.
+    /// The id of the last record that was handled. A start handles all records again, because the
+    /// key file may be an older copy.
     done: Arc<AtomicI64>,
 }
 
-/// The name of the line in `/readyz?verbose`.
-const PART: &str = "erasure";
+/// The name of the component in `/readyz?verbose`.
+const COMPONENT: &str = "erasure";
 
 impl Shredder {
-    /// The task of the database `db`; `health` says when a key cannot be destroyed.
+    /// The task for the database `db`; reports to `health` if a key cannot be destroyed.
     pub fn new(db: Database, health: Health) -> Self {
         let done = Arc::default();
         Self { db, health, done }
     }
 
-    /// Works until `stop`: a task for the supervisor.
+    /// Runs until `stop`: a task for the supervisor.
     ///
     /// # Errors
-    /// None: what fails is tried again.
+    /// None: failures are retried.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         loop {
             self.try_destroy_all().await;
@@ -131,17 +128,17 @@ impl Shredder {
         }
     }
 
-    /// Destroys all keys that are noted by now, or says that it could not.
+    /// Destroys all keys that are recorded by now, or reports the failure.
     pub async fn try_destroy_all(&self) {
         match self.destroy_all().await {
-            Ok(()) => self.health.forget(PART),
+            Ok(()) => self.health.forget(COMPONENT),
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::error!(
                     error,
-                    "keys of erased people are not destroyed: mend the key file; it is tried again"
+                    "cannot destroy the keys of erased people: repair the key file; retrying"
                 );
-                self.health.set(PART, State::Failed(error));
+                self.health.set(COMPONENT, State::Failed(error));
             }
         }
     }
@@ -165,7 +162,7 @@ impl Shredder {
     }
 }
 
-/// Keys that are to be destroyed, after the note `done`: their notes and slots.
+/// The records after `done` of keys to destroy: their ids and slots.
 fn due(snapshot: &Snapshot, done: i64) -> Result<Vec<(i64, u64)>, DbErr> {
     let rows = snapshot.query_all_raw(Statement::from_sql_and_values(
         snapshot.get_database_backend(),
@@ -177,10 +174,10 @@ fn due(snapshot: &Snapshot, done: i64) -> Result<Vec<(i64, u64)>, DbErr> {
     rows.iter().map(each).collect()
 }
 
-/// Lets the process leave no core dump: what it has in memory would be in it.
+/// Disables core dumps, which would contain the keys in memory.
 pub fn forbid_core_dumps() -> rustix::io::Result<()> {
     let limit = getrlimit(Resource::Core);
-    // To a program that takes the dumps (`core_pattern` with a pipe), 1 is none and 0 is no limit.
+    // If `core_pattern` pipes dumps to a program, 1 means no dump and 0 means no limit.
     let current = Some(1.min(limit.maximum.unwrap_or(1)));
     setrlimit(Resource::Core, Rlimit { current, ..limit })
 }

@@ -1,4 +1,4 @@
-//! Files and folders that nobody but the user of the process may read, whatever the umask is.
+//! Files and folders that only the user of the process may access, whatever the umask.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io;
@@ -6,17 +6,17 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The mode of a file that is made.
+/// The mode of a new file.
 const FILE: u32 = 0o600;
 
-/// The mode of a folder that is made.
+/// The mode of a new folder.
 const FOLDER: u32 = 0o700;
 
-/// Everything that a mode gives to others.
+/// The mode bits of the group and of other users.
 const OTHERS: u32 = 0o077;
 
-/// Makes the folder, and those above it, where they are not there. A folder that is there stays as
-/// it is: it may be for others, too.
+/// Creates the folder and its missing parents. The mode of an existing folder stays: other users
+/// may need it.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -24,14 +24,14 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
         .create(folder)
 }
 
-/// `options` for a file that is private where they make it.
+/// Options that make a new file private.
 pub fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(FILE);
     options
 }
 
-/// Makes an empty file where there is none. What is there is not opened: closing it would release
+/// Creates an empty file if there is none. An existing file is not opened: closing it would release
 /// SQLite's locks on it.
 pub(crate) fn make_file(file: &Path) -> io::Result<()> {
     match options().write(true).create_new(true).open(file) {
@@ -40,8 +40,8 @@ pub(crate) fn make_file(file: &Path) -> io::Result<()> {
     }
 }
 
-/// Notes in the modification time of an empty file, made where there is none, that something was
-/// done at `when_ms`, in milliseconds since 1970.
+/// Records `when_ms`, in milliseconds since 1970, as the modification time of `file`. Creates an
+/// empty file if there is none.
 pub fn stamp(file: &Path, when_ms: i64) -> io::Result<()> {
     let mut options = options();
     let file = options
@@ -53,12 +53,12 @@ pub fn stamp(file: &Path, when_ms: i64) -> io::Result<()> {
     file.set_modified(UNIX_EPOCH + since)
 }
 
-/// When it was done last, by its [`stamp`].
+/// The time that [`stamp`] recorded last.
 pub fn stamped(file: &Path) -> io::Result<SystemTime> {
     fs::metadata(file)?.modified()
 }
 
-/// Takes the access of others to `file` away, if it is there and they have any.
+/// Removes the access of other users to `file`, if it exists and they have any.
 pub(crate) fn narrow(file: &Path) {
     let Ok(mode) = fs::metadata(file).map(|found| found.permissions().mode()) else {
         return;
@@ -68,10 +68,10 @@ pub(crate) fn narrow(file: &Path) {
     }
     let file_name = file.display();
     match fs::set_permissions(file, Permissions::from_mode(mode & !OTHERS)) {
-        Ok(()) => tracing::info!(file = %file_name, "other users can no longer access the file"),
+        Ok(()) => tracing::info!(file = %file_name, "removed other users' access to the file"),
         Err(error) => tracing::warn!(
             file = %file_name, %error,
-            "other users can access the file; take their access away with chmod go="
+            "other users can access the file; remove their access with chmod go="
         ),
     }
 }

@@ -1,13 +1,13 @@
-//! A snapshot that is read by prepared statements alone.
+//! A snapshot that is read with prepared statements only.
 
 use rusqlite::{Connection, OptionalExtension as _, Params, Row};
 use sea_orm::{DbErr, RuntimeErr};
 
 use crate::connection::Damage;
 
-/// One unmoving view of the database, like a [`Snapshot`](crate::transaction::Snapshot), without sea-orm: for
-/// answers of many rows. What sea-orm makes of a row (every value on its own, under its name,
-/// copied once more into the model) costs more than finding it. Exists only inside
+/// One unchanging view of the database, like a [`Snapshot`](crate::transaction::Snapshot), but
+/// without sea-orm: for answers of many rows. What sea-orm does with a row (a named value per
+/// column, copied again into the model) costs more than finding the row. Exists only inside
 /// [`Database::read_raw`](crate::database::Database::read_raw).
 #[derive(Debug)]
 pub struct RawSnapshot {
@@ -20,10 +20,7 @@ impl RawSnapshot {
         Self { connection, damage }
     }
 
-    /// What `read` makes of each row that `sql` gives. The statement is prepared once and kept.
-    ///
-    /// # Errors
-    /// The database's, or what `read` returns.
+    /// Maps each row of `sql` with `read`. The statement is prepared once and kept.
     pub fn rows<T>(
         &self,
         sql: &str,
@@ -37,10 +34,8 @@ impl RawSnapshot {
         )
     }
 
-    /// The same up to the first row that `read` does not want: the rows behind it are not read.
-    ///
-    /// # Errors
-    /// The database's, or what `read` returns.
+    /// [`rows`](Self::rows), up to the first row for which `read` returns `None`: later rows are
+    /// not read.
     pub fn rows_while<T>(
         &self,
         sql: &str,
@@ -53,10 +48,7 @@ impl RawSnapshot {
         }))
     }
 
-    /// The same for the first row, if there is one.
-    ///
-    /// # Errors
-    /// The database's, or what `read` returns.
+    /// [`rows`](Self::rows) for the first row only, if there is one.
     pub fn row<T>(
         &self,
         sql: &str,
@@ -80,7 +72,7 @@ impl RawSnapshot {
         .map(drop)
     }
 
-    /// A file that is damaged is noted.
+    /// Records damage of the file.
     fn contain<T>(&self, result: rusqlite::Result<T>) -> Result<T, DbErr> {
         let result = result.map_err(|error| DbErr::Query(RuntimeErr::Rusqlite(error.into())));
         self.damage.note(&result);

@@ -1,4 +1,4 @@
-//! The readers: threads with a read-only connection each (which cannot change threads).
+//! The readers: threads with a read-only connection each. A connection cannot change threads.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -21,14 +21,14 @@ use crate::opening::Opened;
 use crate::raw::RawSnapshot;
 use crate::transaction::Snapshot;
 
-/// How many steps of SQLite's machine lie between two looks at the clock: some 100 µs.
+/// The number of steps of SQLite's virtual machine between two checks of the clock: some 100 µs.
 const STEPS: i32 = 10_000;
 
-/// A read, its types erased; whether the connections are to be kept.
+/// A type-erased read. Returns whether to keep the connections.
 type Read = Box<dyn FnOnce(&mut Connections) -> bool + Send>;
 
-/// What waits for a free reader: the clients take turns. One connection has one request under way,
-/// so that the limit of connections bounds it.
+/// The reads that wait for a free reader; the clients take turns. A connection has one request
+/// under way, so the limit of connections bounds the queue.
 struct Jobs {
     waiting: Mutex<Waiting>,
     changed: Condvar,
@@ -36,7 +36,7 @@ struct Jobs {
 
 struct Waiting {
     reads: Queue<Read>,
-    /// Whether no more are taken: the threads end after those that wait.
+    /// Whether new reads are refused; the threads end after the waiting ones.
     is_closed: bool,
 }
 
@@ -50,13 +50,13 @@ impl Jobs {
         if waiting.is_closed {
             return Err(closed());
         }
-        // There is room for all.
+        // The queue is unbounded, so it displaces no read.
         let _ = waiting.reads.push(fair::client(), read);
         self.changed.notify_one();
         Ok(())
     }
 
-    /// The next read; `None` when there will be none.
+    /// The next read; `None` if there will be none.
     fn next(&self) -> Option<Read> {
         let mut waiting = self.lock();
         loop {
@@ -77,7 +77,7 @@ impl Jobs {
     }
 }
 
-/// The handle: cheap to clone. The threads end when the last one is dropped.
+/// The handle. Cheap to clone; the threads end when the last one is dropped.
 #[derive(Clone)]
 pub(super) struct Readers {
     jobs: Arc<Handle>,
@@ -100,11 +100,11 @@ impl fmt::Debug for Readers {
 }
 
 impl Readers {
-    /// Starts the threads. Each read holds `gate`, shared with the others.
+    /// Starts the threads. Each read holds `checkpoint_lock` shared.
     pub(super) fn start(
         owner: &str,
         config: &Config,
-        gate: &Arc<RwLock<()>>,
+        checkpoint_lock: &Arc<RwLock<()>>,
         damage: &Damage,
         opened: &Opened,
     ) -> anyhow::Result<Self> {
@@ -121,7 +121,7 @@ impl Readers {
             let thread = Thread {
                 config: config.clone(),
                 jobs: Arc::clone(&jobs),
-                gate: Arc::clone(gate),
+                checkpoint_lock: Arc::clone(checkpoint_lock),
                 damage: damage.clone(),
                 identity: opened.identity.clone(),
                 keys: opened.keys.clone(),
@@ -141,7 +141,7 @@ impl Readers {
         })
     }
 
-    /// Lets the threads end after the reads that wait, and waits until they have closed the file.
+    /// Ends the threads after the waiting reads, and waits until they have closed the file.
     pub(super) async fn close(mut self) {
         self.jobs.0.close();
         while self.closed.changed().await.is_ok() {}
@@ -190,12 +190,12 @@ impl Readers {
         let (reply, answer) = oneshot::channel();
         let read: Read = Box::new(move |connections| {
             if reply.is_closed() {
-                // Its caller went away before it was its turn.
+                // The caller has gone away.
                 return true;
             }
             let result = catch_unwind(AssertUnwindSafe(|| read(connections)));
             let keep = result.is_ok();
-            // A caller that went away is not told.
+            // The caller may have gone away.
             let _ = reply.send(result);
             keep
         });
@@ -216,9 +216,9 @@ fn closed() -> DbErr {
 struct Thread {
     config: Config,
     jobs: Arc<Jobs>,
-    gate: Arc<RwLock<()>>,
+    checkpoint_lock: Arc<RwLock<()>>,
     damage: Damage,
-    /// Of the file, where it has to stay where it was opened.
+    /// The identity of the file, if it must stay where it was opened.
     identity: Option<Arc<Identity>>,
     keys: Keys,
 }
@@ -227,11 +227,14 @@ impl Thread {
     fn run(&self) {
         let mut connections = Connections::new(self);
         if self.identity.is_some() {
-            // It is read on where somebody renames it. Whoever reads sees the error, if any.
+            // Opened now, it stays readable if the file is renamed. Reads return the error, if any.
             let _ = connections.snapshot();
         }
         while let Some(read) = self.jobs.next() {
-            let _reading = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+            let _reading = self
+                .checkpoint_lock
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
             connections.restart_clock();
             if !read(&mut connections) {
                 connections = Connections::new(self);
@@ -240,13 +243,13 @@ impl Thread {
     }
 }
 
-/// A reader's connections, each made when it is first needed; both made anew after a panic.
+/// A reader's connections. Each is opened on first use, and both are replaced after a panic.
 struct Connections {
     config: Config,
     damage: Damage,
     identity: Option<Arc<Identity>>,
     keys: Keys,
-    /// When the read began that uses one: SQLite breaks off one that takes too long.
+    /// When the current read began: SQLite aborts a read that takes too long.
     began: Arc<Mutex<Instant>>,
     snapshot: Option<Snapshot>,
     raw: Option<RawSnapshot>,
@@ -285,7 +288,7 @@ impl Connections {
         Ok(self.raw.insert(raw))
     }
 
-    /// A connection for reading, made by `connect`.
+    /// Opens a connection for reading with `connect`.
     fn connect<C>(
         &self,
         connect: impl FnOnce(&Path, Mode, Prepare) -> Result<C, DbErr>,
@@ -311,7 +314,7 @@ impl Connections {
         self.damage.note(&connected);
         let identity = self.identity.as_ref();
         match identity.and_then(|identity| identity.moved_itself()) {
-            // It may be another file that was opened.
+            // The connection may be to another file.
             Some(what) => Err(DbErr::Custom(what)),
             None => connected,
         }
@@ -329,5 +332,5 @@ impl Drop for Connections {
     }
 }
 
-/// What sets a connection up.
+/// Sets up a connection.
 type Prepare = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()>>;

@@ -1,10 +1,10 @@
-//! Room on the disk: writes are refused before there is none, and go on when there is some.
+//! Disk space: writes are refused before the disk is full, and resume when there is space.
 //!
-//! `SQLITE_FULL` has a known outcome: the frame that commits is the last one written, and it was
-//! not written whole, so the transaction is rolled back, and the process goes on. What can fail
-//! *after* that frame, an fsync or growing the log's index (`SQLITE_IOERR_SHMSIZE`), has an unknown
-//! one and ends the process. So that a full disk does not get there, the last `ROOM_MIN` are left
-//! alone.
+//! `SQLITE_FULL` has a known outcome: the commit frame is the last one written, and it was not
+//! written completely, so the transaction is rolled back and the process continues. A failure
+//! *after* that frame, in an fsync or in growing the log's index (`SQLITE_IOERR_SHMSIZE`), has an
+//! unknown outcome and ends the process. To avoid such a failure on a full disk, writes leave the
+//! last `ROOM_MIN` bytes free.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -19,20 +19,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::code;
 
-/// Free bytes below which no write begins. What is left is for the index of the write-ahead log,
-/// for moving the log into the file, and for the next start.
+/// Free bytes below which no write begins. They are for the index of the write-ahead log, for
+/// moving the log into the file, and for the next start.
 const ROOM_MIN: u64 = 4 * 1024 * 1024;
 
-/// How long a refusal counts where the file system says that it has room, as with a quota.
+/// How long a refusal counts if the file system reports free space, as with a quota.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether a start can go on.
+/// The pause between checks whether a start can continue.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
-/// By how much longer a start may take, each time that it waits.
+/// How much longer a start may take, requested at each check.
 const START_EXTENSION: Duration = Duration::from_mins(1);
 
-/// The room for a database file.
+/// The disk space for a database file.
 #[derive(Debug)]
 pub(super) struct Room {
     path: PathBuf,
@@ -47,18 +47,18 @@ impl Room {
         }
     }
 
-    /// Notes that SQLite found none.
+    /// Records that SQLite found the disk full.
     pub(super) fn note_refusal(&self) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         *refused = Some(Instant::now());
     }
 
-    /// Whether a write may begin.
+    /// Whether there is too little space to begin a write.
     pub(super) fn is_short(&self) -> bool {
         free(&self.path).is_some_and(|free| free < ROOM_MIN)
     }
 
-    /// What is short, if writes are refused for it.
+    /// Why writes are refused, if the disk is full.
     pub(super) fn shortage(&self) -> Option<String> {
         let refused = *self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let is_refused = refused.is_some_and(|refused| refused.elapsed() < REFUSED_FOR);
@@ -68,29 +68,29 @@ impl Room {
 
 fn shortage(path: &Path) -> String {
     format!(
-        "disk full: {} KiB are free for {}, and {} are needed; make room on the disk, delete \
-         nothing in the database: it goes on by itself",
+        "disk full: {} KiB are free for {}, {} KiB are needed; free space on the disk, but delete \
+         nothing in the database; the service then resumes automatically",
         free(path).unwrap_or_default() / 1024,
         path.display(),
         ROOM_MIN / 1024
     )
 }
 
-/// Bytes that the file system of `path` has left for those who are not root; none where it does
-/// not say.
+/// Free bytes of the file system of `path` for users other than root; `None` if it does not report
+/// them.
 pub(super) fn free(path: &Path) -> Option<u64> {
     let found = rustix::fs::statvfs(path).ok()?;
     (found.f_blocks > 0).then(|| found.f_bavail * found.f_frsize)
 }
 
-/// Whether SQLite found no room: whatever it was about was rolled back.
+/// Whether SQLite found the disk full: the statement or transaction was rolled back.
 pub(super) fn is_full(error: &DbErr) -> bool {
     code(error) == Some(ErrorCode::DiskFull)
 }
 
-/// Whether a database could not be opened because its disk is full. Nothing is under way then, so
-/// that any way of failing for it will do.
-pub(super) fn kept_it_closed(error: &anyhow::Error, path: &Path) -> bool {
+/// Whether a database could not be opened because its disk is full. No transaction is under way
+/// then, so any such failure counts.
+pub(super) fn failed_on_full_disk(error: &anyhow::Error, path: &Path) -> bool {
     let is_short = || {
         let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
         free(folder.unwrap_or(Path::new("."))).is_some_and(|free| free < ROOM_MIN)
@@ -109,28 +109,28 @@ pub(super) fn kept_it_closed(error: &anyhow::Error, path: &Path) -> bool {
     })
 }
 
-/// Does `open` again and again while the disk of `path` is too full for it, until `stop`.
+/// Retries `open` while the disk of `path` is too full for it, until `stop`.
 ///
 /// # Errors
-/// What `open` returns otherwise; [`Stopped`].
+/// Any other error of `open`; [`Stopped`].
 pub async fn when_there_is_room<T>(
     path: &Path,
     stop: &CancellationToken,
     open: impl AsyncFn() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let mut is_told = false;
+    let mut is_logged = false;
     loop {
         let error = match open().await {
-            Err(error) if kept_it_closed(&error, path) => error,
+            Err(error) if failed_on_full_disk(&error, path) => error,
             outcome => return outcome,
         };
         let what = shortage(path);
-        if !is_told {
+        if !is_logged {
             tracing::error!(
                 error = format!("{error:#}"),
-                "the start waits for room: {what}"
+                "the start waits for disk space: {what}"
             );
-            is_told = true;
+            is_logged = true;
         }
         systemd::starting(&what, START_EXTENSION);
         let pause = tokio::time::sleep(LOOK_PAUSE);

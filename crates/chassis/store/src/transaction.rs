@@ -13,7 +13,8 @@ use crate::connection::Damage;
 use crate::keys::Keys;
 use crate::room;
 
-/// A transaction on the writer thread. Exists only inside [`Database::write`](crate::database::Database::write).
+/// A transaction on the writer thread. Exists only inside
+/// [`Database::write`](crate::database::Database::write).
 #[derive(Debug)]
 pub struct Tx {
     connection: DatabaseConnection,
@@ -26,7 +27,7 @@ pub struct Tx {
     is_full: Cell<bool>,
     /// See [`age_ms`](Self::age_ms).
     age_began: Cell<Option<i64>>,
-    /// W3C trace context of the closure that runs, where it is traced.
+    /// W3C trace context of the running closure, if it is traced.
     traceparent: RefCell<Option<String>>,
 }
 
@@ -52,7 +53,7 @@ impl Tx {
         }
     }
 
-    /// Whether SQLite has rolled back the whole transaction by itself.
+    /// Whether SQLite has rolled back the whole transaction without being asked.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost.get()
     }
@@ -62,7 +63,7 @@ impl Tx {
         self.is_full.get()
     }
 
-    /// The same, and forgets it together with the transaction that was lost for it.
+    /// [`is_full`](Self::is_full); also clears it, together with the loss that it caused.
     pub(super) fn take_full(&self) -> bool {
         let is_full = self.is_full.take();
         if is_full {
@@ -71,7 +72,7 @@ impl Tx {
         is_full
     }
 
-    /// Notes that the disk is full: all of the transaction will be rolled back.
+    /// Records that the disk is full: the whole transaction will be rolled back.
     pub(crate) fn note_full(&self) {
         self.is_full.set(true);
     }
@@ -81,24 +82,24 @@ impl Tx {
         self.owner
     }
 
-    /// The keys of personal data, and of hashes.
+    /// The keys of personal data and of hashes.
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
 
-    /// The time now.
+    /// The current time.
     pub fn now(&self) -> SystemTime {
         self.clock.now()
     }
 
-    /// The time now, in milliseconds since 1970.
+    /// The current time, in milliseconds since 1970.
     pub fn now_ms(&self) -> i64 {
         self.clock.now_ms()
     }
 
-    /// A time in milliseconds by which the age of what is stored is told: it goes on from `newest`,
-    /// the newest that is stored, as long as this process runs. It neither jumps with the machine's
-    /// clock nor counts the time in which the service was down.
+    /// A time in milliseconds for measuring the age of stored rows. It starts at `newest`, the
+    /// newest stored time, and advances while this process runs. It neither jumps with the
+    /// machine's clock nor counts downtime.
     pub(crate) fn age_ms(
         &self,
         newest: impl FnOnce(&Self) -> Result<Option<i64>, DbErr>,
@@ -112,17 +113,17 @@ impl Tx {
         Ok(began + running)
     }
 
-    /// Notes the position of an event that was appended.
+    /// Records the position of an appended event.
     pub(crate) fn note_appended(&self, position: u64) {
         self.appended.set(Some(position));
     }
 
-    /// Notes of which trace the closure is that runs next.
+    /// Sets the trace context of the closure that runs next.
     pub(super) fn set_traceparent(&self, traceparent: Option<String>) {
         self.traceparent.replace(traceparent);
     }
 
-    /// The trace of the closure that runs, where it is traced.
+    /// The trace context of the running closure, if it is traced.
     pub(crate) fn traceparent(&self) -> Option<String> {
         self.traceparent.borrow().clone()
     }
@@ -135,10 +136,10 @@ impl Tx {
         self.appended.take()
     }
 
-    /// Runs `work` in a savepoint of its own: what it changed is gone when it returns an error.
+    /// Runs `work` in a savepoint: if it returns an error, its changes are rolled back.
     ///
     /// # Errors
-    /// What `work` returns, or that the transaction is gone.
+    /// The error of `work`; or the transaction is gone.
     pub fn savepoint<T, E: From<DbErr>>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, E>,
@@ -154,24 +155,18 @@ impl Tx {
         result
     }
 
-    /// Runs a statement that changes something, prepared once and kept: parsing it anew, as
-    /// `execute` does each time, costs more than running it.
-    ///
-    /// # Errors
-    /// The database's.
+    /// Runs a statement that changes data. It is prepared once and kept: parsing it each time, as
+    /// `execute` does, costs more than running it.
     pub fn run(&self, query: &impl QueryTrait) -> Result<(), DbErr> {
         self.run_raw(query.build(DbBackend::Sqlite))
     }
 
     /// [`run`](Self::run) for SQL as text.
-    ///
-    /// # Errors
-    /// The database's.
     pub fn run_raw(&self, statement: Statement) -> Result<(), DbErr> {
         self.query_one_raw(statement).map(drop)
     }
 
-    /// Begins or ends the transaction or a savepoint of it.
+    /// Begins or ends the transaction or a savepoint.
     pub(super) fn control(&self, sql: &str) -> Result<(), DbErr> {
         let statement = Statement::from_string(DbBackend::Sqlite, sql);
         let result = self.connection.query_one_raw(statement).map(drop);
@@ -179,7 +174,7 @@ impl Tx {
         result
     }
 
-    /// Notes what `result` says of the file and its disk.
+    /// Records what `result` reports about the file and its disk.
     fn note<T>(&self, result: &Result<T, DbErr>) {
         self.damage.note(result);
         if result.as_ref().is_err_and(room::is_full) {
@@ -187,13 +182,13 @@ impl Tx {
         }
     }
 
-    /// Sees to it that nothing is written outside of a transaction.
+    /// Ensures that no statement runs outside of a transaction.
     ///
-    /// At some errors (disk full, out of memory, a statement that says so) SQLite rolls the whole
-    /// transaction back by itself. A closure that goes on all the same would then commit each of
-    /// its statements on its own. So a failed statement tries to begin a transaction: where there
-    /// still is one, that is refused; where there is none, what follows lands in one that is never
-    /// committed, because the writer does not find its savepoint in it and stops, or is told.
+    /// After some errors (disk full, out of memory, a statement with `ON CONFLICT ROLLBACK`),
+    /// SQLite rolls back the whole transaction. If the closure continued, each of its statements
+    /// would commit separately. So after an error this issues `BEGIN`. If the transaction survived,
+    /// `BEGIN` fails harmlessly. If SQLite rolled it back, `BEGIN` opens one that is never
+    /// committed: the writer notes the loss, or does not find its savepoint and stops.
     fn contain<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
         if result.is_err() {
             self.note(&result);
@@ -205,7 +200,8 @@ impl Tx {
     }
 }
 
-/// One unmoving view of the database. Exists only inside [`Database::read`](crate::database::Database::read).
+/// One unchanging view of the database. Exists only inside
+/// [`Database::read`](crate::database::Database::read).
 #[derive(Debug)]
 pub struct Snapshot {
     connection: DatabaseConnection,
@@ -222,12 +218,12 @@ impl Snapshot {
         }
     }
 
-    /// The keys of personal data, and of hashes.
+    /// The keys of personal data and of hashes.
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
 
-    /// Reads cannot leave anything half done; a file that is damaged is noted.
+    /// Records damage of the file. A failed read leaves no partial changes.
     fn contain<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
         self.damage.note(&result);
         result

@@ -1,5 +1,5 @@
-//! When it was last verified that outboxes, streams and a projection agree: a file beside the
-//! database, so that a restart, a rebuild and an exchange of the database leave it as it is.
+//! When outboxes, streams and a projection were last verified to agree. The time is kept in a file
+//! next to the database, so that it outlives restarts, rebuilds and swaps.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,18 +14,18 @@ use crate::private;
 pub struct Verified(PathBuf);
 
 impl Verified {
-    /// The file of `projection`, beside the database `db`.
+    /// The file of `projection`, next to the database `db`.
     pub fn of(db: &Database, projection: &str) -> Self {
         Self(appended(db.base(), &format!(".{projection}-verified")))
     }
 
-    /// Notes that it was at `now_ms`.
+    /// Records a verification at `now_ms`.
     pub fn note(&self, now_ms: i64) -> io::Result<()> {
         private::stamp(&self.0, now_ms)
     }
 
-    /// When it was; 1970 where that cannot be read. A nightly verification is missed from the first
-    /// look on, which is `now_ms`.
+    /// The time of the last verification; 1970 if it cannot be read. If there was none, `now_ms` is
+    /// recorded and counts as the last one.
     pub fn last(&self, now_ms: i64) -> SystemTime {
         let last = private::stamped(&self.0).or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => {

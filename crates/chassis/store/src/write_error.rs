@@ -1,42 +1,42 @@
-//! What a write gave, or why it did not happen.
+//! The result of a write, or why it did not happen.
 
 use headwater_event::Position;
 
-/// What a write gave, once it is on the disk.
+/// The result of a write that is on the disk.
 #[derive(Debug, Clone)]
 pub struct Committed<T> {
     /// What the closure returned.
     pub value: T,
-    /// The position of the last event that the closure appended, if it did.
+    /// The position of the last event that the closure appended, if any.
     pub position: Option<Position>,
 }
 
-/// Why a write did not happen, or (`Unknown`) may not have.
+/// Why a write did not happen or, for `Unknown`, may not have happened.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError<E> {
-    /// The closure said no; its changes were rolled back.
+    /// The closure returned an error; its changes were rolled back.
     #[error("the write was refused")]
     Refused(E),
     /// The closure panicked; its changes were rolled back.
     #[error("the write panicked")]
     Panicked,
-    /// Too many writes wait, or no transaction could begin, most often because another process
-    /// holds the file's write lock: try again later.
+    /// Too many writes wait, or no transaction could begin, usually because another process holds
+    /// the file's write lock. Try again later.
     #[error("the database is busy")]
     Busy,
-    /// The disk is full; nothing was written, and it goes on by itself when there is room.
+    /// The disk is full; nothing was written. Writes resume automatically when there is space.
     #[error("the disk is full; nothing was written")]
     Full,
-    /// The commit failed, or the writer stopped first: the write may have happened or not.
+    /// The commit failed, or the writer stopped first: the write may or may not have happened.
     #[error("the outcome of the write is unknown")]
     Unknown,
-    /// The file was renamed, deleted or replaced while it was open: a person has to put it back.
+    /// The file was renamed, deleted or replaced while it was open; an operator must put it back.
     #[error("the database file is not where it was opened; put it back")]
     Moved,
 }
 
 impl<E> WriteError<E> {
-    /// Which one it is, in a word.
+    /// The name of the variant in lower case.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Refused(_) => "refused",
@@ -50,7 +50,7 @@ impl<E> WriteError<E> {
 }
 
 impl<E: std::error::Error + Send + Sync + 'static> WriteError<E> {
-    /// The closure's own error where it is that, and as one chain.
+    /// The closure's error if it was refused, otherwise this error, as one chain.
     pub fn flat(self) -> anyhow::Error {
         match self {
             Self::Refused(error) => anyhow::Error::new(error),

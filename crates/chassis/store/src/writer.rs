@@ -1,4 +1,4 @@
-//! The writer thread: closures in groups, one commit a group.
+//! The writer thread: closures run in groups, with one commit per group.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,24 +21,24 @@ use crate::room::Room;
 use crate::transaction::Tx;
 use crate::write_error::WriteError;
 
-/// A group stops taking further closures after this long, so that the first one of it does not
-/// wait for ever on a busy queue.
+/// A group takes no further closures after this long, so that its first one does not wait forever
+/// on a busy queue.
 const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
 
-/// How long the writer leaves a WAL alone that it could not empty.
+/// The pause after a failed attempt to empty the WAL.
 const TRUNCATION_PAUSE: Duration = Duration::from_secs(10);
 
-/// The pause between two looks at whether the writer has made a step.
+/// The pause between checks whether the writer has made a step.
 const STEP_PAUSE: Duration = Duration::from_millis(50);
 
-/// The handle: cheap to clone. The thread ends when the last one is dropped.
+/// The handle. Cheap to clone; the thread ends when the last one is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
     owner: &'static str,
     queue: mpsc::Sender<Box<dyn Work>>,
     head: watch::Receiver<u64>,
     failure: watch::Receiver<Option<Arc<str>>>,
-    /// What the thread has done: closures, commits, emptied logs.
+    /// The number of steps that the thread has made: closures, commits, emptied logs.
     steps: Arc<AtomicU64>,
     /// Its sender is dropped when the thread has closed the file.
     closed: watch::Receiver<()>,
@@ -46,11 +46,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread, which opens the database and brings its tables up to date. `gate` is held
-    /// shared by reads.
+    /// Starts the thread, which opens the database and migrates its tables. Reads hold
+    /// `checkpoint_lock` shared.
     pub(super) async fn start(
         opening: Opening,
-        gate: Arc<RwLock<()>>,
+        checkpoint_lock: Arc<RwLock<()>>,
         damage: Damage,
     ) -> anyhow::Result<(Self, Opened)> {
         let owner = opening.owner;
@@ -71,12 +71,12 @@ impl Writer {
         let ends = Ends {
             jobs,
             head: head_sender,
-            gate,
+            checkpoint_lock,
             steps: Arc::clone(&writer.steps),
             room: Arc::clone(&writer.room),
         };
         let run = move || {
-            // Whoever opens it may be gone, and nobody left to tell: its queue is closed then.
+            // The caller may be gone. Its queue is then closed, and the thread ends.
             match Thread::open(opening, ends, damage) {
                 Ok((thread, found)) => {
                     let _ = opened_sender.send(Ok(found));
@@ -89,14 +89,14 @@ impl Writer {
         let thread = std::thread::Builder::new().name(format!("{owner}-writer"));
         thread.spawn(run).context("start the writer thread")?;
         let found = opened.await.context("open the database")??;
-        // Those that alerts look at are there from the start.
+        // Counters that alerts use exist from the start.
         metrics::counter!("headwater_database_refused_total", "service" => owner).increment(0);
         Ok((writer, found))
     }
 
-    /// Runs `work`; `is_exclusive` in a transaction of its own.
+    /// Runs `work`; with `is_exclusive`, in a separate transaction.
     ///
-    /// Where what is under way is traced, so is this, and so are the events that it appends.
+    /// If the current task is traced, so are this write and the events that it appends.
     pub(super) async fn write<T, E, F>(&self, work: F, is_exclusive: bool) -> Written<T, E>
     where
         F: FnOnce(&Tx) -> Result<T, E> + Send + 'static,
@@ -131,7 +131,7 @@ impl Writer {
         written
     }
 
-    /// How many writes wait.
+    /// The number of waiting writes.
     pub(super) fn waiting(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
     }
@@ -145,18 +145,18 @@ impl Writer {
         self.room.shortage()
     }
 
-    /// Resolves when the thread has made a step: an empty write, or one of those before it.
-    /// A thread that has ended is somebody else's matter (see [`stopped`](Self::stopped)).
+    /// Resolves when the thread has made a step: an empty write, or one queued before it.
+    /// Also resolves if the thread has ended, which [`stopped`](Self::stopped) reports.
     pub(super) async fn ping(&self) {
         let before = self.steps.load(Ordering::Relaxed);
-        // Waits for its place where the queue is full; nobody is told that it was run.
-        let asked = async {
-            let ended = self
+        // Waits if the queue is full. An empty write sends no reply.
+        let ended = async {
+            let has_ended = self
                 .queue
                 .send(Box::new(Empty { is_last: false }))
                 .await
                 .is_err();
-            if !ended {
+            if !has_ended {
                 std::future::pending::<()>().await;
             }
         };
@@ -166,14 +166,14 @@ impl Writer {
             }
         };
         tokio::select! {
-            () = asked => {}
+            () = ended => {}
             () = stepped => {}
         }
     }
 
-    /// Lets the thread end after the writes that wait, and waits until it has closed the file.
+    /// Ends the thread after the waiting writes, and waits until it has closed the file.
     pub(super) async fn close(mut self) {
-        // It has ended already if nobody takes it.
+        // If this fails, the thread has already ended.
         let _ = self.queue.send(Box::new(Empty { is_last: true })).await;
         while self.closed.changed().await.is_ok() {}
     }
@@ -194,31 +194,31 @@ struct Group {
     jobs: Vec<Box<dyn Work>>,
     /// The last position that one of them appended.
     appended: Option<u64>,
-    /// Whether it is one that ran alone and was refused: nothing of it is kept.
+    /// Whether this is a refused exclusive closure: none of its changes are kept.
     is_rolled_back: bool,
 }
 
-/// What the thread has in common with its handles, and with the readers.
+/// What the thread shares with its handles and with the readers.
 struct Ends {
     jobs: mpsc::Receiver<Box<dyn Work>>,
     head: watch::Sender<u64>,
-    /// Held shared by reads.
-    gate: Arc<RwLock<()>>,
+    /// Reads hold it shared.
+    checkpoint_lock: Arc<RwLock<()>>,
     steps: Arc<AtomicU64>,
     room: Arc<Room>,
 }
 
 struct Thread {
     tx: Tx,
-    /// Of the file, where it has to stay where it was opened.
+    /// The identity of the file, if it must stay where it was opened.
     identity: Option<Arc<Identity>>,
     config: Config,
     ends: Ends,
-    /// Taken out of the queue, and not to share the transaction of those before it.
+    /// A job taken out of the queue that must not share the current transaction.
     waiting: Option<Box<dyn Work>>,
-    /// How large the WAL was when the transaction began, in bytes.
+    /// The size of the WAL when the transaction began, in bytes.
     wal_before: u64,
-    /// Not before: somebody outside of this process kept the WAL from being emptied.
+    /// The earliest time to empty the WAL again after an attempt failed.
     next_truncation: Instant,
 }
 
@@ -239,7 +239,7 @@ impl Thread {
         Ok((thread, found))
     }
 
-    /// Runs, and closes the file. Tells `failure` why it ended, where nobody wanted it to.
+    /// Runs, and closes the file. If it ended with an error, sends the error to `failure`.
     fn run_to_end(mut self, failure: &watch::Sender<Option<Arc<str>>>) {
         if let Err(error) = self.run() {
             let error = format!("{error:#}");
@@ -250,14 +250,14 @@ impl Thread {
         drop(self);
     }
 
-    /// Runs until it is told to close, every handle is gone, or a commit failed.
+    /// Runs until it is closed, every handle is dropped, or a transaction fails.
     fn run(&mut self) -> anyhow::Result<()> {
         while let Some(first) = self
             .waiting
             .take()
             .or_else(|| self.ends.jobs.blocking_recv())
         {
-            // It needs no transaction, so nothing can keep the thread from its end.
+            // Needs no transaction, so nothing can keep the thread from ending.
             if first.is_last() {
                 break;
             }
@@ -279,7 +279,7 @@ impl Thread {
     /// Ends the transaction of `group`, and answers its closures.
     ///
     /// # Errors
-    /// Nobody knows whether it is on the disk.
+    /// It is unknown whether the group is on the disk; or the log could not be emptied or cut.
     fn end(&mut self, group: Group) -> anyhow::Result<()> {
         let committing = Instant::now();
         let mut ended = Ok(());
@@ -292,17 +292,16 @@ impl Thread {
             });
         }
         if self.tx.is_full() {
-            return self.give_up(group.jobs);
+            return self.refuse_full(group.jobs);
         }
-        ended.context("commit: what it wrote may be there or not")?;
+        ended.context("commit: the outcome of its writes is unknown")?;
         self.note_step();
         crash::point("commit.after");
         self.note_commit(committing, group.jobs.len());
         if let Some(position) = group.appended {
             self.ends.head.send_replace(position);
         }
-        // A file that was renamed in this very moment has the writes, and the next start may
-        // not find it.
+        // If the file was just renamed, it has the writes, but the next start may not find it.
         let outcome = match self.moved() {
             None => Outcome::Committed,
             Some(_) => Outcome::Unknown,
@@ -322,7 +321,7 @@ impl Thread {
             .record(writes as f64);
     }
 
-    /// Begins a transaction; else gives what the write is answered, of which nothing was done.
+    /// Begins a transaction. If it cannot, returns the answer for the write, which was not run.
     fn begin(&mut self) -> Result<(), Outcome> {
         if self.moved().is_some() {
             return Err(Outcome::Moved);
@@ -339,10 +338,10 @@ impl Thread {
             }
             if code(&error) == Some(ErrorCode::DatabaseBusy) {
                 tracing::warn!(
-                    "a write was refused: another process has held the database's write lock for 5 s"
+                    "refused a write: another process has held the database's write lock for 5 s"
                 );
             } else {
-                tracing::warn!(%error, "a write was refused: no transaction could begin");
+                tracing::warn!(%error, "refused a write: cannot begin a transaction");
             }
             Outcome::Busy
         })
@@ -352,15 +351,15 @@ impl Thread {
     ///
     /// # Errors
     /// A transaction is still open, or the log cannot be cut.
-    fn give_up(&self, jobs: Vec<Box<dyn Work>>) -> anyhow::Result<()> {
-        // SQLite may have done so by itself; that none is left shows in that one can begin.
+    fn refuse_full(&self, jobs: Vec<Box<dyn Work>>) -> anyhow::Result<()> {
+        // SQLite may have rolled back already. If a new one can begin, none is left open.
         let _ = self.sql("ROLLBACK");
         self.sql("BEGIN")
             .and_then(|()| self.sql("ROLLBACK"))
-            .context("roll back what found the disk full")?;
-        // What it appended to the log is part of nothing, and takes the room that others need.
+            .context("roll back the transaction that found the disk full")?;
+        // The frames that it appended to the log are unused, and take space that others need.
         generation::cut_wal(&self.config.path, self.wal_before)
-            .context("give back what found the disk full")?;
+            .context("cut the log of the transaction that found the disk full")?;
         self.tx.take_full();
         self.ends.room.note_refusal();
         self.note_step();
@@ -370,37 +369,37 @@ impl Thread {
         Ok(())
     }
 
-    /// What happened to the file, if it is not where it was opened.
+    /// What happened to the file, if it is no longer where it was opened.
     fn moved(&self) -> Option<String> {
         self.identity.as_ref().and_then(|identity| identity.moved())
     }
 
-    /// For whoever asks whether the thread hangs: see [`Writer::beat`].
+    /// Counts a step, for [`Writer::ping`].
     fn note_step(&self) {
         self.ends.steps.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Empties the WAL when it has become too large. SQLite does so by itself at every thousandth
-    /// page, but only in a moment without readers, which never comes where reads overlap.
+    /// Empties the WAL if it is too large. SQLite does this at every thousandth page, but only in a
+    /// moment without readers, which never comes if reads overlap.
     fn bound_wal(&mut self) -> anyhow::Result<()> {
         if generation::wal_bytes(&self.config.path) < self.config.wal_mib * 1024 * 1024
             || Instant::now() < self.next_truncation
         {
             return Ok(());
         }
-        // New reads wait here, those under way end first: they are bounded in time.
+        // New reads wait, and running reads finish first: their time is bounded.
         let _alone = self
             .ends
-            .gate
+            .checkpoint_lock
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         self.note_step();
-        // Whoever else reads, such as a person with the shell, is not waited for.
+        // Do not wait for readers outside of this process, such as an operator with the shell.
         self.sql("PRAGMA busy_timeout = 0")?;
         let emptied = self.sql("PRAGMA wal_checkpoint(TRUNCATE)");
         self.sql("PRAGMA busy_timeout = 5000")?;
         if self.tx.take_full() {
-            // It keeps what the file has no room for.
+            // The WAL keeps the pages that the file has no space for.
             self.next_truncation = Instant::now() + TRUNCATION_PAUSE;
             return Ok(());
         }
@@ -411,19 +410,20 @@ impl Thread {
             self.next_truncation = Instant::now() + TRUNCATION_PAUSE;
             tracing::warn!(
                 bytes = left,
-                "the write-ahead log grows: somebody reads the whole database, or another process does"
+                "the write-ahead log grows: a reader of the whole database or another process keeps \
+                 it from being emptied; end that reader"
             );
         }
         Ok(())
     }
 
     /// Runs closures until the queue is empty or the group is full, each in its own savepoint.
-    /// Gives the ones that ran; notes the last position that was appended. Ends early when one finds
-    /// the disk full.
+    /// Returns the closures that ran and the last position that they appended. Ends early if one
+    /// finds the disk full.
     ///
     /// # Errors
-    /// The transaction is gone (SQLite rolls it back by itself on some I/O errors): nothing of
-    /// the group was kept, and its callers are told that the outcome is unknown.
+    /// The transaction is gone (SQLite rolls it back on some I/O errors): no change of the group
+    /// was kept, and its callers get [`WriteError::Unknown`].
     fn run_group(&mut self, first: Box<dyn Work>) -> anyhow::Result<Group> {
         let started = Instant::now();
         let mut group = Group::default();
@@ -445,7 +445,7 @@ impl Thread {
         Ok(group)
     }
 
-    /// Runs a closure that has the transaction for itself.
+    /// Runs an exclusive closure, without a savepoint.
     ///
     /// # Errors
     /// See [`run_group`](Self::run_group).
@@ -457,7 +457,7 @@ impl Thread {
             self.tx.is_full() || !self.tx.is_lost(),
             "the transaction of one write is gone"
         );
-        self.tell_if_slow(job.as_ref(), started);
+        self.warn_if_slow(job.as_ref(), started);
         Ok(Group {
             jobs: vec![job],
             appended: appended.filter(|_| kept),
@@ -465,7 +465,7 @@ impl Thread {
         })
     }
 
-    /// Runs one closure; gives the last position that it appended, if it was kept.
+    /// Runs one closure; returns the last position that it appended, if its changes are kept.
     fn run_one(&self, job: &mut dyn Work) -> anyhow::Result<Option<u64>> {
         let started = Instant::now();
         self.sql("SAVEPOINT job")?;
@@ -478,11 +478,11 @@ impl Thread {
             self.sql("ROLLBACK TO job").context("roll back one write")?;
         }
         self.sql("RELEASE job").context("end one write")?;
-        self.tell_if_slow(job, started);
+        self.warn_if_slow(job, started);
         Ok(appended.filter(|_| kept))
     }
 
-    fn tell_if_slow(&self, job: &dyn Work, started: Instant) {
+    fn warn_if_slow(&self, job: &dyn Work, started: Instant) {
         let took = started.elapsed();
         if took > self.config.slow_write {
             tracing::warn!(
@@ -498,36 +498,36 @@ impl Thread {
     }
 }
 
-/// What became of a group's transaction.
+/// The outcome of a group's transaction.
 #[derive(Clone, Copy)]
 enum Outcome {
     Committed,
     Unknown,
     /// It could not begin.
     Busy,
-    /// It was rolled back, or did not begin: the disk is full.
+    /// It was rolled back or did not begin: the disk is full.
     Full,
-    /// It did not begin: the file is not where it was opened.
+    /// It did not begin: the file is no longer where it was opened.
     Moved,
 }
 
-/// A closure in the queue, its types erased.
+/// A type-erased closure in the queue.
 trait Work: Send {
-    /// Runs it; whether its changes are to be kept.
+    /// Runs it; returns whether to keep its changes.
     fn run(&mut self, tx: &Tx) -> bool;
     fn answer(self: Box<Self>, outcome: Outcome);
     fn name(&self) -> &'static str;
-    /// Whether the thread is to end in its place.
+    /// Whether the thread ends instead of running it.
     fn is_last(&self) -> bool {
         false
     }
-    /// Whether it has a transaction of its own.
+    /// Whether it runs in a separate transaction.
     fn is_exclusive(&self) -> bool {
         false
     }
 }
 
-/// No write: it shows that the thread takes writes, or ends it.
+/// An empty write: it shows that the thread takes writes, or ends the thread.
 struct Empty {
     is_last: bool,
 }
@@ -556,12 +556,12 @@ struct Job<F, T, E> {
     is_exclusive: bool,
 }
 
-/// The function that a closure was written in.
+/// The function that contains the closure.
 fn name_of<F>() -> &'static str {
     std::any::type_name::<F>().trim_end_matches("::{{closure}}")
 }
 
-/// What a closure returned, with the last position that it appended.
+/// The result of a closure, with the last position that it appended.
 type Written<T, E> = Result<(T, Option<u64>), WriteError<E>>;
 
 impl<F, T, E> Work for Job<F, T, E>
@@ -589,14 +589,14 @@ where
     fn answer(self: Box<Self>, outcome: Outcome) {
         let answer = match (outcome, self.result) {
             (Outcome::Committed, Some(result)) => result,
-            // It was refused or panicked: nothing of it was written, wherever that is.
+            // It was refused or panicked, so nothing of it was written in any case.
             (Outcome::Unknown, Some(Err(error))) => Err(error),
             (Outcome::Unknown, _) => Err(WriteError::Unknown),
             (Outcome::Moved, _) => Err(WriteError::Moved),
             (Outcome::Full, _) => Err(WriteError::Full),
             (Outcome::Committed, None) | (Outcome::Busy, _) => Err(WriteError::Busy),
         };
-        // A caller that went away is not told; its write stands.
+        // The caller may have gone away; its write stands.
         let _ = self.reply.send(answer);
     }
 

@@ -261,7 +261,7 @@ async fn a_failed_commit_is_unknown_to_all_of_its_group_and_stops_the_writer() {
             .unwrap_err()
     );
     assert!(
-        why.contains("commit: what it wrote may be there or not"),
+        why.contains("commit: the outcome of its writes is unknown"),
         "{why}"
     );
     assert!(matches!(db.write(reading(2)).await, Err(Refused::Unknown)));

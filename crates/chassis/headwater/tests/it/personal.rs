@@ -250,10 +250,10 @@ async fn a_key_file_that_is_missing_damaged_foreign_or_too_old_is_named_and_left
     damaged[100] ^= 1;
     let foreign = fs::read(key_file(&other)).unwrap();
     for (content, reason) in [
-        (&damaged, "it is damaged or no key file"),
-        (&right[..50].to_vec(), "it is damaged or no key file"),
+        (&damaged, "it is damaged or not a key file"),
+        (&right[..50].to_vec(), "it is damaged or not a key file"),
         (&foreign, "is the key file of another database"),
-        (&old, "is older than the database: it has 512 keys of 1024"),
+        (&old, "is older than the database: it has 512 of 1024 keys"),
     ] {
         fs::write(key_file(&folder), content).unwrap();
         let refused = refusal(&folder).await;
