@@ -184,7 +184,7 @@ fn an_installation_with_dynamic_users_and_an_open_broker_is_upgraded_and_locked(
         is_shown(machine, "eve", &eve).await;
         is_shown(machine, "ada", &ada).await;
         for service in [Users, Orders, Purchases] {
-            let is_well = |status: &str| status.ends_with("parts ok");
+            let is_well = |status: &str| status.ends_with("components ok");
             machine.comes(&unit(service), "StatusText", is_well).await;
         }
 

@@ -75,7 +75,7 @@ async fn a_service_is_ready_without_a_broker_and_says_how_it_is_until_it_stops()
     manager
         .hears("all is well", |line| {
             let parts = line.strip_prefix("STATUS=");
-            let count = parts.and_then(|parts| parts.strip_suffix(" parts ok")?.parse().ok());
+            let count = parts.and_then(|parts| parts.strip_suffix(" components ok")?.parse().ok());
             count >= Some(2)
         })
         .await;

@@ -57,7 +57,9 @@ fn the_shop_runs_under_systemd_and_stops_in_order() {
         is_verified_every_night(machine).await;
         let purchases = unit(Purchases);
         machine
-            .comes(&purchases, "StatusText", |status| status == "4 parts ok")
+            .comes(&purchases, "StatusText", |status| {
+                status == "4 components ok"
+            })
             .await;
         let errors = errors(machine).await;
         assert!(errors.is_empty(), "{errors:?}");

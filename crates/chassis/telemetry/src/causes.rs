@@ -1,17 +1,17 @@
-//! Why something failed, in one line.
+//! An error and its causes in one line.
 
-/// What failed and why, each cause once: the client library writes the cause of an error into the
-/// error's own text, and gives it as its source as well.
+/// The error and its causes, each cause once. The NATS client includes the cause of an error in
+/// the error's text and also returns it as the source.
 pub fn causes(error: &anyhow::Error) -> String {
     let all = error.chain().map(ToString::to_string);
-    let said = all.reduce(|said, cause| {
-        if said.ends_with(&cause) {
-            said
+    let text = all.reduce(|text, cause| {
+        if text.ends_with(&cause) {
+            text
         } else {
-            format!("{said}: {cause}")
+            format!("{text}: {cause}")
         }
     });
-    said.unwrap_or_default()
+    text.unwrap_or_default()
 }
 
 #[cfg(test)]

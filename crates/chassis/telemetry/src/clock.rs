@@ -1,4 +1,4 @@
-//! The time and new ids, as an argument: services take a [`Clock`], tests give one that they set.
+//! The time and new ids, as an argument: services take a [`Clock`], and tests set theirs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ impl Clock {
         Self::from_fn(SystemTime::now)
     }
 
-    /// A clock that tells what `now` returns.
+    /// A clock that shows the time that `now` returns.
     pub fn from_fn(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         let made = Instant::now();
         Self {
@@ -32,7 +32,7 @@ impl Clock {
         }
     }
 
-    /// This clock, with `running` for the time that it has run.
+    /// This clock, with `running` as its running time.
     #[must_use]
     pub fn with_running(self, running: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self {
@@ -41,7 +41,7 @@ impl Clock {
         }
     }
 
-    /// The time now. It jumps where somebody sets the machine's clock.
+    /// The current time. It jumps if the machine's clock is set.
     pub fn now(&self) -> SystemTime {
         (self.now)()
     }
@@ -51,12 +51,12 @@ impl Clock {
         i64::try_from((self.running)().as_millis()).expect("a time within 290 million years")
     }
 
-    /// The time now in milliseconds since 1970, as the databases keep it.
+    /// The current time in milliseconds since 1970, as stored in the databases.
     pub fn now_ms(&self) -> i64 {
         i64::try_from(self.since_1970().as_millis()).expect("a time within 290 million years")
     }
 
-    /// Milliseconds since 1970 for people: `2026-11-22T11:00:00.250Z`.
+    /// Formats milliseconds since 1970 as RFC 3339: `2026-11-22T11:00:00.250Z`.
     pub fn text(at_ms: i64) -> String {
         let nanos = at_ms.rem_euclid(1000) * 1_000_000;
         let time = prost_types::Timestamp {
@@ -66,7 +66,7 @@ impl Clock {
         time.to_string()
     }
 
-    /// Reads what [`text`](Self::text), or anybody else, wrote as RFC 3339 has it.
+    /// Parses RFC 3339, such as the result of [`text`](Self::text).
     pub fn read(text: &str) -> Option<i64> {
         let time: prost_types::Timestamp = text.parse().ok()?;
         Some(time.seconds * 1000 + i64::from(time.nanos) / 1_000_000)
@@ -85,7 +85,7 @@ impl Clock {
     fn since_1970(&self) -> Duration {
         self.now()
             .duration_since(SystemTime::UNIX_EPOCH)
-            .expect("a clock set after 1970")
+            .expect("the clock is set after 1970")
     }
 }
 

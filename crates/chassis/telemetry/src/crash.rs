@@ -1,10 +1,9 @@
-//! Named places at which a test lets the process die, as `kill -9` would at that very moment.
+//! Crash points: named places where a test makes the process die, as `kill -9` would.
 //!
-//! (Or is slow there: `HEADWATER_SLOW=rebuild.received:50` stops it for 50 ms at each pass.)
-//!
-//! `HEADWATER_CRASH=relay.published` ends the process when it first comes by that place,
-//! `HEADWATER_CRASH=relay.published:3` at the third time. Only with the feature `crash-points`,
-//! which the end-to-end tests switch on: without it, there is nothing of this.
+//! `HEADWATER_CRASH=relay.published` ends the process when it first reaches that point,
+//! `HEADWATER_CRASH=relay.published:3` at the third pass. `HEADWATER_SLOW=rebuild.received:50`
+//! delays the process by 50 ms at each pass. All of this needs the feature `crash-points`, which
+//! the end-to-end tests enable.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,36 +11,36 @@ use std::time::Duration;
 
 use crate::log as telemetry;
 
-/// All places, in the order in which an event comes by them.
+/// All crash points, in the order in which an event passes them.
 pub const POINTS: &[&str] = &[
-    "commit.group",    // a closure ran, others of its group have not, nothing is committed
-    "commit.before",   // all closures of the group ran
-    "commit.after",    // committed, nobody was answered
-    "relay.read",      // rows were read from the outbox, nothing is sent
-    "relay.half",      // some rows of a few, or of a batch, are sent
-    "relay.sent",      // all are sent, no answer was read
-    "relay.published", // the server's answer came, nothing is noted
-    "projection.received", // a batch came, nothing is applied
+    "commit.group", // a closure of the group ran, others may not have; nothing is committed
+    "commit.before", // all closures of the group ran
+    "commit.after", // committed, no caller is answered
+    "relay.read",   // rows were read from the outbox, none is sent
+    "relay.half",   // some rows of a few, or of a batch, are sent
+    "relay.sent",   // all rows are sent, no answer is read
+    "relay.published", // the server answered, nothing is recorded
+    "projection.received", // a batch arrived, nothing is applied
     "projection.applied", // applied, the checkpoint has not moved
     "projection.moved", // the checkpoint has moved, nothing is committed
-    "projection.committed", // committed, nothing is noted
-    "projection.gap",  // missing events were fetched, nothing is applied
-    "rebuild.begun",   // the new store's file is there, and empty
-    "rebuild.received", // a batch came for the new store, nothing is applied
-    "rebuild.folding", // a batch was committed to the new store
-    "rebuild.compared", // the new store is as far as the live one, and compared with it
-    "rebuild.switched", // the next start opens the new store, this process still has the old
-    "rebuild.swapped", // the new store serves, the old one has not been removed
-    "rebuild.merging", // some of the rows that differ were committed to the live database, or all
-    "rebuild.merged",  // all are, the new fold has not been removed
-    "dead-letter.retried", // a parked event was applied, nothing is committed
-    "dead-letter.discarded", // a parked event was taken out, nothing is committed
-    "erasure.committed", // an erasure is committed, its key is there
-    "erasure.overwritten", // the key is overwritten, and may not be on the disk
-    "erasure.scrubbed", // what was in clear text is out of the tables, and may be in the log
+    "projection.committed", // committed, nothing is recorded
+    "projection.gap", // missing events were fetched, nothing is applied
+    "rebuild.begun", // the new store's file exists and is empty
+    "rebuild.received", // a batch arrived for the new store, nothing is applied
+    "rebuild.folding", // a batch is committed to the new store
+    "rebuild.compared", // the new store has reached the live one's positions and was compared
+    "rebuild.switched", // the next start opens the new store, this process still has the old one
+    "rebuild.swapped", // the new store is live, the old one is not removed
+    "rebuild.merging", // some or all of the differing rows are committed to the live database
+    "rebuild.merged", // all differing rows are committed, the new store is not removed
+    "dead-letter.retried", // a dead letter was applied, nothing is committed
+    "dead-letter.discarded", // a dead letter was removed, nothing is committed
+    "erasure.committed", // an erasure is committed, its key still exists
+    "erasure.overwritten", // the key is overwritten, but may not be on the disk
+    "erasure.scrubbed", // the tables have no clear text, the log may have
 ];
 
-/// Ends the process here if it was told to.
+/// Ends the process here if this crash point is armed.
 pub fn point(name: &'static str) {
     if cfg!(feature = "crash-points") {
         debug_assert!(POINTS.contains(&name), "{name} is not in the list");
@@ -54,15 +53,14 @@ pub fn point(name: &'static str) {
             && armed.name == name
             && armed.passes_left.fetch_sub(1, Ordering::Relaxed) == 1
         {
-            // What was logged is not part of what a crash loses. Otherwise no destructor runs, and
-            // nothing is flushed.
+            // Keep the log lines. Apart from that, no destructor runs and nothing is flushed.
             telemetry::flush();
             std::process::abort();
         }
     }
 }
 
-/// Whether the process is to end at this place, sooner or later.
+/// Whether this crash point is armed.
 pub fn is_armed(name: &str) -> bool {
     cfg!(feature = "crash-points") && armed().is_some_and(|armed| armed.name == name)
 }
@@ -97,10 +95,10 @@ fn parse(text: &str) -> Armed {
     let (name, pass) = text.split_once(':').unwrap_or((text, "1"));
     let known = POINTS.iter().find(|known| **known == name);
     Armed {
-        name: known.unwrap_or_else(|| panic!("HEADWATER_CRASH={text}: there is no such place")),
+        name: known.unwrap_or_else(|| panic!("HEADWATER_CRASH={text}: unknown crash point")),
         passes_left: AtomicU64::new(
             pass.parse()
-                .unwrap_or_else(|_| panic!("HEADWATER_CRASH={text}: {pass} is no number")),
+                .unwrap_or_else(|_| panic!("HEADWATER_CRASH={text}: {pass} is not a number")),
         ),
     }
 }

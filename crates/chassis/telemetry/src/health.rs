@@ -1,4 +1,4 @@
-//! What `/readyz` says: one line a part of the service.
+//! The health of a service, as `/readyz` reports it: one line per component.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
-/// How a part is doing.
+/// The state of a component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "state", content = "detail", rename_all = "lowercase")]
 pub enum State {
-    /// It does its work.
+    /// It works.
     Ok(String),
-    /// It waits for something outside, and goes on by itself; the service serves what it can.
+    /// It waits for something external and resumes automatically; the service serves what it can.
     Degraded(String),
-    /// A person must act.
+    /// An operator must act.
     Failed(String),
 }
 
@@ -35,17 +35,17 @@ impl State {
     }
 }
 
-/// The state of all parts. Cheap to clone.
+/// The states of all components. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Health(Arc<watch::Sender<BTreeMap<String, State>>>);
 
 impl Health {
-    /// No parts yet.
+    /// No components yet.
     pub fn new() -> Self {
         Self(Arc::new(watch::Sender::new(BTreeMap::new())))
     }
 
-    /// Notes the state of `part`.
+    /// Sets the state of the component `part`.
     pub fn set(&self, part: &str, state: State) {
         self.0.send_if_modified(|parts| {
             if parts.get(part) == Some(&state) {
@@ -56,44 +56,44 @@ impl Health {
         });
     }
 
-    /// Takes `part` out: there is nothing to say of it any more.
+    /// Removes the component `part`.
     pub fn forget(&self, part: &str) {
         self.0
             .send_if_modified(|parts| parts.remove(part).is_some());
     }
 
-    /// To wait for changes.
+    /// A receiver of changes.
     pub(crate) fn watch(&self) -> watch::Receiver<BTreeMap<String, State>> {
         self.0.subscribe()
     }
 
-    /// How all of it is doing, on one line: what is not well, the worst first.
+    /// One line for all components: those that are not ok, the worst first.
     pub fn summary(&self) -> String {
         let parts = self.0.borrow();
-        let with = |of: fn(&State) -> Option<&String>, what: &str| {
-            let told: Vec<_> = (parts.iter())
-                .filter_map(|(part, state)| Some(format!("{part}: {}", of(state)?)))
+        let list = |detail: fn(&State) -> Option<&String>, what: &str| {
+            let lines: Vec<_> = (parts.iter())
+                .filter_map(|(part, state)| Some(format!("{part}: {}", detail(state)?)))
                 .collect();
-            (!told.is_empty()).then(|| format!("{what}: {}", told.join(", ")))
+            (!lines.is_empty()).then(|| format!("{what}: {}", lines.join(", ")))
         };
-        let failed = with(State::failed, "failed");
-        let degraded = with(State::degraded, "degraded");
+        let failed = list(State::failed, "failed");
+        let degraded = list(State::degraded, "degraded");
         match (failed, degraded) {
-            (None, None) if parts.len() == 1 => "1 part ok".to_owned(),
-            (None, None) => format!("{} parts ok", parts.len()),
+            (None, None) if parts.len() == 1 => "1 component ok".to_owned(),
+            (None, None) => format!("{} components ok", parts.len()),
             (Some(what), None) | (None, Some(what)) => what,
             (Some(failed), Some(degraded)) => format!("{failed}; {degraded}"),
         }
         .replace('\n', " ")
     }
 
-    /// All parts and how they are doing.
+    /// All components and their states.
     pub fn parts(&self) -> BTreeMap<String, State> {
         self.0.borrow().clone()
     }
 
-    /// Whether requests should be sent here: no part has failed. A part that waits for the
-    /// broker does not count: writes go on without it.
+    /// Whether requests should be sent here: no component has failed. A component that waits for
+    /// the broker is only degraded: writes continue without the broker.
     pub fn is_ready(&self) -> bool {
         !self
             .0

@@ -1,7 +1,7 @@
-//! Logs to systemd's journal: each value is a field, to ask for it, and in the text, to read it.
+//! Logs to systemd's journal. Each value is a field, for queries, and also in the text.
 //!
-//! (`tracing-journald` has the fields alone: `journalctl -u headwater-orders` would show
-//! "projection waits", and not which one, nor why.)
+//! (`tracing-journald` writes only the fields: `journalctl -u headwater-orders` would show
+//! "projection waits", but not which projection or why.)
 
 use std::fmt::{Debug, Write as _};
 use std::io;
@@ -14,16 +14,16 @@ use tracing_subscriber::layer::Context;
 
 use crate::lines;
 
-/// Where the journal listens.
+/// The journal's socket.
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// The longest entry that is sent as it is, in bytes: below what a datagram may have.
+/// The longest entry that is sent unchanged, in bytes: below the limit of a datagram.
 const ENTRY_MAX: usize = 128 * 1024;
 
-/// The longest text of an entry that is too long as it is, in bytes.
+/// The longest text of a shortened entry, in bytes.
 const TEXT_MAX: usize = 16 * 1024;
 
-/// The way to the journal.
+/// A socket to the journal.
 #[derive(Debug)]
 pub(crate) struct Socket {
     /// Not connected: the journal may be restarted.
@@ -31,14 +31,14 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Makes sure that there is a journal.
+    /// Opens the socket.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no journal.
     pub(crate) fn open() -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        // An empty entry, which the journal drops; one that is too busy for it is there.
+        // An empty entry, which the journal drops. If it is too busy to take it, it exists.
         match socket.send_to(b"", SOCKET) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
             _ => {}
@@ -47,26 +47,26 @@ impl Socket {
         Ok(Self { socket })
     }
 
-    /// Sends one entry; waits where the journal has not taken those before it.
+    /// Sends one entry; waits until the journal has taken earlier ones.
     ///
     /// # Errors
-    /// The journal is away.
+    /// The journal is not running.
     pub(crate) fn send(&self, entry: &[u8]) -> io::Result<()> {
         self.socket.send_to(entry, SOCKET).map(drop)
     }
 }
 
-/// The journal, as a place to log to.
+/// A layer that logs to the journal.
 #[derive(Debug)]
 pub(crate) struct Journal {
     identifier: String,
 }
 
 impl Journal {
-    /// The journal, for what this program logs.
+    /// A layer for this program.
     ///
     /// # Errors
-    /// The program has no name.
+    /// The program's path cannot be read.
     pub(crate) fn new() -> io::Result<Self> {
         let program = std::env::current_exe()?;
         let name = program.file_name().unwrap_or_default();
@@ -98,7 +98,7 @@ impl<S: Subscriber> Layer<S> for Journal {
     }
 }
 
-/// As syslog has them: `journalctl -p err` shows what a person must act on.
+/// The syslog priority: `journalctl -p err` shows where an operator must act.
 fn priority(level: Level) -> &'static str {
     match level {
         Level::ERROR => "3",
@@ -108,13 +108,13 @@ fn priority(level: Level) -> &'static str {
     }
 }
 
-/// What an event says.
+/// A log event.
 #[derive(Default)]
 struct Entry {
     message: String,
-    /// The values, as people read them behind the message.
+    /// The values as text, to append to the message.
     values: String,
-    /// The values, as the journal takes them.
+    /// The values in the format of the journal.
     fields: Vec<u8>,
 }
 
@@ -137,7 +137,7 @@ impl Entry {
             value.clone_into(&mut self.message);
             return;
         }
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(self.values, " {}={value}", field.name());
         put(&mut self.fields, &name(field.name()), value);
     }
@@ -153,7 +153,7 @@ impl Visit for Entry {
     }
 }
 
-/// A name as the journal takes it: `event.subject` is `EVENT_SUBJECT`.
+/// A field name for the journal: `event.subject` becomes `EVENT_SUBJECT`.
 fn name(field: &str) -> String {
     let letters = field.chars().map(|letter| match letter {
         letter if letter.is_ascii_alphanumeric() => letter.to_ascii_uppercase(),
@@ -165,7 +165,7 @@ fn name(field: &str) -> String {
         .collect()
 }
 
-/// Appends a field whose value may have lines.
+/// Appends a field whose value may have several lines.
 fn put(bytes: &mut Vec<u8>, name: &str, value: &str) {
     bytes.extend_from_slice(name.as_bytes());
     bytes.push(b'\n');

@@ -1,5 +1,5 @@
-//! What surrounds the work of a service: [logs](log), metrics and [traces](trace), the
-//! [health](Health) of its parts, the [supervisor](Supervisor) of its tasks, the
+//! The surroundings of a service: [logs](log), metrics and [traces](trace), the
+//! [health](Health) of its components, the [supervisor](Supervisor) of its tasks, the
 //! [service manager](systemd), and the [clock](Clock). It knows no database and no broker.
 
 #![warn(missing_docs)]

@@ -1,8 +1,8 @@
-//! Log lines go to a thread of their own. Whoever logs never waits for whoever reads the log: a
-//! pipe whose reader hangs takes nothing once it is full, and a write to it takes for ever.
+//! A separate thread writes the log lines, so that logging never waits for the reader of the log.
+//! If the reader of a pipe hangs, a write to the full pipe blocks forever.
 //!
-//! Lines wait up to [`WAITING_MAX`]; those beyond it are dropped and counted, and the number is
-//! logged once lines are taken again.
+//! Up to [`WAITING_MAX`] bytes of lines wait. Further lines are dropped and counted; their number
+//! is logged once lines are written again.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,24 +10,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Bytes of log lines that may wait.
+/// The maximum size of waiting log lines, in bytes.
 const WAITING_MAX: usize = 4 * 1024 * 1024;
 
-/// How long the end of the process waits for the lines that wait.
+/// How long the end of the process waits for the remaining lines.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
-/// The lines of this process, like the subscriber that makes them.
+/// The lines of this process; global, like the subscriber that writes them.
 static LINES: OnceLock<Lines> = OnceLock::new();
 
-/// Lines on their way to where the log goes.
+/// The queue of log lines.
 #[derive(Debug, Default)]
 struct Lines {
     waiting: Mutex<Waiting>,
     has_line: Condvar,
     is_idle: Condvar,
     dropped: AtomicU64,
-    /// How many of the dropped ones were logged.
-    told: AtomicU64,
+    /// How many dropped lines were reported in the log.
+    reported: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ impl Lines {
         self.has_line.notify_one();
     }
 
-    /// Hands each line to `write`, for ever.
+    /// Passes each line to `write`, forever.
     fn write_all(&self, mut write: impl FnMut(&[u8]) -> io::Result<()>) {
         let mut waiting = self.lock();
         loop {
@@ -68,7 +68,7 @@ impl Lines {
             waiting.bytes -= line.len();
             waiting.is_writing = true;
             drop(waiting);
-            // A log that nobody reads any more (a closed pipe) must not stop the service.
+            // A log without a reader (a closed pipe) must not stop the service.
             if write(&line).is_err() {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
@@ -76,7 +76,7 @@ impl Lines {
         }
     }
 
-    /// Waits until all lines are written, `within` at most.
+    /// Waits at most `within` until all lines are written.
     fn flush(&self, within: Duration) {
         let is_busy = |waiting: &mut Waiting| waiting.is_writing || !waiting.lines.is_empty();
         let idle = self
@@ -86,10 +86,10 @@ impl Lines {
     }
 }
 
-/// Starts the thread, which hands each line to `write`, once a process.
+/// Starts the thread, which passes each line to `write`. Call once per process.
 ///
 /// # Errors
-/// There are no threads left.
+/// The thread cannot be started.
 pub(super) fn start(write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static) -> io::Result<()> {
     let lines = LINES.get_or_init(Lines::default);
     std::thread::Builder::new()
@@ -98,37 +98,37 @@ pub(super) fn start(write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static)
     Ok(())
 }
 
-/// Takes one line, or drops it.
+/// Queues one line, or drops it if the queue is full.
 pub fn push(line: &[u8]) {
     if let Some(lines) = LINES.get() {
         lines.push(line);
     }
 }
 
-/// Waits for the lines that wait, `FLUSH_MAX` at most: the last thing before the process ends.
+/// Waits at most `FLUSH_MAX` for the remaining lines: the last step before the process ends.
 pub fn flush() {
     if let Some(lines) = LINES.get() {
         lines.flush(FLUSH_MAX);
     }
 }
 
-/// Sets the counter of dropped lines, and logs how many they are once lines are taken again.
+/// Sets the counter of dropped lines, and logs their number once lines are written again.
 pub(crate) fn note() {
     let Some(lines) = LINES.get() else { return };
     let dropped = lines.dropped.load(Ordering::Relaxed);
     metrics::counter!("headwater_log_dropped_total").absolute(dropped);
-    let told = lines.told.load(Ordering::Relaxed);
-    // Half of it is room enough for this line, and for what follows.
-    if dropped > told && lines.lock().bytes < WAITING_MAX / 2 {
+    let reported = lines.reported.load(Ordering::Relaxed);
+    // A half-empty queue has room for this line and for further ones.
+    if dropped > reported && lines.lock().bytes < WAITING_MAX / 2 {
         tracing::warn!(
-            lines = dropped - told,
-            "log lines were dropped: nobody took the log; look at what reads it"
+            lines = dropped - reported,
+            "log lines were dropped: the reader of the log did not keep up; check it"
         );
-        lines.told.store(dropped, Ordering::Relaxed);
+        lines.reported.store(dropped, Ordering::Relaxed);
     }
 }
 
-/// What `tracing` writes a line to.
+/// The writer for `tracing`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Writer;
 
@@ -155,13 +155,13 @@ mod tests {
     fn whoever_logs_does_not_wait_and_what_is_dropped_is_counted() {
         let lines = Arc::new(Lines::default());
         let (taken, written) = mpsc::channel();
-        let (go_on, gate) = mpsc::channel::<()>();
+        let (release, blocked) = mpsc::channel::<()>();
         let thread = Arc::clone(&lines);
         std::thread::spawn(move || {
             thread.write_all(|line| {
                 taken.send(line.to_owned()).unwrap();
-                // Nobody reads it until the gate is gone.
-                let _ = gate.recv();
+                // The reader hangs until `release` is dropped.
+                let _ = blocked.recv();
                 Ok(())
             });
         });
@@ -173,15 +173,15 @@ mod tests {
         }
         assert_eq!(lines.dropped.load(Ordering::Relaxed), 2);
         lines.flush(Duration::from_millis(1));
-        assert_eq!(lines.lock().lines.len(), 4, "it did not wait for ever");
+        assert_eq!(lines.lock().lines.len(), 4, "it did not wait forever");
 
-        drop(go_on);
+        drop(release);
         lines.push(b"last, if there is room");
         lines.flush(Duration::from_mins(1));
         assert!(lines.lock().lines.is_empty());
         assert!(
             written.try_iter().count() >= 4,
-            "in order, and all that were taken"
+            "all queued lines are written"
         );
     }
 }

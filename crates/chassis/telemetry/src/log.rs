@@ -21,26 +21,26 @@ use crate::{lines, list, otlp, process};
 
 pub use crate::lines::{flush, push};
 
-/// How to log.
+/// The configuration of logs and traces.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 #[command(next_help_heading = "Telemetry")]
 pub struct Config {
-    /// What to log, as in `info,headwater=debug`; what the NATS client says of the connection is
-    /// said by `headwater` as well. At `debug`, `sea_orm` logs every statement with its values;
-    /// personal data is encrypted in them
+    /// Log filter, such as `info,headwater=debug`. `async_nats` is off by default because
+    /// `headwater` logs connection events. At `debug`, `sea_orm` logs every statement with its
+    /// values, in which personal data is encrypted
     #[arg(long = "log", env = "RUST_LOG", default_value = "info,async_nats=off")]
     pub filter: String,
-    /// File that says what to log, in place of `--log`; read anew on SIGHUP. Lines that begin
-    /// with `#` are comments
+    /// File with the log filter, instead of `--log`; read again on SIGHUP. Lines that begin with
+    /// `#` are comments
     #[arg(
         long = "log-filter-file",
         env = "HEADWATER_LOG_FILTER_FILE",
         value_name = "FILE"
     )]
     pub filter_file: Option<PathBuf>,
-    /// How to log; `auto` is pretty on a terminal, to the journal where systemd connects it to
-    /// standard error, and JSON otherwise
+    /// Log format. `auto` is pretty on a terminal, the journal if systemd connects standard error
+    /// to it, and JSON otherwise
     #[arg(
         long = "log-format",
         env = "HEADWATER_LOG_FORMAT",
@@ -53,18 +53,18 @@ pub struct Config {
     pub traces: otlp::Config,
 }
 
-/// What runs as long as the process does. At its [`end`](Self::end) it sends the spans and writes
-/// the log lines that wait, as far as that takes a moment.
+/// Telemetry of the running process. At its [`end`](Self::end), or when dropped, it sends the
+/// remaining spans and writes the remaining log lines, within a few seconds.
 #[derive(Debug)]
 pub struct Telemetry {
     traces: Option<otlp::Sending>,
 }
 
 impl Telemetry {
-    /// Logs why the service ended, if it was not told to; gives the exit code of the process.
+    /// Logs the error that ended the service, if any; returns the exit code of the process.
     ///
-    /// An error that `main` returns would be written to standard error directly, which takes for
-    /// ever where nobody reads it.
+    /// If `main` returned the error, it would be written directly to standard error, which blocks
+    /// forever if it is a full pipe without a reader.
     pub fn end(self, ended: anyhow::Result<()>) -> ExitCode {
         let code = match ended {
             Ok(()) => ExitCode::SUCCESS,
@@ -86,22 +86,21 @@ impl Drop for Telemetry {
     }
 }
 
-/// The shape of a log line.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum Format {
-    /// Pretty on a terminal, to systemd's journal where that is asked for, JSON otherwise.
+    /// Pretty on a terminal, the journal if standard error is connected to it, JSON otherwise.
     Auto,
-    /// For people.
+    /// Human-readable.
     Pretty,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// To systemd's journal, with a field for each value: `journalctl PROJECTION=purchases`.
+    /// To systemd's journal, with a field per value: `journalctl PROJECTION=purchases`.
     Journald,
 }
 
-/// Starts logging to standard error or the journal, collecting metrics, and sending traces where
-/// there is an endpoint, once a process: of `service`. Where the filter or the endpoint is wrong,
-/// it says so and ends the process.
+/// Starts logs, metrics and, if there is an endpoint, traces of `service`. Call once per process.
+/// If the filter or the endpoint is invalid, logs the error and ends the process.
 pub fn init(service: &str, config: &Config) -> Telemetry {
     try_init(service, config).unwrap_or_else(|error| {
         fail(
@@ -130,7 +129,7 @@ fn start_log(filter: EnvFilter, format: Format) -> anyhow::Result<()> {
         .try_init();
     started.map_err(|error| anyhow!(error).context("start logging"))?;
     log_panics();
-    // Nobody else sets it: logging has just been started for the first time.
+    // Logging was just started for the first time, so this is not set yet.
     let _ = FILTER.set(handle);
     for warning in std::mem::take(&mut *warnings()) {
         tracing::warn!("{warning}");
@@ -148,22 +147,22 @@ fn warnings() -> MutexGuard<'static, Vec<String>> {
     WARNINGS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether [`init`] can follow the settings.
+/// Checks the settings for [`init`].
 pub fn check(config: &Config) -> anyhow::Result<()> {
     filter(config)?;
     config.traces.check()
 }
 
-/// Logs what keeps the service from starting, in the way in which it was to log, and ends the
-/// process with `code`: whoever looks for errors in the journal, or reads JSON, finds these, too.
+/// Logs the errors that keep the service from starting, in the configured format, and ends the
+/// process with `code`. So these errors are in the journal or in JSON, like all others.
 pub fn fail(format: Format, what: &str, errors: &[String], code: i32) -> ! {
-    // Fails where it was started before, which does as well.
+    // Fails if logging was started before, which is fine.
     let started = start_log(EnvFilter::new("info"), format);
     for error in errors {
         if started.is_ok() || FILTER.get().is_some() {
             last_words(what, error);
         } else {
-            // There is no journal: nothing is left to be tried when this fails.
+            // There is no journal. If this fails, no other output is left.
             let _ = writeln!(std::io::stderr(), "{what}: {error}");
         }
     }
@@ -173,9 +172,9 @@ pub fn fail(format: Format, what: &str, errors: &[String], code: i32) -> ! {
 
 /// Logs an error that ends the process.
 ///
-/// The journal finds out which unit an entry is of by looking at the process, which may be gone by
-/// then: `journalctl -u` would not show the one line that matters. Of what comes by way of standard
-/// error it knows. `<3>` is `err`.
+/// The journal finds the unit of an entry by looking up the process, which may be gone by then, and
+/// `journalctl -u` would not show the most important line. For standard error, the journal knows
+/// the unit. `<3>` is `err`.
 fn last_words(what: &str, error: &str) {
     if IS_JOURNALD.get().is_some() && is_journal() {
         let line = format!("{what} error={error}").replace('\n', " ");
@@ -185,19 +184,19 @@ fn last_words(what: &str, error: &str) {
     }
 }
 
-/// Set where the log goes to the journal.
+/// Set if the log goes to the journal.
 static IS_JOURNALD: OnceLock<()> = OnceLock::new();
 
-/// How a line begins that goes to standard error also where the others are entries of the journal,
-/// which begin with the name of a field.
+/// The first character of a line that goes to standard error even if the log goes to the journal.
+/// Journal entries begin with the name of a field instead.
 const STDERR: &str = "<";
 
-/// One more in a gauge, until it is dropped.
+/// Adds one to a gauge until it is dropped.
 #[derive(Debug)]
 pub struct Counted(Gauge);
 
 impl Counted {
-    /// One more from now on.
+    /// Adds one to `gauge`.
     pub fn one_more(gauge: Gauge) -> Self {
         gauge.increment(1.0);
         Self(gauge)
@@ -210,11 +209,11 @@ impl Drop for Counted {
     }
 }
 
-/// The filter of this process, like the subscriber that it belongs to.
+/// The filter of this process; global, like its subscriber.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 impl Format {
-    /// The same, decided.
+    /// Resolves `Auto` for this process.
     #[must_use]
     pub fn here(self) -> Self {
         match self {
@@ -226,13 +225,13 @@ impl Format {
     }
 }
 
-/// Where the log goes, and how its lines look.
+/// The layer that writes the log in `format`.
 fn log<S>(format: Format) -> std::io::Result<Box<dyn Layer<S> + Send + Sync>>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     let format = format.here();
-    // Its own descriptor: nobody else waits for the thread that writes to it.
+    // A separate descriptor, so that no other writer waits for the log thread.
     let mut stderr = File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
     if matches!(format, Format::Journald) {
         let socket = journal::Socket::open()?;
@@ -242,7 +241,7 @@ where
             }
             socket.send(entry)
         })?;
-        // Logging is started once.
+        // Logging is started only once.
         let _ = IS_JOURNALD.set(());
         return Ok(Journal::new()?.boxed());
     }
@@ -256,8 +255,7 @@ where
     })
 }
 
-/// Panics are logged, like everything else: what the standard library writes of them goes to
-/// standard error directly.
+/// Logs panics. By default, the standard library writes them directly to standard error.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::capture();
@@ -269,7 +267,7 @@ fn log_panics() {
     }));
 }
 
-/// Whether standard error is the journal's: systemd says which file that is.
+/// Whether standard error is connected to the journal: systemd names that file.
 fn is_journal() -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else {
         return false;
@@ -278,19 +276,19 @@ fn is_journal() -> bool {
         .is_ok_and(|own| named == format!("{}:{}", own.st_dev, own.st_ino))
 }
 
-/// Takes over what the filter's file says by now, if there is one; whether it is something else.
+/// Reads the filter file again, if there is one; returns whether the filter has changed.
 ///
 /// # Errors
-/// The file cannot be read, or is no filter: the old one stays.
+/// The file cannot be read or is not a valid filter. The old filter stays.
 pub fn renew_filter(config: &Config) -> anyhow::Result<bool> {
     let (Some(handle), Some(_)) = (FILTER.get(), &config.filter_file) else {
         return Ok(false);
     };
     let filter = filter(config)?;
-    let said = filter.to_string();
+    let after = filter.to_string();
     let before = handle.with_current(EnvFilter::to_string)?;
     handle.reload(filter)?;
-    Ok(before != said)
+    Ok(before != after)
 }
 
 fn filter(config: &Config) -> anyhow::Result<EnvFilter> {
@@ -310,18 +308,21 @@ fn read_filter(path: &Path) -> anyhow::Result<EnvFilter> {
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .collect();
-    ensure!(!lines.is_empty(), "it says nothing; `info` is a filter");
+    ensure!(
+        !lines.is_empty(),
+        "the file has no filter; use for example `info`"
+    );
     Ok(EnvFilter::try_new(lines.join(","))?)
 }
 
-/// The metrics of this process. The recorder is one a process, as the `metrics` crate wants it;
-/// every metric names its service, so that several services in one process (tests) stay apart.
+/// The metrics of this process. The `metrics` crate allows one recorder per process. Metrics of a
+/// service are labelled with its name, so that several services in one process (tests) stay apart.
 pub fn metrics_handle() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
         let handle = list::builder()
             .install_recorder()
-            .expect("nothing else in the process installs a recorder");
+            .expect("no other code installs a recorder");
         list::describe();
         process::note_start(&Clock::system());
         handle

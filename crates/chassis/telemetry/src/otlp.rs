@@ -1,7 +1,7 @@
-//! Sending spans: OTLP over HTTP, from a thread of its own.
+//! Sends spans with OTLP over HTTP, on a separate thread.
 //!
-//! Whoever ends a span puts it into a bounded queue and goes on. Where the endpoint is slow or
-//! away, the queue fills up and what does not fit is dropped and counted; nobody waits.
+//! A span that ends is put into a bounded queue. If the endpoint is slow or unreachable, the queue
+//! fills up, and further spans are dropped and counted; no caller waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,33 +28,33 @@ use prost::Message as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
 
-/// Spans that may wait to be sent; further ones are dropped.
+/// The maximum number of waiting spans; further ones are dropped.
 const QUEUE: usize = 2048;
 
-/// Spans that are sent at once, and how long one waits for others.
+/// The maximum number of spans in a batch, and how long a span waits for others.
 const BATCH_MAX: usize = 512;
 const GATHER: Duration = Duration::from_secs(1);
 
-/// The pauses between the attempts to send a batch; after the last attempt it is given up.
+/// The pauses between the attempts to send a batch; after the last attempt it is dropped.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(400)];
 
-/// How long the process stays for what waits when it stops.
+/// How long a stopping process waits to send the remaining spans.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
-/// Whether and where traces are sent; the variables are OpenTelemetry's own.
+/// Whether and where traces are sent. The environment variables are those of OpenTelemetry.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(skip)]
 #[command(next_help_heading = "Traces")]
 pub struct Config {
-    /// Where an OpenTelemetry collector takes OTLP over HTTP, as in `http://127.0.0.1:4318`;
-    /// without it there are no traces
+    /// URL of an OpenTelemetry collector that takes OTLP over HTTP, such as
+    /// `http://127.0.0.1:4318`; without it, tracing is off
     #[arg(
         long = "otlp-endpoint",
         env = "OTEL_EXPORTER_OTLP_ENDPOINT",
         value_name = "URL"
     )]
     pub endpoint: Option<String>,
-    /// Milliseconds that sending spans may take
+    /// Timeout for sending spans, in milliseconds
     #[arg(
         long = "otlp-timeout-ms",
         env = "OTEL_EXPORTER_OTLP_TIMEOUT",
@@ -69,10 +69,10 @@ pub struct Config {
         default_value = "parentbased_always_on"
     )]
     pub sampler: Sampler,
-    /// The share of the requests that a sampler with `traceidratio` in its name takes, 0 to 1
+    /// Share of the requests that a sampler with `traceidratio` in its name traces, 0 to 1
     #[arg(long = "traces-sampler-arg", env = "OTEL_TRACES_SAMPLER_ARG", value_parser = share)]
     pub share: Option<f64>,
-    /// What the service is called in traces, instead of its own name
+    /// Name of the service in traces, instead of its usual name
     #[arg(long = "traces-service-name", env = "OTEL_SERVICE_NAME")]
     pub service_name: Option<String>,
 }
@@ -85,17 +85,17 @@ pub enum Sampler {
     AlwaysOn,
     /// None.
     AlwaysOff,
-    /// A share of them, whatever the client says.
+    /// A share of the requests, whatever the client decided.
     #[value(name = "traceidratio")]
     Ratio,
-    /// What the client says, all of those that say nothing.
+    /// As the client decided; all requests without a decision.
     #[default]
     #[value(name = "parentbased_always_on")]
     ParentBasedAlwaysOn,
-    /// What the client says, none of those that say nothing.
+    /// As the client decided; none of the requests without a decision.
     #[value(name = "parentbased_always_off")]
     ParentBasedAlwaysOff,
-    /// What the client says, a share of those that say nothing.
+    /// As the client decided; a share of the requests without a decision.
     #[value(name = "parentbased_traceidratio")]
     ParentBasedRatio,
 }
@@ -121,14 +121,14 @@ impl Config {
         }
     }
 
-    /// Whether the endpoint is one.
+    /// Checks that the endpoint is valid.
     pub fn check(&self) -> anyhow::Result<()> {
         self.target().map(drop)
     }
 
-    /// Where spans are posted to, if they are.
+    /// The URL to which spans are posted, if tracing is on.
     fn target(&self) -> anyhow::Result<Option<Uri>> {
-        // An empty variable is one that is not set.
+        // An empty variable counts as unset.
         let endpoint = self.endpoint.as_deref().filter(|text| !text.is_empty());
         endpoint
             .map(|text| {
@@ -142,16 +142,15 @@ impl Config {
 fn parse(endpoint: &str) -> anyhow::Result<Uri> {
     let target: Uri = format!("{}/v1/traces", endpoint.trim_end_matches('/'))
         .parse()
-        .context("it is no URL")?;
+        .context("it is not a URL")?;
     ensure!(
         target.scheme_str() == Some("http"),
-        "it has to begin with http://: let a collector beside the service carry the spans over TLS"
+        "it must begin with http://; for TLS, run a collector next to the service"
     );
     Ok(target)
 }
 
-/// Begins to send what is traced, where there is an endpoint. What waits is sent when the guard
-/// is dropped.
+/// Starts sending spans if there is an endpoint. Dropping the guard sends the remaining spans.
 pub(super) fn start(service: &str, config: &Config) -> anyhow::Result<Option<Sending>> {
     let Some(target) = config.target()? else {
         return Ok(None);
@@ -171,7 +170,7 @@ pub(super) fn start(service: &str, config: &Config) -> anyhow::Result<Option<Sen
         within: Duration::from_millis(config.timeout_ms),
         resource: (&resource).into(),
         client: Client::builder(TokioExecutor::new())
-            // Nothing looks after a connection between two batches.
+            // The runtime does not run between batches, so no connection can stay open.
             .pool_max_idle_per_host(0)
             .build_http(),
         runtime: Builder::new_current_thread()
@@ -193,7 +192,7 @@ pub(super) fn start(service: &str, config: &Config) -> anyhow::Result<Option<Sen
     Ok(Some(Sending(provider)))
 }
 
-/// What gathers spans and hands them to `exporter`, on a thread of its own.
+/// Gathers spans and passes them to `exporter`, on a separate thread.
 fn batches(exporter: Exporter) -> BatchSpanProcessor {
     let config = BatchConfigBuilder::default()
         .with_max_queue_size(QUEUE)
@@ -205,13 +204,13 @@ fn batches(exporter: Exporter) -> BatchSpanProcessor {
         .build()
 }
 
-/// Spans are sent until it is dropped, and then what waits, for as long as that may take.
+/// Sends spans until it is dropped. The drop sends the remaining spans, within `FLUSH_MAX`.
 #[derive(Debug)]
 pub(super) struct Sending(SdkTracerProvider);
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        // Either the thread has ended or it has taken too long.
+        // The thread has ended, or it took too long.
         let _ = self.0.shutdown_with_timeout(FLUSH_MAX);
     }
 }
@@ -224,8 +223,8 @@ fn count(outcome: &'static str, spans: usize) {
     metrics::counter!("headwater_trace_spans_total", "outcome" => outcome).increment(spans as u64);
 }
 
-/// Lets no more spans wait than there is room for: what [`BatchSpanProcessor`] drops it does not
-/// tell anybody.
+/// Limits the number of waiting spans, because [`BatchSpanProcessor`] drops spans without counting
+/// them.
 #[derive(Debug)]
 struct Queue {
     waiting: Arc<AtomicUsize>,
@@ -261,7 +260,7 @@ struct Exporter {
     resource: ResourceAttributesWithSchema,
     client: Client<HttpConnector, Full<Bytes>>,
     runtime: Runtime,
-    /// Spans in the queue.
+    /// The number of spans in the queue.
     waiting: Arc<AtomicUsize>,
     /// Whether the last batch was not delivered.
     is_away: AtomicBool,
@@ -271,10 +270,10 @@ impl SpanExporter for Exporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         self.waiting.fetch_sub(spans, Ordering::Relaxed);
-        // The thread is no runtime's; this one is the exporter's own.
+        // The thread belongs to no runtime, so the exporter has its own.
         let sent = self.runtime.block_on(self.send(batch));
         count(if sent.is_ok() { EXPORTED } else { FAILED }, spans);
-        self.tell(sent.err());
+        self.log_change(sent.err());
         Ok(())
     }
 }
@@ -287,7 +286,7 @@ impl Exporter {
         let request = Request::post(&self.target)
             .header(header::CONTENT_TYPE, "application/x-protobuf")
             .body(Full::from(spans.encode_to_vec()))
-            .context("make a request")?;
+            .context("build the request")?;
         for pause in PAUSES {
             if self.post(request.clone()).await.is_ok() {
                 return Ok(());
@@ -299,20 +298,20 @@ impl Exporter {
 
     async fn post(&self, request: Request<Full<Bytes>>) -> anyhow::Result<()> {
         let answer = timeout(self.within, self.client.request(request)).await;
-        let status = answer.context("it took too long")??.status();
-        ensure!(status.is_success(), "the answer is {status}");
+        let status = answer.context("it timed out")??.status();
+        ensure!(status.is_success(), "the endpoint answered {status}");
         Ok(())
     }
 
-    /// Says once that the endpoint is away, and once that it is back.
-    fn tell(&self, failure: Option<anyhow::Error>) {
+    /// Logs once that the endpoint is unreachable, and once that it is back.
+    fn log_change(&self, failure: Option<anyhow::Error>) {
         let endpoint = self.target.authority().map(tracing::field::display);
         let was_away = self.is_away.swap(failure.is_some(), Ordering::Relaxed);
         match failure {
             Some(error) if !was_away => tracing::warn!(
                 endpoint,
                 error = crate::causes(&error),
-                "traces cannot be delivered: spans are lost until they can"
+                "traces cannot be delivered: spans are lost until the endpoint is back"
             ),
             None if was_away => tracing::info!(endpoint, "traces are delivered again"),
             _ => {}

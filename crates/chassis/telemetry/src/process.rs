@@ -1,5 +1,5 @@
-//! What Linux says of this process, under the names that Prometheus has for it: what is read is in
-//! `/proc/self`, which is there in a sandbox as well.
+//! Metrics of this process under Prometheus' standard names. They are read from Linux, mostly from
+//! `/proc/self`, which exists in a sandbox, too.
 
 use std::fs;
 
@@ -8,13 +8,13 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::clock::Clock;
 
-/// Notes when the process was started: now.
+/// Sets the start time of the process to the current time.
 pub(super) fn note_start(clock: &Clock) {
     let started = u64::try_from(clock.now_ms()).unwrap_or_default();
     metrics::gauge!("process_start_time_seconds").set(number(started) / 1000.0);
 }
 
-/// Sets the gauges of the process; what cannot be read is left as it was.
+/// Sets the metrics of the process; a value that cannot be read stays unchanged.
 pub fn note() {
     crate::lines::note();
     let spent = clock_gettime(ClockId::ProcessCPUTime).tv_sec;
@@ -30,7 +30,7 @@ pub fn note() {
         }
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // The one that is read is among them.
+        // One of them is the open directory itself.
         let open = open.count().saturating_sub(1);
         metrics::gauge!("process_open_fds").set(number(open as u64));
     }
@@ -44,7 +44,7 @@ fn number(number: u64) -> f64 {
     number as f64
 }
 
-/// The first number behind `key` in lines.
+/// The first number in the first line of `text` that starts with `key`.
 fn field(text: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
     rest.split_whitespace().next()?.parse().ok()
@@ -63,10 +63,10 @@ mod tests {
 
     #[test]
     fn this_process_can_be_read() {
-        let told = crate::metrics_handle();
+        let handle = crate::metrics_handle();
         note();
-        let told = told.render();
-        assert!(told.contains("\nprocess_cpu_seconds_total "), "{told}");
+        let text = handle.render();
+        assert!(text.contains("\nprocess_cpu_seconds_total "), "{text}");
         for name in [
             "process_threads",
             "process_resident_memory_bytes",
@@ -75,8 +75,8 @@ mod tests {
             "process_max_fds",
             "process_start_time_seconds",
         ] {
-            let value = field(&told.replace('.', " "), &format!("{name} "));
-            assert!(value.is_some_and(|value| value > 0), "{name} in {told}");
+            let value = field(&text.replace('.', " "), &format!("{name} "));
+            assert!(value.is_some_and(|value| value > 0), "{name} in {text}");
         }
     }
 }

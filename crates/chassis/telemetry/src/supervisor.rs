@@ -1,4 +1,4 @@
-//! The tasks of a service: the first to end stops all of them.
+//! The tasks of a service. If one ends, all are stopped.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lines;
 
-/// Runs the tasks of a service until it is told to stop, or one of them ends.
+/// Runs the tasks of a service until it is stopped or one of them ends.
 ///
-/// A task that ends by itself, well or badly, has left the service without a part: better that
-/// all of it stops and is started again than that half of it lives on unseen.
+/// If a task ends on its own, even without an error, the service lacks a component. Stopping and
+/// restarting the whole service is better than running without it unnoticed.
 #[derive(Debug)]
 pub struct Supervisor {
     stop: CancellationToken,
@@ -22,9 +22,9 @@ pub struct Supervisor {
     names: BTreeMap<Id, &'static str>,
 }
 
-/// It was told to stop before it had started.
+/// The service was stopped before it had started.
 #[derive(Debug, thiserror::Error)]
-#[error("stopped while it waited for room on the disk")]
+#[error("stopped while waiting for disk space")]
 pub struct Stopped;
 
 impl Supervisor {
@@ -37,7 +37,7 @@ impl Supervisor {
         }
     }
 
-    /// Starts a task. It must end soon after the token that it is given is cancelled.
+    /// Starts a task. It must end soon after its token is cancelled.
     pub fn spawn<F, T>(&mut self, name: &'static str, task: F)
     where
         F: FnOnce(CancellationToken) -> T,
@@ -47,10 +47,10 @@ impl Supervisor {
         self.names.insert(task.id(), name);
     }
 
-    /// Waits for the stop or the first task to end, then for the others, `drain` at most.
+    /// Waits for the stop or for the first task to end, then at most `drain` for the others.
     ///
     /// # Errors
-    /// The first task that ended without having been told to, or that took longer than `drain`.
+    /// A task ended before the stop or with an error, or took longer than `drain`.
     pub async fn join(mut self, drain: Duration) -> anyhow::Result<()> {
         let mut outcome = Ok(());
         tokio::select! {
@@ -59,7 +59,7 @@ impl Supervisor {
                 let (name, result) = self.note_ended(ended);
                 outcome = result.with_context(|| format!("run {name}"));
                 if outcome.is_ok() && !self.stop.is_cancelled() {
-                    outcome = Err(anyhow!("{name} ended by itself"));
+                    outcome = Err(anyhow!("{name} ended unexpectedly"));
                 }
             }
         }
@@ -81,7 +81,7 @@ impl Supervisor {
         outcome
     }
 
-    /// Which task ended, and how; a panic is an error.
+    /// The name and the result of a task that ended; a panic is an error.
     fn note_ended(
         &mut self,
         ended: Result<(Id, anyhow::Result<()>), JoinError>,
@@ -90,17 +90,13 @@ impl Supervisor {
             Ok((id, result)) => (id, result),
             Err(error) => (error.id(), Err(error.into())),
         };
-        let name = self.names.remove(&id).expect("it was given a name");
+        let name = self.names.remove(&id).expect("every task has a name");
         (name, result)
     }
 }
 
-/// Runs a service [until it is told to stop](stop_on_signal), on a thread for each core and one
-/// more: while the others are busy with what clients asked for, that one finds out whose turn is
-/// next.
-///
-/// # Panics
-/// When the system has no threads.
+/// Runs a service [until a signal stops it](stop_on_signal), with one thread per core and one more.
+/// While the others work on requests, the extra thread decides whose turn is next.
 pub fn on_threads<T>(service: impl AsyncFnOnce(CancellationToken) -> T) -> T {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread()
@@ -113,24 +109,24 @@ pub fn on_threads<T>(service: impl AsyncFnOnce(CancellationToken) -> T) -> T {
 
 /// A token that is cancelled by SIGTERM or SIGINT. A second signal ends the process at once.
 ///
-/// SIGHUP does not end it from now on; what it means is the service's matter.
+/// From now on, SIGHUP does not end the process; the service decides what it means.
 ///
-/// The first thing that a process does: process 1, as in a container, ignores a signal that nothing
-/// handles yet, and would only end when it is killed.
+/// Call this first: process 1, as in a container, ignores signals without a handler and could only
+/// be killed.
 ///
 /// # Panics
-/// When the process may not listen for signals, or outside a runtime.
+/// Outside a runtime.
 #[expect(
     clippy::disallowed_methods,
-    reason = "listens for as long as the process lives, before there is a supervisor"
+    reason = "listens until the process ends, starting before there is a supervisor"
 )]
 pub fn stop_on_signal() -> CancellationToken {
     use tokio::signal::unix::{SignalKind, signal};
 
     let stop = CancellationToken::new();
-    let told = stop.clone();
+    let stopping = stop.clone();
     let mut terminate = signal(SignalKind::terminate()).expect("listen for SIGTERM");
-    // Dropped at once: what is installed with it stays.
+    // Dropped at once: the installed handler stays.
     drop(signal(SignalKind::hangup()).expect("listen for SIGHUP"));
     let mut interrupt = signal(SignalKind::interrupt()).expect("listen for SIGINT");
     tokio::spawn(async move {
@@ -141,10 +137,10 @@ pub fn stop_on_signal() -> CancellationToken {
             }
             if first {
                 tracing::info!("stopping; a second signal stops at once");
-                told.cancel();
+                stopping.cancel();
             }
         }
-        tracing::warn!("stopped at once");
+        tracing::warn!("stopped at once by a second signal");
         lines::flush();
         std::process::exit(1);
     });

@@ -1,6 +1,6 @@
-//! The service manager, where there is one: systemd's sockets, its notifications, its watchdog.
+//! The service manager: systemd's sockets, notifications and watchdog.
 //!
-//! Without it (no `LISTEN_FDS`, `NOTIFY_SOCKET`, `WATCHDOG_USEC`) nothing of this is felt.
+//! Without systemd (no `LISTEN_FDS`, `NOTIFY_SOCKET`, `WATCHDOG_USEC`) this module does nothing.
 //! `deploy/systemd` has the units.
 
 use std::time::Duration;
@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
 
-/// The pause between two looks at the parts: their states may change with each event.
+/// The shortest time between two status notifications: states may change with each event.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The sockets that systemd listens on for us, also while we are restarted.
+/// The sockets on which systemd listens for the service, even during a restart.
 #[derive(Debug, Default)]
 pub struct Sockets {
     /// For clients.
@@ -25,20 +25,20 @@ pub struct Sockets {
     pub admin: Option<TcpListener>,
 }
 
-/// What `FileDescriptorName=` calls the socket for health and metrics. Never rename.
+/// The `FileDescriptorName=` of the socket for health and metrics. Never rename.
 const ADMIN: &str = "admin";
 
-/// Takes the sockets that systemd passes; the one called `admin` is for health and metrics.
+/// Takes the sockets that systemd passes; the one named `admin` is for health and metrics.
 ///
 /// # Errors
-/// There are several for the same, or one is none for TCP.
+/// There are several sockets for the same purpose, or one is not a TCP socket.
 pub fn listeners() -> anyhow::Result<Sockets> {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     let mut passed = ListenFd::from_env();
     let mut sockets = Sockets::default();
     for index in 0..passed.len() {
-        let context = "take the sockets of the .socket units, which must be of TCP";
+        let context = "take the sockets of the .socket units, which must be TCP";
         let socket = passed.take_tcp_listener(index).context(context)?;
         let socket = socket.context(context)?;
         socket.set_nonblocking(true).context(context)?;
@@ -49,8 +49,8 @@ pub fn listeners() -> anyhow::Result<Sockets> {
         };
         ensure!(
             taken.is_none(),
-            "systemd passed {} sockets; a service has two, each with one ListenStream: of \
-             headwater-NAME.socket, and of headwater-NAME-admin.socket, which has \
+            "systemd passed {} sockets; a service takes two, each with one ListenStream: that of \
+             headwater-NAME.socket, and that of headwater-NAME-admin.socket, which has \
              FileDescriptorName={ADMIN}",
             passed.len()
         );
@@ -58,21 +58,21 @@ pub fn listeners() -> anyhow::Result<Sockets> {
     Ok(sockets)
 }
 
-/// Whether somebody wants to be notified.
+/// Whether a service manager wants notifications.
 pub fn is_told() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// How soon the watchdog must be fed, if there is one.
+/// The deadline of the watchdog, if there is one.
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|deadline| is_told() && !deadline.is_zero())
 }
 
-/// Says that the service is ready, once it accepts connections, and how its parts are, as that
-/// changes, until `stop`: it says then that it stops. It accepts them once `serves` has come to its
-/// end.
+/// Notifies the service manager until `stop`: of readiness once `serves` resolves (the service then
+/// accepts connections), of the components' states on every change, and finally of the stop.
 ///
-/// Ready means that it serves; the broker may be away, for start order never matters.
+/// Ready means that the service accepts requests. The broker may be unreachable: the start order
+/// does not matter.
 ///
 /// # Errors
 /// None.
@@ -85,13 +85,13 @@ pub async fn tell(
         serves.await;
         ready();
         let mut parts = health.watch();
-        let mut said = String::new();
+        let mut reported = String::new();
         loop {
             parts.mark_unchanged();
             let summary = health.summary();
-            if said != summary {
+            if reported != summary {
                 notify(&[NotifyState::Status(&summary)]);
-                said = summary;
+                reported = summary;
             }
             tokio::time::sleep(PAUSE).await;
             if parts.changed().await.is_err() {
@@ -104,7 +104,7 @@ pub async fn tell(
     Ok(())
 }
 
-/// Says what the start waits for, and that it may take `longer` from now on.
+/// Notifies the service manager of what the start waits for, and extends its timeout by `longer`.
 pub fn starting(what: &str, longer: Duration) {
     if is_told() {
         let longer_us = u32::try_from(longer.as_micros()).unwrap_or(u32::MAX);
@@ -113,19 +113,19 @@ pub fn starting(what: &str, longer: Duration) {
     }
 }
 
-/// Says that the service serves, for the first time or after a reload.
+/// Notifies the service manager that the service is ready, after the start or a reload.
 pub fn ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// Feeds the watchdog.
+/// Notifies the watchdog.
 pub fn feed() {
     notify(&[NotifyState::Watchdog]);
 }
 
-/// Says that the service reads its configuration anew.
+/// Notifies the service manager of a reload.
 pub fn reloading() {
-    // The time lets `Type=notify-reload` tell this reload from an earlier one.
+    // With the time, `Type=notify-reload` distinguishes this reload from an earlier one.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(_) => notify(&[NotifyState::Reloading]),
@@ -134,6 +134,6 @@ pub fn reloading() {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "notify the service manager");
+        tracing::warn!(%error, "cannot notify the service manager");
     }
 }

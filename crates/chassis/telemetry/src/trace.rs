@@ -1,9 +1,10 @@
-//! Traces: spans from a client's request over database, outbox, stream and projection to the
-//! answer, in the words and on the wire of OpenTelemetry.
+//! Traces: OpenTelemetry spans from a client's request through database, outbox, stream and
+//! projection to the answer.
 //!
 //! # What
 //!
-//! Off, and at no cost, until there is an OTLP endpoint ([`Config`](crate::otlp::Config)). Then a trace is
+//! Tracing is off, at no cost, until an OTLP endpoint is configured
+//! ([`Config`](crate::otlp::Config)). Then a trace is
 //!
 //! ```text
 //! POST /orders                         the request; its parent is the client's `traceparent`
@@ -13,19 +14,18 @@
 //!       └─ apply orders.v1.placed
 //! ```
 //!
-//! and whatever a request reads, waits for or asks of others lies below it likewise.
+//! The reads, waits and requests that a request causes are also below it.
 //!
-//! # How it goes from one to the other
+//! # How the context is passed on
 //!
-//! Within a task by OpenTelemetry's own [`Context`]; to the writer thread with the closure, which
-//! `outbox::append` takes it from into the event's row; from there into
-//! the header `traceparent` of the event, as W3C has it. What is not sampled leaves no trace in
-//! outbox or stream.
+//! Within a task, OpenTelemetry's [`Context`] carries it. It reaches the writer thread with the
+//! closure, where `outbox::append` stores it in the event's row. The relay sends it in the event's
+//! W3C header `traceparent`. Unsampled requests leave no trace context in outbox or stream.
 //!
-//! # Why without `tracing`'s spans
+//! # Why not `tracing`'s spans
 //!
-//! Those exist for log lines. Here a span is an argument that is seen being made, only these are
-//! sent, whatever libraries do, and where nothing is sent nothing is made.
+//! Those exist for log lines. Here, spans are explicit values. Only these are sent, whatever
+//! libraries do, and no span is created while tracing is off.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -40,23 +40,23 @@ use opentelemetry_sdk::trace::SdkTracer;
 
 pub use opentelemetry::trace::SpanKind;
 
-/// The header of a trace, as W3C names it.
+/// The W3C header of a trace context.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// One a process, as the recorder of metrics is; nothing while traces are off.
+/// One per process, like the recorder of metrics; unset while tracing is off.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// From now on spans are sent.
+/// Starts tracing with `tracer`.
 pub(crate) fn begin_with(tracer: SdkTracer) {
-    // A second one is not taken: `init` runs once a process.
+    // `init` runs once per process, so there is no second tracer.
     let _ = TRACER.set(tracer);
 }
 
-/// Something that takes time, until it is dropped. Nothing where traces are off.
+/// A span; it ends when dropped. Empty while tracing is off.
 #[derive(Debug, Default)]
 pub struct Span(Option<Context>);
 
-/// Begins what `traceparent` has caused, or, without one, what begins here.
+/// Begins a span with `traceparent` as its parent; without one, a new trace.
 pub fn caused<N: Into<Cow<'static, str>>>(
     traceparent: Option<&str>,
     kind: SpanKind,
@@ -69,7 +69,7 @@ pub fn caused<N: Into<Cow<'static, str>>>(
     begun(tracer, &parent, kind, name().into())
 }
 
-/// Begins a part of what is under way in this task. Nothing where that is not traced.
+/// Begins a child of the current task's span. Empty if the task has none.
 pub fn part<N: Into<Cow<'static, str>>>(kind: SpanKind, name: impl FnOnce() -> N) -> Span {
     let Some(tracer) = TRACER.get() else {
         return Span::default();
@@ -88,12 +88,12 @@ fn begun(tracer: &SdkTracer, parent: &Context, kind: SpanKind, name: Cow<'static
     ))
 }
 
-/// Whether spans are sent.
+/// Whether tracing is on.
 pub fn is_on() -> bool {
     TRACER.get().is_some()
 }
 
-/// All of `spans` went wrong.
+/// Marks all `spans` as failed.
 pub fn fail_all(spans: &[Span], why: &impl Display) {
     for span in spans {
         span.fail(why);
@@ -101,31 +101,31 @@ pub fn fail_all(spans: &[Span], why: &impl Display) {
 }
 
 impl Span {
-    /// Whether anybody will see it: what it costs something to say can be left out otherwise.
+    /// Whether the span is recorded. If not, the caller can skip computing costly attributes.
     pub fn is_recording(&self) -> bool {
         self.recording().is_some()
     }
 
-    /// Adds a fact.
+    /// Adds an attribute.
     pub fn set(&self, key: &'static str, value: impl Into<Value>) {
         if let Some(context) = self.recording() {
             context.span().set_attribute(KeyValue::new(key, value));
         }
     }
 
-    /// Adds a number.
+    /// Adds a numeric attribute.
     pub fn set_number(&self, key: &'static str, number: u64) {
         self.set(key, i64::try_from(number).unwrap_or(i64::MAX));
     }
 
-    /// Notes that it went wrong.
+    /// Marks the span as failed.
     pub fn fail(&self, why: &impl Display) {
         if let Some(context) = self.recording() {
             context.span().set_status(Status::error(why.to_string()));
         }
     }
 
-    /// Does `work` in it: what is traced meanwhile is a part of it.
+    /// Runs `work` in this span: spans that begin meanwhile are its children.
     pub async fn around<F: Future>(&self, work: F) -> F::Output {
         match &self.0 {
             Some(context) => work.with_context(context.clone()).await,
@@ -133,12 +133,12 @@ impl Span {
         }
     }
 
-    /// What others are told, so that what they do for it is a part of it.
+    /// The trace context to send to other services, whose spans become children.
     pub fn traceparent(&self) -> Option<String> {
         self.0.as_ref().and_then(injected)
     }
 
-    /// The same for what outlives the request: nothing of what is not sampled.
+    /// The trace context to store for work that outlives the request; `None` if not sampled.
     pub fn kept_traceparent(&self) -> Option<String> {
         self.recording().and_then(injected)
     }
@@ -157,7 +157,7 @@ impl Drop for Span {
     }
 }
 
-/// The one header of a carrier.
+/// A carrier with a single header.
 struct Header(Option<String>);
 
 impl Extractor for Header {
@@ -195,18 +195,18 @@ mod tests {
 
     #[test]
     fn a_traceparent_is_told_on_as_it_came() {
-        let told = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(injected(&extracted(told)).as_deref(), Some(told));
-        for wrong in ["", "00", "00-0-0-01", &told.to_uppercase(), &told[..50]] {
+        let sent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(injected(&extracted(sent)).as_deref(), Some(sent));
+        for wrong in ["", "00", "00-0-0-01", &sent.to_uppercase(), &sent[..50]] {
             assert_eq!(injected(&extracted(wrong)), None, "{wrong}");
         }
     }
 
     #[test]
     fn without_an_endpoint_nothing_is_made() {
-        let told = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let sent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let never = || -> &str { unreachable!("not even a name") };
-        let span = caused(Some(told), SpanKind::Server, never);
+        let span = caused(Some(sent), SpanKind::Server, never);
         assert!(span.0.is_none());
         assert_eq!(span.traceparent(), None);
         assert!(part(SpanKind::Internal, never).0.is_none());

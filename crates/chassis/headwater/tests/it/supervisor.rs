@@ -41,7 +41,7 @@ async fn a_task_that_ends_by_itself_stops_the_others_and_is_named() {
     let stopped = well_behaved(&mut supervisor);
     supervisor.spawn("short", |_| async { Ok(()) });
     let error = supervisor.join(LATE).await.unwrap_err();
-    assert_eq!(format!("{error:#}"), "short ended by itself");
+    assert_eq!(format!("{error:#}"), "short ended unexpectedly");
     assert!(stopped.load(Ordering::SeqCst));
 }
 
