@@ -241,7 +241,7 @@ async fn two_are_away(world: &World, viewer: &Tool) {
     viewer
         .run(&["verify"])
         .await
-        .expect(4, &["no quorum: too few brokers are there"]);
+        .expect(4, &["no quorum: too few brokers are reachable"]);
 
     let (orders, purchases) = (world.client(Orders), world.client(Purchases));
     says(
@@ -256,7 +256,7 @@ async fn two_are_away(world: &World, viewer: &Tool) {
         &orders,
         "stream ORDERS",
         "degraded",
-        "of its 3 replicas 2 have to be there",
+        "2 of its 3 replicas must be reachable",
     )
     .await;
     copies(&world.admin(Orders), "ORDERS", 0.0).await;
@@ -309,7 +309,7 @@ async fn an_open_cluster_is_counted_by_its_addresses() {
         login: Vec::new(),
     };
     // It knows only one address, and reports that.
-    let said = "no quorum: too few brokers are there besides";
+    let said = "no quorum: too few brokers are reachable besides";
     alone.until(&check, 2, said).await;
     world.abandon();
 }

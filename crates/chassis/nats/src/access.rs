@@ -1,8 +1,8 @@
-//! What the broker lets this process in with, and whom the process trusts: files that are read at
-//! the start and, without a restart, whenever a person says so.
+//! Credentials and trusted certificates for the broker. The files are read at the start, and again
+//! whenever the operator reloads the service.
 //!
-//! A file that is broken by then changes nothing: what was read before stays in memory, also for
-//! the connections that are made later.
+//! If a file is invalid at a reload, nothing changes: the earlier contents stay in memory and are
+//! also used for later connections.
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
@@ -21,41 +21,41 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::login::{self, Identity};
 
-/// What the connections of a process have in common. Cheap to clone.
+/// The servers and credentials that all connections of a process share. Cheap to clone.
 #[derive(Clone)]
 pub struct Access(Arc<Inner>);
 
 struct Inner {
     config: Config,
     servers: Vec<ServerAddr>,
-    /// Who we say that we are, as it may be shown.
+    /// The name of our login, without secrets.
     who: String,
-    /// Whether what proves it is in a file that is another one when a person has changed it: systemd
-    /// copies what it passes when it starts the service.
+    /// Whether a reload sees changed credentials. It does not if systemd passes them: it copies
+    /// them only when it starts the service.
     is_renewable: bool,
-    /// Who we are, if we say so.
+    /// Our login, if there is one.
     identity: RwLock<Option<Arc<Identity>>>,
     ca: Option<ReloadableFile>,
     cert: Option<ReloadableFile>,
     key: Option<ReloadableFile>,
-    /// Told when one of them is another one now.
+    /// Notified when the contents of a file have changed.
     renewed: watch::Sender<()>,
 }
 
 impl Access {
-    /// Reads the files. `name` is who we are where systemd passes a password and nobody says whose.
+    /// Reads the files. `name` is the user if systemd passes a password and no user is configured.
     ///
     /// # Errors
-    /// One cannot be read, or is not what it should be.
+    /// A file cannot be read or is invalid.
     pub(crate) fn read(name: &str, config: &Config) -> anyhow::Result<Self> {
         Self::read_from(passed_in().as_deref(), name, config)
     }
 
-    /// What `read` would say at a start. A reload checks as well, and systemd 252 does
-    /// not let it look at what it passes: that is left out then.
+    /// Checks what `read` would read at a start. A reload also checks, but systemd 252 does not let
+    /// it access the passed credentials; it then skips them.
     ///
     /// # Errors
-    /// As there.
+    /// Those of `read`.
     pub fn check(name: &str, config: &Config) -> anyhow::Result<()> {
         let folder = passed_in().filter(|folder| folder.read_dir().is_ok());
         Self::read_from(folder.as_deref(), name, config).map(drop)
@@ -83,22 +83,22 @@ impl Access {
         })))
     }
 
-    /// Where the broker is.
+    /// The addresses of the broker.
     pub(crate) fn servers(&self) -> Vec<ServerAddr> {
         self.0.servers.clone()
     }
 
-    /// Who we say that we are, as it may be shown.
+    /// The name of our login, without secrets.
     pub(crate) fn who(&self) -> &str {
         &self.0.who
     }
 
-    /// Whether the service need not be started again where it logs in in another way.
+    /// Whether changed credentials take effect without a restart.
     pub(crate) fn is_renewable(&self) -> bool {
         self.0.is_renewable
     }
 
-    /// Options of a connection that is made with what was read last, whenever it is made.
+    /// Options for a connection. Each attempt to connect uses what was read last.
     pub(crate) fn options(&self) -> ConnectOptions {
         let access = self.clone();
         let mut options = if self.identity().is_some() {
@@ -119,18 +119,18 @@ impl Access {
         options
     }
 
-    /// Whether the process says who it is.
+    /// Whether the process logs in.
     pub(crate) fn logs_in(&self) -> bool {
         self.identity().is_some()
     }
 
-    /// Whether the configuration says that the server begins with TLS.
+    /// Whether the server is configured to begin with TLS.
     pub(crate) fn is_told_to_begin_with_tls(&self) -> bool {
         self.0.config.tls_first
     }
 
-    /// Whether the server begins with TLS (`handshake_first`), without a word before. `None` where
-    /// no TLS is configured, or no server is there to show it.
+    /// Whether the server begins with TLS (`handshake_first`), before sending anything. `None` if
+    /// no TLS is configured or no server is reachable.
     pub(crate) async fn begins_with_tls(&self) -> Option<bool> {
         let Inner {
             ca, cert, servers, ..
@@ -141,7 +141,7 @@ impl Access {
         if login::speaks_first(servers).await? {
             return Some(false);
         }
-        // One that is only slow is silent, too: that a connection can be made so proves it.
+        // A slow server is silent, too; a successful connection is proof.
         let connected = self.options().tls_first().connect(self.servers()).await;
         connected.is_ok().then_some(true)
     }
@@ -156,26 +156,25 @@ impl Access {
         identity.prove(nonce)
     }
 
-    /// Reads the files again; whether one of them is another one than before. All connections are
-    /// made anew then.
+    /// Reads the files again; returns whether one has changed. Then all connections are replaced.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read): all stays as it is.
+    /// Those of [`read`](Self::read). Nothing changes then.
     pub(crate) fn renew(&self) -> anyhow::Result<bool> {
         let (_, login) = self.0.config.servers()?;
         let identity = login.identity()?;
-        let kept = || {
+        let files = || {
             [&self.0.ca, &self.0.cert, &self.0.key]
                 .into_iter()
                 .flatten()
         };
-        // All must be right before one of them counts.
-        let contents: Vec<_> = kept()
+        // All files must be valid before any takes effect.
+        let contents: Vec<_> = files()
             .map(ReloadableFile::checked)
             .collect::<anyhow::Result<_>>()?;
         let mut is_new = false;
-        for (kept, bytes) in kept().zip(contents) {
-            is_new |= kept.replace(bytes)?;
+        for (file, bytes) in files().zip(contents) {
+            is_new |= file.replace(bytes)?;
         }
         let mut known = self
             .0
@@ -183,7 +182,7 @@ impl Access {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         if let (Some(known), Some(read)) = (known.as_mut(), identity)
-            && known.said != read.said
+            && known.text != read.text
         {
             *known = Arc::new(read);
             is_new = true;
@@ -195,7 +194,7 @@ impl Access {
         Ok(is_new)
     }
 
-    /// To wait for [`renew`](Self::renew).
+    /// A receiver that is notified by [`renew`](Self::renew).
     pub(crate) fn renewed(&self) -> watch::Receiver<()> {
         self.0.renewed.subscribe()
     }
@@ -207,27 +206,27 @@ impl std::fmt::Debug for Access {
     }
 }
 
-/// Where systemd passes credentials, if it does.
+/// The folder in which systemd passes credentials, if it does.
 fn passed_in() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
-/// Takes for the files that nobody named those that systemd passes in `folder`, if it does
-/// (`LoadCredential=nats.creds`): the names are those of the flags. Never rename.
+/// Defaults unset files to those that systemd passes in `folder` (`LoadCredential=nats.creds`), if
+/// any. Their names are those of the flags. Never rename.
 fn with_credentials(name: &str, mut config: Config, folder: Option<&Path>) -> Config {
-    // One that cannot be looked at counts as passed: reading it says what is wrong with it.
+    // A file that cannot be accessed counts as passed: reading it then returns the error.
     let passed = |file: &str| {
         let path = folder?.join(file);
         path.try_exists().unwrap_or(true).then_some(path)
     };
-    let is_nobody = config.creds.is_none() && config.nkey.is_none() && config.user.is_none();
-    if is_nobody {
+    let is_unset = config.creds.is_none() && config.nkey.is_none() && config.user.is_none();
+    if is_unset {
         config.creds = passed("nats.creds");
     }
     if config.creds.is_none() && config.nkey.is_none() && config.password_file.is_none() {
         config.password_file = passed("nats.password");
     }
-    if is_nobody && config.password_file.is_some() {
+    if is_unset && config.password_file.is_some() {
         config.user = Some(name.to_owned());
     }
     config.ca = config.ca.or_else(|| passed("nats.ca"));
@@ -236,15 +235,15 @@ fn with_credentials(name: &str, mut config: Config, folder: Option<&Path>) -> Co
     config
 }
 
-/// A file that the client reads anew for each connection: so it is given a copy in memory, of what
-/// was right the last time.
+/// A file that the client reads for each connection. The client gets a copy in memory of the last
+/// valid contents.
 struct ReloadableFile {
     path: PathBuf,
     check: Check,
     copy: Mutex<(Vec<u8>, File)>,
 }
 
-/// Whether it is what it should be.
+/// Checks the contents of a file.
 type Check = fn(&[u8]) -> anyhow::Result<()>;
 
 impl ReloadableFile {
@@ -267,13 +266,13 @@ impl ReloadableFile {
         Ok(bytes)
     }
 
-    /// Whether it is another one.
+    /// Replaces the copy; returns whether the contents have changed.
     fn replace(&self, bytes: Vec<u8>) -> anyhow::Result<bool> {
         let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
         if copy.0 == bytes {
             return Ok(false);
         }
-        // A connection that is made at this very moment may read half of it: it is tried again.
+        // A connection attempt at this moment may read a partial copy; it is then retried.
         let file = &mut copy.1;
         file.rewind()
             .and_then(|()| file.write_all(&bytes))
@@ -291,8 +290,8 @@ impl ReloadableFile {
 
 fn check_certificates(pem: &[u8]) -> anyhow::Result<()> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let certificates = read.context("it is no PEM")?;
-    ensure!(!certificates.is_empty(), "there is no certificate in it");
+    let certificates = read.context("it is not PEM")?;
+    ensure!(!certificates.is_empty(), "it has no certificate");
     Ok(())
 }
 
@@ -306,7 +305,7 @@ fn check_roots(pem: &[u8]) -> anyhow::Result<()> {
 }
 
 fn check_key(pem: &[u8]) -> anyhow::Result<()> {
-    PrivateKeyDer::from_pem_slice(pem).context("there is no private key in it")?;
+    PrivateKeyDer::from_pem_slice(pem).context("it has no private key")?;
     Ok(())
 }
 
@@ -333,7 +332,7 @@ mod tests {
         assert_eq!(
             config.user.as_deref(),
             Some("eve"),
-            "who says so is another"
+            "a configured user wins"
         );
     }
 
@@ -342,7 +341,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("make a folder");
         let file = folder.path().join("no-folder");
         std::fs::write(&file, "").expect("write");
-        // Whatever is below a file cannot be looked at, by root neither.
+        // A path below a file cannot be accessed, even by root.
         let config = with_credentials("orders", Config::at("nats://a"), Some(&file));
         let (_, login) = config.servers().expect("a login");
         let applied = login.apply(ConnectOptions::new());

@@ -1,5 +1,5 @@
-//! What the brokers say of themselves, where they say it to the account that asks: see
-//! `$SYS.REQ.SERVER.PING.STATSZ` in deploy/nats.
+//! The status of the brokers, if this account may ask for it: see `$SYS.REQ.SERVER.PING.STATSZ` in
+//! deploy/nats.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,40 +8,40 @@ use async_nats::{Client, jetstream};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 
-/// Asked, every broker answers.
+/// The request that every broker answers.
 const SUBJECT: &str = "$SYS.REQ.SERVER.PING.STATSZ";
 
-/// How long one may take that is there; the others answer within milliseconds.
+/// How long to wait for the next answer; brokers usually answer within milliseconds.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
-/// A broker, and how it sees JetStream.
+/// A broker, and its view of JetStream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Broker {
     /// Its name.
     pub name: String,
-    /// How many brokers its cluster has; 1 where it is alone.
+    /// The number of brokers in its cluster; 1 if it is alone.
     pub of: usize,
-    /// The broker that leads JetStream, if it is one of several and knows of one.
+    /// The broker that leads JetStream, if this one is in a cluster and knows the leader.
     pub leader: Option<String>,
-    /// The others of its cluster, where it leads them.
+    /// The other brokers of its cluster, if it is the leader.
     pub peers: Vec<String>,
-    /// Bytes that it has stored, and may store; without a limit 0.
+    /// Its storage.
     pub storage: Storage,
-    /// Whether what is acknowledged is on the disk, and how long it may take to get there.
+    /// Whether it syncs to the disk before it acknowledges, and its sync interval.
     pub sync: Option<(bool, Duration)>,
 }
 
-/// Bytes that are stored, and may be; without a limit 0.
+/// Used and available storage, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Storage {
-    /// How many are.
+    /// Bytes used.
     pub used: u64,
-    /// How many may be.
+    /// The limit; 0 if there is none.
     pub limit: u64,
 }
 
 impl Storage {
-    /// How much of the limit is used, from 0 to 1; 0 where there is none.
+    /// The used share of the limit, from 0 to 1; 0 if there is no limit.
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     pub fn share(self) -> f64 {
         match self.limit {
@@ -50,15 +50,15 @@ impl Storage {
         }
     }
 
-    /// Of the brokers and of the account, the one that is nearest to its limit; where none has one,
-    /// the account's.
+    /// The storage that is nearest to its limit, of the brokers and the account. The account's if
+    /// there are no limits.
     pub fn nearest(brokers: &[Broker], account: Self) -> Self {
         let all = brokers.iter().map(|broker| broker.storage).chain([account]);
         all.max_by(|one, other| one.share().total_cmp(&other.share()))
             .unwrap_or(account)
     }
 
-    /// That of an account.
+    /// The storage of an account.
     pub fn of_account(account: &jetstream::account::Account) -> Self {
         Self {
             used: account.storage,
@@ -140,13 +140,12 @@ impl From<Answer> for Broker {
     }
 }
 
-/// Whether an error of a server says that this account may not ask: nothing is lacking then but
-/// figures.
+/// Whether a server's error is that this account may not ask. Then only these figures are missing.
 pub fn is_not_told(error: &str) -> bool {
     error.contains(SUBJECT)
 }
 
-/// Asks them; nothing where the account may not, or nobody answers.
+/// Asks all brokers. Empty if the account may not ask, or no broker answers.
 pub async fn ask(client: &Client) -> Vec<Broker> {
     let mut brokers = BTreeMap::new();
     let inbox = client.new_inbox();
@@ -160,7 +159,7 @@ pub async fn ask(client: &Client) -> Vec<Broker> {
     {
         return Vec::new();
     }
-    // Where nobody may be asked, an empty answer says so.
+    // If the account may not ask, there is one empty answer.
     while let Ok(Some(answer)) = tokio::time::timeout(ANSWER_WITHIN, answers.next()).await {
         let Ok(answer) = serde_json::from_slice::<Answer>(&answer.payload) else {
             break;

@@ -22,48 +22,46 @@ use crate::login;
 pub use crate::config::Config;
 pub use crate::connection_events::LOGIN_REFUSED;
 
-/// How long a request to the server may take before its outcome counts as unknown. Shorter than the
-/// time after which unanswered pings end the connection: a relay has to learn that the link did not
-/// carry its batch in time, and a new connection does not say so.
+/// After this long, the outcome of a request to the server counts as unknown. Shorter than the time
+/// after which unanswered pings end the connection: a relay must learn that the link did not carry
+/// its batch in time, which it cannot learn from a new connection.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest pause between two attempts to reach the server.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How often the server is asked whether it is there; after three times without an answer it
-/// counts as gone. A server that hangs, or is cut off, closes no connection, and of a cluster the
-/// others are there.
+/// The interval of pings. After three unanswered pings, the server counts as gone: a server that
+/// hangs or is cut off closes no connection, and in a cluster, the client can use another server.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
-/// The same on a connection for events, where no answer comes while a large one does: one of
-/// 512 KiB takes a link of 64 kB/s eight seconds.
+/// The interval of pings on a connection for events, where a large event delays the answer: 512 KiB
+/// take eight seconds on a link of 64 kB/s.
 const PING_AMID_EVENTS_EVERY: Duration = Duration::from_secs(5);
 
-/// The first server that passes on the answer to a consumer's reset from another account. Services
-/// that log in are taken to reach the streams by way of one (deploy/nats).
+/// The first server version that passes on the answer to a consumer reset from another account.
+/// Services that log in are assumed to reach the streams through another account (deploy/nats).
 pub const ACCOUNTS_SINCE: (i64, i64, i64) = (2, 14, 4);
 
-/// What an unnamed limit is taken to be at least, in bytes.
+/// The smallest limit to assume for messages if the server does not report it, in bytes.
 const LIMIT_MIN: usize = 16 * 1024;
 
-/// What a reply has besides its body, in bytes at most: the headers of an answer, or of a refusal.
+/// The maximum size of a reply's headers, in bytes.
 const REPLY_HEADERS_MAX: usize = 1024;
 
-/// The longest text of a refusal, in bytes; a longer one is cut.
+/// The maximum length of a refusal's text, in bytes; a longer text is cut.
 const REFUSAL_MAX: usize = 600;
 
-/// How long after a refused subscription the connection is made anew, so that the server is asked
-/// again.
+/// How long after a refused subscription to reconnect, so that the client subscribes again.
 const RESUBSCRIBE_MIN: Duration = Duration::from_secs(2);
 const RESUBSCRIBE_MAX: Duration = Duration::from_mins(10);
 
-/// How often a connection that is down is looked at.
+/// The pause between checks of a connection that is down.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
-/// The name of its line in `/readyz?verbose`, there while the broker refuses something.
-const CHECK: &str = "nats";
+/// The name of the component in `/readyz?verbose`, which exists while the broker refuses something.
+const COMPONENT: &str = "nats";
 
-/// What parts that need the broker say while it is away.
+/// The state of components that need the broker while it is unreachable.
 pub const NOT_CONNECTED: &str = "not connected to NATS";
 
 /// A connection to NATS and JetStream. Cheap to clone.
@@ -73,7 +71,7 @@ pub struct Bus {
     pub client: Client,
     /// JetStream over it.
     pub jetstream: jetstream::Context,
-    /// How many copies of a stream are asked for.
+    /// The minimum number of replicas of a stream.
     pub replicas: usize,
     name: Arc<str>,
     config: Arc<Config>,
@@ -81,16 +79,16 @@ pub struct Bus {
     connected: watch::Receiver<Connection>,
     trouble: watch::Receiver<Option<(String, Instant)>>,
     limit: Arc<Mutex<Limit>>,
-    /// Makes the connection anew when the access is; ends with the last handle.
+    /// Reconnects when the credentials change; ends with the last handle.
     _renewal: Arc<JoinSet<()>>,
 }
 
 impl Bus {
-    /// Connects as `name`. Does not wait for the server: a service comes up without it, and the
-    /// connection is made and made again in the background.
+    /// Connects as `name`. Does not wait for the server: a service starts without it, and the
+    /// client connects and reconnects in the background.
     ///
     /// # Errors
-    /// The configuration is wrong: an unreadable credentials or password file, a URL that is none.
+    /// The configuration is invalid: an unreadable credentials or password file, or a wrong URL.
     pub async fn connect(name: &str, config: &Config) -> anyhow::Result<Self> {
         let access = Access::read(name, config)?;
         let tls_first = config.tls_first || access.begins_with_tls().await == Some(true);
@@ -125,7 +123,7 @@ impl Bus {
             .ack_timeout(REQUEST_TIMEOUT)
             .build(client.clone());
         let mut renewal = JoinSet::new();
-        renewal.spawn(connect_anew(
+        renewal.spawn(reconnect_on_change(
             client.clone(),
             access.renewed(),
             connected.clone(),
@@ -144,8 +142,7 @@ impl Bus {
         })
     }
 
-    /// One more connection like this one, for events, which is driven by the runtime that this is
-    /// called in.
+    /// Another connection like this one, for events. The current runtime drives it.
     ///
     /// # Errors
     /// See [`connect`](Self::connect).
@@ -154,18 +151,18 @@ impl Bus {
         Self::connect_with(&self.name, &self.config, access, ping_every).await
     }
 
-    /// Reads credentials and root certificate anew; whether they are others now. All connections
-    /// are made anew then; what is under way on them is not lost, but its outcome unknown, as
-    /// whenever a connection breaks.
+    /// Reads the credentials and certificates again; returns whether they have changed. Then all
+    /// connections reconnect. The outcome of requests under way is unknown, as after any broken
+    /// connection.
     ///
     /// # Errors
-    /// A file is broken: all stays as it is.
+    /// A file is invalid. Nothing changes then.
     pub fn renew_access(&self) -> anyhow::Result<bool> {
         self.access.renew()
     }
 
-    /// Makes the connection again if the server now takes larger messages than when it was made:
-    /// a server that reloads its configuration tells no client of it.
+    /// Reconnects if the server now takes larger messages than when the connection was made: a
+    /// server does not notify clients of a reloaded configuration.
     pub async fn learn_payload_max(&self) {
         let options = self.access.options().name(&*self.name);
         let asked = options
@@ -174,30 +171,30 @@ impl Bus {
             .await;
         let max = asked.map_or(0, |asked| asked.max_payload());
         if max > self.client.max_payload() {
-            // It fails only where the connection is gone for good.
+            // Fails only if the connection is closed for good.
             let _ = self.client.force_reconnect().await;
         }
     }
 
-    /// The client, for what the chassis does not offer.
+    /// The client, for features that the chassis does not offer.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// How large a message may be that is sent now, with its headers, in bytes: as the server said
-    /// when it accepted the connection, less where it has refused less since.
+    /// The maximum size of a message now, with its headers, in bytes: the limit that the server
+    /// reported on connecting, lowered after each message that it refused since.
     pub fn max_payload(&self) -> usize {
         let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
         limit.now(self.client.max_payload(), self.connected.borrow().too_large)
     }
 
-    /// How large the body of a reply may be that is sent now, in bytes.
+    /// The maximum size of a reply's body now, in bytes.
     pub fn reply_max(&self) -> usize {
         self.max_payload().saturating_sub(REPLY_HEADERS_MAX)
     }
 
-    /// Replies to `request`. An answer that is larger than what the server takes becomes a refusal
-    /// that says so.
+    /// Replies to `request`. An answer that is too large for the server becomes a refusal with that
+    /// reason.
     pub async fn respond(
         &self,
         request: &service::Request,
@@ -212,9 +209,15 @@ impl Bus {
                 return Ok(answer.into());
             }
             let status = format!(
-                "the answer has {bytes} bytes, and the NATS server or account takes {bytes_max}: raise `max_payload`, or ask for less"
+                "the answer has {bytes} bytes, but the NATS server or account takes at most \
+                 {bytes_max}: raise `max_payload`, or ask for less"
             );
-            tracing::warn!(subject, bytes, bytes_max, "an answer is larger than what NATS takes");
+            tracing::warn!(
+                subject,
+                bytes,
+                bytes_max,
+                "refused an answer that is too large for NATS: raise `max_payload`"
+            );
             Err(service::error::Error { code: 413, status })
         });
         let answer = answer.map_err(|mut refusal| {
@@ -226,26 +229,26 @@ impl Bus {
         }
     }
 
-    /// Tells `health` of what the broker refuses, as long as it lasts, until `stop`.
+    /// Reports refusals of the broker to `health`, as long as they last, until `stop`.
     ///
     /// # Errors
-    /// The server has begun to begin with TLS, or has ceased to: only a new start heeds that.
+    /// The server's `handshake_first` has changed: only a restart can adapt to that.
     pub async fn report(self, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
         let mut trouble = self.trouble.clone();
-        // Not a pause: each attempt to connect may bring news, and would begin it again.
+        // Not a sleep: each attempt to connect may change the trouble and would restart it.
         let mut look = tokio::time::interval(LOOK_PAUSE);
-        let mut said = None;
+        let mut logged = None;
         loop {
             let now = trouble.borrow_and_update().clone();
             let lasting = now.filter(|(_, at)| !self.is_up() || at.elapsed() < REPEAT_AFTER);
             let outdated = self.outdated();
-            if outdated.is_some() && outdated != said {
+            if outdated.is_some() && outdated != logged {
                 tracing::error!("{}", outdated.as_deref().unwrap_or_default());
             }
-            said.clone_from(&outdated);
+            logged.clone_from(&outdated);
             match lasting.map(|(text, _)| text).or(outdated) {
-                Some(text) => health.set(CHECK, State::Degraded(text)),
-                None => health.forget(CHECK),
+                Some(text) => health.set(COMPONENT, State::Degraded(text)),
+                None => health.forget(COMPONENT),
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -258,10 +261,9 @@ impl Bus {
         }
     }
 
-    /// Why the server cannot serve a user of an account, if it cannot.
+    /// Why the server is too old for a service that logs in, if it is.
     fn outdated(&self) -> Option<String> {
-        // Of a server that has not introduced itself the client says that it is compatible with
-        // nothing.
+        // Before the server has sent INFO, the client reports it as compatible with no version.
         let version = self.client.server_info().version;
         if version.is_empty() || !self.access.logs_in() {
             return None;
@@ -270,14 +272,14 @@ impl Bus {
         let is_new = self.client.is_server_compatible(major, minor, patch);
         (self.is_up() && !is_new).then(|| {
             format!(
-                "nats-server {version} is too old for services with accounts of their own: \
+                "nats-server {version} is too old for services with separate accounts: \
                  projections wait; install {major}.{minor}.{patch} or later"
             )
         })
     }
 
-    /// Errors when the server begins in another way than this connection does: the client library
-    /// cannot change that.
+    /// Returns an error if the server's `handshake_first` differs from this connection's: the
+    /// client library cannot change that.
     async fn expect_same_beginning(&self) -> anyhow::Result<()> {
         if self.is_up() || self.access.is_told_to_begin_with_tls() {
             return Ok(());
@@ -285,7 +287,8 @@ impl Bus {
         let is_other = self.access.begins_with_tls().await == Some(!self.config.tls_first);
         ensure!(
             !is_other || self.is_up(),
-            "the NATS server's `handshake_first` is another one than when this service started: start it again"
+            "the NATS server's `handshake_first` has changed since this service started: restart \
+             the service"
         );
         Ok(())
     }
@@ -295,8 +298,8 @@ impl Bus {
         self.connected.borrow().up
     }
 
-    /// Resolves when the connection is up; until then tells `report` why it is not, as often as that
-    /// changes.
+    /// Resolves when the connection is up. Until then, passes the reason why it is down to
+    /// `report`, on every change.
     pub async fn up_or_told(&self, report: impl Fn(String)) {
         let (mut connected, mut trouble) = (self.connected.clone(), self.trouble.clone());
         while !connected.borrow_and_update().up {
@@ -321,20 +324,20 @@ impl Bus {
         }
     }
 
-    /// How often the connection has come up.
+    /// The current state, for [`reconnected`](Self::reconnected).
     pub fn seen(&self) -> Seen {
         Seen(self.connected.borrow().times)
     }
 }
 
-/// `options` of a connection that is made again whenever it breaks, and tells `events` of it.
+/// `options` for a connection that reconnects whenever it breaks, and reports to `events`.
 fn reconnecting(options: ConnectOptions, events: Arc<Events>) -> ConnectOptions {
     let attempts = Arc::clone(&events);
     options
         .retry_on_initial_connect()
         .max_reconnects(None)
         .reconnect_delay_callback(reconnect_pause)
-        // It chooses no server. Here only does the client say why an attempt failed.
+        // It chooses no server. Only here does the client report why an attempt failed.
         .reconnect_to_server_callback(move |servers, _| {
             let causes = servers.iter().find_map(|server| server.last_error.as_ref());
             if let Some(cause) = causes {
@@ -344,7 +347,7 @@ fn reconnecting(options: ConnectOptions, events: Arc<Events>) -> ConnectOptions 
         })
         .connection_timeout(REQUEST_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))
-        // Little is queued across a reconnect: what waits there comes out of order.
+        // Queue little across a reconnect: messages that wait there are sent out of order.
         .client_capacity(256)
         .event_callback(move |event| {
             events.note(&event);
@@ -352,9 +355,9 @@ fn reconnecting(options: ConnectOptions, events: Arc<Events>) -> ConnectOptions 
         })
 }
 
-/// Makes the connection anew whenever the access was renewed, and some time after the server
-/// refused a subscription: it forgets what it refused, and may allow it by then.
-async fn connect_anew(
+/// Reconnects when the credentials have changed, and some time after the server refused a
+/// subscription: the server forgets refused subscriptions, and may allow them by then.
+async fn reconnect_on_change(
     client: Client,
     mut renewed: watch::Receiver<()>,
     mut connected: watch::Receiver<Connection>,
@@ -373,7 +376,7 @@ async fn connect_anew(
             renewed = renewed.changed() => if renewed.is_err() { return },
             refused = refused, if due.is_none() => {
                 if refused.is_err() { return }
-                // Each time in a row takes more patience.
+                // Wait longer after each refusal in a row.
                 let is_in_a_row = last.elapsed() < RESUBSCRIBE_MAX;
                 pause = if is_in_a_row { pause * 2 } else { RESUBSCRIBE_MIN };
                 pause = pause.min(RESUBSCRIBE_MAX);
@@ -385,15 +388,15 @@ async fn connect_anew(
         due = None;
         last = Instant::now();
         seen = connected.borrow().unsubscribed;
-        // One that is down will come up with the new access anyhow.
+        // A connection that is down will come up with the new credentials anyway.
         if connected.borrow().up {
-            // It fails only where the connection is gone for good.
+            // Fails only if the connection is closed for good.
             let _ = client.force_reconnect().await;
         }
     }
 }
 
-/// A moment in the connection's life, for [`Bus::reconnected`].
+/// How often the connection had come up at some moment, for [`Bus::reconnected`].
 #[derive(Debug, Clone, Copy)]
 pub struct Seen(u64);
 
@@ -403,21 +406,22 @@ fn reconnect_pause(attempt: usize) -> Duration {
     doubled.min(RECONNECT_PAUSE_MAX)
 }
 
-/// The largest message that the server takes. It says so when a connection is made only: a limit
-/// of the account, or one that was lowered since, shows when a message is refused.
+/// The largest message that the server takes. The server reports its limit only on connecting. A
+/// limit of the account, or one that was lowered since, shows only when a message is refused.
 #[derive(Debug, Default)]
 struct Limit {
-    said: usize,
-    /// How often a message was refused, when this was looked at last.
+    reported: usize,
+    /// How many messages had been refused at the last check.
     refused: u64,
     now: usize,
 }
 
 impl Limit {
-    /// The limit, where the server `said` one, and has refused messages as too large so often.
-    fn now(&mut self, said: usize, refused: u64) -> usize {
-        if said != self.said {
-            (self.said, self.now) = (said, said);
+    /// The limit, given the one that the server `reported` and the number of messages that it has
+    /// `refused` as too large.
+    fn now(&mut self, reported: usize, refused: u64) -> usize {
+        if reported != self.reported {
+            (self.reported, self.now) = (reported, reported);
         } else if refused > self.refused {
             self.now = (self.now / 4).max(LIMIT_MIN.min(self.now));
         }
@@ -426,7 +430,7 @@ impl Limit {
     }
 }
 
-/// `text` as a header may have it: in one line, and not too long.
+/// `text` as a header value: on one line, and not too long.
 fn header_text(text: &str) -> String {
     let end = text.floor_char_boundary(REFUSAL_MAX);
     let cut = if end < text.len() { "…" } else { "" };
@@ -435,7 +439,7 @@ fn header_text(text: &str) -> String {
 
 /// Offers `subject` as an endpoint of a service on the NATS Services API.
 pub async fn offer(builder: EndpointBuilder, subject: &str) -> anyhow::Result<Endpoint> {
-    // A name may have no dots.
+    // Names of endpoints cannot have dots.
     let offered = builder.name(subject.replace('.', "-")).add(subject);
     offered
         .await
@@ -443,7 +447,7 @@ pub async fn offer(builder: EndpointBuilder, subject: &str) -> anyhow::Result<En
         .with_context(|| format!("offer the endpoint {subject}"))
 }
 
-/// Metadata that makes `nats stream info` and `nats consumer info` explain themselves.
+/// Metadata that `nats stream info` and `nats consumer info` show.
 pub fn metadata<const N: usize>(pairs: [(&str, &str); N]) -> HashMap<String, String> {
     pairs
         .into_iter()

@@ -1,4 +1,4 @@
-//! Where the broker is, and who logs in there.
+//! The configuration of the connection to the broker.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::login::{self, Login};
 #[group(skip)]
 #[command(next_help_heading = "NATS")]
 pub struct Config {
-    /// Server URL, several with commas
+    /// Server URLs, separated by commas
     #[arg(
         long = "nats-url",
         env = "NATS_URL",
@@ -20,43 +20,43 @@ pub struct Config {
         default_value = "nats://127.0.0.1:4222"
     )]
     pub url: String,
-    /// Credentials file (JWT and seed), read anew on SIGHUP; otherwise systemd's credential
-    /// `nats.creds`, if there is one
+    /// Credentials file (JWT and seed), read again on SIGHUP; default: systemd's credential
+    /// `nats.creds`, if any
     #[arg(long = "nats-creds", env = "NATS_CREDS", value_name = "FILE")]
     pub creds: Option<PathBuf>,
-    /// File with the seed of an nkey; all of these files are read anew on SIGHUP
+    /// File with the seed of an nkey, read again on SIGHUP
     #[arg(long = "nats-nkey", env = "NATS_NKEY", value_name = "FILE")]
     pub nkey: Option<PathBuf>,
-    /// User, with a password file
+    /// User name; needs a password file
     #[arg(long = "nats-user", env = "NATS_USER", value_name = "NAME")]
     pub user: Option<String>,
-    /// File with the user's password; otherwise systemd's credential `nats.password`, if there
-    /// is one, of the user that is named like the service
+    /// File with the user's password, read again on SIGHUP; default: systemd's credential
+    /// `nats.password`, if any, for the user named like the service
     #[arg(
         long = "nats-password-file",
         env = "NATS_PASSWORD_FILE",
         value_name = "FILE"
     )]
     pub password_file: Option<PathBuf>,
-    /// Client certificate
+    /// Client certificate, read again on SIGHUP
     #[arg(long = "nats-cert", env = "NATS_CERT", value_name = "FILE")]
     pub cert: Option<PathBuf>,
-    /// Its private key
+    /// Private key of the client certificate, read again on SIGHUP
     #[arg(long = "nats-key", env = "NATS_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// Root certificate to trust, read anew on SIGHUP; otherwise systemd's credential `nats.ca`,
-    /// if there is one
+    /// Root certificate to trust, read again on SIGHUP; default: systemd's credential `nats.ca`,
+    /// if any
     #[arg(long = "nats-ca", env = "NATS_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Begin with TLS, as a server with `handshake_first` wants it; where TLS is configured, the
-    /// service finds that out by itself
+    /// Begin with TLS, for a server with `handshake_first`; detected automatically if TLS is
+    /// configured
     #[arg(
         long = "nats-tls-first",
         env = "NATS_TLS_FIRST",
         value_parser = clap::builder::FalseyValueParser::new()
     )]
     pub tls_first: bool,
-    /// Copies that JetStream keeps of this service's stream, at least
+    /// Minimum number of replicas of this service's stream
     #[arg(
         long = "nats-replicas",
         env = "HEADWATER_NATS_REPLICAS",
@@ -82,7 +82,7 @@ impl Config {
         }
     }
 
-    /// The servers, and how to log in: as the URL says where nothing else does.
+    /// The servers and the login. A login in the URL counts only if no other is configured.
     pub(crate) fn servers(&self) -> anyhow::Result<(Vec<ServerAddr>, Login)> {
         let (servers, of_url) = login::servers(&self.url)?;
         let password = self.password_file.as_ref().map(|file| {

@@ -1,5 +1,5 @@
-//! What the client says of a connection: noted for those who wait for it, and logged, each cause
-//! with what to do about it and not again at every attempt.
+//! Events of a NATS connection. They are recorded for waiting tasks, and logged: each cause with
+//! what to do about it, but not at every attempt.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,57 +12,57 @@ use tokio::time::Instant;
 use crate::access::Access;
 use crate::brokers;
 
-/// What they say begins with this where the broker does not let the service in.
+/// The beginning of the state if the broker refuses the login.
 pub const LOGIN_REFUSED: &str = "login refused";
 
-/// For how long an error that comes again is only counted.
+/// How long a repeated error is only counted, not logged.
 pub(super) const REPEAT_AFTER: Duration = Duration::from_mins(1);
 
-/// For how long it is known that an error came before.
+/// How long an error is remembered.
 const FORGET_AFTER: Duration = Duration::from_mins(10);
 
-/// How many different errors are kept apart within that time; all further ones count as one.
+/// How many different errors are distinguished within that time; all further ones count as one.
 const KINDS_MAX: usize = 32;
 
-/// What is known of the connection.
+/// The state of the connection.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Connection {
     pub(super) up: bool,
     /// How often it came up.
     pub(super) times: u64,
-    /// How often the server refused a message as too large, and closed it.
+    /// How often the server refused a message as too large, and closed the connection.
     pub(super) too_large: u64,
-    /// How often the server refused a subscription. It forgets what it refused.
+    /// How often the server refused a subscription. The server forgets refused subscriptions.
     pub(super) unsubscribed: u64,
 }
 
-/// Takes note of what happens.
+/// Records and logs the events.
 #[derive(Debug)]
 pub(super) struct Events {
     service: String,
     access: Access,
     is_tls_first: bool,
     connection: watch::Sender<Connection>,
-    /// What an operator has to know, and since when.
+    /// The newest trouble for the operator, and when it occurred.
     trouble: watch::Sender<Option<(String, Instant)>>,
-    said: Mutex<Said>,
+    logged: Mutex<Logged>,
 }
 
 /// What was logged.
 #[derive(Debug, Default)]
-struct Said {
-    /// Why the connection could not be made since it was there last.
+struct Logged {
+    /// Why connecting has failed since the connection was last up.
     causes: HashSet<String>,
-    /// Errors of the server: when each was logged, and how often it came since.
+    /// Errors of the server: when each was logged, and how often it has occurred since.
     errors: HashMap<String, (Instant, u64)>,
 }
 
-impl Said {
-    /// How often `error` came since it was logged last; `None` when that is not long ago.
+impl Logged {
+    /// How often `error` has occurred since it was last logged; `None` if it was logged recently.
     fn repeated(&mut self, error: &str, now: Instant) -> Option<u64> {
         self.errors.retain(|_, (at, _)| now - *at < FORGET_AFTER);
-        let is_kept_apart = self.errors.len() < KINDS_MAX || self.errors.contains_key(error);
-        let kind = if is_kept_apart { error } else { "" };
+        let is_distinguished = self.errors.len() < KINDS_MAX || self.errors.contains_key(error);
+        let kind = if is_distinguished { error } else { "" };
         match self.errors.get_mut(kind) {
             Some((at, count)) if now - *at < REPEAT_AFTER => {
                 *count += 1;
@@ -89,7 +89,7 @@ impl Events {
             is_tls_first,
             connection: watch::Sender::default(),
             trouble: watch::Sender::default(),
-            said: Mutex::default(),
+            logged: Mutex::default(),
         }
     }
 
@@ -108,7 +108,7 @@ impl Events {
                     now.up = true;
                     now.times += 1;
                 });
-                self.said().causes.clear();
+                self.logged().causes.clear();
                 self.trouble.send_replace(None);
                 let service = self.service.clone();
                 metrics::counter!("headwater_nats_connects_total", "service" => service)
@@ -120,7 +120,7 @@ impl Events {
                 tracing::warn!("connection to NATS lost");
             }
             Event::ServerError(error) => self.refused(error),
-            // The other causes come with the next attempt, and in more words.
+            // Other causes come with the next attempt, in more detail.
             Event::ClientError(error) if error.to_string().contains("DNS") => {
                 self.unreachable(&error.to_string());
             }
@@ -128,10 +128,11 @@ impl Events {
         }
     }
 
-    /// Why the connection could not be made the last time: each cause is logged once.
+    /// Records why the last attempt to connect failed; logs each cause once.
     pub(super) fn unreachable(&self, cause: &str) {
         let advice = if is_refused_login(cause) && !self.access.is_renewable() {
-            "the server does not know this login: mend the credentials, and restart the service, which has them from its start"
+            "the server does not know this login: fix the credentials and restart the service, \
+             which reads them only at its start"
         } else if self.is_tls_first {
             advice_to_tls_first(cause)
         } else {
@@ -146,14 +147,14 @@ impl Events {
             ("cannot connect to NATS".to_owned(), format!(": {cause}"))
         };
         self.report(format!("{what}{cause_of}; {advice}"));
-        let mut said = self.said();
-        if said.causes.len() < KINDS_MAX && said.causes.insert(cause.to_owned()) {
+        let mut logged = self.logged();
+        if logged.causes.len() < KINDS_MAX && logged.causes.insert(cause.to_owned()) {
             tracing::warn!(error = cause, "{what}: {advice}");
         }
     }
 
-    /// A denied publish looks like a timeout to its caller, and a denied subscription like
-    /// silence: only this says why.
+    /// Records a refusal. To the caller, a denied publish looks like a timeout and a denied
+    /// subscription like silence; only this shows the reason.
     fn refused(&self, error: &ServerError) {
         let error = match error {
             ServerError::Other(error) => error.clone(),
@@ -171,7 +172,7 @@ impl Events {
             now.unsubscribed += u64::from(is_subscription);
         });
         let advice = advice(&error);
-        let repeated = self.said().repeated(&error, Instant::now());
+        let repeated = self.logged().repeated(&error, Instant::now());
         match repeated {
             Some(repeated) if lower.contains("maximum payload") => {
                 tracing::warn!(error, repeated, "NATS refused: {advice}");
@@ -186,36 +187,38 @@ impl Events {
         self.trouble.send_replace(Some((text, Instant::now())));
     }
 
-    fn said(&self) -> MutexGuard<'_, Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    fn logged(&self) -> MutexGuard<'_, Logged> {
+        self.logged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What an operator does about an error; lower case, and in the order in which they are looked for.
+/// What the operator does about an error. The errors are in lower case; the first match counts.
 const ADVICE: [(&str, &str); 12] = [
     (
         "maximum payload",
-        "a message was larger than the account or the server takes; smaller answers are sent from now on, larger events wait: raise `max_payload`",
+        "a message was larger than the account or the server takes; from now on, only smaller \
+         answers are sent, and larger events wait: raise `max_payload`",
     ),
     (
         "maximum subscriptions",
-        "raise `max_subscriptions` of the server, account or user; the service subscribes again by itself",
+        "raise `max_subscriptions` of the server, account or user; the service subscribes again \
+         automatically",
     ),
     (
         "number of tokens",
-        "raise `max_subscription_tokens` of the server; the service subscribes again by itself",
+        "raise `max_subscription_tokens` of the server; the service subscribes again automatically",
     ),
     (
         "maximum account active connections",
-        "raise `max_connections` of the account, or close others; tried again",
+        "raise `max_connections` of the account, or close other connections; retrying",
     ),
     (
         "maximum connections",
-        "raise `max_connections` of the server, or close others; tried again",
+        "raise `max_connections` of the server, or close other connections; retrying",
     ),
     (
         "maximum control line",
-        "raise `max_control_line` of the server; tried again",
+        "raise `max_control_line` of the server; retrying",
     ),
     (
         "permissions violation",
@@ -223,27 +226,30 @@ const ADVICE: [(&str, &str); 12] = [
     ),
     (
         "authorization violation",
-        "the server does not know this login: mend the credentials, they are read again on SIGHUP",
+        "the server does not know this login: fix the credentials, which are read again on SIGHUP",
     ),
     (
         "stale connection",
-        "the server heard nothing from here for too long; connecting again",
+        "the server received nothing from this service for too long; reconnecting",
     ),
     (
         "certificate",
-        "the server's certificate is not trusted, or does not trust ours: mend NATS_CA, NATS_CERT, NATS_KEY or the certificate",
+        "the service does not trust the server's certificate, or the server does not trust the \
+         service's: fix NATS_CA, NATS_CERT, NATS_KEY or the certificate",
     ),
     (
         "expected info, got nothing",
-        "the server closed the connection without a word: if it begins with TLS (`handshake_first`), set NATS_CA or NATS_TLS_FIRST=true and start the service again",
+        "the server closed the connection without sending anything: if it begins with TLS \
+         (`handshake_first`), set NATS_CA or NATS_TLS_FIRST=true and restart the service",
     ),
     (
         "timed out",
-        "nobody speaks at this address in time: if the server begins with TLS (`handshake_first`), set NATS_CA or NATS_TLS_FIRST=true and start the service again",
+        "no server sent anything at this address in time: if it begins with TLS \
+         (`handshake_first`), set NATS_CA or NATS_TLS_FIRST=true and restart the service",
     ),
 ];
 
-/// Whether the server does not let us in as who we say that we are.
+/// Whether the server refused the login.
 fn is_refused_login(cause: &str) -> bool {
     let cause = cause.to_lowercase();
     cause.contains("authorization violation") || cause.contains("authentication")
@@ -252,13 +258,13 @@ fn is_refused_login(cause: &str) -> bool {
 fn advice(error: &str) -> &'static str {
     let lower = error.to_lowercase();
     let known = ADVICE.iter().find(|(part, _)| lower.contains(part));
-    known.map_or("tried again", |(_, advice)| advice)
+    known.map_or("retrying", |(_, advice)| advice)
 }
 
-/// The same where the connection begins with TLS.
+/// [`advice`] for a connection that begins with TLS.
 fn advice_to_tls_first(error: &str) -> &'static str {
     if error.contains("corrupt message") {
-        "the server does not begin with TLS: leave NATS_TLS_FIRST away, and start the service again"
+        "the server does not begin with TLS: unset NATS_TLS_FIRST and restart the service"
     } else {
         advice(error)
     }
@@ -271,43 +277,43 @@ mod tests {
 
     #[test]
     fn an_error_that_repeats_is_logged_once_a_minute_with_how_often_it_came() {
-        let (mut said, start) = (Said::default(), Instant::now());
-        assert_eq!(said.repeated("no", start), Some(0));
+        let (mut logged, start) = (Logged::default(), Instant::now());
+        assert_eq!(logged.repeated("no", start), Some(0));
         for _ in 0..1000 {
-            assert_eq!(said.repeated("no", start), None);
+            assert_eq!(logged.repeated("no", start), None);
         }
-        assert_eq!(said.repeated("no", start + REPEAT_AFTER), Some(1000));
-        assert_eq!(said.repeated("no", start + REPEAT_AFTER), None);
+        assert_eq!(logged.repeated("no", start + REPEAT_AFTER), Some(1000));
+        assert_eq!(logged.repeated("no", start + REPEAT_AFTER), None);
     }
 
     #[test]
     fn errors_that_all_differ_are_bounded_too() {
-        let (mut said, now) = (Said::default(), Instant::now());
-        let logged = (0..1000).filter_map(|n| said.repeated(&format!("no to {n}"), now));
-        assert_eq!(logged.count(), KINDS_MAX + 1);
-        assert!(said.errors.len() <= KINDS_MAX + 1);
+        let (mut logged, now) = (Logged::default(), Instant::now());
+        let lines = (0..1000).filter_map(|n| logged.repeated(&format!("no to {n}"), now));
+        assert_eq!(lines.count(), KINDS_MAX + 1);
+        assert!(logged.errors.len() <= KINDS_MAX + 1);
     }
 
-    /// What systemd passes is a copy, and settings are read once.
+    /// Credentials that systemd passes are a copy, and settings are read once.
     #[test]
     fn a_refused_login_wants_a_restart_unless_it_is_in_a_file_that_is_read_again() {
         let folder = tempfile::tempdir().expect("make a folder");
         let file = folder.path().join("password");
         std::fs::write(&file, "s3cret").expect("write");
-        let nobody = Config::at("nats://a");
-        let somebody = Config {
+        let without = Config::at("nats://a");
+        let with_file = Config {
             password_file: Some(file),
-            ..nobody.clone()
+            ..without.clone()
         };
-        for (config, advice) in [(nobody, "restart the service"), (somebody, "SIGHUP")] {
+        for (config, advice) in [(without, "restart the service"), (with_file, "SIGHUP")] {
             let access = Access::read("orders", &config).expect("a login");
             let events = Events::new("orders", &access, false);
             events.unreachable("authorization violation: nats: authorization violation");
             let trouble = events.trouble();
-            let said = trouble.borrow().clone().expect("trouble").0;
+            let text = trouble.borrow().clone().expect("trouble").0;
             assert!(
-                said.contains("login refused: ") && said.contains(advice),
-                "{said}"
+                text.contains("login refused: ") && text.contains(advice),
+                "{text}"
             );
         }
     }
@@ -332,6 +338,6 @@ mod tests {
                 advice(error)
             );
         }
-        assert!(advice_to_tls_first("IO error: received corrupt message").contains("leave"));
+        assert!(advice_to_tls_first("IO error: received corrupt message").contains("unset"));
     }
 }

@@ -1,8 +1,8 @@
 //! The durable consumers of a projection: their settings, and placing one where reading starts.
 //!
-//! A consumer remembers nothing of value: it delivers all of its stream, acknowledges nothing, and
-//! is reset to the checkpoint whenever reading starts. So whoever may make consumers can make it:
-//! the reader itself, or, where services may not, the operator (`headwater provision`).
+//! A consumer holds no state of value: it delivers its whole stream, needs no acknowledgements, and
+//! is reset to the checkpoint whenever reading starts. So the reader can create it or, if services
+//! may not create consumers, the operator (`headwater provision`).
 
 use std::time::Duration;
 
@@ -22,19 +22,19 @@ use crate::monitor::Thresholds;
 use crate::pull::EXPIRES;
 use crate::window::Link;
 
-/// The shortest time that a consumer's requests have to stay open: one that lets them expire
-/// sooner would be asked all the time.
+/// The shortest acceptable expiry of a consumer's requests: a reader would have to renew shorter
+/// requests all the time.
 const EXPIRES_MIN: Duration = Duration::from_secs(1);
 
-/// How long requests of an earlier reader are waited for: they expire by then.
+/// How long to wait for requests of an earlier reader to end: they expire by then.
 const TAKE_OVER_WITHIN: Duration = EXPIRES.saturating_add(Duration::from_secs(1));
 
-/// The pause between two looks at them, and how long one may take.
+/// The pause before each check of these requests, and the timeout of a check.
 const LOOK_PAUSE: Duration = Duration::from_millis(25);
 const LOOK_WITHIN: Duration = Duration::from_millis(500);
 
-/// A consumer that has no leader at the moment never answers: when it is asked again, and once
-/// more. The last time it has as long as any request.
+/// A consumer without a leader never answers. After these times, it is asked a second and a third
+/// time; the third attempt has the usual timeout of a request.
 const ASK_AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 
 /// A durable consumer as a projection needs it.
@@ -55,14 +55,13 @@ impl Consumer {
         }
     }
 
-    /// All that `projection` has at the stream of `source`: the one that feeds it, and those of the
-    /// folds beside it that rebuild and verify it.
+    /// All consumers of `projection` on the stream of `source`: the one that feeds it, and those
+    /// for rebuild and verify.
     pub fn all(projection: &str, source: &str) -> [Self; 3] {
-        let beside = |then| beside(projection, then);
         [
             projection.to_owned(),
-            beside(RebuildPurpose::Rebuild),
-            beside(RebuildPurpose::Verify),
+            beside(projection, RebuildPurpose::Rebuild),
+            beside(projection, RebuildPurpose::Verify),
         ]
         .map(|name| Self::new(projection, source, &name))
     }
@@ -72,13 +71,13 @@ impl Consumer {
         &self.name
     }
 
-    /// The settings that it is made with.
+    /// The settings with which it is created.
     pub fn settings(&self) -> pull::Config {
         let (projection, source) = (&*self.projection, &*self.source);
         let purpose = if self.is_live() {
             String::new()
         } else {
-            format!(", for a fold beside the live one ({})", self.name)
+            format!(", for a rebuild next to the live one ({})", self.name)
         };
         let mut metadata = bus::metadata([("projection", projection), ("source", source)]);
         monitor::merge(&mut metadata, &self.thresholds());
@@ -94,9 +93,8 @@ impl Consumer {
         }
     }
 
-    /// `found` with what this program writes on its consumer; none where it stands there. Other
-    /// settings stay as they are, and so do thresholds of the monitoring that an operator has
-    /// changed.
+    /// `found` with this program's description and metadata; `None` if it already has them. Other
+    /// settings stay, and so do monitoring thresholds that an operator has changed.
     pub fn labelled(&self, found: &consumer::Config) -> Option<consumer::Config> {
         let wanted = self.settings();
         let mut config = found.clone();
@@ -113,8 +111,7 @@ impl Consumer {
         self.name == self.projection
     }
 
-    /// What is written on the consumer of a fold beside the live one is its purpose only: that it
-    /// is behind is no fault.
+    /// The monitoring thresholds. The consumer of a rebuild has none: it is expected to be behind.
     fn thresholds(&self) -> Thresholds {
         if self.is_live() {
             monitor::of_consumer()
@@ -124,14 +121,14 @@ impl Consumer {
     }
 }
 
-/// The name of the consumers of a fold beside the live one of `projection`.
+/// The name of the consumers that rebuild or verify `projection`.
 pub fn beside(projection: &str, then: RebuildPurpose) -> String {
     format!("{projection}-{}", then.word())
 }
 
-/// Places the consumer `wanted` before `sequence`, and makes it if it is not there, or not as it
-/// has to be. It delivers all of the stream by its settings, which cannot be changed later, and is
-/// then reset: that takes the server about a millisecond.
+/// Places the consumer `wanted` so that it starts at `sequence`. Creates it if it is missing, and
+/// recreates it if its settings are unusable. By its settings, which cannot be changed later, it
+/// delivers the whole stream; then it is reset, which takes the server about a millisecond.
 pub async fn place(
     bus: &Bus,
     stream: &Stream,
@@ -147,7 +144,7 @@ pub async fn place(
         Ok(consumer) => harm(&consumer.cached_info().config),
         Err(error) if is_not_found(error) => None,
         Err(error) if error.is::<ConsumerInfoError>() => {
-            bail!("look at the consumer {name}: {error}")
+            bail!("inspect the consumer {name}: {error}")
         }
         Err(_) => Some("it pushes events"),
     };
@@ -155,16 +152,16 @@ pub async fn place(
         tracing::warn!(
             consumer = name,
             harm,
-            "the consumer is recreated: it would keep events back"
+            "recreating the consumer: its settings would withhold or delay events"
         );
         let deleted = remove(stream, name).await;
         deleted.with_context(|| to_be_provisioned(stream, name, harm))?;
     } else if let Ok(consumer) = found {
         refuse_pause(stream, consumer.cached_info())?;
-        // Seldom needed, and large.
+        // Boxed because it is large and seldom needed.
         Box::pin(label(stream, consumer.cached_info(), wanted)).await;
         let is_free = consumer.cached_info().num_waiting == 0 || is_free(stream, name).await;
-        // What was asked for goes with the consumer, where the service may delete it.
+        // Deleting the consumer, if the service may, also ends the pending requests.
         if is_free || remove(stream, name).await.is_err() {
             if !is_free {
                 take_over(bus, stream, consumer.cached_info()).await;
@@ -173,14 +170,14 @@ pub async fn place(
         }
     }
     let made = stream.create_consumer(wanted.settings()).await;
-    let consumer = made.with_context(|| to_be_provisioned(stream, name, "it is not there"))?;
+    let consumer = made.with_context(|| to_be_provisioned(stream, name, "it is missing"))?;
     if sequence > 1 {
         return reset(&consumer, sequence).await;
     }
     Ok(consumer)
 }
 
-/// Resets the consumer to `sequence`; gives it with what the server says of it then.
+/// Resets the consumer to `sequence`; returns it with the state that the server then reports.
 async fn reset(consumer: &PullConsumer, sequence: u64) -> anyhow::Result<PullConsumer> {
     let ask = || {
         let mut consumer = consumer.clone();
@@ -189,7 +186,7 @@ async fn reset(consumer: &PullConsumer, sequence: u64) -> anyhow::Result<PullCon
     Ok(answered(ask).await?)
 }
 
-/// The answer of a consumer, which may be asked more than once.
+/// The answer of a consumer, which may take several attempts.
 async fn answered<F: Future>(ask: impl Fn() -> F) -> F::Output {
     for within in ASK_AGAIN_AFTER {
         if let Ok(answer) = tokio::time::timeout(within, ask()).await {
@@ -199,21 +196,21 @@ async fn answered<F: Future>(ask: impl Fn() -> F) -> F::Output {
     ask().await
 }
 
-/// What to do where a service may neither make nor delete consumers.
+/// The error if a service cannot create or delete the consumer, with what to do.
 fn to_be_provisioned(stream: &Stream, name: &str, why: &str) -> String {
     let stream = &stream.cached_info().config.name;
     format!(
-        "make the consumer {name} of {stream} ({why}); where services may not, the operator does: \
+        "create the consumer {name} of {stream} ({why}); if services may not, run \
          `headwater provision`"
     )
 }
 
-/// Waits until nothing is handed out any more that an earlier reader, perhaps of a connection that
-/// broke, has asked for: the events would be missing here.
+/// Waits until the server delivers no more events to requests of an earlier reader, for example one
+/// whose connection broke: this reader would miss those events.
 ///
-/// The server sees by itself that a reader is gone, except where it is connected to another server
-/// of a cluster, by way of another account: there another server has to take the consumer over.
-/// Where none can, what was asked for expires.
+/// The server notices that a reader is gone, unless the reader is connected to another server of
+/// the cluster through another account. Then another server must take over the consumer. If none
+/// can, the requests expire.
 async fn take_over(bus: &Bus, stream: &Stream, info: &consumer::Info) {
     let end = Instant::now() + TAKE_OVER_WITHIN;
     if info.cluster.is_some() {
@@ -222,15 +219,15 @@ async fn take_over(bus: &Bus, stream: &Stream, info: &consumer::Info) {
     while !is_free(stream, &info.name).await && Instant::now() < end {}
 }
 
-/// Whether nothing is asked for, in a moment: what this reader itself asked for before is given up
-/// by then.
+/// Whether no requests are pending after a short pause: by then, this reader's own earlier requests
+/// have ended.
 async fn is_free(stream: &Stream, name: &str) -> bool {
     tokio::time::sleep(LOOK_PAUSE).await;
     let looked = tokio::time::timeout(LOOK_WITHIN, stream.consumer_info(name)).await;
     matches!(looked, Ok(Ok(now)) if now.num_waiting == 0)
 }
 
-/// Has another server of the cluster take the consumer over.
+/// Makes another server of the cluster take over the consumer.
 async fn hand_over(bus: &Bus, stream: &Stream, name: &str) {
     let stream = &stream.cached_info().config.name;
     let subject = format!("CONSUMER.LEADER.STEPDOWN.{stream}.{name}");
@@ -239,17 +236,18 @@ async fn hand_over(bus: &Bus, stream: &Stream, name: &str) {
     tracing::debug!(
         consumer = name,
         ?answer,
-        "another server takes the consumer over"
+        "asked another server to take over the consumer"
     );
 }
 
-/// A person has paused the consumer at the broker: that ends by itself, or as the person wants.
+/// Returns an error if an operator has paused the consumer at the broker. Such a pause ends at its
+/// deadline or when the operator resumes the consumer.
 pub fn refuse_pause(stream: &Stream, info: &consumer::Info) -> anyhow::Result<()> {
     let (stream, name) = (&stream.cached_info().config.name, &info.name);
     ensure!(
         !info.paused,
-        "the consumer {name} of {stream} is paused for {:?} more: `nats consumer resume {stream} \
-         {name}` lets it go on",
+        "the consumer {name} of {stream} is paused for another {:?}; to resume it: \
+         `nats consumer resume {stream} {name}`",
         info.pause_remaining.unwrap_or_default()
     );
     Ok(())
@@ -272,26 +270,26 @@ fn is_missing(kind: &ConsumerErrorKind) -> bool {
     matches!(kind, ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND)
 }
 
-/// Brings what is written on a consumer to what this program writes. Where it may not, that stays
-/// for `headwater provision`: it does no harm.
+/// Updates the description and metadata of a consumer. If the service may not, that is left to
+/// `headwater provision`: outdated ones do no harm.
 async fn label(stream: &Stream, info: &consumer::Info, wanted: &Consumer) {
     let Some(config) = wanted.labelled(&info.config) else {
         return;
     };
     match stream.update_consumer(config).await {
-        Ok(_) => tracing::info!(consumer = info.name, "brought the consumer to its settings"),
+        Ok(_) => tracing::info!(consumer = info.name, "updated the consumer's metadata"),
         Err(error) => tracing::warn!(
             consumer = info.name,
             %error,
-            "what is written on the consumer is out of date: `headwater provision`"
+            "cannot update the consumer's metadata, which is out of date: run `headwater provision`"
         ),
     }
 }
 
-/// What keeps a consumer, which a person may have made or edited, from handing over every event
-/// as it is and at once, without being told that it arrived. One that filters would look like a
-/// stream full of gaps, one without payloads like a stream full of broken events. What is not
-/// listed does no harm: limits of a request are kept to.
+/// What prevents a consumer from delivering every event unchanged, at once, and without
+/// acknowledgements. An operator may have created or edited it. With a filter, the stream would
+/// seem full of gaps; without payloads, full of invalid events. Settings that are not listed do no
+/// harm: readers respect limits on requests.
 pub fn harm(config: &consumer::Config) -> Option<&'static str> {
     let harms = [
         (config.deliver_subject.is_some(), "it pushes events"),
@@ -307,7 +305,7 @@ pub fn harm(config: &consumer::Config) -> Option<&'static str> {
             !config.filter_subject.is_empty() || !config.filter_subjects.is_empty(),
             "it filters",
         ),
-        (config.headers_only, "it hands over headers only"),
+        (config.headers_only, "it delivers headers only"),
         (
             config.replay_policy != ReplayPolicy::Instant,
             "it replays at the original speed",
@@ -315,14 +313,14 @@ pub fn harm(config: &consumer::Config) -> Option<&'static str> {
         (config.rate_limit > 0, "its rate is limited"),
         (
             config.priority_policy != PriorityPolicy::None,
-            "it serves groups",
+            "it serves priority groups",
         ),
         (
             !config.max_expires.is_zero() && config.max_expires < EXPIRES_MIN,
-            "its requests expire at once",
+            "its requests expire too soon",
         ),
     ];
     harms
         .into_iter()
-        .find_map(|(is_so, harm)| is_so.then_some(harm))
+        .find_map(|(applies, harm)| applies.then_some(harm))
 }

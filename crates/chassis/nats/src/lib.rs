@@ -1,5 +1,5 @@
-//! NATS: [connection and login](bus), [streams](stream), [consumers](consumer), and what services
-//! ask of one another, [for operators](control) and [for answers](request).
+//! NATS: the [connection and login](bus), [streams](stream), [consumers](consumer),
+//! [admin endpoints](control) and [request-reply](request) between services.
 
 #![warn(missing_docs)]
 

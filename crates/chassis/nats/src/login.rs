@@ -1,4 +1,4 @@
-//! Who we are to the NATS server, and who it must be to us.
+//! The login at the NATS server, and the certificates.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,13 +13,13 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long a server may take to say the first word before it counts as one that says none.
+/// A server that sends nothing for this long counts as one that does not speak first.
 const GREETING_WITHIN: Duration = Duration::from_secs(1);
 
 /// Longer than any INFO, which has the addresses of a cluster.
 const GREETING_MAX: u64 = 64 * 1024;
 
-/// One way to log in, or none, and the certificates. Printed, it keeps its secrets.
+/// At most one way to log in, and the certificates. `Debug` does not show secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Login {
     /// Credentials file (JWT and seed).
@@ -53,12 +53,12 @@ impl fmt::Debug for Login {
 }
 
 impl Login {
-    /// Whether it says who we are, certificates aside.
+    /// Whether it has a way to log in, apart from certificates.
     pub fn is_given(&self) -> bool {
         self.creds.is_some() || self.nkey.is_some() || self.user.is_some() || self.token.is_some()
     }
 
-    /// Who we say that we are, as it may be shown.
+    /// The name of the login, without secrets.
     pub fn who(&self) -> String {
         let file = |what: &str, path: &PathBuf| format!("{what} {}", path.display());
         let ways = [
@@ -69,10 +69,10 @@ impl Login {
             self.cert.as_ref().map(|path| file("certificate", path)),
         ];
         let way = ways.into_iter().flatten().next();
-        way.unwrap_or_else(|| "nobody, without a user".to_owned())
+        way.unwrap_or_else(|| "no user".to_owned())
     }
 
-    /// As the NATS CLI has it: a user without a password is a token, where there is none.
+    /// As in the NATS CLI, a user without a password is a token, unless a token is given.
     #[must_use]
     pub fn with_lone_user_as_token(mut self) -> Self {
         if self.password.is_none() && self.token.is_none() {
@@ -84,7 +84,7 @@ impl Login {
     /// `options` with this login.
     ///
     /// # Errors
-    /// A file cannot be read, or is not what it should be; or two ways to log in are given.
+    /// A file cannot be read or is invalid; or two ways to log in are given.
     pub fn apply(&self, mut options: ConnectOptions) -> anyhow::Result<ConnectOptions> {
         if let Some(Identity { proof, .. }) = self.identity()? {
             options = match proof {
@@ -96,7 +96,7 @@ impl Login {
                 Proof::Token(token) => options.token(token),
             };
         }
-        // The client says no more than that TLS failed.
+        // The client's own error would only be that TLS failed.
         for file in [&self.ca, &self.cert, &self.key].into_iter().flatten() {
             read(file, "certificate or key")?;
         }
@@ -111,13 +111,13 @@ impl Login {
         Ok(options)
     }
 
-    /// Reads who we are; `None` where nothing says so.
+    /// Reads the login; `None` if there is none.
     ///
     /// # Errors
-    /// Those of [`apply`](Self::apply), certificates that cannot be read aside.
+    /// Those of [`apply`](Self::apply), except unreadable certificates.
     pub(crate) fn identity(&self) -> anyhow::Result<Option<Identity>> {
         self.ensure_whole()?;
-        let (said, proof) = if let Some(path) = &self.creds {
+        let (text, proof) = if let Some(path) = &self.creds {
             let text = read(path, "credentials")?;
             let of = || format!("read the NATS credentials {}", path.display());
             let jwt = block(&text, "NATS USER JWT").with_context(of)?.to_owned();
@@ -129,7 +129,7 @@ impl Login {
             let seed = text.trim();
             ensure!(
                 seed.starts_with("SU") && !seed.contains(char::is_whitespace),
-                "{} has no seed of a user's nkey, one line that begins with SU",
+                "{} has no seed of a user's nkey: one line that begins with SU",
                 path.display()
             );
             let of = || format!("read the NATS nkey {}", path.display());
@@ -143,7 +143,7 @@ impl Login {
         } else {
             return Ok(None);
         };
-        Ok(Some(Identity { said, proof }))
+        Ok(Some(Identity { text, proof }))
     }
 
     fn ensure_whole(&self) -> anyhow::Result<()> {
@@ -156,25 +156,26 @@ impl Login {
         let given: Vec<_> = ways.iter().filter(|way| way.0).map(|way| way.1).collect();
         ensure!(
             given.len() < 2,
-            "log in to NATS in one way, not with {}",
+            "log in to NATS in only one way, not with {}",
             given.join(" and ")
         );
         ensure!(
             self.user.is_some() == self.password.is_some(),
-            "a user of NATS needs a password (a service --nats-password-file), and a password its user"
+            "a NATS user needs a password (for a service: --nats-password-file), and a password \
+             needs a user"
         );
         ensure!(
             self.cert.is_some() == self.key.is_some(),
-            "a client certificate for NATS needs its key, and a key its certificate"
+            "a client certificate for NATS needs its key, and a key needs its certificate"
         );
         Ok(())
     }
 }
 
-/// Who we are, and what proves it.
+/// A login and its proof.
 pub(crate) struct Identity {
-    /// All that was read, to see whether it is another one.
-    pub(crate) said: String,
+    /// Everything that was read, to detect changes.
+    pub(crate) text: String,
     proof: Proof,
 }
 
@@ -214,7 +215,7 @@ fn block<'t>(text: &'t str, title: &str) -> anyhow::Result<&'t str> {
     lines
         .find(|line| line.trim_matches('-') == format!("BEGIN {title}"))
         .and_then(|_| lines.next())
-        .with_context(|| format!("there is no {title} in it"))
+        .with_context(|| format!("it has no {title}"))
 }
 
 fn read(file: &Path, what: &str) -> anyhow::Result<String> {
@@ -222,17 +223,17 @@ fn read(file: &Path, what: &str) -> anyhow::Result<String> {
         .with_context(|| format!("read the NATS {what} {}", file.display()))
 }
 
-/// The servers of a list with commas, and the login that is in one of the URLs:
+/// The servers of a comma-separated list, and the login in the first URL that has one:
 /// `nats://user:password@host`, `nats://token@host`.
 ///
 /// # Errors
-/// One of them is no URL of a NATS server.
+/// An item is not the URL of a NATS server.
 pub fn servers(urls: &str) -> anyhow::Result<(Vec<ServerAddr>, Login)> {
     let (mut servers, mut login) = (Vec::new(), Login::default());
     for url in urls.split(',').map(str::trim).filter(|url| !url.is_empty()) {
         let server: ServerAddr = url.parse().with_context(|| {
             format!(
-                "{} is no URL of a NATS server, such as nats://host:4222",
+                "{} is not the URL of a NATS server, such as nats://host:4222",
                 without_secrets(url)
             )
         })?;
@@ -254,13 +255,13 @@ pub fn servers(urls: &str) -> anyhow::Result<(Vec<ServerAddr>, Login)> {
     }
     ensure!(
         !servers.is_empty(),
-        "the URL of NATS is empty; it is such as nats://host:4222"
+        "the NATS URL is empty; give one such as nats://host:4222"
     );
     Ok((servers, login))
 }
 
-/// Whether the first of `servers` that accepts connections says something before it is spoken to,
-/// as all do but those with `handshake_first`. `None` where none accepts any, or it closes them.
+/// Whether the first of `servers` that accepts connections speaks first, as all do except those
+/// with `handshake_first`. `None` if none accepts connections, or they are closed.
 pub async fn speaks_first(servers: &[ServerAddr]) -> Option<bool> {
     for server in servers {
         let Ok(addresses) = server.socket_addrs().await else {
@@ -272,10 +273,10 @@ pub async fn speaks_first(servers: &[ServerAddr]) -> Option<bool> {
                 continue;
             };
             let mut stream = BufReader::new(stream.take(GREETING_MAX));
-            let mut said = Vec::new();
-            let read = timeout(GREETING_WITHIN, stream.read_until(b'\n', &mut said)).await;
-            if !said.is_empty() {
-                leave(stream.into_inner().into_inner(), &said).await;
+            let mut greeting = Vec::new();
+            let read = timeout(GREETING_WITHIN, stream.read_until(b'\n', &mut greeting)).await;
+            if !greeting.is_empty() {
+                leave(stream.into_inner().into_inner(), &greeting).await;
                 return Some(true);
             }
             if read.is_err() {
@@ -286,17 +287,17 @@ pub async fn speaks_first(servers: &[ServerAddr]) -> Option<bool> {
     None
 }
 
-/// Ends a connection to a server that has introduced itself, and now waits for TLS: that it is cut
-/// off is an error in its log, that somebody speaks no TLS is not (from 2.14.1 on).
+/// Ends a connection to a server that has sent INFO and now waits for TLS. The server logs a cut
+/// connection as an error, but not a client that speaks no TLS (from 2.14.1 on).
 async fn leave(mut stream: TcpStream, info: &[u8]) {
     let info = String::from_utf8_lossy(info);
     if info.contains("\"tls_required\":true") {
-        // One that is gone has nothing to log.
+        // If this fails, the server is gone and logs nothing.
         let _ = stream.write_all(b"PING\r\n").await;
     }
 }
 
-/// A list of URLs as it may be shown: without what is before the `@`.
+/// A list of URLs without their logins, for messages.
 pub fn without_secrets(urls: &str) -> String {
     let shown = urls.split(',').map(|url| {
         let url = url.trim();

@@ -1,46 +1,46 @@
-//! `io.nats.monitor.*`: metadata that `nats server check` reads its thresholds from.
+//! `io.nats.monitor.*`: metadata with the thresholds for `nats server check`.
 //!
 //! `nats server check stream --stream ORDERS` and `nats server check consumer` need no flags for
-//! streams and consumers that this program has made: what is wrong with them is written on them.
-//! An operator changes a threshold where it is, with `nats stream edit ORDERS --metadata …` or
-//! `nats consumer edit`, or takes it away; it stays as the operator has it. So that the defaults of
-//! another version arrive all the same, what was written by a program is written down beside it
-//! (`WRITTEN`): a threshold that still is as it was written belongs to the program.
+//! streams and consumers that this program has created: their thresholds are in their metadata.
+//! An operator can change or delete a threshold with `nats stream edit ORDERS --metadata …` or
+//! `nats consumer edit`, and the program keeps that change. To let a new version change defaults,
+//! the program also records the thresholds that it wrote (`WRITTEN`). It may update an unchanged
+//! threshold; a changed one is the operator's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// What `nats server check` knows.
+/// The prefix of the keys that `nats server check` reads.
 const PREFIX: &str = "io.nats.monitor.";
 
-/// Where it is noted which thresholds this program wrote: `name=value`, several with spaces.
+/// The key that records the thresholds written by this program: `name=value`, separated by spaces.
 const WRITTEN: &str = "headwater.monitor";
 
-/// How many subjects a stream may have before somebody is told: 64 partitions for each kind of
-/// event make some hundreds, a key in a subject would make millions.
+/// Thresholds for the number of subjects of a stream. 64 partitions per kind of event make some
+/// hundreds; a key in a subject would make millions.
 const SUBJECTS_WARN: u32 = 1_000;
 const SUBJECTS_CRITICAL: u32 = 10_000;
 
-/// How far the other copies of a stream may be behind, in operations of the server.
+/// Threshold for the lag of a stream's other replicas, in operations of the server.
 const PEER_LAG_CRITICAL: u32 = 1_000;
 
-/// How long ago the server that leads may have heard of the other copies.
+/// Threshold for the time since the leader last saw the other replicas.
 const PEER_SEEN_CRITICAL: &str = "10s";
 
-/// How many events a projection may not have read: it takes what a service publishes in seconds
-/// at full load, so that more of them mean that it stands still or is away.
+/// Threshold for the number of events that a projection has not read. It applies what a service
+/// publishes in seconds at full load, so a higher number means that it has stopped or is down.
 const UNPROCESSED_CRITICAL: u32 = 10_000;
 
-/// How many pulls may wait: a reader has one or two, so that more of them mean that readers that
-/// should not share a consumer do.
+/// Threshold for the number of waiting pulls. A reader has one or two, so a higher number means
+/// that several readers wrongly share a consumer.
 const WAITING_CRITICAL: u32 = 32;
 
 /// Thresholds by name, without the prefix.
 pub(crate) type Thresholds = BTreeMap<&'static str, String>;
 
-/// The thresholds of a stream that is kept in `replicas` copies.
+/// The thresholds of a stream with `replicas` replicas.
 ///
-/// Not `lag-critical`, which is for mirrors and streams with sources: on any other one the check
-/// fails for it. Nor `peer-expect` on a stream with one copy, which is not clustered.
+/// `lag-critical` is left out: it is for mirrors and streams with sources, and the check fails with
+/// it on other streams. `peer-expect` is left out for one replica: that stream is not clustered.
 pub(crate) fn of_stream(replicas: usize) -> Thresholds {
     let mut thresholds = Thresholds::from([
         ("enabled", "true".to_owned()),
@@ -57,9 +57,8 @@ pub(crate) fn of_stream(replicas: usize) -> Thresholds {
     thresholds
 }
 
-/// The thresholds of a projection's consumer. It acknowledges nothing, so that there are none for
-/// acknowledgements; and a source may be silent for days, so that there are none for the time
-/// since the last event.
+/// The thresholds of a projection's consumer. There are none for acknowledgements, which it does
+/// not use, nor for the time since the last event, because a source may be silent for days.
 pub(crate) fn of_consumer() -> Thresholds {
     Thresholds::from([
         ("enabled", "true".to_owned()),
@@ -68,12 +67,12 @@ pub(crate) fn of_consumer() -> Thresholds {
     ])
 }
 
-/// Whether this writes the entry `key` of the metadata.
+/// Whether this module writes the metadata entry `key`.
 pub(crate) fn writes(key: &str) -> bool {
     key == WRITTEN || key.starts_with(PREFIX)
 }
 
-/// Brings `thresholds` into `metadata`, but for those that an operator has set or taken away.
+/// Writes `thresholds` into `metadata`, except those that an operator has set or deleted.
 pub(crate) fn merge(metadata: &mut HashMap<String, String>, thresholds: &Thresholds) {
     let written = metadata.get(WRITTEN).cloned().unwrap_or_default();
     let written: BTreeMap<&str, &str> = written

@@ -1,10 +1,9 @@
-//! Requests for events at a durable consumer.
+//! Requests for events from a durable consumer.
 //!
-//! The client's own stream of pulls gives up, and asks for everything again, when a heartbeat is
-//! late. On a slow link heartbeats are late because of what was asked for, and so it never gets
-//! ahead. Here a request asks for as much as the [window](crate::window) has room for, what was
-//! asked for is waited for however long it takes, and whether a silent consumer is still there is
-//! for the reader to find out.
+//! If a heartbeat is late, the client library's pull stream gives up and requests everything again.
+//! On a slow link, the requested events themselves delay the heartbeats, so it makes no progress.
+//! Here, a request asks for as much as the [window](crate::window) allows, and waits as long as the
+//! events take. The reader checks whether a silent consumer still exists.
 
 use std::time::{Duration, Instant};
 
@@ -18,18 +17,18 @@ use futures_util::StreamExt as _;
 use crate::bus::Bus;
 use crate::window::Window;
 
-/// How often a consumer with nothing to hand over says that it is there.
+/// The interval of heartbeats from a consumer without new events.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// How long a request stays open at the server: one that nobody reads any more hands events out
-/// until then, where the server does not see that.
+/// How long a request stays open at the server. If the server does not notice that the reader is
+/// gone, the request takes events until then.
 pub(super) const EXPIRES: Duration = Duration::from_secs(5);
 
-/// How many events that do not fit into a request come in a row before they are asked for one
+/// After this many requests in a row that the next event did not fit into, events are requested one
 /// by one, whatever their size.
 const MISFITS_MAX: u32 = 3;
 
-/// Events that are under way while they are asked for one by one.
+/// The number of events under way while they are requested one by one.
 const ONE_BY_ONE: usize = 2;
 
 const STATUS_HEARTBEAT: u16 = 100;
@@ -37,21 +36,21 @@ const STATUS_NO_MESSAGES: u16 = 404;
 const STATUS_TIMEOUT: u16 = 408;
 const STATUS_CONFLICT: u16 = 409;
 const TOO_LARGE: &str = "Message Size Exceeds MaxBytes";
-/// All events of a request have come, and they were smaller than it allowed.
+/// All events of a request have arrived, and they were smaller than it allowed.
 const COMPLETED: &str = "Batch Completed";
 const PENDING_MESSAGES: &str = "Nats-Pending-Messages";
 
-/// What a consumer's configuration allows in one request; the server's own limits are in it, too.
+/// The limits of one request in a consumer's configuration, which includes the server's limits.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     events: usize,
     bytes: usize,
     expires: Duration,
-    /// Requests that may wait at the same time.
+    /// The maximum number of requests that wait at the same time.
     requests: usize,
 }
 
-/// The most requests at the same time, where a consumer allows few events in each.
+/// The maximum number of requests at the same time, if a consumer allows few events per request.
 const REQUESTS_MAX: usize = 16;
 
 impl Limits {
@@ -78,17 +77,17 @@ pub struct Pull {
     inbox: Subject,
     subscriber: Subscriber,
     window: Window,
-    /// Events that were asked for, and are not here yet.
+    /// The number of events that were requested and have not arrived.
     under_way: usize,
     /// How many requests in a row the next event did not fit into.
     misfits: u32,
-    /// When the last message of the server came.
+    /// When the last message from the server arrived.
     heard: Instant,
-    /// Whether nothing more is asked for.
+    /// Whether to request nothing more.
     has_ended: bool,
 }
 
-/// A place for the answers to requests.
+/// Subscribes to an inbox for the answers to requests.
 async fn subscribe(bus: &Bus) -> anyhow::Result<(Subject, Subscriber)> {
     let inbox = Subject::from(bus.client.new_inbox());
     let subscriber = bus.client.subscribe(inbox.clone()).await;
@@ -96,7 +95,7 @@ async fn subscribe(bus: &Bus) -> anyhow::Result<(Subject, Subscriber)> {
 }
 
 impl Pull {
-    /// Asks `consumer` for events from now on.
+    /// Starts to request events from `consumer`.
     ///
     /// # Errors
     /// The broker cannot be reached.
@@ -116,7 +115,7 @@ impl Pull {
         })
     }
 
-    /// The next event. Nothing is lost if it is not waited for.
+    /// The next event. Cancellation-safe: no event is lost.
     pub async fn next(&mut self) -> anyhow::Result<Message> {
         loop {
             self.ask().await?;
@@ -140,36 +139,36 @@ impl Pull {
         }
     }
 
-    /// Begins again at `sequence`, and gives up what is under way.
+    /// Starts again at `sequence`, and drops the events under way.
     pub async fn begin_again(&mut self, sequence: u64) -> anyhow::Result<()> {
         (self.inbox, self.subscriber) = subscribe(&self.bus).await?;
         let reset = self.consumer.reset(Some(sequence)).await;
-        reset.context("place the consumer behind an empty event")?;
+        reset.context("reset the consumer to the sequence after an empty event")?;
         self.under_way = 0;
         Ok(())
     }
 
-    /// Says that nothing more waits at the server: the rate says nothing of the link.
+    /// Notes that no events wait at the server, so the rate does not measure the link.
     pub fn note_end(&mut self) {
         self.window.measure_from(self.heard);
     }
 
-    /// Asks for nothing more.
+    /// Stops requesting events.
     pub fn end(&mut self) {
         self.has_ended = true;
     }
 
-    /// How long ago the last message of the server came, heartbeats included.
+    /// The time since the last message from the server, heartbeats included.
     pub fn silent_for(&self) -> Duration {
         self.heard.elapsed()
     }
 
-    /// What the link carries in about a quarter of a second, in bytes.
+    /// The size of the window, in bytes.
     pub fn window_bytes(&self) -> usize {
         self.window.bytes()
     }
 
-    /// Asks for more once a part of the window is free.
+    /// Requests more events once a part of the window is free.
     async fn ask(&mut self) -> anyhow::Result<()> {
         if self.has_ended {
             return Ok(());
@@ -181,7 +180,7 @@ impl Pull {
             self.window.events()
         };
         let most = if one_by_one { 1 } else { self.limits.events };
-        // The server drops one request too many without a word.
+        // The server silently drops requests above the limit.
         let window = window.min(most.saturating_mul(self.limits.requests));
         let share = if self.limits.requests < REQUESTS_MAX {
             1
@@ -203,13 +202,13 @@ impl Pull {
                 ..BatchConfig::default()
             };
             let asked = self.consumer.request_batch(request, self.inbox.clone());
-            asked.await.context("ask for events")?;
+            asked.await.context("request events")?;
             self.under_way += events;
         }
         Ok(())
     }
 
-    /// What the server says instead of an event.
+    /// Handles a status that the server sent instead of an event.
     fn note_status(
         &mut self,
         status: StatusCode,
@@ -231,7 +230,7 @@ impl Pull {
                 self.window.note_larger();
             }
             _ if status == StatusCode::NO_RESPONDERS => bail!("the consumer is gone"),
-            _ => return Err(anyhow!("the server says {status} {description}")),
+            _ => return Err(anyhow!("the server returned {status} {description}")),
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! The copies that brokers keep of a stream or a consumer: how many there should be, how many are
-//! up to date, and what becomes of it when one more is lost.
+//! The replicas of a stream or consumer: how many are wanted, how many are current, and what
+//! happens if another one is lost.
 //!
-//! A stream in three copies takes events while two of them are up to date. So one that is away
-//! stops nothing, and nobody would notice; the next one does.
+//! A stream with three replicas takes events while two of them are current. So losing one stops
+//! nothing and could go unnoticed, but losing a second one stops publishing.
 
 use std::time::Duration;
 
@@ -12,43 +12,43 @@ use headwater_telemetry::causes;
 use headwater_telemetry::health::{Health, State};
 use serde::Serialize;
 
-/// For how long a copy may be silent: brokers hear of each other every second, and take one for
-/// away after ten.
+/// A replica that is silent for longer counts as away. Brokers exchange messages every second, and
+/// use the same limit.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// What waits while JetStream has no leader, and what goes on.
+/// What continues and what waits while JetStream has no leader.
 pub const WITHOUT_QUORUM: &str = "reads go on, writes are accepted and published later";
 
-/// The copies of a stream or of a consumer.
+/// The replicas of a stream or consumer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Replicas {
-    /// Of what.
+    /// The stream or consumer.
     #[serde(skip)]
     pub name: String,
-    /// How many there should be: as it is configured, or as whoever looks was told, if that is more.
+    /// The wanted number: in its configuration or this program's, whichever is higher.
     #[serde(rename = "replicas_wanted")]
     pub wanted: usize,
-    /// As it is configured.
+    /// The number in its configuration.
     #[serde(rename = "replicas")]
     pub configured: usize,
-    /// How many are up to date, the leader's among them; none without a leader.
+    /// The number of current replicas, including the leader; 0 without a leader.
     #[serde(rename = "replicas_current")]
     pub current: usize,
     /// The broker that leads it.
     pub leader: Option<String>,
-    /// Those that are not up to date.
+    /// The replicas that are not current.
     #[serde(rename = "replicas_away")]
     pub away: Vec<Away>,
 }
 
-/// A copy that is not up to date.
+/// A replica that is not current.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Away {
     /// Its broker.
     pub broker: String,
     /// Seconds since the present leader heard from it; 0 if it never did.
     pub unseen_s: u64,
-    /// Whether it is there and catches up.
+    /// Whether it is reachable and catching up.
     pub is_behind: bool,
 }
 
@@ -75,7 +75,7 @@ impl Away {
 }
 
 impl Replicas {
-    /// Those of a stream, where at least `wanted` are to be kept.
+    /// The replicas of a stream that should have at least `wanted`.
     pub fn of_stream(info: &Info, wanted: usize) -> Self {
         let config = &info.config;
         Self::of(
@@ -86,7 +86,8 @@ impl Replicas {
         )
     }
 
-    /// Those of `name`, of which `configured` copies are kept. A broker alone says nothing of them.
+    /// The replicas of `name`, configured with `configured` replicas. `cluster` is `None` if the
+    /// broker is alone.
     pub fn of(name: &str, configured: usize, wanted: usize, cluster: Option<&ClusterInfo>) -> Self {
         let configured = configured.max(1);
         let leader = cluster.and_then(|cluster| cluster.leader.clone());
@@ -113,7 +114,7 @@ impl Replicas {
         }
     }
 
-    /// Nobody leads a stream of which `wanted` copies are to be kept.
+    /// The replicas of a leaderless stream that should have `wanted`.
     pub fn none(name: &str, wanted: usize) -> Self {
         Self {
             name: name.to_owned(),
@@ -125,17 +126,17 @@ impl Replicas {
         }
     }
 
-    /// Whether nobody leads it: nothing can be published to it, or read from it.
+    /// Whether there is no leader: then no events can be published or read.
     pub fn is_leaderless(&self) -> bool {
         self.current == 0
     }
 
-    /// Whether more than half of them are up to date: without, nothing is taken.
+    /// Whether more than half of the replicas are current: otherwise the stream takes no events.
     pub fn has_quorum(&self) -> bool {
         self.current * 2 > self.configured
     }
 
-    /// What is not as it should be, if anything, without the name. `is_timed`: with for how long.
+    /// What is wrong, if anything, without the name. `is_timed` adds how long brokers were unseen.
     pub fn trouble(&self, is_timed: bool) -> Option<String> {
         let Self {
             wanted,
@@ -152,7 +153,7 @@ impl Replicas {
         if self.is_leaderless() {
             let quorum = configured / 2 + 1;
             return Some(format!(
-                "{LEADERLESS}{away}: of its {configured} replicas {quorum} have to be there; \
+                "{LEADERLESS}{away}: {quorum} of its {configured} replicas must be reachable; \
                  {WITHOUT_QUORUM}"
             ));
         }
@@ -164,13 +165,13 @@ impl Replicas {
         }
         (configured < wanted).then(|| {
             format!(
-                "is kept in {configured} of {wanted} replicas: `headwater provision --replicas {wanted}`, \
-                 with as many brokers"
+                "is kept in {configured} of {wanted} replicas: run `headwater provision --replicas \
+                 {wanted}`, with as many brokers"
             )
         })
     }
 
-    /// What a further loss does.
+    /// The effect of losing further replicas.
     fn next_loss(&self) -> String {
         let quorum = self.configured / 2 + 1;
         match self.current.checked_sub(quorum) {
@@ -180,12 +181,12 @@ impl Replicas {
         }
     }
 
-    /// Says so in `/readyz?verbose`, as long as it lasts, and in the gauges.
+    /// Reports to `/readyz?verbose`, as long as something is wrong, and sets the gauges.
     pub fn note(&self, health: &Health) {
-        let part = format!("{PART}{}", self.name);
+        let component = format!("{PART}{}", self.name);
         match self.trouble(false) {
-            Some(trouble) => health.set(&part, State::Degraded(trouble)),
-            None => health.forget(&part),
+            Some(trouble) => health.set(&component, State::Degraded(trouble)),
+            None => health.forget(&component),
         }
         #[expect(clippy::cast_precision_loss, reason = "a few")]
         for (gauge, value) in [
@@ -197,27 +198,25 @@ impl Replicas {
     }
 }
 
-/// What the names of the lines in `/readyz?verbose` begin with, which are there while a stream
-/// lacks copies.
+/// The prefix of the component in `/readyz?verbose` that exists while a stream lacks replicas.
 pub const PART: &str = "stream ";
 
-/// What is said of what nobody leads, after its name.
+/// The trouble of a stream or consumer without a leader, after its name.
 pub const LEADERLESS: &str = "has no leader";
 
-/// What parts say while JetStream has no leader.
-pub const NO_QUORUM: &str = "no quorum: too few brokers are there";
+/// The state of components while JetStream has no leader.
+pub const NO_QUORUM: &str = "no quorum: too few brokers are reachable";
 
-/// Whether it failed because brokers have nobody who leads them. The code comes inside of errors of
-/// many types.
+/// Whether the error is that JetStream has no leader. The code is inside errors of many types.
 pub fn is_no_quorum(error: &anyhow::Error) -> bool {
     let code = format!("error code {}", ErrorCode::CLUSTER_NOT_AVAILABLE.0);
     causes(error).contains(&code)
 }
 
-/// Why a part waits.
+/// Why a component waits.
 pub fn why(error: &anyhow::Error) -> String {
     if is_no_quorum(error) {
-        format!("{NO_QUORUM}; it goes on by itself when they are back")
+        format!("{NO_QUORUM}; resumes automatically when they are back")
     } else {
         causes(error)
     }
@@ -250,14 +249,14 @@ mod tests {
         let all = of(3, Some("a"), vec![peer("b", true, 1), peer("c", true, 1)]);
         assert_eq!((all.current, all.trouble(true)), (3, None));
         let two = of(3, Some("a"), vec![peer("b", true, 1), peer("c", false, 42)]);
-        let said =
+        let text =
             "has 2 of 3 replicas current, c not seen for 42 s; one more failure stops publishing";
-        assert_eq!(two.trouble(true).as_deref(), Some(said));
-        let said = "has 2 of 3 replicas current, c not seen; one more failure stops publishing";
-        assert_eq!(two.trouble(false).as_deref(), Some(said));
+        assert_eq!(two.trouble(true).as_deref(), Some(text));
+        let text = "has 2 of 3 replicas current, c not seen; one more failure stops publishing";
+        assert_eq!(two.trouble(false).as_deref(), Some(text));
         let behind = of(3, Some("a"), vec![peer("b", true, 1), peer("c", false, 1)]);
-        let said = behind.trouble(true).unwrap();
-        assert!(said.contains("c is catching up"), "{said}");
+        let text = behind.trouble(true).unwrap();
+        assert!(text.contains("c is catching up"), "{text}");
         let mut offline = peer("c", true, 3);
         offline.offline = true;
         assert_eq!(
@@ -275,13 +274,13 @@ mod tests {
             Some("a"),
             vec![current("b"), current("c"), current("d"), away("e")],
         );
-        let said = four.trouble(true).unwrap();
-        assert!(said.ends_with("2 more failures stop publishing"), "{said}");
+        let text = four.trouble(true).unwrap();
+        assert!(text.ends_with("2 more failures stop publishing"), "{text}");
         let one = of(3, Some("a"), vec![away("b"), away("c")]);
-        let said = one.trouble(true).unwrap();
+        let text = one.trouble(true).unwrap();
         assert!(
-            said.contains("1 of 3") && said.contains("publishing has stopped"),
-            "{said}"
+            text.contains("1 of 3") && text.contains("publishing has stopped"),
+            "{text}"
         );
     }
 
@@ -290,10 +289,10 @@ mod tests {
         let peers = vec![peer("a", true, 0), peer("b", false, 9), peer("c", false, 9)];
         let none = of(3, None, peers);
         assert!(none.is_leaderless());
-        let said = none.trouble(true).unwrap();
+        let text = none.trouble(true).unwrap();
         assert!(
-            said.starts_with("has no leader") && said.contains("2 have to be there"),
-            "{said}"
+            text.starts_with("has no leader") && text.contains("2 of its 3 replicas must be"),
+            "{text}"
         );
     }
 
@@ -304,10 +303,10 @@ mod tests {
         let one = of(1, Some("a"), Vec::new());
         assert_eq!(one.trouble(true), None);
         let fewer = Replicas::of("ORDERS", 1, 3, None);
-        let said = fewer.trouble(true).unwrap();
+        let text = fewer.trouble(true).unwrap();
         assert!(
-            said.contains("1 of 3 replicas") && said.contains("--replicas 3"),
-            "{said}"
+            text.contains("1 of 3 replicas") && text.contains("--replicas 3"),
+            "{text}"
         );
     }
 }

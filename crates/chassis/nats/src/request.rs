@@ -1,4 +1,4 @@
-//! The side that asks.
+//! The client of request-reply.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,59 +17,58 @@ use uuid::Uuid;
 
 use crate::bus::{Bus, NOT_CONNECTED};
 
-/// The header of an answer with what it is as of, as over HTTP.
+/// The header with the positions that an answer includes, as over HTTP.
 pub const POSITION: &str = "Headwater-Position";
 
-/// The code of a refusal because one answer has no room for what was asked for, as over HTTP.
+/// The code of a refusal because the answer would be too large, as over HTTP.
 pub const TOO_LARGE: usize = 413;
 
-/// What a question was answered with.
+/// The answer to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer<A> {
-    /// What the owner says.
+    /// The body of the answer.
     pub said: A,
-    /// What it is as of.
+    /// The positions that it includes.
     pub as_of: Positions,
 }
 
 /// Why a question was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {
-    /// As many questions wait as may; this one was not asked.
+    /// Too many questions wait; this one was not sent.
     #[error("too many questions wait for answers")]
     Full,
     /// The broker cannot be reached.
     #[error("{NOT_CONNECTED}")]
     NotConnected,
-    /// Nobody listens to questions of this kind: the owner is down.
-    #[error("nobody is there to answer")]
+    /// No service subscribes to this question: the owner is down.
+    #[error("no service is there to answer")]
     NoResponders,
     /// The deadline has passed.
     #[error("no answer in time")]
     Late,
-    /// One answer has no room for what was asked for, fewer things at once may fit; the owner's
-    /// words.
+    /// The answer would be too large; asking for less may help. Has the owner's message.
     #[error("refused: {0}")]
     TooLarge(String),
-    /// The owner does not answer this question; its own words.
+    /// The owner refused the question. Has the owner's message.
     #[error("refused: {0}")]
     Refused(String),
-    /// The answer cannot be read.
-    #[error("an answer that makes no sense: {0}")]
+    /// The answer cannot be decoded.
+    #[error("invalid answer: {0}")]
     Malformed(String),
 }
 
-/// Asks others over the bus. Cheap to clone.
+/// Sends questions to other services over the bus. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RequestClient {
     bus: Arc<Bus>,
     waiting: Waiting,
-    /// Where answers go, up to the correlation id.
+    /// The subject of answers, up to the correlation id.
     answers_to: Arc<str>,
     questions_max: usize,
 }
 
-/// The answers to the questions of one [`RequestClient`], on their way to who waits for them.
+/// Delivers answers to the questions of one [`RequestClient`].
 #[derive(Debug)]
 pub struct Answers {
     subscriber: Subscriber,
@@ -77,11 +76,11 @@ pub struct Answers {
 }
 
 impl RequestClient {
-    /// Subscribes to the answers to this process's questions, of which `questions_max` may wait at
-    /// the same time. Nothing is answered until the [`Answers`] run.
+    /// Subscribes to the answers to this process's questions. At most `questions_max` may wait at
+    /// the same time. No answer arrives until the [`Answers`] run.
     ///
     /// # Errors
-    /// The connection was closed for good.
+    /// The connection is closed for good.
     pub async fn subscribe(
         bus: &Bus,
         instance: Uuid,
@@ -93,7 +92,7 @@ impl RequestClient {
             .subscribe(format!("{answers_to}*"))
             .await
             .context("subscribe to answers")?;
-        // Those that alerts look at are there from the start.
+        // Counters that alerts use exist from the start.
         for kind in ["late", "unknown"] {
             metrics::counter!("headwater_request_reply_stray_answers_total", "kind" => kind)
                 .increment(0);
@@ -103,16 +102,16 @@ impl RequestClient {
             subscriber,
             waiting: waiting.clone(),
         };
-        let inquirer = Self {
+        let client = Self {
             bus: Arc::new(bus.clone()),
             waiting,
             answers_to: answers_to.into(),
             questions_max,
         };
-        Ok((inquirer, answers))
+        Ok((client, answers))
     }
 
-    /// Asks `question` on `subject`, and waits for the answer until `deadline`.
+    /// Sends `question` on `subject`, and waits for the answer until `deadline`.
     ///
     /// # Errors
     /// See [`NoAnswer`].
@@ -125,19 +124,19 @@ impl RequestClient {
         if !self.bus.is_up() {
             return Err(NoAnswer::NotConnected);
         }
-        let mut place = self.waiting.reserve(self.questions_max)?;
+        let mut pending = self.waiting.reserve(self.questions_max)?;
         let span = trace::part(SpanKind::Client, || format!("ask {subject}"));
         let mut headers = HeaderMap::new();
         if let Some(traceparent) = span.traceparent() {
             headers.insert(trace::TRACEPARENT, traceparent);
         }
-        let reply = format!("{}{}", self.answers_to, place.number);
+        let reply = format!("{}{}", self.answers_to, pending.number);
         let asking = async {
             let payload = question.encode_to_vec().into();
             let client = &self.bus.client;
             let asked = client.publish_with_reply_and_headers(subject, reply, headers, payload);
             asked.await.map_err(|_| NoAnswer::NotConnected)?;
-            (&mut place.answer)
+            (&mut pending.answer)
                 .await
                 .map_err(|_| NoAnswer::NotConnected)
         };
@@ -169,7 +168,7 @@ fn read<A: Message + Default>(answer: &Received) -> Result<Answer<A>, NoAnswer> 
         .map_err(|error| NoAnswer::Malformed(error.to_string()))?;
     let as_of = header(answer.headers.as_ref(), POSITION)
         .and_then(|text| text.parse().ok())
-        .ok_or_else(|| NoAnswer::Malformed(format!("it has no {POSITION}")))?;
+        .ok_or_else(|| NoAnswer::Malformed(format!("it has no valid {POSITION}")))?;
     Ok(Answer { said, as_of })
 }
 
@@ -178,10 +177,10 @@ fn header<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
 }
 
 impl Answers {
-    /// Hands each answer to who waits for it, until `stop`.
+    /// Delivers each answer to its question, until `stop`.
     ///
     /// # Errors
-    /// The connection was closed for good.
+    /// The connection is closed for good.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         while let Some(answer) = stop.run_until_cancelled(self.subscriber.next()).await {
             match answer {
@@ -199,12 +198,12 @@ struct Waiting(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
-    /// The correlation id given last.
+    /// The newest correlation id.
     last: u64,
     questions: HashMap<u64, oneshot::Sender<Received>>,
 }
 
-/// A question's place among those that wait; given up when dropped.
+/// A pending question; no longer pending when dropped.
 #[derive(Debug)]
 struct PendingReplyGuard {
     number: u64,
@@ -235,7 +234,7 @@ impl Waiting {
         let kind = match number {
             Some(Ok(number)) => match table.questions.remove(&number) {
                 Some(question) => {
-                    // Who asked may have gone away at this very moment.
+                    // The caller may have just gone away.
                     let _ = question.send(answer);
                     return;
                 }
@@ -246,7 +245,7 @@ impl Waiting {
         };
         metrics::counter!("headwater_request_reply_stray_answers_total", "kind" => kind)
             .increment(1);
-        tracing::debug!(subject = %answer.subject, kind, "an answer that nobody waits for");
+        tracing::debug!(subject = %answer.subject, kind, "dropped a stray answer");
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

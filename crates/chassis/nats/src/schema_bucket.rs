@@ -1,4 +1,4 @@
-//! The settings of the bucket in which sources keep what their events look like.
+//! The settings of the bucket for the schemas of sources.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use headwater_event::schema::BUCKET;
 
 use crate::{bus, monitor};
 
-/// How many older schemas of a source the bucket keeps, for a person who wonders what changed.
+/// How many versions of a source's schema the bucket keeps, so that the operator can see changes.
 const HISTORY: i64 = 5;
 
-/// The server's own default, which it gives a bucket.
+/// The server's default for a bucket.
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 
-/// The settings of the stream under the bucket, which are those of any KV bucket, and such that
-/// `nats kv info` and `nats stream info` explain what it is.
+/// The settings of the stream under the bucket: those of any KV bucket, with a description and
+/// metadata for `nats kv info` and `nats stream info`.
 pub fn bucket(replicas: usize) -> stream::Config {
     let mut metadata = bus::metadata([("kind", "schemas")]);
     monitor::merge(&mut metadata, &monitor::of_stream(replicas));
     stream::Config {
         name: format!("KV_{BUCKET}"),
         description: Some(
-            "What the events of each source look like; made anew by the services".to_owned(),
+            "The schemas of each source's events; recreated by the services if lost".to_owned(),
         ),
         subjects: vec![format!("$KV.{BUCKET}.>")],
         storage: StorageType::File,
@@ -32,7 +32,7 @@ pub fn bucket(replicas: usize) -> stream::Config {
         max_message_size: -1,
         max_consumers: -1,
         deny_delete: true,
-        // One key's roll-up would take away those of the others.
+        // A roll-up of one key could delete the others.
         allow_rollup: false,
         duplicate_window: DUPLICATE_WINDOW,
         allow_direct: true,

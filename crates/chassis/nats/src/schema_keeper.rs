@@ -14,15 +14,15 @@ use crate::replicas::{self, Replicas};
 use crate::schema_bucket::bucket;
 use crate::stream;
 
-/// How often it looks whether the entry is still there: a person may have deleted the bucket.
+/// The pause between checks of the entry: an operator may have deleted the bucket.
 const LOOK_PAUSE: Duration = Duration::from_mins(1);
 
-/// Pauses between attempts while the bucket cannot be had.
+/// Pauses between attempts while the bucket is not available.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// The name of its line in `/readyz?verbose`.
-const CHECK: &str = "schema";
+/// The name of the component in `/readyz?verbose`.
+const COMPONENT: &str = "schema";
 
 /// Keeps a source's schema in the bucket.
 #[derive(Debug)]
@@ -30,23 +30,23 @@ pub struct Keeper {
     described: Described,
     bus: Bus,
     health: Health,
-    /// Whether it has not been through once: only then may it replace what contradicts it.
+    /// Whether it has not yet succeeded once: only then may it replace a contradicting schema.
     is_new: bool,
 }
 
-/// What is to be done about what the bucket has.
+/// What to do about the stored schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decision {
     Leave,
     Write,
-    /// What is there contradicts ours, and another process put it there after this one started.
+    /// The stored schema contradicts ours, and another process wrote it after this one started.
     Yield,
 }
 
 impl Keeper {
     /// The keeper of a source's schema.
     pub fn new(described: Described, bus: Bus, health: Health) -> Self {
-        health.set(CHECK, State::Degraded("starting".to_owned()));
+        health.set(COMPONENT, State::Degraded("starting".to_owned()));
         Self {
             described,
             bus,
@@ -55,10 +55,10 @@ impl Keeper {
         }
     }
 
-    /// Runs until `stop`; does not end by itself, whatever the broker does.
+    /// Runs until `stop`, whatever the broker does.
     ///
     /// # Errors
-    /// None; the type is the supervisor's.
+    /// None; the supervisor wants this type.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         stop.run_until_cancelled(self.run_on()).await;
         Ok(())
@@ -95,24 +95,26 @@ impl Keeper {
         }
     }
 
-    /// Looks at the entry and writes it if it has to; gives what it then is.
+    /// Checks the entry and writes it if needed; returns its state.
     async fn settle(&self) -> anyhow::Result<String> {
         let source = &self.described.source;
         let store = self.store().await?;
         let entry = store.entry(source).await.context("read the schema")?;
         let entry = entry.filter(|entry| entry.operation == Operation::Put);
-        let kept = entry.as_ref().map(|entry| &entry.value[..]);
-        match decide(&self.described, kept, self.is_new)? {
-            Decision::Leave => Ok(format!("{source} is described in {BUCKET}")),
+        let stored = entry.as_ref().map(|entry| &entry.value[..]);
+        match decide(&self.described, stored, self.is_new)? {
+            Decision::Leave => Ok(format!("the schema of {source} is in {BUCKET}")),
             Decision::Yield => Ok(format!(
-                "{source} is described in {BUCKET} by a process that started later, in another way"
+                "a process that started later wrote another schema of {source} to {BUCKET}"
             )),
             Decision::Write => {
                 let value = serde_json::to_vec(&self.described).context("encode the schema")?;
                 let (bytes, bytes_max) = (value.len(), self.bytes_max(&store).await?);
                 ensure!(
                     bytes <= bytes_max,
-                    "the schema of {source} has {bytes} bytes, and {bytes_max} are taken: raise `max_payload` of the NATS server or account, or the largest value of the bucket {BUCKET}"
+                    "the schema of {source} has {bytes} bytes, but at most {bytes_max} are \
+                     accepted: raise `max_payload` of the NATS server or account, or the maximum \
+                     value size of the bucket {BUCKET}"
                 );
                 match entry {
                     Some(entry) => store
@@ -124,28 +126,28 @@ impl Keeper {
                         .await
                         .context("write the schema")?,
                 };
-                tracing::info!(source, bucket = BUCKET, "wrote what the events look like");
-                Ok(format!("{source} is described in {BUCKET}"))
+                tracing::info!(source, bucket = BUCKET, "wrote the schema");
+                Ok(format!("the schema of {source} is in {BUCKET}"))
             }
         }
     }
 
-    /// How large a value may be, in bytes: as the server and the bucket say.
+    /// The maximum size of a value, in bytes: the lower limit of the server and the bucket.
     async fn bytes_max(&self, store: &Store) -> anyhow::Result<usize> {
-        let status = store.status().await.context("look at the bucket")?;
+        let status = store.status().await.context("inspect the bucket")?;
         let of_bucket = usize::try_from(status.info.config.max_message_size).ok();
         Ok(self.bus.reply_max().min(of_bucket.unwrap_or(usize::MAX)))
     }
 
-    /// The bucket; made if it is not there.
+    /// The bucket; created if missing.
     async fn store(&self) -> anyhow::Result<Store> {
         let jetstream = &self.bus.jetstream;
         let settings = bucket(self.bus.replicas);
         match jetstream.get_stream(&settings.name).await {
             Err(error) if stream::is_missing(&error.kind()) => {
-                // Another source may be faster, with other replicas.
+                // Another source may have been faster, with other replicas.
                 if let Err(error) = jetstream.create_stream(settings).await {
-                    tracing::debug!(%error, bucket = BUCKET, "make the bucket");
+                    tracing::debug!(%error, bucket = BUCKET, "cannot create the bucket");
                 }
             }
             found => {
@@ -156,34 +158,34 @@ impl Keeper {
         }
         let store = jetstream.get_key_value(BUCKET).await;
         store.context(
-            "open the bucket of schemas; where services may not make it, the operator does: \
-             `headwater provision`",
+            "open the bucket of schemas; if services may not create it, run `headwater provision`",
         )
     }
 
     fn report(&self, state: State) {
-        self.health.set(CHECK, state);
+        self.health.set(COMPONENT, state);
     }
 
-    /// In the log only once for each reason: the service does its work without it.
+    /// Logs each reason once: the service works without the schema.
     fn report_failure(&self, failure: &anyhow::Error) {
         let reason = replicas::why(failure);
         let state = State::Degraded(format!("waiting: {reason}"));
-        if self.health.parts().get(CHECK) != Some(&state) {
+        if self.health.parts().get(COMPONENT) != Some(&state) {
             tracing::warn!(
                 source = self.described.source,
                 reason,
-                "the schema waits: until it is in the bucket, tools cannot decode the events"
+                "cannot store the schema yet: until it is in the bucket, tools cannot decode the \
+                 events"
             );
             self.report(state);
         }
     }
 }
 
-/// See the table in the [module's documentation](super).
-fn decide(ours: &Described, kept: Option<&[u8]>, is_new: bool) -> anyhow::Result<Decision> {
-    let kept = kept.and_then(|kept| serde_json::from_slice::<Described>(kept).ok());
-    let Some(theirs) = kept.as_ref().and_then(|kept| facts::of(kept).ok()) else {
+/// Decides by the table in [`headwater_event::schema`].
+fn decide(ours: &Described, stored: Option<&[u8]>, is_new: bool) -> anyhow::Result<Decision> {
+    let stored = stored.and_then(|stored| serde_json::from_slice::<Described>(stored).ok());
+    let Some(theirs) = stored.as_ref().and_then(|stored| facts::of(stored).ok()) else {
         return Ok(Decision::Write);
     };
     let ours = facts::of(ours)?;

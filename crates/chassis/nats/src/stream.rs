@@ -1,13 +1,13 @@
-//! A source's stream: its name, its settings, and making it.
+//! A source's stream: its name, its settings, and its creation.
 //!
-//! An operator may change any setting of a stream, at any time. Each of them is one of these:
+//! An operator may change any setting of a stream at any time. There are these kinds:
 //!
 //! | | settings |
 //! | --- | --- |
-//! | brought back by the service | those of `SETTINGS` that are insisted on: without them events are lost, changed or taken out of order |
-//! | refused by name | those of `OBSTACLES`: the server changes them for nobody, and the relay cannot publish with them |
-//! | shown by `headwater doctor` | the others of `SETTINGS` |
-//! | limits | [`discards`] for those that drop old events; the relay names the one that refuses an event |
+//! | restored by the service | `Insisted` in `SETTINGS`: without most of them, events are lost, changed or taken out of order |
+//! | refused by name | `OBSTACLES`: the relay cannot publish with them, and the server never changes them |
+//! | shown by `headwater doctor` | the others in `SETTINGS` |
+//! | limits | [`discards`] lists those that drop old events; the relay names a limit that refuses an event |
 //! | harmless | compression, placement, republish, first sequence, consumer limits, message TTLs, direct get for mirrors, batches without atomicity |
 
 use std::collections::{BTreeSet, HashMap};
@@ -24,9 +24,10 @@ use serde::Serialize;
 use crate::bus::{self, Bus};
 use crate::monitor;
 
-/// The dedupe window, as short as the server allows. Exactly-once comes from the relay's fence,
-/// which has no window; a long one would refuse events that are published again after a purge
-/// or a rollback, because a purge does not clear it, and costs the server memory an id.
+/// The deduplication window, as short as the server allows. Exactly-once comes from the relay's
+/// expected-last-sequence check, which has no window. A long window would refuse events that are
+/// published again after a purge or a rollback, because a purge does not clear it, and would cost
+/// the server memory per id.
 const DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
 
 /// The name of `source`'s stream: the source in capitals.
@@ -46,7 +47,7 @@ pub fn settings(source: &str, replicas: usize) -> Config {
         subjects: vec![format!("{source}.>")],
         retention: RetentionPolicy::Limits,
         storage: StorageType::File,
-        // Full means that the relay waits, never that history is dropped.
+        // If the stream is full, the relay waits; history is never dropped.
         discard: DiscardPolicy::New,
         max_messages: -1,
         max_bytes: -1,
@@ -64,12 +65,12 @@ pub fn settings(source: &str, replicas: usize) -> Config {
     }
 }
 
-/// Why a relay cannot use a stream: a setting that the server changes for nobody, and what to do.
+/// Why a relay cannot use a stream: a setting that the server never changes, and what to do.
 #[derive(Debug)]
 pub struct Unusable(pub String);
 
-/// Makes `source`'s stream if it is not there, brings an older one to today's settings, and has
-/// as many copies kept of it as are wanted.
+/// Creates `source`'s stream if it is missing. Updates an existing one to the current settings and
+/// to at least the wanted number of replicas.
 pub async fn ensure(bus: &Bus, source: &str) -> anyhow::Result<Result<Stream, Unusable>> {
     let wanted = settings(source, bus.replicas);
     match bus.jetstream.get_stream(&wanted.name).await {
@@ -88,20 +89,22 @@ pub async fn ensure(bus: &Bus, source: &str) -> anyhow::Result<Result<Stream, Un
             let made = bus.jetstream.create_stream(wanted).await;
             let stream = made.with_context(|| {
                 format!(
-                    "make the stream {}; where services may not, the operator does: `headwater \
-                     provision {source}`",
+                    "create the stream {}; if services may not, run `headwater provision {source}`",
                     name(source)
                 )
             })?;
-            tracing::info!(stream = stream.cached_info().config.name, "made the stream");
+            tracing::info!(
+                stream = stream.cached_info().config.name,
+                "created the stream"
+            );
             Ok(Ok(stream))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Gives `stream` this configuration. Where it may not be changed, one without which a relay is only
-/// slower is of use as it is.
+/// Updates `stream` to this configuration. If the service may not, but the relay can do without the
+/// changes, returns the stream unchanged.
 async fn bring_back(bus: &Bus, stream: Stream, config: Config) -> anyhow::Result<Stream> {
     let found = differences(&stream.cached_info().config, &config);
     let can_do_without = found.iter().all(|found| {
@@ -125,7 +128,7 @@ async fn bring_back(bus: &Bus, stream: Stream, config: Config) -> anyhow::Result
                 stream = config.name,
                 changes,
                 %error,
-                "the stream's settings could not be changed, it is used as it is: see \
+                "cannot change the stream's settings, using them unchanged: see \
                  `headwater provision --dry-run`"
             );
             Ok(stream)
@@ -136,9 +139,9 @@ async fn bring_back(bus: &Bus, stream: Stream, config: Config) -> anyhow::Result
     }
 }
 
-/// Has at least as many copies kept of `stream` as are `wanted`. More stay: an operator wanted them, perhaps
-/// while other services were still told of fewer. Where there are not enough servers for it, the
-/// stream is of use as it is.
+/// Raises the replicas of `stream` to those of `wanted`. A higher number stays: an operator chose
+/// it, perhaps while other services are still configured with a lower one. If there are too few
+/// servers, returns the stream unchanged.
 async fn with_copies(bus: &Bus, stream: Stream, wanted: &Config) -> anyhow::Result<Stream> {
     let mut config = stream.cached_info().config.clone();
     let (before, replicas) = (config.num_replicas, wanted.num_replicas);
@@ -153,7 +156,7 @@ async fn with_copies(bus: &Bus, stream: Stream, wanted: &Config) -> anyhow::Resu
                 stream = config.name,
                 before,
                 replicas,
-                "more copies of the stream"
+                "raised the stream's replicas"
             );
             Ok(bus.jetstream.get_stream(&config.name).await?)
         }
@@ -163,14 +166,14 @@ async fn with_copies(bus: &Bus, stream: Stream, wanted: &Config) -> anyhow::Resu
                 wanted = replicas,
                 replicas = before,
                 %error,
-                "the stream has fewer copies than it should, and cannot have more now"
+                "cannot raise the stream's replicas to the wanted number"
             );
             Ok(stream)
         }
     }
 }
 
-/// The stream as it is now, if it is there.
+/// The stream, if it exists.
 pub async fn find(bus: &Bus, source: &str) -> anyhow::Result<Option<Stream>> {
     match bus.jetstream.get_stream(name(source)).await {
         Ok(stream) => Ok(Some(stream)),
@@ -179,38 +182,38 @@ pub async fn find(bus: &Bus, source: &str) -> anyhow::Result<Option<Stream>> {
     }
 }
 
-/// When the stream was made, in nanoseconds since 1970: which stream a sequence belongs to.
+/// When the stream was created, in nanoseconds since 1970. Identifies the stream of a sequence.
 pub fn created(info: &Info) -> i64 {
     i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Whether it failed because there is no such stream.
+/// Whether the error is that the stream does not exist.
 pub(crate) fn is_missing(kind: &GetStreamErrorKind) -> bool {
     matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
-/// A setting of a stream that this program has a wish about.
+/// A stream setting with a wanted value.
 struct Setting {
     name: &'static str,
     change: Change,
     text: fn(&Config) -> String,
-    /// Takes it over from another configuration.
+    /// Copies it from another configuration.
     take: fn(&mut Config, &Config),
 }
 
-/// Who brings a setting to its wish.
+/// What changes a setting to its wanted value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {
-    /// Each service by itself.
+    /// Each service.
     Insisted,
     /// `headwater provision`.
     Provisioned,
-    /// Nobody: the server does not let it be changed.
+    /// Nothing: the server does not allow changes.
     Never,
 }
 
-/// Declares each setting once: who changes it, its name, its field, and where the field does not
-/// tell of itself, its text.
+/// Declares each setting once: what changes it, its name, its field, and its text if that is not
+/// the field's `to_string`.
 macro_rules! settings {
     (@text $field:ident) => { |config| config.$field.to_string() };
     (@text $field:ident $text:expr) => { $text };
@@ -224,12 +227,12 @@ macro_rules! settings {
     };
 }
 
-/// What there is a wish about; limits, placement and the rest stay as an operator set them.
+/// The settings with wanted values. Limits, placement and the rest stay as an operator set them.
 const SETTINGS: [Setting; 21] = settings! {
     Insisted, "description", description, |config| config.description.clone().unwrap_or_default();
     Insisted, "subjects", subjects, |config| config.subjects.join(", ");
     Never, "storage", storage, |config| format!("{:?}", config.storage).to_lowercase();
-    // Not to or from a work queue, which is an obstacle.
+    // Except to or from a work queue, which is an obstacle.
     Insisted, "retention", retention, |config| format!("{:?}", config.retention).to_lowercase();
     Insisted, "acknowledgements", no_ack, |config| (!config.no_ack).to_string();
     Insisted, "subject transform", subject_transform,
@@ -239,9 +242,9 @@ const SETTINGS: [Setting; 21] = settings! {
         let names: Vec<&str> = sources.map(|source| &*source.name).collect();
         names.join(", ")
     };
-    // One header of one event would purge all others.
+    // A header of one event could purge all others.
     Insisted, "roll-ups", allow_rollup;
-    // They are events without payload, on the subjects of ours.
+    // Delete markers are events without payload, on the subjects of the source.
     Insisted, "delete markers", subject_delete_marker_ttl,
         |config| format!("{:?}", config.subject_delete_marker_ttl);
     Never, "sealed", sealed;
@@ -263,11 +266,11 @@ const SETTINGS: [Setting; 21] = settings! {
     Provisioned, "replicas", num_replicas;
 };
 
-/// A setting with which a relay cannot publish, and that the server changes for nobody.
+/// A setting with which a relay cannot publish, and that the server never changes.
 struct Obstacle {
     is_there: fn(&Config) -> bool,
     what: &'static str,
-    /// Takes it out of the configuration that a new stream is to have.
+    /// Removes it from the configuration of a new stream.
     remove: fn(&mut Config),
 }
 
@@ -289,7 +292,7 @@ const OBSTACLES: [Obstacle; 6] = [
     },
     Obstacle {
         is_there: |config| config.allow_message_schedules,
-        what: "is for scheduled messages: it discards events when it is full, and lets one event \
+        what: "is for scheduled messages: it discards events when it is full, and one event can \
                purge the others",
         remove: |config| config.allow_message_schedules = false,
     },
@@ -300,25 +303,27 @@ const OBSTACLES: [Obstacle; 6] = [
     },
     Obstacle {
         is_there: |config| config.retention == RetentionPolicy::WorkQueue,
-        what: "is a work queue: each event is gone once one reader has it",
+        what: "is a work queue: each event is removed once one reader has it",
         remove: |config| config.retention = RetentionPolicy::Limits,
     },
 ];
 
-/// Why a relay cannot use a stream of this configuration, if it cannot, and what to do.
+/// Why a relay cannot use a stream with this configuration, if it cannot, and what to do.
 pub fn obstacle(config: &Config) -> Option<String> {
-    let found = OBSTACLES.iter().find(|one| (one.is_there)(config))?;
+    let found = OBSTACLES
+        .iter()
+        .find(|obstacle| (obstacle.is_there)(config))?;
     let source = config.metadata.get("headwater.source");
     let source = source.map_or_else(|| config.name.to_lowercase(), String::clone);
     Some(format!(
-        "the stream {} {}; no server lets that be changed: `headwater stream restore {source}` \
-         makes the stream again without it and fills it from the outbox",
+        "the stream {} {}; the server cannot change that: `headwater stream restore {source}` \
+         recreates the stream without that setting and fills it from the outbox",
         config.name, found.what
     ))
 }
 
-/// The configuration for a stream that takes the place of one that `is` there: an operator's
-/// settings stay, those that no relay can use go.
+/// The configuration for a stream that replaces one with the configuration `is`: the operator's
+/// settings stay, obstacles are removed.
 pub fn again(is: &Config, wanted: &Config) -> Config {
     let mut config = insisted(is, wanted);
     for obstacle in &OBSTACLES {
@@ -327,8 +332,8 @@ pub fn again(is: &Config, wanted: &Config) -> Config {
     config
 }
 
-/// The limits by which a stream of this configuration drops its oldest events; empty without any.
-/// Nothing is lost with them, for the outbox keeps all; but the stream alone has not all events.
+/// The limits by which a stream with this configuration drops old events; empty if there are none.
+/// No event is lost, because the outbox keeps all events, but the stream alone is incomplete.
 pub fn discards(config: &Config) -> Vec<String> {
     let mut limits = Vec::new();
     if !config.max_age.is_zero() {
@@ -341,7 +346,7 @@ pub fn discards(config: &Config) -> Vec<String> {
     if drops_old && config.max_bytes > 0 {
         limits.push(format!("max_bytes of {}", config.max_bytes));
     }
-    // With discard new as well, unless that is meant for each subject, too.
+    // It drops events even with `discard: new`, unless that also applies to each subject.
     if config.max_messages_per_subject > 0 && !config.discard_new_per_subject {
         let limit = config.max_messages_per_subject;
         limits.push(format!("max_msgs_per_subject of {limit}"));
@@ -349,19 +354,19 @@ pub fn discards(config: &Config) -> Vec<String> {
     limits
 }
 
-/// Whether an event at `sequence` is gone by one of the limits that discard, as far as the state of
-/// the stream tells.
+/// Whether one of these limits has dropped the event at `sequence`, as far as the state of the
+/// stream shows.
 pub fn is_discarded(info: &Info, sequence: u64) -> bool {
     let (config, state) = (&info.config, &info.state);
     if discards(config).is_empty() || state.last_sequence < sequence {
         return false;
     }
-    // The limit for each subject drops events anywhere, for newer ones.
+    // The limit per subject drops events anywhere in the stream in favour of newer ones.
     let by_subject = config.max_messages_per_subject > 0 && state.last_sequence > sequence;
     sequence < state.first_sequence || by_subject
 }
 
-/// What is insisted on, and what a relay can do without where it may not change the stream.
+/// Insisted settings that a relay can do without if it may not change the stream.
 const CAN_DO_WITHOUT: [&str; 4] = [
     "description",
     "duplicate window",
@@ -369,20 +374,20 @@ const CAN_DO_WITHOUT: [&str; 4] = [
     "atomic batches",
 ];
 
-/// A setting that is not as it should be.
+/// A setting that differs from its wanted value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Which.
+    /// The setting.
     pub setting: String,
-    /// What it is.
+    /// Its value.
     pub is: String,
-    /// What it should be.
+    /// Its wanted value.
     pub wanted: String,
-    /// Whether it can be changed while the stream is there.
+    /// Whether it can be changed without recreating the stream.
     pub can_change: bool,
 }
 
-/// Where the stream `is` not as `wanted`.
+/// The settings in which `is` differs from `wanted`.
 pub fn differences(is: &Config, wanted: &Config) -> Vec<Difference> {
     let settings = SETTINGS.iter().filter_map(|setting| {
         let (is, wanted) = ((setting.text)(is), (setting.text)(wanted));
@@ -407,20 +412,20 @@ pub fn differences(is: &Config, wanted: &Config) -> Vec<Difference> {
     settings.chain(metadata).collect()
 }
 
-/// Brings `config` to what is `wanted`, as far as that can be changed.
+/// Changes the settings in `config` to those in `wanted`, as far as they can be changed.
 pub fn bring(config: &mut Config, wanted: &Config) {
     take(config, wanted, |change| change != Change::Never);
 }
 
-fn take(config: &mut Config, wanted: &Config, is_meant: fn(Change) -> bool) {
-    for setting in SETTINGS.iter().filter(|setting| is_meant(setting.change)) {
+fn take(config: &mut Config, wanted: &Config, applies: fn(Change) -> bool) {
+    for setting in SETTINGS.iter().filter(|setting| applies(setting.change)) {
         (setting.take)(config, wanted);
     }
     config.metadata = explained(&config.metadata, wanted, config.num_replicas);
 }
 
-/// The metadata `is` of a stream in `replicas` copies with what is `wanted`; thresholds of the
-/// monitoring stay as an operator has them.
+/// The metadata `is` of a stream with `replicas` replicas, with that of `wanted` added. Monitoring
+/// thresholds that an operator has changed stay.
 fn explained(
     is: &HashMap<String, String>,
     wanted: &Config,
@@ -436,7 +441,7 @@ fn explained(
     metadata
 }
 
-/// What `is` there with all that a service insists on.
+/// The configuration `is` with all insisted settings.
 fn insisted(is: &Config, wanted: &Config) -> Config {
     let mut insisted = is.clone();
     take(&mut insisted, wanted, |change| change == Change::Insisted);
@@ -473,7 +478,7 @@ mod tests {
         assert_eq!(
             differences(&is, &wanted).len(),
             1,
-            "what cannot be changed stays"
+            "the storage cannot be changed"
         );
         assert_eq!(is.metadata["team"], "attic");
     }

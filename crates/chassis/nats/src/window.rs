@@ -1,33 +1,35 @@
-//! How many events are asked for at a time: what the link carries in about a quarter of a second.
+//! The window: how many events to request at a time, about what the link carries in a quarter of a
+//! second.
 //!
-//! Whatever is asked for queues up at the slowest point on the way here, and everything else on
-//! that link waits behind it: other sources, heartbeats, an operator's request. So no more is
-//! asked for than keeps the link busy, as measured: the window is the rate at which bytes arrive,
-//! times a target. While the round trip is what limits the rate, this makes the window grow (the
-//! target is at least two round trips); once the link is full it stays at the target; when the
-//! link gets slower it shrinks.
+//! Requested events queue up at the slowest point of the link, and everything else on the link
+//! waits behind them: other sources, heartbeats, an operator's request. So a reader requests only
+//! as much as keeps the link busy. The window is the measured rate of arriving bytes times a target
+//! time. While the round trip limits the rate, the window grows, because the target is at least two
+//! round trips. Once the link is full, the window stays at the target. If the link gets slower, the
+//! window shrinks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the link takes for what is asked for, if its round trip is short: long enough that a
-/// reader which is held up for a moment does not leave the link idle.
+/// The target time for the requested events if the round trip is short: long enough that a short
+/// delay of the reader does not leave the link idle.
 const TARGET_MIN: Duration = Duration::from_millis(250);
 
-/// The same, if its round trip is long. A round trip that is measured on a busy link is too long:
-/// this bounds the error.
+/// The target time if the round trip is long. On a busy link, the measured round trip is too long;
+/// this limits the error.
 const TARGET_MAX: Duration = Duration::from_secs(2);
 
-/// The window of a feed in bytes: at first, at least, and at most. Three sources at the least
-/// share 64 kB/s and leave each other waiting for less than half a second.
+/// The window of a feed in bytes: initial, minimum and maximum. With the minimum, three sources
+/// share 64 kB/s and delay each other by less than half a second.
 const BYTES_FIRST: usize = 16 * 1024;
 const BYTES_MIN: usize = 8 * 1024;
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The most events in a window: well within what the client keeps before it drops (65,536).
+/// The maximum number of events in a window, well below the number at which the client drops events
+/// (65,536).
 const EVENTS_MAX: usize = 20_000;
 
-/// The size of an event before one has come, in bytes.
+/// The assumed size of an event before the first one has arrived, in bytes.
 const EVENT_BYTES_FIRST: usize = 512;
 
 /// The round trip of a connection that several feeds share.
@@ -43,15 +45,15 @@ impl Default for Link {
 }
 
 impl Link {
-    /// A link of which nothing is known yet.
+    /// A link without measurements.
     pub fn new() -> Self {
         Self {
             round_trip_us: AtomicU64::new(u64::MAX),
         }
     }
 
-    /// Notes how long a request took. A shorter one is believed at once, since nothing else makes
-    /// a round trip short; a longer one little by little, since a busy link makes it long.
+    /// Records the duration of a request. A shorter one counts at once, because only a short round
+    /// trip explains it. A longer one counts gradually, because a busy link also makes it longer.
     pub(super) fn note_round_trip(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let before = self.round_trip_us.load(Ordering::Relaxed);
@@ -76,7 +78,7 @@ pub struct Window {
     bytes: usize,
     /// The mean size of an event; recent ones count most.
     event_bytes: usize,
-    /// What has come since the measurement began.
+    /// The bytes received since the measurement began.
     received: usize,
     since: Instant,
 }
@@ -93,7 +95,7 @@ impl Window {
         }
     }
 
-    /// How many events may be under way: asked for, and not here yet.
+    /// How many events may be under way: requested but not yet received.
     pub(super) fn events(&self) -> usize {
         (self.bytes / self.event_bytes).clamp(1, EVENTS_MAX)
     }
@@ -103,15 +105,15 @@ impl Window {
         self.bytes
     }
 
-    /// What `events` take at most, in bytes, unless they are much larger than those before.
+    /// The bytes to allow for `events`: enough unless they are much larger than earlier ones.
     pub(super) fn bytes_of(&self, events: usize) -> usize {
         2 * events * self.event_bytes + BYTES_MIN
     }
 
-    /// Notes that an event of `bytes` came, and measures once a whole window has.
+    /// Records an event of `bytes`, and adjusts the window once a whole window has arrived.
     pub(super) fn note_event(&mut self, bytes: usize, now: Instant) {
         let mean = self.event_bytes.saturating_mul(15).saturating_add(bytes) / 16;
-        // A mean of integers stops short of a size that is a little above it.
+        // Rounded down, the mean would never reach a size that is slightly above it.
         self.event_bytes = if bytes > self.event_bytes {
             mean + 1
         } else {
@@ -124,12 +126,13 @@ impl Window {
         }
     }
 
-    /// Notes that events are larger than expected: not even the first of a request fitted.
+    /// Records that events are larger than expected: not even the first of a request fitted.
     pub(super) fn note_larger(&mut self) {
         self.event_bytes = self.event_bytes.saturating_mul(2);
     }
 
-    /// Begins to measure: while nothing waits at the server, the link is not what limits the rate.
+    /// Restarts the measurement: while no events wait at the server, the link does not limit the
+    /// rate.
     pub(super) fn measure_from(&mut self, now: Instant) {
         self.received = 0;
         self.since = now;
@@ -142,7 +145,7 @@ impl Window {
         let bytes = if carried > self.bytes {
             carried.min(self.bytes * 2)
         } else {
-            // Half of the way: a pause of this process is not a slower link.
+            // Shrink halfway: a pause of this process also looks like a slower link.
             usize::midpoint(carried, self.bytes)
         };
         self.bytes = bytes.clamp(BYTES_MIN, BYTES_MAX);
@@ -155,7 +158,7 @@ mod tests {
 
     const EVENT: usize = 300;
 
-    /// A link of `rate` bytes a second with a round trip, which a window keeps busy or not.
+    /// A link of `rate` bytes per second with a round trip, and the window of a reader.
     struct Simulation {
         window: Window,
         now: Instant,
@@ -175,7 +178,7 @@ mod tests {
             }
         }
 
-        /// Lets `windows` of events come, each as fast as link and round trip allow.
+        /// Receives `windows` windows of events, each as fast as link and round trip allow.
         fn receive(&mut self, windows: usize) -> &mut Self {
             for _ in 0..windows {
                 let bytes = u32::try_from(self.window.bytes).expect("a window");

@@ -410,8 +410,8 @@ impl Thread {
             self.next_truncation = Instant::now() + TRUNCATION_PAUSE;
             tracing::warn!(
                 bytes = left,
-                "the write-ahead log grows: a reader of the whole database or another process keeps \
-                 it from being emptied; end that reader"
+                "the write-ahead log grows: a long-running reader, perhaps in another process, \
+                 keeps it from being emptied; end that reader"
             );
         }
         Ok(())

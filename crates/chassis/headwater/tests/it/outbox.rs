@@ -74,7 +74,7 @@ async fn an_event_that_is_too_large_is_refused() {
             panic!("{refused:?}");
         };
         assert!(
-            why.contains(&format!("above the limit of {limit}")),
+            why.contains(&format!("exceeds the limit of {limit}")),
             "{why}"
         );
     }

@@ -278,7 +278,7 @@ async fn a_bucket_with_too_small_values_is_named_and_its_mending_is_enough() {
     })
     .await;
     let tasks = keeping(&bus, &["sensor"]);
-    eventually_says(&tasks.health, "schema", "and 100 are taken").await;
+    eventually_says(&tasks.health, "schema", "at most 100 are accepted").await;
     settings.max_message_size = -1;
     jetstream.update_stream(settings).await.unwrap();
     settled(&tasks).await;

@@ -1,4 +1,4 @@
-//! The endpoints: their names, what they do, and what a request looks like.
+//! The endpoints: their names, descriptions and example requests.
 
 use anyhow::Context as _;
 use async_nats::service::NATS_SERVICE_ERROR;
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::bus::Bus;
 
-/// Declares each endpoint once: its variant, its name, an example of a request (empty where there
-/// is nothing to say), and what it does.
+/// Declares each endpoint once: its variant, its name, an example request (empty if the request
+/// is), and its description.
 macro_rules! endpoints {
     ($($variant:ident, $name:literal, $example:literal, $does:literal;)*) => {
-        /// An endpoint for operators.
+        /// An admin endpoint.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Endpoint {
             $(#[doc = concat!("`", $name, "`: ", $does, ".")] $variant,)*
@@ -20,17 +20,17 @@ macro_rules! endpoints {
             /// All of them.
             pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
 
-            /// Its name, which follows `headwater.<service>.` in its subject. Never rename.
+            /// The name, which follows `headwater.<service>.` in the subject. Never rename.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// What a request looks like.
+            /// An example request.
             pub const fn example(self) -> &'static str {
                 match self { $(Self::$variant => $example,)* }
             }
 
-            /// What it does, as `nats micro info` shows it.
+            /// The description that `nats micro info` shows.
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$variant => $does,)* }
             }
@@ -40,37 +40,37 @@ macro_rules! endpoints {
 
 endpoints! {
     Status, "status", "",
-        "how the service and its parts are doing";
+        "the status of the service, its components and its projections";
     Events, "events", r#"{"from":1,"limit":10}"#,
-        "events of the outbox by position";
+        "reads events of the outbox by position";
     DeadLettersList, "dead-letters.list", r#"{"after":0,"limit":100,"filter":{}}"#,
-        "events that could not be applied, the oldest first";
+        "lists dead letters, the oldest first";
     DeadLettersShow, "dead-letters.show", r#"{"id":7}"#,
-        "one of them with its payload";
+        "shows one dead letter with its payload";
     DeadLettersRetry, "dead-letters.retry",
         r#"{"id":7}, {"lane":"key …"} or {"all":{"source":"…","lane":"key …","error":"…"}}"#,
-        "tries them again, with those that wait behind";
+        "retries dead letters, with those that wait behind them";
     DeadLettersDiscard, "dead-letters.discard",
         r#"{"id":7,"reason":"…"} or {"ids":[7,9],"reason":"…"}"#,
-        "gives one or several up for good, and tries those that wait behind them";
+        "discards one or several dead letters, and retries those that wait behind them";
     DeadLettersDiscarded, "dead-letters.discarded", r#"{"after":0,"limit":100,"filter":{}}"#,
-        "those that were given up";
+        "lists discarded dead letters, the oldest first";
     ProjectionsPause, "projections.pause", r#"{"projection":"…","reason":"…"}"#,
-        "lets a projection stand still until it is resumed";
+        "pauses a projection until it is resumed";
     ProjectionsResume, "projections.resume", r#"{"projection":"…"}"#,
-        "lets a projection go on";
+        "resumes a projection";
     Rebuild, "rebuild", r#"{"projection":"…"}"#,
-        "begins to fold a projection once more beside, which then takes over";
+        "starts a rebuild of a projection, which then replaces the live one";
     Verify, "verify", r#"{"projection":"…"}"#,
-        "begins to fold a projection once more beside, and to compare both";
+        "starts a rebuild into a temporary store, and compares it with the live one";
     Fold, "fold", r#"{"projection":"…"}"#,
-        "how far a rebuild or verify is";
+        "the progress of a rebuild or verify";
     FoldStop, "fold.stop", r#"{"projection":"…"}"#,
-        "ends a rebuild or verify; the live store stays";
+        "stops a rebuild or verify; the live store stays";
 }
 
 impl Endpoint {
-    /// Whether it gives pages, as large as one reply has room for, and changes nothing.
+    /// Whether it only reads, and returns pages as large as one reply can hold.
     pub fn is_paged(self) -> bool {
         matches!(
             self,
@@ -78,13 +78,13 @@ impl Endpoint {
         )
     }
 
-    /// The subject on which `service` is asked.
+    /// The subject of this endpoint of `service`.
     pub fn subject(self, service: &str) -> String {
         format!("headwater.{service}.{}", self.name())
     }
 }
 
-/// Asks the endpoint of a service.
+/// Sends `request` to an endpoint of a service, and returns the answer.
 pub async fn ask<A: for<'de> Deserialize<'de>>(
     bus: &Bus,
     service: &str,
@@ -92,7 +92,7 @@ pub async fn ask<A: for<'de> Deserialize<'de>>(
     request: &impl Serialize,
 ) -> anyhow::Result<A> {
     let subject = endpoint.subject(service);
-    let payload = serde_json::to_vec(request).context("write the request")?;
+    let payload = serde_json::to_vec(request).context("encode the request")?;
     let answer = bus.client.request(subject, payload.into()).await?;
     let refusal = answer
         .headers
@@ -101,5 +101,5 @@ pub async fn ask<A: for<'de> Deserialize<'de>>(
     if let Some(refusal) = refusal {
         anyhow::bail!("{refusal}");
     }
-    serde_json::from_slice(&answer.payload).context("read the answer")
+    serde_json::from_slice(&answer.payload).context("decode the answer")
 }

@@ -3,25 +3,25 @@
 use headwater_event::Row;
 use serde::{Deserialize, Serialize};
 
-/// Asks for events by position.
+/// A request for events by position.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventsRequest {
-    /// The life of the source that is meant; without it, the present one.
+    /// The epoch of the source; default: the current one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
     /// The first position.
     pub from: u64,
-    /// How many at most.
+    /// The maximum number of events.
     #[serde(default = "one")]
     pub limit: usize,
-    /// How large the answer may be, in bytes: what a slow link carries in time, or what the
-    /// server of who asks takes. The answer is never larger than what the server of the source
-    /// takes; a wish below 16 KiB counts as 16 KiB.
+    /// The maximum size of the answer, in bytes: what a slow link carries in time, or what the
+    /// client's server accepts. The limit of the source's server also applies. A value below 16 KiB
+    /// counts as 16 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<usize>,
-    /// Allows the answer to have only a part of the first event, where one answer has no room for
-    /// all of its payload: the part that begins at this byte of the payload.
+    /// Allows a partial first event if its whole payload does not fit into one answer: the part of
+    /// the payload that begins at this byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<usize>,
 }
@@ -33,14 +33,14 @@ fn one() -> usize {
 /// Events by position.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EventsAnswer {
-    /// The life of the source.
+    /// The epoch of the source.
     pub epoch: String,
-    /// The newest position that it has.
+    /// The newest position in its outbox.
     pub head: u64,
-    /// The events from the asked position on; fewer than asked when there are no more or they
+    /// The events from the requested position on; fewer than requested if there are no more or they
     /// are large.
     pub events: Vec<Row>,
-    /// How many bytes of the only event's payload come after what is here.
+    /// How many bytes of the only event's payload follow after this part.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rest: usize,
 }
@@ -50,7 +50,7 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-/// Asks for a page of events with `ask`. An event that is too large for one answer is put together
+/// Requests a page of events with `ask`. An event that is too large for one answer is assembled
 /// from several.
 ///
 /// # Errors
@@ -83,7 +83,7 @@ where
                 cut.payload.extend(part.payload);
                 page.rest = next.rest;
             }
-            // The source contradicts itself; without this event the page makes no progress.
+            // The answers contradict each other. The page stays empty, which is no progress.
             _ => page.events.clear(),
         }
     }

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How many letters one request discards at most, each in a transaction of its own: an answer has
-/// to come within a request's timeout.
+/// The maximum number of letters that one request discards, each in a separate transaction: the
+/// answer must arrive within a request's timeout.
 pub const DISCARD_MAX: usize = 256;
 
-/// Asks for a page of dead letters, or of discarded ones: `dead-letters.list`,
+/// A request for a page of dead letters or of discarded ones: `dead-letters.list`,
 /// `dead-letters.discarded`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -14,28 +14,28 @@ pub struct ListRequest {
     /// Only letters with a higher id.
     #[serde(default)]
     pub after: u64,
-    /// How many at most.
+    /// The maximum number of letters.
     #[serde(default = "page_size")]
     pub limit: usize,
-    /// Only these.
+    /// Only letters that match.
     #[serde(default)]
     pub filter: Filter,
 }
 
-/// Which letters are meant: those for which everything holds that is given; all by default.
+/// Selects the letters that match all given conditions; all letters by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Filter {
-    /// Of this source.
+    /// The source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// In this lane, as the letters have it.
+    /// The blocked key, as in [`Letter::lane`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lane: Option<String>,
-    /// Whose reason contains this text.
+    /// A text that the reason contains.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Whether they only wait behind another one.
+    /// Whether the letter only waits behind another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting: Option<bool>,
 }
@@ -49,156 +49,158 @@ fn page_size() -> usize {
 pub struct ListAnswer {
     /// The letters.
     pub letters: Vec<Letter>,
-    /// How many there are in all that the filter lets through.
+    /// The total number of letters that match the filter.
     pub total: u64,
 }
 
-/// An event that was parked.
+/// A dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
     /// Its number in this database.
     pub id: u64,
-    /// Whose it is.
+    /// The projection that could not apply it.
     pub projection: String,
-    /// Where the event came from.
+    /// The source of the event.
     pub source: String,
-    /// What waits with it: `key …`; where the key cannot be read `event …`, which is it alone.
+    /// The blocked key, `key …`; `event …` if the key is not known and only this event is affected.
     pub lane: String,
-    /// Whether it only waits behind another one of its lane.
+    /// Whether it only waits behind another letter with the same key.
     pub waiting: bool,
-    /// The life of the source; none for an event that somebody published by hand.
+    /// The epoch of the source; `None` for an event published by hand.
     pub epoch: Option<String>,
-    /// Its place in the source's outbox.
+    /// Its position in the source's outbox.
     pub position: Option<u64>,
-    /// Its place in the stream.
+    /// Its sequence in the stream.
     pub sequence: Option<u64>,
     /// Its subject.
     pub subject: String,
-    /// Why it was parked.
+    /// Why it is a dead letter.
     pub reason: String,
-    /// When it was parked, in milliseconds since 1970.
+    /// When it became a dead letter, in milliseconds since 1970.
     pub recorded_at: i64,
-    /// How large its payload is.
+    /// The size of its payload, in bytes.
     pub bytes: u64,
-    /// The payload in base64, or a part of it; only `dead-letters.show` gives it.
+    /// The payload in base64, or a part of it; only from `dead-letters.show`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
-    /// What its source's outbox has at its position; only `dead-letters.show` asks for it.
+    /// The event in the source's outbox at its position; only from `dead-letters.show`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outbox: Option<InOutbox>,
-    /// Why it was discarded; only discarded letters have it.
+    /// Why it was discarded; only for discarded letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discarded_because: Option<String>,
-    /// When it was discarded, in milliseconds since 1970.
+    /// When it was discarded, in milliseconds since 1970; only for discarded letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discarded_at: Option<i64>,
 }
 
-/// What a source's outbox has at the position of a letter.
+/// The source's outbox at the position of a letter, compared with the letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InOutbox {
-    /// What the letter has.
+    /// The same event.
     Same,
-    /// Another event: what was delivered had been altered. A retry applies this one.
+    /// Another event: the delivered one was altered. A retry applies the one in the outbox.
     Other {
         /// Its subject.
         subject: String,
-        /// How large its payload is.
+        /// The size of its payload, in bytes.
         bytes: u64,
-        /// The payload in base64, where the answer has room for it.
+        /// The payload in base64, if it fits into the answer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         payload: Option<String>,
     },
-    /// Nothing: the letter is not an event of the source.
+    /// No event: the letter is not an event of the source.
     Missing,
-    /// It cannot be known, and why: the source does not answer, or its outbox is of another life.
+    /// Unknown, with the reason: the source does not answer, or its outbox has another epoch.
     Unknown(String),
 }
 
-/// Asks for one letter: `dead-letters.show`.
+/// A request for one letter: `dead-letters.show`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShowRequest {
     /// Its number.
     pub id: u64,
-    /// Allows the answer to have only a part of the payload, where it has no room for all of it:
-    /// the part that begins at this byte. The letter says how many there are.
+    /// Allows a partial payload if the whole does not fit into one answer: the part that begins at
+    /// this byte. [`Letter::bytes`] has the total size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<usize>,
 }
 
-/// Which letters to try again, with those that wait behind them: `dead-letters.retry`.
+/// The letters to retry, with those that wait behind them: `dead-letters.retry`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum RetryRequest {
-    /// One, which must be the first of its lane: `{"id": 7}`.
+    /// One letter, which must be the first of its key: `{"id": 7}`.
     Id(u64),
-    /// A lane, as the letters have it: `{"lane": "key 0193…"}`.
+    /// A blocked key, as in [`Letter::lane`]: `{"lane": "key 0193…"}`.
     Lane(String),
-    /// All of them, or the lanes whose first letter a filter lets through: `{"all": {}}`,
+    /// All blocked keys, or those whose first letter matches a filter: `{"all": {}}`,
     /// `{"all": {"source": "orders"}}`.
     All(Filter),
 }
 
-/// What trying again came to.
+/// The result of a retry.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RetryAnswer {
-    /// How many were applied.
+    /// The number of letters that were applied.
     pub applied: u64,
-    /// How many letters are left, in all.
+    /// The total number of letters left.
     pub left: u64,
-    /// Those that failed again, the first of them where one answer has no room for all; what waits
-    /// behind them was not tried.
+    /// The letters that failed again, or the first of them if not all fit into one answer. Letters
+    /// behind them were not tried.
     pub failed: Vec<Letter>,
-    /// How many failed again, in all.
+    /// The total number of letters that failed again.
     #[serde(default)]
     pub failed_total: u64,
 }
 
 impl RetryAnswer {
-    /// How many failed again, also of a service that does not say so.
+    /// The total number of letters that failed again, even from a service that does not send it.
     pub fn failed_in_all(&self) -> u64 {
         self.failed_total.max(self.failed.len() as u64)
     }
 }
 
-/// Gives letters up, one or several of them: `dead-letters.discard`.
+/// A request to discard one or several letters: `dead-letters.discard`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiscardRequest {
-    /// The number of one, whether it is at fault or waits. Answered with [`DiscardAnswer`].
+    /// The number of one letter, which may itself have failed or only wait. Answered with
+    /// [`DiscardAnswer`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<u64>,
-    /// The numbers of several that are at fault, at most [`DISCARD_MAX`]: in this order, each
-    /// in a transaction of its own. Answered with [`DiscardManyAnswer`].
+    /// The numbers of several letters that failed themselves, at most [`DISCARD_MAX`]. They are
+    /// discarded in this order, each in a separate transaction. Answered with
+    /// [`DiscardManyAnswer`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<u64>,
-    /// Why; kept with the events.
+    /// The reason; stored with the events.
     pub reason: String,
 }
 
-/// What was given up, and what became of those that waited behind it.
+/// The discarded letter, and the result for those that waited behind it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DiscardAnswer {
     /// The letter.
     pub discarded: Letter,
-    /// What trying those behind it came to.
+    /// The result of retrying the letters behind it.
     pub retried: RetryAnswer,
 }
 
-/// What discarding several letters came to.
+/// The result of discarding several letters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiscardManyAnswer {
-    /// How many were given up.
+    /// The number of letters that were discarded.
     pub discarded: u64,
-    /// How many were not: they are gone, only wait behind another one, or are of a projection that
-    /// the program does not have.
+    /// The number that were not discarded: they no longer exist, only wait behind another one, or
+    /// belong to a projection that the program does not have.
     pub skipped: u64,
-    /// How many that waited behind them were applied.
+    /// The number of letters behind them that were applied.
     pub applied: u64,
-    /// How many that waited behind them failed in their turn; they are dead letters at fault now.
+    /// The number of letters behind them that failed; they no longer count as waiting.
     pub failed: u64,
-    /// How many letters are left, in all.
+    /// The total number of letters left.
     pub left: u64,
 }

@@ -1,5 +1,6 @@
-//! What operators, and other services, may ask a service: the [endpoints](Endpoint) on the NATS
-//! Services API, with the types of their requests and answers. The crate `headwater` answers them.
+//! The admin endpoints of a service: the [endpoints](Endpoint) on the NATS Services API for
+//! operators and other services, with the types of their requests and answers. The crate
+//! `headwater` answers them.
 
 mod endpoint;
 mod events;

@@ -1,28 +1,28 @@
-//! `rebuild`, `verify`, `fold` and `fold.stop`: folding a projection once more beside the live one.
+//! `rebuild`, `verify`, `fold` and `fold.stop`: rebuilding a projection next to the live one.
 
 use std::collections::BTreeMap;
 
 use headwater_event::Positions;
 use serde::{Deserialize, Serialize};
 
-/// Names a projection: for `rebuild`, `verify`, `fold` and `fold.stop`.
+/// The request of `rebuild`, `verify`, `fold` and `fold.stop`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RebuildRequest {
-    /// Which; may be left out where the service has one.
+    /// The projection; optional if the service has only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projection: Option<String>,
-    /// Whether a verification has found something elsewhere, so that without differences here it is
-    /// no success all the same.
+    /// Whether the verification has found a fault elsewhere. Then it does not count as successful,
+    /// even without differences here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_partial: bool,
 }
 
-/// What a rebuild is for.
+/// The purpose of a rebuild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RebuildPurpose {
-    /// The new store replaces the live one, or, where the service keeps more in that database, the
-    /// live tables are changed to equal the new ones: `rebuild`.
+    /// The new store replaces the live one or, if that database holds more, the live tables are
+    /// changed to equal the new ones: `rebuild`.
     #[serde(rename = "swap")]
     Rebuild,
     /// The new store is compared with the live one and discarded: `verify`.
@@ -31,7 +31,7 @@ pub enum RebuildPurpose {
 }
 
 impl RebuildPurpose {
-    /// The endpoint that begins it.
+    /// The endpoint that starts it.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Rebuild => "rebuild",
@@ -40,37 +40,36 @@ impl RebuildPurpose {
     }
 }
 
-/// How far it is: the answer of `rebuild` and `verify`, which begin one, of `fold`, and of
-/// `fold.stop`.
+/// The status of a rebuild: the answer of `rebuild`, `verify`, `fold` and `fold.stop`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RebuildStatus {
-    /// What it is doing.
+    /// Its state.
     pub state: RebuildState,
-    /// What it is for.
+    /// Its purpose.
     pub then: RebuildPurpose,
-    /// Why it was begun.
+    /// Why it was started.
     pub reason: String,
-    /// How far the new store is.
+    /// The positions that the new store has reached.
     pub positions: Positions,
-    /// How far the live store is.
+    /// The positions that the live store has reached.
     pub live: Positions,
-    /// What it waits for, by the source that it cannot go on in.
+    /// What it waits for, by source.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waiting: BTreeMap<String, String>,
-    /// What differed between the two stores, at the same positions; none while they have not
-    /// been compared.
+    /// The differences between the two stores at the same positions; `None` until they have been
+    /// compared.
     pub differences: Option<Differences>,
     /// Why it failed, or what could not be done.
     pub message: Option<String>,
-    /// For how long the live store stood still so that both could be compared, in microseconds.
-    /// Reads went on.
+    /// How long the apply barrier stopped the live store for the comparison, in microseconds. Reads
+    /// continued.
     pub held_us: Option<u64>,
-    /// As it was asked for.
+    /// As in the request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_partial: bool,
 }
 
-/// What a fold is doing.
+/// The state of a rebuild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RebuildState {
@@ -78,13 +77,13 @@ pub enum RebuildState {
     Idle,
     /// It applies events.
     Folding,
-    /// It is compared with the live store.
+    /// The new store is compared with the live store.
     Comparing,
-    /// The live tables are made equal to it.
+    /// The live tables are made equal to the new ones.
     Merging,
-    /// It did what it was for.
+    /// It has succeeded.
     Done,
-    /// It gave up; the live store is as it was.
+    /// It has failed; the live store is unchanged.
     Failed,
 }
 
@@ -95,24 +94,24 @@ impl RebuildState {
     }
 }
 
-/// Rows in which two stores differ.
+/// The rows in which two stores differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Differences {
-    /// How many in all.
+    /// The total number.
     pub count: u64,
     /// The first of them.
     pub rows: Vec<Difference>,
 }
 
-/// A row that the two stores do not have in common. An altered row comes as two: what the live
-/// store has, and what the fold gives.
+/// A row that is in only one of two stores. An altered row counts as two: that of the live store
+/// and that of the new one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
-    /// The table, or the view of several that the projection has named.
+    /// The table, or a view of several that the projection has named.
     pub table: String,
-    /// Where the row is: `live` only, or `fold` only.
+    /// The store that has the row: `live` or `fold`.
     pub only_in: Side,
-    /// The row: each column's name and value as text (a blob in hexadecimal).
+    /// The row: the name and value of each column, as text (a blob in hexadecimal).
     pub row: Vec<(String, String)>,
 }
 
@@ -120,8 +119,8 @@ pub struct Difference {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
-    /// The store that serves.
+    /// The live store.
     Live,
-    /// The one that was folded anew.
+    /// The new store.
     Fold,
 }

@@ -1,4 +1,4 @@
-//! `status`, and `projections.*`: how a service and its projections are doing.
+//! `status` and `projections.*`: the status of a service and its projections.
 
 use std::collections::BTreeMap;
 
@@ -6,67 +6,67 @@ use headwater_event::Positions;
 use headwater_telemetry::health::State;
 use serde::{Deserialize, Serialize};
 
-/// How a service is doing.
+/// The status of a service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StatusAnswer {
     /// The service.
     pub service: String,
-    /// The life of its database; empty when it has none.
+    /// The epoch of its database; empty if it has no database.
     pub epoch: String,
-    /// The newest position in its outbox; 0 when it has none.
+    /// The newest position in its outbox; 0 if there is none.
     pub head: u64,
-    /// Its parts, as `/readyz?verbose` has them.
+    /// Its components, as in `/readyz?verbose`.
     pub parts: BTreeMap<String, State>,
-    /// What it folds from others' events.
+    /// Its projections.
     #[serde(default)]
     pub projections: Vec<ProjectionStatus>,
 }
 
-/// How a projection is doing.
+/// The status of a projection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectionStatus {
     /// Its name.
     pub name: String,
-    /// The version of the program's.
+    /// Its version in the program.
     pub version: u32,
-    /// How far it is in each of its sources.
+    /// The positions that it has reached in its sources.
     pub positions: Positions,
-    /// The life of each source that these positions are in.
+    /// The epochs of its sources to which the positions belong.
     #[serde(default)]
     pub epochs: BTreeMap<String, String>,
-    /// Whether its tables were folded to the end of all sources once.
+    /// Whether it has caught up with all its sources once.
     pub is_complete: bool,
-    /// Events that it could not apply, and those that wait behind them, of all sources.
+    /// Dead letters of all sources, including those that wait behind others.
     pub dead_letters: u64,
-    /// The same and more, of each source.
+    /// Details for each source.
     #[serde(default)]
     pub sources: BTreeMap<String, SourceStatus>,
-    /// That an operator holds it where it is.
+    /// The pause, if an operator has paused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Pause>,
-    /// Whether it can be folded once more beside, to be rebuilt or verified.
+    /// Whether it can be rebuilt and verified.
     pub can_rebuild: bool,
 }
 
-/// What a projection has met of one of its sources.
+/// What a projection has found in the stream of one source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
-    /// Events that could not be applied, and those that wait behind them.
+    /// Dead letters, including those that wait behind others.
     pub dead_letters: u64,
-    /// Events in the stream without a position, published by hand: applied.
+    /// Events without a position, published by hand: applied.
     pub by_hand: u64,
-    /// Events in the stream of an epoch that the source does not have: refused.
+    /// Events of an epoch that the source does not have: refused.
     pub foreign_epoch: u64,
-    /// Events in the stream at a position that was applied before, and with another content than
-    /// the outbox has: skipped.
+    /// Events at a position that was applied before, whose content differs from the outbox:
+    /// skipped.
     pub altered: u64,
-    /// Events that the stream does not have: fetched from the outbox.
+    /// Events missing from the stream: fetched from the outbox.
     pub missing: u64,
-    /// What a person has to act on, and how, as sentences.
+    /// Sentences that describe what an operator must act on, and how.
     pub faults: Vec<String>,
 }
 
-/// That a projection is held where it is.
+/// The pause of a projection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
     /// Since when, in milliseconds since 1970.
@@ -75,23 +75,23 @@ pub struct Pause {
     pub reason: String,
 }
 
-/// Holds a projection where it is, over restarts, until it is resumed: `projections.pause`.
-/// Answered with its [`ProjectionStatus`] once it stands still.
+/// Pauses a projection, across restarts, until it is resumed: `projections.pause`. Answered with
+/// its [`ProjectionStatus`] once it has stopped applying.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PauseRequest {
-    /// Which; may be left out where the service has one.
+    /// The projection; optional if the service has only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projection: Option<String>,
-    /// Why; kept, and shown to everybody.
+    /// The reason; stored and shown in every status.
     pub reason: String,
 }
 
-/// Lets a projection go on: `projections.resume`. One that is not paused goes on as it is.
+/// Resumes a projection: `projections.resume`. Does nothing if it is not paused.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResumeRequest {
-    /// Which; may be left out where the service has one.
+    /// The projection; optional if the service has only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projection: Option<String>,
 }

@@ -87,7 +87,7 @@ fn a_service_that_ends_by_itself_is_named_and_stops_everything() {
         "{message}"
     );
     assert!(
-        message.contains("made the stream"),
+        message.contains("created the stream"),
         "its last lines: {message}"
     );
     assert_all_gone(&summary);
