@@ -145,7 +145,7 @@ async fn a_service_comes_up_without_the_broker_and_describes_its_events_once_tha
     eventually_kept(&bus, &["sensor"]).await;
     let info = jetstream(&bus).get_stream("KV_headwater-schemas").await;
     let config = info.unwrap().cached_info().config.clone();
-    assert!(config.description.unwrap().contains("look like"));
+    assert!(config.description.unwrap().contains("schemas"));
     assert_eq!(config.metadata["headwater.kind"], "schemas");
     stop.cancel();
     for ended in running.join_all().await {
