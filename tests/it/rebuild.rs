@@ -327,11 +327,7 @@ async fn a_missing_store_says_not_yet_until_it_is_whole_and_never_that_there_is_
     world.run(Service::Purchases).await;
     let reply = world.purchases(&users[0].id(), "").await;
     assert_eq!(reply.status, 503, "{}", reply.text);
-    assert!(
-        reply.text.contains("still being built"),
-        "{}",
-        reply.text
-    );
+    assert!(reply.text.contains("still being built"), "{}", reply.text);
     world.broker.restart().unwrap();
     let complete = || async {
         let reply = world.purchases(&users[0].id(), "").await;

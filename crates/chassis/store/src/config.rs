@@ -104,9 +104,9 @@ pub fn make_folder(config: &Config) -> anyhow::Result<()> {
 /// Checks that this process may write or create the files of a database. Opens none of them.
 pub fn check(config: &Config) -> anyhow::Result<()> {
     let path = &config.path;
-    let beside = ["-wal", "-shm", ".lock"].map(|end| appended(path, end));
+    let companions = ["-wal", "-shm", ".lock"].map(|end| appended(path, end));
     let files = [path.clone(), path.with_extension("keys")];
-    for file in files.iter().chain(&beside).filter(|file| file.exists()) {
+    for file in files.iter().chain(&companions).filter(|file| file.exists()) {
         access(file, Access::READ_OK | Access::WRITE_OK)
             .with_context(|| format!("read and write {}", file.display()))?;
     }

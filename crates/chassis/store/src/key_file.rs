@@ -67,17 +67,17 @@ impl KeyFile {
             &random::<SECRET>(),
         ]
         .concat();
-        let beside = path.with_extension("keys-new");
+        let new = path.with_extension("keys-new");
         let mut file = private::options()
             .create(true)
             .truncate(true)
             .write(true)
-            .open(&beside)?;
+            .open(&new)?;
         file.write_all(&fields)?;
         file.write_all(&Sha256::digest(&fields))?;
         file.set_len(HEADER)?;
         file.sync_all()?;
-        fs::rename(&beside, path)?;
+        fs::rename(&new, path)?;
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use uuid::{NoContext, Timestamp, Uuid};
 
-/// Tells the time and makes ids that sort by it.
+/// Supplies the time, and ids that sort by time.
 #[derive(Clone)]
 pub struct Clock {
     now: Arc<dyn Fn() -> SystemTime + Send + Sync>,

@@ -45,21 +45,21 @@ impl Health {
         Self(Arc::new(watch::Sender::new(BTreeMap::new())))
     }
 
-    /// Sets the state of the component `part`.
-    pub fn set(&self, part: &str, state: State) {
-        self.0.send_if_modified(|parts| {
-            if parts.get(part) == Some(&state) {
+    /// Sets the state of `component`.
+    pub fn set(&self, component: &str, state: State) {
+        self.0.send_if_modified(|states| {
+            if states.get(component) == Some(&state) {
                 return false;
             }
-            parts.insert(part.to_owned(), state);
+            states.insert(component.to_owned(), state);
             true
         });
     }
 
-    /// Removes the component `part`.
-    pub fn forget(&self, part: &str) {
+    /// Removes `component`.
+    pub fn forget(&self, component: &str) {
         self.0
-            .send_if_modified(|parts| parts.remove(part).is_some());
+            .send_if_modified(|states| states.remove(component).is_some());
     }
 
     /// A receiver of changes.
@@ -69,18 +69,18 @@ impl Health {
 
     /// One line for all components: those that are not ok, the worst first.
     pub fn summary(&self) -> String {
-        let parts = self.0.borrow();
+        let states = self.0.borrow();
         let list = |detail: fn(&State) -> Option<&String>, what: &str| {
-            let lines: Vec<_> = (parts.iter())
-                .filter_map(|(part, state)| Some(format!("{part}: {}", detail(state)?)))
+            let lines: Vec<_> = (states.iter())
+                .filter_map(|(name, state)| Some(format!("{name}: {}", detail(state)?)))
                 .collect();
             (!lines.is_empty()).then(|| format!("{what}: {}", lines.join(", ")))
         };
         let failed = list(State::failed, "failed");
         let degraded = list(State::degraded, "degraded");
         match (failed, degraded) {
-            (None, None) if parts.len() == 1 => "1 component ok".to_owned(),
-            (None, None) => format!("{} components ok", parts.len()),
+            (None, None) if states.len() == 1 => "1 component ok".to_owned(),
+            (None, None) => format!("{} components ok", states.len()),
             (Some(what), None) | (None, Some(what)) => what,
             (Some(failed), Some(degraded)) => format!("{failed}; {degraded}"),
         }

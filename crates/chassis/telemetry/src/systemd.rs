@@ -84,17 +84,17 @@ pub async fn tell(
     stop.run_until_cancelled(async {
         serves.await;
         ready();
-        let mut parts = health.watch();
+        let mut states = health.watch();
         let mut reported = String::new();
         loop {
-            parts.mark_unchanged();
+            states.mark_unchanged();
             let summary = health.summary();
             if reported != summary {
                 notify(&[NotifyState::Status(&summary)]);
                 reported = summary;
             }
             tokio::time::sleep(PAUSE).await;
-            if parts.changed().await.is_err() {
+            if states.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
