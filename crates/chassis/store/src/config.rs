@@ -67,7 +67,7 @@ impl Config {
     pub fn at(path: impl Into<PathBuf>) -> Self {
         let command = Self::augment_args(Command::new("defaults"));
         let command = command.mut_args(|arg| arg.env(Resettable::Reset));
-        let matches = command.get_matches_from(["defaults", "--database", ""]);
+        let matches = command.get_matches_from(["defaults", "--database", "x"]);
         Self {
             path: path.into(),
             ..Self::from_arg_matches(&matches).expect("every other flag has a default")
