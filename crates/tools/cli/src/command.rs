@@ -10,26 +10,26 @@ use terminal::Exit;
 
 use crate::{decode, publish, ready, shell, tail};
 
-/// The operator's tool of the Headwater shop
+/// Operate a Headwater shop
 ///
-/// Exit codes: 0 all went well, 1 something failed, 2 the command line cannot be followed, 3
-/// what should be the same differs, 4 the broker or a service cannot be reached.
+/// Exit codes: 0 success, 1 failure, 2 usage error, 3 a difference or a problem was found, 4 the
+/// broker or a service cannot be reached.
 ///
-/// With -o json what is printed on stdout is objects: one document, or one a line where there are
-/// many; an error is `{"error", "what_to_do", "exit_code"}`.
+/// With -o json, stdout is one JSON object, or one object per line where there are several results.
+/// An error is `{"error", "what_to_do", "exit_code"}`.
 #[derive(Debug, Parser)]
 #[command(name = "headwater", version)]
 pub struct Cli {
-    /// What all commands are told.
+    /// Flags that all commands share.
     #[command(flatten)]
     pub common: Common,
 
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// The commands; each has a module of its name, here or in a crate that it shares with others.
+/// The commands. Each has a module of the same name, here or in a crate shared with other programs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Status(status::Args),
@@ -49,7 +49,7 @@ pub enum Command {
     Completions(shell::Completions),
     Man(shell::Man),
     Ready(ready::Args),
-    /// A program of its own since 0.1; this answer goes with the next version.
+    /// A separate program since 0.1. This message is removed in the next version.
     #[command(hide = true, disable_help_flag = true)]
     Import {
         #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -57,16 +57,13 @@ pub enum Command {
     },
 }
 
-/// What the command line and the environment say.
-///
-/// # Errors
-/// They cannot be followed, which has been said.
+/// Parses the command line and the environment. A usage error has already been printed.
 pub fn command_line() -> Result<Cli, Exit> {
     terminal::command_line(|cli: &mut Cli, matches| cli.common.nats.prefer_flags(matches))
 }
 
-/// Runs one command, tells the operator about an error, on stderr or, in JSON, on stdout, and
-/// answers with the exit code.
+/// Runs one command, prints an error on stderr or, with `-o json`, on stdout, and returns the exit
+/// code.
 pub async fn run(cli: Cli) -> Exit {
     let common = &cli.common;
     let outcome = match cli.command {
@@ -88,7 +85,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Publish(args) => publish::command(common, args).await,
         Command::Ready(args) => ready::command(common, args).await,
         Command::Import { .. } => common.refuse(
-            "`headwater import` is a program of its own now: run `shop-import`, with the same flags",
+            "`headwater import` is now a separate program: run `shop-import` with the same flags",
             Exit::Usage,
         ),
     };
@@ -99,7 +96,7 @@ pub async fn run(cli: Cli) -> Exit {
 mod tests {
     use super::*;
 
-    /// The usual names of NATS, which its own CLI reads, too.
+    /// Variables that the NATS CLI also reads.
     const NATS_VARIABLES: [&str; 13] = [
         "NATS_CA",
         "NATS_CERT",

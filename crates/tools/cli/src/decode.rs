@@ -1,4 +1,4 @@
-//! `headwater decode`: one event's body from standard input, as JSON.
+//! `headwater decode`: decodes one event's payload from standard input to JSON.
 
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
@@ -12,34 +12,35 @@ use serde_json::json;
 use terminal::output::{Format, printable};
 use terminal::{ErrorObject, Exit};
 
-/// How long the broker may take while somebody waits for one event on the screen.
+/// How long the broker may take: the operator waits for one event on the screen.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The most that is read: what a server lets through at its largest.
+/// The most bytes read: the largest payload that a server can be configured to accept.
 const INPUT_MAX: u64 = 64 * 1024 * 1024;
 
 /// Decode one event from standard input to JSON
 ///
-/// Made for the NATS CLI, which runs it for each event:
-/// `nats sub 'orders.>' --translate 'headwater decode --subject {{Subject}}'`, and the same with
+/// The NATS CLI can run this command for each event:
+/// `nats sub 'orders.>' --translate 'headwater decode --subject {{Subject}}'`, likewise with
 /// `nats stream view` and `nats stream get`.
 ///
-/// What the bytes mean is in the KV bucket `headwater-schemas`, and for a minute in a file below
-/// `${XDG_CACHE_HOME:-~/.cache}/headwater`, which is also used when the broker is away.
+/// Schemas come from the KV bucket `headwater-schemas` and are cached for a minute below
+/// `${XDG_CACHE_HOME:-~/.cache}/headwater`. Older cached schemas are used while the broker cannot
+/// be reached.
 ///
-/// A body that does not decode is printed in base64, and why is said on stderr; with -o json both
-/// are one object.
+/// A payload that does not decode is printed in base64, with the reason on stderr. With -o json,
+/// one object has both.
 ///
-/// Exit codes: 0 decoded, 1 not decoded, 2 the command line cannot be followed, 4 the broker
-/// cannot be reached and no schema is kept.
+/// Exit codes: 0 decoded, 1 not decoded, 2 usage error, 4 the broker cannot be reached and no
+/// schema is cached.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The subject that it came on: it says which event it is
+    /// The event's subject, which identifies its type
     #[arg(long, value_name = "SUBJECT", env = "HEADWATER_DECODE_SUBJECT")]
     pub subject: String,
 }
 
-/// Decodes and prints.
+/// Decodes the event and prints it.
 pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let mut body = Vec::new();
     std::io::stdin()
@@ -75,15 +76,15 @@ fn print(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}").context("write to stdout")
 }
 
-/// With the schema at hand if that is fresh and has all of it; else with the broker's; else with
-/// the old one.
+/// Uses the cached schema if it is fresh and knows all fields, otherwise the broker's, otherwise
+/// the old cached one.
 async fn decode(
     settings: &Settings,
     subject: &str,
     body: &[u8],
 ) -> anyhow::Result<Result<Decoded, Problem>> {
     let source = schemas::source_of(subject);
-    // Nothing in it is told to anybody: it is hashed.
+    // The settings contain secrets: only their hash is used.
     let cache = Cache::of(&format!("{settings:?}"));
     let kept = cache.load(source);
     let kept = kept.and_then(|(entry, is_fresh)| Some((Schema::read(&entry).ok()?, is_fresh)));

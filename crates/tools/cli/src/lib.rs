@@ -1,5 +1,5 @@
 //! The operator's tool `headwater`: the command line, and the commands that read and write events.
-//! What of a shop is wrong is found in `survey`, and mended by `maintenance`.
+//! `survey` finds what is wrong with a shop, `maintenance` repairs it.
 
 pub use command::{Cli, Command, command_line, run};
 pub use maintenance::verify;

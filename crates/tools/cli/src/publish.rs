@@ -1,4 +1,4 @@
-//! `headwater publish`: an event by hand.
+//! `headwater publish`: publishes an event by hand.
 
 use std::fmt::{self, Display, Formatter};
 use std::io::Read as _;
@@ -17,33 +17,34 @@ use terminal::output::printable;
 
 /// Publish an event by hand
 ///
-/// SUBJECT is its kind, such as `orders.v1.placed`; the partition is that of its key, or the one
-/// that is given as last token. The event is JSON with the fields of its protobuf message, which
-/// `headwater tail` shows; one that it does not have, or of another type, is refused.
+/// SUBJECT is the event's type, such as `orders.v1.placed`. The partition follows from the event's
+/// key; it may also be given as the last token. The event is JSON with the fields of its protobuf
+/// message, as `headwater tail` shows them. Unknown fields and wrong types are refused.
 ///
-/// It has no position: it is in no outbox. Projections apply it once, by its sequence; it is lost
-/// with its stream, and a rebuild after that does not have it. What happened should go through the
-/// service whose event it is: this is for tests, and for repair by somebody who knows.
+/// The event is in no outbox and has no position. Projections apply it once, by its sequence. It is
+/// lost with its stream, and a later rebuild does not have it. Real events should come from the
+/// service that owns them: use this command for tests, and for repairs if you know the
+/// consequences.
 ///
-/// Exit codes: 0 stored, 1 not stored or nobody knows, 2 the event is not right, 4 the broker
+/// Exit codes: 0 stored, 1 not stored or outcome unknown, 2 the event is not valid, 4 the broker
 /// cannot be reached.
 #[derive(Clone, Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("body").args(["json", "file"])))]
 pub struct Args {
-    /// The kind of the event, with or without its partition
+    /// The event's type, with or without a partition
     #[arg(value_name = "SUBJECT")]
     pub subject: String,
 
-    /// The event; without it or --file, it is read from standard input
+    /// The event; without --json or --file, it is read from standard input
     #[arg(long, short, value_name = "JSON", env = "HEADWATER_PUBLISH_JSON")]
     pub json: Option<String>,
 
-    /// A file with it
+    /// A file with the event
     #[arg(long, short, value_name = "FILE", env = "HEADWATER_PUBLISH_FILE")]
     pub file: Option<PathBuf>,
 }
 
-/// What was stored.
+/// The stored event.
 #[derive(Debug, Serialize)]
 struct Published {
     stream: String,
@@ -54,26 +55,26 @@ struct Published {
     bytes: usize,
 }
 
-/// Why an event is not right. Printed, it says what would be.
+/// Why an event is not valid, and what would be.
 #[derive(Debug, thiserror::Error)]
 enum Wrong {
     #[error(transparent)]
     Subject(#[from] Problem),
     #[error("`{0}` is not a partition: leave it out, or write a number from 0 to 63")]
     Partition(String),
-    #[error("it is no {message}: {why}; it has the fields {fields}")]
+    #[error("not a valid {message}: {why}; its fields are {fields}")]
     Event {
         message: String,
         why: String,
         fields: String,
     },
-    #[error("its key is {0}, which is empty")]
+    #[error("its key, the field {0}, is empty")]
     NoKey(String),
-    #[error("it has {0} bytes, and the largest that any event may have are {MAX_PAYLOAD}")]
+    #[error("it has {0} bytes, an event may have {MAX_PAYLOAD} at most")]
     TooLarge(usize),
 }
 
-/// An event that is right.
+/// A valid event.
 struct Ready {
     source: String,
     subject: String,
@@ -82,7 +83,7 @@ struct Ready {
     payload: Vec<u8>,
 }
 
-/// Publishes and prints where it is.
+/// Publishes the event and prints where it is stored.
 pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let text = text(&args)?;
     let nats = common.connect().await?;
@@ -116,7 +117,7 @@ fn text(args: &Args) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Makes the event that `text` describes.
+/// Builds the event that `text` describes.
 fn make(schema: &Schema, subject: &str, text: &str) -> Result<Ready, Wrong> {
     let message = schema.message(subject)?;
     let kind = schema
@@ -151,20 +152,20 @@ fn make(schema: &Schema, subject: &str, text: &str) -> Result<Ready, Wrong> {
     })
 }
 
-/// The partition that is `given`, or that of `key`.
+/// The `given` partition, or that of `key`.
 fn place(key: &str, given: Option<&str>) -> Result<u64, Wrong> {
     let own = partition(key);
     let Some(token) = given else { return Ok(own) };
     let given = number(token).ok_or_else(|| Wrong::Partition(token.to_owned()))?;
     if given != own {
         complain(&printable(&format!(
-            "{key} has its place in partition {own}, not {given}: readers of that one alone miss it"
+            "{key} belongs in partition {own}, not {given}: consumers of partition {own} alone would miss it"
         )));
     }
     Ok(given)
 }
 
-/// The number of a partition, as subjects have it.
+/// The number of a partition as subjects write it.
 fn number(token: &str) -> Option<u64> {
     let number: u64 = token.parse().ok()?;
     (number < PARTITIONS && number.to_string() == token).then_some(number)
@@ -173,13 +174,18 @@ fn number(token: &str) -> Option<u64> {
 async fn publish(nats: &Nats, ready: Ready) -> anyhow::Result<Published> {
     let stream = stream::name(&ready.source);
     let found = nats.stream(&stream).await?;
-    found.with_context(|| format!("there is no stream {stream}: is {} running?", ready.source))?;
+    found.with_context(|| {
+        format!(
+            "the stream {stream} does not exist: is {} running?",
+            ready.source
+        )
+    })?;
     let bytes = ready.payload.len();
     let message = PublishMessage::build()
         .payload(ready.payload.into())
         .expected_stream(&stream);
     let sent = nats.jetstream.send_publish(ready.subject.clone(), message);
-    let unknown = "it may be stored all the same, look with `headwater tail`";
+    let unknown = "the event may be stored nevertheless, check with `headwater tail`";
     let ack = sent.await.context(unknown)?.await.context(unknown)?;
     Ok(Published {
         stream: ack.stream,

@@ -1,5 +1,5 @@
-//! `headwater ready`: asks one service over HTTP. Made for health checks in images that have no
-//! shell and no curl.
+//! `headwater ready`: asks one service over HTTP. For health checks in images without a shell and
+//! curl.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -11,15 +11,15 @@ use serde_json::json;
 use terminal::Exit;
 use terminal::output::Format;
 
-/// How much of an answer is shown: Docker keeps 4 KiB of what a health check says.
+/// The most bytes shown of an answer: Docker keeps 4 KiB of a health check's output.
 const SHOWN_BYTES_MAX: usize = 4096;
 
-/// Ask one service over HTTP whether it is ready, and say what is wrong if it is not
+/// Check over HTTP whether one service is ready, and print what is wrong if not
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to ask [default: `/readyz?verbose` at the address of the service's health and metrics]
+    /// The URL to request [default: `/readyz?verbose` at the service's admin address]
     url: Option<Url>,
-    /// The address that the service listens on, as it was told itself
+    /// The address that the service listens on, as in its own configuration
     #[arg(
         long,
         env = "HEADWATER_LISTEN",
@@ -27,8 +27,8 @@ pub struct Args {
         default_value = "127.0.0.1:8080"
     )]
     listen: SocketAddr,
-    /// The address of its health and metrics, as it was told itself [default: 127.0.0.1, at the
-    /// port of --listen plus 1000]
+    /// The service's admin address, as in its own configuration [default: 127.0.0.1, at the port of
+    /// --listen plus 1000]
     #[arg(long, env = "HEADWATER_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     admin_listen: Option<SocketAddr>,
     /// Seconds to wait for the answer
@@ -36,7 +36,7 @@ pub struct Args {
     within_s: u64,
 }
 
-/// Done if the answer is a 2xx, failed if it is another or none.
+/// `Done` if the answer is a 2xx, `Failed` otherwise.
 pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let url = if let Some(url) = args.url {
         url
@@ -44,13 +44,13 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
         let admin = headwater::http::admin_address(args.listen, args.admin_listen)?;
         format!("http://{}/readyz?verbose", reachable(admin))
             .parse()
-            .context("write the address as a URL")?
+            .context("build the URL of the address")?
     };
     let http = Client::builder()
         .no_proxy()
         .timeout(Duration::from_secs(args.within_s))
         .build()
-        .context("make an HTTP client")?;
+        .context("create an HTTP client")?;
     let answer = http.get(url.clone()).send().await;
     let answer = answer.with_context(|| format!("ask {url}"))?;
     let status = answer.status();
@@ -60,11 +60,11 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
         }
         return Ok(Exit::Done);
     }
-    let what = format!("{url} says {status}: {}", said(answer).await);
+    let what = format!("{url} answered {status}: {}", beginning(answer).await);
     common.refuse(&what, Exit::Failed)
 }
 
-/// Whoever listens on all addresses is reached on the loopback one.
+/// A service that listens on all addresses is reached at the loopback address.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -74,8 +74,8 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// The beginning of an answer, without what a terminal or a log could stumble over.
-async fn said(mut answer: Response) -> String {
+/// The beginning of an answer, with control characters escaped.
+async fn beginning(mut answer: Response) -> String {
     let mut bytes = Vec::new();
     while bytes.len() < SHOWN_BYTES_MAX
         && let Ok(Some(chunk)) = answer.chunk().await

@@ -1,4 +1,4 @@
-//! `headwater completions` and `headwater man`: what a shell and `man` want to know of the tool.
+//! `headwater completions` and `headwater man`: completion scripts and manual pages.
 
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
@@ -11,22 +11,22 @@ use serde_json::json;
 use terminal::Exit;
 use terminal::output::Format;
 
-/// Print what a shell needs to complete command lines
+/// Print a completion script for a shell
 ///
 /// For example `headwater completions bash > /etc/bash_completion.d/headwater`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Completions {
-    /// Which shell
+    /// The shell
     #[arg(value_name = "SHELL", value_enum)]
     pub shell: Shell,
 }
 
-/// Print the manual page, or write one a command to a folder
+/// Print the manual page, or write one page per command to a folder
 ///
 /// For example `headwater man /usr/local/share/man/man1`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Man {
-    /// The folder; without it, the page of the tool itself is printed
+    /// The folder; without it, print the page of the tool itself
     #[arg(value_name = "DIR")]
     pub folder: Option<PathBuf>,
 }
@@ -46,10 +46,10 @@ pub(crate) fn man(common: &Common, args: &Man, tool: Command) -> anyhow::Result<
         let mut text = Vec::new();
         clap_mangen::Man::new(tool)
             .render(&mut text)
-            .context("make the page")?;
+            .context("generate the page")?;
         return write(common, "page", text);
     };
-    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     clap_mangen::generate_to(tool, folder)
         .with_context(|| format!("write to {}", folder.display()))?;
     if common.output == Format::Json {
@@ -58,7 +58,7 @@ pub(crate) fn man(common: &Common, args: &Man, tool: Command) -> anyhow::Result<
     Ok(Exit::Done)
 }
 
-/// Writes a text as it is; in JSON, as the object's only member `name`.
+/// Writes a text unchanged; in JSON, as the only member `name` of an object.
 fn write(common: &Common, name: &str, mut text: Vec<u8>) -> anyhow::Result<Exit> {
     if common.output == Format::Json {
         let object = json!({ name: String::from_utf8_lossy(&text) });

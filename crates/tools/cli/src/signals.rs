@@ -1,5 +1,5 @@
-//! What tells process 1 to end, as in a container: it ignores signals that it does not handle.
-//! Every other process is ended by them.
+//! Stop signals for process 1, as in a container: it ignores signals that it does not handle. They
+//! end every other process by default.
 
 use std::future::pending;
 
@@ -8,12 +8,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::command::{Cli, run};
 
-/// The signals that mean stop, for process 1.
+/// The stop signals, if this is process 1.
 #[derive(Debug)]
 pub struct Signals(Option<(Signal, Signal)>);
 
 impl Signals {
-    /// The first thing that the process does: what comes earlier is lost.
+    /// Call this first: earlier signals are lost.
     pub fn listen() -> Self {
         let is_first = std::process::id() == 1;
         let both = || {
@@ -23,7 +23,7 @@ impl Signals {
         Self(is_first.then(both).flatten())
     }
 
-    /// Runs a command until it is done or told to stop.
+    /// Runs a command until it ends or a stop signal arrives.
     pub async fn obeyed_by(self, cli: Cli) -> Exit {
         tokio::select! {
             exit = run(cli) => exit,

@@ -1,4 +1,4 @@
-//! `headwater tail`: decoded events as they come, and those that came.
+//! `headwater tail`: prints decoded events, past and new.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,40 +23,39 @@ mod event;
 mod feed;
 mod pattern;
 
-/// How many events a tail begins with when nobody says so.
+/// How many events a tail begins with by default.
 const LAST: u64 = 10;
 
-/// How many events wait for being printed, of each stream.
+/// How many events of each stream are read ahead of printing.
 const AHEAD: usize = 1_000;
 
-/// Follow the events of one or all sources, decoded
+/// Print the events of one or all sources, decoded, and follow new ones
 ///
 /// SUBJECT may have wildcards: `orders`, `orders.v1.placed`, `*.v1.*.17`, `orders.>`. Without it,
-/// all events of all sources that there are when it begins.
+/// the events of all sources that exist at the start are printed.
 ///
-/// Begins with the last 10 events; with --key, with the first one that there is. Goes on until it
-/// is stopped, also when the broker is restarted or loses its data meanwhile. Events of one source
-/// come in order; those of several sources in the order of their times as far as they are there,
-/// and then as they come.
+/// Begins with the last 10 events; with --key, with the first event. Continues until it is stopped,
+/// even if the broker restarts or loses its data. Events of one source come in order. Stored events
+/// of several sources are sorted by time; new events are printed as they arrive.
 ///
-/// In JSON, an object a line: subject, source, position and epoch (its place in the source's
-/// outbox; null for one that was published by hand), sequence (its place in the stream), time, key
-/// and event.
+/// With -o json, each event is one object per line: subject, source, position and epoch in the
+/// source's outbox (null if the event was published by hand), sequence in the stream, time, key and
+/// event.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Which events; fewer tokens than an event's stand for all that follow
+    /// Which events; a pattern with fewer tokens also matches all longer subjects
     #[arg(value_name = "SUBJECT", default_value = ">")]
     pub subject: String,
 
-    /// Only events of this key: a user's id, a product's. Reads their partition alone, a 64th
+    /// Print only events with this key, such as a user's id; reads only its partition, 1 of 64
     #[arg(long, value_name = "ID", env = "HEADWATER_TAIL_KEY")]
     pub key: Option<String>,
 
-    /// Begin with what is not older than this, such as 10m or 2h
+    /// Begin with events that are at most this old, such as 10m or 2h
     #[arg(long, value_name = "DURATION", env = "HEADWATER_TAIL_SINCE", value_parser = duration, group = "begin")]
     pub since: Option<Duration>,
 
-    /// Begin with the last N events; with 0, only new ones
+    /// Begin with the last N events; with 0, print only new ones
     #[arg(long, value_name = "N", env = "HEADWATER_TAIL_LAST", group = "begin")]
     pub last: Option<u64>,
 
@@ -69,16 +68,16 @@ pub struct Args {
     )]
     pub from: Option<u64>,
 
-    /// End when what is there is printed
+    /// Exit when all stored events are printed
     #[arg(long, env = "HEADWATER_TAIL_NO_FOLLOW")]
     pub no_follow: bool,
 
-    /// End after N events
+    /// Exit after N events
     #[arg(long, value_name = "N", env = "HEADWATER_TAIL_COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 }
 
-/// Prints events until there is no more to print.
+/// Prints events until none are left to print.
 pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let refuse = |why: &str| {
         complain(&printable(why));
@@ -97,7 +96,7 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
     let streams = streams(&nats, &pattern).await?;
     if args.from.is_some() && streams.len() > 1 {
         return refuse(
-            "a sequence is a place in one stream: say whose, as in `headwater tail orders --from 17`",
+            "a sequence belongs to one stream: name its source, as in `headwater tail orders --from 17`",
         );
     }
     let (begin, keeps) = begin(&args)?;
@@ -127,10 +126,10 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
     Ok(Exit::Done)
 }
 
-/// Where the feeds begin, and how many of what is there are printed at most.
+/// Where the feeds begin, and how many of the stored events are printed at most.
 ///
-/// The last events of a key cannot be counted before they are decoded, so that all of its
-/// partition is read for them.
+/// The last events of a key cannot be counted before they are decoded, so the key's whole partition
+/// is read.
 fn begin(args: &Args) -> anyhow::Result<(Begin, Option<u64>)> {
     let last = args.last.or((args.key.is_none()).then_some(LAST));
     Ok(match (args.since, args.from, last) {
@@ -142,13 +141,13 @@ fn begin(args: &Args) -> anyhow::Result<(Begin, Option<u64>)> {
     })
 }
 
-/// The streams of events that the pattern is about, each with its source.
+/// The event streams that the pattern matches, each with its source.
 async fn streams(nats: &Nats, pattern: &Pattern) -> anyhow::Result<Vec<(String, String)>> {
     if let Some(source) = pattern.source() {
         let name = stream::name(source);
         let found = nats.stream(&name).await?;
         found.with_context(|| {
-            format!("there is no stream {name}; `nats stream ls` says which there are")
+            format!("the stream {name} does not exist; `nats stream ls` lists the streams")
         })?;
         return Ok(vec![(name, source.to_owned())]);
     }
@@ -158,12 +157,12 @@ async fn streams(nats: &Nats, pattern: &Pattern) -> anyhow::Result<Vec<(String, 
     let own = own.filter_map(|config| Some((config.name.clone(), source(&config)?)));
     let mut own: Vec<(String, String)> = own.collect();
     own.sort();
-    anyhow::ensure!(!own.is_empty(), "no source has a stream of events here yet");
+    anyhow::ensure!(!own.is_empty(), "no source has an event stream here yet");
     Ok(own)
 }
 
-/// The source whose events a stream has, if it has a source's. It says so in its metadata, which
-/// `nats stream edit --metadata` replaces as a whole; its name and subjects tell, too.
+/// The source whose events a stream holds, if any. The stream's metadata names it;
+/// `nats stream edit --metadata` replaces the metadata, so name and subjects are also checked.
 fn source(config: &Config) -> Option<String> {
     let label = |name| config.metadata.get(name);
     if label("headwater.kind").is_some_and(|kind| kind == "events") {
@@ -173,7 +172,7 @@ fn source(config: &Config) -> Option<String> {
     (stream::name(source) == config.name).then(|| source.to_owned())
 }
 
-/// Prints what is there, sorted by time, and then what comes.
+/// Prints stored events, sorted by time, and then new ones.
 async fn print(
     printer: &mut Printer,
     mut inboxes: Vec<mpsc::Receiver<News>>,
@@ -212,7 +211,7 @@ async fn print(
     Ok(())
 }
 
-/// The next event of those that were there at the beginning.
+/// The next event of those stored at the start.
 async fn backlog(inbox: &mut mpsc::Receiver<News>) -> anyhow::Result<Option<Arrived>> {
     match inbox.recv().await {
         Some(News::Event(event)) => Ok(Some(event)),
@@ -221,20 +220,20 @@ async fn backlog(inbox: &mut mpsc::Receiver<News>) -> anyhow::Result<Option<Arri
     }
 }
 
-/// Prints those events that are meant.
+/// Prints the events that match.
 struct Printer {
     schemas: Schemas,
     key: Option<String>,
-    /// How many are left to print.
+    /// How many events are left to print.
     left: Option<u64>,
-    /// How many of what was there are printed, and those of them that have come.
+    /// How many of the stored events are printed, and those received so far.
     kept: Option<(u64, VecDeque<Line>)>,
     output: output::Format,
     has_complained: bool,
 }
 
 impl Printer {
-    /// Whether that was the last one.
+    /// Returns whether this was the last event to print.
     async fn take(&mut self, event: Arrived) -> anyhow::Result<bool> {
         let line = event.decode(&mut self.schemas).await;
         if !self.is_meant(&line) {
@@ -252,7 +251,7 @@ impl Printer {
         }
     }
 
-    /// Prints what was kept; whether that was all.
+    /// Prints the stored events; returns whether that was all.
     fn is_caught_up(&mut self) -> anyhow::Result<bool> {
         for line in self.kept.take().into_iter().flat_map(|(_, kept)| kept) {
             if self.print(&line)? {
@@ -275,7 +274,7 @@ impl Printer {
         if let (Some(problem), false) = (&line.problem, self.has_complained) {
             self.has_complained = true;
             complain(&printable(&format!(
-                "left out what does not decode, nobody knows whose it is: {problem}"
+                "skipped an event that does not decode, so its key is unknown: {problem}"
             )));
         }
         line.key.as_ref() == Some(key)

@@ -1,4 +1,4 @@
-//! An event, as it comes and as it is printed.
+//! An event as received and as printed.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use terminal::output::printable;
 
-/// An event, and the source whose stream has it.
+/// An event and the source whose stream holds it.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrived {
     pub(crate) source: String,
@@ -19,7 +19,7 @@ pub(crate) struct Arrived {
 }
 
 impl Arrived {
-    /// Decodes it, if somebody has said what it looks like.
+    /// Decodes the event, if its source has published a schema.
     pub(crate) async fn decode(self, schemas: &mut Schemas) -> Line {
         let Self { source, event } = self;
         let decoded = schemas.decode(&event.subject, &event.payload).await;
@@ -57,23 +57,23 @@ pub(crate) fn time(at: DateTime) -> String {
     )
 }
 
-/// An event on a line of its own.
+/// An event, printed on one line.
 #[derive(Debug, Serialize)]
 pub(crate) struct Line {
     subject: String,
     source: String,
-    /// Its place in the source's outbox; none for one that was published by hand.
+    /// Its position in the source's outbox; `None` if it was published by hand.
     position: Option<u64>,
     epoch: Option<String>,
     sequence: u64,
     time: String,
-    /// What the field of it says that is its key.
+    /// The value of its key field.
     pub(crate) key: Option<String>,
     event: Option<Box<RawValue>>,
     /// Why it was not decoded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) problem: Option<String>,
-    /// The bytes in base64, where they were not decoded.
+    /// The payload in base64, if it was not decoded.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Reading one stream for `tail`, whatever the broker does.
+//! Reads one stream for `tail`, through broker restarts and lost streams.
 
 use std::time::Duration;
 
@@ -17,46 +17,46 @@ use tokio::sync::mpsc;
 
 use super::event::{Arrived, time};
 
-/// How long to wait before a stream is looked at again that had nothing new.
+/// How long to wait before rereading a stream that had nothing new.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long it waits before it tries again.
+/// How long to wait before retrying.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How much further back it looks each time for the last so many events.
+/// By which factor each attempt looks further back for the last N events.
 const FURTHER: u64 = 4;
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Begin {
-    /// With the last so many.
+    /// With the last N events.
     Last(u64),
-    /// With what is not older.
+    /// With events that are not older.
     At(DateTime),
     /// With this sequence.
     From(u64),
 }
 
-/// What a feed has to say.
+/// What a feed reports.
 #[derive(Debug)]
 pub(crate) enum News {
     Event(Arrived),
-    /// What was there when it began has been told.
+    /// All events stored at the start have been sent.
     CaughtUp,
-    /// It could not be read to its end, and nobody wants to wait.
+    /// The stream could not be read to its end, and the tail does not follow it.
     Failed(anyhow::Error),
 }
 
-/// How far a feed is.
+/// How far a feed has read.
 #[derive(Debug)]
 struct Cursor {
     stream_created: DateTime,
-    /// All up to here was told.
+    /// All events up to here have been sent.
     sequence: u64,
     reader: Reader,
 }
 
-/// The events of one stream that are meant.
+/// The matching events of one stream.
 #[derive(Debug)]
 pub(crate) struct Feed {
     nats: Nats,
@@ -66,12 +66,12 @@ pub(crate) struct Feed {
     begin: Begin,
     is_followed: bool,
     news: mpsc::Sender<News>,
-    place: Option<Cursor>,
+    cursor: Option<Cursor>,
     is_caught_up: bool,
-    /// The newest own event that was told.
+    /// The newest event with an id that was sent.
     newest: Option<EventId>,
-    /// Where the stream begins anew, filled by its relay: up to here all was told.
-    told: Option<EventId>,
+    /// Set while the relay refills the stream: events up to here have already been sent.
+    refilled_to: Option<EventId>,
 }
 
 impl Feed {
@@ -91,16 +91,16 @@ impl Feed {
             begin,
             is_followed,
             news,
-            place: None,
+            cursor: None,
             is_caught_up: false,
             newest: None,
-            told: None,
+            refilled_to: None,
         }
     }
 
-    /// Reads until nobody listens any more; where it is not followed, until it fails.
+    /// Reads until the receiver is dropped; with --no-follow, until the first failure.
     pub(crate) async fn run(mut self) {
-        let mut is_told = false;
+        let mut is_reported = false;
         while !self.news.is_closed() {
             let sequence = self.sequence();
             let Err(failure) = self.follow().await else {
@@ -111,10 +111,10 @@ impl Feed {
                 return;
             }
             if self.sequence() != sequence {
-                is_told = false;
+                is_reported = false;
             }
-            if !is_told {
-                is_told = true;
+            if !is_reported {
+                is_reported = true;
                 let why = printable(&headwater::causes(&failure));
                 complain(&format!("{}: {why}; trying again", self.stream));
             }
@@ -123,21 +123,22 @@ impl Feed {
     }
 
     fn sequence(&self) -> Option<u64> {
-        self.place.as_ref().map(|place| place.sequence)
+        self.cursor.as_ref().map(|cursor| cursor.sequence)
     }
 
-    /// Ends without an error when nobody listens any more, or all was told and is not followed.
+    /// Returns `Ok` when the receiver is dropped, or when everything is sent and the stream is not
+    /// followed.
     async fn follow(&mut self) -> anyhow::Result<()> {
         loop {
             let stream = self.nats.jetstream.get_stream(&self.stream).await;
             let stream = stream.context("reach the stream")?;
-            let mut place = match self.place.take() {
-                Some(place) => self.go_on(place, &stream),
+            let mut cursor = match self.cursor.take() {
+                Some(cursor) => self.resume(cursor, &stream),
                 None => self.begin(&stream).await.context("read the stream")?,
             };
-            let told = self.tell(&mut place, &stream).await;
-            self.place = Some(place);
-            let is_heard = told.context("read the stream")? && self.catch_up().await;
+            let sent = self.send(&mut cursor, &stream).await;
+            self.cursor = Some(cursor);
+            let is_heard = sent.context("read the stream")? && self.catch_up().await;
             if !is_heard || !self.is_followed {
                 return Ok(());
             }
@@ -145,12 +146,12 @@ impl Feed {
         }
     }
 
-    /// Tells what the stream has; whether somebody still listens.
-    async fn tell(&mut self, place: &mut Cursor, stream: &Stream) -> anyhow::Result<bool> {
+    /// Sends what the stream has; returns whether the receiver still listens.
+    async fn send(&mut self, cursor: &mut Cursor, stream: &Stream) -> anyhow::Result<bool> {
         let last = stream.cached_info().state.last_sequence;
-        while let Some(event) = place.reader.next(stream, last).await? {
-            place.sequence = event.sequence;
-            if self.is_told(&event) {
+        while let Some(event) = cursor.reader.next(stream, last).await? {
+            cursor.sequence = event.sequence;
+            if self.is_refilled(&event) {
                 continue;
             }
             if event.id.is_some() {
@@ -162,11 +163,11 @@ impl Feed {
                 return Ok(false);
             }
         }
-        place.sequence = last;
+        cursor.sequence = last;
         Ok(true)
     }
 
-    /// Whether somebody still listens.
+    /// Returns whether the receiver still listens.
     async fn catch_up(&mut self) -> bool {
         self.is_caught_up || {
             self.is_caught_up = true;
@@ -174,14 +175,14 @@ impl Feed {
         }
     }
 
-    /// Whether it was told before the stream was lost: its relay fills it again.
-    fn is_told(&mut self, event: &Event) -> bool {
-        let (Some(told), Some(id)) = (&self.told, &event.id) else {
+    /// Whether the event was sent before the stream was lost: the relay refills it.
+    fn is_refilled(&mut self, event: &Event) -> bool {
+        let (Some(last), Some(id)) = (&self.refilled_to, &event.id) else {
             return false;
         };
-        let is_old = told.epoch == id.epoch && id.position <= told.position;
+        let is_old = last.epoch == id.epoch && id.position <= last.position;
         if !is_old {
-            self.told = None;
+            self.refilled_to = None;
         }
         is_old
     }
@@ -194,24 +195,24 @@ impl Feed {
             Begin::At(at) => since(&self.nats, stream, at).await?.unwrap_or(end),
             Begin::Last(events) => self.last(stream, events).await?,
         };
-        Ok(self.place(stream, next, 0))
+        Ok(self.cursor(stream, next, 0))
     }
 
-    /// Where it was, or where to begin in another stream, or in one that lost its end: what is
-    /// filled in again is known.
-    fn go_on(&mut self, place: Cursor, stream: &Stream) -> Cursor {
+    /// Continues at `cursor`; in another stream, or one that lost its end, begins again: refilled
+    /// events are recognised by their ids.
+    fn resume(&mut self, cursor: Cursor, stream: &Stream) -> Cursor {
         let info = stream.cached_info();
         let last = info.state.last_sequence;
-        let is_same = place.stream_created == info.created;
-        if is_same && place.sequence <= last {
-            return place;
+        let is_same = cursor.stream_created == info.created;
+        if is_same && cursor.sequence <= last {
+            return cursor;
         }
-        self.told.clone_from(&self.newest);
+        self.refilled_to.clone_from(&self.newest);
         let known = if is_same { last } else { 0 };
-        self.place(stream, known + 1, known)
+        self.cursor(stream, known + 1, known)
     }
 
-    fn place(&self, stream: &Stream, next: u64, sequence: u64) -> Cursor {
+    fn cursor(&self, stream: &Stream, next: u64, sequence: u64) -> Cursor {
         Cursor {
             stream_created: stream.cached_info().created,
             sequence,
@@ -219,8 +220,8 @@ impl Feed {
         }
     }
 
-    /// The sequence of the last so many events, or of some more: of those that are meant, which may
-    /// be few among many. Looks further back until there are as many.
+    /// The sequence from which about `events` matching events follow. Matching events may be rare,
+    /// so it looks further back until there are enough.
     async fn last(&self, stream: &Stream, events: u64) -> anyhow::Result<u64> {
         let state = &stream.cached_info().state;
         let (first, last) = (state.first_sequence.max(1), state.last_sequence);
@@ -240,7 +241,7 @@ impl Feed {
     }
 }
 
-/// The sequence of the first event that is not older than `at`; none if all are older.
+/// The sequence of the first event not older than `at`; `None` if all are older.
 async fn since(nats: &Nats, stream: &Stream, at: DateTime) -> anyhow::Result<Option<u64>> {
     #[derive(Deserialize)]
     struct Answer {
@@ -255,7 +256,7 @@ async fn since(nats: &Nats, stream: &Stream, at: DateTime) -> anyhow::Result<Opt
     }
 }
 
-/// So long ago.
+/// The time that long ago.
 pub(crate) fn ago(since: Duration) -> anyhow::Result<DateTime> {
     let since = i128::try_from(since.as_nanos()).unwrap_or(i128::MAX);
     let nanos = datetime::now().unix_timestamp_nanos().saturating_sub(since);

@@ -1,13 +1,13 @@
-//! Which events are meant: a subject with wildcards, as the subjects of one stream.
+//! A subject with wildcards, and the subjects of one stream that it matches.
 
-/// What a pattern cannot be.
+/// Why a pattern is not valid.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum Wrong {
     #[error(
-        "`{0}` is no subject: write tokens with dots between them, `*` for any token, `>` for all that follow, such as orders.v1.placed or *.v1.*.17"
+        "`{0}` is not a valid subject: write tokens separated by dots, `*` for any token, `>` for all that follow, such as orders.v1.placed or *.v1.*.17"
     )]
     Malformed(String),
-    #[error("the key {key} is in partition {partition}, and {pattern} asks for something else")]
+    #[error("the key {key} is in partition {partition}, but {pattern} names another")]
     OtherPartition {
         pattern: String,
         key: String,
@@ -15,7 +15,7 @@ pub(crate) enum Wrong {
     },
 }
 
-/// A subject with wildcards; fewer tokens than an event's has stand for all that follow.
+/// A subject with wildcards. Fewer tokens than an event's subject match all that follow.
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern(Vec<String>);
 
@@ -36,7 +36,7 @@ impl Pattern {
         }
     }
 
-    /// Only events of the partition of `key`.
+    /// Restricts the pattern to the partition of `key`.
     pub(crate) fn with_key(&self, key: &str) -> Result<Self, Wrong> {
         let partition = headwater::partition(key);
         let mut tokens = self.0.clone();
@@ -58,13 +58,13 @@ impl Pattern {
         Ok(Self(tokens))
     }
 
-    /// The source whose stream it is about; `None` for all.
+    /// The source that the pattern names; `None` for all.
     pub(crate) fn source(&self) -> Option<&str> {
         let first = self.0.first().map(String::as_str);
         first.filter(|first| !matches!(*first, "*" | ">"))
     }
 
-    /// What it comes to in the stream of `source`: nothing where it is about another one.
+    /// The filters for the stream of `source`; empty if the pattern names another source.
     pub(crate) fn of(&self, source: &str) -> Vec<String> {
         if self.source().is_some_and(|own| own != source) {
             return Vec::new();
@@ -72,7 +72,7 @@ impl Pattern {
         let rest = self.0.get(1..).unwrap_or_default().join(".");
         match self.0.len() {
             1 => vec![format!("{source}.>")],
-            // Somebody may have published by hand without a partition.
+            // An event published by hand may have no partition.
             2 | 3 if !rest.ends_with('>') => {
                 vec![format!("{source}.{rest}"), format!("{source}.{rest}.>")]
             }
