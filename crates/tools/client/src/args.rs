@@ -1,4 +1,4 @@
-//! The connection's flags, and what they, the environment and a context come to.
+//! The connection's flags, and the settings that flags, environment and context result in.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,22 +13,22 @@ use crate::context::{self, Context};
 use crate::failure::{Misconfigured, complain};
 use crate::settings::Settings;
 
-/// Where NATS is when nobody says so.
+/// The default server.
 const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 
-/// The prefix of the inboxes when nobody says so: one of its own, so that no other can read what
-/// is answered here.
+/// The default inbox prefix. It is specific to this tool, so that no other user can read its
+/// answers.
 const DEFAULT_INBOX: &str = "_INBOX_headwater";
 
-/// The flags that say who we are; one on the command line puts aside those in the environment.
+/// The flags of a login. One on the command line overrides those in the environment.
 const LOGIN_FLAGS: [&str; 5] = ["creds", "nkey", "user", "password", "token"];
 
-/// Where NATS is, and who we are there: as the NATS CLI has it.
+/// The server and the login, as in the NATS CLI.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 #[command(next_help_heading = "NATS")]
 pub struct Args {
-    /// Server URL, several with commas [default: the context's, or 127.0.0.1:4222]
+    /// Server URLs, separated by commas [default: the context's, or 127.0.0.1:4222]
     #[arg(
         global = true,
         short = 's',
@@ -40,11 +40,11 @@ pub struct Args {
     )]
     pub server: Option<String>,
 
-    /// Context of `nats context` to take what is not said here from [default: the selected one]
+    /// Context of `nats context` that supplies missing settings [default: the selected context]
     #[arg(global = true, long, env = "NATS_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
 
-    /// Leave contexts alone, also the selected one
+    /// Ignore contexts, also the selected one
     #[arg(
         global = true,
         long,
@@ -68,7 +68,7 @@ pub struct Args {
     #[arg(global = true, long, env = "NATS_NKEY", value_name = "FILE")]
     pub nkey: Option<PathBuf>,
 
-    /// User; without a password, a token
+    /// User name; without a password, it is a token
     #[arg(global = true, long, env = "NATS_USER", value_name = "NAME")]
     pub user: Option<String>,
 
@@ -96,11 +96,11 @@ pub struct Args {
     #[arg(global = true, long, env = "NATS_CERT", value_name = "FILE")]
     pub tlscert: Option<PathBuf>,
 
-    /// Its private key
+    /// Private key of the client certificate
     #[arg(global = true, long, env = "NATS_KEY", value_name = "FILE")]
     pub tlskey: Option<PathBuf>,
 
-    /// Root certificate to trust
+    /// Root certificate (CA) to trust
     #[arg(
         global = true,
         long,
@@ -110,23 +110,23 @@ pub struct Args {
     )]
     pub tlsca: Option<PathBuf>,
 
-    /// Begin with TLS, as a server with `handshake_first` wants it; where a certificate or a tls://
-    /// URL is given, that is found out
+    /// Start with a TLS handshake, for a server with `handshake_first` [default: detected if a
+    /// certificate or a tls:// URL is given]
     #[arg(global = true, long, env = "NATS_TLS_FIRST", value_parser = FalseyValueParser::new())]
     pub tlsfirst: bool,
 
-    /// Prefix of the inboxes that answers come to [default: the context's, or one of its own]
+    /// Prefix of the inboxes for answers [default: the context's, or _INBOX_headwater]
     #[arg(global = true, long, env = "NATS_INBOX_PREFIX", value_name = "PREFIX")]
     pub inbox_prefix: Option<String>,
 
-    /// How long the server, and anybody who is asked, may take to answer: `5s`, `500ms`
+    /// Time that the server or a service may take to answer: `5s`, `500ms`
     #[arg(global = true, long, env = "NATS_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub timeout: Duration,
 }
 
 impl Args {
-    /// A login on the command line puts aside another one in the environment. `matches` is what
-    /// this was made from.
+    /// Drops the environment's login if the command line has another. `matches` are the matches
+    /// that `self` was parsed from.
     pub fn prefer_flags(&mut self, matches: &ArgMatches) {
         let source = |flag: &str| matches.value_source(flag);
         let by_flag = |flag: &&str| source(flag) == Some(ValueSource::CommandLine);
@@ -135,7 +135,7 @@ impl Args {
         }
         let is_whole = source("user") == Some(ValueSource::CommandLine);
         for flag in LOGIN_FLAGS {
-            // A password may stay in the environment, where nobody sees it, for a user that is not.
+            // A password in the environment belongs to a user on the command line.
             let goes_with = flag == "password" && is_whole;
             if source(flag) == Some(ValueSource::EnvVariable) && !goes_with {
                 match flag {
@@ -149,8 +149,8 @@ impl Args {
         }
     }
 
-    /// What flags, environment and context come to, in this order. A login is taken as a whole
-    /// from the first that has one.
+    /// The settings from flags, environment and context, in this order. A login is taken as a whole
+    /// from the first of them that has one.
     pub fn resolve(&self) -> Result<Settings, Misconfigured> {
         let name = context::wanted(self.context.as_deref(), self.no_context)?;
         let context = name.as_deref().map(context::load).transpose()?;
@@ -203,7 +203,7 @@ impl Args {
         .with_lone_user_as_token()
     }
 
-    /// Who names a context means its server, and may have forgotten `NATS_URL`.
+    /// Warns that `NATS_URL` or --server overrides the server of the context.
     fn warn_of_another_server(&self, server: Option<&str>, context: &Context) {
         if let (Some(name), Some(server), Some(other)) = (&self.context, server, &context.url.0)
             && server != other

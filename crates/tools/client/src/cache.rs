@@ -1,7 +1,8 @@
-//! Schemas in files, because `decode` is run once for each event that somebody looks at.
+//! Schemas cached in files, because `decode` is a new process for each event.
 //!
-//! A file is taken for true for [`FRESH`]; after that the broker is asked, and the file is used
-//! when the broker is away: a schema only grows, so that an old one decodes what it did.
+//! A file is used without asking the broker for [`FRESH`]. After that the broker is asked, and the
+//! file is used only if the broker cannot be reached. An old schema still decodes what it used to:
+//! schemas only grow.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,16 +12,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::schemas::is_source;
 
-/// How long a file is taken for true.
+/// How long a file is fresh.
 const FRESH: Duration = Duration::from_mins(1);
 
-/// Where schemas of one broker are kept.
+/// The cached schemas of one broker.
 #[derive(Debug)]
 pub struct Cache(Option<PathBuf>);
 
 impl Cache {
-    /// That of the broker that `whose` names: its address and whoever asks, since another account
-    /// has other buckets. Nothing is kept where there is no folder for it.
+    /// The cache for `whose`: the broker's address and the login, since another account has another
+    /// bucket. Without a cache folder nothing is cached.
     pub fn of(whose: &str) -> Self {
         let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let base = folder("XDG_CACHE_HOME")
@@ -38,7 +39,7 @@ impl Cache {
         Some((entry, is_fresh(&file)))
     }
 
-    /// Keeps the entry of `source`. That it cannot costs time later and nothing else.
+    /// Caches the entry of `source`. A failure only costs time later and is ignored.
     pub fn keep(&self, source: &str, entry: &[u8]) {
         let Some(file) = self.file(source) else {
             return;
@@ -46,7 +47,7 @@ impl Cache {
         if let Some(folder) = file.parent() {
             let _ = std::fs::create_dir_all(folder);
         }
-        // Many may write at once: each its own file, and the last one to rename has it.
+        // Several processes may write at once, each to its own file. The last rename wins.
         let own = file.with_extension(format!("{}.new", std::process::id()));
         let written = std::fs::File::create(&own).and_then(|mut new| new.write_all(entry));
         let renamed = written.and_then(|()| std::fs::rename(&own, &file));
@@ -55,7 +56,7 @@ impl Cache {
         }
     }
 
-    /// No path is made of what is no source's name.
+    /// `None` if `source` is not a valid name, so that it cannot lead out of the folder.
     fn file(&self, source: &str) -> Option<PathBuf> {
         let folder = self.0.as_ref()?;
         is_source(source).then(|| folder.join(format!("{source}.json")))
@@ -68,7 +69,7 @@ fn hash(whose: &str) -> String {
     format!("{:016x}", u64::from_be_bytes(*first))
 }
 
-/// A file from the future is not fresh: a clock was wrong then, or is now.
+/// A file from the future is not fresh: the clock was wrong then, or is now.
 #[expect(
     clippy::disallowed_methods,
     reason = "the age of a file on this machine"

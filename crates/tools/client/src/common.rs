@@ -1,4 +1,4 @@
-//! What all commands share: where NATS is, and how to print.
+//! Flags that all commands share: the connection and the output format.
 
 use std::fmt::Display;
 
@@ -10,11 +10,11 @@ use crate::args::Args;
 use crate::failure::complain;
 use crate::nats::Nats;
 
-/// What all commands are told; the flags may stand before or after the command.
+/// Flags that all commands share. They may stand before or after the command.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Common {
-    /// How to print the result
+    /// Output format
     #[arg(
         global = true,
         short,
@@ -26,13 +26,14 @@ pub struct Common {
     )]
     pub output: Format,
 
-    /// NATS.
+    /// The connection.
     #[command(flatten)]
     pub nats: Args,
 }
 
 impl Common {
-    /// Errors with [`Misconfigured`](crate::Misconfigured) or [`Unreachable`](crate::Unreachable).
+    /// Returns [`Misconfigured`](crate::Misconfigured) or [`Unreachable`](crate::Unreachable) on
+    /// failure.
     pub async fn connect(&self) -> anyhow::Result<Nats> {
         Nats::connect(&self.nats).await
     }
@@ -42,7 +43,7 @@ impl Common {
         output::print(result, self.output)
     }
 
-    /// Says why it was not done: on stderr or, in JSON, on stdout.
+    /// Prints why the command was refused: on stderr or, in JSON, on stdout.
     pub fn refuse(&self, why: &str, exit: Exit) -> anyhow::Result<Exit> {
         match self.output {
             Format::Text => complain(&output::printable(why)),

@@ -1,4 +1,4 @@
-//! The contexts of `nats context`: who keeps several clusters has their addresses there.
+//! The contexts of `nats context`, which hold the addresses and logins of clusters.
 
 use std::env;
 use std::io::ErrorKind;
@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow, bail};
 use headwater::login::Login;
 use serde::Deserialize;
 
-/// What of a context is used here.
+/// The fields of a context that are used here.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Context {
@@ -25,18 +25,18 @@ pub(crate) struct Context {
     pub(crate) inbox_prefix: Text,
     pub(crate) jetstream_domain: Text,
     pub(crate) jetstream_api_prefix: Text,
-    // What the NATS CLI can do, and this cannot.
+    // Supported by the NATS CLI, but not here.
     nsc: Text,
     socks_proxy: Text,
     user_jwt: Text,
 }
 
-/// An empty text is as good as none.
+/// Text; empty counts as none.
 #[derive(Clone, Default, Deserialize)]
 #[serde(from = "Option<String>")]
 pub(crate) struct Text(pub(crate) Option<String>);
 
-/// A path, which may begin with `~/`; an empty one is as good as none.
+/// A path, which may begin with `~/`; empty counts as none.
 #[derive(Clone, Default, Deserialize)]
 #[serde(from = "Text")]
 pub(crate) struct File(pub(crate) Option<PathBuf>);
@@ -72,9 +72,9 @@ impl Context {
     }
 }
 
-/// The name of the context to use: the one that is `said`, or the selected one.
-pub(crate) fn wanted(said: Option<&str>, is_unwanted: bool) -> anyhow::Result<Option<String>> {
-    if let Some(name) = said.filter(|name| !name.is_empty()) {
+/// The name of the context to use: the `named` one, or the selected one.
+pub(crate) fn wanted(named: Option<&str>, is_unwanted: bool) -> anyhow::Result<Option<String>> {
+    if let Some(name) = named.filter(|name| !name.is_empty()) {
         return Ok(Some(name.to_owned()));
     }
     let Some(folder) = folder().filter(|_| !is_unwanted) else {
@@ -89,7 +89,7 @@ fn selected(file: &Path) -> anyhow::Result<Option<String>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| {
             format!(
-                "read which NATS context is selected, in {}; mend the file, or leave contexts alone with --no-context",
+                "read the selected NATS context from {}; fix the file, or ignore contexts with --no-context",
                 file.display()
             )
         }),
@@ -98,15 +98,14 @@ fn selected(file: &Path) -> anyhow::Result<Option<String>> {
 
 /// The context of this name.
 pub(crate) fn load(name: &str) -> anyhow::Result<Context> {
-    let folder = folder().context(
-        "a NATS context was named, and neither XDG_CONFIG_HOME nor HOME says where they are",
-    )?;
+    let folder = folder()
+        .context("a NATS context was named, but neither XDG_CONFIG_HOME nor HOME is set")?;
     load_from(&folder.join("context"), name)
 }
 
 fn load_from(folder: &Path, name: &str) -> anyhow::Result<Context> {
     if name.contains(['/', '\\']) || name.starts_with('.') {
-        bail!("{name} is no name of a NATS context; `nats context ls` lists them");
+        bail!("{name} is not a valid name of a NATS context; `nats context ls` lists the contexts");
     }
     let file = folder.join(format!("{name}.json"));
     let text = match std::fs::read_to_string(&file) {
@@ -118,7 +117,7 @@ fn load_from(folder: &Path, name: &str) -> anyhow::Result<Context> {
     };
     let context: Context = serde_json::from_str(&text).with_context(|| {
         format!(
-            "the NATS context {} cannot be read; mend it with `nats context edit {name}`, or leave it alone with --no-context",
+            "the NATS context {} cannot be read; fix it with `nats context edit {name}`, or ignore it with --no-context",
             file.display()
         )
     })?;
@@ -129,13 +128,13 @@ fn load_from(folder: &Path, name: &str) -> anyhow::Result<Context> {
     ];
     match unsupported.iter().find(|(_, value)| value.0.is_some()) {
         Some((field, _)) => bail!(
-            "the NATS context {name} has `{field}`, which this tool does not know; make a context with a credentials file, or give --server and --creds with --no-context"
+            "the NATS context {name} has `{field}`, which this tool does not support; create a context with a credentials file, or use --server and --creds with --no-context"
         ),
         None => Ok(context),
     }
 }
 
-/// Says which there are.
+/// The error for an unknown context, with the names of known ones.
 fn unknown(folder: &Path, name: &str) -> anyhow::Error {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = files
@@ -147,7 +146,7 @@ fn unknown(folder: &Path, name: &str) -> anyhow::Error {
         names => format!("known: {}", names.join(", ")),
     };
     anyhow!(
-        "there is no NATS context {name} in {}, {known}; make it with `nats context save {name}`, select another with `nats context select`, or leave contexts alone with --no-context",
+        "there is no NATS context {name} in {}, {known}; create it with `nats context save {name}`, select another with `nats context select`, or ignore contexts with --no-context",
         folder.display()
     )
 }
@@ -195,11 +194,11 @@ mod tests {
         assert!(refused(folder.path(), "shop").contains("there are none"));
         std::fs::write(folder.path().join("prod.json"), "{").expect("write");
         std::fs::write(folder.path().join("old.json"), r#"{"nsc": "nsc://a"}"#).expect("write");
-        let said = refused(folder.path(), "shop");
-        assert!(said.contains("known: old, prod") && said.contains("nats context save shop"));
+        let error = refused(folder.path(), "shop");
+        assert!(error.contains("known: old, prod") && error.contains("nats context save shop"));
         assert!(refused(folder.path(), "prod").contains("nats context edit prod"));
         assert!(refused(folder.path(), "old").contains("`nsc`"));
-        assert!(refused(folder.path(), "../shop").contains("no name"));
+        assert!(refused(folder.path(), "../shop").contains("not a valid name"));
     }
 
     #[test]
@@ -209,6 +208,6 @@ mod tests {
         assert_eq!(selected(&file).expect("none"), None);
         std::fs::write(&file, "prod\n").expect("write");
         assert_eq!(selected(&file).expect("one"), Some("prod".to_owned()));
-        assert!(selected(folder.path()).is_err(), "a folder is no file");
+        assert!(selected(folder.path()).is_err(), "a folder is not a file");
     }
 }

@@ -1,10 +1,10 @@
 //! Reads streams by direct get, in pages, without a consumer.
 //!
 //! nats-server does not check the subject that a consumer delivers to, so a user who may create
-//! consumers may publish anywhere. Direct gets need no more than the right to read.
+//! consumers may publish anywhere. Direct gets need only permission to read.
 //!
-//! Any copy of a stream may answer a direct get, also one that is behind. Only the stream's leader
-//! decides that there is nothing more: it is asked for the next event whenever a page is empty.
+//! Any replica of a stream may answer a direct get, even one that is behind. When a page is empty,
+//! the stream's leader is asked for the next event: only the leader decides that there is none.
 
 use std::collections::VecDeque;
 
@@ -23,11 +23,11 @@ use serde_json::json;
 
 use crate::nats::Nats;
 
-/// Events in a page.
+/// Events per page.
 const PAGE: usize = 500;
 
-/// Bytes of a page, but for its last event. The server cuts a connection that does not take within
-/// 10 s what is written to it.
+/// Bytes per page, not counting its last event. The server cuts a connection that does not accept
+/// its data within 10 s.
 const PAGE_BYTES_MAX: usize = 128 * 1024;
 
 /// An event in a stream.
@@ -37,29 +37,29 @@ pub struct Event {
     pub sequence: u64,
     /// When the broker stored it.
     pub at: DateTime,
-    /// None for one that a person published.
+    /// `None` if the event was published by hand.
     pub id: Option<EventId>,
     pub payload: Bytes,
 }
 
-/// Reads those events of a stream that match one of several filters, in the stream's order.
+/// Reads the events of a stream that match one of several filters, in the stream's order.
 #[derive(Debug)]
 pub struct Reader {
     nats: Nats,
     cursors: Vec<Cursor>,
 }
 
-/// How far the events of one filter are read.
+/// How far one filter's events have been read.
 #[derive(Debug)]
 struct Cursor {
     filter: String,
-    /// The first sequence that was not asked for.
+    /// The first sequence that has not been requested.
     next: u64,
     page: VecDeque<Event>,
 }
 
 impl Reader {
-    /// Begins at the sequence `next`. No event matches two of the `filters`.
+    /// Begins at the sequence `next`. No event may match two of the `filters`.
     pub fn new(nats: &Nats, filters: &[String], next: u64) -> Self {
         let cursor = |filter: &String| Cursor {
             filter: filter.clone(),
@@ -72,8 +72,8 @@ impl Reader {
         }
     }
 
-    /// The next event, up to the sequence `last` that `stream` has. After an error it can be called
-    /// again: reading goes on where it was.
+    /// The next event, up to the sequence `last` of `stream`. After an error, another call
+    /// continues at the same place.
     pub async fn next(&mut self, stream: &Stream, last: u64) -> anyhow::Result<Option<Event>> {
         for cursor in &mut self.cursors {
             if cursor.page.is_empty() && cursor.next <= last {
@@ -92,7 +92,7 @@ impl Cursor {
     async fn fill(&mut self, nats: &Nats, stream: &Stream, last: u64) -> anyhow::Result<()> {
         if stream.cached_info().config.allow_direct {
             let whole = self.fetch(nats, &stream.cached_info().config.name).await;
-            // What came of a page that was cut short is kept.
+            // Events of a page that was cut short are kept.
             if self.page.is_empty() {
                 whole?;
             }
@@ -106,7 +106,7 @@ impl Cursor {
         Ok(())
     }
 
-    /// Fetches a page of what the copy of the stream has that answers: nothing where it is behind.
+    /// Fetches a page from any replica; empty if that replica is behind.
     async fn fetch(&mut self, nats: &Nats, stream: &str) -> anyhow::Result<()> {
         let subject = format!("{}.DIRECT.GET.{stream}", nats.api_prefix);
         let request = json!({
@@ -121,7 +121,7 @@ impl Cursor {
         let mut answers = client.subscribe(inbox.clone()).await?;
         client.publish_with_reply(subject, inbox, request).await?;
         loop {
-            // A slow link carries one event in this time, not the page.
+            // A slow link must carry one event in this time, not the whole page.
             let answer = tokio::time::timeout(nats.timeout, answers.next())
                 .await
                 .map_err(|_| anyhow!("no answer within {:?}", nats.timeout))?
@@ -131,17 +131,17 @@ impl Cursor {
             let event = match (header(&headers, NATS_SEQUENCE), status) {
                 (Some(_), _) => Some(Event::read(answer, &headers)?),
                 (None, 204) => None,
-                // There is no event, or nobody answers direct gets.
+                // No event, or no replica answers direct gets.
                 (None, 404 | 503) => return Ok(()),
                 (None, status) => {
                     let why = answer.description.unwrap_or_default();
-                    bail!("the server answers {status} {why}")
+                    bail!("the server answered {status} {why}")
                 }
             };
             let previous = self.page.back().map_or(0, |event| event.sequence);
             ensure!(
                 number(&headers, NATS_LAST_SEQUENCE)? == previous,
-                "an event was lost on the way here"
+                "an event was lost on the way"
             );
             match event {
                 Some(event) => self.page.push_back(event),
@@ -151,12 +151,12 @@ impl Cursor {
     }
 }
 
-/// The first event from the sequence `next` on, as the stream's leader has it.
+/// The first event from the sequence `next` on, read from the stream's leader.
 async fn next(stream: &Stream, filter: &str, next: u64) -> anyhow::Result<Option<Event>> {
     found(stream.get_first_raw_message_by_subject(filter, next).await)
 }
 
-/// The event at a sequence, as the stream's leader has it.
+/// The event at a sequence, read from the stream's leader.
 pub(crate) async fn at<T>(stream: &Stream<T>, sequence: u64) -> anyhow::Result<Option<Event>> {
     found(stream.get_raw_message(sequence).await)
 }
@@ -199,7 +199,8 @@ fn id(headers: &HeaderMap) -> Option<EventId> {
     headers.get(NATS_MESSAGE_ID)?.as_str().parse().ok()
 }
 
-/// The server appends its own headers to those of the event, which may be named like them.
+/// The last value: the server appends its own headers to the event's, which may have the same
+/// names.
 fn header(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get_last(name).map(HeaderValue::as_str)
 }

@@ -1,5 +1,5 @@
-//! NATS as the operator reaches it: who we are there, asking services, reading streams, and what
-//! events look like.
+//! The operator's access to NATS: connection and login, requests to services, streams, and event
+//! schemas.
 
 pub use args::Args;
 pub use cache::Cache;

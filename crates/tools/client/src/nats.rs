@@ -1,4 +1,4 @@
-//! NATS: the connection, and asking the operator endpoints of services.
+//! The NATS connection, and requests to the services' admin endpoints.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,11 +19,11 @@ use crate::args::Args;
 use crate::failure::{Refusal, Unreachable};
 use crate::settings::Settings;
 
-/// Nobody knows how many services there are: so long after the last answer, no other is expected.
+/// The number of services is unknown: after this long without another answer, none is expected.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// How often a page is asked for that does not come: where the limit of the account is below the
-/// server's, a service learns of it when it loses an answer.
+/// How often a page is requested if it does not arrive. If the account's payload limit is below the
+/// server's, the service learns of it by losing an answer.
 const PAGE_ATTEMPTS: usize = 3;
 
 /// A connection to NATS. Cheap to clone.
@@ -31,22 +31,22 @@ const PAGE_ATTEMPTS: usize = 3;
 pub struct Nats {
     pub client: Client,
     pub jetstream: jetstream::Context,
-    /// What the subjects of the JetStream API begin with.
+    /// The subject prefix of the JetStream API.
     pub api_prefix: String,
-    /// How long anybody who is asked may take to answer.
+    /// How long the server or a service may take to answer.
     pub timeout: Duration,
     url: String,
     servers: Vec<ServerAddr>,
 }
 
 impl Nats {
-    /// Errors with `Misconfigured` when what was said of the connection is wrong, with
-    /// [`Unreachable`] when the server does not accept it in time.
+    /// Returns `Misconfigured` if the settings are wrong, [`Unreachable`] if the server does not
+    /// accept the connection in time.
     pub async fn connect(args: &Args) -> anyhow::Result<Self> {
         Self::connect_to(&args.resolve()?).await
     }
 
-    /// [`connect`](Self::connect) with what flags, environment and context came to.
+    /// [`connect`](Self::connect) with resolved settings.
     pub async fn connect_to(settings: &Settings) -> anyhow::Result<Self> {
         let (url, timeout) = (settings.place(), settings.timeout);
         let refused = || Unreachable::Login {
@@ -92,7 +92,7 @@ impl Nats {
         &self.servers
     }
 
-    /// Asks the endpoint of a service. Errors with [`Unreachable`] or [`Refusal`].
+    /// Calls an endpoint of a service. Returns [`Unreachable`] or [`Refusal`] on failure.
     pub async fn ask<A: DeserializeOwned>(
         &self,
         service: &str,
@@ -103,7 +103,7 @@ impl Nats {
             .await
     }
 
-    /// [`ask`](Self::ask) for what may take longer.
+    /// [`ask`](Self::ask) with a longer timeout.
     pub async fn ask_within<A: DeserializeOwned>(
         &self,
         timeout: Duration,
@@ -144,33 +144,33 @@ impl Nats {
             .with_context(|| format!("read what {service} answered to {}", endpoint.name()))
     }
 
-    /// What a service says of itself. Errors as [`ask`](Self::ask) does.
+    /// The status of a service. Errors as for [`ask`](Self::ask).
     pub async fn status(&self, service: &str) -> anyhow::Result<StatusAnswer> {
         self.ask(service, Endpoint::Status, &()).await
     }
 
-    /// The stream of this name; none where there is no such stream. Errors with [`Unreachable`] when
-    /// the connection is lost.
+    /// The stream of this name; `None` if it does not exist. Returns [`Unreachable`] if the
+    /// connection is lost.
     pub async fn stream(&self, name: &str) -> anyhow::Result<Option<Stream>> {
         match self.jetstream.get_stream(name).await {
             Ok(stream) => Ok(Some(stream)),
             Err(error) if is_missing(&error.kind()) => Ok(None),
             Err(error) => {
                 self.expect_connected()?;
-                Err(error).with_context(|| format!("look at the stream {name}"))
+                Err(error).with_context(|| format!("look up the stream {name}"))
             }
         }
     }
 
-    /// The names of the services that offer `endpoint` to operators: one without a database does
-    /// not offer all.
+    /// The names of the services that offer `endpoint`: a service without a database does not offer
+    /// all.
     pub async fn services_with(&self, endpoint: Endpoint) -> anyhow::Result<Vec<String>> {
         let mut instances = self.instances().await?;
         instances.retain(|_, infos| infos.iter().any(|info| offers(info, endpoint)));
         Ok(instances.into_keys().collect())
     }
 
-    /// The processes that answer operators, by the name of their service.
+    /// The instances that answer, by the name of their service.
     pub async fn instances(&self) -> anyhow::Result<BTreeMap<String, Vec<service::Info>>> {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await?;
@@ -178,7 +178,7 @@ impl Nats {
             .publish_with_reply("$SRV.INFO", inbox, "".into())
             .await?;
         let mut instances: BTreeMap<String, Vec<service::Info>> = BTreeMap::new();
-        // A server that has no such service at all says so with an empty answer.
+        // If no such service exists, the server answers with an empty message.
         while let Ok(Some(answer)) = tokio::time::timeout(QUIET, answers.next()).await {
             if let Ok(info) = serde_json::from_slice::<service::Info>(&answer.payload)
                 && offers(&info, Endpoint::Status)
@@ -190,7 +190,7 @@ impl Nats {
         Ok(instances)
     }
 
-    /// Errors with [`Unreachable`] when the connection is lost: whatever failed then did so for that.
+    /// Returns [`Unreachable`] if the connection is lost, which then explains any other failure.
     pub fn expect_connected(&self) -> Result<(), Unreachable> {
         if self.client.connection_state() == State::Connected {
             return Ok(());
@@ -215,7 +215,7 @@ fn is_missing(kind: &GetStreamErrorKind) -> bool {
     matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
-/// Whether a service has `endpoint` for operators. Others on the same server do not have `status`.
+/// Whether a service offers `endpoint`. Foreign services on the same server do not have `status`.
 fn offers(info: &service::Info, endpoint: Endpoint) -> bool {
     let subject = endpoint.subject(&info.name);
     info.endpoints

@@ -1,6 +1,6 @@
-//! What events look like: the schemas that the sources keep in a KV bucket.
+//! The schemas of events, which the sources publish in a KV bucket.
 //!
-//! The tool was built with no event of anybody; see [`headwater::schema`].
+//! The tool itself contains no event type; see [`headwater::schema`].
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,12 +14,11 @@ use tokio::time::Instant;
 
 use crate::nats::Nats;
 
-/// How often a source's schema is asked for at most, because an event is of no known kind or has
-/// fields that the schema has not.
+/// The shortest time between two requests for a source's schema, when an event is of an unknown
+/// type or has unknown fields.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// The protobuf field names as the HTTP API has them, and all of the fields, also those that
-/// hold nothing.
+/// Protobuf field names as in the HTTP API, and all fields, even empty ones.
 const AS_THE_API: SerializeOptions = SerializeOptions::new()
     .use_proto_field_name(true)
     .skip_default_fields(false);
@@ -35,25 +34,25 @@ pub struct Schema {
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     #[error(
-        "nobody has said what the events of {0} look like; `nats kv ls headwater-schemas` lists who has"
+        "there is no schema of the events of {0}; `nats kv ls headwater-schemas` lists the sources with one"
     )]
     NoSchema(String),
-    #[error("{subject} is no kind of event that {source_name} has: {known}")]
+    #[error("{subject} is not an event type of {source_name}; its types are: {known}")]
     UnknownKind {
         subject: String,
         source_name: String,
         known: String,
     },
-    #[error("it is no {message}: {why}")]
+    #[error("not a valid {message}: {why}")]
     Malformed { message: String, why: String },
 }
 
-/// An event that was decoded.
+/// A decoded event.
 #[derive(Debug)]
 pub struct Decoded {
     pub json: Box<RawValue>,
     pub key: Option<String>,
-    /// Whether it has fields that the schema has not: the schema is older than the event.
+    /// Whether the event has fields that are not in the schema: the schema is older than the event.
     pub has_unknown: bool,
 }
 
@@ -66,7 +65,7 @@ impl Schema {
         Ok(Self { described, pool })
     }
 
-    /// The kind of the events on `subject`, with or without a partition.
+    /// The event type of `subject`, with or without a partition.
     pub fn event(&self, subject: &str) -> Option<&DescribedEvent> {
         let kind = kind_of(subject);
         self.described
@@ -75,7 +74,7 @@ impl Schema {
             .find(|event| event.subject == kind)
     }
 
-    /// The message on `subject`: an event's, or a question's.
+    /// The message type of `subject`: an event or a request.
     pub fn message(&self, subject: &str) -> Result<MessageDescriptor, Problem> {
         let event = self.event(subject).map(|event| &event.message);
         let questions = self.described.questions.iter();
@@ -85,7 +84,7 @@ impl Schema {
             .ok_or_else(|| self.unknown(subject))
     }
 
-    /// What to say of a subject that it does not have.
+    /// The error for a subject that is not in the schema.
     pub fn unknown(&self, subject: &str) -> Problem {
         let known = self.described.events.iter().map(|event| &*event.subject);
         Problem::UnknownKind {
@@ -119,7 +118,7 @@ pub fn key(event: &DynamicMessage, kind: &DescribedEvent) -> Option<String> {
     key.as_str().map(str::to_owned)
 }
 
-/// In the order of the fields, which a map of values would not keep.
+/// Writes the fields in their order, which a map of values would lose.
 fn json(message: &DynamicMessage) -> anyhow::Result<Box<RawValue>> {
     let mut text = Vec::new();
     message.serialize_with_options(&mut serde_json::Serializer::new(&mut text), &AS_THE_API)?;
@@ -135,7 +134,7 @@ pub fn kind_of(subject: &str) -> &str {
     }
 }
 
-/// Whose schema tells what is on `subject`.
+/// The source whose schema describes the messages on `subject`.
 pub fn source_of(subject: &str) -> &str {
     let mut tokens = subject.split('.');
     match tokens.next() {
@@ -144,7 +143,7 @@ pub fn source_of(subject: &str) -> &str {
     }
 }
 
-/// Whether a source can have this name. Anybody may have used a subject with another one.
+/// Whether this is a valid source name. Foreign subjects may begin with another one.
 pub fn is_source(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     !name.is_empty() && name.chars().all(is_plain)
@@ -172,7 +171,7 @@ pub async fn fetch(nats: &Nats, source: &str) -> anyhow::Result<Option<Vec<u8>>>
     }
 }
 
-/// The schemas of all sources whose events come by, each asked for when it is needed.
+/// The schemas of sources, fetched when first needed.
 #[derive(Debug)]
 pub struct Schemas {
     nats: Nats,
@@ -214,7 +213,7 @@ impl Schemas {
         }
     }
 
-    /// Asks for the schema of `source`; without an answer, what was known of it stays.
+    /// Fetches the schema of `source`. On failure, a known schema is kept.
     async fn ask(&mut self, source: &str) {
         let fetched = fetch(&self.nats, source).await.ok().flatten();
         let schema = fetched.and_then(|entry| Schema::read(&entry).ok());

@@ -1,4 +1,4 @@
-//! What flags, environment and context come to, and connecting with it.
+//! The resolved connection settings, and connecting with them.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use terminal::printable;
 
 use crate::failure::{Misconfigured, complain};
 
-/// What flags, environment and context come to.
+/// The settings from flags, environment and context.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub servers: Vec<ServerAddr>,
-    /// Where that is, for people: without secrets.
+    /// The server URLs for messages, without secrets.
     pub url: String,
-    /// Which context was used.
+    /// The name of the context used.
     pub context: Option<String>,
     pub(crate) login: Login,
     pub(crate) is_tls_first: bool,
@@ -28,7 +28,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Where NATS is, and who says so.
+    /// The server, and the context that names it.
     pub fn place(&self) -> String {
         match &self.context {
             Some(name) => format!("{} (context {name})", self.url),
@@ -36,12 +36,12 @@ impl Settings {
         }
     }
 
-    /// Who we say that we are.
+    /// The user, for messages.
     pub(crate) fn who(&self) -> String {
         self.login.who()
     }
 
-    /// Whether TLS is spoken for sure.
+    /// Whether TLS is certain to be used.
     fn is_tls(&self) -> bool {
         let login = &self.login;
         login.ca.is_some()
@@ -49,21 +49,21 @@ impl Settings {
             || self.servers.iter().any(ServerAddr::tls_required)
     }
 
-    /// Why no connection came about, with what a silent or an early server may want.
+    /// Why the connection failed, with advice if TLS may be the cause.
     pub(crate) fn explain(&self, why: &str) -> String {
         let silences = ["no answer", "got nothing", "timed out"];
         let may_begin_with_tls = silences.iter().any(|silence| why.contains(silence));
         if self.is_tls_first && why.contains("corrupt message") {
-            format!("{why}: it does not begin with TLS, leave --tlsfirst away")
+            format!("{why}: the server does not begin with TLS, omit --tlsfirst")
         } else if may_begin_with_tls && !self.is_tls_first {
-            format!("{why}; if it begins with TLS (`handshake_first`), say --tlsfirst")
+            format!("{why}; if the server begins with TLS (`handshake_first`), add --tlsfirst")
         } else {
             why.to_owned()
         }
     }
 
-    /// The options of connections to try, one after another: a server that says nothing by itself
-    /// may want to begin with TLS.
+    /// The connections to try, one after another. A server that does not send its greeting first
+    /// may expect TLS first.
     pub(crate) async fn attempts(&self) -> Result<Vec<ConnectOptions>, Misconfigured> {
         let is_silent = !self.is_tls_first
             && self.is_tls()
@@ -87,7 +87,7 @@ impl Settings {
         Ok(applied)
     }
 
-    /// What the subjects of the JetStream API begin with.
+    /// The subject prefix of the JetStream API.
     pub(crate) fn api_prefix(&self) -> String {
         match (&self.api_prefix, &self.domain) {
             (Some(prefix), _) => prefix.clone(),
@@ -105,7 +105,7 @@ impl Settings {
     }
 }
 
-/// What is refused looks like a timeout to who asked: only this says why.
+/// A refused request looks like a timeout to its caller: only this message names the cause.
 fn tell(event: &Event) {
     if let Event::ServerError(error) = event
         && !brokers::is_not_told(&error.to_string())

@@ -1,4 +1,4 @@
-//! The end of a source's stream: how far its relay has come.
+//! The end of a source's stream: how far its relay has published.
 
 use anyhow::Context as _;
 use async_nats::jetstream::stream::Info;
@@ -8,14 +8,14 @@ use headwater::EventId;
 use crate::direct::{Event, at};
 use crate::nats::Nats;
 
-/// How many events at the end are looked at: others may have published behind the relay.
+/// How many events at the end are read: foreign events may follow the relay's.
 const LOOK_BACK: u64 = 256;
 
-/// How many of them in any case, and how many at a time: the newest need not have the highest
-/// position, anybody may publish an older one once more.
+/// How many events are read at least, and how many at once. The newest event need not have the
+/// highest position: a publisher may have repeated an older one.
 const AT_A_TIME: usize = 16;
 
-/// The newest event of a source in its stream; position 0 where there is none.
+/// The newest event of a source in its stream; position 0 if there is none.
 #[derive(Debug)]
 pub struct Tail {
     pub position: u64,
@@ -23,8 +23,8 @@ pub struct Tail {
     stream: String,
 }
 
-/// The position of the first event of a source in its stream; none where it is not among the first
-/// ones, or cannot be read. `epoch` as for [`Tail::read`].
+/// The position of a source's first event in its stream; `None` if it is not among the stream's
+/// first events or cannot be read. `epoch` as for [`Tail::read`].
 pub async fn first_position(
     nats: &Nats,
     info: &Info,
@@ -50,8 +50,8 @@ fn is_own(id: &EventId, source: &str, epoch: Option<&str>) -> bool {
 }
 
 impl Tail {
-    /// Reads the end of the stream. `epoch`: the source's life, if it is known; else any will do.
-    /// None where too much of what is there is somebody else's.
+    /// Reads the end of the stream. `epoch`: the source's epoch if known, otherwise any epoch
+    /// counts. `None` if too many events at the end are not the source's.
     pub async fn read(
         nats: &Nats,
         info: &Info,
@@ -88,7 +88,7 @@ impl Tail {
         if found.is_some() {
             return Ok(found);
         }
-        // All of it was looked at: it has none of the source's.
+        // The whole stream was read: it has no event of the source.
         let is_whole = earliest == first;
         Ok(is_whole.then(|| Self::at(name, 0, 0)))
     }
@@ -101,8 +101,8 @@ impl Tail {
         }
     }
 
-    /// When the event at an earlier position was stored, in milliseconds since 1970: where it must
-    /// be if nobody published in between, else not known.
+    /// When the event at an earlier position was stored, in milliseconds since 1970. It is looked
+    /// up where it must be if no foreign event lies in between; otherwise `None`.
     pub async fn stored_ms(&self, nats: &Nats, source: &str, position: u64) -> Option<i64> {
         let before = self.position.checked_sub(position)?;
         let sequence = self.sequence.checked_sub(before)?;

@@ -7,7 +7,7 @@ pub(crate) enum Wrong {
         "`{0}` is not a valid subject: write tokens separated by dots, `*` for any token, `>` for all that follow, such as orders.v1.placed or *.v1.*.17"
     )]
     Malformed(String),
-    #[error("the key {key} is in partition {partition}, but {pattern} names another")]
+    #[error("the key {key} is in partition {partition}, which {pattern} does not match")]
     OtherPartition {
         pattern: String,
         key: String,
