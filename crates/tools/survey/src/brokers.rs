@@ -1,5 +1,4 @@
-//! The brokers: which of them are there, whether JetStream has somebody who leads it, and how full
-//! it is.
+//! The brokers: which are reachable, whether JetStream has a quorum, and how full it is.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,29 +13,28 @@ use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long one may take to accept a connection.
+/// How long a broker may take to accept a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
-/// What the broker says of an account without JetStream, such as the one of those who look after
-/// servers.
+/// The broker's error for an account without JetStream, such as the system account.
 const NOT_FOR_ACCOUNT: &str = "JetStream not enabled for account";
 
-/// What is said of it.
+/// What to report then.
 pub(crate) const NOT_FOR_USER: &str = "JetStream is not enabled for the account of this user; log in as the operator or the viewer (deploy/nats)";
 
-/// What was seen of them.
+/// The state of the brokers.
 #[derive(Debug, Serialize)]
 pub struct Brokers {
-    /// Those that answer: their names, or their addresses where they tell us nothing.
+    /// Brokers that answer: their names, or their addresses if the names are unknown.
     pub(crate) there: Vec<String>,
-    /// Those that do not, as far as they are known.
+    /// Known brokers that do not answer.
     pub(crate) away: Vec<String>,
-    /// How many there should be.
+    /// How many brokers there should be.
     pub(crate) expected: usize,
     pub(crate) jetstream: JetStream,
-    /// What is stored, of the broker or the account that is nearest to its limit.
+    /// The bytes stored, by the broker or the account that is nearest to its limit.
     pub(crate) stored_bytes: Option<u64>,
-    /// Its limit, where one is known.
+    /// The limit of that broker or account, if known.
     pub(crate) storage_limit_bytes: Option<u64>,
     #[serde(skip)]
     pub(crate) statuses: Vec<Broker>,
@@ -46,20 +44,20 @@ pub struct Brokers {
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(tag = "state", content = "detail", rename_all = "kebab-case")]
 pub(crate) enum JetStream {
-    /// With so many streams.
+    /// Usable, with this many streams.
     Up(usize),
-    /// Too few brokers are there to agree on anything.
+    /// Too few brokers are up for a quorum.
     NoQuorum,
-    /// The account of this user has none.
+    /// The account of this user has no JetStream.
     NotForUser,
-    /// It says so, or does not answer.
+    /// JetStream reports an error or does not answer.
     Down(String),
 }
 
 impl Brokers {
-    /// Asks those that the connection leads to, or looks who is at the addresses that we were told.
+    /// Asks the brokers that the connection leads to, or checks the configured addresses.
     ///
-    /// Errors with [`Unreachable`] when the connection is lost.
+    /// Returns [`Unreachable`] if the connection is lost.
     pub(crate) async fn look(nats: &Nats) -> Result<Self, Unreachable> {
         let (statuses, account) =
             tokio::join!(brokers::ask(&nats.client), nats.jetstream.query_account());
@@ -101,18 +99,17 @@ impl Brokers {
         })
     }
 
-    /// Whether streams can be asked and read.
+    /// Whether streams can be read.
     pub(crate) fn is_usable(&self) -> bool {
         matches!(self.jetstream, JetStream::Up(_))
     }
 
-    /// Whether JetStream is not there for us, however many brokers are.
+    /// Whether JetStream is missing here, regardless of the number of brokers.
     pub(crate) fn is_without_jetstream(&self) -> bool {
         matches!(self.jetstream, JetStream::Down(_) | JetStream::NotForUser)
     }
 
-    /// Errors with [`Unreachable`] where too few of them are there, or with why JetStream does not
-    /// answer.
+    /// Returns [`Unreachable`] if there is no quorum, or why JetStream does not answer.
     pub fn expect_usable(&self) -> anyhow::Result<()> {
         match &self.jetstream {
             JetStream::Up(_) => Ok(()),
@@ -122,7 +119,7 @@ impl Brokers {
         }
     }
 
-    /// How many streams there are, as far as JetStream says.
+    /// The number of streams, as far as JetStream reports it.
     pub(crate) fn streams(&self) -> usize {
         match self.jetstream {
             JetStream::Up(streams) => streams,
@@ -130,15 +127,15 @@ impl Brokers {
         }
     }
 
-    /// Why nothing can be published where too few of them are there.
+    /// Why nothing can be published without a quorum.
     pub(crate) fn no_quorum(&self) -> String {
         let (there, expected) = (self.there.len(), self.expected);
         let what = match expected {
-            // Nobody says how many there are.
+            // The number of brokers is unknown.
             1 => format!("{NO_QUORUM} besides {}", self.there.join(", ")),
             _ if there * 2 > expected => {
                 format!(
-                    "no quorum yet: {there} of {expected} brokers are back and agree on who leads"
+                    "no quorum yet: {there} of {expected} brokers are back and are electing a leader"
                 )
             }
             _ => format!(
@@ -156,13 +153,13 @@ impl Brokers {
         }
     }
 
-    /// How full it is, where a limit is known.
+    /// How full it is, if a limit is known.
     pub(crate) fn storage(&self) -> Option<Storage> {
         let (used, limit) = (self.stored_bytes?, self.storage_limit_bytes?);
         Some(Storage { used, limit })
     }
 
-    /// That some of them are away, and the others can do without.
+    /// Reports that some brokers are away while the others have a quorum.
     pub(crate) fn fewer(&self) -> Option<String> {
         let (there, expected) = (self.there.len(), self.expected);
         (self.is_usable() && there < expected).then(|| {
@@ -174,20 +171,20 @@ impl Brokers {
     }
 }
 
-/// Who accepts connections at the addresses that we were told, who does not, and how many they are.
+/// The configured addresses that accept connections, those that do not, and how many there are.
 async fn at_addresses(nats: &Nats) -> (Vec<String>, Vec<String>, usize) {
-    let told = nats.servers();
-    if told.len() < 2 {
+    let configured = nats.servers();
+    if configured.len() < 2 {
         return (vec![nats.client.server_info().server_name], Vec::new(), 1);
     }
-    let looks = told.iter().map(async |server| {
+    let looks = configured.iter().map(async |server| {
         let address = format!("{}:{}", server.host(), server.port());
         (address, accepts(server).await)
     });
     let (there, away): (Vec<_>, Vec<_>) =
         join_all(looks).await.into_iter().partition(|(_, is)| *is);
     let addresses = |of: Vec<(String, bool)>| of.into_iter().map(|(address, _)| address).collect();
-    (addresses(there), addresses(away), told.len())
+    (addresses(there), addresses(away), configured.len())
 }
 
 async fn accepts(server: &ServerAddr) -> bool {

@@ -1,5 +1,5 @@
-//! `headwater check`: what `doctor` finds of the shop, for monitoring: one line for Nagios, or text
-//! for Prometheus.
+//! `headwater check`: `doctor`'s findings about the shop, for monitoring: one line for Nagios, or
+//! text for Prometheus.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -16,18 +16,18 @@ use crate::{diagnosis, plan};
 mod nagios;
 mod prometheus;
 
-/// Check all of it against limits, for monitoring
+/// Check the whole shop against limits, for monitoring
 ///
-/// A limit is a number of events, an age of the oldest of them, or both: `10000,60s`; what is
-/// above it counts.
+/// A limit is a number of waiting events, an age of the oldest of them, or both: `10000,60s`.
+/// Values above the limit count.
 ///
-/// Exit codes: these follow Nagios and not the other commands: 0 OK, 1 WARNING, 2 CRITICAL (the
-/// broker or a service cannot be reached, something has failed, a limit), 3 UNKNOWN. In the form
-/// of Prometheus 0 when it could be seen, whatever was seen, and 4 when the broker cannot be
-/// reached; `headwater_check_up` says so, too.
+/// Exit codes follow Nagios, not the other commands: 0 OK, 1 WARNING, 2 CRITICAL (the broker or a
+/// service cannot be reached, something has failed, or a critical limit is exceeded), 3 UNKNOWN.
+/// With --format prometheus: 0 whenever the shop could be checked, 4 if the broker cannot be
+/// reached; `headwater_check_up` is then 0.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// For whom; -o json is for others
+    /// Output format; for JSON use -o json
     #[arg(
         long,
         value_name = "FORM",
@@ -44,7 +44,7 @@ pub struct Args {
     pub plan: plan::Args,
 }
 
-/// For whom the result is.
+/// The output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Form {
     /// One line with performance data
@@ -54,11 +54,11 @@ pub enum Form {
     Prometheus,
 }
 
-/// What is to be thought of what was seen.
+/// The result of a check.
 #[derive(Debug, Serialize)]
 struct Report {
     state: State,
-    /// The worst first; what was seen where all is well.
+    /// The worst first; a summary if all is well.
     messages: Vec<String>,
     survey: Option<Survey>,
 }
@@ -73,7 +73,7 @@ enum State {
     Unknown,
 }
 
-/// Looks, and says what it comes to.
+/// Checks and prints the result.
 pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let report = match look(common, &args).await {
         Ok(survey) => Report::of(survey, &args.limits),
@@ -84,7 +84,7 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
         (Format::Text, Form::Nagios) => {
             let data = report.survey.as_ref();
             let data = data.map(|survey| nagios::data(survey, &args.limits));
-            // The bar ends the text.
+            // A bar ends the text.
             let text = report.to_string().replace('|', "/");
             common.print(&match data.filter(|data| !data.is_empty()) {
                 Some(data) => format!("{text}|{}", data.join(" ")),
@@ -133,7 +133,7 @@ impl Report {
         }
     }
 
-    /// Where nothing could be seen.
+    /// The report when nothing could be checked.
     fn unseen(error: &anyhow::Error) -> Self {
         let state = if error.is::<Unreachable>() {
             State::Critical

@@ -1,4 +1,4 @@
-//! What of a survey a person has to look at, in the order in which things depend on each other.
+//! What in a survey needs an operator, in the order of dependency.
 
 use crate::finding::{Finding, Grade};
 use crate::limits::Limits;
@@ -9,10 +9,10 @@ mod projections;
 mod services;
 mod sources;
 
-/// The check that says who answers.
+/// The check of which services answer.
 pub(crate) use services::CHECK as SERVICES;
 
-/// All findings but those of JetStream itself, those that are well among them.
+/// All findings except those about JetStream itself, including what is well.
 pub(crate) fn of(survey: &Survey, limits: &Limits) -> Vec<Finding> {
     [
         sources::streams(survey),
@@ -27,7 +27,7 @@ pub(crate) fn of(survey: &Survey, limits: &Limits) -> Vec<Finding> {
     .concat()
 }
 
-/// What `status` and `check` say, the worst first.
+/// The findings that `status` and `check` show, the worst first.
 pub(crate) fn alarms(survey: &Survey, limits: &Limits) -> Vec<Finding> {
     let mut alarms = brokers::jetstream(&survey.brokers);
     alarms.extend(of(survey, limits));

@@ -1,5 +1,4 @@
-//! `headwater doctor`: looks at everything in the order in which it depends on each other, and
-//! says what to do.
+//! `headwater doctor`: checks everything in the order of dependency, and says what to do.
 
 use std::fmt::{self, Display, Formatter};
 use std::io::IsTerminal as _;
@@ -19,13 +18,13 @@ use crate::{diagnosis, plan};
 mod broker;
 mod units;
 
-/// Check everything in order, and say what to do about what is not as it should be
+/// Check everything in order, and say how to fix each problem
 ///
-/// Exit codes: 0 nothing failed, 3 something did, 4 the broker cannot be reached, 2 the command
-/// line, a context or a credentials file cannot be followed, 1 anything else.
+/// Exit codes: 0 nothing failed, 1 other failure, 2 usage error, invalid context or credentials
+/// file, 3 a check failed, 4 the broker cannot be reached.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// How old an event may be that is not published or applied yet
+    /// How long an event may wait to be published or applied
     #[arg(long, value_name = "DURATION", env = "HEADWATER_DOCTOR_MAX_LAG", default_value = "10s", value_parser = duration)]
     pub max_lag: Duration,
 
@@ -36,14 +35,14 @@ pub struct Args {
 #[derive(Debug, Default, Serialize)]
 struct Report {
     findings: Vec<Finding>,
-    /// Why nothing more could be seen.
+    /// Why nothing more could be checked.
     #[serde(flatten)]
     stopped: Option<ErrorObject>,
     #[serde(skip)]
     is_coloured: bool,
 }
 
-/// Looks, as far as it gets, and prints what it saw.
+/// Checks as far as possible and prints the findings.
 pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let mut report = Report {
         is_coloured: std::io::stdout().is_terminal() && !output::is_plain(),
@@ -64,7 +63,7 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     }
 }
 
-/// Errors where nothing more can be seen.
+/// Returns an error when nothing more can be checked.
 async fn look(common: &Common, args: &Args, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
     findings.extend(units::look().await);
     let plan = args.plan.load()?;

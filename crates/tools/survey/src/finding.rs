@@ -1,35 +1,35 @@
-//! What was found of one thing that is looked at, and what to do about it.
+//! The result of a check, and what to do about it.
 
 use serde::Serialize;
 
-/// How something is.
+/// How severe a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Grade {
     Ok,
-    /// It cannot be seen from here.
+    /// It cannot be determined from here.
     Unknown,
-    /// It works, and should be looked at.
+    /// It works but needs attention.
     Warn,
-    /// It does not.
+    /// It does not work.
     Fail,
 }
 
-/// What one look came to.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Finding {
     pub(crate) check: &'static str,
     pub(crate) grade: Grade,
     pub(crate) what: String,
-    /// What to do about it.
+    /// How to fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fix: Option<String>,
-    /// Whether somebody is to be told who did not ask a doctor.
+    /// Whether `status` and `check` report it too.
     #[serde(skip)]
     pub(crate) is_alarm: bool,
 }
 
-/// One thing that is looked at, and what was found of it.
+/// One check and its findings.
 #[derive(Debug)]
 pub(crate) struct Check {
     name: &'static str,
@@ -83,7 +83,7 @@ impl Check {
         Self { name, found }
     }
 
-    /// Something that `status` and `check` say as well.
+    /// Adds a finding that `status` and `check` report too.
     pub(crate) fn alarm(&mut self, grade: Grade, what: impl Into<String>, fix: impl Into<String>) {
         let finding = Finding::new(self.name, grade, what, fix);
         self.found.push(Finding {
@@ -92,18 +92,18 @@ impl Check {
         });
     }
 
-    /// Something that only `doctor` says.
+    /// Adds a finding that only `doctor` reports.
     pub(crate) fn advise(&mut self, grade: Grade, what: impl Into<String>, fix: impl Into<String>) {
         let finding = Finding::new(self.name, grade, what, fix);
         self.found.push(finding);
     }
 
-    /// What is well beside what is not.
+    /// Adds a good finding.
     pub(crate) fn ok(&mut self, what: String) {
         self.found.push(Finding::ok(self.name, what));
     }
 
-    /// What was found; where that is nothing, that all is well.
+    /// The findings; without any, that all is well.
     pub(crate) fn or(mut self, well: impl FnOnce() -> String) -> Vec<Finding> {
         if self.found.is_empty() {
             self.ok(well());

@@ -1,5 +1,4 @@
-//! What is there at one moment, and what of it is wrong: one survey and one diagnosis, which
-//! `status`, `doctor` and `check` show, each in its way.
+//! The state of a shop and its diagnosis, which `status`, `doctor` and `check` each present.
 
 pub use plan::{Plan, source};
 pub use survey::{Projection, Relay, Survey};

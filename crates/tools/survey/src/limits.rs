@@ -1,4 +1,4 @@
-//! From where on something counts.
+//! The limits above which a value is a warning or critical.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use terminal::output::duration;
 use crate::finding::Grade;
 use crate::survey::Waiting;
 
-/// From where on something counts.
+/// The limits above which a value is a warning or critical.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(skip)]
 pub struct Limits {
-    /// Lag of a projection in a source
+    /// Lag of a projection in a source that is a WARNING: events, age or both
     #[arg(
         long,
         value_name = "LIMIT",
@@ -21,7 +21,7 @@ pub struct Limits {
     )]
     pub lag_warning: Limit,
 
-    /// The same
+    /// Lag of a projection in a source that is CRITICAL: events, age or both
     #[arg(
         long,
         value_name = "LIMIT",
@@ -30,7 +30,7 @@ pub struct Limits {
     )]
     pub lag_critical: Limit,
 
-    /// What of an outbox is not in its stream
+    /// Unpublished events of an outbox that are a WARNING: events, age or both
     #[arg(
         long,
         value_name = "LIMIT",
@@ -39,7 +39,7 @@ pub struct Limits {
     )]
     pub outbox_warning: Limit,
 
-    /// The same
+    /// Unpublished events of an outbox that are CRITICAL: events, age or both
     #[arg(
         long,
         value_name = "LIMIT",
@@ -48,7 +48,7 @@ pub struct Limits {
     )]
     pub outbox_critical: Limit,
 
-    /// Dead letters of a projection, this many or more
+    /// Number of a projection's dead letters from which on it is a WARNING
     #[arg(
         long,
         value_name = "N",
@@ -57,7 +57,7 @@ pub struct Limits {
     )]
     pub dead_letters_warning: u64,
 
-    /// The same
+    /// Number of a projection's dead letters from which on it is CRITICAL
     #[arg(
         long,
         value_name = "N",
@@ -66,12 +66,12 @@ pub struct Limits {
     )]
     pub dead_letters_critical: u64,
 
-    /// Whether what is paused may lag.
+    /// Whether a paused projection may lag.
     #[arg(skip)]
     pub(crate) spares_paused: bool,
 }
 
-/// A number of events, an age of the oldest, or both.
+/// A number of events, an age of the oldest event, or both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limit {
     pub events: Option<u64>,
@@ -79,7 +79,7 @@ pub struct Limit {
 }
 
 impl Limits {
-    /// A warning where events wait for longer than `max_lag`, or a dead letter does.
+    /// A warning if events wait longer than `max_lag`, or if there is a dead letter.
     pub(crate) fn warning(max_lag: Duration) -> Self {
         let limit = Limit {
             events: None,
@@ -95,7 +95,7 @@ impl Limits {
         }
     }
 
-    /// The same, and events that wait for so long are a failure.
+    /// As `warning`, but waiting events are a failure.
     pub(crate) fn failure(max_lag: Duration) -> Self {
         let limits = Self::warning(max_lag);
         Self {
@@ -107,7 +107,7 @@ impl Limits {
 }
 
 impl Limits {
-    /// How bad it is that so much of an outbox waits, if it is.
+    /// The grade of an outbox with `waiting` unpublished events.
     pub(crate) fn of_outbox(&self, waiting: Waiting) -> Option<Grade> {
         let is_passed = |limit: Limit| limit.is_passed_by(waiting);
         grade(
@@ -116,13 +116,13 @@ impl Limits {
         )
     }
 
-    /// How bad such a lag is, if it is.
+    /// The grade of a lag.
     pub(crate) fn of_lag(&self, waiting: Waiting) -> Option<Grade> {
         let is_passed = |limit: Limit| limit.is_passed_by(waiting);
         grade(is_passed(self.lag_warning), is_passed(self.lag_critical))
     }
 
-    /// How bad so many dead letters are, if they are.
+    /// The grade of a number of dead letters.
     pub(crate) fn of_dead_letters(&self, letters: u64) -> Option<Grade> {
         let is_reached = |limit| letters > 0 && letters >= limit;
         grade(
@@ -141,7 +141,8 @@ fn grade(is_warning: bool, is_critical: bool) -> Option<Grade> {
 }
 
 impl Limit {
-    /// Whether so much is too much. How many wait that nobody can tell is not; how old those are is.
+    /// Whether the limit is exceeded. An unknown number of events does not exceed it; a known age
+    /// may.
     pub(crate) fn is_passed_by(self, waiting: Waiting) -> bool {
         let events = self.events.zip(waiting.events);
         events.is_some_and(|(limit, events)| events > limit)

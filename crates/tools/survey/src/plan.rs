@@ -1,4 +1,4 @@
-//! The plan: which sources and projections there are to be, before any of them ever ran.
+//! The plan: the sources and projections that should exist, even before any of them ran.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -8,10 +8,10 @@ use anyhow::anyhow;
 use client::Misconfigured;
 use serde::Deserialize;
 
-/// Where an installation has its plan.
+/// The plan's path in an installation.
 const INSTALLED: &str = "/etc/headwater/plan.json";
 
-/// Which sources and projections there are to be: `deploy/nats/plan.json` is one.
+/// The sources and projections that should exist. `deploy/nats/plan.json` is an example.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
@@ -21,24 +21,23 @@ pub struct Plan {
     pub projections: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// Where the plan is.
+/// The path of the plan.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Args {
-    /// The file that says which sources and projections there are to be [default:
-    /// /etc/headwater/plan.json, where it is there]
+    /// The file that lists the sources and projections that should exist [default:
+    /// /etc/headwater/plan.json, if it exists]
     #[arg(long, value_name = "FILE", env = "HEADWATER_PLAN")]
     pub plan: Option<PathBuf>,
 }
 
 impl Args {
-    /// The plan of the file that was named, or of the installation; without either, that nothing
-    /// is planned.
+    /// Reads the named file, or that of the installation. Without either, the plan is empty.
     pub fn load(&self) -> Result<Plan, Misconfigured> {
         let file = self.plan.as_deref().unwrap_or(Path::new(INSTALLED));
         let wrong = |why: String| {
             let file = file.display();
-            anyhow!("the plan {file} cannot be followed: {why}; it is written like deploy/nats/plan.json, name another one with --plan").into()
+            anyhow!("the plan {file} is not valid: {why}; write it like deploy/nats/plan.json, or name another file with --plan").into()
         };
         let text = match std::fs::read_to_string(file) {
             Ok(text) => text,
@@ -60,7 +59,7 @@ impl Plan {
         for (projection, sources) in &plan.projections {
             if let Some(other) = sources.difference(&plan.sources).next() {
                 return Err(format!(
-                    "{projection} reads {other}, which is none of its sources"
+                    "{projection} reads {other}, which is not one of its sources"
                 ));
             }
         }
@@ -68,11 +67,13 @@ impl Plan {
     }
 }
 
-/// A source's name is the first token of its subjects, and in capitals its stream's name.
+/// Checks a source's name: it is the first token of subjects and, in capitals, the stream's name.
 pub fn source(text: &str) -> Result<String, String> {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
     if text.is_empty() || !text.chars().all(is_plain) {
-        return Err("must be the name of a service: small letters, digits, - and _".to_owned());
+        return Err(
+            "must be the name of a service: lower-case letters, digits, - and _".to_owned(),
+        );
     }
     Ok(text.to_owned())
 }
@@ -97,7 +98,7 @@ mod tests {
         assert!(wrong(r#"{"projections": {}}"#).contains("missing field `sources`"));
         assert!(wrong(r#"{"sources": ["a.b"]}"#).contains("`a.b` must be the name of a service"));
         let reader = r#"{"sources": ["a"], "projections": {"p": ["a", "b"]}}"#;
-        assert_eq!(wrong(reader), "p reads b, which is none of its sources");
+        assert_eq!(wrong(reader), "p reads b, which is not one of its sources");
     }
 
     #[test]
@@ -111,10 +112,10 @@ mod tests {
     fn a_plan_that_was_named_has_to_be_there() {
         let folder = tempfile::tempdir().expect("a folder");
         let plan = Some(folder.path().join("plan.json"));
-        let said = Args { plan }.load().expect_err("none is there").to_string();
+        let error = Args { plan }.load().expect_err("there is none").to_string();
         assert!(
-            said.contains("plan.json cannot be followed: No such file"),
-            "{said}"
+            error.contains("plan.json is not valid: No such file"),
+            "{error}"
         );
     }
 }

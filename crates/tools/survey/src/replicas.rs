@@ -1,11 +1,11 @@
-//! The copies that brokers keep of streams and consumers, and who says that some are missing.
+//! The replicas of streams and consumers, and reports of missing ones.
 
 use headwater::replicas::{LEADERLESS, NO_QUORUM, PART, Replicas, WITHOUT_QUORUM};
 use headwater::stream;
 
 use crate::survey::Survey;
 
-/// Something that has not the copies that it should.
+/// A stream or consumer with too few replicas.
 #[derive(Debug)]
 pub(crate) struct Short {
     name: String,
@@ -26,7 +26,7 @@ impl Short {
 }
 
 impl Survey {
-    /// What has not the copies that it should.
+    /// The streams and consumers with too few replicas.
     pub(crate) fn short_of_replicas(&self) -> Vec<Short> {
         let silent = self.silent.iter().map(|name| Short {
             name: name.clone(),
@@ -40,7 +40,7 @@ impl Survey {
             let Some(short) = Short::of(&group.name, &group.replicas) else {
                 continue;
             };
-            // What its stream is short of a consumer is as well.
+            // A consumer shares its stream's lack of replicas.
             let is_said = |stream: &Short| {
                 Some(&stream.name) == group.of.as_ref() && stream.is_stopped >= short.is_stopped
             };
@@ -51,7 +51,7 @@ impl Survey {
         all
     }
 
-    /// Whether nobody leads the stream of `source`.
+    /// Whether the stream of `source` has no leader.
     pub(crate) fn is_leaderless(&self, source: &str) -> bool {
         let name = stream::name(source);
         let mut streams = self.streams.iter();
@@ -59,8 +59,8 @@ impl Survey {
             || streams.any(|stream| stream.name == name && stream.replicas.is_leaderless())
     }
 
-    /// Whether what a part says is seen of the brokers: a stream that is short of copies, or that
-    /// nobody leads.
+    /// Whether a component's message is already reported about the brokers: a stream with too few
+    /// replicas or without a leader.
     pub(crate) fn is_said_of_brokers(&self, part: &str, why: &str) -> bool {
         let short = self.short_of_replicas();
         let is_seen = |name| short.iter().any(|short| short.name == name);

@@ -1,4 +1,4 @@
-//! `headwater status`: services, streams, relays and projections at one glance.
+//! `headwater status`: services, streams, relays and projections on one page.
 
 use std::fmt::{self, Display, Formatter};
 use std::io::{IsTerminal as _, Write as _};
@@ -23,22 +23,22 @@ use crate::{diagnosis, plan};
 
 /// Show services, streams, relays and projections
 ///
-/// Lag is in events, and in the age of the oldest event that is not applied yet.
+/// Lag is shown in events, and as the age of the oldest event that is not applied yet.
 ///
-/// Exit codes: 0 all is well, 3 something has failed, has warned of something, is missing, is ahead
-/// of its source, is paused, lags by more than --max-lag or has dead letters, 4 the broker cannot be reached, 2 the command line cannot be
-/// followed, 1 anything else.
+/// Exit codes: 0 all is well; 1 other failure; 2 usage error; 3 something has failed, has a
+/// warning, is missing, is ahead of its source, is paused, lags by more than --max-lag or has dead
+/// letters; 4 the broker cannot be reached.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Show it again and again: in the same place on a terminal, else one after another
+    /// Refresh repeatedly: in place on a terminal, otherwise one after another
     #[arg(short, long, env = "HEADWATER_STATUS_WATCH", value_parser = FalseyValueParser::new())]
     pub watch: bool,
 
-    /// The pause in between
+    /// Time between two refreshes
     #[arg(long, value_name = "DURATION", env = "HEADWATER_STATUS_EVERY", default_value = "2s", value_parser = duration)]
     pub every: Duration,
 
-    /// How old an event may be that is not published or applied yet
+    /// How long an event may wait to be published or applied
     #[arg(long, value_name = "DURATION", env = "HEADWATER_STATUS_MAX_LAG", default_value = "10s", value_parser = duration)]
     pub max_lag: Duration,
 
@@ -50,11 +50,11 @@ pub struct Args {
 struct Report {
     #[serde(flatten)]
     survey: Survey,
-    /// What a person has to look at.
+    /// What needs an operator.
     troubles: Vec<Trouble>,
 }
 
-/// What is not as it should be.
+/// A problem.
 #[derive(Debug, Serialize)]
 struct Trouble {
     level: &'static str,
@@ -71,7 +71,7 @@ impl From<Finding> for Trouble {
     }
 }
 
-/// Shows it, once or until nobody reads it any more.
+/// Shows the status, once or until stdout is closed.
 pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let nats = common.connect().await?;
     if !args.watch {
@@ -84,7 +84,7 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     loop {
         let report = Report::take(&nats, &args).await?;
         if is_redrawn {
-            // To the upper left corner, and clear what is below.
+            // Move to the upper left corner and clear what is below.
             write!(std::io::stdout(), "\x1b[H\x1b[J").context("write to stdout")?;
         }
         output::line(&report, common.output)?;
@@ -124,13 +124,13 @@ impl Display for Report {
         f.write_str(if self.troubles.is_empty() {
             "all is well"
         } else {
-            "look at these; `headwater doctor` says what to do"
+            "for what to do, run `headwater doctor`"
         })
     }
 }
 
 fn services(survey: &Survey) -> Table<4> {
-    let mut table = Table::new(["SERVICE", "INSTANCES", "VERSION", "PARTS"]);
+    let mut table = Table::new(["SERVICE", "INSTANCES", "VERSION", "COMPONENTS"]);
     for service in &survey.services {
         let versions: Vec<&str> = service.versions().into_iter().collect();
         let parts = service
@@ -158,7 +158,7 @@ fn services(survey: &Survey) -> Table<4> {
 
 fn streams(survey: &Survey) -> Table<7> {
     let mut table = Table::new([
-        "STREAM", "SOURCE", "EVENTS", "SIZE", "LAST", "REPLICAS", "MADE",
+        "STREAM", "SOURCE", "EVENTS", "SIZE", "LAST", "REPLICAS", "CREATED",
     ]);
     for stream in &survey.streams {
         table.row([
@@ -174,7 +174,7 @@ fn streams(survey: &Survey) -> Table<7> {
     table
 }
 
-/// How many are kept; how many of them are up to date, if not all are.
+/// The number of replicas; how many are current, if not all.
 fn copies(replicas: &Replicas) -> String {
     let (current, configured) = (replicas.current, replicas.configured);
     if current == configured {
@@ -206,7 +206,7 @@ fn relays(survey: &Survey) -> Table<6> {
     table
 }
 
-/// What a projection has met of a source, in few words.
+/// What a projection has met in a source, in few words.
 fn met(met: &SourceStatus) -> Vec<String> {
     let counts = [
         (met.faults.len() as u64, "FAULTS"),
@@ -222,7 +222,7 @@ fn met(met: &SourceStatus) -> Vec<String> {
         .collect()
 }
 
-/// A line a projection and source.
+/// One row per projection and source.
 pub fn projections(projections: &[Projection]) -> Table<8> {
     let mut table = Table::new([
         "PROJECTION",
@@ -251,11 +251,11 @@ pub fn projections(projections: &[Projection]) -> Table<8> {
     table
 }
 
-/// How a projection is, as far as a source of it is concerned.
+/// The state of a projection with respect to one of its sources.
 fn state(projection: &Projection, lag: &Lag) -> String {
     let pause = projection.paused.as_ref();
     let paused = pause.map(|pause| format!("PAUSED: {}", printable(&pause.reason)));
-    let unfinished = (!projection.is_complete).then(|| "not whole yet".to_owned());
+    let unfinished = (!projection.is_complete).then(|| "not complete yet".to_owned());
     let mut states: Vec<String> = paused.into_iter().chain(unfinished).collect();
     states.extend(met(&lag.met));
     match &lag.state {

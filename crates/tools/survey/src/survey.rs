@@ -1,5 +1,5 @@
-//! All that can be seen at one moment: what `status`, `check`, `doctor` and `projection` show, each
-//! in its way.
+//! The state of the whole shop at one moment, which `status`, `check`, `doctor` and `projection`
+//! present.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,23 +18,23 @@ use crate::brokers::Brokers;
 use crate::plan::Plan;
 use crate::topology::{self, Topology};
 
-/// What was seen.
+/// The state of the shop.
 #[derive(Debug, Serialize)]
 pub struct Survey {
-    /// When, in milliseconds since 1970.
+    /// The time of the survey, in milliseconds since 1970.
     pub(crate) at_ms: i64,
     pub brokers: Brokers,
     pub(crate) services: Vec<Service>,
     pub(crate) streams: Vec<Stream>,
-    /// The copies of what is no source's stream: the bucket of schemas, and the consumers.
+    /// The replicas of everything but source streams: the schema bucket and the consumers.
     pub(crate) groups: Vec<Group>,
-    /// Streams that are there and have nobody who says how they are.
+    /// Existing streams that do not report their state: they have no leader.
     pub(crate) silent: Vec<String>,
     pub relays: Vec<Relay>,
     pub projections: Vec<Projection>,
-    /// Who should be there and is not, or answers nonsense, as sentences.
+    /// One sentence for each service that is missing or gives an invalid answer.
     pub missing: Vec<String>,
-    /// What it was made from.
+    /// The topology that the survey is based on.
     #[serde(skip)]
     pub topology: Topology,
 }
@@ -43,12 +43,12 @@ pub struct Survey {
 pub(crate) struct Service {
     pub(crate) name: String,
     pub(crate) instances: Vec<Instance>,
-    /// What one of the instances says of its parts.
+    /// The states of its components, as one instance reports them.
     pub(crate) parts: BTreeMap<String, State>,
 }
 
 impl Service {
-    /// The versions that its instances run in.
+    /// The versions of its instances.
     pub(crate) fn versions(&self) -> BTreeSet<&str> {
         let instances = self.instances.iter();
         instances.map(|instance| &*instance.version).collect()
@@ -65,7 +65,7 @@ pub(crate) struct Instance {
 pub(crate) struct Stream {
     pub(crate) name: String,
     pub(crate) source: String,
-    /// When it was made, in milliseconds since 1970.
+    /// When it was created, in milliseconds since 1970.
     pub(crate) created_ms: i64,
     pub(crate) events: u64,
     pub(crate) bytes: u64,
@@ -73,17 +73,17 @@ pub(crate) struct Stream {
     pub(crate) last_sequence: u64,
     #[serde(flatten)]
     pub(crate) replicas: Replicas,
-    /// The limits by which it drops its oldest events.
+    /// The limits by which the stream drops its oldest events.
     pub(crate) discards: Vec<String>,
-    /// The position that it begins with, if that is a later one than the first.
+    /// The position that the stream begins with, if it is later than the first.
     pub(crate) begins_at: Option<u64>,
 }
 
-/// What brokers keep copies of besides the streams.
+/// Something else than a stream that brokers replicate.
 #[derive(Debug, Serialize)]
 pub(crate) struct Group {
     pub(crate) name: String,
-    /// The stream that it is of, if it is a consumer.
+    /// The stream, if this is a consumer.
     pub(crate) of: Option<String>,
     #[serde(flatten)]
     pub(crate) replicas: Replicas,
@@ -93,23 +93,23 @@ pub(crate) struct Group {
 #[derive(Debug, Serialize)]
 pub struct Relay {
     pub source: String,
-    /// The newest position of the outbox; none while the source is away.
+    /// The newest position of the outbox; `None` while the source is away.
     pub(crate) head: Option<u64>,
-    /// The newest position in the stream; none if it cannot be told.
+    /// The newest position in the stream; `None` if unknown.
     pub(crate) published: Option<u64>,
     #[serde(flatten)]
     pub(crate) depth: Waiting,
-    /// What the relay says of itself.
+    /// The state that the relay reports.
     pub(crate) state: Option<State>,
 }
 
-/// Events that something has still to come to; none of them where nobody can say.
+/// Waiting events. `None` if unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Waiting {
-    /// How many.
+    /// The number of events.
     #[serde(rename = "waiting")]
     pub(crate) events: Option<u64>,
-    /// How old the oldest of them is; 0 when there is none.
+    /// The age of the oldest event in seconds; 0 if there is none.
     #[serde(rename = "oldest_s")]
     pub(crate) seconds: Option<f64>,
 }
@@ -126,30 +126,30 @@ pub struct Projection {
     pub sources: BTreeMap<String, Lag>,
 }
 
-/// How far a projection is in one of its sources, and what it has met there.
+/// How far a projection has applied one of its sources, and what it has met there.
 #[derive(Clone, Debug, Serialize)]
 pub struct Lag {
     pub(crate) position: u64,
-    /// The source's newest position, of its outbox or, while it is away, of its stream.
+    /// The source's newest position: of its outbox or, while the source is away, of its stream.
     pub(crate) head: Option<u64>,
     #[serde(flatten)]
     pub(crate) waiting: Waiting,
-    /// What the projection says of the source; a fault is added where it is ahead of it.
+    /// What the projection reports about the source; a fault is added if it is ahead of the source.
     #[serde(flatten)]
     pub(crate) met: SourceStatus,
-    /// What its reader of this source says of itself, if it says anything.
+    /// The state that its reader of this source reports, if any.
     pub(crate) state: Option<State>,
 }
 
 impl Waiting {
-    /// Whether something waits, and for longer than `limit`.
+    /// Whether events have waited longer than `limit`.
     pub(crate) fn is_older_than(self, limit: Duration) -> bool {
         self.events > Some(0) && self.seconds.is_none_or(|age| age > limit.as_secs_f64())
     }
 }
 
 impl Projection {
-    /// What a person has to act on, each with its source.
+    /// The faults that an operator must act on, each with its source.
     pub(crate) fn faults(&self) -> impl Iterator<Item = (&String, &String)> {
         let sources = self.sources.iter();
         sources.flat_map(|(source, lag)| lag.met.faults.iter().map(move |fault| (source, fault)))
@@ -157,14 +157,14 @@ impl Projection {
 }
 
 impl Survey {
-    /// Looks around. Errors with [`Unreachable`](client::Unreachable) when the broker is away; who
-    /// else is, is in the survey.
+    /// Takes a survey. Returns [`Unreachable`](client::Unreachable) if the broker is away; other
+    /// failures are in the survey.
     pub async fn take(nats: &Nats, plan: &Plan) -> anyhow::Result<Self> {
         let brokers = Brokers::look(nats).await?;
         Self::of(nats, brokers, plan).await
     }
 
-    /// Looks around beyond the brokers.
+    /// Takes the rest of a survey, given the brokers' state.
     pub(crate) async fn of(nats: &Nats, brokers: Brokers, plan: &Plan) -> anyhow::Result<Self> {
         let topology = Topology::see(nats, &brokers, plan).await?;
         let at_ms = Clock::system().now_ms();
@@ -248,7 +248,7 @@ impl Stream {
     }
 }
 
-/// The streams as they are after the outboxes were asked: what was published meanwhile does not wait.
+/// Reads the streams again after the outboxes: events published in between do not wait.
 async fn looked_at_again(nats: &Nats, topology: &Topology) -> Vec<topology::Stream> {
     let look = topology.streams.iter().map(async |stream| {
         let now = nats.jetstream.get_stream(&stream.info.config.name).await;
@@ -261,7 +261,7 @@ async fn looked_at_again(nats: &Nats, topology: &Topology) -> Vec<topology::Stre
     join_all(look).await
 }
 
-/// The ends of the streams, by source; none where they cannot be told.
+/// The ends of the streams, by source; `None` if unknown.
 async fn tails(
     nats: &Nats,
     topology: &Topology,
@@ -283,18 +283,18 @@ async fn tails(
     Ok(tails)
 }
 
-/// A look at one moment.
+/// The data of one survey.
 struct Look<'a> {
     nats: &'a Nats,
     topology: &'a Topology,
     tails: BTreeMap<String, Option<Tail>>,
-    /// Whether streams can be asked.
+    /// Whether JetStream is usable.
     is_jetstream_up: bool,
     at_ms: i64,
 }
 
 impl Look<'_> {
-    /// The sources: they have a stream, or a relay that has not made it yet.
+    /// The sources: each has a stream, or a relay that has not created it yet.
     fn sources(&self) -> impl Iterator<Item = &String> {
         let (streams, services) = (&self.topology.streams, &self.topology.services);
         let relays = services
@@ -312,14 +312,14 @@ impl Look<'_> {
         let status = self.topology.services.get(&stream.source);
         let epoch = status.map(|status| &*status.epoch);
         let first = match self.tails.get(&stream.source) {
-            // Nobody leads it, or what it begins with is somebody else's as well.
+            // It has no leader, or its first events are not the source's.
             None | Some(None) => None,
             Some(_) => first_position(self.nats, &stream.info, &stream.source, epoch).await,
         };
         Stream::of(stream, first.filter(|&position| position > 1))
     }
 
-    /// Whether the source has a stream of which nobody says how it is.
+    /// Whether the source's stream exists but does not report its state.
     fn is_silent(&self, source: &str) -> bool {
         let name = headwater::stream::name(source);
         self.topology.silent.contains(&name)
@@ -334,7 +334,7 @@ impl Look<'_> {
         };
         let mut head = status.map(|status| status.head);
         if head.is_some() && head < published {
-            // It may have gone on since it was asked.
+            // The outbox may have grown since.
             head = self.head(source).await.or(head);
         }
         let depth = match (head, published) {
@@ -383,7 +383,7 @@ impl Look<'_> {
             .map(|status| status.head)
             .or_else(|| of_stream.map(|tail| tail.position));
         if status.is_some() && head < Some(position) {
-            // It may have gone on since it was asked.
+            // The outbox may have grown since.
             head = self.head(source).await.or(head);
             let is_ahead = head.is_some_and(|head| head < position);
             if is_ahead && met.faults.is_empty() {
@@ -406,7 +406,7 @@ impl Look<'_> {
         }
     }
 
-    /// The newest position of a source, asked for now.
+    /// The newest position of a source, read now.
     async fn head(&self, source: &str) -> Option<u64> {
         let request = EventsRequest {
             from: 1,
@@ -417,7 +417,7 @@ impl Look<'_> {
         Some(answer.head)
     }
 
-    /// What waits after position `at` of a source whose newest is `head`.
+    /// The events after position `at` of a source whose newest position is `head`.
     async fn waiting(&self, source: &str, at: u64, head: u64) -> Waiting {
         let events = head.saturating_sub(at);
         let seconds = match events {
@@ -430,8 +430,8 @@ impl Look<'_> {
         }
     }
 
-    /// How old the event at a position of a source is, in seconds: as the outbox has it or, while
-    /// the source is away, the stream.
+    /// The age in seconds of the event at a position: from the outbox or, while the source is away,
+    /// from the stream.
     async fn age(&self, source: &str, position: u64) -> Option<f64> {
         let recorded_ms = if let Some(recorded_ms) = self.recorded_ms(source, position).await {
             recorded_ms
@@ -439,7 +439,7 @@ impl Look<'_> {
             let tail = self.tails.get(source)?.as_ref()?;
             tail.stored_ms(self.nats, source, position).await?
         };
-        // The clocks of two machines are not quite the same.
+        // The clocks of two machines differ slightly.
         let age_ms = u32::try_from(self.at_ms.saturating_sub(recorded_ms).max(0));
         Some(f64::from(age_ms.unwrap_or(u32::MAX)) / 1000.0)
     }

@@ -1,7 +1,8 @@
-//! Who is there: sources with their streams, services, projections; and who should be.
+//! The sources with their streams, the services and the projections that exist, and those that are
+//! missing.
 //!
-//! Nothing of it is compiled in: services answer, streams and consumers say whose they are, and so
-//! does the bucket of schemas. What never ran is only in a [`Plan`].
+//! None of it is compiled in. Services answer requests; streams, consumers and the schema bucket
+//! name their owners. What never ran is only known from a [`Plan`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,25 +20,25 @@ use tokio::time::Instant;
 use crate::brokers::Brokers;
 use crate::plan::Plan;
 
-/// What was found, and who should be there and is not.
+/// What was found, and what is missing.
 #[derive(Debug)]
 pub struct Topology {
-    /// What each service says of itself.
+    /// The status of each service.
     pub services: BTreeMap<String, StatusAnswer>,
-    /// The processes that offer each service.
+    /// The instances of each service.
     pub(crate) instances: BTreeMap<String, Vec<service::Info>>,
-    /// The streams of sources.
+    /// The source streams.
     pub(crate) streams: Vec<Stream>,
-    /// The copies of the bucket of schemas, where it is there.
+    /// The replicas of the schema bucket, if it exists.
     pub(crate) bucket: Option<Replicas>,
-    /// Streams that are there and have nobody who says how they are.
+    /// Existing streams that do not report their state.
     pub(crate) silent: Vec<String>,
     /// The sources of the plan.
     pub(crate) planned: BTreeSet<String>,
-    /// Those whose events are to be compared.
+    /// The sources to compare.
     pub sources: BTreeSet<String>,
     pub unreachable: Vec<Unreachable>,
-    /// Who answers otherwise than expected, as sentences.
+    /// One sentence for each service with an unexpected answer.
     pub failed: Vec<String>,
 }
 
@@ -45,35 +46,36 @@ pub struct Topology {
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     pub(crate) source: String,
-    /// Whether it says itself whose it is, or a projection's consumer does. An edit by hand may
-    /// have replaced that; then its name and its subjects tell.
+    /// Whether its metadata or a projection's consumer names the source. A manual edit may have
+    /// replaced the metadata; then the stream's name and subjects decide.
     pub(crate) is_marked: bool,
     pub(crate) info: Info,
     pub(crate) readers: Vec<Reader>,
 }
 
-/// Who reads a stream: a projection, whose name it has, or a fold beside it; or somebody else.
+/// A consumer of a stream: of a projection, whose name it has, of its rebuild or verification, or
+/// foreign.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
     pub(crate) name: String,
-    /// Whose it is, where its metadata says so: an edit by hand may have replaced that.
+    /// The projection, if the metadata names it. A manual edit may have replaced the metadata.
     pub(crate) projection: Option<String>,
     pub(crate) replicas: Replicas,
 }
 
-/// What JetStream has of sources.
+/// What JetStream knows of sources.
 #[derive(Default)]
 struct Found {
     streams: Vec<Stream>,
     bucket: Option<Replicas>,
     silent: Vec<String>,
-    /// The sources that have said what their events look like.
+    /// The sources that have published a schema.
     described: BTreeSet<String>,
 }
 
 impl Topology {
-    /// Looks around, and waits for up to `wait` for those who should be there. `only`: these
-    /// sources, or all if there are none.
+    /// Looks at everything, and waits up to `wait` for what should exist. `only`: these sources, or
+    /// all if empty.
     pub async fn look(
         nats: &Nats,
         only: &BTreeSet<String>,
@@ -89,8 +91,7 @@ impl Topology {
         }
     }
 
-    /// Looks around once, for all that is there or in the plan; where JetStream cannot be asked, for
-    /// services alone.
+    /// Looks once at everything that exists or is in the plan; without JetStream, only at services.
     pub(crate) async fn see(nats: &Nats, brokers: &Brokers, plan: &Plan) -> anyhow::Result<Self> {
         let all = BTreeSet::new();
         let found = if brokers.is_usable() {
@@ -109,7 +110,7 @@ impl Topology {
         })
     }
 
-    /// The sources of the streams that have a projection's consumer, and these projections.
+    /// The pairs of a source and a projection whose consumer is on the source's stream.
     pub fn consumers(&self) -> impl Iterator<Item = (&String, &String)> {
         self.streams.iter().flat_map(|stream| {
             let readers = stream.readers.iter();
@@ -125,7 +126,7 @@ impl Topology {
     ) -> anyhow::Result<Self> {
         let instances = nats.instances().await?;
         let mut names: BTreeSet<String> = instances.keys().chain(&plan.sources).cloned().collect();
-        // Others have streams, too.
+        // Foreign streams may exist too.
         let is_ours = |source| names.contains(source) || found.described.contains(source);
         let streams = found.streams.iter();
         let streams = streams.filter(|stream| stream.is_marked || is_ours(&stream.source));
@@ -146,7 +147,7 @@ impl Topology {
             topology.ask_one(nats, name).await?;
         }
         topology.sources = topology.sources_of();
-        // While its stream is lost and it is away itself, only its readers know of a source.
+        // If a source is away and its stream is lost, only its projections know of it.
         for source in &topology.sources.clone() - &names {
             topology.ask_one(nats, source).await?;
         }
@@ -171,7 +172,7 @@ impl Topology {
         Ok(())
     }
 
-    /// Those that have a stream, have written events, or are read by a projection.
+    /// The sources that have a stream, have published a schema, or are read by a projection.
     fn sources_of(&self) -> BTreeSet<String> {
         let statuses = self.services.values();
         let written = statuses.filter(|status| status.head > 0);
@@ -186,7 +187,7 @@ impl Topology {
             .collect()
     }
 
-    /// Notes the projections that read a stream and belong to nobody who answers.
+    /// Reports the projections that have a consumer but no service that answers.
     fn expect(&mut self) {
         let there = self.projections().map(|(_, projection)| &projection.name);
         let there: BTreeSet<&String> = there.collect();
@@ -195,7 +196,7 @@ impl Topology {
             let readers = stream.readers.iter();
             readers.filter_map(move |reader| Some((reader.projection.as_ref()?, name)))
         });
-        // One of its streams will do, if it is several.
+        // If it reads several streams, one is enough.
         let missing: BTreeMap<&String, &String> = read
             .filter(|(projection, _)| !there.contains(projection))
             .collect();
@@ -209,7 +210,7 @@ impl Topology {
 }
 
 impl Found {
-    /// The streams of these sources, or of the bucket, that do not say how they are.
+    /// The streams of these sources, or of the bucket, that do not report their state.
     fn silent_of(&self, sources: &BTreeSet<String>) -> Vec<String> {
         let ours: BTreeSet<String> = sources.iter().map(|it| stream::name(it)).collect();
         let silent = self.silent.iter();
@@ -218,7 +219,7 @@ impl Found {
     }
 }
 
-/// The source whose stream this is by its name and subjects.
+/// The source that a stream belongs to by its name and subjects.
 fn source_by_name(info: &Info) -> Option<String> {
     let [subject] = info.config.subjects.as_slice() else {
         return None;
@@ -227,14 +228,14 @@ fn source_by_name(info: &Info) -> Option<String> {
     (info.config.name == stream::name(source)).then(|| source.to_owned())
 }
 
-/// The stream of the bucket of schemas.
+/// The stream of the schema bucket.
 fn bucket() -> String {
     schema::bucket(1).name
 }
 
-/// What the streams and those who read them say of themselves.
+/// The metadata of the streams and their consumers.
 ///
-/// Errors with [`Unreachable`] when the connection is lost, or too few brokers are there.
+/// Returns [`Unreachable`] if the connection is lost or there is no quorum.
 async fn found(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Found> {
     match list(nats, only).await {
         Ok(found) => Ok(found),
@@ -248,8 +249,8 @@ async fn found(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Found> {
     }
 }
 
-/// What all streams say of themselves, and the names of those that do not: a list leaves out what
-/// has no leader.
+/// The state of all streams, and the names of those that do not report it: a list leaves out
+/// streams without a leader.
 async fn infos(nats: &Nats) -> anyhow::Result<(BTreeMap<String, Info>, Vec<String>)> {
     let (mut infos, mut silent) = (BTreeMap::new(), Vec::new());
     let mut listed = nats.jetstream.streams();
@@ -293,9 +294,9 @@ async fn list(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Found> {
         });
     }
     streams.sort_by(|one, other| one.source.cmp(&other.source));
-    let is_told = silent.is_empty() && streams.iter().all(|stream| stream.is_marked);
+    let is_fully_marked = silent.is_empty() && streams.iter().all(|stream| stream.is_marked);
     Ok(Found {
-        described: if is_told || bucket.is_none() {
+        described: if is_fully_marked || bucket.is_none() {
             BTreeSet::new()
         } else {
             described(nats).await.unwrap_or_default()
@@ -306,7 +307,7 @@ async fn list(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Found> {
     })
 }
 
-/// The sources that have an entry in the bucket of schemas.
+/// The sources that have an entry in the schema bucket.
 async fn described(nats: &Nats) -> anyhow::Result<BTreeSet<String>> {
     let stream = nats.jetstream.get_stream_no_info(bucket()).await?;
     let entries = stream.info_with_subjects(">").await?;
@@ -317,7 +318,7 @@ async fn described(nats: &Nats) -> anyhow::Result<BTreeSet<String>> {
     Ok(keys.map(str::to_owned).collect())
 }
 
-/// Those who read a stream; one without a leader tells nothing of them.
+/// The consumers of a stream; a stream without a leader does not report them.
 async fn readers(nats: &Nats, info: &Info) -> anyhow::Result<Vec<Reader>> {
     let mut readers = Vec::new();
     if Replicas::of_stream(info, 1).is_leaderless() {

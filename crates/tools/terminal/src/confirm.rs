@@ -1,16 +1,16 @@
-//! Asking before what cannot be undone.
+//! Confirmation before an action that cannot be undone.
 
 use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
 
-/// Nobody said that it may be done; nothing was.
+/// The action was not confirmed, and nothing was done.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unconfirmed(pub String);
 
-/// Asks whether to do `what`, on a terminal; elsewhere only `--yes` will do. Errors with
-/// [`Unconfirmed`].
+/// Asks on a terminal whether to do `what`; elsewhere requires `--yes`. Returns [`Unconfirmed`] if
+/// refused.
 pub fn confirm(what: &str, is_confirmed: bool) -> anyhow::Result<()> {
     if is_confirmed {
         return Ok(());
@@ -18,11 +18,11 @@ pub fn confirm(what: &str, is_confirmed: bool) -> anyhow::Result<()> {
     ask(what, "--yes")
 }
 
-/// Asks whether to do `what`, on a terminal; elsewhere the flags named by `how` confirm it. Errors
-/// with [`Unconfirmed`].
+/// Asks on a terminal whether to do `what`; elsewhere requires the flags that `how` names. Returns
+/// [`Unconfirmed`] if refused.
 pub fn ask(what: &str, how: &str) -> anyhow::Result<()> {
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
-        let message = format!("{what}: nothing was done; say that you mean it with {how}");
+        let message = format!("{what}: nothing was done; confirm with {how}");
         return Err(Unconfirmed(message).into());
     }
     let mut stderr = std::io::stderr();

@@ -1,4 +1,4 @@
-//! The command line, and errors: as sentences or, with `-o json`, as objects.
+//! The command line, and errors: as text or, with `-o json`, as objects.
 
 use std::ffi::OsString;
 use std::fmt::{self, Display, Formatter};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::exit::Exit;
 use crate::output::{self, Format, complain, printable};
 
-/// Why a command could not do what it was told.
+/// Why a command failed.
 #[derive(Debug, Serialize)]
 pub struct ErrorObject {
     error: String,
@@ -30,7 +30,7 @@ impl ErrorObject {
 
     pub fn of(error: &anyhow::Error, exit: Exit) -> Self {
         let text = headwater::causes(error);
-        // What these say ends with what to do.
+        // These messages end with what to do.
         let is_advised = matches!(exit, Exit::Usage | Exit::Unreachable);
         match text.rsplit_once("; ") {
             Some((what, advice)) if is_advised => Self::new(what, Some(advice.to_owned()), exit),
@@ -38,7 +38,7 @@ impl ErrorObject {
         }
     }
 
-    /// What is wrong with a command line.
+    /// The error of an invalid command line.
     fn of_usage(error: &clap::Error) -> Self {
         const HELP: &str = "For more information, try";
         let text = error.render().to_string();
@@ -64,10 +64,8 @@ impl Display for ErrorObject {
     }
 }
 
-/// What the command line and the environment say; `then` has the last word.
-///
-/// # Errors
-/// They cannot be followed, which has been said.
+/// Parses the command line and the environment, then calls `then` on the result. A usage error has
+/// already been printed.
 pub fn command_line<T: Parser>(then: impl FnOnce(&mut T, &ArgMatches)) -> Result<T, Exit> {
     let line: Vec<OsString> = std::env::args_os().collect();
     let read = || {
@@ -80,8 +78,8 @@ pub fn command_line<T: Parser>(then: impl FnOnce(&mut T, &ArgMatches)) -> Result
     read().map_err(|error| usage(&error, &line))
 }
 
-/// Tells the operator about an error, on stderr or, in JSON, on stdout, and answers with the exit
-/// code. `exit_of`: what kind of error it is.
+/// Prints an error, on stderr or, in JSON, on stdout, and returns the exit code. `exit_of`: the
+/// exit code for an error.
 pub fn end(
     program: &str,
     outcome: anyhow::Result<Exit>,
@@ -102,18 +100,17 @@ pub fn end(
     })
 }
 
-/// Says what is wrong with a command line, or the help that was asked for, in the way in which it
-/// was asked for.
+/// Prints a usage error, or the help, in the format that was asked for.
 fn usage(error: &clap::Error, line: &[OsString]) -> Exit {
     if error.use_stderr() && wants_json(line) {
-        // A reader that has gone is no error, and nobody could be told of another one.
+        // A closed stdout is not an error, and any other error could not be printed.
         let _ = output::print(&ErrorObject::of_usage(error), Format::Json);
         return Exit::Usage;
     }
     error.exit()
 }
 
-/// Whether a command line that cannot be followed asks for JSON.
+/// Whether an invalid command line asks for JSON.
 fn wants_json(line: &[OsString]) -> bool {
     let words = line.iter().map(|word| word.to_string_lossy());
     let words: Vec<_> = words.take_while(|word| word != "--").collect();

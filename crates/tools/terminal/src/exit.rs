@@ -1,4 +1,4 @@
-//! What the process tells its caller.
+//! The exit codes.
 
 use std::process::ExitCode;
 
@@ -7,21 +7,21 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Everything was done.
     Done,
-    /// Some of it failed; stderr says what.
+    /// Some of it failed. Stderr has the details.
     Failed,
-    /// The command line cannot be followed, nothing was done. The same number as clap's.
+    /// Usage error, nothing was done. The same number as clap's.
     Usage,
-    /// What should be the same differs, lags, or was tried again and failed again.
+    /// A check found a difference or a lag, or a retry failed again.
     Different,
     /// The broker or a service cannot be reached.
     Unreachable,
-    /// Ctrl-C or SIGTERM ended it early; what was done until then was said.
+    /// Ctrl-C or SIGTERM ended it early. A summary was printed.
     Interrupted,
-    /// `check` only, which has the numbers of Nagios: something should be looked at.
+    /// Only `check`, which has the numbers of Nagios: something needs attention.
     Warning,
-    /// The same: something does not work.
+    /// Only `check`: something does not work.
     Critical,
-    /// The same: it could not be checked.
+    /// Only `check`: the check itself failed.
     Unknown,
 }
 

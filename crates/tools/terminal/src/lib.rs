@@ -1,5 +1,5 @@
-//! What the operator's programs share: a result is printed for people or for programs, an error is
-//! said once with what to do, and the exit code says what kind of error it was.
+//! What the operator's programs share: results printed as text or JSON, errors printed once with
+//! what to do, and exit codes by kind of error.
 
 pub use confirm::{Unconfirmed, ask, confirm};
 pub use error::{ErrorObject, command_line, end};

@@ -1,4 +1,4 @@
-//! What a command prints on stdout: for people or for programs.
+//! A command's result on stdout, as text or JSON.
 
 use std::fmt::{Display, Write as _};
 use std::io::{ErrorKind, Write as _};
@@ -8,17 +8,17 @@ use clap::ValueEnum;
 pub use headwater::telemetry::duration;
 use serde::Serialize;
 
-/// How to print the result.
+/// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people
+    /// Text for people
     #[default]
     Text,
     /// One JSON object
     Json,
 }
 
-/// Prints a command's result. Errors when stdout is full; that nobody reads it is none.
+/// Prints a command's result. Fails if stdout cannot be written; a closed pipe is fine.
 pub fn print(result: &(impl Display + Serialize), format: Format) -> anyhow::Result<()> {
     match line(result, format) {
         Err(error) if is_closed(&error) => Ok(()),
@@ -26,35 +26,36 @@ pub fn print(result: &(impl Display + Serialize), format: Format) -> anyhow::Res
     }
 }
 
-/// Prints one result of many, in JSON one a line. Errors also when nobody reads it any more, for
-/// [`is_closed`] to tell: no use in going on.
+/// Prints one of several results, in JSON one object per line. A closed pipe is an error here,
+/// which [`is_closed`] recognises: the caller should stop.
 pub fn line(result: &(impl Display + Serialize), format: Format) -> anyhow::Result<()> {
     let text = match format {
         Format::Text => result.to_string(),
         Format::Json => serde_json::to_string(result).context("encode the result")?,
     };
-    // Not `println!`, which panics when the reader of a pipe has gone.
+    // Not `println!`, which panics on a closed pipe.
     writeln!(std::io::stdout(), "{text}").context("write to stdout")
 }
 
-/// A closed stderr leaves nobody to tell, so that a failed write is ignored.
+/// Prints a line on stderr. A failed write is ignored: the operator has closed stderr.
 pub fn complain(program: &str, what: &str) {
     let _ = writeln!(std::io::stderr(), "{program}: {what}");
 }
 
-/// Whether a terminal is to be written to as a file is: without colours, bars and redrawing.
+/// Whether to write to a terminal as to a file: without colours, bars and redrawing.
 pub fn is_plain() -> bool {
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     no_colour || std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
-/// Whether the reader of our stdout has gone (`| head`).
+/// Whether the error is that the reader of stdout has gone (`| head`).
 pub fn is_closed(error: &anyhow::Error) -> bool {
     let cause = error.root_cause().downcast_ref::<std::io::Error>();
     cause.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// Files, services and streams are not trusted with the operator's terminal: control characters are escaped.
+/// Escapes control characters: files, services and streams must not control the operator's
+/// terminal.
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {

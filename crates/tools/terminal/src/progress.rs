@@ -1,4 +1,4 @@
-//! What the operator sees of a long command, on stderr, if that is a terminal that can.
+//! The progress of a long command, on stderr, if it is a capable terminal.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::{is_plain, printable};
 
-/// Bars and lines share it, so that they do not tear each other.
+/// Bars and lines share it, so that they do not overwrite each other.
 #[derive(Clone, Debug)]
 pub struct Screen(MultiProgress);
 
-/// How far something is; it goes when it is dropped.
+/// A progress bar. It disappears when it is dropped.
 #[derive(Debug)]
 pub struct Bar(ProgressBar);
 
@@ -25,7 +25,7 @@ impl Screen {
         }))
     }
 
-    /// Whether nobody sees the bars.
+    /// Whether the bars are not drawn.
     pub fn is_hidden(&self) -> bool {
         self.0.is_hidden()
     }
@@ -48,8 +48,7 @@ impl Screen {
         bar
     }
 
-    /// Writes one line on stderr. A closed stderr leaves nobody to tell, so that a failed write is
-    /// ignored.
+    /// Writes one line to stderr. A failed write is ignored: the operator has closed stderr.
     pub fn say(&self, line: &str) {
         let line = printable(line);
         self.0.suspend(|| {

@@ -1,8 +1,8 @@
-//! Rows in columns, for people.
+//! Rows in columns.
 
 use std::fmt::{self, Display, Formatter};
 
-/// A table without lines; its last column may be of any width.
+/// A table without rules. Its last column may be of any width.
 #[derive(Debug)]
 pub struct Table<const N: usize> {
     rows: Vec<[String; N]>,
@@ -36,7 +36,7 @@ impl<const N: usize> Display for Table<N> {
     }
 }
 
-/// A count as people read it best: as it is.
+/// A count, or `?` if unknown.
 pub fn count(count: Option<u64>) -> String {
     count.map_or_else(|| "?".to_owned(), |count| count.to_string())
 }

@@ -17,7 +17,7 @@ pub(crate) fn data(survey: &Survey, limits: &Limits) -> Vec<String> {
         data.extend(waiting("outbox", &relay.source, relay.depth, levels));
     }
     for projection in &survey.projections {
-        // A range of Nagios alerts above its end, these from their number on.
+        // Nagios alerts above the end of a range, these limits count from their number on.
         let levels = [limits.dead_letters_warning, limits.dead_letters_critical];
         let levels = levels.map(|limit| Some(limit.saturating_sub(1).to_string()));
         let letters = Some(projection.dead_letters.to_string());
@@ -45,7 +45,7 @@ fn waiting(kind: &str, name: &str, waiting: Waiting, limits: [Limit; 2]) -> [Str
 }
 
 fn datum(label: &str, value: Option<String>, levels: [Option<String>; 2]) -> String {
-    // Neither quote nor equals sign may be in a label.
+    // A label must contain neither quotes nor equals signs.
     let label = label.replace(['\'', '=', '|'], "_");
     let value = value.unwrap_or_else(|| "U".to_owned());
     let [warning, critical] = levels.map(Option::unwrap_or_default);

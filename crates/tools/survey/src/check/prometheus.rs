@@ -1,4 +1,4 @@
-//! The form of Prometheus: text exposition. The names are not those of what services export.
+//! The text exposition for Prometheus. The names differ from the metrics that services export.
 
 use std::fmt::{Display, Write as _};
 
@@ -7,11 +7,11 @@ use headwater::replicas::Replicas;
 
 use crate::survey::{Projection, Relay, Survey};
 
-/// All that was seen; without a survey, that nothing was.
+/// All values of the survey; without a survey, only that there is none.
 pub(crate) fn exposition(survey: Option<&Survey>) -> String {
     let mut text = String::new();
     let up = u8::from(survey.is_some());
-    one(&mut text, "up", "Whether the broker could be asked.", up);
+    one(&mut text, "up", "Whether the broker could be reached.", up);
     if let Some(survey) = survey {
         brokers(&mut text, survey);
         services(&mut text, survey);
@@ -51,16 +51,16 @@ fn one(text: &mut String, name: &str, help: &str, value: impl Display) {
 
 fn brokers(text: &mut String, survey: &Survey) {
     let brokers = &survey.brokers;
-    let help = "Brokers that are there.";
+    let help = "Brokers that are reachable.";
     one(text, "brokers", help, brokers.there.len());
-    let help = "How many brokers there should be, as far as that is known.";
+    let help = "Brokers that should be reachable, as far as known.";
     one(text, "brokers_expected", help, brokers.expected);
-    let help = "Whether JetStream can be asked: enough brokers are there.";
+    let help = "Whether JetStream is usable: the brokers have a quorum.";
     one(text, "jetstream_up", help, u8::from(brokers.is_usable()));
     if let Some(storage) = brokers.storage() {
-        let help = "What JetStream has stored, where it is nearest to its limit.";
+        let help = "Bytes that JetStream stores, where it is nearest to its limit.";
         one(text, "jetstream_storage_bytes", help, storage.used);
-        let help = "That limit.";
+        let help = "The limit of these bytes.";
         one(text, "jetstream_storage_limit_bytes", help, storage.limit);
     }
     let replicas = |value: fn(&Replicas) -> usize| {
@@ -70,25 +70,24 @@ fn brokers(text: &mut String, survey: &Survey) {
         let all = streams.chain(groups.map(|group| (&group.name, &group.replicas)));
         all.map(move |(name, replicas)| ([("name", &**name)], value(replicas)))
     };
-    let help = "Copies that brokers should keep of it.";
+    let help = "Replicas that brokers should keep.";
     gauge(text, "replicas", help, replicas(|it| it.configured));
-    let help = "Copies that are up to date; 0 without a leader.";
+    let help = "Replicas that are current; 0 without a leader.";
     gauge(text, "replicas_current", help, replicas(|it| it.current));
 }
 
 fn services(text: &mut String, survey: &Survey) {
     #[expect(clippy::cast_precision_loss, reason = "a time")]
     let at = survey.at_ms as f64 / 1000.0;
-    let help = "When it was looked, since 1970.";
+    let help = "Time of the check, in seconds since 1970.";
     one(text, "time_seconds", help, at);
-    let help =
-        "Services, or projections with their service, that should be there and do not answer.";
+    let help = "Services, or projections with their service, that should answer and do not.";
     one(text, "missing", help, survey.missing.len());
     let all = survey.services.iter();
     let instances = all
         .clone()
         .map(|service| ([("service", &*service.name)], service.instances.len()));
-    let help = "Processes that answer.";
+    let help = "Instances that answer.";
     gauge(text, "service_instances", help, instances);
     let states = all.flat_map(|service| {
         let parts = service.parts.iter();
@@ -101,7 +100,7 @@ fn services(text: &mut String, survey: &Survey) {
             ([("service", &*service.name), ("part", part)], state)
         })
     });
-    let help = "How a part of a service is doing: 0 ok, 1 degraded, 2 failed.";
+    let help = "State of a component of a service: 0 ok, 1 degraded, 2 failed.";
     gauge(text, "part_state", help, states);
 }
 
@@ -112,7 +111,7 @@ fn outboxes(text: &mut String, survey: &Survey) {
     let help = "Events of an outbox that are not in its stream.";
     gauge(text, "outbox_events", help, events);
     let seconds = relays.filter_map(|relay| Some((source(relay), relay.depth.seconds?)));
-    let help = "How old the oldest of them is.";
+    let help = "Age in seconds of the oldest event not in the stream.";
     gauge(text, "outbox_oldest_seconds", help, seconds);
 }
 
@@ -130,18 +129,18 @@ fn projections(text: &mut String, survey: &Survey) {
     let help = "Events of a source that a projection has not applied.";
     gauge(text, "lag_events", help, events);
     let seconds = lags.filter_map(|(labels, waiting)| Some((labels, waiting.seconds?)));
-    let help = "How old the oldest of them is.";
+    let help = "Age in seconds of the oldest event not applied.";
     gauge(text, "lag_seconds", help, seconds);
     let each = |value: fn(&Projection) -> u64| {
         let each = all.clone();
         each.map(move |projection| ([("projection", &*projection.name)], value(projection)))
     };
-    let help = "Events that a projection could not apply, and those behind.";
+    let help = "Dead letters of a projection, and the events waiting behind them.";
     gauge(text, "dead_letters", help, each(|it| it.dead_letters));
-    let help = "Whether an operator holds a projection.";
+    let help = "Whether a projection is paused.";
     let paused = each(|it| u64::from(it.paused.is_some()));
     gauge(text, "paused", help, paused);
-    let help = "Whether a projection's tables are whole.";
+    let help = "Whether a projection's read store is complete.";
     let complete = each(|it| u64::from(it.is_complete));
     gauge(text, "complete", help, complete);
 }

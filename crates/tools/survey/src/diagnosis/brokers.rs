@@ -1,4 +1,4 @@
-//! The brokers, and the copies that they keep.
+//! The brokers and the replicas that they keep.
 
 use std::collections::BTreeSet;
 
@@ -10,17 +10,17 @@ use crate::brokers::{Brokers, JetStream, NOT_FOR_USER};
 use crate::finding::{Check, Finding, Grade};
 use crate::survey::Survey;
 
-/// From where on the storage of JetStream counts as nearly full, and as full.
+/// The shares of JetStream's storage limit that count as nearly full and as full.
 const STORAGE_WARNING: f64 = 0.8;
 const STORAGE_CRITICAL: f64 = 0.95;
 
-/// Whether streams can be asked, by all brokers, and have room.
+/// Whether all brokers answer, have a quorum, and have room.
 pub(crate) fn jetstream(brokers: &Brokers) -> Vec<Finding> {
-    const START: &str = "start those that are away, `systemctl start headwater-nats` where they are; what waits is published by itself";
+    const START: &str = "start the missing brokers, `systemctl start headwater-nats` on their machines; waiting events are then published automatically";
     let mut check = Check::new("jetstream");
     let storage = brokers
         .storage()
-        .map(|storage| (storage.share(), said(storage)));
+        .map(|storage| (storage.share(), usage(storage)));
     match &brokers.jetstream {
         JetStream::Up(_) => {
             if let Some(what) = brokers.fewer() {
@@ -31,7 +31,7 @@ pub(crate) fn jetstream(brokers: &Brokers) -> Vec<Finding> {
         JetStream::NotForUser => check.alarm(
             Grade::Fail,
             NOT_FOR_USER,
-            "do so, or enable it for this account, `jetstream: enabled`",
+            "log in as another user, or enable JetStream for this account, `jetstream: enabled`",
         ),
         JetStream::Down(why) => check.alarm(
             Grade::Fail,
@@ -39,18 +39,18 @@ pub(crate) fn jetstream(brokers: &Brokers) -> Vec<Finding> {
             "enable it in the server's configuration, `jetstream { store_dir: … }`",
         ),
     }
-    if let Some((share, said)) = &storage {
-        filling(&mut check, *share, said);
+    if let Some((share, usage)) = &storage {
+        filling(&mut check, *share, usage);
     }
     check.or(|| {
-        let stored = storage.map(|(_, said)| format!(", {said}"));
+        let stored = storage.map(|(_, usage)| format!(", {usage}"));
         let streams = brokers.streams();
         format!("enabled, {streams} streams{}", stored.unwrap_or_default())
     })
 }
 
-/// That there will soon be no room.
-fn filling(check: &mut Check, share: f64, said: &str) {
+/// Reports that storage is nearly full.
+fn filling(check: &mut Check, share: f64, usage: &str) {
     let grade = match share {
         share if share >= STORAGE_CRITICAL => Grade::Fail,
         share if share >= STORAGE_WARNING => Grade::Warn,
@@ -58,12 +58,12 @@ fn filling(check: &mut Check, share: f64, said: &str) {
     };
     check.alarm(
         grade,
-        format!("JetStream has {said}: when it is full, events wait in the outboxes"),
-        "make room, and raise `max_file_store` of the broker or the limit of the account; events wait in the outboxes meanwhile",
+        format!("JetStream has {usage}: when it is full, events wait in the outboxes"),
+        "free disk space and raise `max_file_store` of the broker or the limit of the account",
     );
 }
 
-fn said(storage: Storage) -> String {
+fn usage(storage: Storage) -> String {
     let (used, limit) = (bytes(storage.used), bytes(storage.limit));
     format!(
         "{used} of {limit} stored ({:.0} %)",
@@ -71,19 +71,19 @@ fn said(storage: Storage) -> String {
     )
 }
 
-/// Whether brokers have the copies that they should.
+/// Whether brokers have the replicas that they should.
 pub(crate) fn replicas(survey: &Survey) -> Vec<Finding> {
     let mut check = Check::new("replicas");
     for short in survey.short_of_replicas() {
         let (grade, fix) = if short.is_stopped {
             (
                 Grade::Fail,
-                "start the brokers that are away; if all are there, docs/operations.md, HeadwaterQuorum",
+                "start the missing brokers; if none is missing, see docs/operations.md, HeadwaterQuorum",
             )
         } else {
             (
                 Grade::Warn,
-                "start the broker that is named: `systemctl start headwater-nats` where it is; it catches up by itself",
+                "start the named broker, `systemctl start headwater-nats` on its machine; it catches up automatically",
             )
         };
         check.alarm(grade, short.what, fix);
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn what_is_short_of_something_is_said_with_how_bad_that_is() {
-        for (brokers, grade, said) in [
+        for (brokers, grade, text) in [
             (
                 seen(1, 1, JetStream::Up(4), None),
                 Grade::Ok,
@@ -149,7 +149,7 @@ mod tests {
         ] {
             let found = jetstream(&brokers).remove(0);
             assert!(
-                found.grade == grade && found.what.contains(said),
+                found.grade == grade && found.what.contains(text),
                 "{found:?}"
             );
             assert_eq!(found.is_alarm, grade > Grade::Ok, "{found:?}");

@@ -1,4 +1,4 @@
-//! Projections, and what feeds them.
+//! Projections and their consumers.
 
 use headwater::Clock;
 use headwater::health::State;
@@ -15,7 +15,7 @@ pub(crate) fn consumers(survey: &Survey) -> Vec<Finding> {
     for projection in &survey.projections {
         let (name, service) = (&projection.name, &projection.service);
         let read = projection.sources.keys();
-        // A stream that nobody leads tells nothing of its consumers.
+        // A stream without a leader does not report its consumers.
         for source in read.filter(|source| !survey.is_leaderless(source)) {
             let Some(stream) = survey
                 .topology
@@ -32,14 +32,14 @@ pub(crate) fn consumers(survey: &Survey) -> Vec<Finding> {
             check.advise(
                 Grade::Warn,
                 format!("{name} has no consumer on {}", stream.info.config.name),
-                format!("{service} makes it anew within seconds; if it does not, restart it"),
+                format!("{service} creates it again within seconds; if not, restart {service}"),
             );
         }
     }
-    check.or(|| format!("{there}, one a projection and source"))
+    check.or(|| format!("{there}, one per projection and source"))
 }
 
-/// Whether projections are whole, go on, and are not behind.
+/// Whether projections are complete, running, and not behind.
 pub(crate) fn projections(survey: &Survey, limits: &Limits) -> Vec<Finding> {
     let mut check = Check::new("projections");
     for projection in &survey.projections {
@@ -54,12 +54,12 @@ pub(crate) fn projections(survey: &Survey, limits: &Limits) -> Vec<Finding> {
         let names: Vec<&str> = names.map(|projection| &*projection.name).collect();
         match names.as_slice() {
             [] => "there are none".to_owned(),
-            names => format!("{} are whole and not behind", names.join(", ")),
+            names => format!("{} are complete and not behind", names.join(", ")),
         }
     })
 }
 
-/// That an operator holds it, or that it is not whole yet.
+/// Reports a pause or an incomplete read store.
 fn unfinished(check: &mut Check, projection: &Projection) {
     let Projection { service, name, .. } = projection;
     if let Some(pause) = &projection.paused {
@@ -72,15 +72,15 @@ fn unfinished(check: &mut Check, projection: &Projection) {
     } else if !projection.is_complete {
         check.alarm(
             Grade::Warn,
-            format!("{name} of {service} is folded from the first event on and not whole yet"),
+            format!("{name} of {service} is being built from the first event and not complete yet"),
             format!(
-                "wait; `headwater projection list` says how far it is, or {service}'s log why not"
+                "wait; `headwater projection list` shows its progress; if it has stopped, {service}'s log has the reason"
             ),
         );
     }
 }
 
-/// What contradicts its sources, unless it has failed a part and is said there.
+/// Reports contradictions with sources, unless a failed component already reports them.
 fn faults(check: &mut Check, projection: &Projection, survey: &Survey) {
     let Projection { service, name, .. } = projection;
     let states = survey
@@ -114,13 +114,13 @@ fn behind(check: &mut Check, projection: &Projection, limits: &Limits) {
                 format!(
                     "{name} lags behind {source} by {events} events, the oldest is {seconds} old"
                 ),
-                format!("look why: `nats request headwater.{service}.status ''`, and its log"),
+                format!("find the cause with `nats request headwater.{service}.status ''` and in its log"),
             );
         }
     }
 }
 
-/// Whether there are events that wait for a person.
+/// Reports dead letters.
 pub(crate) fn dead_letters(survey: &Survey, limits: &Limits) -> Vec<Finding> {
     let mut check = Check::new("dead letters");
     for projection in &survey.projections {

@@ -1,4 +1,4 @@
-//! Services: who answers, and what they say of themselves.
+//! Services: which answer, and the states they report.
 
 use std::collections::BTreeSet;
 
@@ -8,23 +8,23 @@ use headwater::health::State;
 use crate::finding::{Check, Finding, Grade};
 use crate::survey::{Service, Survey};
 
-/// How it is called.
+/// The name of the check.
 pub(crate) const CHECK: &str = "services";
 
-/// Whether those answer who should be there, and what they say of themselves.
+/// Whether the expected services answer, and the states they report.
 pub(crate) fn services(survey: &Survey) -> Vec<Finding> {
     let mut check = Check::new(CHECK);
     for away in &survey.topology.unreachable {
         let fix = match away {
             Unreachable::Service { service, .. } => format!(
-                "`systemctl status headwater-{service}`, or the output of `cargo dev`; `/readyz?verbose` at its admin port says more"
+                "`systemctl status headwater-{service}`, or the output of `cargo dev`; `/readyz?verbose` at its admin port has details"
             ),
-            _ => "do what it says".to_owned(),
+            _ => "follow the advice in the message".to_owned(),
         };
         check.alarm(Grade::Fail, away.to_string(), fix);
     }
     for failed in &survey.topology.failed {
-        let fix = "do what it says; the log of the service has more";
+        let fix = "follow the message; the service's log has details";
         check.alarm(Grade::Fail, failed, fix);
     }
     for service in &survey.services {
@@ -38,7 +38,7 @@ pub(crate) fn services(survey: &Survey) -> Vec<Finding> {
             .map(String::as_str)
             .collect();
         match names.as_slice() {
-            [] => "nobody is expected, and nobody answers".to_owned(),
+            [] => "no service is expected, and none answers".to_owned(),
             names => format!("{} answer", names.join(", ")),
         }
     })
@@ -51,7 +51,7 @@ fn one(check: &mut Check, service: &Service, survey: &Survey) {
         let versions: Vec<&str> = versions.into_iter().collect();
         check.advise(
             Grade::Warn,
-            format!("{name} runs in the versions {}", versions.join(", ")),
+            format!("{name} runs in different versions: {}", versions.join(", ")),
             "finish the upgrade",
         );
     }
@@ -59,15 +59,15 @@ fn one(check: &mut Check, service: &Service, survey: &Survey) {
         let (grade, why, fix) = match state {
             State::Ok(_) => continue,
             State::Degraded(why) if is_said_elsewhere(survey, part, why) => continue,
-            State::Degraded(why) => (Grade::Warn, why, "look what it names; if it stays,"),
-            State::Failed(why) => (Grade::Fail, why, "do what it says;"),
+            State::Degraded(why) => (Grade::Warn, why, "check what it names; if it persists,"),
+            State::Failed(why) => (Grade::Fail, why, "follow the message;"),
         };
-        let log = format!("{fix} journalctl -u 'headwater*{name}*' has more");
+        let log = format!("{fix} journalctl -u 'headwater*{name}*' has details");
         check.alarm(grade, format!("{name}: {part}: {why}"), log);
     }
 }
 
-/// Whether what a part warns of is found with its projection, or with the brokers.
+/// Whether a component's warning is already reported with its projection, or with the brokers.
 fn is_said_elsewhere(survey: &Survey, part: &str, why: &str) -> bool {
     let of_projection = survey.projections.iter().any(|projection| {
         let is_paused = projection.paused.is_some() && part == projection.name;

@@ -1,4 +1,4 @@
-//! Sources: their streams, relays, and how these agree.
+//! Sources: their streams and relays, and whether these agree.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::limits::Limits;
 use crate::survey::Survey;
 use crate::topology;
 
-/// Whether each source has its stream, with all of its events and the settings that it should have.
+/// Whether each source has its stream, with all events and the right settings.
 pub(crate) fn streams(survey: &Survey) -> Vec<Finding> {
     let mut check = Check::new("streams");
     incomplete(&mut check, survey);
@@ -21,11 +21,14 @@ pub(crate) fn streams(survey: &Survey) -> Vec<Finding> {
     check.or(|| {
         let names = survey.topology.streams.iter();
         let names: Vec<&str> = names.map(|stream| &*stream.info.config.name).collect();
-        format!("{} are as they should be", names.join(", "))
+        format!(
+            "{} have all events and the right settings",
+            names.join(", ")
+        )
     })
 }
 
-/// Streams that do not have all events of their source.
+/// Reports streams that do not have all events of their source.
 fn incomplete(check: &mut Check, survey: &Survey) {
     for stream in &survey.streams {
         let (name, source) = (&stream.name, &stream.source);
@@ -33,13 +36,13 @@ fn incomplete(check: &mut Check, survey: &Survey) {
             let limits = stream.discards.join(", ");
             check.alarm(
                 Grade::Warn,
-                format!("{name} drops events by its {limits}: what is rebuilt gets them from the outbox of {source}"),
-                format!("`nats stream edit {name}`, unless it is wanted; then `headwater stream restore {source}` has all events in the stream again"),
+                format!("{name} drops events by its {limits}: a rebuild reads the dropped events from the outbox of {source}"),
+                format!("if that is not intended, `nats stream edit {name}`; then `headwater stream restore {source}` puts all events into the stream again"),
             );
         } else if let Some(first) = stream.begins_at {
             check.alarm(
                 Grade::Warn,
-                format!("{name} begins with position {first} of {source}: those before are in the outbox only"),
+                format!("{name} begins with position {first} of {source}: earlier events are only in the outbox"),
                 format!("headwater stream restore {source}"),
             );
         }
@@ -67,13 +70,14 @@ fn settings(check: &mut Check, stream: &topology::Stream) {
             Grade::Warn,
             format!("{}: {holes} sequences have no event", config.name),
             format!(
-                "headwater verify --source {source}; readers fetch what is missing from the outbox"
+                "headwater verify --source {source}; projections fetch missing events from the outbox"
             ),
         );
     }
 }
 
-/// Sources of the plan, or with a relay, that have no stream; without any, that nothing is there.
+/// Reports sources of the plan, or with a relay, that have no stream, or that there is no source at
+/// all.
 fn missing(check: &mut Check, survey: &Survey) {
     let streams = survey.topology.streams.iter();
     let there: BTreeSet<&str> = streams.map(|stream| &*stream.source).collect();
@@ -87,7 +91,7 @@ fn missing(check: &mut Check, survey: &Survey) {
     if !missing.is_empty() {
         check.advise(
             Grade::Fail,
-            format!("there is none of {}", missing.join(", ")),
+            format!("there is no stream of {}", missing.join(", ")),
             format!(
                 "start the services, or `headwater provision {}`",
                 missing.join(" ")
@@ -96,13 +100,13 @@ fn missing(check: &mut Check, survey: &Survey) {
     } else if there.is_empty() && survey.silent.is_empty() {
         check.advise(
             Grade::Fail,
-            "there is none",
+            "there are none",
             "start the services, or `headwater provision --plan FILE`: see deploy/nats",
         );
     }
 }
 
-/// Whether what is in the outboxes gets to the streams.
+/// Whether the relays publish the outboxes' events.
 pub(crate) fn relays(survey: &Survey, limits: &Limits) -> Vec<Finding> {
     let mut check = Check::new("relays");
     for relay in &survey.relays {
@@ -112,7 +116,9 @@ pub(crate) fn relays(survey: &Survey, limits: &Limits) -> Vec<Finding> {
             check.alarm(
                 grade,
                 format!("the outbox of {source}: {events} events wait, the oldest for {seconds}"),
-                format!("look why: `nats request headwater.{source}.status ''`, and its log"),
+                format!(
+                    "find the cause with `nats request headwater.{source}.status ''` and in its log"
+                ),
             );
         }
     }
@@ -123,7 +129,7 @@ pub(crate) fn relays(survey: &Survey, limits: &Limits) -> Vec<Finding> {
     })
 }
 
-/// Whether each stream ends where its outbox does, or the relay is on the way there.
+/// Whether each stream ends where its outbox does, or its relay is still publishing.
 pub(crate) fn positions(survey: &Survey) -> Vec<Finding> {
     let (mut check, mut agreeing) = (Check::new("positions"), Vec::new());
     for relay in &survey.relays {
@@ -132,19 +138,19 @@ pub(crate) fn positions(survey: &Survey) -> Vec<Finding> {
             (Some(head), Some(published)) if published > head => check.alarm(
                 Grade::Fail,
                 format!("the stream of {source} is ahead of its outbox: it ends with {published}, the outbox with {head}"),
-                format!("put back the newest copy of the database; or, if the database is right, `headwater stream restore {source}`"),
+                format!("restore the newest copy of the database or, if the database is right, run `headwater stream restore {source}`"),
             ),
             (Some(head), Some(published)) => agreeing.push(format!("{source} {published} of {head}")),
-            // Told with the replicas.
+            // Reported with the replicas.
             (Some(_), None) if survey.is_leaderless(source) => {}
             (Some(_), None) => check.advise(
                 Grade::Warn,
-                format!("the end of the stream of {source} has only events of others"),
+                format!("the stream of {source} ends with events that are not of {source}"),
                 format!("headwater verify --source {source}"),
             ),
             (None, _) => check.advise(
                 Grade::Fail,
-                format!("the outbox of {source} cannot be asked"),
+                format!("the outbox of {source} cannot be reached"),
                 format!("start {source}"),
             ),
         }

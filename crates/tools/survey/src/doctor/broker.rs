@@ -1,4 +1,4 @@
-//! The way to the broker, and the broker.
+//! The connection to the broker, and the broker.
 
 use std::time::Instant;
 
@@ -12,17 +12,17 @@ use crate::brokers::Brokers;
 use crate::finding::{Finding, Grade};
 use crate::survey::Survey;
 
-/// How far two clocks may be apart before lag in seconds means nothing.
+/// How far two clocks may differ before lag in seconds is meaningless.
 const SKEW_MAX_MS: i64 = 2_000;
 
-/// Finds out where NATS is and goes there.
+/// Resolves the connection settings and connects.
 pub(crate) async fn connect(common: &Common, findings: &mut Vec<Finding>) -> anyhow::Result<Nats> {
     const CONFIGURED: &str = "configured";
     const BROKER: &str = "broker";
     let settings = match common.nats.resolve() {
         Ok(settings) => settings,
         Err(error) => {
-            let fix = "mend what it names, or say --server and --no-context";
+            let fix = "fix what it names, or use --server and --no-context";
             findings.push(Finding::fail(CONFIGURED, error.to_string(), fix));
             return Err(error.into());
         }
@@ -40,11 +40,11 @@ pub(crate) async fn connect(common: &Common, findings: &mut Vec<Finding>) -> any
         }
         Err(error) => {
             let fix = match error.downcast_ref() {
-                Some(Unreachable::Login { .. }) => "say who you are: --creds, --nkey, --user",
+                Some(Unreachable::Login { .. }) => "log in with --creds, --nkey or --user",
                 Some(_) => {
-                    "start it (`cargo dev`, `systemctl start headwater-nats`), or say where it is with --server"
+                    "start it (`cargo dev`, `systemctl start headwater-nats`), or name the server with --server"
                 }
-                None => "mend the file that it names",
+                None => "fix the file that it names",
             };
             findings.push(Finding::fail(BROKER, causes(&error), fix));
             Err(error)
@@ -52,7 +52,7 @@ pub(crate) async fn connect(common: &Common, findings: &mut Vec<Finding>) -> any
     }
 }
 
-/// Whether it is a server that the services can work with.
+/// Whether the server version works with the services.
 pub(crate) fn version(nats: &Nats) -> Finding {
     const CHECK: &str = "version";
     let info = nats.client.server_info();
@@ -63,50 +63,53 @@ pub(crate) fn version(nats: &Nats) -> Finding {
         Finding::warn(
             CHECK,
             format!(
-                "nats-server {} is too old for services with accounts of their own",
+                "nats-server {} is too old for services with restricted accounts",
                 info.version
             ),
-            "install 2.14.4 or later: before, a projection gets no answer when it places its consumer",
+            "install 2.14.4 or later: with older versions, a projection gets no answer when it positions its consumer",
         )
     } else {
         Finding::fail(
             CHECK,
             format!("nats-server {} is too old", info.version),
-            "install 2.14.4 or later: relays need atomic batches, projections consumer reset",
+            "install 2.14.4 or later: relays need atomic batches, projections need consumer reset",
         )
     }
 }
 
-/// Whether what is acknowledged is on the disk. Not every account is told.
+/// Whether acknowledged messages are synced to disk. Not every account may see the setting.
 pub(crate) fn sync(brokers: &Brokers) -> Finding {
     const CHECK: &str = "sync";
-    let mut told = brokers.statuses.iter().filter_map(|broker| broker.sync);
-    let lax = told.clone().find(|(is_always, _)| !is_always);
-    match (lax, told.next()) {
+    let mut seen = brokers.statuses.iter().filter_map(|broker| broker.sync);
+    let lax = seen.clone().find(|(is_always, _)| !is_always);
+    match (lax, seen.next()) {
         (Some((_, interval)), _) => Finding::warn(
             CHECK,
-            format!("sync_interval is {interval:?}: a power cut loses what was acknowledged last"),
-            "set `sync_interval: always` in the server's jetstream block; relays publish again what was lost",
+            format!(
+                "sync_interval is {interval:?}: a power cut loses the last acknowledged events"
+            ),
+            "set `sync_interval: always` in the server's jetstream block; relays publish lost events again",
         ),
         (None, Some(_)) => Finding::ok(CHECK, "sync_interval is always"),
         (None, None) => Finding::new(
             CHECK,
             Grade::Unknown,
-            "sync_interval can only be seen by the system account, and with the accounts of deploy/nats",
-            "look in the server's configuration: `jetstream { sync_interval: always }`",
+            "sync_interval is visible only to the system account, and with the accounts of deploy/nats",
+            "check the server's configuration: `jetstream { sync_interval: always }`",
         ),
     }
 }
 
-/// Whether the server's clock is like ours: ages are told by one and counted by the other.
+/// Whether the server's clock agrees with ours: event times come from the server, ages are computed
+/// here.
 pub(crate) async fn clock(nats: &Nats, survey: &Survey) -> Finding {
     const CHECK: &str = "clock";
     let Some(skew_ms) = skew_ms(nats, survey).await else {
         return Finding::new(
             CHECK,
             Grade::Unknown,
-            "the server tells no time without a stream",
-            "make the streams: `headwater provision`",
+            "the server reports its time only with a stream",
+            "create the streams: `headwater provision`",
         );
     };
     if skew_ms.abs() <= SKEW_MAX_MS {
@@ -117,12 +120,12 @@ pub(crate) async fn clock(nats: &Nats, survey: &Survey) -> Finding {
     }
     Finding::warn(
         CHECK,
-        format!("the server's clock is {skew_ms} ms ahead of the one here"),
+        format!("the server's clock is {skew_ms} ms ahead of the local clock"),
         "synchronise both (`timedatectl set-ntp true`): lag in seconds is wrong by as much",
     )
 }
 
-/// How far the server's clock is ahead, by the time that it puts on an answer.
+/// How far the server's clock is ahead, by the timestamp of an answer.
 async fn skew_ms(nats: &Nats, survey: &Survey) -> Option<i64> {
     let name = &survey.streams.first()?.name;
     let clock = Clock::system();

@@ -1,4 +1,4 @@
-//! The units of systemd, on a machine where Headwater is installed as such.
+//! The systemd units, on a machine where Headwater is installed with systemd.
 
 use std::path::Path;
 
@@ -9,17 +9,17 @@ use crate::finding::Finding;
 
 const CHECK: &str = "units";
 
-/// There where systemd is the service manager.
+/// Exists if systemd is the service manager.
 const SYSTEMD: &str = "/run/systemd/system";
 
-/// What is asked of each unit.
+/// The properties read of each unit.
 const PROPERTIES: &str =
     "--property=Id,Type,LoadState,ActiveState,SubState,Result,NRestarts,Listen";
 
-/// The command that starts everything that does not run, once its cause is mended.
+/// Starts every stopped unit, once the cause is fixed.
 const START: &str = "systemctl start headwater.target";
 
-/// What systemd says of a unit.
+/// The properties of a unit.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Unit {
     id: String,
@@ -29,11 +29,11 @@ struct Unit {
     sub: String,
     result: String,
     restarts: u32,
-    /// What a socket listens on.
+    /// The address that a socket listens on.
     listen: String,
 }
 
-/// Looks at all of them; nothing is found where there are none.
+/// Checks all units; without any, there are no findings.
 pub(crate) async fn look() -> Vec<Finding> {
     if !Path::new(SYSTEMD).is_dir() {
         return Vec::new();
@@ -45,7 +45,7 @@ pub(crate) async fn look() -> Vec<Finding> {
         "headwater-*.service",
     ];
     let installed = output("systemctl", installed.map(str::to_owned)).await;
-    // Without a name, the manager itself is shown.
+    // Without a name, systemctl shows the manager itself.
     let Some(installed) = installed.filter(|units| !units.is_empty()) else {
         return Vec::new();
     };
@@ -65,7 +65,7 @@ pub(crate) async fn look() -> Vec<Finding> {
         findings.extend(unit.finding().await);
     }
     if findings.is_empty() && !units.is_empty() {
-        let what = format!("all {} units of systemd are up", units.len());
+        let what = format!("all {} systemd units are up", units.len());
         findings.push(Finding::ok(CHECK, what));
     }
     findings
@@ -91,18 +91,18 @@ impl Unit {
         unit
     }
 
-    /// Whether it is installed, and nobody has masked it.
+    /// Whether the unit is installed and not masked.
     fn is_wanted(&self) -> bool {
         !["", "not-found", "masked"].contains(&&*self.load)
     }
 
-    /// What is wrong with it, if anything is.
+    /// What is wrong with the unit, if anything.
     async fn finding(&self) -> Option<Finding> {
         let Self { id, load, .. } = self;
         if load != "loaded" {
             let what = format!("{id} cannot be loaded: {load}");
             let fix = format!(
-                "`systemd-analyze verify {id}` says what to mend; then `systemctl daemon-reload` and `{START}`"
+                "`systemd-analyze verify {id}` shows what to fix; then `systemctl daemon-reload` and `{START}`"
             );
             return Some(Finding::fail(CHECK, what, fix));
         }
@@ -115,18 +115,18 @@ impl Unit {
             "activating" if self.is_again() => Some(self.of_restarts().await),
             "activating" | "deactivating" => {
                 let what = format!("{id} is {}", self.active);
-                Some(Finding::warn(CHECK, what, "look again in a moment"))
+                Some(Finding::warn(CHECK, what, "check again in a moment"))
             }
             "failed" => {
                 let what = format!("{id} failed ({}): {}", self.result, last_words(id).await);
-                let fix = format!("mend what it says, then `{START}`");
+                let fix = format!("fix the cause, then `{START}`");
                 Some(Finding::fail(CHECK, what, fix))
             }
-            _ => Some(Finding::fail(CHECK, format!("{id} does not run"), START)),
+            _ => Some(Finding::fail(CHECK, format!("{id} is not running"), START)),
         }
     }
 
-    /// Whether it does something and ends.
+    /// Whether the unit runs a job and ends.
     fn is_job(&self) -> bool {
         self.kind == "oneshot"
     }
@@ -135,7 +135,7 @@ impl Unit {
         let Self { id, result, .. } = self;
         let what = format!("{id} failed ({result}): {}", last_words(id).await);
         let fix = format!(
-            "`journalctl -u {id}` has all of it; mend what it says, then `systemctl start {id}`"
+            "`journalctl -u {id}` has the whole log; fix the cause, then `systemctl start {id}`"
         );
         Finding::fail(CHECK, what, fix)
     }
@@ -146,16 +146,17 @@ impl Unit {
             .is_some_and(|kind| kind == "socket")
     }
 
-    /// Whether this start follows one that failed.
+    /// Whether this start follows a failed one.
     fn is_again(&self) -> bool {
         self.sub == "auto-restart" || self.restarts > 0
     }
 
     async fn of_restarts(&self) -> Finding {
         let Self { id, restarts, .. } = self;
-        let said = last_words(id).await;
-        let what = format!("{id} ends and is started again, {restarts} times so far: {said}");
-        let fix = "mend what it says; it is started every second, and then stays up";
+        let error = last_words(id).await;
+        let what =
+            format!("{id} keeps exiting and being restarted, {restarts} times so far: {error}");
+        let fix = "fix the cause; systemd restarts the unit every second, so it then stays up";
         Finding::fail(CHECK, what, fix)
     }
 
@@ -167,28 +168,30 @@ impl Unit {
             Some(holder) => Finding::fail(
                 CHECK,
                 format!("{what}: the port is taken by {holder}"),
-                format!("end that, or give one of the two another port; then `{START}`"),
+                format!("stop that process, or change one of the two ports; then `{START}`"),
             ),
             None => Finding::fail(CHECK, what, START),
         }
     }
 }
 
-/// What its last run said at the end: an error if there is one, otherwise some lines.
+/// The last output of the unit's last run: an error if there is one, otherwise some lines.
 async fn last_words(id: &str) -> String {
     let unit = format!("_SYSTEMD_UNIT={id}");
     for (lines, priority) in [("1", "err"), ("3", "debug")] {
         let asked = ["-q", "-b", "-n", lines, "-o", "json", "-p", priority, &unit];
-        let said = output("journalctl", asked.map(str::to_owned)).await;
-        let said = said.map(|said| words_of_last(&said)).unwrap_or_default();
-        if !said.is_empty() {
-            return said;
+        let entries = output("journalctl", asked.map(str::to_owned)).await;
+        let words = entries
+            .map(|entries| words_of_last(&entries))
+            .unwrap_or_default();
+        if !words.is_empty() {
+            return words;
         }
     }
-    format!("`journalctl -u {id}` says why")
+    format!("`journalctl -u {id}` has the reason")
 }
 
-/// What the last process said in these entries of a journal.
+/// The messages of the last process in these journal entries.
 fn words_of_last(entries: &str) -> String {
     let entries = entries.lines().map(serde_json::from_str);
     let entries: Vec<Value> = entries.filter_map(Result::ok).collect();
@@ -200,7 +203,7 @@ fn words_of_last(entries: &str) -> String {
     words.join(" ")
 }
 
-/// Who listens on a port, where `ss` is there and may see it.
+/// The process that listens on a port, if `ss` is installed and may see it.
 async fn holder(address: &str) -> Option<String> {
     let (_, port) = address.rsplit_once(':')?;
     let asked = ["-Hltnp".to_owned(), format!("sport = :{port}")];
@@ -217,7 +220,7 @@ async fn holder(address: &str) -> Option<String> {
     Some(program.unwrap_or_else(|| "another process".to_owned()))
 }
 
-/// What a program prints; nothing if it is not there or fails.
+/// The output of a program; `None` if it is missing or fails.
 async fn output(program: &str, args: impl IntoIterator<Item = String>) -> Option<String> {
     let done = Command::new(program).args(args).output().await.ok()?;
     let text = String::from_utf8_lossy(&done.stdout).trim().to_owned();
@@ -240,8 +243,8 @@ mod tests {
             entry(2, "Parse error on line 9: found '"),
             entry(2, "' instead."),
         ];
-        let told = words_of_last(&entries.join("\n"));
-        assert_eq!(told, "Parse error on line 9: found ' ' instead.");
+        let words = words_of_last(&entries.join("\n"));
+        assert_eq!(words, "Parse error on line 9: found ' ' instead.");
         assert_eq!(words_of_last(""), "");
     }
 
@@ -276,7 +279,7 @@ mod tests {
             unit("Id=headwater-users.service\nLoadState=loaded\nActiveState=active\nNRestarts=3");
         assert_eq!(up.restarts, 3);
         assert!(up.is_wanted());
-        assert!(up.finding().await.is_none(), "it has come up since");
+        assert!(up.finding().await.is_none(), "it is up now");
         assert!(!unit("Id=headwater-nats.service\nLoadState=masked").is_wanted());
         assert!(!unit("Id=headwater-nats.socket\nLoadState=not-found").is_wanted());
     }
