@@ -1,4 +1,4 @@
-//! `headwater backup`: copies of sources' databases, made while they run.
+//! `headwater backup`: copies databases of sources while the services run.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
@@ -16,37 +16,36 @@ use terminal::table::bytes;
 
 /// Copy the databases of sources while they run, each with a digest
 ///
-/// Each copy is of one moment, is checked, and appears under its name when it is whole and on the
-/// disk: `orders-20261130T041200Z.db`, with `orders-20261130T041200Z.db.sha256` for `sha256sum -c`.
-/// What is folded from others' events, such as `purchases.db`, is left out. The key file
-/// (`users.keys`) is never copied: keep it apart from these.
+/// Each copy is a snapshot of one moment. It is checked and synced to disk before it appears under
+/// its name: `orders-20261130T041200Z.db`, with `orders-20261130T041200Z.db.sha256` for
+/// `sha256sum -c`. Databases that can be rebuilt from events, such as `purchases.db`, are skipped.
+/// The key file (`users.keys`) is never copied: keep it apart from the copies.
 ///
-/// Exit codes: 0 done; 1 something failed, the other copies were made; 2 the command line cannot be
-/// followed.
+/// Exit codes: 0 done, 1 a copy failed (the others were made), 2 usage error.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Only these, such as `orders`; all sources in the data folder if there are none
+    /// Services to copy, such as `orders` [default: all sources in the data folder]
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
 
-    /// The folder for the copies; made when it is not there
+    /// Folder for the copies; it is created if missing
     #[arg(long, value_name = "FOLDER", env = "HEADWATER_BACKUP_TO")]
     to: PathBuf,
 
-    /// How many copies of each database are kept
+    /// Number of copies to keep of each database
     #[arg(long, value_name = "COPIES", env = "HEADWATER_BACKUP_KEEP", default_value = "7", value_parser = clap::value_parser!(u32).range(1..))]
     keep: u32,
 
-    /// Where the databases are.
+    /// The path of the databases.
     #[command(flatten)]
     data: Data,
 }
 
-/// Where the databases are.
+/// The path of the databases.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct Data {
-    /// The folder of the databases: `orders/orders.db` or `orders.db` in it
+    /// Folder of the databases: `orders/orders.db` or `orders.db` in it
     #[arg(
         long,
         value_name = "FOLDER",
@@ -57,7 +56,7 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    /// Where the database of `service` is, or should be.
+    /// The path of the database of `service`, whether it exists or not.
     pub(crate) fn database(&self, service: &str) -> PathBuf {
         let below = self.data.join(service);
         let folder = if below.is_dir() {
@@ -68,7 +67,7 @@ impl Data {
         folder.join(format!("{service}.db"))
     }
 
-    /// The services that have a database there.
+    /// The services that have a database in the folder.
     fn services(&self) -> anyhow::Result<BTreeSet<String>> {
         let context = || format!("look for databases in {}", self.data.display());
         let mut services = BTreeSet::new();
@@ -82,7 +81,7 @@ impl Data {
             match std::fs::metadata(&file.1) {
                 Ok(found) if !found.is_file() => {}
                 Err(error) if is_none(error.kind()) => {}
-                // That it may not be read is said where it is copied.
+                // If the file cannot be read, copying it reports that.
                 _ => {
                     services.insert(file.0);
                 }
@@ -90,19 +89,19 @@ impl Data {
         }
         ensure!(
             !services.is_empty(),
-            "{} has no databases; say where they are with --data",
+            "{} has no databases; name their folder with --data",
             self.data.display()
         );
         Ok(services)
     }
 }
 
-/// Whether there is no such file, and not one that may not be looked at.
+/// Whether the file does not exist, rather than being inaccessible.
 fn is_none(error: ErrorKind) -> bool {
     matches!(error, ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// Copies them, and prints what there is.
+/// Copies the databases and prints the result.
 pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let report = tokio::task::spawn_blocking(move || args.run()).await??;
     common.print(&report)?;
@@ -128,8 +127,7 @@ impl Args {
         Ok(report)
     }
 
-    /// Copies the database of `service`, unless it may be left out and nothing would be lost with
-    /// it.
+    /// Copies the database of `service`. `may_skip`: skip it if nothing would be lost with it.
     fn one(&self, service: &str, may_skip: bool) -> anyhow::Result<Option<Copied>> {
         let database = self.data.database(service);
         let facts = Facts::of(&database)?;
@@ -137,7 +135,11 @@ impl Args {
             return Ok(None);
         }
         if facts.owner != service {
-            bail!("{} is of the service {}", database.display(), facts.owner);
+            bail!(
+                "{} belongs to the service {}",
+                database.display(),
+                facts.owner
+            );
         }
         let copy = backup::make(&database, &self.to, &Clock::system())?;
         let keep = usize::try_from(self.keep).unwrap_or(usize::MAX);
@@ -155,11 +157,11 @@ impl Args {
     }
 }
 
-/// What was copied, and what not.
+/// The copies made and those that failed.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     copies: Vec<Copied>,
-    /// Those of which nothing is lost with their database.
+    /// Services that lose nothing with their database.
     skipped: Vec<String>,
     failed: Vec<String>,
 }
@@ -170,12 +172,12 @@ struct Copied {
     file: PathBuf,
     bytes: u64,
     epoch: String,
-    /// Of the newest event.
+    /// The position of the newest event.
     position: u64,
     sha256: String,
-    /// Older copies that were too many.
+    /// Old copies that were removed.
     removed: Vec<PathBuf>,
-    /// What it cannot be read without, and is not in it.
+    /// The key file that the copy cannot be read without.
     key_file: Option<PathBuf>,
 }
 
@@ -204,13 +206,13 @@ impl Display for Report {
             let keys = copy.key_file.iter();
             lines.extend(keys.map(|keys| {
                 format!(
-                    "{} is not in it: keep one copy of that apart, and overwrite it",
+                    "{} is not copied: keep one copy of it elsewhere, and overwrite that copy",
                     shown(keys)
                 )
             }));
         }
         let skipped = self.skipped.iter();
-        lines.extend(skipped.map(|it| format!("{it}: left out, it is folded from events")));
+        lines.extend(skipped.map(|it| format!("{it}: skipped, it can be rebuilt from events")));
         let failed = self.failed.iter();
         lines.extend(failed.map(|why| format!("NOT COPIED: {}", printable(why))));
         f.write_str(&lines.join("\n"))

@@ -1,4 +1,4 @@
-//! `headwater dead-letter`: what projections could not apply, tried again or given up.
+//! `headwater dead-letter`: events that projections could not apply: list, retry, discard.
 
 use std::time::Duration;
 
@@ -23,44 +23,44 @@ mod args;
 mod plan;
 mod report;
 
-/// How many letters are asked for at a time.
+/// How many dead letters are requested at once.
 const PAGE: usize = 1000;
 
-/// How long a service may take to try all its letters again.
+/// How long a service may take to retry all its dead letters.
 const CHANGE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Look at what projections could not apply, try it again or give it up
+/// List, show, retry or discard events that projections could not apply
 ///
-/// An event that cannot be applied is parked with its reason, later ones of the same key behind
-/// it. Ids are per service.
+/// An event that cannot be applied becomes a dead letter, with its reason. Later events of the same
+/// key wait behind it. Ids are per service.
 ///
-/// Exit codes: 0 done, 3 some failed again, 4 the broker or a service cannot be reached, 2 the
-/// command line cannot be followed, 1 anything else.
+/// Exit codes: 0 done, 1 other failure, 2 usage error, 3 some failed again, 4 the broker or a
+/// service cannot be reached.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// What to do.
+    /// The action.
     #[command(subcommand)]
     pub action: Action,
 }
 
-/// What can be done about dead letters.
+/// The actions.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Action {
-    /// List those that wait
+    /// List dead letters
     List(List),
-    /// Show one with its payload
+    /// Show a dead letter with its payload
     Show(Show),
-    /// Try one, a lane or all of them again, with those that wait behind
+    /// Retry a dead letter, a blocked key or all, with the events that wait behind
     ///
-    /// Each is applied as its source's outbox has it, whatever was delivered.
+    /// Each event is applied as it is in its source's outbox, regardless of what was delivered.
     Retry(Retry),
-    /// Give one or many up for good, and try those that wait behind them
+    /// Discard dead letters for good, and retry the events that wait behind them
     Discard(Discard),
-    /// List those that were given up
+    /// List discarded dead letters
     Discarded(List),
 }
 
-/// Does it and prints what came of it.
+/// Runs the action and prints the result.
 pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     match args.action {
         Action::List(args) => list(common, &args, Endpoint::DeadLettersList).await,
@@ -87,7 +87,7 @@ async fn list(common: &Common, args: &List, endpoint: Endpoint) -> anyhow::Resul
     Ok(Exit::Done)
 }
 
-/// The service that was named, or all that have `endpoint`.
+/// The named service, or all services that offer `endpoint`.
 async fn services(
     nats: &Nats,
     named: Option<&String>,
@@ -99,8 +99,8 @@ async fn services(
     }
 }
 
-/// Gives the oldest `limit` letters of a service that `filter` lets through to `each`; how many
-/// there are in all.
+/// Passes the oldest `limit` matching letters of a service to `each`; returns the number of all
+/// matching letters.
 async fn letters_of(
     nats: &Nats,
     service: &str,
@@ -140,7 +140,7 @@ async fn show(common: &Common, args: &Show) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// A letter with its payload, which one answer may have no room for.
+/// A letter with its payload, which may not fit into one answer.
 async fn whole_letter(nats: &Nats, service: &str, id: u64) -> anyhow::Result<Letter> {
     let mut payload = Vec::new();
     loop {
@@ -164,11 +164,11 @@ async fn retry(common: &Common, args: &Retry) -> anyhow::Result<Exit> {
     let which = &args.which;
     let request = match (args.id, &which.lane) {
         (Some(id), _) => RetryRequest::Id(id),
-        // Of one service it is an error if there is no such lane.
-        (None, Some(lane))
+        // With --service, an unknown key is an error.
+        (None, Some(key))
             if args.service.is_some() && which.source.is_none() && which.error.is_none() =>
         {
-            RetryRequest::Lane(lane.clone())
+            RetryRequest::Lane(key.clone())
         }
         (None, _) => RetryRequest::All(which.filter()),
     };
@@ -212,7 +212,7 @@ async fn discard(common: &Common, args: Discard) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Discards those that are at fault now and were confirmed: what is parked after that stays.
+/// Discards the letters that were listed and confirmed. Later dead letters stay.
 async fn discard_all(common: &Common, args: Discard) -> anyhow::Result<Exit> {
     const LIST: Endpoint = Endpoint::DeadLettersList;
     let nats = common.connect().await?;
@@ -238,8 +238,8 @@ async fn discard_all(common: &Common, args: Discard) -> anyhow::Result<Exit> {
             let answer = change(&nats, &service, Endpoint::DeadLettersDiscard, &request).await;
             let answer: DiscardManyAnswer = answer.with_context(|| {
                 format!(
-                    "{} of {total} were discarded, the oldest of each service first; the same \
-                     command goes on with the rest",
+                    "{} of {total} were discarded, the oldest of each service first; run the same \
+                     command again for the rest",
                     done.discarded()
                 )
             })?;
@@ -250,14 +250,15 @@ async fn discard_all(common: &Common, args: Discard) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Errors with [`Unconfirmed`] unless somebody said that so many may go.
+/// Returns [`Unconfirmed`] unless this number of letters was confirmed.
 fn confirm_all(plan: &Plan, args: &Discard) -> anyhow::Result<()> {
     let total = plan.total();
     match args.confirm {
         Some(wanted) if wanted != total => {
             complain(&plan.to_string());
-            let message =
-                format!("there are {total} to be discarded, not {wanted}: nothing was done");
+            let message = format!(
+                "there are {total} dead letters to discard, not {wanted}: nothing was done"
+            );
             Err(Unconfirmed(message).into())
         }
         None if !args.yes && total > 0 => {
@@ -269,7 +270,7 @@ fn confirm_all(plan: &Plan, args: &Discard) -> anyhow::Result<()> {
     }
 }
 
-/// Asks for something to be changed. Without an answer nobody knows whether it was.
+/// Requests a change. Without an answer, its outcome is unknown.
 async fn change<A: DeserializeOwned>(
     nats: &Nats,
     service: &str,
@@ -280,7 +281,7 @@ async fn change<A: DeserializeOwned>(
     asked.await.map_err(|error| {
         if error.is::<Unreachable>() {
             error.context(
-                "it may have been done all the same, look with `headwater dead-letter list`",
+                "the change may have been made nevertheless, check with `headwater dead-letter list`",
             )
         } else {
             error

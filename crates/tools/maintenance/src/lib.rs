@@ -1,9 +1,8 @@
-//! What operators do about sources and projections: provision, back up, restore, verify, rebuild,
-//! and what becomes of dead letters.
+//! The operator's actions on sources and projections: provision, back up, restore, verify, rebuild,
+//! and handle dead letters.
 
 pub mod backup;
 pub mod dead_letter;
-mod fold;
 pub mod projection;
 pub mod provision;
 pub mod rebuild;
@@ -11,3 +10,4 @@ pub mod restore;
 pub mod stream;
 mod target;
 pub mod verify;
+mod watch;

@@ -1,4 +1,4 @@
-//! `headwater projection`: looks at projections, holds them, lets them go on, rebuilds them.
+//! `headwater projection`: lists, pauses, resumes and rebuilds projections.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -15,41 +15,42 @@ use terminal::output::printable;
 use crate::rebuild;
 use crate::target::{Target, Which};
 
-/// Look at projections, pause and resume them, rebuild them
+/// List, pause, resume or rebuild projections
 ///
-/// Exit codes: 0 done, 3 a rebuild found rows that were not what they should have been, 4 the
-/// broker or a service cannot be reached, 2 the command line cannot be followed, 1 anything else.
+/// Exit codes: 0 done, 1 other failure, 2 usage error, 3 a rebuild found wrong rows, 4 the broker
+/// or a service cannot be reached.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// What to do.
+    /// The action.
     #[command(subcommand)]
     pub action: Action,
 }
 
-/// What can be done about projections.
+/// The actions.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Action {
-    /// List them, how far they are in each source, and how old the oldest event is that waits
+    /// List projections with their progress in each source and the age of the oldest waiting event
     List,
-    /// Hold one where it is, also over restarts of its service, until it is resumed
+    /// Pause a projection until it is resumed, even across restarts of its service
     ///
-    /// What comes meanwhile waits in the stream; reads are answered from what is there, and those
-    /// with `?after` of something newer with 503. What is paused is neither rebuilt nor verified.
+    /// Meanwhile new events wait in the stream. Reads are answered from the events applied so far;
+    /// reads with a newer `?after` get 503. A paused projection cannot be rebuilt or
+    /// verified.
     Pause(Pause),
-    /// Let one go on
+    /// Resume a paused projection
     Resume(Which),
-    /// Rebuild one: as `headwater rebuild`
+    /// Rebuild a projection: the same as `headwater rebuild`
     Rebuild(Rebuild),
 }
 
 /// `pause`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Pause {
-    /// Which.
+    /// The projection.
     #[command(flatten)]
     pub which: Which,
 
-    /// Why; shown to everybody who looks
+    /// The reason; shown with the projection's state
     #[arg(long, value_name = "TEXT", env = "HEADWATER_PAUSE_REASON", value_parser = NonEmptyStringValueParser::new())]
     pub reason: String,
 }
@@ -57,16 +58,16 @@ pub struct Pause {
 /// `rebuild`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Rebuild {
-    /// Which.
+    /// The projection.
     #[command(flatten)]
     pub which: Which,
 
-    /// Begin it and do not wait until it is done
+    /// Start the rebuild and do not wait for it
     #[arg(long, env = "HEADWATER_REBUILD_NO_WAIT", value_parser = FalseyValueParser::new())]
     pub no_wait: bool,
 }
 
-/// Does it and prints what came of it.
+/// Runs the action and prints the result.
 pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let nats = common.connect().await?;
     match args.action {
@@ -91,7 +92,7 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     }
 }
 
-/// All projections; in JSON a list.
+/// All projections, in JSON an array.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 struct Listed {
@@ -122,7 +123,7 @@ async fn list(common: &Common, nats: &Nats) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Has the projection changed, and prints how it is then.
+/// Requests the change and prints the projection's new state.
 async fn change(
     common: &Common,
     nats: &Nats,
@@ -151,11 +152,11 @@ impl Display for Changed {
         match &status.paused {
             Some(pause) => write!(
                 f,
-                "{name} of {service} stands still at {positions} since {}: {}",
+                "{name} of {service} is paused at {positions} since {}: {}",
                 Clock::text(pause.since),
                 printable(&pause.reason)
             ),
-            None => write!(f, "{name} of {service} goes on from {positions}"),
+            None => write!(f, "{name} of {service} resumes at {positions}"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! `headwater provision`: makes what services need at the broker and may not make themselves, and
-//! brings what is there to its settings.
+//! `headwater provision`: creates the broker objects that services need and may not create
+//! themselves, and updates their settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,24 +22,24 @@ mod wanted;
 /// The pause between two attempts to reach the broker.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Make the streams, the consumers and the bucket that services need, and bring those there are to
-/// their settings
+/// Create the streams, consumers and bucket that services need, and update their settings
 ///
-/// For where services may not do it themselves, as with the accounts of deploy/nats. The consumers
-/// are those of the projections that the plan has, and of all others that a running service has or
-/// that are there: a new service is in the plan, or is started first and waits.
+/// For brokers where services may not do this themselves, as with the accounts of deploy/nats.
+/// Consumers are created for the projections in the plan, and for those that a running service has
+/// or that have a consumer already. For a new service, add it to the plan, or start it first: it
+/// waits.
 ///
-/// Limits, placement, and all that no service has a wish about stay as they are; what is in a stream
-/// is never touched. What JetStream does not let anybody change is shown and left alone, with the
-/// stream.
+/// Limits, placement and other settings that no service requires stay unchanged, as do the messages
+/// in streams. If a setting differs that JetStream cannot change, it is shown, and the stream stays
+/// unchanged.
 ///
-/// Exit codes: 0 all is as it should be now, 3 something is not: with --dry-run what would be
-/// changed, without it what cannot be; 4 the broker cannot be reached, 2 the command line cannot be
-/// followed, or a change needs --yes, 1 anything else.
+/// Exit codes: 0 all settings are right now; 1 other failure; 2 usage error, or a change needs
+/// --yes; 3 something differs: with --dry-run what would be changed, without it what cannot be
+/// changed; 4 the broker cannot be reached.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The sources whose streams and consumers are meant [default: those of the plan, all that have a
-    /// stream or a relay, and the bucket]
+    /// Sources whose streams and consumers to provision [default: those of the plan, all that have
+    /// a stream or a relay, and the bucket]
     #[arg(value_name = "SOURCE", value_parser = source)]
     pub sources: Vec<String>,
 
@@ -47,15 +47,15 @@ pub struct Args {
     #[arg(long, env = "HEADWATER_PROVISION_DRY_RUN", value_parser = FalseyValueParser::new())]
     pub dry_run: bool,
 
-    /// Copies of each stream [default: 1 for new ones; others keep theirs]
+    /// Replicas of each stream [default: 1 for a new stream, otherwise unchanged]
     #[arg(long, value_name = "N", env = "HEADWATER_NATS_REPLICAS", value_parser = clap::value_parser!(u8).range(1..=5))]
     pub replicas: Option<u8>,
 
-    /// Wait for the broker while it cannot be reached: `30s`
+    /// Retry this long while the broker cannot be reached: `30s`
     #[arg(long, value_name = "DURATION", env = "HEADWATER_PROVISION_WAIT", value_parser = duration)]
     pub wait: Option<Duration>,
 
-    /// Do not ask before what is there is changed
+    /// Do not ask before changing existing objects
     #[arg(long, env = "HEADWATER_YES", value_parser = FalseyValueParser::new())]
     pub yes: bool,
 
@@ -63,7 +63,7 @@ pub struct Args {
     pub plan: plan::Args,
 }
 
-/// Compares, asks, and does it.
+/// Compares, asks, and makes the changes.
 pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let plan = args.plan.load()?;
     let nats = connect(common, args.wait.unwrap_or_default()).await?;
@@ -86,7 +86,7 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     Ok(report.exit())
 }
 
-/// Connects; while the broker cannot be reached, again and again until `wait` is over.
+/// Connects; retries until `wait` is over while the broker cannot be reached.
 async fn connect(common: &Common, wait: Duration) -> anyhow::Result<Nats> {
     let until = Instant::now() + wait;
     loop {
@@ -101,8 +101,7 @@ async fn connect(common: &Common, wait: Duration) -> anyhow::Result<Nats> {
     }
 }
 
-/// What is to become of the streams of the sources that are named, or of all that are known, and of
-/// the bucket.
+/// What to do with the streams of the named sources, or of all known sources, and with the bucket.
 async fn wanted(nats: &Nats, args: &Args, plan: &Plan) -> anyhow::Result<Vec<Wanted>> {
     let found = Survey::take(nats, plan).await?;
     found.brokers.expect_usable()?;
@@ -113,9 +112,7 @@ async fn wanted(nats: &Nats, args: &Args, plan: &Plan) -> anyhow::Result<Vec<Wan
         args.sources.iter().cloned().collect()
     };
     if sources.is_empty() {
-        complain(
-            "no source is known: name a plan with --plan, or the sources, or start the services",
-        );
+        complain("no source is known: name the sources or a plan (--plan), or start the services");
     }
     let readers = readers(&found, plan);
     let mut all = Vec::new();
@@ -137,8 +134,7 @@ async fn wanted(nats: &Nats, args: &Args, plan: &Plan) -> anyhow::Result<Vec<Wan
     Ok(all)
 }
 
-/// The projections of each source: those of the plan, those that run, and those whose consumers are
-/// there.
+/// The projections of each source: those of the plan, those that run, and those with a consumer.
 fn readers(found: &Survey, plan: &Plan) -> BTreeMap<String, BTreeSet<String>> {
     let mut readers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let planned = plan.projections.iter();

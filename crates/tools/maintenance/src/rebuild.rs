@@ -1,4 +1,5 @@
-//! `headwater rebuild`: has a projection folded once more beside, which then takes over.
+//! `headwater rebuild`: builds a projection's read store again, next to the live one, which it then
+//! replaces.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -8,44 +9,44 @@ use headwater::operator::{Endpoint, RebuildState, RebuildStatus};
 use serde::Serialize;
 use terminal::{Exit, Screen, output};
 
-use crate::fold;
 use crate::target::Target;
+use crate::watch;
 
 /// Rebuild a projection from the events of its sources
 ///
-/// A read store is folded beside the one that serves, and takes its place. Where a service keeps
-/// more in the same database, the rows that differ are changed in place. No read fails.
+/// A new read store is built next to the live one, and then replaces it. If the service keeps other
+/// data in the same database, rows that differ are changed in place instead. No read fails.
 ///
-/// Exit codes: 0 done, 3 done, and the old rows were not what they should have been, 4 the broker
-/// or the service cannot be reached, 2 the command line cannot be followed, 1 it failed or does
-/// not get on, and the old rows still serve.
+/// Exit codes: 0 done; 1 the rebuild failed or makes no progress, the old rows still serve; 2 usage
+/// error; 3 done, and the old rows were wrong; 4 the broker or the service cannot be reached.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The projection, or its service where that has one: `purchases`, `orders`, `orders-catalogue`
+    /// The projection, or its service if that has only one: `purchases`, `orders`,
+    /// `orders-catalogue`
     #[arg(value_name = "NAME")]
     pub name: String,
 
-    /// Begin it and do not wait until it is done
+    /// Start the rebuild and do not wait for it
     #[arg(long, env = "HEADWATER_REBUILD_NO_WAIT", value_parser = FalseyValueParser::new())]
     pub no_wait: bool,
 
-    /// End the rebuild or verification that is under way; the old rows still serve
+    /// Stop the running rebuild or verification; the old rows still serve
     #[arg(long, env = "HEADWATER_REBUILD_STOP", value_parser = FalseyValueParser::new(), conflicts_with = "no_wait")]
     pub stop: bool,
 }
 
-/// What a rebuild came to, or how it began.
+/// The state of a rebuild.
 #[derive(Debug, Serialize)]
 struct Report {
     service: String,
-    /// None where the service has one only and it was not named.
+    /// `None` if the service has only one projection and it was not named.
     #[serde(skip_serializing_if = "Option::is_none")]
     projection: Option<String>,
     #[serde(flatten)]
     status: RebuildStatus,
 }
 
-/// Rebuilds and prints what it came to.
+/// Rebuilds and prints the result.
 pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let nats = common.connect().await?;
     let target = Target::named(&nats, args.name).await?;
@@ -59,14 +60,14 @@ async fn stop(common: &Common, nats: &Nats, target: Target) -> anyhow::Result<Ex
     let mut status = target.ask(nats, Endpoint::Fold).await?;
     if status.state.is_running() {
         target.ask(nats, Endpoint::FoldStop).await?;
-        status = fold::follow(nats, &target, status, &Screen::new()).await?;
+        status = watch::follow(nats, &target, status, &Screen::new()).await?;
     }
     let report = Report::new(target, status);
     common.print(&report)?;
     Ok(Exit::Done)
 }
 
-/// Has the projection rebuilt, and waits for it unless that is not wanted.
+/// Requests the rebuild, and waits for it unless `no_wait`.
 pub(crate) async fn run(
     common: &Common,
     nats: &Nats,
@@ -79,7 +80,7 @@ pub(crate) async fn run(
         if screen.is_hidden() {
             complain(&format!("the rebuild of {target} has begun"));
         }
-        status = fold::follow(nats, &target, status, &screen).await?;
+        status = watch::follow(nats, &target, status, &screen).await?;
     }
     let report = Report::new(target, status);
     common.print(&report)?;
@@ -119,20 +120,20 @@ impl Display for Report {
             RebuildState::Failed => write!(f, "{name} FAILED to rebuild, its old rows serve")?,
             _ => write!(
                 f,
-                "{name} rebuilds; `nats request headwater.{service}.fold ''` says how far it is{}",
-                fold::waits(status)
+                "{name} rebuilds; `nats request headwater.{service}.fold ''` shows its progress{}",
+                watch::waits(status)
             )?,
         }
         if let Some(held_us) = status.held_us {
             let held_ms = held_us / 1000;
             write!(
                 f,
-                "; the projection stood still for {held_ms} ms, reads went on"
+                "; the projection applied nothing for {held_ms} ms, reads continued"
             )?;
         }
         if self.differences() > 0 {
             let count = self.differences();
-            write!(f, "; {count} ROWS WERE NOT as the events have them")?;
+            write!(f, "; {count} ROWS DIFFERED from the events")?;
         }
         match &status.message {
             Some(message) => write!(f, ": {}", output::printable(message)),

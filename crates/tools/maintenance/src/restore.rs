@@ -1,4 +1,4 @@
-//! `headwater restore`: puts a copy in the place of a source's database.
+//! `headwater restore`: replaces a source's database with a copy.
 
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
@@ -21,23 +21,21 @@ mod before;
 mod lost;
 mod unit;
 
-/// Put a copy in the place of a source's database, start the service, and verify
+/// Replace a source's database with a copy, start the service, and verify
 ///
-/// The copy is checked first: its digest, if that is beside it, whether it is whole, and of this
-/// service. It is compared with the stream, with the projections, and with the database that is
-/// there: what is lost is said, and asked about.
+/// The copy is checked first: its digest if there is a digest file, its integrity, and its service.
+/// It is compared with the stream, the projections and the present database. The events that would
+/// be lost are reported, and you are asked to confirm.
 ///
-/// Under systemd the service and its sockets are stopped and started; elsewhere you are told when
-/// to. The copy gets the owner and the mode of the file that it replaces, which stays beside it, as
-/// `orders.db.replaced-…`. After a restore that was killed, run it again.
+/// With systemd, the service and its sockets are stopped and started. Otherwise you are asked to
+/// start the service. The copy gets the owner and mode of the file that it replaces, which is kept
+/// next to it as `orders.db.replaced-…`. If a restore is killed, run it again.
 ///
-/// If others have events that the copy does not have, it begins a new life, which its positions
-/// count in: another epoch, the stream made again from the outbox (`headwater stream restore`),
-/// the projections rebuilt.
+/// If others have events that the copy does not have, the copy starts a new epoch: the stream is
+/// created again from the outbox (`headwater stream restore`), and the projections are rebuilt.
 ///
-/// Exit codes: 0 done, and all agree; 3 done, and something differs; 4 the broker or a service
-/// cannot be reached; 2 the command line cannot be followed, or --yes is missing, nothing was done;
-/// 1 something failed.
+/// Exit codes: 0 done, and all agree; 1 failure; 2 usage error, or --yes is missing, nothing was
+/// done; 3 done, and something differs; 4 the broker or a service cannot be reached.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The source, such as `orders`
@@ -48,20 +46,20 @@ pub struct Args {
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// Where the databases are.
+    /// The path of the databases.
     #[command(flatten)]
     data: Data,
 
-    /// How long the service may take to start, or you to start it
+    /// Time for the service to start, or for you to start it
     #[arg(long, value_name = "SECONDS", env = "HEADWATER_RESTORE_WAIT", default_value = "120", value_parser = duration)]
     wait: Duration,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, env = "HEADWATER_YES", value_parser = clap::builder::FalseyValueParser::new())]
     yes: bool,
 }
 
-/// Restores and prints what it came to.
+/// Restores and prints the result.
 pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let nats = common.connect().await?;
     let before = Before::look(&nats, &args.service, &args.file, &args.data).await?;
@@ -75,12 +73,12 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let copy = args.file.clone();
     let put = move || place.put(&copy, lost.is_seen, &Clock::system());
     let placed = tokio::task::spawn_blocking(put).await?;
-    // What was there is there, and serves on.
+    // If placing the copy failed, the service runs again with the old database.
     let started = before.start();
     let placed = placed?;
-    started.with_context(|| said(&placed))?;
+    started.with_context(|| in_place(&placed))?;
     let came = before.wait(&nats, &placed, args.wait).await;
-    came.with_context(|| said(&placed))?;
+    came.with_context(|| in_place(&placed))?;
     let report = Report {
         service: args.service.clone(),
         database: before.database,
@@ -99,10 +97,10 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     Ok(report.exit())
 }
 
-/// For an error behind which the copy is in its place.
-fn said(placed: &Restored) -> String {
+/// The context of an error after the copy was put in place.
+fn in_place(placed: &Restored) -> String {
     let aside = placed.aside.as_ref();
-    let aside = aside.map(|aside| format!(", what was there is {}", aside.display()));
+    let aside = aside.map(|aside| format!(", the previous file is {}", aside.display()));
     format!("the copy is in place{}", aside.unwrap_or_default())
 }
 
@@ -115,13 +113,13 @@ struct Report {
     is_new_life: bool,
     /// Events that the copy does not have.
     lost: u64,
-    /// Where what was there before is.
+    /// The path of the previous database file.
     aside: Option<PathBuf>,
     #[serde(flatten)]
     came: Came,
 }
 
-/// What was done once it ran.
+/// The check after the service has started.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Came {
@@ -140,17 +138,17 @@ impl Report {
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let (service, life) = (
+        let (service, epoch) = (
             &self.service,
             if self.is_new_life {
-                ", in a new life"
+                ", in a new epoch"
             } else {
                 ""
             },
         );
         writeln!(
             f,
-            "{service} serves from the copy, up to {}{life}",
+            "{service} serves from the copy, up to {}{epoch}",
             self.position
         )?;
         if self.lost > 0 {
@@ -160,7 +158,7 @@ impl Display for Report {
             let aside = printable(&aside.display().to_string());
             writeln!(
                 f,
-                "what was there: {aside}; remove it when you do not need it"
+                "previous database: {aside}; remove it when you no longer need it"
             )?;
         }
         match &self.came {

@@ -1,4 +1,4 @@
-//! `headwater stream`: a source's stream, made again from its outbox.
+//! `headwater stream`: creates a source's stream again from its outbox.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -16,13 +16,13 @@ use refill::Rebuilt;
 mod before;
 mod refill;
 
-/// How long relays and projections have to catch up before what they have is compared.
+/// How long relays and projections may take to catch up before the comparison.
 const VERIFY_WAIT: Duration = Duration::from_secs(30);
 
 /// Restore a source's stream from its outbox
 ///
-/// For a stream that is not what the outbox says: somebody published onto the source's subjects,
-/// events are missing, or it has a setting that nobody can change.
+/// For a stream that differs from the outbox: foreign events were published on the source's
+/// subjects, events are missing, or a setting is wrong that cannot be changed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -34,30 +34,28 @@ enum Action {
     Restore(Restore),
 }
 
-/// Delete a source's stream, have it filled again from the outbox, and rebuild what reads it
+/// Delete a source's stream, refill it from the outbox, and rebuild the projections that read it
 ///
-/// The new stream has the settings of the old one. What only the stream has is lost: events that
-/// were published by hand, and those of former epochs; how many there are is said before. Then
+/// The new stream has the settings of the old one. Events that only the stream has are lost: events
+/// published by hand, and events of former epochs. Their number is shown before you confirm. Then
 /// each projection of the source is rebuilt, and the source is verified.
 ///
-/// If the database was put back from an old copy, this is the wrong remedy: put back the newest
-/// copy.
+/// If the database was restored from an old copy, do not use this: restore the newest copy.
 ///
-/// Exit codes: 0 done, and all agree; 3 done, and something differs; 4 the broker or a service
-/// cannot be reached; 2 the command line cannot be followed, or --yes is missing, nothing was done;
-/// 1 something failed.
+/// Exit codes: 0 done, and all agree; 1 failure; 2 usage error, or --yes is missing, nothing was
+/// done; 3 done, and something differs; 4 the broker or a service cannot be reached.
 #[derive(Clone, Debug, clap::Args)]
 struct Restore {
     /// The source, such as `orders`
     #[arg(value_name = "SOURCE", value_parser = source)]
     source: String,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, env = "HEADWATER_YES", value_parser = FalseyValueParser::new())]
     yes: bool,
 }
 
-/// Restores and prints what it came to.
+/// Restores and prints the result.
 pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let Action::Restore(args) = args.action;
     let nats = common.connect().await?;
@@ -71,7 +69,7 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     Ok(report.exit())
 }
 
-/// Restores the stream of `source` without asking.
+/// Restores the stream of `source` without confirmation.
 pub(crate) async fn restore_one(
     common: &Common,
     nats: &Nats,
@@ -97,7 +95,7 @@ async fn restore(common: &Common, nats: &Nats, before: Before) -> anyhow::Result
     })
 }
 
-/// Compares all copies of `source`.
+/// Verifies `source` and the projections that read it.
 pub(crate) async fn verify_one(common: &Common, source: &str) -> anyhow::Result<verify::Report> {
     let args = verify::Args {
         sources: vec![source.to_owned()],
@@ -106,12 +104,12 @@ pub(crate) async fn verify_one(common: &Common, source: &str) -> anyhow::Result<
     verify::run(common, args).await
 }
 
-/// What came of it.
+/// The result of a restore.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     stream: String,
     source: String,
-    /// None where the stream could not be read.
+    /// `None` if the stream could not be read.
     lost: Option<Lost>,
     /// The newest position in the stream.
     published: u64,
@@ -132,7 +130,7 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         writeln!(
             f,
-            "{} is filled from the outbox of {}, up to {}",
+            "{} is refilled from the outbox of {}, up to {}",
             self.stream, self.source, self.published
         )?;
         for Rebuilt {

@@ -1,4 +1,4 @@
-//! Which projection is meant, and of which service it is.
+//! The projection that a command names, and its service.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
@@ -9,16 +9,16 @@ use client::{Nats, Unreachable};
 use headwater::operator::{Endpoint, RebuildRequest, RebuildStatus};
 use survey::Topology;
 
-/// A projection of a service that is folded beside.
+/// A projection that can be rebuilt.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) service: String,
-    /// None where the service has one only.
+    /// `None` if the service has only one.
     pub(crate) projection: Option<String>,
 }
 
 impl Target {
-    /// The projection of this name, or the only one of the service of this name.
+    /// The projection of this name, or the only projection of the service of this name.
     pub(crate) async fn named(nats: &Nats, name: String) -> anyhow::Result<Self> {
         if !nats.instances().await?.contains_key(&name) {
             let topology = Topology::look(nats, &BTreeSet::new(), Duration::ZERO).await?;
@@ -29,14 +29,14 @@ impl Target {
                 });
             }
         }
-        // One that is not there is named by whoever asks it.
+        // The request to an unknown service returns the error.
         Ok(Self {
             service: name,
             projection: None,
         })
     }
 
-    /// Asks `rebuild`, `fold` or `fold.stop`.
+    /// Calls `rebuild`, `fold` or `fold.stop`.
     pub(crate) async fn ask(
         &self,
         nats: &Nats,
@@ -49,7 +49,7 @@ impl Target {
         nats.ask(&self.service, endpoint, &request).await
     }
 
-    /// Asks `verify`. `is_partial`: see [`RebuildRequest`].
+    /// Calls `verify`. `is_partial`: see [`RebuildRequest`].
     pub(crate) async fn verify(
         &self,
         nats: &Nats,
@@ -74,21 +74,21 @@ impl Display for Target {
     }
 }
 
-/// Which projection.
+/// A projection on the command line.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Which {
-    /// Its name, from `list`
+    /// The projection's name, from `list`
     #[arg(value_name = "PROJECTION")]
     pub projection: String,
 
-    /// The service whose it is, where several have one of that name
+    /// The service that owns the projection, if several have one of this name
     #[arg(long, value_name = "NAME", env = "HEADWATER_SERVICE")]
     pub service: Option<String>,
 }
 
 impl Which {
-    /// The service that has the projection. Errors with [`Unreachable`] where it may be one of those
-    /// that do not answer.
+    /// The service that has the projection. Returns [`Unreachable`] if a service that does not
+    /// answer may have it.
     pub(crate) async fn service(&self, nats: &Nats) -> anyhow::Result<String> {
         if let Some(service) = &self.service {
             return Ok(service.clone());
@@ -99,7 +99,7 @@ impl Which {
             [service] => return Ok((*service).clone()),
             [] => {}
             several => bail!(
-                "several services have a projection {name}; say which with --service: {}",
+                "several services have a projection {name}; choose one with --service: {}",
                 several
                     .iter()
                     .map(|it| &***it)

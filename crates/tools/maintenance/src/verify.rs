@@ -1,8 +1,8 @@
 //! `headwater verify`: proves that outboxes, streams and read stores agree.
 //!
-//! The outboxes are the truth. A stream must have each of their events once, in order, and
-//! nothing else of theirs; a projection must be where its sources are, and have the rows that a
-//! fold of their outboxes gives.
+//! The outboxes are the truth. A stream must have each of their events once and in order, and no
+//! other event of theirs. A projection must have caught up with its sources, and have the rows that
+//! a rebuild from their outboxes gives.
 
 use std::collections::BTreeSet;
 
@@ -25,17 +25,17 @@ mod report;
 pub mod source;
 mod stored;
 
-/// Verifies and prints what was found.
+/// Verifies and prints the result.
 pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let report = run(common, args).await?;
     common.print(&report)?;
     Ok(report.exit())
 }
 
-/// Compares all copies. Who cannot be reached, or verified, is in the report beside what was found
-/// in the others.
+/// Compares streams and projections with the outboxes. Services that cannot be reached, or
+/// verified, are in the report with what was found in the others.
 ///
-/// Errors with [`Unreachable`] when the broker is away: then nothing can be said.
+/// Returns [`Unreachable`] if the broker is away.
 pub async fn run(common: &Common, args: Args) -> anyhow::Result<Report> {
     let verify = Verify {
         nats: common.connect().await?,
@@ -66,7 +66,7 @@ impl Verify {
 
     async fn sources(&self, topology: &Topology, report: &mut Report) -> anyhow::Result<()> {
         for source in &topology.sources {
-            // Those without a status are among the unreachable.
+            // Sources without a status are among the unreachable.
             if let Some(status) = topology.services.get(source) {
                 if let Some(State::Failed(why)) = status.parts.get("relay") {
                     report.failed.push(format!("{source}: relay: {why}"));
@@ -105,15 +105,15 @@ impl Verify {
                 let away = |source: &&String| !topology.services.contains_key(*source);
                 let away = checked.positions.0.keys().find(away);
                 let obstacle = match away {
-                    Some(away) => Some(format!("{away} does not answer, whose outbox it needs")),
+                    Some(away) => Some(format!("{away}, whose outbox is needed, does not answer")),
                     None if !projection.can_rebuild => {
-                        Some("its service cannot fold it: upgrade it".to_owned())
+                        Some("its service cannot rebuild it: upgrade the service".to_owned())
                     }
                     None => None,
                 };
                 let is_whole = self.args.sources.is_empty() && report.is_well() && checked.agrees();
                 let compared = check.compare(obstacle, !is_whole, &self.screen).await;
-                checked.fold = settle(compared, &projection.name, report)?;
+                checked.comparison = settle(compared, &projection.name, report)?;
                 report.projections.push(checked);
             }
         }
@@ -129,7 +129,7 @@ fn heads(topology: &Topology) -> Positions {
     Positions(statuses.map(head).collect())
 }
 
-/// Notes in the report why something could not be checked; a lost broker ends everything.
+/// Notes in the report why something could not be checked. A lost broker ends the verification.
 fn settle<T>(
     checked: anyhow::Result<T>,
     what: &str,

@@ -4,19 +4,19 @@ use clap::ArgGroup;
 use clap::builder::{FalseyValueParser, NonEmptyStringValueParser};
 use headwater::operator::Filter;
 
-/// Which letters: those for which everything holds that is given.
+/// Filters. A letter must match all that are given.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Which {
-    /// Only those of this source
+    /// Only letters of this source
     #[arg(long, value_name = "SOURCE", env = "HEADWATER_DEAD_LETTER_SOURCE")]
     pub source: Option<String>,
 
-    /// Only those of this lane, as `list` has it: `key 0193…`
+    /// Only letters of this blocked key, as `list` shows it: `key 0193…`
     #[arg(long, value_name = "LANE", env = "HEADWATER_DEAD_LETTER_LANE")]
     pub lane: Option<String>,
 
-    /// Only those whose reason contains this text
+    /// Only letters whose reason contains this text
     #[arg(long, value_name = "TEXT", env = "HEADWATER_DEAD_LETTER_ERROR", value_parser = NonEmptyStringValueParser::new())]
     pub error: Option<String>,
 }
@@ -35,14 +35,14 @@ impl Which {
 /// `list` and `discarded`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct List {
-    /// Only those of this service; all that answer otherwise
+    /// Only letters of this service [default: all services that answer]
     #[arg(long, value_name = "NAME", env = "HEADWATER_SERVICE")]
     pub service: Option<String>,
 
     #[command(flatten)]
     pub which: Which,
 
-    /// How many to list of each service, the oldest first
+    /// Number of letters to list per service, the oldest first
     #[arg(
         long,
         value_name = "N",
@@ -56,10 +56,10 @@ pub struct List {
 /// `show`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Show {
-    /// Its number, from `list`
+    /// The letter's id, from `list`
     pub id: u64,
 
-    /// The service whose letter it is
+    /// The service that has the letter
     #[arg(long, value_name = "NAME", env = "HEADWATER_SERVICE")]
     pub service: String,
 }
@@ -68,18 +68,18 @@ pub struct Show {
 #[derive(Clone, Debug, clap::Args)]
 #[command(group(ArgGroup::new("some").args(["id", "all", "source", "lane", "error"]).required(true).multiple(true)))]
 pub struct Retry {
-    /// The number of one, from `list`: the first of its lane
+    /// The letter's id, from `list`: the first of its key
     #[arg(requires = "service", conflicts_with_all = ["all", "source", "lane", "error"])]
     pub id: Option<u64>,
 
-    /// All of them, or all lanes whose first letter is one of those that are meant
+    /// Retry all letters, or all blocked keys whose first letter matches the filters
     #[arg(long, env = "HEADWATER_DEAD_LETTER_ALL", value_parser = FalseyValueParser::new())]
     pub all: bool,
 
     #[command(flatten)]
     pub which: Which,
 
-    /// The service whose letters they are; all that have some otherwise
+    /// The service that has the letters [default: all services with letters]
     #[arg(long, value_name = "NAME", env = "HEADWATER_SERVICE")]
     pub service: Option<String>,
 }
@@ -88,26 +88,27 @@ pub struct Retry {
 #[derive(Clone, Debug, clap::Args)]
 #[command(group(ArgGroup::new("some").args(["id", "all"]).required(true)))]
 pub struct Discard {
-    /// The number of one, from `list`
+    /// The letter's id, from `list`
     #[arg(requires = "service", conflicts_with_all = ["source", "lane", "error", "confirm"])]
     pub id: Option<u64>,
 
-    /// All that are at fault, or those of them that are meant; what waits behind them is tried
+    /// Discard all dead letters, or those that match the filters; events waiting behind them are
+    /// retried
     #[arg(long, env = "HEADWATER_DEAD_LETTER_ALL", value_parser = FalseyValueParser::new())]
     pub all: bool,
 
     #[command(flatten)]
     pub which: Which,
 
-    /// Why; kept with the events
+    /// The reason; kept with the events
     #[arg(long, value_name = "TEXT", env = "HEADWATER_DEAD_LETTER_REASON", value_parser = NonEmptyStringValueParser::new())]
     pub reason: String,
 
-    /// Do not ask whether it is meant
+    /// Do not ask for confirmation
     #[arg(long, env = "HEADWATER_YES", value_parser = FalseyValueParser::new())]
     pub yes: bool,
 
-    /// Do not ask if there are so many; do nothing if there are more or fewer
+    /// Do not ask if there are exactly N letters; otherwise do nothing
     #[arg(
         long,
         value_name = "N",
@@ -116,7 +117,7 @@ pub struct Discard {
     )]
     pub confirm: Option<u64>,
 
-    /// The service whose letters they are; all that have some otherwise
+    /// The service that has the letters [default: all services with letters]
     #[arg(long, value_name = "NAME", env = "HEADWATER_SERVICE")]
     pub service: Option<String>,
 }

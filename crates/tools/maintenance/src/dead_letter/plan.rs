@@ -1,4 +1,4 @@
-//! What a `discard --all` would discard.
+//! The letters that a `discard --all` would discard.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -6,17 +6,17 @@ use std::fmt::{self, Display, Formatter};
 use headwater::operator::Letter;
 use terminal::output::printable;
 
-/// How many kinds are counted one by one; the letters of others are counted together.
+/// How many kinds are counted separately; letters of further kinds are counted together.
 const KINDS_MAX: usize = 1000;
 
-/// How many of them are shown, those with the most letters first.
+/// How many kinds are shown, those with the most letters first.
 const KINDS_SHOWN: usize = 20;
 
-/// The letters that would go: their ids, and how many there are of each kind.
+/// The letters to discard: their ids, and the number of each kind.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     ids: BTreeMap<String, Vec<u64>>,
-    /// By service, source, lane and reason.
+    /// The count by service, source, key and reason.
     kinds: BTreeMap<String, u64>,
     others: u64,
 }
@@ -25,8 +25,8 @@ impl Plan {
     pub(crate) fn add(&mut self, service: &str, letter: &Letter) {
         let ids = self.ids.entry(service.to_owned()).or_default();
         ids.push(letter.id);
-        let (source, lane, reason) = (&letter.source, &letter.lane, &letter.reason);
-        let kind = format!("{service} from {source} ({lane}): {reason}");
+        let (source, key, reason) = (&letter.source, &letter.lane, &letter.reason);
+        let kind = format!("{service} from {source} ({key}): {reason}");
         if self.kinds.len() < KINDS_MAX || self.kinds.contains_key(&kind) {
             *self.kinds.entry(kind).or_default() += 1;
         } else {
@@ -38,7 +38,7 @@ impl Plan {
         self.ids.values().map(|ids| ids.len() as u64).sum()
     }
 
-    /// The ids of each service, the oldest first.
+    /// The ids by service, the oldest first.
     pub(crate) fn into_ids(self) -> BTreeMap<String, Vec<u64>> {
         self.ids
     }
@@ -46,7 +46,7 @@ impl Plan {
 
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        write!(f, "{} dead letters are at fault:", self.total())?;
+        write!(f, "{} dead letters to discard:", self.total())?;
         let mut kinds: Vec<_> = self.kinds.iter().collect();
         kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         let (shown, rest) = kinds.split_at(kinds.len().min(KINDS_SHOWN));
@@ -55,7 +55,7 @@ impl Display for Plan {
         }
         let others = rest.iter().map(|(_, count)| **count).sum::<u64>() + self.others;
         if others > 0 {
-            write!(f, "\n  {others} of other lanes or with other reasons")?;
+            write!(f, "\n  {others} with other keys or reasons")?;
         }
         Ok(())
     }
@@ -65,9 +65,9 @@ impl Display for Plan {
 mod tests {
     use super::*;
 
-    fn letter(id: u64, lane: &str) -> Letter {
+    fn letter(id: u64, key: &str) -> Letter {
         let letter = serde_json::json!({
-            "id": id, "projection": "p", "source": "orders", "lane": lane, "waiting": false,
+            "id": id, "projection": "p", "source": "orders", "lane": key, "waiting": false,
             "epoch": null, "position": null, "sequence": id, "subject": "orders.v1.placed.1",
             "reason": "no\u{1b}sense", "recorded_at": 0, "bytes": 1,
         });
@@ -84,12 +84,12 @@ mod tests {
             plan.add("house", &letter(id, "event 7"));
         }
         assert_eq!((plan.total(), plan.kinds.len()), (5_010, KINDS_MAX));
-        let said = plan.to_string();
-        let lines: Vec<_> = said.lines().collect();
+        let text = plan.to_string();
+        let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), KINDS_SHOWN + 2);
         let most = "  11 of house from orders (event 7): no\\u{1b}sense";
         assert_eq!(lines[1], most);
-        assert_eq!(lines[21], "  4980 of other lanes or with other reasons");
+        assert_eq!(lines[21], "  4980 with other keys or reasons");
         let ids = plan.into_ids().remove("house").expect("ids");
         assert!(ids.is_sorted());
     }

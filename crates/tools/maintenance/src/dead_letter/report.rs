@@ -1,4 +1,4 @@
-//! What is printed of dead letters.
+//! The output of `headwater dead-letter`.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -10,16 +10,16 @@ use headwater::operator::{DiscardAnswer, DiscardManyAnswer, InOutbox, Letter, Re
 use serde::Serialize;
 use terminal::output::printable;
 
-/// Bytes a line of a dump.
+/// Bytes per line of a dump.
 const DUMP_LINE: usize = 16;
 
-/// The letters of one or more services.
+/// The letters of one or several services.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Listed(BTreeMap<String, Page>);
 
 #[derive(Debug, Serialize)]
 struct Page {
-    /// How many there are, also beyond those that are listed.
+    /// The number of letters, including those not listed.
     total: u64,
     letters: Vec<Letter>,
 }
@@ -47,7 +47,7 @@ impl Display for Listed {
             }
             let left = page.total.saturating_sub(page.letters.len() as u64);
             if left > 0 {
-                write!(f, "\n  and {left} more; --limit shows more of them")?;
+                write!(f, "\n  and {left} more; use --limit to list them")?;
             }
         }
         Ok(())
@@ -56,20 +56,20 @@ impl Display for Listed {
 
 /// A letter in one line.
 fn line(letter: &Letter) -> String {
-    let (id, place, subject, lane) = (letter.id, place(letter), &letter.subject, &letter.lane);
+    let (id, origin, subject, key) = (letter.id, origin(letter), &letter.subject, &letter.lane);
     let why = if letter.waiting {
-        "waits behind another one"
+        "waits behind a dead letter"
     } else {
         &letter.reason
     };
     let because = letter.discarded_because.as_ref();
     let because = because.map(|because| format!("; discarded: {because}"));
     let because = because.unwrap_or_default();
-    printable(&format!("{id} {place} {subject} ({lane}): {why}{because}"))
+    printable(&format!("{id} {origin} {subject} ({key}): {why}{because}"))
 }
 
-/// Where a letter's event came from: `orders:4711`.
-fn place(letter: &Letter) -> String {
+/// The origin of a letter's event: `orders:4711`.
+fn origin(letter: &Letter) -> String {
     let source = &letter.source;
     match (letter.position, letter.sequence) {
         (Some(position), _) => format!("{source}:{position}"),
@@ -78,7 +78,7 @@ fn place(letter: &Letter) -> String {
     }
 }
 
-/// One letter with all that is known of it.
+/// One letter with all its details.
 #[derive(Debug, Serialize)]
 pub(crate) struct Shown {
     pub(crate) service: String,
@@ -93,14 +93,14 @@ impl Display for Shown {
         row("id", &letter.id.to_string())?;
         row("service", &self.service)?;
         row("projection", &letter.projection)?;
-        row("event", &place(letter))?;
+        row("event", &origin(letter))?;
         row("epoch", letter.epoch.as_deref().unwrap_or("none"))?;
         if let Some(sequence) = letter.sequence {
             row("sequence", &sequence.to_string())?;
         }
         row("subject", &letter.subject)?;
-        row("lane", &letter.lane)?;
-        row("parked", &Clock::text(letter.recorded_at))?;
+        row("blocked key", &letter.lane)?;
+        row("recorded", &Clock::text(letter.recorded_at))?;
         row("reason", &letter.reason)?;
         if let Some(at) = letter.discarded_at {
             row("discarded", &Clock::text(at))?;
@@ -110,7 +110,7 @@ impl Display for Shown {
         }
         write!(f, "{:12}{} bytes", "payload", letter.bytes)?;
         let payload = letter.payload.as_deref().unwrap_or_default();
-        // It was encoded by a service of ours; shown as it is if not.
+        // A service encoded it; if it is not base64, it is shown unchanged.
         match BASE64_STANDARD.decode(payload) {
             Ok(bytes) => write!(f, "{}", dump(&bytes))?,
             Err(_) => write!(f, "\n{}", printable(payload))?,
@@ -120,7 +120,7 @@ impl Display for Shown {
 }
 
 impl Shown {
-    /// What the outbox has where the letter is from, if that is not the same.
+    /// The outbox's event at the letter's position, if it differs.
     fn in_outbox(&self, f: &mut Formatter) -> fmt::Result {
         match &self.letter.outbox {
             None | Some(InOutbox::Same) => Ok(()),
@@ -148,13 +148,13 @@ impl Shown {
                 self.letter.source
             ),
             Some(InOutbox::Unknown(why)) => {
-                write!(f, "\nwhat the outbox has is not known: {}", printable(why))
+                write!(f, "\nthe outbox could not be read: {}", printable(why))
             }
         }
     }
 }
 
-/// Bytes in hexadecimal, and as text where they are.
+/// Bytes in hexadecimal and as text.
 fn dump(bytes: &[u8]) -> String {
     let lines = bytes.chunks(DUMP_LINE).enumerate().map(|(line, bytes)| {
         let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -169,11 +169,11 @@ fn dump(bytes: &[u8]) -> String {
     lines.collect()
 }
 
-/// What trying again came to.
+/// The result of a retry.
 #[derive(Debug, Serialize)]
 pub(crate) struct Retried {
     pub(crate) service: String,
-    /// Whether no other service was asked.
+    /// Whether only this service was asked.
     #[serde(skip)]
     pub(crate) is_one: bool,
     #[serde(flatten)]
@@ -203,7 +203,7 @@ fn outcome(answer: &RetryAnswer) -> String {
     lines.join("\n  ")
 }
 
-/// What was given up, and what became of those behind it.
+/// The result of a discard, and of retrying the events behind it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Discarded {
     pub(crate) service: String,
@@ -214,7 +214,7 @@ pub(crate) struct Discarded {
 impl Display for Discarded {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         let (letter, retried) = (&self.answer.discarded, &self.answer.retried);
-        write!(f, "discarded {} ({})", letter.id, place(letter))?;
+        write!(f, "discarded {} ({})", letter.id, origin(letter))?;
         if retried.applied > 0 || retried.failed_in_all() > 0 {
             write!(f, "; behind it: {}", outcome(retried))?;
         }
@@ -222,7 +222,7 @@ impl Display for Discarded {
     }
 }
 
-/// What was given up of each service, and what became of those behind it.
+/// The result of discarding several letters, by service.
 #[derive(Debug, Default, Serialize)]
 #[serde(transparent)]
 pub(crate) struct DiscardedMany(BTreeMap<String, DiscardManyAnswer>);
@@ -252,7 +252,7 @@ impl Display for DiscardedMany {
             let (failed, left) = (answer.failed, answer.left);
             let skipped = match answer.skipped {
                 0 => String::new(),
-                skipped => format!(", {skipped} meanwhile tried again or gone"),
+                skipped => format!(", {skipped} retried or gone in the meantime"),
             };
             format!(
                 "{service}: {discarded} discarded{skipped}; behind them: {applied} applied, \

@@ -1,4 +1,4 @@
-//! What is to be done, or was, with the streams and consumers.
+//! What will be done, or was done, with streams and consumers.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -18,13 +18,13 @@ pub(crate) struct Report {
 #[derive(Debug, Serialize)]
 struct Provided {
     stream: String,
-    /// Whose stream it is; none for the bucket.
+    /// The source of the stream; `None` for the bucket.
     source: Option<String>,
-    /// The consumer's name, where it is one.
+    /// The consumer's name, if this is a consumer.
     #[serde(skip_serializing_if = "Option::is_none")]
     consumer: Option<String>,
     outcome: Outcome,
-    /// Whether it was done, too.
+    /// Whether the changes were made.
     is_done: bool,
     differences: Vec<Difference>,
 }
@@ -51,7 +51,7 @@ impl Report {
         }
     }
 
-    /// What is not as it should be, each in a line.
+    /// One line for each difference.
     pub(crate) fn differing(&self) -> impl Iterator<Item = String> {
         let differing = self.all().filter(|one| one.outcome != Outcome::Same);
         differing.map(ToString::to_string)
@@ -61,7 +61,7 @@ impl Report {
         self.streams.iter().chain(&self.consumers)
     }
 
-    /// The names of what is there and changed.
+    /// The names of existing objects that change.
     pub(crate) fn changed(&self) -> Vec<String> {
         let changed = self.all().filter(|one| one.outcome == Outcome::Changed);
         changed.map(Provided::name).collect()
@@ -85,8 +85,8 @@ impl Display for Report {
         f.write_str(match (self.is_dry_run, self.exit()) {
             (true, Exit::Done) => "nothing to do",
             (true, _) => "nothing was done",
-            (false, Exit::Done) => "all are as they should be",
-            (false, _) => "NOT ALL are as they should be",
+            (false, Exit::Done) => "all is as it should be",
+            (false, _) => "NOT ALL is as it should be",
         })
     }
 }
@@ -106,11 +106,11 @@ impl Display for Provided {
         write!(f, "{}: ", self.name())?;
         f.write_str(match (self.outcome, self.is_done) {
             (Outcome::Same, _) => "as it should be",
-            (Outcome::Made, true) => "made",
-            (Outcome::Made, false) => "to be made",
+            (Outcome::Made, true) => "created",
+            (Outcome::Made, false) => "to be created",
             (Outcome::Changed, true) => "changed",
             (Outcome::Changed, false) => "to be changed",
-            (Outcome::Refused, _) => "NOT as it should be, and left as it is",
+            (Outcome::Refused, _) => "NOT as it should be, left unchanged",
         })?;
         for difference in &self.differences {
             let (setting, is) = (&difference.setting, printable(&difference.is));
@@ -119,7 +119,7 @@ impl Display for Provided {
             if let (false, Some(source)) = (difference.can_change, &self.source) {
                 write!(
                     f,
-                    "\n    no stream's {setting} can be changed: when {source} runs, delete the stream (`nats stream rm {stream}`) and provision again: its relay fills it from the outbox; or keep it as it is"
+                    "\n    JetStream cannot change a stream's {setting}: while {source} runs, delete the stream (`nats stream rm {stream}`) and provision again, and the relay refills it from the outbox; or keep the stream unchanged"
                 )?;
             }
         }

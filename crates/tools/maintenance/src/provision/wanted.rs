@@ -1,4 +1,4 @@
-//! A stream and its consumers as they are and as they are to become.
+//! The present and the wanted state of a stream and its consumers.
 
 use anyhow::Context as _;
 use async_nats::jetstream::consumer;
@@ -9,14 +9,14 @@ use headwater::projection::{self, Consumer};
 use headwater::stream::{self, Difference};
 use serde::Serialize;
 
-/// What became of a stream or a consumer, or would.
+/// What was done, or would be done, with a stream or a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
     Same,
     Made,
     Changed,
-    /// Something would have to be changed that JetStream does not let anybody change.
+    /// A change would be needed that JetStream cannot make.
     Refused,
 }
 
@@ -34,19 +34,19 @@ impl Outcome {
     }
 }
 
-/// A stream as it is to become, with its consumers.
+/// The wanted state of a stream, with its consumers.
 pub(crate) struct Wanted {
-    /// Whose stream it is; none for the bucket.
+    /// The source of the stream; `None` for the bucket.
     pub(crate) source: Option<String>,
-    /// As it is; none where it is not there.
+    /// The present settings; `None` if it does not exist.
     is: Option<Config>,
     config: Config,
     pub(crate) consumers: Vec<WantedConsumer>,
 }
 
-/// A consumer as it is to become.
+/// The wanted state of a consumer.
 pub(crate) struct WantedConsumer {
-    /// As it is; none where it is not there.
+    /// The present settings; `None` if it does not exist.
     is: Option<consumer::Config>,
     consumer: Consumer,
 }
@@ -85,7 +85,7 @@ impl Wanted {
                 Err(error) => {
                     nats.expect_connected()?;
                     return Err(error).with_context(|| {
-                        format!("look at the consumer {} of {name}", wanted.name())
+                        format!("look up the consumer {} of {name}", wanted.name())
                     });
                 }
             };
@@ -111,7 +111,7 @@ impl Wanted {
         match (self.outcome(), &self.is) {
             (Outcome::Made, _) => {
                 let made = nats.jetstream.create_stream(self.config.clone()).await;
-                made.with_context(|| format!("make the stream {name}"))?;
+                made.with_context(|| format!("create the stream {name}"))?;
             }
             (Outcome::Changed, Some(is)) => {
                 let mut config = is.clone();
@@ -124,7 +124,7 @@ impl Wanted {
         let stream = nats.jetstream.get_stream_no_info(name).await?;
         for plan in &self.consumers {
             let done = plan.carry_out(&stream).await;
-            done.with_context(|| format!("make the consumer {} of {name}", plan.name()))?;
+            done.with_context(|| format!("create the consumer {} of {name}", plan.name()))?;
         }
         Ok(())
     }
@@ -160,7 +160,7 @@ impl WantedConsumer {
         found.collect()
     }
 
-    /// A consumer that harms is made again: its reader places it where it is.
+    /// A consumer with a harmful setting is created again; its projection sets its position.
     async fn carry_out(&self, stream: &Stream<()>) -> anyhow::Result<()> {
         let is = self.is.as_ref();
         let name = self.consumer.name();

@@ -1,4 +1,4 @@
-//! What there is before a copy is put in place, and the service around that.
+//! The state before a copy is put in place, and control of the service.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,21 +12,21 @@ use super::lost::Lost;
 use super::unit::Unit;
 use crate::backup::Data;
 
-/// How often the service is asked whether it is there.
+/// The pause between two status requests.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
-/// What there is before anything is done.
+/// The state before the restore.
 pub(crate) struct Before {
     service: String,
-    /// The copy.
+    /// The path of the copy.
     file: PathBuf,
     pub(crate) database: PathBuf,
     copy: Facts,
     has_digest: bool,
-    /// What the database says of itself that is there, if it says anything.
+    /// The facts of the present database, or why it cannot be read.
     present: Result<Facts, String>,
     lost: Lost,
-    /// Where systemd runs the service.
+    /// The service's unit, if systemd runs the service.
     unit: Option<Unit>,
 }
 
@@ -43,13 +43,13 @@ impl Before {
         let (has_digest, copy) = tokio::task::spawn_blocking(checking).await??;
         ensure!(
             copy.owner == service,
-            "{shown} is of the service {}, not of {service}",
+            "{shown} belongs to the service {}, not to {service}",
             copy.owner
         );
         ensure!(
             !copy.is_copy(),
-            "{service} has nothing of its own in {shown}: it is folded from events; \
-             `headwater rebuild {service}`"
+            "{service} has no data of its own in {shown}: it is rebuilt from events; \
+             run `headwater rebuild {service}`"
         );
         let database = data.database(service);
         copy.check_keys(&database)?;
@@ -72,33 +72,33 @@ impl Before {
     pub(crate) fn plan(&self) -> Vec<String> {
         let (service, head) = (&self.service, self.copy.head);
         let digest = if self.has_digest {
-            "its digest is right"
+            "its digest matches"
         } else {
-            "there is no digest beside it"
+            "it has no digest file"
         };
         let mut lines = vec![format!(
-            "the copy is whole, {digest}; it goes up to {service}:{head}"
+            "the copy is intact, {digest}; it goes up to {service}:{head}"
         )];
         match &self.present {
             Ok(present) => lines.push(format!(
-                "it replaces a database up to {service}:{}{}, which is kept beside it",
+                "it replaces a database up to {service}:{}{}, which is kept next to it",
                 present.head,
                 if present.epoch == self.copy.epoch {
                     ""
                 } else {
-                    ", of another life"
+                    ", of another epoch"
                 }
             )),
-            Err(why) => lines.push(format!("what is there now cannot be read: {why}")),
+            Err(why) => lines.push(format!("the present database cannot be read: {why}")),
         }
         lines.extend(self.lost.lines(service, head));
         if let Some(unit) = &self.unit {
-            lines.push(format!("{unit} is stopped for it, and started"));
+            lines.push(format!("{unit} is stopped and started again"));
         }
         lines
     }
 
-    /// Stops the service, where systemd runs it, and keeps everybody away from the database.
+    /// Stops the service if systemd runs it, and locks the database.
     pub(crate) fn stop(&self) -> anyhow::Result<RestoreTarget> {
         let Some(unit) = &self.unit else {
             return RestoreTarget::take(&self.database).context("nothing was changed");
@@ -106,23 +106,23 @@ impl Before {
         unit.stop()?;
         let taken = RestoreTarget::take(&self.database);
         if taken.is_err() {
-            // Somebody else has it open, and what was stopped serves on.
+            // Another process has it open: start the service again.
             unit.start()?;
         }
         taken.context("nothing was changed")
     }
 
-    /// What is lost now that nobody writes any more.
-    ///
-    /// # Errors
-    /// A loss, or a new life, that was not spoken of before.
+    /// What is lost now that the database is locked. Fails if more is lost, or a new epoch is
+    /// needed, than was confirmed.
     pub(crate) async fn lost_now(&self, nats: &Nats) -> anyhow::Result<Lost> {
         match Lost::of(nats, &self.copy, &self.file, &self.database).await {
             Ok(lost) if lost.is_no_more_than(&self.lost) => Ok(lost),
             lost => {
                 self.start()?;
                 let events = lost?.events();
-                bail!("{events} events would be lost now, nothing was changed; run it again")
+                bail!(
+                    "{events} events would be lost now, nothing was changed; run the command again"
+                )
             }
         }
     }
@@ -131,11 +131,14 @@ impl Before {
         if let Some(unit) = &self.unit {
             return unit.start();
         }
-        complain(&format!("start {} now; this waits for it", self.service));
+        complain(&format!(
+            "start {} now; this command waits for it",
+            self.service
+        ));
         Ok(())
     }
 
-    /// Waits until the service answers from the database that was put in place.
+    /// Waits until the service answers with the restored database.
     pub(crate) async fn wait(
         &self,
         nats: &Nats,
@@ -146,10 +149,10 @@ impl Before {
         loop {
             let error = match nats.status(&self.service).await {
                 Ok(status) if status.epoch != placed.facts.epoch => {
-                    bail!("{} runs with another database", self.service)
+                    bail!("{} runs with a different database", self.service)
                 }
                 Ok(status) if status.parts.contains_key("relay") => return Ok(()),
-                Ok(_) => anyhow!("its relay has not begun"),
+                Ok(_) => anyhow!("its relay has not started"),
                 Err(error) => error,
             };
             nats.expect_connected()?;
@@ -164,7 +167,7 @@ impl Before {
     }
 }
 
-/// Whether the copy was written by a newer program than the one that wrote the database.
+/// Fails if a newer program version than the present one wrote the copy.
 fn expect_no_newer(copy: &Facts, present: &Facts) -> anyhow::Result<()> {
     let mut missing = copy
         .migrations
@@ -173,7 +176,7 @@ fn expect_no_newer(copy: &Facts, present: &Facts) -> anyhow::Result<()> {
     match missing.next() {
         None => Ok(()),
         Some(name) => bail!(
-            "the copy was written by a newer version, which has the migration {name}: install that"
+            "the copy was written by a newer version, which has the migration {name}: install that version"
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! What a copy does not have of what the database has that is there, the stream, and the projections.
+//! What the present database, the stream and the projections have that a copy does not.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,21 +9,22 @@ use headwater::backup::{self, Facts};
 use headwater::stream;
 use survey::Topology;
 
-/// What the copy does not have.
+/// Events that the copy does not have.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Lost {
-    /// How many events of its own life.
+    /// Events of the copy's own epoch.
     own: u64,
-    /// How many of another life, which the database is in that is there, or the stream.
+    /// Events of another epoch, which the present database or the stream has.
     other: u64,
-    /// Up to where that life has the same events as the copy, as far as that is known.
+    /// The position up to which that epoch has the same events as the copy, as far as known.
     shared: u64,
-    /// Whether others have seen any of them, or know another life: its positions are taken.
+    /// Whether other services have seen any of them, or know another epoch: the positions are in
+    /// use.
     pub(crate) is_seen: bool,
 }
 
 impl Lost {
-    /// What the copy `file` lacks, of which `copy` are the facts.
+    /// What the copy `file`, with the facts `copy`, lacks.
     pub(crate) async fn of(
         nats: &Nats,
         copy: &Facts,
@@ -42,7 +43,7 @@ impl Lost {
         self.own + self.other
     }
 
-    /// What is lost, and what comes of that, as sentences.
+    /// The loss and its consequences, one sentence each.
     pub(crate) fn lines(&self, service: &str, head: u64) -> Vec<String> {
         let (own, other, shared, events) = (self.own, self.other, self.shared, self.events());
         let mut lines = Vec::new();
@@ -53,37 +54,37 @@ impl Lost {
         }
         if other > 0 {
             lines.push(format!(
-                "LOST at the source: {other} events of another life than the copy's, all that it \
-                 has after {service}:{shared}"
+                "LOST at the source: {other} events of another epoch than the copy's, all that \
+                 it has after {service}:{shared}"
             ));
         }
         if events > 0 {
             lines.push(format!(
-                "look at them now, with `headwater tail '{service}.>' --last {events} \
-                 --no-follow`, and repeat what must not be lost"
+                "read them now with `headwater tail '{service}.>' --last {events} --no-follow`, \
+                 and repeat those that must not be lost"
             ));
         }
         if self.is_seen {
             lines.push(format!(
-                "others have seen events that the copy does not have: it begins a new life, the \
-                 stream {} is made again from it, and the projections of {service} are rebuilt",
+                "others have seen events that the copy does not have: it starts a new epoch, the \
+                 stream {} is created again from it, and the projections of {service} are rebuilt",
                 stream::name(service)
             ));
         }
         lines
     }
 
-    /// Whether somebody who was told of `other` knows of this.
+    /// Whether confirming `other` also confirms this.
     pub(crate) fn is_no_more_than(&self, other: &Self) -> bool {
-        let is_loss_said = other.events() > 0 || self.events() == 0;
-        is_loss_said && (other.is_seen || !self.is_seen)
+        let is_loss_confirmed = other.events() > 0 || self.events() == 0;
+        is_loss_confirmed && (other.is_seen || !self.is_seen)
     }
 
     fn look_at_database(&mut self, copy: &Facts, file: &Path, database: &Path) {
         match Facts::of(database) {
             Ok(present) if present.epoch == copy.epoch => self.has_own(copy, present.head),
             Ok(present) => {
-                // Of one that is damaged all is lost.
+                // If it is damaged, all its events are lost.
                 self.shared = backup::common(file, database).unwrap_or(0);
                 self.other = present.head;
             }
@@ -105,7 +106,7 @@ impl Lost {
         if own == 0 {
             self.other = self.other.max(any.unwrap_or(0));
         }
-        // None where nothing of the source's is near the end.
+        // `None`: no event of the source is near the stream's end.
         self.is_seen = own > copy.head || (own == 0 && any != Some(0));
         Ok(())
     }
@@ -128,7 +129,7 @@ impl Lost {
         Ok(())
     }
 
-    /// Somebody has events of the copy's own life up to `head`.
+    /// Notes that events of the copy's own epoch exist up to `head`.
     fn has_own(&mut self, copy: &Facts, head: u64) {
         self.own = self.own.max(head.saturating_sub(copy.head));
     }

@@ -1,4 +1,4 @@
-//! The unit of a service, where systemd runs it.
+//! The systemd unit of a service.
 
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-/// What a unit says of where its database is.
+/// The unit's variable with the path of the database.
 const VARIABLE: &str = "HEADWATER_DATABASE=";
 
 /// A service's unit, and the sockets that would start it again.
@@ -45,15 +45,15 @@ impl Unit {
         systemctl(["stop"].into_iter().chain(self.all())).map(drop)
     }
 
-    /// Also where it has failed too often.
+    /// Starts it even after too many failures.
     pub(crate) fn start(&self) -> anyhow::Result<()> {
-        // What has not failed, or is not loaded, need not be reset.
+        // Fails for units that have not failed or are not loaded, which is fine.
         let _ = systemctl(["reset-failed"].into_iter().chain(self.all()));
         let started = systemctl(["start"].into_iter().chain(self.all()));
         started.map(drop).with_context(|| self.advice())
     }
 
-    /// Errors where it has ended.
+    /// Returns an error if the unit has stopped.
     pub(crate) fn expect_up(&self) -> anyhow::Result<()> {
         match &*property(&self.name, "ActiveState")? {
             "failed" | "inactive" => bail!(self.advice()),
@@ -63,7 +63,7 @@ impl Unit {
 
     fn advice(&self) -> String {
         format!(
-            "{} did not start: `journalctl -u {} -n 20` says why",
+            "{} did not start: `journalctl -u {} -n 20` has the reason",
             self.name, self.name
         )
     }

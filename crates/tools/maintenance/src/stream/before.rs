@@ -1,4 +1,4 @@
-//! What there is before a stream is made again.
+//! The state before a stream is created again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,41 +16,42 @@ use terminal::Screen;
 
 use crate::verify;
 
-/// What there is before anything is done.
+/// The state before the restore.
 pub(crate) struct Before {
     pub(crate) name: String,
     pub(crate) status: StatusAnswer,
-    /// The stream's settings; none where there is no stream.
+    /// The stream's settings; `None` if there is no stream.
     pub(crate) config: Option<Config>,
-    /// The consumers of its readers, which go with the stream: they may not be allowed to make them.
+    /// The stream's consumers, which are deleted with it: services may not be allowed to create
+    /// them.
     pub(crate) consumers: Vec<consumer::Config>,
-    /// What is in the stream and not in the outbox, if the stream can be read.
+    /// The events that are in the stream and not in the outbox, if the stream can be read.
     pub(crate) lost: Option<Lost>,
     /// The services with a projection of the source, and the names of these projections.
     pub(crate) readers: BTreeMap<String, Vec<String>>,
-    /// Projections that know more than the outbox, as sentences.
+    /// One sentence for each projection that has applied more than the outbox has.
     ahead: Vec<String>,
 }
 
-/// What goes with the stream.
+/// What is lost with the stream.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Lost {
     by_hand: u64,
     former: u64,
     /// Events of this epoch that the outbox does not have.
     ahead: usize,
-    /// Events of this epoch that are another one in the outbox.
+    /// Events of this epoch that differ from the outbox.
     altered: usize,
 }
 
 impl Before {
-    /// Looks at the source, its stream, and who reads it. Errors with [`Unreachable`] where the
-    /// source does not answer: nobody would fill the stream.
+    /// Reads the state of the source, its stream and its projections. Returns [`Unreachable`] if
+    /// the source does not answer: nothing would refill the stream.
     pub(crate) async fn look(nats: &Nats, source: &str) -> anyhow::Result<Self> {
         let status = nats.status(source).await?;
         ensure!(
             status.parts.contains_key("relay"),
-            "{source} has no outbox that a stream could be filled from"
+            "{source} has no outbox to fill a stream from"
         );
         expect_whole(nats, &status).await?;
         let name = stream::name(source);
@@ -81,13 +82,13 @@ impl Before {
         let Self { name, status, .. } = self;
         let (source, head) = (&status.service, status.head);
         let mut lines = vec![format!(
-            "{name} is deleted, made again with its settings, and filled with the {head} events of \
-             the outbox of {source} (epoch {})",
+            "{name} is deleted, created again with its settings, and filled with the {head} \
+             events of the outbox of {source} (epoch {})",
             status.epoch
         )];
         match &self.lost {
             None => lines.push(format!(
-                "{name} cannot be read: how many events are lost with it is not known"
+                "{name} cannot be read: the number of events lost with it is unknown"
             )),
             Some(lost) => lines.extend(lost.lines()),
         }
@@ -110,7 +111,7 @@ async fn consumers(stream: &Stream) -> anyhow::Result<Vec<consumer::Config>> {
     Ok(all)
 }
 
-/// Whether the outbox has its first and its newest event.
+/// Checks that the outbox has its first and its newest event.
 async fn expect_whole(nats: &Nats, status: &StatusAnswer) -> anyhow::Result<()> {
     for from in [1, status.head] {
         if status.head == 0 {
@@ -146,7 +147,7 @@ fn readers(topology: &Topology, source: &str) -> BTreeMap<String, Vec<String>> {
     readers
 }
 
-/// Says which projections have applied more than the outbox has.
+/// Reports projections that have applied more than the outbox has.
 fn ahead(topology: &Topology, source: &StatusAnswer) -> Vec<String> {
     let projections = topology.projections();
     projections
@@ -154,8 +155,8 @@ fn ahead(topology: &Topology, source: &StatusAnswer) -> Vec<String> {
             let applied = *projection.positions.0.get(&source.service)?;
             (applied > source.head).then(|| {
                 format!(
-                    "{} has applied {applied} of {}: is the database of {} an old copy? Then put \
-                     back the newest one instead",
+                    "{} has applied {applied} of {}: is the database of {} an old copy? If so, restore \
+                     the newest one instead",
                     projection.name, source.head, source.service
                 )
             })
@@ -180,7 +181,7 @@ impl Lost {
             (self.by_hand, "that were published by hand"),
             (self.former, "of other epochs"),
             (self.ahead as u64, "that the outbox does not have"),
-            (self.altered as u64, "that are others in the outbox"),
+            (self.altered as u64, "that differ from the outbox"),
         ];
         let lost = counts.iter().filter(|(count, _)| *count > 0);
         lost.map(|(count, which)| format!("lost with the stream: {count} events {which}"))

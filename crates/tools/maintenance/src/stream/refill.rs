@@ -1,4 +1,4 @@
-//! Making a stream again, having it filled, and having rebuilt what reads it.
+//! Creates a stream again, waits until it is refilled, and rebuilds the projections that read it.
 
 use std::time::Duration;
 
@@ -14,23 +14,23 @@ use terminal::{Bar, Screen};
 use tokio::time::Instant;
 
 use super::before::Before;
-use crate::fold;
 use crate::target::Target;
+use crate::watch;
 
-/// How often the stream is looked at while its relay fills it.
+/// The pause between two checks of the stream.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long the relay may publish nothing before it is given up.
+/// How long the relay may publish nothing before this gives up.
 const STANDSTILL: Duration = Duration::from_mins(1);
 
-/// How often the stream is made again where the relay was quicker, with settings of its own.
+/// How often the stream is created again if the relay created it first, with default settings.
 const ATTEMPTS: usize = 5;
 
 impl Before {
-    /// Deletes the stream and makes it again with the settings that it had.
+    /// Deletes the stream and creates it again with its old settings.
     pub(crate) async fn make_again(&self, nats: &Nats) -> anyhow::Result<()> {
         let Some(is) = &self.config else {
-            // The relay makes it.
+            // The relay creates it.
             return Ok(());
         };
         let wanted = stream::settings(&self.status.service, is.num_replicas);
@@ -40,22 +40,25 @@ impl Before {
             match nats.jetstream.create_stream(config.clone()).await {
                 Ok(made) => {
                     for config in self.consumers.clone() {
-                        // Its reader may be quicker.
+                        // The projection may have created it first.
                         let _ = made.create_consumer(config).await;
                     }
                     return Ok(());
                 }
-                // The relay was quicker, and does not know the settings.
+                // The relay was quicker, and does not know the old settings.
                 Err(error) if is_in_use(&error.kind()) => {}
                 Err(error) => {
                     return Err(error).with_context(|| {
-                        format!("make the stream {} again; its relay does", self.name)
+                        format!(
+                            "create the stream {} again; its relay will create it",
+                            self.name
+                        )
                     });
                 }
             }
         }
         let updated = nats.jetstream.update_stream(&config).await;
-        updated.with_context(|| format!("give {} its settings back", self.name))?;
+        updated.with_context(|| format!("restore the settings of {}", self.name))?;
         Ok(())
     }
 
@@ -66,7 +69,7 @@ impl Before {
             Err(error) => anyhow::Error::from(error),
         };
         nats.expect_connected()?;
-        // The stream is there: its state was read a moment ago.
+        // The stream exists: its state was read a moment ago.
         let may_not = if is_nobody(&error) {
             ": this user may not, nothing was done; log in as the operator"
         } else {
@@ -75,7 +78,7 @@ impl Before {
         Err(error).with_context(|| format!("delete the stream {}{may_not}", self.name))
     }
 
-    /// Waits until the relay has published what the outbox had; gives how far it is then.
+    /// Waits until the relay has published the outbox; returns the newest published position.
     pub(crate) async fn wait_until_filled(
         &self,
         nats: &Nats,
@@ -94,7 +97,7 @@ impl Before {
             }
             ensure!(
                 moved.elapsed() < STANDSTILL,
-                "the relay of {source} has stood still for {STANDSTILL:?} at {published} of {head}: {}",
+                "the relay of {source} has made no progress for {STANDSTILL:?} at {published} of {head}: {}",
                 state.map_or_else(
                     || "it does not answer".to_owned(),
                     |state| format!("{state:?}")
@@ -104,7 +107,7 @@ impl Before {
         }
     }
 
-    /// The newest position in the stream, and what the relay says of itself.
+    /// The newest position in the stream, and the relay's state.
     async fn published(&self, nats: &Nats, bar: &Bar) -> anyhow::Result<(u64, Option<State>)> {
         let Self { name, status, .. } = self;
         let (source, epoch) = (&status.service, Some(&*status.epoch));
@@ -123,7 +126,7 @@ impl Before {
         Ok((position, state))
     }
 
-    /// Has each projection of the source rebuilt. One whose service refuses is in the report.
+    /// Rebuilds each projection of the source. If a service refuses, the report has the reason.
     pub(crate) async fn rebuild(
         &self,
         nats: &Nats,
@@ -156,7 +159,7 @@ impl Before {
 
 async fn rebuild(nats: &Nats, target: &Target, screen: &Screen) -> anyhow::Result<RebuildStatus> {
     let begun = target.ask(nats, Endpoint::Rebuild).await?;
-    fold::follow(nats, target, begun, screen).await
+    watch::follow(nats, target, begun, screen).await
 }
 
 fn is_broker(error: &anyhow::Error) -> bool {
@@ -166,7 +169,7 @@ fn is_broker(error: &anyhow::Error) -> bool {
     )
 }
 
-/// Whether there is nobody who would take a request.
+/// Whether no service listens on the request's subject.
 fn is_nobody(error: &anyhow::Error) -> bool {
     let kinds = error.chain().filter_map(|cause| cause.downcast_ref());
     kinds
@@ -174,7 +177,7 @@ fn is_nobody(error: &anyhow::Error) -> bool {
         .any(|kind| kind == RequestErrorKind::NoResponders)
 }
 
-/// A deletion says so in words only.
+/// The server reports a missing stream only in the text of the error.
 fn is_gone(error: &str) -> bool {
     error.contains(&ErrorCode::STREAM_NOT_FOUND.0.to_string())
 }
@@ -187,6 +190,6 @@ fn is_in_use(kind: &CreateStreamErrorKind) -> bool {
 pub(crate) struct Rebuilt {
     pub(crate) service: String,
     pub(crate) projection: String,
-    /// Why not.
+    /// Why it failed.
     pub(crate) failure: Option<String>,
 }

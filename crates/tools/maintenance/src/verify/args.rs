@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use terminal::output::duration;
 
-/// Prove that all copies agree
+/// Verify that streams and projections agree with the outboxes
 ///
-/// Compares each source's outbox with its stream, event by event, and the tables of each
-/// projection with a fold of the outboxes, while everything goes on running.
+/// Compares each source's outbox with its stream, event by event, and the tables of each projection
+/// with a rebuild from the outboxes. Services continue to run meanwhile.
 ///
-/// Exit codes: 0 all agree, 3 something differs, 4 the broker or a service cannot be reached, 2
-/// the command line cannot be followed, 1 anything else.
+/// Exit codes: 0 all agree, 1 other failure, 2 usage error, 3 something differs, 4 the broker or a
+/// service cannot be reached.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Only this source and the projections that read it; may be given again
+    /// Verify only this source and the projections that read it; can be repeated
     #[arg(
         long = "source",
         value_name = "SOURCE",
@@ -22,7 +22,7 @@ pub struct Args {
     )]
     pub sources: Vec<String>,
 
-    /// How long relays and projections have to catch up, and services to answer
+    /// Time for relays and projections to catch up, and for services to answer
     #[arg(long, value_name = "SECONDS", env = "HEADWATER_VERIFY_WAIT", default_value = "10", value_parser = duration)]
     pub wait: Duration,
 }

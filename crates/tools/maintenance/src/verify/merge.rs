@@ -1,45 +1,45 @@
-//! The places of a stream's events against those of the outbox, in lockstep.
+//! Compares the order of a stream's events with the outbox.
 //!
-//! Takes the events in the order of the stream. What agrees leaves nothing behind: memory grows
-//! with the differences, not with the events.
+//! Takes the events in the order of the stream. Memory grows with the differences, not with the
+//! events.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Follows one life of a source through its stream.
+/// Follows one epoch of a source through its stream.
 #[derive(Debug)]
 pub(crate) struct Merge {
     /// The position after the highest one seen.
     next: u64,
     seen: Runs,
-    /// Where events lie that came out of order.
+    /// The sequences of events that came out of order, by position.
     late: BTreeMap<u64, u64>,
-    places: OrderingDiff,
+    diff: OrderingDiff,
 }
 
-/// How the places differ.
+/// How the order of events differs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OrderingDiff {
     /// Positions that the stream does not have.
     pub missing: Ranges,
-    /// Positions that it has again.
+    /// Positions that occur again.
     pub doubled: Vec<Doubled>,
-    /// Positions that it has behind a later one.
+    /// Positions that come after a later one.
     pub out_of_order: Vec<Late>,
 }
 
-/// An event that is in the stream again.
+/// An event that occurs again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Doubled {
     pub position: u64,
-    /// Where it is for the first time.
+    /// The sequence of its first occurrence.
     pub sequence: u64,
-    /// Where it is again.
+    /// The sequence of the repetition.
     pub again: u64,
 }
 
-/// An event that lies behind a later one.
+/// An event that comes after a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Late {
     pub position: u64,
@@ -54,7 +54,7 @@ impl Merge {
             next: 1,
             seen: Runs::default(),
             late: BTreeMap::new(),
-            places: OrderingDiff::default(),
+            diff: OrderingDiff::default(),
         }
     }
 
@@ -63,23 +63,23 @@ impl Merge {
         self.next - 1
     }
 
-    /// Notes that the stream has `position` at `sequence`.
-    pub(crate) fn place(&mut self, position: u64, sequence: u64) {
+    /// Adds the event with `position` at `sequence`.
+    pub(crate) fn add(&mut self, position: u64, sequence: u64) {
         if position >= self.next {
-            self.places.missing.push(self.next, position - 1);
+            self.diff.missing.push(self.next, position - 1);
             self.seen.note(position, sequence);
             self.next = position + 1;
-        } else if self.places.missing.remove(position) {
+        } else if self.diff.missing.remove(position) {
             let after = self.reached();
             self.late.insert(position, sequence);
-            self.places.out_of_order.push(Late {
+            self.diff.out_of_order.push(Late {
                 position,
                 sequence,
                 after,
             });
         } else {
             let late = self.late.get(&position).copied();
-            self.places.doubled.push(Doubled {
+            self.diff.doubled.push(Doubled {
                 position,
                 sequence: late.unwrap_or_else(|| self.seen.sequence(position)),
                 again: sequence,
@@ -87,14 +87,14 @@ impl Merge {
         }
     }
 
-    /// How the stream differs from an outbox that ends at `head`.
+    /// The differences from an outbox that ends at `head`.
     pub(crate) fn end(mut self, head: u64) -> OrderingDiff {
-        self.places.missing.push(self.next, head);
-        self.places
+        self.diff.missing.push(self.next, head);
+        self.diff
     }
 }
 
-/// Where each position was seen first, as runs in which both count up together.
+/// The first sequence of each position, as runs in which both count up together.
 #[derive(Debug, Default)]
 struct Runs(Vec<(u64, u64)>);
 
@@ -110,7 +110,7 @@ impl Runs {
         }
     }
 
-    /// Where `position`, which was noted, lies.
+    /// The sequence of `position`, which must have been noted.
     fn sequence(&self, position: u64) -> u64 {
         let run = self.0.partition_point(|(from, _)| *from <= position);
         let (from, first) = self.0[run.checked_sub(1).expect("it was noted")];
@@ -118,21 +118,20 @@ impl Runs {
     }
 }
 
-/// Positions, as ranges: a whole stream can be missing.
+/// Positions as ranges: a whole stream can be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Ranges(BTreeMap<u64, u64>);
 
 impl Ranges {
-    /// Adds `from` to `to`, both included, higher than all that are there; nothing when `from` is
-    /// above `to`.
+    /// Adds `from..=to`, which must be above all existing ranges; nothing if `from` is above `to`.
     fn push(&mut self, from: u64, to: u64) {
         if from <= to {
             self.0.insert(from, to);
         }
     }
 
-    /// Takes one out. False if it is not there.
+    /// Removes a position; false if it is not there.
     fn remove(&mut self, position: u64) -> bool {
         let range = self.0.range(..=position).next_back();
         let Some((from, to)) = range.map(|(&from, &to)| (from, to)) else {
@@ -155,12 +154,12 @@ impl Ranges {
         self.0.is_empty()
     }
 
-    /// How many positions there are.
+    /// The number of positions.
     pub fn count(&self) -> u64 {
         self.iter().map(|(from, to)| to - from + 1).sum()
     }
 
-    /// How many ranges there are.
+    /// The number of ranges.
     pub fn ranges(&self) -> u64 {
         self.0.len() as u64
     }
@@ -184,14 +183,13 @@ mod tests {
     fn merged(positions: &[u64], head: u64) -> OrderingDiff {
         let mut merge = Merge::new();
         for (&position, sequence) in positions.iter().zip(11..) {
-            merge.place(position, sequence);
+            merge.add(position, sequence);
         }
         merge.end(head)
     }
 
-    fn missing(places: &OrderingDiff) -> Vec<u64> {
-        places
-            .missing
+    fn missing(diff: &OrderingDiff) -> Vec<u64> {
+        diff.missing
             .iter()
             .flat_map(|(from, to)| from..=to)
             .collect()
@@ -201,7 +199,7 @@ mod tests {
     fn what_agrees_leaves_nothing_behind() {
         let mut merge = Merge::new();
         for position in 1..=100_000 {
-            merge.place(position, position + 7);
+            merge.add(position, position + 7);
         }
         assert_eq!((merge.seen.0.len(), merge.late.len()), (1, 0));
         assert_eq!(merge.end(100_000), OrderingDiff::default());
@@ -209,20 +207,20 @@ mod tests {
 
     #[test]
     fn two_that_changed_places_are_one_out_of_order() {
-        let places = merged(&[1, 2, 4, 3, 5], 5);
+        let diff = merged(&[1, 2, 4, 3, 5], 5);
         let late = Late {
             position: 3,
             sequence: 14,
             after: 4,
         };
-        assert_eq!(places.out_of_order, [late]);
-        assert!(places.missing.is_empty() && places.doubled.is_empty());
+        assert_eq!(diff.out_of_order, [late]);
+        assert!(diff.missing.is_empty() && diff.doubled.is_empty());
     }
 
     #[test]
     fn a_copy_is_named_with_both_places() {
-        let places = merged(&[1, 3, 2, 4, 2, 1, 3], 4);
-        let doubled: Vec<_> = places
+        let diff = merged(&[1, 3, 2, 4, 2, 1, 3], 4);
+        let doubled: Vec<_> = diff
             .doubled
             .iter()
             .map(|doubled| (doubled.position, doubled.sequence, doubled.again))
@@ -231,13 +229,13 @@ mod tests {
     }
 
     proptest! {
-        /// Against a reading that keeps everything in memory.
+        /// Compares with an implementation that keeps everything in memory.
         #[test]
         fn any_stream_is_read_as_by_somebody_who_remembers_everything(
             positions in vec(1_u64..30, 0..40),
             head in 0_u64..35,
         ) {
-            let places = merged(&positions, head);
+            let diff = merged(&positions, head);
             let mut first = BTreeMap::new();
             let (mut doubled, mut late, mut highest) = (vec![], vec![], 0);
             for (&position, sequence) in positions.iter().zip(11..) {
@@ -253,10 +251,10 @@ mod tests {
             }
             let have: BTreeSet<_> = first.keys().copied().collect();
             let lost: Vec<_> = (1..=head.max(highest)).filter(|p| !have.contains(p)).collect();
-            prop_assert_eq!(missing(&places), lost);
-            prop_assert_eq!(places.missing.count(), missing(&places).len() as u64);
-            prop_assert_eq!(places.doubled, doubled);
-            prop_assert_eq!(places.out_of_order, late);
+            prop_assert_eq!(missing(&diff), lost);
+            prop_assert_eq!(diff.missing.count(), missing(&diff).len() as u64);
+            prop_assert_eq!(diff.doubled, doubled);
+            prop_assert_eq!(diff.out_of_order, late);
         }
     }
 }

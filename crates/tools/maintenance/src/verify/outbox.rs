@@ -1,22 +1,22 @@
-//! A source's outbox, read through its operator endpoint.
+//! A source's outbox, read through its admin endpoint.
 
 use anyhow::Context as _;
 use client::Nats;
 use headwater::operator::{Endpoint, EventsAnswer, EventsRequest, fetch_events};
 use headwater::outbox::Row;
 
-/// How many rows are asked for on the way forward: as many as the source gives at once.
+/// Rows per request when reading forward: as many as the source returns at once.
 const FORWARD: usize = 1000;
 
-/// How many rows are asked for to look back at a difference.
+/// Rows per request when looking back at a difference.
 const BACK: usize = 100;
 
-/// An outbox as it is read: mostly forward, now and then back.
+/// An outbox being read: mostly forward, sometimes back.
 pub(crate) struct Outbox<'a> {
     nats: &'a Nats,
     source: &'a str,
     epoch: &'a str,
-    /// The newest position that it is known to have.
+    /// The newest known position.
     head: u64,
     forward: Vec<Row>,
     back: Vec<Row>,
@@ -34,8 +34,8 @@ impl<'a> Outbox<'a> {
         }
     }
 
-    /// Whether `position` is beyond the outbox, which is asked again before that is said: it
-    /// grows while it is read.
+    /// Whether `position` is beyond the outbox. The outbox grows while it is read, so its end is
+    /// read again first.
     pub(crate) async fn ends_before(&mut self, position: u64) -> anyhow::Result<bool> {
         if position > self.head {
             self.page(position, 1).await?;
@@ -43,7 +43,7 @@ impl<'a> Outbox<'a> {
         Ok(position > self.head)
     }
 
-    /// The row at `position`, if it is there.
+    /// The row at `position`, if it exists.
     pub(crate) async fn row(&mut self, position: u64) -> anyhow::Result<Option<&Row>> {
         let end = self.forward.last().map_or(0, |row| row.position);
         let begin = self.forward.first().map_or(0, |row| row.position);

@@ -1,4 +1,4 @@
-//! One projection: how far it is, and its rows against a fold of the outboxes.
+//! One projection: its progress, and its rows compared with a rebuild from the outboxes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use serde::Serialize;
 use terminal::Screen;
 use tokio::time::Instant;
 
-use crate::fold;
 use crate::target::Target;
+use crate::watch;
 
-/// How long to wait before a projection is looked at again.
+/// The pause between two checks of a projection.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// How a projection differs from its sources.
@@ -24,46 +24,50 @@ pub struct Report {
     pub service: String,
     pub projection: String,
     pub version: u32,
-    /// How far it is.
+    /// Its progress.
     pub positions: Positions,
-    /// Sources that it is not as far as, and their heads.
+    /// Sources that it has not caught up with, and their heads.
     pub behind: BTreeMap<String, u64>,
-    /// Sources that it is further than, and their heads.
+    /// Sources that it is ahead of, and their heads.
     pub ahead: BTreeMap<String, u64>,
-    /// Sources whose epoch is not the one that it has applied last, and that one.
+    /// Sources whose epoch differs from the last one applied, and the applied epoch.
     pub other_epochs: BTreeMap<String, String>,
-    /// Events that wait for a person; no difference, but not in its tables either.
+    /// Dead letters. They are not a difference, but are missing from its tables.
     pub dead_letters: u64,
-    /// What of its sources contradicts it, and what to do, as sentences.
+    /// Contradictions with its sources and what to do, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
-    /// What it waits for, by the source that it cannot go on in; no difference by itself.
+    /// What it waits for, by source. Waiting is not a difference by itself.
     pub waits: BTreeMap<String, String>,
-    /// Rows that a fold of the outboxes gives otherwise, and where both stood; none where they
-    /// could not be compared.
-    pub fold: Option<Fold>,
+    /// Rows that a rebuild from the outboxes gives differently; `None` if they could not be
+    /// compared.
+    #[serde(rename = "fold")]
+    pub comparison: Option<Comparison>,
 }
 
-/// The rows of a projection against a fold of the outboxes.
+/// The rows of a projection compared with a rebuild from the outboxes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fold {
-    /// Where both stood when they were compared.
+pub struct Comparison {
+    /// The positions of both when they were compared.
     pub positions: Positions,
     pub differences: Differences,
-    /// For how long the projection stood still meanwhile, in microseconds; reads went on.
+    /// For how long the projection applied nothing meanwhile, in microseconds; reads continued.
     pub held_us: Option<u64>,
 }
 
 impl Report {
-    /// Whether it is where its sources are, and its rows are what a fold gives.
+    /// Whether it has caught up with its sources and has the rows of a rebuild.
     pub fn agrees(&self) -> bool {
-        let rows = self.fold.as_ref().map_or(0, |fold| fold.differences.count);
+        let rows = self
+            .comparison
+            .as_ref()
+            .map_or(0, |it| it.differences.count);
         let is_there = self.behind.is_empty() && self.ahead.is_empty();
         is_there && self.other_epochs.is_empty() && self.faults.is_empty() && rows == 0
     }
 }
 
-/// A projection that is to be compared.
+/// A projection to compare.
 pub(crate) struct Check<'a> {
     pub(crate) nats: &'a Nats,
     pub(crate) service: &'a str,
@@ -74,11 +78,11 @@ pub(crate) struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Waits for up to `wait` until the projection is where the heads are; how far it is then.
+    /// Waits up to `wait` until the projection has reached the heads; returns its progress.
     pub(crate) async fn progress(&self, wait: Duration) -> anyhow::Result<Report> {
         let Self { nats, heads, .. } = *self;
         let (now, waits) = self.reach(wait).await?;
-        // Sources that are not verified, or do not answer, have no head here.
+        // Sources that are not verified or do not answer have no head here.
         let read = heads
             .0
             .iter()
@@ -98,13 +102,13 @@ impl Check<'_> {
                 .flat_map(|source| source.faults.iter().cloned())
                 .collect(),
             waits,
-            fold: None,
+            comparison: None,
             positions: now.positions,
         })
     }
 
-    /// Waits until the projection is where its sources are, or had the time to; how it is then, and
-    /// what it waits for.
+    /// Waits until the projection has caught up with its sources, or `wait` is over. Returns its
+    /// status and what it waits for.
     async fn reach(
         &self,
         wait: Duration,
@@ -144,14 +148,14 @@ impl Check<'_> {
         }
     }
 
-    /// Has the projection folded once more beside, from the outboxes, and compared. `obstacle`: why
-    /// that cannot be. `is_partial`: whether it is no success even without differences.
+    /// Has the projection rebuilt from the outboxes, and compared. `obstacle`: why this is
+    /// impossible. `is_partial`: whether it does not count as a success even without differences.
     pub(crate) async fn compare(
         &self,
         obstacle: Option<String>,
         is_partial: bool,
         screen: &Screen,
-    ) -> anyhow::Result<Fold> {
+    ) -> anyhow::Result<Comparison> {
         let target = Target {
             service: self.service.to_owned(),
             projection: Some(self.projection.to_owned()),
@@ -160,11 +164,11 @@ impl Check<'_> {
             Some(obstacle) => Err(anyhow!(obstacle)),
             None => compare(self.nats, &target, is_partial, screen).await,
         };
-        compared.with_context(|| format!("compare {target} with a fold of the outboxes"))
+        compared.with_context(|| format!("compare {target} with a rebuild from the outboxes"))
     }
 }
 
-/// What the projection has applied last that is of another epoch than the source's.
+/// The sources of which the projection last applied another epoch than the current one.
 fn other_epochs(
     now: &ProjectionStatus,
     epochs: &BTreeMap<String, String>,
@@ -178,7 +182,7 @@ fn other_epochs(
         .collect()
 }
 
-/// Where `positions` are beyond their sources, which are asked again: they may have gone on.
+/// Positions beyond their sources' heads. The sources are asked again, since they may have grown.
 async fn ahead(
     nats: &Nats,
     positions: &Positions,
@@ -201,15 +205,15 @@ async fn compare(
     target: &Target,
     is_partial: bool,
     screen: &Screen,
-) -> anyhow::Result<Fold> {
+) -> anyhow::Result<Comparison> {
     let begun = target.verify(nats, is_partial).await?;
-    let ended = fold::follow(nats, target, begun, screen).await?;
+    let ended = watch::follow(nats, target, begun, screen).await?;
     let why = ended.message.unwrap_or_default();
     ensure!(ended.state == RebuildState::Done, "it failed: {why}");
     let differences = ended
         .differences
         .with_context(|| format!("it was not compared: {why}"))?;
-    Ok(Fold {
+    Ok(Comparison {
         positions: ended.positions,
         differences,
         held_us: ended.held_us,

@@ -1,4 +1,4 @@
-//! What was found, for people and programs.
+//! The result of a verification, as text and JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -11,20 +11,19 @@ use terminal::output::printable;
 use super::source::SHOWN;
 use super::{projection, source};
 
-/// What was found.
+/// The result of a verification.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     pub sources: Vec<source::Report>,
     pub projections: Vec<projection::Report>,
-    /// Who could not be reached, as sentences.
+    /// Services that could not be reached, one sentence each.
     pub unreachable: Vec<String>,
-    /// What could not be verified for another reason, as sentences.
+    /// What could not be verified for another reason, one sentence each.
     pub failed: Vec<String>,
 }
 
 impl Report {
-    /// The exit code that says it. A difference that was found counts more than what could not be
-    /// looked at.
+    /// The exit code. A difference counts more than something that could not be verified.
     pub fn exit(&self) -> Exit {
         let sources = self.sources.iter().all(source::Report::agrees);
         let projections = self.projections.iter().all(projection::Report::agrees);
@@ -41,7 +40,7 @@ impl Report {
 }
 
 impl Report {
-    /// Whether all that was looked at up to now agrees, projections aside.
+    /// Whether everything verified so far agrees, projections aside.
     pub(crate) fn is_well(&self) -> bool {
         let agree = self.sources.iter().all(source::Report::agrees);
         agree && self.unreachable.is_empty() && self.failed.is_empty()
@@ -65,7 +64,7 @@ impl Display for Report {
         f.write_str(match self.exit() {
             Exit::Done => "all agree",
             Exit::Different => "there are differences",
-            _ => "what was verified agrees, but not everything was",
+            _ => "what was verified agrees, but not everything could be verified",
         })
     }
 }
@@ -105,8 +104,8 @@ impl Display for source::Report {
         if !self.agrees() {
             write!(
                 f,
-                "\n  to make the stream again from the outbox: `headwater stream restore {source}`; \
-                 if instead {source} runs on an old copy of its database, put back the newest"
+                "\n  to create the stream again from the outbox: `headwater stream restore {source}`; \
+                 if {source} runs on an old copy of its database, restore the newest copy instead"
             )?;
         }
         Ok(())
@@ -114,12 +113,12 @@ impl Display for source::Report {
 }
 
 impl source::Report {
-    /// What is no difference, but good to know.
+    /// Information that is not a difference.
     fn information(&self, f: &mut Formatter) -> fmt::Result {
         let former: u64 = self.former.values().sum();
         let counts = [
             (self.by_hand, "published by hand"),
-            (former, "of former lives"),
+            (former, "of former epochs"),
             (self.holes, "sequences without an event"),
         ];
         for (count, what) in counts {
@@ -137,21 +136,21 @@ impl Display for projection::Report {
         if self.projection != self.service {
             write!(f, " of {}", self.service)?;
         }
-        match &self.fold {
+        match &self.comparison {
             None => write!(f, ": applied up to {}", self.positions)?,
-            Some(fold) => {
-                let count = fold.differences.count;
+            Some(compared) => {
+                let count = compared.differences.count;
                 let verdict = if count == 0 {
                     "agree with"
                 } else {
                     "DIFFER from"
                 };
-                let positions = &fold.positions;
+                let positions = &compared.positions;
                 write!(
                     f,
-                    ": the rows {verdict} a fold of the outboxes at {positions}"
+                    ": the rows {verdict} a rebuild from the outboxes at {positions}"
                 )?;
-                let rows = fold.differences.rows.iter().map(row);
+                let rows = compared.differences.rows.iter().map(row);
                 list(f, "rows", count, count, rows)?;
             }
         }
@@ -163,15 +162,15 @@ impl Display for projection::Report {
 }
 
 impl projection::Report {
-    /// What is to be said besides the rows, as sentences.
+    /// Everything but the rows, one sentence each.
     fn notes(&self) -> Vec<String> {
         let service = &self.service;
         let waits = self.waits.iter();
-        let waits = waits.map(|(source, why)| format!("WAITS in {source}: {}", printable(why)));
+        let waits = waits.map(|(source, why)| format!("WAITS for {source}: {}", printable(why)));
         let place = |word, heads: &BTreeMap<String, u64>| -> Vec<String> {
             let places = heads.iter().map(|(source, head)| {
                 let position = self.positions.get(source);
-                format!("{word}: {source} is at {head}, this at {position}")
+                format!("{word}: {source} is at {head}, the projection at {position}")
             });
             places.collect()
         };
@@ -180,13 +179,13 @@ impl projection::Report {
         let others = self.other_epochs.iter().map(|(source, epoch)| {
             let epoch = printable(epoch);
             format!(
-                "OTHER EPOCH: what it applied last of {source} is of {epoch}, which is not the one of {source}"
+                "OTHER EPOCH: the last applied epoch of {source} is {epoch}, which is not its current one"
             )
         });
         let letters = Some(self.dead_letters).filter(|letters| *letters > 0);
         let letters = letters.map(|letters| {
             format!(
-                "{letters} DEAD LETTERS WAIT, and are not in the rows: `headwater dead-letter list --service {service}`"
+                "{letters} DEAD LETTERS are missing from the rows: `headwater dead-letter list --service {service}`"
             )
         });
         waits
@@ -199,8 +198,8 @@ impl projection::Report {
     }
 }
 
-/// Writes how many there are, the first of them a line each, and how many more; nothing for none.
-/// A line may stand for several: `lines` is how many there would be in all.
+/// Writes the count, the first items on one line each, and how many more there are; nothing for
+/// zero. An item may stand for several: `lines` is the total number of lines.
 fn list(
     f: &mut Formatter,
     what: &str,
@@ -241,14 +240,14 @@ fn altered(event: &source::Altered) -> String {
     let what = match event.what {
         source::What::Subject => "another subject than in the outbox",
         source::What::Payload => "another payload than in the outbox",
-        source::What::Row => "not in the outbox, which goes further",
+        source::What::Row => "not in the outbox, which has later positions",
     };
     let stream = shown("the stream", event.stream.as_ref());
     let outbox = shown("the outbox", event.outbox.as_ref());
     format!("position {position} at sequence {sequence}: {what}{stream}{outbox}")
 }
 
-/// What an event is, in a line of its own.
+/// An event's content, on its own line.
 fn shown(who: &str, event: Option<&source::Shown>) -> String {
     let Some(shown) = event else {
         return String::new();
@@ -265,7 +264,7 @@ fn shown(who: &str, event: Option<&source::Shown>) -> String {
 fn row(difference: &Difference) -> String {
     let side = match difference.only_in {
         Side::Live => "only in the live store",
-        Side::Fold => "only in the fold",
+        Side::Fold => "only in the rebuild",
     };
     let columns = difference.row.iter();
     let columns = columns.map(|(column, value)| format!(" {column}={}", printable(value)));

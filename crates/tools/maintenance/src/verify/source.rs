@@ -1,4 +1,4 @@
-//! One source: its outbox against its stream.
+//! One source: its outbox compared with its stream.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,71 +19,70 @@ use super::merge::{Merge, OrderingDiff};
 use super::outbox::Outbox;
 use super::stored::Stored;
 
-/// How many differences of a kind a person is shown; a program gets all, and what is in the events
-/// of these.
+/// How many differences of a kind are shown as text. JSON has all, with the content of this many.
 pub(crate) const SHOWN: usize = 20;
 
-/// How long to wait before the end of a stream is looked at again.
+/// The pause before the end of a stream is read again.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a source's stream has, and how it differs from the outbox.
+/// A source's stream and how it differs from the outbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     pub source: String,
-    /// The life of the source's database.
+    /// The epoch of the source's database.
     pub epoch: String,
-    /// The outbox's newest position when verifying began; the stream may have gone on since.
+    /// The outbox's newest position at the start; the stream may have grown since.
     pub head: u64,
-    /// Events of this life in the stream.
+    /// Events of this epoch in the stream.
     pub events: u64,
     #[serde(flatten)]
     pub places: OrderingDiff,
-    /// Events that are not what the outbox has at their position.
+    /// Events that differ from the outbox at their position.
     pub altered: Vec<Altered>,
     /// Events beyond the end of the outbox.
     pub ahead: Vec<Ahead>,
-    /// Events without an id of the source; no difference, a person may publish.
+    /// Events without an id of the source, published by hand; not a difference.
     pub by_hand: u64,
-    /// Events of former lives of the source's database, by epoch; no difference.
+    /// Events of former epochs of the source's database, by epoch; not a difference.
     pub former: BTreeMap<String, u64>,
-    /// Sequences that the stream has no event at; no difference by itself.
+    /// Sequences without an event; not a difference by itself.
     pub holes: u64,
 }
 
-/// An event that is not what the outbox has.
+/// An event that differs from the outbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Altered {
     pub position: u64,
     pub sequence: u64,
     /// What differs.
     pub what: What,
-    /// What the stream has, of the first `SHOWN` of them.
+    /// The stream's event, for the first `SHOWN` differences.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<Shown>,
-    /// What the outbox has, the same.
+    /// The outbox's event, for the first `SHOWN` differences.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outbox: Option<Shown>,
 }
 
-/// An event, to be looked at.
+/// The content of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Shown {
     pub subject: String,
-    /// Its body, where the source has said what its events look like.
+    /// Its decoded body, if the source has published a schema.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<Value>,
-    /// The same in base64, where it does not decode.
+    /// Its body in base64, if it does not decode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
 }
 
-/// What of an event differs.
+/// What differs in an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum What {
     Subject,
     Payload,
-    /// The outbox has no such position, although it goes further.
+    /// The outbox has no such position, although it has later ones.
     Row,
 }
 
@@ -92,20 +91,20 @@ pub enum What {
 pub struct Ahead {
     pub position: u64,
     pub sequence: u64,
-    /// What the stream has, of the first `SHOWN` of them.
+    /// The stream's event, for the first `SHOWN` of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<Shown>,
 }
 
 impl Report {
-    /// Whether the stream is what the outbox says.
+    /// Whether the stream agrees with the outbox.
     pub fn agrees(&self) -> bool {
         self.places == OrderingDiff::default() && self.altered.is_empty() && self.ahead.is_empty()
     }
 }
 
-/// Compares a source's outbox, as far as `status` says, with its stream. `wait`: how long the
-/// relay has to publish what is not there yet.
+/// Compares a source's outbox with its stream, as far as `status` reports. `wait`: time for the
+/// relay to publish missing events.
 pub(crate) async fn check(
     nats: &Nats,
     status: &StatusAnswer,
@@ -136,14 +135,14 @@ struct Check<'a> {
     outbox: Outbox<'a>,
     merge: Merge,
     schemas: Schemas,
-    /// Events read, whosever.
+    /// Number of events read, including foreign ones.
     read: u64,
     report: Report,
 }
 
 impl Check<'_> {
-    /// Reads the stream to its end, and on, until it has reached the outbox's head or had the
-    /// time to.
+    /// Reads the stream to its end, and further until it has reached the outbox's head or `wait` is
+    /// over.
     async fn compare(
         &mut self,
         stored: &mut Stored<'_>,
@@ -189,11 +188,11 @@ impl Check<'_> {
             });
             return Ok(());
         }
-        self.merge.place(position, sequence);
+        self.merge.add(position, sequence);
         self.compare_row(position, &event).await
     }
 
-    /// Compares an event with what the outbox has at its position.
+    /// Compares an event with the outbox at its position.
     async fn compare_row(&mut self, position: u64, event: &Event) -> anyhow::Result<()> {
         let row = self.outbox.row(position).await?;
         let Some(what) = differing(row, event) else {

@@ -6,14 +6,14 @@ use client::Nats;
 use client::direct::{Event, Reader};
 use headwater::stream;
 
-/// How often an event is asked for that does not come.
+/// How often an event is requested if it does not arrive.
 const TRIES: u32 = 3;
 
-/// A stream that is being read.
+/// A stream being read.
 pub(crate) struct Stored<'a> {
     nats: &'a Nats,
     name: String,
-    /// As it was when it was last looked at; none before it is there.
+    /// The stream as last seen; `None` until it exists.
     stream: Option<Stream>,
     reader: Reader,
 }
@@ -28,12 +28,12 @@ impl<'a> Stored<'a> {
         }
     }
 
-    /// The stream's last sequence when it was looked at: it is read up to there.
+    /// The stream's last sequence as last seen; events are read up to here.
     pub(crate) fn last(&self) -> u64 {
         self.stream.as_ref().map_or(0, last)
     }
 
-    /// Looks where the stream ends now. One that is not there yet ends before its first event.
+    /// Updates the stream's end. A stream that does not exist yet ends before its first event.
     pub(crate) async fn look(&mut self) -> anyhow::Result<()> {
         let Some(stream) = self.nats.stream(&self.name).await? else {
             return Ok(());
@@ -42,7 +42,7 @@ impl<'a> Stored<'a> {
             let is_same = before.cached_info().created == stream.cached_info().created;
             ensure!(
                 is_same && last(before) <= last(&stream),
-                "the stream {} was replaced, or lost its end, while it was read: verify again",
+                "the stream {} was replaced, or lost its end, while it was read: run verify again",
                 self.name
             );
         }
@@ -50,7 +50,7 @@ impl<'a> Stored<'a> {
         Ok(())
     }
 
-    /// The next event, up to where the stream ended when it was looked at.
+    /// The next event, up to the end last seen.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Event>> {
         let Some(stream) = &self.stream else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Waiting for a fold beside a live projection: a rebuild, or what it is verified against.
+//! Waits for a rebuild or a verification that runs next to a live projection.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use tokio::time::Instant;
 
 use crate::target::Target;
 
-/// How often a service is asked how far it is.
+/// The pause between two status requests.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a service may be silent, or its fold apply nothing, before it is given up.
+/// How long a service may be silent, or its rebuild apply nothing, before this gives up.
 const STANDSTILL: Duration = Duration::from_mins(1);
 
-/// Waits until the fold of `target`, which has just answered `begun`, is done or has failed.
+/// Waits until the rebuild of `target`, whose first status is `begun`, is done or has failed.
 ///
-/// Errors when it does not move on any more, with what it waits for, or the service forgot it: it
-/// was started again.
+/// Returns an error with what it waits for if it makes no progress, or if the service no longer
+/// knows of it because it was restarted.
 pub(crate) async fn follow(
     nats: &Nats,
     target: &Target,
@@ -38,16 +38,16 @@ pub(crate) async fn follow(
         match status.state {
             RebuildState::Done | RebuildState::Failed => return Ok(status),
             RebuildState::Idle => bail!(
-                "{target} knows of no fold any more: it was started again meanwhile; begin again"
+                "{target} no longer has a rebuild: its service was restarted; run the command again"
             ),
             RebuildState::Folding if moved.elapsed() >= STANDSTILL => bail!(
-                "the fold of {target} has stood still for {STANDSTILL:?} at `{}`{}; it goes on by \
-                 itself, `headwater rebuild {} --stop` ends it",
+                "the rebuild of {target} has made no progress for {STANDSTILL:?} at `{}`{}; it \
+                 resumes automatically, `headwater rebuild {} --stop` ends it",
                 status.positions,
                 waits(&status),
                 target.projection.as_ref().unwrap_or(&target.service)
             ),
-            // While rows are compared nothing shows, however large the store is.
+            // Comparing shows no progress, however large the store is.
             RebuildState::Folding | RebuildState::Comparing | RebuildState::Merging => {}
         }
         tokio::time::sleep(LOOK_PAUSE).await;
@@ -64,14 +64,14 @@ pub(crate) async fn follow(
     }
 }
 
-/// What a fold waits for, as the end of a sentence.
+/// What a rebuild waits for, as the end of a sentence.
 pub(crate) fn waits(status: &RebuildStatus) -> String {
     let waiting = status.waiting.iter();
-    let each = waiting.map(|(source, why)| format!("; it waits in {source}: {}", printable(why)));
+    let each = waiting.map(|(source, why)| format!("; it waits for {source}: {}", printable(why)));
     each.collect()
 }
 
-/// Events in all.
+/// The total number of events.
 fn sum(positions: &Positions) -> u64 {
     positions.0.values().sum()
 }
@@ -79,7 +79,7 @@ fn sum(positions: &Positions) -> u64 {
 fn word(state: RebuildState) -> &'static str {
     match state {
         RebuildState::Idle => "idle",
-        RebuildState::Folding => "events folded",
+        RebuildState::Folding => "events applied",
         RebuildState::Comparing => "comparing",
         RebuildState::Merging => "merging",
         RebuildState::Done => "done",
