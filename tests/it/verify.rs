@@ -73,7 +73,7 @@ async fn everything_that_is_well_is_verified() {
         .iter()
         .map(|projection| {
             let positions = projection.positions.to_string();
-            let is_rebuilt = projection.fold.is_some();
+            let is_rebuilt = projection.comparison.is_some();
             (projection.service.as_str(), positions, is_rebuilt)
         })
         .collect();
@@ -198,7 +198,7 @@ async fn spoil(world: &World, spoil: &str, restore: &str, found: u64, values: &[
     let report = verify(world).await;
     assert_eq!(report.exit(), Exit::Different, "{spoil}: {report}");
     let purchases = report.projections.iter().find(|p| p.service == "purchases");
-    let differences = &purchases.unwrap().fold.as_ref().unwrap().differences;
+    let differences = &purchases.unwrap().comparison.as_ref().unwrap().differences;
     assert_eq!(differences.count, found, "{spoil}: {report}");
     for wanted in values {
         let rows = differences
@@ -305,7 +305,7 @@ async fn an_event_far_beyond_the_outbox_is_named_and_holds_nothing_up() {
     let said = report.to_string();
     assert!(said.contains("the stream has orders.v1.placed"), "{said}");
     assert!(said.contains("headwater stream restore orders"), "{said}");
-    let rebuilt = report.projections.iter().all(|found| found.fold.is_some());
+    let rebuilt = report.projections.iter().all(|found| found.comparison.is_some());
     // The relay may have noticed it, too.
     let mut failed = report.failed.iter();
     let is_known = failed.all(|why| why.contains("the stream is ahead") && why.contains("orders"));
