@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use clap::builder::{FalseyValueParser, Resettable};
 use clap::{Arg, CommandFactory as _, FromArgMatches as _};
 
-/// The last port that has five others after it, a thousand ports on as well.
+/// The last port followed by five others, also after adding 1000.
 const HTTP_PORT_MAX: i64 = 64_530;
 
 /// Build, start, seed and supervise the whole system
 ///
 /// Finds or installs nats-server, builds the four services, starts them all (purchases in its three
-/// styles), and brings in a small catalogue through their HTTP APIs. Ctrl-C stops everything in order; the data stays.
+/// styles), and imports a small catalogue through their HTTP APIs. Ctrl-C stops everything in
+/// order; the data stays.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "cargo dev", bin_name = "cargo dev")]
 pub struct Args {
@@ -20,17 +21,17 @@ pub struct Args {
     #[arg(long, env = "HEADWATER_DEV_DATA", value_name = "DIR", default_value_os_t = workspace().join(".headwater/dev"))]
     pub data: PathBuf,
 
-    /// Delete what is in the data folder first
+    /// Delete the contents of the data folder first
     #[arg(long, env = "HEADWATER_DEV_FRESH", value_parser = FalseyValueParser::new())]
     pub fresh: bool,
 
-    /// Port of purchases and its web page; users, products, orders and purchases in its two other
-    /// styles get the next five. Health and metrics of each are a thousand ports on. 0 takes free
-    /// ones
+    /// Port of purchases and its web page. Users, products, orders and the two other styles of
+    /// purchases use the next five ports; health and metrics use the same ports plus 1000. 0
+    /// chooses free ports
     #[arg(long, env = "HEADWATER_DEV_HTTP_PORT", value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(..=HTTP_PORT_MAX))]
     pub http_port: u16,
 
-    /// Port of the nats-server that is started; 0 takes a free one
+    /// Port of the nats-server to start; 0 chooses a free port
     #[arg(
         long,
         env = "HEADWATER_DEV_NATS_PORT",
@@ -39,11 +40,11 @@ pub struct Args {
     )]
     pub nats_port: u16,
 
-    /// Use the broker that runs here, and start none
+    /// Use the broker at this URL instead of starting one
     #[arg(long, env = "HEADWATER_DEV_NATS_URL", value_name = "URL")]
     pub nats_url: Option<String>,
 
-    /// Leave the catalogue out
+    /// Do not import the catalogue
     #[arg(long, env = "HEADWATER_DEV_NO_SEED", value_parser = FalseyValueParser::new())]
     pub no_seed: bool,
 
@@ -51,7 +52,7 @@ pub struct Args {
     #[arg(long, env = "HEADWATER_DEV_RELEASE", value_parser = FalseyValueParser::new())]
     pub release: bool,
 
-    /// How to print the summary on stdout
+    /// Output format of the summary on stdout
     #[arg(
         long,
         env = "HEADWATER_DEV_OUTPUT",
@@ -62,17 +63,17 @@ pub struct Args {
     pub output: Output,
 }
 
-/// How to print the summary.
+/// Output format of the summary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
-    /// For people
+    /// Text for people
     #[default]
     Text,
     /// One JSON object on one line
     Json,
 }
 
-/// The root of the workspace that this was built from.
+/// The root of the workspace that this program was built from.
 pub(crate) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
@@ -82,8 +83,8 @@ pub(crate) fn workspace() -> PathBuf {
 }
 
 impl Args {
-    /// Reads the command line and the environment; an empty variable is an unset one, as for the
-    /// services. Ends the process where they cannot be followed.
+    /// Parses the command line and the environment; an empty variable counts as unset, as for the
+    /// services. Exits on a usage error.
     pub fn read() -> Self {
         let is_empty = |arg: &Arg| {
             let value = arg.get_env().and_then(env::var_os);

@@ -14,11 +14,11 @@ use crate::args::workspace;
 use crate::screen::Screen;
 use crate::service::Service;
 
-/// Where the binaries are.
+/// The paths of the binaries.
 #[derive(Debug)]
 pub(crate) struct Binaries(HashMap<String, PathBuf>);
 
-/// What cargo says of something that it made, or found made already.
+/// A message of cargo about an artifact.
 #[derive(Deserialize)]
 struct Message {
     target: Option<Target>,
@@ -30,11 +30,11 @@ struct Target {
     name: String,
 }
 
-/// Builds the services with the cargo that runs us, or the one on `PATH`; its progress and errors
-/// are seen as it goes. It writes to the target folder of whoever runs us: cargo hears of that in
-/// the same ways as we do, and says where the binaries are.
+/// Builds the services with the cargo that runs us, or the one on `PATH`; its output is shown.
+/// Cargo takes the target folder from the same environment as our own build, and its messages name
+/// the binaries.
 pub(crate) async fn services(release: bool, screen: Screen) -> anyhow::Result<Binaries> {
-    screen.say("building the services; the first time takes some minutes …");
+    screen.say("building the services; the first time takes a few minutes …");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(&cargo);
     command.args(["build", "--message-format", "json-render-diagnostics"]);
@@ -53,7 +53,7 @@ pub(crate) async fn services(release: bool, screen: Screen) -> anyhow::Result<Bi
         .with_context(|| format!("run {} in {}", cargo.display(), workspace().display()))?;
     let done = building.wait_with_output().await.context("run cargo")?;
     if !done.status.success() {
-        bail!("the services do not build; what cargo says is above");
+        bail!("the services do not build; see cargo's errors above");
     }
     Ok(Binaries(executables(&String::from_utf8_lossy(
         &done.stdout,

@@ -1,4 +1,4 @@
-//! What is seeded, as it stands in `catalogue/`.
+//! The seed data in `catalogue/`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::workspace;
 
-/// A user, as `POST /users` takes it.
+/// A user in the format of `POST /users`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct User {
     pub(crate) id: String,
@@ -16,7 +16,7 @@ pub(crate) struct User {
     pub(crate) email: String,
 }
 
-/// A product, as `POST /products` takes it, but for its image, which is a file of the catalogue.
+/// A product in the format of `POST /products`, but its image is a file of the catalogue.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Product {
     pub(crate) id: String,
@@ -24,7 +24,7 @@ pub(crate) struct Product {
     pub(crate) image: String,
 }
 
-/// An order, as `POST /orders` takes it.
+/// An order in the format of `POST /orders`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Order {
     pub(crate) id: String,
@@ -32,7 +32,7 @@ pub(crate) struct Order {
     pub(crate) product_ids: Vec<String>,
 }
 
-/// All of it but the pictures.
+/// The whole catalogue except the pictures.
 #[derive(Debug)]
 pub(crate) struct Catalogue {
     pub(crate) users: Vec<User>,
@@ -49,7 +49,7 @@ impl Catalogue {
         })
     }
 
-    /// A product that is in no order of the user's.
+    /// A product that the user has not ordered.
     pub(crate) fn new_to(&self, user: &User) -> Option<&Product> {
         let ordered = |product: &Product| {
             let mut orders = self.orders.iter().filter(|order| order.user_id == user.id);

@@ -1,4 +1,4 @@
-//! One service: a child process.
+//! A service as a child process.
 
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::service::Service;
 /// How long a service may take to stop before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
-/// How often we look whether it has stopped.
+/// How often the process is checked while it stops.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A service's process.
@@ -32,10 +32,11 @@ impl Child {
         screen: Screen,
     ) -> Result<Self, Error> {
         command.stdin(Stdio::null());
-        // As units and images have it: what a large answer took goes back to the system at once.
+        // As in the units and images: the memory of a large answer is returned to the system at
+        // once.
         command.env("MALLOC_MMAP_THRESHOLD_", "131072");
         if !screen.colours {
-            // They see a pipe, and ask for nothing but this variable.
+            // Services see a pipe, so this variable alone decides.
             command.env("NO_COLOR", "1");
         }
         let tail = Tail::default();
@@ -52,18 +53,18 @@ impl Child {
         self.process.id()
     }
 
-    /// How it ended, if it has; all that it has logged has been read then.
+    /// Its exit status, if it has ended; its whole log has been read then.
     pub(crate) fn exited(&mut self) -> Result<Option<ExitStatus>, Error> {
         self.process.wait(Duration::ZERO)
     }
 
-    /// Stops it as an operator would, and kills it if that takes too long; one that has ended is
-    /// left alone.
+    /// Stops it as an operator would, and kills it if that takes too long. Does nothing if it has
+    /// ended.
     pub(crate) async fn stop(&mut self, screen: Screen) -> Result<(), Error> {
         if self.exited()?.is_some() {
             return Ok(());
         }
-        // It may have been stopped where it was, as the summary invites people to do.
+        // It may be frozen: the summary suggests that.
         self.process.terminate()?;
         let name = self.service.name();
         if let Ok(status) = timeout(STOP_WITHIN, self.ended()).await {

@@ -1,4 +1,4 @@
-//! The data folder: ours alone, and of one `cargo dev` at a time.
+//! The data folder: it belongs to one `cargo dev` at a time.
 
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 
 use crate::service::Service;
 
-/// Says that a folder is ours, and is the lock on it. Never rename.
+/// Marks a folder as ours, and is the lock on it. Never rename.
 const MARKER: &str = "headwater-dev";
 
 /// An open data folder.
@@ -20,7 +20,7 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    /// Opens `folder`, which is ours, empty, or not there yet, and locks it.
+    /// Opens and locks `folder`, which must be ours, empty or missing.
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
         let folder = std::path::absolute(folder).context("find the data folder")?;
         let shown = folder.display();
@@ -34,7 +34,7 @@ impl Data {
         let mut entries = fs::read_dir(&folder).with_context(failed)?;
         if entries.next().is_some() && !marker.is_file() {
             bail!(
-                "{shown} holds something that `cargo dev` has not made; choose another folder with --data"
+                "{shown} contains files that `cargo dev` has not created; choose another folder with --data"
             );
         }
         let lock = File::options()
@@ -44,13 +44,13 @@ impl Data {
             .mode(0o600)
             .open(&marker)
             .with_context(failed)?;
-        // From now on what is in it is ours.
+        // From now on the folder is ours.
         narrow(&folder).with_context(failed)?;
         match lock.try_lock() {
             Err(TryLockError::WouldBlock) => bail!(
-                "another `cargo dev` runs on the data folder {shown}; stop that, or choose another folder with --data and other ports with --http-port 0 --nats-port 0"
+                "another `cargo dev` uses the data folder {shown}; stop it, or choose another folder with --data and other ports with --http-port 0 --nats-port 0"
             ),
-            // Where the file system has no locks, people have to look out for themselves.
+            // Without file locks, users must not start two at once.
             Err(TryLockError::Error(_)) | Ok(()) => Ok(Self {
                 folder,
                 _lock: lock,
@@ -58,9 +58,9 @@ impl Data {
         }
     }
 
-    /// Deletes everything in it but the lock.
+    /// Deletes everything in the folder except the lock.
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
-        let failed = || format!("delete what is in {}", self.folder.display());
+        let failed = || format!("delete the contents of {}", self.folder.display());
         for entry in fs::read_dir(&self.folder).with_context(failed)? {
             let entry = entry.with_context(failed)?;
             let folder = entry.file_type().with_context(failed)?.is_dir();
@@ -98,8 +98,8 @@ impl Data {
     }
 }
 
-/// Takes the access of other users to `path`, and to everything in it, away. Links stay: what they
-/// lead to may be anybody's.
+/// Removes other users' access to `path` and to everything in it. Links are not followed: their
+/// targets may belong to others.
 fn narrow(path: &Path) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?;
     if found.is_symlink() {
@@ -153,7 +153,7 @@ mod tests {
         let thesis = folder.path().join("thesis.odt");
         fs::write(&thesis, "ten years of work").unwrap();
         let refused = Data::open(folder.path()).unwrap_err().to_string();
-        assert!(refused.contains("has not made"), "{refused}");
+        assert!(refused.contains("has not created"), "{refused}");
         assert!(thesis.exists());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }

@@ -1,4 +1,4 @@
-//! Asking the services.
+//! Requests to the services.
 
 use std::error::Error;
 use std::time::Duration;
@@ -9,25 +9,25 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-/// How long one request may take: longer than a service waits for `?after`.
+/// How long a request may take: longer than a service waits for `?after`.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a request is tried again while its service is busy or behind.
+/// How long a request is retried while its service is busy or behind.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The pause before it is tried again, where the service asks for no longer one.
+/// The pause before a retry, unless the service asks for a longer one.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A client of services that are all near: proxy variables are not for them.
+/// A client for the local services, without proxies.
 pub(crate) fn client() -> anyhow::Result<Client> {
     let client = Client::builder()
         .no_proxy()
         .redirect(redirect::Policy::none())
         .timeout(TIMEOUT);
-    client.build().context("make the HTTP client")
+    client.build().context("create the HTTP client")
 }
 
-/// Sends `request`, again and again while its service does not answer or says 503.
+/// Sends `request`, and retries while its service does not answer or answers 503.
 pub(crate) async fn send(request: &RequestBuilder) -> anyhow::Result<Response> {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -41,13 +41,13 @@ pub(crate) async fn send(request: &RequestBuilder) -> anyhow::Result<Response> {
             Err(error) => (format!("no answer ({})", cause(&error)), PAUSE),
         };
         if Instant::now() + pause > end {
-            bail!("{why}, again and again for {PATIENCE:?}");
+            bail!("{why}, repeatedly for {PATIENCE:?}");
         }
         sleep(pause).await;
     }
 }
 
-/// What a service says when it says no: status and, if there is a problem in it, its detail.
+/// A service's refusal: the status and, from a problem, its detail.
 pub(crate) async fn refusal(answer: Response) -> String {
     let status = answer.status();
     let problem: Value = answer.json().await.unwrap_or_default();
@@ -58,7 +58,7 @@ pub(crate) async fn refusal(answer: Response) -> String {
     }
 }
 
-/// The innermost cause: `Connection refused` says more than `error sending request`.
+/// The innermost cause: `Connection refused` is more useful than `error sending request`.
 pub(crate) fn cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn Error = error;
     while let Some(source) = cause.source() {

@@ -32,7 +32,7 @@ use signals::Signals;
 use summary::Summary;
 use system::System;
 
-/// Runs it, with its error told as a person wants it.
+/// Runs the command and prints its error.
 pub async fn main(args: Args) -> ExitCode {
     let screen = Screen::new();
     match run(&args, screen).await {
@@ -44,7 +44,7 @@ pub async fn main(args: Args) -> ExitCode {
     }
 }
 
-/// Runs everything until a signal, or until a part ends by itself; then stops what runs.
+/// Runs everything until a signal arrives or a process ends, then stops the rest.
 async fn run(args: &Args, screen: Screen) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("listen for signals")?;
     let data = Data::open(&args.data)?;
@@ -57,7 +57,7 @@ async fn run(args: &Args, screen: Screen) -> anyhow::Result<()> {
     outcome.and(system.stop(&mut signals).await)
 }
 
-/// From nothing to a seeded system, and on until one of its parts ends.
+/// Starts and seeds the system, then waits until one of its processes ends.
 async fn up(
     args: &Args,
     data: &Data,
@@ -70,8 +70,8 @@ async fn up(
     if args.fresh {
         data.clear()?;
     }
-    // Not before: what cargo builds may be for others, too. From now on all that services and
-    // broker make is in the data folder.
+    // Only now: cargo's build output may be for other users. Everything that services and broker
+    // create is in the data folder.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let ports = claim.release();
     system.start_broker(server, args, data).await?;

@@ -1,4 +1,4 @@
-//! Which broker it is to be.
+//! Chooses the broker.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use tokio::time::timeout;
 use crate::Args;
 use crate::screen::Screen;
 
-/// How long a broker that others run may take to accept a connection.
+/// How long an external broker may take to accept a connection.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
-/// The port of a URL that names none.
+/// The default port.
 const PORT: u16 = 4222;
 
-/// Finds or installs nats-server; `None` if a broker that others run is to be used, and is there.
+/// Finds or installs nats-server; `None` if an external broker is to be used and can be reached.
 pub(crate) async fn find(args: &Args, screen: Screen) -> anyhow::Result<Option<Binary>> {
     if let Some(urls) = &args.nats_url {
         check(urls).await?;
@@ -28,10 +28,9 @@ pub(crate) async fn find(args: &Args, screen: Screen) -> anyhow::Result<Option<B
     Ok(Some(found.await.context("look for nats-server")??))
 }
 
-/// Checks that somebody listens at one of `urls`, which stand with commas between them.
+/// Checks that a broker listens at one of `urls`, separated by commas.
 ///
-/// The services would come up without a broker, and wait for it: good for them, but somebody who
-/// mistyped an address wants to know.
+/// The services would start without a broker and wait for it, which would hide a mistyped address.
 async fn check(urls: &str) -> anyhow::Result<()> {
     let mut why = String::new();
     for url in urls.split(',').map(str::trim) {
@@ -42,7 +41,7 @@ async fn check(urls: &str) -> anyhow::Result<()> {
         };
     }
     bail!(
-        "there is no broker at {urls} ({why}); start one there, or leave --nats-url out to have one started"
+        "there is no broker at {urls} ({why}); start one there, or omit --nats-url to start one here"
     )
 }
 
@@ -50,7 +49,7 @@ async fn connect(url: &str) -> anyhow::Result<TcpStream> {
     let scheme = if url.contains("://") { "" } else { "nats://" };
     let url = Url::parse(&format!("{scheme}{url}"))?;
     let host = url.host_str().context("it names no host")?;
-    // IPv6 addresses stand in brackets in URLs, and nowhere else.
+    // Only URLs put brackets around IPv6 addresses.
     let host = host.trim_matches(['[', ']']);
     Ok(TcpStream::connect((host, url.port().unwrap_or(PORT))).await?)
 }

@@ -1,4 +1,4 @@
-//! The ports, looked at before anything is started.
+//! The ports, checked before anything is started.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
@@ -8,27 +8,27 @@ use anyhow::{Context as _, bail};
 use crate::Args;
 use crate::service::Service;
 
-/// Ports that are held, so that nobody takes them while the services are being built.
+/// Reserved ports: nothing else can take them while the services are being built.
 #[derive(Debug)]
 pub(crate) struct Claim {
     ports: Ports,
-    _held: Vec<TcpListener>,
+    _reserved: Vec<TcpListener>,
 }
 
-/// Where the services listen, in the order of [`Service::ALL`].
+/// The ports of the services, in the order of [`Service::ALL`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ports {
     public: [u16; 6],
-    /// Of health and metrics.
+    /// Ports for health and metrics.
     admin: [u16; 6],
 }
 
-/// How far those of health and metrics are from the public ones.
+/// The distance of the admin ports from the public ones.
 const ADMIN_OFFSET: u16 = 1000;
 
-/// Takes the ports that `args` ask for.
+/// Reserves the ports that `args` ask for.
 pub(crate) fn claim(args: &Args) -> anyhow::Result<Claim> {
-    let mut held = Vec::new();
+    let mut reserved = Vec::new();
     let mut claimed = |from: u16| -> anyhow::Result<[u16; 6]> {
         let mut ports = [0; 6];
         for (service, (port, offset)) in Service::ALL.iter().zip(ports.iter_mut().zip(from..)) {
@@ -36,9 +36,9 @@ pub(crate) fn claim(args: &Args) -> anyhow::Result<Claim> {
                 0 => 0,
                 first => first + offset,
             };
-            let listener = take(wanted, service.name(), "--http-port (0: free ones)")?;
+            let listener = take(wanted, service.name(), "--http-port (0: free ports)")?;
             *port = listener.local_addr().context("read a port")?.port();
-            held.push(listener);
+            reserved.push(listener);
         }
         Ok(ports)
     };
@@ -47,10 +47,13 @@ pub(crate) fn claim(args: &Args) -> anyhow::Result<Claim> {
         admin: claimed(ADMIN_OFFSET)?,
     };
     if args.nats_url.is_none() && args.nats_port != 0 {
-        let flags = "--nats-port (0: a free one), or use the broker there with --nats-url";
-        held.push(take(args.nats_port, "NATS", flags)?);
+        let flags = "--nats-port (0: a free port), or use the broker there with --nats-url";
+        reserved.push(take(args.nats_port, "NATS", flags)?);
     }
-    Ok(Claim { ports, _held: held })
+    Ok(Claim {
+        ports,
+        _reserved: reserved,
+    })
 }
 
 fn take(port: u16, whose: &str, flags: &str) -> anyhow::Result<TcpListener> {
@@ -60,16 +63,16 @@ fn take(port: u16, whose: &str, flags: &str) -> anyhow::Result<TcpListener> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == ErrorKind::AddrInUse => bail!(
-            "port {port}, for {whose}, is taken by another program; stop that, or choose another with {flags}"
+            "port {port}, for {whose}, is used by another program; stop it, or choose another port with {flags}"
         ),
         Err(error) => Err(error).with_context(|| {
-            format!("listen on port {port}, for {whose}; choose another with {flags}")
+            format!("listen on port {port}, for {whose}; choose another port with {flags}")
         }),
     }
 }
 
 impl Claim {
-    /// Lets the ports go, for the services to take.
+    /// Releases the ports for the services.
     pub(crate) fn release(self) -> Ports {
         self.ports
     }
@@ -80,7 +83,7 @@ impl Ports {
         self.public[service as usize]
     }
 
-    /// Of its health and metrics.
+    /// The port for health and metrics.
     pub(crate) fn admin(self, service: Service) -> u16 {
         self.admin[service as usize]
     }

@@ -11,22 +11,22 @@ use tokio::time::{Instant, sleep};
 use crate::http;
 use crate::system::{Running, indented};
 
-/// How long it may take: read models that were deleted are folded again first.
+/// How long it may take: deleted read stores are rebuilt first.
 const WITHIN: Duration = Duration::from_mins(1);
 
-/// How often we ask.
+/// How often the services are asked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What `/readyz?verbose` says of a part.
+/// A component in the answer of `/readyz?verbose`.
 #[derive(Deserialize)]
 struct Part {
     state: String,
     detail: String,
 }
 
-/// Waits until every part of every service does its work.
+/// Waits until every component of every service is ok.
 ///
-/// More than a 200: that only says that no part has failed, but here nothing should be amiss.
+/// A 200 is not enough: it only means that no component has failed, and here none may be degraded.
 pub(crate) async fn wait(running: &[Running]) -> anyhow::Result<()> {
     let client = http::client()?;
     let end = Instant::now() + WITHIN;
@@ -42,7 +42,7 @@ pub(crate) async fn wait(running: &[Running]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is still missing, if anything is; where there is no answer, its log may say more.
+/// What is missing, if anything. Without an answer, the end of the service's log is included.
 async fn missing(client: &Client, service: &Running) -> Option<String> {
     let url = format!("{}/readyz?verbose", service.admin_url);
     let parts = async { client.get(url).send().await?.json().await };
@@ -57,7 +57,7 @@ async fn missing(client: &Client, service: &Running) -> Option<String> {
 
 fn amiss(parts: BTreeMap<String, Part>) -> Option<String> {
     if parts.is_empty() {
-        return Some("none of its parts has said how it is doing".to_owned());
+        return Some("none of its components has reported a state".to_owned());
     }
     let amiss: Vec<_> = parts
         .into_iter()

@@ -1,17 +1,17 @@
-//! What a person sees on stderr: lines that say whose they are.
+//! The output on stderr: lines prefixed with the name of their process.
 
 use std::env;
 use std::io::{self, IsTerminal, Write as _};
 
 use crate::service::Service;
 
-/// The longest name, `purchases-composition`.
+/// The length of the longest name, `purchases-composition`.
 const NAME_WIDTH: usize = 21;
 
-/// How to write on stderr.
+/// How to write to stderr.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Screen {
-    /// Whether services may use colours, too.
+    /// Whether services may use colours too.
     pub(crate) colours: bool,
 }
 
@@ -22,17 +22,17 @@ impl Screen {
         }
     }
 
-    /// A line of our own.
+    /// Writes a line of `cargo dev` itself.
     pub(crate) fn say(self, what: &str) {
         self.line("dev", 1, what);
     }
 
-    /// A line of a service's log.
+    /// Writes a line of a service's log.
     pub(crate) fn log(self, service: Service, line: &str) {
         self.line(service.name(), service.colour(), line);
     }
 
-    /// Why it all ends; the last thing written.
+    /// Writes the final error.
     pub(crate) fn error(self, error: &anyhow::Error) {
         write(&format!("{} {error:#}", paint(self.colours, 31, "error:")));
     }
@@ -58,7 +58,7 @@ pub(crate) fn paint(colours: bool, style: u8, text: &str) -> String {
     }
 }
 
-/// One line in one piece. A terminal that has gone leaves nobody to tell.
+/// Writes one line at once. A failed write is ignored: the terminal has gone.
 fn write(line: &str) {
     let _gone = io::stderr()
         .lock()

@@ -1,7 +1,7 @@
-//! Bringing the catalogue in, through the services' public APIs.
+//! Imports the catalogue through the services' public APIs.
 //!
-//! Ids are given by us, so that all of it can be sent at every start: what is there already is
-//! answered as before and changes nothing. What a person has made of it since is left alone.
+//! The catalogue has fixed ids, so everything is sent at every start. Existing records are answered
+//! as before and not changed, even if a user has edited them since.
 
 use std::collections::BTreeMap;
 
@@ -16,17 +16,17 @@ use crate::ports::Ports;
 use crate::screen::Screen;
 use crate::service::Service;
 
-/// Whom the summary is about.
+/// The user that the summary shows.
 #[derive(Debug)]
 pub(crate) struct Demo {
     pub(crate) user: User,
-    /// Something that they have not ordered yet.
+    /// A product that the user has not ordered yet.
     pub(crate) product: Product,
 }
 
 /// Seeds everything, and waits until purchases shows it.
 ///
-/// Nobody to show is left when all users of the catalogue have been erased.
+/// Returns `None` if all users of the catalogue have been erased.
 pub(crate) async fn all(ports: Ports, screen: Screen) -> anyhow::Result<Option<Demo>> {
     let catalogue = Catalogue::read()?;
     screen.say(&format!(
@@ -46,7 +46,7 @@ pub(crate) async fn all(ports: Ports, screen: Screen) -> anyhow::Result<Option<D
 struct Seed {
     client: Client,
     ports: Ports,
-    /// The highest position of each source's answers.
+    /// The highest position of each source in its answers.
     positions: BTreeMap<String, u64>,
 }
 
@@ -90,7 +90,7 @@ impl Seed {
         }))
     }
 
-    /// Uploads a picture, and says where it is now.
+    /// Uploads a picture and returns its path.
     async fn upload(&self, name: &str) -> anyhow::Result<String> {
         let url = format!("{}/images", self.ports.url(Service::Products));
         let upload = self.client.post(url).header(CONTENT_TYPE, "image/svg+xml");
@@ -104,8 +104,8 @@ impl Seed {
         Ok(uploaded.image)
     }
 
-    /// Creates a record, or finds it there; `false` if its id was given to something else or is
-    /// of somebody who was erased.
+    /// Creates a record, or finds it; `false` if its id belongs to another record or to an erased
+    /// user.
     async fn create(
         &mut self,
         service: Service,
@@ -129,7 +129,7 @@ impl Seed {
         }
     }
 
-    /// Waits until purchases shows all of it.
+    /// Waits until purchases has applied everything.
     async fn seen(&self, user: &User) -> anyhow::Result<()> {
         let (purchases, after) = (self.ports.url(Service::Purchases), self.after());
         let url = format!("{purchases}/users/{}/purchases?after={after}", user.id);
@@ -154,7 +154,7 @@ impl Seed {
         }
     }
 
-    /// All positions so far, as `?after` takes it: `products:24,users:6`.
+    /// All positions so far, in the format of `?after`: `products:24,users:6`.
     fn after(&self) -> String {
         let positions = self.positions.iter();
         let positions: Vec<_> = positions.map(|(of, at)| format!("{of}:{at}")).collect();

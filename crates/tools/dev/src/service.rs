@@ -1,6 +1,6 @@
-//! The services: four, and the query service in its two other styles beside them.
+//! The four services, and the two other styles of the query service.
 
-/// One of the services, each a process of its own.
+/// A service, which runs as a separate process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Service {
     Purchases,
@@ -27,7 +27,7 @@ impl Service {
     /// The query service in all its styles.
     pub(crate) const STYLES: [Self; 3] = [Self::Purchases, Self::Composition, Self::RequestReply];
 
-    /// In the order in which they stop: whoever reads before whom it reads from.
+    /// The order in which they stop: readers before their sources.
     pub(crate) const STOP_ORDER: [Self; 6] = [
         Self::Composition,
         Self::RequestReply,
@@ -37,7 +37,7 @@ impl Service {
         Self::Users,
     ];
 
-    /// Its name.
+    /// The name of the service.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Purchases => "purchases",
@@ -59,7 +59,7 @@ impl Service {
         }
     }
 
-    /// Its crate.
+    /// The name of its package.
     pub(crate) const fn package(self) -> &'static str {
         match self.style() {
             Some(_) => "purchases",
@@ -67,12 +67,12 @@ impl Service {
         }
     }
 
-    /// Its binary.
+    /// The name of its binary.
     pub(crate) fn binary(self) -> String {
         format!("headwater-{}", self.package())
     }
 
-    /// The colour of its lines, as the number in an ANSI escape.
+    /// The colour of its log lines, as an ANSI code.
     pub(crate) const fn colour(self) -> u8 {
         match self {
             Self::Purchases => 32,

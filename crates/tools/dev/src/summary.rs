@@ -1,4 +1,4 @@
-//! What runs where, and what to try.
+//! The summary: what runs where, and commands to try.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -14,10 +14,10 @@ use crate::seed::Demo;
 use crate::service::Service;
 use crate::system::Running;
 
-/// What runs where, and what to try; for programs, too.
+/// What runs where, and commands to try, as text or JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
-    /// The page of somebody who has ordered something.
+    /// The page of a user who has ordered something.
     page: Option<Page>,
     services: BTreeMap<&'static str, Process>,
     nats: Process,
@@ -34,17 +34,17 @@ struct Page {
 #[derive(Debug, Serialize)]
 struct Process {
     url: String,
-    /// Of health and metrics; the broker has none.
+    /// The URL for health and metrics; `None` for the broker.
     #[serde(skip_serializing_if = "Option::is_none")]
     admin_url: Option<String>,
-    /// Not known of a broker that others run.
+    /// `None` for an external broker.
     pid: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
 struct Idea {
     what: String,
-    /// For a shell.
+    /// Shell commands.
     commands: String,
 }
 
@@ -91,7 +91,7 @@ impl Summary {
     fn order(&self, user: &str, whose: &str, product: &str, title: &str) -> Idea {
         let (orders, purchases) = (self.url(Service::Orders), self.url(Service::Purchases));
         Idea {
-            what: format!("Order “{title}” for {whose}, and read an answer that has it in it"),
+            what: format!("Order “{title}” for {whose}, and read an answer that includes it"),
             commands: format!(
                 r#"after=$(curl -si {orders}/orders -H 'content-type: application/json' \
   -d '{{"user_id": "{user}", "product_ids": ["{product}"]}}' |
@@ -123,7 +123,7 @@ curl -s "{purchases}/users/{user}/purchases?after=$after""#
         let (users, nats) = (self.url(Service::Users), &self.nats.url);
         Idea {
             what: format!(
-                "Import somebody; `nats --server {nats} sub '*.v1.>'`, if you have the NATS CLI, shows the event"
+                "Import a user; with the NATS CLI, `nats --server {nats} sub '*.v1.>'` shows the event"
             ),
             commands: format!(
                 r#"echo '{{"id": 1, "name": "Ann", "email": "ann@example.com"}}' |
@@ -136,7 +136,7 @@ curl -s "{purchases}/users/{user}/purchases?after=$after""#
         &self.services[service.name()].url
     }
 
-    /// Prints it on stdout.
+    /// Prints the summary on stdout.
     pub(crate) fn print(&self, format: Output) -> anyhow::Result<()> {
         let mut stdout = io::stdout().lock();
         let printed = match format {
@@ -172,7 +172,7 @@ curl -s "{purchases}/users/{user}/purchases?after=$after""#
         let mut rows = Vec::new();
         if let Some(Page { whose, url }) = &self.page {
             rows.push((whose.clone(), paint(colours, 1, url)));
-            // The same page of the other styles, to compare.
+            // The same page in the other styles, to compare.
             let path = url.trim_start_matches(self.url(Service::Purchases));
             for style in &Service::STYLES[1..] {
                 let label = format!("  by {}", style.style().unwrap_or_default());
@@ -236,10 +236,10 @@ mod tests {
             "{shown}"
         );
         assert!(
-            shown.contains("API of orders      http://127.0.0.1:8083/docs"),
+            shown.contains("API of orders        http://127.0.0.1:8083/docs"),
             "{shown}"
         );
-        let other = "  by inquiry       http://127.0.0.1:8085/users/1";
+        let other = "  by request-reply   http://127.0.0.1:8085/users/1";
         assert!(shown.contains(other), "{shown}");
         assert!(!shown.contains('\x1b'), "no colours");
     }

@@ -17,13 +17,13 @@ use crate::screen::Screen;
 use crate::service::Service;
 use crate::signals::Signals;
 
-/// How often we look whether all of them still run.
+/// How often the processes are checked.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How long a service gives the requests under way: shorter than we wait before we kill it.
+/// How long a service waits for requests in progress: less than we wait before we kill it.
 const DRAIN: &str = "--drain-timeout=7s";
 
-/// All that runs; killed when dropped.
+/// All running processes; they are killed on drop.
 #[derive(Debug)]
 pub(crate) struct System {
     screen: Screen,
@@ -31,12 +31,12 @@ pub(crate) struct System {
     broker: Option<Broker>,
 }
 
-/// A service that was started.
+/// A started service.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) service: Service,
     pub(crate) url: String,
-    /// Of its health and metrics.
+    /// The URL for health and metrics.
     pub(crate) admin_url: String,
     pub(crate) pid: u32,
     pub(crate) tail: Tail,
@@ -51,7 +51,7 @@ impl System {
         }
     }
 
-    /// Starts the broker, if there is to be one.
+    /// Starts the broker, unless an external one is used.
     pub(crate) async fn start_broker(
         &mut self,
         server: Option<Binary>,
@@ -116,12 +116,12 @@ impl System {
         }
     }
 
-    /// Where the broker is, and its process if it is ours.
+    /// The URL of the broker, and its process id if we started it.
     pub(crate) fn nats(&self, args: &Args) -> (String, Option<u32>) {
         (self.nats_url(args), self.broker.as_ref().map(Broker::pid))
     }
 
-    /// The services that were started.
+    /// The started services.
     pub(crate) fn running(&self, ports: Ports) -> Vec<Running> {
         let running = self.services.iter().map(|child| Running {
             service: child.service,
@@ -133,7 +133,8 @@ impl System {
         running.collect()
     }
 
-    /// Waits until one of them ends by itself: an error that says which, how, and its last words.
+    /// Waits until a process ends by itself; returns an error with its name, status and last log
+    /// lines.
     pub(crate) async fn ended(&mut self) -> anyhow::Result<Infallible> {
         loop {
             for child in &mut self.services {
@@ -182,10 +183,10 @@ impl System {
 
 fn last_words(name: &str, status: ExitStatus, log: &str) -> anyhow::Error {
     let log = indented(log);
-    anyhow!("{name} ended by itself ({status}), so everything was stopped; its last lines:{log}")
+    anyhow!("{name} ended unexpectedly ({status}), so everything was stopped; its last lines:{log}")
 }
 
-/// Each line of a log on a line of its own, indented.
+/// Each line of a log on a separate, indented line.
 pub(crate) fn indented(log: &str) -> String {
     log.lines().flat_map(|line| ["\n  ", line]).collect()
 }

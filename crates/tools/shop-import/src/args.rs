@@ -1,4 +1,4 @@
-//! The flags.
+//! The command-line flags.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,58 +10,59 @@ use terminal::output::duration;
 
 /// Import users, products and orders from JSON Lines files
 ///
-/// Users and products are sent first, then orders. Ids of the source system are mapped to UUIDs,
-/// always to the same ones, so that a run can be repeated: nothing is doubled. A line that cannot
-/// be imported is reported as `file:line: what is wrong`, the rest is imported; of lines with the
-/// same reason the first 20 are shown and the others counted.
+/// Users and products are sent first, then orders. Each id of the source system always maps to the
+/// same UUID, so a run can be repeated without duplicates. A line that cannot be imported is
+/// reported as `file:line: reason`, and the rest is imported. Of lines with the same reason, the
+/// first 20 are shown and the others are counted.
 ///
-/// The ids `1000` and `"1000"` become one id: where both are in a file, the second is not imported.
+/// The ids `1000` and `"1000"` map to the same UUID: if a file has both, the second is not
+/// imported.
 ///
-/// Exit codes: 0 all was imported, 1 some lines failed, 2 the command line cannot be followed, 4 a
-/// service cannot be reached, 130 interrupted by Ctrl-C or SIGTERM: the summary says what was done
-/// until then, and the same command goes on.
+/// Exit codes: 0 everything was imported, 1 some lines failed, 2 usage error, 4 a service cannot be
+/// reached, 130 interrupted by Ctrl-C or SIGTERM: the summary shows what was done, and the same
+/// command continues.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "shop-import", version)]
 #[command(group(ArgGroup::new("files").args(["users", "products", "orders"]).required(true).multiple(true)))]
 pub struct Args {
-    /// Users, one `{"id", "name", "email"}` a line; `-` is stdin
+    /// File with users, one `{"id", "name", "email"}` per line; `-` is stdin
     #[arg(long, value_name = "FILE", env = "HEADWATER_IMPORT_USERS")]
     pub users: Option<PathBuf>,
 
-    /// Products, one `{"id", "title", "image"}` a line; `-` is stdin
+    /// File with products, one `{"id", "title", "image"}` per line; `-` is stdin
     #[arg(long, value_name = "FILE", env = "HEADWATER_IMPORT_PRODUCTS")]
     pub products: Option<PathBuf>,
 
-    /// Orders, one `{"id", "user_id", "product_ids": []}` a line; `-` is stdin
+    /// File with orders, one `{"id", "user_id", "product_ids": []}` per line; `-` is stdin
     #[arg(long, value_name = "FILE", env = "HEADWATER_IMPORT_ORDERS")]
     pub orders: Option<PathBuf>,
 
-    /// Where the users service answers
+    /// URL of the users service
     #[arg(long, value_name = "URL", env = "HEADWATER_USERS_URL", default_value = "http://127.0.0.1:8081", value_parser = base_url)]
     pub users_url: Url,
 
-    /// Where the products service answers
+    /// URL of the products service
     #[arg(long, value_name = "URL", env = "HEADWATER_PRODUCTS_URL", default_value = "http://127.0.0.1:8082", value_parser = base_url)]
     pub products_url: Url,
 
-    /// Where the orders service answers
+    /// URL of the orders service
     #[arg(long, value_name = "URL", env = "HEADWATER_ORDERS_URL", default_value = "http://127.0.0.1:8083", value_parser = base_url)]
     pub orders_url: Url,
 
-    /// Requests under way at one time, per service
+    /// Number of concurrent requests per service
     #[arg(long, value_name = "N", env = "HEADWATER_IMPORT_IN_FLIGHT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub in_flight: u16,
 
-    /// Where all lines that fail are kept, one `{"file", "line", "id", "reason", "status"}` a line;
-    /// what is there is overwritten
+    /// File for all failed lines, one `{"file", "line", "id", "reason", "status"}` per line; it is
+    /// overwritten
     #[arg(long, value_name = "FILE", env = "HEADWATER_IMPORT_ERRORS")]
     pub errors: Option<PathBuf>,
 
-    /// How long a line is tried again while its service is away or busy
+    /// How long a line is retried while its service is down or busy
     #[arg(long, value_name = "SECONDS", env = "HEADWATER_IMPORT_PATIENCE", default_value = "60", value_parser = duration)]
     pub patience: Duration,
 
-    /// How to print the summary
+    /// Output format of the summary
     #[arg(
         short,
         long,
@@ -74,7 +75,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// The files that were given.
+    /// The given files.
     pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         [&self.users, &self.products, &self.orders]
             .into_iter()
@@ -82,7 +83,7 @@ impl Args {
     }
 }
 
-/// The services speak plain HTTP; TLS in front of them would be a reverse proxy's, for browsers.
+/// The services use plain HTTP; TLS would be a reverse proxy's, for browsers.
 fn base_url(text: &str) -> Result<Url, String> {
     let url: Url = text.parse().map_err(|error| format!("{error}"))?;
     if url.scheme() == "http" && url.has_host() {

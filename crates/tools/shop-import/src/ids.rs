@@ -1,4 +1,4 @@
-//! From the ids of the source system to ours.
+//! Maps ids of the source system to UUIDs.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use uuid::Uuid;
 
-/// Namespace of all mapped ids. Never change: a repeated import would double everything.
+/// The namespace of all mapped ids. Never change it: a repeated import would duplicate everything.
 const NAMESPACE: Uuid = uuid::uuid!("accceded-f3e8-4bc9-a273-96ee8f474ee6");
 
-/// What a file holds and a service takes.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Users,
@@ -18,7 +18,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Part of mapped ids and idempotency keys: never rename. Also the service's path and source.
+    /// Part of mapped ids and idempotency keys: never rename. Also the service's URL path and
+    /// source.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Users => "users",
@@ -28,10 +29,10 @@ impl Kind {
     }
 }
 
-/// Our id for an id of the source system: always the same for the same kind and text.
+/// The UUID for an id of the source system, always the same for the same kind and text.
 ///
-/// A text that already is a UUID (hyphenated) is kept. The other spellings of UUIDs are not: 32
-/// hexadecimal digits may as well be somebody's own number.
+/// A text that already is a hyphenated UUID is kept. Other spellings of UUIDs are mapped: 32
+/// hexadecimal digits may be a number of the source system.
 pub fn mapped(kind: Kind, foreign: &str) -> Uuid {
     const HYPHENATED_LENGTH: usize = 36;
     match Uuid::try_parse(foreign) {
@@ -40,7 +41,7 @@ pub fn mapped(kind: Kind, foreign: &str) -> Uuid {
     }
 }
 
-/// An id of the source system as it stands in a file: `1` and `"1"` become the same id of ours.
+/// An id as it stands in a file: `1` and `"1"` map to the same UUID.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum ForeignId {
@@ -56,7 +57,7 @@ impl ForeignId {
         }
     }
 
-    /// The number that it is or is the text of.
+    /// The number that it is, or that its text spells.
     pub(crate) fn number(&self) -> Option<i128> {
         match self {
             Self::Number(number) => Some(*number),
@@ -81,7 +82,7 @@ impl<'de> Deserialize<'de> for ForeignId {
     }
 }
 
-/// Leaves out fractions: JSON numbers past 64 bits arrive as such, rounded, and two ids would
+/// Refuses fractions: JSON numbers beyond 64 bits arrive as rounded fractions, and two ids could
 /// become one.
 struct ForeignIdVisitor;
 
@@ -118,7 +119,7 @@ mod tests {
         serde_json::from_str(json).expect(json)
     }
 
-    /// Ids that were handed out once; if this test fails, the code is wrong and not the test.
+    /// Ids that have been handed out: if this test fails, fix the code, not the test.
     #[test]
     fn mapped_ids_never_change() {
         let known = [

@@ -1,4 +1,4 @@
-//! The import itself: lines become requests, many at a time, and their ends are counted.
+//! The import: lines become concurrent requests, and their results are counted.
 
 use std::fs::File;
 use std::sync::{Mutex, Once, PoisonError};
@@ -19,10 +19,10 @@ use crate::seen::Seen;
 use crate::summary::{Counts, Stopped, Summary};
 
 /// Imports the files: users and products at the same time, then orders. Lines that fail are
-/// reported on stderr and counted. When a service is away, or `stop` is ready, with the name of a
-/// signal, the summary says so and what was done until then.
+/// reported on stderr and counted. If a service is down, or `stop` returns the name of a signal,
+/// the summary has the reason and what was done so far.
 ///
-/// Errors before anything is sent, with `InputError` when a file cannot be opened.
+/// Returns an error before anything is sent, an `InputError` if a file cannot be opened.
 pub async fn run(args: Args, stop: impl Future<Output = &'static str>) -> anyhow::Result<Summary> {
     let started = Instant::now();
     let (inputs, client) = (input::open(&args)?, requests::client()?);
@@ -39,7 +39,7 @@ pub async fn run(args: Args, stop: impl Future<Output = &'static str>) -> anyhow
     Ok(summary)
 }
 
-/// What all files share.
+/// What the imports of all files share.
 struct Import {
     args: Args,
     client: Client,
@@ -65,7 +65,7 @@ impl Import {
     async fn files(&self, inputs: [Option<Input>; 3], summary: &mut Summary) -> Result<(), Outage> {
         let [users, products, orders] = inputs;
         let args = &self.args;
-        // Counts are filled as the import goes on: when one file stops, the other is dropped.
+        // Counts are updated during the import: if one file stops, the other is dropped.
         tokio::try_join!(
             self.file(users, &args.users_url, "", &mut summary.users),
             self.file(products, &args.products_url, "", &mut summary.products),
@@ -75,7 +75,7 @@ impl Import {
             .await
     }
 
-    /// Sends the lines of one file, many at a time, and counts what becomes of them.
+    /// Sends the lines of one file concurrently, and counts the results.
     async fn file(
         &self,
         input: Option<Input>,
@@ -114,7 +114,7 @@ impl Import {
         Ok(())
     }
 
-    /// The bar of one file: bytes where its size is known, lines alone otherwise.
+    /// The progress bar of a file: in bytes if its size is known, otherwise in lines.
     fn bar(&self, input: &Input) -> ProgressBar {
         let (bar, template) = match input.bytes {
             Some(bytes) => (
@@ -127,8 +127,8 @@ impl Import {
         self.screen.add(bar, template, input.kind.name())
     }
 
-    /// Refuses an id that an earlier line of the file has as a text where this one has a number, or
-    /// the other way round: nobody knows whether they are the same thing.
+    /// Refuses a number that an earlier line has as a text, or the reverse: they may or may not be
+    /// the same record.
     fn without_collision(&self, mut entry: Entry, seen: &mut Seen, name: &str) -> Entry {
         let was_full = seen.is_full;
         if let Ok(request) = &entry.request
@@ -139,14 +139,14 @@ impl Import {
                 ForeignId::Text(text) => format!("id {text} (number, line {line})"),
                 ForeignId::Number(number) => format!("id \"{number}\" (text, line {line})"),
             };
-            let what = format!("{id} and {other} are one id here; give one of them another");
+            let what = format!("{id} and {other} map to the same id; change one of them");
             entry.request = Err(what);
             entry.refused_id = Some(id);
         }
         if seen.is_full && !was_full {
             let line = entry.line;
             self.screen.say(&format!(
-                "{name}:{line}: too many ids in no order to compare numbers with texts from here on"
+                "{name}:{line}: too many unordered ids; numbers and texts are not compared from here on"
             ));
         }
         entry
@@ -155,7 +155,7 @@ impl Import {
     async fn settle(&self, entry: Entry, service: &Service, warned: &Once) -> Settled {
         let waiting = |trouble: &Trouble| {
             let patience = self.args.patience.as_secs_f64();
-            let notice = || format!("{service}: {trouble}, trying for up to {patience} s");
+            let notice = || format!("{service}: {trouble}, retrying for up to {patience} s");
             warned.call_once(|| self.screen.say(&notice()));
         };
         let outcome = match &entry.request {
@@ -172,10 +172,10 @@ impl Import {
     }
 }
 
-/// What became of one line.
+/// The result of one line.
 struct Settled {
     line: u64,
-    /// As it stands in the file, where it could be read.
+    /// The id in the file, if it could be read.
     id: Option<ForeignId>,
     outcome: Result<Option<u64>, Failure>,
 }

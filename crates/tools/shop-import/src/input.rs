@@ -1,4 +1,4 @@
-//! The files, opened before anything is sent.
+//! The input files, all opened before anything is sent.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use crate::ids::{ForeignId, Kind};
 use crate::lines::{LINE_BYTES_MAX, Line, Lines};
 use crate::records::{self, Request};
 
-/// The files cannot be used as given; nothing was sent.
+/// A file cannot be used. Nothing was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     #[error("open {path}", path = path.display())]
@@ -27,12 +27,12 @@ pub enum InputError {
     ErrorsIntoInput(PathBuf),
 }
 
-/// A file that is open.
+/// An open file.
 pub(crate) struct Input {
     pub(crate) kind: Kind,
-    /// As it stands in reports.
+    /// The name for reports.
     pub(crate) name: String,
-    /// Unknown for pipes.
+    /// `None` for pipes.
     pub(crate) bytes: Option<u64>,
     reader: Box<dyn Read + Send>,
 }
@@ -40,13 +40,13 @@ pub(crate) struct Input {
 /// A line of a file, ready to be sent.
 pub(crate) struct Entry {
     pub(crate) line: u64,
-    /// Or what is wrong with the line.
+    /// The request, or what is wrong with the line.
     pub(crate) request: Result<Request, String>,
-    /// The id of a line that is wrong, where it could be read.
+    /// The id of an invalid line, if it could be read.
     pub(crate) refused_id: Option<ForeignId>,
 }
 
-/// Opens all files that were given: users, products, orders.
+/// Opens the given files: users, products, orders.
 pub(crate) fn open(args: &Args) -> Result<[Option<Input>; 3], InputError> {
     let given = args.files().filter(|path| is_stdin(path));
     if given.count() > 1 {
@@ -63,7 +63,7 @@ pub(crate) fn open(args: &Args) -> Result<[Option<Input>; 3], InputError> {
     ])
 }
 
-/// Makes the file of errors, if one was asked for. The files are open before it is.
+/// Creates the file of errors, if requested. The input files are already open.
 pub(crate) fn errors(args: &Args) -> Result<Option<File>, InputError> {
     let Some(path) = &args.errors else {
         return Ok(None);
@@ -76,7 +76,7 @@ pub(crate) fn errors(args: &Args) -> Result<Option<File>, InputError> {
     {
         return Err(InputError::ErrorsIntoInput(path.clone()));
     }
-    // Reasons may quote what is in the lines.
+    // Reasons may quote the lines.
     let mut private = File::options();
     private.write(true).create(true).truncate(true).mode(0o600);
     private
@@ -121,11 +121,11 @@ impl Input {
         })
     }
 
-    /// Reads and maps the lines on a thread of its own, at most `ahead` lines before they are taken;
-    /// `bar` shows how much is read.
+    /// Reads and maps the lines on a separate thread, at most `ahead` lines in advance. `bar` shows
+    /// the bytes read.
     ///
-    /// Not one of the runtime's blocking threads: those are waited for at the end of the process,
-    /// and a read of a terminal may never end.
+    /// It is not one of the runtime's blocking threads: the process waits for those at its end, and
+    /// reading from a terminal may never end.
     pub(crate) fn entries(
         self,
         ahead: usize,
@@ -167,7 +167,7 @@ mod tests {
 
     const LINE: &[u8] = b"a line of 32 bytes with its end\n";
 
-    /// The same line without end; counts how often it is read.
+    /// The same line forever; counts how often it is read.
     struct Endless(Arc<AtomicUsize>);
 
     impl Read for Endless {
@@ -193,7 +193,7 @@ mod tests {
         let mut entries = input.entries(10, &ProgressBar::hidden());
         for taken in 1..2_000 {
             entries.next().await.expect("there is always one more");
-            // Slower than the reader, which would run away if it could.
+            // Slower than the reader, which would otherwise read far ahead.
             std::hint::black_box(LINE.repeat(10_000));
             let lines_max = taken + 10 + 1 + BUFFER_BYTES / LINE.len();
             let read = read.load(Ordering::SeqCst);

@@ -1,7 +1,7 @@
-//! `shop-import`: brings users, products and orders from files into the services.
+//! `shop-import`: imports users, products and orders from files.
 //!
-//! Speaks the services' public HTTP API only, and is safe to run again: ids and idempotency keys
-//! are computed from the lines, so that a repeated line is a repeated request.
+//! It uses only the services' public HTTP API and can be run repeatedly. Ids and idempotency keys
+//! are computed from the lines, so a repeated line is a repeated request.
 
 use anyhow::Context as _;
 use terminal::{Exit, complain, output};
@@ -28,19 +28,15 @@ mod requests;
 mod seen;
 mod summary;
 
-/// The program, as its complaints begin.
+/// The program's name in messages.
 const NAME: &str = "shop-import";
 
-/// What the command line and the environment say.
-///
-/// # Errors
-/// They cannot be followed, which has been said.
+/// Parses the command line and the environment. A usage error has already been printed.
 pub fn command_line() -> Result<Args, Exit> {
     terminal::command_line(|_, _| ())
 }
 
-/// Runs an import, prints its summary, tells the operator about an error, and answers with the
-/// exit code.
+/// Runs an import, prints its summary or error, and returns the exit code.
 pub async fn main(args: Args) -> Exit {
     let format = args.output;
     terminal::end(NAME, import(args).await, format, |error| {

@@ -1,47 +1,47 @@
-//! Lines of a file, one at a time, in bounded memory.
+//! Reads the lines of a file one at a time, in bounded memory.
 
 use std::io::{self, ErrorKind, Read};
 
 use bytes::BytesMut;
 use tokio_util::codec::{Decoder as _, LinesCodec, LinesCodecError};
 
-/// A longer line is reported and skipped.
+/// The longest line in bytes. A longer line is reported and skipped.
 pub(crate) const LINE_BYTES_MAX: usize = 1024 * 1024;
 
-/// How much is read at once.
+/// Bytes per read.
 const CHUNK_BYTES: usize = 8 * 1024;
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// One line that is not blank.
+/// A line that is not blank.
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// The first line of the file is 1; blank lines count.
+    /// The line number, from 1. Blank lines count.
     pub(crate) number: u64,
-    /// Without the line end.
+    /// The text without the line end.
     pub(crate) text: Result<String, Unusable>,
 }
 
-/// Why a line has no text.
+/// Why a line has no usable text.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unusable {
     #[error("longer than {0} bytes")]
     TooLong(usize),
     #[error("not UTF-8")]
     NotUtf8,
-    /// Nothing can be read after it.
+    /// Reading failed; no line follows.
     #[error("read: {0}")]
     Io(io::Error),
 }
 
-/// Iterates over the lines of a reader. A byte order mark at the start is left out.
+/// Iterates over the lines of a reader. A byte order mark at the start is skipped.
 #[derive(Debug)]
 pub(crate) struct Lines<R> {
     reader: R,
     codec: LinesCodec,
     number: u64,
     has_ended: bool,
-    /// What is read and not taken yet.
+    /// Bytes read and not yet used.
     buffer: BytesMut,
 }
 
@@ -56,7 +56,7 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// The next line, blank or not; none at the end.
+    /// The next line, even if blank; `None` at the end.
     fn line(&mut self) -> Option<Result<String, Unusable>> {
         loop {
             let decoded = if self.has_ended {
@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// What a file's lines look like in a report: number and text, or what is wrong.
+    /// The lines of a file for a comparison: number and text, or what is wrong.
     fn read(file: &[u8], bytes_max: usize, chunk_bytes: usize) -> Vec<(u64, String)> {
         Lines::new(Slow(file, chunk_bytes), bytes_max)
             .map(|line| {
@@ -132,7 +132,7 @@ mod tests {
             .collect()
     }
 
-    /// Gives a few bytes at a time, as a pipe may.
+    /// Returns a few bytes at a time, as a pipe may.
     struct Slow<'a>(&'a [u8], usize);
 
     impl Read for Slow<'_> {

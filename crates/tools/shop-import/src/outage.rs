@@ -1,4 +1,4 @@
-//! When to stop: waiting out the patience once for each of a million lines helps nobody.
+//! When to stop: exhausting the patience for each of a million lines helps nobody.
 
 use std::fmt;
 
@@ -8,25 +8,26 @@ use tokio::time::Instant;
 use crate::ids::Kind;
 use crate::requests::{Failure, Trouble};
 
-/// So many lines in a row that a service answered and did not take, each for the whole patience.
+/// Stop after this many consecutive lines that were answered but not accepted, each retried for the
+/// whole patience.
 const MAX_CONSECUTIVE_FAILURES: u32 = 16;
 
-/// A service that cannot be worked with. Printed, it says what to do.
+/// A service that cannot be used. The text says what to do.
 #[derive(Clone, Debug)]
 pub struct Outage {
     /// The service.
     pub kind: Kind,
-    /// Where it should have been.
+    /// Its URL.
     pub url: Url,
-    /// Whether there was an answer at all.
+    /// Whether it answered at all.
     pub answered: bool,
-    /// What happened last.
+    /// The last error.
     pub trouble: String,
 }
 
-/// Watches how the lines of one service end.
+/// Watches the results of one service's lines.
 pub(crate) struct Watch {
-    /// When the service last settled a line, created or refused.
+    /// When the service last created or refused a record.
     settled: Instant,
     given_up: u32,
 }
@@ -39,8 +40,8 @@ impl Watch {
         }
     }
 
-    /// Errors with the last trouble when it is time to stop: a line found no answer in its whole
-    /// patience while no other line did, or line after line was put off.
+    /// Returns the last error when it is time to stop: a line got no answer for its whole patience
+    /// while no other line did, or too many consecutive lines were postponed.
     pub(crate) fn line<'a, T>(
         &mut self,
         outcome: &'a Result<T, Failure>,
@@ -81,18 +82,18 @@ impl fmt::Display for Outage {
         let (kind, url, trouble) = (self.kind.name(), &self.url, &self.trouble);
         let what = if self.answered {
             format!(
-                "has put off {MAX_CONSECUTIVE_FAILURES} lines in a row: {trouble}; look at its log"
+                "has postponed {MAX_CONSECUTIVE_FAILURES} lines in a row: {trouble}; read its log"
             )
         } else {
             format!(
-                "cannot be reached: {trouble}; start the shop with `cargo dev`, or say where it is \
+                "cannot be reached: {trouble}; start the shop with `cargo dev`, or set its URL \
                  with --{kind}-url"
             )
         };
         write!(
             f,
-            "the {kind} service at {url} {what}; then run the same import again, nothing will be \
-             doubled"
+            "the {kind} service at {url} {what}; then run the same import again, nothing is \
+             duplicated"
         )
     }
 }

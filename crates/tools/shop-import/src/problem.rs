@@ -1,4 +1,4 @@
-//! What a service says when it does not create: RFC 9457 problems.
+//! A service's refusal: an RFC 9457 problem.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// More of an answer is not read.
+/// The most bytes read of an answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// A status and, where the service gave them, the reasons.
+/// The status and, if the service gave them, the reasons.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) status: StatusCode,
@@ -25,7 +25,7 @@ struct Body {
 }
 
 impl Problem {
-    /// Reads the answer's body; one that is no problem leaves the status alone to speak.
+    /// Reads the answer's body; if it is not a problem, only the status is kept.
     pub(crate) async fn read(response: Response) -> Self {
         let status = response.status();
         let body = serde_json::from_slice(&read(response).await).unwrap_or_default();
@@ -33,7 +33,7 @@ impl Problem {
     }
 }
 
-/// Reads an answer to its end, so that the connection can be used again, or to the limit.
+/// Reads an answer to its end, so that the connection can be reused, or to the limit.
 pub(crate) async fn read(mut response: Response) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
@@ -53,10 +53,10 @@ impl fmt::Display for Problem {
             write!(f, ": {detail}")?;
         }
         let mut errors = fields(&self.body.errors);
-        // Our services say them in the detail, too.
+        // Our services repeat them in the detail.
         errors.retain(|error| {
-            let said = error.trim_start_matches(['#', '/']);
-            !detail.is_some_and(|detail| detail.contains(said))
+            let text = error.trim_start_matches(['#', '/']);
+            !detail.is_some_and(|detail| detail.contains(text))
         });
         if !errors.is_empty() {
             write!(f, " ({})", errors.join("; "))?;
@@ -65,7 +65,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The field errors: an object of texts, or an array of texts or of RFC 9457's objects.
+/// The field errors: an object of texts, or an array of texts or RFC 9457 objects.
 fn fields(errors: &Value) -> Vec<String> {
     match errors {
         Value::Object(fields) => fields

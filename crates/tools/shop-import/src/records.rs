@@ -1,4 +1,4 @@
-//! From a line of a file to the request that creates it.
+//! Converts a line of a file to the request that creates the record.
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
@@ -9,18 +9,18 @@ use uuid::Uuid;
 
 use crate::ids::{ForeignId, Kind};
 
-/// What is sent for one line. The same line always gives the same request.
+/// The request for one line. The same line always gives the same request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// As it stands in the file.
+    /// The id in the file.
     pub(crate) id: ForeignId,
     pub(crate) body: Bytes,
-    /// Kind, id and a short hash of the body: a changed line gets a key of its own, so that the
-    /// service complains about the id that is taken (409) and not about the key (422).
+    /// Kind, id and a short hash of the body. A changed line gets another key, so that the service
+    /// reports the id as taken (409) and not the key (422).
     pub(crate) idempotency_key: String,
 }
 
-/// Why a line is no record.
+/// Why a line is not a valid record.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Malformed {
     #[error("not JSON: {}", on_one_line(.0))]
@@ -55,7 +55,7 @@ struct Order<Id> {
     product_ids: Vec<Id>,
 }
 
-/// Reads one line as a record of `kind` and maps its ids.
+/// Parses a line as a record of `kind` and maps its ids.
 pub(crate) fn request(kind: Kind, line: &str) -> Result<Request, Malformed> {
     match kind {
         Kind::Users => {
@@ -100,7 +100,7 @@ fn create<R: Serialize>(kind: Kind, foreign: ForeignId, record: impl FnOnce(Uuid
 }
 
 fn parse<'de, T: Deserialize<'de>>(line: &'de str) -> Result<T, Malformed> {
-    // Serde would take an array for a struct.
+    // Serde would accept an array for a struct.
     if !line.trim_ascii_start().starts_with('{') {
         serde_json::from_str::<IgnoredAny>(line).map_err(Malformed::NotJson)?;
         return Err(Malformed::NotAnObject);
@@ -111,7 +111,7 @@ fn parse<'de, T: Deserialize<'de>>(line: &'de str) -> Result<T, Malformed> {
     })
 }
 
-/// The text says "at line 1", which would be taken for the line of the file.
+/// Removes "at line 1", which would be mistaken for the line of the file.
 fn on_one_line(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());

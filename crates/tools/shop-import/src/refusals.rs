@@ -1,5 +1,5 @@
-//! Lines that went wrong: the first of each kind are said, the rest are counted, all of them are in
-//! the file that was asked for.
+//! Failed lines: the first of each reason are printed, the rest are counted, and all are written to
+//! the file of errors.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,31 +11,31 @@ use terminal::Screen;
 use crate::ids::ForeignId;
 use crate::requests::Failure;
 
-/// How many lines of a file are said that have the same reason.
+/// How many lines of a file with the same reason are printed.
 const SAID_MAX: u64 = 20;
 
-/// How many reasons are told apart; lines with others are counted together.
+/// How many reasons are distinguished; lines with further reasons are counted together.
 const REASONS_MAX: usize = 200;
 
-/// What counts as one more reason when there are too many of them.
+/// The reason that counts lines with further reasons.
 const OTHER: &str = "other reasons";
 
-/// Keeps count of the lines that went wrong.
+/// Counts the failed lines.
 pub(crate) struct Refusals {
     screen: Screen,
     errors: Option<File>,
-    /// By file and reason.
+    /// The number of lines by file and reason.
     counts: HashMap<(String, String), u64>,
 }
 
-/// Lines of a file that went wrong for the same reason.
+/// The lines of a file that failed for the same reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refused {
-    /// As it was given.
+    /// The file's name as given.
     pub file: String,
-    /// What was wrong, with `…` for what differs from line to line.
+    /// What was wrong, with `…` for the parts that differ from line to line.
     pub reason: String,
-    /// How many there are.
+    /// The number of lines.
     pub lines: u64,
 }
 
@@ -44,10 +44,10 @@ pub struct Refused {
 struct Error<'a> {
     file: &'a str,
     line: u64,
-    /// As it stands in the file; none where that cannot be read.
+    /// The id in the input file; `None` if it cannot be read.
     id: Option<&'a ForeignId>,
     reason: &'a str,
-    /// The HTTP status of the service's answer, where there was one.
+    /// The HTTP status of the service's answer, if any.
     status: Option<u16>,
 }
 
@@ -60,7 +60,7 @@ impl Refusals {
         }
     }
 
-    /// Says or counts a line, and keeps it in the file.
+    /// Prints or counts a failed line, and writes it to the file of errors.
     pub(crate) fn note(
         &mut self,
         file: &str,
@@ -80,10 +80,11 @@ impl Refusals {
         }
         if *count == SAID_MAX {
             let kept = match self.errors {
-                Some(_) => "all of them are in the file of errors",
+                Some(_) => "the file of errors has all of them",
                 None => "--errors FILE keeps all of them",
             };
-            let notice = format!("{file}: more lines like the last one are counted; {kept}");
+            let notice =
+                format!("{file}: further lines like the last one are only counted; {kept}");
             self.screen.say(&notice);
         }
         self.keep(&Error {
@@ -100,13 +101,13 @@ impl Refusals {
         let mut text = serde_json::to_vec(error).expect("texts and numbers always encode");
         text.push(b'\n');
         if let Err(error) = file.write_all(&text) {
-            let notice = format!("the file of errors ends here, it cannot be written: {error}");
+            let notice = format!("cannot write to the file of errors, it ends here: {error}");
             self.screen.say(&notice);
             self.errors = None;
         }
     }
 
-    /// Says what was only counted, and gives all of it, the most frequent first.
+    /// Prints the counts of lines not shown, and returns all counts, the most frequent first.
     pub(crate) fn sums(&self) -> Vec<Refused> {
         let counts = self.counts.iter();
         let mut sums: Vec<_> = counts
@@ -131,10 +132,11 @@ impl Refusals {
     }
 }
 
-/// The reason without what differs from line to line: quoted texts, and words with a digit.
+/// The reason without the parts that differ from line to line: quoted texts, and words with a
+/// digit.
 fn kind(reason: &str) -> String {
     let (mut kind, mut rest) = (String::with_capacity(reason.len()), reason);
-    // The status is a number, too.
+    // The status is a number too.
     if let Some(end) = reason.find(": ").filter(|end| *end < 40) {
         kind.push_str(&reason[..end]);
         rest = &reason[end..];

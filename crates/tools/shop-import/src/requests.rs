@@ -1,4 +1,4 @@
-//! Sends requests to one service, again and again while that may help.
+//! Sends requests to one service, and retries while that may help.
 
 use std::error::Error;
 use std::fmt;
@@ -16,11 +16,11 @@ use crate::records::Request;
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// One request may take the whole patience, within these.
+/// A request may take the whole patience, within these limits.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
-/// One service that creates records.
+/// A service that creates records.
 pub(crate) struct Service {
     client: Client,
     url: Url,
@@ -28,27 +28,27 @@ pub(crate) struct Service {
     patience: Duration,
 }
 
-/// Why a line's record was not created.
+/// Why a record was not created.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The line is no record; nothing was sent.
+    /// The line is not a record; nothing was sent.
     #[error("{0}")]
     Malformed(String),
-    /// The service refused it: sending it again would not help.
+    /// The service refused it; a retry would not help.
     #[error("{0}")]
     Refused(Problem),
-    /// The service was away or busy until the patience was used up.
+    /// The service was down or busy until the patience was exhausted.
     #[error("{trouble}, given up after {:.1} s", since.elapsed().as_secs_f64())]
     GaveUp { since: Instant, trouble: Trouble },
 }
 
-/// What may pass by itself.
+/// An error that may be temporary.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Trouble {
-    /// Connection refused or reset, timeout.
+    /// Connection refused or reset, or a timeout.
     #[error("no answer ({0})")]
     NoAnswer(String),
-    /// Overloaded, restarting, or behind a proxy that cannot reach it.
+    /// The service is overloaded or restarting, or a proxy cannot reach it.
     #[error("{problem}")]
     Busy {
         problem: Problem,
@@ -56,24 +56,24 @@ pub(crate) enum Trouble {
     },
 }
 
-/// How one request ended.
+/// The result of one request.
 enum Attempt {
     Created(Option<u64>),
     Refused(Problem),
     Again(Trouble),
 }
 
-/// Makes the client of all services. Proxies are for the way out, services are near: proxy
-/// variables are ignored. Redirects would turn a POST into a GET: they are reported.
+/// Creates the client for all services. The services are local, so proxy variables are ignored.
+/// Redirects are reported and not followed: they would turn a POST into a GET.
 pub(crate) fn client() -> anyhow::Result<Client> {
     let client = Client::builder()
         .no_proxy()
         .redirect(redirect::Policy::none());
-    client.build().context("make the HTTP client")
+    client.build().context("create the HTTP client")
 }
 
 impl Service {
-    /// `after`: positions of other services that this one shall have seen, or an empty text.
+    /// `after`: positions of other services that this service must have applied, or an empty text.
     pub(crate) fn new(
         client: &Client,
         kind: Kind,
@@ -99,8 +99,8 @@ impl Service {
         }
     }
 
-    /// Creates a record and answers with its position, where the service told it. `waiting` hears
-    /// of each trouble that is waited out.
+    /// Creates a record and returns its position if the service reported it. `waiting` is called
+    /// for each temporary error.
     pub(crate) async fn create(
         &self,
         request: &Request,
@@ -157,7 +157,7 @@ impl Service {
 }
 
 impl Failure {
-    /// The status of the service's answer, where there was one.
+    /// The HTTP status of the service's answer, if any.
     pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Self::Refused(problem)
@@ -203,7 +203,7 @@ fn position(headers: &HeaderMap, source: Kind) -> Option<u64> {
         .ok()
 }
 
-/// Reads `Retry-After` in seconds; dates are not used by our services.
+/// Parses `Retry-After` in seconds; our services do not use dates.
 fn retry_after(headers: &HeaderMap) -> Duration {
     let seconds = headers
         .get(RETRY_AFTER)
@@ -211,7 +211,7 @@ fn retry_after(headers: &HeaderMap) -> Duration {
     Duration::from_secs(seconds.unwrap_or(0))
 }
 
-/// The innermost cause: `Connection refused` says more than `error sending request`.
+/// The innermost cause: `Connection refused` is more useful than `error sending request`.
 fn cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "timed out".to_owned();

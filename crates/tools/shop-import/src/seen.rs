@@ -1,19 +1,19 @@
-//! The ids of a file that a number and a text could share: `1000` and `"1000"`.
+//! The ids of a file that are numbers or spell one, such as `1000` and `"1000"`.
 
 use std::collections::BTreeMap;
 
 use crate::ids::ForeignId;
 
-/// How many runs of ids are remembered of a file, some 80 bytes each. Ids that count up with the
-/// lines are one run.
+/// How many runs of ids are kept per file, at about 80 bytes each. Ids that count up with the lines
+/// are one run.
 pub(crate) const RUNS_MAX: usize = 250_000;
 
-/// Which line has which number, or the text of it. Other texts cannot be confused with anything.
+/// Which line has which number, or its text. Other texts cannot be confused with a number.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// By the first number of each.
+    /// The runs by their first number.
     runs: BTreeMap<i128, Run>,
-    /// Whether some could not be remembered any more.
+    /// Whether some ids could not be kept.
     pub(crate) is_full: bool,
 }
 
@@ -26,8 +26,8 @@ struct Run {
 }
 
 impl Seen {
-    /// Notes the id of a line. Answers with an earlier line that has it as a number where this one
-    /// has it as a text, or the other way round.
+    /// Notes the id of a line. Returns an earlier line that has the same number in the other form,
+    /// number or text.
     pub(crate) fn note(&mut self, id: &ForeignId, line: u64) -> Option<u64> {
         let number = id.number()?;
         let is_text = matches!(id, ForeignId::Text(_));

@@ -1,4 +1,4 @@
-//! What an import has done.
+//! The result of an import.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,48 +10,48 @@ use crate::ids::Kind;
 use crate::outage::Outage;
 use crate::refusals::Refused;
 
-/// What an import has done, per kind.
+/// The result of an import, per kind.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     pub users: Counts,
     pub products: Counts,
     pub orders: Counts,
-    /// Of the whole run; users and products run at the same time.
+    /// The time of the whole run; users and products run concurrently.
     pub elapsed: Duration,
-    /// Why the import ended early; lines that were not tried are in no count.
+    /// Why the import ended early; lines that were not tried are not counted.
     pub stopped: Option<Stopped>,
-    /// The lines that failed, by file and reason, the most frequent first.
+    /// The failed lines by file and reason, the most frequent first.
     pub refused: Vec<Refused>,
 }
 
-/// Why an import ended early. Printed, it says how to go on.
+/// Why an import ended early, and how to continue.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Stopped {
-    /// A service cannot be worked with.
+    /// A service cannot be used.
     #[error("{0}")]
     Outage(Outage),
-    /// Somebody sent this signal.
+    /// The process received this signal.
     #[error(
-        "interrupted by {0}: lines that were under way may be imported or not; run the same import \
-         again, nothing will be doubled"
+        "interrupted by {0}: lines in progress may or may not be imported; run the same import \
+         again, nothing is duplicated"
     )]
     Interrupted(&'static str),
 }
 
-/// What became of the lines of one file.
+/// The results of the lines of one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Answered 201, now or in an earlier run.
+    /// Created now or in an earlier run (201).
     pub imported: u64,
-    /// Malformed, refused or given up, reported or summed up on stderr.
+    /// Invalid, refused or given up after retries; reported or counted on stderr.
     pub failed: u64,
-    /// From the file's first line to its last.
+    /// The time from the file's first line to its last.
     pub elapsed: Duration,
-    /// The service's highest position seen: what a reader may wait for with `?after`.
+    /// The service's highest known position: a reader can wait for it with `?after`.
     pub position: Option<u64>,
 }
 
-/// One line of the summary.
+/// A line of the summary.
 #[derive(Serialize)]
 struct Row {
     read: u64,
@@ -64,7 +64,7 @@ struct Row {
 }
 
 impl Counts {
-    /// Lines read: blank ones do not count.
+    /// The number of lines read; blank lines do not count.
     pub fn read(&self) -> u64 {
         self.imported + self.failed
     }
@@ -79,8 +79,8 @@ impl Counts {
         }
     }
 
-    /// Lines a second, read and dealt with.
-    #[expect(clippy::cast_precision_loss, reason = "a rate, for people")]
+    /// Lines completed per second.
+    #[expect(clippy::cast_precision_loss, reason = "an approximate rate")]
     pub fn rate(&self) -> f64 {
         let seconds = self.elapsed.as_secs_f64();
         if seconds > 0.0 {
@@ -103,7 +103,7 @@ impl Counts {
 }
 
 impl Summary {
-    /// All kinds together.
+    /// The sum of all kinds.
     pub fn total(&self) -> Counts {
         let kinds = [&self.users, &self.products, &self.orders];
         Counts {
@@ -114,7 +114,7 @@ impl Summary {
         }
     }
 
-    /// The positions to wait for, as `?after` takes them: `users:208,products:194`.
+    /// The positions to wait for, in the format of `?after`: `users:208,products:194`.
     pub(crate) fn after(&self) -> String {
         let positions = [(Kind::Users, &self.users), (Kind::Products, &self.products)];
         let positions = positions.iter().filter_map(|(kind, counts)| {
@@ -125,7 +125,7 @@ impl Summary {
         positions.collect::<Vec<_>>().join(",")
     }
 
-    /// The exit code that says it.
+    /// The exit code.
     pub fn exit(&self) -> Exit {
         match &self.stopped {
             Some(Stopped::Interrupted(_)) => Exit::Interrupted,
