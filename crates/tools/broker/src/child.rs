@@ -1,4 +1,4 @@
-//! A child process that cannot get lost.
+//! A child process that cannot outlive its owner.
 
 use std::{
     io,
@@ -21,17 +21,17 @@ use crate::{
     watchdog::Watchdog,
 };
 
-/// How long the log of a process that has ended may take to be read to its end.
+/// How long the log of an ended process may take to be read to its end.
 const LOG_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long a killed process may take to be gone: it may be waiting for the disk.
+/// How long a killed process may take to end: it may be waiting for the disk.
 pub(crate) const KILL_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long a process may take to stop where it is.
+/// How long a process may take to stop on SIGSTOP.
 const PAUSE_WITHIN: Duration = Duration::from_secs(5);
 
-/// A process, alone in its process group, which no Ctrl-C reaches; killed and reaped when dropped, and by its watchdog
-/// when we are killed ourselves.
+/// A process, alone in its process group, so that no Ctrl-C reaches it. It is killed and reaped on
+/// drop, and by its watchdog if we are killed.
 ///
 /// Signals go to the group, so that they also reach a program behind a wrapper script.
 #[derive(Debug)]
@@ -40,12 +40,13 @@ pub struct Child {
     process: std::process::Child,
     watchdog: Watchdog,
     log: JoinHandle<()>,
-    /// Set once it is reaped: from then on its number may be somebody else's.
+    /// Set once it is reaped: its process id may then be reused.
     status: Option<ExitStatus>,
 }
 
 impl Child {
-    /// Starts `command`, which errors call `name`; what it prints goes to `log`, and its last lines to `tail`.
+    /// Starts `command`, called `name` in errors. Its output goes to `log`, its last lines to
+    /// `tail`.
     pub fn spawn(
         name: &'static str,
         mut command: Command,
@@ -79,12 +80,12 @@ impl Child {
         }
     }
 
-    /// Its process id, also after its end.
+    /// Its process id, even after it has ended.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Sends `signal`, or says that nobody is there to get it.
+    /// Sends `signal`; fails if the process has ended.
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
         if self.status.is_some() {
             return Err(Error::NotRunning);
@@ -93,17 +94,17 @@ impl Child {
             .map_err(|errno| error::io("send a signal to", self.name)(errno.into()))
     }
 
-    /// Asks it to stop, as an operator would (SIGTERM); a paused one is woken for it.
+    /// Asks it to stop, as an operator would (SIGTERM); a paused process is resumed for it.
     pub fn terminate(&self) -> Result<(), Error> {
         self.signal(Signal::TERM)?;
         self.signal(Signal::CONT)
     }
 
-    /// Stops it where it is, and waits until all its threads have stopped: the signal alone does not.
+    /// Pauses it (SIGSTOP), and waits until all its threads have stopped.
     pub(crate) fn pause(&self) -> Result<(), Error> {
         self.signal(Signal::STOP)?;
         let id = WaitId::Pid(Pid::from_child(&self.process));
-        // `NOWAIT` leaves the news where it is, so that pausing twice does not wait for more.
+        // `NOWAIT` leaves the state in place, so that pausing twice does not wait forever.
         let how = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let looked = deadline::poll(PAUSE_WITHIN, || waitid(id.clone(), how).transpose());
         let stopped = looked.unwrap_or(Err(Errno::TIMEDOUT));
@@ -112,7 +113,7 @@ impl Child {
             .map_err(|errno| error::io("pause", self.name)(errno.into()))
     }
 
-    /// How it ended, if it has ended within `within`.
+    /// Its exit status, if it ends within `within`.
     pub fn wait(&mut self, within: Duration) -> Result<Option<ExitStatus>, Error> {
         if self.status.is_none() {
             self.status = deadline::wait(&mut self.process, within)
@@ -134,7 +135,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Fails only if it has ended and been reaped already.
+        // Fails only if it has already been reaped.
         let _gone = self.kill();
         self.watchdog.stand_down();
     }

@@ -1,4 +1,4 @@
-//! Three brokers that keep each stream three times: any one of them may go.
+//! A cluster of three brokers with three replicas of each stream: any one of them may fail.
 
 use std::{
     io,
@@ -16,27 +16,28 @@ use crate::{
     server::Broker,
 };
 
-/// How many there are: with one away, the other two are still more than half.
+/// The number of brokers: with one away, the other two are still a majority.
 const NODES: usize = 3;
 
-/// How often a start is tried with other ports: somebody may take one between our look and the server's.
+/// How often a start is tried with other ports: a port may be taken between our check and the
+/// server's start.
 const STARTS_MAX: usize = 5;
 
-/// Where ports are looked for: below those that the kernel gives to outgoing connections, so that nobody gets one by
-/// chance while its server is away.
+/// The range of ports: below those that the kernel assigns to outgoing connections, so that a port
+/// stays free while its server is away.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
-/// A cluster of three, each with a folder of its own: `1`, `2` and `3`.
+/// A cluster of three, each with its own folder: `1`, `2` and `3`.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Broker>,
 }
 
 impl Cluster {
-    /// Starts three servers in folders below `options.store`, and waits until they are a cluster; that takes a few
-    /// seconds, in which they elect a leader. `options.port` counts for nothing, each gets a free one.
+    /// Starts three servers in folders below `options.store`, and waits until they have elected a
+    /// leader, which takes a few seconds. `options.port` is ignored: each gets a free port.
     ///
-    /// Errors: as [`Broker::start`]; nothing is left running then.
+    /// Errors: as for [`Broker::start`]; nothing is left running then.
     pub fn start(binary: &Binary, options: &Options) -> Result<Self, Error> {
         for _ in 1..STARTS_MAX {
             match Self::start_once(binary, options) {
@@ -74,7 +75,7 @@ impl Cluster {
         Ok(Self { nodes })
     }
 
-    /// All URLs, with commas between them.
+    /// All URLs, separated by commas.
     pub fn url(&self) -> String {
         let urls: Vec<_> = self.nodes.iter().map(Broker::url).collect();
         urls.join(",")
@@ -85,25 +86,25 @@ impl Cluster {
         &self.nodes
     }
 
-    /// The servers, to be killed, stopped and started again.
+    /// The servers, to kill, stop or restart them.
     pub fn nodes_mut(&mut self) -> &mut [Broker] {
         &mut self.nodes
     }
 
-    /// The servers, each to be kept by itself.
+    /// The servers, each with its own owner.
     pub fn into_nodes(self) -> Vec<Broker> {
         self.nodes
     }
 }
 
 impl Broker {
-    /// Whether this member of a cluster reaches the leader, and has all that it should: its streams, up to date. What
-    /// is missing if not.
+    /// Whether this member reaches the cluster's leader and its streams are up to date; if not,
+    /// what is missing.
     pub fn health(&self) -> Result<(), String> {
         self.member().map_or(Ok(()), Member::health)
     }
 
-    /// The name of the server that leads the cluster, as far as this member knows.
+    /// The name of the cluster's leader, as far as this member knows.
     pub fn leader(&self) -> Option<String> {
         self.member()?.leader()
     }
@@ -120,7 +121,7 @@ impl Broker {
     }
 }
 
-/// A file of its own for each server; a function is shared.
+/// A separate log file for each server; a function is shared.
 fn numbered(log: &Log, node: usize) -> Log {
     match log {
         Log::File(path) => {
@@ -132,18 +133,18 @@ fn numbered(log: &Log, node: usize) -> Log {
     }
 }
 
-/// Ports that nobody listens on, all different.
+/// Different ports on which nothing listens.
 fn free_ports(count: usize) -> Result<Vec<u16>, Error> {
-    let held: Result<Vec<_>, Error> = (0..count).map(|_| free_listener()).collect();
+    let reserved: Result<Vec<_>, Error> = (0..count).map(|_| free_listener()).collect();
     let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
-    let ports = held?.iter().map(port).collect::<io::Result<_>>();
+    let ports = reserved?.iter().map(port).collect::<io::Result<_>>();
     ports.map_err(error::io("read", "a port"))
 }
 
-/// A listener on 127.0.0.1, at a port that the kernel gives to nobody by chance: once it is closed, whoever knows the
-/// port finds it free.
+/// A listener on 127.0.0.1, on a port that the kernel assigns to no outgoing connection: once it is
+/// closed, the port stays free.
 ///
-/// Errors: there is none.
+/// Errors: no port is free.
 pub fn free_listener() -> Result<TcpListener, Error> {
     let mut refused = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..LOOKS_MAX {
@@ -158,5 +159,5 @@ pub fn free_listener() -> Result<TcpListener, Error> {
     Err(error::io("find", "a free port")(refused))
 }
 
-/// How many ports may be taken before there is said to be none.
+/// How many ports are tried.
 const LOOKS_MAX: usize = 1_000;

@@ -12,17 +12,17 @@ use crate::{
     options::{Options, Port, Sync},
 };
 
-/// A configuration that has been written, and locked.
+/// A configuration file that has been written and locked.
 #[derive(Debug)]
 pub(crate) struct Written {
     pub(crate) path: PathBuf,
-    /// Where the server writes which port it got; there only for [`Port::Free`].
+    /// The folder where the server writes its port; it exists only for [`Port::Free`].
     pub(crate) ports: PathBuf,
-    /// Becomes the server's standard input, so that the lock lives exactly as long as the server does.
+    /// Becomes the server's standard input, so that the lock lasts exactly as long as the server.
     pub(crate) locked: File,
 }
 
-/// Writes the configuration into the store's folder; [`Error::StoreInUse`] if a server runs on it.
+/// Writes the configuration to the store's folder; [`Error::StoreInUse`] if a server uses it.
 pub(crate) fn write(options: &Options, name: &str, port: Port) -> Result<Written, Error> {
     let store =
         std::path::absolute(&options.store).map_err(error::io("find", options.store.display()))?;
@@ -47,7 +47,7 @@ pub(crate) fn write(options: &Options, name: &str, port: Port) -> Result<Written
             .as_bytes(),
     )
     .map_err(failed())?;
-    // A server that was killed leaves its file behind.
+    // A killed server leaves its file behind.
     match fs::remove_dir_all(&ports) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed()(error)),
         _ => fs::create_dir(&ports).map_err(failed())?,
@@ -93,11 +93,11 @@ fn text(
     ))
 }
 
-/// A path as a string of the configuration language.
+/// A path as a string in the configuration language.
 fn quoted(path: &Path) -> io::Result<String> {
     let text = path
         .to_str()
-        .ok_or_else(|| io::Error::other("nats-server takes only paths in UTF-8"))?;
+        .ok_or_else(|| io::Error::other("nats-server accepts only UTF-8 paths"))?;
     Ok(format!(
         "\"{}\"",
         text.replace('\\', "\\\\").replace('"', "\\\"")

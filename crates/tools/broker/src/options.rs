@@ -1,30 +1,30 @@
-//! How a broker is to run.
+//! Options of a broker.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::member::Member;
 
-/// How a broker is to run; `Options { port: Port::Fixed(4222), ..Options::new(store) }`.
+/// Options of a broker; `Options { port: Port::Fixed(4222), ..Options::new(store) }`.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The folder for `nats-server.conf` and the JetStream data (`jetstream/`); made if it is not there.
+    /// The folder for `nats-server.conf` and the JetStream data (`jetstream/`); created if missing.
     pub store: PathBuf,
-    /// Where to listen, on 127.0.0.1.
+    /// The port on 127.0.0.1.
     pub port: Port,
-    /// When stored events reach the disk.
+    /// When stored events are synced to disk.
     pub sync: Sync,
     /// Where the server's log goes.
     pub log: Log,
-    /// How long it may take from the start until JetStream answers; a large store after a crash takes its time.
+    /// How long a start may take until JetStream answers; a large store takes time after a crash.
     pub ready_within: Duration,
-    /// A file in the store's folder that the configuration includes: users, TLS.
+    /// A file in the store's folder that the configuration includes, for users or TLS.
     pub include: Option<String>,
-    /// Its part in a [`Cluster`](crate::Cluster), which gives it.
+    /// Set by a [`Cluster`](crate::Cluster).
     pub member: Option<Member>,
 }
 
 impl Options {
-    /// A free port, [`Sync::Always`], no log, ready within 10 s, alone.
+    /// A free port, [`Sync::Always`], no log, ready within 10 s, no cluster.
     pub fn new(store: impl Into<PathBuf>) -> Self {
         Self {
             store: store.into(),
@@ -38,32 +38,32 @@ impl Options {
     }
 }
 
-/// Where to listen, on 127.0.0.1.
+/// A port on 127.0.0.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
-    /// One that the operating system chooses; a restart keeps it.
+    /// Chosen by the operating system; a restart keeps it.
     Free,
     /// This one, or an [`Error::PortTaken`](crate::Error::PortTaken).
     Fixed(u16),
 }
 
-/// When stored events reach the disk; why it matters is in the crate's documentation.
+/// When stored events are synced to disk; the crate's documentation explains why it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
     /// Before they are acknowledged.
     Always,
-    /// Every two minutes, the server's default: what was acknowledged may be lost in a power cut.
+    /// Every two minutes, the server's default: a power cut may lose acknowledged events.
     Default,
 }
 
-/// Where the server's log goes; its last lines are kept for errors in any case.
+/// Where the server's log goes. Its last lines are always kept for errors.
 #[derive(Clone)]
 pub enum Log {
     /// Nowhere.
     Null,
     /// To the end of this file.
     File(PathBuf),
-    /// Line by line to this function, on a thread of its own; while it blocks, the server may block.
+    /// Line by line to this function, on a separate thread; while it blocks, the server may block.
     Lines(Arc<dyn Fn(&str) + Send + std::marker::Sync>),
 }
 

@@ -1,4 +1,4 @@
-//! Where a nats-server may be.
+//! Where to look for nats-server.
 
 use std::{
     env,
@@ -10,28 +10,28 @@ use std::{
 
 use crate::version::Version;
 
-/// A nats-server that answered with a version that will do.
+/// A nats-server that reported a usable version.
 #[derive(Clone, Debug)]
 pub struct Binary {
     /// The program.
     pub path: PathBuf,
-    /// What it says of itself.
+    /// The reported version.
     pub version: Version,
 }
 
-/// Where to look; [`find`](crate::find()) takes it from the environment.
+/// Where to look; [`find`](crate::find()) reads it from the environment.
 #[derive(Clone, Debug)]
 pub struct SearchPaths {
-    /// `NATS_SERVER`: if there is one, nothing else is tried.
+    /// `NATS_SERVER`: if set, nothing else is tried.
     pub nats_server: Option<OsString>,
     /// `PATH`: for nats-server itself, and for python3 and pip.
     pub path: OsString,
-    /// The folder that keeps installed copies, `~/.cache/headwater`.
+    /// The folder for installed copies, `~/.cache/headwater`.
     pub cache: PathBuf,
 }
 
 impl SearchPaths {
-    /// What the environment says; an empty variable counts as unset, as is the custom.
+    /// Reads the environment; an empty variable counts as unset.
     pub fn from_env() -> Self {
         let set = |name| env::var_os(name).filter(|value| !value.is_empty());
         let cache = set("XDG_CACHE_HOME")

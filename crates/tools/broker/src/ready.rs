@@ -1,7 +1,7 @@
-//! Waiting until the server is ready: the one we started, not whoever else answers on its port.
+//! Waits until the server is ready: ours, and not another server on the same port.
 //!
-//! A NATS server introduces itself to whoever connects, with a line `INFO {…}`: its name is ours only, and
-//! `jetstream` is true once the store is open.
+//! A NATS server sends a line `INFO {…}` to each new connection. Its `server_name` identifies our
+//! server, and `jetstream` is true once the store is open.
 
 use std::{
     fs,
@@ -22,23 +22,23 @@ use crate::{
     tail::Tail,
 };
 
-/// How long a connection, or the line that follows it, may take before we try again.
+/// How long a connection, or its first line, may take before a retry.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// The longest introduction we read; they have some 500 bytes.
+/// The most bytes read of that line, which has about 500.
 const INFO_BYTES_MAX: u64 = 64 * 1024;
 
-/// Where and whom to expect.
+/// The server to expect.
 #[derive(Debug)]
 pub(crate) struct Expected<'a> {
     pub(crate) name: &'a str,
     pub(crate) port: Port,
-    /// Where the server writes its free port.
+    /// The folder where the server writes its free port.
     pub(crate) ports: &'a Path,
     pub(crate) within: Duration,
 }
 
-/// Checks that nobody listens on `port`.
+/// Checks that nothing listens on `port`.
 pub(crate) fn check_free(port: u16) -> Result<(), Error> {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         Ok(_closed_at_once) => Ok(()),
@@ -81,7 +81,7 @@ pub(crate) fn wait(child: &mut Child, expected: &Expected<'_>, tail: &Tail) -> R
     })
 }
 
-/// Why it ended: if somebody took the port after we had looked, that.
+/// Why the server ended: if another program took the port after our check, that.
 fn ended(status: ExitStatus, port: Port, tail: &Tail) -> Error {
     match port {
         Port::Fixed(port) => check_free(port).err(),
@@ -93,7 +93,8 @@ fn ended(status: ExitStatus, port: Port, tail: &Tail) -> Error {
     })
 }
 
-/// The server's port, if it is known; the file, `{"nats":["nats://127.0.0.1:46411"]}`, may be half written.
+/// The server's port, if known. The file, `{"nats":["nats://127.0.0.1:46411"]}`, may be half
+/// written.
 fn port(expected: &Expected<'_>) -> Option<u16> {
     if let Port::Fixed(port) = expected.port {
         return Some(port);
@@ -103,7 +104,7 @@ fn port(expected: &Expected<'_>) -> Option<u16> {
     ports["nats"][0].as_str()?.rsplit_once(':')?.1.parse().ok()
 }
 
-/// What whoever listens on `port` says of itself; `Null` from somebody who is no NATS server.
+/// The `INFO` of the server on `port`; `Null` if it is not a NATS server.
 fn introduction(port: u16) -> io::Result<Value> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;

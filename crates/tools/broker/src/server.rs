@@ -1,4 +1,4 @@
-//! A broker: a server with a place of its own, which can be stopped, killed, paused and started again.
+//! A broker: a server with its own folder that can be stopped, killed, paused and restarted.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,19 +23,19 @@ use crate::{
     tail::Tail,
 };
 
-/// How long an orderly stop may take before the server is killed.
+/// How long a stop may take before the server is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a restart waits before it looks again whether its port and store are free.
+/// How long a restart waits before it checks again whether its port and store are free.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
-/// The file with the settings that a test adds.
+/// The file with additional settings of a test.
 const SETTINGS: &str = "settings.conf";
 
-/// How long a server may take to retire; it closes a connection a second.
+/// How long a server may take to retire: it closes one connection per second.
 const RETIRE_WITHIN: Duration = Duration::from_mins(1);
 
-/// A nats-server with JetStream on 127.0.0.1, running as a child of this process; killed when dropped.
+/// A nats-server with JetStream on 127.0.0.1, running as a child process; killed on drop.
 #[derive(Debug)]
 pub struct Broker {
     program: PathBuf,
@@ -43,32 +43,34 @@ pub struct Broker {
     name: String,
     port: u16,
     tail: Tail,
-    // The order matters: the server goes before its folder.
+    // The order matters: the server is dropped before its folder.
     child: Child,
     _temp: Option<TempDir>,
 }
 
 impl Broker {
-    /// Starts a server and waits until JetStream answers; blocks for some 50 ms.
+    /// Starts a server and waits until JetStream answers; blocks for about 50 ms.
     ///
-    /// Errors: [`Error::PortTaken`], [`Error::StoreInUse`], [`Error::Ended`], [`Error::NotReady`]; nothing is left
-    /// running then.
+    /// Errors: [`Error::PortTaken`], [`Error::StoreInUse`], [`Error::Ended`], [`Error::NotReady`];
+    /// nothing is left running then.
     pub fn start(binary: &Binary, options: Options) -> Result<Self, Error> {
         Self::start_with(binary, options, None)
     }
 
-    /// For tests: finds a server and starts it with [`Options::new`] in a temporary folder that goes with the broker.
+    /// For tests: finds a server and starts it with [`Options::new`] in a temporary folder, removed
+    /// with the broker.
     pub fn start_in_temp() -> Result<Self, Error> {
         Self::start_in_temp_with("")
     }
 
-    /// [`start_in_temp`](Self::start_in_temp) with `settings`, in the server's configuration language, besides.
+    /// [`start_in_temp`](Self::start_in_temp) with additional `settings`, in the server's
+    /// configuration language.
     pub fn start_in_temp_with(settings: &str) -> Result<Self, Error> {
         let binary = find(&|_| {})?;
         let temp = tempfile::Builder::new()
             .prefix("headwater-nats-")
             .tempdir()
-            .map_err(error::io("make", "a temporary folder"))?;
+            .map_err(error::io("create", "a temporary folder"))?;
         std::fs::write(temp.path().join(SETTINGS), settings)
             .map_err(error::io("write", "the settings"))?;
         let options = Options {
@@ -78,7 +80,8 @@ impl Broker {
         Self::start_with(&binary, options, Some(temp))
     }
 
-    /// Replaces what [`start_in_temp_with`](Self::start_in_temp_with) was given, and has the server read it (SIGHUP).
+    /// Replaces the settings of [`start_in_temp_with`](Self::start_in_temp_with), and reloads the
+    /// server (SIGHUP).
     pub fn reload_with(&self, settings: &str) -> Result<(), Error> {
         std::fs::write(self.options.store.join(SETTINGS), settings)
             .map_err(error::io("write", "the settings"))?;
@@ -105,27 +108,27 @@ impl Broker {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// The port, the same for the life of the broker.
+    /// The port, which never changes for this broker.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The `server_name` that a client sees: of this broker only, and the same after a restart.
+    /// The `server_name` that clients see. It is unique to this broker and survives restarts.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The process of this run, or of the last one.
+    /// The process id of this run, or of the last one.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The folder of its configuration, and of its data in `jetstream/`.
+    /// The folder of its configuration; its data is in `jetstream/`.
     pub fn store(&self) -> &Path {
         &self.options.store
     }
 
-    /// The last 40 lines of its log, over all its runs.
+    /// The last 40 lines of its log, across restarts.
     pub fn log_tail(&self) -> String {
         self.tail.text()
     }
@@ -138,14 +141,15 @@ impl Broker {
         self.options.ready_within
     }
 
-    /// How the server ended, if it has.
+    /// The server's exit status, if it has ended.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.wait(Duration::ZERO).ok().flatten()
     }
 
-    /// Stops the server as an operator would (SIGTERM), and kills it if that takes longer than 10 s.
+    /// Stops the server as an operator would (SIGTERM), and kills it if that takes longer than 10
+    /// s.
     ///
-    /// A paused one is woken for it; one that has ended is left alone.
+    /// A paused server is resumed for it; nothing happens if the server has ended.
     pub fn stop(&mut self) -> Result<ExitStatus, Error> {
         if let Some(status) = self.exited() {
             return Ok(status);
@@ -154,8 +158,8 @@ impl Broker {
         self.wait_or_kill(STOP_WITHIN)
     }
 
-    /// Lets the server retire (SIGUSR2): it hands its streams to others, closes connections one by one, and ends.
-    /// One that takes longer than a minute is killed.
+    /// Makes the server retire (SIGUSR2): it hands its streams to other servers, closes its
+    /// connections one by one, and ends. It is killed if that takes longer than a minute.
     pub fn retire(&mut self) -> Result<ExitStatus, Error> {
         self.child.signal(Signal::USR2)?;
         self.wait_or_kill(RETIRE_WITHIN)
@@ -168,38 +172,38 @@ impl Broker {
         }
     }
 
-    /// Kills the server as a crash would (SIGKILL); one that has ended is left alone.
+    /// Kills the server as a crash would (SIGKILL); nothing happens if it has ended.
     pub fn kill(&mut self) -> Result<ExitStatus, Error> {
         if let Some(status) = self.exited() {
             return Ok(status);
         }
         self.child.kill()?.ok_or_else(|| Error::NotReady {
             within: KILL_WITHIN,
-            last: "it was killed, and does not end".to_owned(),
+            last: "it was killed, but has not ended".to_owned(),
             log: self.tail.text(),
         })
     }
 
-    /// Has the server read its configuration again (SIGHUP); connections stay.
+    /// Makes the server read its configuration again (SIGHUP); connections stay open.
     pub fn reload(&self) -> Result<(), Error> {
         self.child.signal(Signal::HUP)
     }
 
-    /// Stops the server where it is (SIGSTOP) and waits until it has stopped: connections stay open, nothing is
-    /// answered.
+    /// Pauses the server (SIGSTOP) and waits until it has stopped: connections stay open, but
+    /// nothing is answered.
     pub fn pause(&self) -> Result<(), Error> {
         self.child.pause()
     }
 
-    /// Lets a paused server go on (SIGCONT).
+    /// Resumes a paused server (SIGCONT).
     pub fn resume(&self) -> Result<(), Error> {
         self.child.signal(Signal::CONT)
     }
 
-    /// Starts the server again on the same port and store; one that still runs is stopped first.
+    /// Starts the server again on the same port and store; if it still runs, it is stopped first.
     ///
-    /// Waits, within [`Options::ready_within`], for a port or store that is still in use: while the server was away
-    /// an outgoing connection of anybody may have got its port for a moment.
+    /// Waits, within [`Options::ready_within`], if the port or store is still in use: an outgoing
+    /// connection may have been assigned the port while the server was away.
     pub fn restart(&mut self) -> Result<(), Error> {
         self.stop()?;
         let end = Instant::now() + self.options.ready_within;
@@ -218,7 +222,7 @@ impl Broker {
     }
 }
 
-/// One run, from nothing to ready; if it does not become ready, the child is killed as it is dropped.
+/// Starts one run and waits until it is ready; otherwise the child is killed on drop.
 fn launch(
     program: &Path,
     options: &Options,

@@ -1,4 +1,4 @@
-//! A program's log: passed on line by line, the last lines kept for errors.
+//! A program's log: forwarded line by line, with the last lines kept for errors.
 
 use std::{
     collections::VecDeque,
@@ -10,10 +10,10 @@ use std::{
 
 use crate::options::Log;
 
-/// How many lines are kept.
+/// The number of lines kept.
 const LINES_MAX: usize = 40;
 
-/// The last 40 lines of a log, over all runs of a program. Cheap to clone.
+/// The last 40 lines of a program's log, across restarts. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Tail(Arc<Mutex<VecDeque<String>>>);
 
@@ -37,7 +37,7 @@ impl Tail {
 
     fn pass_on(&self, line: &str, log: &Log, file: Option<&mut File>) {
         if let Some(file) = file {
-            // A full disk must not stop the reading: the server would stop with it.
+            // A full disk must not stop the reading: the server would then block.
             let _lost = writeln!(file, "{line}");
         }
         if let Log::Lines(function) = log {
@@ -50,7 +50,7 @@ impl Tail {
         }
     }
 
-    /// The lines kept, the newest last.
+    /// The kept lines, the newest last.
     pub fn text(&self) -> String {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.make_contiguous().join("\n")

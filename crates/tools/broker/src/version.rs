@@ -1,4 +1,4 @@
-//! Versions of nats-server, and asking a binary for its own.
+//! Versions of nats-server.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use std::{
 
 use crate::deadline;
 
-/// The oldest nats-server that will do: the relay needs atomic batches, the readers consumer reset.
+/// The oldest usable nats-server: relays need atomic batches, projections need consumer reset.
 pub const OLDEST: Version = Version {
     major: 2,
     minor: 14,
@@ -20,7 +20,7 @@ pub const OLDEST: Version = Version {
 /// How long a binary may take to print its version.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// A version of nats-server; a suffix such as `-RC.1` is not kept.
+/// A version of nats-server, without suffixes such as `-RC.1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     /// The 2 of 2.15.1.
@@ -32,7 +32,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// Parses what `nats-server --version` prints, `nats-server: v2.15.1`.
+    /// Parses the output of `nats-server --version`: `nats-server: v2.15.1`.
     pub fn parse(printed: &str) -> Option<Self> {
         let version = printed.trim().strip_prefix("nats-server: v")?;
         let release = version.split(['-', '+']).next()?;
@@ -45,7 +45,7 @@ impl Version {
         parts.next().is_none().then_some(version)
     }
 
-    /// Runs `<program> --version`; the error is the end of a sentence that begins with the program.
+    /// Runs `<program> --version`; the error continues a sentence that begins with the program.
     pub(crate) fn of(program: &Path) -> Result<Self, String> {
         let mut child = Command::new(program)
             .arg("--version")

@@ -1,8 +1,8 @@
-//! Kills the server when we are gone without having done so: Ctrl-C on a test run, `kill -9`, an abort.
+//! Kills the server if we end without doing so: Ctrl-C on a test run, `kill -9`, an abort.
 //!
-//! A shell waits on a pipe of which we hold the other end.
-//! A line means that all is well; the end of the pipe, which the kernel sees to, that we are dead.
-//! (Linux could do it with a flag on the child, but only through `unsafe`, and only Linux.)
+//! A shell reads from a pipe whose other end we hold. A line means that the server has been
+//! stopped; the end of the pipe, which the kernel closes, means that we are dead. (On Linux, a flag
+//! on the child would do, but setting it needs `unsafe`.)
 
 use std::{
     io::{self, Write},
@@ -10,12 +10,12 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// Stands by until told to stand down.
+/// Waits until it is dismissed, or kills.
 #[derive(Debug)]
 pub struct Watchdog(Child);
 
 impl Watchdog {
-    /// Watches over the process group `group`, from a group of its own that no Ctrl-C reaches.
+    /// Watches the process group `group`, from a separate group that no Ctrl-C reaches.
     pub fn over(group: u32) -> io::Result<Self> {
         Command::new("/bin/sh")
             .args([
@@ -32,11 +32,11 @@ impl Watchdog {
             .map(Self)
     }
 
-    /// To be called when the group is gone, or about to be: its number may soon belong to others.
+    /// Dismisses it. Call this when the group has ended or is about to: its id may be reused.
     pub fn stand_down(&mut self) {
         if let Some(mut pipe) = self.0.stdin.take() {
-            // If it cannot be told, it is dead and harmless already.
-            let _told = pipe.write_all(b"\n");
+            // If the write fails, the watchdog is dead and harmless.
+            let _sent = pipe.write_all(b"\n");
             let _reaped = self.0.wait();
         }
     }

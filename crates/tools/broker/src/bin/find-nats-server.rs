@@ -1,18 +1,18 @@
-//! Prints where nats-server is, after installing it if need be, for scripts that want one.
+//! Prints the path of nats-server, and installs it if needed, for scripts.
 
 use std::io::{Write as _, stderr, stdout};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let found = broker::find(&|progress| {
-        // Nobody who reads it is no reason to fail.
+        // A closed stderr is not a failure.
         let _ = writeln!(stderr(), "{progress}");
     });
-    let said = match &found {
+    let printed = match &found {
         Ok(binary) => writeln!(stdout(), "{}", binary.path.display()),
         Err(error) => writeln!(stderr(), "find-nats-server: {error}"),
     };
-    if found.is_ok() && said.is_ok() {
+    if found.is_ok() && printed.is_ok() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
