@@ -1,6 +1,6 @@
-//! Abuse: what honest clients notice while others attack, and what that costs in memory.
+//! Abuse: how attacks affect honest clients, and what they cost in memory.
 //!
-//! The attackers come from an address of their own. One that is closed comes back.
+//! The attackers use a separate address. A closed attacker reconnects.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,19 +25,19 @@ use crate::load::{self, Load};
 use crate::process::Process;
 use crate::shop::{Shop, post_all, product, user};
 
-/// Where attackers come from.
+/// The attackers' address.
 const ATTACKERS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-/// Requests of honest clients in a second, each on a connection of its own.
+/// Requests of honest clients per second, each on a new connection.
 const HONEST: u32 = 20;
-/// Honest clients at the same time.
+/// Concurrent honest clients.
 const CLIENTS: usize = 4;
-/// The memory that a service may take, in MiB.
+/// The memory limit of a service, in MiB.
 const MEMORY_MIB: f64 = 128.0;
-/// How far back the attackers stand where others want a core as well, as `nice` has it.
+/// The attackers' `nice` value: other processes get a core first.
 const NICENESS: i32 = 19;
-/// The pause of an attacker between two looks whether it is closed, and before it comes back.
+/// The pause of an attacker before it checks whether it is closed, and before it reconnects.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Products of which a large list is made.
+/// The products of a large list.
 const PRODUCTS: usize = 500;
 /// Requests that a slow reader sends at once.
 const PIPELINED: usize = 4;
@@ -46,9 +46,9 @@ const PIPELINED: usize = 4;
 struct Attack {
     name: &'static str,
     count: usize,
-    /// What the attacker of a number sends each time.
+    /// The bytes that an attacker sends each time, by its number.
     request: Arc<dyn Fn(usize) -> Vec<u8> + Send + Sync>,
-    /// Whether it takes the answers.
+    /// Whether it reads the answers.
     reads: bool,
 }
 
@@ -69,9 +69,9 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     slow_readers(bench, &shop, readers, &mut figure).await?;
     unread_images(bench, &shop, (images, different), &mut figure).await?;
     registrations(bench, &shop, registering, &mut figure).await?;
-    figure.note(format!("Honest clients: {HONEST} requests a second, each on a new connection from 127.0.0.1, one product or one user; the attackers are at {ATTACKERS}, and come back when they are closed."));
-    figure.note(format!("Slow readers: {readers} connections that send {PIPELINED} GETs of {PRODUCTS} products and read nothing. Unread images: {images} connections that ask for a 2 MiB image, one of {different}, and read nothing. Registrations: {registering} connections that register people with passwords, one after the other."));
-    figure.note("Load, attackers and service share the cores. Peak: the most resident memory that the service's process ever had.");
+    figure.note(format!("Honest clients: {HONEST} requests per second, each on a new connection from 127.0.0.1, for one product or one user. The attackers use {ATTACKERS}, and reconnect when they are closed."));
+    figure.note(format!("Slow readers: {readers} connections that send {PIPELINED} GETs of {PRODUCTS} products and read nothing. Unread images: {images} connections that ask for a 2 MiB image, one of {different}, and read nothing. Registrations: {registering} connections that register users with passwords, one after the other."));
+    figure.note("Load, attackers and service share the cores. Peak: the highest resident memory of the service's process.");
     Ok(figure)
 }
 
@@ -142,7 +142,7 @@ async fn registrations(
     under(bench, &users, &format!("/users/{known}"), &attack, figure).await
 }
 
-/// Honest requests for `path` without `attack` and under it, in turns.
+/// Alternates honest requests for `path` without and under `attack`.
 async fn under(
     bench: &Bench,
     service: &Process,
@@ -154,7 +154,7 @@ async fn under(
     let (mut quiet, mut attacked) = (Vec::new(), Vec::new());
     for _ in 0..bench.rounds {
         quiet.push(honest(service.address, path, time).await?);
-        // Dropped, they are gone.
+        // Dropping the guard stops the attackers.
         let attackers = attack.begin(service.address)?;
         tokio::time::sleep(PAUSE).await;
         attacked.push(honest(service.address, path, time).await?);
@@ -189,16 +189,15 @@ async fn honest(address: SocketAddr, path: &str, time: Duration) -> anyhow::Resu
 }
 
 impl Attack {
-    /// Lets the attackers go on until the guard is dropped: on a thread of their own, which stands
-    /// back. In truth they have cores of their own, and must not delay an honest client before
-    /// that has asked.
+    /// Runs the attackers until the guard is dropped, on a thread with low priority: real attackers
+    /// have their own cores, and must not delay an honest client before it has sent its request.
     fn begin(&self, address: SocketAddr) -> anyhow::Result<DropGuard> {
         let end = CancellationToken::new();
         let attackers = (0..self.count).map(|number| {
             let (request, reads) = (Arc::clone(&self.request), self.reads);
             async move {
                 loop {
-                    // It is refused, reset, or closed: that is what it is for.
+                    // A refused, reset or closed connection is expected.
                     let _ = attack(address, &|| request(number), reads).await;
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -241,8 +240,8 @@ async fn attack(
     Ok(())
 }
 
-/// Whether a connection that is not read is still open: a server that has thrown it away answers
-/// another byte with a reset.
+/// Whether an unread connection is still open: a server that has dropped it answers another byte
+/// with a reset.
 fn is_open(stream: &TcpStream) -> bool {
     match stream.try_write(b"x") {
         Ok(_) => true,
@@ -254,7 +253,7 @@ fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
-/// A registration of another person each time.
+/// A registration, of a different user each time.
 fn registration() -> Vec<u8> {
     let email = format!("{}@example.com", Uuid::now_v7());
     let body = json!({ "name": "Mallory", "email": email, "password": "correct horse battery" });
@@ -267,7 +266,7 @@ fn registration() -> Vec<u8> {
     request.into_bytes()
 }
 
-/// Uploads an image of 2 MiB; where it is.
+/// Uploads an image of 2 MiB; returns its path.
 async fn upload(to: &Process, seed: u64) -> anyhow::Result<String> {
     let mut image = vec![0; 2 * 1024 * 1024];
     fastrand::Rng::with_seed(seed).fill(&mut image);
@@ -276,6 +275,6 @@ async fn upload(to: &Process, seed: u64) -> anyhow::Result<String> {
     let mut connection = Connection::open(to.address).await?;
     let answer = connection.post_as("/images", "image/png", &image).await?;
     let answer = answer.json()?;
-    let path = answer["image"].as_str().context("where the image is")?;
+    let path = answer["image"].as_str().context("the path of the image")?;
     Ok(path.to_owned())
 }

@@ -1,4 +1,4 @@
-//! How to measure.
+//! The settings of a run.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::args::{Args, Form, workspace};
 
-/// How to measure: what every figure is given.
+/// The settings that every figure gets.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) form: Form,
@@ -17,7 +17,7 @@ pub(crate) struct Bench {
     pub(crate) time: Duration,
     /// Rounds of each comparison.
     pub(crate) rounds: usize,
-    /// Where databases and streams are made: on a disk, not in memory as `/tmp` may be.
+    /// The folder for databases and streams: on a disk, not in memory as `/tmp` may be.
     pub(crate) root: PathBuf,
 }
 
@@ -27,14 +27,14 @@ pub(crate) struct Binaries(PathBuf);
 
 impl Bench {
     pub(crate) fn new(args: &Args, form: Form) -> anyhow::Result<Self> {
-        let own = std::env::current_exe().context("find our own binary")?;
-        let beside = own.parent().map(Path::to_owned).unwrap_or_default();
+        let own = std::env::current_exe().context("find this program's binary")?;
+        let folder = own.parent().map(Path::to_owned).unwrap_or_default();
         let root = workspace().join("target/bench");
-        std::fs::create_dir_all(&root).with_context(|| format!("make {}", root.display()))?;
+        std::fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
         let times = form.pick(200, 1_500, 5_000);
         Ok(Self {
             form,
-            binaries: Binaries(args.binaries.clone().unwrap_or(beside)),
+            binaries: Binaries(args.binaries.clone().unwrap_or(folder)),
             time: args.seconds.unwrap_or(Duration::from_millis(times)),
             rounds: args.rounds.map_or(form.pick(1, 3, 7), usize::from),
             root,
@@ -43,7 +43,7 @@ impl Bench {
 
     /// A folder for databases and streams, removed when dropped.
     pub(crate) fn folder(&self) -> anyhow::Result<TempDir> {
-        TempDir::with_prefix_in("run-", &self.root).context("make a folder")
+        TempDir::with_prefix_in("run-", &self.root).context("create a folder")
     }
 }
 
@@ -63,7 +63,7 @@ impl Binaries {
                 " --release"
             };
             bail!(
-                "there is no {}; build it: cargo build{release} --workspace --bins",
+                "{} does not exist; build it: cargo build{release} --workspace --bins",
                 path.display()
             );
         }

@@ -1,4 +1,5 @@
-//! Bytes: what a product and a user-product pair take in the read store, against bare integers.
+//! Bytes: the size of a product and of a user-product pair in the read store, compared with plain
+//! integer keys.
 
 use std::path::Path;
 
@@ -17,12 +18,12 @@ const DOLLARS: f64 = 0.115;
 /// The yearly price of a hundred million products of about 100 bytes each, in dollars.
 const BUDGET: f64 = 14.0;
 
-/// The same data with integer keys and nothing else.
+/// The same data with integer keys only.
 const BARE: &str = "
     CREATE TABLE product (id INTEGER PRIMARY KEY, title TEXT, image TEXT);
     CREATE TABLE purchase (user INTEGER, product INTEGER, PRIMARY KEY (user, product)) WITHOUT ROWID;";
 
-/// Bytes for each row.
+/// Bytes per row.
 #[derive(Clone, Copy, Debug)]
 struct Bytes {
     product: f64,
@@ -70,13 +71,13 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         figure.ratio(name, ratio, Target::None);
     }
     let (users, pairs) = (tens + tens / 50, (tens + tens / 5) * 10);
-    figure.note(format!("{products} products with a title of 30 and an image reference of 40 characters; {users} users, {pairs} pairs, ten an order, folded by the projection; whole pages of table and indexes, as the file has them, never vacuumed."));
-    figure.note("By chance: orders of all users mixed, as in life, which leaves pages partly empty; user by user: the best case.");
-    figure.note(format!("100 million products cost {dollars:.1} dollars a year, at {DOLLARS} dollars for a gigabyte and month."));
+    figure.note(format!("{products} products with a title of 30 and an image reference of 40 characters; {users} users, {pairs} pairs, ten per order, applied by the projection; whole pages of table and indexes as in the file, never vacuumed."));
+    figure.note("By chance: orders of all users mixed, as in production, which leaves pages partly empty. User by user: the best case.");
+    figure.note(format!("100 million products cost {dollars:.1} dollars a year, at {DOLLARS} dollars per gigabyte and month."));
     Ok(figure)
 }
 
-/// A store of ours in `folder`, and the rival with the same content.
+/// A store of ours in `folder`, and the baseline with the same content.
 async fn compare(folder: &Path, size: Size) -> anyhow::Result<(Bytes, Bytes)> {
     let path = folder.join(format!("{:?}.db", size.sequence));
     let store = store::fill(&path, size).await?;
@@ -84,7 +85,7 @@ async fn compare(folder: &Path, size: Size) -> anyhow::Result<(Bytes, Bytes)> {
     Ok((ours, bare(&path.with_extension("bare.db"), &store, size)?))
 }
 
-/// The rival, filled in the same order.
+/// The baseline, filled in the same order.
 fn bare(path: &Path, store: &Store, size: Size) -> anyhow::Result<Bytes> {
     let connection = Connection::open(path)?;
     connection.execute_batch(BARE)?;
@@ -102,7 +103,7 @@ fn bare(path: &Path, store: &Store, size: Size) -> anyhow::Result<Bytes> {
     bytes(&connection, size)
 }
 
-/// The pages of both tables with their indexes, over the rows.
+/// The pages of both tables with their indexes, divided by the rows.
 fn bytes(connection: &Connection, size: Size) -> anyhow::Result<Bytes> {
     let of = |table: &str| -> anyhow::Result<f64> {
         let sql = "SELECT sum(pgsize) FROM dbstat WHERE aggregate = TRUE

@@ -1,7 +1,7 @@
-//! One HTTP/1.1 connection, kept alive.
+//! A kept-alive HTTP/1.1 connection, for this benchmark only.
 //!
-//! The load shares the machine with what is measured, so it has to be cheap: a general client
-//! took as much of the processor as the service. Not for anything else.
+//! The load shares the machine with the measured service, so it must be cheap: a general client
+//! used as much processor time as the service.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// The pause before a request is sent again.
+/// The pause before a retry.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A kept-alive connection.
@@ -23,7 +23,7 @@ pub(crate) struct Connection {
     answer: Vec<u8>,
 }
 
-/// An answer of 2xx.
+/// A 2xx answer.
 #[derive(Debug)]
 pub(crate) struct Answer<'a> {
     head: &'a str,
@@ -51,7 +51,7 @@ impl Connection {
         self.send(head.as_bytes(), &[]).await
     }
 
-    /// Asks again and again until the answer is 2xx, `within` at most; gives its JSON.
+    /// Retries until the answer is 2xx, at most for `within`; returns its JSON.
     pub(crate) async fn get_within(
         &mut self,
         path: &str,
@@ -125,7 +125,7 @@ fn answer(bytes: &[u8], head: usize) -> anyhow::Result<Answer<'_>> {
     Ok(Answer { head, body })
 }
 
-/// How long head and body of the answer are, once the head is there.
+/// The lengths of the answer's head and body, once the head is complete.
 fn answer_lengths(answer: &[u8]) -> anyhow::Result<Option<(usize, usize)>> {
     let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);
@@ -138,14 +138,14 @@ fn answer_lengths(answer: &[u8]) -> anyhow::Result<Option<(usize, usize)>> {
     )))
 }
 
-/// The value of a header; `name` in lower case, as hyper writes them.
+/// The value of a header; `name` in lower case, as hyper writes it.
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let mut lines = head.lines().filter_map(|line| line.split_once(": "));
     lines.find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 impl Answer<'_> {
-    /// Where the event is, of a write.
+    /// The position of a written event.
     pub(crate) fn position(&self) -> anyhow::Result<u64> {
         let value = header(self.head, "headwater-position").context("no Headwater-Position")?;
         let number = value.rsplit(':').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Tables in documents: what stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`.
+//! Generated tables in documents, between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,11 +10,11 @@ use crate::plot;
 use crate::report::Report;
 use crate::table::markdown;
 
-/// Where the plot goes, in the workspace.
+/// The path of the plot in the workspace.
 const PLOT: &str = "docs/figures.svg";
 
-/// Writes the figures of `report` into all documents of the workspace that have markers, and the
-/// plot. Gives the files that changed.
+/// Writes the figures of `report` to all documents with markers, and the plot. Returns the changed
+/// files.
 pub(crate) fn write(root: &Path, report: &Report) -> anyhow::Result<Vec<PathBuf>> {
     let mut changed = Vec::new();
     for path in documents(root)? {
@@ -53,8 +53,8 @@ fn documents(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(documents)
 }
 
-/// `text` with what is between the markers of each name replaced by what `table` has for it;
-/// where it has nothing, what is there stays.
+/// Replaces the text between the markers of each name by what `table` returns; without a table, the
+/// text stays.
 fn replace(text: &str, table: impl Fn(&str) -> Option<String>) -> anyhow::Result<String> {
     let mut new = String::new();
     let mut rest = text;

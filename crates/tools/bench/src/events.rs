@@ -1,4 +1,4 @@
-//! The shop's events, as its sources would make them.
+//! The shop's events, as its sources would create them.
 
 use headwater::{Envelope, Event, subject_of};
 use shop_events::{OrderPlaced, ProductCreated, UserRegistered};
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::shop::{image, title};
 
-/// When the first event was made, in milliseconds since 1970.
+/// The time of the first event, in milliseconds since 1970.
 pub(crate) const FIRST_MS: i64 = 1_700_000_000_000;
 
 /// A user registered.
@@ -41,7 +41,7 @@ pub(crate) fn placed(
     }
 }
 
-/// An event as it would come out of an outbox.
+/// An event as the outbox would deliver it.
 pub(crate) fn envelope<E: Event>(source: &str, event: &E) -> Envelope {
     Envelope {
         source: source.into(),

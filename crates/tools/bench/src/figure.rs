@@ -1,4 +1,4 @@
-//! A figure: a table of what was measured, and the ratios to the limits that say what it is worth.
+//! A figure: a table of measurements, and ratios to limits.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::load::Load;
 
-/// What one measurement came to.
+/// The result of one measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figure {
     pub(crate) table: Table,
     pub(crate) ratios: Vec<Ratio>,
-    /// What a reader has to know: what exactly was measured, with how much data.
+    /// What was measured, and with how much data.
     pub(crate) notes: Vec<String>,
 }
 
@@ -24,42 +24,42 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<Row>,
 }
 
-/// A column; its name ends in the unit.
+/// A column. Its name ends with the unit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Column {
     pub(crate) name: String,
     pub(crate) decimals: usize,
 }
 
-/// A row: a number for each column, where there is one.
+/// A row: an optional number for each column.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) cells: Vec<Option<f64>>,
 }
 
-/// How one thing compares with another, measured in turns in the same run.
+/// The comparison of two things measured alternately in the same run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Ratio {
-    /// What is divided by what. It is the key when runs are compared: never two of a name in a
+    /// What is divided by what. It identifies the ratio across runs, so it must be unique in a
     /// figure.
     pub(crate) name: String,
     pub(crate) median: f64,
-    /// Of all rounds.
+    /// The lowest of all rounds.
     pub(crate) lowest: f64,
-    /// Of all rounds.
+    /// The highest of all rounds.
     pub(crate) highest: f64,
     pub(crate) rounds: usize,
     pub(crate) target: Target,
 }
 
-/// Where a ratio is to be.
+/// The target of a ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Target {
     AtLeast(f64),
     AtMost(f64),
-    /// It is only said.
+    /// No target, only reported.
     None,
 }
 
@@ -96,7 +96,7 @@ impl Table {
         self.partial(name, &cells);
     }
 
-    /// Adds a row that has no number in some columns.
+    /// Adds a row that lacks the numbers of some columns.
     pub(crate) fn partial(&mut self, name: impl Into<String>, cells: &[Option<f64>]) {
         self.rows.push(Row {
             name: name.into(),
@@ -104,14 +104,14 @@ impl Table {
         });
     }
 
-    /// Adds a row to a table [`of_loads`](Self::of_loads): all rounds of one load.
+    /// Adds the rounds of one load as a row to a table [`of_loads`](Self::of_loads).
     pub(crate) fn load(&mut self, name: impl Into<String>, rounds: &[Load]) {
         self.row(name, &Load::of_all(rounds).cells());
     }
 }
 
 impl Figure {
-    /// Nothing measured yet.
+    /// A figure without measurements.
     pub(crate) fn new(table: Table) -> Self {
         Self {
             table,
@@ -120,7 +120,7 @@ impl Figure {
         }
     }
 
-    /// Adds the ratio of `ours` to `theirs`, round by round, by what `number` takes of each.
+    /// Adds the ratio of `ours` to `theirs`, round by round; `number` selects the number.
     pub(crate) fn compare<T>(
         &mut self,
         name: impl Into<String>,
@@ -145,7 +145,7 @@ impl Figure {
 }
 
 impl Ratio {
-    /// A ratio of which each round gave one.
+    /// A ratio with one value per round.
     pub(crate) fn over(name: impl Into<String>, mut rounds: Vec<f64>, target: Target) -> Self {
         rounds.sort_by(f64::total_cmp);
         let at = |index: usize| rounds.get(index).copied().unwrap_or(f64::NAN);
@@ -160,7 +160,7 @@ impl Ratio {
         }
     }
 
-    /// How far the target is reached: 1 and more is met. `None` where there is no target.
+    /// How far the target is reached: at least 1 if met. `None` without a target.
     pub(crate) fn score(&self) -> Option<f64> {
         match self.target {
             Target::AtLeast(target) => Some(self.median / target),
@@ -169,7 +169,7 @@ impl Ratio {
         }
     }
 
-    /// The verdict, in a word.
+    /// The verdict in one word.
     pub(crate) fn verdict(&self) -> &'static str {
         match self.score() {
             Some(score) if score >= 1.0 => "met",
@@ -179,7 +179,7 @@ impl Ratio {
     }
 }
 
-/// The median of `rounds`, by what `number` takes of each.
+/// The median of `rounds`; `number` selects the number.
 pub(crate) fn median<T>(rounds: &[T], number: impl Fn(&T) -> f64) -> f64 {
     Ratio::over("", rounds.iter().map(number).collect(), Target::None).median
 }

@@ -1,5 +1,5 @@
-//! All figures. A new one is a module with a function that returns a [`Figure`], and an entry
-//! here; its table goes wherever a document has its markers.
+//! All figures. For a new one, add a module with a function that returns a [`Figure`], and an entry
+//! here; its table appears wherever a document has its markers.
 
 use futures_util::future::LocalBoxFuture;
 
@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
-    /// What is measured, in a line.
+    /// What is measured, in one line.
     pub(crate) what: &'static str,
     pub(crate) limit: Limit,
     pub(crate) measure: for<'a> fn(&'a Bench) -> LocalBoxFuture<'a, anyhow::Result<Figure>>,
@@ -22,13 +22,14 @@ pub(crate) struct Entry {
 /// What a figure is compared with.
 #[derive(Debug)]
 pub(crate) enum Limit {
-    /// The same without what is ours, or with what it replaces, in the same run; there are targets.
+    /// The same work without our part, or with what ours replaces, in the same run. There are
+    /// targets.
     Measured(&'static str),
-    /// Nothing that has a target, and why.
+    /// No limit and no target, with the reason.
     None(&'static str),
 }
 
-/// The figure that the module of its name measures.
+/// The figure that the module of the same name measures.
 macro_rules! entry {
     ($name:ident, $what:literal, $limit:expr) => {
         Entry {
@@ -58,7 +59,7 @@ pub(crate) const ALL: &[Entry] = &[
     ),
     entry!(
         rebuild,
-        "an empty read store is folded from all events",
+        "an empty read store is built from all events",
         Limit::Measured("a bare client that drains and decodes the same streams")
     ),
     entry!(
@@ -88,15 +89,15 @@ pub(crate) const ALL: &[Entry] = &[
     ),
     entry!(
         import,
-        "a shop brought in by `shop-import`",
+        "a shop imported by `shop-import`",
         Limit::None(
-            "what it is compared with, the services' own rates, is a bound that one client machine cannot reach while it also runs the services"
+            "one client machine that also runs the services cannot reach the services' own rates"
         )
     ),
     entry!(
         memory,
         "memory of each service, idle and under load",
-        Limit::None("nothing else does the same, so that there is nothing to divide by")
+        Limit::None("nothing else does the same, so there is nothing to divide by")
     ),
     entry!(
         abuse,
@@ -105,12 +106,12 @@ pub(crate) const ALL: &[Entry] = &[
     ),
 ];
 
-/// The figures of these names, all of them if there are none.
+/// The figures of these names, or all if there are none.
 pub(crate) fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Entry>> {
     for name in names {
         anyhow::ensure!(
             ALL.iter().any(|entry| entry.name == name),
-            "there is no figure `{name}`; `bench list` names them"
+            "there is no figure `{name}`; `bench list` lists the figures"
         );
     }
     let is_chosen = |entry: &&Entry| names.is_empty() || names.iter().any(|it| it == entry.name);
@@ -126,10 +127,10 @@ mod tests {
     #[test]
     fn every_figure_has_a_limit_or_says_why_not() {
         for entry in ALL {
-            let (Limit::Measured(said) | Limit::None(said)) = &entry.limit;
+            let (Limit::Measured(text) | Limit::None(text)) = &entry.limit;
             assert!(
-                said.len() > 5,
-                "{} is compared with nothing, silently",
+                text.len() > 5,
+                "{} has neither a limit nor a reason",
                 entry.name
             );
         }

@@ -1,4 +1,4 @@
-//! Import: a large shop through the public APIs, against what the services take by themselves.
+//! Import: a large shop through the public APIs, compared with each service's own rate.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,22 +15,22 @@ use crate::process::Process;
 use crate::rounds::in_turns;
 use crate::shop::{self, Ids, Shop, post_all};
 
-/// Lines of an order.
+/// Lines per order.
 const LINES: usize = 10;
 
-/// The most rounds: each is long by itself.
+/// The highest number of rounds: each takes long.
 const ROUNDS_MAX: usize = 3;
 
-/// The services whose APIs take what is brought in, in their order.
+/// The services whose APIs receive the data, in their order.
 const SOURCES: [&str; 3] = ["users", "products", "orders"];
 
-/// How much is brought in at once, of what each of [`SOURCES`] takes.
+/// The amount of data for each of [`SOURCES`].
 type Size = [usize; 3];
 
-/// How long each part took.
+/// The time for each part.
 type Took = [Duration; 3];
 
-/// How long all of it took, which for the import is less than the sum of its parts.
+/// The time for each part and in total, which for the import is less than the sum.
 type Run = (Took, Duration);
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
@@ -64,13 +64,13 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         whole.as_secs_f64()
     });
     figure.compare("time by themselves / import", pair, whole, Target::None);
-    figure.note(format!("{users} users, {products} products, {orders} orders of {LINES} lines, each time new ones; medians of {rounds} rounds."));
-    figure.note("By themselves: 64 light connections that send ready-made bodies to one service at a time; the import reads files, makes ids, sends users and products at the same time, then orders.");
-    figure.note("What limits it: a client that makes ids and uses a general HTTP library, the services and the broker share the cores.");
+    figure.note(format!("{users} users, {products} products, {orders} orders of {LINES} lines, new ones each time; medians of {rounds} rounds."));
+    figure.note("By themselves: 64 light connections send prepared bodies to one service at a time. The import reads files, makes ids, sends users and products at the same time, then orders.");
+    figure.note("The limit: the import, which makes ids and uses a general HTTP library, shares the cores with the services and the broker.");
     Ok(figure)
 }
 
-/// How many users, products, orders, and of all a second.
+/// Users, products, orders, and the sum, per second.
 fn rates(size: Size, runs: &[Run]) -> [f64; 4] {
     let rate = |number, took: &dyn Fn(&Run) -> Duration| {
         median(runs, |run| count(number) / took(run).as_secs_f64())
@@ -80,7 +80,7 @@ fn rates(size: Size, runs: &[Run]) -> [f64; 4] {
     [users, products, orders, all]
 }
 
-/// Runs the operator's tool on new files.
+/// Runs `shop-import` on new files.
 async fn import(program: &Path, shop: &Shop, size: Size, batch: usize) -> anyhow::Result<Run> {
     let files = write_files(shop.stage.folder(), size, batch)?;
     let urls = [&shop.users, &shop.products, &shop.orders].map(Process::url);
@@ -108,7 +108,7 @@ async fn import(program: &Path, shop: &Shop, size: Size, batch: usize) -> anyhow
     Ok(([users?, products?, orders?], took("total")?))
 }
 
-/// JSON Lines of users, products and orders that no batch before had.
+/// JSON Lines of users, products and orders that no earlier batch had.
 fn write_files(folder: &Path, size: Size, batch: usize) -> anyhow::Result<[PathBuf; 3]> {
     let mut random = fastrand::Rng::with_seed(batch as u64);
     let id = |number: usize| format!("{batch}-{number}");
@@ -139,7 +139,7 @@ fn write(path: PathBuf, lines: impl Iterator<Item = Value>) -> anyhow::Result<Pa
     Ok(path)
 }
 
-/// The same number of everything, to one service after the other.
+/// Sends the same data to one service after the other.
 async fn by_themselves(shop: &Shop, size: Size) -> anyhow::Result<Run> {
     let ids = |count| (0..count).map(|_| Uuid::now_v7()).collect::<Vec<_>>();
     let ids = Ids {

@@ -1,11 +1,11 @@
-//! The figures in the documents, each measured as a ratio within one run.
+//! Measures the figures in the documents, each as a ratio within one run.
 //!
-//! An absolute figure says as much about the machine as about the program; the ratio of two taken
-//! in turns on the same machine says something about the program. What a ratio is to is the
-//! figure's limit: the same work without what is ours, or with what ours replaces.
+//! An absolute figure depends on the machine as much as on the program. The ratio of two figures,
+//! measured alternately on the same machine, depends on the program. The denominator is the
+//! figure's limit: the same work without our part, or with what ours replaces.
 //!
-//! Services run as children, of the binaries that operators run, and the load comes from this
-//! process. `figures.rs` lists what is measured, a module each.
+//! Services run as child processes from the same binaries that operators run. The load comes from
+//! this process. `figures.rs` lists the figures, each with its own module.
 
 mod abuse;
 mod args;
@@ -51,13 +51,10 @@ use figures::{Entry, Limit};
 use machine::Machine;
 use report::{Measured, Report};
 
-/// The exit code for a ratio that is worse than the baseline's.
+/// The exit code if a ratio is worse than the baseline's.
 const WORSE: u8 = 3;
 
-/// Does what the command line says.
-///
-/// # Errors
-/// A figure cannot be measured, or a file not read or written.
+/// Runs the command line's action.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(store) = &args.rival {
         Box::pin(reads::bare::serve(store)).await?;
@@ -65,7 +62,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let chosen = figures::chosen(&args.only)?;
     match args.what.form() {
-        // Dropped, a measurement ends its processes and removes its files.
+        // Dropping a measurement ends its processes and removes its files.
         Some(form) => tokio::select! {
             code = measure(&args, form, &chosen) => code,
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
@@ -78,8 +75,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Measures the `chosen` figures, prints, keeps and compares them. One that fails does not keep
-/// the others from being measured.
+/// Measures the `chosen` figures, prints them, saves them and compares them. If one fails, the
+/// others are still measured.
 async fn measure(args: &Args, form: Form, chosen: &[&Entry]) -> anyhow::Result<ExitCode> {
     let bench = Bench::new(args, form)?;
     let machine = Machine::look(&bench.root)?;
@@ -122,7 +119,7 @@ async fn measure(args: &Args, form: Form, chosen: &[&Entry]) -> anyhow::Result<E
     Ok(ExitCode::from(if is_worse { WORSE } else { 0 }))
 }
 
-/// What an entry promises, its figure has.
+/// Checks that the figure has what its entry promises.
 fn checked(entry: &Entry, figure: Figure) -> anyhow::Result<Figure> {
     for ratio in &figure.ratios {
         let is_number = ratio.lowest.is_finite() && ratio.highest.is_finite();
@@ -159,6 +156,6 @@ fn write_documents(report: &Report) -> anyhow::Result<()> {
 }
 
 fn say(line: &str) -> anyhow::Result<()> {
-    // Not `println!`, which panics when the reader of a pipe has gone.
+    // Not `println!`, which panics on a closed pipe.
     writeln!(std::io::stdout().lock(), "{line}").context("write to standard output")
 }

@@ -1,20 +1,20 @@
-//! Loads: many clients for some time, and how long each of their requests took.
+//! Loads: concurrent clients for some time, and the time of each request.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use tokio::task::JoinSet;
 
-/// What one load came to.
+/// The result of a load.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Load {
     pub(crate) per_second: f64,
-    /// What each request took, in ascending order.
+    /// The times of the requests, in ascending order.
     pub(crate) took: Vec<Duration>,
 }
 
 impl Load {
-    /// A load whose requests took `took`, over `elapsed` in all.
+    /// A load from the times of its requests and the elapsed time.
     pub(crate) fn new(mut took: Vec<Duration>, elapsed: Duration) -> anyhow::Result<Self> {
         ensure!(!took.is_empty(), "nothing was measured");
         took.sort_unstable();
@@ -24,7 +24,7 @@ impl Load {
         })
     }
 
-    /// The rounds of one load as one: the median of their rates, the percentiles of all requests.
+    /// All rounds of a load as one: the median of their rates, the percentiles of all requests.
     pub(crate) fn of_all(rounds: &[Self]) -> Self {
         let mut rates: Vec<_> = rounds.iter().map(|load| load.per_second).collect();
         rates.sort_by(f64::total_cmp);
@@ -36,12 +36,12 @@ impl Load {
         }
     }
 
-    /// The rate, and percentiles in milliseconds: p50, p99, p99.9.
+    /// The rate, and the percentiles p50, p99 and p99.9 in milliseconds.
     pub(crate) fn cells(&self) -> [f64; 4] {
         [self.per_second, self.ms(50.0), self.ms(99.0), self.ms(99.9)]
     }
 
-    /// What `percent` of the requests took at most, in milliseconds.
+    /// The percentile `percent` of the request times, in milliseconds.
     pub(crate) fn ms(&self, percent: f64) -> f64 {
         percentile(&self.took, percent).as_secs_f64() * 1000.0
     }
@@ -59,13 +59,13 @@ pub(crate) fn percentile(sorted: &[Duration], percent: f64) -> Duration {
     sorted.get(index).copied().unwrap_or_default()
 }
 
-/// A count as a number to reckon with.
+/// A count as a floating-point number.
 #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 of anything")]
 pub(crate) fn count(count: usize) -> f64 {
     count as f64
 }
 
-/// Runs all of `clients` at the same time; gives what each came to.
+/// Runs all `clients` concurrently; returns their results.
 pub(crate) async fn together<T: Send + 'static>(
     clients: impl Iterator<Item: Future<Output = anyhow::Result<T>> + Send + 'static>,
 ) -> anyhow::Result<Vec<T>> {
@@ -77,8 +77,8 @@ pub(crate) async fn together<T: Send + 'static>(
     Ok(all)
 }
 
-/// When the requests of the client number `client` are due, where `clients` of them send
-/// `per_second` together for `time`.
+/// When the requests of the client number `client` are due, if `clients` together send `per_second`
+/// for `time`.
 pub(crate) fn dues(
     client: usize,
     clients: usize,
@@ -90,8 +90,8 @@ pub(crate) fn dues(
     dues.take_while(move |due| *due < time)
 }
 
-/// Lets each of `clients` do one request after the other for `time`. `request` is given the
-/// client and gives it back.
+/// Closed loop: each of `clients` sends one request after the other for `time`. `request` takes the
+/// client and returns it.
 pub(crate) async fn closed<C, F, T>(
     clients: Vec<C>,
     time: Duration,
@@ -119,9 +119,9 @@ where
     Load::new(took.concat(), started.elapsed())
 }
 
-/// Lets `clients` send `per_second` requests a second together for `time`, each when its time has
-/// come. What a request takes counts from when it is sent; where the one before it was answered
-/// too late for that, from when it should have been.
+/// Open loop: `clients` together send `per_second` requests per second for `time`, on a fixed
+/// schedule. A request's time counts from when it is sent; if the previous answer came too late,
+/// from when it should have been sent.
 pub(crate) async fn paced<C, F, T>(
     clients: Vec<C>,
     per_second: u32,
@@ -142,7 +142,7 @@ where
             for due in dues(number, all, per_second, time) {
                 let due = started + due;
                 let is_early = Instant::now() < due;
-                // It wakes up to a millisecond later, which is not the service's doing.
+                // A timer may fire up to a millisecond late, which is not the service's fault.
                 tokio::time::sleep_until(due.into()).await;
                 let from = if is_early { Instant::now() } else { due };
                 client = request(client).await?;

@@ -1,4 +1,4 @@
-//! The machine that a figure was measured on: without it, no absolute number means anything.
+//! The machine that a figure was measured on. Absolute numbers mean nothing without it.
 
 use std::fmt;
 use std::fs;
@@ -9,29 +9,29 @@ use anyhow::Context as _;
 use headwater::Clock;
 use serde::{Deserialize, Serialize};
 
-/// What there is to know of a machine, its programs, and how durable everything was.
+/// The machine, its programs, and the durability settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     cores: usize,
     cpu: String,
     memory_gib: u64,
     kernel: String,
-    /// Of the folder that databases and streams were in.
+    /// The file system of the folder for databases and streams.
     filesystem: String,
     rust: String,
     nats_server: String,
     sqlite: String,
-    /// What a commit or an acknowledgement means.
+    /// What a commit or an acknowledgement guarantees.
     durability: String,
-    /// Of Headwater; `+` for one with changes.
+    /// The commit of Headwater, with `+` if there are changes.
     commit: String,
-    /// RFC 3339.
+    /// The time of the measurement in RFC 3339.
     measured_at: String,
     optimised: bool,
 }
 
 impl Machine {
-    /// Looks at this machine; the measurements will use `folder`.
+    /// Describes this machine; the measurements will use `folder`.
     pub(crate) fn look(folder: &Path) -> anyhow::Result<Self> {
         let nats_server = broker::find(&|_| {}).context("find nats-server")?;
         Ok(Self {
@@ -40,11 +40,11 @@ impl Machine {
             memory_gib: memory_gib(&text("/proc/meminfo")),
             kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
             filesystem: filesystem(&text("/proc/self/mounts"), folder),
-            rust: said_by("rustc", &["--version"]),
+            rust: output_of("rustc", &["--version"]),
             nats_server: nats_server.version.to_string(),
             sqlite: rusqlite::version().to_owned(),
             durability: "WAL, synchronous=FULL; nats-server sync_interval: always".to_owned(),
-            commit: said_by("git", &["describe", "--always", "--dirty=+", "--exclude=*"]),
+            commit: output_of("git", &["describe", "--always", "--dirty=+", "--exclude=*"]),
             measured_at: shop_events::timestamp(Clock::system().now_ms()).to_string(),
             optimised: cfg!(not(debug_assertions)),
         })
@@ -75,14 +75,14 @@ impl fmt::Display for Machine {
     }
 }
 
-/// What cannot be found out.
+/// The value of an unknown property.
 const UNKNOWN: &str = "unknown";
 
 fn text(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// The value of a `name : value` line, as `/proc/cpuinfo` has them.
+/// The value of a `name : value` line, as in `/proc/cpuinfo`.
 fn field(text: &str, name: &str) -> String {
     let mut lines = text.lines().filter_map(|line| line.split_once(':'));
     let value = lines.find(|(key, _)| key.trim() == name);
@@ -95,7 +95,7 @@ fn memory_gib(meminfo: &str) -> u64 {
     kib.map_or(0, |kib| (kib + (1 << 19)) >> 20)
 }
 
-/// The type of the innermost mount that `folder` is in.
+/// The type of the innermost mount that contains `folder`.
 fn filesystem(mounts: &str, folder: &Path) -> String {
     let mounts = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(1);
@@ -106,15 +106,15 @@ fn filesystem(mounts: &str, folder: &Path) -> String {
     innermost.map_or(UNKNOWN, |(_, kind)| kind).to_owned()
 }
 
-/// What a program prints; it is only asked what is nice to know.
-fn said_by(program: &str, arguments: &[&str]) -> String {
-    let said = Command::new(program)
+/// The output of a program, or `unknown`.
+fn output_of(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
         .args(arguments)
         .current_dir(crate::args::workspace())
         .output();
-    match said {
-        Ok(said) if said.status.success() => {
-            String::from_utf8_lossy(&said.stdout).trim().to_owned()
+    match output {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
         }
         _ => UNKNOWN.to_owned(),
     }

@@ -1,4 +1,4 @@
-//! Memory: what each service's process takes, idle and under load.
+//! Memory: the resident memory of each service, idle and under load.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::reads::{get, paths};
 use crate::shop::{Shop, post_all};
 use crate::store;
 
-/// How long a service is left alone before it counts as idle.
+/// How long a service does nothing before it counts as idle.
 const IDLE: Duration = Duration::from_secs(1);
-/// How long `purchases` may take until it has all orders.
+/// How long `purchases` may take until it has applied all orders.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_mins(5);
-/// Lines of an order.
+/// Lines per order.
 const LINES: usize = 10;
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
@@ -54,20 +54,20 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         figure.table.row(name, &[idle, loaded, peak]);
         figure.ratio(format!("{name}: peak / idle"), peak / idle, Target::None);
     }
-    figure.note(format!("Resident memory of the release binaries. Idle: a second after the start. Loaded: after {each} users, {each} products, {orders} orders of {LINES} lines by 64 clients, and reads by 32. Peak: the most that the process ever had."));
+    figure.note(format!("Resident memory of the release binaries. Idle: a second after the start. Loaded: after {each} users, {each} products, {orders} orders of {LINES} lines by 64 clients, and reads by 32. Peak: the highest value of the process."));
     figure.note(disk(&shop, orders).await?);
-    figure.note("No percentiles: memory is looked at, not sampled.");
+    figure.note("No percentiles: memory is read once, not sampled.");
     Ok(figure)
 }
 
-/// What an order of [`LINES`] lines takes on the disk of those who keep it.
+/// The disk space of an order of [`LINES`] lines in `orders.db` and in the stream.
 async fn disk(shop: &Shop, orders: usize) -> anyhow::Result<String> {
     let bytes = store::bytes(&shop.stage.folder().join("orders.db"))?;
     let jetstream = jetstream::new(async_nats::connect(shop.stage.broker.url()).await?);
     let stream = jetstream.get_stream("ORDERS").await?;
     let state = &stream.cached_info().state;
     Ok(format!(
-        "On disk an order takes {:.0} bytes of `orders.db`, its event in the outbox with it, and its event {} bytes of the stream.",
+        "On disk, an order takes {:.0} bytes of `orders.db`, including its event in the outbox, and {} bytes of the stream.",
         bytes / count(orders),
         state.bytes / state.messages.max(1),
     ))

@@ -1,4 +1,4 @@
-//! Orders: what HTTP costs over the transaction itself, and what group commit is worth.
+//! Orders: the cost of HTTP compared with the transaction alone, and the gain of group commit.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,11 +17,11 @@ use crate::load::{self, Load};
 use crate::rounds::in_turns;
 use crate::shop::{Ids, Shop};
 
-/// Clients at the same time.
+/// Concurrent clients.
 const CLIENTS: usize = 64;
-/// Lines of an order.
+/// Lines per order.
 const LINES: usize = 3;
-/// How long the relay may take to publish what a load left.
+/// How long the relay may take to publish the events of a load.
 const DRAINED_WITHIN: Duration = Duration::from_mins(1);
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
@@ -57,13 +57,13 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         figure.compare(name, (http, theirs), |load| load.per_second, target);
     }
     figure.note(format!("Orders of {LINES} lines, for {users} users and {products} products; each answered after its fsync."));
-    figure.note("Over HTTP the relay publishes meanwhile; the transaction alone is the one of `POST /orders`, sent to `Database::write`, and has neither relay nor broker.");
+    figure.note("Over HTTP, the relay publishes meanwhile. The transaction alone is that of `POST /orders`, sent to `Database::write`, without relay and broker.");
     figure.note("A commit each: `--database-group 1`.");
     Ok(figure)
 }
 
-/// Clients that each place one order after the other; afterwards waits until all is published,
-/// so that the relay takes nothing from whoever is next.
+/// Runs clients that each place one order after the other. Then waits until everything is
+/// published, so that the relay does not disturb the next measurement.
 async fn over_http(
     shop: &Shop,
     ids: &Arc<Ids>,
@@ -87,7 +87,7 @@ async fn over_http(
     Ok(load)
 }
 
-/// Places one more order, and waits until the stream has it.
+/// Places another order, and waits until it is in the stream.
 async fn drained(shop: &Shop, ids: &Ids) -> anyhow::Result<()> {
     let order = ids.any_order(&mut fastrand::Rng::with_seed(0), LINES);
     let mut connection = Connection::open(shop.orders.address).await?;
@@ -106,7 +106,7 @@ async fn drained(shop: &Shop, ids: &Ids) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tasks that each run the transaction of `POST /orders`, one after the other.
+/// Runs tasks that each execute the transaction of `POST /orders`, one after the other.
 async fn writer_alone(db: &Database, ids: &Arc<Ids>, time: Duration) -> anyhow::Result<Load> {
     let clients = seeds().take(CLIENTS).collect();
     let load = load::closed(clients, time, {
@@ -128,7 +128,7 @@ async fn writer_alone(db: &Database, ids: &Arc<Ids>, time: Duration) -> anyhow::
     load.await
 }
 
-/// A database of `orders` that has heard of `ids`.
+/// A database of `orders` that knows `ids`.
 async fn knowing(ids: &Ids, config: &database::Config) -> anyhow::Result<Database> {
     let db = Database::open(NAME, config, MIGRATIONS, Clock::system()).await?;
     let registered = ids.users.iter().map(|id| events::registered(*id, FIRST_MS));
@@ -141,7 +141,7 @@ async fn knowing(ids: &Ids, config: &database::Config) -> anyhow::Result<Databas
     Ok(db)
 }
 
-/// A source of chance for each client, the same in every run.
+/// A random generator for each client, the same in every run.
 fn seeds() -> impl Iterator<Item = fastrand::Rng> {
     (0..).map(fastrand::Rng::with_seed)
 }

@@ -1,4 +1,4 @@
-//! The plot: how far each ratio with a target reaches it, as horizontal bars.
+//! The plot: how far each ratio reaches its target, as horizontal bars.
 
 use std::fmt::Write as _;
 
@@ -7,22 +7,22 @@ use crate::figures;
 use crate::report::Report;
 use crate::table::short;
 
-/// Where the bars begin, in the drawing's own units.
+/// The left end of the bars, in the drawing's units.
 const LEFT: f64 = 400.0;
-/// How long a bar is that reaches its target.
+/// The length of a bar that reaches its target.
 const TARGET: f64 = 200.0;
-/// The longest bar, in targets: what is beyond is cut off and marked.
+/// The longest bar, in targets; longer bars are cut off and marked.
 const SCORE_MAX: f64 = 1.6;
-/// Where the numbers stand, to the right of the longest bar.
+/// The position of the numbers, to the right of the longest bar.
 const NUMBERS: f64 = LEFT + SCORE_MAX * TARGET + 14.0;
-/// The width of it all.
+/// The width of the drawing.
 const WIDTH: f64 = 900.0;
-/// From one bar to the next.
+/// The distance between two bars.
 const STEP: f64 = 26.0;
-/// Where the first bar is.
+/// The position of the first bar.
 const TOP: f64 = 52.0;
 
-/// Readable on white and on black, with the reader's own font.
+/// Readable on white and on black, in the reader's font.
 const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}\
 .faint{fill:#59636e}.met{fill:#2c7a4b}.missed{fill:#b35900}.line{stroke:#59636e;stroke-dasharray:3 3}\
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.faint{fill:#9198a1}.met{fill:#3fb46c}\
@@ -110,7 +110,7 @@ mod tests {
         }
     }
 
-    /// Every tag that is opened is closed, in order, and no stray `<` or `&` is in between.
+    /// Checks that all tags are closed in order, and that there is no stray `<` or `&`.
     fn assert_well_formed(svg: &str) {
         let mut open = Vec::new();
         let mut pieces = svg.split('<');

@@ -1,5 +1,5 @@
-//! A service as a child process, of the binary that operators run: so its memory can be read, and
-//! it shares no runtime with the load.
+//! A service as a child process, from the binary that operators run: its memory can be read, and it
+//! shares no runtime with the load.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,19 +13,19 @@ use serde_json::Value;
 
 use crate::connection::Connection;
 
-/// How long a service may take until it listens and is ready.
+/// How long a service may take until it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// The pause between two looks.
+/// The pause between two checks.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A process that listens; killed when dropped, and by its watchdog when this one is killed.
+/// A listening process; killed on drop, and by its watchdog if this process is killed.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
     log: PathBuf,
     pub(crate) address: SocketAddr,
-    /// Of its health and metrics.
+    /// The address for health and metrics.
     pub(crate) admin: SocketAddr,
 }
 
@@ -38,7 +38,7 @@ impl Process {
     ) -> anyhow::Result<Self> {
         let failed = || format!("start {}", program.display());
         let mut command = Command::new(program);
-        // As units, images and `cargo dev` have it.
+        // As in the units, the images and `cargo dev`.
         command.env("MALLOC_MMAP_THRESHOLD_", "131072");
         command.args(arguments).stdin(Stdio::null());
         let child = Child::spawn(
@@ -62,7 +62,7 @@ impl Process {
         loop {
             if let Some(address) = address(&self.log(), "address") {
                 self.address = address;
-                // What is not a service of ours has none.
+                // A program that is not one of our services has no admin address.
                 self.admin = self::address(&self.log(), "admin").unwrap_or(address);
                 let mut connection = Connection::open(address).await?;
                 if connection.get("/readyz").await.is_ok() {
@@ -70,10 +70,13 @@ impl Process {
                 }
             }
             if let Some(status) = self.child.wait(Duration::ZERO)? {
-                bail!("it ended with {status}:\n{}", self.log());
+                bail!("the process ended with {status}:\n{}", self.log());
             }
             if Instant::now() > deadline {
-                bail!("it is not ready after {READY_WITHIN:?}:\n{}", self.log());
+                bail!(
+                    "the process is not ready after {READY_WITHIN:?}:\n{}",
+                    self.log()
+                );
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -88,27 +91,27 @@ impl Process {
         format!("http://{}", self.address)
     }
 
-    /// Its memory now, in MiB: what is resident.
+    /// Its resident memory now, in MiB.
     pub(crate) fn memory_mib(&self) -> anyhow::Result<f64> {
         self.status("VmRSS:")
     }
 
-    /// The most memory that it ever had, in MiB.
+    /// Its highest resident memory, in MiB.
     pub(crate) fn peak_mib(&self) -> anyhow::Result<f64> {
         self.status("VmHWM:")
     }
 
     fn status(&self, name: &str) -> anyhow::Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .context("look at a process")?;
+            .context("read the status of a process")?;
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.map(|line| line.trim().trim_end_matches(" kB"));
-        let kib: u32 = kib.context("no such line in its status")?.parse()?;
+        let kib: u32 = kib.context("the line is missing in its status")?.parse()?;
         Ok(f64::from(kib) / 1024.0)
     }
 }
 
-/// An address in the log line that says so.
+/// The address in the log line `listening`.
 fn address(log: &str, which: &str) -> Option<SocketAddr> {
     let mut lines = log
         .lines()

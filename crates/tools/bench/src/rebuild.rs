@@ -1,5 +1,5 @@
-//! Rebuild: an empty `purchases` folds all events of a shop, against a bare client that drains
-//! and decodes the same streams.
+//! Rebuild: an empty `purchases` applies all events of a shop, compared with a plain client that
+//! drains and decodes the same streams.
 
 use std::time::{Duration, Instant};
 
@@ -19,16 +19,16 @@ use crate::rounds::in_turns;
 use crate::shop;
 use crate::streams::{self, Size};
 
-/// How often `purchases` is asked how far it is.
+/// The pause between two checks of the progress of `purchases`.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How long it may take.
+/// How long the rebuild may take.
 const WITHIN: Duration = Duration::from_mins(10);
 
-/// What reading all events once came to.
+/// The result of reading all events once.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     per_second: f64,
-    /// The most memory of the process, where it is one of its own.
+    /// The highest memory, if it is a separate process.
     peak_mib: f64,
 }
 
@@ -61,13 +61,13 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         figure.ratio(flat, larger_peak / peak, Target::AtMost(1.2));
         figure.ratio(linear, larger_rate / rate, Target::AtLeast(0.8));
     }
-    figure.note("From the start of the program with no store until all events are applied, each batch in a durable transaction. Ten orders for each user, a hundred for each product, one line each; users and products by chance.");
-    figure.note("The bare drain: one client on a current-thread runtime, a pull consumer for each stream without acknowledgements, every event decoded and dropped.");
+    figure.note("From the start of the program without a store until all events are applied, each batch in a durable transaction. Ten orders per user, a hundred per product, one line each; users and products by chance.");
+    figure.note("The bare drain: one client on a current-thread runtime, a pull consumer per stream without acknowledgements, every event decoded and dropped.");
     figure.note("No percentiles: each round is one long run.");
     Ok(figure)
 }
 
-/// The rounds of the bare drain, and of `purchases`.
+/// The rounds of the plain client and of `purchases`.
 async fn compare(bench: &Bench, size: Size) -> anyhow::Result<(Vec<Run>, Vec<Run>)> {
     let folder = bench.folder()?;
     let broker = filled(&folder, size).await?;
@@ -81,14 +81,14 @@ async fn compare(bench: &Bench, size: Size) -> anyhow::Result<(Vec<Run>, Vec<Run
             let url = broker.url();
             return tokio::task::spawn_blocking(move || drained(&url, size)).await?;
         }
-        folded(bench, &broker, size).await
+        rebuilt(bench, &broker, size).await
     });
     let [bare, ours] = runs.await?;
     Ok((bare, ours))
 }
 
-/// A broker with the streams of a shop. They are filled without an fsync a batch, and read from
-/// one that has its usual settings.
+/// A broker with the streams of a shop. It is filled without an fsync per batch, then restarted
+/// with the usual settings.
 async fn filled(folder: &TempDir, size: Size) -> anyhow::Result<Broker> {
     let options = |sync| Options {
         sync,
@@ -151,15 +151,18 @@ async fn drain<E: Message + Default>(
     Ok(())
 }
 
-/// Folds all events into a store that is not there yet.
-async fn folded(bench: &Bench, broker: &Broker, size: Size) -> anyhow::Result<Run> {
+/// Applies all events to a new store.
+async fn rebuilt(bench: &Bench, broker: &Broker, size: Size) -> anyhow::Result<Run> {
     let folder = bench.folder()?;
     let client = async_nats::connect(broker.url()).await?;
     let program = bench.binaries.of("purchases")?;
     let began = Instant::now();
     let process = shop::start(&program, folder.path(), "purchases", broker, &[]).await?;
     while !is_there(&client, size).await? {
-        ensure!(began.elapsed() < WITHIN, "it is not there after {WITHIN:?}");
+        ensure!(
+            began.elapsed() < WITHIN,
+            "not all events are applied after {WITHIN:?}"
+        );
         tokio::time::sleep(PAUSE).await;
     }
     Ok(Run {
@@ -168,7 +171,7 @@ async fn folded(bench: &Bench, broker: &Broker, size: Size) -> anyhow::Result<Ru
     })
 }
 
-/// Whether `purchases` has applied everything.
+/// Whether `purchases` has applied all events.
 async fn is_there(client: &Client, size: Size) -> anyhow::Result<bool> {
     let status = client.request("headwater.purchases.status", "".into());
     let Ok(answer) = status.await else {

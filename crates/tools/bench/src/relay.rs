@@ -1,5 +1,5 @@
-//! Relay: an outbox full of events moves to its stream, against a bare client that publishes the
-//! same bytes.
+//! Relay: an outbox full of events moves to its stream, compared with a plain client that publishes
+//! the same bytes.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,9 +17,9 @@ use crate::rounds::in_turns;
 use crate::shop::Stage;
 use crate::streams::{self, Published, Size};
 
-/// The bare client's source: never one of the shop.
+/// The plain client's source: not one of the shop.
 const RIVAL: &str = "rival";
-/// How often the stream is looked at.
+/// The pause between two checks of the stream.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long the relay may take.
 const WITHIN: Duration = Duration::from_mins(5);
@@ -51,14 +51,14 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     ] {
         figure.compare(name, (relay, theirs), |rate| *rate, target);
     }
-    figure.note(format!("{events} orders' events, of one line each, are in the outbox before `orders` starts; from its start until the stream has all of them. The bare client has the same subjects, ids and payloads in its memory."));
+    figure.note(format!("The events of {events} orders, of one line each, are in the outbox before `orders` starts. Measured from its start until the stream has all of them. The bare client has the same subjects, ids and payloads in memory."));
     figure.note(
-        "No percentiles: each round is one long run. How long one event takes is the freshness.",
+        "No percentiles: each round is one long run. For the time of one event, see freshness.",
     );
     Ok(figure)
 }
 
-/// `orders` starts with `rows` in its outbox.
+/// Starts `orders` with `rows` in its outbox.
 async fn relayed(bench: &Bench, rows: &[Published]) -> anyhow::Result<f64> {
     let stage = Stage::new(bench)?;
     let path = stage.folder().join("orders.db");
@@ -74,13 +74,13 @@ async fn relayed(bench: &Bench, rows: &[Published]) -> anyhow::Result<f64> {
         }
         ensure!(
             began.elapsed() < WITHIN,
-            "not all is there after {WITHIN:?}"
+            "not all events are in the stream after {WITHIN:?}"
         );
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// A bare client publishes `rows` in atomic batches, one after the other.
+/// A plain client publishes `rows` in atomic batches, one after the other.
 async fn in_batches(bench: &Bench, rows: &[Published]) -> anyhow::Result<f64> {
     let (_stage, client) = rival(bench).await?;
     let events = rows.iter().map(|row| Published {
@@ -93,8 +93,8 @@ async fn in_batches(bench: &Bench, rows: &[Published]) -> anyhow::Result<f64> {
     Ok(per_second(rows.len(), began))
 }
 
-/// A bare client publishes as many of `rows` as it gets to, each when the one before is
-/// acknowledged.
+/// A plain client publishes `rows` one at a time, each after the previous acknowledgement, for as
+/// long as there is time.
 async fn one_by_one(bench: &Bench, rows: &[Published]) -> anyhow::Result<f64> {
     let (_stage, client) = rival(bench).await?;
     let jetstream = jetstream::new(client);
@@ -119,7 +119,7 @@ fn per_second(events: usize, began: Instant) -> f64 {
     count(events) / began.elapsed().as_secs_f64()
 }
 
-/// A broker with the bare client's stream, and the client.
+/// A broker with the plain client's stream, and the client.
 async fn rival(bench: &Bench) -> anyhow::Result<(Stage, Client)> {
     let stage = Stage::new(bench)?;
     let client = async_nats::connect(stage.broker.url()).await?;
@@ -127,7 +127,7 @@ async fn rival(bench: &Bench) -> anyhow::Result<(Stage, Client)> {
     Ok((stage, client))
 }
 
-/// Makes the database of `orders`, with `rows` in its outbox.
+/// Creates the database of `orders`, with `rows` in its outbox.
 async fn fill(path: &Path, rows: &[Published]) -> anyhow::Result<()> {
     let config = database::Config::at(path);
     let db = Database::open(orders::NAME, &config, orders::MIGRATIONS, Clock::system()).await?;

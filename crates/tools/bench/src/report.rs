@@ -1,4 +1,4 @@
-//! What was measured, on which machine, as a JSON file that keeps the newest of each figure.
+//! The measurements as a JSON file that keeps the newest of each figure.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -17,7 +17,7 @@ pub(crate) struct Report {
     pub(crate) figures: Vec<Measured>,
 }
 
-/// A figure with where it was measured.
+/// A figure and the machine it was measured on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) name: String,
@@ -26,7 +26,7 @@ pub(crate) struct Measured {
     pub(crate) figure: Figure,
 }
 
-/// A ratio that is worse than it was.
+/// A ratio that is worse than before.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Regression {
     pub(crate) figure: String,
@@ -34,11 +34,11 @@ pub(crate) struct Regression {
     pub(crate) now: Ratio,
 }
 
-/// How much worse a median has to be, at least, for a regression.
+/// How much worse a median must at least be to count as a regression.
 const NOISE: f64 = 0.1;
 
 impl Report {
-    /// Reads a file; one that is not there is an empty report.
+    /// Reads a file; a missing file is an empty report.
     pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
         let failed = || format!("read {}", path.display());
         match fs::read(path) {
@@ -50,13 +50,13 @@ impl Report {
 
     pub(crate) fn save(&self, path: &Path) -> anyhow::Result<()> {
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+            fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         }
         let json = serde_json::to_string_pretty(self).context("encode the report")?;
         fs::write(path, json + "\n").with_context(|| format!("write {}", path.display()))
     }
 
-    /// Puts `measured` in the place of an earlier one of its name and form.
+    /// Replaces an earlier measurement of the same name and form.
     pub(crate) fn put(&mut self, measured: Measured) {
         let is_other = |old: &Measured| (&old.name, old.form) != (&measured.name, measured.form);
         self.figures.retain(is_other);
@@ -68,7 +68,7 @@ impl Report {
         figures.find(|it| it.name == name && it.form == form)
     }
 
-    /// The figure `name` in the form that says most.
+    /// The figure `name` in the most extensive form.
     pub(crate) fn best(&self, name: &str) -> Option<&Measured> {
         let of_name = self.figures.iter().filter(|it| it.name == name);
         of_name.max_by_key(|it| it.form)
@@ -95,7 +95,8 @@ impl Report {
     }
 }
 
-/// Worse beyond noise: the median by a tenth, and the best round now below the worst one then.
+/// Worse beyond noise: the median by a tenth, and now even the best round is worse than the worst
+/// before.
 fn is_worse(before: &Ratio, now: &Ratio) -> bool {
     match now.target {
         Target::AtLeast(_) => {

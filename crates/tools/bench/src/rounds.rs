@@ -1,9 +1,9 @@
-//! Rounds: what is compared is measured in turns, so that a machine that becomes slower or busier
-//! is so for all.
+//! Rounds: compared programs are measured alternately, so that a slower or busier machine affects
+//! all of them.
 
-/// Runs each of the `N` contenders (0, 1, 2 …) once a round: forwards in one round, backwards in
-/// the next, so that none is always the one that comes after another. Gives each contender's
-/// rounds; one more, the first, warms up and does not count.
+/// Runs each of the `N` contenders (0, 1, 2 …) once per round: forwards in one round, backwards in
+/// the next, so that none always follows the same other. Returns each contender's rounds, without
+/// an additional first round for warming up.
 pub(crate) async fn in_turns<T, const N: usize>(
     rounds: usize,
     mut run: impl AsyncFnMut(usize) -> anyhow::Result<T>,

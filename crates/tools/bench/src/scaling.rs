@@ -1,4 +1,4 @@
-//! Scaling: what an answer and an event cost as the read store grows ten and a hundred times.
+//! Scaling: the cost of an answer and of an event as the read store grows ten and a hundred times.
 
 use std::time::{Duration, Instant};
 
@@ -12,19 +12,19 @@ use crate::reads::{get, paths};
 use crate::shop::Stage;
 use crate::store::{self, Sequence, Size, Store};
 
-/// Products of a user, and lines of an order.
+/// Products per user, and lines per order.
 const LINES: usize = 10;
-/// Events in one transaction where many are applied at once.
+/// Events per transaction when many are applied at once.
 const BATCH: usize = 5_000;
 
-/// What one size came to.
+/// The result for one size.
 #[derive(Debug)]
 struct Sized {
     mib: f64,
     answers: Load,
-    /// Events that come one at a time, each in a durable transaction.
+    /// Events that arrive one at a time, each in a durable transaction.
     alone: Load,
-    /// Events a second where thousands are applied at once.
+    /// Events per second when thousands are applied at once.
     together: f64,
 }
 
@@ -62,11 +62,9 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     ratio("answers a second", |it| it.answers.per_second);
     ratio("p50 of an event alone", |it| it.alone.ms(50.0));
     ratio("events a second, many at once", |it| it.together);
-    figure.note(format!("Users who ordered {LINES} products each, a tenth as many products as users; orders by chance. Answers over HTTP, of any user, 32 connections."));
-    figure.note(format!("One event: an order of {LINES} lines, of any user, alone in a durable transaction. Many: {BATCH} of them in one."));
-    figure.note(
-        "The store is in the file system's cache, which this machine has room for at every size.",
-    );
+    figure.note(format!("Users who ordered {LINES} products each, a tenth as many products as users; orders by chance. Answers over HTTP, for random users, 32 connections."));
+    figure.note(format!("One event: an order of {LINES} lines, of a random user, alone in a durable transaction. Many: {BATCH} orders in one transaction."));
+    figure.note("The store is in the file system's cache at every size.");
     Ok(figure)
 }
 
@@ -87,7 +85,7 @@ async fn of(bench: &Bench, size: Size) -> anyhow::Result<Sized> {
     })
 }
 
-/// Lets the projection apply orders for `time`, one at a time, and for as long in large batches.
+/// Applies orders for `time`, one at a time, and for as long in large batches.
 async fn apply(store: &Store, size: Size, time: Duration) -> anyhow::Result<(Load, f64)> {
     let db = store::open(&store.path).await?;
     let products = store::products(&store.path)?;

@@ -1,4 +1,4 @@
-//! The services that are measured, as processes, on a broker and files of their own.
+//! The measured services as processes, with their own broker and files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use crate::connection::Connection;
 use crate::load;
 use crate::process::Process;
 
-/// Requests under way while data is brought in.
+/// Concurrent requests while data is imported.
 const CLIENTS: usize = 64;
 
-/// A broker, and a folder for the files of the services on it.
+/// A broker, and a folder for the files of its services.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    // The order matters: the broker goes before its folder.
+    // The order matters: the broker is dropped before its folder.
     pub(crate) broker: Broker,
     folder: TempDir,
     binaries: Binaries,
 }
 
 impl Stage {
-    /// Starts a broker in a folder of its own.
+    /// Starts a broker in a new folder.
     pub(crate) fn new(bench: &Bench) -> anyhow::Result<Self> {
         let folder = bench.folder()?;
         Ok(Self {
@@ -38,12 +38,12 @@ impl Stage {
         })
     }
 
-    /// The folder that databases, streams and logs are in.
+    /// The folder for databases, streams and logs.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Starts the service `name`, with its database and its log under `label`.
+    /// Starts the service `name`; `label` names its database and its log.
     pub(crate) async fn start(
         &self,
         name: &str,
@@ -58,7 +58,7 @@ impl Stage {
 /// The three sources and their broker.
 #[derive(Debug)]
 pub(crate) struct Shop {
-    // The order matters: services go before their broker.
+    // The order matters: services are dropped before their broker.
     pub(crate) users: Process,
     pub(crate) products: Process,
     pub(crate) orders: Process,
@@ -66,7 +66,7 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    /// Starts broker and sources; `orders` gets the further flags.
+    /// Starts broker and sources; `flags` for `orders` are in `orders`.
     pub(crate) async fn start(bench: &Bench, orders: &[&str]) -> anyhow::Result<Self> {
         let stage = Stage::new(bench)?;
         Ok(Self {
@@ -86,7 +86,7 @@ impl Shop {
         let bodies = products.iter().map(|id| product(*id)).collect();
         let products_at = post_all(&self.products, "/products", bodies).await?;
         let ids = Ids { users, products };
-        // The first order waits until `orders` has heard of all.
+        // The first order waits until `orders` has applied them all.
         let first = format!("/orders?after=users:{users_at},products:{products_at}");
         let body = order(ids.users[0], &ids.products[..1]);
         post_all(&self.orders, &first, vec![body]).await?;
@@ -94,7 +94,7 @@ impl Shop {
     }
 }
 
-/// Who there is, and what.
+/// The ids of users and products.
 #[derive(Clone, Debug)]
 pub(crate) struct Ids {
     pub(crate) users: Vec<Uuid>,
@@ -102,13 +102,13 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    /// An order of `lines` products, chosen by chance, for a user chosen by chance.
+    /// An order of `lines` random products for a random user.
     pub(crate) fn any_order(&self, random: &mut fastrand::Rng, lines: usize) -> String {
         let user = self.users[random.usize(..self.users.len())];
         order(user, &self.any_products(random, lines))
     }
 
-    /// `count` different products, where there are that many.
+    /// `count` different products, or fewer if there are not enough.
     pub(crate) fn any_products(&self, random: &mut fastrand::Rng, count: usize) -> Vec<Uuid> {
         let first = random.usize(..self.products.len());
         let stride = self.products.len() / count.max(1);
@@ -142,7 +142,7 @@ pub(crate) fn order(user: Uuid, products: &[Uuid]) -> String {
     json!({ "user_id": user, "product_ids": products }).to_string()
 }
 
-/// POSTs every one of `bodies`, many at a time; gives the last position.
+/// POSTs all `bodies` concurrently; returns the last position.
 pub(crate) async fn post_all(to: &Process, path: &str, bodies: Vec<String>) -> anyhow::Result<u64> {
     let next = Arc::new(AtomicUsize::new(0));
     let clients = CLIENTS.min(bodies.len());
@@ -162,13 +162,13 @@ pub(crate) async fn post_all(to: &Process, path: &str, bodies: Vec<String>) -> a
     Ok(last.into_iter().max().unwrap_or(0))
 }
 
-/// Starts the nats-server that is found on this machine.
+/// Starts the nats-server found on this machine.
 pub(crate) fn start_broker(options: Options) -> anyhow::Result<Broker> {
     let binary = broker::find(&|_| {}).context("find nats-server")?;
     Broker::start(&binary, options).context("start nats-server")
 }
 
-/// Starts a service, with its database and its log under `label` in `folder`.
+/// Starts a service; `label` names its database and its log in `folder`.
 pub(crate) async fn start(
     program: &Path,
     folder: &Path,

@@ -1,7 +1,7 @@
 //! A read store of `purchases`, filled by its own projection, without a broker.
 //!
-//! The projection makes the rows, so that they are what they would be, whatever the tables look
-//! like; the checkpoint is then written as if the events had come through streams.
+//! The projection writes the rows, so they are right for any table layout. The checkpoint is then
+//! written as if the events had come through streams.
 
 use std::path::{Path, PathBuf};
 
@@ -13,12 +13,12 @@ use uuid::Uuid;
 
 use crate::events::{self, FIRST_MS, envelope};
 
-/// Events in one transaction.
+/// Events per transaction.
 const BATCH: usize = 10_000;
-/// Lines of an order.
+/// Lines per order.
 const LINES: usize = 10;
 
-/// How much is in a store.
+/// The amount of data in a store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     /// Users who ordered ten products.
@@ -29,22 +29,22 @@ pub(crate) struct Size {
     pub(crate) sequence: Sequence,
 }
 
-/// Whose order comes when.
+/// The sequence of the orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sequence {
-    /// All of one user, then all of the next.
+    /// All orders of one user, then all of the next.
     UserByUser,
-    /// By chance, as in life.
+    /// Random, as in production.
     ByChance,
 }
 
-/// A store, and who is in it.
+/// A store and its ids.
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) path: PathBuf,
     pub(crate) tens: Vec<Uuid>,
     pub(crate) hundreds: Vec<Uuid>,
-    /// Every user-product pair, in the order in which they came: the numbers of both.
+    /// Every user-product pair in its order of arrival, as the numbers of both.
     pub(crate) pairs: Vec<(u32, u32)>,
 }
 
@@ -53,14 +53,14 @@ impl Size {
         self.tens * 10 + self.hundreds * 100
     }
 
-    /// The orders: the number of the user, and of the first product. Each has ten lines.
+    /// The orders: the numbers of the user and of the first product. Each has ten lines.
     fn orders(&self) -> Vec<(usize, usize)> {
         let mut random = fastrand::Rng::with_seed(self.products as u64);
         let mut orders = Vec::new();
         for user in 0..self.tens + self.hundreds {
             let first = random.usize(..self.products);
             let count = if user < self.tens { 1 } else { 10 };
-            // No product twice: the orders of a user are next to each other in the catalogue.
+            // No product twice: a user's orders have adjacent products.
             orders.extend((0..count).map(|order| (user, first + order)));
         }
         if self.sequence == Sequence::ByChance {
@@ -82,7 +82,7 @@ pub(crate) async fn open(path: &Path) -> anyhow::Result<Database> {
     Database::open(name, &config, purchases::MIGRATIONS, Clock::system()).await
 }
 
-/// Makes a store at `path`.
+/// Creates a store at `path`.
 pub(crate) async fn fill(path: &Path, size: Size) -> anyhow::Result<Store> {
     let db = open(path).await?;
     let ids = |count| -> Vec<Uuid> { (0..count).map(|_| Uuid::now_v7()).collect() };
@@ -115,7 +115,7 @@ pub(crate) async fn fill(path: &Path, size: Size) -> anyhow::Result<Store> {
     })
 }
 
-/// The products that are in the store at `path`.
+/// The products in the store at `path`.
 pub(crate) fn products(path: &Path) -> anyhow::Result<Vec<Uuid>> {
     let connection = Connection::open(path)?;
     let mut ids = connection.prepare("SELECT id FROM product")?;
@@ -123,14 +123,14 @@ pub(crate) fn products(path: &Path) -> anyhow::Result<Vec<Uuid>> {
     Ok(ids.collect::<rusqlite::Result<_>>()?)
 }
 
-/// How large the database at `path` is, in bytes, with what is still in its write-ahead log.
+/// The size of the database at `path` in bytes, including its write-ahead log.
 pub(crate) fn bytes(path: &Path) -> anyhow::Result<f64> {
     let sql = "SELECT CAST(page_count * page_size AS REAL)
                FROM pragma_page_count, pragma_page_size";
     Ok(Connection::open(path)?.query_row(sql, [], |row| row.get(0))?)
 }
 
-/// Lets the projection apply `events`, in batches.
+/// Applies `events` in batches.
 async fn apply_all(db: &Database, events: impl Iterator<Item = Envelope>) -> anyhow::Result<()> {
     let mut events = events.peekable();
     while events.peek().is_some() {
@@ -139,14 +139,14 @@ async fn apply_all(db: &Database, events: impl Iterator<Item = Envelope>) -> any
     Ok(())
 }
 
-/// Lets the projection apply `events` in one transaction.
+/// Applies `events` in one transaction.
 pub(crate) async fn apply(db: &Database, events: Vec<Envelope>) -> anyhow::Result<()> {
     let written = db.write(move |tx| Purchases.apply(tx, &events)).await;
     written.map_err(|error: WriteError<_>| anyhow::anyhow!("apply: {error:?}"))?;
     Ok(())
 }
 
-/// Notes that all of each source's events are in the store.
+/// Writes the checkpoint: all events of each source are applied.
 fn note_complete(path: &Path, counts: [usize; 3]) -> anyhow::Result<()> {
     let connection = Connection::open(path)?;
     connection.execute(

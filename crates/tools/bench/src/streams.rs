@@ -1,5 +1,5 @@
-//! A shop's events by the million, made directly, and published without a relay: for what reads
-//! or writes that many.
+//! A shop's events by the million, created directly and published without a relay, for figures that
+//! read or write that many.
 
 use std::time::Duration;
 
@@ -16,20 +16,20 @@ use uuid::Uuid;
 use crate::events::{self, FIRST_MS};
 use crate::load::count;
 
-/// Events in one atomic batch: the server's limit.
+/// Events per atomic batch: the server's limit.
 pub(crate) const BATCH: usize = 1_000;
 
-/// How large a shop is.
+/// The size of a shop.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     pub(crate) users: usize,
     pub(crate) products: usize,
-    /// Each of one product.
+    /// Orders, each of one product.
     pub(crate) orders: usize,
 }
 
 impl Size {
-    /// A shop with ten orders for each user and a hundred for each product.
+    /// A shop with ten orders per user and a hundred per product.
     pub(crate) fn of(orders: usize) -> Self {
         Self {
             users: orders.div_ceil(10),
@@ -38,18 +38,18 @@ impl Size {
         }
     }
 
-    /// Events of all sources.
+    /// The number of events of all sources.
     pub(crate) fn events(self) -> usize {
         self.users + self.products + self.orders
     }
 
-    /// Events a second, if all of them took so long.
+    /// Events per second, if all of them took this long.
     pub(crate) fn rate(self, took: Duration) -> f64 {
         count(self.events()) / took.as_secs_f64()
     }
 }
 
-/// An event as it is published.
+/// An event to publish.
 #[derive(Clone, Debug)]
 pub(crate) struct Published {
     pub(crate) subject: String,
@@ -67,7 +67,7 @@ impl Published {
     }
 }
 
-/// The kinds of things that have ids.
+/// The kinds of records with ids.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     User = 1,
@@ -75,8 +75,8 @@ enum Kind {
     Order,
 }
 
-/// The id of the `number`-th thing: one a millisecond, in the order of their making, as
-/// UUIDs of version 7 are.
+/// The id of the `number`-th record, one per millisecond, in order of creation like UUIDs of
+/// version 7.
 fn id(kind: Kind, number: usize) -> Uuid {
     let chance = fastrand::Rng::with_seed(number as u64 * 4 + kind as u64).u64(..);
     let mut random = [0; 10];
@@ -84,12 +84,12 @@ fn id(kind: Kind, number: usize) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(time(number).unsigned_abs(), &random).into_uuid()
 }
 
-/// When the `number`-th thing was made, in milliseconds since 1970.
+/// The creation time of the `number`-th record, in milliseconds since 1970.
 fn time(number: usize) -> i64 {
     FIRST_MS.saturating_add(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-/// The `number`-th order of a shop of `size`, by anybody, of anything.
+/// The `number`-th order of a shop of `size`, of a random user and product.
 pub(crate) fn order(number: usize, size: Size) -> Published {
     let mut random = fastrand::Rng::with_seed(number as u64);
     let user = id(Kind::User, random.usize(..size.users));
@@ -98,7 +98,7 @@ pub(crate) fn order(number: usize, size: Size) -> Published {
     Published::of(&events::placed(order, user, [product], time(number)))
 }
 
-/// Makes the streams of a shop of `size`, as its relays would have.
+/// Creates the streams of a shop of `size`, as its relays would.
 pub(crate) async fn fill(client: &Client, size: Size) -> anyhow::Result<()> {
     let users = (0..size.users)
         .map(|user| Published::of(&events::registered(id(Kind::User, user), time(user))));
@@ -113,11 +113,11 @@ pub(crate) async fn fill(client: &Client, size: Size) -> anyhow::Result<()> {
     publish(client, "orders", orders).await
 }
 
-/// Makes the stream of `source`, with the settings that its service would make it with.
+/// Creates the stream of `source`, with its service's settings.
 pub(crate) async fn make(client: &Client, source: &str) -> anyhow::Result<()> {
     let jetstream = jetstream::new(client.clone());
     let made = jetstream.create_stream(stream::settings(source, 1)).await;
-    made.with_context(|| format!("make the stream of {source}"))?;
+    made.with_context(|| format!("create the stream of {source}"))?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Styles: what the same question costs in each of the three, on the same data and load.
+//! Styles: the cost of the same request in each of the three styles, on the same data and load.
 
 use std::time::Duration;
 
@@ -17,25 +17,25 @@ use crate::store;
 
 /// The styles, ours first.
 const STYLES: [&str; 3] = ["replica", "composition", "request-reply"];
-/// Lines of an order.
+/// Lines per order.
 const LINES: usize = 10;
 /// How long a style may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// Counts what a style asks other services.
+/// The counter of a style's requests to other services.
 const COUNTER: &str = "purchases_requests_total";
 
-/// Requests a second of a light load: what else happens takes no time from an answer.
+/// Requests per second of a light load, at which requests do not delay each other.
 const LIGHT: u32 = 250;
-/// A heavy load is this share of what the slowest style answers at most: all of them can bear it.
+/// A heavy load is this share of the slowest style's maximum, so that all styles can bear it.
 const HEAVY: f64 = 0.9;
 
-/// What one style came to at the loads that are the same for all, and the questions to other
-/// services that it took.
+/// The result of one style at the loads that are the same for all, and its requests to other
+/// services.
 #[derive(Debug)]
 struct Asked {
     light: Load,
     heavy: Load,
-    /// For each answer.
+    /// Per answer.
     questions: f64,
 }
 
@@ -73,13 +73,13 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let asked: [_; 6] = asked.await?;
     let mut figure = figure(&most, &asked);
     let [heavy_10, heavy_100] = heavy;
-    figure.note(format!("{tens} users who ordered 10 products, {hundreds} who ordered 100; any of them, by chance, 32 connections; all processes on this machine. Light: {LIGHT} requests a second; heavy: {heavy_10} and {heavy_100}, nine tenths of what the slowest style answers at most; each sent when its time has come. At most: as many as are answered, each sent when the one before was."));
+    figure.note(format!("{tens} users who ordered 10 products, {hundreds} who ordered 100; random users, 32 connections; all processes on this machine. Light: {LIGHT} requests per second; heavy: {heavy_10} and {heavy_100}, nine tenths of the slowest style's maximum; both on a fixed schedule (open loop). At most: each request is sent after the previous answer (closed loop)."));
     let kib = (store::bytes(&shop.stage.folder().join("replica.db"))? / 1024.0).floor();
-    figure.note(format!("Questions: those to other services, for one answer. The replica keeps {kib:.0} KiB for it; the others keep nothing."));
+    figure.note(format!("Questions: requests to other services per answer. The replica stores {kib:.0} KiB; the others store nothing."));
     Ok(figure)
 }
 
-/// The load that the slowest style bears, of users who ordered 10 products (`kind` 0) or 100.
+/// A load that the slowest style bears, for users who ordered 10 products (`kind` 0) or 100.
 fn heavy(most: &[Vec<Load>], kind: usize) -> u32 {
     let rates = most.iter().skip(kind).step_by(2);
     let slowest = rates
@@ -94,8 +94,8 @@ fn heavy(most: &[Vec<Load>], kind: usize) -> u32 {
     per_second.max(1)
 }
 
-/// Every user of `ten` orders ten products, every one of `hundred` a hundred, ten at a time. Gives
-/// the last position.
+/// Each user of `ten` orders ten products, each of `hundred` a hundred, ten at a time. Returns the
+/// last position.
 async fn place_orders(
     shop: &Shop,
     ids: &Ids,
@@ -129,7 +129,7 @@ async fn start(shop: &Shop, style: &str) -> anyhow::Result<Process> {
     shop.stage.start("purchases", style, &flags).await
 }
 
-/// Waits until a style has all orders; the replica is told what to wait for, the others ask.
+/// Waits until a style shows all orders: the replica with `?after`, the others ask the sources.
 async fn expect_all(process: &Process, style: &str, user: Uuid, last: u64) -> anyhow::Result<()> {
     let after = if style == STYLES[0] {
         format!("?after=orders:{last}")
@@ -141,11 +141,11 @@ async fn expect_all(process: &Process, style: &str, user: Uuid, last: u64) -> an
     let answer = connection.get_within(&path, READY_WITHIN).await;
     let answer = answer.with_context(|| format!("ask {style}"))?;
     let found = answer["purchases"].as_array().map_or(0, Vec::len);
-    ensure!(found >= LINES, "{style} knows of {found} products");
+    ensure!(found >= LINES, "{style} shows {found} products");
     Ok(())
 }
 
-/// How many questions a process has sent to other services.
+/// The number of requests that a process has sent to other services.
 async fn questions(process: &Process) -> anyhow::Result<f64> {
     let mut connection = Connection::open(process.admin).await?;
     let answer = connection.get("/metrics").await?;
@@ -153,7 +153,7 @@ async fn questions(process: &Process) -> anyhow::Result<f64> {
     Ok(sum_of(COUNTER, &text))
 }
 
-/// The sum of a counter over its labels, in Prometheus text.
+/// The sum of a counter over its labels, from Prometheus text.
 fn sum_of(counter: &str, text: &str) -> f64 {
     let values = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(counter)?;
@@ -196,10 +196,10 @@ fn figure(most: &[Vec<Load>; 6], asked: &[Vec<Asked>; 6]) -> Figure {
     figure
 }
 
-/// A pair of rounds to be compared.
+/// Two rounds to compare.
 type Pair<'a, T> = (&'a Vec<T>, &'a Vec<T>);
 
-/// A style with the replica, at the loads that are the same for both, and at most.
+/// Compares a style with the replica, at the loads that are the same for both, and at maximum.
 fn compare(
     figure: &mut Figure,
     products: &str,

@@ -1,4 +1,4 @@
-//! Figures as text: for the terminal and for Markdown.
+//! Figures as text: for the terminal and in Markdown.
 
 use std::fmt::Write as _;
 
@@ -46,7 +46,7 @@ pub(crate) fn markdown(measured: &Measured) -> String {
     text
 }
 
-/// What became worse.
+/// A description of a regression.
 pub(crate) fn worse(regression: &Regression) -> String {
     let Regression {
         figure,
@@ -93,7 +93,7 @@ fn spread(ratio: &Ratio) -> String {
     format!("{} to {}", short(ratio.lowest), short(ratio.highest))
 }
 
-/// A ratio with what is worth saying of it: two decimals, one from 10 on.
+/// A ratio with two decimals, or one from 10 on.
 pub(crate) fn short(ratio: f64) -> String {
     if ratio < 10.0 {
         format!("{ratio:.2}")
@@ -102,7 +102,7 @@ pub(crate) fn short(ratio: f64) -> String {
     }
 }
 
-/// A number with its thousands apart: `12,345.6`.
+/// A number with a thousands separator: `12,345.6`.
 pub(crate) fn grouped(number: f64, decimals: usize) -> String {
     let text = format!("{number:.decimals$}");
     let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
@@ -117,7 +117,7 @@ pub(crate) fn grouped(number: f64, decimals: usize) -> String {
     out + rest
 }
 
-/// Columns under each other: names to the left, numbers to the right.
+/// Aligned columns: names to the left, numbers to the right.
 fn aligned(cells: &Cells) -> String {
     let width = |column: usize| {
         let lengths = cells.iter().map(|row| row[column].chars().count());

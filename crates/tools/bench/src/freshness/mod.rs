@@ -1,8 +1,8 @@
-//! Freshness: how long after its answer an order is to be seen in `purchases`.
+//! Freshness: how long after its answer an order is visible in `purchases`.
 //!
-//! `users`, `products` and `orders` are processes; the projection of `purchases` runs in this one,
-//! through the chassis as in the service, so that the moment is seen from which a read would show
-//! the order ([`Progress`]), and asking for it is no load of its own.
+//! `users`, `products` and `orders` are processes. The projection of `purchases` runs in this
+//! process, through the chassis as in the service. So [`Progress`] shows when a read would show the
+//! order, without requests that would be a load themselves.
 
 mod rival;
 
@@ -31,21 +31,21 @@ use crate::rounds::in_turns;
 use crate::shop::{Ids, Shop};
 use rival::Rival;
 
-/// Orders a second.
+/// Orders per second.
 const RATES: [u32; 2] = [100, 1_000];
-/// Connections that take turns in sending, so that one that waits does not hold up the next.
+/// Connections that take turns in sending, so that one that waits does not delay the next.
 const CLIENTS: usize = 64;
-/// Lines of an order.
+/// Lines per order.
 const LINES: usize = 3;
-/// How long an order may take to be seen.
+/// How long an order may take until it is visible.
 const SEEN_WITHIN: Duration = Duration::from_secs(30);
 
-/// What orders, or their rival, took until they were to be seen.
+/// How long orders, or the baseline, took until they were visible.
 #[derive(Debug)]
 struct Seen {
-    /// From the answer; of the rival, from the end of its first commit.
+    /// From the answer; for the baseline, from the end of its first commit.
     answered: Load,
-    /// From when it was sent; of the rival, from the beginning of its first commit.
+    /// From sending; for the baseline, from the start of its first commit.
     sent: Load,
 }
 
@@ -80,7 +80,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     Ok(figure(&measured))
 }
 
-/// Runs the projection of `purchases`, as the service does, without its HTTP API.
+/// Runs the projection of `purchases` as the service does, without its HTTP API.
 async fn follow(
     shop: &Shop,
     end: CancellationToken,
@@ -101,12 +101,12 @@ async fn follow(
     progress
         .caught_up(&Positions::default(), SEEN_WITHIN)
         .await
-        .context("fold what is there")?;
+        .context("apply the existing events")?;
     Ok(progress)
 }
 
-/// Places `rate` orders a second for `time`, each when its time has come, whatever became of the
-/// ones before; gives how long after its answer, and after it was sent, each was to be seen.
+/// Places `rate` orders per second for `time`, on schedule even if earlier orders are late. Returns
+/// how long each took until it was visible, after its answer and after it was sent.
 async fn place(
     shop: &Shop,
     ids: &Arc<Ids>,
@@ -163,7 +163,7 @@ fn figure(measured: &[Vec<Seen>; 3]) -> Figure {
         .table
         .load("bare: commit, publish, commit", &sent(bare));
     figure.table.load("bare: publish, commit", &answered(bare));
-    figure.note(format!("Answer: the client has the 201 of `POST /orders`, so it is committed. Seen: a read that begins now has the order in it. Orders of {LINES} lines, each sent when its time has come."));
-    figure.note(format!("Bare: commit a row, publish it and await the acknowledgement, commit it in another file; one after the other, {} a second, without HTTP, relay or projection, on the same broker.", RATES[0]));
+    figure.note(format!("Answer: the client has the 201 of `POST /orders`, so it is committed. Seen: a read that begins now includes the order. Orders of {LINES} lines, sent on a fixed schedule (open loop)."));
+    figure.note(format!("Bare: commit a row, publish it and await the acknowledgement, commit it in another file; one after the other, {} per second, without HTTP, relay or projection, on the same broker.", RATES[0]));
     figure
 }

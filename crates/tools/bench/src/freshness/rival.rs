@@ -1,4 +1,4 @@
-//! The rival of `freshness`: what has to be on a disk three times, put there with nothing around.
+//! The baseline of `freshness`: the same three durable writes with nothing around them.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use rusqlite::Connection;
 
 use crate::load;
 
-/// Never a subject of the shop.
+/// Not a subject of the shop.
 const SUBJECT: &str = "bench.rival";
 
-/// Two files and a stream.
+/// Two databases and a stream.
 #[derive(Debug)]
 pub(super) struct Rival {
     source: Connection,
@@ -44,8 +44,8 @@ impl Rival {
         })
     }
 
-    /// One after the other, `rate` a second at most, for `time`; gives how long each took from the
-    /// end of its first commit, and from the beginning of it.
+    /// Runs one after the other for `time`, at most `rate` per second. Returns how long each took,
+    /// from the end and from the start of its first commit.
     pub(super) async fn run(
         &mut self,
         rate: u32,
@@ -79,7 +79,7 @@ fn open(path: &Path) -> anyhow::Result<Connection> {
     Ok(connection)
 }
 
-/// A commit of its own.
+/// Inserts in a separate commit.
 fn insert(connection: &Connection, event: &Bytes) -> anyhow::Result<()> {
     let mut insert = connection.prepare_cached("INSERT INTO event (payload) VALUES (?)")?;
     insert.execute([&event[..]])?;

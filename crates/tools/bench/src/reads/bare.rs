@@ -1,5 +1,5 @@
-//! The rival of `reads`: the same answer by bare prepared statements on a few connections, under
-//! the same HTTP server. What `purchases` adds to it is what the figure shows.
+//! The baseline of `reads`: the same answer from plain prepared statements on a few connections,
+//! under the same HTTP server. The figure shows what `purchases` adds to it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
-/// Connections, as many as the service has readers.
+/// The number of connections: as many as the service has readers.
 const CONNECTIONS: usize = 4;
 
 #[derive(Serialize)]
@@ -39,13 +39,13 @@ struct UserPurchases {
     as_of: BTreeMap<String, u64>,
 }
 
-/// A user, and whom to tell what they ordered.
+/// A user, and the channel for the answer.
 type Job = (
     Uuid,
     oneshot::Sender<rusqlite::Result<Option<UserPurchases>>>,
 );
 
-/// A thread for each connection, and the queue that they take from.
+/// A thread for each connection; all take jobs from one queue.
 #[derive(Clone, Debug)]
 struct Pool(mpsc::Sender<Job>);
 
@@ -69,7 +69,7 @@ pub(crate) async fn serve(store: &Path) -> anyhow::Result<()> {
         .with_state(pool);
     let about = About {
         name: "bare",
-        description: "The rival of the reads.",
+        description: "The baseline of the reads.",
     };
     let app = http::app(about, routes, Health::new(), &config);
     let listener = http::bind(&config).await?.public;
@@ -85,7 +85,7 @@ async fn purchases(
     found.map(Json).ok_or(StatusCode::NOT_FOUND)
 }
 
-/// What HTTP alone costs: so many bytes, from nowhere.
+/// The cost of HTTP alone: an answer of this length without a database.
 async fn constant(UrlPath(length): UrlPath<usize>) -> ([(HeaderName, &'static str); 1], Bytes) {
     static FILLING: [u8; 64 * 1024] = [b'x'; 64 * 1024];
     let body = Bytes::from_static(&FILLING[..length.min(FILLING.len())]);
@@ -116,21 +116,21 @@ impl Pool {
     }
 }
 
-/// Answers one job after the other.
+/// Answers jobs one after the other.
 fn answer(connection: &Connection, jobs: &Mutex<mpsc::Receiver<Job>>) {
     loop {
-        // Whoever waits for a job holds the lock; the others queue up behind it.
+        // The thread that waits for a job holds the lock; the others wait for the lock.
         let next = jobs
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .blocking_recv();
         let Some((user, reply)) = next else { return };
-        // A client that went away is not told.
+        // The client may have disconnected.
         let _ = reply.send(query(connection, user));
     }
 }
 
-/// The answer, of one snapshot.
+/// The answer, from one snapshot.
 fn query(connection: &Connection, user: Uuid) -> rusqlite::Result<Option<UserPurchases>> {
     let snapshot = connection.unchecked_transaction()?;
     let number: Option<i64> = snapshot

@@ -1,4 +1,4 @@
-//! Reads: what `purchases` costs over a bare join, from a large store, over HTTP.
+//! Reads: the cost of `purchases` compared with a plain join, from a large store, over HTTP.
 
 pub(crate) mod bare;
 
@@ -18,9 +18,9 @@ use crate::rounds::in_turns;
 use crate::shop::Stage;
 use crate::store::{self, Sequence, Size, Store};
 
-/// Connections at the same time.
+/// Concurrent connections.
 const CLIENTS: usize = 32;
-/// Users of which both answers are compared, before anything is measured.
+/// The number of users whose answers are compared before the measurement.
 const COMPARED: usize = 20;
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
@@ -39,7 +39,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
     let store = store::fill(&stage.folder().join("purchases.db"), size).await?;
     let ours = stage.start("purchases", "purchases", &[]).await?;
     let rival = ["--rival".to_owned(), store.path.display().to_string()];
-    let own = std::env::current_exe().context("find our own binary")?;
+    let own = std::env::current_exe().context("find this program's binary")?;
     let bare = Process::start(&own, &rival, stage.folder().join("bare.log")).await?;
     expect_the_same(&ours, &bare, &store).await?;
 
@@ -82,13 +82,15 @@ fn figure(measured: &[Vec<Load>; 6], size: Size) -> Figure {
         compare("rate / constant answer", constant, rate, Target::None);
     }
     let (users, products, pairs) = (size.tens + size.hundreds, size.products, size.pairs());
-    figure.note(format!("{users} users, {products} products, {pairs} pairs; any user, by chance, {CLIENTS} connections."));
-    figure.note("The bare join is under the same HTTP server, on four connections, with prepared statements; its answers are the same, byte for byte, `as_of` and the snapshot with them.");
-    figure.note("The constant answer is of the same length and needs no database.");
+    figure.note(format!(
+        "{users} users, {products} products, {pairs} pairs; random users, {CLIENTS} connections."
+    ));
+    figure.note("The bare join runs under the same HTTP server, on four connections, with prepared statements. Its answers are identical byte for byte, including `as_of` and the snapshot.");
+    figure.note("The constant answer has the same length and needs no database.");
     figure
 }
 
-/// Both must do the same work: their answers are compared for some users.
+/// Checks for some users that both give the same answer.
 async fn expect_the_same(ours: &Process, bare: &Process, store: &Store) -> anyhow::Result<()> {
     let mut ours = Connection::open(ours.address).await?;
     let mut bare = Connection::open(bare.address).await?;
@@ -104,20 +106,20 @@ async fn expect_the_same(ours: &Process, bare: &Process, store: &Store) -> anyho
     Ok(())
 }
 
-/// Where what each of the users ordered is.
+/// The path of each user's purchases.
 pub(crate) fn paths(users: &[Uuid]) -> Arc<[String]> {
     let path = |user: &Uuid| format!("/users/{user}/purchases");
     users.iter().map(path).collect()
 }
 
-/// Where an answer is that is as long as the first of `paths`.
+/// The path of a constant answer as long as the first of `paths`.
 async fn constant(ours: &Process, paths: &[String]) -> anyhow::Result<Arc<[String]>> {
     let mut connection = Connection::open(ours.address).await?;
     let length = connection.get(&paths[0]).await?.body.len();
     Ok(Arc::from([format!("/constant/{length}")]))
 }
 
-/// Connections that each ask for one of `paths` after the other, chosen by chance.
+/// Closed loop: connections that each request random `paths`, one after the other.
 pub(crate) async fn get(
     from: &Process,
     paths: &Arc<[String]>,
@@ -126,7 +128,7 @@ pub(crate) async fn get(
     load::closed(clients(from).await?, time, any_of(paths)).await
 }
 
-/// The same at `per_second` requests a second.
+/// The same as an open loop of `per_second` requests per second.
 pub(crate) async fn get_paced(
     from: &Process,
     paths: &Arc<[String]>,
@@ -136,7 +138,7 @@ pub(crate) async fn get_paced(
     load::paced(clients(from).await?, per_second, time, any_of(paths)).await
 }
 
-/// A connection, and what chooses for it.
+/// A connection and its random generator.
 type Client = (Connection, fastrand::Rng);
 
 async fn clients(to: &Process) -> anyhow::Result<Vec<Client>> {
@@ -146,7 +148,7 @@ async fn clients(to: &Process) -> anyhow::Result<Vec<Client>> {
         .collect())
 }
 
-/// Asks for one of `paths`.
+/// Requests one of `paths`.
 fn any_of(
     paths: &Arc<[String]>,
 ) -> impl Fn(Client) -> BoxFuture<'static, anyhow::Result<Client>> + Clone + Send + 'static {
