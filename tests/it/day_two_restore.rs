@@ -111,7 +111,7 @@ fn a_lost_database_comes_back_with_one_command_from_the_newest_copy_and_from_an_
             .run(&["headwater", "restore", "orders", &older, "--yes"])
             .await;
         assert!(
-            restored.contains("up to 1, in a new life\nlost: 2 events"),
+            restored.contains("up to 1, in a new epoch\nlost: 2 events"),
             "{restored}"
         );
         serves(machine).await;

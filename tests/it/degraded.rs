@@ -227,7 +227,7 @@ async fn two_are_away(world: &World, viewer: &Tool) {
     let check = viewer.until(&["check"], 2, quorum).await;
     check.expect(2, &["CRITICAL - ", goes_on]);
     let doctor = viewer.run(&["doctor"]).await;
-    doctor.expect(3, &[quorum, goes_on, "start those that are away"]);
+    doctor.expect(3, &[quorum, goes_on, "start the missing brokers"]);
     assert!(!doctor.text.contains("enable it"), "{doctor:?}");
     let status = viewer.run(&["status"]).await;
     status.expect(3, &[quorum, goes_on, "orders"]);

@@ -137,7 +137,7 @@ async fn the_tool_puts_back_the_newest_copy_and_lets_an_older_one_begin_a_new_li
 
     // The events of the new epoch are lost as well, with or without the database that has them.
     let question = asks(&world, &older).await;
-    let lost = "1 events of another life than the copy's, all that it has after orders:1\n";
+    let lost = "1 events of another epoch than the copy's, all that it has after orders:1\n";
     assert!(question.contains(lost), "{question}");
     let question = asks(&world, &newest).await;
     assert!(question.contains(lost), "{question}");
@@ -145,7 +145,7 @@ async fn the_tool_puts_back_the_newest_copy_and_lets_an_older_one_begin_a_new_li
     let (database, away) = (world.database(Service::Orders), world.folder().join("away"));
     std::fs::rename(&database, &away).unwrap();
     let question = asks(&world, &newest).await;
-    let lost = "2 events of another life than the copy's, all that it has after orders:0\n";
+    let lost = "2 events of another epoch than the copy's, all that it has after orders:0\n";
     assert!(question.contains(lost), "{question}");
     std::fs::rename(&away, &database).unwrap();
     world.run(Service::Orders).await;

@@ -262,7 +262,7 @@ async fn a_row_that_the_catalogue_of_orders_has_lost_is_found() {
     assert_eq!(report.exit(), Exit::Different, "{report}");
     let said = report.to_string();
     let lost = format!(
-        "known_user, only in the fold: id={}",
+        "known_user, only in the rebuild: id={}",
         ada.id().replace('-', "")
     );
     assert!(

@@ -1,4 +1,4 @@
-//! When to stop: exhausting the patience for each of a million lines helps nobody.
+//! When to stop: exhausting the patience for each of a million lines is pointless.
 
 use std::fmt;
 

@@ -38,7 +38,7 @@ pub(crate) enum Failure {
     #[error("{0}")]
     Refused(Problem),
     /// The service was down or busy until the patience was exhausted.
-    #[error("{trouble}, given up after {:.1} s", since.elapsed().as_secs_f64())]
+    #[error("{trouble}, gave up after {:.1} s", since.elapsed().as_secs_f64())]
     GaveUp { since: Instant, trouble: Trouble },
 }
 

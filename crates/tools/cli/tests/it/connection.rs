@@ -118,7 +118,7 @@ async fn a_context_that_is_broken_or_not_there_is_said_with_what_to_do() {
     let home = [("XDG_CONFIG_HOME", folder.path().to_str().expect("UTF-8"))];
     let ended = run(&["--context=shop"], &home).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
-    assert!(ended.stderr.contains("known: prod; make it"), "{ended:?}");
+    assert!(ended.stderr.contains("known: prod; create it"), "{ended:?}");
     let ended = run(&["--context=prod"], &home).await;
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("nats context edit prod"), "{ended:?}");
@@ -150,7 +150,7 @@ async fn a_server_that_begins_with_tls_is_found_out() {
     let plain = format!("--server=nats://127.0.0.1:{}", locked.port);
     let ended = run(&[&plain, "--timeout=1s"], &[]).await;
     assert_eq!(ended.code, Some(4), "{ended:?}");
-    assert!(ended.stderr.contains("say --tlsfirst"), "{ended:?}");
+    assert!(ended.stderr.contains("add --tlsfirst"), "{ended:?}");
 
     for tls_first in [false, true] {
         let config = bus::Config {

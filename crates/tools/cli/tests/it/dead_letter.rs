@@ -81,7 +81,7 @@ async fn letters_of_all_services_are_listed() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let expected = "house: 3\n  \
          1 sensors:11 sensors.v1.read.7 (key attic): below\\nzero\n  \
-         2 sensors:12 sensors.v1.read.7 (key attic): waits behind another one\n  \
+         2 sensors:12 sensors.v1.read.7 (key attic): waits behind a dead letter\n  \
          3 sensors:13 sensors.v1.read.7 (key attic): below\\nzero\n\
          shed: 1\n  \
          1 sensors:11 sensors.v1.read.7 (key attic): below\\nzero\n";
@@ -156,7 +156,7 @@ async fn a_letter_is_shown_with_its_payload() {
     for said in [
         "event       sensors:11\n",
         "epoch       x7\n",
-        "parked      2026-11-22T11:00:00.250Z\n",
+        "recorded    2026-11-22T11:00:00.250Z\n",
         "reason      below\\nzero\n",
         "000000  0a 01 61 10                                      ..a.\n",
     ] {
@@ -261,8 +261,8 @@ async fn what_was_confirmed_is_discarded_oldest_first_and_nothing_else() {
     ];
     let ended = tool(&broker, &line).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    let said = "512 of 600 were discarded, the oldest of each service first; the same command \
-                goes on with the rest: house refuses dead-letters.discard: the disk is full";
+    let said = "512 of 600 were discarded, the oldest of each service first; run the same \
+                command again for the rest: house refuses dead-letters.discard: the disk is full";
     assert!(ended.stderr.contains(said), "{ended:?}");
     let sent = house.requests("dead-letters.discard");
     let ids = sent

@@ -90,16 +90,19 @@ async fn what_does_not_decode_is_shown_as_it_is() {
     let tool = Tool::new(&source);
     let body = b"\x0a\xffnonsense";
     for (subject, why) in [
-        ("sensors.v1.read.17", "it is no test.sensors.v1.SensorRead"),
+        (
+            "sensors.v1.read.17",
+            "not a valid test.sensors.v1.SensorRead",
+        ),
         (
             "sensors.v1.broken.17",
-            "no kind of event that sensors has: sensors.v1.read",
+            "is not an event type of sensors; its types are: sensors.v1.read",
         ),
         (
             "gauges.v1.read.17",
-            "nobody has said what the events of gauges look like",
+            "there is no schema of the events of gauges",
         ),
-        ("../gauges", "nobody has said"),
+        ("../gauges", "there is no schema"),
     ] {
         let ended = tool.decode(subject, body).await;
         assert_eq!(ended.code, Some(1), "{subject}: {ended:?}");

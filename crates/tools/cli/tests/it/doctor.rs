@@ -114,7 +114,7 @@ async fn a_refused_login_and_a_server_without_jetstream_are_told_apart() {
     let server = format!("--server=127.0.0.1:{}", locked.port);
     let ended = tool::start(&["doctor", &server], &[]).end().await;
     assert_eq!(ended.code, Some(4), "{ended:?}");
-    assert!(ended.stdout.contains("-> say who you are"), "{ended:?}");
+    assert!(ended.stdout.contains("-> log in with"), "{ended:?}");
     let accounts = "accounts { A { users: [{ user: a, password: a }] } }";
     let locked = Locked::start(accounts).await;
     let server = format!("--server=nats://a:a@127.0.0.1:{}", locked.port);

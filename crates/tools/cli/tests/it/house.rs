@@ -280,7 +280,7 @@ async fn all_dead_letters_are_discarded_once_their_number_is_confirmed() {
     letters(&source, 300).await;
     let line = |flags: &[&'static str]| [&["discard", "--all", "--reason=junk"], flags].concat();
     let said = dead_letter(&source, &line(&[]), 2).await;
-    assert!(said.contains("300 dead letters are at fault:\n"), "{said}");
+    assert!(said.contains("300 dead letters to discard:\n"), "{said}");
     assert!(
         said.contains("  1 of house from sensors (key junk "),
         "{said}"
@@ -288,7 +288,7 @@ async fn all_dead_letters_are_discarded_once_their_number_is_confirmed() {
     assert!(said.contains("--yes or --confirm 300"), "{said}");
     let said = dead_letter(&source, &line(&["--confirm=299"]), 2).await;
     assert!(
-        said.contains("there are 300 to be discarded, not 299"),
+        said.contains("there are 300 dead letters to discard, not 299"),
         "{said}"
     );
     for none in ["--error=three", "--lane=key attic", "--source=none"] {

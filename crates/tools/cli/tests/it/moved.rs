@@ -11,7 +11,7 @@ async fn an_import_is_told_which_program_does_it_now() {
     ] {
         let ended = tool::start(line, &[]).end().await;
         assert_eq!((ended.code, &*ended.stdout), (Some(2), ""), "{ended:?}");
-        let said = "headwater: `headwater import` is a program of its own now: run `shop-import`";
+        let said = "headwater: `headwater import` is now a separate program: run `shop-import`";
         assert!(ended.stderr.starts_with(said), "{ended:?}");
         assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
     }

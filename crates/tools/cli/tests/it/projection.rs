@@ -42,7 +42,7 @@ async fn a_projection_is_paused_and_goes_on_where_it_was() {
     ];
     let ended = source.tool(&line).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let said = "readings of house stands still at sensors:30 since 20";
+    let said = "readings of house is paused at sensors:30 since 20";
     assert!(ended.stdout.starts_with(said), "{ended:?}");
     source.append(31..=33).await;
     for command in [
@@ -56,7 +56,7 @@ async fn a_projection_is_paused_and_goes_on_where_it_was() {
 
     let ended = source.tool(&["projection", "resume", "readings"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert_eq!(ended.stdout, "readings of house goes on from sensors:30\n");
+    assert_eq!(ended.stdout, "readings of house resumes at sensors:30\n");
     let is_there = |_: &Ended, status: &Value| {
         status["projections"][0]["sources"]["sensors"]["position"] == 33
     };

@@ -36,8 +36,8 @@ async fn a_dry_run_shows_what_would_be_made_and_makes_nothing() {
     let broker = broker();
     let ended = tool(&broker, &["provision", "--dry-run", PLAN]).await;
     assert_eq!(ended.code, Some(3), "{ended:?}");
-    let said = "ORDERS: to be made\nPRODUCTS: to be made\nUSERS: to be made\n\
-                KV_headwater-schemas: to be made\nORDERS purchases: to be made\n";
+    let said = "ORDERS: to be created\nPRODUCTS: to be created\nUSERS: to be created\n\
+                KV_headwater-schemas: to be created\nORDERS purchases: to be created\n";
     assert!(ended.stdout.starts_with(said), "{ended:?}");
     assert!(ended.stdout.ends_with("nothing was done\n"), "{ended:?}");
     assert!(config(&broker, "ORDERS").await.is_none());
@@ -50,7 +50,7 @@ async fn streams_are_made_with_their_settings_and_a_second_run_has_nothing_to_do
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(
         ended.stdout,
-        "SENSORS: made\nWELL: made\nall are as they should be\n"
+        "SENSORS: created\nWELL: created\nall is as it should be\n"
     );
     let made = config(&broker, "SENSORS").await.expect("a stream");
     assert_eq!(
@@ -177,7 +177,7 @@ async fn replicas_that_nobody_asked_for_stay_as_they_are() {
 async fn only_a_plan_names_what_never_ran_and_the_bus_names_the_rest() {
     let broker = broker();
     let bare = tool(&broker, &["provision", "--dry-run"]).await;
-    let said = "KV_headwater-schemas: to be made\nnothing was done\n";
+    let said = "KV_headwater-schemas: to be created\nnothing was done\n";
     assert_eq!((bare.code, &*bare.stdout), (Some(3), said), "{bare:?}");
 
     let folder = tempfile::tempdir().expect("a folder");
@@ -188,7 +188,7 @@ async fn only_a_plan_names_what_never_ran_and_the_bus_names_the_rest() {
     let environment = [("NATS_URL", &*broker.url()), ("HEADWATER_PLAN", plan)];
     let made = tool::start(&["provision"], &environment).end().await;
     assert_eq!(made.code, Some(0), "{made:?}");
-    for said in ["PUMPS: made", "WELLS: made", "WELLS levels: made"] {
+    for said in ["PUMPS: created", "WELLS: created", "WELLS levels: created"] {
         assert!(made.stdout.contains(said), "{made:?}");
     }
     assert!(config(&broker, "USERS").await.is_none());
@@ -219,10 +219,7 @@ async fn a_plan_that_cannot_be_followed_is_said_before_anything_is_done() {
         for command in ["provision", "status", "doctor"] {
             let ended = tool(&broker, &[command, &flag]).await;
             assert_eq!(ended.code, Some(2), "{ended:?}");
-            let said = format!(
-                "headwater: the plan {} cannot be followed: ",
-                plan.display()
-            );
+            let said = format!("headwater: the plan {} is not valid: ", plan.display());
             assert!(ended.stderr.contains(&said), "{ended:?}");
             wrong.push(ended.stderr);
         }
@@ -231,7 +228,7 @@ async fn a_plan_that_cannot_be_followed_is_said_before_anything_is_done() {
     }
     let said = wrong.last().expect("there are some");
     assert!(
-        said.contains("levels reads pumps, which is none of its sources"),
+        said.contains("levels reads pumps, which is not one of its sources"),
         "{said}"
     );
     let names = jetstream(&broker).await.stream_names();

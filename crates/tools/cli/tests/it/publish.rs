@@ -67,7 +67,7 @@ async fn it_may_come_from_a_file_or_from_standard_input_and_have_a_partition() {
     let url = source.broker.url();
     let own = headwater::partition("attic");
     let elsewhere = (own + 1) % 64;
-    for (partition, complaint) in [(own, ""), (elsewhere, "has its place in partition")] {
+    for (partition, complaint) in [(own, ""), (elsewhere, "belongs in partition")] {
         let subject = format!("sensors.v1.read.{partition}");
         let mut tool = tool::start(&["publish", &subject], &[("NATS_URL", &url)]);
         drop(tool.feed(r#"{"sensor": "attic", "value": "7"}"#).await);
@@ -91,27 +91,27 @@ async fn an_event_that_is_not_right_is_refused_and_nothing_is_stored() {
         (
             "sensors.v1.read",
             r#"{"sensor":"a","colour":1}"#,
-            "it has the fields sensor, value",
+            "its fields are sensor, value",
         ),
         (
             "sensors.v1.read",
             r#"{"sensor":"a","value":"x"}"#,
-            "it is no test.sensors.v1.SensorRead",
+            "not a valid test.sensors.v1.SensorRead",
         ),
         (
             "sensors.v1.read",
             r#"{"sensor":"a","value":-1}"#,
-            "it is no test.sensors.v1.SensorRead",
+            "not a valid test.sensors.v1.SensorRead",
         ),
         (
             "sensors.v1.read",
             r#"{"sensor":5}"#,
-            "it is no test.sensors.v1.SensorRead",
+            "not a valid test.sensors.v1.SensorRead",
         ),
         (
             "sensors.v1.read",
             "{",
-            "it is no test.sensors.v1.SensorRead",
+            "not a valid test.sensors.v1.SensorRead",
         ),
         (
             "sensors.v1.read",
@@ -121,7 +121,7 @@ async fn an_event_that_is_not_right_is_refused_and_nothing_is_stored() {
         (
             "sensors.v1.read",
             r#"{"value":5}"#,
-            "its key is sensor, which is empty",
+            "its key, the field sensor, is empty",
         ),
         (
             "sensors.v1.read.64",
@@ -136,13 +136,13 @@ async fn an_event_that_is_not_right_is_refused_and_nothing_is_stored() {
         (
             "sensors.v1.broken",
             r#"{"sensor":"a"}"#,
-            "no kind of event that sensors has: sensors.v1.read",
+            "is not an event type of sensors; its types are: sensors.v1.read",
         ),
-        ("sensors", r#"{"sensor":"a"}"#, "no kind of event"),
+        ("sensors", r#"{"sensor":"a"}"#, "is not an event type"),
         (
             "gauges.v1.read",
             r#"{"sensor":"a"}"#,
-            "nobody has said what the events of gauges look like",
+            "there is no schema of the events of gauges",
         ),
     ] {
         let ended = publish(&source, subject, json).await;
@@ -162,7 +162,10 @@ async fn without_the_stream_or_the_broker_it_says_so() {
     let ended = publish(&source, "sensors.v1.read", event).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let said = refused(&ended);
-    assert!(said.contains("there is no stream SENSORS"), "{ended:?}");
+    assert!(
+        said.contains("the stream SENSORS does not exist"),
+        "{ended:?}"
+    );
     source.broker.kill().expect("kill");
     let ended = publish(&source, "sensors.v1.read", event).await;
     assert_eq!(ended.code, Some(4), "{ended:?}");

@@ -53,7 +53,7 @@ async fn a_forged_next_event_is_replaced_by_the_real_one() {
     assert_eq!(ended.code, Some(2), "{ended:?}");
     for said in [
         "1 events that were published by hand",
-        "1 events that are others in the outbox",
+        "1 events that differ from the outbox",
         "readings of house is rebuilt",
         "--yes",
     ] {

@@ -320,7 +320,7 @@ async fn streams_and_consumers_are_known_by_their_names() {
     assert!(
         ended
             .stdout
-            .contains("ok    consumers     1, one a projection"),
+            .contains("ok    consumers     1, one per projection"),
         "{ended:?}"
     );
     let status = eventually_well(&source).await;

@@ -93,9 +93,9 @@ async fn rows_that_differ_are_shown() {
     let _house = store(&source, 3, 0, vec![done]).await;
     let ended = source.tool(&["verify", "--wait=60"]).await;
     assert_eq!(ended.code, Some(3), "{ended:?}");
-    let said = "readings of house: the rows DIFFER from a fold of the outboxes at sensors:3\n  rows: 23\n    \
+    let said = "readings of house: the rows DIFFER from a rebuild from the outboxes at sensors:3\n  rows: 23\n    \
                 reading, only in the live store: sensor=s0 value=\\u{1b}7\n    \
-                reading, only in the fold: sensor=s1 value=\\u{1b}7\n";
+                reading, only in the rebuild: sensor=s1 value=\\u{1b}7\n";
     assert!(ended.stdout.contains(said), "{ended:?}");
     assert!(ended.stdout.contains("sensor=s19 value"), "{ended:?}");
     assert!(!ended.stdout.contains("sensor=s20 value"), "{ended:?}");
@@ -114,7 +114,7 @@ async fn a_fold_that_fails_is_no_proof() {
     let _house = store(&source, 3, 0, vec![failed]).await;
     let ended = source.tool(&["verify", "--wait=60"]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    let said = "NOT VERIFIED: readings: compare readings of house with a fold of the outboxes: it failed: \
+    let said = "NOT VERIFIED: readings: compare readings of house with a rebuild from the outboxes: it failed: \
          the disk is full";
     assert!(ended.stdout.contains(said), "{ended:?}");
     source.stop().await;
@@ -126,7 +126,7 @@ async fn a_fold_that_the_service_forgot_is_no_proof() {
     let _house = store(&source, 3, 0, vec![fold("idle", &json!({}))]).await;
     let ended = source.tool(&["verify", "--wait=60"]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stdout.contains("started again"), "{ended:?}");
+    assert!(ended.stdout.contains("was restarted"), "{ended:?}");
     source.stop().await;
 }
 
@@ -134,8 +134,8 @@ async fn a_fold_that_the_service_forgot_is_no_proof() {
 async fn a_projection_that_stays_behind_or_is_ahead_is_a_difference() {
     let source = source().await;
     for (position, said) in [
-        (2, "BEHIND: sensors is at 3, this at 2"),
-        (4, "AHEAD: sensors is at 3, this at 4"),
+        (2, "BEHIND: sensors is at 3, the projection at 2"),
+        (4, "AHEAD: sensors is at 3, the projection at 4"),
     ] {
         source.published(3).await;
         let _house = store(&source, position, 0, vec![]).await;
@@ -165,7 +165,7 @@ async fn a_projection_in_another_epoch_than_its_source_is_a_difference() {
     let _house = Played::start(&source.broker, "house", answer).await;
     let ended = source.tool(&["verify", "--wait=0"]).await;
     assert_eq!(ended.code, Some(3), "{ended:?}");
-    let said = "OTHER EPOCH: what it applied last of sensors is of another";
+    let said = "OTHER EPOCH: the last applied epoch of sensors is another";
     assert!(ended.stdout.contains(said), "{ended:?}");
     source.stop().await;
 }
@@ -177,7 +177,10 @@ async fn dead_letters_are_said_and_are_no_difference() {
     let _house = store(&source, 3, 2, vec![done]).await;
     let ended = source.tool(&["verify", "--wait=60"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stdout.contains("2 DEAD LETTERS WAIT"), "{ended:?}");
+    assert!(
+        ended.stdout.contains("2 DEAD LETTERS are missing"),
+        "{ended:?}"
+    );
     source.stop().await;
 }
 
@@ -233,7 +236,7 @@ async fn a_projection_that_cannot_be_folded_is_not_verified() {
     let ended = source.tool(&["verify", "--wait=60"]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(
-        ended.stdout.contains("its service cannot fold it"),
+        ended.stdout.contains("its service cannot rebuild it"),
         "{ended:?}"
     );
     source.stop().await;
@@ -267,8 +270,7 @@ async fn a_rebuild_is_waited_for() {
     let house = store(&source, 3, 0, folds).await;
     let ended = source.tool(&["rebuild", "house"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let said =
-        "house is rebuilt, at sensors:3; the projection stood still for 4 ms, reads went on\n";
+    let said = "house is rebuilt, at sensors:3; the projection applied nothing for 4 ms, reads continued\n";
     assert_eq!(ended.stdout, said);
     assert_eq!(ended.stderr, "headwater: the rebuild of house has begun\n");
     assert_eq!(house.requests("rebuild").len(), 1);
@@ -282,7 +284,7 @@ async fn a_rebuild_that_found_other_rows_ends_with_3() {
     let _house = store(&source, 3, 0, vec![done]).await;
     let ended = source.tool(&["rebuild", "house"]).await;
     assert_eq!(ended.code, Some(3), "{ended:?}");
-    assert!(ended.stdout.contains("2 ROWS WERE NOT"), "{ended:?}");
+    assert!(ended.stdout.contains("2 ROWS DIFFERED"), "{ended:?}");
     source.stop().await;
 }
 

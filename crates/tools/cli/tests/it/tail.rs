@@ -96,8 +96,8 @@ async fn what_cannot_be_is_a_usage_error() {
     let other = (headwater::partition("sensor 1") + 1) % 64;
     let elsewhere = format!("sensors.v1.read.{other}");
     for (args, why) in [
-        (&["sensors..read"][..], "is no subject"),
-        (&[&elsewhere, "--key=sensor 1"], "asks for something else"),
+        (&["sensors..read"][..], "is not a valid subject"),
+        (&[&elsewhere, "--key=sensor 1"], "does not match"),
         (&["--from=1", "--last=2"], "cannot be used with"),
         (&["--since=soon"], "must be a number of seconds"),
     ] {
@@ -108,7 +108,7 @@ async fn what_cannot_be_is_a_usage_error() {
     let ended = source.tool(&["tail", "gauges", "--no-follow"]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(
-        ended.stderr.contains("there is no stream GAUGES"),
+        ended.stderr.contains("the stream GAUGES does not exist"),
         "{ended:?}"
     );
     source.stop().await;
@@ -131,7 +131,7 @@ async fn an_event_that_was_published_by_hand_or_does_not_decode_is_shown_as_that
     assert_eq!(events[2]["event"], Value::Null);
     let problem = events[2]["problem"].as_str().expect("a problem");
     assert!(
-        problem.contains("sensors.v1.unheard.5 is no kind of event"),
+        problem.contains("sensors.v1.unheard.5 is not an event type"),
         "{problem}"
     );
     assert!(events[2]["payload"].is_string());

@@ -147,10 +147,10 @@ async fn a_number_and_its_text_in_one_file_are_not_one_record() {
     assert_eq!(
         said.lines().collect::<Vec<_>>(),
         [
-            "users.jsonl:3: id \"1000\" (text) and id 1000 (number, line 1) are one id here; give \
-             one of them another",
-            "users.jsonl:5: id 7 (number) and id \"7\" (text, line 2) are one id here; give one of \
-             them another",
+            "users.jsonl:3: id \"1000\" (text) and id 1000 (number, line 1) map to the same id; \
+             change one of them",
+            "users.jsonl:5: id 7 (number) and id \"7\" (text, line 2) map to the same id; change \
+             one of them",
         ]
     );
     assert_eq!(shop.records("users").len(), 3);
