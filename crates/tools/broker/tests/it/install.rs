@@ -143,6 +143,6 @@ fn a_package_with_another_server_in_it_is_not_taken() {
         ..nowhere(cache.path())
     };
     let text = find_in(&places, &|_| {}).unwrap_err().to_string();
-    assert!(text.contains("holds nats-server 2.15.0"), "{text}");
+    assert!(text.contains("contains nats-server 2.15.0"), "{text}");
     assert_eq!(names(cache.path()), ["install.lock"]);
 }

@@ -83,7 +83,7 @@ fn a_service_that_ends_by_itself_is_named_and_stops_everything() {
     kill_process(pid(&summary["services"]["orders"]), Signal::KILL).unwrap();
     let message = dev.fails();
     assert!(
-        message.starts_with("error: orders ended by itself (signal: 9 (SIGKILL))"),
+        message.starts_with("error: orders ended unexpectedly (signal: 9 (SIGKILL))"),
         "{message}"
     );
     assert!(
@@ -100,7 +100,7 @@ fn a_broker_that_ends_by_itself_is_named_and_stops_everything() {
     kill_process(pid(&summary["nats"]), Signal::KILL).unwrap();
     let message = dev.fails();
     assert!(
-        message.starts_with("error: nats-server ended by itself"),
+        message.starts_with("error: nats-server ended unexpectedly"),
         "{message}"
     );
     assert_all_gone(&summary);

@@ -194,7 +194,7 @@ async fn lines_with_the_same_reason_are_summed_up_and_kept_in_the_file_of_errors
         "orders.jsonl:20: 422 Unprocessable Entity: unknown user or product"
     );
     assert!(
-        said[20].contains("more lines like the last one are counted"),
+        said[20].contains("further lines like the last one are only counted"),
         "{said:?}"
     );
     assert!(
