@@ -6,7 +6,7 @@ use headwater_testkit::{eventually_blocking, is};
 use crate::run::try_ask;
 use crate::support::{folder, introduction, runs};
 
-/// On a machine that is busy with other tests an election takes its time.
+/// On a machine that is busy with other tests, an election may take long.
 fn options(home: &std::path::Path) -> Options {
     Options {
         ready_within: Duration::from_mins(1),
@@ -21,28 +21,28 @@ fn ask(port: u16, subject: &str, body: &str) -> String {
     try_ask(port, subject, body).unwrap_or_default()
 }
 
-/// Publishes an event through the server on `port`, until it is stored.
+/// Publishes an event through the server on `port`, repeatedly until it is stored.
 fn store(port: u16) {
     eventually_blocking("an event to be stored", || {
-        let said = ask(port, "kept", "an event");
-        if said.contains("\"seq\":") {
+        let answer = ask(port, "kept", "an event");
+        if answer.contains("\"seq\":") {
             Ok(())
         } else {
-            Err(said)
+            Err(answer)
         }
     });
 }
 
-/// Waits until the server on `port` tells of at least `count` events: one may be stored whose answer was lost.
+/// Waits until the server on `port` has at least `count` events: the answer for one may be lost.
 fn has_stored(port: u16, count: u64) {
     eventually_blocking("the events to be there", || {
         let info = ask(port, "$JS.API.STREAM.INFO.KEPT", "");
-        let told = info.split("\"messages\":").nth(1);
-        let told = told.and_then(|rest| rest.split(',').next()?.parse::<u64>().ok());
-        if told >= Some(count) {
+        let stored = info.split("\"messages\":").nth(1);
+        let stored = stored.and_then(|rest| rest.split(',').next()?.parse::<u64>().ok());
+        if stored >= Some(count) {
             Ok(())
         } else {
-            Err(told)
+            Err(stored)
         }
     });
 }
@@ -61,7 +61,7 @@ fn three_servers_are_one_cluster_that_outlives_any_of_them() {
     store(ports[1]);
     assert!(home.path().join("nats-3.log").exists());
 
-    // Killed: the two others store on, and it has it all when it is back.
+    // Killed: the two others continue to store, and it catches up when it is back.
     cluster.nodes_mut()[0].kill().unwrap();
     assert!(cluster.nodes()[0].health().is_err());
     store(ports[1]);
@@ -69,7 +69,7 @@ fn three_servers_are_one_cluster_that_outlives_any_of_them() {
     cluster.nodes()[0].wait_healthy().unwrap();
     has_stored(ports[0], 2);
 
-    // Robbed of its data: it gets them from the others.
+    // Its data is deleted: it gets it from the others.
     cluster.nodes_mut()[1].stop().unwrap();
     fs::remove_dir_all(cluster.nodes()[1].store().join("jetstream")).unwrap();
     cluster.nodes_mut()[1].restart().unwrap();
@@ -78,7 +78,7 @@ fn three_servers_are_one_cluster_that_outlives_any_of_them() {
     store(ports[1]);
     has_stored(ports[1], 3);
 
-    // Only one is left: it says so.
+    // Only one is left, and reports it.
     cluster.nodes_mut()[2].kill().unwrap();
     eventually_blocking("the last one to see that it is alone", || {
         is(cluster.nodes()[1].health().is_err(), &true)

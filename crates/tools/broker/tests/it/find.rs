@@ -27,7 +27,7 @@ fn reason_against(value: &Path, path: &Path) -> String {
 #[test]
 fn a_wrong_nats_server_variable_is_an_error_that_says_so() {
     let bin = folder();
-    // A good one on PATH: it must not be fallen back to.
+    // A good one on PATH must not be used instead.
     script(bin.path(), "nats-server", NEW);
     let other = script(bin.path(), "other", "echo hello");
     let old = script(bin.path(), "old", OLD);

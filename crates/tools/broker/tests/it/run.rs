@@ -18,12 +18,12 @@ fn binary() -> Binary {
     find(&|_| {}).unwrap()
 }
 
-/// Sends `request` as a client that wants an answer, and returns what comes until the answer is complete.
+/// Sends a request as a client, and returns everything received until the answer is complete.
 fn ask(port: u16, subject: &str, body: &str) -> String {
     try_ask(port, subject, body).unwrap()
 }
 
-/// [`ask`], of a server that may not answer within 5 s.
+/// [`ask`] for a server that may not answer within 5 s.
 pub(crate) fn try_ask(port: u16, subject: &str, body: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -86,7 +86,7 @@ fn a_dropped_broker_is_gone_with_its_folder() {
 
 #[test]
 fn a_broker_whose_parent_dies_is_killed() {
-    // This test once more, as a child that starts a broker, tells its pid and waits to be killed.
+    // This test again as a child, which starts a broker, reports its pid and waits to be killed.
     const TELL: &str = "HEADWATER_BROKER_TEST_TELL";
     if let Some(file) = std::env::var_os(TELL) {
         let broker = Broker::start_in_temp().unwrap();
@@ -99,8 +99,8 @@ fn a_broker_whose_parent_dies_is_killed() {
             thread::park();
         }
     }
-    let told = folder();
-    let file = told.path().join("told");
+    let report = folder();
+    let file = report.path().join("report");
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "run::a_broker_whose_parent_dies_is_killed"])
         .env(TELL, &file)
@@ -108,11 +108,11 @@ fn a_broker_whose_parent_dies_is_killed() {
         .spawn()
         .unwrap();
     eventually_blocking("the child to start its broker", || {
-        let told = fs::read_to_string(&file).unwrap_or_default();
-        if told.ends_with('\n') && told.lines().count() == 2 {
+        let report = fs::read_to_string(&file).unwrap_or_default();
+        if report.ends_with('\n') && report.lines().count() == 2 {
             Ok(())
         } else {
-            Err(told)
+            Err(report)
         }
     });
     let text = fs::read_to_string(&file).unwrap();
@@ -150,7 +150,8 @@ fn a_taken_port_is_named() {
     assert_eq!(Broker::start(&binary(), options).unwrap().port(), port);
 }
 
-/// Starts a "server" on `port` that does nothing, and gives up when told so by a file; meanwhile does `take`.
+/// Starts a "server" on `port` that does nothing and ends when a file tells it to; meanwhile calls
+/// `take`.
 fn start_a_slow_one<T>(port: u16, take: impl FnOnce(&dyn Fn()) -> T) -> Error {
     let (bin, store) = (folder(), folder());
     let path = script(

@@ -1,4 +1,4 @@
-//! The configurations that are shipped, in `deploy/nats`.
+//! The shipped configurations in `deploy/nats`.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::support::{folder, introduction};
 
 const SERVERS: [&str; 3] = ["cluster-a.conf", "cluster-b.conf", "cluster-c.conf"];
 
-/// A copy of the folder that is shipped.
+/// A copy of the shipped folder.
 fn copied() -> TempDir {
     let home = folder();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../deploy/nats");
@@ -42,7 +42,7 @@ fn make_secrets(home: &TempDir, servers: &[String]) -> bool {
         .success()
 }
 
-/// What the server says of a configuration; the error if it does not take it.
+/// The server's output for a configuration, as an error if it is rejected.
 fn check(home: &TempDir, file: &str) -> Result<(), String> {
     let mut server = Command::new(find(&|_| {}).unwrap().path);
     let checked = server.args(["-t", "-c", file]).current_dir(home.path());
@@ -100,12 +100,12 @@ fn tls_is_taken_where_it_is_switched_on() {
     }
 }
 
-/// Gone when the test is, whatever becomes of it.
+/// Killed when the test ends, even if it fails.
 struct Server(Child, Watchdog);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _gone = self.0.kill().and_then(|()| self.0.wait());
         self.1.stand_down();
     }
@@ -154,12 +154,12 @@ fn three_servers_with_the_shipped_configurations_are_a_cluster() {
     }
 }
 
-/// What a server says of its health; nothing while it does not answer.
+/// A server's health; empty while it does not answer.
 fn health(port: u16) -> String {
     let mut answer = String::new();
     if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
         stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").unwrap();
-        // Half an answer is none.
+        // A partial answer counts as none.
         let _ended = stream.read_to_string(&mut answer);
     }
     answer

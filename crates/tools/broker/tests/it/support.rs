@@ -20,8 +20,8 @@ pub(crate) fn folder() -> TempDir {
 
 /// An executable script in `folder`.
 ///
-/// Written by a child process: a file that this process had open for writing could not be run while another test
-/// forks (ETXTBSY).
+/// A child process writes it: while another test forks, a file that this process had open for
+/// writing cannot be run (ETXTBSY).
 pub(crate) fn script(folder: &Path, name: &str, body: &str) -> PathBuf {
     let path = folder.join(name);
     let status = Command::new("/bin/sh")
@@ -47,7 +47,7 @@ pub(crate) fn nowhere(cache: &Path) -> SearchPaths {
     }
 }
 
-/// Search paths with `cache` and what is on the real `PATH`, without its nats-servers.
+/// Search paths with `cache` and the real `PATH` without nats-servers.
 pub(crate) fn without_servers(cache: &Path) -> SearchPaths {
     let mut places = SearchPaths::from_env();
     let folders =
@@ -68,7 +68,7 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Whether this machine can install; says so if not.
+/// Whether this machine can install; prints a message if not.
 #[expect(clippy::print_stderr, reason = "a test that is skipped must say so")]
 pub(crate) fn can_install(module: &str) -> bool {
     let own_server = SearchPaths::from_env().nats_server.is_some();
@@ -96,7 +96,7 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Whether the process is there and no zombie.
+/// Whether the process runs and is not a zombie.
 pub(crate) fn runs(pid: u32) -> bool {
     let output = Command::new("ps")
         .args(["-o", "stat=", "-p", &pid.to_string()])
@@ -106,7 +106,7 @@ pub(crate) fn runs(pid: u32) -> bool {
     !state.trim().is_empty() && !state.starts_with('Z')
 }
 
-/// The line with which a server on `port` introduces itself; `None` if nobody does within half a second.
+/// The first line from a server on `port`; `None` without one within half a second.
 pub(crate) fn introduction(port: u16) -> Option<String> {
     let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream

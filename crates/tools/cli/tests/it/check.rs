@@ -1,4 +1,4 @@
-//! `headwater check`, as Nagios and Prometheus see it.
+//! `headwater check` for Nagios and for Prometheus.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Where NATS is and who we are there: flags before environment before context.
+//! The server and the login: flags override the environment, which overrides a context.
 
 use headwater::health::State;
 use headwater::{Bus, bus};
@@ -14,7 +14,7 @@ async fn run(args: &[&str], environment: &[(&str, &str)]) -> Ended {
     tool::start(&line, environment).end().await
 }
 
-/// It was let in: there is nobody whose letters could be listed.
+/// It was logged in; there are no services and so no letters to list.
 #[track_caller]
 fn assert_in(ended: &Ended) {
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -124,7 +124,7 @@ async fn a_context_that_is_broken_or_not_there_is_said_with_what_to_do() {
     assert!(ended.stderr.contains("nats context edit prod"), "{ended:?}");
 }
 
-/// A server with `handshake_first` says nothing before TLS is spoken.
+/// A server with `handshake_first` sends nothing before the TLS handshake.
 #[tokio::test]
 async fn a_server_that_begins_with_tls_is_found_out() {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
@@ -166,24 +166,24 @@ async fn a_server_that_begins_with_tls_is_found_out() {
         })
         .await;
     }
-    // Told too little, it says what to tell it.
+    // Without a certificate or a `tls://` URL, the error says what to set.
     let bus = Bus::connect("sensors", &bus::Config::at(url.replace("tls:", "nats:")))
         .await
         .expect("a configuration");
     let health = headwater::Health::new();
     let stop = tokio_util::sync::CancellationToken::new();
     let reporting = bus.report(health.clone(), stop.clone());
-    let told = eventually("the cause", async || match health.parts().get("nats") {
+    let why = eventually("the cause", async || match health.parts().get("nats") {
         Some(State::Degraded(text)) => Ok(text.clone()),
         other => Err(format!("{other:?}")),
     });
     tokio::select! {
-        told = told => assert!(told.contains("NATS_TLS_FIRST=true"), "{told}"),
+        why = why => assert!(why.contains("NATS_TLS_FIRST=true"), "{why}"),
         ended = reporting => panic!("{ended:?}"),
     }
 }
 
-/// The client library cannot change how it begins; a service that is started again can.
+/// The client library cannot change how it begins. The service can, after a restart.
 #[tokio::test]
 async fn a_service_ends_when_the_server_begins_in_another_way_than_when_it_started() {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
@@ -221,7 +221,7 @@ async fn a_service_ends_when_the_server_begins_in_another_way_than_when_it_start
     assert!(ended.to_string().contains("`handshake_first`"), "{ended:#}");
 }
 
-/// One certificate is the authority's, the server's and the client's.
+/// The authority, the server and the client share one certificate.
 #[tokio::test]
 async fn certificates_are_shown_and_demanded() {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");

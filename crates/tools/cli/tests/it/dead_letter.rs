@@ -1,4 +1,4 @@
-//! `headwater dead-letter` against a service that is played by the test.
+//! `headwater dead-letter` against a simulated service.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn broker() -> Broker {
     Broker::start_in_temp().expect("start nats-server")
 }
 
-/// A service with `count` letters, of which it gives two at a time.
+/// A service with `count` letters that returns two at a time.
 async fn house(broker: &Broker, name: &'static str, count: u64) -> Played {
     let answer = move |endpoint: &str, request: &Value, _| -> Answer {
         let id = request["id"].as_u64();
@@ -103,20 +103,18 @@ async fn letters_of_all_services_are_listed() {
     assert_eq!(ended.stdout, "there are none\n");
 }
 
-/// It offers operators its status, and nothing else.
+/// It offers only the endpoint `status`.
 #[tokio::test]
 async fn a_service_without_a_database_has_none_and_hides_nobodys() {
     let broker = broker();
     let _house = house(&broker, "house", 1).await;
     let bus = bus::Config::at(broker.url());
     let bus = Bus::connect("asker", &bus).await.expect("connect");
-    let (desk, stop) = (
-        AdminEndpoints::new("asker", Health::new()),
-        CancellationToken::new(),
-    );
+    let admin = AdminEndpoints::new("asker", Health::new());
+    let stop = CancellationToken::new();
     let mut tasks = Supervisor::new(stop.clone());
     tasks.spawn("operator", |stop| {
-        operator::serve(desk, bus, Questions::default(), stop)
+        operator::serve(admin, bus, Questions::default(), stop)
     });
     eventually("both to answer", async || {
         let ended = tool(&broker, &["status", "-ojson"]).await;
@@ -224,7 +222,7 @@ async fn a_letter_is_discarded_with_its_reason() {
     assert_eq!(house.requests("dead-letters.discard"), [sent]);
 }
 
-/// A service with 600 letters, and more while it is asked; it refuses the third discarding.
+/// A service with 600 letters, and further ones meanwhile. It refuses the third discard request.
 async fn flooded(broker: &Broker) -> Played {
     let answer = |endpoint: &str, request: &Value, before: usize| -> Answer {
         match endpoint {

@@ -1,4 +1,4 @@
-//! Streams are read without consumers, by anybody who may only read.
+//! A user who may only read can read streams, because no consumer is needed.
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::stream::{self, Config};
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::source::{PROTO, Source, VIEWER, eventually, reading};
 use crate::status::{eventually_well, shop};
 
-/// How many events a source has here.
+/// The number of events of the source.
 const LAST: u64 = 40;
 
 async fn filled() -> Source {
@@ -20,7 +20,7 @@ async fn filled() -> Source {
     source
 }
 
-/// The positions of what `tail` prints.
+/// The positions that `tail` prints.
 async fn tailed(source: &Source, who: &[(&str, &str)], args: &[&str]) -> Vec<u64> {
     let line = [&["tail", "--no-follow", "--output=json"], args].concat();
     let ended = source.tool_with(who, &line).await;
@@ -32,7 +32,7 @@ async fn tailed(source: &Source, who: &[(&str, &str)], args: &[&str]) -> Vec<u64
         .collect()
 }
 
-/// Both read all events.
+/// Checks that `tail` and `verify` read all events.
 async fn reads_all(source: &Source, who: &[(&str, &str)]) {
     let read = tailed(source, who, &["--from=1"]).await;
     assert_eq!(read, (1..=LAST).collect::<Vec<_>>());
@@ -73,7 +73,7 @@ async fn a_user_who_may_change_nothing_reads_everything() {
     source.stop().await;
 }
 
-/// A JetStream API whose direct gets are asked for on `direct_get`; what it takes to use it.
+/// A JetStream API that forwards direct gets to `direct_get`; returns the environment to use it.
 async fn api_with(
     source: &Source,
     direct_get: &'static str,
@@ -108,7 +108,7 @@ async fn api_with(
     (answers, home, environment)
 }
 
-/// Both read all events by such an API.
+/// Checks that both commands read all events through such an API.
 async fn reads_all_by(source: &Source, direct_get: &'static str) {
     let (_answers, _home, environment) = api_with(source, direct_get).await;
     let who = environment
@@ -144,7 +144,7 @@ async fn a_copy_that_is_behind_is_not_taken_for_the_stream() {
     source.stop().await;
 }
 
-/// Of each page the second event does not arrive, nor what follows the third.
+/// Of each page, the second event and everything after the third are lost.
 #[tokio::test]
 async fn an_event_that_is_lost_on_the_way_is_asked_for_again() {
     let source = filled().await;
@@ -213,7 +213,7 @@ async fn a_stream_that_allows_no_direct_gets_is_read_from_its_leader() {
     source.stop().await;
 }
 
-/// The server puts its own headers behind those of the event.
+/// The server appends its own headers to those of the event.
 #[tokio::test]
 async fn headers_of_an_event_do_not_pass_for_those_of_the_server() {
     let source = Source::start().await;

@@ -1,4 +1,4 @@
-//! `headwater doctor`: what it finds, and what it says to do.
+//! `headwater doctor`: findings and advice.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::source::{Source, eventually, tool};
 use crate::status::{eventually_tool, eventually_well, shop};
 use crate::tool::{self, Ended};
 
-/// What was found of `check`: the grades, and all that was said.
+/// The grades of the findings of `check`, and their whole text.
 fn found(report: &Value, check: &str) -> (Vec<String>, String) {
     let findings = report["findings"].as_array().expect("findings").iter();
     let of_check: Vec<&Value> = findings.filter(|found| found["check"] == check).collect();
@@ -70,7 +70,7 @@ async fn a_shop_that_is_well_passes_every_check_in_order() {
         assert_found(&report, check, "ok", "");
     }
     assert_found(&report, "sync", "unknown", "system account");
-    // The test's stream lets events be deleted.
+    // The test's stream allows events to be deleted.
     assert_found(&report, "streams", "warn", "deny delete is false, not true");
     assert_found(
         &report,

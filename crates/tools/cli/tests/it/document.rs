@@ -1,4 +1,4 @@
-//! The commands in `docs/nats-cli.md`, `docs/cli.md` and `docs/tutorial.md`, which a reader runs.
+//! The commands in `docs/nats-cli.md`, `docs/cli.md` and `docs/tutorial.md`.
 
 use clap::Parser as _;
 use cli::Cli;
@@ -10,7 +10,7 @@ const DOCUMENTS: [(&str, usize); 3] = [
     (include_str!("../../../../../docs/tutorial.md"), 6),
 ];
 
-/// The words of a command line, as a shell has them; the document uses single quotes only.
+/// Splits a command line like a shell; the documents use single quotes only.
 fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut is_quoted = false;
@@ -25,8 +25,8 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// The command lines of the tool in a document: in its blocks, beside a prompt, in its text, and
-/// handed to `nats` for translation.
+/// The command lines of the tool in a document: in its blocks, after a prompt, in its text, and
+/// after `--translate`.
 fn commands(document: &str) -> Vec<String> {
     let blocks = document.split("```sh\n").skip(1);
     let blocks = blocks.filter_map(|rest| rest.split("```").next());
@@ -40,7 +40,7 @@ fn commands(document: &str) -> Vec<String> {
         .chain(inline)
         .chain(translated)
         .filter(|line| line.starts_with("headwater ") && !line.contains('\n'))
-        // What follows is the shell's.
+        // The rest is a redirection of the shell.
         .filter_map(|line| {
             let line = line.split(" > ").next()?.split(" < ").next()?;
             line.split(" # ").next()
@@ -54,7 +54,7 @@ fn every_command_of_the_tool_in_the_documents_can_be_followed() {
     for (document, least) in DOCUMENTS {
         let commands = commands(document);
         for line in &commands {
-            // `headwater tail` names the command as a whole, which the text does, too.
+            // The text also mentions commands without their arguments, such as `headwater tail`.
             if let Err(error) = Cli::try_parse_from(words(line)) {
                 let needs = error.kind() == clap::error::ErrorKind::MissingRequiredArgument;
                 assert!(needs && words(line).len() == 2, "{line}: {error}");

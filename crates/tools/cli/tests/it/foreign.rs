@@ -1,4 +1,4 @@
-//! Events that no relay published, and what the tools say of them.
+//! Events that no relay published, and how the commands report them.
 
 use serde_json::{Value, json};
 
@@ -7,16 +7,16 @@ use crate::source::{Source, reading};
 use crate::status::{eventually_tool, eventually_well, shop};
 use crate::tool::Ended;
 
-/// What `status` says of the house's source.
+/// The part of the status about the house's source.
 fn sensors(status: &Value) -> &Value {
     &status["projections"][0]["sources"]["sensors"]
 }
 
-/// Runs the tools that must not say that all is well; each says `why`.
+/// Checks that `status`, `doctor` and `verify` all report `why`.
 async fn assert_none_is_well(source: &Source, why: &str) {
     for line in [&["status"][..], &["doctor"], &["verify", "--wait=1"]] {
-        let is_told = |ended: &Ended, _: &Value| ended.stdout.contains(why);
-        let (ended, _) = eventually_tool(source, line, is_told).await;
+        let is_reported = |ended: &Ended, _: &Value| ended.stdout.contains(why);
+        let (ended, _) = eventually_tool(source, line, is_reported).await;
         assert_eq!(ended.code, Some(3), "{line:?}: {ended:?}");
     }
 }
@@ -29,8 +29,8 @@ async fn an_event_of_a_foreign_epoch_fails_status_doctor_and_verify() {
     source
         .publish_raw("sensors.v1.read.0", forged, &reading(1))
         .await;
-    let is_told = |_: &Ended, status: &Value| sensors(status)["foreign_epoch"] == 1;
-    eventually_tool(&source, &["status"], is_told).await;
+    let is_seen = |_: &Ended, status: &Value| sensors(status)["foreign_epoch"] == 1;
+    eventually_tool(&source, &["status"], is_seen).await;
     assert_none_is_well(&source, "of an epoch that sensors does not have").await;
     let ended = source.tool(&["status"]).await;
     assert!(

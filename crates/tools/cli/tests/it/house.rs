@@ -1,4 +1,4 @@
-//! The new commands against a read store of the source's events, with nothing played.
+//! Commands against a real read store of the source's events.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +20,10 @@ const MIGRATIONS: &[Migration] = &[Migration::sql(
     "CREATE TABLE reading (value INTEGER PRIMARY KEY, sensor TEXT NOT NULL)",
 )];
 
-/// Keeps every reading but that of value 2, which it cannot apply until it is mended.
+/// Stores every reading except value 2, which it cannot apply until it is fixed.
 #[derive(Debug)]
 struct Readings {
-    is_mended: Arc<AtomicBool>,
+    is_fixed: Arc<AtomicBool>,
 }
 
 impl Projection for Readings {
@@ -34,7 +34,7 @@ impl Projection for Readings {
     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
         for event in events {
             let SensorRead { sensor, value } = event.decode()?;
-            if value == 2 && !self.is_mended.load(Ordering::SeqCst) {
+            if value == 2 && !self.is_fixed.load(Ordering::SeqCst) {
                 return Err(ApplyError::Poison("two is too many".to_owned()));
             }
             run(
@@ -55,7 +55,7 @@ fn run(tx: &Tx, sql: &str) -> Result<(), DbErr> {
     tx.execute_raw(statement).map(drop)
 }
 
-/// What a service is told at its start.
+/// The flags of the service.
 #[derive(clap::Parser)]
 struct Flags {
     #[command(flatten)]
@@ -65,20 +65,20 @@ struct Flags {
 /// A service with a read store.
 pub(crate) struct House {
     db: Database,
-    is_mended: Arc<AtomicBool>,
+    is_fixed: Arc<AtomicBool>,
     stop: CancellationToken,
     running: JoinSet<anyhow::Result<()>>,
     folder: TempDir,
 }
 
 impl House {
-    /// `is_mended`: whether it can apply everything from the start.
-    pub(crate) async fn open(source: &Source, is_mended: bool) -> Self {
+    /// `is_fixed`: whether it can apply everything from the start.
+    pub(crate) async fn open(source: &Source, is_fixed: bool) -> Self {
         let folder = tempfile::tempdir().expect("make a folder");
-        Self::open_in(folder, source, is_mended).await
+        Self::open_in(folder, source, is_fixed).await
     }
 
-    async fn open_in(folder: TempDir, source: &Source, is_mended: bool) -> Self {
+    async fn open_in(folder: TempDir, source: &Source, is_fixed: bool) -> Self {
         let file = folder.path().join("house.db");
         let file = file.to_str().expect("UTF-8");
         let url = source.broker.url();
@@ -88,9 +88,9 @@ impl House {
         let mut service = Service::start_copy("house", MIGRATIONS, config, stop.clone())
             .await
             .expect("open");
-        let is_mended = Arc::new(AtomicBool::new(is_mended));
+        let is_fixed = Arc::new(AtomicBool::new(is_fixed));
         let readings = Readings {
-            is_mended: Arc::clone(&is_mended),
+            is_fixed: Arc::clone(&is_fixed),
         };
         service.project(readings).await.expect("project");
         let db = service.db.clone();
@@ -99,24 +99,24 @@ impl House {
         running.spawn(service.serve(listeners, axum::Router::new()));
         Self {
             db,
-            is_mended,
+            is_fixed,
             stop,
             running,
             folder,
         }
     }
 
-    /// Changes the tables behind the projection's back.
+    /// Changes the tables without the projection.
     async fn spoil(&self, sql: &'static str) {
         let write = self.db.write(move |tx| run(tx, sql));
         write.await.expect("write");
     }
 
-    /// Stops it, and starts it again on the same store.
+    /// Restarts it on the same store.
     pub(crate) async fn restart(self, source: &Source) -> Self {
-        let is_mended = self.is_mended.load(Ordering::SeqCst);
+        let is_fixed = self.is_fixed.load(Ordering::SeqCst);
         let folder = self.end().await;
-        Self::open_in(folder, source, is_mended).await
+        Self::open_in(folder, source, is_fixed).await
     }
 
     pub(crate) async fn close(self) {
@@ -146,7 +146,7 @@ async fn letters(source: &Source, count: u64) -> Value {
     .await
 }
 
-/// Runs the tool on the house's dead letters; what it said.
+/// Runs the tool on the house's dead letters; returns its output.
 async fn dead_letter(source: &Source, args: &[&str], code: i32) -> String {
     let line = [&["dead-letter"], args, &["--service=house"]].concat();
     let ended = source.tool(&line).await;
@@ -191,7 +191,7 @@ async fn dead_letters_are_shown_and_applied_once_the_program_is_mended() {
         assert!(said.contains("there "), "{said}");
     }
 
-    house.is_mended.store(true, Ordering::SeqCst);
+    house.is_fixed.store(true, Ordering::SeqCst);
     let said = dead_letter(&source, &["retry", "1"], 0).await;
     assert_eq!(said, "2 applied, 0 failed again, 0 left\n");
     assert_eq!(dead_letter(&source, &["list"], 0).await, "there are none\n");
@@ -218,7 +218,7 @@ async fn a_dead_letter_that_is_discarded_lets_go_what_waits_behind_it() {
         "{said}"
     );
     let (exit, report) = source.verify().await;
-    assert_eq!(exit, 0, "a fold knows what was given up: {report}");
+    assert_eq!(exit, 0, "a rebuild skips discarded events: {report}");
     house.close().await;
     source.stop().await;
 }
@@ -268,7 +268,7 @@ async fn a_source_has_nothing_to_rebuild() {
 async fn all_dead_letters_are_discarded_once_their_number_is_confirmed() {
     let source = Source::start().await;
     let house = House::open(&source, false).await;
-    // More than one request takes, each in a lane of its own.
+    // More than one request can discard, each with a different key.
     for place in 1..=300 {
         let junk = SensorRead {
             sensor: format!("junk {place}"),
@@ -307,7 +307,7 @@ async fn all_dead_letters_are_discarded_once_their_number_is_confirmed() {
     let said = dead_letter(&source, &line(&["--lane=key junk 7", "--confirm=1"]), 0).await;
     let expected = "house: 1 discarded; behind them: 0 applied, 0 failed; 299 left\n";
     assert_eq!(said, expected);
-    // Of whatever service they are.
+    // The dead letters of all services.
     let ended = source
         .tool(&[
             "dead-letter",

@@ -1,14 +1,14 @@
-//! `-o json`: objects, also where something is wrong; and terminals that are written to as files.
+//! `-o json` prints objects, even for errors; and terminals without colours.
 
 use headwater_testkit::on_terminal;
 use serde_json::Value;
 
 use crate::tool::{self, Ended, PROGRAM};
 
-/// Nobody listens there.
+/// No server listens there.
 const AWAY: &str = "nats://127.0.0.1:1";
 
-/// The object on stdout: it says what is wrong and with which exit code.
+/// The error object on stdout, which includes the exit code.
 fn error_of(ended: &Ended) -> Value {
     let object: Value =
         serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("no object: {ended:?}"));
@@ -19,7 +19,7 @@ fn error_of(ended: &Ended) -> Value {
         ended.code.map(i64::from),
         "{ended:?}"
     );
-    assert_eq!(ended.stderr, "", "said once");
+    assert_eq!(ended.stderr, "", "reported only once");
     object
 }
 

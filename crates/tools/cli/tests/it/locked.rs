@@ -1,4 +1,4 @@
-//! A server that does not let everybody in.
+//! A server that requires a login.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -16,7 +16,7 @@ pub(crate) struct Locked {
 }
 
 impl Locked {
-    /// `who`: the `authorization` block, or whatever else of the configuration says who may enter.
+    /// `who`: the `authorization` block, or other configuration of logins.
     pub(crate) async fn start(who: &str) -> Self {
         let folder = tempfile::tempdir().expect("make a folder");
         let path = |name: &str| folder.path().join(name);
@@ -24,7 +24,7 @@ impl Locked {
             "listen: \"127.0.0.1:-1\"\njetstream {{ store_dir: \"{}\" }}\n{who}\n",
             path("jetstream").display()
         );
-        // A block that comes again adds to the first one.
+        // A repeated block extends the first one.
         std::fs::write(path("nats.conf"), text).expect("write");
         let server = broker::find(&|_| {}).expect("find nats-server");
         let child = Command::new(server.path)
@@ -46,7 +46,7 @@ impl Locked {
         }
     }
 
-    /// Keeps a file for the time of the server; its path.
+    /// Writes a file that lives as long as the server; returns its path.
     pub(crate) fn keep(&self, name: &str, text: &str) -> String {
         let path = self.folder.path().join(name);
         let folder = path.parent().expect("a folder");
@@ -55,13 +55,13 @@ impl Locked {
         path.to_str().expect("UTF-8").to_owned()
     }
 
-    /// What `XDG_CONFIG_HOME` is to be for the contexts that are kept in `nats/context/`.
+    /// The value of `XDG_CONFIG_HOME` for contexts in `nats/context/`.
     pub(crate) fn home(&self) -> &str {
         self.folder.path().to_str().expect("UTF-8")
     }
 }
 
-/// Where the server in `folder` listens, once it says so.
+/// The port of the server in `folder`, once it is known.
 fn port(folder: &Path) -> Option<u16> {
     let mut files = std::fs::read_dir(folder).ok()?.flatten();
     let file = files.find(|file| file.path().extension().is_some_and(|ext| ext == "ports"))?;

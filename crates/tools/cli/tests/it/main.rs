@@ -1,4 +1,4 @@
-//! The tool against a shop that is played by the test.
+//! The tool against a simulated shop.
 
 mod check;
 mod connection;

@@ -1,4 +1,4 @@
-//! What has become a program of its own.
+//! Commands that are now separate programs.
 
 use crate::tool;
 

@@ -1,4 +1,4 @@
-//! A service whose answers to operators the test lays down.
+//! A simulated service whose answers to operators are set by the test.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// What an endpoint answers: a value, or a code and a reason.
+/// An answer of an endpoint: a value, or a code and a reason.
 pub(crate) type Answer = Result<Value, (u16, &'static str)>;
 
 /// Answers until it is dropped.
@@ -18,8 +18,8 @@ pub(crate) struct Played {
 }
 
 impl Played {
-    /// Plays the service `name`: `answer` is given the endpoint, the request, and how often this
-    /// endpoint was asked before.
+    /// Simulates the service `name`. `answer` gets the endpoint, the request, and the number of
+    /// earlier requests to this endpoint.
     pub(crate) async fn start(
         broker: &Broker,
         name: &'static str,
@@ -62,7 +62,7 @@ impl Played {
     }
 }
 
-/// Notes a request; how many there were to the same endpoint before.
+/// Notes a request; returns the number of earlier requests to the same endpoint.
 fn note(asked: &Mutex<Vec<(String, Value)>>, endpoint: &str, request: &Value) -> usize {
     let mut asked = asked.lock().expect("requests");
     let before = asked.iter().filter(|(name, _)| name == endpoint).count();
@@ -71,7 +71,7 @@ fn note(asked: &Mutex<Vec<(String, Value)>>, endpoint: &str, request: &Value) ->
 }
 
 async fn respond(client: &Client, reply: Option<async_nats::Subject>, answer: Answer) {
-    let reply = reply.expect("somebody who waits");
+    let reply = reply.expect("a reply subject");
     let (headers, body) = match answer {
         Ok(value) => (HeaderMap::new(), value.to_string()),
         Err((code, reason)) => {
@@ -105,15 +105,15 @@ pub(crate) fn status(service: &str, projection: &Value) -> Value {
     })
 }
 
-/// How far a fold is.
-pub(crate) fn fold(state: &str, more: &Value) -> Value {
-    let mut fold = json!({
+/// The status of a rebuild.
+pub(crate) fn rebuild(state: &str, more: &Value) -> Value {
+    let mut status = json!({
         "state": state, "then": "compare", "reason": "by hand",
         "positions": {"sensors": 3}, "live": {"sensors": 3},
         "differences": null, "message": null, "held_us": null,
     });
     for (name, value) in more.as_object().expect("an object") {
-        fold[name] = value.clone();
+        status[name] = value.clone();
     }
-    fold
+    status
 }

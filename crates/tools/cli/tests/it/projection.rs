@@ -38,7 +38,7 @@ async fn a_projection_is_paused_and_goes_on_where_it_was() {
         "projection",
         "pause",
         "readings",
-        "--reason=mend the sensor",
+        "--reason=repair the sensor",
     ];
     let ended = source.tool(&line).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -124,7 +124,7 @@ async fn a_source_has_no_projections_to_list() {
     source.stop().await;
 }
 
-/// A pause that one run of the service was given is what the next one tells.
+/// A pause survives a restart of the service.
 #[tokio::test]
 async fn a_pause_is_shown_after_a_restart_of_the_service() {
     let (source, house) = shop().await;

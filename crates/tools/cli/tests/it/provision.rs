@@ -67,8 +67,8 @@ async fn streams_are_made_with_their_settings_and_a_second_run_has_nothing_to_do
     assert_eq!(report["streams"][0]["outcome"], "same");
 }
 
-/// The consumers of projections: what would keep events back is made again, labels are brought up to
-/// date, and a second run has nothing to do.
+/// Consumers of projections: a consumer with a harmful setting is created again, labels are
+/// updated, and a second run has nothing to do.
 #[tokio::test]
 async fn consumers_are_made_and_mended() {
     let broker = broker();
@@ -128,7 +128,7 @@ async fn what_differs_is_shown_and_changed_only_when_that_is_meant() {
     assert_eq!(
         is.max_age,
         Duration::from_hours(1),
-        "nobody has a wish about it"
+        "no service requires it"
     );
 }
 
@@ -172,7 +172,8 @@ async fn replicas_that_nobody_asked_for_stay_as_they_are() {
     assert_eq!(ended.code, Some(2), "{ended:?}");
 }
 
-/// Nothing of the shop is compiled in: what never ran is in a plan, what is there says what it is.
+/// Nothing of the shop is compiled in: a plan lists what never ran, and existing objects identify
+/// themselves.
 #[tokio::test]
 async fn only_a_plan_names_what_never_ran_and_the_bus_names_the_rest() {
     let broker = broker();

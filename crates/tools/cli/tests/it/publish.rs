@@ -1,4 +1,4 @@
-//! `publish`: an event by hand, of a service that the tool was not built with.
+//! `publish` with events of a service that was not compiled into the tool.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ async fn publish(source: &Source, subject: &str, json: &str) -> Ended {
     source.tool(&args).await
 }
 
-/// Why it was not done: an object on stdout, and nothing on stderr.
+/// The reason of a refusal: an object on stdout, and nothing on stderr.
 fn refused(ended: &Ended) -> String {
     let object: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!(object["exit_code"].as_i64(), ended.code.map(i64::from));

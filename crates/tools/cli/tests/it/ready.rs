@@ -1,4 +1,4 @@
-//! Asking one service whether it is ready.
+//! `headwater ready`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -10,13 +10,13 @@ use tokio::task::JoinSet;
 
 use crate::tool::{self, Ended};
 
-/// A service that answers `/readyz` with `status` and `said`, as long as the set lives.
-async fn service(status: StatusCode, said: &'static str) -> (JoinSet<()>, SocketAddr) {
+/// A service that answers `/readyz` with `status` and `text` until the set is dropped.
+async fn service(status: StatusCode, text: &'static str) -> (JoinSet<()>, SocketAddr) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .expect("bind");
     let address = listener.local_addr().expect("an address");
-    let router = Router::new().route("/readyz", get(move || async move { (status, said) }));
+    let router = Router::new().route("/readyz", get(move || async move { (status, text) }));
     let mut server = JoinSet::new();
     server.spawn(async move { axum::serve(listener, router).await.expect("serve") });
     (server, address)
@@ -38,8 +38,8 @@ async fn a_service_that_is_ready_ends_the_tool_with_0_and_no_word() {
 
 #[tokio::test]
 async fn a_service_that_is_not_ready_says_why() {
-    let said = r#"{"relay":{"state":"failed","detail":"the stream is ahead"}}"#;
-    let (_server, address) = service(StatusCode::SERVICE_UNAVAILABLE, said).await;
+    let text = r#"{"relay":{"state":"failed","detail":"the stream is ahead"}}"#;
+    let (_server, address) = service(StatusCode::SERVICE_UNAVAILABLE, text).await;
     let ended = ready(&[], &address.to_string()).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("503"), "{ended:?}");
@@ -56,7 +56,7 @@ async fn who_listens_on_all_addresses_is_asked_on_the_loopback_one() {
 #[tokio::test]
 async fn health_is_asked_a_thousand_ports_after_the_service() {
     let (_server, address) = service(StatusCode::OK, "{}").await;
-    // Ports that are given out are beyond 32,768.
+    // The kernel assigns ports beyond 32,768.
     let listen = format!("127.0.0.1:{}", address.port() - 1000);
     let ended = tool::start(&["ready"], &[("HEADWATER_LISTEN", &listen)]);
     let ended = ended.end().await;

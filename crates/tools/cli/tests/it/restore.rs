@@ -1,4 +1,4 @@
-//! `headwater stream restore`: a stream that is not what the outbox says.
+//! `headwater stream restore` with streams that differ from the outbox.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::source::{Source, eventually, reading, tool};
 use crate::status::eventually_tool;
 use crate::tool::Ended;
 
-/// Waits until the relay says why it has stopped.
+/// Waits until the relay has stopped and reports `why`.
 async fn eventually_stopped(source: &Source, why: &str) {
     let is_stopped = |_: &Ended, status: &Value| {
         let state = &status["relays"][0]["state"];
@@ -45,7 +45,7 @@ async fn a_forged_next_event_is_replaced_by_the_real_one() {
         .await;
     source.publish_as(18, &reading(999)).await;
     eventually_stopped(&source, "the stream is ahead").await;
-    // Answered, and displaced by the forged one.
+    // The command is answered, but the forged event has its position in the stream.
     source.append(18..=18).await;
     eventually_stopped(&source, "another in the database").await;
 
@@ -153,7 +153,7 @@ async fn a_stream_that_drops_events_or_begins_late_is_not_well() {
     source.stop().await;
 }
 
-/// The database was lost: a new one knows nothing of what its former life published.
+/// The database was lost: the new one does not know what the former epoch published.
 #[tokio::test]
 async fn a_new_epoch_is_begun_by_the_one_who_says_so() {
     let mut source = Source::without_relay().await;

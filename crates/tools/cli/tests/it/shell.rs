@@ -1,4 +1,4 @@
-//! What shells and `man` are given.
+//! Completion scripts and manual pages.
 
 use crate::tool;
 

@@ -1,4 +1,4 @@
-//! A small source of its own, and ways to spoil its stream.
+//! A small source, and ways to corrupt its stream.
 
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ impl Event for SensorRead {
     }
 }
 
-/// The event that the source has at `position`, whatever is in it.
+/// The source's event at `position`.
 pub(crate) fn reading(position: u64) -> SensorRead {
     SensorRead {
         sensor: format!("sensor {}", position % 7),
@@ -48,10 +48,10 @@ pub(crate) fn reading(position: u64) -> SensorRead {
 
 const MIGRATIONS: &[Migration] = &[];
 
-/// The login of somebody who may change nothing, not even create a consumer.
+/// The login of a user who may change nothing, not even create a consumer.
 pub(crate) const VIEWER: [(&str, &str); 2] = [("NATS_USER", "viewer"), ("NATS_PASSWORD", "viewer")];
 
-/// Everybody may do everything; the user `viewer` may only ask for what changes nothing.
+/// The operator may do everything; the user `viewer` may send only requests that change nothing.
 const USERS: &str = r#"
     no_auth_user: operator
     authorization { users: [
@@ -72,14 +72,14 @@ const USERS: &str = r#"
     ] }
 "#;
 
-/// What a sensor's event looks like.
+/// The schema of a sensor's event.
 pub(crate) const PROTO: &str = r#"
     syntax = "proto3";
     package test.sensors.v1;
     message SensorRead { string sensor = 1; uint64 value = 2; }
 "#;
 
-/// The schema of a service that does not exist when the tool is built: compiled here and now.
+/// Compiles the schema at run time: the tool was built without it.
 fn schema(proto: &str) -> Schema {
     const EVENTS: &[Kind] = &[Kind {
         subject: SensorRead::SUBJECT,
@@ -96,7 +96,7 @@ fn schema(proto: &str) -> Schema {
     }
 }
 
-/// A source, the broker, and a stream whose events can be deleted.
+/// A source, its broker, and a stream whose events can be deleted.
 pub(crate) struct Source {
     pub(crate) broker: Broker,
     pub(crate) db: Database,
@@ -110,33 +110,33 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// With its relay.
+    /// Starts it with its relay.
     pub(crate) async fn start() -> Self {
         let mut source = Self::without_relay().await;
         source.begin_relay();
         source
     }
 
-    /// Has its outbox published from now on.
+    /// Starts publishing its outbox.
     pub(crate) fn begin_relay(&mut self) {
         let (db, bus) = (self.db.clone(), self.bus.clone());
         let relay = Relay::new(db, bus, self.health.clone());
         self.tasks.spawn("relay", |stop| relay.run(stop));
     }
 
-    /// Its stream has what the test puts there.
+    /// Starts it without a relay: the test fills the stream.
     pub(crate) async fn without_relay() -> Self {
         let mut source = Self::silent().await;
         let bus = source.bus.clone();
-        let desk = AdminEndpoints::new("sensors", source.health.clone())
+        let admin = AdminEndpoints::new("sensors", source.health.clone())
             .with_database(source.db.clone(), ProjectionRegistry::default());
         source.tasks.spawn("operator", |stop| {
-            operator::serve(desk, bus, Questions::default(), stop)
+            operator::serve(admin, bus, Questions::default(), stop)
         });
         source
     }
 
-    /// It has a stream and answers nobody.
+    /// Creates its stream and database, but answers no requests.
     pub(crate) async fn silent() -> Self {
         let broker = broker_with(USERS);
         let folder = tempfile::tempdir().expect("make a folder");
@@ -170,7 +170,7 @@ impl Source {
         }
     }
 
-    /// Says what its events look like, which the tool was not built with.
+    /// Publishes the schema of its events.
     pub(crate) async fn describe(&mut self, proto: &str) {
         let described = schema(proto).of("sensors").expect("a schema");
         let wanted = serde_json::to_vec(&described).expect("JSON");
@@ -192,7 +192,7 @@ impl Source {
         eventually("the schema is in the bucket", kept).await;
     }
 
-    /// Makes one more stream, and gives what publishes to it.
+    /// Creates another stream, and returns what publishes to it.
     pub(crate) async fn stream_of(
         &self,
         settings: jetstream::stream::Config,
@@ -202,7 +202,7 @@ impl Source {
         self.jetstream.clone()
     }
 
-    /// Gives the stream these settings.
+    /// Changes the stream's settings.
     pub(crate) async fn change_stream(&self, settings: jetstream::stream::Config) {
         let changed = self.jetstream.update_stream(&settings).await;
         changed.expect("changed");
@@ -221,7 +221,7 @@ impl Source {
         values
     }
 
-    /// Takes the stream away.
+    /// Deletes the stream.
     pub(crate) async fn stream_is_gone(&self) {
         let gone = self.jetstream.delete_stream("SENSORS").await;
         gone.expect("it was there");
@@ -238,14 +238,14 @@ impl Source {
         write.await.expect("write");
     }
 
-    /// Puts what the outbox has at each position into the stream, in this order.
+    /// Publishes the outbox's events at these positions to the stream, in this order.
     pub(crate) async fn publish(&self, positions: &[u64]) {
         for &position in positions {
             self.publish_as(position, &reading(position)).await;
         }
     }
 
-    /// Puts `event` into the stream under the id of `position`, also if it was there before.
+    /// Publishes `event` under the id of `position`, even if it was published before.
     pub(crate) async fn publish_as(&self, position: u64, event: &SensorRead) {
         let id = EventId {
             source: "sensors".into(),
@@ -281,7 +281,7 @@ impl Source {
         .await;
     }
 
-    /// Waits until so many events are in the stream.
+    /// Waits until the stream has this many events.
     pub(crate) async fn published(&self, events: u64) {
         eventually("events in the stream", async || {
             let info = self.stream.get_info().await.expect("the stream's state");
@@ -303,7 +303,7 @@ impl Source {
         tool::start(args, &environment).end().await
     }
 
-    /// Verifies, with time enough for the relay, and gives the exit code and the report.
+    /// Verifies, with enough time for the relay; returns the exit code and the report.
     pub(crate) async fn verify(&self) -> (i32, Value) {
         let ended = self.tool(&["verify", "--wait=60", "--output=json"]).await;
         let report = serde_json::from_str(&ended.stdout);

@@ -16,7 +16,7 @@ pub(crate) async fn shop() -> (Source, House) {
     (source, house)
 }
 
-/// Runs the tool until it is as `is_wanted`; its last run, and its JSON.
+/// Runs the tool until `is_wanted`; returns its last run and its JSON.
 pub(crate) async fn eventually_tool(
     source: &Source,
     args: &[&str],
@@ -90,7 +90,7 @@ async fn all_that_there_is_is_shown() {
     }
     assert!(
         !ended.stdout.contains('\x1b'),
-        "nobody sees colours: {ended:?}"
+        "no colours without a terminal: {ended:?}"
     );
     house.close().await;
     source.stop().await;
@@ -253,7 +253,7 @@ async fn a_part_that_has_warned_is_shown_and_all_is_not_well() {
     source.stop().await;
 }
 
-/// A source with one event, and a projection of two sources that has applied two of it.
+/// A source with one event, and a projection of two sources that claims to have applied two of it.
 #[tokio::test]
 async fn a_projection_ahead_of_its_source_and_letters_of_one_source_are_said_where_they_are() {
     let broker = broker::Broker::start_in_temp().expect("start nats-server");
@@ -298,7 +298,7 @@ async fn a_projection_ahead_of_its_source_and_letters_of_one_source_are_said_whe
     assert_eq!(ended.code, Some(2), "{ended:?}");
 }
 
-/// `nats consumer edit … --metadata` and `nats stream edit … --metadata` replace all of it.
+/// `nats consumer edit … --metadata` and `nats stream edit … --metadata` replace all metadata.
 #[tokio::test]
 async fn streams_and_consumers_are_known_by_their_names() {
     let (source, house) = shop().await;
@@ -329,7 +329,7 @@ async fn streams_and_consumers_are_known_by_their_names() {
     source.stop().await;
 }
 
-/// Its stream is unmarked, nobody reads it, and it is away: only the bucket of schemas knows of it.
+/// Its stream has no metadata and no consumer, and it is away: only the schema bucket knows it.
 #[tokio::test]
 async fn a_source_that_once_described_its_events_is_missed() {
     let mut source = Source::silent().await;
@@ -337,7 +337,7 @@ async fn a_source_that_once_described_its_events_is_missed() {
     config.metadata = std::collections::HashMap::from([("mine".to_owned(), "x".to_owned())]);
     source.change_stream(config).await;
     let ended = source.tool(&["status"]).await;
-    assert_eq!(ended.code, Some(0), "it is somebody else's: {ended:?}");
+    assert_eq!(ended.code, Some(0), "a foreign stream: {ended:?}");
     source.describe(PROTO).await;
     let ended = source.tool(&["status"]).await;
     assert_eq!(ended.code, Some(3), "{ended:?}");

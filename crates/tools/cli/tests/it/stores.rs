@@ -1,25 +1,25 @@
-//! `headwater verify` and `headwater rebuild` with read stores that are played by the test.
+//! `headwater verify` and `headwater rebuild` with simulated read stores.
 
 use async_nats::jetstream::consumer::pull;
 use serde_json::{Value, json};
 
-use crate::played::{Answer, Played, fold, status};
+use crate::played::{Answer, Played, rebuild, status};
 use crate::source::Source;
 
-/// A read store of the source's three events, which is at `position`, and answers to a fold with
-/// these, one after the other.
-async fn store(source: &Source, position: u64, dead_letters: u64, folds: Vec<Value>) -> Played {
+/// A read store at `position` that answers status requests of a rebuild with `rebuilds`, one after
+/// the other.
+async fn store(source: &Source, position: u64, dead_letters: u64, rebuilds: Vec<Value>) -> Played {
     let projection = json!({
         "name": "readings", "version": 1, "positions": {"sensors": position},
-        "is_complete": true, "dead_letters": dead_letters, "can_rebuild": !folds.is_empty(),
+        "is_complete": true, "dead_letters": dead_letters, "can_rebuild": !rebuilds.is_empty(),
     });
     let answer = move |endpoint: &str, _: &Value, before: usize| -> Answer {
         match endpoint {
             "status" => Ok(status("house", &projection)),
             "verify" | "rebuild" | "fold.stop" => {
-                Ok(fold("folding", &json!({"positions": {"sensors": 0}})))
+                Ok(rebuild("folding", &json!({"positions": {"sensors": 0}})))
             }
-            "fold" => Ok(folds[before.min(folds.len() - 1)].clone()),
+            "fold" => Ok(rebuilds[before.min(rebuilds.len() - 1)].clone()),
             _ => Err((404, "there is no such endpoint")),
         }
     };
@@ -33,7 +33,7 @@ async fn source() -> Source {
     source
 }
 
-/// Rows that differ, as the service tells them.
+/// Differing rows, as the service reports them.
 fn rows(count: u64) -> Value {
     let row = |n: u64| {
         let only_in = if n.is_multiple_of(2) { "live" } else { "fold" };
@@ -42,7 +42,7 @@ fn rows(count: u64) -> Value {
     json!({"count": count, "rows": (0..count.min(50)).map(row).collect::<Vec<_>>()})
 }
 
-/// Adds a reader of the source's stream, as a projection of this name does.
+/// Adds a consumer of the source's stream, as a projection of this name does.
 async fn add_reader(source: &Source, projection: &str, name: &str) {
     let metadata = [
         ("headwater.projection", projection),
@@ -59,19 +59,19 @@ async fn add_reader(source: &Source, projection: &str, name: &str) {
         .stream
         .create_consumer(reader)
         .await
-        .expect("a reader");
+        .expect("a consumer");
 }
 
 #[tokio::test]
 async fn a_read_store_that_agrees_with_a_fold_is_well() {
     let source = source().await;
     let done = json!({"differences": rows(0), "held_us": 1500});
-    let folds = vec![
-        fold("folding", &json!({})),
-        fold("comparing", &json!({})),
-        fold("done", &done),
+    let rebuilds = vec![
+        rebuild("folding", &json!({})),
+        rebuild("comparing", &json!({})),
+        rebuild("done", &done),
     ];
-    let house = store(&source, 3, 0, folds).await;
+    let house = store(&source, 3, 0, rebuilds).await;
     let (exit, report) = source.verify().await;
     assert_eq!(exit, 0, "{report}");
     let expected = json!({
@@ -89,7 +89,7 @@ async fn a_read_store_that_agrees_with_a_fold_is_well() {
 #[tokio::test]
 async fn rows_that_differ_are_shown() {
     let source = source().await;
-    let done = fold("done", &json!({"differences": rows(23)}));
+    let done = rebuild("done", &json!({"differences": rows(23)}));
     let _house = store(&source, 3, 0, vec![done]).await;
     let ended = source.tool(&["verify", "--wait=60"]).await;
     assert_eq!(ended.code, Some(3), "{ended:?}");
@@ -110,7 +110,7 @@ async fn rows_that_differ_are_shown() {
 #[tokio::test]
 async fn a_fold_that_fails_is_no_proof() {
     let source = source().await;
-    let failed = fold("failed", &json!({"message": "the disk is full"}));
+    let failed = rebuild("failed", &json!({"message": "the disk is full"}));
     let _house = store(&source, 3, 0, vec![failed]).await;
     let ended = source.tool(&["verify", "--wait=60"]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -123,7 +123,7 @@ async fn a_fold_that_fails_is_no_proof() {
 #[tokio::test]
 async fn a_fold_that_the_service_forgot_is_no_proof() {
     let source = source().await;
-    let _house = store(&source, 3, 0, vec![fold("idle", &json!({}))]).await;
+    let _house = store(&source, 3, 0, vec![rebuild("idle", &json!({}))]).await;
     let ended = source.tool(&["verify", "--wait=60"]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stdout.contains("was restarted"), "{ended:?}");
@@ -147,7 +147,7 @@ async fn a_projection_that_stays_behind_or_is_ahead_is_a_difference() {
     source.stop().await;
 }
 
-/// The numbers agree by chance: they are of another life of the source.
+/// The numbers agree by chance: they are of another epoch of the source.
 #[tokio::test]
 async fn a_projection_in_another_epoch_than_its_source_is_a_difference() {
     let source = source().await;
@@ -157,7 +157,7 @@ async fn a_projection_in_another_epoch_than_its_source_is_a_difference() {
         "epochs": {"sensors": "another"}, "is_complete": true, "dead_letters": 0,
         "can_rebuild": true,
     });
-    let done = fold("done", &json!({"differences": rows(0)}));
+    let done = rebuild("done", &json!({"differences": rows(0)}));
     let answer = move |endpoint: &str, _: &Value, _| match endpoint {
         "status" => Ok(status("house", &projection)),
         _ => Ok(done.clone()),
@@ -173,7 +173,7 @@ async fn a_projection_in_another_epoch_than_its_source_is_a_difference() {
 #[tokio::test]
 async fn dead_letters_are_said_and_are_no_difference() {
     let source = source().await;
-    let done = fold("done", &json!({"differences": rows(0)}));
+    let done = rebuild("done", &json!({"differences": rows(0)}));
     let _house = store(&source, 3, 2, vec![done]).await;
     let ended = source.tool(&["verify", "--wait=60"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -193,7 +193,7 @@ async fn a_projection_whose_service_is_away_ends_with_4_and_is_named() {
     let said =
         "no service that answers has the projection readings, which reads the stream SENSORS";
     assert!(ended.stdout.contains(said), "{ended:?}");
-    let done = fold("done", &json!({"differences": rows(0)}));
+    let done = rebuild("done", &json!({"differences": rows(0)}));
     let _house = store(&source, 3, 0, vec![done]).await;
     assert_eq!(source.verify().await.0, 0);
     source.stop().await;
@@ -215,14 +215,14 @@ async fn a_service_that_answers_nonsense_does_not_hide_the_others() {
     source.stop().await;
 }
 
-/// A fold beside the projection has a reader of its own while it runs.
+/// A rebuild or verification next to the projection has its own consumer while it runs.
 #[tokio::test]
 async fn readers_of_folds_belong_to_their_projection() {
     let source = source().await;
     for name in ["readings", "readings-verify", "readings-rebuild"] {
         add_reader(&source, "readings", name).await;
     }
-    let done = fold("done", &json!({"differences": rows(0)}));
+    let done = rebuild("done", &json!({"differences": rows(0)}));
     let _house = store(&source, 3, 0, vec![done]).await;
     let ended = source.tool(&["verify", "--wait=60"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -245,9 +245,9 @@ async fn a_projection_that_cannot_be_folded_is_not_verified() {
 #[tokio::test]
 async fn a_rebuild_is_stopped_by_the_name_of_its_projection() {
     let source = source().await;
-    let stopped = fold("failed", &json!({"message": "an operator stopped it"}));
-    let folds = vec![fold("folding", &json!({})), stopped];
-    let house = store(&source, 3, 0, folds).await;
+    let stopped = rebuild("failed", &json!({"message": "an operator stopped it"}));
+    let rebuilds = vec![rebuild("folding", &json!({})), stopped];
+    let house = store(&source, 3, 0, rebuilds).await;
     let ended = source.tool(&["rebuild", "readings", "--stop"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(
@@ -266,8 +266,8 @@ async fn a_rebuild_is_stopped_by_the_name_of_its_projection() {
 async fn a_rebuild_is_waited_for() {
     let source = source().await;
     let done = json!({"differences": rows(0), "held_us": 4200});
-    let folds = vec![fold("folding", &json!({})), fold("done", &done)];
-    let house = store(&source, 3, 0, folds).await;
+    let rebuilds = vec![rebuild("folding", &json!({})), rebuild("done", &done)];
+    let house = store(&source, 3, 0, rebuilds).await;
     let ended = source.tool(&["rebuild", "house"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let said = "house is rebuilt, at sensors:3; the projection applied nothing for 4 ms, reads continued\n";
@@ -280,7 +280,7 @@ async fn a_rebuild_is_waited_for() {
 #[tokio::test]
 async fn a_rebuild_that_found_other_rows_ends_with_3() {
     let source = source().await;
-    let done = fold("done", &json!({"differences": rows(2)}));
+    let done = rebuild("done", &json!({"differences": rows(2)}));
     let _house = store(&source, 3, 0, vec![done]).await;
     let ended = source.tool(&["rebuild", "house"]).await;
     assert_eq!(ended.code, Some(3), "{ended:?}");
@@ -291,7 +291,7 @@ async fn a_rebuild_that_found_other_rows_ends_with_3() {
 #[tokio::test]
 async fn a_rebuild_that_failed_ends_with_1_and_its_reason() {
     let source = source().await;
-    let failed = fold("failed", &json!({"message": "the disk is full"}));
+    let failed = rebuild("failed", &json!({"message": "the disk is full"}));
     let _house = store(&source, 3, 0, vec![failed]).await;
     let ended = source.tool(&["rebuild", "house"]).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -307,7 +307,7 @@ async fn a_rebuild_that_failed_ends_with_1_and_its_reason() {
 #[tokio::test]
 async fn a_rebuild_need_not_be_waited_for() {
     let source = source().await;
-    let house = store(&source, 3, 0, vec![fold("folding", &json!({}))]).await;
+    let house = store(&source, 3, 0, vec![rebuild("folding", &json!({}))]).await;
     let ended = source.tool(&["rebuild", "house", "--no-wait"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stdout.contains("headwater.house.fold"), "{ended:?}");

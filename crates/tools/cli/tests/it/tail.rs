@@ -1,4 +1,4 @@
-//! `tail`: what is there and what comes, decoded, whatever the broker does.
+//! `tail`: stored and new events, decoded, through broker restarts.
 
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::source::{PROTO, SensorRead, Source, eventually, reading};
 use crate::tool::{self, Tool};
 
-/// What a tail that ends by itself says, as JSON.
+/// The events that `tail --no-follow` prints, as JSON.
 async fn tail(source: &Source, args: &[&str]) -> Vec<Value> {
     let line = [&["tail", "--no-follow", "--output=json"], args].concat();
     let ended = source.tool(&line).await;
@@ -81,7 +81,7 @@ async fn it_begins_where_it_is_told_to() {
     for (args, wanted) in cases {
         assert_eq!(positions(&tail(&source, args).await), wanted, "{args:?}");
     }
-    // Few of those that are meant lie far back among many others.
+    // The matching events are few, and far back among many others.
     let partition = headwater::partition("sensor 1");
     let pattern = format!("sensors.v1.*.{partition}");
     let last = positions(&tail(&source, &[&pattern, "--last=3"]).await);
@@ -149,7 +149,7 @@ async fn an_event_that_was_published_by_hand_or_does_not_decode_is_shown_as_that
 #[tokio::test]
 async fn events_of_several_sources_are_in_the_order_of_their_times() {
     let source = described().await;
-    // What `nats stream edit --metadata` leaves of what was written on it.
+    // As after `nats stream edit --metadata`.
     let mut settings = headwater::stream::settings("gauges", 1);
     settings.metadata.clear();
     let jetstream = source.stream_of(settings).await;
@@ -185,19 +185,19 @@ async fn it_follows_through_a_restart_of_the_broker_and_the_loss_of_its_data() {
     let url = source.broker.url();
     let args = ["tail", "sensors", "--output=json", "--count=9"];
     let mut tool = tool::start(&args, &[("NATS_URL", &url)]);
-    let mut told = Vec::new();
-    let next = async |tool: &mut Tool, told: &mut Vec<u64>| {
+    let mut printed = Vec::new();
+    let next = async |tool: &mut Tool, printed: &mut Vec<u64>| {
         let event: Value = serde_json::from_str(&tool.says().await).expect("JSON");
-        told.push(event["position"].as_u64().expect("a position"));
+        printed.push(event["position"].as_u64().expect("a position"));
     };
     for _ in 1..=3 {
-        next(&mut tool, &mut told).await;
+        next(&mut tool, &mut printed).await;
     }
     source.broker.kill().expect("kill");
     source.append(4..=6).await;
     source.broker.restart().expect("restart");
     for _ in 4..=6 {
-        next(&mut tool, &mut told).await;
+        next(&mut tool, &mut printed).await;
     }
     source.broker.kill().expect("kill");
     let store = source.broker.store().join("jetstream");
@@ -205,10 +205,10 @@ async fn it_follows_through_a_restart_of_the_broker_and_the_loss_of_its_data() {
     source.broker.restart().expect("restart");
     source.append(7..=9).await;
     for _ in 7..=9 {
-        next(&mut tool, &mut told).await;
+        next(&mut tool, &mut printed).await;
     }
     assert_eq!(
-        told,
+        printed,
         (1..=9).collect::<Vec<u64>>(),
         "each once and in order"
     );

@@ -1,4 +1,4 @@
-//! Streams against outboxes: what is spoiled is found and named, what is well is not.
+//! `verify` compares streams with outboxes: differences are found and named, agreement is not.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::source::{SensorRead, Source, eventually, reading, tool};
 
-/// What every report of the one source has when nothing is wrong with it.
+/// The report of the source without differences.
 fn well(source: &Source, head: u64) -> Value {
     json!({
         "source": "sensors", "epoch": &*source.db.epoch(), "head": head, "events": head,
@@ -17,14 +17,14 @@ fn well(source: &Source, head: u64) -> Value {
     })
 }
 
-/// Verifies: the report must be that of a healthy source but for `differences`.
+/// Verifies: the report must be that of a healthy source except for `differences`.
 async fn expect(source: &Source, head: u64, code: i32, differences: Value) {
     let mut expected = well(source, head);
     for (name, value) in differences.as_object().expect("an object") {
         expected[name] = value.clone();
     }
     let (exit, mut report) = source.verify().await;
-    // What is in the events is looked at where it matters.
+    // Other tests check the content of the events.
     for kind in ["altered", "ahead"] {
         let events = report["sources"][0][kind].as_array_mut();
         for event in events.into_iter().flatten() {
@@ -67,7 +67,7 @@ async fn writing_goes_on_and_is_no_difference() {
         loop {
             source.append(next..=next + 9).await;
             next += 10;
-            // No faster than the relay, or there would be no end.
+            // No faster than the relay, or verifying would not end.
             source.published(next - 100).await;
         }
     };
@@ -196,7 +196,7 @@ async fn an_altered_event_is_found() {
     source.stop().await;
 }
 
-/// It lies far behind what it is a copy of.
+/// The copy is far behind the original.
 #[tokio::test]
 async fn an_altered_copy_is_found() {
     let source = Source::start().await;

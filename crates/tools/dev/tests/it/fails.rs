@@ -1,4 +1,4 @@
-//! What is said when it cannot start.
+//! Errors when it cannot start.
 
 use std::fs;
 use std::net::TcpListener;
@@ -100,7 +100,7 @@ fn a_folder_that_is_not_ours_is_not_deleted() {
     assert_eq!(names(data.path()), ["thesis.odt"]);
 }
 
-/// A port that is taken, and the one before it is not.
+/// A taken port whose predecessor is free.
 fn taken_after_a_free_one() -> (TcpListener, u16) {
     loop {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,6 +1,6 @@
-//! The real `dev` binary: real services, a real nats-server, free ports, folders that go away.
+//! The real `dev` binary with real services, a real nats-server, free ports and temporary folders.
 //!
-//! The first start builds the services, which takes some minutes where nothing is built yet.
+//! The first start builds the services, which takes a few minutes.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What there is once it runs.
+//! The running system.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Dev, client, get, json, url};
 
-/// Lines of `catalogue/*.jsonl`.
+/// The numbers of lines of `catalogue/*.jsonl`.
 const PRODUCTS: usize = 24;
 const USERS: usize = 6;
 const ORDERS: usize = 14;
@@ -59,7 +59,7 @@ fn nothing_in_the_data_folder_is_for_other_users_whatever_the_umask_is() {
     );
     for path in found {
         let Ok(metadata) = path.symlink_metadata() else {
-            // It was there for a moment.
+            // A temporary file, already removed.
             continue;
         };
         let mode = metadata.permissions().mode() & 0o777;
@@ -73,7 +73,7 @@ fn nothing_in_the_data_folder_is_for_other_users_whatever_the_umask_is() {
     dev.stop();
 }
 
-/// Adds `path`, and what is in it.
+/// Adds `path` and its contents.
 fn collect(path: &Path, found: &mut Vec<PathBuf>) {
     found.push(path.to_owned());
     for entry in std::fs::read_dir(path).into_iter().flatten() {
@@ -207,7 +207,7 @@ fn is_missing(program: &str) -> bool {
     started.is_err()
 }
 
-/// How many products and orders there are.
+/// The numbers of products and orders.
 async fn contents(summary: &Value) -> Value {
     let mut orders = 0;
     for user in include_str!("../../catalogue/users.jsonl").lines() {

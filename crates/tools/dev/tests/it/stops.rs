@@ -1,4 +1,4 @@
-//! How it ends.
+//! Stopping.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -17,14 +17,14 @@ fn ctrl_c_drains_and_leaves_nobody_behind() {
         assert_eq!(dev.ended().code(), Some(0), "{}", dev.stderr());
         assert_all_gone(&summary);
         let stderr = dev.stderr();
-        let told = stderr
+        let stopped = stderr
             .lines()
             .filter(|line| line.contains("stopping; a second signal"));
-        let told: Vec<_> = told
+        let stopped: Vec<_> = stopped
             .filter_map(|line| line.split_whitespace().next())
             .collect();
         assert_eq!(
-            told,
+            stopped,
             [
                 "purchases-composition",
                 "purchases-inquiry",
@@ -49,7 +49,7 @@ fn ctrl_c_while_starting_stops_what_has_been_started() {
         dev.signal(Signal::INT);
         assert_eq!(dev.ended().code(), Some(0), "{}", dev.stderr());
     }
-    // Nothing that was left behind holds the data.
+    // No remaining process uses the data.
     let (dev, _) = Dev::start(data.path(), &[]);
     dev.stop();
 }
@@ -58,7 +58,8 @@ fn ctrl_c_while_starting_stops_what_has_been_started() {
 fn a_second_ctrl_c_kills_at_once() {
     let data = tempfile::tempdir().unwrap();
     let (mut dev, summary) = Dev::start(data.path(), &[]);
-    // A read that waits for what never comes keeps purchases from stopping for some seconds.
+    // A read that waits for a position that never comes delays the stop of purchases by some
+    // seconds.
     let page = summary["page"]["url"].as_str().unwrap();
     let (address, path) = page["http://".len()..].split_once('/').unwrap();
     let mut reader = TcpStream::connect(address).unwrap();
@@ -108,8 +109,8 @@ fn a_broker_that_ends_by_itself_is_named_and_stops_everything() {
 
 #[test]
 fn when_it_is_killed_itself_nobody_is_left_behind() {
-    // A broker that stays: services that lost theirs would end by themselves, of the log line
-    // about it that nobody reads any more.
+    // A broker that keeps running: without it, services would end because they log the loss to a
+    // pipe that no process reads.
     let broker = Broker::start_in_temp().unwrap();
     let data = tempfile::tempdir().unwrap();
     let (mut dev, summary) = Dev::start(data.path(), &["--nats-url", &broker.url()]);

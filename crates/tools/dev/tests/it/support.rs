@@ -1,4 +1,4 @@
-//! Starting `dev`, talking to what it started, and waiting.
+//! Starts `dev`, sends requests to its services, and waits.
 
 use std::fmt::Debug;
 use std::io::{BufRead as _, BufReader, Read};
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
-/// A `cargo dev`; killed when dropped, and its watchdogs see to the rest.
+/// A `cargo dev`, killed on drop; its watchdogs kill its processes.
 pub(crate) struct Dev {
     process: Child,
     stdout: Receiver<String>,
@@ -66,7 +66,7 @@ impl Dev {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
-    /// Stops it with Ctrl-C, which has to go well.
+    /// Stops it with Ctrl-C, which must succeed.
     pub(crate) fn stop(mut self) {
         self.signal(Signal::INT);
         assert_eq!(self.ended().code(), Some(0), "{}", self.stderr());
@@ -95,10 +95,10 @@ impl Dev {
         self.stderr.lock().unwrap().clone()
     }
 
-    /// Waits until it has ended as it does when something is wrong; its message.
+    /// Waits until it has failed; returns its message.
     pub(crate) fn fails(mut self) -> String {
         assert_eq!(self.ended().code(), Some(1), "{}", self.stderr());
-        // Those of services have their name before them.
+        // Lines of services are prefixed with their name.
         let message = || {
             let stderr = self.stderr();
             let messages = stderr.match_indices("error: ").map(|(at, _)| at);
@@ -124,7 +124,7 @@ fn first_line(stdout: impl Read + Send + 'static) -> Receiver<String> {
         if let Some(Ok(line)) = lines.next() {
             let _unheard = sender.send(line);
         }
-        // Read on, so that it is never written to a closed pipe.
+        // Keep reading, so that it never writes to a closed pipe.
         lines.for_each(drop);
     });
     receiver
@@ -164,18 +164,17 @@ pub(crate) fn assert_all_gone(summary: &Value) {
     }
 }
 
-/// Waits until nobody listens at the addresses of a summary's services.
+/// Waits until no process listens at the addresses of a summary's services.
 pub(crate) fn nobody_answers(summary: &Value) {
     for process in summary["services"].as_object().unwrap().values() {
         let address = process["url"].as_str().unwrap();
         let address = address.strip_prefix("http://").unwrap();
-        eventually_blocking(
-            &format!("nobody to listen at {address}"),
-            || match TcpStream::connect(address) {
-                Ok(_) => Err("somebody"),
+        eventually_blocking(&format!("no process to listen at {address}"), || {
+            match TcpStream::connect(address) {
+                Ok(_) => Err("a process"),
                 Err(_) => Ok(()),
-            },
-        );
+            }
+        });
     }
 }
 
@@ -189,13 +188,13 @@ pub(crate) fn client() -> Client {
     Client::builder().no_proxy().build().unwrap()
 }
 
-/// Reads an address, which has to be there.
+/// Reads an address, which must exist.
 pub(crate) async fn get(url: impl AsRef<str> + Debug) -> Response {
     let answer = client().get(url.as_ref()).send().await.unwrap();
     answer.error_for_status().unwrap()
 }
 
-/// Reads an address that has JSON.
+/// Reads JSON from an address.
 pub(crate) async fn json(url: impl AsRef<str> + Debug) -> Value {
     get(url).await.json().await.unwrap()
 }

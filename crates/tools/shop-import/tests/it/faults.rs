@@ -1,4 +1,4 @@
-//! Services that are away, busy or cut off.
+//! Services that are down, busy or unreachable.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ fn busy() -> Scripted {
     }
 }
 
-/// An address where nobody listens, and nobody else can while the socket is held.
+/// An address where no process listens, nor can while the socket exists.
 fn nowhere() -> (TcpSocket, SocketAddr) {
     let socket = TcpSocket::new_v4().expect("socket");
     socket
@@ -113,7 +113,7 @@ async fn a_service_may_come_up_later() {
     assert_eq!(
         (ended.code, ended.stderr.as_str()),
         (Some(0), ""),
-        "told once only"
+        "reported only once"
     );
     assert_eq!(shop.records("users").len(), 3);
 }
@@ -172,7 +172,7 @@ async fn a_service_that_is_away_stops_the_import_once_the_patience_is_used_up() 
     let summary: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!(
         summary["products"]["imported"], 3,
-        "what was done is told: {summary}"
+        "the summary has what was done: {summary}"
     );
     assert!(
         summary["stopped"]

@@ -1,4 +1,4 @@
-//! What arrives, in which order, and what a second run does.
+//! The requests and their order, and repeated runs.
 
 use std::sync::Arc;
 

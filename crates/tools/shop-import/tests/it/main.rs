@@ -1,4 +1,4 @@
-//! The import against a shop that is played by the test.
+//! The import against a simulated shop.
 
 mod faults;
 mod import;

@@ -1,4 +1,4 @@
-//! What the operator is told.
+//! The output for the operator.
 
 use headwater_testkit::eventually;
 use rustix::process::Signal;

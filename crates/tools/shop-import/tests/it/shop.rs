@@ -1,4 +1,4 @@
-//! A shop that keeps what it is sent, records every request and can be told to misbehave.
+//! A simulated shop that stores records, notes every request and can be set to fail.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,14 +15,14 @@ use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-/// One address plays all three services.
+/// One address simulates all three services.
 pub(crate) struct Shop {
     pub(crate) url: String,
     state: Arc<Mutex<Books>>,
     _server: JoinSet<()>,
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) kind: String,
@@ -32,7 +32,7 @@ pub(crate) struct Request {
     pub(crate) at: Instant,
 }
 
-/// An answer that was laid down in advance.
+/// A scripted answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Scripted {
     pub(crate) status: u16,
@@ -43,15 +43,15 @@ pub(crate) struct Scripted {
 #[derive(Default)]
 pub(crate) struct Books {
     pub(crate) requests: Vec<Request>,
-    /// Given once each, before anything else.
+    /// Answers that are each given once, before any other.
     pub(crate) script: VecDeque<Scripted>,
-    /// Given to every user whose name ends so.
+    /// The answer for every user whose name ends with this.
     pub(crate) never: Option<(String, Scripted)>,
-    /// Requests wait here until as many are under way.
+    /// Requests wait here until enough are in progress.
     pub(crate) gate: Option<Arc<Barrier>>,
     pub(crate) under_way_max: usize,
     under_way: usize,
-    /// By kind, then id: body and position.
+    /// Body and position by kind and id.
     records: HashMap<String, HashMap<String, (Value, usize)>>,
     keys: HashMap<String, Value>,
 }
@@ -80,7 +80,7 @@ impl Shop {
         self.state.lock().expect("books")
     }
 
-    /// Lays down the next answer.
+    /// Scripts the next answer.
     pub(crate) fn answer_next(&self, status: u16, retry_after: Option<u64>, body: Value) {
         self.books().script.push_back(Scripted {
             status,
@@ -98,7 +98,7 @@ impl Shop {
             .collect()
     }
 
-    /// What was created of a kind, by id.
+    /// The created records of a kind, by id.
     pub(crate) fn records(&self, kind: &str) -> HashMap<String, Value> {
         let books = self.books();
         let records = books.records.get(kind).into_iter().flatten();

@@ -1,4 +1,4 @@
-//! Terminals that are written to as files.
+//! Terminals without colours and redrawing.
 
 use headwater_testkit::on_terminal;
 

@@ -1,4 +1,4 @@
-//! Files to import, and the program: as a library and as a process.
+//! Files to import, and the program as a library and as a process.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ impl Files {
             .collect()
     }
 
-    /// Without the folder, which is another one in each run.
+    /// The text without the folder, which differs in each run.
     pub(crate) fn anonymous(&self, text: &str) -> String {
         text.replace(&format!("{}/", self.0.path().display()), "")
     }
@@ -113,7 +113,7 @@ pub(crate) fn import_by(url: &str, files: &Files, flags: &[&str]) -> Tool {
     import_at([url; 3], files, flags)
 }
 
-/// The same with an address for each of them.
+/// As `import_by`, with a different address for each.
 pub(crate) fn import_at(urls: [&str; 3], files: &Files, flags: &[&str]) -> Tool {
     start(&command_line(urls, files, flags)[1..], &[])
 }

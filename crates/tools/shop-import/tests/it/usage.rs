@@ -1,4 +1,4 @@
-//! Command lines that work and that do not.
+//! Valid and invalid command lines.
 
 use serde_json::Value;
 
