@@ -128,7 +128,7 @@ async fn a_line_that_uses_up_the_patience_is_reported_and_the_rest_is_imported()
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let report = files.anonymous(&ended.stderr);
     assert!(
-        report.contains("users.jsonl:7: 503 Service Unavailable: one moment, given up"),
+        report.contains("users.jsonl:7: 503 Service Unavailable: one moment, gave up"),
         "{report}"
     );
     assert_eq!(shop.records("users").len(), 19);
