@@ -331,7 +331,7 @@ async fn a_stream_without_a_leader_is_named() {
     let doctor = tool.run(&["doctor"]).await;
     doctor.expect(3, &["ORDERS has no leader", "HeadwaterQuorum"]);
     assert!(
-        !doctor.text.contains("there is none of orders"),
+        !doctor.text.contains("there is no stream of orders"),
         "{doctor:?}"
     );
     copies(&world.admin(Orders), "ORDERS", 0.0).await;

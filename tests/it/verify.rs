@@ -305,7 +305,10 @@ async fn an_event_far_beyond_the_outbox_is_named_and_holds_nothing_up() {
     let said = report.to_string();
     assert!(said.contains("the stream has orders.v1.placed"), "{said}");
     assert!(said.contains("headwater stream restore orders"), "{said}");
-    let rebuilt = report.projections.iter().all(|found| found.comparison.is_some());
+    let rebuilt = report
+        .projections
+        .iter()
+        .all(|found| found.comparison.is_some());
     // The relay may have noticed it, too.
     let mut failed = report.failed.iter();
     let is_known = failed.all(|why| why.contains("the stream is ahead") && why.contains("orders"));

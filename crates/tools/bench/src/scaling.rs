@@ -59,9 +59,9 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Figure> {
         let ratio = number(&sizes[2]) / number(&sizes[0]);
         figure.ratio(format!("100 times the data: {name}"), ratio, Target::None);
     };
-    ratio("answers a second", |it| it.answers.per_second);
+    ratio("answers per second", |it| it.answers.per_second);
     ratio("p50 of an event alone", |it| it.alone.ms(50.0));
-    ratio("events a second, many at once", |it| it.together);
+    ratio("events per second, many at once", |it| it.together);
     figure.note(format!("Users who ordered {LINES} products each, a tenth as many products as users; orders by chance. Answers over HTTP, for random users, 32 connections."));
     figure.note(format!("One event: an order of {LINES} lines, of a random user, alone in a durable transaction. Many: {BATCH} orders in one transaction."));
     figure.note("The store is in the file system's cache at every size.");

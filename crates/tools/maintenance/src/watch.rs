@@ -15,7 +15,7 @@ use crate::target::Target;
 /// The pause between two status requests.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a service may be silent, or its rebuild apply nothing, before this gives up.
+/// How long a service may be silent, or its rebuild apply nothing, before this is an error.
 const STANDSTILL: Duration = Duration::from_mins(1);
 
 /// Waits until the rebuild of `target`, whose first status is `begun`, is done or has failed.

@@ -43,7 +43,7 @@ pub enum Stopped {
 pub struct Counts {
     /// Created now or in an earlier run (201).
     pub imported: u64,
-    /// Invalid, refused or given up after retries; reported or counted on stderr.
+    /// Invalid, refused, or failed after all retries; reported or counted on stderr.
     pub failed: u64,
     /// The time from the file's first line to its last.
     pub elapsed: Duration,

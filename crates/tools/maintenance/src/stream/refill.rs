@@ -20,7 +20,7 @@ use crate::watch;
 /// The pause between two checks of the stream.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long the relay may publish nothing before this gives up.
+/// How long the relay may publish nothing before this is an error.
 const STANDSTILL: Duration = Duration::from_mins(1);
 
 /// How often the stream is created again if the relay created it first, with default settings.
