@@ -191,8 +191,8 @@ async fn a_job_that_failed(machine: &Machine) {
     assert!(!done.is_ok, "{}", done.text);
     let told = format!("{job} failed (exit-code): the shelf is full");
     finds(machine, &[&told, &format!("systemctl start {job}")]).await;
-    let mend = format!("rm -r /run/systemd/system/{job}.d; systemctl daemon-reload");
-    machine.sh(&mend).await;
+    let repair = format!("rm -r /run/systemd/system/{job}.d; systemctl daemon-reload");
+    machine.sh(&repair).await;
     machine.run(&["systemctl", "start", job]).await;
     is_well(machine).await;
 }
@@ -233,8 +233,8 @@ async fn a_taken_port(machine: &Machine, socket: &str, port: u16) {
         .await;
     let told = format!("{socket} does not listen on 127.0.0.1:{port} (resources)");
     let holder = "the port is taken by python3 (process ";
-    let mends = "then `systemctl start headwater.target`";
-    finds(machine, &[&told, holder, mends]).await;
+    let advice = "then `systemctl start headwater.target`";
+    finds(machine, &[&told, holder, advice]).await;
     // Calls at the other port must not start a service that cannot start.
     for _ in 0..10 {
         drop(TcpStream::connect((

@@ -3,7 +3,7 @@
 use crate::tidy::{files, read, root};
 
 /// What readers stumbled over, and what to write instead.
-const STUMBLES: [(&str, &str); 32] = [
+const STUMBLES: [(&str, &str); 29] = [
     ("a person must act", "an operator must act"),
     ("anew", "again, or the verb: rebuild, reload, recreate"),
     ("anybody", "the client, the operator, any process"),
@@ -14,9 +14,6 @@ const STUMBLES: [(&str, &str); 32] = [
     ("events a second", "events per second"),
     ("folded", "applied, or rebuilt"),
     ("fold anew", "rebuild"),
-    ("give up", "discard, stop, fail"),
-    ("given up", "discarded, stopped, failed"),
-    ("gives up", "discards, stops, fails"),
     ("goes on by itself", "resumes automatically"),
     ("held up", "blocked, delayed"),
     ("is told", "receives, sees, is logged"),

@@ -221,8 +221,8 @@ async fn no_user_may_ask_for_anything_beyond_its_list() {
         let strange = bus.strange_calls(user, &allowed);
         assert!(strange.is_empty(), "{user}: {strange:#?}");
     }
-    let anybody = async_nats::connect(&bus.url).await;
-    assert!(anybody.is_err(), "without a password");
+    let anonymous = async_nats::connect(&bus.url).await;
+    assert!(anonymous.is_err(), "without a password");
 }
 
 /// The server answers to any reply subject that the user may publish to, and to no other.

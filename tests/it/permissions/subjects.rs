@@ -126,7 +126,7 @@ pub(super) fn all() -> Vec<Subject> {
         ("$SYS.REQ.SERVER.PING.VARZ", Value::Null),
         ("$SRV.PING", Value::Null),
         ("$KV.headwater-schemas.evil", Value::Null),
-        ("inquiry.answers.somebody.1", Value::Null),
+        ("inquiry.answers.another.1", Value::Null),
         ("evil", Value::Null),
     ] {
         all.push(subject(name, &payload));

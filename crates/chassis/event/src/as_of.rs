@@ -46,7 +46,7 @@ pub enum Behind {
          ({lane}): {reason}; {events} events of {source_name} up to the wanted position are not \
          in the read store"
     )]
-    Parked {
+    DeadLettered {
         /// The source.
         source_name: String,
         /// The first dead-lettered position.

@@ -1,4 +1,4 @@
-//! What every service is told at its start: flags, each also an environment variable.
+//! The settings of every service: flags, each also an environment variable.
 
 use std::env;
 use std::ffi::OsStr;

@@ -262,7 +262,7 @@ impl From<Behind> for Problem {
             Behind::NotYet { .. } | Behind::Incomplete { .. } => {
                 Self::unavailable(format!("{behind}; try again"), Duration::from_secs(1))
             }
-            Behind::Parked { .. } => Self {
+            Behind::DeadLettered { .. } => Self {
                 retry_after: Some(PARKED_RETRY),
                 ..Self::new(
                     StatusCode::SERVICE_UNAVAILABLE,

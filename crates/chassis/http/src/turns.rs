@@ -154,7 +154,7 @@ mod tests {
             let work = async move { done.lock().unwrap().push(number) };
             turns.take(address(from), work)
         };
-        // Somebody has the slot.
+        // The slot is taken.
         turns.slots().free = 0;
         let mut waiting: VecDeque<_> = [(10, 1), (11, 1), (12, 1), (20, 2)].map(note).into();
         assert!(!waiting.iter_mut().any(poll), "there was no slot");

@@ -27,7 +27,7 @@ pub const TOO_LARGE: usize = 413;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer<A> {
     /// The body of the answer.
-    pub said: A,
+    pub body: A,
     /// The positions that it includes.
     pub as_of: Positions,
 }
@@ -164,12 +164,12 @@ fn read<A: Message + Default>(answer: &Received) -> Result<Answer<A>, NoAnswer> 
         };
         return Err(refused(refusal.to_owned()));
     }
-    let said = A::decode(answer.payload.clone())
+    let body = A::decode(answer.payload.clone())
         .map_err(|error| NoAnswer::Malformed(error.to_string()))?;
     let as_of = header(answer.headers.as_ref(), POSITION)
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| NoAnswer::Malformed(format!("it has no valid {POSITION}")))?;
-    Ok(Answer { said, as_of })
+    Ok(Answer { body, as_of })
 }
 
 fn header<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {

@@ -13,7 +13,7 @@ use headwater_telemetry::crash;
 use crate::anomaly::{Anomalies, Kind, Tally};
 use crate::checkpoint::{Checkpoint, Disposition};
 use crate::dead_letter;
-use crate::dead_letter::park::{Identity, Parked};
+use crate::dead_letter::insert::{Identity, NewLetter};
 use crate::gap::Gap;
 use crate::projection::{ApplyError, Projection};
 use crate::source_answer::EpochAnswer;
@@ -95,7 +95,7 @@ pub(super) enum OnPoison {
     /// Treat the whole batch as poison and roll back.
     Refuse,
     /// Turn the events at fault into dead letters.
-    Park,
+    DeadLetter,
 }
 
 /// Applies the events of `input`, up to the first that cannot be classified yet.
@@ -123,8 +123,9 @@ pub(super) fn batch<P: Projection>(
     let applied = due.len();
     let are_some_waiting = batch.checkpoint.dead_letters > 0;
     // An event may have to wait behind a dead letter.
-    if on_poison == OnPoison::Park || are_some_waiting {
-        batch.parked = apply_or_park(projection, tx, source, due.into_owned(), are_some_waiting)?;
+    if on_poison == OnPoison::DeadLetter || are_some_waiting {
+        batch.parked =
+            apply_or_dead_letter(projection, tx, source, due.into_owned(), are_some_waiting)?;
     } else {
         apply(projection, tx, &due)?;
     }
@@ -229,7 +230,7 @@ fn those<'a>(events: &'a [Envelope], marked: &[bool]) -> Cow<'a, [Envelope]> {
 ///
 /// Tries all events at once first. Poison is narrowed down by halves, so one event at fault among
 /// thousands costs a few attempts, and the events before it are applied first.
-fn apply_or_park<P: Projection>(
+fn apply_or_dead_letter<P: Projection>(
     projection: &P,
     tx: &Tx,
     source: &'static str,
@@ -246,12 +247,12 @@ fn apply_or_park<P: Projection>(
         match guarded(projection, tx, &run) {
             Err(ApplyError::Poison(reason)) => {
                 if let [event] = &*run {
-                    let why = Parked {
+                    let why = NewLetter {
                         blocked_key: &blocked_key(projection, event),
                         reason: &reason,
                         waiting: false,
                     };
-                    dead_letter::park(tx, P::NAME, source, event, &why)?;
+                    dead_letter::insert(tx, P::NAME, source, event, &why)?;
                     parked += 1;
                 } else {
                     let later = run.split_off(run.len() / 2);
@@ -288,12 +289,12 @@ fn park_blocked<P: Projection>(
             run.push(event);
             continue;
         };
-        let why = Parked {
+        let why = NewLetter {
             blocked_key: key,
             reason: "waits behind a parked event",
             waiting: true,
         };
-        dead_letter::park(tx, P::NAME, source, &event, &why)?;
+        dead_letter::insert(tx, P::NAME, source, &event, &why)?;
     }
     Ok(before - run.len())
 }

@@ -72,7 +72,7 @@
 //! Later events of the same key become dead letters too and wait behind it, in order; other keys
 //! continue. An event whose key cannot be read blocks no other event. `headwater dead-letter` lists
 //! dead letters, retries them once the cause is fixed, or discards them. Until then, a request that
-//! waits for this or a later position fails with `Behind::Parked`, and `AsOf::without_gaps` ends
+//! waits for this or a later position fails with `Behind::DeadLettered`, and `AsOf::without_gaps` ends
 //! before it.
 //!
 //! # Why acknowledgements are off

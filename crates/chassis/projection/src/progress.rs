@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::dead_letter;
-use crate::dead_letter::park::FirstParked;
+use crate::dead_letter::insert::FirstLetter;
 
 /// How far a projection has got. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -150,8 +150,8 @@ fn is_parked(parked: &Positions, asked: &Positions) -> bool {
     first.any(|(source, first)| asked.get(source) >= *first)
 }
 
-fn parked(source: &str, first: FirstParked) -> Behind {
-    Behind::Parked {
+fn parked(source: &str, first: FirstLetter) -> Behind {
+    Behind::DeadLettered {
         source_name: source.to_owned(),
         position: first.position,
         events: first.events,

@@ -473,7 +473,7 @@ impl<P: Projection> Reader<P> {
                 applied => return applied,
             }
         }
-        Ok(db.write(apply(OnPoison::Park)).await?.value)
+        Ok(db.write(apply(OnPoison::DeadLetter)).await?.value)
     }
 
     fn note_applied(&self, batch: &Batch) {

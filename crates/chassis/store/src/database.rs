@@ -405,8 +405,8 @@ impl Database {
         Ok(Committed { value, position })
     }
 
-    /// [`write`](Self::write) in a separate transaction and without a savepoint: for work that
-    /// changes so many pages that journaling them for a savepoint costs more than changing them.
+    /// [`write`](Self::write) in a separate transaction and without a savepoint, whose journal would
+    /// cost more than the work itself where many pages change.
     ///
     /// # Errors
     /// See [`write`](Self::write).

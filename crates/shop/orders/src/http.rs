@@ -25,14 +25,14 @@ use crate::store;
 #[derive(Debug, Clone)]
 struct Shared {
     db: Database,
-    catalogue: Progress,
+    known_ids: Progress,
     consistency_timeout: Duration,
 }
 
-pub(crate) fn routes(service: &Service, catalogue: Progress) -> OpenApiRouter {
+pub(crate) fn routes(service: &Service, known_ids: Progress) -> OpenApiRouter {
     let shared = Shared {
         db: service.db.clone(),
-        catalogue,
+        known_ids,
         consistency_timeout: service.config.http.consistency_timeout,
     };
     OpenApiRouter::new()
@@ -88,7 +88,7 @@ async fn place(
 ) -> Result<Answer, Problem> {
     request.check()?;
     shared
-        .catalogue
+        .known_ids
         .wait(&after, shared.consistency_timeout)
         .await?;
     let key = key.scoped("POST /orders");

@@ -1,11 +1,11 @@
 //! Source service `orders`: places orders for known users and products.
 //!
 //! Owns `orders.db`; publishes `orders.v1.placed`. Keeps its own copy of user and product ids
-//! (the [`Catalogue`]), and refuses orders with unknown ids without calling another service.
+//! (the [`KnownIds`]), and refuses orders with unknown ids without calling another service.
 
-mod catalogue;
 mod http;
 mod inquiry;
+mod known_ids;
 mod order;
 mod store;
 
@@ -14,8 +14,8 @@ use headwater::database::Migration;
 use headwater::http::{About, Listeners};
 use tokio_util::sync::CancellationToken;
 
-pub use catalogue::Catalogue;
 pub use http::save;
+pub use known_ids::KnownIds;
 pub use order::PlaceOrder;
 
 /// The service's name, and the source of its events. Never rename.
@@ -59,9 +59,9 @@ pub async fn run(
     service.relay();
     service.describe(&shop_events::SCHEMA)?;
     service.answers(shop_events::inquiry::ORDERS, inquiry::orders);
-    let catalogue = service.project(Catalogue).await?;
+    let known_ids = service.project(KnownIds).await?;
     service.remove_in_parts(store::is_erasing, store::erase_part);
-    let routes = http::routes(&service, catalogue);
+    let routes = http::routes(&service, known_ids);
     let (health, config) = (service.health.clone(), &service.config.http);
     let app = headwater::http::app(ABOUT, routes, health, config);
     service.serve(listeners, app).await

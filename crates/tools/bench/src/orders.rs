@@ -7,7 +7,7 @@ use anyhow::ensure;
 use headwater::database::{self, Tx, WriteError};
 use headwater::idempotency::{Fingerprint, Key};
 use headwater::{Clock, Database, Projection as _};
-use orders::{Catalogue, MIGRATIONS, NAME, PlaceOrder};
+use orders::{KnownIds, MIGRATIONS, NAME, PlaceOrder};
 
 use crate::bench::Bench;
 use crate::connection::Connection;
@@ -136,7 +136,7 @@ async fn knowing(ids: &Ids, config: &database::Config) -> anyhow::Result<Databas
     let created = ids.products.iter().map(|id| events::created(*id));
     let created = created.map(|it| envelope("products", &it));
     let events: Vec<_> = registered.chain(created).collect();
-    let written = db.write(move |tx| Catalogue.apply(tx, &events)).await;
+    let written = db.write(move |tx| KnownIds.apply(tx, &events)).await;
     written.map_err(|error: WriteError<_>| anyhow::anyhow!("{error:?}"))?;
     Ok(db)
 }

@@ -129,7 +129,7 @@ async fn whoever_asks_for_a_position_that_is_parked_is_told() {
     for (position, count) in [("sensors:2", 1), ("sensors:3", 2)] {
         let blocked = eventually("both are dead letters", async || {
             match progress.wait(&asked(position), late).await {
-                Err(Behind::Parked {
+                Err(Behind::DeadLettered {
                     position: 2,
                     events,
                     lane,
@@ -157,7 +157,10 @@ async fn whoever_asks_for_a_position_that_is_parked_is_told() {
     world.stop_reader().await;
     let again = world.reader.projection(Readings, &copy, &bus).await;
     let blocked = again.wait(&asked("sensors:3"), soon).await;
-    assert!(matches!(blocked, Err(Behind::Parked { .. })), "{blocked:?}");
+    assert!(
+        matches!(blocked, Err(Behind::DeadLettered { .. })),
+        "{blocked:?}"
+    );
     world.stop().await;
 }
 

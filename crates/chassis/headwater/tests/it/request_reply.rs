@@ -135,9 +135,9 @@ async fn an_answer_says_what_it_is_as_of() {
     let world = World::start(8).await;
     for more in 1..=20 {
         append(&world.sensors, reads([more])).await;
-        let Answer { said, as_of } = world.ask("attic", PATIENT).await.unwrap();
-        assert_eq!(said.count, 3 + more);
-        assert_eq!(as_of.to_string(), format!("sensors:{}", said.count));
+        let Answer { body, as_of } = world.ask("attic", PATIENT).await.unwrap();
+        assert_eq!(body.count, 3 + more);
+        assert_eq!(as_of.to_string(), format!("sensors:{}", body.count));
     }
     world.stop().await;
 }
@@ -206,7 +206,7 @@ async fn a_question_gives_its_place_back_however_it_ends() {
         answer = meanwhile => assert_eq!(answer, Err(NoAnswer::Full)),
     }
     // The caller has dropped the question, which has left the table.
-    assert_eq!(world.ask("attic", PATIENT).await.unwrap().said.count, 3);
+    assert_eq!(world.ask("attic", PATIENT).await.unwrap().body.count, 3);
     world.stop().await;
 }
 
@@ -230,7 +230,7 @@ async fn what_cannot_be_answered_is_said() {
         world.ask("panic", Duration::from_millis(200)).await,
         Err(NoAnswer::Late)
     );
-    assert_eq!(world.ask("attic", PATIENT).await.unwrap().said.count, 3);
+    assert_eq!(world.ask("attic", PATIENT).await.unwrap().body.count, 3);
     world.stop().await;
 }
 

@@ -12,8 +12,8 @@
 
 mod carry;
 mod check;
+pub mod insert;
 pub mod letters;
-pub mod park;
 mod refusal;
 pub mod retry;
 mod scope;
@@ -21,9 +21,9 @@ mod sql;
 
 pub use crate::dead_letter::carry::{carry_over, only_in};
 pub use crate::dead_letter::check::in_outbox;
-pub use crate::dead_letter::letters::{Table, at_fault, find, left, list};
-pub use crate::dead_letter::park::{
-    FirstParked, Identity, Parked, blocked_keys, count, discarded, first_parked, park,
+pub use crate::dead_letter::insert::{
+    FirstLetter, Identity, NewLetter, blocked_keys, count, discarded, first_parked, insert,
 };
+pub use crate::dead_letter::letters::{Table, at_fault, find, left, list};
 pub use crate::dead_letter::refusal::Refusal;
 pub use crate::dead_letter::retry::{Which, discard, retry};

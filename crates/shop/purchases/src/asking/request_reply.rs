@@ -26,7 +26,7 @@ impl RequestReply {
         let user_id = user.to_string();
         let question = UserAsked { user_id };
         let answer = self.0.ask(inquiry::USERS, &question, deadline).await?;
-        let UserAnswered { user_id, is_known } = answer.said;
+        let UserAnswered { user_id, is_known } = answer.body;
         if user_id != question.user_id {
             return Err(Why::InvalidAnswer("another user".to_owned()));
         }
@@ -45,7 +45,7 @@ impl RequestReply {
             start_after: start_after.map(|id| id.to_string()).unwrap_or_default(),
         };
         let answer = self.0.ask(inquiry::ORDERS, &question, deadline).await?;
-        let OrdersAnswered { orders, next } = answer.said;
+        let OrdersAnswered { orders, next } = answer.body;
         let next = Some(next).filter(|next| !next.is_empty());
         let orders = orders.into_iter().map(Order::try_from);
         let orders = Orders {
@@ -66,7 +66,7 @@ impl RequestReply {
             };
             match self.0.ask(inquiry::PRODUCTS, &question, deadline).await {
                 Ok(answer) => {
-                    let ProductsAnswered { products: some } = answer.said;
+                    let ProductsAnswered { products: some } = answer.body;
                     for product in some {
                         products.push(Product::try_from(product)?);
                     }

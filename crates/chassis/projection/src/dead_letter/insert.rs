@@ -11,19 +11,19 @@ use crate::dead_letter::sql::{counted, statement};
 
 /// Why an event becomes a dead letter.
 #[derive(Debug)]
-pub struct Parked<'a> {
+pub struct NewLetter<'a> {
     pub(crate) blocked_key: &'a str,
     pub(crate) reason: &'a str,
     pub(crate) waiting: bool,
 }
 
 /// Makes `event` a dead letter.
-pub fn park(
+pub fn insert(
     tx: &Tx,
     projection: &'static str,
     source: &str,
     event: &Envelope,
-    why: &Parked<'_>,
+    why: &NewLetter<'_>,
 ) -> Result<(), DbErr> {
     log(projection, source, event, why);
     let id = event.id.as_ref();
@@ -50,7 +50,7 @@ pub fn park(
 }
 
 /// Logs and counts that `event` became a dead letter.
-fn log(projection: &'static str, source: &str, event: &Envelope, why: &Parked<'_>) {
+fn log(projection: &'static str, source: &str, event: &Envelope, why: &NewLetter<'_>) {
     let (blocked_key, reason) = (why.blocked_key, why.reason);
     let id = event.id.as_ref().map(tracing::field::display);
     let (subject, sequence) = (&*event.subject, event.sequence);
@@ -91,7 +91,7 @@ pub fn count(db: &impl ConnectionTrait, projection: &str, source: &str) -> Resul
 
 /// The first dead letter up to a position.
 #[derive(Debug)]
-pub struct FirstParked {
+pub struct FirstLetter {
     pub(crate) position: u64,
     /// The number of dead letters up to that position.
     pub(crate) events: u64,
@@ -108,7 +108,7 @@ pub fn first_parked(
     projection: &str,
     source: &str,
     upto: u64,
-) -> Result<Option<FirstParked>, DbErr> {
+) -> Result<Option<FirstLetter>, DbErr> {
     // A client may request any number.
     let upto = i64::try_from(upto).unwrap_or(i64::MAX);
     let row = db.query_one_raw(statement(
@@ -121,7 +121,7 @@ pub fn first_parked(
         [projection.into(), source.into(), upto.into()],
     ))?;
     row.map(|row| {
-        Ok(FirstParked {
+        Ok(FirstLetter {
             position: unsigned(row.try_get_by("position")?),
             events: unsigned(row.try_get_by("events")?),
             blocked_key: row.try_get_by("lane")?,

@@ -1,4 +1,4 @@
-//! The catalogue: the users and products that `orders` knows.
+//! The ids of users and products that `orders` knows.
 
 use headwater::database::Tx;
 use headwater::{ApplyError, Envelope, Event as _, Projection};
@@ -8,9 +8,9 @@ use crate::store;
 
 /// Keeps the ids of users and products in this service's own tables.
 #[derive(Debug)]
-pub struct Catalogue;
+pub struct KnownIds;
 
-impl Projection for Catalogue {
+impl Projection for KnownIds {
     const NAME: &'static str = "orders-catalogue";
     const VERSION: u32 = 1;
     const SOURCES: &'static [&'static str] = &["users", "products"];
