@@ -232,10 +232,7 @@ async fn a_database_put_back_from_an_old_copy_stops_the_relay_until_the_right_on
     world.run(Orders).await;
     let orders = world.client(Orders);
     let why = says(&orders, "relay", "failed", "the stream is ahead").await;
-    assert!(
-        why.contains("put back the newest copy of the database"),
-        "{why}"
-    );
+    assert!(why.contains("put back the newest copy"), "{why}");
     assert_eq!(orders.get("/readyz").await.status, 503);
     // Enough writes to pass the end of the stream.
     let placed = customers.ledger().commands;

@@ -1,6 +1,6 @@
 //! The replicas of streams and consumers, and reports of missing ones.
 
-use headwater::replicas::{LEADERLESS, NO_QUORUM, PART, Replicas, WITHOUT_QUORUM};
+use headwater::replicas::{LEADERLESS, PART, Replicas, WITHOUT_QUORUM};
 use headwater::stream;
 
 use crate::survey::Survey;
@@ -68,7 +68,7 @@ impl Survey {
         let is_down = !self.brokers.is_usable();
         match part.strip_prefix(PART) {
             Some(name) => is_down || is_seen(name),
-            None if is_down => why.contains(NO_QUORUM) || why.contains(LEADERLESS),
+            None if is_down => why.contains("no quorum") || why.contains(LEADERLESS),
             None => short.iter().any(is_leaderless),
         }
     }

@@ -31,7 +31,7 @@ fn a_taken_port_is_named_with_its_flag_before_anything_is_started() {
         let data = tempfile::tempdir().unwrap();
         let dev = Dev::with(data.path(), |command| command.args(arguments));
         let message = dev.fails();
-        let expected = format!("error: port {port}, for {whose}, is taken");
+        let expected = format!("error: port {port}, for {whose}, is used by another program");
         assert!(message.starts_with(&expected), "{message}");
         assert!(message.contains(flag), "{message}");
         assert_eq!(message.lines().count(), 1, "{message}");
