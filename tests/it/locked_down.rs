@@ -102,6 +102,14 @@ fn the_broker_lets_in_whom_the_installation_knows_and_nobody_else() {
         // The monitoring endpoint, which lists the connections, is closed.
         let varz = ["curl", "-s", "http://127.0.0.1:8222/varz"];
         assert!(!machine.try_run(&varz).await.is_ok);
+
+        // A new password keeps the root certificate in the operator's settings.
+        machine.sh(&section("### A new password")).await;
+        machine
+            .sh(&format!(
+                "timeout 60 bash -c 'until {PROVISION}; do sleep 0.2; done'"
+            ))
+            .await;
     });
 }
 
