@@ -1,5 +1,5 @@
-//! Settings that had another name before version 0.2. The old names answer for one version, with a
-//! warning in the log.
+//! Settings that the next version (0.2) renames. It still accepts the old names, with a warning in
+//! the log.
 
 use std::ffi::{OsStr, OsString};
 

@@ -1,6 +1,6 @@
-//! Metrics that had another name before version 0.2. The old names answer for one version.
+//! Metrics that the next version (0.2) renames. It still has them under their old names.
 
-/// The old name, today's, and a label that was renamed with it.
+/// The old name, the new name, and a label that is renamed with it.
 const RENAMED: [(&str, &str, Option<(&str, &str)>); 4] = [
     (
         "headwater_http_connections_held_total",

@@ -7,7 +7,7 @@ use headwater::telemetry::warn_when_started;
 /// The service's name. Never rename.
 pub const NAME: &str = "purchases";
 
-/// What style request-reply was called before version 0.2; it answers for one version.
+/// The name of style request-reply before the next version (0.2), which still accepts it.
 const OLD_REQUEST_REPLY: &str = "inquiry";
 
 /// Where the answers come from.

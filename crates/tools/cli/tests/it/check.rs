@@ -86,6 +86,8 @@ async fn prometheus_is_given_every_value() {
         "headwater_check_up 1\n",
         "headwater_check_missing 0\n",
         "headwater_check_service_instances{service=\"house\"} 1\n",
+        "headwater_check_component_state{service=\"house\",component=\"readings\"} 1\n",
+        "# HELP headwater_check_part_state Deprecated: renamed to headwater_check_component_state\n",
         "headwater_check_part_state{service=\"house\",part=\"readings\"} 1\n",
         "headwater_check_outbox_events{source=\"sensors\"} 0\n",
         "headwater_check_lag_events{projection=\"readings\",source=\"sensors\"} 0\n",

@@ -89,19 +89,24 @@ fn services(text: &mut String, survey: &Survey) {
         .map(|service| ([("service", &*service.name)], service.instances.len()));
     let help = "Instances that answer.";
     gauge(text, "service_instances", help, instances);
-    let states = all.flat_map(|service| {
-        let parts = service.parts.iter();
-        parts.map(|(part, state)| {
-            let state = match state {
-                State::Ok(_) => 0,
-                State::Degraded(_) => 1,
-                State::Failed(_) => 2,
-            };
-            ([("service", &*service.name), ("part", part)], state)
+    let states = |label: &'static str| {
+        all.clone().flat_map(move |service| {
+            let components = service.parts.iter();
+            components.map(move |(component, state)| {
+                let state = match state {
+                    State::Ok(_) => 0,
+                    State::Degraded(_) => 1,
+                    State::Failed(_) => 2,
+                };
+                ([("service", &*service.name), (label, &**component)], state)
+            })
         })
-    });
+    };
     let help = "State of a component of a service: 0 ok, 1 degraded, 2 failed.";
-    gauge(text, "part_state", help, states);
+    gauge(text, "component_state", help, states("component"));
+    // Its name before the next version (0.2), which still prints it.
+    let help = "Deprecated: renamed to headwater_check_component_state";
+    gauge(text, "part_state", help, states("part"));
 }
 
 fn outboxes(text: &mut String, survey: &Survey) {
