@@ -1,4 +1,4 @@
-//! The HTTP API: load, decide, save, append; answered after the fsync.
+//! The HTTP API: load, decide, append, save; answered after the fsync.
 
 use std::time::Duration;
 
