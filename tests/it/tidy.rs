@@ -102,29 +102,77 @@ fn every_link_in_the_documents_leads_somewhere() {
     }
 }
 
+/// `package::module::test` is in that module's file.
 #[test]
 fn every_test_that_a_document_names_exists() {
-    let tests: String = files(".rs").iter().map(|file| read(file)).collect();
+    let code: Vec<_> = files(".rs").into_iter().map(|it| (read(&it), it)).collect();
     for (document, least) in [("docs/guarantees.md", 20), ("docs/styles.md", 15)] {
         let text = read(&root().join(document));
         let mut named = 0;
-        for name in text.split('`').skip(1).step_by(2) {
-            let Some(name) = name
-                .rsplit("::")
-                .next()
-                .filter(|name| name.matches('_').count() >= 4 && !name.contains('{'))
-            else {
+        for path in text.split('`').skip(1).step_by(2) {
+            let (modules, name) = path.rsplit_once("::").unwrap_or(("", path));
+            if name.matches('_').count() < 4 || name.contains('{') {
                 continue;
+            }
+            let file = match modules.split_once("::") {
+                Some(("e2e", module)) => format!("tests/it/{module}.rs"),
+                Some((package, module)) => format!("{package}/tests/it/{module}.rs"),
+                None => String::new(),
             };
+            let file = file.replace("::", "/");
             // A macro generates several tests: `name: "crash point",`.
-            assert!(
-                tests.contains(&format!("fn {name}(")) || tests.contains(&format!(" {name}: ")),
-                "{document}: there is no test {name}"
-            );
+            let definitions = [format!("fn {name}("), format!(" {name}: ")];
+            let is_there = code.iter().any(|(text, path)| {
+                path.ends_with(&file) && definitions.iter().any(|it| text.contains(it))
+            });
+            assert!(is_there, "{document}: there is no test {path}");
             named += 1;
         }
         assert!(named >= least, "{document} names only {named} tests");
     }
+}
+
+/// Whether `code` has a function, a constant, a field or a variant of this name.
+fn defines(code: &str, name: &str) -> bool {
+    let before = ["fn ", "const ", "pub ", ") ", "    "];
+    before
+        .iter()
+        .any(|before| code.contains(&format!("{before}{name}")))
+}
+
+/// `Type::member`, if the type is one of this repository, and `value.method(…)`. The changelog may
+/// name old ones.
+#[test]
+fn every_member_that_a_document_names_exists() {
+    let code: Vec<String> = files(".rs").iter().map(|file| read(file)).collect();
+    let has = |words: String| code.iter().any(|file| file.contains(&words));
+    let is_edge = |c: char| !c.is_alphanumeric() && c != '_';
+    let mut named = 0;
+    for document in files(".md") {
+        let text = read(&document);
+        let prose = text.split("```").step_by(2).flat_map(str::lines);
+        let prose = prose.filter(|_| !document.ends_with("CHANGELOG.md"));
+        for span in prose.flat_map(|line| line.split('`').skip(1).step_by(2)) {
+            let missing = format!("{}: there is no {span}", document.display());
+            for (at, _) in span.match_indices("::") {
+                let of = span[..at].rsplit(is_edge).next().unwrap();
+                let name = span[at + 2..].split(is_edge).next().unwrap();
+                let kinds = ["struct", "enum", "trait"].map(|kind| has(format!("{kind} {of}")));
+                if of.starts_with(char::is_uppercase) && kinds.contains(&true) {
+                    let mut files = code.iter().filter(|file| file.contains(of));
+                    assert!(files.any(|file| defines(file, name)), "{missing}");
+                    named += 1;
+                }
+            }
+            for (at, _) in span.match_indices('(') {
+                let name = span[..at].rsplit(is_edge).next().unwrap();
+                let is_method = span[..at].ends_with(&format!(".{name}"));
+                let is_there = has(format!("fn {name}(")) || has(format!("fn {name}<"));
+                assert!(!is_method || is_there, "{missing}");
+            }
+        }
+    }
+    assert!(named > 20, "only {named} members are named");
 }
 
 /// A how-to, and the package with the code that it shows.
@@ -153,8 +201,11 @@ fn the_how_tos_show_what_their_examples_have() {
 #[test]
 fn every_limit_is_in_the_file_that_the_architecture_names() {
     let text = read(&root().join("ARCHITECTURE.md"));
-    let (_, table) = text.split_once("| limit | name | file |").unwrap();
-    let rows = table.lines().skip(2).take_while(|row| row.starts_with('|'));
+    let tables = text.split("| limit | name | file |").skip(1);
+    let rows = tables.flat_map(|table| {
+        let rows = table.lines().skip(2);
+        rows.take_while(|row| row.starts_with('|'))
+    });
     let mut count = 0;
     for row in rows {
         let cells: Vec<&str> = row.split(" | ").collect();
@@ -167,8 +218,13 @@ fn every_limit_is_in_the_file_that_the_architecture_names() {
             .filter_map(|it| it.split(')').next());
         let code: String = files.map(|file| read(&root().join(file))).collect();
         for name in wanted.split('`').skip(1).step_by(2) {
-            let name = name.rsplit("::").next().unwrap().trim_start_matches("--");
-            assert!(code.contains(name), "there is no {name} there: {row}");
+            // The name of a flag may be that of its field.
+            let flag = name.strip_prefix("--").unwrap_or("");
+            let field = flag.replace('-', "_");
+            let name = name.rsplit("::").next().unwrap();
+            let names = [name, flag, &field].into_iter().filter(|it| !it.is_empty());
+            let mut is_there = names.map(|name| code.contains(name));
+            assert!(is_there.any(|it| it), "there is no {name} there: {row}");
             count += 1;
         }
     }
