@@ -157,12 +157,14 @@ fn every_member_that_a_document_names_exists() {
             for (at, _) in span.match_indices("::") {
                 let of = span[..at].rsplit(is_edge).next().unwrap();
                 let name = span[at + 2..].split(is_edge).next().unwrap();
-                let kinds = ["struct", "enum", "trait"].map(|kind| has(format!("{kind} {of}")));
-                if of.starts_with(char::is_uppercase) && kinds.contains(&true) {
-                    let mut files = code.iter().filter(|file| file.contains(of));
-                    assert!(files.any(|file| defines(file, name)), "{missing}");
-                    named += 1;
+                if !of.starts_with(char::is_uppercase) {
+                    continue;
                 }
+                let kinds = ["struct", "enum", "trait"].map(|kind| has(format!("{kind} {of}")));
+                let mut files = code.iter().filter(|file| file.contains(of));
+                let is_there = files.any(|file| defines(file, name));
+                assert!(is_there || !kinds.contains(&true), "{missing}");
+                named += 1;
             }
             for (at, _) in span.match_indices('(') {
                 let name = span[..at].rsplit(is_edge).next().unwrap();
