@@ -68,14 +68,14 @@ impl Config {
     }
 }
 
-/// Reads the command line and the environment of this process. Where they are wrong, or ask for
-/// help or a check, it says so and ends the process.
+/// Reads the command line and the environment of this process. If they are invalid, or ask for
+/// help or a check, prints the answer and ends the process.
 pub fn parse<P: clap::Parser>() -> P {
     let command = without_empty_variables(P::command()).arg(
         Arg::new(CHECK)
             .long(CHECK)
             .action(ArgAction::SetTrue)
-            .help("Check the settings and the files that they name, and end: 0, or 2 and what is wrong; no database and no port is opened"),
+            .help("Check the settings and the files that they name, then exit: with 0 if they are valid, otherwise with 2 and what is wrong. Opens no database and no port"),
     );
     let words = renamed::replaced(&command, env::args_os(), |name| env::var_os(name));
     let read = command
@@ -93,7 +93,7 @@ pub fn parse<P: clap::Parser>() -> P {
     }
 }
 
-/// Says what is wrong with the settings, if anything is, and ends the process.
+/// Prints what is wrong with the settings, if anything, and ends the process.
 fn check(service: &str, matches: &ArgMatches) -> ! {
     let config = Config::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
     let problems = config.problems(service);

@@ -55,8 +55,8 @@
 //! | it has another epoch | is refused: skipped, logged, counted, and reported until the stream is recreated |
 //! | nothing | waits, as behind a gap; a store that has applied nothing yet accepts the epoch provisionally |
 //!
-//! A former epoch ends with the last position applied when the next one began. A rebuild copies the
-//! confirmed epochs, so it needs no source. The source also reports how far its outbox is. A
+//! When a new epoch begins, the old one is closed at the last applied position. A rebuild copies
+//! the confirmed epochs, so it needs no source. The source also reports how far its outbox is. A
 //! projection that is further has applied events that were never committed: a fault until it is
 //! rebuilt (`source.rs`).
 //!

@@ -2,10 +2,10 @@
 //!
 //! It runs in one of three styles, with the same answers; `docs/styles.md` compares them.
 //!
-//! * **replica**: owns `purchases.db`, a copy of the data that it needs from `users`, `products`
-//!   and `orders`, built from their events. It asks none of them, so it answers while they are
-//!   down. The copy is expendable: if it is missing, damaged or of another version, it is rebuilt
-//!   from the first event.
+//! * **replica**: owns the read store `purchases.db`, with the data that it needs from `users`,
+//!   `products` and `orders`, built from their events. It asks none of them, so it answers while
+//!   they are down. The store is expendable: if it is missing, damaged or of another version, it is
+//!   rebuilt from the first event.
 //! * **composition**: no database; asks the three services over HTTP for each answer.
 //! * **request-reply**: no database; asks the three services over the bus for each answer.
 
@@ -49,7 +49,7 @@ pub const MIGRATIONS: &[Migration] = &[
 #[derive(Debug, clap::Parser)]
 #[command(name = "headwater-purchases", version)]
 #[command(mut_arg("path", |path| path.required(false).default_value("purchases.db")
-    .help("The SQLite file of style replica; made when it is not there")))]
+    .help("The SQLite file of style replica; created if missing")))]
 pub struct Config {
     /// Where the answers come from
     #[arg(long, env = "HEADWATER_STYLE", value_parser = Style::parser(), default_value = "replica")]

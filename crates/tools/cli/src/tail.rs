@@ -43,7 +43,8 @@ const AHEAD: usize = 1_000;
 /// event.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Which events; a pattern with fewer tokens also matches all longer subjects
+    /// Subject of the events, with `*` and `>` as wildcards; `orders.v1` also matches all subjects
+    /// that begin with it
     #[arg(value_name = "SUBJECT", default_value = ">")]
     pub subject: String,
 

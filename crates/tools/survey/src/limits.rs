@@ -48,7 +48,7 @@ pub struct Limits {
     )]
     pub outbox_critical: Limit,
 
-    /// Number of a projection's dead letters from which on it is a WARNING
+    /// A projection with at least this many dead letters is a WARNING
     #[arg(
         long,
         value_name = "N",
@@ -57,7 +57,7 @@ pub struct Limits {
     )]
     pub dead_letters_warning: u64,
 
-    /// Number of a projection's dead letters from which on it is CRITICAL
+    /// A projection with at least this many dead letters is CRITICAL
     #[arg(
         long,
         value_name = "N",

@@ -72,7 +72,7 @@ pub struct Retry {
     #[arg(requires = "service", conflicts_with_all = ["all", "source", "lane", "error"])]
     pub id: Option<u64>,
 
-    /// Retry all letters, or all blocked keys whose first letter matches the filters
+    /// Retry the letters of every blocked key; with filters, of those whose first letter matches
     #[arg(long, env = "HEADWATER_DEAD_LETTER_ALL", value_parser = FalseyValueParser::new())]
     pub all: bool,
 
