@@ -296,7 +296,7 @@ async fn metrics() -> Response {
     handle.run_upkeep();
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        with_old_names(handle.render()),
+        with_old_names(&handle.render()),
     )
         .into_response()
 }

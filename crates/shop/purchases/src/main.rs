@@ -10,6 +10,6 @@ fn main() -> ExitCode {
         let telemetry = telemetry::init(config.style.service(), &config.service.telemetry);
         let listeners = http::bind(&config.service.http).await;
         let run = async { purchases::run(config, listeners?, stop).await };
-        telemetry.end(run.await)
+        telemetry.end(Box::pin(run).await)
     })
 }

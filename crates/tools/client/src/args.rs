@@ -115,7 +115,7 @@ pub struct Args {
     #[arg(global = true, long, env = "NATS_TLS_FIRST", value_parser = FalseyValueParser::new())]
     pub tlsfirst: bool,
 
-    /// Prefix of the inboxes for answers [default: the context's, or _INBOX_headwater]
+    /// Prefix of the inboxes for answers [default: the context's, or `_INBOX_headwater`]
     #[arg(global = true, long, env = "NATS_INBOX_PREFIX", value_name = "PREFIX")]
     pub inbox_prefix: Option<String>,
 

@@ -72,7 +72,7 @@ async fn the_write_ahead_log_stays_small_while_reads_overlap() {
 async fn a_read_that_takes_too_long_is_broken_off_and_harms_no_other() {
     let folder = folder();
     let db = open_with(&folder, |config| {
-        (config.read_timeout, config.readers) = (Duration::from_millis(50), 1)
+        (config.read_timeout, config.readers) = (Duration::from_millis(50), 1);
     })
     .await;
     for _ in 0..2 {
@@ -91,7 +91,7 @@ async fn a_read_that_takes_too_long_is_broken_off_and_harms_no_other() {
 async fn a_read_that_nobody_waits_for_any_more_is_broken_off_too() {
     let folder = folder();
     let db = open_with(&folder, |config| {
-        (config.read_timeout, config.readers) = (Duration::from_millis(50), 1)
+        (config.read_timeout, config.readers) = (Duration::from_millis(50), 1);
     })
     .await;
     let (started, running) = tokio::sync::oneshot::channel();

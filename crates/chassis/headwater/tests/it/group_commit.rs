@@ -221,7 +221,7 @@ async fn a_slow_write_is_logged_by_its_name() {
     keep_log();
     let folder = folder();
     let db = with(&folder, "sensors", |config| {
-        config.slow_write = Duration::from_millis(1)
+        config.slow_write = Duration::from_millis(1);
     })
     .await;
     db.write(a_slow_write).await.unwrap();

@@ -506,8 +506,8 @@ async fn progress_waits_for_what_is_asked_and_no_longer() {
     assert_eq!((at.get("sensors"), &wanted), (0, &asked));
 
     let waiting = progress.wait(&asked, Duration::from_secs(20));
-    let (waited, _) = tokio::join!(waiting, append(&db, reads(1..=2)));
-    waited.unwrap();
+    let (reached, _) = tokio::join!(waiting, append(&db, reads(1..=2)));
+    reached.unwrap();
     assert_eq!(
         readings(&copy).await,
         [1, 2],
