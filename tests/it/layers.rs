@@ -12,7 +12,12 @@ use syn::{ItemMod, ItemUse, UseTree, Visibility};
 
 /// From the bottom up: a crate depends only on crates in the lines before its own.
 const LAYERS: &[&[&str]] = &[
-    &["broker", "headwater-event", "headwater-telemetry"],
+    &[
+        "broker",
+        "headwater-build",
+        "headwater-event",
+        "headwater-telemetry",
+    ],
     &["headwater-nats", "headwater-store", "shop-events"],
     &[
         "headwater-backup",

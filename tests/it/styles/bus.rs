@@ -6,7 +6,7 @@ use e2e::{Service, World, eventually};
 use futures_util::StreamExt as _;
 use futures_util::future::select_all;
 use prost::Message as _;
-use shop_events::inquiry::{UserAnswered, UserAsked};
+use shop_events::{UserAnswered, UserAsked};
 
 use super::{Ada, assert_names, run_again};
 
@@ -115,7 +115,7 @@ async fn too_many_questions_are_refused_and_then_answered_again() {
 async fn a_malformed_question_is_answered_with_what_is_wrong() {
     let world = World::start_styles().await;
     let client = world.nats().await;
-    let many = shop_events::inquiry::ProductsAsked {
+    let many = shop_events::ProductsAsked {
         product_ids: vec![uuid::Uuid::nil().to_string(); 51],
     };
     for (subject, question, why) in [

@@ -18,3 +18,27 @@ pub use envelope::{Envelope, EventId, NotAnEventId, Undecodable, kind_of};
 pub use event::{Event, MAX_PAYLOAD, PARTITIONS, partition, subject_of};
 pub use outbox_row::Row;
 pub use position::{NotPositions, Position, Positions};
+
+/// The events that `headwater_build::compile` generated in the build script: their types, `SCHEMA`,
+/// `DESCRIPTORS` and `key`. The crate needs `prost`, and `prost-types` if a message uses
+/// `google.protobuf`.
+#[macro_export]
+macro_rules! include_events {
+    () => {
+        #[allow(
+            ambiguous_glob_reexports,
+            dead_code,
+            missing_docs,
+            unreachable_pub,
+            clippy::all,
+            clippy::pedantic,
+            reason = "generated; the documentation is in the .proto files"
+        )]
+        mod generated {
+            use $crate as headwater_event;
+            include!(concat!(env!("OUT_DIR"), "/headwater.rs"));
+        }
+        #[allow(unreachable_pub, reason = "the module decides who may use them")]
+        pub use generated::*;
+    };
+}

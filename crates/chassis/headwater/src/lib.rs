@@ -33,7 +33,7 @@ pub use config::{Config, parse, without_empty_variables};
 pub use headwater_backup as backup;
 pub use headwater_event::{
     Envelope, Event, EventId, MAX_PAYLOAD, NotAnEventId, NotPositions, PARTITIONS, Position,
-    Positions, Undecodable, kind_of, partition, subject_of,
+    Positions, Undecodable, include_events, kind_of, partition, subject_of,
 };
 pub use headwater_http as http;
 pub use headwater_http::text;

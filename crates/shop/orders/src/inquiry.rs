@@ -2,8 +2,7 @@
 
 use headwater::database::Snapshot;
 use headwater::request_reply::Refusal;
-use shop_events::OrderPlaced;
-use shop_events::inquiry::{self, OrdersAnswered, OrdersAsked};
+use shop_events::{OrderPlaced, OrdersAnswered, OrdersAsked, inquiry};
 
 use crate::order::Order;
 use crate::store;

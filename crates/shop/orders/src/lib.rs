@@ -58,7 +58,7 @@ pub async fn run(
     let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
     service.relay();
     service.describe(&shop_events::SCHEMA)?;
-    service.answers(shop_events::inquiry::ORDERS, inquiry::orders);
+    service.answers(shop_events::OrdersAsked::SUBJECT, inquiry::orders);
     let known_ids = service.project(KnownIds).await?;
     service.remove_in_parts(store::is_erasing, store::erase_part);
     let routes = http::routes(&service, known_ids);

@@ -2,7 +2,8 @@
 
 use headwater::database::Snapshot;
 use headwater::request_reply::Refusal;
-use shop_events::inquiry::{self, PRODUCTS_MAX, ProductsAnswered, ProductsAsked};
+use shop_events::inquiry::PRODUCTS_MAX;
+use shop_events::{Product, ProductsAnswered, ProductsAsked};
 
 use crate::store;
 
@@ -17,7 +18,7 @@ pub(crate) fn products(
     }
     let ids = asked.product_ids.iter().map(|id| shop_events::id(id));
     let rows = store::find_all(snapshot, &ids.collect::<Result<Vec<_>, _>>()?)?;
-    let products = rows.into_iter().map(|row| inquiry::Product {
+    let products = rows.into_iter().map(|row| Product {
         product_id: row.id.to_string(),
         title: row.title,
         image: row.image,

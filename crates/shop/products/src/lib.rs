@@ -54,7 +54,7 @@ pub async fn run(
     let mut service = Service::start(NAME, MIGRATIONS, config.service, stop).await?;
     service.relay();
     service.describe(&shop_events::SCHEMA)?;
-    service.answers(shop_events::inquiry::PRODUCTS, inquiry::products);
+    service.answers(shop_events::ProductsAsked::SUBJECT, inquiry::products);
     let hosts = if config.private_images {
         Hosts::Any
     } else {

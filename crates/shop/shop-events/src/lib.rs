@@ -1,6 +1,5 @@
-//! The events of the shop: types generated from `proto/`, each with its subject and key.
-//!
-//! [`inquiry`] has the questions that services may ask each other over the bus.
+//! The events of the shop, and the questions that services may ask each other over the bus: types
+//! generated from `proto/`, with their subjects and keys.
 //!
 //! The services share nothing else. `tests/contract.txt` lists every subject and field number; a
 //! test allows only additions.
@@ -9,121 +8,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use headwater_event::schema::{Kind, Schema};
-use headwater_event::{Envelope, Event, Undecodable};
+use headwater_event::Undecodable;
 use uuid::Uuid;
-
-#[expect(
-    missing_docs,
-    unreachable_pub,
-    clippy::doc_markdown,
-    reason = "generated; the documentation is in proto/"
-)]
-mod generated {
-    include!(concat!(env!("OUT_DIR"), "/mod.rs"));
-}
 
 pub mod inquiry;
 
-pub use generated::shop::orders::v1::OrderPlaced;
-pub use generated::shop::products::v1::{ProductCreated, ProductUpdated};
-pub use generated::shop::users::v1::{UserErased, UserRegistered};
 pub use prost_types::Timestamp;
 
-/// The compiled `proto/`, a serialized `FileDescriptorSet`: decodes any event without these types.
-pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
-
-/// Every event's subject (without the partition), its protobuf message and its key. Never rename.
-pub const CATALOGUE: [Kind; 5] = [
-    Kind {
-        subject: UserRegistered::SUBJECT,
-        message: "shop.users.v1.UserRegistered",
-        key: "user_id",
-    },
-    Kind {
-        subject: UserErased::SUBJECT,
-        message: "shop.users.v1.UserErased",
-        key: "user_id",
-    },
-    Kind {
-        subject: ProductCreated::SUBJECT,
-        message: "shop.products.v1.ProductCreated",
-        key: "product_id",
-    },
-    Kind {
-        subject: ProductUpdated::SUBJECT,
-        message: "shop.products.v1.ProductUpdated",
-        key: "product_id",
-    },
-    Kind {
-        subject: OrderPlaced::SUBJECT,
-        message: "shop.orders.v1.OrderPlaced",
-        key: "user_id",
-    },
-];
-
-/// The schema of the whole shop, for `Service::describe`: each source takes its own part.
-pub const SCHEMA: Schema = Schema {
-    events: &CATALOGUE,
-    questions: &inquiry::CATALOGUE,
-    descriptors: DESCRIPTORS,
-};
-
-impl Event for UserRegistered {
-    const SUBJECT: &'static str = "users.v1.registered";
-
-    fn key(&self) -> &str {
-        &self.user_id
-    }
-}
-
-impl Event for UserErased {
-    const SUBJECT: &'static str = "users.v1.erased";
-
-    fn key(&self) -> &str {
-        &self.user_id
-    }
-}
-
-impl Event for ProductCreated {
-    const SUBJECT: &'static str = "products.v1.created";
-
-    fn key(&self) -> &str {
-        &self.product_id
-    }
-}
-
-impl Event for ProductUpdated {
-    const SUBJECT: &'static str = "products.v1.updated";
-
-    fn key(&self) -> &str {
-        &self.product_id
-    }
-}
-
-impl Event for OrderPlaced {
-    const SUBJECT: &'static str = "orders.v1.placed";
-
-    fn key(&self) -> &str {
-        &self.user_id
-    }
-}
-
-/// The key of any event of the shop, for `Projection::key`. `None` if the event is of an unknown
-/// kind or does not decode.
-pub fn key(event: &Envelope) -> Option<String> {
-    fn of<E: Event>(event: &Envelope) -> Option<String> {
-        event.decode::<E>().ok().map(|event| event.key().to_owned())
-    }
-    match event.kind() {
-        UserRegistered::SUBJECT => of::<UserRegistered>(event),
-        UserErased::SUBJECT => of::<UserErased>(event),
-        ProductCreated::SUBJECT => of::<ProductCreated>(event),
-        ProductUpdated::SUBJECT => of::<ProductUpdated>(event),
-        OrderPlaced::SUBJECT => of::<OrderPlaced>(event),
-        _ => None,
-    }
-}
+headwater_event::include_events!();
 
 /// Parses an id of an event.
 ///

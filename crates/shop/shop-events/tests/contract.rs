@@ -9,8 +9,7 @@ use headwater_event::Event;
 use prost::Message as _;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use shop_events::{
-    CATALOGUE, DESCRIPTORS, OrderPlaced, ProductCreated, ProductUpdated, SCHEMA, UserErased,
-    UserRegistered, inquiry,
+    DESCRIPTORS, OrderPlaced, ProductCreated, ProductUpdated, SCHEMA, UserErased, UserRegistered,
 };
 
 const RELEASED: &str = include_str!("contract.txt");
@@ -39,8 +38,9 @@ fn subjects_and_field_numbers_only_grow() {
 #[test]
 fn every_subject_has_a_message_and_every_message_a_subject_or_a_place_in_another() {
     let described: BTreeSet<String> = messages().map(|(name, _)| name).collect();
-    let events = CATALOGUE.iter().map(|kind| kind.message);
-    let inquiries = inquiry::CATALOGUE
+    let events = SCHEMA.events.iter().map(|kind| kind.message);
+    let inquiries = SCHEMA
+        .questions
         .iter()
         .flat_map(|question| [question.asked, question.answered]);
     let mut listed: BTreeSet<String> = events.chain(inquiries).map(str::to_owned).collect();
@@ -51,10 +51,11 @@ fn every_subject_has_a_message_and_every_message_a_subject_or_a_place_in_another
 
 #[test]
 fn no_stream_keeps_questions() {
-    for question in inquiry::CATALOGUE {
+    for question in SCHEMA.questions {
         let subject = question.subject;
         let first = subject.split('.').next();
-        let is_captured = CATALOGUE
+        let is_captured = SCHEMA
+            .events
             .iter()
             .any(|kind| kind.subject.split('.').next() == first);
         assert!(!is_captured, "a stream captures {subject}");
@@ -64,7 +65,7 @@ fn no_stream_keeps_questions() {
 #[test]
 fn the_key_in_the_schema_is_the_key_of_the_event() {
     fn expect<E: Event>(event: &E, key: &str) {
-        let kind = CATALOGUE.iter().find(|kind| kind.subject == E::SUBJECT);
+        let kind = SCHEMA.events.iter().find(|kind| kind.subject == E::SUBJECT);
         let kind = kind.expect("the event is in the catalogue");
         assert_eq!(event.key(), key, "{}", kind.subject);
         assert_eq!(kind.key, key, "{}", kind.subject);
@@ -131,7 +132,8 @@ fn is_part(name: &str) -> bool {
 
 /// Every subject, key, question and field, one per line.
 fn contract() -> Vec<String> {
-    let subjects = CATALOGUE
+    let subjects = SCHEMA
+        .events
         .iter()
         .map(|kind| format!("subject {} {}", kind.subject, kind.message));
     let fields = messages().flat_map(|(name, message)| {
@@ -148,11 +150,12 @@ fn contract() -> Vec<String> {
             )
         })
     });
-    let inquiries = inquiry::CATALOGUE.iter().map(|question| {
+    let inquiries = SCHEMA.questions.iter().map(|question| {
         let (asked, answered) = (question.asked, question.answered);
         format!("inquiry {} {asked} {answered}", question.subject)
     });
-    let keys = CATALOGUE
+    let keys = SCHEMA
+        .events
         .iter()
         .map(|kind| format!("key {} {}", kind.subject, kind.key));
     subjects

@@ -2,7 +2,7 @@
 
 use headwater::database::Snapshot;
 use headwater::request_reply::Refusal;
-use shop_events::inquiry::{UserAnswered, UserAsked};
+use shop_events::{UserAnswered, UserAsked};
 
 use crate::store;
 

@@ -54,7 +54,7 @@ pub async fn run(
     let mut service = Service::start_with_personal_data(NAME, MIGRATIONS, config, stop).await?;
     service.relay();
     service.describe(&shop_events::SCHEMA)?;
-    service.answers(shop_events::inquiry::USERS, inquiry::user);
+    service.answers(shop_events::UserAsked::SUBJECT, inquiry::user);
     let (health, config) = (service.health.clone(), &service.config.http);
     let app = headwater::http::app(ABOUT, http::routes(&service)?, health, config);
     service.serve(listeners, app).await

@@ -3,9 +3,9 @@
 
 use headwater::Positions;
 use headwater::request_reply::{NoAnswer, RequestClient};
-use shop_events::OrderPlaced;
-use shop_events::inquiry::{
-    self, OrdersAnswered, OrdersAsked, ProductsAnswered, ProductsAsked, UserAnswered, UserAsked,
+use shop_events::{
+    OrderPlaced, OrdersAnswered, OrdersAsked, ProductsAnswered, ProductsAsked, UserAnswered,
+    UserAsked, inquiry,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -25,7 +25,7 @@ impl RequestReply {
     pub(super) async fn is_known(&self, user: Uuid, deadline: Instant) -> Answer<bool> {
         let user_id = user.to_string();
         let question = UserAsked { user_id };
-        let answer = self.0.ask(inquiry::USERS, &question, deadline).await?;
+        let answer = self.0.ask(UserAsked::SUBJECT, &question, deadline).await?;
         let UserAnswered { user_id, is_known } = answer.body;
         if user_id != question.user_id {
             return Err(Why::InvalidAnswer("another user".to_owned()));
@@ -44,7 +44,10 @@ impl RequestReply {
             user_id: user.to_string(),
             start_after: start_after.map(|id| id.to_string()).unwrap_or_default(),
         };
-        let answer = self.0.ask(inquiry::ORDERS, &question, deadline).await?;
+        let answer = self
+            .0
+            .ask(OrdersAsked::SUBJECT, &question, deadline)
+            .await?;
         let OrdersAnswered { orders, next } = answer.body;
         let next = Some(next).filter(|next| !next.is_empty());
         let orders = orders.into_iter().map(Order::try_from);
@@ -64,7 +67,11 @@ impl RequestReply {
             let question = ProductsAsked {
                 product_ids: ids.iter().map(Uuid::to_string).collect(),
             };
-            match self.0.ask(inquiry::PRODUCTS, &question, deadline).await {
+            match self
+                .0
+                .ask(ProductsAsked::SUBJECT, &question, deadline)
+                .await
+            {
                 Ok(answer) => {
                     let ProductsAnswered { products: some } = answer.body;
                     for product in some {
@@ -94,10 +101,10 @@ impl TryFrom<OrderPlaced> for Order {
     }
 }
 
-impl TryFrom<inquiry::Product> for Product {
+impl TryFrom<shop_events::Product> for Product {
     type Error = Why;
 
-    fn try_from(product: inquiry::Product) -> Result<Self, Why> {
+    fn try_from(product: shop_events::Product) -> Result<Self, Why> {
         Ok(Self {
             id: id(&product.product_id)?,
             title: product.title,

@@ -1,0 +1,365 @@
+//! Every mistake fails with its place and with what to write.
+
+use std::path::Path;
+
+use headwater_event::facts;
+use headwater_event::schema::{Described, Kind, Question, Schema};
+use protox::Compiler;
+use protox::prost_reflect::DescriptorPool;
+use tempfile::TempDir;
+
+use crate::descriptors::{self, OPTIONS};
+use crate::{Error, generate};
+
+const HEAD: &str = "syntax = \"proto3\";
+package shop.orders.v1;
+import \"headwater/options.proto\";
+";
+
+/// A folder with these files in `proto`, and what was generated in `out`.
+struct Generated {
+    folder: TempDir,
+    result: Result<(), Error>,
+}
+
+impl Generated {
+    fn from(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let file = folder.path().join("proto").join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        }
+        let out = folder.path().join("out");
+        std::fs::create_dir(&out).unwrap();
+        let result = generate(&folder.path().join("proto"), &out);
+        Self { folder, result }
+    }
+
+    fn read(self, name: &str) -> Vec<u8> {
+        self.result.unwrap();
+        std::fs::read(self.folder.path().join("out").join(name)).unwrap()
+    }
+
+    fn code(self) -> String {
+        String::from_utf8(self.read("headwater.rs")).unwrap()
+    }
+
+    /// The error, with the folder left out.
+    fn error(self) -> String {
+        let folder = format!("{}/", self.folder.path().display());
+        let error = self.result.expect_err("a mistake");
+        assert_eq!(format!("{error:?}"), error.to_string());
+        error.to_string().replace(&folder, "")
+    }
+}
+
+/// The error of a file with `HEAD`, three lines, and `text`.
+fn error(text: &str) -> String {
+    Generated::from(&[("a.proto", &format!("{HEAD}{text}"))]).error()
+}
+
+fn event(options: &str) -> String {
+    let event = format!(
+        "message OrderPlaced {{
+           option (headwater.event) = {{ {options} }};
+           string order_id = 1;
+           string user_id = 2;
+           repeated string product_ids = 3;
+           optional string voucher = 4;
+           int64 placed_at = 5;
+           oneof how {{ string card = 6; string cash = 7; }}
+         }}"
+    );
+    error(&event)
+}
+
+#[test]
+fn an_event_without_a_name_is_a_mistake() {
+    assert_eq!(
+        event("key: \"user_id\""),
+        "proto/a.proto:5: the event OrderPlaced has the name ``: write `name: \"…\"`, the last part \
+         of its subject orders.v1.…, in letters, digits, `_` and `-`"
+    );
+    let error = event("name: \"pla.ced\" key: \"user_id\"");
+    assert!(error.contains("has the name `pla.ced`: write"), "{error}");
+}
+
+#[test]
+fn a_key_that_is_no_plain_string_field_is_a_mistake() {
+    for key in [
+        "user",
+        "product_ids",
+        "voucher",
+        "placed_at",
+        "card",
+        "",
+        "name",
+    ] {
+        assert_eq!(
+            event(&format!("name: \"placed\" key: \"{key}\"")),
+            format!(
+                "proto/a.proto:5: the event OrderPlaced has the key `{key}`, which is not one of \
+                 its plain string fields: write one of `order_id`, `user_id`"
+            )
+        );
+    }
+    let error = error(
+        "message Ticked {
+           option (headwater.event) = { name: \"ticked\" key: \"at\" };
+           int64 at = 1;
+         }",
+    );
+    assert!(
+        error.ends_with("plain string fields: add a field of type string"),
+        "{error}"
+    );
+}
+
+#[test]
+fn two_events_with_one_subject_are_a_mistake() {
+    assert_eq!(
+        error(
+            "message A {
+               option (headwater.event) = { name: \"placed\" key: \"id\" };
+               string id = 1;
+             }
+             message B {
+               option (headwater.event) = { name: \"placed\" key: \"id\" };
+               string id = 1;
+             }"
+        ),
+        "proto/a.proto:9: the event B has the subject orders.v1.placed, as the one at \
+         proto/a.proto:5: write another name"
+    );
+}
+
+#[test]
+fn an_event_outside_of_a_versioned_package_is_a_mistake() {
+    for package in [
+        "shop.orders",
+        "v1",
+        "shop.orders.v0",
+        "shop.orders.v01",
+        "shop.orders.vx",
+    ] {
+        let file = format!(
+            "syntax = \"proto3\";
+             package {package};
+             import \"headwater/options.proto\";
+             message OrderPlaced {{
+               option (headwater.event) = {{ name: \"placed\" key: \"id\" }};
+               string id = 1;
+             }}"
+        );
+        assert_eq!(
+            Generated::from(&[("shop/a.proto", &file)]).error(),
+            format!(
+                "proto/shop/a.proto:5: the event OrderPlaced is in `package {package};`, which does \
+                 not end with a source and a version: write, for example, `package shop.orders.v1;`"
+            )
+        );
+    }
+}
+
+#[test]
+fn an_event_inside_of_a_message_is_a_mistake() {
+    assert_eq!(
+        error(
+            "message Order {
+               message Placed {
+                 option (headwater.event) = { name: \"placed\" key: \"id\" };
+                 string id = 1;
+               }
+             }"
+        ),
+        "proto/a.proto:6: the event Placed is inside of another message: move it to the top level"
+    );
+}
+
+#[test]
+fn a_question_without_an_answer_is_a_mistake() {
+    for answer in ["", "OrderAnswered"] {
+        assert_eq!(
+            error(&format!(
+                "message OrdersAsked {{
+                   option (headwater.question) = {{ name: \"asked\" answer: \"{answer}\" }};
+                 }}"
+            )),
+            format!(
+                "proto/a.proto:5: the question OrdersAsked has the answer `{answer}`: write \
+                 `answer: \"…\"`, the name of a message in the package shop.orders.v1, or the full \
+                 name of another"
+            )
+        );
+    }
+    let error = error("message A { option (headwater.question) = { answer: \"A\" }; }");
+    assert!(
+        error.contains("4: the question A has the name ``"),
+        "{error}"
+    );
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let error = error(
+        "message A { option (headwater.event) = { name: \"a\" }; }
+         message B { option (headwater.event) = { name: \"b\" }; }",
+    );
+    let lines: Vec<_> = error.lines().map(|line| &line[..16]).collect();
+    assert_eq!(lines, ["proto/a.proto:4:", "proto/a.proto:5:"]);
+}
+
+#[test]
+fn what_does_not_compile_is_reported_with_advice() {
+    let import = "write `import \"headwater/options.proto\";` and `headwater.event`, \
+                  `headwater.question` or `headwater.personal`";
+    let file = "syntax = \"proto3\";\n\nmessage A { option (headwater.event) = { name: \"a\" }; }";
+    assert_eq!(
+        Generated::from(&[("shop/a.proto", file)]).error(),
+        format!("proto/shop/a.proto:3:13: name 'headwater.event' is not defined: {import}")
+    );
+    let unknown = error("message A { option (headwater.evnt) = { name: \"a\" }; }");
+    assert!(
+        unknown.starts_with("proto/a.proto:4:13: 'headwater.evnt'"),
+        "{unknown}"
+    );
+    assert!(unknown.ends_with(import), "{unknown}");
+    for (option, value) in [
+        (
+            "event",
+            "{ name: \"placed\" key: \"user_id\" }` with your name and key",
+        ),
+        (
+            "question",
+            "{ name: \"asked\" answer: \"UserAnswered\" }` with your name and answer",
+        ),
+    ] {
+        let unknown = error(&format!(
+            "message A {{ option (headwater.{option}) = {{ nmae: \"a\" }}; }}"
+        ));
+        assert!(
+            unknown.starts_with("proto/a.proto:4:13: invalid value"),
+            "{unknown}"
+        );
+        assert!(unknown.ends_with(&format!(": write `{value}")), "{unknown}");
+    }
+    assert_eq!(
+        error("message A { string = 1 }"),
+        "proto/a.proto:4:20: expected an identifier, but found '='"
+    );
+    assert_eq!(
+        Generated::from(&[("a.txt", "")]).error(),
+        "there is no .proto file in proto"
+    );
+}
+
+#[test]
+fn names_are_written_as_prost_writes_them() {
+    let file = "syntax = \"proto3\";
+package shop.type.v2;
+import \"headwater/options.proto\";
+message HTTPRequested {
+  option (headwater.event) = { name: \"http-requested\" key: \"requestId\" };
+  string requestId = 1;
+}";
+    let code = Generated::from(&[("a.proto", file)]).code();
+    for line in [
+        "impl headwater_event::Event for self::r#shop::r#type::r#v2::HttpRequested {",
+        "    const SUBJECT: &'static str = \"type.v2.http-requested\";",
+        "        &self.r#request_id",
+    ] {
+        assert!(
+            code.lines().any(|it| it == line),
+            "{line} is not in\n{code}"
+        );
+    }
+}
+
+const ORDERS: &str = "message OrderPlaced {
+  option (headwater.event) = { name: \"placed\" key: \"id\" };
+  string id = 1;
+  string address = 2 [(headwater.personal) = true];
+}
+message OrdersAsked {
+  option (headwater.question) = { name: \"asked\" answer: \"OrderPlaced\" };
+}
+";
+
+fn schema(descriptors: Vec<u8>) -> Described {
+    let schema = Schema {
+        events: &[Kind {
+            subject: "orders.v1.placed",
+            message: "shop.orders.v1.OrderPlaced",
+            key: "id",
+        }],
+        questions: &[Question {
+            subject: "inquiry.orders.v1.asked",
+            asked: "shop.orders.v1.OrdersAsked",
+            answered: "shop.orders.v1.OrderPlaced",
+        }],
+        descriptors: Box::leak(descriptors.into_boxed_slice()),
+    };
+    schema.of("orders").unwrap()
+}
+
+/// Programs of before the options compare schemas with programs of after.
+#[test]
+fn the_schema_in_the_bucket_is_the_same_without_the_options() {
+    let with = format!("{HEAD}{ORDERS}");
+    let without = "syntax = \"proto3\";
+package shop.orders.v1;
+message OrderPlaced {
+  string id = 1;
+  string address = 2;
+}
+message OrdersAsked {}
+";
+    let descriptors =
+        |text: &str| Generated::from(&[("orders/v1/events.proto", text)]).read("descriptors.bin");
+    let (with, without) = (schema(descriptors(&with)), schema(descriptors(without)));
+    assert_eq!(facts::of(&with).unwrap(), facts::of(&without).unwrap());
+    assert_eq!(with.events, without.events);
+}
+
+#[test]
+fn a_program_that_knows_the_options_finds_personal_fields() {
+    let file = format!("{HEAD}{ORDERS}");
+    let generated = Generated::from(&[("orders/v1/events.proto", &file)]);
+    let descriptors = generated.read("descriptors.bin");
+    let names = DescriptorPool::decode(&*descriptors).unwrap();
+    let names: Vec<_> = names.files().map(|file| file.name().to_owned()).collect();
+    assert_eq!(names, ["orders/v1/events.proto"]);
+
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    let mut compiler = Compiler::new([folder]).unwrap();
+    let mut pool = compiler.open_file(OPTIONS).unwrap().descriptor_pool();
+    pool.decode_file_descriptor_set(&*descriptors).unwrap();
+    let personal = pool.get_extension_by_name("headwater.personal").unwrap();
+    let message = pool.get_message_by_name("shop.orders.v1.OrderPlaced");
+    let is_personal = |name: &str| {
+        let field = message.as_ref().unwrap().get_field_by_name(name).unwrap();
+        let options = field.options();
+        options.get_extension(&personal).as_bool().unwrap()
+    };
+    assert!(is_personal("address"));
+    assert!(!is_personal("id"));
+}
+
+#[test]
+fn an_import_that_is_handed_on_stays_so() {
+    let files = [
+        ("a.proto", &*format!("{HEAD}import public \"b.proto\";")),
+        ("b.proto", "syntax = \"proto3\"; message B {}"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let compiled = descriptors::compile(folder.path()).unwrap();
+    let pool = DescriptorPool::decode(&*descriptors::without_options(&compiled)).unwrap();
+    let file = pool.get_file_by_name("a.proto").unwrap();
+    let public: Vec<_> = file.public_dependencies().collect();
+    assert_eq!(public.len(), 1);
+    assert_eq!(public[0].name(), "b.proto");
+}
