@@ -88,7 +88,8 @@ pub fn compile(folder: impl AsRef<Path>) -> Result<(), Error> {
     generate(&folder, &PathBuf::from(out))
 }
 
-/// Writes `headwater.rs`, and the files that it includes, to `out`.
+/// Writes `headwater-events.rs`, and the files that it includes, to `out`.
+/// No package can have one of these names: prost writes a file per package.
 fn generate(folder: &Path, out: &Path) -> Result<(), Error> {
     let compiled = descriptors::compile(folder)?;
     let contract = options::read(&compiled)?;
@@ -96,11 +97,17 @@ fn generate(folder: &Path, out: &Path) -> Result<(), Error> {
         let file = out.join(name);
         std::fs::write(&file, bytes).map_err(|error| Error::io("write", &file, &error))
     };
-    write("descriptors.bin", &descriptors::without_options(&compiled))?;
+    write(
+        "headwater-descriptors.bin",
+        &descriptors::without_options(&compiled),
+    )?;
     prost_build::Config::new()
         .out_dir(out)
-        .include_file("types.rs")
+        .include_file("headwater-types.rs")
         .compile_fds(descriptors::for_types(&compiled))
         .map_err(|error| Error::io("generate the types in", out, &error))?;
-    write("headwater.rs", code::of(&compiled, &contract).as_bytes())
+    write(
+        "headwater-events.rs",
+        code::of(&compiled, &contract).as_bytes(),
+    )
 }

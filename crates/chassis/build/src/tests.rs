@@ -42,7 +42,7 @@ impl Generated {
     }
 
     fn code(self) -> String {
-        String::from_utf8(self.read("headwater.rs")).unwrap()
+        String::from_utf8(self.read("headwater-events.rs")).unwrap()
     }
 
     /// The error, with the folder left out.
@@ -315,8 +315,9 @@ message OrderPlaced {
 }
 message OrdersAsked {}
 ";
-    let descriptors =
-        |text: &str| Generated::from(&[("orders/v1/events.proto", text)]).read("descriptors.bin");
+    let descriptors = |text: &str| {
+        Generated::from(&[("orders/v1/events.proto", text)]).read("headwater-descriptors.bin")
+    };
     let (with, without) = (schema(descriptors(&with)), schema(descriptors(without)));
     assert_eq!(facts::of(&with).unwrap(), facts::of(&without).unwrap());
     assert_eq!(with.events, without.events);
@@ -326,7 +327,7 @@ message OrdersAsked {}
 fn a_program_that_knows_the_options_finds_personal_fields() {
     let file = format!("{HEAD}{ORDERS}");
     let generated = Generated::from(&[("orders/v1/events.proto", &file)]);
-    let descriptors = generated.read("descriptors.bin");
+    let descriptors = generated.read("headwater-descriptors.bin");
     let names = DescriptorPool::decode(&*descriptors).unwrap();
     let names: Vec<_> = names.files().map(|file| file.name().to_owned()).collect();
     assert_eq!(names, ["orders/v1/events.proto"]);

@@ -36,7 +36,7 @@ macro_rules! include_events {
         )]
         mod generated {
             use $crate as headwater_event;
-            include!(concat!(env!("OUT_DIR"), "/headwater.rs"));
+            include!(concat!(env!("OUT_DIR"), "/headwater-events.rs"));
         }
         #[allow(unreachable_pub, reason = "the module decides who may use them")]
         pub use generated::*;
