@@ -30,6 +30,7 @@ macro_rules! include_events {
             dead_code,
             missing_docs,
             unreachable_pub,
+            unused_imports,
             clippy::all,
             clippy::pedantic,
             reason = "generated; the documentation is in the .proto files"

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use headwater_event::Event;
+use headwater_event::{Envelope, Event, subject_of};
 use prost::Message as _;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use shop_events::{
@@ -69,6 +69,15 @@ fn the_key_in_the_schema_is_the_key_of_the_event() {
         let kind = kind.expect("the event is in the catalogue");
         assert_eq!(event.key(), key, "{}", kind.subject);
         assert_eq!(kind.key, key, "{}", kind.subject);
+        let envelope = Envelope {
+            source: "shop".into(),
+            subject: subject_of(event).into(),
+            id: None,
+            sequence: None,
+            payload: event.encode_to_vec().into(),
+            traceparent: None,
+        };
+        assert_eq!(shop_events::key(&envelope).as_deref(), Some(key));
     }
     let user_id = || "user_id".to_owned();
     let product_id = || "product_id".to_owned();
