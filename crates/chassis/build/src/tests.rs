@@ -276,6 +276,28 @@ message HTTPRequested {
     }
 }
 
+#[test]
+fn a_name_that_two_packages_have_is_used_with_its_package() {
+    let file = |version: u32, more: &str| {
+        format!("syntax = \"proto3\"; package shop.orders.v{version}; message Placed {{}} {more}")
+    };
+    let files = [
+        ("v1.proto", &*file(1, "enum Kind { NONE = 0; }")),
+        ("v2.proto", &*file(2, "message Line {}")),
+        ("none.proto", "syntax = \"proto3\"; message Placed {}"),
+    ];
+    let code = Generated::from(&files).code();
+    let uses: Vec<_> = code
+        .lines()
+        .filter(|it| it.starts_with("pub use"))
+        .collect();
+    let expected = [
+        "pub use self::r#shop::r#orders::r#v1::Kind;",
+        "pub use self::r#shop::r#orders::r#v2::Line;",
+    ];
+    assert_eq!(uses, expected);
+}
+
 const ORDERS: &str = "message OrderPlaced {
   option (headwater.event) = { name: \"placed\" key: \"id\" };
   string id = 1;

@@ -26,7 +26,6 @@ pub use position::{NotPositions, Position, Positions};
 macro_rules! include_events {
     () => {
         #[allow(
-            ambiguous_glob_reexports,
             dead_code,
             missing_docs,
             unreachable_pub,
