@@ -86,7 +86,7 @@ pub fn kind_of(subject: &str) -> &str {
 }
 
 /// An event and its origin.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     /// The source whose stream or outbox it came from.
     pub source: Arc<str>,

@@ -102,6 +102,8 @@ mod source;
 mod source_answer;
 mod source_watch;
 mod start;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use anomaly::Anomalies;
 pub use barrier::BarrierGuard;

@@ -6,7 +6,14 @@
 //! * [`program`]: a program of the workspace, built.
 //! * [`Tool`]: runs a command-line program, writes its input and reads its output.
 //! * [`copy_folder`]: copies what a process left on disk.
-//! * `Given`: given, when, then for a projection, without a broker.
+//!
+//! With the feature `projection`, for tests that need no broker:
+//!
+//! * `Given`: given, when, then for a projection.
+//! * `converges`: proves that a projection ends in the same tables, whatever happens on the way.
+//! * `recorded`: which events a command appends to the outbox.
+//! * `Store`: a database in a temporary folder.
+//! * `TestClock`: a clock that a test sets.
 
 mod folder;
 mod link;
@@ -22,7 +29,7 @@ pub use folder::copy_folder;
 pub use link::Link;
 pub use programs::{has_built, program, programs};
 #[cfg(feature = "projection")]
-pub use projection::{Given, envelope, interleavings};
+pub use projection::{Converges, Given, Store, TestClock, converges, envelope, recorded};
 pub use tool::{Ended, Tool, on_terminal};
 pub use wait::{PATIENCE, eventually, eventually_blocking, eventually_within, is};
 

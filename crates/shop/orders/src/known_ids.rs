@@ -46,3 +46,40 @@ impl Projection for KnownIds {
         shop_events::key(event)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use headwater_testkit::{converges, events};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::MIGRATIONS;
+
+    #[tokio::test]
+    async fn the_order_in_which_users_and_products_come_makes_no_difference() {
+        let id = |number| Uuid::from_u128(number).to_string();
+        let registered = |user| UserRegistered {
+            user_id: id(user),
+            ..UserRegistered::default()
+        };
+        let updated = |product| ProductUpdated {
+            product_id: id(product),
+            ..ProductUpdated::default()
+        };
+        let created = ProductCreated {
+            product_id: id(3),
+            ..ProductCreated::default()
+        };
+        let erased = UserErased { user_id: id(1) };
+        let events = events![
+            registered(1),
+            erased,
+            registered(1),
+            registered(2),
+            created,
+            updated(3),
+            updated(4),
+        ];
+        converges(|| KnownIds, MIGRATIONS, events).check().await;
+    }
+}

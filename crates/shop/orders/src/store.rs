@@ -217,40 +217,39 @@ fn erasing(db: &impl ConnectionTrait) -> Result<Option<Uuid>, DbErr> {
 mod tests {
     use axum::http::StatusCode;
     use axum::response::IntoResponse as _;
-    use headwater::database::{Config, WriteError};
+    use headwater::Envelope;
     use headwater::http::{Answer, Problem};
     use headwater::idempotency::{Fingerprint, Key};
-    use headwater::{Clock, Database};
+    use headwater_testkit::{Store, TestClock, events, recorded};
+    use shop_events::OrderPlaced;
 
     use super::*;
     use crate::{MIGRATIONS, NAME, save};
 
-    struct Shop {
-        db: Database,
-        config: Config,
-        _folder: tempfile::TempDir,
-    }
+    /// When all orders are placed.
+    const NOW: &str = "2026-11-22T11:00:00Z";
+
+    struct Shop(Store);
 
     impl Shop {
-        async fn open() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let config = Config::at(folder.path().join("orders.db"));
-            let opened = Database::open(NAME, &config, MIGRATIONS, Clock::system());
-            Self {
-                db: opened.await.unwrap(),
-                config,
-                _folder: folder,
-            }
+        /// A database that knows these users and [`PRODUCT`].
+        async fn of(users: &'static [Uuid]) -> Self {
+            let store = Store::open(NAME, MIGRATIONS, TestClock::at(NOW).clock()).await;
+            let learned = store.db.write(|tx| {
+                learn_product(tx, PRODUCT)?;
+                users.iter().try_for_each(|user| learn_user(tx, *user))
+            });
+            learned.await.unwrap();
+            Self(store)
         }
 
-        async fn restart(&mut self) {
-            self.db.clone().close().await;
-            let opened = Database::open(NAME, &self.config, MIGRATIONS, Clock::system());
-            self.db = opened.await.unwrap();
-        }
-
-        /// Places the order `number` of a user, with its own key.
-        async fn order(&self, user: Uuid, number: u128) -> Result<Answer, Problem> {
+        /// Places the order `number` of a user, with its own key. Also returns the events that
+        /// this appends.
+        async fn order(
+            &self,
+            user: Uuid,
+            number: u128,
+        ) -> (Result<Answer, Problem>, Vec<Envelope>) {
             let request = PlaceOrder {
                 id: Some(Uuid::from_u128(number)),
                 user_id: user,
@@ -262,19 +261,15 @@ mod tests {
             };
             let fingerprint = Fingerprint::of(&request);
             let id = Uuid::from_u128(number);
-            let written = self
-                .db
-                .write(move |tx| save(tx, &key, &fingerprint, id, &request));
-            match written.await {
-                Ok(written) => Ok(written.value),
-                Err(WriteError::Refused(problem)) => Err(problem),
-                Err(error) => panic!("{error}"),
-            }
+            recorded(&self.0.db, move |tx| {
+                save(tx, &key, &fingerprint, id, &request)
+            })
+            .await
         }
 
         async fn page(&self, user: Uuid) -> usize {
             let read = move |snapshot: &_| page_of_user(snapshot, user, None, 500);
-            self.db.read(read).await.unwrap().len()
+            self.0.db.read(read).await.unwrap().len()
         }
 
         async fn is_shown(&self, number: u128) -> bool {
@@ -282,7 +277,7 @@ mod tests {
                 let found = find(snapshot, Uuid::from_u128(number))?;
                 Ok::<_, DbErr>(shown(snapshot, found)?.is_some())
             };
-            self.db.read(read).await.unwrap()
+            self.0.db.read(read).await.unwrap()
         }
 
         /// The numbers of orders, order lines, and kept answers.
@@ -301,53 +296,67 @@ mod tests {
                     row.try_get_by_index(2)?,
                 ])
             };
-            self.db.read(count).await.unwrap()
+            self.0.db.read(count).await.unwrap()
         }
     }
 
     const PRODUCT: Uuid = Uuid::from_u128(1);
+    const ADA: Uuid = Uuid::from_u128(1);
+    const BOB: Uuid = Uuid::from_u128(2);
+
+    #[tokio::test]
+    async fn an_order_appends_its_event_and_a_repeated_or_refused_request_none() {
+        let shop = Shop::of(&[ADA]).await;
+        let (answer, appended) = shop.order(ADA, 7).await;
+        answer.unwrap();
+        let placed = OrderPlaced {
+            order_id: Uuid::from_u128(7).to_string(),
+            user_id: ADA.to_string(),
+            product_ids: vec![PRODUCT.to_string(); 20],
+            placed_at: Some(NOW.parse().unwrap()),
+        };
+        assert_eq!(appended, events![placed]);
+
+        let (repeated, appended) = shop.order(ADA, 7).await;
+        assert!(repeated.is_ok() && appended.is_empty(), "{appended:?}");
+        let (unknown, appended) = shop.order(BOB, 8).await;
+        assert!(unknown.is_err() && appended.is_empty(), "{appended:?}");
+    }
 
     #[tokio::test]
     async fn an_erased_users_orders_are_hidden_at_once_and_removed_in_parts() {
-        let mut shop = Shop::open().await;
-        let (ada, bob) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let learned = shop.db.write(move |tx| {
-            learn_product(tx, PRODUCT)?;
-            learn_user(tx, ada)?;
-            learn_user(tx, bob)
-        });
-        learned.await.unwrap();
+        let mut shop = Shop::of(&[ADA, BOB]).await;
         for number in 1..=250 {
-            shop.order(ada, number).await.unwrap();
+            shop.order(ADA, number).await.0.unwrap();
         }
-        shop.order(bob, 1_000).await.unwrap();
-        shop.db.write(move |tx| forget_user(tx, ada)).await.unwrap();
+        shop.order(BOB, 1_000).await.0.unwrap();
+        shop.0.db.write(|tx| forget_user(tx, ADA)).await.unwrap();
 
         assert_eq!(
             shop.stored().await,
             [251, 251 * 20, 251],
             "nothing is removed yet"
         );
-        assert_eq!((shop.page(ada).await, shop.page(bob).await), (0, 1));
+        assert_eq!((shop.page(ADA).await, shop.page(BOB).await), (0, 1));
         assert!(!shop.is_shown(1).await && shop.is_shown(1_000).await);
-        let repeated = shop.order(ada, 1).await.unwrap_err();
+        let repeated = shop.order(ADA, 1).await.0.unwrap_err();
         assert_eq!(repeated.into_response().status(), StatusCode::GONE);
 
         let mut parts = 0;
-        while shop.db.read(is_erasing).await.unwrap() {
+        while shop.0.db.read(is_erasing).await.unwrap() {
             let [before, ..] = shop.stored().await;
-            shop.db.write(erase_part).await.unwrap();
+            shop.0.db.write(erase_part).await.unwrap();
             let [after, ..] = shop.stored().await;
             assert!(
                 before - after <= LINES_ERASED_AT_ONCE / 20,
                 "{before} {after}"
             );
             parts += 1;
-            shop.restart().await;
+            shop.0.reopen().await;
         }
         assert_eq!(parts, 6, "five with orders, and one that finds none");
         assert_eq!(shop.stored().await, [1, 20, 1]);
-        let repeated = shop.order(ada, 1).await.unwrap_err();
+        let repeated = shop.order(ADA, 1).await.0.unwrap_err();
         assert_eq!(repeated.into_response().status(), StatusCode::GONE);
     }
 }

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use headwater::database::{self, Migration, Snapshot, WriteError};
+use headwater::database::{Migration, Snapshot, WriteError};
 use headwater::{ApplyError, Clock, Database, Envelope, Event, Projection};
-use tempfile::TempDir;
+
+use crate::projection::store::Store;
 
 /// A projection on its own empty store.
 ///
 /// ```
 /// use headwater::database::{Migration, Snapshot, Tx};
 /// use headwater::{ApplyError, Envelope, Event, Projection};
-/// use headwater_testkit::Given;
+/// use headwater_testkit::{Given, events};
 /// use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, Statement};
 ///
 /// #[derive(Clone, PartialEq, prost::Message)]
@@ -49,30 +50,42 @@ use tempfile::TempDir;
 /// }
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// let given = Given::nothing(Count, MIGRATIONS).await;
 /// let read = Read { sensor: "attic".to_owned() };
-/// given.when(&[read.clone(), read]).await.unwrap();
+/// let given = Given::events(Count, MIGRATIONS, events![read, read]).await;
 /// assert_eq!(given.then(count).await, 2);
 /// # });
 /// ```
 #[derive(Debug)]
 pub struct Given<P> {
     projection: Arc<P>,
-    db: Database,
-    _folder: TempDir,
+    store: Store,
 }
 
 impl<P: Projection> Given<P> {
     /// A store to which nothing has been applied.
     pub async fn nothing(projection: P, migrations: &'static [Migration]) -> Self {
-        let folder = TempDir::new().expect("make a folder");
-        let config = database::Config::at(folder.path().join("store.db"));
-        let db = Database::open(P::NAME, &config, migrations, Clock::system());
         Self {
             projection: Arc::new(projection),
-            db: db.await.expect("open a database"),
-            _folder: folder,
+            store: Store::open(P::NAME, migrations, Clock::system()).await,
         }
+    }
+
+    /// A store to which `events` have been applied, in this order, each as its own batch.
+    ///
+    /// # Panics
+    /// An event cannot be applied.
+    pub async fn events(
+        projection: P,
+        migrations: &'static [Migration],
+        events: impl IntoIterator<Item = Envelope>,
+    ) -> Self {
+        let given = Self::nothing(projection, migrations).await;
+        for event in events {
+            let kind = event.kind().to_owned();
+            let applied = given.when_these(vec![event]).await;
+            applied.unwrap_or_else(|error| panic!("apply {kind}: {error}"));
+        }
+        given
     }
 
     /// Applies events of one source as one batch.
@@ -89,7 +102,12 @@ impl<P: Projection> Given<P> {
     /// The projection's. Nothing of the batch is applied then.
     pub async fn when_these(&self, events: Vec<Envelope>) -> Result<(), ApplyError> {
         let projection = Arc::clone(&self.projection);
-        match self.db.write(move |tx| projection.apply(tx, &events)).await {
+        match self
+            .store
+            .db
+            .write(move |tx| projection.apply(tx, &events))
+            .await
+        {
             Ok(_) => Ok(()),
             Err(WriteError::Refused(error)) => Err(error),
             Err(error) => panic!("{error}"),
@@ -105,12 +123,12 @@ impl<P: Projection> Given<P> {
         T: Send + 'static,
         E: From<sea_orm::DbErr> + std::fmt::Debug + Send + 'static,
     {
-        self.db.read(look).await.expect("read the store")
+        self.store.db.read(look).await.expect("read the store")
     }
 
     /// The store.
     pub fn store(&self) -> &Database {
-        &self.db
+        &self.store.db
     }
 }
 
@@ -127,30 +145,10 @@ pub fn envelope<E: Event>(event: &E) -> Envelope {
     }
 }
 
-/// The interleavings of some histories: all, or at most `limit` of them, spread evenly. Each
-/// history keeps its order.
+/// The envelopes of events of any kinds, as projections get them.
 ///
-/// ```
-/// let all = headwater_testkit::interleavings(&[&[1, 2], &[3]], 90);
-/// assert_eq!(all, [[1, 2, 3], [1, 3, 2], [3, 1, 2]]);
-/// ```
-pub fn interleavings<T: Clone>(histories: &[&[T]], limit: usize) -> Vec<Vec<T>> {
-    fn extend<T: Clone>(rest: &[&[T]], so_far: &mut Vec<T>, all: &mut Vec<Vec<T>>) {
-        if rest.iter().all(|history| history.is_empty()) {
-            all.push(so_far.clone());
-        }
-        for source in 0..rest.len() {
-            if let Some((next, later)) = rest[source].split_first() {
-                let mut rest = rest.to_vec();
-                rest[source] = later;
-                so_far.push(next.clone());
-                extend(&rest, so_far, all);
-                so_far.pop();
-            }
-        }
-    }
-    let mut all = Vec::new();
-    extend(histories, &mut Vec::new(), &mut all);
-    let step = all.len().div_ceil(limit);
-    all.into_iter().step_by(step.max(1)).collect()
+/// `events![created, placed]` is `vec![envelope(&created), envelope(&placed)]`.
+#[macro_export]
+macro_rules! events {
+    ($($event:expr),* $(,)?) => { vec![$($crate::envelope(&$event)),*] };
 }

@@ -1,0 +1,564 @@
+//! Proves that a projection ends in the same tables whatever happens on the way.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use fastrand::Rng;
+use headwater::database::{Migration, Tx, WriteError};
+use headwater::projection::{as_of, testing};
+use headwater::{ApplyError, Clock, Envelope, EventId, Projection};
+use sea_orm::{ConnectionTrait as _, DbErr, Statement};
+
+use crate::projection::course::{self, Order, Step};
+use crate::projection::report::{self, Tables};
+use crate::projection::store::Store;
+
+/// Up to this number of interleavings, all are tried; beyond it, random ones.
+const EXHAUSTIVE_MAX: usize = 300;
+/// About how many events random interleavings, and courses with one fault, apply in total.
+const EVENTS_MAX: usize = 3_000;
+/// At how many events the store is reopened.
+const CRASHES_MAX: usize = 12;
+/// A seed from an earlier failure.
+const SEED: &str = "HEADWATER_SEED";
+
+type Make<P> = Arc<dyn Fn() -> P + Send + Sync>;
+type Settle = Arc<dyn Fn(&Tx) -> Result<(), DbErr> + Send + Sync>;
+
+/// Events, and a projection that must end in the same tables in whichever order and however often
+/// they come. Made by [`converges`].
+#[must_use = "nothing is checked before `check` or `then`"]
+pub struct Converges<P> {
+    projection: Make<P>,
+    migrations: &'static [Migration],
+    /// The events of each source.
+    sources: Vec<(&'static str, Vec<Envelope>)>,
+    settle: Option<Settle>,
+    seed: Option<u64>,
+}
+
+/// Checks that a projection ends in the same tables, dead letters and positions for
+///
+/// * every interleaving of the sources, with the events of each source in the given order;
+/// * any batches;
+/// * events that are in the stream twice, and streams that are read again from any event on;
+/// * transactions that are rolled back, and processes that end, before and after each commit.
+///
+/// It tries all interleavings if there are at most 300, as of 2 × 2 × 2 events, else random ones;
+/// and each fault at each place, of a long history a random part. Each course runs through the code of a running projection, with its checkpoint, on
+/// a store in a temporary folder; there is no broker. In place of the broker, the kit decides what
+/// a stream holds. All courses but one share a transaction, in which each is rolled back; one
+/// commits, and reopens the store before and after the commits of up to 12 events.
+///
+/// `projection` makes the value that a starting process would make. Compared are the projection's
+/// `CONTENT`; without it, its `TABLES`; without both, all tables of the store.
+///
+/// ```no_run
+/// # use headwater::Projection;
+/// # use headwater::database::Migration;
+/// # async fn test<P: Projection>(
+/// #     projection: impl Fn() -> P + Send + Sync + 'static,
+/// #     migrations: &'static [Migration],
+/// #     events: Vec<headwater::Envelope>,
+/// # ) {
+/// use headwater_testkit::converges;
+///
+/// converges(projection, migrations, events).check().await;
+/// # }
+/// ```
+///
+/// # Panics
+/// The projection does not follow the source of an event.
+pub fn converges<P: Projection>(
+    projection: impl Fn() -> P + Send + Sync + 'static,
+    migrations: &'static [Migration],
+    events: impl IntoIterator<Item = Envelope>,
+) -> Converges<P> {
+    let mut sources: Vec<_> = P::SOURCES.iter().map(|it| (*it, Vec::new())).collect();
+    for event in events {
+        let of = sources.iter_mut().find(|(it, _)| **it == *event.source);
+        let (_, events) =
+            of.unwrap_or_else(|| panic!("{} does not follow {}", P::NAME, event.source));
+        events.push(event);
+    }
+    Converges {
+        projection: Arc::new(projection),
+        migrations,
+        sources,
+        settle: None,
+        seed: None,
+    }
+}
+
+impl<P: Projection> Converges<P> {
+    /// Work that the service does in the background: it runs now and then, and before tables are
+    /// compared.
+    pub fn settled_by(
+        self,
+        settle: impl Fn(&Tx) -> Result<(), DbErr> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            settle: Some(Arc::new(settle)),
+            ..self
+        }
+    }
+
+    /// The seed of what is random. By default, that of the environment variable `HEADWATER_SEED`,
+    /// else a new one for each test. A failure reports it.
+    pub fn seed(self, seed: u64) -> Self {
+        Self {
+            seed: Some(seed),
+            ..self
+        }
+    }
+
+    /// Runs the check.
+    ///
+    /// # Panics
+    /// The projection does not converge. The message has two courses and the rows that differ.
+    pub async fn check(self) {
+        self.then(|_| Ok(())).await;
+    }
+
+    /// Runs the check; what `read` returns must also be the same in the end. Returns it.
+    ///
+    /// # Panics
+    /// As [`check`](Self::check).
+    pub async fn then<T: PartialEq + Debug + Send + 'static>(
+        self,
+        read: impl Fn(&Tx) -> Result<T, DbErr> + Send + Sync + 'static,
+    ) -> T {
+        let seed = self.seed.unwrap_or_else(seed);
+        let check = Arc::new(Check {
+            converges: self,
+            read,
+            seed,
+        });
+        let mut store = Store::open(P::NAME, check.converges.migrations, Clock::system()).await;
+        let checked = Arc::clone(&check);
+        let outcome = match store.db.write(move |tx| checked.in_one(tx)).await {
+            Err(WriteError::Refused(End::Reached(outcome))) => *outcome,
+            Err(WriteError::Refused(End::Failed(report))) => panic!("{report}\n"),
+            Err(error) => panic!("{}", error.kind()),
+            Ok(never) => match never.value {},
+        };
+        match check.with_reopening(&mut store, &outcome).await {
+            Ok(()) => outcome.value,
+            Err(report) => panic!("{report}\n"),
+        }
+    }
+}
+
+impl<P> std::fmt::Debug for Converges<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Converges")
+            .field("sources", &self.sources)
+            .finish_non_exhaustive()
+    }
+}
+
+fn seed() -> u64 {
+    match std::env::var(SEED) {
+        Ok(seed) => seed.parse().expect("HEADWATER_SEED is a number"),
+        Err(_) => fastrand::u64(..),
+    }
+}
+
+/// Where a course ended.
+#[derive(Debug, PartialEq)]
+struct Outcome<T> {
+    tables: Tables,
+    value: T,
+}
+
+/// Why a transaction is rolled back.
+enum End<T> {
+    /// The course reached its end.
+    Reached(Box<Outcome<T>>),
+    /// An event cannot be applied; or the report of the whole check.
+    Failed(String),
+}
+
+impl<T> From<DbErr> for End<T> {
+    fn from(error: DbErr) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl<T> From<ApplyError> for End<T> {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Transient(error) => error.into(),
+            ApplyError::Poison(reason) => Self::Failed(reason),
+        }
+    }
+}
+
+/// There is no value: each course ends in a rollback.
+enum Never {}
+
+struct Check<P, R> {
+    converges: Converges<P>,
+    read: R,
+    seed: u64,
+}
+
+impl<P, R, T> Check<P, R>
+where
+    P: Projection,
+    R: Fn(&Tx) -> Result<T, DbErr> + Send + Sync + 'static,
+    T: PartialEq + Debug + Send + 'static,
+{
+    /// Runs all courses in one transaction.
+    fn in_one(&self, tx: &Tx) -> Result<Never, End<T>> {
+        let mut random = Rng::with_seed(self.seed);
+        let lengths: Vec<_> = self.sources().map(|(_, events)| events.len()).collect();
+        let first = course::in_turn(&lengths);
+        let wanted = self.outcome(tx, &course::plain(&first));
+        let wanted = wanted.map_err(|why| format!("the events cannot be applied: {why}"));
+        let wanted = wanted.map_err(End::Failed)?;
+        if let Some(letters) = wanted.tables.get(report::DEAD_LETTERS) {
+            let letters = letters.join("\n    ");
+            return Err(End::Failed(format!(
+                "the events cannot be applied:\n    {letters}"
+            )));
+        }
+        let courses_max = (EVENTS_MAX / first.len().max(1)).max(10);
+        let all = course::all(&lengths, EXHAUSTIVE_MAX);
+        let orders = all.unwrap_or_else(|| {
+            let random = || course::random(&lengths, &mut random);
+            std::iter::repeat_with(random).take(courses_max).collect()
+        });
+        for order in &orders {
+            if self.differs(tx, &course::plain(order), &wanted) {
+                return Err(End::Failed(self.order_matters(tx, &first, order, &wanted)));
+            }
+        }
+        let mut faults = course::with_one_fault(&first);
+        random.shuffle(&mut faults);
+        faults.truncate(courses_max);
+        let rough = orders.iter().map(|order| course::rough(order, &mut random));
+        for course in faults.into_iter().chain(rough) {
+            if self.differs(tx, &course, &wanted) {
+                return Err(End::Failed(self.fault_matters(tx, course, &wanted)));
+            }
+        }
+        Err(End::Reached(Box::new(wanted)))
+    }
+
+    /// Runs a course that commits, and reopens the store wherever the process starts again.
+    async fn with_reopening(
+        self: &Arc<Self>,
+        store: &mut Store,
+        wanted: &Outcome<T>,
+    ) -> Result<(), String> {
+        let lengths: Vec<_> = self.sources().map(|(_, events)| events.len()).collect();
+        let order = course::in_turn(&lengths);
+        let course = course::with_crashes(&order, CRASHES_MAX);
+        let check = Arc::clone(self);
+        let begun = store
+            .db
+            .write(move |tx| Run::begin(tx, &check.converges))
+            .await;
+        let mut run = begun
+            .unwrap_or_else(|error| panic!("{}", error.kind()))
+            .value;
+        for step in course.clone() {
+            if step == Step::Restart {
+                store.reopen().await;
+            }
+            let (check, mut now) = (Arc::clone(self), run);
+            let written = store.db.write(move |tx| {
+                now.step::<T>(tx, &check.converges, &step)?;
+                Ok::<_, End<T>>(now)
+            });
+            run = match written.await {
+                Ok(written) => written.value,
+                Err(WriteError::Refused(End::Failed(why))) => return Err(why),
+                Err(error) => return Err(error.kind().to_owned()),
+            };
+        }
+        let check = Arc::clone(self);
+        let ended = store.db.write(move |tx| check.read(tx)).await;
+        let ended = ended
+            .unwrap_or_else(|error| panic!("{}", error.kind()))
+            .value;
+        if ended == *wanted {
+            return Ok(());
+        }
+        let [left, right] = [course::plain(&order), course];
+        Err(self.report(&left, Ok(wanted), &right, Ok(&ended)))
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &(&'static str, Vec<Envelope>)> {
+        self.converges.sources.iter()
+    }
+
+    /// Runs `course` in a savepoint, which is rolled back.
+    fn outcome(&self, tx: &Tx, course: &[Step]) -> Result<Outcome<T>, String> {
+        let run = |tx: &Tx| -> Result<Never, End<T>> {
+            let mut run = Run::begin(tx, &self.converges)?;
+            for step in course {
+                run.step::<T>(tx, &self.converges, step)?;
+            }
+            Err(End::Reached(Box::new(self.read(tx)?)))
+        };
+        match tx.savepoint(run) {
+            Err(End::Reached(outcome)) => Ok(*outcome),
+            Err(End::Failed(why)) => Err(why),
+            Ok(never) => match never {},
+        }
+    }
+
+    fn differs(&self, tx: &Tx, course: &[Step], wanted: &Outcome<T>) -> bool {
+        self.outcome(tx, course).as_ref() != Ok(wanted)
+    }
+
+    /// Reports two interleavings that differ by two neighbours.
+    fn order_matters(&self, tx: &Tx, from: &Order, to: &Order, wanted: &Outcome<T>) -> String {
+        let way = course::way(from, to);
+        let [mut left, mut right] = [from, to].map(course::plain);
+        for pair in way.windows(2) {
+            if self.differs(tx, &course::plain(&pair[1]), wanted) {
+                [left, right] = [&pair[0], &pair[1]].map(course::plain);
+                break;
+            }
+        }
+        let ends = [self.outcome(tx, &left), self.outcome(tx, &right)];
+        let [one, other] = ends.each_ref().map(Result::as_ref);
+        self.report(&left, one, &right, other)
+    }
+
+    /// Reports the simplest course that still differs, next to the same events without faults.
+    fn fault_matters(&self, tx: &Tx, mut course: Vec<Step>, wanted: &Outcome<T>) -> String {
+        while let Some(simpler) =
+            course::simpler(course.clone()).find(|simpler| self.differs(tx, simpler, wanted))
+        {
+            course = simpler;
+        }
+        let order = course.iter().flat_map(|step| match step {
+            Step::Apply { source, events } => vec![*source; *events],
+            _ => Vec::new(),
+        });
+        let left = course::plain(&order.collect());
+        let ends = [self.outcome(tx, &left), self.outcome(tx, &course)];
+        let [one, other] = ends.each_ref().map(Result::as_ref);
+        self.report(&left, one, &course, other)
+    }
+
+    fn report(
+        &self,
+        left: &[Step],
+        one: Result<&Outcome<T>, &String>,
+        right: &[Step],
+        other: Result<&Outcome<T>, &String>,
+    ) -> String {
+        let tables = |end: Result<&Outcome<T>, &String>| match end {
+            Ok(Outcome { tables, value }) => {
+                let mut tables = tables.clone();
+                tables.insert("what `then` reads".to_owned(), vec![format!("{value:?}")]);
+                tables
+            }
+            Err(why) => Tables::from([("error".to_owned(), vec![why.clone()])]),
+        };
+        let ends = [tables(one), tables(other)];
+        let courses = [left, right].map(|course| report::lines(&self.converges.sources, course));
+        let seed = self.seed;
+        format!(
+            "the projection {} does not converge\n{}\n{}\nTo repeat it: {SEED}={seed}",
+            P::NAME,
+            report::side_by_side(&courses),
+            report::differences(&ends),
+        )
+    }
+
+    /// What is compared.
+    fn read(&self, tx: &Tx) -> Result<Outcome<T>, DbErr> {
+        if let Some(settle) = &self.converges.settle {
+            settle(tx)?;
+        }
+        let mut tables = Tables::new();
+        let own = |name: &str| (name.to_owned(), format!("SELECT * FROM \"{name}\""));
+        let content: Vec<_> = if !P::CONTENT.is_empty() {
+            let each = P::CONTENT.iter();
+            each.map(|(name, sql)| ((*name).to_owned(), (*sql).to_owned()))
+                .collect()
+        } else if !P::TABLES.is_empty() {
+            P::TABLES.iter().map(|name| own(name)).collect()
+        } else {
+            names(tx)?.iter().map(|name| own(name)).collect()
+        };
+        for (name, sql) in content {
+            tables.insert(name, rows(tx, &sql)?);
+        }
+        let letters = format!(
+            "SELECT source, position, reason FROM headwater_dead_letter
+             WHERE projection = '{}'",
+            P::NAME
+        );
+        let letters = rows(tx, &letters)?;
+        if !letters.is_empty() {
+            tables.insert(report::DEAD_LETTERS.to_owned(), letters);
+        }
+        let positions = as_of::<P>(tx)?.applied.to_string();
+        tables.insert("positions".to_owned(), vec![positions]);
+        let value = (self.read)(tx)?;
+        Ok(Outcome { tables, value })
+    }
+}
+
+/// The tables that do not belong to the chassis.
+fn names(tx: &Tx) -> Result<Vec<String>, DbErr> {
+    let sql = "SELECT name FROM sqlite_schema WHERE type = 'table'
+        AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'headwater\\_%' ESCAPE '\\'";
+    let rows = tx.query_all_raw(Statement::from_string(tx.get_database_backend(), sql))?;
+    rows.iter().map(|row| row.try_get_by(0)).collect()
+}
+
+/// The rows of a query as text, sorted.
+fn rows(tx: &Tx, sql: &str) -> Result<Vec<String>, DbErr> {
+    let query =
+        |sql: String| tx.query_all_raw(Statement::from_string(tx.get_database_backend(), sql));
+    let first = query(format!("SELECT * FROM ({sql}) LIMIT 1"))?;
+    let Some(first) = first.first() else {
+        return Ok(Vec::new());
+    };
+    let column = |name: &String| format!("'{name}=' || quote(\"{name}\")");
+    let columns: Vec<_> = first.column_names().iter().map(column).collect();
+    let columns = columns.join(" || ' ' || ");
+    let rows = query(format!("SELECT {columns} FROM ({sql}) ORDER BY 1"))?;
+    rows.iter().map(|row| row.try_get_by(0)).collect()
+}
+
+/// The epoch of all sources.
+const EPOCH: &str = "test";
+
+/// A stream of a source.
+#[derive(Debug, Clone)]
+struct Stream {
+    created: i64,
+    /// The position of the event at each sequence; sequences begin at 1.
+    stored: Vec<usize>,
+    /// The last position that was applied.
+    applied: usize,
+}
+
+/// A course that runs.
+struct Run<P> {
+    projection: P,
+    streams: Vec<Stream>,
+}
+
+impl<P: Projection> Run<P> {
+    fn begin(tx: &Tx, what: &Converges<P>) -> Result<Self, DbErr> {
+        for (source, _) in &what.sources {
+            testing::read_after::<P>(tx, (*source, 1), 0)?;
+        }
+        let stream = Stream {
+            created: 1,
+            stored: Vec::new(),
+            applied: 0,
+        };
+        Ok(Self {
+            projection: (what.projection)(),
+            streams: vec![stream; what.sources.len()],
+        })
+    }
+
+    fn step<T>(&mut self, tx: &Tx, what: &Converges<P>, step: &Step) -> Result<(), End<T>> {
+        match *step {
+            Step::Apply { source, events } => {
+                let known = self.streams[source].publish(events);
+                self.streams[source].applied += events;
+                self.deliver(tx, what, source, known)?;
+            }
+            Step::RollBack { source, events } => {
+                let before = self.streams[source].clone();
+                let known = self.streams[source].publish(events);
+                let rolled_back = tx.savepoint(|tx| {
+                    self.deliver(tx, what, source, known)?;
+                    Err::<Never, _>(RolledBack::OnPurpose)
+                });
+                if let Err(RolledBack::Failed(error)) = rolled_back {
+                    return Err(error.into());
+                }
+                self.streams[source] = before;
+            }
+            Step::Duplicate { source, position } => {
+                let stored = &mut self.streams[source].stored;
+                stored.push(position);
+                let known = stored.len() - 1;
+                self.deliver(tx, what, source, known)?;
+            }
+            Step::Replay { source, position } => {
+                let stream = &mut self.streams[source];
+                if position == 1 {
+                    stream.created += 1;
+                    stream.stored = (1..=stream.applied).collect();
+                }
+                let known = stream.stored.iter().position(|it| *it == position);
+                let (known, created) = (known.expect("it was applied"), stream.created);
+                let name = what.sources[source].0;
+                testing::read_after::<P>(tx, (name, created), known as u64)?;
+                self.deliver(tx, what, source, known)?;
+            }
+            Step::Restart => self.projection = (what.projection)(),
+            Step::Settle => {
+                if let Some(settle) = &what.settle {
+                    settle(tx)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies what the stream holds after `known`, as one batch.
+    fn deliver(
+        &self,
+        tx: &Tx,
+        what: &Converges<P>,
+        source: usize,
+        known: usize,
+    ) -> Result<(), ApplyError> {
+        let (name, events) = &what.sources[source];
+        let stored = self.streams[source].stored.iter().enumerate().skip(known);
+        let batch = stored.map(|(index, position)| Envelope {
+            id: Some(EventId {
+                source: (*name).into(),
+                epoch: EPOCH.into(),
+                position: *position as u64,
+            }),
+            sequence: Some(index as u64 + 1),
+            ..events[*position - 1].clone()
+        });
+        let stream = (*name, self.streams[source].created);
+        testing::apply(&self.projection, tx, stream, EPOCH, batch.collect())
+    }
+}
+
+impl Stream {
+    /// Adds the next events. Returns the last sequence before them.
+    fn publish(&mut self, events: usize) -> usize {
+        let known = self.stored.len();
+        self.stored.extend(self.applied + 1..=self.applied + events);
+        known
+    }
+}
+
+/// Why a batch is rolled back.
+enum RolledBack {
+    OnPurpose,
+    Failed(ApplyError),
+}
+
+impl From<DbErr> for RolledBack {
+    fn from(error: DbErr) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<ApplyError> for RolledBack {
+    fn from(error: ApplyError) -> Self {
+        Self::Failed(error)
+    }
+}

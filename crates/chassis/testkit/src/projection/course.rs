@@ -1,0 +1,198 @@
+//! Courses: in which order and in which batches events reach a projection, and what happens
+//! meanwhile.
+
+use fastrand::Rng;
+
+/// One thing that happens to a projection. Positions begin at 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The next events of a source come as one batch.
+    Apply { source: usize, events: usize },
+    /// The same, but the transaction is rolled back.
+    RollBack { source: usize, events: usize },
+    /// An applied event is in the stream once again, later.
+    Duplicate { source: usize, position: usize },
+    /// The stream is read again from an applied event on; from 1: it was recreated.
+    Replay { source: usize, position: usize },
+    /// The process starts again.
+    Restart,
+    /// The service's background work runs.
+    Settle,
+}
+
+impl Step {
+    pub(super) fn is_fault(&self) -> bool {
+        !matches!(self, Self::Apply { .. })
+    }
+}
+
+/// For each step, the source whose next event comes.
+pub(super) type Order = Vec<usize>;
+
+/// One source after another.
+pub(super) fn in_turn(lengths: &[usize]) -> Order {
+    let each = lengths.iter().enumerate();
+    each.flat_map(|(source, events)| std::iter::repeat_n(source, *events))
+        .collect()
+}
+
+/// All interleavings, if there are at most `max`.
+pub(super) fn all(lengths: &[usize], max: usize) -> Option<Vec<Order>> {
+    fn extend(rest: &mut [usize], order: &mut Order, all: &mut Vec<Order>, max: usize) {
+        if all.len() > max {
+            return;
+        }
+        if rest.iter().all(|events| *events == 0) {
+            all.push(order.clone());
+        }
+        for source in 0..rest.len() {
+            if rest[source] > 0 {
+                rest[source] -= 1;
+                order.push(source);
+                extend(rest, order, all, max);
+                order.pop();
+                rest[source] += 1;
+            }
+        }
+    }
+    let mut all = Vec::new();
+    extend(&mut lengths.to_vec(), &mut Vec::new(), &mut all, max);
+    (all.len() <= max).then_some(all)
+}
+
+/// A random interleaving; each is as likely as any other.
+pub(super) fn random(lengths: &[usize], random: &mut Rng) -> Order {
+    let mut order = in_turn(lengths);
+    random.shuffle(&mut order);
+    order
+}
+
+/// The way from one interleaving to another: each differs from the one before it by two neighbours.
+pub(super) fn way(from: &Order, to: &Order) -> Vec<Order> {
+    let (mut now, mut way) = (from.clone(), vec![from.clone()]);
+    for (place, source) in to.iter().enumerate() {
+        let ahead = now[place..].iter().position(|it| it == source);
+        for at in (place..place + ahead.expect("the same events")).rev() {
+            now.swap(at, at + 1);
+            way.push(now.clone());
+        }
+    }
+    way
+}
+
+/// Each event on its own, and no fault.
+pub(super) fn plain(order: &Order) -> Vec<Step> {
+    let apply = |source: &usize| Step::Apply {
+        source: *source,
+        events: 1,
+    };
+    order.iter().map(apply).collect()
+}
+
+/// The plain course of `order` with one fault: every fault at every place.
+pub(super) fn with_one_fault(order: &Order) -> Vec<Vec<Step>> {
+    let plain = plain(order);
+    let mut courses = Vec::new();
+    let mut with = |place: usize, faults: &[Step]| {
+        let (before, after) = plain.split_at(place);
+        courses.push([before, faults, after].concat());
+    };
+    let mut applied = vec![0; order.iter().max().map_or(0, |last| last + 1)];
+    for (place, source) in order.iter().enumerate() {
+        let source = *source;
+        let roll_back = Step::RollBack { source, events: 1 };
+        with(place, std::slice::from_ref(&roll_back));
+        with(place, &[roll_back, Step::Restart]);
+        applied[source] += 1;
+        with(place + 1, &[Step::Restart]);
+        for (source, applied) in applied.iter().enumerate() {
+            for position in 1..=*applied {
+                with(place + 1, &[Step::Duplicate { source, position }]);
+                with(place + 1, &[Step::Replay { source, position }]);
+            }
+        }
+    }
+    courses
+}
+
+/// `order` in random batches, with many faults.
+pub(super) fn rough(order: &Order, random: &mut Rng) -> Vec<Step> {
+    let (mut steps, mut rest) = (Vec::new(), &order[..]);
+    let mut applied = vec![0; order.iter().max().map_or(0, |last| last + 1)];
+    while let Some(source) = rest.first().copied() {
+        let run = rest.iter().take_while(|it| **it == source).count();
+        if random.u8(..4) == 0 {
+            let events = random.usize(1..=run);
+            steps.push(Step::RollBack { source, events });
+        }
+        if random.u8(..4) == 0 {
+            steps.push(Step::Restart);
+        }
+        let events = random.usize(1..=run);
+        steps.push(Step::Apply { source, events });
+        rest = &rest[events..];
+        applied[source] += events;
+        let again = random.usize(..applied.len());
+        if applied[again] > 0 {
+            let (source, position) = (again, random.usize(1..=applied[again]));
+            match random.u8(..4) {
+                0 => steps.push(Step::Duplicate { source, position }),
+                1 => steps.push(Step::Replay { source, position }),
+                _ => {}
+            }
+        }
+        if random.u8(..4) == 0 {
+            steps.push(Step::Settle);
+        }
+    }
+    steps
+}
+
+/// The plain course of `order`, in which the process ends before and after the commit of an event,
+/// up to `crashes` times.
+pub(super) fn with_crashes(order: &Order, crashes: usize) -> Vec<Step> {
+    let every = order.len().div_ceil(crashes).max(1);
+    let mut steps = Vec::new();
+    for (place, source) in order.iter().enumerate() {
+        let (source, events) = (*source, 1);
+        let apply = Step::Apply { source, events };
+        if place % every == 0 {
+            let roll_back = Step::RollBack { source, events };
+            steps.extend([roll_back, Step::Restart, apply, Step::Restart]);
+        } else {
+            steps.push(apply);
+        }
+    }
+    steps
+}
+
+/// Simpler courses than `course`, one step away: without one of its faults, or with a batch split.
+pub(super) fn simpler(course: Vec<Step>) -> impl Iterator<Item = Vec<Step>> {
+    (0..course.len()).filter_map(move |at| {
+        let instead = match course[at] {
+            Step::Apply { events: 1, .. } => return None,
+            Step::Apply { source, events } => vec![Step::Apply { source, events: 1 }; events],
+            _ => Vec::new(),
+        };
+        Some([&course[..at], &instead, &course[at + 1..]].concat())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interleavings_keep_the_order_within_each_source() {
+        let expected = [[0, 0, 1], [0, 1, 0], [1, 0, 0]].map(Vec::from);
+        assert_eq!(all(&[2, 1], 3).unwrap(), expected);
+        assert_eq!(all(&[2, 1], 2), None);
+        assert_eq!(all(&[2, 2, 2], 100).unwrap().len(), 90);
+    }
+
+    #[test]
+    fn a_way_swaps_two_neighbours_at_a_time() {
+        let way = way(&vec![0, 0, 1], &vec![1, 0, 0]);
+        assert_eq!(way, [[0, 0, 1], [0, 1, 0], [1, 0, 0]].map(Vec::from));
+    }
+}

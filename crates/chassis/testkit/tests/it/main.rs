@@ -1,0 +1,3 @@
+//! Tests of the kit itself: it must find planted faults.
+
+mod converges;
