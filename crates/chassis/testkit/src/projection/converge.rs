@@ -128,6 +128,19 @@ impl<P: Projection> Converges<P> {
         self,
         read: impl Fn(&Tx) -> Result<T, DbErr> + Send + Sync + 'static,
     ) -> T {
+        let ended = self.run(read).await;
+        ended.unwrap_or_else(|report| panic!("{report}\n"))
+    }
+
+    /// Runs the check. Returns the report if the projection does not converge.
+    pub async fn report(self) -> Option<String> {
+        self.run(|_| Ok(())).await.err()
+    }
+
+    async fn run<T: PartialEq + Debug + Send + 'static>(
+        self,
+        read: impl Fn(&Tx) -> Result<T, DbErr> + Send + Sync + 'static,
+    ) -> Result<T, String> {
         let seed = self.seed.unwrap_or_else(seed);
         let check = Arc::new(Check {
             converges: self,
@@ -138,14 +151,12 @@ impl<P: Projection> Converges<P> {
         let checked = Arc::clone(&check);
         let outcome = match store.db.write(move |tx| checked.in_one(tx)).await {
             Err(WriteError::Refused(End::Reached(outcome))) => *outcome,
-            Err(WriteError::Refused(End::Failed(report))) => panic!("{report}\n"),
+            Err(WriteError::Refused(End::Failed(report))) => return Err(report),
             Err(error) => panic!("{}", error.kind()),
             Ok(never) => match never.value {},
         };
-        match check.with_reopening(&mut store, &outcome).await {
-            Ok(()) => outcome.value,
-            Err(report) => panic!("{report}\n"),
-        }
+        check.with_reopening(&mut store, &outcome).await?;
+        Ok(outcome.value)
     }
 }
 
@@ -274,7 +285,11 @@ where
             });
             run = match written.await {
                 Ok(written) => written.value,
-                Err(WriteError::Refused(End::Failed(why))) => return Err(why),
+                Err(WriteError::Refused(End::Failed(why))) => {
+                    return Err(format!(
+                        "after a restart, an event cannot be applied: {why}"
+                    ));
+                }
                 Err(error) => return Err(error.kind().to_owned()),
             };
         }

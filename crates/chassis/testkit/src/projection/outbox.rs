@@ -42,7 +42,7 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
-    let before = db.read(|snapshot| outbox::head(snapshot)).await;
+    let before = db.read(outbox::head).await;
     let before = before.expect("read the outbox");
     let result = match db.write(command).await {
         Ok(written) => Ok(written.value),

@@ -184,7 +184,7 @@ async fn what_an_erased_user_ordered_is_removed_in_parts() {
     let parts = remove_erased(&store.db).await;
     assert!(parts >= 2, "{parts}");
     assert_eq!(content(&store.db).await, 5_000);
-    let left = store.db.read(|snapshot| shown(snapshot)).await.unwrap();
+    let left = store.db.read(shown).await.unwrap();
     assert_eq!(left.keys().collect::<Vec<_>>(), [&user_id(1)]);
 }
 
@@ -227,7 +227,7 @@ proptest! {
         let events = histories.iter().flatten().map(Happened::envelope);
         let check = converges(|| Purchases, MIGRATIONS, events).settled_by(remove_few).seed(seed);
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let shown = runtime.block_on(check.then(|tx| shown(tx)));
+        let shown = runtime.block_on(check.then(shown));
         let [users, products, orders] = &histories;
         prop_assert_eq!(shown, expected(users, products, orders));
     }
