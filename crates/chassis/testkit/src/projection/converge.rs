@@ -103,8 +103,8 @@ impl<P: Projection> Converges<P> {
         }
     }
 
-    /// The seed of what is random. By default, that of the environment variable `HEADWATER_SEED`,
-    /// else a new one for each test. A failure reports it.
+    /// The seed of what is random; without it, each check has a new one. A failure reports it, and
+    /// the environment variable `HEADWATER_SEED` replaces it.
     pub fn seed(self, seed: u64) -> Self {
         Self {
             seed: Some(seed),
@@ -141,7 +141,8 @@ impl<P: Projection> Converges<P> {
         self,
         read: impl Fn(&Tx) -> Result<T, DbErr> + Send + Sync + 'static,
     ) -> Result<T, String> {
-        let seed = self.seed.unwrap_or_else(seed);
+        let seed = given_seed().or(self.seed);
+        let seed = seed.unwrap_or_else(|| fastrand::u64(..));
         let check = Arc::new(Check {
             converges: self,
             read,
@@ -168,11 +169,9 @@ impl<P> std::fmt::Debug for Converges<P> {
     }
 }
 
-fn seed() -> u64 {
-    match std::env::var(SEED) {
-        Ok(seed) => seed.parse().expect("HEADWATER_SEED is a number"),
-        Err(_) => fastrand::u64(..),
-    }
+fn given_seed() -> Option<u64> {
+    let seed = std::env::var(SEED).ok()?;
+    Some(seed.parse().expect("HEADWATER_SEED is a number"))
 }
 
 /// Where a course ended.

@@ -9,6 +9,9 @@ use crate::projection::store::Store;
 
 /// A projection on its own empty store.
 ///
+/// It calls `apply` directly, without a checkpoint: an event that is given twice is applied twice.
+/// [`converges`](crate::converges()) has the checkpoint.
+///
 /// ```
 /// use headwater::database::{Migration, Snapshot, Tx};
 /// use headwater::{ApplyError, Envelope, Event, Projection};
