@@ -42,7 +42,7 @@ fn cargo(args: &[&str]) -> String {
 /// `cargo build --release --bins`, as in `just install`, packages and images, builds only these
 /// programs, and no test dependencies.
 #[test]
-fn what_is_shipped_has_no_crash_points() {
+fn what_is_shipped_has_no_features_of_tests() {
     let features = |edges| {
         let tree = [
             "tree",
@@ -54,8 +54,17 @@ fn what_is_shipped_has_no_crash_points() {
         ];
         cargo(&tree)
     };
-    assert!(!features("no-dev").contains("crash-points"));
-    assert!(features("all").contains("crash-points"), "tests need them");
+    let (shipped, tested) = (features("no-dev"), features("all"));
+    for feature in ["crash-points", "testing"] {
+        let has = |tree: &str| {
+            tree.lines().any(|line| {
+                let features = line.rsplit_once(") ").map_or("", |(_, features)| features);
+                line.contains("headwater") && features.contains(feature)
+            })
+        };
+        assert!(!has(&shipped), "{feature}");
+        assert!(has(&tested), "tests need {feature}");
+    }
 }
 
 #[test]
