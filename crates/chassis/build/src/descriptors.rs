@@ -34,7 +34,7 @@ impl Compiled {
     }
 
     /// The own files and their imports, but none that only [`OPTIONS`] needs; imports first.
-    fn needed(&self) -> impl Iterator<Item = FileDescriptor> {
+    pub(crate) fn needed(&self) -> impl Iterator<Item = FileDescriptor> {
         let mut needed = BTreeSet::new();
         let mut pending: Vec<FileDescriptor> = self.files().collect();
         while let Some(file) = pending.pop() {

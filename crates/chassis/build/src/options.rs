@@ -12,6 +12,10 @@ use crate::descriptors::Compiled;
 /// The field `options` of a `DescriptorProto`, in the path of a source location.
 const MESSAGE_OPTIONS: i32 = 7;
 
+/// The first parts of the subjects of questions and of the chassis: a stream of such a source would
+/// capture them.
+const RESERVED: [&str; 2] = ["headwater", "inquiry"];
+
 /// What the options say.
 #[derive(Default)]
 pub(crate) struct Contract {
@@ -82,15 +86,20 @@ impl Found<'_> {
 
 impl Reader<'_> {
     fn message(&mut self, message: &MessageDescriptor) {
-        if let Some(option) = self.option(message, "event")
-            && let Err(mistake) = self.event(&option)
-        {
-            self.mistakes.push(format!("{}: {mistake}", option.place));
-        }
-        if let Some(option) = self.option(message, "question")
-            && let Err(mistake) = self.question(&option)
-        {
-            self.mistakes.push(format!("{}: {mistake}", option.place));
+        let event = self.option(message, "event");
+        let question = self.option(message, "question");
+        let (read, place) = match (event, question) {
+            (None, None) => (Ok(()), String::new()),
+            (Some(option), None) => (self.event(&option), option.place),
+            (None, Some(option)) => (self.question(&option), option.place),
+            (Some(_), Some(option)) => {
+                let name = message.name();
+                let mistake = format!("{name} is an event and a question: remove one option");
+                (Err(mistake), option.place)
+            }
+        };
+        if let Err(mistake) = read {
+            self.mistakes.push(format!("{place}: {mistake}"));
         }
         for nested in message.child_messages() {
             self.message(&nested);
@@ -113,10 +122,11 @@ impl Reader<'_> {
         })
     }
 
+    /// Where `path` is, or its first part: `option (headwater.event).name` has the path of the name.
     fn place(&self, file: &FileDescriptor, path: &[i32]) -> String {
         let info = file.file_descriptor_proto().source_code_info.as_ref();
         let mut places = info.into_iter().flat_map(|info| &info.location);
-        let place = places.find(|place| place.path == path);
+        let place = places.find(|place| place.path.starts_with(path));
         let line = place.and_then(|place| place.span.first()).unwrap_or(&0) + 1;
         let folder = self.compiled.folder.display();
         format!("{folder}/{}:{line}", file.name())
@@ -160,6 +170,12 @@ impl Reader<'_> {
                  and a version: write, for example, `package shop.orders.v1;`"
             )
         })?;
+        if RESERVED.contains(&source) {
+            return Err(format!(
+                "the {what} {message} has the source `{source}`, whose subjects the chassis uses: \
+                 write another package"
+            ));
+        }
         let subject = format!("{source}.{version}.{name}");
         if !is_token(&name) {
             return Err(format!(
@@ -183,14 +199,24 @@ impl Reader<'_> {
         let (message, answer) = (option.message, option.text("answer"));
         let in_package = format!("{}.{answer}", message.package_name());
         let mut names = [in_package, answer.clone()].into_iter();
-        let found = names.find(|name| self.compiled.pool.get_message_by_name(name).is_some());
+        let found = names.find(|name| self.is_described(name));
         found.ok_or_else(|| {
             format!(
                 "the question {} has the answer `{answer}`: write `answer: \"…\"`, the name of a \
-                 message in the package {}, or the full name of another",
+                 top-level message in the package {}, or the full name of another",
                 message.name(),
                 message.package_name()
             )
+        })
+    }
+
+    /// Whether the schema can contain the message: one on the top level of a file that is needed.
+    fn is_described(&self, name: &str) -> bool {
+        let message = self.compiled.pool.get_message_by_name(name);
+        message.is_some_and(|message| {
+            let file = message.parent_file();
+            let is_needed = self.compiled.needed().any(|it| it.name() == file.name());
+            message.parent_message().is_none() && is_needed
         })
     }
 }

@@ -179,17 +179,18 @@ fn an_event_inside_of_a_message_is_a_mistake() {
 
 #[test]
 fn a_question_without_an_answer_is_a_mistake() {
-    for answer in ["", "OrderAnswered"] {
+    for answer in ["", "OrderAnswered", "Order.Answered", "headwater.Event"] {
         assert_eq!(
             error(&format!(
                 "message OrdersAsked {{
                    option (headwater.question) = {{ name: \"asked\" answer: \"{answer}\" }};
-                 }}"
+                 }}
+                 message Order {{ message Answered {{}} }}"
             )),
             format!(
                 "proto/a.proto:5: the question OrdersAsked has the answer `{answer}`: write \
-                 `answer: \"…\"`, the name of a message in the package shop.orders.v1, or the full \
-                 name of another"
+                 `answer: \"…\"`, the name of a top-level message in the package shop.orders.v1, \
+                 or the full name of another"
             )
         );
     }
@@ -198,6 +199,53 @@ fn a_question_without_an_answer_is_a_mistake() {
         error.contains("4: the question A has the name ``"),
         "{error}"
     );
+}
+
+#[test]
+fn an_event_that_is_a_question_too_is_a_mistake() {
+    assert_eq!(
+        error(
+            "message OrderPlaced {
+               option (headwater.event) = { name: \"placed\" key: \"id\" };
+               option (headwater.question) = { name: \"asked\" answer: \"OrderPlaced\" };
+               string id = 1;
+             }"
+        ),
+        "proto/a.proto:6: OrderPlaced is an event and a question: remove one option"
+    );
+}
+
+#[test]
+fn a_source_whose_subjects_the_chassis_uses_is_a_mistake() {
+    for source in ["headwater", "inquiry"] {
+        let file = format!(
+            "syntax = \"proto3\";
+             package shop.{source}.v1;
+             import \"headwater/options.proto\";
+             message OrderPlaced {{
+               option (.headwater.event) = {{ name: \"placed\" key: \"id\" }};
+               string id = 1;
+             }}"
+        );
+        assert_eq!(
+            Generated::from(&[("a.proto", &file)]).error(),
+            format!(
+                "proto/a.proto:5: the event OrderPlaced has the source `{source}`, whose subjects \
+                 the chassis uses: write another package"
+            )
+        );
+    }
+}
+
+#[test]
+fn an_option_that_is_set_field_by_field_has_its_line() {
+    let error = error(
+        "message OrderPlaced {
+           string id = 1;
+           option (headwater.event).name = \"placed\";
+         }",
+    );
+    assert!(error.starts_with("proto/a.proto:6: "), "{error}");
 }
 
 #[test]
