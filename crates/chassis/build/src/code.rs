@@ -26,22 +26,66 @@ fn each<T>(items: impl IntoIterator<Item = T>, code: impl Fn(T) -> String) -> St
     items.into_iter().map(code).collect::<Vec<_>>().concat()
 }
 
-/// The types whose name no other package has: they can be used without their package.
+/// The types that can be used without their package: no other package has their name, nor has
+/// Rust's prelude, which `include_events!` would hide.
 fn unique(compiled: &Compiled) -> Vec<String> {
-    let mut paths: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let files = compiled.files();
-    for file in files.filter(|file| !file.package_name().is_empty()) {
+    // `None` is a type without a package, which is there already.
+    let mut paths: BTreeMap<String, Vec<Option<String>>> = BTreeMap::new();
+    for file in compiled.files() {
+        let package = file.package_name();
         let messages = file.messages().map(|it| it.name().to_owned());
         let enums = file.enums().map(|it| it.name().to_owned());
         for name in messages.chain(enums) {
-            let path = path(file.package_name(), &name);
-            let name = name.to_upper_camel_case();
-            paths.entry(name).or_default().push(path);
+            let path = (!package.is_empty()).then(|| path(package, &name));
+            paths.entry(type_name(&name)).or_default().push(path);
         }
     }
-    let unique = paths.into_values().filter(|paths| paths.len() == 1);
-    unique.flatten().collect()
+    paths.retain(|name, paths| paths.len() == 1 && !PRELUDE.contains(&&**name));
+    paths.into_values().flatten().flatten().collect()
 }
+
+/// The types and traits of the prelude.
+const PRELUDE: &[&str] = &[
+    "AsMut",
+    "AsRef",
+    "AsyncFn",
+    "AsyncFnMut",
+    "AsyncFnOnce",
+    "Box",
+    "Clone",
+    "Copy",
+    "Default",
+    "DoubleEndedIterator",
+    "Drop",
+    "Eq",
+    "ExactSizeIterator",
+    "Extend",
+    "Fn",
+    "FnMut",
+    "FnOnce",
+    "From",
+    "FromIterator",
+    "Future",
+    "Into",
+    "IntoFuture",
+    "IntoIterator",
+    "Iterator",
+    "Option",
+    "Ord",
+    "PartialEq",
+    "PartialOrd",
+    "Result",
+    "Send",
+    "Sized",
+    "String",
+    "Sync",
+    "ToOwned",
+    "ToString",
+    "TryFrom",
+    "TryInto",
+    "Unpin",
+    "Vec",
+];
 
 fn schema(events: &[Event], questions: &[Question]) -> String {
     let events = each(events, |event| {
@@ -121,12 +165,17 @@ fn keys(events: &[Event]) -> String {
         "
 /// The key of any of these events, for `Projection::key`. `None` if the event is of an unknown
 /// kind or does not decode.
-pub fn key(event: &headwater_event::Envelope) -> Option<String> {{
-    fn of<E: headwater_event::Event>(event: &headwater_event::Envelope) -> Option<String> {{
-        event.decode::<E>().ok().map(|event| event.key().to_owned())
+pub fn key(
+    event: &headwater_event::Envelope,
+) -> ::core::option::Option<::prost::alloc::string::String> {{
+    fn of<E: headwater_event::Event>(
+        event: &headwater_event::Envelope,
+    ) -> ::core::option::Option<::prost::alloc::string::String> {{
+        let event = event.decode::<E>().ok()?;
+        ::core::option::Option::Some(::prost::alloc::borrow::ToOwned::to_owned(event.key()))
     }}
     match event.kind() {{{arms}
-        _ => None,
+        _ => ::core::option::Option::None,
     }}
 }}
 "
@@ -141,13 +190,27 @@ fn path_of(message: &MessageDescriptor) -> String {
 fn path(package: &str, message: &str) -> String {
     let parts: Vec<String> = package.split('.').map(name).collect();
     let module = parts.join("::");
-    format!("self::{module}::{}", message.to_upper_camel_case())
+    format!("self::{module}::{}", type_name(message))
+}
+
+/// A type as prost names it.
+fn type_name(name: &str) -> String {
+    match name.to_upper_camel_case() {
+        name if name == "Self" => format!("{name}_"),
+        name if begins_with_digit(&name) => format!("_{name}"),
+        name => name,
+    }
 }
 
 /// A module or field as prost names it. Raw, because it may be a keyword.
 fn name(name: &str) -> String {
     match &*name.to_snake_case() {
         name @ ("self" | "super" | "crate" | "extern") => format!("{name}_"),
+        name if begins_with_digit(name) => format!("_{name}"),
         name => format!("r#{name}"),
     }
+}
+
+fn begins_with_digit(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_digit())
 }

@@ -25,8 +25,8 @@
 //!
 //! The crate's code has them with `headwater::include_events!();`:
 //!
-//! * a type for each message, as prost generates it; a name that two packages have is used with its
-//!   package, as in `shop::reviews::v1::ReviewWritten`;
+//! * a type for each message, as prost generates it; a name that two packages have, or that Rust's
+//!   prelude has (`Option`), is used with its package, as in `shop::reviews::v1::ReviewWritten`;
 //! * `impl Event` for each event; its subject is `reviews.v1.written`: source and version from the
 //!   package, then the name;
 //! * a constant `SUBJECT` for each question, `inquiry.reviews.v1.<name>`;
@@ -74,6 +74,7 @@ impl Error {
 }
 
 /// Compiles all `.proto` files below `folder`, in which imports are looked up as well.
+/// Call it once: a second call replaces the events of the first.
 ///
 /// # Errors
 /// There is no such file, a file is not valid, or one of its options is not.

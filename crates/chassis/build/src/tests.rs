@@ -36,13 +36,20 @@ impl Generated {
         Self { folder, result }
     }
 
-    fn read(self, name: &str) -> Vec<u8> {
-        self.result.unwrap();
+    fn read(&self, name: &str) -> Vec<u8> {
+        self.result.as_ref().unwrap();
         std::fs::read(self.folder.path().join("out").join(name)).unwrap()
     }
 
-    fn code(self) -> String {
+    fn code(&self) -> String {
         String::from_utf8(self.read("headwater-events.rs")).unwrap()
+    }
+
+    /// The types that can be used without their package.
+    fn uses(&self) -> Vec<String> {
+        let code = self.code();
+        let uses = code.lines().filter_map(|it| it.strip_prefix("pub use "));
+        uses.map(str::to_owned).collect()
     }
 
     /// The error, with the folder left out.
@@ -310,40 +317,88 @@ import \"headwater/options.proto\";
 message HTTPRequested {
   option (headwater.event) = { name: \"http-requested\" key: \"requestId\" };
   string requestId = 1;
+}
+message Self {
+  option (headwater.event) = { name: \"self\" key: \"_1\" };
+  string _1 = 1;
+}
+message _2Seen {
+  option (headwater.event) = { name: \"seen\" key: \"type\" };
+  string type = 1;
 }";
-    let code = Generated::from(&[("a.proto", file)]).code();
-    for line in [
-        "impl headwater_event::Event for self::r#shop::r#type::r#v2::HttpRequested {",
-        "    const SUBJECT: &'static str = \"type.v2.http-requested\";",
-        "        &self.r#request_id",
+    let generated = Generated::from(&[("a.proto", file)]);
+    let types = String::from_utf8(generated.read("shop.r#type.v2.rs")).unwrap();
+    for (text, line) in [
+        (
+            &*generated.code(),
+            "impl headwater_event::Event for self::r#shop::r#type::r#v2::HttpRequested {
+    const SUBJECT: &'static str = \"type.v2.http-requested\";
+
+    fn key(&self) -> &str {
+        &self.r#request_id
+",
+        ),
+        (&types, "pub struct HttpRequested {"),
+        (&types, "pub request_id: "),
+        (&generated.code(), "for self::r#shop::r#type::r#v2::Self_ {"),
+        (&generated.code(), "&self._1\n"),
+        (&types, "pub struct Self_ {"),
+        (&types, "pub _1: "),
+        (
+            &generated.code(),
+            "for self::r#shop::r#type::r#v2::_2seen {",
+        ),
+        (&generated.code(), "&self.r#type\n"),
+        (&types, "pub struct _2seen {"),
+        (&types, "pub r#type: "),
     ] {
-        assert!(
-            code.lines().any(|it| it == line),
-            "{line} is not in\n{code}"
-        );
+        assert!(text.contains(line), "{line} is not in\n{text}");
     }
 }
 
 #[test]
 fn a_name_that_two_packages_have_is_used_with_its_package() {
     let file = |version: u32, more: &str| {
-        format!("syntax = \"proto3\"; package shop.orders.v{version}; message Placed {{}} {more}")
+        format!("syntax = \"proto3\"; package shop.orders.v{version}; {more}")
     };
     let files = [
-        ("v1.proto", &*file(1, "enum Kind { NONE = 0; }")),
-        ("v2.proto", &*file(2, "message Line {}")),
-        ("none.proto", "syntax = \"proto3\"; message Placed {}"),
+        (
+            "v1.proto",
+            &*file(1, "message Placed {} enum Kind { NONE = 0; }"),
+        ),
+        (
+            "v2.proto",
+            &*file(2, "message Placed {} message Line {} message Total {}"),
+        ),
+        (
+            "none.proto",
+            "syntax = \"proto3\"; message Total {} message Own {}",
+        ),
     ];
-    let code = Generated::from(&files).code();
-    let uses: Vec<_> = code
-        .lines()
-        .filter(|it| it.starts_with("pub use"))
-        .collect();
     let expected = [
-        "pub use self::r#shop::r#orders::r#v1::Kind;",
-        "pub use self::r#shop::r#orders::r#v2::Line;",
+        "self::r#shop::r#orders::r#v1::Kind;",
+        "self::r#shop::r#orders::r#v2::Line;",
     ];
-    assert_eq!(uses, expected);
+    assert_eq!(Generated::from(&files).uses(), expected);
+}
+
+#[test]
+fn a_name_of_the_prelude_is_used_with_its_package() {
+    let generated = Generated::from(&[
+        (
+            "a.proto",
+            &*format!("{HEAD}message Option {{}} message Line {{}}"),
+        ),
+        ("none.proto", "syntax = \"proto3\"; message String {}"),
+    ]);
+    assert_eq!(generated.uses(), ["self::r#shop::r#orders::r#v1::Line;"]);
+    // A type without a package hides the name in the generated code too.
+    for name in ["Option<", "String>", "ToOwned"] {
+        let code = generated.code();
+        let mut places = code.match_indices(name);
+        let is_full = places.all(|(at, _)| code[..at].ends_with("::"));
+        assert!(is_full, "{name} in\n{code}");
+    }
 }
 
 const ORDERS: &str = "message OrderPlaced {
