@@ -4,8 +4,8 @@
 //! let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
 //! service.relay();                                        // publishes the outbox
 //! service.describe(&shop_events::SCHEMA)?;                // publishes the schema of the events
-//! let catalogue = service.project(Catalogue).await?;      // keeps a copy of other services' data
-//! service.answers(inquiry::SUBJECT, inquiry::answer);     // answers questions over the bus
+//! let known_ids = service.project(KnownIds).await?;       // keeps a copy of other services' data
+//! service.answers(OrdersAsked::SUBJECT, inquiry::orders); // answers questions over the bus
 //! let app = http::app(ABOUT, routes, service.health.clone(), &service.config.http);
 //! service.serve(listeners, app).await                     // until stopped
 //! ```

@@ -66,7 +66,7 @@ fn no_stream_keeps_questions() {
 fn the_key_in_the_schema_is_the_key_of_the_event() {
     fn expect<E: Event>(event: &E, key: &str) {
         let kind = SCHEMA.events.iter().find(|kind| kind.subject == E::SUBJECT);
-        let kind = kind.expect("the event is in the catalogue");
+        let kind = kind.expect("the event is in the schema");
         assert_eq!(event.key(), key, "{}", kind.subject);
         assert_eq!(kind.key, key, "{}", kind.subject);
         let envelope = Envelope {
