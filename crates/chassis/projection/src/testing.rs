@@ -64,10 +64,8 @@ pub fn apply<P: Projection>(
         epoch_answer: EpochAnswer::Epoch(epoch.into()),
     };
     let batch = apply::batch(projection, tx, &input, OnPoison::DeadLetter)?;
-    assert!(
-        batch.stop.is_none() && !batch.is_stream_changed,
-        "{source}: {:?}",
-        batch.stop
-    );
+    assert!(!batch.is_stream_changed, "{source}: another stream is read");
+    assert_eq!(batch.stop, None, "{source}");
+    assert_eq!(batch.foreign.events, 0, "{source}: events of another epoch");
     Ok(())
 }
