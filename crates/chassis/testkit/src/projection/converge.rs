@@ -17,6 +17,8 @@ use crate::projection::store::Store;
 const EXHAUSTIVE_MAX: usize = 300;
 /// About how many events random interleavings, and courses with one fault, apply in total.
 const EVENTS_MAX: usize = 3_000;
+/// At least this number of courses have random batches and faults.
+const ROUGH_MIN: usize = 10;
 /// At how many events the store is reopened.
 const CRASHES_MAX: usize = 12;
 /// A seed from an earlier failure.
@@ -244,11 +246,13 @@ where
                 return Err(End::Failed(self.order_matters(tx, &first, order, &wanted)));
             }
         }
-        let mut faults = course::with_one_fault(&first);
-        random.shuffle(&mut faults);
-        faults.truncate(courses_max);
-        let rough = orders.iter().map(|order| course::rough(order, &mut random));
-        for course in faults.into_iter().chain(rough) {
+        let faults = course::with_one_fault(&first, courses_max, &mut random);
+        let mut cuts = random.choose_multiple(1..first.len(), courses_max);
+        cuts.insert(0, 0);
+        let batches = cuts.into_iter().map(|cut| course::cut_at(&first, cut));
+        let rough = orders.iter().cycle().take(orders.len().max(ROUGH_MIN));
+        let rough = rough.map(|order| course::rough(order, &mut random));
+        for course in faults.into_iter().chain(batches).chain(rough) {
             if self.differs(tx, &course, &wanted) {
                 return Err(End::Failed(self.fault_matters(tx, course, &wanted)));
             }

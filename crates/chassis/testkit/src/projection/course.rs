@@ -89,30 +89,50 @@ pub(super) fn plain(order: &Order) -> Vec<Step> {
     order.iter().map(apply).collect()
 }
 
-/// The plain course of `order` with one fault: every fault at every place.
-pub(super) fn with_one_fault(order: &Order) -> Vec<Vec<Step>> {
+/// Up to `max` plain courses of `order` with one fault: every fault at every place, or random ones.
+pub(super) fn with_one_fault(order: &Order, max: usize, random: &mut Rng) -> Vec<Vec<Step>> {
     let plain = plain(order);
-    let mut courses = Vec::new();
-    let mut with = |place: usize, faults: &[Step]| {
+    let with = |(place, faults): (usize, Vec<Step>)| {
         let (before, after) = plain.split_at(place);
-        courses.push([before, faults, after].concat());
+        [before, &faults, after].concat()
     };
+    let chosen = random.choose_multiple(single_faults(order), max);
+    chosen.into_iter().map(with).collect()
+}
+
+/// Every fault at every place of `order`; as many as its length, squared.
+fn single_faults(order: &Order) -> impl Iterator<Item = (usize, Vec<Step>)> {
     let mut applied = vec![0; order.iter().max().map_or(0, |last| last + 1)];
-    for (place, source) in order.iter().enumerate() {
+    order.iter().enumerate().flat_map(move |(place, source)| {
         let source = *source;
         let roll_back = Step::RollBack { source, events: 1 };
-        with(place, std::slice::from_ref(&roll_back));
-        with(place, &[roll_back, Step::Restart]);
+        let mut faults = vec![
+            (place, vec![roll_back.clone()]),
+            (place, vec![roll_back, Step::Restart]),
+            (place + 1, vec![Step::Restart]),
+        ];
         applied[source] += 1;
-        with(place + 1, &[Step::Restart]);
         for (source, applied) in applied.iter().enumerate() {
             for position in 1..=*applied {
-                with(place + 1, &[Step::Duplicate { source, position }]);
-                with(place + 1, &[Step::Replay { source, position }]);
+                faults.push((place + 1, vec![Step::Duplicate { source, position }]));
+                faults.push((place + 1, vec![Step::Replay { source, position }]));
             }
         }
-    }
-    courses
+        faults
+    })
+}
+
+/// `order` in batches as large as it allows, except that a new one begins at `cut`; no fault.
+pub(super) fn cut_at(order: &Order, cut: usize) -> Vec<Step> {
+    let (before, after) = order.split_at(cut);
+    let batches = |order: &[usize]| -> Vec<Step> {
+        let batch = |run: &[usize]| Step::Apply {
+            source: run[0],
+            events: run.len(),
+        };
+        order.chunk_by(|one, next| one == next).map(batch).collect()
+    };
+    [batches(before), batches(after)].concat()
 }
 
 /// `order` in random batches, with many faults.

@@ -237,7 +237,17 @@ async fn every_planted_fault_is_found() {
 }
 
 #[tokio::test]
-async fn a_long_history_is_checked_along_random_walks() {
+async fn batches_of_one_source_are_tried_with_every_seed() {
+    for seed in 0..20 {
+        let events = events![labelled("Cup", 1), labelled("Mug", 3)];
+        let check = converges(|| Items::with(Fault::KeepsBatches), MIGRATIONS, events);
+        let report = check.seed(seed).report().await.unwrap();
+        assert!(report.contains(" + "), "{report}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_history_is_checked_along_random_interleavings() {
     let history = || (0..20).flat_map(|at| events![labelled("Mug", at), sold("Cup", at)]);
     assert_eq!(report(Fault::None, history().collect()).await, None);
     let report = report(Fault::LastArrivalWins, history().collect()).await;
