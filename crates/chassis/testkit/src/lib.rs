@@ -10,7 +10,7 @@
 //! With the feature `projection`, for tests that need no broker:
 //!
 //! * `Given`: given, when, then for a projection.
-//! * `converges`: proves that a projection ends in the same tables, whatever happens on the way.
+//! * `converges`: checks that a projection ends in the same tables, whatever happens on the way.
 //! * `recorded`: which events a command appends to the outbox.
 //! * `Store`: a database in a temporary folder.
 //! * `TestClock`: a clock that a test sets.

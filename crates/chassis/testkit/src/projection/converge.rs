@@ -1,4 +1,4 @@
-//! Proves that a projection ends in the same tables whatever happens on the way.
+//! Checks that a projection ends in the same tables whatever happens on the way.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const EVENTS_MAX: usize = 3_000;
 /// At least this number of courses have random batches and faults.
 const ROUGH_MIN: usize = 10;
 /// At how many events the store is reopened.
-const CRASHES_MAX: usize = 12;
+const REOPENED_MAX: usize = 12;
 /// A seed from an earlier failure.
 const SEED: &str = "HEADWATER_SEED";
 
@@ -41,16 +41,24 @@ pub struct Converges<P> {
 
 /// Checks that a projection ends in the same tables, dead letters and positions for
 ///
-/// * every interleaving of the sources, with the events of each source in the given order;
-/// * any batches;
-/// * events that are in the stream twice, and streams that are read again from any event on;
-/// * transactions that are rolled back, and processes that end, before and after each commit.
+/// * other interleavings of the sources, with the events of each source in the given order;
+/// * larger batches;
+/// * events that are in the stream twice, and streams that are read again from some event on;
+/// * transactions that are rolled back, and processes that start again.
 ///
-/// It tries all interleavings if there are at most 300, as of 2 × 2 × 2 events, else random ones;
-/// and each fault at each place, of a long history a random part. Each course runs through the code of a running projection, with its checkpoint, on
-/// a store in a temporary folder; there is no broker. In place of the broker, the kit decides what
-/// a stream holds. All courses but one share a transaction, in which each is rolled back; one
-/// commits, and reopens the store before and after the commits of up to 12 events.
+/// Not everything is tried:
+///
+/// * all interleavings if there are at most 300, as of 2 × 2 × 2 events; else random ones, and each
+///   source wholly ahead of the others and wholly behind them;
+/// * each fault at each place of one interleaving, without batches: all of them for up to about 13
+///   events, else random ones;
+/// * random batches with random faults, at least once for each interleaving that is tried.
+///
+/// Each course runs through the code of a running projection, with its checkpoint, on a store in a
+/// temporary folder; there is no broker. In place of the broker, the kit decides what a stream
+/// holds. All courses but one share a transaction, in which each is rolled back. One commits, and
+/// closes and reopens the store before and after the commits of up to 12 events. No process is
+/// killed.
 ///
 /// `projection` makes the value that a starting process would make. Compared are the projection's
 /// `CONTENT`; without it, its `TABLES`; without both, all tables of the store.
@@ -105,8 +113,8 @@ impl<P: Projection> Converges<P> {
         }
     }
 
-    /// The seed of what is random; without it, each check has a new one. A failure reports it, and
-    /// the environment variable `HEADWATER_SEED` replaces it.
+    /// The seed of what is random; without it, that of the environment variable `HEADWATER_SEED`, or
+    /// a new one for each check. A failure reports it.
     pub fn seed(self, seed: u64) -> Self {
         Self {
             seed: Some(seed),
@@ -143,7 +151,7 @@ impl<P: Projection> Converges<P> {
         self,
         read: impl Fn(&Tx) -> Result<T, DbErr> + Send + Sync + 'static,
     ) -> Result<T, String> {
-        let seed = given_seed().or(self.seed);
+        let seed = self.seed.or_else(given_seed);
         let seed = seed.unwrap_or_else(|| fastrand::u64(..));
         let check = Arc::new(Check {
             converges: self,
@@ -155,7 +163,13 @@ impl<P: Projection> Converges<P> {
         let outcome = match store.db.write(move |tx| checked.in_one(tx)).await {
             Err(WriteError::Refused(End::Reached(outcome))) => *outcome,
             Err(WriteError::Refused(End::Failed(report))) => return Err(report),
-            Err(error) => panic!("{}", error.kind()),
+            Err(WriteError::Panicked) => {
+                panic!(
+                    "{}: `then` or `settled_by` panicked, as printed above",
+                    P::NAME
+                )
+            }
+            Err(error) => panic!("{}: {error}", P::NAME),
             Ok(never) => match never.value {},
         };
         check.with_reopening(&mut store, &outcome).await?;
@@ -227,7 +241,7 @@ where
         let lengths: Vec<_> = self.sources().map(|(_, events)| events.len()).collect();
         let first = course::in_turn(&lengths);
         let wanted = self.outcome(tx, &course::plain(&first));
-        let wanted = wanted.map_err(|why| format!("the events cannot be applied: {why}"));
+        let wanted = wanted.map_err(|why| format!("{} without any fault: {why}", P::NAME));
         let wanted = wanted.map_err(End::Failed)?;
         if let Some(letters) = wanted.tables.get(report::DEAD_LETTERS) {
             let letters = letters.join("\n    ");
@@ -239,7 +253,8 @@ where
         let all = course::all(&lengths, EXHAUSTIVE_MAX);
         let orders = all.unwrap_or_else(|| {
             let random = || course::random(&lengths, &mut random);
-            std::iter::repeat_with(random).take(courses_max).collect()
+            let random = std::iter::repeat_with(random).take(courses_max);
+            course::one_apart(&lengths).chain(random).collect()
         });
         for order in &orders {
             if self.differs(tx, &course::plain(order), &wanted) {
@@ -268,7 +283,7 @@ where
     ) -> Result<(), String> {
         let lengths: Vec<_> = self.sources().map(|(_, events)| events.len()).collect();
         let order = course::in_turn(&lengths);
-        let course = course::with_crashes(&order, CRASHES_MAX);
+        let course = course::with_restarts(&order, REOPENED_MAX);
         let check = Arc::clone(self);
         let begun = store
             .db
@@ -289,11 +304,10 @@ where
             run = match written.await {
                 Ok(written) => written.value,
                 Err(WriteError::Refused(End::Failed(why))) => {
-                    return Err(format!(
-                        "after a restart, an event cannot be applied: {why}"
-                    ));
+                    let left = course::plain(&order);
+                    return Err(self.report(&left, Ok(wanted), &course, Err(&why)));
                 }
-                Err(error) => return Err(error.kind().to_owned()),
+                Err(error) => return Err(format!("{}: {error}", P::NAME)),
             };
         }
         let check = Arc::clone(self);
@@ -319,7 +333,9 @@ where
             for step in course {
                 run.step::<T>(tx, &self.converges, step)?;
             }
-            Err(End::Reached(Box::new(self.read(tx)?)))
+            let read = self.read(tx);
+            let read = read.map_err(|error| format!("what is compared cannot be read: {error}"));
+            Err(End::Reached(Box::new(read.map_err(End::Failed)?)))
         };
         match tx.savepoint(run) {
             Err(End::Reached(outcome)) => Ok(*outcome),
@@ -334,14 +350,18 @@ where
 
     /// Reports two interleavings that differ by two neighbours.
     fn order_matters(&self, tx: &Tx, from: &Order, to: &Order, wanted: &Outcome<T>) -> String {
-        let way = course::way(from, to);
-        let [mut left, mut right] = [from, to].map(course::plain);
-        for pair in way.windows(2) {
-            if self.differs(tx, &course::plain(&pair[1]), wanted) {
-                [left, right] = [&pair[0], &pair[1]].map(course::plain);
-                break;
+        let at = |swaps| course::plain(&course::towards(from, to, swaps));
+        // On the way, `same` swaps end as wanted, and `other` swaps do not.
+        let (mut same, mut other) = (0, from.len().pow(2));
+        while other - same > 1 {
+            let middle = same.midpoint(other);
+            if self.differs(tx, &at(middle), wanted) {
+                other = middle;
+            } else {
+                same = middle;
             }
         }
+        let [left, right] = [same, other].map(at);
         let ends = [self.outcome(tx, &left), self.outcome(tx, &right)];
         let [one, other] = ends.each_ref().map(Result::as_ref);
         self.report(&left, one, &right, other)

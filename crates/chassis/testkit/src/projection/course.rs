@@ -20,12 +20,6 @@ pub(super) enum Step {
     Settle,
 }
 
-impl Step {
-    pub(super) fn is_fault(&self) -> bool {
-        !matches!(self, Self::Apply { .. })
-    }
-}
-
 /// For each step, the source whose next event comes.
 pub(super) type Order = Vec<usize>;
 
@@ -34,6 +28,15 @@ pub(super) fn in_turn(lengths: &[usize]) -> Order {
     let each = lengths.iter().enumerate();
     each.flat_map(|(source, events)| std::iter::repeat_n(source, *events))
         .collect()
+}
+
+/// Each source wholly ahead of the others and wholly behind them, and these in turn.
+pub(super) fn one_apart(lengths: &[usize]) -> impl Iterator<Item = Order> {
+    let order = in_turn(lengths);
+    (0..lengths.len()).flat_map(move |apart| {
+        let (own, others): (Order, Order) = order.iter().partition(|it| **it == apart);
+        [[&own[..], &others].concat(), [&others[..], &own].concat()]
+    })
 }
 
 /// All interleavings, if there are at most `max`.
@@ -67,17 +70,20 @@ pub(super) fn random(lengths: &[usize], random: &mut Rng) -> Order {
     order
 }
 
-/// The way from one interleaving to another: each differs from the one before it by two neighbours.
-pub(super) fn way(from: &Order, to: &Order) -> Vec<Order> {
-    let (mut now, mut way) = (from.clone(), vec![from.clone()]);
+/// What `from` is on the way to `to` after that many swaps of two neighbours, at most all.
+pub(super) fn towards(from: &Order, to: &Order, swaps: usize) -> Order {
+    let (mut now, mut rest) = (from.clone(), swaps);
     for (place, source) in to.iter().enumerate() {
         let ahead = now[place..].iter().position(|it| it == source);
         for at in (place..place + ahead.expect("the same events")).rev() {
+            if rest == 0 {
+                return now;
+            }
             now.swap(at, at + 1);
-            way.push(now.clone());
+            rest -= 1;
         }
     }
-    way
+    now
 }
 
 /// Each event on its own, and no fault.
@@ -168,10 +174,10 @@ pub(super) fn rough(order: &Order, random: &mut Rng) -> Vec<Step> {
     steps
 }
 
-/// The plain course of `order`, in which the process ends before and after the commit of an event,
-/// up to `crashes` times.
-pub(super) fn with_crashes(order: &Order, crashes: usize) -> Vec<Step> {
-    let every = order.len().div_ceil(crashes).max(1);
+/// The plain course of `order`, in which the process starts again before and after the commits of up
+/// to `events_max` events; before the commit, the transaction is rolled back.
+pub(super) fn with_restarts(order: &Order, events_max: usize) -> Vec<Step> {
+    let every = order.len().div_ceil(events_max).max(1);
     let mut steps = Vec::new();
     for (place, source) in order.iter().enumerate() {
         let (source, events) = (*source, 1);
@@ -211,8 +217,18 @@ mod tests {
     }
 
     #[test]
-    fn a_way_swaps_two_neighbours_at_a_time() {
-        let way = way(&vec![0, 0, 1], &vec![1, 0, 0]);
-        assert_eq!(way, [[0, 0, 1], [0, 1, 0], [1, 0, 0]].map(Vec::from));
+    fn each_swap_on_the_way_is_of_two_neighbours() {
+        let at = |swaps| towards(&vec![0, 0, 1], &vec![1, 0, 0], swaps);
+        let expected = [[0, 0, 1], [0, 1, 0], [1, 0, 0], [1, 0, 0]].map(Vec::from);
+        assert_eq!([at(0), at(1), at(2), at(9)], expected);
+    }
+
+    #[test]
+    fn each_source_is_ahead_and_behind() {
+        let orders: Vec<_> = one_apart(&[1, 1, 1]).collect();
+        for source in 0..3 {
+            assert!(orders.iter().any(|order| order[0] == source));
+            assert!(orders.iter().any(|order| order[2] == source));
+        }
     }
 }

@@ -17,8 +17,8 @@ const ROWS_MAX: usize = 20;
 /// Equal lines that are shown around those that differ.
 const AROUND: usize = 3;
 
-/// A step of a course as text, and whether it is a fault.
-pub(super) type Line = (String, bool);
+/// A step of a course as text, and how many events it applies: none if it is a fault.
+pub(super) type Line = (String, usize);
 
 /// The steps of a course.
 pub(super) fn lines(sources: &[(&str, Vec<Envelope>)], course: &[Step]) -> Vec<Line> {
@@ -44,7 +44,11 @@ pub(super) fn lines(sources: &[(&str, Vec<Envelope>)], course: &[Step]) -> Vec<L
             Step::Restart => "(the process starts again)".to_owned(),
             Step::Settle => "(the background work runs)".to_owned(),
         };
-        lines.push((text, step.is_fault()));
+        let events = match *step {
+            Step::Apply { events, .. } => events,
+            _ => 0,
+        };
+        lines.push((text, events));
     }
     lines
 }
@@ -59,13 +63,14 @@ fn batch((source, events): &(&str, Vec<Envelope>), from: usize, count: usize) ->
     each.join(" + ")
 }
 
-/// Two courses in two columns; `>` marks where they differ.
+/// Two courses in two columns, on the left without batches; `>` marks where they differ.
 pub(super) fn side_by_side([left, right]: &[Vec<Line>; 2]) -> String {
     let mut pairs: Vec<(&str, &str)> = Vec::new();
-    let mut left = left.iter().map(|(text, _)| &**text).peekable();
-    for (text, is_fault) in right {
-        let other = if *is_fault { None } else { left.next() };
-        pairs.push((other.unwrap_or_default(), text));
+    let mut left = left.iter().map(|(text, _)| &**text);
+    for (text, events) in right {
+        let mut others = left.by_ref().take(*events);
+        pairs.push((others.next().unwrap_or_default(), text));
+        pairs.extend(others.map(|text| (text, "")));
     }
     pairs.extend(left.map(|text| (text, "")));
     let width = pairs.iter().map(|(left, _)| left.len()).max().unwrap_or(0);

@@ -71,6 +71,8 @@ enum Fault {
     NumbersBySequence,
     /// Keeps the size of its batches.
     KeepsBatches,
+    /// Counts in a table that is gone when the store is opened again.
+    CountsInTemp,
     /// Refuses a sale of an unknown item for ever.
     RefusesTheUnknown,
 }
@@ -123,12 +125,20 @@ impl Items {
             }
             _ => self.save_label(tx, item, label, *at)?,
         }
+        if self.fault == Fault::CountsInTemp {
+            let table = "CREATE TEMP TABLE IF NOT EXISTS counted (item TEXT NOT NULL)";
+            run(tx, table, [])?;
+            run(tx, "INSERT INTO counted VALUES (?)", [item.into()])?;
+        }
         let sold = match self.fault {
             Fault::CountsInMemory => 1 + self.sold.fetch_add(1, Ordering::SeqCst),
             _ => 1,
         };
         let set = match self.fault {
             Fault::CountsInMemory => "UPDATE item SET sold = ? WHERE id = ?",
+            Fault::CountsInTemp => {
+                "UPDATE item SET sold = ? * (SELECT count(*) FROM counted) WHERE id = ?"
+            }
             _ => "UPDATE item SET sold = sold + ? WHERE id = ?",
         };
         run(tx, set, [sold.into(), item.into()])?;
@@ -229,6 +239,7 @@ async fn every_planted_fault_is_found() {
         (Fault::RemembersRows, "(the process starts again)"),
         (Fault::NumbersBySequence, "(published again: till:1)"),
         (Fault::KeepsBatches, " + "),
+        (Fault::CountsInTemp, "item, only right: "),
     ] {
         let report = report(fault, history()).await;
         let report = report.unwrap_or_else(|| panic!("{fault:?} is not found"));
@@ -242,8 +253,30 @@ async fn batches_of_one_source_are_tried_with_every_seed() {
         let events = events![labelled("Cup", 1), labelled("Mug", 3)];
         let check = converges(|| Items::with(Fault::KeepsBatches), MIGRATIONS, events);
         let report = check.seed(seed).report().await.unwrap();
-        assert!(report.contains(" + "), "{report}");
+        let expected = "
+  > shelf:1 labelled  |  shelf:1 labelled + shelf:2 labelled
+  > shelf:2 labelled  |
+";
+        assert!(report.contains(expected), "{report}");
     }
+}
+
+#[tokio::test]
+async fn background_work_that_loses_later_events_is_found() {
+    let settle = |tx: &Tx| run(tx, "UPDATE item SET at = ?", [100.into()]);
+    let check = converges(|| Items::with(Fault::None), MIGRATIONS, history());
+    let report = check.settled_by(settle).seed(7).report().await.unwrap();
+    assert!(report.contains("(the background work runs)"), "{report}");
+}
+
+#[tokio::test]
+#[should_panic(expected = "what `then` reads, only right: ")]
+async fn what_is_read_in_the_end_must_be_the_same() {
+    let reads = AtomicI64::new(0);
+    let check = converges(|| Items::with(Fault::None), MIGRATIONS, history());
+    check
+        .then(move |_| Ok(reads.fetch_add(1, Ordering::SeqCst)))
+        .await;
 }
 
 #[tokio::test]
