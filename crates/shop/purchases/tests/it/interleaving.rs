@@ -9,6 +9,8 @@ use headwater::database::Tx;
 use headwater::{Clock, Database, Envelope, Projection as _};
 use headwater_testkit::{Store, converges, envelope};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use purchases::{MIGRATIONS, Purchases, erase_part, is_erasing};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use shop_events::{OrderPlaced, ProductCreated, ProductUpdated, UserErased, UserRegistered};
@@ -216,19 +218,28 @@ fn histories() -> impl Strategy<Value = [Vec<Happened>; 3]> {
         .prop_map(|(users, products, orders)| [users, products, orders])
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn every_interleaving_of_the_sources_shows_the_same(
-        histories in histories(),
-        seed in any::<u64>(),
-    ) {
+#[tokio::test]
+async fn every_interleaving_of_the_sources_shows_the_same() {
+    let given = std::env::var("HEADWATER_SEED").ok();
+    let seeds = match given {
+        Some(seed) => vec![seed.parse().expect("HEADWATER_SEED is a number")],
+        None => {
+            let mut runner = TestRunner::default();
+            let seeds = prop::collection::vec(any::<u64>(), 24);
+            seeds.new_tree(&mut runner).unwrap().current()
+        }
+    };
+    for seed in seeds {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+        let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), random);
+        let histories = histories().new_tree(&mut runner).unwrap().current();
         let events = histories.iter().flatten().map(Happened::envelope);
-        let check = converges(|| Purchases, MIGRATIONS, events).settled_by(remove_few).seed(seed);
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let shown = runtime.block_on(check.then(shown));
+        let check = converges(|| Purchases, MIGRATIONS, events).settled_by(remove_few);
+        let shown = check.seed(seed).then(shown).await;
         let [users, products, orders] = &histories;
-        prop_assert_eq!(shown, expected(users, products, orders));
+        let expected = expected(users, products, orders);
+        assert_eq!(shown, expected, "HEADWATER_SEED={seed}: {histories:?}");
     }
 }
