@@ -220,14 +220,12 @@ fn histories() -> impl Strategy<Value = [Vec<Happened>; 3]> {
 
 #[tokio::test]
 async fn every_interleaving_of_the_sources_shows_the_same() {
-    let given = std::env::var("HEADWATER_SEED").ok();
-    let seeds = match given {
-        Some(seed) => vec![seed.parse().expect("HEADWATER_SEED is a number")],
-        None => {
-            let mut runner = TestRunner::default();
-            let seeds = prop::collection::vec(any::<u64>(), 24);
-            seeds.new_tree(&mut runner).unwrap().current()
-        }
+    let seeds = if let Ok(seed) = std::env::var("HEADWATER_SEED") {
+        vec![seed.parse().expect("HEADWATER_SEED is a number")]
+    } else {
+        let seeds = prop::collection::vec(any::<u64>(), 24);
+        let mut random = TestRunner::default();
+        seeds.new_tree(&mut random).unwrap().current()
     };
     for seed in seeds {
         let mut bytes = [0; 32];
