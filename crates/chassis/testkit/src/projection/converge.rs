@@ -113,8 +113,8 @@ impl<P: Projection> Converges<P> {
         }
     }
 
-    /// The seed of what is random; without it, that of the environment variable `HEADWATER_SEED`, or
-    /// a new one for each check. A failure reports it.
+    /// The seed of what is random; without it, that of the environment variable `HEADWATER_SEED`,
+    /// or a new one for each check. A failure reports it.
     pub fn seed(self, seed: u64) -> Self {
         Self {
             seed: Some(seed),

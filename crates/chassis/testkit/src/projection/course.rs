@@ -174,8 +174,8 @@ pub(super) fn rough(order: &Order, random: &mut Rng) -> Vec<Step> {
     steps
 }
 
-/// The plain course of `order`, in which the process starts again before and after the commits of up
-/// to `events_max` events; before the commit, the transaction is rolled back.
+/// The plain course of `order`, in which the process starts again before and after the commits of
+/// up to `events_max` events; before the commit, the transaction is rolled back.
 pub(super) fn with_restarts(order: &Order, events_max: usize) -> Vec<Step> {
     let every = order.len().div_ceil(events_max).max(1);
     let mut steps = Vec::new();

@@ -4,8 +4,8 @@ use headwater::database::{Tx, WriteError};
 use headwater::{Database, Envelope, outbox};
 
 /// Runs `command` in a transaction. Returns its result, and the events that it appended, in the
-/// form of [`envelope`](crate::envelope()): compare them with [`events!`](crate::events). What other
-/// writers append meanwhile is included.
+/// form of [`envelope`](crate::envelope()): compare them with [`events!`](crate::events). What
+/// other writers append meanwhile is included.
 ///
 /// ```
 /// use headwater::database::Tx;
