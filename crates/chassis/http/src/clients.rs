@@ -21,10 +21,6 @@ use crate::extract::network;
 /// short. Otherwise it has [`Config::write_timeout`].
 const STALLED: Duration = Duration::from_secs(1);
 
-/// How often an address may replace one of its own stalled connections. Each replacement costs the
-/// work for another answer, and an attacker reconnects at once.
-const REPLACE_EVERY: Duration = Duration::from_millis(50);
-
 /// Answers of at least this size are large: they leave a [share](LARGE_SHARE) of the memory to
 /// small ones, and are counted once, however many clients they go to.
 const LARGE: usize = 64 * 1024;
@@ -62,15 +58,7 @@ struct Limits {
 struct Open {
     next: u64,
     connections: HashMap<u64, Arc<Connection>>,
-    per_address: HashMap<IpAddr, OfAddress>,
-}
-
-/// The connections of one address.
-#[derive(Debug, Default)]
-struct OfAddress {
-    connections: usize,
-    /// When one of them was last replaced, in milliseconds since `Shared::began`.
-    replaced_at: Option<u64>,
+    per_address: HashMap<IpAddr, usize>,
 }
 
 /// The memory of answers until the kernel has taken them.
@@ -245,11 +233,10 @@ impl Clients {
     pub(super) fn admit(&self, peer: IpAddr) -> Admission {
         let address = network(peer);
         let mut open = self.open();
-        let of_address = open.count(address);
+        let of_address = open.per_address.get(&address).copied().unwrap_or(0);
         let limits = &self.0.limits;
         if limits.per_address.is_some_and(|most| of_address >= most) {
-            let spared = self.spared(&open, Some(address));
-            let Some(victim) = spared.filter(|victim| open.may_replace(*victim, self.now())) else {
+            let Some(victim) = self.spared(&open, Some(address)) else {
                 self.0.closed.refused.increment(1);
                 return Admission::Refused;
             };
@@ -273,7 +260,7 @@ impl Clients {
             is_aborted: AtomicBool::new(false),
         });
         open.connections.insert(id, Arc::clone(&connection));
-        open.per_address.entry(address).or_default().connections += 1;
+        *open.per_address.entry(address).or_default() += 1;
         Admission::Admitted(Client {
             clients: self.clone(),
             id,
@@ -296,7 +283,9 @@ impl Clients {
                 connection.stalled_for(now)?
             };
             // Equal for all if only one address is considered.
-            let of_address = of.is_none().then(|| open.count(connection.address));
+            let of_address = of
+                .is_none()
+                .then(|| open.per_address.get(&connection.address));
             Some(((of_address, is_idle, spared_for), *id))
         });
         candidates.max_by_key(|(key, _)| *key).map(|(_, id)| id)
@@ -360,9 +349,9 @@ impl Clients {
         memory.take(bytes, room)
     }
 
-    /// Takes memory for `bytes` of an answer to `address`. If necessary, closes connections of
-    /// clients that do not take their answers.
-    async fn take_from_others(&self, address: IpAddr, bytes: usize, is_large: bool) -> bool {
+    /// Takes memory for `bytes`. If necessary, closes connections of clients that do not take their
+    /// answers.
+    async fn take_from_others(&self, bytes: usize, is_large: bool) -> bool {
         let memory = &self.0.memory;
         let Ok(_waiting) = memory.waiting.try_acquire() else {
             return false;
@@ -378,10 +367,6 @@ impl Clients {
                     let Some(hoarder) = self.hoarder(&open) else {
                         return false;
                     };
-                    let is_own = open.connections[&hoarder].address == address;
-                    if is_own && !open.may_replace(hoarder, self.now()) {
-                        return false;
-                    }
                     self.evict(&mut open, hoarder);
                 }
                 released.await;
@@ -403,35 +388,11 @@ impl Clients {
 }
 
 impl Open {
-    fn count(&self, address: IpAddr) -> usize {
-        let of_address = self.per_address.get(&address);
-        of_address.map_or(0, |of_address| of_address.connections)
-    }
-
-    /// Whether another connection of the same address may replace the connection `id`: an idle one
-    /// always, others once every [`REPLACE_EVERY`].
-    fn may_replace(&mut self, id: u64, now: u64) -> bool {
-        let Some(connection) = self.connections.get(&id) else {
-            return false;
-        };
-        if connection.requests.load(Ordering::Relaxed) == 0 {
-            return true;
-        }
-        let of_address = self.per_address.entry(connection.address).or_default();
-        let is_due = of_address
-            .replaced_at
-            .is_none_or(|at| u128::from(now.saturating_sub(at)) >= REPLACE_EVERY.as_millis());
-        if is_due {
-            of_address.replaced_at = Some(now);
-        }
-        is_due
-    }
-
     fn remove(&mut self, id: u64) -> Option<Arc<Connection>> {
         let connection = self.connections.remove(&id)?;
-        if let Some(of_address) = self.per_address.get_mut(&connection.address) {
-            of_address.connections -= 1;
-            if of_address.connections == 0 {
+        if let Some(count) = self.per_address.get_mut(&connection.address) {
+            *count -= 1;
+            if *count == 0 {
                 self.per_address.remove(&connection.address);
             }
         }
@@ -517,11 +478,7 @@ impl UnderWay {
         let is_large = bytes >= LARGE;
         let memory = &clients.0.memory;
         if !(is_large && memory.share(&answer)) {
-            if !clients.take(bytes, is_large)
-                && !clients
-                    .take_from_others(self.0.connection.address, bytes, is_large)
-                    .await
-            {
+            if !clients.take(bytes, is_large) && !clients.take_from_others(bytes, is_large).await {
                 return None;
             }
             if is_large {

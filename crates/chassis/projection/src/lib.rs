@@ -111,7 +111,7 @@ pub use checkpoint::{as_of, as_of_raw, epochs, note_version, places};
 pub use config::Config;
 pub use pause::PauseControl;
 pub use progress::Progress;
-pub use projection::{ApplyError, Projection};
+pub use projection::{ApplyError, Projection, compared};
 pub use runner::{Runner, RunnerHandle};
 pub use source::Sources;
 pub use source_answer::Backlog;

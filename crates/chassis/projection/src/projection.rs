@@ -36,6 +36,39 @@ pub trait Projection: Send + Sync + 'static {
     }
 }
 
+/// The queries whose rows two stores of a projection must have in common, each with a name: its
+/// `content`; without that, its `tables`; without both, every table that is not the chassis's, whose
+/// names `names` reads with the query that it is given.
+///
+/// # Errors
+/// Those of `names`.
+pub fn compared<E>(
+    content: &[(&str, &str)],
+    tables: &[&str],
+    names: impl FnOnce(&str) -> Result<Vec<String>, E>,
+) -> Result<Vec<(String, String)>, E> {
+    if !content.is_empty() {
+        let content = content.iter();
+        return Ok(content
+            .map(|(name, sql)| ((*name).to_owned(), (*sql).to_owned()))
+            .collect());
+    }
+    let tables = if tables.is_empty() {
+        names(
+            "SELECT name FROM sqlite_schema WHERE type = 'table'
+             AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'headwater\\_%' ESCAPE '\\'
+             ORDER BY name",
+        )?
+    } else {
+        tables.iter().map(ToString::to_string).collect()
+    };
+    let whole = tables.into_iter().map(|table| {
+        let sql = format!("SELECT * FROM \"{table}\"");
+        (table, sql)
+    });
+    Ok(whole.collect())
+}
+
 /// Why events could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::path::Path;
 
 use headwater_nats::control::{Difference, Differences, Side};
+use headwater_projection::projection::compared;
 use headwater_store::connection::Inspection;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, Rows, Statement};
@@ -57,19 +58,8 @@ impl Stores {
         tables: &[&str],
     ) -> rusqlite::Result<Differences> {
         let mut found = Differences::default();
-        if content.is_empty() {
-            let named = tables.iter().map(ToString::to_string).collect();
-            let tables = if tables.is_empty() {
-                self.tables()?
-            } else {
-                named
-            };
-            for table in tables {
-                self.compare(&table, &format!("SELECT * FROM \"{table}\""), &mut found)?;
-            }
-        }
-        for (name, sql) in content {
-            self.compare(name, sql, &mut found)?;
+        for (name, sql) in compared(content, tables, |sql| self.names(sql))? {
+            self.compare(&name, &sql, &mut found)?;
         }
         let letters = format!(
             "SELECT source, subject, epoch, coalesce(position, sequence) AS place
@@ -80,13 +70,9 @@ impl Stores {
         Ok(found)
     }
 
-    /// The tables of the store that do not belong to the chassis.
-    fn tables(&self) -> rusqlite::Result<Vec<String>> {
-        let mut statement = self.live.connection().prepare(
-            "SELECT name FROM sqlite_schema WHERE type = 'table'
-             AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'headwater\\_%' ESCAPE '\\'
-             ORDER BY name",
-        )?;
+    /// The first column of a query on the live store.
+    fn names(&self, sql: &str) -> rusqlite::Result<Vec<String>> {
+        let mut statement = self.live.connection().prepare(sql)?;
         let names = statement.query_map([], |row| row.get(0))?;
         names.collect()
     }

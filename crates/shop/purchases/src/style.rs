@@ -18,7 +18,7 @@ pub enum Style {
     /// From questions to users, orders and products over the bus, asked for each answer
     #[value(alias = OLD_REQUEST_REPLY)]
     RequestReply,
-    /// From a copy of its own, kept up to date by their events
+    /// From its own read store, kept up to date by their events
     #[default]
     Replica,
 }

@@ -181,7 +181,7 @@ async fn a_poison_event_that_comes_again_is_not_parked_twice() {
     world.stop().await;
 }
 
-/// The house heard of a reading: an event that a projection appends to its own outbox.
+/// A projection appends this event to its own outbox for each reading that it applies.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReadingHeard {
     #[prost(string, tag = "1")]

@@ -1,16 +1,18 @@
 //! Checks that a projection ends in the same tables whatever happens on the way.
 
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use fastrand::Rng;
 use headwater::database::{Migration, Tx, WriteError};
-use headwater::projection::{as_of, testing};
-use headwater::{ApplyError, Clock, Envelope, EventId, Projection};
+use headwater::projection::{as_of, compared};
+use headwater::{ApplyError, Clock, Envelope, Projection};
 use sea_orm::{ConnectionTrait as _, DbErr, Statement};
 
 use crate::projection::course::{self, Order, Step};
 use crate::projection::report::{self, Tables};
+use crate::projection::run::{Parts, Run};
 use crate::projection::store::Store;
 
 /// Up to this number of interleavings, all are tried; beyond it, random ones.
@@ -24,18 +26,12 @@ const REOPENED_MAX: usize = 12;
 /// A seed from an earlier failure.
 const SEED: &str = "HEADWATER_SEED";
 
-type Make<P> = Arc<dyn Fn() -> P + Send + Sync>;
-type Settle = Arc<dyn Fn(&Tx) -> Result<(), DbErr> + Send + Sync>;
-
 /// Events, and a projection that must end in the same tables in whichever order and however often
 /// they come. Made by [`converges`].
 #[must_use = "nothing is checked before `check` or `then`"]
 pub struct Converges<P> {
-    projection: Make<P>,
+    parts: Parts<P>,
     migrations: &'static [Migration],
-    /// The events of each source.
-    sources: Vec<(&'static str, Vec<Envelope>)>,
-    settle: Option<Settle>,
     seed: Option<u64>,
 }
 
@@ -92,10 +88,12 @@ pub fn converges<P: Projection>(
         events.push(event);
     }
     Converges {
-        projection: Arc::new(projection),
+        parts: Parts {
+            projection: Arc::new(projection),
+            sources,
+            settle: None,
+        },
         migrations,
-        sources,
-        settle: None,
         seed: None,
     }
 }
@@ -107,8 +105,12 @@ impl<P: Projection> Converges<P> {
         self,
         settle: impl Fn(&Tx) -> Result<(), DbErr> + Send + Sync + 'static,
     ) -> Self {
+        let settle = Some(Arc::new(settle) as _);
         Self {
-            settle: Some(Arc::new(settle)),
+            parts: Parts {
+                settle,
+                ..self.parts
+            },
             ..self
         }
     }
@@ -180,7 +182,7 @@ impl<P: Projection> Converges<P> {
 impl<P> std::fmt::Debug for Converges<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Converges")
-            .field("sources", &self.sources)
+            .field("sources", &self.parts.sources)
             .finish_non_exhaustive()
     }
 }
@@ -220,9 +222,6 @@ impl<T> From<ApplyError> for End<T> {
     }
 }
 
-/// There is no value: each course ends in a rollback.
-enum Never {}
-
 struct Check<P, R> {
     converges: Converges<P>,
     read: R,
@@ -236,7 +235,7 @@ where
     T: PartialEq + Debug + Send + 'static,
 {
     /// Runs all courses in one transaction.
-    fn in_one(&self, tx: &Tx) -> Result<Never, End<T>> {
+    fn in_one(&self, tx: &Tx) -> Result<Infallible, End<T>> {
         let mut random = Rng::with_seed(self.seed);
         let lengths: Vec<_> = self.sources().map(|(_, events)| events.len()).collect();
         let first = course::in_turn(&lengths);
@@ -287,7 +286,7 @@ where
         let check = Arc::clone(self);
         let begun = store
             .db
-            .write(move |tx| Run::begin(tx, &check.converges))
+            .write(move |tx| Run::begin(tx, &check.converges.parts))
             .await;
         let mut run = begun
             .unwrap_or_else(|error| panic!("{}", error.kind()))
@@ -298,7 +297,7 @@ where
             }
             let (check, mut now) = (Arc::clone(self), run);
             let written = store.db.write(move |tx| {
-                now.step::<T>(tx, &check.converges, &step)?;
+                now.step(tx, &check.converges.parts, &step)?;
                 Ok::<_, End<T>>(now)
             });
             run = match written.await {
@@ -323,15 +322,15 @@ where
     }
 
     fn sources(&self) -> impl Iterator<Item = &(&'static str, Vec<Envelope>)> {
-        self.converges.sources.iter()
+        self.converges.parts.sources.iter()
     }
 
     /// Runs `course` in a savepoint, which is rolled back.
     fn outcome(&self, tx: &Tx, course: &[Step]) -> Result<Outcome<T>, String> {
-        let run = |tx: &Tx| -> Result<Never, End<T>> {
-            let mut run = Run::begin(tx, &self.converges)?;
+        let run = |tx: &Tx| -> Result<Infallible, End<T>> {
+            let mut run = Run::begin(tx, &self.converges.parts)?;
             for step in course {
-                run.step::<T>(tx, &self.converges, step)?;
+                run.step(tx, &self.converges.parts, step)?;
             }
             let read = self.read(tx);
             let read = read.map_err(|error| format!("what is compared cannot be read: {error}"));
@@ -400,7 +399,8 @@ where
             Err(why) => Tables::from([("error".to_owned(), vec![why.clone()])]),
         };
         let ends = [tables(one), tables(other)];
-        let courses = [left, right].map(|course| report::lines(&self.converges.sources, course));
+        let courses =
+            [left, right].map(|course| report::lines(&self.converges.parts.sources, course));
         let seed = self.seed;
         format!(
             "the projection {} does not converge\n{}\n{}\nTo repeat it: {SEED}={seed}",
@@ -412,20 +412,11 @@ where
 
     /// What is compared.
     fn read(&self, tx: &Tx) -> Result<Outcome<T>, DbErr> {
-        if let Some(settle) = &self.converges.settle {
+        if let Some(settle) = &self.converges.parts.settle {
             settle(tx)?;
         }
         let mut tables = Tables::new();
-        let own = |name: &str| (name.to_owned(), format!("SELECT * FROM \"{name}\""));
-        let content: Vec<_> = if !P::CONTENT.is_empty() {
-            let each = P::CONTENT.iter();
-            each.map(|(name, sql)| ((*name).to_owned(), (*sql).to_owned()))
-                .collect()
-        } else if !P::TABLES.is_empty() {
-            P::TABLES.iter().map(|name| own(name)).collect()
-        } else {
-            names(tx)?.iter().map(|name| own(name)).collect()
-        };
+        let content = compared(P::CONTENT, P::TABLES, |sql| names(tx, sql))?;
         for (name, sql) in content {
             tables.insert(name, rows(tx, &sql)?);
         }
@@ -445,10 +436,8 @@ where
     }
 }
 
-/// The tables that do not belong to the chassis.
-fn names(tx: &Tx) -> Result<Vec<String>, DbErr> {
-    let sql = "SELECT name FROM sqlite_schema WHERE type = 'table'
-        AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'headwater\\_%' ESCAPE '\\'";
+/// The first column of a query.
+fn names(tx: &Tx, sql: &str) -> Result<Vec<String>, DbErr> {
     let rows = tx.query_all_raw(Statement::from_string(tx.get_database_backend(), sql))?;
     rows.iter().map(|row| row.try_get_by(0)).collect()
 }
@@ -466,137 +455,4 @@ fn rows(tx: &Tx, sql: &str) -> Result<Vec<String>, DbErr> {
     let columns = columns.join(" || ' ' || ");
     let rows = query(format!("SELECT {columns} FROM ({sql}) ORDER BY 1"))?;
     rows.iter().map(|row| row.try_get_by(0)).collect()
-}
-
-/// The epoch of all sources.
-const EPOCH: &str = "test";
-
-/// A stream of a source.
-#[derive(Debug, Clone)]
-struct Stream {
-    created: i64,
-    /// The position of the event at each sequence; sequences begin at 1.
-    stored: Vec<usize>,
-    /// The last position that was applied.
-    applied: usize,
-}
-
-/// A course that runs.
-struct Run<P> {
-    projection: P,
-    streams: Vec<Stream>,
-}
-
-impl<P: Projection> Run<P> {
-    fn begin(tx: &Tx, what: &Converges<P>) -> Result<Self, DbErr> {
-        for (source, _) in &what.sources {
-            testing::read_after::<P>(tx, (*source, 1), 0)?;
-        }
-        let stream = Stream {
-            created: 1,
-            stored: Vec::new(),
-            applied: 0,
-        };
-        Ok(Self {
-            projection: (what.projection)(),
-            streams: vec![stream; what.sources.len()],
-        })
-    }
-
-    fn step<T>(&mut self, tx: &Tx, what: &Converges<P>, step: &Step) -> Result<(), End<T>> {
-        match *step {
-            Step::Apply { source, events } => {
-                let known = self.streams[source].publish(events);
-                self.streams[source].applied += events;
-                self.deliver(tx, what, source, known)?;
-            }
-            Step::RollBack { source, events } => {
-                let before = self.streams[source].clone();
-                let known = self.streams[source].publish(events);
-                let rolled_back = tx.savepoint(|tx| {
-                    self.deliver(tx, what, source, known)?;
-                    Err::<Never, _>(RolledBack::OnPurpose)
-                });
-                if let Err(RolledBack::Failed(error)) = rolled_back {
-                    return Err(error.into());
-                }
-                self.streams[source] = before;
-            }
-            Step::Duplicate { source, position } => {
-                let stored = &mut self.streams[source].stored;
-                stored.push(position);
-                let known = stored.len() - 1;
-                self.deliver(tx, what, source, known)?;
-            }
-            Step::Replay { source, position } => {
-                let stream = &mut self.streams[source];
-                if position == 1 {
-                    stream.created += 1;
-                    stream.stored = (1..=stream.applied).collect();
-                }
-                let known = stream.stored.iter().position(|it| *it == position);
-                let (known, created) = (known.expect("it was applied"), stream.created);
-                let name = what.sources[source].0;
-                testing::read_after::<P>(tx, (name, created), known as u64)?;
-                self.deliver(tx, what, source, known)?;
-            }
-            Step::Restart => self.projection = (what.projection)(),
-            Step::Settle => {
-                if let Some(settle) = &what.settle {
-                    settle(tx)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Applies what the stream holds after `known`, as one batch.
-    fn deliver(
-        &self,
-        tx: &Tx,
-        what: &Converges<P>,
-        source: usize,
-        known: usize,
-    ) -> Result<(), ApplyError> {
-        let (name, events) = &what.sources[source];
-        let stored = self.streams[source].stored.iter().enumerate().skip(known);
-        let batch = stored.map(|(index, position)| Envelope {
-            id: Some(EventId {
-                source: (*name).into(),
-                epoch: EPOCH.into(),
-                position: *position as u64,
-            }),
-            sequence: Some(index as u64 + 1),
-            ..events[*position - 1].clone()
-        });
-        let stream = (*name, self.streams[source].created);
-        testing::apply(&self.projection, tx, stream, EPOCH, batch.collect())
-    }
-}
-
-impl Stream {
-    /// Adds the next events. Returns the last sequence before them.
-    fn publish(&mut self, events: usize) -> usize {
-        let known = self.stored.len();
-        self.stored.extend(self.applied + 1..=self.applied + events);
-        known
-    }
-}
-
-/// Why a batch is rolled back.
-enum RolledBack {
-    OnPurpose,
-    Failed(ApplyError),
-}
-
-impl From<DbErr> for RolledBack {
-    fn from(error: DbErr) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-impl From<ApplyError> for RolledBack {
-    fn from(error: ApplyError) -> Self {
-        Self::Failed(error)
-    }
 }

@@ -6,6 +6,7 @@ mod course;
 mod given;
 mod outbox;
 mod report;
+mod run;
 mod store;
 
 pub use clock::TestClock;
