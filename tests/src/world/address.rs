@@ -65,7 +65,7 @@ impl World {
     fn listen(&self, port: u16) -> String {
         match self.docker {
             Some(_) => format!("0.0.0.0:{port}"),
-            None => "127.0.0.1:0".to_owned(),
+            None => format!("{}:0", self.host),
         }
     }
 

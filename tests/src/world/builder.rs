@@ -1,6 +1,8 @@
 //! How a world starts.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use broker::{Cluster, Log, Options};
 use tempfile::TempDir;
@@ -77,6 +79,7 @@ impl Builder {
             databases: folder.path().to_owned(),
             folder,
             addresses: [].into(),
+            host: own_loopback(),
             names: [].into(),
             running: [].into(),
             passwords: None,
@@ -139,4 +142,12 @@ pub(crate) fn options(folder: &Path) -> Options {
         ready_within: PATIENCE,
         ..Options::new(folder.join("broker"))
     }
+}
+
+/// An address of 127.0.0.0/8 that no other running world uses: from the process and a counter.
+fn own_loopback() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(2);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let world = NEXT.fetch_add(1, Ordering::Relaxed);
+    Ipv4Addr::new(127, high, low, world)
 }

@@ -10,9 +10,9 @@ mod service;
 mod shop;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Instant;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -20,8 +20,8 @@ use tempfile::TempDir;
 use crate::broker::Broker;
 use crate::client::try_send;
 use crate::docker::{Container, Docker, Turn};
+use crate::eventually;
 use crate::process::{Address, Process};
-use crate::{PATIENCE, eventually};
 
 pub use builder::Builder;
 pub(crate) use builder::options;
@@ -42,6 +42,9 @@ pub struct World {
     databases: PathBuf,
     /// The addresses of all services that ever ran; they never change.
     addresses: BTreeMap<Service, Address>,
+    /// Where services listen that do not run in containers: a loopback address of this world alone,
+    /// so that nobody else's listener or connection takes the port of a stopped service.
+    host: Ipv4Addr,
     /// The names of the containers in their network.
     names: BTreeMap<Service, String>,
     running: BTreeMap<Service, Process>,
@@ -100,23 +103,13 @@ impl World {
         service: Service,
         change: impl Fn(&mut Command),
     ) -> Option<Process> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let mut process = self.spawn(service, &change);
-            match listening(&mut process).await {
-                // The service got the port of the broker, which is away and needs it back.
-                Some(address) if address.http.port() == self.broker.port() => process.kill(),
-                Some(address) => {
-                    self.addresses.insert(service, address);
-                    self.running.insert(service, process);
-                    return None;
-                }
-                // Meanwhile, an outgoing connection may have taken its port.
-                None if process.log().contains("Address already in use")
-                    && Instant::now() < deadline => {}
-                None => return Some(process),
-            }
-        }
+        let mut process = self.spawn(service, &change);
+        let Some(address) = listening(&mut process).await else {
+            return Some(process);
+        };
+        self.addresses.insert(service, address);
+        self.running.insert(service, process);
+        None
     }
 
     /// Starts a service without waiting for it: it may end at once.
