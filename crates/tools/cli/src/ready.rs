@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use client::Common;
+use headwater::telemetry::duration;
 use reqwest::{Client, Response, Url};
 use serde_json::json;
 use terminal::Exit;
@@ -31,9 +32,16 @@ pub struct Args {
     /// --listen plus 1000]
     #[arg(long, env = "HEADWATER_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
     admin_listen: Option<SocketAddr>,
-    /// Seconds to wait for the answer
-    #[arg(long, env = "HEADWATER_READY_WITHIN_S", default_value_t = 3)]
-    within_s: u64,
+    /// How long to wait for the answer
+    #[arg(
+        long,
+        alias = "within-s",
+        env = "HEADWATER_READY_WITHIN",
+        value_name = "DURATION",
+        value_parser = duration,
+        default_value = "3s"
+    )]
+    within: Duration,
 }
 
 /// `Done` if the answer is a 2xx, `Failed` otherwise.
@@ -48,7 +56,7 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
     };
     let http = Client::builder()
         .no_proxy()
-        .timeout(Duration::from_secs(args.within_s))
+        .timeout(args.within)
         .build()
         .context("create an HTTP client")?;
     let answer = http.get(url.clone()).send().await;

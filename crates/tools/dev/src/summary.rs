@@ -93,9 +93,8 @@ impl Summary {
         Idea {
             what: format!("Order “{title}” for {whose}, and read an answer that includes it"),
             commands: format!(
-                r#"after=$(curl -si {orders}/orders -H 'content-type: application/json' \
-  -d '{{"user_id": "{user}", "product_ids": ["{product}"]}}' |
-  tr -d '\r' | sed -n 's/^headwater-position: //p')
+                r#"after=$(curl -so /dev/null -w '%header{{headwater-position}}' {orders}/orders \
+  -H 'content-type: application/json' -d '{{"user_id": "{user}", "product_ids": ["{product}"]}}')
 curl -s "{purchases}/users/{user}/purchases?after=$after""#
             ),
         }

@@ -82,7 +82,7 @@ async fn nobody_there_and_nobody_in_time_are_not_ready() {
         .await
         .expect("bind");
     let silent = listener.local_addr().expect("an address").to_string();
-    let ended = ready(&["--within-s", "1"], &silent).await;
+    let ended = ready(&["--within", "500ms"], &silent).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("timed out"), "{ended:?}");
     drop(listener);
