@@ -57,6 +57,10 @@ packages:
 deny:
     cargo deny --all-features check bans licenses sources
 
+# Compare the public API of the published crates with docs/api, and update that.
+public-api:
+    cargo run --quiet --package e2e -- public-api
+
 # Build the images for deploy/compose.yaml, from scratch (needs docker).
 images:
     bash deploy/docker/build

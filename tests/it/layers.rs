@@ -13,7 +13,7 @@ use syn::{ItemMod, ItemUse, UseTree, Visibility};
 /// From the bottom up: a crate depends only on crates in the lines before its own.
 const LAYERS: &[&[&str]] = &[
     &[
-        "broker",
+        "headwater-broker",
         "headwater-build",
         "headwater-event",
         "headwater-telemetry",

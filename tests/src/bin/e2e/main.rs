@@ -1,5 +1,6 @@
 //! Helper programs of the end-to-end tests, and their long forms: `e2e torture`, `e2e recovery`.
 
+mod public_api;
 mod recovery;
 mod rival;
 mod torture;
@@ -14,6 +15,8 @@ enum Tool {
     Recovery(recovery::Args),
     /// Run another relay for orders, on a database that another process writes to
     Rival(Box<orders::Config>),
+    /// Compare the public API of each published crate with docs/api, and update that
+    PublicApi,
     /// Remove from Docker what a test process left, when standard input ends
     Reap {
         /// The test process
@@ -27,6 +30,7 @@ async fn main() -> anyhow::Result<()> {
         Tool::Torture(args) => torture::run(args).await,
         Tool::Recovery(args) => recovery::run(args).await,
         Tool::Rival(config) => rival::run(config.service).await,
+        Tool::PublicApi => public_api::run(),
         Tool::Reap { run } => e2e::docker::reap(&run).await.context("clean up in Docker"),
     }
 }
