@@ -1,9 +1,9 @@
 //! The projection: how often each product was ordered.
 
 use headwater::database::Tx;
-use headwater::{ApplyError, Envelope, Event as _, Projection};
+use headwater::{ApplyError, Envelope, Projection};
 use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
-use shop_events::{OrderPlaced, ProductCreated, ProductUpdated};
+use shop_events::{OrdersEvent, ProductsEvent};
 use uuid::Uuid;
 
 /// Counts the order lines of each product.
@@ -14,25 +14,22 @@ impl Projection for Bestsellers {
     const NAME: &'static str = "bestsellers"; // never rename
     const VERSION: u32 = 1;
     const SOURCES: &'static [&'static str] = &["products", "orders"];
+    const EVENTS: &'static [&'static [&'static str]] =
+        &[ProductsEvent::SUBJECTS, OrdersEvent::SUBJECTS];
 
     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
         for event in events {
-            match event.kind() {
-                ProductCreated::SUBJECT => {
-                    let product: ProductCreated = event.decode()?;
-                    save_title(tx, shop_events::id(&product.product_id)?, product.title)?;
+            if &*event.source == OrdersEvent::SOURCE {
+                let OrdersEvent::Placed(order) = event.try_into()?;
+                for id in &order.product_ids {
+                    count_line(tx, shop_events::id(id)?)?;
                 }
-                ProductUpdated::SUBJECT => {
-                    let product: ProductUpdated = event.decode()?;
-                    save_title(tx, shop_events::id(&product.product_id)?, product.title)?;
-                }
-                OrderPlaced::SUBJECT => {
-                    let order: OrderPlaced = event.decode()?;
-                    for id in &order.product_ids {
-                        count_line(tx, shop_events::id(id)?)?;
-                    }
-                }
-                _ => return Err(ApplyError::unknown(event)),
+            } else {
+                let (id, title) = match event.try_into()? {
+                    ProductsEvent::Created(product) => (product.product_id, product.title),
+                    ProductsEvent::Updated(product) => (product.product_id, product.title),
+                };
+                save_title(tx, shop_events::id(&id)?, title)?;
             }
         }
         Ok(())
@@ -66,6 +63,7 @@ fn save_title(tx: &Tx, product: Uuid, title: String) -> Result<(), DbErr> {
 #[cfg(test)]
 mod tests {
     use headwater_testkit::{Given, converges, events};
+    use shop_events::{OrderPlaced, ProductCreated};
 
     use super::*;
     use crate::MIGRATIONS;

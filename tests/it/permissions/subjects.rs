@@ -290,7 +290,7 @@ pub(super) fn served(service: &str) -> Vec<String> {
 /// What a user may hear from others, as patterns.
 pub(super) fn heard(user: &str) -> Vec<String> {
     if user == "viewer" {
-        let events = SOURCES.map(|source| format!("{source}.v1.>"));
+        let events = SOURCES.map(|source| format!("{source}.*.>"));
         let questions = ["inquiry.*.v1.asked".to_owned()];
         return events.into_iter().chain(questions).collect();
     }

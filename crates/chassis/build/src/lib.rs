@@ -26,12 +26,22 @@
 //! The crate's code has them with `headwater::include_events!();`:
 //!
 //! * a type for each message, as prost generates it; a name that two packages have, or that Rust's
-//!   prelude has (`Option`), is used with its package, as in `shop::reviews::v1::ReviewWritten`;
+//!   prelude has (`Option`), is used with its package, as in `shop::reviews::v1::ReviewWritten`; of
+//!   two versions, the newer one has the short name;
 //! * `impl Event` for each event; its subject is `reviews.v1.written`: source and version from the
 //!   package, then the name;
+//! * an enumeration of each source's events, `ReviewsEvent`, in their newest versions, with
+//!   `ReviewsEvent::try_from(&envelope)` for projections to match on;
 //! * a constant `SUBJECT` for each question, `inquiry.reviews.v1.<name>`;
 //! * `SCHEMA`, for `Service::describe`, and the `DESCRIPTORS` in it;
 //! * `key`, the key of any of the events, for `Projection::key`.
+//!
+//! An event in a later package, `shop.reviews.v2`, with a name that an earlier one has is a new
+//! version of that event. The build then needs `impl Upcast<v1::ReviewWritten> for v2::ReviewWritten`
+//! in the crate, and projections name the newest only.
+//!
+//! A message with `option deprecated = true;` is retired: its type is `#[deprecated]`, so that
+//! publishing it is a warning, and projections still match its variant.
 //!
 //! `headwater/options.proto` has the options, each with an example. If one is wrong, the build fails
 //! with the file, the line, and what to write.
@@ -89,6 +99,9 @@ pub fn compile(folder: impl AsRef<Path>) -> Result<(), Error> {
     generate(&folder, &PathBuf::from(out))
 }
 
+/// On the type of a retired event.
+const RETIRED: &str = "#[deprecated = \"retired: old events of this kind are still read, but no new ones published\"]";
+
 /// Writes `headwater-events.rs`, and the files that it includes, to `out`.
 /// No package can have one of these names: prost writes a file per package.
 fn generate(folder: &Path, out: &Path) -> Result<(), Error> {
@@ -102,7 +115,12 @@ fn generate(folder: &Path, out: &Path) -> Result<(), Error> {
         "headwater-descriptors.bin",
         &descriptors::without_options(&compiled),
     )?;
-    prost_build::Config::new()
+    let mut config = prost_build::Config::new();
+    for event in contract.events.iter().filter(|event| event.is_retired()) {
+        let message = format!(".{}", event.message.full_name());
+        config.message_attribute(message, RETIRED);
+    }
+    config
         .out_dir(out)
         .include_file("headwater-types.rs")
         .compile_fds(descriptors::for_types(&compiled))

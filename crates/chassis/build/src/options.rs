@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use heck::ToUpperCamelCase as _;
 use protox::prost_reflect::{
     DynamicMessage, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor,
 };
@@ -11,6 +12,9 @@ use crate::descriptors::Compiled;
 
 /// The field `options` of a `DescriptorProto`, in the path of a source location.
 const MESSAGE_OPTIONS: i32 = 7;
+
+/// `headwater_event::version::NEWER_FIELD`.
+pub(crate) const NEWER_FIELD: u32 = 57_183;
 
 /// The first parts of the subjects of questions and of the chassis: a stream of such a source would
 /// capture them.
@@ -24,9 +28,21 @@ pub(crate) struct Contract {
 }
 
 pub(crate) struct Event {
+    /// `<source>.v<version>.<name>`.
     pub(crate) subject: String,
+    pub(crate) source: String,
+    pub(crate) version: u32,
+    pub(crate) name: String,
     pub(crate) message: MessageDescriptor,
     pub(crate) key: String,
+}
+
+impl Event {
+    /// Whether the message has the option `deprecated`.
+    pub(crate) fn is_retired(&self) -> bool {
+        let options = self.message.descriptor_proto().options.as_ref();
+        options.is_some_and(prost_types::MessageOptions::deprecated)
+    }
 }
 
 pub(crate) struct Question {
@@ -52,6 +68,7 @@ pub(crate) fn read(compiled: &Compiled) -> Result<Contract, Error> {
             reader.message(&message);
         }
     }
+    reader.variants();
     if reader.mistakes.is_empty() {
         Ok(reader.contract)
     } else {
@@ -135,12 +152,40 @@ impl Reader<'_> {
     fn event(&mut self, option: &Found<'_>) -> Result<(), String> {
         let subject = self.subject(option, "event")?;
         let key = key(option)?;
+        expect_room_for_newer(&option.message)?;
+        let package = option.message.package_name();
+        let (source, version) = versioned(package).expect("the subject has both");
         self.contract.events.push(Event {
             subject,
+            source: source.to_owned(),
+            version,
+            name: option.text("name"),
             message: option.message.clone(),
             key,
         });
         Ok(())
+    }
+
+    /// Checks that the names of a source's events are different variants of its enumeration.
+    fn variants(&mut self) {
+        let mut seen: HashMap<(&str, String), &str> = HashMap::new();
+        for Event { source, name, .. } in &self.contract.events {
+            let variant = (&**source, name.to_upper_camel_case());
+            let other = *seen.entry(variant).or_insert(name);
+            if other != name {
+                let place = self
+                    .contract
+                    .events
+                    .iter()
+                    .find(|event| event.source == *source && event.name == *name)
+                    .and_then(|event| self.places.get(&format!("event {}", event.subject)));
+                self.mistakes.push(format!(
+                    "{}: the name `{name}` is, as a variant of an enumeration, the same as \
+                     `{other}` of the source {source}: write another name",
+                    place.map_or("", String::as_str)
+                ));
+            }
+        }
     }
 
     fn question(&mut self, option: &Found<'_>) -> Result<(), String> {
@@ -176,11 +221,11 @@ impl Reader<'_> {
                  write another package"
             ));
         }
-        let subject = format!("{source}.{version}.{name}");
+        let subject = format!("{source}.v{version}.{name}");
         if !is_token(&name) {
             return Err(format!(
                 "the {what} {message} has the name `{name}`: write `name: \"…\"`, the last part of \
-                 its subject {source}.{version}.…, in letters, digits, `_` and `-`"
+                 its subject {source}.v{version}.…, in letters, digits, `_` and `-`"
             ));
         }
         let unique = format!("{what} {subject}");
@@ -240,6 +285,19 @@ fn key(option: &Found<'_>) -> Result<String, String> {
     ))
 }
 
+/// Checks that no field has the number of newer versions, which an older version's payload may hold.
+fn expect_room_for_newer(message: &MessageDescriptor) -> Result<(), String> {
+    let Some(field) = message.get_field(NEWER_FIELD) else {
+        return Ok(());
+    };
+    Err(format!(
+        "the event {} has the field `{}` with the number {NEWER_FIELD}, which the chassis uses for \
+         newer versions of an event: write another number",
+        message.name(),
+        field.name()
+    ))
+}
+
 /// Not repeated, optional or in a `oneof`: every event has a key.
 fn is_plain_string(field: &FieldDescriptor) -> bool {
     let is_always_there = field.is_required() || !field.supports_presence();
@@ -247,14 +305,12 @@ fn is_plain_string(field: &FieldDescriptor) -> bool {
 }
 
 /// The source and the version: the last two parts of a package.
-fn versioned(package: &str) -> Option<(&str, &str)> {
+pub(crate) fn versioned(package: &str) -> Option<(&str, u32)> {
     let (before, version) = package.rsplit_once('.')?;
     let source = before.rsplit('.').next()?;
-    let number = version.strip_prefix('v')?;
-    let is_number = number
-        .parse::<u32>()
-        .is_ok_and(|it| it.to_string() == number && it > 0);
-    is_number.then_some((source, version))
+    let digits = version.strip_prefix('v')?;
+    let number = digits.parse::<u32>().ok()?;
+    (number > 0 && number.to_string() == digits).then_some((source, number))
 }
 
 /// Whether it can be a part of a subject.

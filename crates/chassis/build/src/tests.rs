@@ -9,6 +9,7 @@ use protox::prost_reflect::DescriptorPool;
 use tempfile::TempDir;
 
 use crate::descriptors::{self, OPTIONS};
+use crate::options::NEWER_FIELD;
 use crate::{Error, generate};
 
 const HEAD: &str = "syntax = \"proto3\";
@@ -357,29 +358,127 @@ message _2Seen {
 }
 
 #[test]
-fn a_name_that_two_packages_have_is_used_with_its_package() {
-    let file = |version: u32, more: &str| {
-        format!("syntax = \"proto3\"; package shop.orders.v{version}; {more}")
-    };
+fn a_short_name_is_the_newest_version_and_of_one_source_only() {
+    let file = |package: &str, more: &str| format!("syntax = \"proto3\"; {package} {more}");
     let files = [
         (
             "v1.proto",
-            &*file(1, "message Placed {} enum Kind { NONE = 0; }"),
+            &*file(
+                "package shop.orders.v1;",
+                "message Placed {} enum Kind { NONE = 0; } message Address {}",
+            ),
+        ),
+        (
+            "v10.proto",
+            &*file("package shop.orders.v10;", "message Placed {}"),
         ),
         (
             "v2.proto",
-            &*file(2, "message Placed {} message Line {} message Total {}"),
+            &*file(
+                "package shop.orders.v2;",
+                "message Placed {} message Line {} message Total {}",
+            ),
         ),
         (
-            "none.proto",
-            "syntax = \"proto3\"; message Total {} message Own {}",
+            "users.proto",
+            &*file("package shop.users.v2;", "message Address {}"),
         ),
+        ("none.proto", &*file("", "message Total {} message Own {}")),
     ];
     let expected = [
         "self::r#shop::r#orders::r#v1::Kind;",
         "self::r#shop::r#orders::r#v2::Line;",
+        "self::r#shop::r#orders::r#v10::Placed;",
     ];
     assert_eq!(Generated::from(&files).uses(), expected);
+}
+
+/// An event of `orders` in a version, with the name `placed`.
+fn versioned(version: u32) -> (String, String) {
+    let text = format!(
+        "syntax = \"proto3\"; package shop.orders.v{version}; import \"headwater/options.proto\";
+         message OrderPlaced {{
+           option (headwater.event) = {{ name: \"placed\" key: \"id\" }};
+           string id = 1;
+         }}"
+    );
+    (format!("v{version}.proto"), text)
+}
+
+#[test]
+fn an_event_is_read_through_its_older_versions_and_enumerated_in_its_newest() {
+    let files = [versioned(10), versioned(2), versioned(1)];
+    let files = files.each_ref().map(|(name, text)| (&**name, &**text));
+    let code = Generated::from(&files).code();
+    for line in [
+        // Each version upcasts from the one before.
+        "            2 | 1 => {
+                let old = <self::r#shop::r#orders::r#v2::OrderPlaced as headwater_event::Event>",
+        "            1 => {
+                let old = <self::r#shop::r#orders::r#v1::OrderPlaced as headwater_event::Event>",
+        "pub enum OrdersEvent {
+    /// `orders.v10.placed`.
+    Placed(self::r#shop::r#orders::r#v10::OrderPlaced),
+}",
+        "\"orders.v10.placed\" | \"orders.v2.placed\" | \"orders.v1.placed\" => \
+         event.decode().map(Self::Placed),",
+        "\"orders.v10.placed\" | \"orders.v2.placed\" | \"orders.v1.placed\" => \
+         of::<self::r#shop::r#orders::r#v10::OrderPlaced>(event),",
+    ] {
+        assert!(code.contains(line), "{line} is not in\n{code}");
+    }
+}
+
+#[test]
+fn two_names_that_are_one_variant_are_a_mistake() {
+    let event = |message: &str, name: &str| {
+        format!(
+            "message {message} {{
+               option (headwater.event) = {{ name: \"{name}\" key: \"id\" }};
+               string id = 1;
+             }}\n"
+        )
+    };
+    let text = event("A", "sent-back") + &event("B", "sent_back") + &event("C", "sent");
+    assert_eq!(
+        error(&text),
+        "proto/a.proto:9: the name `sent_back` is, as a variant of an enumeration, the same as \
+         `sent-back` of the source orders: write another name"
+    );
+}
+
+#[test]
+fn a_field_with_the_number_of_newer_versions_is_a_mistake() {
+    assert_eq!(NEWER_FIELD, headwater_event::version::NEWER_FIELD);
+    let text = format!(
+        "message A {{
+           option (headwater.event) = {{ name: \"a\" key: \"id\" }};
+           string id = 1;
+           string note = {NEWER_FIELD};
+         }}"
+    );
+    assert_eq!(
+        error(&text),
+        "proto/a.proto:5: the event A has the field `note` with the number 57183, which the chassis \
+         uses for newer versions of an event: write another number"
+    );
+}
+
+#[test]
+fn a_retired_event_is_deprecated_and_still_enumerated() {
+    let text = "message OrderPlaced {
+       option deprecated = true;
+       option (headwater.event) = { name: \"placed\" key: \"id\" };
+       string id = 1;
+     }
+     message OrderPlacedAgain {}";
+    let generated = Generated::from(&[("a.proto", &format!("{HEAD}{text}"))]);
+    let types = String::from_utf8(generated.read("shop.orders.v1.rs")).unwrap();
+    assert_eq!(types.matches("#[deprecated").count(), 1, "{types}");
+    let before = types.split("pub struct OrderPlaced {").next().unwrap();
+    assert!(before.contains("#[deprecated = \"retired: "), "{types}");
+    let variant = "Placed(self::r#shop::r#orders::r#v1::OrderPlaced)";
+    assert!(generated.code().contains(variant));
 }
 
 #[test]

@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::event::{Event, Undecodable};
+use crate::version;
+
 /// The identity of an event that was appended to an outbox.
 ///
 /// On the bus it is the `Nats-Msg-Id` header: `<source>.<epoch>.<position>`.
@@ -74,11 +77,6 @@ fn position(text: &str) -> Option<u64> {
     (number > 0 && i64::try_from(number).is_ok() && !text.starts_with('+')).then_some(number)
 }
 
-/// Why a payload cannot be decoded. The publisher is at fault.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Undecodable(pub String);
-
 /// The event type of a subject: its first three tokens.
 pub fn kind_of(subject: &str) -> &str {
     let end = subject.match_indices('.').nth(2);
@@ -114,13 +112,12 @@ impl Envelope {
         self.subject.split('.').nth(3).unwrap_or_default()
     }
 
-    /// Decodes the payload as `E`.
+    /// Decodes the payload as `E`. An older version of `E` is upcast ([`version`]).
     ///
     /// # Errors
-    /// The payload is not a valid `E`.
-    pub fn decode<E: crate::event::Event>(&self) -> Result<E, Undecodable> {
-        E::decode(self.payload.clone())
-            .map_err(|error| Undecodable(format!("{} does not decode: {error}", self.kind())))
+    /// The payload is not a valid `E`, or the event is a newer version than `E`.
+    pub fn decode<E: Event>(&self) -> Result<E, Undecodable> {
+        version::read(self.kind(), &self.payload)
     }
 }
 

@@ -1,5 +1,8 @@
 //! An event, and the subject it is published on.
 
+use bytes::Bytes;
+use prost::DecodeError;
+
 /// The number of partitions that a source's keys are spread over.
 ///
 /// The partition is the last token of the subject. A key there would make the number of subjects
@@ -31,7 +34,23 @@ pub trait Event: prost::Message + Default {
     /// What the event is about. Events with the same key are applied in order; if one cannot be
     /// applied, only later events with its key wait.
     fn key(&self) -> &str;
+
+    /// Decodes the payload of this event in `version`, the number in the subject: this version or
+    /// an older one, which is upcast. `headwater-build` generates it for an event with older
+    /// versions.
+    ///
+    /// # Errors
+    /// The payload is not of that version.
+    fn decode_version(version: u32, payload: Bytes) -> Result<Self, DecodeError> {
+        let _ = version;
+        Self::decode(payload)
+    }
 }
+
+/// Why a payload cannot be decoded. The publisher is at fault.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Undecodable(pub String);
 
 /// The partition of a key: FNV-1a (64 bit) modulo [`PARTITIONS`]. Never change.
 pub fn partition(key: &str) -> u64 {

@@ -12,21 +12,24 @@ pub mod facts;
 mod outbox_row;
 pub mod position;
 pub mod schema;
+pub mod version;
 
 pub use as_of::{AsOf, Behind};
-pub use envelope::{Envelope, EventId, NotAnEventId, Undecodable, kind_of};
-pub use event::{Event, MAX_PAYLOAD, PARTITIONS, partition, subject_of};
+pub use envelope::{Envelope, EventId, NotAnEventId, kind_of};
+pub use event::{Event, MAX_PAYLOAD, PARTITIONS, Undecodable, partition, subject_of};
 pub use outbox_row::Row;
 pub use position::{NotPositions, Position, Positions};
+pub use version::{Upcast, is_newer};
 
-/// The events that `headwater_build::compile` generated in the build script: their types, `SCHEMA`,
-/// `DESCRIPTORS` and `key`. The crate needs `prost`, and `prost-types` if a message uses
+/// The events that `headwater_build::compile` generated in the build script: their types, an
+/// enumeration for each source, `SCHEMA`, `DESCRIPTORS` and `key`. The crate needs `prost`, and `prost-types` if a message uses
 /// `google.protobuf`.
 #[macro_export]
 macro_rules! include_events {
     () => {
         #[allow(
             dead_code,
+            deprecated,
             missing_docs,
             unreachable_pub,
             unused_imports,

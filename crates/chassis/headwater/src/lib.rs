@@ -33,7 +33,8 @@ pub use config::{Config, parse, without_empty_variables};
 pub use headwater_backup as backup;
 pub use headwater_event::{
     Envelope, Event, EventId, MAX_PAYLOAD, NotAnEventId, NotPositions, PARTITIONS, Position,
-    Positions, Undecodable, include_events, kind_of, partition, subject_of,
+    Positions, Undecodable, Upcast, include_events, is_newer, kind_of, partition, subject_of,
+    version,
 };
 pub use headwater_http as http;
 pub use headwater_http::text;

@@ -15,6 +15,7 @@ use crate::checkpoint::{Checkpoint, Disposition};
 use crate::dead_letter;
 use crate::dead_letter::insert::{Identity, NewLetter};
 use crate::gap::Gap;
+use crate::newer::Newer;
 use crate::projection::{ApplyError, Projection};
 use crate::source_answer::EpochAnswer;
 
@@ -87,6 +88,8 @@ pub(super) enum Stop {
     Gap(Gap),
     /// The next event is of this epoch, which the source has not confirmed.
     Unconfirmed(Arc<str>),
+    /// The next event is in a newer version than the program knows.
+    Newer(Newer),
 }
 
 /// What to do if not all of a batch can be applied.
@@ -118,7 +121,8 @@ pub(super) fn batch<P: Projection>(
     };
     let is_discarded =
         |event: &Envelope| !discarded.is_empty() && discarded.contains(&Identity::of(event));
-    let due = classify(&mut batch, input, is_discarded);
+    let newer = |event: &Envelope| Newer::of::<P>(event, tx.owner());
+    let due = classify(&mut batch, input, is_discarded, newer);
     let due = those(events, &due);
     let applied = due.len();
     let are_some_waiting = batch.checkpoint.dead_letters > 0;
@@ -148,17 +152,23 @@ fn classify(
     batch: &mut Batch,
     input: &Input,
     is_discarded: impl Fn(&Envelope) -> bool,
+    newer: impl Fn(&Envelope) -> Option<Newer>,
 ) -> Vec<bool> {
     let mut is_due = Vec::with_capacity(input.events.len());
     for event in &*input.events {
         let checkpoint = &mut batch.checkpoint;
         let due = match checkpoint.classify(event, &input.epoch_answer) {
             Disposition::Apply => {
+                let is_discarded = is_discarded(event);
+                if let Some(newer) = newer(event).filter(|_| !is_discarded) {
+                    batch.stop = Some(Stop::Newer(newer));
+                    break;
+                }
                 if !checkpoint.is_own(event) {
                     batch.by_hand.add(event);
                 }
                 checkpoint.advance(event, &input.epoch_answer);
-                !is_discarded(event)
+                !is_discarded
             }
             Disposition::Skip => {
                 let is_later = event.sequence > Some(checkpoint.sequence);
@@ -299,12 +309,19 @@ fn park_blocked<P: Projection>(
     Ok(before - run.len())
 }
 
-/// Runs `apply` in a savepoint.
+/// Runs `apply` in a savepoint. A dead letter may be in a newer version than the program knows, if
+/// it was made by a newer program: it stays one.
 pub(super) fn guarded<P: Projection>(
     projection: &P,
     tx: &Tx,
     events: &[Envelope],
 ) -> Result<(), ApplyError> {
+    let mut newer = events
+        .iter()
+        .filter_map(|event| Newer::of::<P>(event, tx.owner()));
+    if let Some(newer) = newer.next() {
+        return Err(ApplyError::Poison(newer.to_string()));
+    }
     tx.savepoint(|tx| apply(projection, tx, events))
 }
 

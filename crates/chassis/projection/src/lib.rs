@@ -9,13 +9,14 @@
 //! impl Projection for Purchases {
 //!     const NAME: &'static str = "purchases";
 //!     const VERSION: u32 = 1;
-//!     const SOURCES: &'static [&'static str] = &["users", "products", "orders"];
+//!     const SOURCES: &'static [&'static str] = &["products"];
+//!     const EVENTS: &'static [&'static [&'static str]] = &[ProductsEvent::SUBJECTS];
 //!
 //!     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
 //!         for event in events {
-//!             match event.kind() {
-//!                 ProductCreated::SUBJECT => store::save_product(tx, &event.decode()?)?,
-//!                 _ => return Err(ApplyError::unknown(event)),
+//!             match event.try_into()? {
+//!                 ProductsEvent::Created(product) => store::save_product(tx, &product)?,
+//!                 ProductsEvent::Updated(product) => store::rename_product(tx, &product)?,
 //!             }
 //!         }
 //!         Ok(())
@@ -60,6 +61,14 @@
 //! projection that is further has applied events that were never committed: a fault until it is
 //! rebuilt (`source.rs`).
 //!
+//! # Events change
+//!
+//! Old versions of an event are upcast when they are decoded
+//! ([`version`](headwater_event::version)): a projection names the newest version only. An event in
+//! a *newer* version than any in [`EVENTS`](Projection::EVENTS) is held, and all later events of its
+//! source with it: the component and the log say which service to upgrade, and after the upgrade
+//! the projection continues with that event.
+//!
 //! # Sources come in any order
 //!
 //! Each source is in order; there is no order between sources. A projection must give the same
@@ -91,6 +100,7 @@ mod config;
 pub mod dead_letter;
 mod feed;
 mod gap;
+mod newer;
 mod outbox;
 pub mod pause;
 pub mod progress;

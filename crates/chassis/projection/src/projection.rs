@@ -13,6 +13,11 @@ pub trait Projection: Send + Sync + 'static {
     const VERSION: u32;
     /// The sources whose events it applies.
     const SOURCES: &'static [&'static str];
+    /// The events that it applies, in the newest version that the program knows:
+    /// `&[OrdersEvent::SUBJECTS]` for all of a source, `&[&[OrderPlaced::SUBJECT]]` for one. Events
+    /// in a newer version are held until the service is upgraded. Without this, `apply` gets them:
+    /// at best they become dead letters.
+    const EVENTS: &'static [&'static [&'static str]] = &[];
     /// What two builds from the same events must have in common: a name and a query each. Leave out
     /// numbers that depend on the order between sources. If empty, all tables are compared
     /// completely.

@@ -22,6 +22,7 @@ use crate::apply::{self, Batch, Input, OnPoison, Stop};
 use crate::checkpoint::Checkpoint;
 use crate::feed::Feed;
 use crate::gap::{self, Gap};
+use crate::newer::Newer;
 use crate::projection::{ApplyError, Projection};
 use crate::shared::Shared;
 use crate::source::{Source, WAITING};
@@ -32,6 +33,10 @@ use crate::{outbox, source_watch};
 /// Pauses between attempts while the broker or the source does not answer.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// The pause before an event in a newer version is read again. Usually an upgrade restarts the
+/// process earlier; but the event may have been published by hand and removed.
+const NEWER_PAUSE: Duration = Duration::from_secs(15);
 
 /// How often a silent source's stream is checked: a consumer that waits beyond the end of a
 /// rolled-back stream is silent too. A consumer without even a heartbeat in this time is lost: its
@@ -56,6 +61,8 @@ pub(super) struct Reader<P> {
     is_refilled: bool,
     /// Since when the stream's reported end is before what was read of it.
     shorter_since: Option<Instant>,
+    /// The newer version that the next event has.
+    newer: Option<Newer>,
     /// The link to the broker, shared by all sources.
     link: Arc<Link>,
 }
@@ -92,6 +99,8 @@ impl<P: Projection> Reader<P> {
         }
         metrics::counter!("headwater_dead_letters_total", "projection" => P::NAME, "source" => source)
             .increment(0);
+        metrics::gauge!("headwater_projection_upgrade_needed", "projection" => shared.config.consumer.clone(), "source" => source)
+            .set(0);
         Self {
             shared,
             bus,
@@ -100,6 +109,7 @@ impl<P: Projection> Reader<P> {
             stream_created: 0,
             is_refilled: false,
             shorter_since: None,
+            newer: None,
             link,
         }
     }
@@ -114,6 +124,11 @@ impl<P: Projection> Reader<P> {
             };
             let reason = replicas::why(&failure);
             self.report(State::Degraded(format!("{WAITING}{reason}")));
+            if let Some(newer) = failure.downcast_ref::<Newer>() {
+                self.note_newer(Some(newer));
+                tokio::time::sleep(NEWER_PAUSE).await;
+                continue;
+            }
             tracing::warn!(
                 projection = P::NAME,
                 source = self.source,
@@ -183,6 +198,7 @@ impl<P: Projection> Reader<P> {
                 "an event of the epoch {epoch} waits: {} does not say whether that is its own",
                 self.source
             ),
+            Stop::Newer(newer) => Err(newer.into()),
         }
     }
 
@@ -201,6 +217,7 @@ impl<P: Projection> Reader<P> {
         // Known events that come again do not show that the cause of a stop is over.
         let is_further = is_at_end || batch.applied + batch.parked > 0;
         if is_further {
+            self.note_newer(None);
             let position = batch.checkpoint.position();
             self.report(applied_up_to(position, batch.dead_letters));
         }
@@ -241,6 +258,7 @@ impl<P: Projection> Reader<P> {
                 position = self.fetch_discarded(&info, feed.window_bytes()).await?;
             }
             self.shared.note_at_end(self.source).await?;
+            self.note_newer(None);
             self.report(applied_up_to(position, dead_letters));
         }
         Ok((feed, info))
@@ -266,7 +284,7 @@ impl<P: Projection> Reader<P> {
                 return Ok(have);
             }
             self.note_fetched(have + 1, events.len());
-            self.apply(events).await?;
+            self.apply_fetched(events).await?;
         }
     }
 
@@ -371,9 +389,20 @@ impl<P: Projection> Reader<P> {
         self.note_fetched(gap.have + 1, events.len());
         crash::point("projection.gap");
         let have = gap.have + events.len() as u64;
-        self.apply(events).await?;
+        self.apply_fetched(events).await?;
         self.gap = Some(Gap { have, ..gap });
         Ok(())
+    }
+
+    /// Applies events that came from the outbox.
+    ///
+    /// # Errors
+    /// One of them is in a newer version than the program knows; those before it are applied.
+    async fn apply_fetched(&self, events: Vec<Envelope>) -> anyhow::Result<()> {
+        match self.apply(events).await?.0.stop {
+            Some(Stop::Newer(newer)) => Err(newer.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Applies `events` on the writer thread, and reads the next ones meanwhile.
@@ -494,6 +523,24 @@ impl<P: Projection> Reader<P> {
             parked = batch.parked,
             "applied"
         );
+    }
+
+    /// Logs and records that the next event is in a newer version, or no longer.
+    fn note_newer(&mut self, newer: Option<&Newer>) {
+        if self.newer.as_ref() == newer {
+            return;
+        }
+        if let Some(newer) = newer {
+            tracing::error!(
+                projection = P::NAME,
+                source = self.source,
+                reason = %newer,
+                "the projection waits for an upgrade of this service: nothing is lost"
+            );
+        }
+        metrics::gauge!("headwater_projection_upgrade_needed", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
+            .set(f64::from(u8::from(newer.is_some())));
+        self.newer = newer.cloned();
     }
 
     fn note_position(&self, position: u64, first_parked: Option<u64>) {

@@ -28,7 +28,7 @@
 //! * **Triggers refuse UPDATE and DELETE**, so a manual repair cannot silently make the outbox
 //!   differ from what was published.
 
-use headwater_event::{Event, MAX_PAYLOAD, event};
+use headwater_event::{Event, MAX_PAYLOAD, Upcast, event, version};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 
 use crate::number::unsigned;
@@ -48,6 +48,36 @@ const KEY_MAX: usize = 1024;
 /// If the event's subject does not begin with the database's owner: a service publishes only its
 /// own events.
 pub fn append<E: Event>(tx: &Tx, event: &E) -> Result<Position, DbErr> {
+    append_payload(tx, event, event.encode_to_vec())
+}
+
+/// Appends one event in two versions, for as long as some readers know only the older one. It has
+/// one position, and the older version's subject. Each reader applies it once: as `new` if it knows
+/// that version, otherwise as `old`.
+///
+/// # Errors
+/// As [`append`], where both payloads together must not exceed [`MAX_PAYLOAD`]; or the keys differ.
+///
+/// # Panics
+/// As [`append`].
+pub fn append_both<Old: Event, New: Event + Upcast<Old>>(
+    tx: &Tx,
+    old: &Old,
+    new: &New,
+) -> Result<Position, DbErr> {
+    if old.key() != new.key() {
+        return Err(DbErr::Custom(format!(
+            "the keys of {} and {} differ: `{}` and `{}`",
+            Old::SUBJECT,
+            New::SUBJECT,
+            old.key(),
+            new.key()
+        )));
+    }
+    append_payload(tx, old, version::encode_both(old, new))
+}
+
+fn append_payload<E: Event>(tx: &Tx, event: &E, payload: Vec<u8>) -> Result<Position, DbErr> {
     let owner = tx.owner();
     assert!(
         E::SUBJECT
@@ -56,7 +86,6 @@ pub fn append<E: Event>(tx: &Tx, event: &E) -> Result<Position, DbErr> {
         "{} is not an event of the source {owner}",
         E::SUBJECT
     );
-    let payload = event.encode_to_vec();
     check_size::<E>("", payload.len(), MAX_PAYLOAD)?;
     check_size::<E>("the key of ", event.key().len(), KEY_MAX)?;
     let row = tx

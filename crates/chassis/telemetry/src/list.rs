@@ -157,6 +157,11 @@ const GAUGES: &[Described] = &[
         "Position up to which the source's events are applied",
     ),
     (
+        "headwater_projection_upgrade_needed",
+        Unit::Count,
+        "1 while the source's next event is in a newer version than this service knows, which must be upgraded; otherwise 0",
+    ),
+    (
         "headwater_stream_replicas",
         Unit::Count,
         "Replicas that the stream should have",

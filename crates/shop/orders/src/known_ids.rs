@@ -1,8 +1,8 @@
 //! The ids of users and products that `orders` knows.
 
 use headwater::database::Tx;
-use headwater::{ApplyError, Envelope, Event as _, Projection};
-use shop_events::{ProductCreated, ProductUpdated, UserErased, UserRegistered};
+use headwater::{ApplyError, Envelope, Projection};
+use shop_events::{ProductsEvent, UsersEvent};
 
 use crate::store;
 
@@ -14,29 +14,25 @@ impl Projection for KnownIds {
     const NAME: &'static str = "orders-catalogue";
     const VERSION: u32 = 1;
     const SOURCES: &'static [&'static str] = &["users", "products"];
+    const EVENTS: &'static [&'static [&'static str]] =
+        &[UsersEvent::SUBJECTS, ProductsEvent::SUBJECTS];
     const TABLES: &'static [&'static str] = &["known_user", "known_product"];
 
     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
         for event in events {
-            match event.kind() {
-                UserRegistered::SUBJECT => {
-                    let id = shop_events::id(&event.decode::<UserRegistered>()?.user_id)?;
-                    store::learn_user(tx, id)?;
+            if &*event.source == UsersEvent::SOURCE {
+                match event.try_into()? {
+                    UsersEvent::Registered(user) => {
+                        store::learn_user(tx, shop_events::id(&user.user_id)?)?;
+                    }
+                    UsersEvent::Erased(user) => {
+                        store::forget_user(tx, shop_events::id(&user.user_id)?)?;
+                    }
                 }
-                UserErased::SUBJECT => {
-                    let id = shop_events::id(&event.decode::<UserErased>()?.user_id)?;
-                    store::forget_user(tx, id)?;
-                }
-                ProductCreated::SUBJECT => {
-                    let id = shop_events::id(&event.decode::<ProductCreated>()?.product_id)?;
-                    store::learn_product(tx, id)?;
-                }
+            } else {
                 // Only the product's existence matters here.
-                ProductUpdated::SUBJECT => {
-                    let id = shop_events::id(&event.decode::<ProductUpdated>()?.product_id)?;
-                    store::learn_product(tx, id)?;
-                }
-                _ => return Err(ApplyError::unknown(event)),
+                let product = ProductsEvent::try_from(event)?;
+                store::learn_product(tx, shop_events::id(product.key())?)?;
             }
         }
         Ok(())
@@ -50,6 +46,7 @@ impl Projection for KnownIds {
 #[cfg(test)]
 mod tests {
     use headwater_testkit::{converges, events};
+    use shop_events::{ProductCreated, ProductUpdated, UserErased, UserRegistered};
     use uuid::Uuid;
 
     use super::*;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::jetstream::context::KeyValueErrorKind;
 use headwater::schema::{BUCKET, Described, DescribedEvent};
+use headwater::version::NEWER_FIELD;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -107,7 +108,9 @@ impl Schema {
         Ok(Decoded {
             json,
             key,
-            has_unknown: decoded.unknown_fields().next().is_some(),
+            has_unknown: decoded
+                .unknown_fields()
+                .any(|field| field.number() != NEWER_FIELD),
         })
     }
 }

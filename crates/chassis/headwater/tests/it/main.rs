@@ -36,3 +36,4 @@ mod shared;
 mod stopping;
 mod supervisor;
 mod support;
+mod versions;

@@ -496,7 +496,7 @@ pub(crate) fn ids(db: &Database, count: u64) -> Vec<Option<String>> {
 }
 
 /// Publishes by hand, without a relay.
-pub(crate) async fn publish_by_hand(bus: &Bus, id: Option<&str>, event: &SensorRead) {
+pub(crate) async fn publish_by_hand(bus: &Bus, id: Option<&str>, event: &impl Event) {
     let mut headers = HeaderMap::new();
     if let Some(id) = id {
         headers.insert("Nats-Msg-Id", id);

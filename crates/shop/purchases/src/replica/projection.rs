@@ -14,9 +14,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use headwater::database::Tx;
-use headwater::{ApplyError, Envelope, Event as _, Projection};
+use headwater::{ApplyError, Envelope, Projection};
 use sea_orm::DbErr;
-use shop_events::{OrderPlaced, ProductCreated, ProductUpdated, UserErased, UserRegistered};
+use shop_events::{OrderPlaced, OrdersEvent, ProductsEvent, UsersEvent, id};
 use uuid::Uuid;
 
 use super::store::{self, Line, UserState};
@@ -29,7 +29,11 @@ impl Projection for Purchases {
     const NAME: &'static str = "purchases";
     const VERSION: u32 = 1;
     const SOURCES: &'static [&'static str] = &["users", "products", "orders"];
-
+    const EVENTS: &'static [&'static [&'static str]] = &[
+        UsersEvent::SUBJECTS,
+        ProductsEvent::SUBJECTS,
+        OrdersEvent::SUBJECTS,
+    ];
     const CONTENT: &'static [(&'static str, &'static str)] = store::CONTENT;
 
     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
@@ -58,39 +62,33 @@ struct Changes {
 
 impl Changes {
     fn gather(&mut self, event: &Envelope) -> Result<(), ApplyError> {
-        match event.kind() {
-            UserRegistered::SUBJECT => {
-                let registered: UserRegistered = event.decode()?;
-                let id = shop_events::id(&registered.user_id)?;
-                self.users.push((id, UserState::Registered));
+        match &*event.source {
+            UsersEvent::SOURCE => self.users.push(match event.try_into()? {
+                UsersEvent::Registered(user) => (id(&user.user_id)?, UserState::Registered),
+                UsersEvent::Erased(user) => (id(&user.user_id)?, UserState::Erased),
+            }),
+            ProductsEvent::SOURCE => {
+                let (product, content) = match event.try_into()? {
+                    ProductsEvent::Created(it) => (it.product_id, (it.title, it.image)),
+                    ProductsEvent::Updated(it) => (it.product_id, (it.title, it.image)),
+                };
+                self.products.insert(id(&product)?, content);
             }
-            UserErased::SUBJECT => {
-                let erased: UserErased = event.decode()?;
-                let id = shop_events::id(&erased.user_id)?;
-                self.users.push((id, UserState::Erased));
+            OrdersEvent::SOURCE => {
+                let OrdersEvent::Placed(order) = event.try_into()?;
+                self.gather_order(&order)?;
             }
-            ProductCreated::SUBJECT => {
-                let product: ProductCreated = event.decode()?;
-                let id = shop_events::id(&product.product_id)?;
-                self.products.insert(id, (product.title, product.image));
-            }
-            ProductUpdated::SUBJECT => {
-                let product: ProductUpdated = event.decode()?;
-                let id = shop_events::id(&product.product_id)?;
-                self.products.insert(id, (product.title, product.image));
-            }
-            OrderPlaced::SUBJECT => self.gather_order(&event.decode()?)?,
             _ => return Err(ApplyError::unknown(event)),
         }
         Ok(())
     }
 
     fn gather_order(&mut self, order: &OrderPlaced) -> Result<(), ApplyError> {
-        let user = shop_events::id(&order.user_id)?;
+        let user = id(&order.user_id)?;
         // An event that was published by hand may lack the time; it then counts as the earliest.
         let ordered_at = order.placed_at.as_ref().map_or(0, shop_events::millis);
         for product in &order.product_ids {
-            let product = shop_events::id(product)?;
+            let product = id(product)?;
             self.lines.push(Line {
                 shopper: self.shoppers.len(),
                 product,
