@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
         "headwater-projection",
         "headwater-relay",
     ],
-    &["headwater-rebuild"],
+    &["headwater-effect", "headwater-rebuild"],
     &["headwater"],
     &["headwater-testkit"],
     &["orders", "products", "purchases", "users"],

@@ -7,6 +7,7 @@
 //! * [`outbox`]: events written in the same transaction as the change they describe;
 //! * [`relay`]: outbox to stream, in order, each event once, through broker failures;
 //! * [`projection`]: streams to tables, each event applied once, gaps repaired;
+//! * [`effect`]: work outside that an event causes, done at least once under a constant key;
 //! * [`request_reply`]: questions and answers over the bus, for services that keep no copy;
 //! * [`personal`]: personal data that can be erased, also from backups;
 //! * [`backup`]: copies of a database, made while it runs, and restored;
@@ -31,6 +32,8 @@ mod watchdog;
 
 pub use config::{Config, parse, without_empty_variables};
 pub use headwater_backup as backup;
+pub use headwater_effect as effect;
+pub use headwater_effect::Effect;
 pub use headwater_event::{
     Envelope, Event, EventId, MAX_PAYLOAD, NotAnEventId, NotPositions, PARTITIONS, Position,
     Positions, Undecodable, Upcast, include_events, is_newer, kind_of, partition, subject_of,

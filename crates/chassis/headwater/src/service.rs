@@ -5,6 +5,7 @@
 //! service.relay();                                        // publishes the outbox
 //! service.describe(&shop_events::SCHEMA)?;                // publishes the schema of the events
 //! let known_ids = service.project(KnownIds).await?;       // keeps a copy of other services' data
+//! service.effect(Confirmation, effect::Config::default()).await?; // does work outside
 //! service.answers(OrdersAsked::SUBJECT, inquiry::orders); // answers questions over the bus
 //! let app = http::app(ABOUT, routes, service.health.clone(), &service.config.http);
 //! service.serve(listeners, app).await                     // until stopped
@@ -30,6 +31,8 @@ use crate::operator::registry::ProjectionRegistry;
 pub(crate) use crate::request_reply::answering::{Questions, Refusal};
 use crate::sample::Sampler;
 use crate::{operator, reload, watchdog};
+use headwater_effect as effect;
+use headwater_effect::{Effect, Intents, Worker};
 use headwater_event::schema::Schema;
 use headwater_http as http;
 use headwater_http::{Listeners, LivenessProbe};
@@ -198,6 +201,33 @@ impl Service {
         let progress = runner.progress();
         self.tasks.spawn(P::NAME, |stop| runner.run(stop));
         Ok(progress)
+    }
+
+    /// Performs `effect` for the events of its sources.
+    ///
+    /// # Errors
+    /// The database's. A read store has no effects: see [`headwater_effect`].
+    pub async fn effect<E: Effect>(
+        &mut self,
+        effect: E,
+        config: effect::Config,
+    ) -> anyhow::Result<()> {
+        ensure!(
+            !self.is_copy,
+            "{} cannot run the effect {}: its database is a read store, whose file is replaced as a \
+             whole when it is rebuilt, and the work would be done again. Run the effect in a service \
+             with a database of its own",
+            self.name,
+            E::NAME
+        );
+        let effect = Arc::new(effect);
+        let (db, bus, health) = (self.db.clone(), self.bus.clone(), self.health.clone());
+        let settings = projection::Config::of::<Intents<E>>();
+        let runner = Runner::load(Intents::of(&effect), db, bus, health, settings).await?;
+        self.registry = std::mem::take(&mut self.registry).with_effect(&runner);
+        let worker = Worker::load(effect, runner, config).await?;
+        self.tasks.spawn(E::NAME, |stop| worker.run(stop));
+        Ok(())
     }
 
     /// Removes obsolete data in small parts, so that no write waits long.

@@ -257,11 +257,8 @@ fn apply_or_dead_letter<P: Projection>(
         match guarded(projection, tx, &run) {
             Err(ApplyError::Poison(reason)) => {
                 if let [event] = &*run {
-                    let why = NewLetter {
-                        blocked_key: &blocked_key(projection, event),
-                        reason: &reason,
-                        waiting: false,
-                    };
+                    let blocked_key = blocked_key(projection, event);
+                    let why = NewLetter::at_fault(&blocked_key, &reason);
                     dead_letter::insert(tx, P::NAME, source, event, &why)?;
                     parked += 1;
                 } else {

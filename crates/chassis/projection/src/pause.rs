@@ -94,7 +94,7 @@ impl PauseControl {
         tracing::warn!(
             projection = self.projection,
             reason = pause.reason,
-            "an operator paused the projection"
+            "the projection is paused"
         );
         self.put(Some(pause)).await;
         Ok(())

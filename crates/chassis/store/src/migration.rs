@@ -45,6 +45,10 @@ const CHASSIS: &[Migration] = &[
         "0006_personal",
         include_str!("../migrations/0006_personal.sql"),
     ),
+    Migration::sql(
+        "0007_effects",
+        include_str!("../migrations/0007_effects.sql"),
+    ),
 ];
 
 /// Applies the missing migrations of the chassis.

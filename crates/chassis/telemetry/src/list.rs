@@ -64,6 +64,11 @@ const COUNTERS: &[Described] = &[
         "Events stored as dead letters, including those that wait behind another one",
     ),
     (
+        "headwater_effect_attempts_total",
+        Unit::Count,
+        "Attempts to perform an intent: done, retried (failed, to be tried again), dead (failed for good)",
+    ),
+    (
         "headwater_rebuilds_total",
         Unit::Count,
         "Rebuilds that have replaced the live store",
@@ -205,6 +210,16 @@ const GAUGES: &[Described] = &[
         "headwater_dead_letters_waiting",
         Unit::Count,
         "Dead letters that wait for an operator",
+    ),
+    (
+        "headwater_effect_waiting",
+        Unit::Count,
+        "Intents in the ledger, including timers that are not due",
+    ),
+    (
+        "headwater_effect_oldest_seconds",
+        Unit::Seconds,
+        "Time since the oldest intent was due first; 0 if none is due",
     ),
     (
         "headwater_rebuild_running",

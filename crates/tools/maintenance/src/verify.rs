@@ -102,6 +102,10 @@ impl Verify {
                 let Some(mut checked) = settle(checked, &projection.name, report)? else {
                     continue;
                 };
+                if projection.is_effect {
+                    report.projections.push(checked);
+                    continue;
+                }
                 let away = |source: &&String| !topology.services.contains_key(*source);
                 let away = checked.positions.0.keys().find(away);
                 let obstacle = match away {

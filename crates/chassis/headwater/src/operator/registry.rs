@@ -41,6 +41,7 @@ pub(super) struct ProjectionHandle {
     pub(super) bus: Bus,
     pub(super) pause_control: Option<PauseControl>,
     rebuild: Option<rebuild::Handle>,
+    is_effect: bool,
     pub(super) retry: Arc<Retry>,
     pub(super) discard: Arc<Discard>,
 }
@@ -75,6 +76,7 @@ impl ProjectionRegistry {
             bus: one.bus().clone(),
             pause_control: runner.pause_control(),
             rebuild: None,
+            is_effect: false,
             retry: Arc::new(move |which| {
                 let live = one.clone();
                 async move { dead_letter::retry(&live, which).await }.boxed()
@@ -97,6 +99,16 @@ impl ProjectionRegistry {
         let mut registry = self.with(runner);
         if let Some(handle) = registry.projections.last_mut() {
             handle.rebuild = Some(rebuild);
+        }
+        registry
+    }
+
+    /// As [`with`](Self::with), for the intents of an effect, which are never rebuilt.
+    #[must_use]
+    pub(crate) fn with_effect<P: Projection>(self, runner: &Runner<P>) -> Self {
+        let mut registry = self.with(runner);
+        if let Some(handle) = registry.projections.last_mut() {
+            handle.is_effect = true;
         }
         registry
     }
@@ -149,19 +161,22 @@ impl ProjectionRegistry {
             sources,
             paused: handle.pause(),
             can_rebuild: handle.rebuild.is_some(),
+            is_effect: handle.is_effect,
         })
     }
 
-    /// The projection `name`; without a name, the only one.
+    /// The projection `name`; without a name, the only one that is not of an effect, or the only
+    /// one.
     pub(super) fn find(
         &self,
         db: &Database,
         name: Option<&str>,
     ) -> Result<&ProjectionHandle, Error> {
+        let mut tables = self.all().iter().filter(|handle| !handle.is_effect);
         let handle = match (name, self.all()) {
             (Some(name), all) => all.iter().find(|handle| handle.name == name),
             (None, [one]) => Some(one),
-            (None, _) => None,
+            (None, _) => tables.next().filter(|_| tables.next().is_none()),
         };
         handle.ok_or_else(|| {
             let names: Vec<_> = self.all().iter().map(|handle| handle.name).collect();
@@ -202,6 +217,15 @@ impl ProjectionHandle {
 
     pub(super) fn rebuild(&self) -> Result<&rebuild::Handle, Error> {
         let name = self.name;
+        if self.is_effect {
+            return Err(refuse(
+                400,
+                format!(
+                    "{name} is an effect: it has no tables to build again, and what it did outside \
+                     would be done again. `headwater dead-letter retry` repeats work that failed"
+                ),
+            ));
+        }
         let why = || {
             refuse(
                 400,

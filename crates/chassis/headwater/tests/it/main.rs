@@ -11,6 +11,7 @@ mod consumer;
 mod counts;
 mod database;
 mod dead_letter;
+mod effects;
 mod epochs;
 mod group_commit;
 mod hostile;

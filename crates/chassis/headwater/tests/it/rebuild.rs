@@ -98,6 +98,12 @@ impl Place {
         running.stop().await;
     }
 
+    /// Starts the source again: its relay and its admin endpoints.
+    pub(crate) fn start_source(&mut self) {
+        self.relay = relaying(&self.source, &self.bus);
+        self.relay.operator(&self.source, &self.bus);
+    }
+
     /// The store files of the house.
     pub(crate) fn files(&self) -> Vec<String> {
         let files = std::fs::read_dir(self.folder.path()).unwrap();
@@ -192,8 +198,13 @@ impl House {
         projection: P,
         stop: CancellationToken,
     ) -> Self {
-        let (db, health) = (service.db.clone(), service.health.clone());
         service.project(projection).await.unwrap();
+        Self::serve(service, stop).await
+    }
+
+    /// Serves a service that is assembled.
+    pub(crate) async fn serve(service: Service, stop: CancellationToken) -> Self {
+        let (db, health) = (service.db.clone(), service.health.clone());
         let listeners = Listeners::on_free_ports().await.unwrap();
         let task = tokio::task::spawn(service.serve(listeners, axum::Router::new()));
         Self {
@@ -211,6 +222,19 @@ impl House {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
+    }
+
+    /// Ends it in the middle of what it does.
+    pub(crate) async fn abort(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
+        let path = self.db.path();
+        drop(self.db);
+        // Its tasks are dropped one after another.
+        eventually("the database is free", async || {
+            database::Lock::take(&path, database::Kind::Own).map_err(|error| error.to_string())
+        })
+        .await;
     }
 }
 

@@ -28,7 +28,7 @@ impl Event for Moved {
 
 /// A projection that names its tables.
 #[derive(Debug)]
-struct Sharing<P>(P);
+pub(crate) struct Sharing<P>(pub(crate) P);
 
 macro_rules! sharing {
     ($($of:ty),*) => {$(

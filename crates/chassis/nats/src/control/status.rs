@@ -46,6 +46,10 @@ pub struct ProjectionStatus {
     pub paused: Option<Pause>,
     /// Whether it can be rebuilt and verified.
     pub can_rebuild: bool,
+    /// Whether it writes the intents of an effect, which are never rebuilt and have no tables to
+    /// compare.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_effect: bool,
 }
 
 /// What a projection has found in the stream of one source.

@@ -17,6 +17,17 @@ pub struct NewLetter<'a> {
     pub(crate) waiting: bool,
 }
 
+impl<'a> NewLetter<'a> {
+    /// The event itself is at fault, for `reason`, and blocks `blocked_key`.
+    pub fn at_fault(blocked_key: &'a str, reason: &'a str) -> Self {
+        Self {
+            blocked_key,
+            reason,
+            waiting: false,
+        }
+    }
+}
+
 /// Makes `event` a dead letter.
 pub fn insert(
     tx: &Tx,

@@ -1,0 +1,260 @@
+//! The ledger: the intents that are not done.
+
+use std::time::Duration;
+
+use headwater_event::{Envelope, EventId};
+use headwater_projection::ApplyError;
+use headwater_projection::dead_letter::{self, NewLetter};
+use headwater_store::Tx;
+use headwater_store::number::{signed, unsigned};
+use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
+
+use crate::effect::{Effect, Intent};
+
+/// Work that an effect has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) id: i64,
+    pub(crate) event: Envelope,
+    /// The same at each attempt.
+    pub(crate) key: String,
+    /// Attempts that failed.
+    pub(crate) attempts: usize,
+}
+
+/// The intents of an effect that are not done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// How many there are, including those that are not due.
+    pub(crate) intents: u64,
+    /// How many of them have failed and are to be tried again.
+    pub(crate) failed: u64,
+    /// Since when the oldest of them is due, in milliseconds since 1970; `None` if none is.
+    pub(crate) since: Option<i64>,
+    /// Why the last attempt at the oldest of these failed.
+    pub(crate) failure: Option<String>,
+}
+
+fn statement<const N: usize>(
+    db: &impl ConnectionTrait,
+    sql: &str,
+    values: [Value; N],
+) -> Statement {
+    Statement::from_sql_and_values(db.get_database_backend(), sql, values)
+}
+
+/// The key of the work of the effect `name` for the event `id`.
+fn key(id: &EventId, name: &str) -> String {
+    format!("{}:{}:{}:{name}", id.source, id.epoch, id.position)
+}
+
+/// The blocked key of a dead intent: it blocks no other.
+fn blocked_key(key: &str) -> String {
+    format!("intent {key}")
+}
+
+/// The time at which the effect `name` was first started, in milliseconds since 1970.
+pub(crate) fn started_at(db: &impl ConnectionTrait, name: &str) -> Result<Option<i64>, DbErr> {
+    let sql = "SELECT started_at FROM headwater_effect WHERE name = ?";
+    let row = db.query_one_raw(statement(db, sql, [name.into()]))?;
+    row.map(|row| row.try_get_by(0)).transpose()
+}
+
+/// Records that the effect `name` is started now, for the first time.
+pub(crate) fn start(tx: &Tx, name: &str) -> Result<i64, DbErr> {
+    let now = tx.now_ms();
+    tx.run_raw(statement(
+        tx,
+        "INSERT INTO headwater_effect (name, started_at) VALUES (?, ?)",
+        [name.into(), now.into()],
+    ))?;
+    Ok(now)
+}
+
+/// Writes what `effect` intends for `event`. An event that comes back from the dead letters of its
+/// worker was decided before: its intent is put back.
+pub(crate) fn intend<E: Effect>(effect: &E, tx: &Tx, event: &Envelope) -> Result<(), ApplyError> {
+    let id = event.id.as_ref().expect("events without an id are passed");
+    let intent = if is_dead(tx, E::NAME, id)? {
+        Intent::Now
+    } else {
+        effect.intend(tx, event)?
+    };
+    let after = match intent {
+        Intent::None => return Ok(()),
+        Intent::Now => Duration::ZERO,
+        Intent::After(after) => after,
+    };
+    let due_at = later(tx.now_ms(), after);
+    tx.run_raw(statement(
+        tx,
+        "INSERT INTO headwater_intent
+             (effect, source, epoch, position, subject, payload, traceparent, key, wanted_at,
+              due_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            E::NAME.into(),
+            (*id.source).into(),
+            (*id.epoch).into(),
+            signed(id.position).into(),
+            (*event.subject).into(),
+            event.payload.to_vec().into(),
+            event.traceparent.clone().into(),
+            effect.key(event).into(),
+            due_at.into(),
+            due_at.into(),
+        ],
+    ))?;
+    Ok(())
+}
+
+/// Whether the work for the event `id` was given up.
+fn is_dead(tx: &Tx, name: &str, id: &EventId) -> Result<bool, DbErr> {
+    let found = tx.query_one_raw(statement(
+        tx,
+        "SELECT 1 FROM headwater_dead_letter
+         WHERE projection = ? AND source = ? AND epoch = ? AND position = ? AND lane = ?",
+        [
+            name.into(),
+            (*id.source).into(),
+            (*id.epoch).into(),
+            signed(id.position).into(),
+            blocked_key(&key(id, name)).into(),
+        ],
+    ))?;
+    Ok(found.is_some())
+}
+
+/// The time `after` later than `now`, in milliseconds since 1970.
+fn later(now: i64, after: Duration) -> i64 {
+    now.saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The first intents of the effect `name` that may be performed at `now`, at most `limit`, and the
+/// time at which the next one is due. An intent waits for earlier ones of its key.
+pub(crate) fn due(
+    db: &impl ConnectionTrait,
+    name: &str,
+    now: i64,
+    limit: usize,
+) -> Result<(Vec<Entry>, Option<i64>), DbErr> {
+    let rows = db.query_all_raw(statement(
+        db,
+        "SELECT id, source, epoch, position, subject, payload, traceparent, attempts
+         FROM headwater_intent AS intent WHERE effect = ?1 AND due_at <= ?2
+         AND NOT EXISTS (SELECT 1 FROM headwater_intent AS earlier
+             WHERE earlier.effect = ?1 AND earlier.key = intent.key AND earlier.id < intent.id)
+         ORDER BY due_at, id LIMIT ?3",
+        [
+            name.into(),
+            now.into(),
+            i64::try_from(limit).unwrap_or(i64::MAX).into(),
+        ],
+    ))?;
+    let due = rows.iter().map(|row| entry(row, name));
+    let next = db.query_one_raw(statement(
+        db,
+        "SELECT min(due_at) FROM headwater_intent WHERE effect = ? AND due_at > ?",
+        [name.into(), now.into()],
+    ))?;
+    let next = next.map_or(Ok(None), |row| row.try_get_by(0))?;
+    Ok((due.collect::<Result<_, _>>()?, next))
+}
+
+fn entry(row: &QueryResult, name: &str) -> Result<Entry, DbErr> {
+    let text = |column: &str| row.try_get_by::<String, _>(column);
+    let id = EventId {
+        source: text("source")?.into(),
+        epoch: text("epoch")?.into(),
+        position: unsigned(row.try_get_by("position")?),
+    };
+    let attempts: i64 = row.try_get_by("attempts")?;
+    Ok(Entry {
+        id: row.try_get_by("id")?,
+        key: key(&id, name),
+        attempts: usize::try_from(attempts).unwrap_or(usize::MAX),
+        event: Envelope {
+            source: id.source.clone(),
+            subject: text("subject")?.into(),
+            id: Some(id),
+            sequence: None,
+            payload: row.try_get_by::<Vec<u8>, _>("payload")?.into(),
+            traceparent: row.try_get_by("traceparent")?,
+        },
+    })
+}
+
+/// What the effect `name` has not done.
+pub(crate) fn waiting(db: &impl ConnectionTrait, name: &str, now: i64) -> Result<Waiting, DbErr> {
+    let row = db.query_one_raw(statement(
+        db,
+        "SELECT count(*), count(nullif(attempts, 0)),
+             min(iif(wanted_at <= ?2, wanted_at, NULL)),
+             (SELECT failure FROM headwater_intent WHERE effect = ?1 AND attempts > 0
+              ORDER BY id LIMIT 1)
+         FROM headwater_intent WHERE effect = ?1",
+        [name.into(), now.into()],
+    ))?;
+    row.map_or(Ok(Waiting::default()), |row| {
+        Ok(Waiting {
+            intents: unsigned(row.try_get_by(0)?),
+            failed: unsigned(row.try_get_by(1)?),
+            since: row.try_get_by(2)?,
+            failure: row.try_get_by(3)?,
+        })
+    })
+}
+
+/// Removes the intent `id`, whose work is done.
+pub(crate) fn done(tx: &Tx, name: &str, id: i64) -> Result<(), DbErr> {
+    remove(tx, id)?;
+    works_again(tx, name)
+}
+
+fn remove(tx: &Tx, id: i64) -> Result<(), DbErr> {
+    let sql = "DELETE FROM headwater_intent WHERE id = ?";
+    tx.run_raw(statement(tx, sql, [id.into()]))
+}
+
+/// Ends the time in which all attempts of the effect `name` failed.
+pub(crate) fn works_again(tx: &Tx, name: &str) -> Result<(), DbErr> {
+    let sql = "UPDATE headwater_effect SET failing_since = NULL
+               WHERE name = ? AND failing_since IS NOT NULL";
+    tx.run_raw(statement(tx, sql, [name.into()]))
+}
+
+/// Records a failed attempt of the effect `name`. Returns since when all attempts have failed, in
+/// milliseconds since 1970.
+pub(crate) fn fails(tx: &Tx, name: &str) -> Result<i64, DbErr> {
+    let sql = "UPDATE headwater_effect SET failing_since = coalesce(failing_since, ?)
+               WHERE name = ? RETURNING failing_since";
+    let now = tx.now_ms();
+    let row = tx.query_one_raw(statement(tx, sql, [now.into(), name.into()]))?;
+    row.map_or(Ok(now), |row| row.try_get_by(0))
+}
+
+/// Postpones the intent `id`, which failed because of `reason`.
+pub(crate) fn postpone(tx: &Tx, id: i64, after: Duration, reason: &str) -> Result<(), DbErr> {
+    let due_at = later(tx.now_ms(), after);
+    tx.run_raw(statement(
+        tx,
+        "UPDATE headwater_intent SET due_at = ?, attempts = attempts + 1, failure = ?
+         WHERE id = ?",
+        [due_at.into(), reason.into(), id.into()],
+    ))
+}
+
+/// Makes `entry` of the effect `name` a dead letter.
+pub(crate) fn give_up(
+    tx: &Tx,
+    name: &'static str,
+    entry: &Entry,
+    reason: &str,
+) -> Result<(), DbErr> {
+    let blocked_key = blocked_key(&entry.key);
+    let why = NewLetter::at_fault(&blocked_key, reason);
+    let source = entry.event.source.clone();
+    dead_letter::insert(tx, name, &source, &entry.event, &why)?;
+    remove(tx, entry.id)?;
+    Ok(())
+}

@@ -1,0 +1,585 @@
+//! Effects: work outside of the database that events cause, done at least once under one key.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use headwater::database::{Database, Snapshot, Tx};
+use headwater::effect::{self, Intent, Outcome, Start};
+use headwater::{ApplyError, Effect, Envelope, Event, Service};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::rebuild::{House, Place};
+use crate::shared::Sharing;
+use crate::support::{
+    MIGRATIONS, Readings, SensorRead, append, dead_letters, eventually, eventually_says,
+    eventually_stored, execute, integers, is, keep_reading, publish_by_hand, read, readings, reads,
+};
+
+/// A pause that no test waits for.
+const LONG: Duration = Duration::from_hours(1);
+
+/// A pause that a test waits for.
+const SHORT: Duration = Duration::from_millis(20);
+
+/// What the receiver does with an attempt.
+#[derive(Debug, Clone)]
+enum Does {
+    Answers(Outcome),
+    Panics,
+    /// Never answers.
+    Hangs,
+}
+
+#[derive(Debug, Default)]
+struct Received {
+    /// The key and the value of each attempt, in order.
+    attempts: Vec<(String, i64)>,
+    /// What it does at the next attempts for a value; afterwards it answers that it is done.
+    script: BTreeMap<i64, VecDeque<Does>>,
+    /// The keys that are being performed, and the most that were at once.
+    under_way: Vec<String>,
+    most: usize,
+}
+
+/// Rings for each reading. A reading of the sensor `timer` rings an hour later; values below zero
+/// are poison until a label is there.
+#[derive(Debug, Clone, Default)]
+struct Bell(Arc<Mutex<Received>>);
+
+impl Bell {
+    fn received(&self) -> MutexGuard<'_, Received> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn on(&self, value: i64, does: impl IntoIterator<Item = Does>) {
+        self.received()
+            .script
+            .insert(value, does.into_iter().collect());
+    }
+
+    fn values(&self) -> Vec<i64> {
+        let received = self.received();
+        received.attempts.iter().map(|(_, value)| *value).collect()
+    }
+
+    fn keys_of(&self, value: i64) -> Vec<String> {
+        let received = self.received();
+        let of = received.attempts.iter().filter(|(_, of)| *of == value);
+        of.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Waits until these values were attempted, in any order.
+    async fn eventually(&self, wanted: &[i64]) {
+        eventually("the attempts", async || {
+            let mut values = self.values();
+            values.sort_unstable();
+            is(values, &wanted.to_vec())
+        })
+        .await;
+    }
+}
+
+/// Removes a key from those that are under way, also if the attempt is dropped.
+struct UnderWay<'a>(&'a Bell, &'a str);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.received().under_way.retain(|key| key != self.1);
+    }
+}
+
+impl Effect for Bell {
+    const NAME: &'static str = "bell";
+    const SOURCES: &'static [&'static str] = &["sensors"];
+    const EVENTS: &'static [&'static str] = &[SensorRead::SUBJECT];
+
+    fn intend(&self, tx: &Tx, event: &Envelope) -> Result<Intent, ApplyError> {
+        let SensorRead { sensor, value, .. } = event.decode()?;
+        if value < 0 && integers(tx, "SELECT value AS n FROM label")?.is_empty() {
+            return Err(ApplyError::Poison("below zero".to_owned()));
+        }
+        Ok(match &*sensor {
+            "timer" => {
+                keep_reading(tx, &sensor, value)?;
+                Intent::After(LONG)
+            }
+            "silent" => Intent::None,
+            _ => Intent::Now,
+        })
+    }
+
+    fn key(&self, event: &Envelope) -> Option<String> {
+        let sensor = event.decode::<SensorRead>().ok()?.sensor;
+        (sensor != "attic").then_some(sensor)
+    }
+
+    async fn perform(&self, event: &Envelope, key: &str) -> Outcome {
+        let value = event.decode::<SensorRead>().unwrap().value;
+        let does = {
+            let mut received = self.received();
+            received.attempts.push((key.to_owned(), value));
+            assert!(
+                !received.under_way.iter().any(|other| other == key),
+                "{key} is being performed twice"
+            );
+            received.under_way.push(key.to_owned());
+            received.most = received.most.max(received.under_way.len());
+            received
+                .script
+                .get_mut(&value)
+                .and_then(VecDeque::pop_front)
+        };
+        let _under_way = UnderWay(self, key);
+        match does {
+            None => Outcome::Done,
+            Some(Does::Answers(outcome)) => outcome,
+            Some(Does::Panics) => panic!("a bug in an effect"),
+            Some(Does::Hangs) => std::future::pending().await,
+        }
+    }
+}
+
+fn failed(times: usize) -> impl Iterator<Item = Does> {
+    let failed = Does::Answers(Outcome::retry("nobody hears it"));
+    std::iter::repeat_n(failed, times)
+}
+
+fn config(schedule: &[Duration]) -> effect::Config {
+    effect::Config {
+        schedule: schedule.to_vec(),
+        ..effect::Config::default()
+    }
+}
+
+/// A service with the effect.
+async fn service(place: &Place, bell: &Bell, config: effect::Config) -> House {
+    let stop = CancellationToken::new();
+    let service = Service::start("house", MIGRATIONS, place.config(), stop.clone()).await;
+    let mut service = service.unwrap();
+    service.effect(bell.clone(), config).await.unwrap();
+    House::serve(service, stop).await
+}
+
+/// [`service`], once it knows where it begins.
+async fn begun(place: &Place, bell: &Bell, config: effect::Config) -> House {
+    let house = service(place, bell, config).await;
+    eventually_says(&house.health, "bell from sensors", "applied up to").await;
+    house
+}
+
+/// Waits until the ledger holds this many intents.
+async fn eventually_left(db: &Database, wanted: i64) {
+    eventually(&format!("{wanted} intents are left"), async || {
+        let count = "SELECT count(*) AS n FROM headwater_intent";
+        let left = db.read(move |snapshot: &Snapshot| integers(snapshot, count));
+        is(left.await.unwrap()[0], &wanted)
+    })
+    .await;
+}
+
+async fn run(db: &Database, sql: &'static str) {
+    db.write(move |tx| execute(tx, sql, [])).await.unwrap();
+}
+
+/// The answer of an operator's endpoint.
+async fn ask(place: &Place, endpoint: &str, request: Value) -> Value {
+    eventually("an answer", async || {
+        place.ask(endpoint, request.clone()).await
+    })
+    .await
+}
+
+/// The key of the event of `place` at a position.
+fn key(place: &Place, position: u64) -> String {
+    format!("sensors:{}:{position}:bell", place.source.epoch())
+}
+
+/// Waits until the clock shows another time than that of the newest event.
+async fn a_moment_later(place: &Place) {
+    let newest = "SELECT max(recorded_at) AS n FROM headwater_outbox";
+    let newest = place
+        .source
+        .read(move |snapshot: &Snapshot| integers(snapshot, newest));
+    let newest = newest.await.unwrap()[0];
+    eventually("a moment to pass", async || {
+        let now = place.source.clock().now_ms();
+        if now > newest { Ok(()) } else { Err(now) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_event_is_performed_with_a_key_that_names_it_and_a_restart_repeats_nothing() {
+    let place = Place::start().await;
+    let bell = Bell::default();
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, reads(1..=20)).await;
+    append(&place.source, vec![read("silent", 21)]).await;
+    let all: Vec<i64> = (1..=20).collect();
+    bell.eventually(&all).await;
+    for value in 1..=20 {
+        assert_eq!(bell.keys_of(value), [key(&place, value.unsigned_abs())]);
+    }
+    eventually_left(&house.db, 0).await;
+    house.stop().await;
+
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, reads(22..=22)).await;
+    bell.eventually(&[all, vec![22]].concat()).await;
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+/// The source is down when the effect is first started, and an event is recorded before it answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_effect_begins_at_its_first_start_and_a_restart_does_not_move_that() {
+    let mut place = Place::start().await;
+    append(&place.source, reads(1..=30)).await;
+    let old: Vec<i64> = (1..=30).collect();
+    eventually_stored(&place.bus, "sensors", &old).await;
+    place.stop_source().await;
+    a_moment_later(&place).await;
+
+    let bell = Bell::default();
+    let house = service(&place, &bell, config(&[])).await;
+    eventually_says(&house.health, "bell from sensors", "where to begin").await;
+    append(&place.source, reads(31..=32)).await;
+    a_moment_later(&place).await;
+    house.stop().await;
+
+    let house = service(&place, &bell, config(&[])).await;
+    place.start_source();
+    bell.eventually(&[31, 32]).await;
+    house.stop().await;
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, reads(33..=33)).await;
+    bell.eventually(&[31, 32, 33]).await;
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_effect_may_begin_with_the_first_event() {
+    let place = Place::start().await;
+    append(&place.source, reads(1..=3)).await;
+    a_moment_later(&place).await;
+    let bell = Bell::default();
+    let config = effect::Config {
+        start: Start::Beginning,
+        ..config(&[])
+    };
+    let house = service(&place, &bell, config).await;
+    bell.eventually(&[1, 2, 3]).await;
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_is_repeated_by_the_schedule_under_the_same_key_and_is_then_a_dead_letter() {
+    let place = Place::start().await;
+    let bell = Bell::default();
+    bell.on(1, failed(2));
+    bell.on(2, failed(5).chain([Does::Panics]));
+    bell.on(3, [Does::Answers(Outcome::GiveUp("not wanted".to_owned()))]);
+    let house = begun(&place, &bell, config(&[SHORT, SHORT])).await;
+    append(&place.source, reads(1..=3)).await;
+    let twice = [1, 1, 1, 2, 2, 2, 3];
+    bell.eventually(&twice).await;
+    eventually_left(&house.db, 0).await;
+    assert_eq!(bell.keys_of(1), vec![key(&place, 1); 3]);
+    let mut letters = dead_letters(&house.db).await;
+    letters.sort();
+    let intent = |position| format!("intent {}", key(&place, position));
+    let last = format!("{}: nobody hears it (attempt 3, the last)", intent(2));
+    let unwanted = format!("{}: not wanted", intent(3));
+    assert_eq!(letters, [last, unwanted]);
+
+    // Again three attempts, the last of which panics; then one that succeeds.
+    let all = json!({"all": {}});
+    let answer = ask(&place, "dead-letters.retry", all.clone()).await;
+    assert_eq!(
+        (&answer["applied"], &answer["left"]),
+        (&json!(2), &json!(0))
+    );
+    bell.eventually(&[1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3]).await;
+    eventually_left(&house.db, 0).await;
+    let panicked = format!(
+        "{}: performing it panicked (attempt 3, the last)",
+        intent(2)
+    );
+    assert_eq!(dead_letters(&house.db).await, [panicked]);
+    assert_eq!(bell.keys_of(2), vec![key(&place, 2); 6]);
+    let listed = ask(&place, "dead-letters.list", json!({})).await;
+    let discard = json!({"id": listed["letters"][0]["id"], "reason": "done by hand"});
+    ask(&place, "dead-letters.discard", discard).await;
+    append(&place.source, reads(4..=4)).await;
+    bell.eventually(&[1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 4]).await;
+    assert!(dead_letters(&house.db).await.is_empty());
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_intents_of_a_key_wait_for_the_one_before_until_it_is_done_or_dead() {
+    let place = Place::start().await;
+    let bell = Bell::default();
+    let house = begun(&place, &bell, config(&[LONG])).await;
+    bell.on(1, failed(1));
+    bell.on(4, failed(2));
+    let cellar = |value| read("cellar", value);
+    append(&place.source, vec![cellar(1), cellar(2), read("attic", 3)]).await;
+    bell.eventually(&[1, 3]).await;
+    eventually_left(&house.db, 2).await;
+    run(&house.db, "UPDATE headwater_intent SET due_at = 0").await;
+    bell.eventually(&[1, 1, 2, 3]).await;
+    assert_eq!(bell.keys_of(2), [key(&place, 2)]);
+
+    append(&place.source, vec![cellar(4), cellar(5), cellar(6)]).await;
+    bell.eventually(&[1, 1, 2, 3, 4]).await;
+    run(&house.db, "UPDATE headwater_intent SET due_at = 0").await;
+    bell.eventually(&[1, 1, 2, 3, 4, 4, 5, 6]).await;
+    let order: Vec<i64> = bell.values().into_iter().filter(|it| *it != 3).collect();
+    assert_eq!(order, [1, 1, 2, 4, 4, 5, 6]);
+    eventually_left(&house.db, 0).await;
+    assert_eq!(dead_letters(&house.db).await.len(), 1, "the fourth");
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+/// Two of three receivers never answer: the third gets its events meanwhile, and no more than three
+/// attempts are under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_hangs_is_tried_again_and_holds_up_no_other() {
+    let place = Place::start().await;
+    let bell = Bell::default();
+    bell.on(1, [Does::Hangs]);
+    bell.on(2, [Does::Hangs]);
+    let limited = effect::Config {
+        at_once: 3,
+        timeout: LONG,
+        ..config(&[LONG])
+    };
+    let house = begun(&place, &bell, limited.clone()).await;
+    append(&place.source, reads(1..=40)).await;
+    let all: Vec<i64> = (1..=40).collect();
+    bell.eventually(&all).await;
+    eventually_left(&house.db, 2).await;
+    assert_eq!(bell.received().most, 3);
+    house.abort().await;
+
+    bell.on(1, [Does::Hangs]);
+    let hasty = effect::Config {
+        timeout: SHORT,
+        schedule: vec![SHORT],
+        ..limited
+    };
+    let house = begun(&place, &bell, hasty).await;
+    // Once more for the one that hung again.
+    bell.eventually(&[vec![1, 1, 1, 2], (2..=40).collect()].concat())
+        .await;
+    eventually_left(&house.db, 0).await;
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+/// The work is done, and nothing is recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_was_not_recorded_is_done_again_with_the_same_key() {
+    let place = Place::start().await;
+    let bell = Bell::default();
+    bell.on(1, [Does::Hangs]);
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, reads(1..=2)).await;
+    bell.eventually(&[1, 2]).await;
+    eventually_left(&house.db, 1).await;
+    house.abort().await;
+    let house = begun(&place, &bell, config(&[])).await;
+    bell.eventually(&[1, 1, 2]).await;
+    assert_eq!(bell.keys_of(1), vec![key(&place, 1); 2]);
+    eventually_left(&house.db, 0).await;
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_performs_nothing_again_and_an_effect_is_never_rebuilt() {
+    let place = Place::start().await;
+    let bell = Bell::default();
+    bell.on(3, failed(1));
+    let stop = CancellationToken::new();
+    let service = Service::start("house", MIGRATIONS, place.config(), stop.clone()).await;
+    let mut service = service.unwrap();
+    service.project(Sharing(Readings)).await.unwrap();
+    service.effect(bell.clone(), config(&[LONG])).await.unwrap();
+    let house = House::serve(service, stop).await;
+    eventually_says(&house.health, "bell from sensors", "applied up to").await;
+    append(&place.source, reads(1..=3)).await;
+    house.eventually(&[1, 2, 3]).await;
+    bell.eventually(&[1, 2, 3]).await;
+    run(&house.db, "DELETE FROM reading").await;
+    // The only one that can be rebuilt.
+    ask(&place, "rebuild", json!({})).await;
+    place.eventually_rebuilt("done").await;
+    assert_eq!(readings(&house.db).await, [1, 2, 3]);
+    for endpoint in ["rebuild", "verify"] {
+        let refused = place.refusal(endpoint, json!({"projection": "bell"})).await;
+        assert!(
+            refused.starts_with("400: bell is an effect: it has no tables"),
+            "{refused}"
+        );
+    }
+    eventually_left(&house.db, 1).await;
+    append(&place.source, reads(4..=4)).await;
+    bell.eventually(&[1, 2, 3, 4]).await;
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_store_has_no_effects() {
+    let place = Place::start().await;
+    let stop = CancellationToken::new();
+    let service = Service::start_copy("house", MIGRATIONS, place.config(), stop).await;
+    let refused = service
+        .unwrap()
+        .effect(Bell::default(), config(&[]))
+        .await
+        .unwrap_err();
+    assert!(
+        format!("{refused:#}").contains("its database is a read store"),
+        "{refused:#}"
+    );
+    place.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_effect_that_only_fails_for_long_is_switched_off_until_it_is_resumed() {
+    const RESUME: &str = "projections.resume";
+    let place = Place::start().await;
+    let bell = Bell::default();
+    let house = begun(&place, &bell, config(&[LONG])).await;
+    bell.on(1, failed(1));
+    bell.on(2, failed(1));
+    append(&place.source, reads(1..=1)).await;
+    bell.eventually(&[1]).await;
+    let since = "SELECT count(failing_since) AS n FROM headwater_effect";
+    let fails = async |wanted| {
+        eventually("the state of the receiver", async || {
+            let fails = house
+                .db
+                .read(move |snapshot: &Snapshot| integers(snapshot, since));
+            is(fails.await.unwrap()[0], &wanted)
+        })
+        .await;
+    };
+    fails(1).await;
+    // A success in between begins the count again.
+    append(&place.source, reads(3..=3)).await;
+    bell.eventually(&[1, 3]).await;
+    fails(0).await;
+    append(&place.source, reads(2..=2)).await;
+    bell.eventually(&[1, 2, 3]).await;
+    fails(1).await;
+    assert_eq!(house.health.parts().get("bell"), None);
+    let five_days = "UPDATE headwater_effect SET failing_since = failing_since - 432000000";
+    run(&house.db, five_days).await;
+    bell.on(4, failed(1));
+    append(&place.source, reads(4..=4)).await;
+    eventually_says(&house.health, "bell", "all attempts have failed since").await;
+    let left = [1, 2, 3, 4];
+    append(&place.source, reads(5..=5)).await;
+    run(&house.db, "UPDATE headwater_intent SET due_at = 0").await;
+    house.stop().await;
+    let house = service(&place, &bell, config(&[LONG])).await;
+    eventually_says(&house.health, "bell", "switched itself off").await;
+    assert_eq!(bell.values().len(), left.len());
+
+    bell.on(5, failed(1));
+    ask(&place, RESUME, json!({"projection": "bell"})).await;
+    bell.eventually(&[1, 1, 2, 2, 3, 4, 4, 5]).await;
+    assert_eq!(house.health.parts().get("bell"), None);
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_wants_no_more_switches_the_effect_off() {
+    let place = Place::start().await;
+    let bell = Bell::default();
+    bell.on(1, [Does::Answers(Outcome::SwitchOff("gone".to_owned()))]);
+    let house = begun(&place, &bell, config(&[LONG])).await;
+    append(&place.source, reads(1..=1)).await;
+    eventually_says(&house.health, "bell", "switched itself off: gone").await;
+    let gone = format!("intent {}: gone", key(&place, 1));
+    assert_eq!(dead_letters(&house.db).await, [gone]);
+    append(&place.source, reads(2..=2)).await;
+    ask(&place, "projections.resume", json!({"projection": "bell"})).await;
+    bell.eventually(&[1, 2]).await;
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_is_stored_survives_a_restart_and_fires_once() {
+    let place = Place::start().await;
+    let bell = Bell::default();
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, vec![read("timer", 1), read("attic", 2)]).await;
+    bell.eventually(&[2]).await;
+    eventually_left(&house.db, 1).await;
+    assert_eq!(readings(&house.db).await, [1], "in the same transaction");
+    house.abort().await;
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, reads(3..=3)).await;
+    bell.eventually(&[2, 3]).await;
+    run(&house.db, "UPDATE headwater_intent SET due_at = 0").await;
+    bell.eventually(&[1, 2, 3]).await;
+    eventually_left(&house.db, 0).await;
+    house.stop().await;
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, reads(4..=4)).await;
+    bell.eventually(&[1, 2, 3, 4]).await;
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+/// A dead letter of the worker comes back at once; it is not decided again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_decided_is_not_decided_again_and_poison_is() {
+    let place = Place::start().await;
+    let bell = Bell::default();
+    bell.on(1, [Does::Answers(Outcome::GiveUp("no".to_owned()))]);
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, vec![read("timer", 1), read("attic", -2)]).await;
+    eventually_left(&house.db, 1).await;
+    run(&house.db, "UPDATE headwater_intent SET due_at = 0").await;
+    eventually("two dead letters", async || {
+        is(dead_letters(&house.db).await.len(), &2)
+    })
+    .await;
+    assert_eq!(bell.values(), [1]);
+    run(&house.db, "INSERT INTO label (value) VALUES (1)").await;
+    ask(&place, "dead-letters.retry", json!({"all": {}})).await;
+    bell.eventually(&[-2, 1, 1]).await;
+    assert_eq!(readings(&house.db).await, [1]);
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_published_by_hand_has_no_key_and_is_not_performed() {
+    let place = Place::start().await;
+    let bell = Bell::default();
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, reads(1..=1)).await;
+    eventually_stored(&place.bus, "sensors", &[1]).await;
+    publish_by_hand(&place.bus, None, &read("attic", 2)).await;
+    eventually_says(&house.health, "bell from sensors", "applied up to 1").await;
+    append(&place.source, reads(3..=3)).await;
+    bell.eventually(&[1, 3]).await;
+    assert!(dead_letters(&house.db).await.is_empty());
+    house.stop().await;
+    place.relay.stop().await;
+}
