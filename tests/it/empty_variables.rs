@@ -1,6 +1,5 @@
 //! An empty environment variable counts as unset, as in compose files and units.
 
-use clap::CommandFactory as _;
 use e2e::{Service, World};
 
 fn variables(command: &clap::Command) -> Vec<String> {
@@ -14,10 +13,22 @@ fn variables(command: &clap::Command) -> Vec<String> {
 async fn every_service_starts_with_all_its_variables_empty() {
     let mut world = World::on_host().empty();
     for (service, command) in [
-        (Service::Users, users::Config::command()),
-        (Service::Products, products::Config::command()),
-        (Service::Orders, orders::Config::command()),
-        (Service::Purchases, purchases::Config::command()),
+        (
+            Service::Users,
+            headwater::command::<headwater::Config>(&users::ABOUT),
+        ),
+        (
+            Service::Products,
+            headwater::command::<products::Config>(&products::ABOUT),
+        ),
+        (
+            Service::Orders,
+            headwater::command::<orders::Config>(&orders::ABOUT),
+        ),
+        (
+            Service::Purchases,
+            headwater::command::<purchases::Config>(&purchases::ABOUT),
+        ),
     ] {
         let empty = variables(&command);
         assert!(empty.len() > 20, "{empty:?}");

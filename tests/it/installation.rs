@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
 use e2e::installed::{install, install_with, repository};
 use e2e::programs;
 use tempfile::TempDir;
@@ -194,10 +193,22 @@ fn the_samples_list_every_setting_with_its_default() {
     let sample = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
     let common = sample("headwater.env");
     let services = [
-        ("users.env", users::Config::command()),
-        ("products.env", products::Config::command()),
-        ("orders.env", orders::Config::command()),
-        ("purchases.env", purchases::Config::command()),
+        (
+            "users.env",
+            headwater::command::<headwater::Config>(&users::ABOUT),
+        ),
+        (
+            "products.env",
+            headwater::command::<products::Config>(&products::ABOUT),
+        ),
+        (
+            "orders.env",
+            headwater::command::<orders::Config>(&orders::ABOUT),
+        ),
+        (
+            "purchases.env",
+            headwater::command::<purchases::Config>(&purchases::ABOUT),
+        ),
     ];
     for (name, command) in services {
         let text = format!("{common}{}", sample(name));

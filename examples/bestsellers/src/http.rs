@@ -2,16 +2,9 @@
 
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
-use axum::response::Response;
-use headwater::http::{About, After, Problem, with_position};
-use headwater::projection::Progress;
-use headwater::{Database, Service};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
+use headwater::prelude::*;
 
-use crate::{NAME, store};
+use crate::store;
 
 /// Products shown.
 const SHOWN: u32 = 10;
@@ -23,20 +16,14 @@ struct Shared {
     deadline: Duration,
 }
 
-pub(crate) fn app(service: &Service, progress: Progress) -> Router {
-    let config = &service.config.http;
-    let routes = OpenApiRouter::new()
+pub(crate) fn routes(service: &Service, progress: Progress) -> OpenApiRouter {
+    OpenApiRouter::new()
         .routes(routes!(list))
         .with_state(Shared {
             db: service.db.clone(),
             progress,
-            deadline: config.consistency_timeout,
-        });
-    let about = About {
-        name: NAME,
-        description: "The products ordered most.",
-    };
-    headwater::http::app(about, routes, service.health.clone(), config)
+            deadline: service.config.http.consistency_timeout,
+        })
 }
 
 /// List the products ordered most

@@ -4,15 +4,17 @@ mod http;
 mod projection;
 mod store;
 
-use headwater::Service;
-use headwater::database::Migration;
-use headwater::http::Listeners;
-use tokio_util::sync::CancellationToken;
+use headwater::prelude::*;
 
 pub use projection::Bestsellers;
 
-/// The service's name. Never rename.
-pub const NAME: &str = "bestsellers";
+/// What it is.
+pub const ABOUT: About = About {
+    name: "bestsellers", // never rename
+    description: "The products ordered most.",
+    version: env!("CARGO_PKG_VERSION"),
+    port: 8087,
+};
 
 /// The tables of `bestsellers.db`.
 pub const MIGRATIONS: &[Migration] = &[Migration::sql(
@@ -24,13 +26,9 @@ pub const MIGRATIONS: &[Migration] = &[Migration::sql(
 ///
 /// # Errors
 /// The service cannot start, or a task ended unexpectedly.
-pub async fn run(
-    config: headwater::Config,
-    listeners: Listeners,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut service = Service::start_copy(NAME, MIGRATIONS, config, stop).await?;
+pub async fn run(config: Config, process: Process) -> headwater::Result {
+    let mut service = Service::start_copy(ABOUT, MIGRATIONS, config, process).await?;
     let progress = service.project(Bestsellers).await?; // for reads that wait
-    let app = http::app(&service, progress);
-    service.serve(listeners, app).await
+    let routes = http::routes(&service, progress);
+    service.serve(routes).await
 }

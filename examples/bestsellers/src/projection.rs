@@ -1,10 +1,7 @@
 //! The projection: how often each product was ordered.
 
-use headwater::database::Tx;
-use headwater::{ApplyError, Envelope, Projection};
-use sea_orm::{ConnectionTrait as _, DbErr, Statement, Value};
+use headwater::prelude::*;
 use shop_events::{OrdersEvent, ProductsEvent};
-use uuid::Uuid;
 
 /// Counts the order lines of each product.
 #[derive(Debug)]
@@ -41,23 +38,19 @@ impl Projection for Bestsellers {
 }
 
 fn count_line(tx: &Tx, product: Uuid) -> Result<(), DbErr> {
-    tx.execute_raw(Statement::from_sql_and_values(
-        tx.get_database_backend(),
-        "INSERT INTO bestseller (product, lines) VALUES (?, 1)
-         ON CONFLICT (product) DO UPDATE SET lines = lines + 1",
-        [Value::from(product)],
+    tx.run_raw(raw_sql!(
+        Sqlite,
+        "INSERT INTO bestseller (product, lines) VALUES ({product}, 1)
+         ON CONFLICT (product) DO UPDATE SET lines = lines + 1"
     ))
-    .map(drop)
 }
 
-fn save_title(tx: &Tx, product: Uuid, title: String) -> Result<(), DbErr> {
-    tx.execute_raw(Statement::from_sql_and_values(
-        tx.get_database_backend(),
-        "INSERT INTO bestseller (product, title) VALUES (?, ?)
-         ON CONFLICT (product) DO UPDATE SET title = excluded.title",
-        [Value::from(product), Value::from(title)],
+fn save_title(tx: &Tx, product: Uuid, title: &str) -> Result<(), DbErr> {
+    tx.run_raw(raw_sql!(
+        Sqlite,
+        "INSERT INTO bestseller (product, title) VALUES ({product}, {title})
+         ON CONFLICT (product) DO UPDATE SET title = excluded.title"
     ))
-    .map(drop)
 }
 
 #[cfg(test)]

@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use headwater::http::Problem;
-use headwater::projection::{Progress, as_of};
-use headwater::{Database, Positions};
-use sea_orm::{ConnectionTrait, DbErr, Statement};
+use headwater::prelude::*;
 use serde::Serialize;
 
 use crate::projection::Bestsellers;
 
 /// A product and how often it was ordered.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, FromQueryResult, Serialize)]
 pub(crate) struct Bestseller {
     pub(crate) title: Option<String>,
     pub(crate) lines: i64,
@@ -34,16 +31,9 @@ pub(crate) async fn read(
 }
 
 pub(crate) fn top(db: &impl ConnectionTrait, limit: u32) -> Result<Vec<Bestseller>, DbErr> {
-    let rows = db.query_all_raw(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        "SELECT title, lines FROM bestseller ORDER BY lines DESC LIMIT ?",
-        [limit.into()],
-    ))?;
-    let read = |row: &sea_orm::QueryResult| {
-        Ok(Bestseller {
-            title: row.try_get_by("title")?,
-            lines: row.try_get_by("lines")?,
-        })
-    };
-    rows.iter().map(read).collect()
+    let top = raw_sql!(
+        Sqlite,
+        "SELECT title, lines FROM bestseller ORDER BY lines DESC LIMIT {limit}"
+    );
+    Bestseller::find_by_statement(top).all(db)
 }

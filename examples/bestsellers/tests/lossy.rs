@@ -2,12 +2,9 @@
 //! `docs/adding-a-projection.md`.
 
 use example_bestsellers::{Bestsellers, MIGRATIONS};
-use headwater::database::Tx;
-use headwater::{ApplyError, Envelope, Event as _, Projection};
+use headwater::prelude::*;
 use headwater_testkit::{converges, events};
-use sea_orm::ConnectionTrait as _;
 use shop_events::{OrderPlaced, ProductCreated};
-use uuid::Uuid;
 
 /// Leaves out orders that come before the first product.
 struct Lossy;

@@ -1,11 +1,6 @@
 //! The HTTP API: load, decide, append, save; answered after the fsync.
 
-use axum::extract::State;
-use headwater::http::{Answer, IdempotencyKey, Invalid, Json, Problem};
-use headwater::idempotency::{self, Fingerprint};
-use headwater::{Database, Service, outbox};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
+use headwater::prelude::*;
 
 use crate::review::{Rejection, Review, WriteReview};
 use crate::store;
@@ -70,6 +65,6 @@ async fn write(
     Ok(written.await?.value)
 }
 
-fn answer(review: &Review, position: headwater::Position) -> Answer {
+fn answer(review: &Review, position: Position) -> Answer {
     Answer::created(format!("/reviews/{}", review.id), position, review)
 }

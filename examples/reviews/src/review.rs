@@ -1,8 +1,7 @@
 //! A review, and the rules for writing one.
 
+use headwater::prelude::*;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-use uuid::Uuid;
 
 use crate::events::ReviewWritten;
 

@@ -1,9 +1,6 @@
 //! The tables of `reviews.db`.
 
-use headwater::database::Tx;
-use headwater::outbox;
-use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, raw_sql};
-use uuid::Uuid;
+use headwater::prelude::*;
 
 use crate::review::Review;
 

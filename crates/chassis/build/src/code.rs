@@ -166,7 +166,7 @@ fn schema(events: &[Event], questions: &[Question]) -> String {
 /// types.
 pub const DESCRIPTORS: &[u8] = include_bytes!(\"headwater-descriptors.bin\");
 
-/// The schema of all events and questions, for `Service::describe`: each source takes its own part.
+/// The schema of all events and questions, for `Service::publish`: each source takes its own part.
 pub const SCHEMA: headwater_event::schema::Schema = headwater_event::schema::Schema {{
     events: &[{events}
     ],

@@ -33,7 +33,7 @@
 //! * an enumeration of each source's events, `ReviewsEvent`, in their newest versions, with
 //!   `ReviewsEvent::try_from(&envelope)` for projections to match on;
 //! * a constant `SUBJECT` for each question, `inquiry.reviews.v1.<name>`;
-//! * `SCHEMA`, for `Service::describe`, and the `DESCRIPTORS` in it;
+//! * `SCHEMA`, for `Service::publish`, and the `DESCRIPTORS` in it;
 //! * `key`, the key of any of the events, for `Projection::key`.
 //!
 //! An event in a later package, `shop.reviews.v2`, with a name that an earlier one has is a new

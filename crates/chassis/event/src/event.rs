@@ -27,6 +27,11 @@ pub const MAX_PAYLOAD: usize = 512 * 1024;
 ///     fn key(&self) -> &str { &self.sensor }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an event",
+    label = "not an event",
+    note = "write `option (headwater.event) = {{ name: \"…\" key: \"…\" }};` into the message in its .proto file; `headwater_build::compile` then generates the `impl Event`"
+)]
 pub trait Event: prost::Message + Default {
     /// `<source>.v<version>.<event>`, without the partition. Never rename.
     const SUBJECT: &'static str;

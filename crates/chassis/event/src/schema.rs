@@ -8,7 +8,7 @@
 //! were not built with. It is JSON: `nats kv get headwater-schemas orders --raw` shows it.
 //!
 //! The chassis knows no event types: the service supplies a [`Schema`] in one line of its `run`
-//! (`Service::describe`).
+//! (`Service::publish`).
 //!
 //! # Which schema wins
 //!

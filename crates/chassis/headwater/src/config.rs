@@ -2,12 +2,14 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
-use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches as _};
+use clap::{Arg, ArgAction, Command, FromArgMatches as _};
 use headwater_http as http;
+use headwater_http::About;
 use headwater_nats::access::Access;
 use headwater_nats::bus;
 use headwater_store as database;
@@ -68,10 +70,37 @@ impl Config {
     }
 }
 
-/// Reads the command line and the environment of this process. If they are invalid, or ask for
-/// help or a check, prints the answer and ends the process.
-pub fn parse<P: clap::Parser>() -> P {
-    let command = without_empty_variables(P::command()).arg(
+/// The command line of a service with the settings `C`: either a [`Config`], or those with a
+/// flattened `Config` among them. By default, the service listens on its port of the loopback
+/// address, and its database is in the working directory.
+pub fn command<C: clap::Args>(about: &About) -> Command {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, about.port)).to_string();
+    let database = format!("{}.db", about.name);
+    C::augment_args(Command::new(format!("headwater-{}", about.name)))
+        .about(about.description)
+        .long_about(None)
+        .version(about.version)
+        .mut_arg("listen", |arg| arg.default_value(listen))
+        .mut_arg("path", |arg| arg.required(false).default_value(database))
+}
+
+/// The settings of a service from `arguments`, without the name of the program, and from the
+/// environment: for tests.
+///
+/// # Panics
+/// They are invalid.
+pub fn settings<C: clap::Args>(about: &About, arguments: &[&str]) -> C {
+    let arguments = std::iter::once(&about.name).chain(arguments);
+    let matches = command::<C>(about).try_get_matches_from(arguments);
+    let settings = matches.and_then(|matches| C::from_arg_matches(&matches));
+    settings.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Reads the command line and the environment of this process: all settings, and those that every
+/// service has. If they are invalid, or ask for help or a check, prints the answer and ends the
+/// process.
+pub(crate) fn parse<C: clap::Args>(about: &About) -> (C, Config) {
+    let command = without_empty_variables(command::<C>(about)).arg(
         Arg::new(CHECK)
             .long(CHECK)
             .action(ArgAction::SetTrue)
@@ -82,20 +111,20 @@ pub fn parse<P: clap::Parser>() -> P {
         .clone()
         .try_get_matches_from(words)
         .and_then(|matches| {
-            let settings = P::from_arg_matches(&matches);
-            let settings = settings.map_err(|error| error.format(&mut P::command()))?;
-            Ok((settings, matches))
+            let read = C::from_arg_matches(&matches)
+                .and_then(|settings| Ok((settings, Config::from_arg_matches(&matches)?)));
+            let read = read.map_err(|error| error.format(&mut command.clone()))?;
+            Ok((read, matches.get_flag(CHECK)))
         });
     match read {
-        Ok((_, matches)) if matches.get_flag(CHECK) => check(command.get_name(), &matches),
-        Ok((settings, _)) => settings,
+        Ok(((_, config), true)) => check(about.name, &config),
+        Ok((settings, false)) => settings,
         Err(error) => refuse(&error, &command),
     }
 }
 
 /// Prints what is wrong with the settings, if anything, and ends the process.
-fn check(service: &str, matches: &ArgMatches) -> ! {
-    let config = Config::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
+fn check(service: &str, config: &Config) -> ! {
     let problems = config.problems(service);
     if problems.is_empty() {
         std::process::exit(0);

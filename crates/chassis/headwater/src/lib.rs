@@ -1,7 +1,49 @@
 //! Headwater: the chassis for event-driven services on NATS JetStream.
 //!
 //! A service owns a database and publishes its changes as events. Other services keep the copies
-//! they need. The chassis moves the events reliably and never interprets them:
+//! they need. The chassis moves the events reliably and never interprets them.
+//!
+//! # Start here
+//!
+//! `headwater new reviews` writes a service that compiles and passes its tests. A service imports
+//! the [`prelude`], and consists of settings, sources, projections and routes; [`main`] does the
+//! rest:
+//!
+//! ```no_run
+//! use headwater::prelude::*;
+//!
+//! const ABOUT: About = About {
+//!     name: "reviews", // never rename
+//!     description: "Reviews of products.",
+//!     version: env!("CARGO_PKG_VERSION"),
+//!     port: 8086,
+//! };
+//!
+//! const MIGRATIONS: &[Migration] = &[]; // the tables
+//! # const SCHEMA: headwater::Schema = headwater::Schema { events: &[], questions: &[], descriptors: &[] };
+//!
+//! async fn run(config: Config, process: Process) -> headwater::Result {
+//!     let mut service = Service::start(ABOUT, MIGRATIONS, config, process).await?;
+//!     service.publish(&SCHEMA)?; // events: of `include_events!`
+//!     let routes = OpenApiRouter::new().with_state(service.db.clone());
+//!     service.serve(routes).await
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     headwater::main(ABOUT, run)
+//! }
+//! ```
+//!
+//! Examples, each a package: [hello-event], one event and one projection; [reviews], a source with
+//! an API; [bestsellers], a read store. Step by step: [adding a service], [adding a projection].
+//!
+//! [hello-event]: https://github.com/headwater-rs/headwater/tree/main/examples/hello-event
+//! [reviews]: https://github.com/headwater-rs/headwater/tree/main/examples/reviews
+//! [bestsellers]: https://github.com/headwater-rs/headwater/tree/main/examples/bestsellers
+//! [adding a service]: https://github.com/headwater-rs/headwater/blob/main/docs/adding-a-service.md
+//! [adding a projection]: https://github.com/headwater-rs/headwater/blob/main/docs/adding-a-projection.md
+//!
+//! # What is in it
 //!
 //! * [`Database`]: one writer thread with group commit, snapshots for readers;
 //! * [`outbox`]: events written in the same transaction as the change they describe;
@@ -15,14 +57,14 @@
 //! * [`Service`]: all of these, assembled;
 //! * [`http`], [`supervisor`], [`health`], [`telemetry`], [`operator`]: the process around them;
 //! * [`text`]: which names and titles are accepted.
-//!
-//! `docs/adding-a-service.md` and `docs/adding-a-projection.md` explain how to use it.
 
 #![warn(missing_docs)]
 
 mod config;
 mod file_watch;
 pub mod operator;
+pub mod prelude;
+mod process;
 mod reload;
 mod renamed;
 pub mod request_reply;
@@ -30,7 +72,8 @@ mod sample;
 mod service;
 mod watchdog;
 
-pub use config::{Config, parse, without_empty_variables};
+pub use anyhow::Error;
+pub use config::{Config, command, settings, without_empty_variables};
 pub use headwater_backup as backup;
 pub use headwater_effect as effect;
 pub use headwater_effect::Effect;
@@ -49,8 +92,12 @@ pub use headwater_store as database;
 pub use headwater_store::{Database, fair, idempotency, personal};
 pub use headwater_telemetry as telemetry;
 pub use headwater_telemetry::{Clock, Health, Supervisor, causes, crash, health, supervisor};
+pub use process::{Process, main, main_as};
 pub use schema::Schema;
 pub use service::Service;
+
+/// What a service returns when it ends, and what its parts return that only end it.
+pub type Result<T = ()> = std::result::Result<T, Error>;
 
 /// The schema of a source's events, and the bucket in which tools find it.
 pub mod schema {

@@ -1,14 +1,13 @@
 //! Assembles a service from its components: those that every service has, and those that some add.
 //!
 //! ```ignore
-//! let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
-//! service.relay();                                        // publishes the outbox
-//! service.describe(&shop_events::SCHEMA)?;                // publishes the schema of the events
+//! let mut service = Service::start(ABOUT, MIGRATIONS, config, process).await?;
+//! service.publish(&shop_events::SCHEMA)?;                 // publishes the outbox
 //! let known_ids = service.project(KnownIds).await?;       // keeps a copy of other services' data
 //! service.effect(Confirmation, effect::Config::default()).await?; // does work outside
 //! service.answers(OrdersAsked::SUBJECT, inquiry::orders); // answers questions over the bus
-//! let app = http::app(ABOUT, routes, service.health.clone(), &service.config.http);
-//! service.serve(listeners, app).await                     // until stopped
+//! let routes = http::routes(&service, known_ids);
+//! service.serve(routes).await                             // until stopped
 //! ```
 //!
 //! A service that stores nothing and only asks others has no database:
@@ -18,16 +17,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use axum::Router;
 use prost::Message;
 use sea_orm::DbErr;
 use tokio::signal::unix::Signal;
-use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::Config;
 use crate::file_watch::FileWatch;
 use crate::operator::AdminEndpoints;
 use crate::operator::registry::ProjectionRegistry;
+use crate::process::Process;
 pub(crate) use crate::request_reply::answering::{Questions, Refusal};
 use crate::sample::Sampler;
 use crate::{operator, reload, watchdog};
@@ -35,7 +34,7 @@ use headwater_effect as effect;
 use headwater_effect::{Effect, Intents, Worker};
 use headwater_event::schema::Schema;
 use headwater_http as http;
-use headwater_http::{Listeners, LivenessProbe};
+use headwater_http::{About, Listeners, LivenessProbe};
 use headwater_nats::bus::Bus;
 use headwater_nats::request::RequestClient;
 use headwater_projection as projection;
@@ -69,7 +68,8 @@ pub struct Service<D = Database> {
     pub health: Health,
     /// Its settings.
     pub config: Config,
-    name: &'static str,
+    about: About,
+    listeners: Listeners,
     bus: Bus,
     /// SIGHUPs, which ask for a reload of the configuration.
     sighup: Signal,
@@ -92,12 +92,12 @@ impl Service {
     /// # Errors
     /// Another process has the database open; see also [`Database::open`] and [`Bus::connect`].
     pub async fn start(
-        name: &'static str,
+        about: About,
         migrations: &'static [Migration],
         config: Config,
-        stop: CancellationToken,
+        process: Process,
     ) -> anyhow::Result<Self> {
-        Self::start_as(name, Kind::Own, migrations, config, stop).await
+        Self::start_as(about, Kind::Own, migrations, config, process).await
     }
 
     /// [`start`](Self::start) for a service that keeps [personal data](personal): its database has
@@ -107,13 +107,14 @@ impl Service {
     /// # Errors
     /// As [`start`](Self::start); the key file is missing, damaged, or of another database.
     pub async fn start_with_personal_data(
-        name: &'static str,
+        about: About,
         migrations: &'static [Migration],
         config: Config,
-        stop: CancellationToken,
+        process: Process,
     ) -> anyhow::Result<Self> {
         personal::forbid_core_dumps().context("forbid core dumps")?;
-        let mut service = Self::start_as(name, Kind::Personal, migrations, config, stop).await?;
+        let mut service =
+            Self::start_as(about, Kind::Personal, migrations, config, process).await?;
         let shredder = Shredder::new(service.db.clone(), service.health.clone());
         service.shredder = Some(shredder.clone());
         service.tasks.spawn("erasure", |stop| shredder.run(stop));
@@ -127,50 +128,47 @@ impl Service {
     /// # Errors
     /// Another process has the database open; see also [`Database::open`] and [`Bus::connect`].
     pub async fn start_copy(
-        name: &'static str,
+        about: About,
         migrations: &'static [Migration],
         config: Config,
-        stop: CancellationToken,
+        process: Process,
     ) -> anyhow::Result<Self> {
-        Self::start_as(name, Kind::ReadStore, migrations, config, stop).await
+        Self::start_as(about, Kind::ReadStore, migrations, config, process).await
     }
 
     async fn start_as(
-        name: &'static str,
+        about: About,
         kind: Kind,
         migrations: &'static [Migration],
         config: Config,
-        stop: CancellationToken,
+        process: Process,
     ) -> anyhow::Result<Self> {
         let target = &config.database;
         // The lock comes first, even if the database does not exist yet.
         let open = async || {
             database::make_folder(target)?;
             let lock = Lock::take(&target.path, kind)?;
-            let db = Database::open_as(name, kind, target, migrations, Clock::system()).await;
+            let db = Database::open_as(about.name, kind, target, migrations, Clock::system()).await;
             Ok((lock, db.context("open the database")?))
         };
-        let (lock, db) = database::room::when_there_is_room(&target.path, &stop, open).await?;
-        let mut service = Self::over(name, db, config, stop).await?;
+        let (lock, db) =
+            database::room::when_there_is_room(&target.path, &process.stop, open).await?;
+        let mut service = Self::over(about, db, config, process).await?;
         service.is_copy = !kind.is_own();
         service.lock = Some(lock);
         Ok(service)
     }
 
-    /// Runs the relay, which publishes the events of the outbox.
-    pub fn relay(&mut self) {
-        let relay = Relay::new(self.db.clone(), self.bus.clone(), self.health.clone());
-        self.published = Some(relay.published());
-        self.tasks.spawn("relay", |stop| relay.run(stop));
-    }
-
-    /// Publishes the schema of its events, so that tools that were not built with this service can
-    /// decode them.
+    /// Publishes the events of the outbox, with the relay, and their `schema`, so that tools that
+    /// were not built with this service can decode them.
     ///
     /// # Errors
     /// See [`Schema::of`].
-    pub fn describe(&mut self, schema: &Schema) -> anyhow::Result<()> {
-        let described = schema.of(self.name).context("describe the events")?;
+    pub fn publish(&mut self, schema: &Schema) -> anyhow::Result<()> {
+        let relay = Relay::new(self.db.clone(), self.bus.clone(), self.health.clone());
+        self.published = Some(relay.published());
+        self.tasks.spawn("relay", |stop| relay.run(stop));
+        let described = schema.of(self.about.name).context("describe the events")?;
         self.questions.describe(&described);
         let keeper = headwater_nats::Keeper::new(described, self.bus.clone(), self.health.clone());
         self.tasks.spawn("schema", |stop| keeper.run(stop));
@@ -269,12 +267,12 @@ impl Service {
         self.questions.add(&self.db, subject, answer);
     }
 
-    /// Answers clients and operators until it is stopped or one of its tasks ends, then closes
-    /// the database.
+    /// Answers clients with `routes`, which get what all services share around them, and operators,
+    /// until it is stopped or one of its tasks ends; then closes the database.
     ///
     /// # Errors
     /// A task ended unexpectedly, or did not end in time when it was stopped.
-    pub async fn serve(mut self, listeners: Listeners, app: Router) -> anyhow::Result<()> {
+    pub async fn serve(mut self, routes: OpenApiRouter) -> anyhow::Result<()> {
         let (db, health) = (self.db.clone(), self.health.clone());
         // Held until the database is closed.
         let lock = self.lock.take();
@@ -292,10 +290,10 @@ impl Service {
         let sampler =
             self.sampler()
                 .with_database(db.clone(), registry.clone(), self.published.take());
-        let admin =
-            AdminEndpoints::new(self.name, self.health.clone()).with_database(db.clone(), registry);
+        let admin = AdminEndpoints::new(self.about.name, self.health.clone())
+            .with_database(db.clone(), registry);
         let components = (admin, sampler, Some(db.clone()));
-        let ended = self.run(components, listeners, app).await;
+        let ended = self.run(components, routes).await;
         if let Some(shredder) = shredder {
             // Keys of persons who were erased while the other tasks ended.
             shredder.try_destroy_all().await;
@@ -312,40 +310,38 @@ impl Service<()> {
     /// # Errors
     /// See [`Bus::connect`].
     pub async fn start_without_database(
-        name: &'static str,
+        about: About,
         config: Config,
-        stop: CancellationToken,
+        process: Process,
     ) -> anyhow::Result<Self> {
-        Self::over(name, (), config, stop).await
+        Self::over(about, (), config, process).await
     }
 
-    /// Answers clients and operators until it is stopped or one of its tasks ends.
+    /// Answers clients with `routes`, which get what all services share around them, and operators,
+    /// until it is stopped or one of its tasks ends.
     ///
     /// # Errors
     /// A task ended unexpectedly, or did not end in time when it was stopped.
-    pub async fn serve(self, listeners: Listeners, app: Router) -> anyhow::Result<()> {
+    pub async fn serve(self, routes: OpenApiRouter) -> anyhow::Result<()> {
         let (admin, sampler) = (
-            AdminEndpoints::new(self.name, self.health.clone()),
+            AdminEndpoints::new(self.about.name, self.health.clone()),
             self.sampler(),
         );
-        self.run((admin, sampler, None), listeners, app).await
+        self.run((admin, sampler, None), routes).await
     }
 }
 
 impl<D> Service<D> {
-    async fn over(
-        name: &'static str,
-        db: D,
-        config: Config,
-        stop: CancellationToken,
-    ) -> anyhow::Result<Self> {
+    async fn over(about: About, db: D, config: Config, process: Process) -> anyhow::Result<Self> {
         let sighup = reload::sighup()?;
-        let bus = Bus::connect(name, &config.nats).await?;
+        let bus = Bus::connect(about.name, &config.nats).await?;
+        let Process { listeners, stop } = process;
         Ok(Self {
             db,
             health: Health::new(),
             config,
-            name,
+            about,
+            listeners,
             bus,
             sighup,
             tasks: Supervisor::new(stop),
@@ -371,19 +367,19 @@ impl<D> Service<D> {
     }
 
     fn sampler(&self) -> Sampler {
-        Sampler::new(self.name, self.bus.clone(), self.health.clone())
+        Sampler::new(self.about.name, self.bus.clone(), self.health.clone())
     }
 
     async fn run(
         self,
         (admin, sampler, db): (AdminEndpoints, Sampler, Option<Database>),
-        listeners: Listeners,
-        app: Router,
+        routes: OpenApiRouter,
     ) -> anyhow::Result<()> {
         let Self {
             health,
             config,
-            name,
+            about,
+            listeners,
             bus,
             sighup,
             mut tasks,
@@ -391,7 +387,8 @@ impl<D> Service<D> {
             ..
         } = self;
         let drain = config.drain_timeout;
-        let admin_app = http::admin(name, health.clone(), &config.http);
+        let app = http::app(about, routes, health.clone(), &config.http);
+        let admin_app = http::admin(about, health.clone(), &config.http);
         let (probe, pings) = LivenessProbe::new();
         report_to_systemd(&mut tasks, health.clone(), probe, db);
         let (reloading, reporting) = (bus.clone(), bus.clone());

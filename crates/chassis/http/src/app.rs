@@ -39,10 +39,14 @@ const NOT_READY_RETRY: Duration = Duration::from_secs(5);
 /// A service's description.
 #[derive(Debug, Clone, Copy)]
 pub struct About {
-    /// Its name.
+    /// Its name, and the source of its events. Never rename.
     pub name: &'static str,
     /// What it does, in a sentence.
     pub description: &'static str,
+    /// Its version: `env!("CARGO_PKG_VERSION")`.
+    pub version: &'static str,
+    /// Its port, unless `--listen` names another.
+    pub port: u16,
 }
 
 /// Headers for browsers, unless a route sets its own: do not store, do not guess the content type,
@@ -73,11 +77,11 @@ pub fn app(about: About, routes: OpenApiRouter, health: Health, config: &Config)
     surround(about, routes.merge(system(health)), config)
 }
 
-/// Health and metrics of the service `name`, for a listener that only operators reach.
-pub fn admin(name: &'static str, health: Health, config: &Config) -> Router {
+/// Health and metrics of a service, for a listener that only operators reach.
+pub fn admin(about: About, health: Health, config: &Config) -> Router {
     let about = About {
-        name,
         description: "Health and metrics.",
+        ..about
     };
     surround(about, system(health).routes(routes!(metrics)), config)
 }
@@ -93,7 +97,7 @@ fn system(health: Health) -> OpenApiRouter {
 fn surround(about: About, routes: OpenApiRouter, config: &Config) -> Router {
     let info = InfoBuilder::new()
         .title(format!("Headwater {}", about.name))
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(about.version)
         .description(Some(about.description))
         .build();
     let (routes, paths) = routes.split_for_parts();

@@ -5,6 +5,11 @@ use headwater_store::Tx;
 use sea_orm::DbErr;
 
 /// Applies events to tables. See the [crate] for the rules.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a projection",
+    label = "not a projection",
+    note = "write `impl Projection for` your type, and pass a value of that type itself: no reference, no `Arc`, no closure"
+)]
 pub trait Projection: Send + Sync + 'static {
     /// The checkpoint's key, and the durable consumer's name. Never rename.
     const NAME: &'static str;

@@ -14,12 +14,18 @@
 //! * `recorded`: which events a command appends to the outbox.
 //! * `Store`: a database in a temporary folder.
 //! * `TestClock`: a clock that a test sets.
+//!
+//! With the feature `service`:
+//!
+//! * `serving`: a whole service in the test's process, with a broker of its own.
 
 mod folder;
 mod link;
 mod programs;
 #[cfg(feature = "projection")]
 mod projection;
+#[cfg(feature = "service")]
+mod serving;
 mod tool;
 mod wait;
 
@@ -30,6 +36,8 @@ pub use link::Link;
 pub use programs::{has_built, program, programs};
 #[cfg(feature = "projection")]
 pub use projection::{Converges, Given, Store, TestClock, converges, envelope, recorded};
+#[cfg(feature = "service")]
+pub use serving::{Served, serving};
 pub use tool::{Ended, Tool, on_terminal};
 pub use wait::{PATIENCE, eventually, eventually_blocking, eventually_within, is};
 

@@ -9,10 +9,7 @@ mod known_ids;
 mod order;
 mod store;
 
-use headwater::Service;
-use headwater::database::Migration;
-use headwater::http::{About, Listeners};
-use tokio_util::sync::CancellationToken;
+use headwater::prelude::*;
 
 pub use http::save;
 pub use known_ids::KnownIds;
@@ -21,9 +18,12 @@ pub use order::PlaceOrder;
 /// The service's name, and the source of its events. Never rename.
 pub const NAME: &str = "orders";
 
-const ABOUT: About = About {
+/// What it is.
+pub const ABOUT: About = About {
     name: NAME,
     description: "Places orders for users and products that it knows from their events.",
+    version: env!("CARGO_PKG_VERSION"),
+    port: 8083,
 };
 
 /// The tables of `orders.db`.
@@ -35,11 +35,8 @@ pub const MIGRATIONS: &[Migration] = &[
     ),
 ];
 
-/// Headwater service `orders`: places orders for known users and products.
-#[derive(Debug, clap::Parser)]
-#[command(name = "headwater-orders", version)]
-#[command(mut_arg("listen", |listen| listen.default_value("127.0.0.1:8083")))]
-#[command(mut_arg("path", |path| path.required(false).default_value("orders.db")))]
+/// Its settings.
+#[derive(Debug, clap::Args)]
 pub struct Config {
     /// The settings of every service.
     #[command(flatten)]
@@ -50,19 +47,12 @@ pub struct Config {
 ///
 /// # Errors
 /// The service cannot start, or a task ended unexpectedly.
-pub async fn run(
-    config: headwater::Config,
-    listeners: Listeners,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut service = Service::start(NAME, MIGRATIONS, config, stop).await?;
-    service.relay();
-    service.describe(&shop_events::SCHEMA)?;
+pub async fn run(config: Config, process: Process) -> headwater::Result {
+    let mut service = Service::start(ABOUT, MIGRATIONS, config.service, process).await?;
+    service.publish(&shop_events::SCHEMA)?;
     service.answers(shop_events::OrdersAsked::SUBJECT, inquiry::orders);
     let known_ids = service.project(KnownIds).await?;
     service.remove_in_parts(store::is_erasing, store::erase_part);
     let routes = http::routes(&service, known_ids);
-    let (health, config) = (service.health.clone(), &service.config.http);
-    let app = headwater::http::app(ABOUT, routes, health, config);
-    service.serve(listeners, app).await
+    service.serve(routes).await
 }

@@ -10,17 +10,17 @@ mod product;
 mod store;
 
 use address::Hosts;
-use headwater::Service;
-use headwater::database::Migration;
-use headwater::http::{About, Listeners};
-use tokio_util::sync::CancellationToken;
+use headwater::prelude::*;
 
 /// The service's name, and the source of its events. Never rename.
 pub const NAME: &str = "products";
 
-const ABOUT: About = About {
+/// What it is.
+pub const ABOUT: About = About {
     name: NAME,
     description: "The catalogue: products, their titles and images.",
+    version: env!("CARGO_PKG_VERSION"),
+    port: 8082,
 };
 
 const MIGRATIONS: &[Migration] = &[Migration::sql(
@@ -28,11 +28,8 @@ const MIGRATIONS: &[Migration] = &[Migration::sql(
     include_str!("../migrations/0001_products.sql"),
 )];
 
-/// Headwater service `products`: the catalogue and its images.
-#[derive(Debug, clap::Parser)]
-#[command(name = "headwater-products", version)]
-#[command(mut_arg("listen", |listen| listen.default_value("127.0.0.1:8082")))]
-#[command(mut_arg("path", |path| path.required(false).default_value("products.db")))]
+/// Its settings.
+#[derive(Debug, clap::Args)]
 pub struct Config {
     /// The settings of every service.
     #[command(flatten)]
@@ -46,14 +43,9 @@ pub struct Config {
 ///
 /// # Errors
 /// The service cannot start, or a task ended unexpectedly.
-pub async fn run(
-    config: Config,
-    listeners: Listeners,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut service = Service::start(NAME, MIGRATIONS, config.service, stop).await?;
-    service.relay();
-    service.describe(&shop_events::SCHEMA)?;
+pub async fn run(config: Config, process: Process) -> headwater::Result {
+    let mut service = Service::start(ABOUT, MIGRATIONS, config.service, process).await?;
+    service.publish(&shop_events::SCHEMA)?;
     service.answers(shop_events::ProductsAsked::SUBJECT, inquiry::products);
     let hosts = if config.private_images {
         Hosts::Any
@@ -61,7 +53,5 @@ pub async fn run(
         Hosts::Public
     };
     let routes = http::routes(&service.db, hosts);
-    let (health, config) = (service.health.clone(), &service.config.http);
-    let app = headwater::http::app(ABOUT, routes, health, config);
-    service.serve(listeners, app).await
+    service.serve(routes).await
 }

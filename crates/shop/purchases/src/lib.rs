@@ -18,11 +18,7 @@ mod replica;
 mod style;
 
 use anyhow::Context as _;
-use axum::Router;
-use headwater::Service;
-use headwater::database::Migration;
-use headwater::http::{About, Listeners};
-use tokio_util::sync::CancellationToken;
+use headwater::prelude::*;
 use url::Url;
 
 pub use replica::{Purchases, erase_part, is_erasing};
@@ -45,10 +41,17 @@ pub const MIGRATIONS: &[Migration] = &[
     ),
 ];
 
-/// Headwater service `purchases`: every product a user ever ordered.
-#[derive(Debug, clap::Parser)]
-#[command(name = "headwater-purchases", version)]
-#[command(mut_arg("path", |path| path.required(false).default_value("purchases.db")
+/// What it is, in style replica.
+pub const ABOUT: About = About {
+    name: NAME,
+    description: "Title and image of every product a user ever ordered.",
+    version: env!("CARGO_PKG_VERSION"),
+    port: 8080,
+};
+
+/// Its settings.
+#[derive(Debug, clap::Args)]
+#[command(mut_arg("path", |path| path
     .help("The SQLite file of style replica; created if missing")))]
 pub struct Config {
     /// Where the answers come from
@@ -74,28 +77,27 @@ pub struct Config {
 ///
 /// # Errors
 /// The service cannot start, or a task ended unexpectedly.
-pub async fn run(
-    config: Config,
-    listeners: Listeners,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
+pub async fn run(config: Config, process: Process) -> headwater::Result {
     let Config {
         style,
         service: config,
         images_url,
         asking,
     } = config;
+    let about = About {
+        name: style.service(),
+        ..ABOUT
+    };
     if style == Style::Replica {
-        let mut service = Service::start_copy(NAME, MIGRATIONS, config, stop).await?;
+        let mut service = Service::start_copy(about, MIGRATIONS, config, process).await?;
         let progress = service.project(Purchases).await?;
         service.remove_in_parts(replica::is_erasing, replica::erase_part);
         let deadline = service.config.http.consistency_timeout;
         let replica = Replica::new(service.db.clone(), progress, deadline);
         let answers = Answers::Replica(Box::new(replica));
-        let app = app(&service, style, answers, images_url);
-        return service.serve(listeners, app).await;
+        return service.serve(routes(style, answers, images_url)).await;
     }
-    let mut service = Service::start_without_database(style.service(), config, stop).await?;
+    let mut service = Service::start_without_database(about, config, process).await?;
     let transport = if style == Style::Composition {
         let composition = Composition::new(asking.urls.clone(), asking.questions_max);
         Transport::Http(composition.context("make the HTTP client")?)
@@ -103,20 +105,15 @@ pub async fn run(
         Transport::Bus(RequestReply(service.asks(asking.questions_max).await?))
     };
     let asking = Asking::new(transport, &asking, service.health.clone());
-    let app = app(&service, style, Answers::Asking(asking), images_url);
-    service.serve(listeners, app).await
+    let answers = Answers::Asking(asking);
+    service.serve(routes(style, answers, images_url)).await
 }
 
-fn app<D>(service: &Service<D>, style: Style, answers: Answers, images_url: Url) -> Router {
-    let about = About {
-        name: style.service(),
-        description: "Title and image of every product a user ever ordered.",
-    };
+fn routes(style: Style, answers: Answers, images_url: Url) -> OpenApiRouter {
     let pages = page::routes(Shared {
         style,
         answers: answers.clone(),
         images_url,
     });
-    let routes = http::routes(answers).merge(pages);
-    headwater::http::app(about, routes, service.health.clone(), &service.config.http)
+    http::routes(answers).merge(pages)
 }

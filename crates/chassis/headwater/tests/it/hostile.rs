@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::routing::{MethodRouter, get};
 use headwater::Clock;
 use headwater::database::{self, Database};
-use headwater::http::{About, Config, Problem, admin, app, raise_file_limit};
+use headwater::http::{Config, Problem, admin, app, raise_file_limit};
 use reqwest::Client;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, Notify, Semaphore};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::support::{
-    MIGRATIONS, Tasks, eventually, folder, http_config, metrics, serve, serve_on,
+    MIGRATIONS, Tasks, about, eventually, folder, http_config, metrics, serve, serve_on,
 };
 
 /// Larger than the kernel's buffers.
@@ -68,13 +68,10 @@ async fn service(change: impl FnOnce(&mut Config)) -> Service {
                 "held"
             }),
         );
-    let about = About {
-        name: "fort",
-        description: "A fort",
-    };
+    let fort = about("fort");
     let mut tasks = Tasks::none();
-    let app = app(about, routes, tasks.health.clone(), &config);
-    let admin_app = admin("fort", tasks.health.clone(), &config);
+    let app = app(fort, routes, tasks.health.clone(), &config);
+    let admin_app = admin(about("fort"), tasks.health.clone(), &config);
     let admin = serve(&mut tasks, admin_app, http_config()).await;
     // The first request starts the metrics.
     metrics(&admin).await;
@@ -392,7 +389,7 @@ async fn the_address_that_was_connected_to_is_a_name_of_the_service() {
     let port = listener.local_addr().unwrap().port();
     let mut tasks = service.tasks;
     let config = http_config();
-    let app = admin("fort", tasks.health.clone(), &config);
+    let app = admin(about("fort"), tasks.health.clone(), &config);
     serve_on(&mut tasks, listener, app, config);
     // Not a loopback address, if this machine has another one.
     let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -513,13 +510,10 @@ async fn the_reads_of_one_address_do_not_wait_behind_all_of_another() {
 async fn serve_one(route: MethodRouter) -> (Tasks, SocketAddr) {
     let mut tasks = Tasks::none();
     let routes = OpenApiRouter::new().route("/", route);
-    let about = About {
-        name: "fort",
-        description: "A fort",
-    };
+    let fort = about("fort");
     let mut config = http_config();
     config.connections = 256;
-    let app = app(about, routes, tasks.health.clone(), &config);
+    let app = app(fort, routes, tasks.health.clone(), &config);
     let public = serve(&mut tasks, app, config).await;
     (tasks, public.trim_start_matches("http://").parse().unwrap())
 }

@@ -7,8 +7,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use headwater::health::State;
 use headwater::http::{
-    About, After, Answer, Config, IdempotencyKey, Invalid, Json, Path, Problem, admin, app,
-    with_position,
+    After, Answer, Config, IdempotencyKey, Invalid, Json, Path, Problem, admin, app, with_position,
 };
 use headwater::projection::Behind;
 use headwater::{Position, Positions};
@@ -21,7 +20,7 @@ use tokio::sync::{Notify, Semaphore};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::support::{Tasks, eventually, http_config, metrics, serve};
+use crate::support::{Tasks, about, eventually, http_config, metrics, serve};
 
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -97,12 +96,9 @@ async fn service(change: impl FnOnce(&mut Config)) -> Service {
             post(async |body: axum::body::Bytes| body.len().to_string()),
         );
     let mut tasks = Tasks::none();
-    let about = About {
-        name: "house",
-        description: "A house",
-    };
-    let app = app(about, routes, tasks.health.clone(), &config);
-    let admin_app = admin("house", tasks.health.clone(), &config);
+    let house = about("house");
+    let app = app(house, routes, tasks.health.clone(), &config);
+    let admin_app = admin(about("house"), tasks.health.clone(), &config);
     let admin = serve(&mut tasks, admin_app, config.clone()).await;
     let address = serve(&mut tasks, app, config).await;
     let client = Client::builder()

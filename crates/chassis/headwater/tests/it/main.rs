@@ -19,6 +19,7 @@ mod http;
 mod idempotency;
 mod limits;
 mod micro;
+mod mistakes;
 mod monitor;
 mod operator;
 mod outbox;

@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use broker::Broker;
 use headwater::database::{self, Database, Tx};
-use headwater::http::Listeners;
+use headwater::http::About;
 use headwater::{
-    ApplyError, Bus, Config, Envelope, Health, Projection, Service, bus as nats, telemetry,
+    ApplyError, Bus, Config, Envelope, Health, Process, Projection, Service, bus as nats, telemetry,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::support::{
-    MIGRATIONS, Readings, Tasks, append, broker, bus, eventually, eventually_says, folder,
+    MIGRATIONS, Readings, Tasks, about, append, broker, bus, eventually, eventually_says, folder,
     http_config, integers, keep_reading, make_soft_stream, open, read, readings, reads, relaying,
 };
 
@@ -122,14 +123,16 @@ impl Place {
     /// A service whose database is a read store.
     pub(crate) async fn service<P: Projection>(&self, projection: P) -> House {
         let stop = CancellationToken::new();
-        let started = Service::start_copy("house", MIGRATIONS, self.config(), stop.clone()).await;
+        let process = Process::on_free_ports(stop.clone()).await.unwrap();
+        let started = Service::start_copy(HOUSE, MIGRATIONS, self.config(), process).await;
         House::project(started.unwrap(), projection, stop).await
     }
 
     /// A service whose database also holds other data.
     pub(crate) async fn owner<P: Projection>(&self, projection: P) -> House {
         let stop = CancellationToken::new();
-        let started = Service::start("house", MIGRATIONS, self.config(), stop.clone()).await;
+        let process = Process::on_free_ports(stop.clone()).await.unwrap();
+        let started = Service::start(HOUSE, MIGRATIONS, self.config(), process).await;
         House::project(started.unwrap(), projection, stop).await
     }
 
@@ -185,6 +188,8 @@ impl Place {
     }
 }
 
+pub(crate) const HOUSE: About = about("house");
+
 pub(crate) struct House {
     pub(crate) db: Database,
     pub(crate) health: Health,
@@ -205,8 +210,7 @@ impl House {
     /// Serves a service that is assembled.
     pub(crate) async fn serve(service: Service, stop: CancellationToken) -> Self {
         let (db, health) = (service.db.clone(), service.health.clone());
-        let listeners = Listeners::on_free_ports().await.unwrap();
-        let task = tokio::task::spawn(service.serve(listeners, axum::Router::new()));
+        let task = tokio::task::spawn(service.serve(OpenApiRouter::new()));
         Self {
             db,
             health,

@@ -2,18 +2,18 @@
 
 use async_nats::jetstream::kv::Store;
 use headwater::health::State;
-use headwater::http::Listeners;
 use headwater::schema::{BUCKET, Described, Keeper, Kind, Schema};
-use headwater::{Bus, Service};
+use headwater::{Bus, Process, Service};
 use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{
     DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, SourceCodeInfo,
 };
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::support::{
-    MIGRATIONS, Tasks, broker, bus, eventually, eventually_says, folder, jetstream,
+    MIGRATIONS, Tasks, about, broker, bus, eventually, eventually_says, folder, jetstream,
 };
 
 const EVENTS: &[Kind] = &[Kind {
@@ -113,32 +113,22 @@ async fn eventually_kept(bus: &Bus, fields: &[&str]) -> u64 {
     .await
 }
 
-#[derive(clap::Parser)]
-struct Flags {
-    #[command(flatten)]
-    service: headwater::Config,
-}
-
 #[tokio::test]
 async fn a_service_comes_up_without_the_broker_and_describes_its_events_once_that_is_there() {
     let (folder, mut broker) = (folder(), broker());
     broker.kill().unwrap();
     let file = folder.path().join("sensors.db");
-    let flags = [
-        "sensors",
-        "--database",
-        file.to_str().unwrap(),
-        "--nats-url",
-        &broker.url(),
-    ];
-    let config = <Flags as clap::Parser>::parse_from(flags).service;
+    let url = broker.url();
+    let flags = ["--database", file.to_str().unwrap(), "--nats-url", &url];
     let stop = CancellationToken::new();
-    let service = Service::start("sensors", MIGRATIONS, config, stop.clone()).await;
+    let sensors = about("sensors");
+    let config = headwater::settings(&sensors, &flags);
+    let process = Process::on_free_ports(stop.clone()).await.unwrap();
+    let service = Service::start(sensors, MIGRATIONS, config, process).await;
     let mut service = service.unwrap();
-    service.describe(&schema(&["sensor"])).unwrap();
+    service.publish(&schema(&["sensor"])).unwrap();
     let health = service.health.clone();
-    let listeners = Listeners::on_free_ports().await.unwrap();
-    let running = tokio::task::JoinSet::from_iter([service.serve(listeners, axum::Router::new())]);
+    let running = tokio::task::JoinSet::from_iter([service.serve(OpenApiRouter::new())]);
     assert!(health.is_ready(), "{:?}", health.parts());
     broker.restart().unwrap();
     let bus = bus(&broker, "test").await;

@@ -1,11 +1,11 @@
 //! Projections in a database that also holds the service's own data, and rebuilds that wait.
 
 use headwater::database::{Database, Snapshot, Tx};
-use headwater::{ApplyError, Envelope, Event, Projection, Service};
+use headwater::{ApplyError, Envelope, Event, Process, Projection, Service};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::rebuild::{Doubled, House, Place};
+use crate::rebuild::{Doubled, HOUSE, House, Place};
 use crate::support::{
     MIGRATIONS, Readings, append, eventually, eventually_readings, eventually_stored, execute,
     integers, jetstream, publish_by_hand, read, readings, reads,
@@ -189,7 +189,8 @@ async fn a_rebuild_in_a_services_own_database_takes_dead_letters_along() {
 async fn a_projection_that_does_not_name_its_tables_does_not_start_in_a_shared_database() {
     let place = Place::start().await;
     let stop = CancellationToken::new();
-    let started = Service::start("house", MIGRATIONS, place.config(), stop).await;
+    let process = Process::on_free_ports(stop).await.unwrap();
+    let started = Service::start(HOUSE, MIGRATIONS, place.config(), process).await;
     let projected = started.unwrap().project(Readings).await;
     let why = projected.unwrap_err().to_string();
     assert!(why.contains("does not name its TABLES"), "{why}");

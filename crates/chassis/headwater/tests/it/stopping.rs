@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::routing::{get, post};
-use headwater::http::{About, app};
+use headwater::http::app;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::support::{PATIENCE, Tasks, http_config, serve};
+use crate::support::{PATIENCE, Tasks, about, http_config, serve};
 
 /// Larger than the kernel's buffers.
 const LARGE: usize = 16 * 1024 * 1024;
@@ -44,11 +44,8 @@ async fn service() -> Service {
         .route("/length", post(length))
         .route("/large", get(async || vec![b'x'; LARGE]));
     let mut tasks = Tasks::none();
-    let about = About {
-        name: "inn",
-        description: "An inn",
-    };
-    let app = app(about, routes, tasks.health.clone(), &config);
+    let inn = about("inn");
+    let app = app(inn, routes, tasks.health.clone(), &config);
     let address = serve(&mut tasks, app, config).await;
     Service {
         tasks,

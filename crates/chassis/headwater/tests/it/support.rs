@@ -11,6 +11,7 @@ use broker::Broker;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use headwater::database::{self, Database, Migration, Snapshot, Tx, WriteError};
 use headwater::health::State;
+use headwater::http::About;
 use headwater::operator::{AdminEndpoints, ProjectionRegistry};
 use headwater::projection::{self, Progress, Runner};
 use headwater::request_reply::Questions;
@@ -112,6 +113,15 @@ pub(crate) fn keep_reading(tx: &Tx, sensor: &str, value: i64) -> Result<(), DbEr
         "INSERT INTO reading (sensor, value) VALUES (?, ?)",
         [sensor.into(), value.into()],
     )
+}
+
+pub(crate) const fn about(name: &'static str) -> About {
+    About {
+        name,
+        description: "A service of a test.",
+        version: "1.0.0",
+        port: 0,
+    }
 }
 
 pub(crate) const MIGRATIONS: &[Migration] = &[Migration::sql("0001_readings", "CREATE TABLE reading (id INTEGER PRIMARY KEY, sensor TEXT NOT NULL, value INTEGER NOT NULL);
@@ -588,7 +598,7 @@ impl tracing::field::Visit for Line {
 /// Serves health and metrics; returns their address.
 pub(crate) async fn serve_system(tasks: &mut Tasks) -> String {
     let config = http_config();
-    let app = headwater::http::admin("system", tasks.health.clone(), &config);
+    let app = headwater::http::admin(about("system"), tasks.health.clone(), &config);
     serve(tasks, app, config).await
 }
 

@@ -11,15 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use axum::Router;
-use clap::Parser as _;
-use headwater::http::Listeners;
 use headwater::projection::Progress;
-use headwater::{Positions, Service};
+use headwater::{Positions, Process, Service};
 use prost::Message as _;
-use purchases::{Config, MIGRATIONS, NAME, Purchases};
+use purchases::{ABOUT, MIGRATIONS, Purchases};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use crate::bench::Bench;
@@ -93,11 +91,12 @@ async fn follow(
         .display()
         .to_string();
     let nats = shop.stage.broker.url();
-    let config = Config::parse_from(["bench", "--database", &database, "--nats-url", &nats]);
-    let mut service = Service::start_copy(NAME, MIGRATIONS, config.service, end).await?;
+    let arguments = ["--database", &*database, "--nats-url", &nats];
+    let config: headwater::Config = headwater::settings(&ABOUT, &arguments);
+    let process = Process::on_free_ports(end).await.context("listen")?;
+    let mut service = Service::start_copy(ABOUT, MIGRATIONS, config, process).await?;
     let progress = service.project(Purchases).await?;
-    let listeners = Listeners::on_free_ports().await.context("listen")?;
-    tasks.spawn(Box::pin(service.serve(listeners, Router::new())));
+    tasks.spawn(Box::pin(service.serve(OpenApiRouter::new())));
     progress
         .caught_up(&Positions::default(), SEEN_WITHIN)
         .await

@@ -70,6 +70,8 @@ pub(crate) async fn serve(store: &Path) -> anyhow::Result<()> {
     let about = About {
         name: "bare",
         description: "The baseline of the reads.",
+        version: env!("CARGO_PKG_VERSION"),
+        port: 0,
     };
     let app = http::app(about, routes, Health::new(), &config);
     let listener = http::bind(&config).await?.public;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Parser as _;
 use headwater::database::{Migration, Tx};
-use headwater::http::Listeners;
+use headwater::http::About;
+use headwater::prelude::{OpenApiRouter, Process};
 use headwater::{ApplyError, Database, Envelope, Projection, Service};
 use sea_orm::{ConnectionTrait as _, DbErr, Statement};
 use serde_json::{Value, json};
@@ -56,12 +56,6 @@ fn run(tx: &Tx, sql: &str) -> Result<(), DbErr> {
 }
 
 /// The flags of the service.
-#[derive(clap::Parser)]
-struct Flags {
-    #[command(flatten)]
-    service: headwater::Config,
-}
-
 /// A service with a read store.
 pub(crate) struct House {
     db: Database,
@@ -82,10 +76,17 @@ impl House {
         let file = folder.path().join("house.db");
         let file = file.to_str().expect("UTF-8");
         let url = source.broker.url();
-        let flags = ["house", "--database", file, "--nats-url", &url];
-        let config = Flags::parse_from(flags).service;
+        let flags = ["--database", file, "--nats-url", &url];
         let stop = CancellationToken::new();
-        let mut service = Service::start_copy("house", MIGRATIONS, config, stop.clone())
+        let about = About {
+            name: "house",
+            description: "Keeps the readings of sensors.",
+            version: "1.0.0",
+            port: 0,
+        };
+        let config = headwater::settings(&about, &flags);
+        let process = Process::on_free_ports(stop.clone()).await.expect("bind");
+        let mut service = Service::start_copy(about, MIGRATIONS, config, process)
             .await
             .expect("open");
         let is_fixed = Arc::new(AtomicBool::new(is_fixed));
@@ -94,9 +95,8 @@ impl House {
         };
         service.project(readings).await.expect("project");
         let db = service.db.clone();
-        let listeners = Listeners::on_free_ports().await.expect("bind");
         let mut running = JoinSet::new();
-        running.spawn(service.serve(listeners, axum::Router::new()));
+        running.spawn(service.serve(OpenApiRouter::new()));
         Self {
             db,
             is_fixed,

@@ -1,0 +1,77 @@
+//! The process around a service: settings, telemetry, signals, listeners.
+
+use std::process::ExitCode;
+
+use headwater_http::{self as http, About, Listeners};
+use headwater_telemetry::{self as telemetry, supervisor};
+use tokio_util::sync::CancellationToken;
+
+use crate::config;
+
+/// What a service gets from the process that it runs in.
+#[derive(Debug)]
+pub struct Process {
+    /// The sockets that it listens on.
+    pub listeners: Listeners,
+    /// Cancelled when the service has to stop.
+    pub stop: CancellationToken,
+}
+
+impl Process {
+    /// Free ports of the loopback address, for tests.
+    ///
+    /// # Errors
+    /// There are none.
+    pub async fn on_free_ports(stop: CancellationToken) -> std::io::Result<Self> {
+        let listeners = Listeners::on_free_ports().await?;
+        Ok(Self { listeners, stop })
+    }
+}
+
+/// The whole `main` of a service: reads the settings `C`, starts logs, metrics and traces, binds
+/// the listeners, and calls `run`, until SIGTERM or SIGINT stops it.
+///
+/// `C` is a [`Config`](crate::Config) or, if the service has settings of its own, a struct that
+/// derives `clap::Args` and has a `Config` with `#[command(flatten)]`. Errors are logged.
+///
+/// ```no_run
+/// use headwater::prelude::*;
+///
+/// const ABOUT: About = About {
+///     name: "reviews",
+///     description: "Reviews of products.",
+///     version: env!("CARGO_PKG_VERSION"),
+///     port: 8086,
+/// };
+///
+/// async fn run(config: Config, process: Process) -> headwater::Result {
+///     Service::start(ABOUT, &[], config, process).await?.serve(OpenApiRouter::new()).await
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     headwater::main(ABOUT, run)
+/// }
+/// ```
+pub fn main<C: clap::Args>(
+    about: About,
+    run: impl AsyncFnOnce(C, Process) -> anyhow::Result<()>,
+) -> ExitCode {
+    main_as(about, |_| about.name, run)
+}
+
+/// [`main`] of a service whose name in traces depends on its settings.
+pub fn main_as<C: clap::Args>(
+    about: About,
+    name: impl FnOnce(&C) -> &'static str,
+    run: impl AsyncFnOnce(C, Process) -> anyhow::Result<()>,
+) -> ExitCode {
+    supervisor::on_threads(async |stop| {
+        let (settings, config) = config::parse::<C>(&about);
+        let telemetry = telemetry::init(name(&settings), &config.telemetry);
+        let run = async {
+            let listeners = http::bind(&config.http).await?;
+            run(settings, Process { listeners, stop }).await
+        };
+        telemetry.end(Box::pin(run).await)
+    })
+}
