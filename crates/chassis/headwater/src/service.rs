@@ -215,7 +215,7 @@ impl Service {
             "{} cannot run the effect {}: its database is a read store, whose file is replaced as a \
              whole when it is rebuilt, and the work would be done again. Run the effect in a service \
              with a database of its own",
-            self.name,
+            self.about.name,
             E::NAME
         );
         let effect = Arc::new(effect);
