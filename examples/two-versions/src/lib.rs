@@ -72,8 +72,11 @@ mod tests {
     async fn old_and_new_events_are_one_history() {
         const TABLE: &str = "CREATE TABLE sold (product TEXT PRIMARY KEY, quantity INTEGER)";
         const MIGRATIONS: &[Migration] = &[Migration::sql("0001_sold", TABLE)];
-        let mut old = v1::OrderPlaced::default();
-        old.product_ids = vec!["mug".to_owned(), "mug".to_owned()];
+        let product_ids = vec!["mug".to_owned(); 2];
+        let old = v1::OrderPlaced {
+            product_ids,
+            ..Default::default()
+        };
         let mut new = OrderPlaced::upcast(old.clone());
         new.lines[0].quantity = 9;
         let store = Store::open("orders", &[], Clock::system()).await;
@@ -87,5 +90,6 @@ mod tests {
             row.expect("a row").try_get_by::<u32, _>(0)
         });
         assert_eq!(sold.await, 2 + 10 + 10);
+        headwater_testkit::golden("golden", &SCHEMA, key);
     }
 }

@@ -7,6 +7,10 @@
 //! * [`Tool`]: runs a command-line program, writes its input and reads its output.
 //! * [`copy_folder`]: copies what a process left on disk.
 //!
+//! With the feature `golden`:
+//!
+//! * `golden`: checks that every released version of every event still decodes.
+//!
 //! With the feature `projection`, for tests that need no broker:
 //!
 //! * `Given`: given, when, then for a projection.
@@ -20,6 +24,8 @@
 //! * `serving`: a whole service in the test's process, with a broker of its own.
 
 mod folder;
+#[cfg(feature = "golden")]
+mod golden;
 mod link;
 mod programs;
 #[cfg(feature = "projection")]
@@ -32,6 +38,8 @@ mod wait;
 use broker::Broker;
 
 pub use folder::copy_folder;
+#[cfg(feature = "golden")]
+pub use golden::golden;
 pub use link::Link;
 pub use programs::{has_built, program, programs};
 #[cfg(feature = "projection")]
