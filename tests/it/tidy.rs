@@ -189,22 +189,30 @@ fn every_member_that_a_document_names_exists() {
 /// A how-to, and the package with the code that it shows.
 #[test]
 fn the_how_tos_show_what_their_examples_have() {
-    for (how_to, example) in [("service", "reviews"), ("projection", "bestsellers")] {
+    for (how_to, example) in [
+        ("adding-a-service", "reviews"),
+        ("adding-a-projection", "bestsellers"),
+        ("changing-an-event", "two-versions"),
+    ] {
         let folder = format!("examples/{example}/");
         let is_part = |file: &PathBuf| file.starts_with(root().join(&folder));
         let files: Vec<_> = files("").into_iter().filter(is_part).collect();
         // Indentation does not matter.
         let plain = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join("\n");
         let texts: Vec<_> = files.iter().map(|file| plain(&read(file))).collect();
-        let text = read(&root().join(format!("docs/adding-a-{how_to}.md")));
+        let text = read(&root().join(format!("docs/{how_to}.md")));
         let shown: Vec<&str> = text.split("```").skip(1).step_by(2).collect();
         assert!(shown.len() >= 4, "{how_to}: {}", shown.len());
         for block in shown {
-            let (_language, code) = block.split_once('\n').unwrap();
+            let (language, code) = block.split_once('\n').unwrap();
+            // `shop-events` compares what the gate says.
+            if language == "console" {
+                continue;
+            }
             let is_there = texts
                 .iter()
                 .any(|text| text.contains(plain(code).trim_end()));
-            assert!(is_there, "adding-a-{how_to}.md, not in {folder}:\n{code}");
+            assert!(is_there, "{how_to}.md, not in {folder}:\n{code}");
         }
     }
 }

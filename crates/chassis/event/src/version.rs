@@ -312,6 +312,16 @@ mod tests {
         assert_eq!(both.decode::<V3>().unwrap(), by("me"));
     }
 
+    /// Such bytes are in outboxes and streams for ever.
+    #[test]
+    fn the_bytes_of_an_event_in_two_versions_never_change() {
+        let golden = [
+            0x0a, 0x01, 0x37, 0xfa, 0xf5, 0x1b, 0x09, 0x08, 0x02, 0x12, 0x05, 0x08, 0x05, 0x12,
+            0x01, 0x37,
+        ];
+        assert_eq!(encode_both(&v1(), &v2()), golden);
+    }
+
     #[test]
     fn only_a_higher_version_of_a_known_event_is_newer() {
         let known = ["orders.v1.placed", "orders.v2.placed", "users.v1.erased"];

@@ -13,6 +13,7 @@ mod database;
 mod dead_letter;
 mod effects;
 mod epochs;
+mod golden;
 mod group_commit;
 mod hostile;
 mod http;
