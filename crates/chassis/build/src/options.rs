@@ -152,7 +152,7 @@ impl Reader<'_> {
     fn event(&mut self, option: &Found<'_>) -> Result<(), String> {
         let subject = self.subject(option, "event")?;
         let key = key(option)?;
-        expect_room_for_newer(&option.message)?;
+        expect_room_for_newer(option.message)?;
         let package = option.message.package_name();
         let (source, version) = versioned(package).expect("the subject has both");
         self.contract.events.push(Event {

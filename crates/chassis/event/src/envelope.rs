@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::event::{Event, Undecodable};
-use crate::version;
+use crate::version::{self, is_newer};
 
 /// The identity of an event that was appended to an outbox.
 ///
@@ -110,6 +110,30 @@ impl Envelope {
     /// The partition token; empty if the event was published by hand without one.
     pub fn partition(&self) -> &str {
         self.subject.split('.').nth(3).unwrap_or_default()
+    }
+
+    /// Whether this is an `E`, in its version or an older one, which [`decode`](Self::decode)
+    /// upcasts. For projections that need only some events of a source.
+    ///
+    /// ```
+    /// # use headwater_event::{Envelope, Event};
+    /// # #[derive(Clone, PartialEq, prost::Message)]
+    /// # struct OrderPlaced { #[prost(string, tag = "1")] user_id: String }
+    /// # impl Event for OrderPlaced {
+    /// #     const SUBJECT: &'static str = "orders.v2.placed";
+    /// #     fn key(&self) -> &str { &self.user_id }
+    /// # }
+    /// # let envelope = |subject: &str| Envelope {
+    /// #     source: "orders".into(), subject: subject.into(), id: None, sequence: None,
+    /// #     payload: Default::default(), traceparent: None,
+    /// # };
+    /// assert!(envelope("orders.v2.placed.17").is::<OrderPlaced>());
+    /// assert!(envelope("orders.v1.placed.17").is::<OrderPlaced>());
+    /// assert!(!envelope("orders.v3.placed.17").is::<OrderPlaced>());
+    /// assert!(!envelope("orders.v1.shipped.17").is::<OrderPlaced>());
+    /// ```
+    pub fn is<E: Event>(&self) -> bool {
+        self.kind() == E::SUBJECT || is_newer(E::SUBJECT, [self.kind()])
     }
 
     /// Decodes the payload as `E`. An older version of `E` is upcast ([`version`]).

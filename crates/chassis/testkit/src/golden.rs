@@ -126,7 +126,9 @@ fn check(
 fn files(folder: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten();
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter(|name| name.ends_with(".json")).collect()
+    names
+        .filter(|name| Path::new(name).extension().is_some_and(|it| it == "json"))
+        .collect()
 }
 
 /// Reads a file and checks it: its bytes decode to its fields, and it has its key.
@@ -324,8 +326,8 @@ mod tests {
 
     const RELEASED: [(&str, Type); 2] = [("user_id", Type::String), ("count", Type::Int32)];
 
-    fn key(_: &Envelope) -> Option<String> {
-        Some("user_id".to_owned())
+    fn key(event: &Envelope) -> Option<String> {
+        (event.kind() == KIND.subject).then(|| KIND.key.to_owned())
     }
 
     /// A folder with the golden file of `RELEASED`.

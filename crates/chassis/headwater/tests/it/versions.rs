@@ -111,7 +111,7 @@ impl<const VERSION: u32> Projection for New<VERSION> {
 
     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
         for event in events {
-            if matches!(event.kind(), SensorRead::SUBJECT | SensorReadV2::SUBJECT) {
+            if event.is::<SensorReadV2>() {
                 let SensorReadV2 { sensor, milli } = event.decode()?;
                 if milli < 0 {
                     return Err(ApplyError::Poison("below zero".to_owned()));

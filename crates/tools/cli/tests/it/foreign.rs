@@ -55,6 +55,21 @@ async fn a_projection_that_is_ahead_of_its_source_fails_status_doctor_and_verify
 }
 
 #[tokio::test]
+async fn a_projection_that_waits_for_an_upgrade_is_reported_by_status_and_doctor() {
+    let (source, house) = shop().await;
+    eventually_well(&source).await;
+    let newer = reading(5);
+    source.publish_raw("sensors.v2.read.0", None, &newer).await;
+    let why = "sensors.v2.read is newer than this service knows: upgrade house";
+    for line in [&["status"][..], &["doctor"]] {
+        let is_reported = |ended: &Ended, _: &Value| ended.stdout.contains(why);
+        eventually_tool(&source, line, is_reported).await;
+    }
+    house.close().await;
+    source.stop().await;
+}
+
+#[tokio::test]
 async fn events_by_hand_are_counted_and_are_no_trouble() {
     let (source, house) = shop().await;
     eventually_well(&source).await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use headwater::database::{Migration, Tx};
 use headwater::http::About;
 use headwater::prelude::{OpenApiRouter, Process};
-use headwater::{ApplyError, Database, Envelope, Projection, Service};
+use headwater::{ApplyError, Database, Envelope, Event as _, Projection, Service};
 use sea_orm::{ConnectionTrait as _, DbErr, Statement};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -30,6 +30,7 @@ impl Projection for Readings {
     const NAME: &'static str = "readings";
     const VERSION: u32 = 1;
     const SOURCES: &'static [&'static str] = &["sensors"];
+    const EVENTS: &'static [&'static [&'static str]] = &[&[SensorRead::SUBJECT]];
 
     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
         for event in events {
