@@ -72,6 +72,7 @@ mod config;
 mod effect;
 mod intents;
 mod ledger;
+pub mod webhook;
 mod worker;
 
 pub use config::{Config, Start};

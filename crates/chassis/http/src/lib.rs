@@ -16,6 +16,7 @@ mod config;
 mod docs;
 mod extract;
 mod host;
+pub mod network;
 mod openapi;
 mod page;
 mod policy;

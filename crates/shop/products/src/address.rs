@@ -1,7 +1,6 @@
 //! Web addresses of images.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
+use headwater::http::network;
 use headwater::text;
 use url::{Host, Url};
 
@@ -14,9 +13,6 @@ pub(crate) enum Hosts {
     /// All hosts.
     Any,
 }
-
-/// Names that no public host has (RFC 6761, RFC 6762, RFC 8375, and ICANN's `internal`).
-const PRIVATE_NAMES: [&str; 4] = ["localhost", "local", "home.arpa", "internal"];
 
 /// Why an address is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,48 +62,10 @@ fn is_http(url: &Url) -> bool {
 }
 
 fn is_public(host: &Host<&str>) -> bool {
-    match host {
-        Host::Domain(name) => is_public_name(name),
-        Host::Ipv4(address) => is_public_v4(*address),
-        Host::Ipv6(address) => is_public_v6(*address),
-    }
-}
-
-/// A name with one label belongs to a private network.
-fn is_public_name(name: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let is_below = |private: &&str| {
-        let rest = name.strip_suffix(private);
-        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
-    name.contains('.') && !PRIVATE_NAMES.iter().any(is_below)
-}
-
-/// Whether the address is globally reachable, by IANA's registry of special-purpose addresses.
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let special = match address.octets() {
-        [0 | 240..=255, ..] | [192, 0, 0, _] | [198, 18..=19, ..] => true,
-        [100, second, ..] => (64..=127).contains(&second),
-        _ => false,
-    };
-    !(special
-        || address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_documentation()
-        || address.is_multicast())
-}
-
-/// As [`is_public_v4`]: the public range (`2000::/3`), except documentation, tunnels and protocols,
-/// and 6to4 of an IPv4 address that is not public.
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    if let Some(address) = address.to_ipv4_mapped() {
-        return is_public_v4(address);
-    }
-    match address.segments() {
-        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
-        [0x2002, high, low, ..] => is_public_v4((u32::from(high) << 16 | u32::from(low)).into()),
-        [first, ..] => first >> 13 == 1,
+    match *host {
+        Host::Domain(name) => network::is_public_name(name),
+        Host::Ipv4(address) => network::is_public(address.into()),
+        Host::Ipv6(address) => network::is_public(address.into()),
     }
 }
 

@@ -1,0 +1,99 @@
+//! Where a webhook leads, and with what it is signed.
+
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use headwater_telemetry::Clock;
+
+use crate::webhook::Webhook;
+use crate::webhook::connect::{Networks, Receiver};
+use crate::webhook::secret::Secrets;
+
+/// The settings of a webhook, to be flattened into those of a service.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[group(skip)]
+#[command(next_help_heading = "Webhook")]
+pub struct Config {
+    /// Address that events are sent to, with https; without it, none are sent
+    #[arg(
+        long = "webhook-url",
+        env = "HEADWATER_WEBHOOK_URL",
+        value_name = "URL"
+    )]
+    pub url: Option<String>,
+    /// File with the secrets that sign, one per line (`whsec_…`), read at each delivery; default:
+    /// systemd's credential `webhook.secret`, if any
+    #[arg(
+        long = "webhook-secret-file",
+        env = "HEADWATER_WEBHOOK_SECRET_FILE",
+        value_name = "FILE"
+    )]
+    pub secret_file: Option<PathBuf>,
+    /// Allow addresses in private networks, and http
+    #[arg(
+        long = "webhook-private-networks",
+        env = "HEADWATER_WEBHOOK_PRIVATE_NETWORKS",
+        value_parser = FalseyValueParser::new()
+    )]
+    pub private_networks: bool,
+}
+
+/// Why a webhook cannot be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unusable {
+    /// The address.
+    #[error("--webhook-url {url} {why}")]
+    Url {
+        /// The address.
+        url: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// There is no file with secrets.
+    #[error(
+        "--webhook-url needs --webhook-secret-file, or systemd's credential `webhook.secret`: the \
+         receiver must be able to tell our requests from others"
+    )]
+    NoSecret,
+    /// The file with the secrets.
+    #[error("the webhook's secrets in {}: {why}", path.display())]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The root certificates of the system.
+    #[error("the root certificates of this system cannot be used: {0}")]
+    Roots(String),
+}
+
+impl Config {
+    /// The webhook, if there is an address.
+    ///
+    /// # Errors
+    /// The address or the file with the secrets cannot be used.
+    pub fn open(&self, clock: Clock) -> Result<Option<Webhook>, Unusable> {
+        let Some(url) = &self.url else {
+            return Ok(None);
+        };
+        let networks = if self.private_networks {
+            Networks::Any
+        } else {
+            Networks::Public
+        };
+        let receiver = Receiver::parse(url, networks)?;
+        let folder = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let credential = folder.map(|folder| folder.join("webhook.secret"));
+        let credential = credential.filter(|file| file.exists());
+        let file = self.secret_file.clone().or(credential);
+        let secrets = Secrets(file.ok_or(Unusable::NoSecret)?);
+        secrets.read()?;
+        Ok(Some(Webhook {
+            receiver,
+            secrets,
+            clock,
+        }))
+    }
+}
