@@ -26,7 +26,7 @@ impl Projection for Bestsellers {
                     ProductsEvent::Created(product) => (product.product_id, product.title),
                     ProductsEvent::Updated(product) => (product.product_id, product.title),
                 };
-                save_title(tx, shop_events::id(&id)?, title)?;
+                save_title(tx, shop_events::id(&id)?, &title)?;
             }
         }
         Ok(())

@@ -13,7 +13,8 @@ pub trait Effect: Send + Sync + 'static {
     const NAME: &'static str;
     /// The sources whose events it reads.
     const SOURCES: &'static [&'static str];
-    /// The events that it intends something for, each as its [`Event::SUBJECT`]; it passes others.
+    /// The events that it intends something for, each as the [`Event::SUBJECT`] of its newest
+    /// version, which [`Envelope::decode`] reads old ones as; it passes others.
     ///
     /// [`Event::SUBJECT`]: headwater_event::Event::SUBJECT
     const EVENTS: &'static [&'static str];

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headwater_event::Envelope;
+use headwater_event::{Envelope, is_newer};
 use headwater_projection::{ApplyError, Projection};
 use headwater_store::Tx;
 
@@ -25,10 +25,15 @@ impl<E: Effect> Projection for Intents<E> {
     // Never raised: intents are not rebuilt.
     const VERSION: u32 = 1;
     const SOURCES: &'static [&'static str] = E::SOURCES;
+    const EVENTS: &'static [&'static [&'static str]] = &[E::EVENTS];
 
     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
         for event in events {
-            if !E::EVENTS.contains(&event.kind()) {
+            let kind = event.kind();
+            if !E::EVENTS
+                .iter()
+                .any(|known| *known == kind || is_newer(known, [kind]))
+            {
                 continue;
             }
             if event.id.is_none() {
