@@ -283,8 +283,7 @@ impl<P: Projection> Reader<P> {
                 self.shared.db.write(pass).await.map_err(WriteError::flat)?;
                 return Ok(have);
             }
-            self.note_fetched(have + 1, events.len());
-            self.apply_fetched(events).await?;
+            self.apply_fetched(have + 1, events).await?;
         }
     }
 
@@ -386,19 +385,22 @@ impl<P: Projection> Reader<P> {
                     self.source
                 )
             })?;
-        self.note_fetched(gap.have + 1, events.len());
         crash::point("projection.gap");
         let have = gap.have + events.len() as u64;
-        self.apply_fetched(events).await?;
+        self.apply_fetched(gap.have + 1, events).await?;
         self.gap = Some(Gap { have, ..gap });
         Ok(())
     }
 
-    /// Applies events that came from the outbox.
+    /// Applies events that came from the outbox, the first of them at `position`.
     ///
     /// # Errors
     /// One of them is in a newer version than the program knows; those before it are applied.
-    async fn apply_fetched(&self, events: Vec<Envelope>) -> anyhow::Result<()> {
+    async fn apply_fetched(&self, position: u64, events: Vec<Envelope>) -> anyhow::Result<()> {
+        // While one of them is held, all are fetched again and again.
+        if self.newer.is_none() {
+            self.note_fetched(position, events.len());
+        }
         match self.apply(events).await?.0.stop {
             Some(Stop::Newer(newer)) => Err(newer.into()),
             _ => Ok(()),

@@ -152,6 +152,12 @@ impl<P: Projection> Runner<P> {
             db.write(claim).await.map_err(WriteError::flat)?.value
         };
         let now = db.read(|snapshot| checkpoint::as_of::<P>(snapshot)).await?;
+        if P::EVENTS.is_empty() && config.consumer == P::NAME {
+            tracing::warn!(
+                projection = P::NAME,
+                "the projection names no EVENTS: it cannot wait at an event in a newer version"
+            );
+        }
         let sources = Sources::new::<P>(&health);
         let barrier = ApplyBarrier::default();
         let pause_control = if config.is_pausable {

@@ -13,8 +13,8 @@ use serde_json::json;
 use crate::rebuild::Place;
 use crate::support::{
     Readings, SensorRead, Tasks, World, append, dead_letters, eventually, eventually_readings,
-    eventually_says, folder, is, jetstream, keep_reading, open, publish_by_hand, read, readings,
-    reads, stored,
+    eventually_says, folder, is, jetstream, keep_reading, metrics, open, publish_by_hand, read,
+    readings, reads, serve_system, stored,
 };
 
 const PART: &str = "readings from sensors";
@@ -164,6 +164,46 @@ async fn an_event_in_a_newer_version_is_held_and_named_and_applied_after_the_upg
     eventually_readings(&world.copy, &[1, 2, 3, 4, 5001, 6001, 7000]).await;
     eventually_says(&new.health, PART, "Ok(\"applied up to 8\")").await;
     new.stop().await;
+    world.stop().await;
+}
+
+/// [`Old`] under its own name, so that no other test of this process changes its metric.
+#[derive(Debug)]
+struct Waiting;
+
+impl Projection for Waiting {
+    const NAME: &'static str = "waiting";
+    const VERSION: u32 = 1;
+    const SOURCES: &'static [&'static str] = Old::SOURCES;
+    const EVENTS: &'static [&'static [&'static str]] = Old::EVENTS;
+
+    fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
+        Old.apply(tx, events)
+    }
+}
+
+#[tokio::test]
+async fn a_metric_says_that_a_service_must_be_upgraded() {
+    let mut world = World::start().await;
+    world.stop_reader().await;
+    let mut tasks = Tasks::none();
+    let address = serve_system(&mut tasks).await;
+    // Whatever is set before the first request for metrics is lost.
+    metrics(&address).await;
+    let eventually_needed = async |value: u64| {
+        let labels = r#"{projection="waiting",source="sensors"}"#;
+        eventually("the metric", async || {
+            let metrics = metrics(&address).await;
+            let needed = metrics.get(&format!("headwater_projection_upgrade_needed{labels}"));
+            is(needed.copied(), &Some(value))
+        })
+        .await;
+    };
+    tasks.projection(Waiting, &world.copy, &world.bus).await;
+    eventually_needed(0).await;
+    append(&world.source, vec![milli("attic", 1001)]).await;
+    eventually_needed(1).await;
+    tasks.stop().await;
     world.stop().await;
 }
 
