@@ -14,8 +14,13 @@ use Service::{Orders, Products, Purchases, Users};
 /// The number of waiting rows from which the relay sends an atomic batch.
 const BATCH_MIN: usize = 14;
 
-/// Crash points that the tests of rebuilds, dead letters and erasure pass.
+/// Crash points that the tests of effects, rebuilds, dead letters and erasure pass.
 const ELSEWHERE: &[&str] = &[
+    "effect.intended",
+    "effect.due",
+    "effect.performed",
+    "effect.removed",
+    "effect.settled",
     "rebuild.received",
     "rebuild.begun",
     "rebuild.folding",

@@ -1,22 +1,27 @@
 //! The projection of an effect: writes an intent for each event.
 
-use std::sync::Arc;
-
 use headwater_event::{Envelope, is_newer};
 use headwater_projection::{ApplyError, Projection};
 use headwater_store::Tx;
 
+use crate::begin::{self, Unknown};
 use crate::effect::Effect;
 use crate::ledger;
 
 /// The projection that writes the intents of the effect `E`.
 #[derive(Debug)]
-pub struct Intents<E>(Arc<E>);
+pub struct Intents<E> {
+    pub(crate) effect: E,
+    pub(crate) unknown: Unknown,
+}
 
 impl<E> Intents<E> {
     /// The projection of `effect`.
-    pub fn of(effect: &Arc<E>) -> Self {
-        Self(Arc::clone(effect))
+    pub fn of(effect: E) -> Self {
+        Self {
+            effect,
+            unknown: Unknown::default(),
+        }
     }
 }
 
@@ -36,7 +41,7 @@ impl<E: Effect> Projection for Intents<E> {
             {
                 continue;
             }
-            if event.id.is_none() {
+            let Some(id) = &event.id else {
                 // Without an id there is no key.
                 tracing::warn!(
                     effect = E::NAME,
@@ -45,13 +50,15 @@ impl<E: Effect> Projection for Intents<E> {
                     "an event without a position, published by hand: not performed"
                 );
                 continue;
+            };
+            if begin::is_due(tx, E::NAME, id, &self.unknown)? {
+                ledger::intend(&self.effect, tx, event)?;
             }
-            ledger::intend(&*self.0, tx, event)?;
         }
         Ok(())
     }
 
     fn key(&self, event: &Envelope) -> Option<String> {
-        self.0.key(event)
+        self.effect.key(event)
     }
 }

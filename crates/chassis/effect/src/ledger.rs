@@ -7,6 +7,7 @@ use headwater_projection::ApplyError;
 use headwater_projection::dead_letter::{self, NewLetter};
 use headwater_store::Tx;
 use headwater_store::number::{signed, unsigned};
+use headwater_telemetry::crash;
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 
 use crate::effect::{Effect, Intent};
@@ -35,7 +36,7 @@ pub(crate) struct Waiting {
     pub(crate) failure: Option<String>,
 }
 
-fn statement<const N: usize>(
+pub(crate) fn statement<const N: usize>(
     db: &impl ConnectionTrait,
     sql: &str,
     values: [Value; N],
@@ -105,6 +106,7 @@ pub(crate) fn intend<E: Effect>(effect: &E, tx: &Tx, event: &Envelope) -> Result
             due_at.into(),
         ],
     ))?;
+    crash::point("effect.intended");
     Ok(())
 }
 
@@ -213,7 +215,9 @@ pub(crate) fn done(tx: &Tx, name: &str, id: i64) -> Result<(), DbErr> {
 
 fn remove(tx: &Tx, id: i64) -> Result<(), DbErr> {
     let sql = "DELETE FROM headwater_intent WHERE id = ?";
-    tx.run_raw(statement(tx, sql, [id.into()]))
+    tx.run_raw(statement(tx, sql, [id.into()]))?;
+    crash::point("effect.removed");
+    Ok(())
 }
 
 /// Ends the time in which all attempts of the effect `name` failed.

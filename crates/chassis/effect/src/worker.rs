@@ -11,12 +11,13 @@ use headwater_event::Positions;
 use headwater_projection::{PauseControl, Progress, Runner, RunnerHandle};
 use headwater_store::{Database, Tx, WriteError};
 use headwater_telemetry::health::State;
-use headwater_telemetry::{Clock, causes};
+use headwater_telemetry::{Clock, causes, crash};
 use sea_orm::DbErr;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Start};
+use crate::begin;
+use crate::config::Config;
 use crate::effect::{Effect, Outcome};
 use crate::intents::Intents;
 use crate::ledger::{self, Entry, Waiting};
@@ -46,7 +47,6 @@ pub struct Worker<E> {
 /// What the attempts share.
 #[derive(Debug)]
 struct Doing<E> {
-    effect: Arc<E>,
     live: RunnerHandle<Intents<E>>,
     config: Config,
     pause: Option<PauseControl>,
@@ -58,11 +58,7 @@ impl<E: Effect> Worker<E> {
     ///
     /// # Errors
     /// The database's.
-    pub async fn load(
-        effect: Arc<E>,
-        runner: Runner<Intents<E>>,
-        config: Config,
-    ) -> anyhow::Result<Self> {
+    pub async fn load(runner: Runner<Intents<E>>, config: Config) -> anyhow::Result<Self> {
         let (live, progress) = (runner.live(), runner.progress());
         let db = live.db();
         // Written only if unknown: a service must also start on a full disk.
@@ -79,7 +75,6 @@ impl<E: Effect> Worker<E> {
         }
         let pause = runner.pause_control();
         let doing = Doing {
-            effect,
             live,
             config,
             pause,
@@ -103,14 +98,15 @@ impl<E: Effect> Worker<E> {
             progress,
             started_at,
         } = self;
-        let intending = async {
-            if doing.config.start == Start::Now {
-                let beginning = runner.begin_after(started_at);
-                stop.run_until_cancelled(beginning).await;
-            }
-            runner.run(stop.clone()).await
+        let beginning = async {
+            let (start, live) = (doing.config.start, &doing.live);
+            let (unknown, of) = (&live.projection().unknown, (live.db(), live.bus()));
+            let finding = begin::find_all(unknown, of, E::NAME, (start, started_at));
+            stop.run_until_cancelled(finding).await;
+            Ok(())
         };
-        tokio::try_join!(intending, doing.perform_all(&progress, &stop))?;
+        let performing = doing.perform_all(&progress, &stop);
+        tokio::try_join!(runner.run(stop.clone()), performing, beginning)?;
         Ok(())
     }
 }
@@ -118,6 +114,10 @@ impl<E: Effect> Worker<E> {
 impl<E: Effect> Doing<E> {
     fn db(&self) -> &Database {
         self.live.db()
+    }
+
+    fn effect(&self) -> &E {
+        &self.live.projection().effect
     }
 
     /// Performs what is due until `stop`.
@@ -200,7 +200,9 @@ impl<E: Effect> Doing<E> {
     /// Performs `entry` once and records the result. Returns its id.
     async fn attempt(&self, entry: Entry) -> i64 {
         let id = entry.id;
+        crash::point("effect.due");
         let outcome = self.outcome(&entry).await;
+        crash::point("effect.performed");
         let settled = Settled::of(outcome, &entry, &self.config.schedule);
         let outcome = settled.name();
         metrics::counter!("headwater_effect_attempts_total", "effect" => E::NAME, "outcome" => outcome)
@@ -216,6 +218,7 @@ impl<E: Effect> Doing<E> {
         let entry = Arc::new(entry);
         let settle = move |tx: &Tx| settled.settle::<E>(tx, &entry);
         let failing_since = self.write(settle).await;
+        crash::point("effect.settled");
         if let Some(reason) = reason {
             self.note_failure(&reason, is_unwanted, failing_since).await;
         }
@@ -226,7 +229,7 @@ impl<E: Effect> Doing<E> {
     async fn outcome(&self, entry: &Entry) -> Outcome {
         let within = self.config.timeout;
         // A panic while the future is made counts, too.
-        let performing = async { self.effect.perform(&entry.event, &entry.key).await };
+        let performing = async { self.effect().perform(&entry.event, &entry.key).await };
         let performing = AssertUnwindSafe(performing).catch_unwind();
         match tokio::time::timeout(within, performing).await {
             Ok(Ok(outcome)) => outcome,

@@ -218,12 +218,11 @@ impl Service {
             self.about.name,
             E::NAME
         );
-        let effect = Arc::new(effect);
         let (db, bus, health) = (self.db.clone(), self.bus.clone(), self.health.clone());
         let settings = projection::Config::of::<Intents<E>>();
-        let runner = Runner::load(Intents::of(&effect), db, bus, health, settings).await?;
+        let runner = Runner::load(Intents::of(effect), db, bus, health, settings).await?;
         self.registry = std::mem::take(&mut self.registry).with_effect(&runner);
-        let worker = Worker::load(effect, runner, config).await?;
+        let worker = Worker::load(runner, config).await?;
         self.tasks.spawn(E::NAME, |stop| worker.run(stop));
         Ok(())
     }

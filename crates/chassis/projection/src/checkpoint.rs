@@ -176,29 +176,6 @@ impl Checkpoint {
         before != (self.stream_created, self.sequence)
     }
 
-    /// A checkpoint behind the event `position` of the present `epoch`, in any stream.
-    pub(super) fn behind(
-        projection: &'static str,
-        source: &'static str,
-        epoch: &Arc<str>,
-        position: u64,
-    ) -> Self {
-        Self {
-            projection,
-            source,
-            stream_created: 0,
-            sequence: 0,
-            epoch: Some(Arc::clone(epoch)),
-            positions: BTreeMap::from([(Arc::clone(epoch), position)]),
-            moved: BTreeSet::from([Arc::clone(epoch)]),
-            confirmed: BTreeMap::from([(Arc::clone(epoch), None)]),
-            has_new_confirmation: true,
-            judged: None,
-            dead_letters: 0,
-            has_discarded: false,
-        }
-    }
-
     /// The epoch of the newest event.
     pub(super) fn epoch(&self) -> Option<String> {
         self.epoch.as_deref().map(str::to_owned)

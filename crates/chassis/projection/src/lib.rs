@@ -95,7 +95,6 @@
 pub mod anomaly;
 mod apply;
 pub mod barrier;
-mod begin;
 pub mod checkpoint;
 mod config;
 pub mod dead_letter;

@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::Config;
 use crate::barrier::ApplyBarrier;
-use crate::begin;
 use crate::checkpoint;
 use crate::dead_letter::Refusal;
 use crate::pause::PauseControl;
@@ -213,13 +212,6 @@ impl<P: Projection> Runner<P> {
     /// How far the projection has got, for reads that wait.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
-    }
-
-    /// Passes the events that each source recorded before `at_ms`, in milliseconds since 1970, by its
-    /// clock. A source that the projection has begun to read is left as it is. Waits until every
-    /// source has answered.
-    pub async fn begin_after(&self, at_ms: i64) {
-        begin::after(&self.shared, at_ms).await;
     }
 
     /// Runs until `stop`. Does not end by itself, whatever broker and sources do. Dropping the

@@ -45,7 +45,7 @@ const COMPARE_PAUSE: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// The source does not answer.
-pub(crate) async fn ask(bus: &Bus, source: &str, from: Option<u64>) -> anyhow::Result<Answer> {
+async fn ask(bus: &Bus, source: &str, from: Option<u64>) -> anyhow::Result<Answer> {
     let request = EventsRequest {
         from: from.unwrap_or(1),
         limit: usize::from(from.is_some()),

@@ -5,6 +5,16 @@ CREATE TABLE headwater_effect (
     failing_since INTEGER            -- ms since 1970; NULL: the last attempt succeeded
 ) WITHOUT ROWID;
 
+-- With which event of each epoch of a source an effect begins.
+CREATE TABLE headwater_effect_epoch (
+    effect  TEXT    NOT NULL,
+    source  TEXT    NOT NULL,
+    epoch   TEXT    NOT NULL,
+    first   INTEGER NOT NULL,  -- the position of that event
+    seen_at INTEGER NOT NULL,  -- ms since 1970: when an event of the epoch was last applied
+    PRIMARY KEY (effect, source, epoch)
+) WITHOUT ROWID;
+
 -- The ledger: work that effects still have to do. A row is removed when its work is done or dead.
 CREATE TABLE headwater_intent (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,

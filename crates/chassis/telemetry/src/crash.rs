@@ -25,6 +25,11 @@ pub const POINTS: &[&str] = &[
     "projection.moved", // the checkpoint has moved, nothing is committed
     "projection.committed", // committed, nothing is recorded
     "projection.gap", // missing events were fetched, nothing is applied
+    "effect.intended", // an intent is written, nothing is committed
+    "effect.due",   // an intent is committed and due, nothing is performed
+    "effect.performed", // performed, nothing is recorded
+    "effect.removed", // the intent is removed, nothing is committed
+    "effect.settled", // the result is committed, the worker does not know
     "rebuild.begun", // the new store's file exists and is empty
     "rebuild.received", // a batch arrived for the new store, nothing is applied
     "rebuild.folding", // a batch is committed to the new store

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::rebuild::{House, Place};
 use crate::shared::Sharing;
 use crate::support::{
-    MIGRATIONS, Readings, SensorRead, append, dead_letters, eventually, eventually_says,
-    eventually_stored, execute, integers, is, keep_reading, publish_by_hand, read, readings, reads,
+    MIGRATIONS, Readings, SensorRead, Tasks, append, backup, begin_epoch, dead_letters, eventually,
+    eventually_says, eventually_stored, execute, folder, ids, integers, is, keep_reading, open,
+    publish_by_hand, read, readings, reads,
 };
 
 /// A pause that no test waits for.
@@ -260,6 +261,46 @@ async fn an_effect_begins_at_its_first_start_and_a_restart_does_not_move_that() 
     place.relay.stop().await;
 }
 
+/// A restored source begins a new epoch with events of the former one, and a new source begins one
+/// without.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_restored_source_had_is_not_performed_again_and_what_a_new_one_has_is() {
+    let mut place = Place::start().await;
+    let bell = Bell::default();
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, reads(1..=3)).await;
+    bell.eventually(&[1, 2, 3]).await;
+    let (older, newer) = (folder(), folder());
+    let copy = older.path().join("sensors.db");
+    backup(&place.source.path(), &copy);
+    append(&place.source, reads(4..=5)).await;
+    bell.eventually(&[1, 2, 3, 4, 5]).await;
+    place.stop_source().await;
+
+    let epoch = "UPDATE headwater_database SET epoch = 'restored'";
+    let restored = rusqlite::Connection::open(&copy).unwrap();
+    assert_eq!(restored.execute(epoch, []).unwrap(), 1);
+    drop(restored);
+    let restored = open(&older, "sensors").await;
+    append(&restored, reads(6..=6)).await;
+    let mut source = Tasks::none();
+    source.operator(&restored, &place.bus);
+    for (id, value) in ids(&restored, 4).iter().zip([1, 2, 3, 6]) {
+        publish_by_hand(&place.bus, id.as_deref(), &read("attic", value)).await;
+    }
+    bell.eventually(&[1, 2, 3, 4, 5, 6]).await;
+    assert_eq!(bell.keys_of(6), ["sensors:restored:4:bell"]);
+    source.stop().await;
+
+    let new = open(&newer, "sensors").await;
+    begin_epoch(&place.bus, &new, [7, 8]).await;
+    let mut source = Tasks::none();
+    source.operator(&new, &place.bus);
+    bell.eventually(&[1, 2, 3, 4, 5, 6, 7, 8]).await;
+    house.stop().await;
+    source.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_effect_may_begin_with_the_first_event() {
     let place = Place::start().await;
@@ -348,8 +389,8 @@ async fn the_intents_of_a_key_wait_for_the_one_before_until_it_is_done_or_dead()
     place.relay.stop().await;
 }
 
-/// Two of three receivers never answer: the third gets its events meanwhile, and no more than three
-/// attempts are under way.
+/// Two of three attempts never end: the third does the rest meanwhile, and no more than three are
+/// under way.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_hangs_is_tried_again_and_holds_up_no_other() {
     let place = Place::start().await;
@@ -366,10 +407,21 @@ async fn a_receiver_that_hangs_is_tried_again_and_holds_up_no_other() {
     let all: Vec<i64> = (1..=40).collect();
     bell.eventually(&all).await;
     eventually_left(&house.db, 2).await;
-    assert_eq!(bell.received().most, 3);
+    // The third one hangs, too.
+    for value in 41..=44 {
+        bell.on(value, [Does::Hangs]);
+    }
+    append(&place.source, reads(41..=44)).await;
+    eventually_left(&house.db, 6).await;
+    bell.eventually(&(1..=41).collect::<Vec<i64>>()).await;
+    ask(&place, "status", json!({})).await;
+    assert_eq!((bell.values().len(), bell.received().most), (41, 3));
     house.abort().await;
 
     bell.on(1, [Does::Hangs]);
+    for value in 42..=44 {
+        bell.on(value, []);
+    }
     let hasty = effect::Config {
         timeout: SHORT,
         schedule: vec![SHORT],
@@ -377,7 +429,7 @@ async fn a_receiver_that_hangs_is_tried_again_and_holds_up_no_other() {
     };
     let house = begun(&place, &bell, hasty).await;
     // Once more for the one that hung again.
-    bell.eventually(&[vec![1, 1, 1, 2], (2..=40).collect()].concat())
+    bell.eventually(&[vec![1, 1, 1, 2], (2..=41).collect(), (41..=44).collect()].concat())
         .await;
     eventually_left(&house.db, 0).await;
     house.stop().await;
@@ -459,7 +511,7 @@ async fn an_effect_that_only_fails_for_long_is_switched_off_until_it_is_resumed(
     const RESUME: &str = "projections.resume";
     let place = Place::start().await;
     let bell = Bell::default();
-    let house = begun(&place, &bell, config(&[LONG])).await;
+    let house = begun(&place, &bell, config(&[LONG; 3])).await;
     bell.on(1, failed(1));
     bell.on(2, failed(1));
     append(&place.source, reads(1..=1)).await;
@@ -488,17 +540,32 @@ async fn an_effect_that_only_fails_for_long_is_switched_off_until_it_is_resumed(
     bell.on(4, failed(1));
     append(&place.source, reads(4..=4)).await;
     eventually_says(&house.health, "bell", "all attempts have failed since").await;
-    let left = [1, 2, 3, 4];
     append(&place.source, reads(5..=5)).await;
     run(&house.db, "UPDATE headwater_intent SET due_at = 0").await;
     house.stop().await;
-    let house = service(&place, &bell, config(&[LONG])).await;
+    let house = service(&place, &bell, config(&[LONG; 3])).await;
     eventually_says(&house.health, "bell", "switched itself off").await;
-    assert_eq!(bell.values().len(), left.len());
+    eventually_says(&house.health, "bell work", "3 intents wait").await;
+    ask(&place, "status", json!({})).await;
+    assert_eq!(bell.values(), [1, 3, 2, 4], "nothing while it is paused");
 
-    bell.on(5, failed(1));
+    // Failures after that are counted from then on.
+    for value in [1, 2, 4, 5] {
+        bell.on(value, failed(1));
+    }
     ask(&place, RESUME, json!({"projection": "bell"})).await;
     bell.eventually(&[1, 1, 2, 2, 3, 4, 4, 5]).await;
+    eventually("the failures to be recorded", async || {
+        let later = "SELECT count(*) AS n FROM headwater_intent WHERE due_at > 0";
+        let later = house
+            .db
+            .read(move |snapshot: &Snapshot| integers(snapshot, later));
+        is(later.await.unwrap()[0], &4)
+    })
+    .await;
+    run(&house.db, "UPDATE headwater_intent SET due_at = 0").await;
+    bell.eventually(&[1, 1, 1, 2, 2, 2, 3, 4, 4, 4, 5, 5]).await;
+    eventually_left(&house.db, 0).await;
     assert_eq!(house.health.parts().get("bell"), None);
     house.stop().await;
     place.relay.stop().await;
