@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use headwater::database::{Database, Snapshot, Tx};
 use headwater::effect::{self, Intent, Outcome, Start};
-use headwater::{ApplyError, Effect, Envelope, Event, Service};
+use headwater::{ApplyError, Effect, Envelope, Event, Process, Service};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::rebuild::{House, Place};
+use crate::rebuild::{HOUSE, House, Place};
 use crate::shared::Sharing;
 use crate::support::{
     MIGRATIONS, Readings, SensorRead, Tasks, append, backup, begin_epoch, dead_letters, eventually,
@@ -157,7 +157,8 @@ fn config(schedule: &[Duration]) -> effect::Config {
 /// A service with the effect.
 async fn service(place: &Place, bell: &Bell, config: effect::Config) -> House {
     let stop = CancellationToken::new();
-    let service = Service::start("house", MIGRATIONS, place.config(), stop.clone()).await;
+    let process = Process::on_free_ports(stop.clone()).await.unwrap();
+    let service = Service::start(HOUSE, MIGRATIONS, place.config(), process).await;
     let mut service = service.unwrap();
     service.effect(bell.clone(), config).await.unwrap();
     House::serve(service, stop).await
@@ -461,7 +462,8 @@ async fn a_rebuild_performs_nothing_again_and_an_effect_is_never_rebuilt() {
     let bell = Bell::default();
     bell.on(3, failed(1));
     let stop = CancellationToken::new();
-    let service = Service::start("house", MIGRATIONS, place.config(), stop.clone()).await;
+    let process = Process::on_free_ports(stop.clone()).await.unwrap();
+    let service = Service::start(HOUSE, MIGRATIONS, place.config(), process).await;
     let mut service = service.unwrap();
     service.project(Sharing(Readings)).await.unwrap();
     service.effect(bell.clone(), config(&[LONG])).await.unwrap();
@@ -493,7 +495,8 @@ async fn a_rebuild_performs_nothing_again_and_an_effect_is_never_rebuilt() {
 async fn a_read_store_has_no_effects() {
     let place = Place::start().await;
     let stop = CancellationToken::new();
-    let service = Service::start_copy("house", MIGRATIONS, place.config(), stop).await;
+    let process = Process::on_free_ports(stop).await.unwrap();
+    let service = Service::start_copy(HOUSE, MIGRATIONS, place.config(), process).await;
     let refused = service
         .unwrap()
         .effect(Bell::default(), config(&[]))
