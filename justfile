@@ -25,6 +25,10 @@ torture minutes="1" seed="":
 recovery *flags:
     cargo run --release --package e2e -- recovery {{ flags }}
 
+# Write the files of deploy/ that list the services, from the manifests in crates/shop.
+deploy-files:
+    UPDATE=1 cargo test --package shop
+
 # What CI checks before it runs the tests.
 lint:
     cargo fmt --all --check

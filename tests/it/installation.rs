@@ -57,8 +57,9 @@ fn installing_again_keeps_the_configuration_and_uninstalling_leaves_it() {
 
     install(folder.path(), &["uninstall", "/usr/local"]);
     let left = files(folder.path());
+    let services = shop::services(&repository()).unwrap().len();
     assert!(
-        left.iter().all(|file| file.starts_with("etc/headwater")) && left.len() == 7,
+        left.iter().all(|file| file.starts_with("etc/headwater")) && left.len() == 3 + services,
         "{left:#?}"
     );
 }

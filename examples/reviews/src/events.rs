@@ -1,3 +1,3 @@
-//! The events. Services of the shop have theirs in `crates/shop/shop-events`.
+//! The events, generated from `proto/`.
 
 headwater::include_events!();

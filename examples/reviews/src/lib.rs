@@ -1,4 +1,6 @@
-//! Source service `reviews`: the worked example of `docs/adding-a-service.md`.
+//! Source service `reviews`: reviews of products.
+//!
+//! Owns `reviews.db`; publishes `reviews.v1.written`.
 
 mod events;
 mod http;

@@ -105,7 +105,7 @@ mod tests {
     fn the_plan_of_the_shop_can_be_followed() {
         let text = include_str!("../../../../deploy/nats/plan.json");
         let plan = Plan::parse(text).expect("a plan");
-        assert_eq!((plan.sources.len(), plan.projections.len()), (3, 2));
+        assert!(plan.sources.len() >= 3 && plan.projections.len() >= 2);
     }
 
     #[test]
