@@ -8,7 +8,7 @@ use maintenance::{backup, dead_letter, projection, provision, rebuild, restore, 
 use survey::{check, doctor, status};
 use terminal::Exit;
 
-use crate::{decode, publish, ready, shell, tail};
+use crate::{decode, new, publish, ready, shell, tail};
 
 /// Operate a Headwater shop
 ///
@@ -49,6 +49,7 @@ pub enum Command {
     Completions(shell::Completions),
     Man(shell::Man),
     Ready(ready::Args),
+    New(new::Args),
     /// A separate program since 0.1. This message is removed in the next version.
     #[command(hide = true, disable_help_flag = true)]
     Import {
@@ -84,6 +85,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Decode(args) => decode::command(common, args).await,
         Command::Publish(args) => publish::command(common, args).await,
         Command::Ready(args) => ready::command(common, args).await,
+        Command::New(args) => new::command(common, &args),
         Command::Import { .. } => common.refuse(
             "`headwater import` is now a separate program: run `shop-import` with the same flags",
             Exit::Usage,

@@ -8,6 +8,7 @@ pub use terminal::Exit;
 
 mod command;
 pub mod decode;
+pub mod new;
 pub mod publish;
 pub mod ready;
 pub mod shell;

@@ -12,6 +12,7 @@ mod house;
 mod json;
 mod locked;
 mod moved;
+mod new;
 mod played;
 mod projection;
 mod provision;
