@@ -8,7 +8,7 @@ use cli::Exit;
 use e2e::faults::logged;
 use e2e::load::{Customers, Mix};
 use e2e::process::lines;
-use e2e::{Service, World, eventually, operator, oracle};
+use e2e::{PATIENCE, Service, World, eventually, operator, oracle};
 use headwater::operator::RebuildState;
 use headwater::projection::Consumer;
 use headwater::schema;
@@ -182,6 +182,40 @@ async fn empty_events_by_hand_hold_up_no_reader() {
     let letters = world.ask(Purchases, "dead-letters.list", &json!({})).await;
     let letters = letters.unwrap()["letters"].as_array().unwrap().len();
     assert_eq!(letters, 18, "each is a dead letter");
+    world.abandon();
+}
+
+/// A source's new version of an event passes its account, the viewer's, and the consumers of its
+/// readers, which wait for their upgrade.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_version_of_an_event_needs_no_new_permission() {
+    const SUBJECT: &str = "orders.v2.placed.1";
+    let (mut world, passwords) = World::with_accounts();
+    passwords.provision(&world.nats_url(), 1).await;
+    world.run_all().await;
+    world.in_touch().await;
+    let urls = world.nats_url();
+    let viewer = passwords.connect(&urls, "viewer").await;
+    let mut events = viewer.subscribe("orders.>").await.unwrap();
+    viewer.flush().await.unwrap();
+    let orders = passwords.connect(&urls, "orders").await;
+    let stored = orders.request(SUBJECT, "new".into()).await.unwrap();
+    let stored: Value = serde_json::from_slice(&stored.payload).unwrap();
+    assert_eq!(stored["stream"], "ORDERS", "{stored}");
+    let event = futures_util::StreamExt::next(&mut events);
+    let event = tokio::time::timeout(PATIENCE, event).await;
+    let event = event.expect("the viewer hears it").unwrap();
+    assert_eq!(&*event.subject, SUBJECT);
+    eventually("purchases waits for its upgrade", async || {
+        let parts = world.admin(Purchases).get("/readyz?verbose").await.text;
+        let why = "orders.v2.placed is newer than this service knows: upgrade purchases";
+        if parts.contains(why) {
+            Ok(())
+        } else {
+            Err(parts)
+        }
+    })
+    .await;
     world.abandon();
 }
 
