@@ -97,7 +97,30 @@ pub fn is_newer<'a>(kind: &str, known: impl IntoIterator<Item = &'a str>) -> boo
 }
 
 /// The payload of an event that is published in two versions at once: a message of the older one,
-/// with the newer one in the field [`NEWER_FIELD`].
+/// with the newer one in the field [`NEWER_FIELD`]. `outbox::append_both` appends it.
+///
+/// ```
+/// # use headwater_event::{Event, Upcast, version::encode_both};
+/// # use prost::Message as _;
+/// # #[derive(Clone, PartialEq, prost::Message)]
+/// # struct PlacedV1 { #[prost(string, tag = "1")] user_id: String }
+/// # impl Event for PlacedV1 {
+/// #     const SUBJECT: &'static str = "orders.v1.placed";
+/// #     fn key(&self) -> &str { &self.user_id }
+/// # }
+/// # #[derive(Clone, PartialEq, prost::Message)]
+/// # struct PlacedV2 { #[prost(string, tag = "2")] buyer_id: String }
+/// # impl Event for PlacedV2 {
+/// #     const SUBJECT: &'static str = "orders.v2.placed";
+/// #     fn key(&self) -> &str { &self.buyer_id }
+/// # }
+/// # impl Upcast<PlacedV1> for PlacedV2 {
+/// #     fn upcast(old: PlacedV1) -> Self { Self { buyer_id: old.user_id } }
+/// # }
+/// let old = PlacedV1 { user_id: "7".to_owned() };
+/// let both = encode_both(&old, &PlacedV2 { buyer_id: "7".to_owned() });
+/// assert_eq!(PlacedV1::decode(&*both), Ok(old), "an old reader skips the new version");
+/// ```
 pub fn encode_both<Old: Event, New: Event + Upcast<Old>>(old: &Old, new: &New) -> Vec<u8> {
     let version = Parts::of(New::SUBJECT).map_or(0, |new| new.version);
     let newer = Newer {

@@ -55,6 +55,18 @@ pub fn append<E: Event>(tx: &Tx, event: &E) -> Result<Position, DbErr> {
 /// one position, and the older version's subject. Each reader applies it once: as `new` if it knows
 /// that version, otherwise as `old`.
 ///
+/// ```
+/// # use headwater_event::{Event, Position, Upcast};
+/// # use headwater_store::{Tx, outbox};
+/// // The old version as the source still makes it, and the new one.
+/// fn publish<V1: Event + for<'a> From<&'a V2>, V2: Event + Upcast<V1>>(
+///     tx: &Tx,
+///     placed: &V2,
+/// ) -> Result<Position, sea_orm::DbErr> {
+///     outbox::append_both(tx, &V1::from(placed), placed)
+/// }
+/// ```
+///
 /// # Errors
 /// As [`append`], where both payloads together must not exceed [`MAX_PAYLOAD`]; or the keys differ.
 ///
