@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::builder::{FalseyValueParser, Resettable};
 use clap::{Arg, CommandFactory as _, FromArgMatches as _};
 
-/// The last port followed by five others, also after adding 1000.
-const HTTP_PORT_MAX: i64 = 64_530;
+/// Leaves room for the other services, also after adding 1000.
+const HTTP_PORT_MAX: i64 = 64_000;
 
 /// Build, start, seed and supervise the whole system
 ///
-/// Finds or installs nats-server, builds the four services, starts them all (purchases in its three
+/// Finds or installs nats-server, builds the services, starts them all (purchases in its three
 /// styles), and imports a small catalogue through their HTTP APIs. Ctrl-C stops everything in
 /// order; the data stays.
 #[derive(Clone, Debug, clap::Parser)]
@@ -25,9 +25,8 @@ pub struct Args {
     #[arg(long, env = "HEADWATER_DEV_FRESH", value_parser = FalseyValueParser::new())]
     pub fresh: bool,
 
-    /// Port of purchases and its web page. Users, products, orders and the two other styles of
-    /// purchases use the next five ports; health and metrics use the same ports plus 1000. 0
-    /// chooses free ports
+    /// Port of purchases and its web page. The other services use the next ports, in the distances
+    /// of their manifests; health and metrics use the same ports plus 1000. 0 chooses free ports
     #[arg(long, env = "HEADWATER_DEV_HTTP_PORT", value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(..=HTTP_PORT_MAX))]
     pub http_port: u16,
 

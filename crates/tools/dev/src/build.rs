@@ -38,7 +38,7 @@ pub(crate) async fn services(release: bool, screen: Screen) -> anyhow::Result<Bi
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(&cargo);
     command.args(["build", "--message-format", "json-render-diagnostics"]);
-    for service in Service::ALL {
+    for service in Service::all() {
         command.args(["--package", service.package(), "--bin", &service.binary()]);
     }
     if release {

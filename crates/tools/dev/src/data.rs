@@ -173,7 +173,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
         let data = Data::open(folder.path()).unwrap();
-        fs::write(data.database(Service::Users), "").unwrap();
+        fs::write(data.database(Service::named("users")), "").unwrap();
         fs::create_dir_all(data.nats().join("jetstream")).unwrap();
         fs::write(outside.path().join("file"), "").unwrap();
         std::os::unix::fs::symlink(outside.path(), folder.path().join("link")).unwrap();

@@ -28,6 +28,7 @@ pub use args::{Args, Output};
 
 use data::Data;
 use screen::Screen;
+use service::Service;
 use signals::Signals;
 use summary::Summary;
 use system::System;
@@ -64,6 +65,7 @@ async fn up(
     system: &mut System,
     screen: Screen,
 ) -> anyhow::Result<Infallible> {
+    Service::load()?;
     let claim = ports::claim(args)?;
     let server = nats::find(args, screen).await?;
     let binaries = build::services(args.release, screen).await?;
@@ -75,9 +77,9 @@ async fn up(
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let ports = claim.release();
     system.start_broker(server, args, data).await?;
-    system.start_services(&binaries, ports, args, data)?;
+    system.start_services(&binaries, &ports, args, data)?;
 
-    let (running, nats) = (system.running(ports), system.nats(args));
+    let (running, nats) = (system.running(&ports), system.nats(args));
     let prepare = async {
         ready::wait(&running).await?;
         let demo = if args.no_seed {

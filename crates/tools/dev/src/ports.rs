@@ -15,12 +15,12 @@ pub(crate) struct Claim {
     _reserved: Vec<TcpListener>,
 }
 
-/// The ports of the services, in the order of [`Service::ALL`].
-#[derive(Clone, Copy, Debug)]
+/// The ports of the services, in the order of [`Service::all`].
+#[derive(Clone, Debug)]
 pub(crate) struct Ports {
-    public: [u16; 6],
+    public: Vec<u16>,
     /// Ports for health and metrics.
-    admin: [u16; 6],
+    admin: Vec<u16>,
 }
 
 /// The distance of the admin ports from the public ones.
@@ -29,15 +29,15 @@ const ADMIN_OFFSET: u16 = 1000;
 /// Reserves the ports that `args` ask for.
 pub(crate) fn claim(args: &Args) -> anyhow::Result<Claim> {
     let mut reserved = Vec::new();
-    let mut claimed = |from: u16| -> anyhow::Result<[u16; 6]> {
-        let mut ports = [0; 6];
-        for (service, (port, offset)) in Service::ALL.iter().zip(ports.iter_mut().zip(from..)) {
+    let mut claimed = |from: u16| -> anyhow::Result<Vec<u16>> {
+        let mut ports = Vec::new();
+        for service in Service::all() {
             let wanted = match args.http_port {
                 0 => 0,
-                first => first + offset,
+                first => first + from + service.offset(),
             };
             let listener = take(wanted, service.name(), "--http-port (0: free ports)")?;
-            *port = listener.local_addr().context("read a port")?.port();
+            ports.push(listener.local_addr().context("read a port")?.port());
             reserved.push(listener);
         }
         Ok(ports)
@@ -79,17 +79,17 @@ impl Claim {
 }
 
 impl Ports {
-    pub(crate) fn of(self, service: Service) -> u16 {
-        self.public[service as usize]
+    pub(crate) fn of(&self, service: Service) -> u16 {
+        self.public[service.number()]
     }
 
     /// The port for health and metrics.
-    pub(crate) fn admin(self, service: Service) -> u16 {
-        self.admin[service as usize]
+    pub(crate) fn admin(&self, service: Service) -> u16 {
+        self.admin[service.number()]
     }
 
     /// `http://127.0.0.1:8080`
-    pub(crate) fn url(self, service: Service) -> String {
+    pub(crate) fn url(&self, service: Service) -> String {
         format!("http://127.0.0.1:{}", self.of(service))
     }
 }

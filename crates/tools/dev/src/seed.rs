@@ -63,19 +63,22 @@ impl Seed {
                 image: self.upload(&product.image).await?,
                 ..product.clone()
             };
-            self.create(Service::Products, "", &product.id, &product)
+            self.create(Service::named("products"), "", &product.id, &product)
                 .await?;
         }
         let mut users = Vec::new();
         for user in &catalogue.users {
-            if self.create(Service::Users, "", &user.id, user).await? {
+            if self
+                .create(Service::named("users"), "", &user.id, user)
+                .await?
+            {
                 users.push(user);
             }
         }
         let after = format!("?after={}", self.after());
         for order in &catalogue.orders {
             if users.iter().any(|user| user.id == order.user_id) {
-                self.create(Service::Orders, &after, &order.id, order)
+                self.create(Service::named("orders"), &after, &order.id, order)
                     .await?;
             }
         }
@@ -92,7 +95,7 @@ impl Seed {
 
     /// Uploads a picture and returns its path.
     async fn upload(&self, name: &str) -> anyhow::Result<String> {
-        let url = format!("{}/images", self.ports.url(Service::Products));
+        let url = format!("{}/images", self.ports.url(Service::named("products")));
         let upload = self.client.post(url).header(CONTENT_TYPE, "image/svg+xml");
         let failed = || format!("upload {name}");
         let answer = send(&upload.body(catalogue::file(name)?)).await;
@@ -131,7 +134,7 @@ impl Seed {
 
     /// Waits until purchases has applied everything.
     async fn seen(&self, user: &User) -> anyhow::Result<()> {
-        let (purchases, after) = (self.ports.url(Service::Purchases), self.after());
+        let (purchases, after) = (self.ports.url(Service::named("purchases")), self.after());
         let url = format!("{purchases}/users/{}/purchases?after={after}", user.id);
         let answer = send(&self.client.get(url)).await;
         let answer = answer.context("wait for purchases")?;

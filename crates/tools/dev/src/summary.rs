@@ -76,7 +76,11 @@ impl Summary {
         };
         if let Some(Demo { user, product }) = demo {
             summary.page = Some(Page {
-                url: format!("{}/users/{}", summary.url(Service::Purchases), user.id),
+                url: format!(
+                    "{}/users/{}",
+                    summary.url(Service::named("purchases")),
+                    user.id
+                ),
                 whose: user.name.clone(),
             });
             summary.to_try = vec![
@@ -89,7 +93,10 @@ impl Summary {
     }
 
     fn order(&self, user: &str, whose: &str, product: &str, title: &str) -> Idea {
-        let (orders, purchases) = (self.url(Service::Orders), self.url(Service::Purchases));
+        let (orders, purchases) = (
+            self.url(Service::named("orders")),
+            self.url(Service::named("purchases")),
+        );
         Idea {
             what: format!("Order “{title}” for {whose}, and read an answer that includes it"),
             commands: format!(
@@ -101,13 +108,17 @@ curl -s "{purchases}/users/{user}/purchases?after=$after""#
     }
 
     fn outage(&self, user: &str) -> Idea {
-        let pids = [Service::Users, Service::Products, Service::Orders]
-            .iter()
-            .filter_map(|service| self.services.get(service.name())?.pid)
-            .map(|pid| pid.to_string())
-            .collect::<Vec<_>>()
-            .join(" ");
-        let purchases = self.url(Service::Purchases);
+        let pids = [
+            Service::named("users"),
+            Service::named("products"),
+            Service::named("orders"),
+        ]
+        .iter()
+        .filter_map(|service| self.services.get(service.name())?.pid)
+        .map(|pid| pid.to_string())
+        .collect::<Vec<_>>()
+        .join(" ");
+        let purchases = self.url(Service::named("purchases"));
         Idea {
             what: "Freeze users, products and orders: purchases answers without them".to_owned(),
             commands: format!(
@@ -119,7 +130,7 @@ curl -s "{purchases}/users/{user}/purchases?after=$after""#
     }
 
     fn import(&self) -> Idea {
-        let (users, nats) = (self.url(Service::Users), &self.nats.url);
+        let (users, nats) = (self.url(Service::named("users")), &self.nats.url);
         Idea {
             what: format!(
                 "Import a user; with the NATS CLI, `nats --server {nats} sub '*.v1.>'` shows the event"
@@ -172,19 +183,19 @@ curl -s "{purchases}/users/{user}/purchases?after=$after""#
         if let Some(Page { whose, url }) = &self.page {
             rows.push((whose.clone(), paint(colours, 1, url)));
             // The same page in the other styles, to compare.
-            let path = url.trim_start_matches(self.url(Service::Purchases));
-            for style in &Service::STYLES[1..] {
-                let label = format!("  by {}", style.style().unwrap_or_default());
-                rows.push((label, format!("{}{path}", self.url(*style))));
+            let path = url.trim_start_matches(self.url(Service::named("purchases")));
+            for other in Service::all().filter(|service| !service.has_database()) {
+                let label = format!("  by {}", other.style().unwrap_or_default());
+                rows.push((label, format!("{}{path}", self.url(other))));
             }
         }
         rows.push((
             "All users".to_owned(),
-            self.url(Service::Purchases).to_owned(),
+            self.url(Service::named("purchases")).to_owned(),
         ));
         // The other styles have the API of purchases.
-        let services = &Service::ALL[..4];
-        rows.extend(services.iter().map(|&service| {
+        let services = Service::all().filter(|service| service.has_database());
+        rows.extend(services.map(|service| {
             let label = format!("API of {}", service.name());
             (label, format!("{}/docs", self.url(service)))
         }));
@@ -211,11 +222,7 @@ mod tests {
                 whose: "Ann".to_owned(),
                 url: "http://127.0.0.1:8080/users/1".to_owned(),
             }),
-            services: Service::ALL
-                .map(Service::name)
-                .into_iter()
-                .zip(ports)
-                .collect(),
+            services: Service::all().map(Service::name).zip(ports).collect(),
             nats: process(4222),
             data: PathBuf::from("/data"),
             to_try: vec![Idea {

@@ -78,12 +78,12 @@ impl System {
     pub(crate) fn start_services(
         &mut self,
         binaries: &Binaries,
-        ports: Ports,
+        ports: &Ports,
         args: &Args,
         data: &Data,
     ) -> anyhow::Result<()> {
         self.screen.say("starting the services …");
-        for service in Service::ALL {
+        for service in Service::all() {
             let mut command = Command::new(binaries.of(service)?);
             command
                 .arg(format!("--listen=127.0.0.1:{}", ports.of(service)))
@@ -92,14 +92,18 @@ impl System {
                 .args(["--log-format=pretty", DRAIN]);
             if let Some(style) = service.style() {
                 command.args(["--style", style]);
-                command.args(["--images-url", &ports.url(Service::Products)]);
+                command.args(["--images-url", &ports.url(Service::named("products"))]);
             }
-            if service == Service::Composition {
-                for source in [Service::Users, Service::Products, Service::Orders] {
+            if service == Service::named("purchases-composition") {
+                for source in [
+                    Service::named("users"),
+                    Service::named("products"),
+                    Service::named("orders"),
+                ] {
                     command.arg(format!("--{}-url={}", source.name(), ports.url(source)));
                 }
             }
-            if !matches!(service, Service::Composition | Service::RequestReply) {
+            if service.has_database() {
                 command.arg("--database").arg(data.database(service));
             }
             let child = Child::spawn(service, command, self.screen)?;
@@ -122,7 +126,7 @@ impl System {
     }
 
     /// The started services.
-    pub(crate) fn running(&self, ports: Ports) -> Vec<Running> {
+    pub(crate) fn running(&self, ports: &Ports) -> Vec<Running> {
         let running = self.services.iter().map(|child| Running {
             service: child.service,
             url: ports.url(child.service),
@@ -165,7 +169,7 @@ impl System {
     }
 
     async fn drain(&mut self) -> anyhow::Result<()> {
-        for service in Service::STOP_ORDER {
+        for service in Service::stop_order() {
             let mut services = self.services.iter_mut();
             if let Some(child) = services.find(|child| child.service == service) {
                 let stopped = child.stop(self.screen).await;
