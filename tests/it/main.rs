@@ -17,6 +17,7 @@ mod day_two_start;
 mod dead_letters;
 mod degraded;
 mod disk_full;
+mod effects;
 mod empty_variables;
 mod erasure;
 mod events;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use e2e::collector::Collector;
 use e2e::faults::metric;
+use e2e::receiver::Receiver;
 use e2e::{Service, World, eventually};
 use rusqlite::Connection;
 use serde_json::json;
@@ -93,6 +94,9 @@ async fn the_services_say_what_the_list_of_metrics_says_and_nothing_else() {
     let collector = Collector::start().await;
     let mut world = World::on_host().start().await;
     world.run_with(Service::Composition, collector.of()).await;
+    let receiver = Receiver::start().await;
+    world.stop(Service::Orders).await;
+    world.run_with(Service::Orders, receiver.of()).await;
     world.run(Service::RequestReply).await;
     for style in Service::STYLES {
         world.answering(style).await;

@@ -192,9 +192,10 @@ fn the_how_tos_show_what_their_examples_have() {
     // What the compiler says about mistakes is compared there.
     let mistakes = "crates/chassis/headwater/tests/it/mistakes/";
     let service = ["examples/reviews/", "examples/hello-event/", mistakes];
-    let how_tos: [(&str, &[&str]); 3] = [
+    let how_tos: [(&str, &[&str]); 4] = [
         ("adding-a-service", &service),
         ("adding-a-projection", &["examples/bestsellers/"]),
+        ("adding-an-effect", &["examples/webhook/"]),
         ("changing-an-event", &["examples/two-versions/"]),
     ];
     for (how_to, folders) in how_tos {

@@ -23,6 +23,7 @@ pub mod model;
 pub mod operator;
 pub mod oracle;
 pub mod process;
+pub mod receiver;
 pub mod styles;
 pub mod systemd;
 pub mod world;

@@ -50,7 +50,10 @@ fn consumers(stream: &str) -> Vec<String> {
     let all = projections.iter().flat_map(|projection| {
         ["", "-rebuild", "-verify"].map(|suffix| format!("{projection}{suffix}"))
     });
-    all.collect()
+    let mut all: Vec<String> = all.collect();
+    // An effect is never rebuilt.
+    all.extend((stream == "ORDERS").then(|| "orders-webhook".to_owned()));
+    all
 }
 
 /// A consumer that delivers to any subject of its creator.
@@ -267,6 +270,11 @@ pub(super) fn allowed(user: &str) -> Vec<String> {
             );
         }
     }
+    if user == "orders" {
+        may.extend(
+            OF_A_READER.map(|verb| format!("$JS.API.CONSUMER.{verb}.ORDERS.orders-webhook")),
+        );
+    }
     if user == "purchases-inquiry" {
         may.extend(SOURCES.map(|source| format!("inquiry.{source}.v1.asked")));
     }
@@ -296,7 +304,8 @@ pub(super) fn heard(user: &str) -> Vec<String> {
     }
     // The events that its own consumers deliver.
     let read = read(user).1.iter().map(|source| format!("{source}.>"));
-    served(user).into_iter().chain(read).collect()
+    let own = (user == "orders").then(|| "orders.>".to_owned());
+    served(user).into_iter().chain(read).chain(own).collect()
 }
 
 /// Whether one of `patterns` matches the subject.

@@ -1,4 +1,4 @@
-//! Which hosts are on the public Internet. A request to another one, for somebody outside, may do
+//! Which hosts are on the public Internet. A request to another one, sent for a stranger, may do
 //! something in our own network that they could not.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,19 +1,24 @@
 //! Source service `orders`: places orders for known users and products.
 //!
 //! Owns `orders.db`; publishes `orders.v1.placed`. Keeps its own copy of user and product ids
-//! (the [`KnownIds`]), and refuses orders with unknown ids without calling another service.
+//! (the [`KnownIds`]), and refuses orders with unknown ids without calling another service. Can send
+//! each order to a webhook.
 
 mod http;
 mod inquiry;
 mod known_ids;
 mod order;
 mod store;
+mod webhook;
 
+use headwater::effect;
+use headwater::effect::webhook::Config as WebhookConfig;
 use headwater::prelude::*;
 
 pub use http::save;
 pub use known_ids::KnownIds;
 pub use order::PlaceOrder;
+use webhook::OrderWebhook;
 
 /// The service's name, and the source of its events. Never rename.
 pub const NAME: &str = "orders";
@@ -41,6 +46,9 @@ pub struct Config {
     /// The settings of every service.
     #[command(flatten)]
     pub service: headwater::Config,
+    /// Whom to tell of each order.
+    #[command(flatten)]
+    pub webhook: WebhookConfig,
 }
 
 /// Runs the service until `stop` is cancelled or one of its tasks ends.
@@ -52,6 +60,10 @@ pub async fn run(config: Config, process: Process) -> headwater::Result {
     service.publish(&shop_events::SCHEMA)?;
     service.answers(shop_events::OrdersAsked::SUBJECT, inquiry::orders);
     let known_ids = service.project(KnownIds).await?;
+    if let Some(webhook) = config.webhook.open(service.db.clock().clone())? {
+        let settings = effect::Config::default();
+        service.effect(OrderWebhook(webhook), settings).await?;
+    }
     service.remove_in_parts(store::is_erasing, store::erase_part);
     let routes = http::routes(&service, known_ids);
     service.serve(routes).await

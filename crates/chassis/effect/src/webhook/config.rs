@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use headwater_telemetry::Clock;
 
-use crate::webhook::Webhook;
 use crate::webhook::connect::{Networks, Receiver};
+use crate::webhook::post::Webhook;
 use crate::webhook::secret::Secrets;
+use crate::webhook::unusable::Unusable;
 
 /// The settings of a webhook, to be flattened into those of a service.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -16,6 +17,7 @@ use crate::webhook::secret::Secrets;
 pub struct Config {
     /// Address that events are sent to, with https; without it, none are sent
     #[arg(
+        id = "webhook-url",
         long = "webhook-url",
         env = "HEADWATER_WEBHOOK_URL",
         value_name = "URL"
@@ -24,6 +26,7 @@ pub struct Config {
     /// File with the secrets that sign, one per line (`whsec_…`), read at each delivery; default:
     /// systemd's credential `webhook.secret`, if any
     #[arg(
+        id = "webhook-secret-file",
         long = "webhook-secret-file",
         env = "HEADWATER_WEBHOOK_SECRET_FILE",
         value_name = "FILE"
@@ -31,42 +34,12 @@ pub struct Config {
     pub secret_file: Option<PathBuf>,
     /// Allow addresses in private networks, and http
     #[arg(
+        id = "webhook-private-networks",
         long = "webhook-private-networks",
         env = "HEADWATER_WEBHOOK_PRIVATE_NETWORKS",
         value_parser = FalseyValueParser::new()
     )]
     pub private_networks: bool,
-}
-
-/// Why a webhook cannot be used as it is configured.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Unusable {
-    /// The address.
-    #[error("--webhook-url {url} {why}")]
-    Url {
-        /// The address.
-        url: String,
-        /// What is wrong.
-        why: String,
-    },
-    /// There is no file with secrets.
-    #[error(
-        "--webhook-url needs --webhook-secret-file, or systemd's credential `webhook.secret`: the \
-         receiver must be able to tell our requests from others"
-    )]
-    NoSecret,
-    /// The file with the secrets.
-    #[error("the webhook's secrets in {}: {why}", path.display())]
-    Secret {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
-    /// The root certificates of the system.
-    #[error("the root certificates of this system cannot be used: {0}")]
-    Roots(String),
 }
 
 impl Config {

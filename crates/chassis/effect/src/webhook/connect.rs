@@ -22,7 +22,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use url::{Host, Url};
 
-use crate::webhook::config::Unusable;
+use crate::webhook::unusable::Unusable;
 
 /// How long one address of the receiver may take to accept a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ring::hmac;
 
-use crate::webhook::config::Unusable;
+use crate::webhook::unusable::Unusable;
 
 /// How a secret begins.
 const PREFIX: &str = "whsec_";

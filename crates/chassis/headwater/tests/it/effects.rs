@@ -429,7 +429,7 @@ async fn a_receiver_that_hangs_is_tried_again_and_holds_up_no_other() {
         ..limited
     };
     let house = begun(&place, &bell, hasty).await;
-    // Once more for the one that hung again.
+    // The first one hangs again.
     bell.eventually(&[vec![1, 1, 1, 2], (2..=41).collect(), (41..=44).collect()].concat())
         .await;
     eventually_left(&house.db, 0).await;

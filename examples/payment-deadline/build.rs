@@ -1,0 +1,5 @@
+//! Generates the events of `proto/`.
+
+fn main() -> Result<(), headwater_build::Error> {
+    headwater_build::compile("proto")
+}

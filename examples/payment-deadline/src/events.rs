@@ -1,0 +1,3 @@
+//! The events of the service `payments`.
+
+headwater::include_events!();

@@ -1,0 +1,120 @@
+//! Service `payment-deadline`: a process manager. Cancels an order unless a payment arrives in time.
+
+mod events;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use headwater::database::{Migration, Tx};
+use headwater::effect::webhook::{self, Webhook};
+use headwater::effect::{self, Intent, Outcome};
+use headwater::http::{About, Listeners, app};
+use headwater::{ApplyError, Database, Effect, Envelope, Event as _, Service};
+use sea_orm::{ConnectionTrait as _, DbErr, raw_sql};
+use serde_json::json;
+use shop_events::OrderPlaced;
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::events::PaymentReceived;
+
+const MIGRATIONS: &[Migration] = &[Migration::sql(
+    "0001_deadline",
+    include_str!("../migrations/0001_deadline.sql"),
+)];
+
+const ABOUT: About = About {
+    name: "payment-deadline",
+    description: "Cancels an order unless a payment arrives in time.",
+};
+
+#[derive(Debug)]
+struct PaymentDeadline {
+    db: Database,
+    /// How long an order waits for its payment.
+    within: Duration,
+    commands: Webhook,
+}
+
+impl Effect for PaymentDeadline {
+    const NAME: &'static str = "payment-deadline"; // never rename
+    const SOURCES: &'static [&'static str] = &["orders", "payments"];
+    const EVENTS: &'static [&'static str] = &[OrderPlaced::SUBJECT, PaymentReceived::SUBJECT];
+
+    /// Events in: the state of the order, and a timer. The payment may come first.
+    fn intend(&self, tx: &Tx, event: &Envelope) -> Result<Intent, ApplyError> {
+        if event.kind() == PaymentReceived::SUBJECT {
+            let PaymentReceived { order_id } = event.decode()?;
+            move_on(tx, &order_id, "paid")?;
+            return Ok(Intent::None);
+        }
+        let OrderPlaced { order_id, .. } = event.decode()?;
+        move_on(tx, &order_id, "open")?;
+        Ok(Intent::After(self.within))
+    }
+
+    /// The timer is due: a command out, if the order is not paid.
+    async fn perform(&self, event: &Envelope, key: &str) -> Outcome {
+        let order_id = match event.decode() {
+            Ok(OrderPlaced { order_id, .. }) => order_id,
+            Err(error) => return Outcome::GiveUp(error.to_string()),
+        };
+        let command = json!({ "type": "order.cancel", "data": { "order_id": order_id } });
+        // Decided once: at the next attempt, the order is cancelled or paid.
+        let decide = move |tx: &Tx| move_on(tx, &order_id, "cancelled");
+        match self.db.write(decide).await.map(|decided| decided.value) {
+            Ok(state) if state == "paid" => Outcome::Done,
+            Ok(_) => self.commands.post(key, command.to_string()).await,
+            Err(error) => Outcome::retry(error.to_string()),
+        }
+    }
+}
+
+/// Moves an order to `state`, unless it was paid or cancelled before. Returns its state.
+fn move_on(tx: &Tx, order_id: &str, state: &str) -> Result<String, DbErr> {
+    let row = tx.query_one_raw(raw_sql!(
+        Sqlite,
+        "INSERT INTO deadline (order_id, state) VALUES ({order_id}, {state})
+         ON CONFLICT DO UPDATE SET state = iif(state = 'open', excluded.state, state)
+         RETURNING state"
+    ))?;
+    row.ok_or(DbErr::RecordNotInserted)?.try_get_by(0)
+}
+
+/// Headwater service `payment-deadline`: cancels an order unless a payment arrives in time
+#[derive(Debug, clap::Parser)]
+#[command(name = "headwater-payment-deadline", version)]
+pub struct Config {
+    /// The settings of every service.
+    #[command(flatten)]
+    pub service: headwater::Config,
+    /// Where commands are sent.
+    #[command(flatten)]
+    pub webhook: webhook::Config,
+    /// How long an order waits for its payment
+    #[arg(long, env = "HEADWATER_PAY_WITHIN", value_parser = headwater::telemetry::duration, default_value = "15m")]
+    pub pay_within: Duration,
+}
+
+/// Runs the service until `stop` is cancelled or one of its tasks ends.
+///
+/// # Errors
+/// The service cannot start, or a task ended unexpectedly.
+pub async fn run(
+    config: Config,
+    listeners: Listeners,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut service = Service::start(ABOUT.name, MIGRATIONS, config.service, stop).await?;
+    let commands = config.webhook.open(service.db.clock().clone())?;
+    let deadline = PaymentDeadline {
+        db: service.db.clone(),
+        within: config.pay_within,
+        commands: commands.context("--webhook-url is missing")?,
+    };
+    let settings = effect::Config::default();
+    service.effect(deadline, settings).await?;
+    let (health, config) = (service.health.clone(), &service.config.http);
+    let app = app(ABOUT, OpenApiRouter::new(), health, config);
+    service.serve(listeners, app).await
+}
