@@ -24,6 +24,7 @@ impl Projection for Greetings {
     const NAME: &'static str = "hello-greetings"; // never rename
     const VERSION: u32 = 1;
     const SOURCES: &'static [&'static str] = &["hello"];
+    const EVENTS: &'static [&'static [&'static str]] = &[HelloEvent::SUBJECTS];
     const TABLES: &'static [&'static str] = &["greeting"];
 
     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {

@@ -1,20 +1,15 @@
 //! Service `payment-deadline`: a process manager. Cancels an order unless a payment arrives in time.
 
-mod events;
+pub mod events;
 
 use std::time::Duration;
 
 use anyhow::Context as _;
-use headwater::database::{Migration, Tx};
 use headwater::effect::webhook::{self, Webhook};
-use headwater::effect::{self, Intent, Outcome};
-use headwater::http::{About, Listeners, app};
-use headwater::{ApplyError, Database, Effect, Envelope, Event as _, Service};
-use sea_orm::{ConnectionTrait as _, DbErr, raw_sql};
+use headwater::effect::{self, Effect, Intent, Outcome};
+use headwater::prelude::*;
 use serde_json::json;
 use shop_events::OrderPlaced;
-use tokio_util::sync::CancellationToken;
-use utoipa_axum::router::OpenApiRouter;
 
 use crate::events::PaymentReceived;
 
@@ -23,9 +18,12 @@ const MIGRATIONS: &[Migration] = &[Migration::sql(
     include_str!("../migrations/0001_deadline.sql"),
 )];
 
-const ABOUT: About = About {
+/// What it is.
+pub const ABOUT: About = About {
     name: "payment-deadline",
     description: "Cancels an order unless a payment arrives in time.",
+    version: env!("CARGO_PKG_VERSION"),
+    port: 8092,
 };
 
 #[derive(Debug)]
@@ -43,7 +41,7 @@ impl Effect for PaymentDeadline {
 
     /// Events in: the state of the order, and a timer. The payment may come first.
     fn intend(&self, tx: &Tx, event: &Envelope) -> Result<Intent, ApplyError> {
-        if event.kind() == PaymentReceived::SUBJECT {
+        if event.is::<PaymentReceived>() {
             let PaymentReceived { order_id } = event.decode()?;
             move_on(tx, &order_id, "paid")?;
             return Ok(Intent::None);
@@ -81,13 +79,12 @@ fn move_on(tx: &Tx, order_id: &str, state: &str) -> Result<String, DbErr> {
     row.ok_or(DbErr::RecordNotInserted)?.try_get_by(0)
 }
 
-/// Headwater service `payment-deadline`: cancels an order unless a payment arrives in time
-#[derive(Debug, clap::Parser)]
-#[command(name = "headwater-payment-deadline", version)]
-pub struct Config {
+/// Its settings.
+#[derive(Debug, clap::Args)]
+pub struct Settings {
     /// The settings of every service.
     #[command(flatten)]
-    pub service: headwater::Config,
+    pub service: Config,
     /// Where commands are sent.
     #[command(flatten)]
     pub webhook: webhook::Config,
@@ -96,25 +93,16 @@ pub struct Config {
     pub pay_within: Duration,
 }
 
-/// Runs the service until `stop` is cancelled or one of its tasks ends.
-///
-/// # Errors
-/// The service cannot start, or a task ended unexpectedly.
-pub async fn run(
-    config: Config,
-    listeners: Listeners,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut service = Service::start(ABOUT.name, MIGRATIONS, config.service, stop).await?;
-    let commands = config.webhook.open(service.db.clock().clone())?;
+/// Runs the service until it is stopped.
+pub async fn run(settings: Settings, process: Process) -> headwater::Result {
+    let mut service = Service::start(ABOUT, MIGRATIONS, settings.service, process).await?;
+    let commands = settings.webhook.open(service.db.clock().clone())?;
     let deadline = PaymentDeadline {
         db: service.db.clone(),
-        within: config.pay_within,
+        within: settings.pay_within,
         commands: commands.context("--webhook-url is missing")?,
     };
-    let settings = effect::Config::default();
-    service.effect(deadline, settings).await?;
-    let (health, config) = (service.health.clone(), &service.config.http);
-    let app = app(ABOUT, OpenApiRouter::new(), health, config);
-    service.serve(listeners, app).await
+    let config = effect::Config::default();
+    service.effect(deadline, config).await?;
+    service.serve(OpenApiRouter::new()).await
 }

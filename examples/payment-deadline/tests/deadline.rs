@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use clap::Parser as _;
-use example_payment_deadline::{Config, run};
-use headwater::http::{About, Listeners, app};
-use headwater::{Database, Event, Service, outbox};
+use example_payment_deadline::events::{self, PaymentReceived};
+use example_payment_deadline::{ABOUT, Settings, run};
+use headwater::prelude::*;
 use headwater_testkit::{broker, eventually, is};
 use rusqlite::Connection;
 use shop_events::OrderPlaced;
@@ -13,28 +12,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use utoipa_axum::router::OpenApiRouter;
 
 /// The orders and their states.
 const STATES: &str = "SELECT group_concat(order_id || ' ' || state) FROM deadline";
 
 /// How many intents are left.
 const LEFT: &str = "SELECT count(*) || '' FROM headwater_intent";
-
-/// An order was paid, as in `proto/`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct PaymentReceived {
-    #[prost(string, tag = "1")]
-    order_id: String,
-}
-
-impl Event for PaymentReceived {
-    const SUBJECT: &'static str = "payments.v1.received";
-
-    fn key(&self) -> &str {
-        &self.order_id
-    }
-}
 
 async fn append(db: &Database, event: impl Event + 'static) {
     let append = db.write(move |tx| outbox::append(tx, &event));
@@ -64,32 +47,30 @@ async fn an_order_is_cancelled_once_unless_it_is_paid_and_a_restart_forgets_no_t
         format!("http://{}", receiver.local_addr().unwrap()),
         broker.url(),
     );
-    let config = |name: &str| {
+    let settings = |name: &str| -> Settings {
         let (database, secret) = (file(name), file("secret"));
-        let nats = ["x", "--nats-url", &nats, "--database", &database];
-        let timer = ["--listen", "127.0.0.1:0", "--pay-within", "1h"];
-        let commands = ["--webhook-url", &url, "--webhook-secret-file", &secret];
         let all = [
-            &nats[..],
-            &timer,
-            &commands,
-            &["--webhook-private-networks"],
+            ["--nats-url", &nats],
+            ["--database", &database],
+            ["--pay-within", "1h"],
+            ["--webhook-url", &url],
+            ["--webhook-secret-file", &secret],
         ];
-        Config::parse_from(all.concat())
+        let all = [all.as_flattened(), &["--webhook-private-networks"]].concat();
+        headwater::settings(&ABOUT, &all)
     };
     let (stop, mut tasks, mut sources) = (CancellationToken::new(), JoinSet::new(), Vec::new());
-    for name in ["orders", "payments"] {
-        let started = Service::start(name, &[], config(name).service, stop.clone()).await;
+    for (name, schema) in [
+        ("orders", shop_events::SCHEMA),
+        ("payments", events::SCHEMA),
+    ] {
+        let about = About { name, ..ABOUT };
+        let process = Process::on_free_ports(stop.clone()).await.unwrap();
+        let started = Service::start(about, &[], settings(name).service, process).await;
         let mut source = started.unwrap();
-        source.relay();
+        source.publish(&schema).unwrap();
         sources.push(source.db.clone());
-        let about = About {
-            name,
-            description: "A source.",
-        };
-        let (health, http) = (source.health.clone(), source.config.http.clone());
-        let app = app(about, OpenApiRouter::new(), health, &http);
-        tasks.spawn(source.serve(Listeners::on_free_ports().await.unwrap(), app));
+        tasks.spawn(source.serve(OpenApiRouter::new()));
     }
     let (orders, payments) = (&sources[0], &sources[1]);
     let text = |sql: &str| -> Result<String, String> {
@@ -102,8 +83,8 @@ async fn an_order_is_cancelled_once_unless_it_is_paid_and_a_restart_forgets_no_t
     };
 
     let first = CancellationToken::new();
-    let listeners = Listeners::on_free_ports().await.unwrap();
-    let running = run(config("manager"), listeners, first.clone());
+    let process = Process::on_free_ports(first.clone()).await.unwrap();
+    let running = run(settings("manager"), process);
     let placing = async {
         eventually_text("SELECT count(*) || '' FROM headwater_effect", "1").await;
         append(orders, placed("a")).await;
@@ -122,8 +103,8 @@ async fn an_order_is_cancelled_once_unless_it_is_paid_and_a_restart_forgets_no_t
     let due = "UPDATE headwater_intent SET due_at = 0";
     assert_eq!(db.execute(due, []).unwrap(), 2);
     drop(db);
-    let listeners = Listeners::on_free_ports().await.unwrap();
-    let running = run(config("manager"), listeners, stop.clone());
+    let process = Process::on_free_ports(stop.clone()).await.unwrap();
+    let running = run(settings("manager"), process);
     let cancelling = async {
         let (mut stream, _) = receiver.accept().await.unwrap();
         let mut request = String::new();

@@ -2,17 +2,17 @@
 
 use anyhow::Context as _;
 use headwater::effect::webhook::{self, Webhook};
-use headwater::effect::{self, Outcome};
-use headwater::http::{About, Listeners, app};
-use headwater::{Effect, Envelope, Event as _, Service};
+use headwater::effect::{self, Effect, Outcome};
+use headwater::prelude::*;
 use serde_json::json;
 use shop_events::ProductCreated;
-use tokio_util::sync::CancellationToken;
-use utoipa_axum::router::OpenApiRouter;
 
-const ABOUT: About = About {
+/// What it is.
+pub const ABOUT: About = About {
     name: "announcements",
     description: "Sends each new product to an address.",
+    version: env!("CARGO_PKG_VERSION"),
+    port: 8091,
 };
 
 /// Sends each new product to an address.
@@ -35,32 +35,25 @@ impl Effect for Announcement {
     }
 }
 
-/// Headwater service `announcements`: sends each new product to an address
-#[derive(Debug, clap::Parser)]
-#[command(name = "headwater-announcements", version)]
-pub struct Config {
+/// Its settings.
+#[derive(Debug, clap::Args)]
+pub struct Settings {
     /// The settings of every service.
     #[command(flatten)]
-    pub service: headwater::Config,
+    pub service: Config,
     /// Where products are sent.
     #[command(flatten)]
     pub webhook: webhook::Config,
 }
 
-/// Runs the service until `stop` is cancelled or one of its tasks ends.
-pub async fn run(
-    config: Config,
-    listeners: Listeners,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut service = Service::start(ABOUT.name, &[], config.service, stop).await?;
-    let webhook = config.webhook.open(service.db.clock().clone())?;
+/// Runs the service until it is stopped.
+pub async fn run(settings: Settings, process: Process) -> headwater::Result {
+    let mut service = Service::start(ABOUT, &[], settings.service, process).await?;
+    let webhook = settings.webhook.open(service.db.clock().clone())?;
     let announcement = Announcement(webhook.context("--webhook-url is missing")?);
-    let settings = effect::Config::default();
-    service.effect(announcement, settings).await?;
-    let (health, config) = (service.health.clone(), &service.config.http);
-    let app = app(ABOUT, OpenApiRouter::new(), health, config);
-    service.serve(listeners, app).await
+    let config = effect::Config::default();
+    service.effect(announcement, config).await?;
+    service.serve(OpenApiRouter::new()).await
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ pub use crate::outbox;
 pub use crate::projection::{Progress, as_of};
 pub use crate::{
     ApplyError, Config, Database, Envelope, Event, Position, Positions, Process, Projection,
-    Service,
+    Service, Upcast,
 };
 pub use axum::{self, extract::State, response::Response};
 pub use sea_orm::{self, ConnectionTrait, DbErr, FromQueryResult, raw_sql};

@@ -63,7 +63,7 @@ pub(crate) fn file(services: &[Service]) -> String {
             add("events", r#"{ service: "{name}.>", accounts: [{NAME}] }"#);
             let schema = r#"{ service: "$KV.headwater-schemas.{name}", accounts: [{NAME}] }"#;
             add("schemas", schema);
-            let published = r#"{ stream: { account: {NAME}, subject: "{name}.v1.>" } }"#;
+            let published = r#"{ stream: { account: {NAME}, subject: "{name}.*.>" } }"#;
             add("published", published);
         }
         if service.answers {
@@ -104,7 +104,7 @@ fn may_view(service: &Service) -> Vec<&'static str> {
 fn own(service: &Service, services: &[Service], is_first: bool) -> String {
     let (name, upper) = (&service.name, account(&service.name));
     let reads = |other: &&Service| {
-        let mut sources = other.projections.values().flatten();
+        let mut sources = other.consumers().flat_map(|(_, sources)| sources);
         other.name != *name && sources.any(|source| source == name)
     };
     let readers = services.iter().filter(reads);
@@ -122,7 +122,7 @@ fn own(service: &Service, services: &[Service], is_first: bool) -> String {
     }
     if service.source {
         exports.extend([format!(
-            "      {{ stream: \"{name}.v1.>\", accounts: [VIEWER] }}\n"
+            "      {{ stream: \"{name}.*.>\", accounts: [VIEWER] }}\n"
         )]);
     }
     let mut imports = if service.source {
@@ -187,20 +187,28 @@ fn publishing(name: &str, is_explained: bool) -> String {
 /// What a service imports to read `source`; empty if it does not read it.
 fn reading(service: &Service, source: &Service) -> String {
     let (name, stream) = (&source.name, account(&source.name));
-    let reads = service.projections.iter();
+    let reads = service.consumers();
     let reads = reads.filter(|(_, sources)| sources.contains(name));
     let mut consumers = String::new();
-    for (projection, _) in reads {
-        for end in ["", "-rebuild", "-verify"] {
+    for (consumer, _) in reads {
+        // An effect is never rebuilt.
+        let is_rebuilt = service.projections.contains_key(consumer);
+        let others: &[&str] = if is_rebuilt {
+            &["-rebuild", "-verify"]
+        } else {
+            &[]
+        };
+        for end in [""].iter().chain(others) {
             for what in ["INFO", "RESET", "LEADER.STEPDOWN", "MSG.NEXT"] {
-                consumers += &bus(&format!(
-                    "$JS.API.CONSUMER.{what}.{stream}.{projection}{end}"
-                ));
+                consumers += &bus(&format!("$JS.API.CONSUMER.{what}.{stream}.{consumer}{end}"));
             }
         }
     }
-    if consumers.is_empty() || service.name == *name {
+    if consumers.is_empty() {
         return consumers;
+    }
+    if service.name == *name {
+        return format!("      # Its consumers of its own events.\n{consumers}");
     }
     let info = bus(&format!("$JS.API.STREAM.INFO.{stream}"));
     format!(

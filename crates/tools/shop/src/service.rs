@@ -29,9 +29,19 @@ pub struct Service {
     /// Its projections, each with the sources that it reads.
     #[serde(default)]
     pub projections: BTreeMap<String, Vec<String>>,
+    /// Its effects that may be switched on, each with the sources that it reads.
+    #[serde(default)]
+    pub effects: BTreeMap<String, Vec<String>>,
     /// The same program under other names.
     #[serde(default)]
     pub styles: Vec<Style>,
+}
+
+impl Service {
+    /// Its projections and effects, each with the sources that it reads.
+    pub(crate) fn consumers(&self) -> impl Iterator<Item = (&String, &Vec<String>)> {
+        self.projections.iter().chain(&self.effects)
+    }
 }
 
 /// A program that runs under another name, with `--style`.
@@ -112,11 +122,11 @@ fn check(services: &[Service]) -> anyhow::Result<()> {
             let name = &service.name;
             ensure!(ports.insert(port), "{name}: port {port} is taken");
         }
-        for (projection, sources) in &service.projections {
+        for (consumer, sources) in service.consumers() {
             for source in sources {
                 ensure!(
                     services.iter().any(|it| it.source && it.name == *source),
-                    "the projection {projection} reads {source}, which is no source"
+                    "{consumer} reads {source}, which is no source"
                 );
             }
         }
