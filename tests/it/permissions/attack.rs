@@ -8,6 +8,7 @@ use async_nats::jetstream::{self, stream::Stream};
 use async_nats::{Client, HeaderMap, Message, StatusCode};
 use e2e::accounts::{self, Passwords};
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use headwater::projection::Consumer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -43,6 +44,11 @@ impl Bus {
         let url = broker.url();
         passwords.provision(&url, 1).await;
         let operator = passwords.connect(&url, "operator").await;
+        // Planned only in a shop that has a webhook.
+        let orders = jetstream::new(operator.clone()).get_stream("ORDERS").await;
+        let webhook = Consumer::new("orders-webhook", "orders", "orders-webhook");
+        let created = orders.unwrap().create_consumer(webhook.settings()).await;
+        created.unwrap();
         let calls = Arc::new(Mutex::new(Vec::new()));
         let mut services = JoinSet::new();
         for service in SERVICES {

@@ -157,9 +157,13 @@ fn config(schedule: &[Duration]) -> effect::Config {
 /// A service with the effect.
 async fn service(place: &Place, bell: &Bell, config: effect::Config) -> House {
     let stop = CancellationToken::new();
-    let process = Process::on_free_ports(stop.clone()).await.unwrap();
-    let service = Service::start(HOUSE, MIGRATIONS, place.config(), process).await;
-    let mut service = service.unwrap();
+    // A child of another test has all locks of this process from its fork to its exec.
+    let mut service = eventually("the service to start", async || {
+        let process = Process::on_free_ports(stop.clone()).await.unwrap();
+        let service = Service::start(HOUSE, MIGRATIONS, place.config(), process).await;
+        service.map_err(|error| format!("{error:#}"))
+    })
+    .await;
     service.effect(bell.clone(), config).await.unwrap();
     House::serve(service, stop).await
 }
