@@ -84,8 +84,14 @@ impl Service {
     /// The order in which they stop: readers before their sources.
     pub(crate) fn stop_order() -> Vec<Self> {
         let mut all: Vec<Self> = Self::all().collect();
-        all.reverse();
-        all.sort_by_key(|service| service.listed().is_source);
+        all.sort_by_key(|service| {
+            let Listed {
+                is_source, port, ..
+            } = *service.listed();
+            // A source may read those with smaller ports.
+            let order = i32::from(port) * if is_source { -1 } else { 1 };
+            (is_source, service.has_database(), order)
+        });
         all
     }
 

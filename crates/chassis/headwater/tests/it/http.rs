@@ -473,7 +473,8 @@ async fn the_service_documents_itself() {
     let service = service(|_| ()).await;
     let openapi: Value = service.get("/openapi.json").await.json().await.unwrap();
     assert_eq!(openapi["info"]["title"], "Headwater house");
-    assert_eq!(openapi["info"]["description"], "A house");
+    assert_eq!(openapi["info"]["description"], "A service of a test.");
+    assert_eq!(openapi["info"]["version"], "1.0.0");
     assert!(
         openapi["paths"]["/readings"]["post"].is_object(),
         "{openapi}"
@@ -487,7 +488,7 @@ async fn the_service_documents_itself() {
     assert_eq!(page.status(), StatusCode::OK);
     let page = page.text().await.unwrap();
     for shown in [
-        "A house",
+        "A service of a test.",
         "POST /readings",
         "Keeps a reading",
         "Headwater-Position",
