@@ -8,6 +8,7 @@ use headwater::database::{Database, Snapshot, Tx};
 use headwater::effect::{self, Intent, Outcome, Start};
 use headwater::{ApplyError, Effect, Envelope, Event, Process, Service};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::rebuild::{HOUSE, House, Place};
@@ -266,6 +267,41 @@ async fn an_effect_begins_at_its_first_start_and_a_restart_does_not_move_that() 
     place.relay.stop().await;
 }
 
+/// The backup of a source in `folder`, which begins a new epoch.
+async fn restored(folder: &TempDir) -> Database {
+    let backup = rusqlite::Connection::open(folder.path().join("sensors.db")).unwrap();
+    let epoch = "UPDATE headwater_database SET epoch = 'restored'";
+    assert_eq!(backup.execute(epoch, []).unwrap(), 1);
+    drop(backup);
+    open(folder, "sensors").await
+}
+
+/// Its events had not reached the stream, and the effect's clock is ahead of the source's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_restored_source_had_and_the_effect_had_not_seen_is_performed() {
+    let mut place = Place::start().await;
+    let bell = Bell::default();
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, reads(1..=3)).await;
+    bell.eventually(&[1, 2, 3]).await;
+    place.stop_source().await;
+    append(&place.source, reads(4..=5)).await;
+    let folder = folder();
+    backup(&place.source.path(), &folder.path().join("sensors.db"));
+    let ahead = "UPDATE headwater_effect_epoch SET seen_at = seen_at + 3600000";
+    run(&house.db, ahead).await;
+    let restored = restored(&folder).await;
+    let mut source = Tasks::none();
+    source.operator(&restored, &place.bus);
+    for (id, value) in ids(&restored, 5).iter().zip(1..=5) {
+        publish_by_hand(&place.bus, id.as_deref(), &read("attic", value)).await;
+    }
+    bell.eventually(&[1, 2, 3, 4, 5]).await;
+    assert_eq!(bell.keys_of(4), ["sensors:restored:4:bell"]);
+    house.stop().await;
+    source.stop().await;
+}
+
 /// A restored source begins a new epoch with events of the former one, and a new source begins one
 /// without.
 #[tokio::test(flavor = "multi_thread")]
@@ -276,17 +312,12 @@ async fn what_a_restored_source_had_is_not_performed_again_and_what_a_new_one_ha
     append(&place.source, reads(1..=3)).await;
     bell.eventually(&[1, 2, 3]).await;
     let (older, newer) = (folder(), folder());
-    let copy = older.path().join("sensors.db");
-    backup(&place.source.path(), &copy);
+    backup(&place.source.path(), &older.path().join("sensors.db"));
     append(&place.source, reads(4..=5)).await;
     bell.eventually(&[1, 2, 3, 4, 5]).await;
     place.stop_source().await;
 
-    let epoch = "UPDATE headwater_database SET epoch = 'restored'";
-    let restored = rusqlite::Connection::open(&copy).unwrap();
-    assert_eq!(restored.execute(epoch, []).unwrap(), 1);
-    drop(restored);
-    let restored = open(&older, "sensors").await;
+    let restored = restored(&older).await;
     append(&restored, reads(6..=6)).await;
     let mut source = Tasks::none();
     source.operator(&restored, &place.bus);
