@@ -129,6 +129,23 @@ fn no_crate_depends_upwards() {
     }
 }
 
+/// deploy/ has the port of the manifest, and the program the one of `ABOUT`.
+#[test]
+fn a_service_listens_on_the_port_of_its_manifest() {
+    let programs = [
+        users::ABOUT,
+        products::ABOUT,
+        orders::ABOUT,
+        purchases::ABOUT,
+    ];
+    let ports: BTreeSet<_> = programs
+        .map(|about| (about.name.to_owned(), about.port))
+        .into();
+    let listed = shop::services(&root()).unwrap().into_iter();
+    let listed: BTreeSet<_> = listed.map(|service| (service.name, service.port)).collect();
+    assert_eq!(ports, listed);
+}
+
 #[test]
 fn a_service_names_the_chassis_and_the_events_of_the_shop_and_nothing_else() {
     let crates = crates();

@@ -1,7 +1,5 @@
 //! Service `payment-deadline`: a process manager. Cancels an order unless a payment arrives in time.
 
-pub mod events;
-
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,14 +9,13 @@ use headwater::prelude::*;
 use serde_json::json;
 use shop_events::OrderPlaced;
 
-use crate::events::PaymentReceived;
+headwater::include_events!();
 
 const MIGRATIONS: &[Migration] = &[Migration::sql(
     "0001_deadline",
     include_str!("../migrations/0001_deadline.sql"),
 )];
 
-/// What it is.
 pub const ABOUT: About = About {
     name: "payment-deadline",
     description: "Cancels an order unless a payment arrives in time.",
@@ -29,7 +26,6 @@ pub const ABOUT: About = About {
 #[derive(Debug)]
 struct PaymentDeadline {
     db: Database,
-    /// How long an order waits for its payment.
     within: Duration,
     commands: Webhook,
 }
@@ -53,9 +49,8 @@ impl Effect for PaymentDeadline {
 
     /// The timer is due: a command out, if the order is not paid.
     async fn perform(&self, event: &Envelope, key: &str) -> Outcome {
-        let order_id = match event.decode() {
-            Ok(OrderPlaced { order_id, .. }) => order_id,
-            Err(error) => return Outcome::GiveUp(error.to_string()),
+        let Ok(OrderPlaced { order_id, .. }) = event.decode() else {
+            return Outcome::GiveUp("it does not decode".to_owned());
         };
         let command = json!({ "type": "order.cancel", "data": { "order_id": order_id } });
         // Decided once: at the next attempt, the order is cancelled or paid.
@@ -82,10 +77,8 @@ fn move_on(tx: &Tx, order_id: &str, state: &str) -> Result<String, DbErr> {
 /// Its settings.
 #[derive(Debug, clap::Args)]
 pub struct Settings {
-    /// The settings of every service.
     #[command(flatten)]
     pub service: Config,
-    /// Where commands are sent.
     #[command(flatten)]
     pub webhook: webhook::Config,
     /// How long an order waits for its payment
@@ -102,7 +95,6 @@ pub async fn run(settings: Settings, process: Process) -> headwater::Result {
         within: settings.pay_within,
         commands: commands.context("--webhook-url is missing")?,
     };
-    let config = effect::Config::default();
-    service.effect(deadline, config).await?;
+    service.effect(deadline, effect::Config::default()).await?;
     service.serve(OpenApiRouter::new()).await
 }

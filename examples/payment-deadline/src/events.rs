@@ -1,3 +1,0 @@
-//! The events of the service `payments`.
-
-headwater::include_events!();

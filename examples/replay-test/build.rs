@@ -1,0 +1,3 @@
+fn main() -> Result<(), headwater_build::Error> {
+    headwater_build::compile("proto")
+}
