@@ -27,7 +27,7 @@ pub const MIGRATIONS: &[Migration] = &[Migration::sql(
 /// # Errors
 /// The service cannot start, or a task ended unexpectedly.
 pub async fn run(config: Config, process: Process) -> headwater::Result {
-    let mut service = Service::start_copy(ABOUT, MIGRATIONS, config, process).await?;
+    let mut service = Service::start_read_store(ABOUT, MIGRATIONS, config, process).await?;
     let progress = service.project(Bestsellers).await?; // for reads that wait
     let routes = http::routes(&service, progress);
     service.serve(routes).await

@@ -35,13 +35,21 @@
 //! ```
 //!
 //! Examples, each a package: [hello-event], one event and one projection; [reviews], a source with
-//! an API; [bestsellers], a read store. Step by step: [adding a service], [adding a projection].
+//! an API; [bestsellers], a read store; [webhook] and [payment-deadline], effects; [two-versions], an
+//! event that changed; [replay-test], the test kit. Step by step: [adding a service], [adding a
+//! projection], [adding an effect], [changing an event].
 //!
 //! [hello-event]: https://github.com/headwater-rs/headwater/tree/main/examples/hello-event
 //! [reviews]: https://github.com/headwater-rs/headwater/tree/main/examples/reviews
 //! [bestsellers]: https://github.com/headwater-rs/headwater/tree/main/examples/bestsellers
+//! [webhook]: https://github.com/headwater-rs/headwater/tree/main/examples/webhook
+//! [payment-deadline]: https://github.com/headwater-rs/headwater/tree/main/examples/payment-deadline
+//! [two-versions]: https://github.com/headwater-rs/headwater/tree/main/examples/two-versions
+//! [replay-test]: https://github.com/headwater-rs/headwater/tree/main/examples/replay-test
 //! [adding a service]: https://github.com/headwater-rs/headwater/blob/main/docs/adding-a-service.md
 //! [adding a projection]: https://github.com/headwater-rs/headwater/blob/main/docs/adding-a-projection.md
+//! [adding an effect]: https://github.com/headwater-rs/headwater/blob/main/docs/adding-an-effect.md
+//! [changing an event]: https://github.com/headwater-rs/headwater/blob/main/docs/changing-an-event.md
 //!
 //! # What is in it
 //!

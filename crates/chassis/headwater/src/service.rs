@@ -127,7 +127,7 @@ impl Service {
     ///
     /// # Errors
     /// Another process has the database open; see also [`Database::open`] and [`Bus::connect`].
-    pub async fn start_copy(
+    pub async fn start_read_store(
         about: About,
         migrations: &'static [Migration],
         config: Config,

@@ -26,7 +26,7 @@
 //!
 //! The [`Runner`] does the rest. It reads each source's stream through a durable consumer, passes
 //! the events that are ready as a batch, and moves the **checkpoint in the same transaction** as
-//! the projection's changes. So an event has its effect once, however often it is delivered.
+//! the projection's changes. So an event is applied once, however often it is delivered.
 //! `apply` need not be idempotent, and must not keep state in memory.
 //!
 //! # Positions decide

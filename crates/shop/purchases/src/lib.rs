@@ -89,7 +89,7 @@ pub async fn run(config: Config, process: Process) -> headwater::Result {
         ..ABOUT
     };
     if style == Style::Replica {
-        let mut service = Service::start_copy(about, MIGRATIONS, config, process).await?;
+        let mut service = Service::start_read_store(about, MIGRATIONS, config, process).await?;
         let progress = service.project(Purchases).await?;
         service.remove_in_parts(replica::is_erasing, replica::erase_part);
         let deadline = service.config.http.consistency_timeout;

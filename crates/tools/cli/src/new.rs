@@ -198,7 +198,8 @@ fn standalone(names: &Names, here: &Path, headwater: &Headwater) -> anyhow::Resu
     let next = vec![
         format!("cd {}", names.service),
         "cargo test".to_owned(),
-        "nats-server -js &".to_owned(),
+        "nats-server -js &    # in the clone, `cargo run --bin find-nats-server` prints one"
+            .to_owned(),
         "cargo run".to_owned(),
     ];
     write(names, folder, files, next)

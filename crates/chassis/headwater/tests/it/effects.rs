@@ -531,7 +531,7 @@ async fn a_read_store_has_no_effects() {
     let place = Place::start().await;
     let stop = CancellationToken::new();
     let process = Process::on_free_ports(stop).await.unwrap();
-    let service = Service::start_copy(HOUSE, MIGRATIONS, place.config(), process).await;
+    let service = Service::start_read_store(HOUSE, MIGRATIONS, place.config(), process).await;
     let refused = service
         .unwrap()
         .effect(Bell::default(), config(&[]))

@@ -124,7 +124,7 @@ impl Place {
     pub(crate) async fn service<P: Projection>(&self, projection: P) -> House {
         let stop = CancellationToken::new();
         let process = Process::on_free_ports(stop.clone()).await.unwrap();
-        let started = Service::start_copy(HOUSE, MIGRATIONS, self.config(), process).await;
+        let started = Service::start_read_store(HOUSE, MIGRATIONS, self.config(), process).await;
         House::project(started.unwrap(), projection, stop).await
     }
 

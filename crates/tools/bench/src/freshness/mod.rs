@@ -94,7 +94,7 @@ async fn follow(
     let arguments = ["--database", &*database, "--nats-url", &nats];
     let config: headwater::Config = headwater::settings(&ABOUT, &arguments);
     let process = Process::on_free_ports(end).await.context("listen")?;
-    let mut service = Service::start_copy(ABOUT, MIGRATIONS, config, process).await?;
+    let mut service = Service::start_read_store(ABOUT, MIGRATIONS, config, process).await?;
     let progress = service.project(Purchases).await?;
     tasks.spawn(Box::pin(service.serve(OpenApiRouter::new())));
     progress

@@ -87,7 +87,7 @@ impl House {
         };
         let config = headwater::settings(&about, &flags);
         let process = Process::on_free_ports(stop.clone()).await.expect("bind");
-        let mut service = Service::start_copy(about, MIGRATIONS, config, process)
+        let mut service = Service::start_read_store(about, MIGRATIONS, config, process)
             .await
             .expect("open");
         let is_fixed = Arc::new(AtomicBool::new(is_fixed));
