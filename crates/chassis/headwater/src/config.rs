@@ -96,10 +96,13 @@ pub fn settings<C: clap::Args>(about: &About, arguments: &[&str]) -> C {
     settings.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Reads the command line and the environment of this process: all settings, and those that every
-/// service has. If they are invalid, or ask for help or a check, prints the answer and ends the
-/// process.
-pub(crate) fn parse<C: clap::Args>(about: &About) -> (C, Config) {
+/// Reads the command line and the environment of this process: all settings, those that every
+/// service has, and, by `name`, the name under which the service runs. If they are invalid, or ask
+/// for help or a check, prints the answer and ends the process.
+pub(crate) fn parse<C: clap::Args>(
+    about: &About,
+    name: impl FnOnce(&C) -> anyhow::Result<&'static str>,
+) -> (C, Config, &'static str) {
     let command = without_empty_variables(command::<C>(about)).arg(
         Arg::new(CHECK)
             .long(CHECK)
@@ -117,19 +120,21 @@ pub(crate) fn parse<C: clap::Args>(about: &About) -> (C, Config) {
             Ok((read, matches.get_flag(CHECK)))
         });
     match read {
-        Ok(((_, config), true)) => check(about.name, &config),
-        Ok((settings, false)) => settings,
+        Ok(((settings, config), is_check)) => {
+            let named = name(&settings);
+            let mut problems = Vec::new();
+            if is_check {
+                problems = config.problems(named.as_ref().map_or(about.name, |name| name));
+            }
+            problems.extend(named.as_ref().err().map(|error| format!("{error:#}")));
+            match named {
+                Ok(name) if problems.is_empty() && !is_check => (settings, config, name),
+                _ if problems.is_empty() => std::process::exit(0),
+                _ => telemetry::fail(config.telemetry.format, WRONG, &problems, UNUSABLE),
+            }
+        }
         Err(error) => refuse(&error, &command),
     }
-}
-
-/// Prints what is wrong with the settings, if anything, and ends the process.
-fn check(service: &str, config: &Config) -> ! {
-    let problems = config.problems(service);
-    if problems.is_empty() {
-        std::process::exit(0);
-    }
-    telemetry::fail(config.telemetry.format, WRONG, &problems, UNUSABLE)
 }
 
 /// Says what is wrong with the command line or a variable, as the service would log it, or the

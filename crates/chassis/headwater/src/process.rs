@@ -56,18 +56,20 @@ pub fn main<C: clap::Args>(
     about: About,
     run: impl AsyncFnOnce(C, Process) -> anyhow::Result<()>,
 ) -> ExitCode {
-    main_as(about, |_| about.name, run)
+    main_as(about, |_| Ok(about.name), run)
 }
 
-/// [`main`] of a service whose name in traces depends on its settings.
+/// [`main`] of a service whose name depends on its settings, or that has settings of its own to
+/// check: `name` returns the name under which it runs, or what is wrong. It is also called by
+/// `--check`, so it opens neither a database nor a port.
 pub fn main_as<C: clap::Args>(
     about: About,
-    name: impl FnOnce(&C) -> &'static str,
+    name: impl FnOnce(&C) -> anyhow::Result<&'static str>,
     run: impl AsyncFnOnce(C, Process) -> anyhow::Result<()>,
 ) -> ExitCode {
     supervisor::on_threads(async |stop| {
-        let (settings, config) = config::parse::<C>(&about);
-        let telemetry = telemetry::init(name(&settings), &config.telemetry);
+        let (settings, config, name) = config::parse::<C>(&about, name);
+        let telemetry = telemetry::init(name, &config.telemetry);
         let run = async {
             let listeners = http::bind(&config.http).await?;
             run(settings, Process { listeners, stop }).await

@@ -99,12 +99,15 @@ impl Supervisor {
 /// While the others work on requests, the extra thread decides whose turn is next.
 pub fn on_threads<T>(service: impl AsyncFnOnce(CancellationToken) -> T) -> T {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores + 1)
         .enable_all()
         .build()
-        .expect("start the runtime's threads")
-        .block_on(async { service(stop_on_signal()).await })
+        .expect("start the runtime's threads");
+    let ended = runtime.block_on(async { service(stop_on_signal()).await });
+    // A thread that still looks up a name holds nothing up.
+    runtime.shutdown_background();
+    ended
 }
 
 /// A token that is cancelled by SIGTERM or SIGINT. A second signal ends the process at once.

@@ -11,9 +11,9 @@ mod order;
 mod store;
 mod webhook;
 
-use headwater::effect;
 use headwater::effect::webhook::Config as WebhookConfig;
 use headwater::prelude::*;
+use headwater::{Clock, effect};
 
 pub use http::save;
 pub use known_ids::KnownIds;
@@ -51,16 +51,26 @@ pub struct Config {
     pub webhook: WebhookConfig,
 }
 
+/// Its name, if its own settings can be used.
+///
+/// # Errors
+/// They cannot.
+pub fn check(config: &Config) -> headwater::Result<&'static str> {
+    config.webhook.open(Clock::system())?;
+    Ok(NAME)
+}
+
 /// Runs the service until `stop` is cancelled or one of its tasks ends.
 ///
 /// # Errors
 /// The service cannot start, or a task ended unexpectedly.
 pub async fn run(config: Config, process: Process) -> headwater::Result {
+    let webhook = config.webhook.open(Clock::system())?;
     let mut service = Service::start(ABOUT, MIGRATIONS, config.service, process).await?;
     service.publish(&shop_events::SCHEMA)?;
     service.answers(shop_events::OrdersAsked::SUBJECT, inquiry::orders);
     let known_ids = service.project(KnownIds).await?;
-    if let Some(webhook) = config.webhook.open(service.db.clock().clone())? {
+    if let Some(webhook) = webhook {
         let settings = effect::Config::default();
         service.effect(OrderWebhook(webhook), settings).await?;
     }

@@ -1,5 +1,5 @@
 //! Entry point. The service itself is `orders::run`.
 
 fn main() -> std::process::ExitCode {
-    headwater::main(orders::ABOUT, orders::run)
+    headwater::main_as(orders::ABOUT, orders::check, orders::run)
 }

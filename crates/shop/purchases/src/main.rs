@@ -1,6 +1,6 @@
 //! Entry point. The service itself is `purchases::run`.
 
 fn main() -> std::process::ExitCode {
-    let name = |config: &purchases::Config| config.style.service();
+    let name = |config: &purchases::Config| Ok(config.style.service());
     headwater::main_as(purchases::ABOUT, name, purchases::run)
 }

@@ -223,6 +223,11 @@ fn in_the_shop(names: &Names, here: &Path) -> anyhow::Result<Written> {
         proto.join(&names.service).display(),
         names.service
     );
+    ensure!(
+        names.service != "e2e" && !root.join("crates/tools").join(&names.service).exists(),
+        "the workspace has a package {}; choose another name",
+        names.service
+    );
     let mut files = Vec::new();
     for (path, text) in TEMPLATE {
         let at = match path {

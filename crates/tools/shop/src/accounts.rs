@@ -38,7 +38,10 @@ pub(crate) fn file(services: &[Service]) -> String {
     let mut holes = BTreeMap::from([
         ("all", list(|_| true)),
         ("sources", list(|service| service.source)),
-        ("readers", list(|service| !service.projections.is_empty())),
+        (
+            "readers",
+            list(|service| service.consumers().next().is_some()),
+        ),
     ]);
     for service in services {
         let mut add = |hole: &'static str, line: &str| {

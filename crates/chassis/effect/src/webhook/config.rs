@@ -20,11 +20,12 @@ pub struct Config {
         id = "webhook-url",
         long = "webhook-url",
         env = "HEADWATER_WEBHOOK_URL",
+        hide_env_values = true,
         value_name = "URL"
     )]
     pub url: Option<String>,
     /// File with the secrets that sign, one per line (`whsec_…`), read at each delivery; default:
-    /// systemd's credential `webhook.secret`, if any
+    /// systemd's credential `webhook.secret`, if any, which is as it was at the start
     #[arg(
         id = "webhook-secret-file",
         long = "webhook-secret-file",

@@ -78,11 +78,10 @@ impl fmt::Debug for Receiver {
 impl Receiver {
     /// The receiver at `url`.
     pub(super) fn parse(url: &str, networks: Networks) -> Result<Self, Unusable> {
-        let unusable = |why: &str| Unusable::Url {
-            url: url.to_owned(),
-            why: why.to_owned(),
-        };
-        let parsed = Url::parse(url).map_err(|error| unusable(&error.to_string()))?;
+        // Not the address itself: it may hold a password.
+        let unusable = |why: &str| Unusable::Url(why.to_owned());
+        let parsed = Url::parse(url);
+        let parsed = parsed.map_err(|error| unusable(&format!("is not a URL: {error}")))?;
         let is_https = match parsed.scheme() {
             "https" => true,
             "http" if networks == Networks::Any => false,

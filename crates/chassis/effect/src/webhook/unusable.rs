@@ -7,13 +7,8 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Unusable {
     /// The address.
-    #[error("--webhook-url {url} {why}")]
-    Url {
-        /// The address.
-        url: String,
-        /// What is wrong.
-        why: String,
-    },
+    #[error("the address in --webhook-url {0}")]
+    Url(String),
     /// There is no file with secrets.
     #[error(
         "--webhook-url needs --webhook-secret-file, or systemd's credential `webhook.secret`: the \

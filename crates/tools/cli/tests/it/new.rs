@@ -83,6 +83,8 @@ fn a_name_that_cannot_be_used_and_a_folder_that_is_there_are_refused() {
     let output = new(&shop, &["users"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(text(&output.stderr).contains("there is a source users"));
+    let output = new(&shop, &["client"]);
+    assert!(text(&output.stderr).contains("has a package client"));
 }
 
 /// The files that git tracks or would track.

@@ -139,7 +139,8 @@ async fn expect_whole(nats: &Nats, status: &StatusAnswer) -> anyhow::Result<()> 
 fn readers(topology: &Topology, source: &str) -> BTreeMap<String, Vec<String>> {
     let mut readers: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (service, projection) in topology.projections() {
-        if projection.positions.0.contains_key(source) {
+        // What an effect did is not done again.
+        if projection.positions.0.contains_key(source) && !projection.is_effect {
             let names = readers.entry(service.clone()).or_default();
             names.push(projection.name.clone());
         }
