@@ -304,6 +304,14 @@ fn settings_are_checked_without_a_start() {
         (["--nats-url", "http://broker"], "http://broker"),
         (["--database", "file/orders.db"], "write in the folder file"),
         (["--otlp-endpoint", "collector"], "read the OTLP endpoint"),
+        (
+            ["--webhook-url", "https://ada:secret@example.com"],
+            "must have no user name and no password",
+        ),
+        (
+            ["--webhook-url", "https://example.com"],
+            "needs --webhook-secret-file",
+        ),
     ] {
         let (code, lines) = check(&args);
         assert_eq!(code, Some(2), "{args:?}: {lines:?}");
@@ -313,6 +321,7 @@ fn settings_are_checked_without_a_start() {
         assert_eq!(line["level"], "ERROR");
         let error = line["error"].as_str().unwrap();
         assert!(error.contains(said), "{args:?}: {error}");
+        assert!(!error.contains("secret@"), "{error}");
         assert!(!folder.path().join("orders.db").exists());
         starts_to_fail(&args, error);
     }
