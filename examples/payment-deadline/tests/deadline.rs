@@ -59,7 +59,7 @@ async fn an_order_is_cancelled_once_unless_it_is_paid_and_a_restart_forgets_no_t
         headwater::settings(&ABOUT, &all)
     };
     let (stop, mut tasks, mut sources) = (CancellationToken::new(), JoinSet::new(), Vec::new());
-    for (name, schema) in [("orders", shop_SCHEMA), ("payments", SCHEMA)] {
+    for (name, schema) in [("orders", shop_events::SCHEMA), ("payments", SCHEMA)] {
         let about = About { name, ..ABOUT };
         let process = Process::on_free_ports(stop.clone()).await.unwrap();
         let started = Service::start(about, &[], settings(name).service, process).await;

@@ -7,8 +7,8 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-/// Only nightly describes an API as JSON, unless the compiler is told to take itself for one. Told
-/// through cargo's environment, build scripts would hear it, and everything would be compiled anew.
+/// Only nightly describes an API as JSON, unless this variable says otherwise. In cargo's own
+/// environment, it would be a change for build scripts, and everything would be compiled again.
 const RUSTDOC: &str = "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc \"$@\"\n";
 
 /// # Errors
