@@ -166,7 +166,7 @@ async fn service(place: &Place, bell: &Bell, config: effect::Config) -> House {
     })
     .await;
     service.effect(bell.clone(), config).await.unwrap();
-    House::serve(service, stop).await
+    House::serve(service, stop)
 }
 
 /// [`service`], once it knows where it begins.
@@ -502,7 +502,7 @@ async fn a_rebuild_performs_nothing_again_and_an_effect_is_never_rebuilt() {
     let mut service = service.unwrap();
     service.project(Sharing(Readings)).await.unwrap();
     service.effect(bell.clone(), config(&[LONG])).await.unwrap();
-    let house = House::serve(service, stop).await;
+    let house = House::serve(service, stop);
     eventually_says(&house.health, "bell from sensors", "applied up to").await;
     append(&place.source, reads(1..=3)).await;
     house.eventually(&[1, 2, 3]).await;

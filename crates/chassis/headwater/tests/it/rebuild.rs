@@ -204,11 +204,11 @@ impl House {
         stop: CancellationToken,
     ) -> Self {
         service.project(projection).await.unwrap();
-        Self::serve(service, stop).await
+        Self::serve(service, stop)
     }
 
     /// Serves a service that is assembled.
-    pub(crate) async fn serve(service: Service, stop: CancellationToken) -> Self {
+    pub(crate) fn serve(service: Service, stop: CancellationToken) -> Self {
         let (db, health) = (service.db.clone(), service.health.clone());
         let task = tokio::task::spawn(service.serve(OpenApiRouter::new()));
         Self {
