@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use headwater_store::generation::appended;
+use headwater_store::outbox::INHERITED;
 use headwater_store::{Kind, Lock};
 use headwater_telemetry::Clock;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -104,12 +105,20 @@ impl RestoreTarget {
     }
 }
 
-/// Gives the database at `path` a new epoch for the events that it publishes from now on.
+/// Gives the database at `path` a new epoch for the events that it publishes from now on. Records
+/// which events it has of the former one.
 fn begin_new_epoch(path: &Path) -> anyhow::Result<String> {
     let db = Connection::open(path)?;
+    let record = "INSERT INTO headwater_inherited (former, last)
+         SELECT epoch, (SELECT coalesce(max(position), 0) FROM headwater_outbox)
+         FROM headwater_database";
+    let recorded = db.execute_batch(&format!("BEGIN; {INHERITED}; {record}"));
+    recorded.context("record the former epoch")?;
     let sql = "UPDATE headwater_database SET epoch = lower(hex(randomblob(16))) RETURNING epoch";
     let epoch = db.query_row(sql, [], |row| row.get(0));
-    epoch.context("begin a new epoch")
+    let epoch = epoch.context("begin a new epoch")?;
+    db.execute_batch("COMMIT").context("begin a new epoch")?;
+    Ok(epoch)
 }
 
 /// Gives `file` the owner and mode of the database at `path`, or the owner of its folder.

@@ -1,11 +1,14 @@
 //! With which event of an epoch an effect begins.
 //!
-//! Events that were recorded before the effect was first started are not performed. A source whose
-//! database was restored from a backup begins a new epoch with events that it had in the former
-//! one; those that were seen there are not performed again. Both boundaries are times, found in the
-//! source's outbox: in a stream that was recreated, all times are new.
+//! Events that were recorded before the effect was first started with their source are not
+//! performed. That boundary is a time, found in the source's outbox: in a stream that was recreated,
+//! all times are new.
+//!
+//! A source whose database was restored from a backup begins a new epoch with events that it had in
+//! a former one. It says up to which position; those that the effect has passed there are not
+//! performed again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,16 +17,18 @@ use headwater_event::EventId;
 use headwater_nats::Bus;
 use headwater_nats::control::{self, Endpoint, EventsAnswer, EventsRequest};
 use headwater_store::number::{signed, unsigned};
-use headwater_store::{Database, Tx, WriteError};
+use headwater_store::{Database, Snapshot, Tx, WriteError};
 use headwater_telemetry::causes;
 use sea_orm::{ConnectionTrait, DbErr};
 use tokio::sync::Notify;
 
-use crate::config::Start;
-use crate::ledger::statement;
+use crate::ledger::{FIRST_EVENT, statement};
 
 /// How long a source may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// The highest position that a column holds.
+const ALL: u64 = i64::MAX.unsigned_abs();
 
 /// Epochs in which an effect does not know yet where to begin.
 #[derive(Debug, Default)]
@@ -47,21 +52,15 @@ impl Unknown {
     }
 }
 
-/// Whether the effect `name` performs the event `id`. Records that it was seen.
+/// Whether the effect `name` performs the event `id`.
 ///
 /// # Errors
 /// It is not known yet with which event of its epoch the effect begins.
 pub(crate) fn is_due(tx: &Tx, name: &str, id: &EventId, unknown: &Unknown) -> Result<bool, DbErr> {
     let row = tx.query_one_raw(statement(
         tx,
-        "UPDATE headwater_effect_epoch SET seen_at = max(seen_at, ?)
-         WHERE effect = ? AND source = ? AND epoch = ? RETURNING first",
-        [
-            tx.now_ms().into(),
-            name.into(),
-            (*id.source).into(),
-            (*id.epoch).into(),
-        ],
+        "SELECT first FROM headwater_effect_epoch WHERE effect = ? AND source = ? AND epoch = ?",
+        [name.into(), (*id.source).into(), (*id.epoch).into()],
     ))?;
     let Some(row) = row else {
         unknown.add(id);
@@ -71,36 +70,24 @@ pub(crate) fn is_due(tx: &Tx, name: &str, id: &EventId, unknown: &Unknown) -> Re
     Ok(id.position >= unsigned(row.try_get_by(0)?))
 }
 
-/// Events before this time, and up to this position, are passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Past {
-    /// In milliseconds since 1970.
-    before: i64,
-    upto: u64,
-}
-
-/// Finds out where the effect `name` begins in each unknown epoch. Never ends.
+/// Finds out where the effect `name` begins in each unknown epoch. Never ends. `started_at`: when it
+/// was first started with each source, in milliseconds since 1970.
 pub(crate) async fn find_all(
     unknown: &Unknown,
     (db, bus): (&Database, &Bus),
     name: &'static str,
-    (start, started_at): (Start, i64),
+    started_at: &BTreeMap<String, i64>,
 ) {
     loop {
         for (source, epoch) in unknown.take().await {
-            let read = (source.clone(), epoch.clone());
-            let former = db.read(move |snapshot| former(snapshot, name, &read.0, &read.1));
             let found = async {
-                let mut past = former.await?;
-                if past.is_empty() && start == Start::Now {
-                    let (before, upto) = (started_at, u64::MAX);
-                    past.push(Past { before, upto });
-                }
-                let first = find(bus, &source, &epoch, &past).await?;
-                let known = (source.clone(), epoch.clone());
-                let add = move |tx: &Tx| add(tx, name, (&known.0, &known.1), first);
-                db.write(add).await.map_err(WriteError::flat)?;
-                anyhow::Ok(first)
+                let inherited = inherited((db, bus), name, &source, &epoch).await?;
+                let started_at = started_at.get(&source).context("it is not started")?;
+                let first = find(bus, &source, &epoch, *started_at).await?;
+                let of = (source.clone(), epoch.clone());
+                let add = move |tx: &Tx| add(tx, name, (&of.0, &of.1), &inherited, first);
+                let added = db.write(add).await.map_err(WriteError::flat)?;
+                anyhow::Ok(added.value)
             };
             match found.await {
                 Ok(first) => tracing::info!(
@@ -120,80 +107,117 @@ pub(crate) async fn find_all(
     }
 }
 
-/// What the effect `name` has seen of other epochs of `source` than `epoch`.
-fn former(
-    db: &impl ConnectionTrait,
-    name: &str,
+/// The last position up to which the present epoch of `source` has the events of each former one.
+async fn inherited(
+    (db, bus): (&Database, &Bus),
+    name: &'static str,
     source: &str,
     epoch: &str,
-) -> Result<Vec<Past>, DbErr> {
-    let rows = db.query_all_raw(statement(
-        db,
-        "SELECT seen_at, position FROM headwater_effect_epoch AS seen
-         JOIN headwater_position AS at
-             ON at.projection = seen.effect AND at.source = seen.source AND at.epoch = seen.epoch
-         WHERE seen.effect = ? AND seen.source = ? AND seen.epoch <> ?",
-        [name.into(), source.into(), epoch.into()],
-    ))?;
-    let past = rows.iter().map(|row| {
-        Ok(Past {
-            before: row.try_get_by::<i64, _>(0)?.saturating_add(1),
-            upto: unsigned(row.try_get_by(1)?),
-        })
+) -> anyhow::Result<BTreeMap<String, u64>> {
+    if let Some(inherited) = ask(bus, source, epoch, 1, 0).await?.inherited {
+        return Ok(inherited);
+    }
+    // A source that is older than this question. It matters only if there is a former epoch.
+    let of = source.to_owned();
+    let known = db.read(move |snapshot: &Snapshot| {
+        let sql = "SELECT 1 FROM headwater_effect_epoch WHERE effect = ? AND source = ?";
+        snapshot.query_one_raw(statement(snapshot, sql, [name.into(), of.into()]))
     });
-    past.collect()
+    let is_first = known.await?.is_none();
+    ensure!(
+        is_first,
+        "{source} does not say what it had in a former epoch: update it"
+    );
+    Ok(BTreeMap::new())
 }
 
-/// Records with which event of an epoch the effect `name` begins.
-fn add(tx: &Tx, name: &str, (source, epoch): (&str, &str), first: u64) -> Result<(), DbErr> {
+/// Records that the effect `name` begins in this epoch with `first`, or with a later event if it has
+/// passed that one in another epoch. Returns the position.
+fn add(
+    tx: &Tx,
+    name: &str,
+    (source, epoch): (&str, &str),
+    inherited: &BTreeMap<String, u64>,
+    first: u64,
+) -> Result<u64, DbErr> {
+    let inherited = inherited.iter().map(|(former, last)| (&**former, *last));
+    for (former, last) in inherited.chain([(epoch, u64::MAX)]) {
+        tx.run_raw(statement(
+            tx,
+            "INSERT INTO headwater_effect_inherited (effect, source, epoch, former, last)
+             VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            [
+                name.into(),
+                source.into(),
+                epoch.into(),
+                former.into(),
+                signed(last.min(ALL)).into(),
+            ],
+        ))?;
+    }
+    // Two epochs share the events that both have from a third, which may be one of them.
+    let passed = tx.query_one_raw(statement(
+        tx,
+        "SELECT coalesce(max(min(ours.last, theirs.last, at.position)), 0)
+         FROM headwater_effect_inherited AS ours
+         JOIN headwater_effect_inherited AS theirs USING (effect, source, former)
+         JOIN headwater_position AS at ON at.projection = theirs.effect
+             AND at.source = theirs.source AND at.epoch = theirs.epoch
+         WHERE ours.effect = ? AND ours.source = ? AND ours.epoch = ?
+             AND theirs.epoch <> ours.epoch",
+        [name.into(), source.into(), epoch.into()],
+    ))?;
+    let passed = passed.map_or(Ok(0), |row| row.try_get_by(0))?;
+    let first = first.max(unsigned(passed) + 1);
     tx.run_raw(statement(
         tx,
-        "INSERT INTO headwater_effect_epoch (effect, source, epoch, first, seen_at)
-         VALUES (?, ?, ?, ?, 0) ON CONFLICT DO NOTHING",
+        "INSERT INTO headwater_effect_epoch (effect, source, epoch, first)
+         VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         [
             name.into(),
             source.into(),
             epoch.into(),
             signed(first).into(),
         ],
-    ))
-}
-
-/// The position of the first event of `source` that is not in `past`.
-async fn find(bus: &Bus, source: &str, epoch: &str, past: &[Past]) -> anyhow::Result<u64> {
-    let mut first = 1;
-    for past in past {
-        let (head, _) = ask(bus, source, epoch, 1).await?;
-        // The events before `from` are earlier, those from `end` on are not: they are recorded in
-        // the order of their positions.
-        let (mut from, mut end) = (first, head.min(past.upto).saturating_add(1));
-        while from < end {
-            let middle = from + (end - from) / 2;
-            let (_, recorded_at) = ask(bus, source, epoch, middle).await?;
-            let recorded_at =
-                recorded_at.with_context(|| format!("{source} has no event {middle}"))?;
-            if recorded_at < past.before {
-                from = middle + 1;
-            } else {
-                end = middle;
-            }
-        }
-        first = from;
-    }
+    ))?;
     Ok(first)
 }
 
-/// Asks `source` for its head, and when it recorded the event at `position`.
+/// The position of the first event of `source` that was not recorded before `started_at`.
+async fn find(bus: &Bus, source: &str, epoch: &str, started_at: i64) -> anyhow::Result<u64> {
+    if started_at == FIRST_EVENT {
+        return Ok(1);
+    }
+    let head = ask(bus, source, epoch, 1, 0).await?.head;
+    // The events before `from` are earlier, those from `end` on are not: they are recorded in the
+    // order of their positions.
+    let (mut from, mut end) = (1, head.saturating_add(1));
+    while from < end {
+        let middle = from + (end - from) / 2;
+        let answer = ask(bus, source, epoch, middle, 1).await?;
+        let event = answer.events.first();
+        let event = event.with_context(|| format!("{source} has no event {middle}"))?;
+        if event.recorded_at < started_at {
+            from = middle + 1;
+        } else {
+            end = middle;
+        }
+    }
+    Ok(from)
+}
+
+/// Asks `source` for at most `limit` events from `position` on.
 async fn ask(
     bus: &Bus,
     source: &str,
     epoch: &str,
     position: u64,
-) -> anyhow::Result<(u64, Option<i64>)> {
+    limit: usize,
+) -> anyhow::Result<EventsAnswer> {
     let request = EventsRequest {
         epoch: Some(epoch.to_owned()),
         from: position,
-        limit: 1,
+        limit,
         // Part of the payload is enough.
         max_bytes: Some(0),
         offset: Some(0),
@@ -202,8 +226,5 @@ async fn ask(
     let answer = tokio::time::timeout(ANSWER_WITHIN, answer).await;
     let answer = answer.context("no answer in time")??;
     ensure!(answer.epoch == epoch, "{source} has another epoch now");
-    Ok((
-        answer.head,
-        answer.events.first().map(|row| row.recorded_at),
-    ))
+    Ok(answer)
 }

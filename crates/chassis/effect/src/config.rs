@@ -16,7 +16,7 @@ const SCHEDULE: [Duration; 7] = [
 /// How an effect runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// With which event it begins when it is started for the first time.
+    /// With which event it begins when it is started for the first time with a source.
     pub start: Start,
     /// The pauses before the attempts after the first. After the last, the intent is a dead letter.
     pub schedule: Vec<Duration>,
@@ -40,12 +40,13 @@ impl Default for Config {
     }
 }
 
-/// With which event an effect begins when it is started for the first time. Has no influence later.
+/// With which event an effect begins when it is started for the first time with a source. Has no
+/// influence later.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Start {
     /// With the first event that its source records after the start, by the source's clock.
     #[default]
     Now,
-    /// With the first event of each source.
+    /// With the first event of the source.
     Beginning,
 }

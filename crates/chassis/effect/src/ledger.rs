@@ -1,5 +1,6 @@
 //! The ledger: the intents that are not done.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use headwater_event::{Envelope, EventId};
@@ -10,6 +11,7 @@ use headwater_store::number::{signed, unsigned};
 use headwater_telemetry::crash;
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 
+use crate::config::Start;
 use crate::effect::{Effect, Intent};
 
 /// Work that an effect has to do.
@@ -54,22 +56,41 @@ fn blocked_key(key: &str) -> String {
     format!("intent {key}")
 }
 
-/// The time at which the effect `name` was first started, in milliseconds since 1970.
-pub(crate) fn started_at(db: &impl ConnectionTrait, name: &str) -> Result<Option<i64>, DbErr> {
-    let sql = "SELECT started_at FROM headwater_effect WHERE name = ?";
-    let row = db.query_one_raw(statement(db, sql, [name.into()]))?;
-    row.map(|row| row.try_get_by(0)).transpose()
+/// The time of the first start of an effect that begins with the first event.
+pub(crate) const FIRST_EVENT: i64 = 0;
+
+/// The time at which the effect `name` was first started with each source, in milliseconds since
+/// 1970.
+pub(crate) fn started_at(
+    db: &impl ConnectionTrait,
+    name: &str,
+) -> Result<BTreeMap<String, i64>, DbErr> {
+    let sql = "SELECT source, started_at FROM headwater_effect_source WHERE effect = ?";
+    let rows = db.query_all_raw(statement(db, sql, [name.into()]))?;
+    let each = rows
+        .iter()
+        .map(|row| Ok((row.try_get_by(0)?, row.try_get_by(1)?)));
+    each.collect()
 }
 
-/// Records that the effect `name` is started now, for the first time.
-pub(crate) fn start(tx: &Tx, name: &str) -> Result<i64, DbErr> {
-    let now = tx.now_ms();
-    tx.run_raw(statement(
-        tx,
-        "INSERT INTO headwater_effect (name, started_at) VALUES (?, ?)",
-        [name.into(), now.into()],
-    ))?;
-    Ok(now)
+/// Records that the effect `name` is started, for the first time with those of its `sources` that
+/// are not recorded.
+pub(crate) fn start(tx: &Tx, name: &str, sources: &[&str], start: Start) -> Result<(), DbErr> {
+    let at = match start {
+        Start::Now => tx.now_ms(),
+        Start::Beginning => FIRST_EVENT,
+    };
+    let sql = "INSERT INTO headwater_effect (name) VALUES (?) ON CONFLICT DO NOTHING";
+    tx.run_raw(statement(tx, sql, [name.into()]))?;
+    for source in sources {
+        tx.run_raw(statement(
+            tx,
+            "INSERT INTO headwater_effect_source (effect, source, started_at) VALUES (?, ?, ?)
+             ON CONFLICT DO NOTHING",
+            [name.into(), (*source).into(), at.into()],
+        ))?;
+    }
+    Ok(())
 }
 
 /// Writes what `effect` intends for `event`. An event that comes back from the dead letters of its

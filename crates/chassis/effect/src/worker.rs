@@ -1,6 +1,6 @@
 //! The worker: performs what is due, and records the results.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use headwater_event::Positions;
 use headwater_projection::{PauseControl, Progress, Runner, RunnerHandle};
-use headwater_store::{Database, Tx, WriteError};
+use headwater_store::{Database, Snapshot, Tx, WriteError};
 use headwater_telemetry::health::State;
 use headwater_telemetry::{Clock, causes, crash};
 use sea_orm::DbErr;
@@ -41,7 +41,7 @@ pub struct Worker<E> {
     doing: Arc<Doing<E>>,
     runner: Runner<Intents<E>>,
     progress: Progress,
-    started_at: i64,
+    started_at: BTreeMap<String, i64>,
 }
 
 /// What the attempts share.
@@ -53,8 +53,8 @@ struct Doing<E> {
 }
 
 impl<E: Effect> Worker<E> {
-    /// Prepares the effect that `runner` writes the intents of. At the first time, records that it
-    /// starts now.
+    /// Prepares the effect that `runner` writes the intents of. Records the sources with
+    /// which it starts for the first time.
     ///
     /// # Errors
     /// The database's.
@@ -62,13 +62,14 @@ impl<E: Effect> Worker<E> {
         let (live, progress) = (runner.live(), runner.progress());
         let db = live.db();
         // Written only if unknown: a service must also start on a full disk.
-        let started = db.read(|snapshot| ledger::started_at(snapshot, E::NAME));
-        let started_at = if let Some(started_at) = started.await? {
-            started_at
-        } else {
-            let start = db.write(|tx: &Tx| ledger::start(tx, E::NAME)).await;
-            start.map_err(WriteError::flat)?.value
-        };
+        let started = |snapshot: &Snapshot| ledger::started_at(snapshot, E::NAME);
+        let mut started_at = db.read(started).await?;
+        if !E::SOURCES.iter().all(|it| started_at.contains_key(*it)) {
+            let start = config.start;
+            let start = move |tx: &Tx| ledger::start(tx, E::NAME, E::SOURCES, start);
+            db.write(start).await.map_err(WriteError::flat)?;
+            started_at = db.read(started).await?;
+        }
         for outcome in ["done", "retried", "dead"] {
             metrics::counter!("headwater_effect_attempts_total", "effect" => E::NAME, "outcome" => outcome)
                 .increment(0);
@@ -99,9 +100,9 @@ impl<E: Effect> Worker<E> {
             started_at,
         } = self;
         let beginning = async {
-            let (start, live) = (doing.config.start, &doing.live);
+            let live = &doing.live;
             let (unknown, of) = (&live.projection().unknown, (live.db(), live.bus()));
-            let finding = begin::find_all(unknown, of, E::NAME, (start, started_at));
+            let finding = begin::find_all(unknown, of, E::NAME, &started_at);
             stop.run_until_cancelled(finding).await;
             Ok(())
         };

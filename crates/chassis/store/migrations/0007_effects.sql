@@ -1,8 +1,14 @@
--- When each effect was first started: its "now". Never moves.
 CREATE TABLE headwater_effect (
     name          TEXT    PRIMARY KEY,
-    started_at    INTEGER NOT NULL,  -- ms since 1970
     failing_since INTEGER            -- ms since 1970; NULL: the last attempt succeeded
+) WITHOUT ROWID;
+
+-- When an effect was first started with each source. Never moves.
+CREATE TABLE headwater_effect_source (
+    effect     TEXT    NOT NULL,
+    source     TEXT    NOT NULL,
+    started_at INTEGER NOT NULL,  -- ms since 1970; 0: it begins with the first event
+    PRIMARY KEY (effect, source)
 ) WITHOUT ROWID;
 
 -- With which event of each epoch of a source an effect begins.
@@ -11,8 +17,18 @@ CREATE TABLE headwater_effect_epoch (
     source  TEXT    NOT NULL,
     epoch   TEXT    NOT NULL,
     first   INTEGER NOT NULL,  -- the position of that event
-    seen_at INTEGER NOT NULL,  -- ms since 1970: when an event of the epoch was last applied
     PRIMARY KEY (effect, source, epoch)
+) WITHOUT ROWID;
+
+-- What the epochs of a source inherited, by its answers: up to `last`, an epoch has the events of
+-- the former one.
+CREATE TABLE headwater_effect_inherited (
+    effect  TEXT    NOT NULL,
+    source  TEXT    NOT NULL,
+    epoch   TEXT    NOT NULL,
+    former  TEXT    NOT NULL,  -- the epoch itself has a row, too
+    last    INTEGER NOT NULL,
+    PRIMARY KEY (effect, source, epoch, former)
 ) WITHOUT ROWID;
 
 -- The ledger: work that effects still have to do. A row is removed when its work is done or dead.

@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail, ensure};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, Value};
 use sha2::{Digest as _, Sha256};
 
+use crate::outbox;
 use crate::transaction::Tx;
 
 /// One step of a database's schema. Never change a released migration: add another.
@@ -49,6 +50,7 @@ const CHASSIS: &[Migration] = &[
         "0007_effects",
         include_str!("../migrations/0007_effects.sql"),
     ),
+    Migration::sql("0008_inherited", outbox::INHERITED),
 ];
 
 /// Applies the missing migrations of the chassis.

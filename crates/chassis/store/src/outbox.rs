@@ -28,6 +28,8 @@
 //! * **Triggers refuse UPDATE and DELETE**, so a manual repair cannot silently make the outbox
 //!   differ from what was published.
 
+use std::collections::BTreeMap;
+
 use headwater_event::{Event, MAX_PAYLOAD, Upcast, event, version};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 
@@ -191,6 +193,17 @@ pub fn head(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
 pub fn raw_head(snapshot: &RawSnapshot) -> Result<u64, DbErr> {
     let head = snapshot.row(HEAD, [], |row| row.get(0))?;
     Ok(head.map_or(0, unsigned))
+}
+
+/// Makes the table of [`inherited`], if it is missing.
+pub const INHERITED: &str = include_str!("../migrations/0008_inherited.sql");
+
+/// The former epochs of this database, and the last position up to which it has the events of each:
+/// it was restored from copies of them. Empty if it was made anew.
+pub fn inherited(snapshot: &RawSnapshot) -> Result<BTreeMap<String, u64>, DbErr> {
+    let sql = "SELECT former, last FROM headwater_inherited";
+    let each = snapshot.rows(sql, [], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?;
+    Ok(each.into_iter().collect())
 }
 
 const HEAD: &str = "SELECT coalesce(max(position), 0) AS head FROM headwater_outbox";

@@ -42,10 +42,13 @@ pub(super) async fn page(
         Some(_) => 1,
     };
     // The head is read from the outbox: another process may have written to it.
-    let (head, mut events) = db
+    let (head, mut events, inherited) = db
         .read_raw(move |snapshot| {
             let page = outbox::page_within(snapshot, from, limit, bytes_max as u64)?;
-            Ok::<_, DbErr>((outbox::raw_head(snapshot)?, page))
+            // There is room for it.
+            let is_empty = page.is_empty();
+            let inherited = is_empty.then(|| outbox::inherited(snapshot)).transpose()?;
+            Ok::<_, DbErr>((outbox::raw_head(snapshot)?, page, inherited))
         })
         .await
         .map_err(|error| refuse(500, error.to_string()))?;
@@ -55,6 +58,7 @@ pub(super) async fn page(
         head,
         events,
         rest: 0,
+        inherited,
     };
     if let Some(offset) = request.offset {
         cut(&mut answer, offset, bytes_max)?;

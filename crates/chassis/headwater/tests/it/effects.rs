@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use headwater::database::{Database, Snapshot, Tx};
+use headwater::backup::RestoreTarget;
+use headwater::database::{self, Database, Snapshot, Tx};
 use headwater::effect::{self, Intent, Outcome, Start};
-use headwater::{ApplyError, Effect, Envelope, Event, Process, Service};
+use headwater::{ApplyError, Bus, Clock, Effect, Envelope, Event, Process, Service};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -155,8 +156,8 @@ fn config(schedule: &[Duration]) -> effect::Config {
     }
 }
 
-/// A service with the effect.
-async fn service(place: &Place, bell: &Bell, config: effect::Config) -> House {
+/// A service with an effect.
+async fn service(place: &Place, effect: impl Effect, config: effect::Config) -> House {
     let stop = CancellationToken::new();
     // A child of another test has all locks of this process from its fork to its exec.
     let mut service = eventually("the service to start", async || {
@@ -165,13 +166,13 @@ async fn service(place: &Place, bell: &Bell, config: effect::Config) -> House {
         service.map_err(|error| format!("{error:#}"))
     })
     .await;
-    service.effect(bell.clone(), config).await.unwrap();
+    service.effect(effect, config).await.unwrap();
     House::serve(service, stop)
 }
 
 /// [`service`], once it knows where it begins.
 async fn begun(place: &Place, bell: &Bell, config: effect::Config) -> House {
-    let house = service(place, bell, config).await;
+    let house = service(place, bell.clone(), config).await;
     eventually_says(&house.health, "bell from sensors", "applied up to").await;
     house
 }
@@ -204,14 +205,12 @@ fn key(place: &Place, position: u64) -> String {
 }
 
 /// Waits until the clock shows another time than that of the newest event.
-async fn a_moment_later(place: &Place) {
-    let newest = "SELECT max(recorded_at) AS n FROM headwater_outbox";
-    let newest = place
-        .source
-        .read(move |snapshot: &Snapshot| integers(snapshot, newest));
+async fn a_moment_later(source: &Database) {
+    let newest = "SELECT coalesce(max(recorded_at), 0) AS n FROM headwater_outbox";
+    let newest = source.read(move |snapshot: &Snapshot| integers(snapshot, newest));
     let newest = newest.await.unwrap()[0];
     eventually("a moment to pass", async || {
-        let now = place.source.clock().now_ms();
+        let now = source.clock().now_ms();
         if now > newest { Ok(()) } else { Err(now) }
     })
     .await;
@@ -247,16 +246,16 @@ async fn an_effect_begins_at_its_first_start_and_a_restart_does_not_move_that() 
     let old: Vec<i64> = (1..=30).collect();
     eventually_stored(&place.bus, "sensors", &old).await;
     place.stop_source().await;
-    a_moment_later(&place).await;
+    a_moment_later(&place.source).await;
 
     let bell = Bell::default();
-    let house = service(&place, &bell, config(&[])).await;
+    let house = service(&place, bell.clone(), config(&[])).await;
     eventually_says(&house.health, "bell from sensors", "where to begin").await;
     append(&place.source, reads(31..=32)).await;
-    a_moment_later(&place).await;
+    a_moment_later(&place.source).await;
     house.stop().await;
 
-    let house = service(&place, &bell, config(&[])).await;
+    let house = service(&place, bell.clone(), config(&[])).await;
     place.start_source();
     bell.eventually(&[31, 32]).await;
     house.stop().await;
@@ -267,16 +266,41 @@ async fn an_effect_begins_at_its_first_start_and_a_restart_does_not_move_that() 
     place.relay.stop().await;
 }
 
-/// The backup of a source in `folder`, which begins a new epoch.
-async fn restored(folder: &TempDir) -> Database {
-    let backup = rusqlite::Connection::open(folder.path().join("sensors.db")).unwrap();
-    let epoch = "UPDATE headwater_database SET epoch = 'restored'";
-    assert_eq!(backup.execute(epoch, []).unwrap(), 1);
-    drop(backup);
-    open(folder, "sensors").await
+/// A copy of the database of a source.
+fn copied(source: &Database) -> TempDir {
+    let folder = folder();
+    backup(&source.path(), &folder.path().join("copy.db"));
+    folder
 }
 
-/// Its events had not reached the stream, and the effect's clock is ahead of the source's.
+/// A source that is restored from the copy in `folder`, and begins a new epoch.
+async fn restored(folder: &TempDir, bus: &Bus) -> (Database, Tasks) {
+    let path = folder.path().join("sensors.db");
+    let copy = folder.path().join("copy.db");
+    let target = RestoreTarget::take(&path).unwrap();
+    target.put(&copy, true, &Clock::system()).unwrap();
+    drop(target);
+    // A child of another test has all locks of this process from its fork to its exec.
+    let restored = eventually("the restored database", async || {
+        let config = database::Config::at(path.clone());
+        let opened = Database::open("sensors", &config, MIGRATIONS, Clock::system()).await;
+        opened.map_err(|error| format!("{error:#}"))
+    })
+    .await;
+    let mut source = Tasks::none();
+    source.operator(&restored, bus);
+    (restored, source)
+}
+
+/// Publishes the events of `source`, which have these values.
+async fn publish(bus: &Bus, source: &Database, values: &[i64]) {
+    let ids = ids(source, values.len().try_into().unwrap());
+    for (id, value) in ids.iter().zip(values) {
+        publish_by_hand(bus, id.as_deref(), &read("attic", *value)).await;
+    }
+}
+
+/// Its events had not reached the stream.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_restored_source_had_and_the_effect_had_not_seen_is_performed() {
     let mut place = Place::start().await;
@@ -286,20 +310,80 @@ async fn what_a_restored_source_had_and_the_effect_had_not_seen_is_performed() {
     bell.eventually(&[1, 2, 3]).await;
     place.stop_source().await;
     append(&place.source, reads(4..=5)).await;
-    let folder = folder();
-    backup(&place.source.path(), &folder.path().join("sensors.db"));
-    let ahead = "UPDATE headwater_effect_epoch SET seen_at = seen_at + 3600000";
-    run(&house.db, ahead).await;
-    let restored = restored(&folder).await;
-    let mut source = Tasks::none();
-    source.operator(&restored, &place.bus);
-    for (id, value) in ids(&restored, 5).iter().zip(1..=5) {
-        publish_by_hand(&place.bus, id.as_deref(), &read("attic", value)).await;
-    }
+    let copy = copied(&place.source);
+    let (source, tasks) = restored(&copy, &place.bus).await;
+    publish(&place.bus, &source, &[1, 2, 3, 4, 5]).await;
     bell.eventually(&[1, 2, 3, 4, 5]).await;
-    assert_eq!(bell.keys_of(4), ["sensors:restored:4:bell"]);
+    assert_eq!(
+        bell.keys_of(4),
+        [format!("sensors:{}:4:bell", source.epoch())]
+    );
     house.stop().await;
-    source.stop().await;
+    tasks.stop().await;
+}
+
+/// The effect performs the end of the former epoch after the new one has begun, and has then passed
+/// the positions of the new one's events.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_restored_source_records_while_the_former_epoch_is_still_read_is_performed() {
+    let mut place = Place::start().await;
+    let bell = Bell::default();
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, reads(1..=3)).await;
+    bell.eventually(&[1, 2, 3]).await;
+    house.stop().await;
+    let copy = copied(&place.source);
+    append(&place.source, reads(4..=5)).await;
+    eventually_stored(&place.bus, "sensors", &[1, 2, 3, 4, 5]).await;
+    place.stop_source().await;
+    let (source, tasks) = restored(&copy, &place.bus).await;
+    append(&source, reads(6..=7)).await;
+    a_moment_later(&source).await;
+
+    let house = service(&place, bell.clone(), config(&[])).await;
+    bell.eventually(&[1, 2, 3, 4, 5]).await;
+    publish(&place.bus, &source, &[1, 2, 3, 6, 7]).await;
+    bell.eventually(&[1, 2, 3, 4, 5, 6, 7]).await;
+    assert_eq!(
+        bell.keys_of(6),
+        [format!("sensors:{}:4:bell", source.epoch())]
+    );
+    house.stop().await;
+    tasks.stop().await;
+}
+
+/// Two copies of one epoch, restored one after the other, and a copy of the second.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_restored_copies_each_event_is_performed_once() {
+    let mut place = Place::start().await;
+    let bell = Bell::default();
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, reads(1..=1)).await;
+    bell.eventually(&[1]).await;
+    let older = copied(&place.source);
+    place.stop_source().await;
+    append(&place.source, reads(2..=3)).await;
+    let newer = copied(&place.source);
+
+    let (source, tasks) = restored(&older, &place.bus).await;
+    append(&source, reads(4..=6)).await;
+    publish(&place.bus, &source, &[1, 4, 5, 6]).await;
+    bell.eventually(&[1, 4, 5, 6]).await;
+    tasks.stop().await;
+
+    // Its events 2 and 3 have positions that the effect has passed, but in another history.
+    let (source, tasks) = restored(&newer, &place.bus).await;
+    publish(&place.bus, &source, &[1, 2, 3]).await;
+    bell.eventually(&[1, 2, 3, 4, 5, 6]).await;
+    let last = copied(&source);
+    tasks.stop().await;
+
+    let (source, tasks) = restored(&last, &place.bus).await;
+    append(&source, reads(7..=7)).await;
+    publish(&place.bus, &source, &[1, 2, 3, 7]).await;
+    bell.eventually(&[1, 2, 3, 4, 5, 6, 7]).await;
+    tasks.stop().await;
+    house.stop().await;
 }
 
 /// A restored source begins a new epoch with events of the former one, and a new source begins one
@@ -311,43 +395,98 @@ async fn what_a_restored_source_had_is_not_performed_again_and_what_a_new_one_ha
     let house = begun(&place, &bell, config(&[])).await;
     append(&place.source, reads(1..=3)).await;
     bell.eventually(&[1, 2, 3]).await;
-    let (older, newer) = (folder(), folder());
-    backup(&place.source.path(), &older.path().join("sensors.db"));
+    let copy = copied(&place.source);
     append(&place.source, reads(4..=5)).await;
     bell.eventually(&[1, 2, 3, 4, 5]).await;
     place.stop_source().await;
 
-    let restored = restored(&older).await;
-    append(&restored, reads(6..=6)).await;
-    let mut source = Tasks::none();
-    source.operator(&restored, &place.bus);
-    for (id, value) in ids(&restored, 4).iter().zip([1, 2, 3, 6]) {
-        publish_by_hand(&place.bus, id.as_deref(), &read("attic", value)).await;
-    }
+    let (source, tasks) = restored(&copy, &place.bus).await;
+    append(&source, reads(6..=6)).await;
+    publish(&place.bus, &source, &[1, 2, 3, 6]).await;
     bell.eventually(&[1, 2, 3, 4, 5, 6]).await;
-    assert_eq!(bell.keys_of(6), ["sensors:restored:4:bell"]);
-    source.stop().await;
+    assert_eq!(
+        bell.keys_of(6),
+        [format!("sensors:{}:4:bell", source.epoch())]
+    );
+    tasks.stop().await;
 
-    let new = open(&newer, "sensors").await;
+    let folder = folder();
+    let new = open(&folder, "sensors").await;
     begin_epoch(&place.bus, &new, [7, 8]).await;
-    let mut source = Tasks::none();
-    source.operator(&new, &place.bus);
+    let mut tasks = Tasks::none();
+    tasks.operator(&new, &place.bus);
     bell.eventually(&[1, 2, 3, 4, 5, 6, 7, 8]).await;
     house.stop().await;
-    source.stop().await;
+    tasks.stop().await;
+}
+
+/// The effect had not passed all that was recorded before its first start.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_recorded_before_the_first_start_is_not_performed_after_a_restore() {
+    let mut place = Place::start().await;
+    append(&place.source, reads(1..=2)).await;
+    eventually_stored(&place.bus, "sensors", &[1, 2]).await;
+    place.stop_source().await;
+    append(&place.source, reads(3..=3)).await;
+    a_moment_later(&place.source).await;
+    let mut tasks = Tasks::none();
+    tasks.operator(&place.source, &place.bus);
+    let bell = Bell::default();
+    let house = begun(&place, &bell, config(&[])).await;
+    eventually_says(&house.health, "bell from sensors", "applied up to 2").await;
+    append(&place.source, reads(4..=4)).await;
+    let copy = copied(&place.source);
+    tasks.stop().await;
+
+    let (source, tasks) = restored(&copy, &place.bus).await;
+    publish(&place.bus, &source, &[1, 2, 3, 4]).await;
+    bell.eventually(&[4]).await;
+    house.stop().await;
+    tasks.stop().await;
+}
+
+/// A former version of [`Bell`], which reads another source.
+#[derive(Debug)]
+struct Elsewhere;
+
+impl Effect for Elsewhere {
+    const NAME: &'static str = Bell::NAME;
+    const SOURCES: &'static [&'static str] = &["elsewhere"];
+    const EVENTS: &'static [&'static str] = Bell::EVENTS;
+
+    async fn perform(&self, _: &Envelope, _: &str) -> Outcome {
+        Outcome::Done
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_source_that_is_added_later_the_past_is_not_performed() {
+    let place = Place::start().await;
+    let house = service(&place, Elsewhere, config(&[])).await;
+    append(&place.source, reads(1..=2)).await;
+    a_moment_later(&place.source).await;
+    house.stop().await;
+
+    let bell = Bell::default();
+    let house = begun(&place, &bell, config(&[])).await;
+    eventually_says(&house.health, "bell from sensors", "applied up to 2").await;
+    append(&place.source, reads(3..=3)).await;
+    bell.eventually(&[3]).await;
+    house.stop().await;
+    place.relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_effect_may_begin_with_the_first_event() {
     let place = Place::start().await;
     append(&place.source, reads(1..=3)).await;
-    a_moment_later(&place).await;
+    a_moment_later(&place.source).await;
     let bell = Bell::default();
     let config = effect::Config {
         start: Start::Beginning,
         ..config(&[])
     };
-    let house = service(&place, &bell, config).await;
+    let house = service(&place, bell.clone(), config).await;
     bell.eventually(&[1, 2, 3]).await;
     house.stop().await;
     place.relay.stop().await;
@@ -581,7 +720,7 @@ async fn an_effect_that_only_fails_for_long_is_switched_off_until_it_is_resumed(
     append(&place.source, reads(5..=5)).await;
     run(&house.db, "UPDATE headwater_intent SET due_at = 0").await;
     house.stop().await;
-    let house = service(&place, &bell, config(&[LONG; 3])).await;
+    let house = service(&place, bell.clone(), config(&[LONG; 3])).await;
     eventually_says(&house.health, "bell", "switched itself off").await;
     eventually_says(&house.health, "bell work", "3 intents wait").await;
     ask(&place, "status", json!({})).await;

@@ -1,5 +1,7 @@
 //! `events`: the outbox of a source, by position.
 
+use std::collections::BTreeMap;
+
 use headwater_event::Row;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +45,11 @@ pub struct EventsAnswer {
     /// How many bytes of the only event's payload follow after this part.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rest: usize,
+    /// The former epochs of the source, which was restored from copies of them, and the last
+    /// position up to which it has the events of each. `None` if the answer has events, or if the
+    /// source is older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inherited: Option<BTreeMap<String, u64>>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
