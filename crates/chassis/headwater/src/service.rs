@@ -219,7 +219,7 @@ impl Service {
             E::NAME
         );
         let (db, bus, health) = (self.db.clone(), self.bus.clone(), self.health.clone());
-        let settings = projection::Config::of::<Intents<E>>();
+        let settings = projection::Config::of_effect::<Intents<E>>();
         let runner = Runner::load(Intents::of(effect), db, bus, health, settings).await?;
         self.registry = std::mem::take(&mut self.registry).with_effect(&runner);
         let worker = Worker::load(runner, config).await?;

@@ -260,23 +260,35 @@ impl Checkpoint {
     /// How the applied events contradict the source's answer, as a sentence.
     ///
     /// `is_settled`: whether the source has had time to publish something of the epoch in its
-    /// answer.
-    pub(super) fn contradiction(&self, answer: &Answer, is_settled: bool) -> Option<String> {
+    /// answer. `is_rebuildable`: whether a rebuild can forget events; if not, the sentence says what
+    /// lets the projection go on.
+    pub(super) fn contradiction(
+        &self,
+        answer: &Answer,
+        is_settled: bool,
+        is_rebuildable: bool,
+    ) -> Option<String> {
         let Self {
             projection, source, ..
         } = self;
         let Answer {
             epoch: own, head, ..
         } = answer;
-        let unconfirmed = self
-            .positions
-            .iter()
-            .find(|(epoch, at)| **at > 0 && *epoch != own && !self.confirmed.contains_key(*epoch));
+        let unconfirmed = self.positions.iter().find(|(epoch, at)| {
+            // What cannot be forgotten is reported until events of another epoch follow.
+            let is_reported = is_rebuildable || self.epoch.as_ref() == Some(*epoch);
+            is_reported && **at > 0 && *epoch != own && !self.confirmed.contains_key(*epoch)
+        });
         if let Some((epoch, at)) = unconfirmed {
+            let then = if is_rebuildable {
+                format!("then rebuild {projection}")
+            } else {
+                format!("{projection} then goes on with the events of {own}")
+            };
             return Some(format!(
                 "{at} events were applied of the epoch {epoch}, which {source} does not have: its \
                  epoch is {own}. {source} was down when they came. `headwater stream restore \
-                 {source}` removes them from the stream; then rebuild {projection}"
+                 {source}` removes them from the stream; {then}"
             ));
         }
         let (epoch, at) = (self.epoch.as_ref()?, self.position());
@@ -284,20 +296,34 @@ impl Checkpoint {
             None
         } else if epoch != own {
             is_settled.then(|| {
+                let then = if is_rebuildable {
+                    format!("restore the stream and rebuild {projection}")
+                } else {
+                    format!("restore the stream, and {projection} goes on with the events of {own}")
+                };
                 format!(
                     "applied up to {at} of the epoch {epoch}, and {source} is at {head} of the \
                      epoch {own}: these events came from another database. Put back the database \
-                     with the epoch {epoch}; or continue without it: restore the stream and \
-                     rebuild {projection} (docs/operations.md)"
+                     with the epoch {epoch}; or continue without it: {then} \
+                     (docs/operations.md)"
                 )
             })
         } else {
             (at > *head).then(|| {
+                let then = if is_rebuildable {
+                    format!("Run `headwater stream restore {source}`, then rebuild {projection}")
+                } else {
+                    format!(
+                        "{projection} would take the next events for known ones: run `headwater \
+                         restore {source}` with a copy, which begins a new epoch \
+                         (docs/operations.md)"
+                    )
+                };
                 format!(
                     "applied up to {at} of {head}: ahead of {source}. Either events were published \
                      by hand under its positions, or its database was restored from an old copy: \
-                     `headwater verify --source {source}` shows which. Run `headwater stream \
-                     restore {source}`, then rebuild {projection}; or put back the newest database"
+                     `headwater verify --source {source}` shows which. {then}; or put back \
+                     the newest database"
                 )
             })
         }

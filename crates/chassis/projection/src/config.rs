@@ -18,6 +18,8 @@ pub struct Config {
     pub(crate) is_exclusive: bool,
     /// Whether the stored pause counts; a rebuild next to a paused store ignores it.
     pub(crate) is_pausable: bool,
+    /// Whether what it has applied can be built again: not the intents of an effect.
+    pub(crate) is_rebuildable: bool,
     /// Whether events with a position are taken from their source's outbox, wherever they are in
     /// the stream. Those that the outbox does not have are left out.
     pub(crate) is_of_outbox: bool,
@@ -35,9 +37,18 @@ impl Config {
             batch_max: 2_000,
             is_exclusive: false,
             is_pausable: true,
+            is_rebuildable: true,
             is_of_outbox: false,
             consumer: P::NAME.to_owned(),
             crash_points: ["projection.received", "projection.committed"],
+        }
+    }
+
+    /// The defaults for a projection that is never rebuilt, because others act on what it writes.
+    pub fn of_effect<P: Projection>() -> Self {
+        Self {
+            is_rebuildable: false,
+            ..Self::of::<P>()
         }
     }
 

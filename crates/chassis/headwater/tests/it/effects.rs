@@ -445,6 +445,31 @@ async fn what_was_recorded_before_the_first_start_is_not_performed_after_a_resto
     tasks.stop().await;
 }
 
+/// An event was forged under the next position. A rebuild, the remedy for projections, is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_effect_that_is_ahead_of_its_source_goes_on_in_a_new_epoch() {
+    let mut place = Place::start().await;
+    let bell = Bell::default();
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, reads(1..=1)).await;
+    bell.eventually(&[1]).await;
+    let forged = ids(&place.source, 2).pop().flatten();
+    publish_by_hand(&place.bus, forged.as_deref(), &read("attic", 9)).await;
+    bell.eventually(&[1, 9]).await;
+    let remedy = "run `headwater restore sensors` with a copy";
+    eventually_says(&house.health, "bell from sensors", remedy).await;
+    place.stop_source().await;
+
+    let copy = copied(&place.source);
+    let (source, tasks) = restored(&copy, &place.bus).await;
+    append(&source, reads(2..=2)).await;
+    publish(&place.bus, &source, &[1, 2]).await;
+    bell.eventually(&[1, 2, 9]).await;
+    eventually_says(&house.health, "bell from sensors", "applied up to 2").await;
+    house.stop().await;
+    tasks.stop().await;
+}
+
 /// A former version of [`Bell`], which reads another source.
 #[derive(Debug)]
 struct Elsewhere;
