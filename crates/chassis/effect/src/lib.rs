@@ -51,9 +51,10 @@
 //! # Where it begins
 //!
 //! An effect that is started on an old stream does not perform the past. It begins with the events
-//! that their source recorded after the effect was first started. That time is stored, so a restart
-//! does not move it. [`Start::Beginning`] performs everything. A source that was restored from a
-//! backup has a new epoch with old events; those that the effect has seen are not performed again.
+//! that their source recorded after the effect was first started with that source. That time is
+//! stored, so a restart does not move it. [`Start::Beginning`] performs everything. A source that
+//! was restored from a backup has a new epoch with old events; those that the effect has passed are
+//! not performed again.
 //!
 //! # Never rebuilt
 //!

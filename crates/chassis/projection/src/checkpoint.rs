@@ -9,6 +9,7 @@ use headwater_store::{RawSnapshot, Tx};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, Statement, Value};
 use serde::de::DeserializeOwned;
 
+use crate::config::Remedy;
 use crate::projection::Projection;
 use crate::source_answer::{Answer, EpochAnswer};
 use crate::start::Start;
@@ -260,13 +261,12 @@ impl Checkpoint {
     /// How the applied events contradict the source's answer, as a sentence.
     ///
     /// `is_settled`: whether the source has had time to publish something of the epoch in its
-    /// answer. `is_rebuildable`: whether a rebuild can forget events; if not, the sentence says what
-    /// lets the projection go on.
+    /// answer. `remedy`: what the sentence is to advise.
     pub(super) fn contradiction(
         &self,
         answer: &Answer,
         is_settled: bool,
-        is_rebuildable: bool,
+        remedy: Remedy,
     ) -> Option<String> {
         let Self {
             projection, source, ..
@@ -276,14 +276,15 @@ impl Checkpoint {
         } = answer;
         let unconfirmed = self.positions.iter().find(|(epoch, at)| {
             // What cannot be forgotten is reported until events of another epoch follow.
-            let is_reported = is_rebuildable || self.epoch.as_ref() == Some(*epoch);
+            let is_reported = remedy == Remedy::Rebuild || self.epoch.as_ref() == Some(*epoch);
             is_reported && **at > 0 && *epoch != own && !self.confirmed.contains_key(*epoch)
         });
         if let Some((epoch, at)) = unconfirmed {
-            let then = if is_rebuildable {
-                format!("then rebuild {projection}")
-            } else {
-                format!("{projection} then goes on with the events of {own}")
+            let then = match remedy {
+                Remedy::Rebuild => format!("then rebuild {projection}"),
+                Remedy::GoOn => {
+                    format!("{projection} then goes on with the events of {own}")
+                }
             };
             return Some(format!(
                 "{at} events were applied of the epoch {epoch}, which {source} does not have: its \
@@ -296,10 +297,13 @@ impl Checkpoint {
             None
         } else if epoch != own {
             is_settled.then(|| {
-                let then = if is_rebuildable {
-                    format!("restore the stream and rebuild {projection}")
-                } else {
-                    format!("restore the stream, and {projection} goes on with the events of {own}")
+                let then = match remedy {
+                    Remedy::Rebuild => format!("restore the stream and rebuild {projection}"),
+                    Remedy::GoOn => {
+                        format!(
+                            "restore the stream, and {projection} goes on with the events of {own}"
+                        )
+                    }
                 };
                 format!(
                     "applied up to {at} of the epoch {epoch}, and {source} is at {head} of the \
@@ -310,14 +314,15 @@ impl Checkpoint {
             })
         } else {
             (at > *head).then(|| {
-                let then = if is_rebuildable {
-                    format!("Run `headwater stream restore {source}`, then rebuild {projection}")
-                } else {
-                    format!(
+                let then = match remedy {
+                    Remedy::Rebuild => format!(
+                        "Run `headwater stream restore {source}`, then rebuild {projection}"
+                    ),
+                    Remedy::GoOn => format!(
                         "{projection} would take the next events for known ones: run `headwater \
                          restore {source}` with a copy, which begins a new epoch \
                          (docs/operations.md)"
-                    )
+                    ),
                 };
                 format!(
                     "applied up to {at} of {head}: ahead of {source}. Either events were published \

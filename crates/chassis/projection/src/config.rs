@@ -18,8 +18,8 @@ pub struct Config {
     pub(crate) is_exclusive: bool,
     /// Whether the stored pause counts; a rebuild next to a paused store ignores it.
     pub(crate) is_pausable: bool,
-    /// Whether what it has applied can be built again: not the intents of an effect.
-    pub(crate) is_rebuildable: bool,
+    /// What ends a contradiction with a source.
+    pub(crate) remedy: Remedy,
     /// Whether events with a position are taken from their source's outbox, wherever they are in
     /// the stream. Those that the outbox does not have are left out.
     pub(crate) is_of_outbox: bool,
@@ -27,6 +27,15 @@ pub struct Config {
     pub consumer: String,
     /// The crash points before and after a batch.
     pub(crate) crash_points: [&'static str; 2],
+}
+
+/// What ends a contradiction between a projection and a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// A rebuild, which forgets what was applied.
+    Rebuild,
+    /// What was applied stays, as the intents of an effect do. Other events follow it.
+    GoOn,
 }
 
 impl Config {
@@ -37,7 +46,7 @@ impl Config {
             batch_max: 2_000,
             is_exclusive: false,
             is_pausable: true,
-            is_rebuildable: true,
+            remedy: Remedy::Rebuild,
             is_of_outbox: false,
             consumer: P::NAME.to_owned(),
             crash_points: ["projection.received", "projection.committed"],
@@ -47,7 +56,7 @@ impl Config {
     /// The defaults for a projection that is never rebuilt, because others act on what it writes.
     pub fn of_effect<P: Projection>() -> Self {
         Self {
-            is_rebuildable: false,
+            remedy: Remedy::GoOn,
             ..Self::of::<P>()
         }
     }

@@ -164,8 +164,8 @@ impl<P: Projection> Watch<P> {
             .take_if(|(epoch, _)| *epoch == answer.epoch)
             .unwrap_or_else(|| (Arc::clone(&answer.epoch), Instant::now()));
         let is_settled = since.elapsed() >= ASK_EVERY;
-        let is_rebuildable = self.shared.config.is_rebuildable;
-        let fault = before.contradiction(&answer, is_settled, is_rebuildable);
+        let remedy = self.shared.config.remedy;
+        let fault = before.contradiction(&answer, is_settled, remedy);
         self.of().note_fault(P::NAME, fault);
         *answered_since = Some((answer.epoch, since));
         Ok(())

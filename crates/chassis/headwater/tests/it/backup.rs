@@ -1,5 +1,6 @@
 //! Copies of databases: making and restoring them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -8,9 +9,11 @@ use std::thread;
 
 use headwater::Clock;
 use headwater::backup::{self, Facts, RestoreTarget};
+use headwater::database::{Database, outbox};
 use rusqlite::Connection;
+use tempfile::TempDir;
 
-use crate::support::{append, folder, open, reads};
+use crate::support::{self, append, folder, open, open_restored, reads};
 
 /// The files in a folder.
 fn names(folder: &Path) -> Vec<String> {
@@ -74,6 +77,44 @@ async fn what_is_moved_aside_has_what_was_in_its_log() {
         "{names:?}"
     );
     assert_eq!(backup::check(&aside).unwrap().head, 5);
+}
+
+/// The copy may be of a program that had no table for it.
+#[tokio::test]
+async fn a_new_epoch_says_what_it_has_of_the_former_ones_also_in_an_older_copy() {
+    let (data, places) = (folder(), [folder(), folder()]);
+    let db = open(&data, "sensors").await;
+    append(&db, reads(1..3)).await;
+    let copy = data.path().join("copy.db");
+    let restore = |from: &Path, place: &TempDir| {
+        let path = place.path().join("sensors.db");
+        let target = RestoreTarget::take(&path).unwrap();
+        target.put(from, true, &Clock::system()).unwrap();
+        path
+    };
+    let inherited = |db: Database| async move {
+        let read = db.read_raw(|snapshot| outbox::inherited(snapshot)).await;
+        read.unwrap()
+    };
+    support::backup(&db.path(), &copy);
+    let older = "DROP TABLE headwater_inherited;
+        DELETE FROM headwater_migration WHERE name = '0008_inherited'";
+    Connection::open(&copy)
+        .unwrap()
+        .execute_batch(older)
+        .unwrap();
+    restore(&copy, &places[0]);
+    let first = open_restored(&places[0], "sensors").await;
+    let epochs = [db.epoch().to_string(), first.epoch().to_string()];
+    append(&first, reads(3..4)).await;
+    fs::remove_file(&copy).unwrap();
+    support::backup(&first.path(), &copy);
+    let of_first = inherited(first).await;
+    assert_eq!(of_first, BTreeMap::from([(epochs[0].clone(), 2)]));
+    restore(&copy, &places[1]);
+    let second = inherited(open_restored(&places[1], "sensors").await).await;
+    assert_eq!(second, epochs.into_iter().zip([2, 3]).collect());
+    assert_eq!(inherited(db).await, BTreeMap::new());
 }
 
 #[tokio::test]

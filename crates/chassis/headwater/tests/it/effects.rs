@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headwater::backup::RestoreTarget;
-use headwater::database::{self, Database, Snapshot, Tx};
+use headwater::database::{Database, Snapshot, Tx};
 use headwater::effect::{self, Intent, Outcome, Start};
 use headwater::{ApplyError, Bus, Clock, Effect, Envelope, Event, Process, Service};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use crate::shared::Sharing;
 use crate::support::{
     MIGRATIONS, Readings, SensorRead, Tasks, append, backup, begin_epoch, dead_letters, eventually,
     eventually_says, eventually_stored, execute, folder, ids, integers, is, keep_reading, open,
-    publish_by_hand, read, readings, reads,
+    open_restored, publish_by_hand, read, readings, reads,
 };
 
 /// A pause that no test waits for.
@@ -280,13 +280,7 @@ async fn restored(folder: &TempDir, bus: &Bus) -> (Database, Tasks) {
     let target = RestoreTarget::take(&path).unwrap();
     target.put(&copy, true, &Clock::system()).unwrap();
     drop(target);
-    // A child of another test has all locks of this process from its fork to its exec.
-    let restored = eventually("the restored database", async || {
-        let config = database::Config::at(path.clone());
-        let opened = Database::open("sensors", &config, MIGRATIONS, Clock::system()).await;
-        opened.map_err(|error| format!("{error:#}"))
-    })
-    .await;
+    let restored = open_restored(folder, "sensors").await;
     let mut source = Tasks::none();
     source.operator(&restored, bus);
     (restored, source)

@@ -182,6 +182,17 @@ pub(crate) async fn open(folder: &TempDir, owner: &'static str) -> Database {
         .unwrap()
 }
 
+/// Opens the restored database of `owner`. A child of another test has all locks of this process
+/// from its fork to its exec, also that of the restore.
+pub(crate) async fn open_restored(folder: &TempDir, owner: &'static str) -> Database {
+    let config = database::Config::at(folder.path().join(format!("{owner}.db")));
+    eventually("the restored database", async || {
+        let opened = Database::open(owner, &config, MIGRATIONS, Clock::system()).await;
+        opened.map_err(|error| format!("{error:#}"))
+    })
+    .await
+}
+
 /// Copies an open database, as an operator would.
 pub(crate) fn backup(from: &std::path::Path, to: &std::path::Path) {
     let from = rusqlite::Connection::open(from).unwrap();
