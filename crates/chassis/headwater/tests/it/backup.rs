@@ -93,7 +93,7 @@ async fn a_new_epoch_says_what_it_has_of_the_former_ones_also_in_an_older_copy()
         path
     };
     let inherited = |db: Database| async move {
-        let read = db.read_raw(|snapshot| outbox::inherited(snapshot)).await;
+        let read = db.read_raw(outbox::inherited).await;
         read.unwrap()
     };
     support::backup(&db.path(), &copy);
