@@ -199,7 +199,7 @@ pub fn raw_head(snapshot: &RawSnapshot) -> Result<u64, DbErr> {
 pub const INHERITED: &str = include_str!("../migrations/0008_inherited.sql");
 
 /// The former epochs of this database, and the last position up to which it has the events of each:
-/// it was restored from copies of them. Empty if it was made anew.
+/// it was restored from copies of them. Empty if it never was.
 pub fn inherited(snapshot: &RawSnapshot) -> Result<BTreeMap<String, u64>, DbErr> {
     let sql = "SELECT former, last FROM headwater_inherited";
     let each = snapshot.rows(sql, [], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?;
