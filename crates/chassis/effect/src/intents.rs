@@ -41,18 +41,20 @@ impl<E: Effect> Projection for Intents<E> {
             {
                 continue;
             }
-            let Some(id) = &event.id else {
+            // That of another source counts as none: the message was copied by hand.
+            let own = event.id.as_ref().filter(|id| id.source == event.source);
+            let Some(id) = own else {
                 // Without an id there is no key.
                 tracing::warn!(
                     effect = E::NAME,
                     event.subject = &*event.subject,
                     event.sequence = event.sequence,
-                    "an event without a position, published by hand: not performed"
+                    "an event without a position of its source, published by hand: not performed"
                 );
                 continue;
             };
             if begin::is_due(tx, E::NAME, id, &self.unknown)? {
-                ledger::intend(&self.effect, tx, event)?;
+                ledger::intend(&self.effect, tx, event, id)?;
             }
         }
         Ok(())

@@ -95,8 +95,12 @@ pub(crate) fn start(tx: &Tx, name: &str, sources: &[&str], start: Start) -> Resu
 
 /// Writes what `effect` intends for `event`. An event that comes back from the dead letters of its
 /// worker was decided before: its intent is put back.
-pub(crate) fn intend<E: Effect>(effect: &E, tx: &Tx, event: &Envelope) -> Result<(), ApplyError> {
-    let id = event.id.as_ref().expect("events without an id are passed");
+pub(crate) fn intend<E: Effect>(
+    effect: &E,
+    tx: &Tx,
+    event: &Envelope,
+    id: &EventId,
+) -> Result<(), ApplyError> {
     let intent = if is_dead(tx, E::NAME, id)? {
         Intent::Now
     } else {

@@ -839,6 +839,8 @@ async fn an_event_published_by_hand_has_no_key_and_is_not_performed() {
     append(&place.source, reads(1..=1)).await;
     eventually_stored(&place.bus, "sensors", &[1]).await;
     publish_by_hand(&place.bus, None, &read("attic", 2)).await;
+    // A message of another stream, copied.
+    publish_by_hand(&place.bus, Some("users.X.7"), &read("attic", 4)).await;
     eventually_says(&house.health, "bell from sensors", "applied up to 1").await;
     append(&place.source, reads(3..=3)).await;
     bell.eventually(&[1, 3]).await;
