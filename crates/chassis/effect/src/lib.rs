@@ -75,6 +75,7 @@ mod config;
 mod effect;
 mod intents;
 mod ledger;
+mod timers;
 pub mod webhook;
 mod worker;
 

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
-use headwater_event::Positions;
+use headwater_event::{Positions, is_newer, kind_of};
+use headwater_nats::control::Pause;
 use headwater_projection::{PauseControl, Progress, Runner, RunnerHandle};
 use headwater_store::{Database, Snapshot, Tx, WriteError};
 use headwater_telemetry::health::State;
@@ -21,6 +22,7 @@ use crate::config::Config;
 use crate::effect::{Effect, Outcome};
 use crate::intents::Intents;
 use crate::ledger::{self, Entry, Waiting};
+use crate::timers::Timers;
 
 /// The longest pause between two looks at the ledger, which an operator's retry or resume does not
 /// announce.
@@ -31,6 +33,9 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 
 /// The most that a receiver may postpone an attempt beyond the schedule.
 const AFTER_MAX: Duration = Duration::from_hours(24);
+
+/// How the reason of a pause by the effect itself begins.
+const SWITCHED_OFF: &str = "switched itself off: ";
 
 /// How long attempts that are under way may go on when the service stops.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
@@ -50,6 +55,7 @@ struct Doing<E> {
     live: RunnerHandle<Intents<E>>,
     config: Config,
     pause: Option<PauseControl>,
+    timers: Timers,
 }
 
 impl<E: Effect> Worker<E> {
@@ -70,6 +76,7 @@ impl<E: Effect> Worker<E> {
             db.write(start).await.map_err(WriteError::flat)?;
             started_at = db.read(started).await?;
         }
+        hold_newer::<E>(db).await?;
         for outcome in ["done", "retried", "dead"] {
             metrics::counter!("headwater_effect_attempts_total", "effect" => E::NAME, "outcome" => outcome)
                 .increment(0);
@@ -79,6 +86,7 @@ impl<E: Effect> Worker<E> {
             live,
             config,
             pause,
+            timers: Timers::default(),
         };
         Ok(Self {
             doing: Arc::new(doing),
@@ -106,10 +114,35 @@ impl<E: Effect> Worker<E> {
             stop.run_until_cancelled(finding).await;
             Ok(())
         };
+        let freeing = async {
+            let of = (doing.db(), doing.live.bus());
+            let freeing = doing.timers.free_all(of, E::NAME, E::SOURCES);
+            stop.run_until_cancelled(freeing).await;
+            Ok(())
+        };
         let performing = doing.perform_all(&progress, &stop);
-        tokio::try_join!(runner.run(stop.clone()), performing, beginning)?;
+        tokio::try_join!(runner.run(stop.clone()), performing, beginning, freeing)?;
         Ok(())
     }
+}
+
+/// Holds the intents for events in a newer version than `E` knows, which a newer program wrote, and
+/// no longer those in one that it knows now. Writes only if there is something to change.
+async fn hold_newer<E: Effect>(db: &Database) -> anyhow::Result<()> {
+    let mut subjects = db
+        .read(|snapshot| ledger::subjects(snapshot, E::NAME))
+        .await?;
+    let is_held = |subject: &str| is_newer(kind_of(subject), E::EVENTS.iter().copied());
+    subjects.retain(|(subject, was_held)| is_held(subject) != *was_held);
+    if subjects.is_empty() {
+        return Ok(());
+    }
+    let hold = move |tx: &Tx| {
+        let mut subjects = subjects.iter();
+        subjects.try_for_each(|(subject, was)| ledger::hold(tx, E::NAME, subject, !was))
+    };
+    db.write(hold).await.map_err(WriteError::flat)?;
+    Ok(())
 }
 
 impl<E: Effect> Doing<E> {
@@ -150,6 +183,7 @@ impl<E: Effect> Doing<E> {
                     under_way.remove(&ended.context("record an attempt")?);
                 }
                 moved = progress.moved(&seen) => seen = moved,
+                () = self.timers.freed() => {}
                 () = tokio::time::sleep(next) => {}
             }
         }
@@ -177,15 +211,18 @@ impl<E: Effect> Doing<E> {
         }
         let now = self.db().clock().now_ms();
         let due = move |snapshot: &_| ledger::due(snapshot, E::NAME, now, limit);
-        let (due, next) = match self.db().read(due).await {
+        let found = match self.db().read(due).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(effect = E::NAME, %error, "cannot read the ledger; retrying");
                 return LOOK_EVERY;
             }
         };
-        let due: Vec<Entry> = due
-            .into_iter()
+        if found.timer.is_some_and(|timer| timer <= now) {
+            self.timers.note_due();
+        }
+        let entries = found.entries.into_iter();
+        let due: Vec<Entry> = entries
             .filter(|entry| !under_way.contains(&entry.id))
             .take(room)
             .collect();
@@ -194,6 +231,8 @@ impl<E: Effect> Doing<E> {
             let doing = Arc::clone(self);
             attempts.spawn(async move { doing.attempt(entry).await });
         }
+        let timer = found.timer.filter(|timer| *timer > now);
+        let next = found.next.into_iter().chain(timer).min();
         let next = next.and_then(|next| u64::try_from(next - now).ok());
         next.map_or(LOOK_EVERY, |ms| Duration::from_millis(ms).min(LOOK_EVERY))
     }
@@ -208,20 +247,19 @@ impl<E: Effect> Doing<E> {
         let outcome = settled.name();
         metrics::counter!("headwater_effect_attempts_total", "effect" => E::NAME, "outcome" => outcome)
             .increment(1);
-        let (reason, is_unwanted) = match &settled {
-            Settled::Done => (None, false),
-            Settled::Later(_, reason) => (Some(reason.clone()), false),
-            Settled::Dead {
-                reason,
-                is_unwanted,
-            } => (Some(reason.clone()), *is_unwanted),
-        };
-        let entry = Arc::new(entry);
-        let settle = move |tx: &Tx| settled.settle::<E>(tx, &entry);
-        let failing_since = self.write(settle).await;
+        let reason = settled.reason().map(str::to_owned);
+        let pause = self.pause.clone();
+        let settle = move |tx: &Tx| settled.settle::<E>(tx, &entry, pause.as_ref());
+        let Record {
+            failed,
+            switched_off,
+        } = self.write(settle).await;
         crash::point("effect.settled");
-        if let Some(reason) = reason {
-            self.note_failure(&reason, is_unwanted, failing_since).await;
+        if let (Some(pause), Some(control)) = (switched_off, &self.pause) {
+            note_off::<E>(&pause.reason);
+            control.begin(pause).await;
+        } else if let (Some(since), Some(reason)) = (failed, reason) {
+            self.note_failure(&reason, since).await;
         }
         id
     }
@@ -239,27 +277,21 @@ impl<E: Effect> Doing<E> {
         }
     }
 
-    /// Pauses the effect if its receiver wants no more, or if everything has failed for long.
-    async fn note_failure(&self, reason: &str, is_unwanted: bool, failing_since: i64) {
+    /// Pauses the effect if everything has failed for long.
+    async fn note_failure(&self, reason: &str, failing_since: i64) {
         let failed_for = self.db().clock().now_ms() - failing_since;
         let failed_for = Duration::from_millis(u64::try_from(failed_for).unwrap_or_default());
-        let why = if is_unwanted {
-            reason.to_owned()
-        } else if failed_for >= self.config.switch_off_after {
-            let since = Clock::text(failing_since);
-            format!("all attempts have failed since {since}, the last one: {reason}")
-        } else {
+        if failed_for < self.config.switch_off_after {
             return;
-        };
+        }
         let Some(pause) = self.pause.as_ref().filter(|_| !self.is_paused()) else {
             return;
         };
-        tracing::error!(
-            effect = E::NAME,
-            reason = why,
-            "the effect is switched off until an operator resumes it"
-        );
-        if let Err(error) = pause.pause(format!("switched itself off: {why}")).await {
+        let since = Clock::text(failing_since);
+        let why =
+            format!("{SWITCHED_OFF}all attempts have failed since {since}, the last one: {reason}");
+        note_off::<E>(&why);
+        if let Err(error) = pause.pause(why).await {
             // The next failure tries again.
             tracing::warn!(effect = E::NAME, error = causes(&error), "cannot pause");
         }
@@ -303,23 +335,44 @@ impl<E: Effect> Doing<E> {
         metrics::gauge!("headwater_effect_oldest_seconds", "effect" => E::NAME)
             .set(number(u64::try_from(age).unwrap_or_default()) / 1000.0);
         let component = format!("{} work", E::NAME);
-        self.live.health().set(&component, state(&waiting));
+        let held = self.timers.why_held();
+        let state = state(&waiting, held.as_deref(), self.db().owner());
+        self.live.health().set(&component, state);
     }
 }
 
-/// The health of an effect: degraded while work has failed and is to be done again.
-fn state(waiting: &Waiting) -> State {
+fn note_off<E: Effect>(reason: &str) {
+    tracing::error!(
+        effect = E::NAME,
+        reason,
+        "the effect is switched off until an operator resumes it"
+    );
+}
+
+/// The health of an effect: degraded while work has failed and is to be done again, or is held.
+fn state(waiting: &Waiting, timers_held: Option<&str>, service: &str) -> State {
     let Waiting {
         intents,
         failed,
-        failure,
+        newer,
         ..
     } = waiting;
-    match failure {
-        None => State::Ok(format!("{intents} intents wait")),
-        Some(failure) => State::Degraded(format!(
-            "{intents} intents wait, {failed} of them after a failure; the oldest: {failure}"
-        )),
+    let mut text = format!("{intents} intents wait");
+    let failure = waiting.failure.as_ref();
+    let failure =
+        failure.map(|why| format!(", {failed} of them after a failure; the oldest: {why}"));
+    let held = waiting.newer_subject.as_ref();
+    let held = held.map(|subject| {
+        let kind = kind_of(subject);
+        format!("; {newer} are held: {kind} is newer than this service knows: upgrade {service}")
+    });
+    let timers = timers_held.map(|why| format!("; timers that are due wait: {why}"));
+    let faults: Vec<String> = failure.into_iter().chain(held).chain(timers).collect();
+    text.extend(faults.iter().map(String::as_str));
+    if faults.is_empty() {
+        State::Ok(text)
+    } else {
+        State::Degraded(text)
     }
 }
 
@@ -333,31 +386,50 @@ fn number(number: u64) -> f64 {
 enum Settled {
     Done,
     Later(Duration, String),
-    Dead { reason: String, is_unwanted: bool },
+    Dead(Why, String),
+}
+
+/// Why an intent is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Its last attempt failed.
+    Failed,
+    /// The effect gives it up: this is not the receiver's fault.
+    GivenUp,
+    /// The receiver wants no more.
+    Unwanted,
+}
+
+/// What was recorded after an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Record {
+    /// Since when all attempts have failed, in milliseconds since 1970, if this one did.
+    failed: Option<i64>,
+    /// The pause that was stored, if the receiver wants no more.
+    switched_off: Option<Pause>,
 }
 
 impl Settled {
     fn of(outcome: Outcome, entry: &Entry, schedule: &[Duration]) -> Self {
         match outcome {
             Outcome::Done => Self::Done,
-            Outcome::Retry { reason, after } => match schedule.get(entry.attempts) {
-                Some(pause) => {
-                    let after = after.unwrap_or_default().min(AFTER_MAX);
-                    Self::Later(after.max(*pause), reason)
-                }
-                None => Self::Dead {
-                    reason: format!("{reason} (attempt {}, the last)", entry.attempts + 1),
-                    is_unwanted: false,
-                },
-            },
-            Outcome::GiveUp(reason) => Self::Dead {
-                reason,
-                is_unwanted: false,
-            },
-            Outcome::SwitchOff(reason) => Self::Dead {
-                reason,
-                is_unwanted: true,
-            },
+            Outcome::Retry { reason, after } => {
+                let Some(pause) = schedule.get(entry.attempts) else {
+                    let last = format!("{reason} (attempt {}, the last)", entry.attempts + 1);
+                    return Self::Dead(Why::Failed, last);
+                };
+                let after = after.unwrap_or_default().min(AFTER_MAX);
+                Self::Later(after.max(*pause), reason)
+            }
+            Outcome::GiveUp(reason) => Self::Dead(Why::GivenUp, reason),
+            Outcome::SwitchOff(reason) => Self::Dead(Why::Unwanted, reason),
+        }
+    }
+
+    fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Done => None,
+            Self::Later(_, reason) | Self::Dead(_, reason) => Some(reason),
         }
     }
 
@@ -366,18 +438,21 @@ impl Settled {
         match self {
             Self::Done => "done",
             Self::Later(..) => "retried",
-            Self::Dead { .. } => "dead",
+            Self::Dead(..) => "dead",
         }
     }
 
-    /// Records the result for `entry`. Returns since when all attempts have failed, in milliseconds
-    /// since 1970.
-    fn settle<E: Effect>(&self, tx: &Tx, entry: &Entry) -> Result<i64, DbErr> {
+    /// Records the result for `entry`. If the receiver wants no more, also the pause by `control`,
+    /// unless the effect is paused already.
+    fn settle<E: Effect>(
+        &self,
+        tx: &Tx,
+        entry: &Entry,
+        control: Option<&PauseControl>,
+    ) -> Result<Record, DbErr> {
+        let mut record = Record::default();
         match self {
-            Self::Done => {
-                ledger::done(tx, E::NAME, entry.id)?;
-                return Ok(tx.now_ms());
-            }
+            Self::Done => ledger::done(tx, E::NAME, entry.id)?,
             Self::Later(pause, reason) => {
                 tracing::warn!(
                     effect = E::NAME,
@@ -388,9 +463,24 @@ impl Settled {
                     "the effect failed and is tried again"
                 );
                 ledger::postpone(tx, entry.id, *pause, reason)?;
+                record.failed = Some(ledger::fails(tx, E::NAME)?);
             }
-            Self::Dead { reason, .. } => ledger::give_up(tx, E::NAME, entry, reason)?,
+            Self::Dead(why, reason) => {
+                ledger::give_up(tx, E::NAME, entry, reason)?;
+                if *why == Why::Failed {
+                    record.failed = Some(ledger::fails(tx, E::NAME)?);
+                }
+                if !ledger::any_failed(tx, E::NAME)? {
+                    // Whether the receiver fails, only the next attempt will show.
+                    ledger::works_again(tx, E::NAME)?;
+                }
+                let control = control.filter(|control| control.now().is_none());
+                if let Some(control) = control.filter(|_| *why == Why::Unwanted) {
+                    let why = format!("{SWITCHED_OFF}{reason}");
+                    record.switched_off = Some(control.store(tx, why)?);
+                }
+            }
         }
-        ledger::fails(tx, E::NAME)
+        Ok(record)
     }
 }

@@ -87,22 +87,44 @@ impl PauseControl {
     /// Pauses the projection. Returns once it has stopped applying. If it was already paused, the
     /// start time stays.
     pub async fn pause(&self, reason: String) -> anyhow::Result<()> {
+        let this = self.clone();
+        let store = move |tx: &Tx| this.store(tx, reason.clone());
+        let stored = self.db.write(store).await.map_err(WriteError::flat);
+        let pause = stored.context("store the pause")?.value;
+        self.begin(pause).await;
+        Ok(())
+    }
+
+    /// Stores a pause with other work. Once that is committed, [`begin`](Self::begin) it; a restart
+    /// does so, too. If the projection was already paused, the start time stays.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn store(&self, tx: &Tx, reason: String) -> Result<Pause, DbErr> {
         let since = self.now().map(|pause| pause.since);
-        let since = since.unwrap_or_else(|| self.db.clock().now_ms());
+        let since = since.unwrap_or_else(|| tx.now_ms());
         let pause = Pause { since, reason };
-        self.save(Some(pause.clone())).await?;
+        save(tx, self.projection, Some(&pause))?;
+        Ok(pause)
+    }
+
+    /// Begins a stored pause. Returns once the projection has stopped applying.
+    pub async fn begin(&self, pause: Pause) {
         tracing::warn!(
             projection = self.projection,
             reason = pause.reason,
             "the projection is paused"
         );
         self.put(Some(pause)).await;
-        Ok(())
     }
 
     /// Resumes the projection.
     pub async fn resume(&self) -> anyhow::Result<()> {
-        self.save(None).await?;
+        let projection = self.projection;
+        let forget = self.db.write(move |tx| save(tx, projection, None)).await;
+        forget
+            .map_err(WriteError::flat)
+            .context("forget the pause")?;
         if self.now().is_some() {
             tracing::info!(
                 projection = self.projection,
@@ -111,18 +133,6 @@ impl PauseControl {
         }
         self.put(None).await;
         Ok(())
-    }
-
-    async fn save(&self, pause: Option<Pause>) -> anyhow::Result<()> {
-        let projection = self.projection;
-        let write = self
-            .db
-            .write(move |tx| save(tx, projection, pause.as_ref()));
-        write
-            .await
-            .map(drop)
-            .map_err(WriteError::flat)
-            .context("store the pause")
     }
 
     async fn put(&self, pause: Option<Pause>) {

@@ -42,10 +42,15 @@ CREATE TABLE headwater_intent (
     payload     BLOB    NOT NULL,
     traceparent TEXT,
     key         TEXT,                -- intents of one key are performed in order; NULL: in any
+    waits       INTEGER NOT NULL,    -- 1: for an earlier one of its key
+    is_timer    INTEGER NOT NULL,    -- 1: held until all is read that was recorded when it was due
+    is_newer    INTEGER NOT NULL DEFAULT 0, -- 1: held, in a newer version than the program knows
     wanted_at   INTEGER NOT NULL,    -- ms since 1970: when it was or will be due first
     due_at      INTEGER NOT NULL,    -- ms since 1970: when it is due now
     attempts    INTEGER NOT NULL DEFAULT 0,
     failure     TEXT                 -- why the last attempt failed
 );
-CREATE INDEX headwater_intent_by_due ON headwater_intent (effect, due_at);
+CREATE INDEX headwater_intent_by_due
+    ON headwater_intent (effect, waits, is_newer, is_timer, due_at);
 CREATE INDEX headwater_intent_by_key ON headwater_intent (effect, key, id);
+CREATE INDEX headwater_intent_failed ON headwater_intent (effect, id) WHERE attempts > 0;

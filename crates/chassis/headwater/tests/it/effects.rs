@@ -767,6 +767,65 @@ async fn an_effect_that_only_fails_for_long_is_switched_off_until_it_is_resumed(
     place.relay.stop().await;
 }
 
+/// Work that was given up says nothing about the receiver, and neither does a failure of which no
+/// attempt is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_long_after_one_another_do_not_switch_an_effect_off() {
+    let place = Place::start().await;
+    let bell = Bell::default();
+    let house = begun(&place, &bell, config(&[SHORT])).await;
+    let since = "SELECT count(failing_since) AS n FROM headwater_effect";
+    let fails = async || {
+        let fails = house
+            .db
+            .read(move |snapshot: &Snapshot| integers(snapshot, since));
+        fails.await.unwrap()[0]
+    };
+    bell.on(1, failed(2));
+    append(&place.source, reads(1..=1)).await;
+    eventually("a dead letter", async || {
+        is(dead_letters(&house.db).await.len(), &1)
+    })
+    .await;
+    assert_eq!(fails().await, 0, "after the last attempt");
+    bell.on(2, [Does::Answers(Outcome::GiveUp("no".to_owned()))]);
+    append(&place.source, reads(2..=2)).await;
+    eventually("two dead letters", async || {
+        is(dead_letters(&house.db).await.len(), &2)
+    })
+    .await;
+    assert_eq!(fails().await, 0, "after giving up");
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+/// The pause cannot be stored at first: then nothing is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_of_a_receiver_that_wants_no_more_is_stored_with_the_pause() {
+    let place = Place::start().await;
+    let bell = Bell::default();
+    bell.on(1, [Does::Answers(Outcome::SwitchOff("gone".to_owned()))]);
+    let house = begun(&place, &bell, config(&[LONG])).await;
+    run(
+        &house.db,
+        "CREATE TRIGGER no_pause BEFORE INSERT ON headwater_pause
+         BEGIN SELECT raise(ABORT, 'no pause'); END",
+    )
+    .await;
+    append(&place.source, reads(1..=1)).await;
+    bell.eventually(&[1]).await;
+    append(&place.source, reads(2..=2)).await;
+    bell.eventually(&[1, 2]).await;
+    eventually_left(&house.db, 1).await;
+    assert!(dead_letters(&house.db).await.is_empty());
+    run(&house.db, "DROP TRIGGER no_pause").await;
+    eventually_says(&house.health, "bell", "switched itself off: gone").await;
+    assert_eq!(dead_letters(&house.db).await.len(), 1);
+    assert_eq!(bell.values(), [1, 2]);
+    house.stop().await;
+    place.relay.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_wants_no_more_switches_the_effect_off() {
     let place = Place::start().await;
@@ -804,6 +863,77 @@ async fn a_timer_is_stored_survives_a_restart_and_fires_once() {
     let house = begun(&place, &bell, config(&[])).await;
     append(&place.source, reads(4..=4)).await;
     bell.eventually(&[1, 2, 3, 4]).await;
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+/// At first the source is down, then only its relay: what it recorded is in no stream yet, and may
+/// be what stops the timer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_waits_until_all_is_read_that_was_recorded_when_it_was_due() {
+    let mut place = Place::start().await;
+    let bell = Bell::default();
+    let house = begun(&place, &bell, config(&[])).await;
+    append(&place.source, vec![read("timer", 1)]).await;
+    eventually_left(&house.db, 1).await;
+    place.stop_source().await;
+    append(&place.source, vec![read("attic", 2), read("attic", 3)]).await;
+    run(&house.db, "UPDATE headwater_intent SET due_at = 0").await;
+    let says = async |text| eventually_says(&house.health, "bell work", text).await;
+    says("timers that are due wait: sensors does not say what it has recorded").await;
+    assert!(bell.values().is_empty(), "before its source answers");
+    let mut answering = Tasks::none();
+    answering.operator(&place.source, &place.bus);
+    says("wait: the events of sensors up to 3 are not read yet, only up to 1").await;
+    assert!(bell.values().is_empty(), "before its source's events");
+    answering.stop().await;
+    place.start_source();
+    bell.eventually(&[1, 2, 3]).await;
+    says("0 intents wait").await;
+    house.stop().await;
+    place.relay.stop().await;
+}
+
+/// A newer program wrote the first intent, and was rolled back. The second one has the same key.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_intent_in_a_newer_version_and_those_of_its_key_wait_for_an_upgrade() {
+    let place = Place::start().await;
+    let bell = Bell::default();
+    bell.on(1, failed(1));
+    let house = begun(&place, &bell, config(&[LONG])).await;
+    append(&place.source, vec![read("cellar", 1), read("cellar", 2)]).await;
+    bell.eventually(&[1]).await;
+    eventually_left(&house.db, 2).await;
+    eventually("the failure to be recorded", async || {
+        let failed = "SELECT max(attempts) AS n FROM headwater_intent";
+        let failed = house
+            .db
+            .read(move |snapshot: &Snapshot| integers(snapshot, failed));
+        is(failed.await.unwrap()[0], &1)
+    })
+    .await;
+    run(
+        &house.db,
+        "UPDATE headwater_intent SET due_at = 0, subject = replace(subject, '.v1.', '.v9.')
+         WHERE attempts = 1",
+    )
+    .await;
+    house.stop().await;
+
+    let house = begun(&place, &bell, config(&[])).await;
+    let newer = "1 are held: sensors.v9.read is newer than this service knows: upgrade house";
+    eventually_says(&house.health, "bell work", newer).await;
+    append(&place.source, reads(3..=3)).await;
+    bell.eventually(&[1, 3]).await;
+    eventually_left(&house.db, 2).await;
+    assert!(dead_letters(&house.db).await.is_empty());
+    let older = "UPDATE headwater_intent SET subject = replace(subject, '.v9.', '.v1.')";
+    run(&house.db, older).await;
+    house.stop().await;
+
+    let house = begun(&place, &bell, config(&[])).await;
+    bell.eventually(&[1, 1, 2, 3]).await;
+    eventually_left(&house.db, 0).await;
     house.stop().await;
     place.relay.stop().await;
 }

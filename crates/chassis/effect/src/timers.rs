@@ -1,0 +1,134 @@
+//! Holds due timers until the effect has read all that its sources had recorded when they were due.
+//!
+//! Such an event may be what stops a timer. It may still be in its source's outbox, or in a stream
+//! that this process has not read: only the source knows. So each source is asked after the timer
+//! is due, and the timer waits until the effect has read up to the position that it names.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use headwater_nats::Bus;
+use headwater_nats::control::{self, Endpoint, EventsAnswer, EventsRequest};
+use headwater_store::{Database, WriteError};
+use headwater_telemetry::causes;
+use tokio::sync::Notify;
+
+use crate::ledger;
+
+/// How long a source may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// The pause after timers were let go, and after each look at how far the effect has read.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The pause after a failure. A source that has not been read up to its position for this long is
+/// asked again whether it still has the same epoch.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The timers of an effect that are due and held.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    due: Notify,
+    freed: Notify,
+    why_held: Mutex<Option<String>>,
+}
+
+impl Timers {
+    /// Records that timers are due.
+    pub(crate) fn note_due(&self) {
+        self.due.notify_one();
+    }
+
+    /// Waits until timers may be performed.
+    pub(crate) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// Why due timers are held, unless only for a moment.
+    pub(crate) fn why_held(&self) -> Option<String> {
+        let why = self.why_held.lock();
+        why.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn hold(&self, why: Option<String>) {
+        *self.why_held.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Lets the due timers of the effect `name` go when they may. Never ends.
+    pub(crate) async fn free_all(
+        &self,
+        (db, bus): (&Database, &Bus),
+        name: &'static str,
+        sources: &[&'static str],
+    ) {
+        loop {
+            self.due.notified().await;
+            let at = db.clock().now_ms();
+            let freed = async {
+                for source in sources {
+                    self.read_up_to_now(db, bus, (name, source)).await?;
+                }
+                let free = db.write(move |tx| ledger::free_timers(tx, name, at)).await;
+                free.map(drop).map_err(WriteError::flat)
+            };
+            match freed.await {
+                Ok(()) => {
+                    self.hold(None);
+                    self.freed.notify_one();
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => {
+                    self.hold(Some(causes(&error)));
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until the effect `name` has read what `source` has recorded by now.
+    async fn read_up_to_now(
+        &self,
+        db: &Database,
+        bus: &Bus,
+        (name, source): (&'static str, &'static str),
+    ) -> anyhow::Result<()> {
+        let (epoch, head) = ask(bus, source).await?;
+        let mut asked = Instant::now();
+        loop {
+            let of = epoch.clone();
+            let read = db.read(move |snapshot| ledger::position(snapshot, name, source, &of));
+            let position = read.await?;
+            if position >= head {
+                return Ok(());
+            }
+            if asked.elapsed() >= ASK_AGAIN {
+                self.hold(Some(format!(
+                    "the events of {source} up to {head} are not read yet, only up to {position}"
+                )));
+                if ask(bus, source).await?.0 != epoch {
+                    bail!("{source} has another epoch now");
+                }
+                asked = Instant::now();
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Asks `source` for its epoch and its newest position.
+async fn ask(bus: &Bus, source: &str) -> anyhow::Result<(String, u64)> {
+    let request = EventsRequest {
+        from: 1,
+        limit: 0,
+        // Part of the payload is enough.
+        max_bytes: Some(0),
+        offset: Some(0),
+        ..EventsRequest::default()
+    };
+    let answer = control::ask::<EventsAnswer>(bus, source, Endpoint::Events, &request);
+    let answer = tokio::time::timeout(ANSWER_WITHIN, answer).await;
+    let answer = answer.context("no answer in time").flatten();
+    let answer = answer.with_context(|| format!("{source} does not say what it has recorded"))?;
+    Ok((answer.epoch, answer.head))
+}
