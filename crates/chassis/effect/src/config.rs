@@ -25,6 +25,7 @@ pub struct Config {
     /// How long one attempt may take. One that takes longer is dropped, and counts as failed.
     pub timeout: Duration,
     /// For how long all attempts may fail. Then the effect is paused until an operator resumes it.
+    /// The time begins again when no intent that failed is left to be tried again.
     pub switch_off_after: Duration,
 }
 

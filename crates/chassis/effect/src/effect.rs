@@ -50,7 +50,8 @@ pub enum Intent {
     None,
     /// To perform it at once.
     Now,
-    /// To perform it this much later: a timer.
+    /// To perform it this much later, and after every event that the sources recorded until then was
+    /// read: a timer.
     After(Duration),
 }
 
@@ -67,7 +68,7 @@ pub enum Outcome {
         /// How long to wait at least. More than a day counts as a day.
         after: Option<Duration>,
     },
-    /// It will never succeed, with the reason.
+    /// It will never succeed, with the reason. Does not count as a failure of the receiver.
     GiveUp(String),
     /// The receiver wants no more, with the reason.
     SwitchOff(String),

@@ -48,6 +48,9 @@
 //! failed for [`Config::switch_off_after`] pauses itself; `headwater projection resume` switches it
 //! on again.
 //!
+//! After a rollback of the program, an intent in a newer version than [`Effect::EVENTS`] names is
+//! held until the upgrade, and so are later ones of its key.
+//!
 //! # Where it begins
 //!
 //! An effect that is started on an old stream does not perform the past. It begins with the events
@@ -65,7 +68,10 @@
 //! # Timers
 //!
 //! [`Effect::intend`] may postpone an intent ([`Intent::After`]): it is stored like any other, and
-//! becomes due once, also after a restart. With a table that `intend` writes to and `perform` reads,
+//! becomes due once, also after a restart. One that is due is held until the effect has read every
+//! event that its [`SOURCES`](Effect::SOURCES) had recorded by then: a payment that was recorded in
+//! time counts, although the broker, or this service, was away. While a source is away, timers wait,
+//! and the component of the effect's work says for which. With a table that `intend` writes to and `perform` reads,
 //! this is a process manager: `examples/payment-deadline`.
 
 #![warn(missing_docs)]

@@ -795,6 +795,20 @@ async fn failures_long_after_one_another_do_not_switch_an_effect_off() {
     })
     .await;
     assert_eq!(fails().await, 0, "after giving up");
+
+    // Nor does it switch off a receiver that has only failed for long.
+    bell.on(3, [Does::Answers(Outcome::retry_after("busy", LONG))]);
+    append(&place.source, reads(3..=3)).await;
+    eventually("a failure", async || is(fails().await, &1)).await;
+    let five_days = "UPDATE headwater_effect SET failing_since = failing_since - 432000000";
+    run(&house.db, five_days).await;
+    bell.on(4, [Does::Answers(Outcome::GiveUp("no".to_owned()))]);
+    append(&place.source, reads(4..=4)).await;
+    eventually_left(&house.db, 1).await;
+    house.stop().await;
+    let house = begun(&place, &bell, config(&[SHORT])).await;
+    append(&place.source, reads(5..=5)).await;
+    bell.eventually(&[1, 1, 2, 3, 4, 5]).await;
     house.stop().await;
     place.relay.stop().await;
 }
@@ -914,7 +928,7 @@ async fn an_intent_in_a_newer_version_and_those_of_its_key_wait_for_an_upgrade()
     .await;
     run(
         &house.db,
-        "UPDATE headwater_intent SET due_at = 0, subject = replace(subject, '.v1.', '.v9.')
+        "UPDATE headwater_intent SET subject = replace(subject, '.v1.', '.v9.')
          WHERE attempts = 1",
     )
     .await;
@@ -923,6 +937,7 @@ async fn an_intent_in_a_newer_version_and_those_of_its_key_wait_for_an_upgrade()
     let house = begun(&place, &bell, config(&[])).await;
     let newer = "1 are held: sensors.v9.read is newer than this service knows: upgrade house";
     eventually_says(&house.health, "bell work", newer).await;
+    run(&house.db, "UPDATE headwater_intent SET due_at = 0").await;
     append(&place.source, reads(3..=3)).await;
     bell.eventually(&[1, 3]).await;
     eventually_left(&house.db, 2).await;
