@@ -10,22 +10,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use headwater_event::EventId;
 use headwater_nats::Bus;
-use headwater_nats::control::{self, Endpoint, EventsAnswer, EventsRequest};
+use headwater_nats::control::EventsAnswer;
 use headwater_store::number::{signed, unsigned};
 use headwater_store::{Database, Snapshot, Tx, WriteError};
 use headwater_telemetry::causes;
 use sea_orm::{ConnectionTrait, DbErr};
 use tokio::sync::Notify;
 
+use crate::ask::ask;
 use crate::ledger::{FIRST_EVENT, statement};
-
-/// How long a source may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// The highest position that a column holds.
 const ALL: u64 = i64::MAX.unsigned_abs();
@@ -114,7 +111,7 @@ async fn inherited(
     source: &str,
     epoch: &str,
 ) -> anyhow::Result<BTreeMap<String, u64>> {
-    if let Some(inherited) = ask(bus, source, epoch, 1, 0).await?.inherited {
+    if let Some(inherited) = ask_in(bus, source, epoch, None).await?.inherited {
         return Ok(inherited);
     }
     // A source that is older than this question. It matters only if there is a former epoch.
@@ -188,13 +185,13 @@ async fn find(bus: &Bus, source: &str, epoch: &str, started_at: i64) -> anyhow::
     if started_at == FIRST_EVENT {
         return Ok(1);
     }
-    let head = ask(bus, source, epoch, 1, 0).await?.head;
+    let head = ask_in(bus, source, epoch, None).await?.head;
     // The events before `from` are earlier, those from `end` on are not: they are recorded in the
     // order of their positions.
     let (mut from, mut end) = (1, head.saturating_add(1));
     while from < end {
         let middle = from + (end - from) / 2;
-        let answer = ask(bus, source, epoch, middle, 1).await?;
+        let answer = ask_in(bus, source, epoch, Some(middle)).await?;
         let event = answer.events.first();
         let event = event.with_context(|| format!("{source} has no event {middle}"))?;
         if event.recorded_at < started_at {
@@ -206,25 +203,14 @@ async fn find(bus: &Bus, source: &str, epoch: &str, started_at: i64) -> anyhow::
     Ok(from)
 }
 
-/// Asks `source` for at most `limit` events from `position` on.
-async fn ask(
+/// Asks `source`, if its epoch is still `epoch`.
+async fn ask_in(
     bus: &Bus,
     source: &str,
     epoch: &str,
-    position: u64,
-    limit: usize,
+    position: Option<u64>,
 ) -> anyhow::Result<EventsAnswer> {
-    let request = EventsRequest {
-        epoch: Some(epoch.to_owned()),
-        from: position,
-        limit,
-        // Part of the payload is enough.
-        max_bytes: Some(0),
-        offset: Some(0),
-    };
-    let answer = control::ask::<EventsAnswer>(bus, source, Endpoint::Events, &request);
-    let answer = tokio::time::timeout(ANSWER_WITHIN, answer).await;
-    let answer = answer.context("no answer in time")??;
+    let answer = ask(bus, source, position).await?;
     ensure!(answer.epoch == epoch, "{source} has another epoch now");
     Ok(answer)
 }

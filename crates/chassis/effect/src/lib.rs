@@ -76,6 +76,7 @@
 
 #![warn(missing_docs)]
 
+mod ask;
 mod begin;
 mod config;
 mod effect;

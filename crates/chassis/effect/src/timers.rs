@@ -7,17 +7,15 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use headwater_nats::Bus;
-use headwater_nats::control::{self, Endpoint, EventsAnswer, EventsRequest};
+use headwater_nats::control::EventsAnswer;
 use headwater_store::{Database, WriteError};
 use headwater_telemetry::causes;
 use tokio::sync::Notify;
 
+use crate::ask::ask;
 use crate::ledger;
-
-/// How long a source may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// The pause after timers were let go, and after each look at how far the effect has read.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -93,7 +91,7 @@ impl Timers {
         bus: &Bus,
         (name, source): (&'static str, &'static str),
     ) -> anyhow::Result<()> {
-        let (epoch, head) = ask(bus, source).await?;
+        let EventsAnswer { epoch, head, .. } = ask(bus, source, None).await?;
         let mut asked = Instant::now();
         loop {
             let of = epoch.clone();
@@ -106,7 +104,7 @@ impl Timers {
                 self.hold(Some(format!(
                     "the events of {source} up to {head} are not read yet, only up to {position}"
                 )));
-                if ask(bus, source).await?.0 != epoch {
+                if ask(bus, source, None).await?.epoch != epoch {
                     bail!("{source} has another epoch now");
                 }
                 asked = Instant::now();
@@ -114,21 +112,4 @@ impl Timers {
             tokio::time::sleep(PAUSE).await;
         }
     }
-}
-
-/// Asks `source` for its epoch and its newest position.
-async fn ask(bus: &Bus, source: &str) -> anyhow::Result<(String, u64)> {
-    let request = EventsRequest {
-        from: 1,
-        limit: 0,
-        // Part of the payload is enough.
-        max_bytes: Some(0),
-        offset: Some(0),
-        ..EventsRequest::default()
-    };
-    let answer = control::ask::<EventsAnswer>(bus, source, Endpoint::Events, &request);
-    let answer = tokio::time::timeout(ANSWER_WITHIN, answer).await;
-    let answer = answer.context("no answer in time").flatten();
-    let answer = answer.with_context(|| format!("{source} does not say what it has recorded"))?;
-    Ok((answer.epoch, answer.head))
 }

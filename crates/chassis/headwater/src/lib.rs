@@ -6,8 +6,8 @@
 //! # Start here
 //!
 //! `headwater new reviews` writes a service that compiles and passes its tests. A service imports
-//! the [`prelude`], and consists of settings, sources, projections and routes; [`main`] does the
-//! rest:
+//! the [`prelude`], and consists of settings, sources, projections, effects and routes; [`main`]
+//! does the rest:
 //!
 //! ```no_run
 //! use headwater::prelude::*;

@@ -105,7 +105,12 @@ mod tests {
     fn the_plan_of_the_shop_can_be_followed() {
         let text = include_str!("../../../../deploy/nats/plan.json");
         let plan = Plan::parse(text).expect("a plan");
-        assert!(plan.sources.len() >= 3 && plan.projections.len() >= 2);
+        for source in ["users", "products", "orders"] {
+            assert!(plan.sources.contains(source), "{plan:?}");
+        }
+        for projection in ["purchases", "orders-catalogue"] {
+            assert!(plan.projections.contains_key(projection), "{plan:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use async_nats::jetstream::consumer;
 use async_nats::jetstream::stream::{Config, Stream};
 use client::Nats;
 use futures_util::TryStreamExt as _;
-use headwater::operator::{Endpoint, EventsAnswer, EventsRequest, StatusAnswer};
+use headwater::operator::{Endpoint, EventsAnswer, EventsRequest, ProjectionStatus, StatusAnswer};
 use headwater::stream;
 use serde::Serialize;
 use survey::Topology;
@@ -71,7 +71,7 @@ impl Before {
             config,
             consumers,
             lost,
-            readers: readers(&topology, source),
+            readers: readers(topology.projections(), source),
             ahead: ahead(&topology, &status),
             status,
         })
@@ -136,9 +136,12 @@ async fn expect_whole(nats: &Nats, status: &StatusAnswer) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn readers(topology: &Topology, source: &str) -> BTreeMap<String, Vec<String>> {
+fn readers<'a>(
+    projections: impl Iterator<Item = (&'a String, &'a ProjectionStatus)>,
+    source: &str,
+) -> BTreeMap<String, Vec<String>> {
     let mut readers: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (service, projection) in topology.projections() {
+    for (service, projection) in projections {
         // What an effect did is not done again.
         if projection.positions.0.contains_key(source) && !projection.is_effect {
             let names = readers.entry(service.clone()).or_default();
@@ -187,5 +190,27 @@ impl Lost {
         let lost = counts.iter().filter(|(count, _)| *count > 0);
         lost.map(|(count, which)| format!("lost with the stream: {count} events {which}"))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_effect_is_not_rebuilt_with_the_projections() {
+        let status = |name: &str, is_effect: bool| -> ProjectionStatus {
+            let status = json!({
+                "name": name, "version": 1, "positions": {"orders": 7}, "is_complete": true,
+                "dead_letters": 0, "can_rebuild": !is_effect, "is_effect": is_effect,
+            });
+            serde_json::from_value(status).expect("a status")
+        };
+        let all = [status("copy", false), status("orders-webhook", true)];
+        let service = "orders".to_owned();
+        let readers = readers(all.iter().map(|one| (&service, one)), "orders");
+        assert_eq!(readers, [(service.clone(), vec!["copy".to_owned()])].into());
     }
 }
