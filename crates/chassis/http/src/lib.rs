@@ -31,6 +31,6 @@ pub use app::{About, admin, app};
 pub use config::{Config, admin_address};
 pub use extract::{After, IdempotencyKey, Json, Path, Peer, Query};
 pub use page::{Limit, Page, PageQuery, cut};
-pub use policy::content_security_policy;
+pub use policy::{STYLE, content_security_policy};
 pub use problem::{FieldError, Invalid, Problem};
 pub use server::{Listeners, LivenessProbe, bind, raise_file_limit, serve, serve_watched};

@@ -1,9 +1,17 @@
-//! The content security policy of HTML pages.
+//! The look of HTML pages, and their content security policy.
 
 use axum::http::HeaderValue;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
+
+/// The style sheet of every HTML page, for its `<style>` element: type, cards, tables, badges, forms
+/// and buttons, in light and dark colours, from 360 px to 4K, and on paper.
+///
+/// Its colours are the custom properties `--ink`, `--soft`, `--paper`, `--card`, `--well`, `--line`,
+/// `--accent`, `--tint`, `--good`, `--warn` and `--bad`; a page needs no others. Its body has a
+/// `<header>`, a `<main>` and a `<footer>`.
+pub const STYLE: &str = include_str!("style.css");
 
 /// The `Content-Security-Policy` of a page whose only style is its first `<style>` element, allowed
 /// by its hash. The policy allows no script and no framing, and loads nothing else except what
