@@ -5,7 +5,7 @@ use headwater::http::Problem;
 use uuid::Uuid;
 
 use crate::asking::Asking;
-use crate::purchase::{Found, Part, Shopper};
+use crate::purchase::{Found, Part};
 use crate::replica::Replica;
 
 /// The source of the answers. Cheap to clone.
@@ -31,15 +31,11 @@ impl Answers {
         }
     }
 
-    /// The `limit` newest users, and the position of the answer; `None` in a style that cannot
-    /// list users.
-    pub(crate) async fn shoppers(
-        &self,
-        limit: u32,
-    ) -> Result<Option<(Vec<Shopper>, Positions)>, Problem> {
+    /// The copy, which alone can list users and products; `None` in the other styles.
+    pub(crate) fn replica(&self) -> Option<&Replica> {
         match self {
-            Self::Replica(replica) => replica.shoppers(limit).await.map(Some),
-            Self::Asking(_) => Ok(None),
+            Self::Replica(replica) => Some(replica),
+            Self::Asking(_) => None,
         }
     }
 }

@@ -12,6 +12,7 @@
 mod answers;
 pub mod asking;
 mod http;
+mod list;
 mod page;
 mod purchase;
 mod replica;
@@ -39,6 +40,7 @@ pub const MIGRATIONS: &[Migration] = &[
         "0002_erasing",
         include_str!("../migrations/0002_erasing.sql"),
     ),
+    Migration::sql("0003_lists", include_str!("../migrations/0003_lists.sql")),
 ];
 
 /// What it is, in style replica.

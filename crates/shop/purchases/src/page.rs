@@ -14,11 +14,12 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::answers::Answers;
-use crate::purchase::{Cursor, Found, Order, Part, Purchase, PurchaseLimit, Shopper};
+use crate::list::{From, Shopper};
+use crate::purchase::{Cursor, Found, Order, Part, Purchase, PurchaseLimit};
 use crate::style::Style;
 
 /// How many users the start page shows.
-const SHOPPERS_SHOWN: u32 = 60;
+const SHOPPERS_SHOWN: usize = 60;
 
 /// Images may come from any host, everything else only from this service.
 const ALLOWED: &str = "img-src http: https:; form-action 'self'";
@@ -107,9 +108,16 @@ async fn find_user(
     if let Some(id) = user.as_ref().and_then(|text| text.parse::<Uuid>().ok()) {
         return Ok(Redirect::to(&format!("/users/{id}")).into_response());
     }
+    let newest = match shared.answers.replica() {
+        Some(replica) => {
+            let users = replica.users(From::Start, SHOPPERS_SHOWN).await?;
+            Some((users.items, users.as_of))
+        }
+        None => None,
+    };
     let page = FindUser {
         style: shared.style,
-        newest: shared.answers.shoppers(SHOPPERS_SHOWN).await?,
+        newest,
         wrong: user,
     };
     let status = match page.wrong {

@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use headwater::Positions;
 use headwater::http::Limit;
-use sea_orm::FromQueryResult;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -26,19 +25,43 @@ pub(crate) struct Purchase {
     /// When the user first ordered the product, RFC 3339.
     #[schema(example = "2026-11-22T10:30:00Z")]
     pub(crate) first_ordered_at: String,
+    /// When the user last ordered the product, RFC 3339.
+    #[schema(example = "2026-11-25T08:15:00Z")]
+    pub(crate) last_ordered_at: String,
+    /// How many orders of the user have the product.
+    #[schema(example = 2)]
+    pub(crate) times: u64,
 }
 
 impl Purchase {
     /// `look`: title and image, if they are known.
-    pub(crate) fn new(cursor: Cursor, look: Option<(String, String)>) -> Self {
+    pub(crate) fn new(cursor: Cursor, again: Again, look: Option<(String, String)>) -> Self {
         let (title, image) = look.unzip();
+        let first_ordered_at = shop_events::timestamp(cursor.first_ordered_at).to_string();
+        let last_ordered_at = if again.span == 0 {
+            first_ordered_at.clone()
+        } else {
+            let last = cursor.first_ordered_at.saturating_add(again.span);
+            shop_events::timestamp(last).to_string()
+        };
         Self {
             product_id: cursor.product_id,
             title,
             image,
-            first_ordered_at: shop_events::timestamp(cursor.first_ordered_at).to_string(),
+            first_ordered_at,
+            last_ordered_at,
+            times: again.times,
         }
     }
+}
+
+/// The later orders of a purchase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Again {
+    /// Milliseconds from the first order to the last; 0 if there is one.
+    pub(crate) span: i64,
+    /// The number of orders, with the first.
+    pub(crate) times: u64,
 }
 
 /// A part of what a user ever ordered, as of some positions.
@@ -51,13 +74,6 @@ pub(crate) struct Found {
     pub(crate) as_of: Positions,
     /// The first dead letter of each source.
     pub(crate) parked: Positions,
-}
-
-/// A user, and the number of products that the user ordered.
-#[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
-pub(crate) struct Shopper {
-    pub(crate) id: Uuid,
-    pub(crate) products: i64,
 }
 
 /// The place of a purchase in the list, which is sorted by the time of the product's first order,

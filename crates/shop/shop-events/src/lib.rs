@@ -12,6 +12,7 @@ use headwater_event::Undecodable;
 use uuid::Uuid;
 
 pub mod inquiry;
+pub mod search;
 
 pub use prost_types::Timestamp;
 

@@ -7,7 +7,7 @@ use headwater::http::cut;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::purchase::{self, Cursor, Part, Purchase};
+use crate::purchase::{self, Again, Cursor, Part, Purchase};
 
 /// A page of a user's orders.
 #[derive(Debug)]
@@ -32,16 +32,35 @@ pub(crate) struct Product {
     pub(super) image: String,
 }
 
-/// When a user first ordered each product, in milliseconds since 1970.
+/// When a user ordered each product, and how often.
 #[derive(Debug, Default)]
-pub(super) struct FirstOrdered(HashMap<Uuid, i64>);
+pub(super) struct Ordered(HashMap<Uuid, Times>);
 
-impl FirstOrdered {
+/// The orders of a product.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// Milliseconds since 1970.
+    first: i64,
+    last: i64,
+    number: u32,
+}
+
+impl Ordered {
     pub(super) fn add(&mut self, orders: Vec<Order>) {
-        for order in orders {
+        for mut order in orders {
+            // An order that has a product twice counts once.
+            order.product_ids.sort_unstable();
+            order.product_ids.dedup();
+            let at = order.placed_at;
             for product in order.product_ids {
-                let first = self.0.entry(product).or_insert(order.placed_at);
-                *first = order.placed_at.min(*first);
+                let times = self.0.entry(product).or_insert(Times {
+                    first: at,
+                    last: at,
+                    number: 0,
+                });
+                times.first = times.first.min(at);
+                times.last = times.last.max(at);
+                times.number += 1;
             }
         }
     }
@@ -52,7 +71,7 @@ impl FirstOrdered {
     }
 
     /// A part of the list, and whether more products follow.
-    pub(super) fn part(&self, part: Part) -> (Vec<Cursor>, bool) {
+    pub(super) fn part(&self, part: Part) -> (Vec<(Cursor, Again)>, bool) {
         let is_oldest_first = part.order == purchase::Order::OldestFirst;
         let is_after = |place: &Cursor| {
             let from = part.from;
@@ -60,9 +79,9 @@ impl FirstOrdered {
         };
         // Keeps a page and one more.
         let mut page = BTreeSet::new();
-        for (id, at) in &self.0 {
+        for (id, times) in &self.0 {
             let place = Cursor {
-                first_ordered_at: *at,
+                first_ordered_at: times.first,
                 product_id: *id,
             };
             if is_after(&place) && page.insert(place) && page.len() > part.limit + 1 {
@@ -78,17 +97,30 @@ impl FirstOrdered {
             page.reverse();
         }
         let more = cut(&mut page, part.limit);
-        (page, more)
+        let again = |place: &Cursor| {
+            let times = self.0[&place.product_id];
+            Again {
+                span: times.last.saturating_sub(times.first),
+                times: times.number.into(),
+            }
+        };
+        let page = page.into_iter().map(|place| (place, again(&place)));
+        (page.collect(), more)
     }
 }
 
 /// The purchases at `places`, with the titles and images of `products`.
-pub(super) fn with_looks(places: Vec<Cursor>, products: Vec<Product>) -> Vec<(Cursor, Purchase)> {
+pub(super) fn with_looks(
+    places: Vec<(Cursor, Again)>,
+    products: Vec<Product>,
+) -> Vec<(Cursor, Purchase)> {
     let looks = products.into_iter();
     let mut looks: HashMap<Uuid, _> = looks.map(|it| (it.id, (it.title, it.image))).collect();
-    let mut purchase = |place: Cursor| Purchase::new(place, looks.remove(&place.product_id));
-    let places = places.into_iter();
-    places.map(|place| (place, purchase(place))).collect()
+    let purchase = |(place, again): (Cursor, Again)| {
+        let look = looks.remove(&place.product_id);
+        (place, Purchase::new(place, again, look))
+    };
+    places.into_iter().map(purchase).collect()
 }
 
 /// Adds the positions of another answer. If a source was asked several times, its lowest position
@@ -129,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_first_order_of_a_product_counts_and_decides_its_place() {
-        let mut ordered = FirstOrdered::default();
+        let mut ordered = Ordered::default();
         // 1.1 s is later than 1 s, although its text sorts first.
         ordered.add(vec![order(1100, &[3, 1]), order(1000, &[2])]);
         ordered.add(vec![order(999, &[1]), order(5000, &[2, 2])]);
@@ -138,14 +170,18 @@ mod tests {
         let purchases = with_looks(places, vec![product(3), product(1)]);
         let shown: Vec<_> = purchases
             .iter()
-            .map(|(_, it)| (it.product_id.as_u128(), it.first_ordered_at.as_str()))
+            .map(|(_, it)| {
+                let (first, last) = (&*it.first_ordered_at, &*it.last_ordered_at);
+                (it.product_id.as_u128(), first, last, it.times)
+            })
             .collect();
+        let second = "1970-01-01T00:00:01.100Z";
         assert_eq!(
             shown,
             [
-                (1, "1970-01-01T00:00:00.999Z"),
-                (2, "1970-01-01T00:00:01Z"),
-                (3, "1970-01-01T00:00:01.100Z")
+                (1, "1970-01-01T00:00:00.999Z", second, 2),
+                (2, "1970-01-01T00:00:01Z", "1970-01-01T00:00:05Z", 2),
+                (3, second, second, 1)
             ]
         );
         assert_eq!(purchases[0].1.title.as_deref(), Some("Thing 1"));
@@ -154,7 +190,7 @@ mod tests {
 
     #[test]
     fn parts_follow_one_another_in_both_orders() {
-        let mut ordered = FirstOrdered::default();
+        let mut ordered = Ordered::default();
         // Three at the same time: sorted by id.
         ordered.add(vec![order(7, &[2, 0, 1]), order(9, &[4]), order(3, &[9])]);
         for (order, all) in [
@@ -169,8 +205,8 @@ mod tests {
             };
             loop {
                 let (places, more) = ordered.part(part);
-                seen.extend(places.iter().map(|place| place.product_id.as_u128()));
-                part.from = places.last().copied();
+                seen.extend(places.iter().map(|(place, _)| place.product_id.as_u128()));
+                part.from = places.last().map(|(place, _)| *place);
                 if !more {
                     break;
                 }

@@ -30,7 +30,7 @@ pub(crate) use transport::Transport;
 
 use crate::purchase::{Found, Part};
 use failure::{Answer, Failure, Why, not_yet};
-use gathered::{FirstOrdered, Orders, Product, add_positions, with_looks};
+use gathered::{Orders, Product, add_positions, with_looks};
 
 const USERS: &str = "users";
 const PRODUCTS: &str = "products";
@@ -61,7 +61,7 @@ pub struct Config {
     /// Questions under way at the same time; further ones are refused
     #[arg(long, env = "HEADWATER_QUESTIONS_MAX", default_value_t = 1024)]
     pub questions_max: usize,
-    /// Different products put together for all answers under way, some 50 bytes each. Which of
+    /// Different products put together for all answers under way, some 60 bytes each. Which of
     /// them come first in the list shows only when all orders have been read
     #[arg(long, env = "HEADWATER_GATHERED_MAX", default_value_t = 1_000_000)]
     pub gathered_max: usize,
@@ -84,7 +84,7 @@ pub(crate) struct Asking {
 /// What a user ordered, and the permits for it.
 #[derive(Debug)]
 struct Ordered {
-    first: FirstOrdered,
+    products: gathered::Ordered,
     _room: OwnedSemaphorePermit,
 }
 
@@ -161,9 +161,9 @@ impl Asking {
         }
         let (ordered, orders_at) = ordered?;
         add_positions(&mut as_of, orders_at);
-        let (places, more) = ordered.first.part(part);
+        let (places, more) = ordered.products.part(part);
         drop(ordered);
-        let ids: Vec<Uuid> = places.iter().map(|place| place.product_id).collect();
+        let ids: Vec<Uuid> = places.iter().map(|(place, _)| place.product_id).collect();
         let chunks = ids.chunks(self.transport.products_max());
         let mut chunks: Vec<Vec<Uuid>> = chunks.map(<[Uuid]>::to_vec).collect();
         if chunks.is_empty() && after.0.contains_key(PRODUCTS) {
@@ -190,18 +190,25 @@ impl Asking {
         user: Uuid,
         deadline: Instant,
     ) -> Result<(Ordered, Positions), Failure> {
-        let (mut first, mut as_of) = (FirstOrdered::default(), Positions::default());
+        let (mut products, mut as_of) = (gathered::Ordered::default(), Positions::default());
         let mut room = self.take_room(0, 0)?;
         let mut start_after = None;
         loop {
             let question = self.transport.orders(user, start_after, deadline);
             let (Orders { orders, next }, at) = self.ask(ORDERS, question).await?;
-            let before = first.len();
-            first.add(orders);
-            room.merge(self.take_room(first.len() - before, first.len())?);
+            let before = products.len();
+            products.add(orders);
+            let all = products.len();
+            room.merge(self.take_room(all - before, all)?);
             add_positions(&mut as_of, at);
             if next.is_none() {
-                return Ok((Ordered { first, _room: room }, as_of));
+                return Ok((
+                    Ordered {
+                        products,
+                        _room: room,
+                    },
+                    as_of,
+                ));
             }
             start_after = next;
         }

@@ -1,20 +1,25 @@
 //! Style replica: answers from a copy that events keep up to date. The pattern is called
 //! event-carried state transfer.
 
+mod lists;
 mod projection;
+mod recent;
 mod store;
 
 use std::time::Duration;
 
+use headwater::database::RawSnapshot;
 use headwater::http::{Problem, cut};
-use headwater::projection::{Progress, as_of, as_of_raw};
+use headwater::projection::{Progress, as_of_raw};
 use headwater::{Database, Positions};
+use sea_orm::DbErr;
 use uuid::Uuid;
 
 pub use projection::Purchases;
 pub use store::{erase_part, is_erasing};
 
-use crate::purchase::{Found, Part, Shopper};
+use crate::list::{self, Listed, Product, Sales, Shopper};
+use crate::purchase::{Found, Part};
 
 /// The store and its progress. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -59,14 +64,93 @@ impl Replica {
         self.db.read_raw(read).await
     }
 
-    /// The `limit` newest users, and the position of the store.
-    pub(crate) async fn shoppers(&self, limit: u32) -> Result<(Vec<Shopper>, Positions), Problem> {
-        let nothing = Positions::default();
-        self.progress.caught_up(&nothing, self.deadline).await?;
-        let read = move |snapshot: &_| {
-            let as_of = as_of::<Purchases>(snapshot)?.without_gaps();
-            Ok::<_, Problem>((store::shoppers(snapshot, limit)?, as_of))
+    /// A page of the list of users.
+    pub(crate) async fn users(
+        &self,
+        from: list::From,
+        limit: usize,
+    ) -> Result<Listed<Shopper, list::From>, Problem> {
+        self.list(move |snapshot| lists::users(snapshot, from, limit))
+            .await
+    }
+
+    /// Those of `users` who are known here, in their order.
+    pub(crate) async fn known(&self, users: Vec<Uuid>) -> Result<Listed<Shopper>, Problem> {
+        self.list(move |snapshot| Ok((lists::known(snapshot, &users)?, None)))
+            .await
+    }
+
+    /// A page of the products, the newest first; with `words`, a query of FTS5, of those whose
+    /// titles have them.
+    pub(crate) async fn products(
+        &self,
+        words: Option<String>,
+        from: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Listed<Product>, Problem> {
+        self.list(move |snapshot| {
+            let mut found = lists::products(snapshot, words.as_deref(), from, limit + 1)?;
+            let more = cut(&mut found, limit);
+            let found: Vec<Product> = found.into_iter().map(|(_, product)| product).collect();
+            let next = found.last().filter(|_| more).map(|product| product.id);
+            Ok((found, next))
+        })
+        .await
+    }
+
+    /// A page of the users who ordered a product whose title has the `words`, the newest user
+    /// first. It may be short and followed by more.
+    pub(crate) async fn buyers(
+        &self,
+        words: String,
+        from: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Listed<Shopper>, Problem> {
+        self.list(move |snapshot| {
+            let found = lists::products(snapshot, Some(&words), None, lists::FOUND_MAX)?;
+            let found: Vec<i64> = found.into_iter().map(|(number, _)| number).collect();
+            lists::buyers(snapshot, &found, from, limit)
+        })
+        .await
+    }
+
+    /// A product, who ordered it, and as of when; `None` if there is no such product.
+    pub(crate) async fn product(
+        &self,
+        product: Uuid,
+    ) -> Result<Option<(Product, Sales, Positions)>, Problem> {
+        self.start_up().await?;
+        let read = move |snapshot: &RawSnapshot| {
+            let as_of = as_of_raw::<Purchases>(snapshot)?.without_gaps();
+            let Some((number, product)) = lists::find_product(snapshot, product)? else {
+                return Ok::<_, Problem>(None);
+            };
+            let sales = lists::sales(snapshot, number)?;
+            Ok(Some((product, sales, as_of)))
         };
-        self.db.read(read).await
+        self.db.read_raw(read).await
+    }
+
+    /// Waits until the store includes `after`.
+    pub(crate) async fn reach(&self, after: &Positions) -> Result<(), Problem> {
+        Ok(self.progress.caught_up(after, self.deadline).await?)
+    }
+
+    /// Waits until there is a store to read from.
+    async fn start_up(&self) -> Result<(), Problem> {
+        self.reach(&Positions::default()).await
+    }
+
+    async fn list<T: Send + 'static, F: Send + 'static>(
+        &self,
+        read: impl FnOnce(&RawSnapshot) -> Result<(Vec<T>, Option<F>), DbErr> + Send + 'static,
+    ) -> Result<Listed<T, F>, Problem> {
+        self.start_up().await?;
+        let read = move |snapshot: &RawSnapshot| {
+            let as_of = as_of_raw::<Purchases>(snapshot)?.without_gaps();
+            let (items, next) = read(snapshot)?;
+            Ok::<_, Problem>(Listed { items, next, as_of })
+        };
+        self.db.read_raw(read).await
     }
 }

@@ -7,8 +7,9 @@
 //!
 //! A batch is gathered first and then saved at once, because a row in a large statement costs a
 //! fraction of a separate statement. The result is the same as for one event after another: a
-//! product has its last title, a purchase its earliest time, a user the last state, and an erased
-//! user has no purchases, even if the order comes after the erasure.
+//! product has its last title, a purchase its earliest and its latest time and the number of its
+//! orders, a user the last state, and an erased user has no purchases, even if the order comes after
+//! the erasure.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ pub struct Purchases;
 
 impl Projection for Purchases {
     const NAME: &'static str = "purchases";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SOURCES: &'static [&'static str] = &["users", "products", "orders"];
     const EVENTS: &'static [&'static [&'static str]] = &[
         UsersEvent::SUBJECTS,
@@ -48,6 +49,9 @@ impl Projection for Purchases {
         shop_events::key(event)
     }
 }
+
+/// The end of the year 9999, in milliseconds since 1970: the latest time in RFC 3339.
+const LATEST: i64 = 253_402_300_799_999;
 
 /// The combined changes of a batch of events.
 #[derive(Debug, Default)]
@@ -85,8 +89,10 @@ impl Changes {
 
     fn gather_order(&mut self, order: &OrderPlaced) -> Result<(), ApplyError> {
         let user = id(&order.user_id)?;
-        // An event that was published by hand may lack the time; it then counts as the earliest.
+        // An event that was published by hand may lack the time, or have an absurd one: it counts
+        // as the earliest, or as the nearest that can be shown.
         let ordered_at = order.placed_at.as_ref().map_or(0, shop_events::millis);
+        let ordered_at = ordered_at.clamp(0, LATEST);
         for product in &order.product_ids {
             let product = id(product)?;
             self.lines.push(Line {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use headwater::database::{Bulk, RawSnapshot, Snapshot, Tx};
-use sea_orm::{ConnectionTrait, DbErr, FromQueryResult as _, Value, raw_sql};
+use sea_orm::{ConnectionTrait, DbErr, Value, raw_sql};
 use uuid::Uuid;
 
-use crate::purchase::{Cursor, Order, Part, Purchase, Shopper};
+use super::recent;
+use crate::purchase::{Again, Cursor, Order, Part, Purchase};
 
 /// The state of a user, from the user's own events. It only increases. The table stores it as a
 /// number, where 0 is a user who is known from an order only.
@@ -21,7 +22,7 @@ pub(super) enum UserState {
 /// An order line: a user ordered a product.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Line {
-    /// The index of the user in the batch's shoppers.
+    /// The index of the order's user in the batch's shoppers, a different one for each order.
     pub(super) shopper: usize,
     pub(super) product: Uuid,
     /// Milliseconds since 1970.
@@ -32,7 +33,9 @@ pub(super) struct Line {
 const NEAR: usize = 8;
 
 /// The content that is equal in any two stores built from the same events. The numbers are left
-/// out: they depend on how the events of the sources interleaved.
+/// out: they depend on how the events of the sources interleaved. So is the full-text index, which
+/// triggers derive from the titles, and the short list of recent users, which an erasure shortens
+/// without bringing back those for whom there was no room.
 pub(super) const CONTENT: &[(&str, &str)] = &[
     ("user", "SELECT lower(hex(id)) AS id, state FROM user"),
     (
@@ -41,7 +44,8 @@ pub(super) const CONTENT: &[(&str, &str)] = &[
     ),
     (
         "purchase",
-        "SELECT lower(hex(user.id)) AS user, lower(hex(product.id)) AS product, first_ordered_at
+        "SELECT lower(hex(user.id)) AS user, lower(hex(product.id)) AS product, first_ordered_at,
+                first_ordered_at + span AS last_ordered_at, times
          FROM purchase
          LEFT JOIN user ON user.number = purchase.user
          LEFT JOIN product ON product.number = purchase.product
@@ -62,6 +66,12 @@ const BEGIN_ERASING: Bulk = Bulk {
     after: ")",
 };
 
+const FORGET_RECENT: Bulk = Bulk {
+    before: "DELETE FROM recent WHERE user IN (SELECT number FROM user WHERE id IN (",
+    row: "?",
+    after: "))",
+};
+
 /// Raises users to at least these states; each user occurs once.
 ///
 /// The purchases of an erased user are hidden from now on, and [`erase_part`] removes them. The
@@ -75,7 +85,8 @@ pub(super) fn save_users(tx: &Tx, users: &[(Uuid, UserState)]) -> Result<(), DbE
         .iter()
         .filter(|(_, state)| *state == UserState::Erased);
     let erased: Vec<_> = erased.map(|(id, _)| [(*id).into()]).collect();
-    BEGIN_ERASING.run(tx, erased)
+    BEGIN_ERASING.run(tx, erased.clone())?;
+    FORGET_RECENT.run(tx, erased)
 }
 
 /// The most purchases of an erased user that one transaction removes. It takes some 10 ms, so no
@@ -236,30 +247,68 @@ impl IdLookup {
 }
 
 const SAVE_PURCHASES: Bulk = Bulk {
-    before: "INSERT INTO purchase (user, product, first_ordered_at) VALUES ",
-    row: "(?, ?, ?)",
-    after: " ON CONFLICT DO UPDATE SET first_ordered_at = excluded.first_ordered_at
-             WHERE excluded.first_ordered_at < first_ordered_at",
+    before: "INSERT INTO purchase (user, product, first_ordered_at, span, times) VALUES ",
+    row: "(?, ?, ?, ?, ?)",
+    after: " ON CONFLICT DO UPDATE SET
+             first_ordered_at = min(first_ordered_at, excluded.first_ordered_at),
+             span = max(first_ordered_at + span, excluded.first_ordered_at + excluded.span)
+                 - min(first_ordered_at, excluded.first_ordered_at),
+             times = times + excluded.times",
 };
 
+/// The orders of a product by a user, in a batch.
+#[derive(Debug, Clone, Copy)]
+struct Ordered {
+    user: i64,
+    product: i64,
+    first_at: i64,
+    last_at: i64,
+    times: i64,
+}
+
 /// Saves `shoppers` and their order `lines`, except those of erased users. Each purchase keeps its
-/// earliest time, in whichever order the events come.
+/// earliest and its latest time and the number of its orders, in whichever order the events come.
 pub(super) fn save_purchases(tx: &Tx, shoppers: &[Uuid], lines: &[Line]) -> Result<(), DbErr> {
     let shoppers = shoppers.iter().copied();
     let users = surrogate_keys(tx, shoppers, &FIND_USERS, &MAKE_USERS)?;
     let ordered = lines.iter().map(|line| line.product);
     let products = surrogate_keys(tx, ordered, &FIND_PRODUCTS, &MAKE_PRODUCTS)?;
     let row = |(line, product): (&Line, Option<i64>)| {
-        Some((users[line.shopper]?, product?, line.ordered_at))
+        Some((
+            users[line.shopper]?,
+            product?,
+            line.shopper,
+            line.ordered_at,
+        ))
     };
     let lines = lines.iter().zip(products);
-    let mut rows: Vec<(i64, i64, i64)> = lines.filter_map(row).collect();
+    let mut rows: Vec<(i64, i64, usize, i64)> = lines.filter_map(row).collect();
     rows.sort_unstable();
-    rows.dedup_by_key(|(user, product, _)| (*user, *product));
-    let values = rows
-        .iter()
-        .map(|(user, product, at)| [(*user).into(), (*product).into(), (*at).into()]);
-    SAVE_PURCHASES.run(tx, values)
+    // An order that has a product twice counts once.
+    rows.dedup_by_key(|(user, product, shopper, _)| (*user, *product, *shopper));
+    let mut purchases: Vec<Ordered> = Vec::with_capacity(rows.len());
+    for (user, product, _, at) in rows {
+        match purchases.last_mut() {
+            Some(last) if (last.user, last.product) == (user, product) => {
+                last.first_at = last.first_at.min(at);
+                last.last_at = last.last_at.max(at);
+                last.times += 1;
+            }
+            _ => purchases.push(Ordered {
+                user,
+                product,
+                first_at: at,
+                last_at: at,
+                times: 1,
+            }),
+        }
+    }
+    let values = purchases.iter().map(|it| {
+        let span = it.last_at.saturating_sub(it.first_at);
+        [it.user, it.product, it.first_at, span, it.times].map(Value::from)
+    });
+    SAVE_PURCHASES.run(tx, values)?;
+    recent::save(tx, purchases.iter().map(|it| (it.user, it.last_at)))
 }
 
 /// The purchases of a user after a cursor, in the order of [`Cursor`].
@@ -267,13 +316,13 @@ pub(super) fn save_purchases(tx: &Tx, shoppers: &[Uuid], lines: &[Line]) -> Resu
 /// The query scans all purchases of the user and keeps a page of them. An index by time would make
 /// a page cheap for a user with a million purchases (0.2 s without it), but every purchase of every
 /// user twice as large and half as slow again to apply.
-const OLDEST_FIRST: &str = "SELECT first_ordered_at, product.id, title, image
+const OLDEST_FIRST: &str = "SELECT first_ordered_at, product.id, title, image, span, times
      FROM purchase JOIN product ON product.number = purchase.product
      WHERE user = ?1 AND first_ordered_at >= ?2 AND (first_ordered_at, product.id) > (?2, ?3)
      ORDER BY first_ordered_at, product.id LIMIT ?4";
 
 /// [`OLDEST_FIRST`] in the opposite order.
-const NEWEST_FIRST: &str = "SELECT first_ordered_at, product.id, title, image
+const NEWEST_FIRST: &str = "SELECT first_ordered_at, product.id, title, image, span, times
      FROM purchase JOIN product ON product.number = purchase.product
      WHERE user = ?1 AND first_ordered_at <= ?2 AND (first_ordered_at, product.id) < (?2, ?3)
      ORDER BY first_ordered_at DESC, product.id DESC LIMIT ?4";
@@ -306,18 +355,11 @@ pub(super) fn purchases(
             product_id: Uuid::from_bytes(row.get(1)?),
         };
         let (title, image): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
-        Ok((place, Purchase::new(place, title.zip(image))))
+        let again = Again {
+            span: row.get(4)?,
+            times: row.get(5)?,
+        };
+        Ok((place, Purchase::new(place, again, title.zip(image))))
     })?;
     Ok(Some(purchases))
-}
-
-/// The newest users.
-pub(super) fn shoppers(db: &impl ConnectionTrait, limit: u32) -> Result<Vec<Shopper>, DbErr> {
-    let erased = UserState::Erased as u8;
-    Shopper::find_by_statement(raw_sql!(
-        Sqlite,
-        "SELECT id, (SELECT count(*) FROM purchase WHERE user = number) AS products
-         FROM user WHERE state <> {erased} ORDER BY number DESC LIMIT {limit}"
-    ))
-    .all(db)
 }

@@ -30,8 +30,9 @@ enum Happened {
     },
 }
 
-/// What the store shows: for each user who is not erased, the products with title and time.
-type Shown = BTreeMap<Uuid, BTreeSet<(Uuid, Option<String>, i64)>>;
+/// What the store shows: for each user who is not erased, the products, each with title, time of the
+/// first order, time of the last, and number of orders.
+type Shown = BTreeMap<Uuid, BTreeSet<(Uuid, Option<String>, i64, i64, i64)>>;
 
 fn user_id(number: u8) -> Uuid {
     Uuid::from_u128(0x1000 + u128::from(number))
@@ -82,14 +83,17 @@ fn expected(users: &[Happened], products: &[Happened], orders: &[Happened]) -> S
             titles.insert(*product, title.clone());
         }
     }
-    let mut first: BTreeMap<(u8, u8), i64> = BTreeMap::new();
+    let mut ordered: BTreeMap<(u8, u8), (i64, i64, i64)> = BTreeMap::new();
     let mut seen: BTreeSet<u8> = BTreeSet::new();
     for event in orders {
         if let Happened::Placed { user, products, at } = event {
             seen.insert(*user);
-            for product in products {
-                let time = first.entry((*user, *product)).or_insert(*at);
-                *time = (*time).min(*at);
+            for product in BTreeSet::from_iter(products) {
+                let (first, last, times) =
+                    ordered.entry((*user, *product)).or_insert((*at, *at, 0));
+                *first = (*first).min(*at);
+                *last = (*last).max(*at);
+                *times += 1;
             }
         }
     }
@@ -105,19 +109,44 @@ fn expected(users: &[Happened], products: &[Happened], orders: &[Happened]) -> S
         .difference(&erased)
         .map(|user| (user_id(*user), BTreeSet::new()))
         .collect();
-    for ((user, product), at) in first {
+    for ((user, product), (first, last, times)) in ordered {
         if let Some(products) = shown.get_mut(&user_id(user)) {
-            products.insert((product_id(product), titles.get(&product).cloned(), at));
+            let title = titles.get(&product).cloned();
+            products.insert((product_id(product), title, first, last, times));
         }
     }
     shown
 }
 
 /// The content of the store. It includes any purchases left of an erased user, which must be gone.
+/// Also checks what triggers and batches derive from it: titles that are found, and recent users.
 fn shown(db: &impl ConnectionTrait) -> Result<Shown, DbErr> {
+    let derived = db.query_all_raw(Statement::from_string(
+        db.get_database_backend(),
+        "SELECT 'found by no or another title: ' || number FROM product
+         WHERE title IS NOT NULL AND number NOT IN (
+             SELECT rowid FROM titles WHERE titles MATCH '\"' || product.title || '\"')
+         UNION ALL
+         SELECT 'found by an old title: ' || rowid FROM titles('a OR b OR c')
+         WHERE (SELECT title FROM product WHERE number = titles.rowid) IS NULL
+             OR (titles.rowid IN (SELECT rowid FROM titles('a')))
+                 + (titles.rowid IN (SELECT rowid FROM titles('b')))
+                 + (titles.rowid IN (SELECT rowid FROM titles('c'))) <> 1
+         UNION ALL
+         SELECT 'recent: ' || user || ' at ' || ordered_at FROM recent
+         WHERE ordered_at IS NOT (
+             SELECT max(first_ordered_at + span) FROM purchase WHERE purchase.user = recent.user)
+         UNION ALL
+         SELECT 'not recent: ' || user FROM purchase WHERE user NOT IN (SELECT user FROM recent)
+             AND user IN (SELECT number FROM user WHERE state <> 2)",
+    ))?;
+    for row in derived {
+        panic!("{}", row.try_get_by_index::<String>(0)?);
+    }
     let rows = db.query_all_raw(Statement::from_string(
         db.get_database_backend(),
-        "SELECT user.id AS user, product.id AS product, title, first_ordered_at
+        "SELECT user.id AS user, product.id AS product, title, first_ordered_at,
+                first_ordered_at + span AS last_ordered_at, times
          FROM user LEFT JOIN purchase ON purchase.user = user.number
          LEFT JOIN product ON product.number = purchase.product
          WHERE state <> 2 OR purchase.user IS NOT NULL",
@@ -130,6 +159,8 @@ fn shown(db: &impl ConnectionTrait) -> Result<Shown, DbErr> {
                 product,
                 row.try_get_by("title")?,
                 row.try_get_by("first_ordered_at")?,
+                row.try_get_by("last_ordered_at")?,
+                row.try_get_by("times")?,
             ));
         }
     }
@@ -208,12 +239,12 @@ fn histories() -> impl Strategy<Value = [Vec<Happened>; 3]> {
         (product.clone(), title()).prop_map(|(p, title)| Happened::Created(p, title)),
         (product.clone(), title()).prop_map(|(p, title)| Happened::Updated(p, title)),
     ];
-    let orders = (user, prop::collection::vec(product, 1..3), 0..3_i64)
+    let orders = (user, prop::collection::vec(product, 1..3), 0..4_i64)
         .prop_map(|(user, products, at)| Happened::Placed { user, products, at });
     (
         prop::collection::vec(users, 0..3),
         prop::collection::vec(products, 0..3),
-        prop::collection::vec(orders, 0..3),
+        prop::collection::vec(orders, 0..4),
     )
         .prop_map(|(users, products, orders)| [users, products, orders])
 }

@@ -29,6 +29,8 @@ struct Purchase {
     title: Option<String>,
     image: Option<String>,
     first_ordered_at: String,
+    last_ordered_at: String,
+    times: u64,
 }
 
 #[derive(Serialize)]
@@ -143,7 +145,7 @@ fn query(connection: &Connection, user: Uuid) -> rusqlite::Result<Option<UserPur
         return Ok(None);
     };
     let mut join = snapshot.prepare_cached(
-        "SELECT product.id, title, image, first_ordered_at
+        "SELECT product.id, title, image, first_ordered_at, first_ordered_at + span, times
          FROM purchase JOIN product ON product.number = purchase.product
          WHERE user = ? ORDER BY first_ordered_at, product.id",
     )?;
@@ -153,6 +155,8 @@ fn query(connection: &Connection, user: Uuid) -> rusqlite::Result<Option<UserPur
             title: row.get(1)?,
             image: row.get(2)?,
             first_ordered_at: shop_events::timestamp(row.get(3)?).to_string(),
+            last_ordered_at: shop_events::timestamp(row.get(4)?).to_string(),
+            times: row.get(5)?,
         })
     })?;
     let purchases = rows.collect::<rusqlite::Result<_>>()?;
