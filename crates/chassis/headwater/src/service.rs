@@ -20,6 +20,7 @@ use anyhow::{Context as _, bail, ensure};
 use prost::Message;
 use sea_orm::DbErr;
 use tokio::signal::unix::Signal;
+use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::Config;
@@ -254,11 +255,21 @@ impl Service {
         });
     }
 
+    /// Runs a task of the service's own beside the others. It must end soon after its token is
+    /// cancelled; if it ends before, or with an error, the service stops.
+    pub fn spawn<F, T>(&mut self, name: &'static str, task: F)
+    where
+        F: FnOnce(CancellationToken) -> T,
+        T: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.tasks.spawn(name, task);
+    }
+
     /// Answers the questions on `subject`, each from one snapshot of the database.
     pub fn answers<Q, A>(
         &mut self,
         subject: &'static str,
-        answer: fn(&Snapshot, &Q, usize) -> Result<A, Refusal>,
+        answer: impl Fn(&Snapshot, &Q, usize) -> Result<A, Refusal> + Clone + Send + Sync + 'static,
     ) where
         Q: Message + Default + 'static,
         A: Message + 'static,

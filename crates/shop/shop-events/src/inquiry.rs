@@ -4,6 +4,9 @@
 /// the caller asks for fewer products.
 pub const PRODUCTS_MAX: usize = 50;
 
+/// The most users per question about names, and per answer.
+pub const NAMES_MAX: usize = 100;
+
 /// An upper bound of the bytes that `message` takes as a field of another message.
 pub fn field_bytes(message: &impl prost::Message) -> usize {
     const NUMBER_AND_LENGTH: usize = 8;

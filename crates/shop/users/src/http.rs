@@ -15,6 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::names::Names;
 use crate::password::{self, NoHash, Passwords};
 use crate::store::Registration;
 use crate::user::{Person, Register, Rejection, User};
@@ -25,12 +26,14 @@ use crate::{store, user};
 struct Shared {
     db: Database,
     passwords: Passwords,
+    names: Names,
 }
 
-pub(crate) fn routes(service: &Service) -> anyhow::Result<OpenApiRouter> {
+pub(crate) fn routes(service: &Service, names: Names) -> anyhow::Result<OpenApiRouter> {
     let shared = Shared {
         db: service.db.clone(),
         passwords: Passwords::start()?,
+        names,
     };
     Ok(OpenApiRouter::new()
         .routes(routes!(register))
@@ -90,7 +93,11 @@ async fn register(
     Json(request): Json<Register>,
 ) -> Result<Answer, Problem> {
     request.check()?;
-    let Shared { db, passwords } = shared;
+    let Shared {
+        db,
+        passwords,
+        names,
+    } = shared;
     let command = Arc::new(Command {
         key: key.scoped("POST /users"),
         id: request.id.unwrap_or_else(|| db.clock().new_id()),
@@ -110,7 +117,7 @@ async fn register(
         });
     }
     let (saved, hash) = (Arc::clone(&command), password_hash.clone());
-    let written = db.write(move |tx| saved.save(tx, hash)).await;
+    let written = db.write(move |tx| saved.save(tx, hash, &names)).await;
     written.map(|written| written.value).map_err(|error| {
         let problem = Problem::from(error);
         if let Some(hash) = password_hash
@@ -167,7 +174,12 @@ impl Command {
         Ok(None)
     }
 
-    fn save(&self, tx: &Tx, password_hash: Option<String>) -> Result<Answer, Problem> {
+    fn save(
+        &self,
+        tx: &Tx,
+        password_hash: Option<String>,
+        names: &Names,
+    ) -> Result<Answer, Problem> {
         idempotency::once(tx, &self.key, &self.fingerprint, || {
             if let Some(row) = self.registered(tx, tx.keys())? {
                 return Ok(answer(tx, row));
@@ -180,6 +192,7 @@ impl Command {
             let now = tx.now_ms();
             let position = outbox::append(tx, &user::registered_event(self.id, now))?.position;
             let row = store::insert(tx, self.id, person, now, &self.fingerprint.0, position)?;
+            names.note(tx, self.id);
             Ok(answer(tx, row))
         })
     }
@@ -226,7 +239,7 @@ async fn read(
     )
 )]
 async fn erase(
-    State(Shared { db, .. }): State<Shared>,
+    State(Shared { db, names, .. }): State<Shared>,
     Path(id): Path<Uuid>,
 ) -> Result<Response, Problem> {
     let written = db.write(move |tx| {
@@ -236,6 +249,7 @@ async fn erase(
         let row = store::find_encrypted(tx, id)?.ok_or_else(|| unknown(id))?;
         let position = outbox::append(tx, &user::erased_event(id))?;
         store::erase(tx, &row, position.position)?;
+        names.note(tx, id);
         idempotency::forget(tx, [id.to_string()])?;
         Ok::<_, Problem>(position)
     });

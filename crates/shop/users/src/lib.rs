@@ -1,15 +1,20 @@
 //! Source service `users`: registers and erases users.
 //!
 //! Owns `users.db`, with the keys of personal data in `users.keys`. Publishes
-//! `users.v1.registered` and `users.v1.erased`, with ids only.
+//! `users.v1.registered` and `users.v1.erased`, with ids only. Answers questions for names, which
+//! others show and do not store.
 
 mod http;
 mod inquiry;
+mod names;
 mod password;
 mod store;
 mod user;
 
 use headwater::prelude::*;
+use shop_events::{UserAsked, UserNamesAsked, UserSearchAsked};
+
+use names::Names;
 
 /// The service's name, and the source of its events. Never rename.
 pub const NAME: &str = "users";
@@ -38,7 +43,15 @@ const MIGRATIONS: &[Migration] = &[
 pub async fn run(config: Config, process: Process) -> headwater::Result {
     let mut service = Service::start_with_personal_data(ABOUT, MIGRATIONS, config, process).await?;
     service.publish(&shop_events::SCHEMA)?;
-    service.answers(shop_events::UserAsked::SUBJECT, inquiry::user);
-    let routes = http::routes(&service)?;
+    let (names, changes) = Names::open()?;
+    let (index, db) = (names.clone(), service.db.clone());
+    service.spawn("names", |stop| index.follow(db, changes, stop));
+    service.answers(UserAsked::SUBJECT, inquiry::user);
+    service.answers(UserNamesAsked::SUBJECT, inquiry::names);
+    let sought = names.clone();
+    service.answers(UserSearchAsked::SUBJECT, move |snapshot, asked, _| {
+        inquiry::search(&sought, snapshot, asked)
+    });
+    let routes = http::routes(&service, names)?;
     service.serve(routes).await
 }

@@ -1,6 +1,6 @@
 //! The tables of `users.db`.
 
-use headwater::database::Tx;
+use headwater::database::{Snapshot, Tx};
 use headwater::personal::{self, Keys};
 use headwater::{idempotency, outbox};
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, Value, raw_sql};
@@ -69,6 +69,27 @@ fn decrypt(keys: &Keys, row: &Row) -> Result<Option<Registration>, DbErr> {
         position: row.position,
         key,
     }))
+}
+
+/// The next `limit` users after `after`, sorted by id, with their names; `None` for a user whose key
+/// was destroyed.
+pub(crate) fn names(
+    snapshot: &Snapshot,
+    after: Option<Uuid>,
+    limit: usize,
+) -> Result<Vec<(Uuid, Option<String>)>, DbErr> {
+    // The empty id sorts before all ids.
+    let after = after.map(|id| id.into_bytes().to_vec()).unwrap_or_default();
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = Row::find_by_statement(raw_sql!(
+        Sqlite,
+        "SELECT * FROM user WHERE id > {after} ORDER BY id LIMIT {limit}"
+    ));
+    let name = |row: Row| {
+        let found = decrypt(snapshot.keys(), &row)?;
+        Ok((row.id, found.map(|found| found.person.name)))
+    };
+    rows.all(snapshot)?.into_iter().map(name).collect()
 }
 
 /// The row of a user, even if the key was destroyed.

@@ -18,6 +18,13 @@ const ADMIN: &str = r#"{ service: { account: {NAME}, subject: "headwater.{name}.
 
 const ASKED: &str = r#"{ service: { account: {NAME}, subject: "inquiry.{name}.v1.asked" } }"#;
 
+/// The import of a question. It stays between the two accounts: nobody else sees who was asked for.
+fn asks(question: &str) -> String {
+    let name = question.split('.').next().unwrap_or_default();
+    let account = account(name);
+    format!("{{ service: {{ account: {account}, subject: \"inquiry.{question}\" }} }}")
+}
+
 /// The name of a service's account, and of its stream.
 pub(crate) fn account(name: &str) -> String {
     name.to_uppercase()
@@ -72,6 +79,11 @@ pub(crate) fn file(services: &[Service]) -> String {
         if service.answers {
             add("asked", ASKED);
         }
+        for question in services.iter().flat_map(|it| &it.asks) {
+            if service.is_asked(question) {
+                add("asks", &asks(question));
+            }
+        }
     }
     // Only the first account has comments on what the next ones repeat.
     let accounts = services.iter().enumerate();
@@ -123,6 +135,13 @@ fn own(service: &Service, services: &[Service], is_first: bool) -> String {
             "      {{ service: \"inquiry.{name}.v1.asked\", accounts: [BUS, PURCHASES-INQUIRY] }}\n"
         )]);
     }
+    for asker in services {
+        let questions = asker.asks.iter().filter(|it| service.is_asked(it));
+        let accounts = styles(asker);
+        exports.extend(questions.map(|question| {
+            format!("      {{ service: \"inquiry.{question}\", accounts: [{accounts}] }}\n")
+        }));
+    }
     if service.source {
         exports.extend([format!(
             "      {{ stream: \"{name}.*.>\", accounts: [VIEWER] }}\n"
@@ -136,6 +155,11 @@ fn own(service: &Service, services: &[Service], is_first: bool) -> String {
     for source in services.iter().filter(|source| source.source) {
         imports += &reading(service, source);
     }
+    if !service.asks.is_empty() {
+        imports += "      # What users are called: names are asked for, not copied.\n";
+        let questions = service.asks.iter().map(|question| asks(question));
+        imports.extend(questions.map(|line| format!("      {line}\n")));
+    }
     let password = name.replace('-', "_");
     format!(
         "  {upper} {{
@@ -145,6 +169,21 @@ fn own(service: &Service, services: &[Service], is_first: bool) -> String {
     imports: [\n{imports}    ]
   }}\n"
     )
+}
+
+/// The accounts of a service: its own, and that of its style over the bus.
+fn styles(service: &Service) -> String {
+    let bus = service
+        .styles
+        .iter()
+        .filter(|it| it.style == "request-reply");
+    let names = bus.map(|style| &style.name);
+    let accounts: Vec<_> = [&service.name]
+        .into_iter()
+        .chain(names)
+        .map(|it| account(it))
+        .collect();
+    accounts.join(", ")
 }
 
 /// What a source imports to publish.

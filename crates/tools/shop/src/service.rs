@@ -26,6 +26,10 @@ pub struct Service {
     /// Whether it answers questions of other services, `inquiry.NAME.v1.asked`.
     #[serde(default)]
     pub answers: bool,
+    /// The questions that it may ask other services, `NAME.v1.QUESTION`, besides those of its style
+    /// request-reply.
+    #[serde(default)]
+    pub asks: Vec<String>,
     /// Its projections, each with the sources that it reads.
     #[serde(default)]
     pub projections: BTreeMap<String, Vec<String>>,
@@ -38,6 +42,11 @@ pub struct Service {
 }
 
 impl Service {
+    /// Whether it answers this question, `NAME.v1.QUESTION`.
+    pub(crate) fn is_asked(&self, question: &str) -> bool {
+        question.split('.').next() == Some(&*self.name)
+    }
+
     /// Its projections and effects, each with the sources that it reads.
     pub(crate) fn consumers(&self) -> impl Iterator<Item = (&String, &Vec<String>)> {
         self.projections.iter().chain(&self.effects)
@@ -121,6 +130,15 @@ fn check(services: &[Service]) -> anyhow::Result<()> {
         for port in styles.chain([service.port]) {
             let name = &service.name;
             ensure!(ports.insert(port), "{name}: port {port} is taken");
+        }
+        for question in &service.asks {
+            ensure!(
+                services
+                    .iter()
+                    .any(|it| it.answers && it.is_asked(question)),
+                "{} asks {question}, which no service answers",
+                service.name
+            );
         }
         for (consumer, sources) in service.consumers() {
             for source in sources {

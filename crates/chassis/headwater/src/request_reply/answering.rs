@@ -103,14 +103,14 @@ impl Questions {
         &mut self,
         db: &Database,
         subject: &'static str,
-        answer: fn(&Snapshot, &Q, usize) -> Result<A, Refusal>,
+        answer: impl Fn(&Snapshot, &Q, usize) -> Result<A, Refusal> + Clone + Send + Sync + 'static,
     ) where
         Q: Message + Default + 'static,
         A: Message + 'static,
     {
         let db = db.clone();
         let answer = move |payload: Bytes, room: usize| {
-            let db = db.clone();
+            let (db, answer) = (db.clone(), answer.clone());
             async move {
                 let asked = Q::decode(payload)
                     .map_err(|error| Refusal::Malformed(format!("send a question: {error}")))?;
