@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use headwater_event::Positions;
 use headwater_store::idempotency;
 use serde::Deserialize;
@@ -107,6 +107,42 @@ impl<S: Send + Sync> FromRequestParts<S> for Peer {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let ConnectInfo(address) = peer.expect("the server notes it for each connection");
         Ok(Self(network(address.ip())))
+    }
+}
+
+/// Refuses a request that a page of another site had a browser send: for each route that changes
+/// something and takes a form. Programs that are no browsers send neither of the two headers, and
+/// pass.
+#[derive(Debug, Clone, Copy)]
+pub struct SameOrigin;
+
+impl<S: Send + Sync> FromRequestParts<S> for SameOrigin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        if is_own(&parts.headers) {
+            return Ok(Self);
+        }
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "cross-site-request",
+            "the form was sent from a page of another site; open the page here and send it again",
+        ))
+    }
+}
+
+/// Whether no other site's page caused the request. `Sec-Fetch-Site` says so; browsers that do not
+/// send it send the origin with every form.
+fn is_own(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    match (text("sec-fetch-site"), text("origin"), text("host")) {
+        (Some(site), _, _) => matches!(site, "same-origin" | "none"),
+        (None, Some(origin), Some(host)) => {
+            let authority = origin.split_once("://").map(|(_, authority)| authority);
+            authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+        }
+        (None, Some(_), None) => false,
+        (None, None, _) => true,
     }
 }
 
@@ -241,6 +277,41 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_form_of_another_site_is_recognized() {
+        let is_own = |headers: &[(&'static str, &'static str)]| {
+            let headers = headers.iter().map(|(name, value)| {
+                let name = axum::http::HeaderName::from_static(name);
+                (name, HeaderValue::from_static(value))
+            });
+            is_own(&headers.collect())
+        };
+        let here = ("host", "shop.example:8080");
+        for own in [
+            &[here][..],
+            &[here, ("sec-fetch-site", "same-origin")],
+            &[here, ("sec-fetch-site", "none")],
+            &[here, ("origin", "https://Shop.example:8080")],
+        ] {
+            assert!(is_own(own), "{own:?}");
+        }
+        for forged in [
+            &[here, ("sec-fetch-site", "cross-site")][..],
+            &[here, ("sec-fetch-site", "same-site")],
+            &[
+                here,
+                ("sec-fetch-site", "cross-site"),
+                ("origin", "http://shop.example:8080"),
+            ],
+            &[here, ("origin", "http://evil.example")],
+            &[here, ("origin", "http://shop.example")],
+            &[here, ("origin", "null")],
+            &[("origin", "http://shop.example:8080")],
+        ] {
+            assert!(!is_own(forged), "{forged:?}");
+        }
+    }
 
     #[test]
     fn a_peer_is_an_ipv4_address_or_an_ipv6_network() {

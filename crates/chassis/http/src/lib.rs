@@ -29,7 +29,7 @@ mod turns;
 pub use answer::{Answer, POSITION, with_position};
 pub use app::{About, admin, app};
 pub use config::{Config, admin_address};
-pub use extract::{After, IdempotencyKey, Json, Path, Peer, Query};
+pub use extract::{After, IdempotencyKey, Json, Path, Peer, Query, SameOrigin};
 pub use page::{Limit, Page, PageQuery, cut};
 pub use policy::{STYLE, content_security_policy};
 pub use problem::{FieldError, Invalid, Problem};

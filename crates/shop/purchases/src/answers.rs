@@ -5,6 +5,7 @@ use headwater::http::Problem;
 use uuid::Uuid;
 
 use crate::asking::Asking;
+use crate::list::{Product, Sales};
 use crate::purchase::{Found, Part};
 use crate::replica::Replica;
 
@@ -36,6 +37,32 @@ impl Answers {
         match self {
             Self::Replica(replica) => Some(replica),
             Self::Asking(_) => None,
+        }
+    }
+
+    /// A product, who ordered it as far as that is known, and as of when; `None` if there is no such
+    /// product.
+    pub(crate) async fn product(
+        &self,
+        product: Uuid,
+    ) -> Result<Option<(Product, Option<Sales>, Positions)>, Problem> {
+        match self {
+            Self::Replica(replica) => {
+                let found = replica.product(product).await?;
+                Ok(found.map(|(product, sales, as_of)| (product, Some(sales), as_of)))
+            }
+            Self::Asking(asking) => {
+                let found = asking.product(product).await?;
+                Ok(found.map(|(product, as_of)| (product, None, as_of)))
+            }
+        }
+    }
+
+    /// Waits until the copy includes `position`; `false` at once in a style that has no copy.
+    pub(crate) async fn reach(&self, position: &Positions) -> Result<bool, Problem> {
+        match self {
+            Self::Replica(replica) => replica.reach(position).await.map(|()| true),
+            Self::Asking(_) => Ok(false),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Query service `purchases`: title and image of every product a user ever ordered.
 //!
+//! Its web pages also find users and products, and take orders. Names are not among the data: each
+//! page asks the service `users` for them, and comes without them if it does not answer.
+//!
 //! It runs in one of three styles, with the same answers; `docs/styles.md` compares them.
 //!
 //! * **replica**: owns the read store `purchases.db`, with the data that it needs from `users`,
@@ -13,12 +16,15 @@ mod answers;
 pub mod asking;
 mod http;
 mod list;
+mod names;
+mod orders;
 mod page;
 mod purchase;
 mod replica;
 mod style;
 
 use anyhow::Context as _;
+use headwater::personal;
 use headwater::prelude::*;
 use url::Url;
 
@@ -27,6 +33,8 @@ pub use style::{NAME, Style};
 
 use answers::Answers;
 use asking::{Asking, Composition, RequestReply, Transport};
+use names::Names;
+use orders::Orders;
 use page::Shared;
 use replica::Replica;
 
@@ -90,6 +98,16 @@ pub async fn run(config: Config, process: Process) -> headwater::Result {
         name: style.service(),
         ..ABOUT
     };
+    // Names are in memory while a page is made.
+    personal::forbid_core_dumps().context("forbid core dumps")?;
+    let orders = Orders::at(&asking.urls.orders).context("make the HTTP client")?;
+    let shared = |answers, names| Shared {
+        style,
+        answers,
+        names,
+        orders,
+        images_url,
+    };
     if style == Style::Replica {
         let mut service = Service::start_read_store(about, MIGRATIONS, config, process).await?;
         let progress = service.project(Purchases).await?;
@@ -97,25 +115,25 @@ pub async fn run(config: Config, process: Process) -> headwater::Result {
         let deadline = service.config.http.consistency_timeout;
         let replica = Replica::new(service.db.clone(), progress, deadline);
         let answers = Answers::Replica(Box::new(replica));
-        return service.serve(routes(style, answers, images_url)).await;
+        let names = Names::Bus(service.asks(asking.questions_max).await?);
+        return service.serve(routes(shared(answers, names))).await;
     }
     let mut service = Service::start_without_database(about, config, process).await?;
-    let transport = if style == Style::Composition {
+    let (transport, names) = if style == Style::Composition {
         let composition = Composition::new(asking.urls.clone(), asking.questions_max);
-        Transport::Http(composition.context("make the HTTP client")?)
+        let composition = composition.context("make the HTTP client")?;
+        let names = Names::Http(composition.clone());
+        (Transport::Http(composition), names)
     } else {
-        Transport::Bus(RequestReply(service.asks(asking.questions_max).await?))
+        let client = service.asks(asking.questions_max).await?;
+        let names = Names::Bus(client.clone());
+        (Transport::Bus(RequestReply(client)), names)
     };
     let asking = Asking::new(transport, &asking, service.health.clone());
     let answers = Answers::Asking(asking);
-    service.serve(routes(style, answers, images_url)).await
+    service.serve(routes(shared(answers, names))).await
 }
 
-fn routes(style: Style, answers: Answers, images_url: Url) -> OpenApiRouter {
-    let pages = page::routes(Shared {
-        style,
-        answers: answers.clone(),
-        images_url,
-    });
-    http::routes(answers).merge(pages)
+fn routes(shared: Shared) -> OpenApiRouter {
+    http::routes(shared.answers.clone()).merge(page::routes(shared))
 }

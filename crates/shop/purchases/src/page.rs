@@ -1,11 +1,16 @@
-//! The web pages: plain, rendered on the server, without scripts.
+//! The web pages: plain, rendered on the server, without scripts. This file has the page of a user.
+
+mod home;
+mod look;
+mod order;
+mod product;
 
 use askama::Template;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use headwater::Positions;
-use headwater::http::{After, Path, Problem, Query, content_security_policy};
+use headwater::http::{After, Path, Problem, Query};
 use serde::Deserialize;
 use url::Url;
 use utoipa::IntoParams;
@@ -13,47 +18,27 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::answers::Answers;
-use crate::list::{From, Shopper};
 use crate::purchase::{Cursor, Found, Order, Part, Purchase, PurchaseLimit};
-use crate::style::Style;
-
-/// How many users the start page shows.
-const SHOPPERS_SHOWN: usize = 60;
-
-/// Images may come from any host, everything else only from this service.
-const ALLOWED: &str = "img-src http: https:; form-action 'self'";
-
-/// What the handlers work with.
-#[derive(Debug, Clone)]
-pub(crate) struct Shared {
-    pub(crate) style: Style,
-    pub(crate) answers: Answers,
-    /// The base URL of uploaded images, for browsers.
-    pub(crate) images_url: Url,
-}
+pub(crate) use look::Shared;
+use look::{Missing, Moment, Picture, UNKNOWN, image_address, render};
 
 pub(crate) fn routes(shared: Shared) -> OpenApiRouter {
-    OpenApiRouter::new()
-        .routes(routes!(find_user))
-        .routes(routes!(user))
-        .with_state(shared)
-}
-
-#[derive(Template)]
-#[template(path = "find_user.html")]
-struct FindUser {
-    style: Style,
-    /// The newest users, and the position of the answer; `None` in a style that cannot list them.
-    newest: Option<(Vec<Shopper>, Positions)>,
-    /// The input, if it is not an id.
-    wrong: Option<String>,
+    let routes = OpenApiRouter::new().routes(routes!(user));
+    let routes = routes.merge(home::routes()).merge(product::routes());
+    routes.merge(order::routes()).with_state(shared)
 }
 
 #[derive(Template)]
 #[template(path = "user.html")]
 struct UserPage {
     user: Uuid,
+    name: String,
+    /// Why the name is missing.
+    missing: Option<String>,
+    /// How long an order took that was just placed with the form, until it was in the answer.
+    seen_ms: Option<u64>,
+    /// The position of an order that was just placed and is not in the answer yet.
+    unseen: Option<Positions>,
     cards: Vec<Card>,
     /// The paths of the neighbouring pages.
     newer: Option<String>,
@@ -63,68 +48,15 @@ struct UserPage {
     parked: Positions,
 }
 
-#[derive(Template)]
-#[template(path = "no_user.html")]
-struct NoUser {
-    style: Style,
-    user: String,
-}
-
 /// A product on the page.
+#[derive(Template)]
+#[template(path = "card.html")]
 struct Card {
-    title: String,
-    image: Option<String>,
-    /// Year, month and day.
-    since: String,
-}
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct Find {
-    /// The id of a user, whose page follows. Without an id, the start page is shown.
-    #[param(pattern = "^ *([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})? *$")]
-    user: Option<String>,
-}
-
-/// Find a user
-#[utoipa::path(
-    get, path = "/", tag = "pages", params(Find),
-    responses(
-        (status = 200, description = "HTML", body = String, content_type = "text/html"),
-        (status = 303, description = "The page of the user", headers(("Location" = String))),
-        (status = 400, description = "Not an id, or not a parameter of this page", content(
-            (String = "text/html"),
-            (Problem = "application/problem+json"),
-        )),
-    )
-)]
-async fn find_user(
-    State(shared): State<Shared>,
-    Query(Find { user }): Query<Find>,
-) -> Result<Response, Problem> {
-    let user = user
-        .map(|text| text.trim().to_owned())
-        .filter(|text| !text.is_empty());
-    if let Some(id) = user.as_ref().and_then(|text| text.parse::<Uuid>().ok()) {
-        return Ok(Redirect::to(&format!("/users/{id}")).into_response());
-    }
-    let newest = match shared.answers.replica() {
-        Some(replica) => {
-            let users = replica.users(From::Start, SHOPPERS_SHOWN).await?;
-            Some((users.items, users.as_of))
-        }
-        None => None,
-    };
-    let page = FindUser {
-        style: shared.style,
-        newest,
-        wrong: user,
-    };
-    let status = match page.wrong {
-        Some(_) => StatusCode::BAD_REQUEST,
-        None => StatusCode::OK,
-    };
-    render(status, &page)
+    picture: Picture,
+    /// When the user first and last ordered it.
+    first: Moment,
+    last: Moment,
+    times: u64,
 }
 
 /// Which part of the list the page shows.
@@ -141,6 +73,11 @@ struct Shown {
     /// Show the products ordered after this cursor. It takes precedence over `older_than`.
     #[param(value_type = Option<String>, pattern = "^[0-9a-f]{48}$")]
     newer_than: Option<Cursor>,
+    /// An order was just placed, and was in the read store after so many milliseconds.
+    seen_ms: Option<u64>,
+    /// An order was just placed with this position, and is not in the read store yet.
+    #[param(value_type = Option<String>)]
+    unseen: Option<String>,
 }
 
 impl Shown {
@@ -180,11 +117,28 @@ async fn user(
     if let Ok(id) = text.parse()
         && let Some(found) = shared.answers.purchases(id, part, &after).await?
     {
-        let page = user_page(id, part, found, &shared.images_url);
+        let names = shared.names.of(&[id]).await;
+        let unseen = shown.unseen.and_then(|text| text.parse::<Positions>().ok());
+        let page = UserPage {
+            name: names.of(id),
+            missing: names.missing,
+            seen_ms: shown.seen_ms,
+            unseen: unseen.filter(|unseen| !includes(&found.as_of, unseen)),
+            ..user_page(id, part, found, &shared.images_url)
+        };
         return render(StatusCode::OK, &page);
     }
-    let style = shared.style;
-    render(StatusCode::NOT_FOUND, &NoUser { style, user: text })
+    let page = Missing {
+        what: "user",
+        id: text,
+        why: "The user does not exist, was erased, or registered a moment ago and is not known here yet.",
+    };
+    render(StatusCode::NOT_FOUND, &page)
+}
+
+fn includes(as_of: &Positions, wanted: &Positions) -> bool {
+    let mut wanted = wanted.0.iter();
+    wanted.all(|(source, position)| as_of.get(source) >= *position)
 }
 
 /// The page with `found`, newest first, in whichever order it was read.
@@ -212,6 +166,10 @@ fn user_page(user: Uuid, part: Part, found: Found, images_url: &Url) -> UserPage
     let cards = purchases.into_iter();
     UserPage {
         user,
+        name: String::new(),
+        missing: None,
+        seen_ms: None,
+        unseen: None,
         cards: cards
             .map(|(_, purchase)| card(purchase, images_url))
             .collect(),
@@ -223,30 +181,17 @@ fn user_page(user: Uuid, part: Part, found: Found, images_url: &Url) -> UserPage
 }
 
 fn card(purchase: Purchase, images_url: &Url) -> Card {
+    let image = purchase.image;
     Card {
-        title: purchase
-            .title
-            .unwrap_or_else(|| "A product that is not known here yet".to_owned()),
-        image: purchase
-            .image
-            .map(|image| image_address(&image, images_url)),
-        since: purchase.first_ordered_at.chars().take(10).collect(),
+        picture: Picture {
+            id: purchase.product_id,
+            title: purchase.title.unwrap_or_else(|| UNKNOWN.to_owned()),
+            image: image.map(|image| image_address(&image, images_url)),
+        },
+        first: Moment::at(purchase.first_ordered_at),
+        last: Moment::at(purchase.last_ordered_at),
+        times: purchase.times,
     }
-}
-
-/// The URL of an image: the service `products` serves paths.
-fn image_address(image: &str, images_url: &Url) -> String {
-    if image.starts_with('/') {
-        return format!("{}{image}", images_url.as_str().trim_end_matches('/'));
-    }
-    image.to_owned()
-}
-
-fn render(status: StatusCode, page: &impl Template) -> Result<Response, Problem> {
-    let html = page.render().map_err(|_| Problem::internal())?;
-    let policy = content_security_policy(&html, ALLOWED);
-    let headers = [(header::CONTENT_SECURITY_POLICY, policy)];
-    Ok((status, headers, Html(html)).into_response())
 }
 
 #[cfg(test)]
@@ -254,28 +199,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_an_image_of_the_service_products() {
-        let products = "http://127.0.0.1:8082/".parse().unwrap();
-        let upload = image_address("/images/abc", &products);
-        assert_eq!(upload, "http://127.0.0.1:8082/images/abc");
-        let elsewhere = "https://example.com/mug.webp";
-        assert_eq!(image_address(elsewhere, &products), elsewhere);
-    }
-
-    #[test]
-    fn what_users_wrote_is_escaped() {
+    fn what_people_wrote_is_escaped() {
+        let hostile = "<script>alert(1)</script>";
         let page = UserPage {
             user: Uuid::nil(),
+            name: hostile.to_owned(),
+            missing: Some(hostile.to_owned()),
+            seen_ms: None,
+            unseen: None,
             cards: vec![Card {
-                title: "<script>alert(1)</script>".to_owned(),
-                image: Some("\"><script>".to_owned()),
-                since: String::new(),
+                picture: Picture {
+                    id: Uuid::nil(),
+                    title: hostile.to_owned(),
+                    image: Some("\"><script>".to_owned()),
+                },
+                first: Moment::of_ms(0),
+                last: Moment::of_ms(1),
+                times: 2,
             }],
             newer: None,
             older: None,
             as_of: Positions::default(),
             parked: Positions::default(),
         };
-        assert!(!page.render().unwrap().contains("<script>"));
+        assert!(!page.render().unwrap().contains("<script"));
     }
 }

@@ -93,13 +93,11 @@ impl System {
             if let Some(style) = service.style() {
                 command.args(["--style", style]);
                 command.args(["--images-url", &ports.url(Service::named("products"))]);
+                // The order form of every style sends there.
+                command.args(["--orders-url", &ports.url(Service::named("orders"))]);
             }
             if service == Service::named("purchases-composition") {
-                for source in [
-                    Service::named("users"),
-                    Service::named("products"),
-                    Service::named("orders"),
-                ] {
+                for source in [Service::named("users"), Service::named("products")] {
                     command.arg(format!("--{}-url={}", source.name(), ports.url(source)));
                 }
             }

@@ -55,7 +55,7 @@ pub struct Urls {
         default_value = "http://127.0.0.1:8082"
     )]
     pub products: Url,
-    /// The service `orders`
+    /// The service `orders`; in every style, the order form sends orders to it
     #[arg(
         long = "orders-url",
         env = "HEADWATER_ORDERS_URL",
@@ -77,6 +77,7 @@ pub(crate) struct Composition {
 #[derive(Deserialize)]
 struct User {
     id: Uuid,
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -118,6 +119,13 @@ impl Composition {
             Some(found) if found.id != user => Err(Why::InvalidAnswer("another user".to_owned())),
             found => Ok((found.is_some(), as_of)),
         }
+    }
+
+    /// The name of a user, to show it; `None` if there is no such user.
+    pub(crate) async fn name(&self, user: Uuid, deadline: Instant) -> Result<Option<String>, Why> {
+        let url = at(&self.urls.users, &format!("/users/{user}"));
+        let (found, _) = self.get::<User>(url, deadline).await?;
+        Ok(found.map(|found| found.name))
     }
 
     /// `GET /orders?user_id=`, one page.

@@ -28,6 +28,7 @@ pub use composition::Urls;
 pub(crate) use request_reply::RequestReply;
 pub(crate) use transport::Transport;
 
+use crate::list;
 use crate::purchase::{Found, Part};
 use failure::{Answer, Failure, Why, not_yet};
 use gathered::{Orders, Product, add_positions, with_looks};
@@ -142,6 +143,22 @@ impl Asking {
             }
             sleep(AGAIN_AFTER).await;
         }
+    }
+
+    /// A product, and the position of the answer; `None` if there is no such product.
+    pub(crate) async fn product(
+        &self,
+        product: Uuid,
+    ) -> Result<Option<(list::Product, Positions)>, Problem> {
+        let deadline = Instant::now() + self.within;
+        let question = self.transport.products(vec![product], deadline);
+        let (products, as_of) = self.ask(PRODUCTS, question).await?;
+        let found = products.into_iter().find(|it| it.id == product);
+        let found = found.map(|it| list::Product {
+            id: it.id,
+            look: Some((it.title, it.image)),
+        });
+        Ok(found.map(|product| (product, as_of)))
     }
 
     /// The result of one round of questions, and the positions of all its answers.

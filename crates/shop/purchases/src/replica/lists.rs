@@ -324,7 +324,8 @@ mod tests {
 
     #[tokio::test]
     async fn of_very_many_users_only_the_newest_orders_decide_the_order() {
-        let orders = (1..=1_200_u128).map(|user| placed(user, &[20], 5_000 - (user as i64)));
+        let at = |user: u128| 5_000 - i64::try_from(user).unwrap();
+        let orders = (1..=1_200).map(|user| placed(user, &[20], at(user)));
         let (many, few): (Vec<_>, Vec<_>) = orders.enumerate().partition(|(n, _)| n % 3 > 0);
         let events = |some: Vec<(usize, Envelope)>| some.into_iter().map(|(_, it)| it).collect();
         let store = store([events(few), events(many)]).await;
@@ -335,7 +336,7 @@ mod tests {
         let mut ids: Vec<u128> = seen.iter().map(|it| it.0).collect();
         ids.sort_unstable();
         assert_eq!(ids, (1..=1_200).collect::<Vec<_>>(), "each of them once");
-        assert!(seen.iter().all(|it| it.2 == Some(5_000 - it.0 as i64)));
+        assert!(seen.iter().all(|it| it.2 == Some(at(it.0))));
     }
 
     /// The products that a search finds, and the users who ordered one of them.

@@ -98,6 +98,17 @@ impl Replica {
         .await
     }
 
+    /// The products with these ids that are known here, in their order.
+    pub(crate) async fn some_products(&self, ids: Vec<Uuid>) -> Result<Vec<Product>, Problem> {
+        let found = self.list(move |snapshot| {
+            let find = |id: &Uuid| lists::find_product(snapshot, *id).transpose();
+            let found = ids.iter().filter_map(find).collect::<Result<Vec<_>, _>>()?;
+            let found = found.into_iter().map(|(_, product)| product);
+            Ok((found.collect(), None::<Uuid>))
+        });
+        Ok(found.await?.items)
+    }
+
     /// A page of the users who ordered a product whose title has the `words`, the newest user
     /// first. It may be short and followed by more.
     pub(crate) async fn buyers(

@@ -140,9 +140,9 @@ fn shown(db: &impl ConnectionTrait) -> Result<Shown, DbErr> {
          SELECT 'not recent: ' || user FROM purchase WHERE user NOT IN (SELECT user FROM recent)
              AND user IN (SELECT number FROM user WHERE state <> 2)",
     ))?;
-    for row in derived {
-        panic!("{}", row.try_get_by_index::<String>(0)?);
-    }
+    let derived = derived.iter().map(|row| row.try_get_by_index(0));
+    let wrong: Vec<String> = derived.collect::<Result<_, _>>()?;
+    assert!(wrong.is_empty(), "{wrong:?}");
     let rows = db.query_all_raw(Statement::from_string(
         db.get_database_backend(),
         "SELECT user.id AS user, product.id AS product, title, first_ordered_at,
