@@ -8,6 +8,7 @@ mod ambiguity;
 mod bad_input;
 mod broker_away;
 mod broker_lost;
+mod browser;
 mod browsers;
 mod cluster;
 mod containers;

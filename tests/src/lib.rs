@@ -8,6 +8,7 @@
 pub mod accounts;
 pub mod backlog;
 pub mod broker;
+pub mod browser;
 pub mod checkers;
 pub mod client;
 pub mod cluster;
