@@ -341,11 +341,15 @@ fn apply<P: Projection>(projection: &P, tx: &Tx, events: &[Envelope]) -> Result<
         .unwrap_or_else(|_| Err(ApplyError::Poison("applying it panicked".to_owned())))
 }
 
+/// The key of an event, if it can be read.
+pub(super) fn key<P: Projection>(projection: &P, event: &Envelope) -> Option<String> {
+    catch_unwind(AssertUnwindSafe(|| projection.key(event))).unwrap_or_default()
+}
+
 /// The blocked key under which an event waits. An event whose key cannot be read gets its own,
 /// because its successors are unknown.
 fn blocked_key<P: Projection>(projection: &P, event: &Envelope) -> String {
-    let key = catch_unwind(AssertUnwindSafe(|| projection.key(event))).unwrap_or_default();
-    match (key, &event.id) {
+    match (key(projection, event), &event.id) {
         (Some(key), _) => format!("key {key}"),
         (None, Some(id)) => format!("event {id}"),
         (None, None) => format!("event at sequence {}", event.sequence.unwrap_or_default()),

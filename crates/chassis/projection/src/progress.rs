@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::dead_letter;
 use crate::dead_letter::insert::FirstLetter;
+use crate::follow::{Follower, Followers};
 
 /// How far a projection has got. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -19,6 +20,7 @@ pub struct Progress {
     db: Database,
     as_of: watch::Receiver<AsOf>,
     is_complete: watch::Receiver<bool>,
+    followers: Followers,
 }
 
 impl Progress {
@@ -27,12 +29,14 @@ impl Progress {
         db: Database,
         as_of: watch::Receiver<AsOf>,
         is_complete: watch::Receiver<bool>,
+        followers: Followers,
     ) -> Self {
         Self {
             projection,
             db,
             as_of,
             is_complete,
+            followers,
         }
     }
 
@@ -55,6 +59,15 @@ impl Progress {
             return std::future::pending().await;
         };
         moved
+    }
+
+    /// Wakes a reader when what it shows has changed: name the keys with [`Follower::set`], then
+    /// read, then wait.
+    ///
+    /// It costs a look-up for each applied event, however many follow; a reader that follows reads
+    /// the database only after it was woken.
+    pub fn follow(&self) -> Follower {
+        self.followers.follow()
     }
 
     /// Waits until every position in `asked` is applied and the tables are complete, at most
@@ -180,7 +193,14 @@ mod tests {
             parked: Positions::default(),
         });
         let (_is_complete, complete_receiver) = watch::channel(false);
-        let progress = Progress::new("readings", db.unwrap(), as_of_receiver, complete_receiver);
+        let followers = Followers::default();
+        let progress = Progress::new(
+            "readings",
+            db.unwrap(),
+            as_of_receiver,
+            complete_receiver,
+            followers,
+        );
         let (began, within) = (Instant::now(), Duration::from_millis(400));
         let reached = async {
             let half_way = timeout_at(began + within / 2, std::future::pending::<()>());

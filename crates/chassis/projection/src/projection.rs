@@ -38,8 +38,9 @@ pub trait Projection: Send + Sync + 'static {
     /// Transient: the batch is retried. Poison: the event at fault becomes a dead letter.
     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError>;
 
-    /// The key of `event`: only later events of the same key wait behind its dead letter. `None` if
-    /// the key cannot be read: the event's dead letter then blocks no other event.
+    /// The key of `event`: only later events of the same key wait behind its dead letter, and only
+    /// readers who [follow](crate::Progress::follow) it are woken. `None` if the key cannot be read:
+    /// the event's dead letter then blocks no other event, and the event wakes all who follow.
     fn key(&self, event: &Envelope) -> Option<String> {
         let _ = event;
         None

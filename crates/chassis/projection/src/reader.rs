@@ -476,6 +476,9 @@ impl<P: Projection> Reader<P> {
         crash::point(self.shared.config.crash_points[1]);
         if !batch.is_stream_changed {
             self.note_applied(&batch);
+            let key = |event: &Envelope| apply::key(&*self.shared.projection, event);
+            let applied = &events[..batch.looked_at];
+            self.shared.followers.wake(applied, key);
         }
         Ok(batch)
     }

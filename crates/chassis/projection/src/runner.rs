@@ -13,6 +13,7 @@ pub use crate::Config;
 use crate::barrier::ApplyBarrier;
 use crate::checkpoint;
 use crate::dead_letter::Refusal;
+use crate::follow::Followers;
 use crate::pause::PauseControl;
 use crate::progress::Progress;
 use crate::projection::Projection;
@@ -106,6 +107,12 @@ impl<P: Projection> RunnerHandle<P> {
     pub fn note_tables(&self, as_of: AsOf, is_complete: bool) {
         self.0.as_of.send_replace(as_of);
         self.0.is_complete.send_replace(is_complete);
+        self.wake_followers();
+    }
+
+    /// Wakes everybody who follows the projection.
+    pub(crate) fn wake_followers(&self) {
+        self.0.followers.wake_all();
     }
 }
 
@@ -167,7 +174,14 @@ impl<P: Projection> Runner<P> {
         };
         let (as_of, as_of_receiver) = watch::channel(now);
         let (is_complete, complete_receiver) = watch::channel(claimed.is_complete);
-        let progress = Progress::new(P::NAME, db.clone(), as_of_receiver, complete_receiver);
+        let followers = Followers::default();
+        let progress = Progress::new(
+            P::NAME,
+            db.clone(),
+            as_of_receiver,
+            complete_receiver,
+            followers.clone(),
+        );
         let shared = Shared {
             projection,
             db,
@@ -176,6 +190,7 @@ impl<P: Projection> Runner<P> {
             config,
             barrier,
             as_of,
+            followers,
             sources,
             is_complete,
             is_taken_over: AtomicBool::new(false),

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::barrier::ApplyBarrier;
 use crate::checkpoint;
 use crate::config::Config;
+use crate::follow::Followers;
 use crate::projection::Projection;
 use crate::source::Sources;
 
@@ -27,6 +28,7 @@ pub(crate) struct Shared<P> {
     pub(crate) config: Config,
     pub(crate) barrier: ApplyBarrier,
     pub(crate) as_of: watch::Sender<AsOf>,
+    pub(crate) followers: Followers,
     pub(crate) sources: Sources,
     pub(crate) is_complete: watch::Sender<bool>,
     /// Whether a rebuild is changing the tables to equal the new store.

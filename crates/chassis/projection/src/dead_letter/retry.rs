@@ -113,6 +113,7 @@ pub async fn discard<P: Projection>(
         Ok::<_, Refusal>(retried)
     };
     let mut retried = live.db().write(discard).await?.value;
+    live.wake_followers();
     if let (Some(upto), true) = (upto, retried.failed.is_empty()) {
         retry_further(live, scope, upto, &mut retried).await;
     }
@@ -171,6 +172,7 @@ async fn retry_from<P: Projection>(
             Ok::<_, Refusal>(answer)
         };
         let answer = live.db().write(pass).await?.value;
+        live.wake_followers();
         Arc::make_mut(&mut done).extend(answer.failed.iter().map(BlockedKey::of));
         add(&mut sum, answer);
         match upto {
