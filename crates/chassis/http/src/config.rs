@@ -56,6 +56,20 @@ pub struct Config {
         default_value_t = 512
     )]
     pub connections_per_address: usize,
+    /// Maximum number of streams of events, for pages that follow
+    #[arg(
+        long = "http-streams",
+        env = "HEADWATER_HTTP_STREAMS",
+        default_value_t = 768
+    )]
+    pub streams: usize,
+    /// Maximum number of streams of events per address (IPv6: per /64); 0 for no limit per address
+    #[arg(
+        long = "http-streams-per-address",
+        env = "HEADWATER_HTTP_STREAMS_PER_ADDRESS",
+        default_value_t = 256
+    )]
+    pub streams_per_address: usize,
     /// Memory in MiB for answers that their clients have not yet taken
     #[arg(
         long = "http-buffer-mib",

@@ -5,6 +5,7 @@
 //! unknown query parameter, and a host that the service does not answer for. [`serve`] runs it
 //! within limits of time, memory and connections. [`admin`] has health and metrics, for a separate
 //! listener.
+//! [`EventStream`] is for pages that follow.
 
 #![warn(missing_docs)]
 
@@ -14,6 +15,7 @@ mod arriving;
 mod clients;
 mod config;
 mod docs;
+mod event_stream;
 mod extract;
 mod host;
 pub mod network;
@@ -21,6 +23,7 @@ mod openapi;
 mod page;
 mod policy;
 mod problem;
+mod script;
 mod server;
 mod stream;
 pub mod text;
@@ -29,8 +32,10 @@ mod turns;
 pub use answer::{Answer, POSITION, with_position};
 pub use app::{About, admin, app};
 pub use config::{Config, admin_address};
+pub use event_stream::EventStream;
 pub use extract::{After, IdempotencyKey, Json, Path, Peer, Query, SameOrigin};
 pub use page::{Limit, Page, PageQuery, cut};
 pub use policy::{STYLE, content_security_policy};
 pub use problem::{FieldError, Invalid, Problem};
+pub use script::script;
 pub use server::{Listeners, LivenessProbe, bind, raise_file_limit, serve, serve_watched};

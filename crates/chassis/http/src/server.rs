@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arriving::{self, Arriving};
 use crate::clients::{Admission, Client, Clients};
 use crate::config::Config;
+use crate::event_stream::Streams;
 use crate::extract::network;
 use crate::host::Local;
 use crate::stream::Stream;
@@ -196,7 +197,7 @@ pub async fn serve_watched(
     let limit_reached = metrics::counter!("headwater_http_connection_limit_reached_total");
     // Counters that alerts watch exist from the start.
     limit_reached.increment(0);
-    let server = Server::new(app, &config);
+    let server = Server::new(app, &config, Streams::new(&config, stop.clone()));
     let mut connections = JoinSet::new();
     let mut waiting: Option<(TcpStream, SocketAddr)> = None;
     loop {
@@ -232,6 +233,7 @@ pub async fn serve_watched(
 struct Server {
     app: Router,
     clients: Clients,
+    streams: Streams,
     turns: Turns,
     http: http1::Builder,
     patience: Duration,
@@ -242,7 +244,7 @@ struct Server {
 }
 
 impl Server {
-    fn new(app: Router, config: &Config) -> Self {
+    fn new(app: Router, config: &Config, streams: Streams) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(config.header_timeout)
@@ -250,6 +252,7 @@ impl Server {
         Self {
             app,
             clients: Clients::new(config),
+            streams,
             turns: Turns::of_runtime(),
             http,
             patience: config.write_timeout,
@@ -292,6 +295,7 @@ impl Server {
             peer,
             local,
             client: Arc::clone(&client),
+            streams: self.streams.clone(),
             closing: Arc::clone(&self.closing),
             cut: self.cut.clone(),
         };
@@ -368,6 +372,7 @@ struct Connected {
     peer: SocketAddr,
     local: Option<Local>,
     client: Arc<Client>,
+    streams: Streams,
     /// Set when answers must close their connection.
     closing: Arc<AtomicBool>,
     /// Cancelled when requests that have not fully arrived are cut off.
@@ -384,6 +389,7 @@ impl hyper::service::Service<hyper::Request<hyper::body::Incoming>> for Connecte
         let extensions = request.extensions_mut();
         extensions.insert(ConnectInfo(self.peer));
         extensions.insert(under_way.clone());
+        extensions.insert(self.streams.clone());
         if let Some(local) = self.local {
             extensions.insert(local);
         }

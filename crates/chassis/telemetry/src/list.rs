@@ -267,6 +267,11 @@ const GAUGES: &[Described] = &[
         "Free bytes in the file system of the database",
     ),
     (
+        "headwater_http_streams",
+        Unit::Count,
+        "Open streams of events, of pages that follow",
+    ),
+    (
         "headwater_http_connections",
         Unit::Count,
         "Open HTTP connections",
