@@ -3,20 +3,21 @@
 use axum::extract::State;
 use axum::response::Response;
 use headwater::Positions;
-use headwater::http::{After, Path, Problem, Query, with_position};
+use headwater::http::{After, EventStream, Path, Problem, Query, with_position};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::answers::Answers;
+use crate::follow::{self, Changed};
+use crate::page::Shared;
 use crate::purchase::{Cursor, Order, Part, Purchase, PurchaseLimit};
 
-pub(crate) fn routes(answers: Answers) -> OpenApiRouter {
+pub(crate) fn routes(shared: Shared) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(purchases))
-        .with_state(answers)
+        .with_state(shared)
 }
 
 /// The part of the list that a client asks for.
@@ -62,35 +63,50 @@ struct UserPurchases {
 /// `as_of` ends before it, and a request for it with `?after` is answered with 503.
 ///
 /// A newly ordered product is added at the end of the list, so earlier pages stay correct.
+///
+/// With `Accept: text/event-stream` (style replica) the answer is a stream that follows the newest
+/// `limit` products: an event `purchases` whenever something has changed, with what has changed.
+/// Its id has the positions; a client that reconnects sends the last one as `Last-Event-ID` and
+/// gets everything that has changed since. An event `erased` is the last one.
 #[utoipa::path(
     get, path = "/users/{id}/purchases", tag = "purchases",
-    params(("id" = Uuid, Path), PartQuery, After),
+    params(("id" = Uuid, Path), PartQuery, After, EventStream),
     responses(
-        (status = 200, body = UserPurchases, headers(("Headwater-Position" = String, description = "The positions of the answer: orders:4711,products:194,users:12"))),
+        (status = 200, content(
+            (UserPurchases = "application/json"),
+            (Changed = "text/event-stream"),
+        ), headers(("Headwater-Position" = String, description = "The positions of the answer: orders:4711,products:194,users:12"))),
         (status = 404, description = "The user does not exist or was erased"),
+        (status = 406, description = "Styles composition and request-reply have no stream"),
+        (status = 429, description = "The address has too many streams"),
         (status = 503, description = "The positions of `?after` are not reached yet, or a source did not answer; try again after `Retry-After` seconds"),
         (status = 507, description = "Styles composition and request-reply: the user ordered more products than one answer may combine"),
     )
 )]
 async fn purchases(
-    State(answers): State<Answers>,
+    State(shared): State<Shared>,
     Path(id): Path<Uuid>,
     Query(PartQuery { limit, cursor }): Query<PartQuery>,
     After(after): After,
+    stream: Option<EventStream>,
 ) -> Result<Response, Problem> {
     let limit = limit.get();
+    if let Some(stream) = stream {
+        if cursor.is_some() {
+            return Err(Problem::bad_request(
+                "a stream follows the newest products: leave out the cursor",
+            ));
+        }
+        let followed = follow::follow(&shared, stream, id, limit, &after).await?;
+        return followed.ok_or_else(|| no_user(id));
+    }
     let part = Part {
         limit,
         from: cursor,
         order: Order::OldestFirst,
     };
-    let found = answers.purchases(id, part, &after).await?;
-    let found = found.ok_or_else(|| {
-        Problem::not_found(format!(
-            "there is no user {id}; if they registered a moment ago, send that answer's \
-             Headwater-Position as ?after="
-        ))
-    })?;
+    let found = shared.answers.purchases(id, part, &after).await?;
+    let found = found.ok_or_else(|| no_user(id))?;
     let last = found.purchases.last().filter(|_| found.more);
     let next =
         last.map(|(cursor, _)| format!("/users/{id}/purchases?limit={limit}&cursor={cursor}"));
@@ -106,4 +122,11 @@ async fn purchases(
         parked: found.parked,
     };
     Ok(with_position(&page.as_of.clone(), axum::Json(page)))
+}
+
+fn no_user(id: Uuid) -> Problem {
+    Problem::not_found(format!(
+        "there is no user {id}; if they registered a moment ago, send that answer's \
+         Headwater-Position as ?after="
+    ))
 }

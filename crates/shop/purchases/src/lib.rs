@@ -14,6 +14,7 @@
 
 mod answers;
 pub mod asking;
+mod follow;
 mod http;
 mod list;
 mod names;
@@ -135,5 +136,5 @@ pub async fn run(config: Config, process: Process) -> headwater::Result {
 }
 
 fn routes(shared: Shared) -> OpenApiRouter {
-    http::routes(shared.answers.clone()).merge(page::routes(shared))
+    http::routes(shared.clone()).merge(page::routes(shared))
 }

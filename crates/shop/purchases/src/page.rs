@@ -1,4 +1,5 @@
-//! The web pages: plain, rendered on the server, without scripts. This file has the page of a user.
+//! The web pages: rendered on the server. This file has the page of a user, which follows if it may
+//! run a script.
 
 mod home;
 mod look;
@@ -7,10 +8,11 @@ mod product;
 
 use askama::Template;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use axum::routing::get;
 use headwater::Positions;
-use headwater::http::{After, Path, Problem, Query};
+use headwater::http::{After, Path, Problem, Query, script};
 use serde::Deserialize;
 use url::Url;
 use utoipa::IntoParams;
@@ -20,16 +22,20 @@ use uuid::Uuid;
 
 use crate::purchase::{Cursor, Found, Order, Part, Purchase, PurchaseLimit};
 pub(crate) use look::Shared;
-use look::{Missing, Moment, Picture, UNKNOWN, image_address, render};
+use look::{Missing, Moment, Picture, UNKNOWN, image_address, render, render_following};
+
+/// Shows on a page what its stream brings.
+const FOLLOW: &str = include_str!("follow.js");
 
 pub(crate) fn routes(shared: Shared) -> OpenApiRouter {
     let routes = OpenApiRouter::new().routes(routes!(user));
+    let routes = routes.route("/follow.js", get(follow_script));
     let routes = routes.merge(home::routes()).merge(product::routes());
     routes.merge(order::routes()).with_state(shared)
 }
 
 #[derive(Template)]
-#[template(path = "user.html")]
+#[template(path = "user.html", blocks = ["count", "note", "pages"])]
 struct UserPage {
     user: Uuid,
     name: String,
@@ -43,6 +49,8 @@ struct UserPage {
     /// The paths of the neighbouring pages.
     newer: Option<String>,
     older: Option<String>,
+    /// The path of the stream that the page follows; `None` in a style that has none.
+    follow: Option<String>,
     as_of: Positions,
     /// The first dead letter of each source.
     parked: Positions,
@@ -119,14 +127,20 @@ async fn user(
     {
         let names = shared.names.of(&[id]).await;
         let unseen = shown.unseen.and_then(|text| text.parse::<Positions>().ok());
-        let page = UserPage {
+        let mut page = UserPage {
             name: names.of(id),
             missing: names.missing,
             seen_ms: shown.seen_ms,
             unseen: unseen.filter(|unseen| !includes(&found.as_of, unseen)),
             ..user_page(id, part, found, &shared.images_url)
         };
-        return render(StatusCode::OK, &page);
+        if shared.answers.replica().is_none() {
+            return render(StatusCode::OK, &page);
+        }
+        // A later page only says that there is something newer.
+        let limit = if page.newer.is_some() { 1 } else { part.limit };
+        page.follow = Some(format!("/users/{id}/purchases?limit={limit}"));
+        return render_following(&page);
     }
     let page = Missing {
         what: "user",
@@ -139,6 +153,10 @@ async fn user(
 fn includes(as_of: &Positions, wanted: &Positions) -> bool {
     let mut wanted = wanted.0.iter();
     wanted.all(|(source, position)| as_of.get(source) >= *position)
+}
+
+async fn follow_script(headers: HeaderMap) -> Response {
+    script(FOLLOW, &headers)
 }
 
 /// The page with `found`, newest first, in whichever order it was read.
@@ -175,6 +193,7 @@ fn user_page(user: Uuid, part: Part, found: Found, images_url: &Url) -> UserPage
             .collect(),
         newer,
         older,
+        follow: None,
         as_of,
         parked,
     }
@@ -192,6 +211,33 @@ fn card(purchase: Purchase, images_url: &Url) -> Card {
         last: Moment::at(purchase.last_ordered_at),
         times: purchase.times,
     }
+}
+
+/// The HTML of the elements of a user's page that may change.
+pub(crate) struct Parts {
+    /// What is not a product, by the ids of its elements.
+    pub(crate) others: [(&'static str, String); 3],
+    /// The products, in order.
+    pub(crate) cards: Vec<String>,
+}
+
+/// The parts of a user's page with `found`.
+pub(crate) fn parts(
+    user: Uuid,
+    part: Part,
+    found: Found,
+    images_url: &Url,
+) -> askama::Result<Parts> {
+    let page = user_page(user, part, found, images_url);
+    let cards = page.cards.iter().map(Card::render);
+    Ok(Parts {
+        others: [
+            ("count", page.as_count().render()?),
+            ("note", page.as_note().render()?),
+            ("pages", page.as_pages().render()?),
+        ],
+        cards: cards.collect::<askama::Result<_>>()?,
+    })
 }
 
 #[cfg(test)]
@@ -219,6 +265,7 @@ mod tests {
             }],
             newer: None,
             older: None,
+            follow: None,
             as_of: Positions::default(),
             parked: Positions::default(),
         };

@@ -13,7 +13,7 @@ use uuid::Uuid;
 pub(crate) type PurchaseLimit = Limit<100, 1000>;
 
 /// A product that a user ordered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, ToSchema)]
 pub(crate) struct Purchase {
     pub(crate) product_id: Uuid,
     /// `null` while the order is known here and the product is not yet.

@@ -129,8 +129,22 @@ pub(super) struct Missing {
 }
 
 pub(super) fn render(status: StatusCode, page: &impl Template) -> Result<Response, Problem> {
+    render_with(status, page, ALLOWED)
+}
+
+/// A page with a script and a stream.
+pub(super) fn render_following(page: &impl Template) -> Result<Response, Problem> {
+    let allowed = format!("{ALLOWED}; script-src 'self'; connect-src 'self'");
+    render_with(StatusCode::OK, page, &allowed)
+}
+
+fn render_with(
+    status: StatusCode,
+    page: &impl Template,
+    allowed: &str,
+) -> Result<Response, Problem> {
     let html = page.render().map_err(|_| Problem::internal())?;
-    let policy = content_security_policy(&html, ALLOWED);
+    let policy = content_security_policy(&html, allowed);
     let headers = [(header::CONTENT_SECURITY_POLICY, policy)];
     Ok((status, headers, Html(html)).into_response())
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use headwater::database::RawSnapshot;
 use headwater::http::{Problem, cut};
-use headwater::projection::{Progress, as_of_raw};
+use headwater::projection::{Follower, Progress, as_of_raw};
 use headwater::{Database, Positions};
 use sea_orm::DbErr;
 use uuid::Uuid;
@@ -62,6 +62,16 @@ impl Replica {
             }))
         };
         self.db.read_raw(read).await
+    }
+
+    /// Wakes a stream when what it shows has changed: the keys are ids of users and products.
+    pub(crate) fn follow(&self) -> Follower {
+        self.progress.follow()
+    }
+
+    /// Whether nothing was applied since `found` was read.
+    pub(crate) fn is_now(&self, found: &Found) -> bool {
+        found.parked.is_empty() && self.progress.now() == found.as_of
     }
 
     /// A page of the list of users.

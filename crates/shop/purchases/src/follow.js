@@ -1,0 +1,107 @@
+// Shows on the page of a user what its stream brings: new cards, changed ones, their order.
+// The HTML comes from the server, which escapes what people wrote.
+
+const byId = id => document.getElementById(id);
+const [live, news, list] = ['live', 'news', 'cards'].map(byId);
+const isLater = 'later' in live.dataset;
+let seen = live.dataset.seen;
+let newest, source, again;
+
+const say = state => {
+  live.hidden = false;
+  live.textContent = state;
+};
+
+const parse = html => {
+  const template = document.createElement('template');
+  template.innerHTML = html;
+  return template.content;
+};
+
+const titleOf = card => card.querySelector('h2').textContent;
+
+// Fills `old` with the children of `next`; the keyboard focus stays where it is.
+const replace = (old, next) => {
+  if (old.isEqualNode(next)) return;
+  const stops = () => [...old.querySelectorAll('a, button')];
+  const stop = stops().indexOf(document.activeElement);
+  old.replaceChildren(...next.childNodes);
+  stops()[stop]?.focus({ preventScroll: true });
+};
+
+const show = ({ order, html }) => {
+  const said = [];
+  for (const part of ['count', 'note', 'pages'].filter(part => part in html)) {
+    const next = byId(part).cloneNode();
+    next.append(parse(html[part]));
+    replace(byId(part), next);
+  }
+  for (const id of order.filter(id => id in html)) {
+    const [old, card] = [byId(id), parse(html[id]).firstElementChild];
+    if (old) {
+      const [before, now] = [old, card].map(titleOf);
+      if (before !== now) said.push(`${before} is now ${now}`);
+      replace(old, card);
+    } else {
+      list.append(card);
+      said.push(`${titleOf(card)} was ordered`);
+    }
+  }
+  order.forEach((id, place) => {
+    const [card, there] = [byId(id), list.children[place]];
+    if (card !== there) list.insertBefore(card, there);
+  });
+  while (list.children.length > order.length) list.lastElementChild.remove();
+  news.textContent = said.length > 3 ? `${said.length} products have changed` : said.join('. ');
+};
+
+// A later page stays as it is. Its first event says what the newest product was.
+const tell = ({ order: [first] }) => {
+  newest ??= first;
+  if (first === newest) return;
+  byId('newer').hidden = false;
+  news.textContent = 'There is something newer';
+};
+
+const stop = () => {
+  clearTimeout(again);
+  source?.close();
+};
+
+const follow = () => {
+  stop();
+  say('Connecting');
+  source = new EventSource(live.dataset.follow + (isLater ? '' : `&seen=${encodeURIComponent(seen)}`));
+  source.onopen = () => say('Live: changes appear here as they happen');
+  source.addEventListener('purchases', event => {
+    (isLater ? tell : show)(JSON.parse(event.data));
+    seen = event.lastEventId;
+    if (!isLater) byId('as-of').textContent = seen;
+  });
+  source.addEventListener('erased', () => {
+    document.removeEventListener('visibilitychange', turn);
+    stop();
+    document.title = 'No such user';
+    list.parentElement.replaceChildren(parse('<h1>No such user</h1>'), live, news);
+    say('This user was erased');
+    news.textContent = live.textContent;
+  });
+  source.onerror = () => {
+    say('Reconnecting');
+    // The browser itself tries again only after an answer.
+    if (source.readyState === EventSource.CLOSED) again = setTimeout(follow, 4000 + 4000 * Math.random());
+  };
+};
+
+// Nobody reads a hidden page.
+const turn = () => {
+  if (document.hidden) {
+    stop();
+    say('Paused');
+  } else {
+    follow();
+  }
+};
+
+document.addEventListener('visibilitychange', turn);
+turn();
