@@ -22,6 +22,8 @@ mod effects;
 mod empty_variables;
 mod erasure;
 mod events;
+mod follow;
+mod follow_page;
 mod full_pipe;
 mod import;
 mod installation;

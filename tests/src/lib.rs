@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod collector;
 pub mod data;
 pub mod docker;
+pub mod events;
 pub mod faults;
 pub mod hammer;
 pub mod installed;

@@ -153,10 +153,10 @@ impl Page {
         text(&self.evaluate("location.pathname + location.search").await)
     }
 
-    /// The visible text of each element for a CSS selector.
+    /// The text of each visible element for a CSS selector.
     pub async fn texts(&self, selector: &str) -> Vec<String> {
-        let texts = self.evaluate(&all(selector, "e.innerText.trim()")).await;
-        strings(&texts)
+        let texts = all(selector, "e.checkVisibility() ? [e.innerText.trim()] : []");
+        strings(&self.evaluate(&format!("{texts}.flat()")).await)
     }
 
     /// An attribute of each element for a CSS selector that has it.

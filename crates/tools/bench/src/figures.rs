@@ -6,7 +6,7 @@ use futures_util::future::LocalBoxFuture;
 use crate::bench::Bench;
 use crate::figure::Figure;
 use crate::{
-    abuse, bytes, freshness, import, memory, orders, reads, rebuild, relay, scaling, styles,
+    abuse, bytes, follow, freshness, import, memory, orders, reads, rebuild, relay, scaling, styles,
 };
 
 /// A figure that can be measured.
@@ -98,6 +98,11 @@ pub(crate) const ALL: &[Entry] = &[
         memory,
         "memory of each service, idle and under load",
         Limit::None("nothing else does the same, so there is nothing to divide by")
+    ),
+    entry!(
+        follow,
+        "1,000 pages that follow: their memory, and reads beside them",
+        Limit::Measured("the same reads without pages that follow; 64 MiB")
     ),
     entry!(
         abuse,

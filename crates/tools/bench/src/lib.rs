@@ -16,6 +16,7 @@ mod document;
 mod events;
 mod figure;
 mod figures;
+mod follow;
 mod freshness;
 mod import;
 mod load;
