@@ -24,7 +24,21 @@ async fn a_browser_finds_nothing_wrong_with_any_page() {
         (Service::Purchases, user.clone()),
         (Service::Purchases, format!("{user}?limit=1")),
         (Service::Purchases, format!("/users/{}", bob.id())),
+        (Service::Purchases, "/?q=mug".to_owned()),
+        (Service::Purchases, "/?q=ada".to_owned()),
+        (Service::Purchases, "/?q=-".to_owned()),
+        (Service::Purchases, format!("/products/{}", mug.id())),
+        (Service::Purchases, "/products/none".to_owned()),
+        (Service::Purchases, "/order".to_owned()),
+        (
+            Service::Purchases,
+            format!("/order?user={}&product={}", ada.id(), mug.id()),
+        ),
+        (Service::Purchases, format!("{user}?seen_ms=12")),
+        (Service::Purchases, format!("{user}?unseen=orders:1000")),
         (Service::RequestReply, "/".to_owned()),
+        (Service::RequestReply, "/?q=ada".to_owned()),
+        (Service::Composition, format!("/order?product={}", mug.id())),
     ];
     for service in Service::ALL {
         pages.push((service, "/docs".to_owned()));

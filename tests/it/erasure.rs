@@ -18,7 +18,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use Service::{Orders, Users};
+use Service::{Orders, Purchases, Users};
 
 /// How many people register, times the dose; every fourth is erased.
 const PEOPLE: usize = 1_000;
@@ -190,6 +190,21 @@ impl Needles {
     }
 }
 
+/// Pages of `purchases` ask for names, and for people by name.
+async fn look_at_pages(world: &World, people: &[Person]) {
+    let pages = world.client(Purchases);
+    let (shown, name) = (&people[0], &people[0].name);
+    assert!(!shown.is_erased);
+    for path in [shown.path(), format!("/?q={name}"), "/".to_owned()] {
+        eventually("a page with names", || async {
+            let page = pages.get(&path).await;
+            let found = page.status == 200 && (path == "/" || page.text.contains(name));
+            found.then_some(()).ok_or(page.text)
+        })
+        .await;
+    }
+}
+
 fn key_file(world: &World) -> PathBuf {
     world.database(Users).with_extension("keys")
 }
@@ -255,6 +270,7 @@ async fn of_erased_people_no_byte_is_in_any_file_under_load_idle_killed_stopped_
         assert_eq!(reply.status, 201, "{}", reply.text);
     })
     .await;
+    look_at_pages(&world, &people).await;
     let copy = tempfile::tempdir().unwrap();
     let backup = copy.path().join("users.db");
     // With all leftovers, as SQLite's `.backup` copies them; there are no writes now.
@@ -287,6 +303,7 @@ async fn of_erased_people_no_byte_is_in_any_file_under_load_idle_killed_stopped_
     keys_are_destroyed(&world, &people, &slots).await;
     needles.assert_nowhere(world.folder(), "under load");
     load.end().await;
+    look_at_pages(&world, &people).await;
     needles.assert_nowhere(world.folder(), "idle");
 
     for_all(&people, async |person| {
@@ -395,6 +412,8 @@ async fn logs_of_every_level_have_nothing_of_a_person() {
         command.env("RUST_LOG", "trace");
     };
     world.run_with(Users, everything).await;
+    world.kill(Purchases).await;
+    world.run_with(Purchases, everything).await;
     let users = world.client(Users);
     let mut random = Random(18);
     let mut people: Vec<_> = (0..4)
@@ -428,6 +447,7 @@ async fn logs_of_every_level_have_nothing_of_a_person() {
         assert!(refused.status.is_client_error(), "{}", refused.text);
     }
     people[0].is_shown_rightly(&users).await;
+    look_at_pages(&world, &people).await;
     people[0].is_erased = true;
     person.erase(&users).await;
     people[0].is_shown_rightly(&users).await;

@@ -21,6 +21,9 @@ async fn a_user_sees_every_product_they_ever_ordered_once() {
     assert_eq!(purchases[0]["title"], "Mug", "ordered first, shown first");
     assert_eq!(purchases[0]["image"], "https://example.com/Mug.png");
     assert_eq!(purchases[0]["first_ordered_at"], first.json["placed_at"]);
+    assert_eq!(purchases[0]["last_ordered_at"], second.json["placed_at"]);
+    assert_eq!(purchases[0]["times"], 2, "an order counts once");
+    assert_eq!(purchases[1]["times"], 1);
     assert_eq!(
         reply.json["as_of"],
         json!({"orders": 2, "products": 2, "users": 2})

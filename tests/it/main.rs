@@ -48,6 +48,7 @@ mod redelivery;
 mod reload;
 mod restored;
 mod rivals;
+mod shop;
 mod slow_link;
 mod styles;
 mod systemd;

@@ -72,6 +72,15 @@ async fn every_service_may_do_all_that_it_needs() {
         })
         .await;
     }
+    for style in [Purchases, RequestReply] {
+        let client = world.client(style);
+        eventually("a name", || async {
+            let page = client.get(&format!("/users/{user}")).await;
+            let is_named = page.status == 200 && !page.text.contains("Names are missing");
+            is_named.then_some(()).ok_or(page.text)
+        })
+        .await;
+    }
     for endpoint in ["verify", "rebuild"] {
         for service in [Orders, Purchases] {
             let rebuilt = world.rebuild_of(service, endpoint).await;

@@ -16,6 +16,9 @@ pub(super) const SERVICES: [&str; 6] = [
 
 pub(super) const SOURCES: [&str; 3] = ["users", "products", "orders"];
 
+/// The questions for names.
+const NAMES: [&str; 2] = ["inquiry.users.v1.names", "inquiry.users.v1.search"];
+
 pub(super) const STREAMS: [&str; 4] = ["USERS", "PRODUCTS", "ORDERS", "KV_headwater-schemas"];
 
 /// What a projection may request from its own consumers.
@@ -130,6 +133,8 @@ pub(super) fn all() -> Vec<Subject> {
         ("$SRV.PING", Value::Null),
         ("$KV.headwater-schemas.evil", Value::Null),
         ("inquiry.answers.another.1", Value::Null),
+        (NAMES[0], Value::Null),
+        (NAMES[1], Value::Null),
         ("evil", Value::Null),
     ] {
         all.push(subject(name, &payload));
@@ -278,6 +283,9 @@ pub(super) fn allowed(user: &str) -> Vec<String> {
     if user == "purchases-inquiry" {
         may.extend(SOURCES.map(|source| format!("inquiry.{source}.v1.asked")));
     }
+    if ["users", "purchases", "purchases-inquiry"].contains(&user) {
+        may.extend(NAMES.map(str::to_owned));
+    }
     may
 }
 
@@ -291,6 +299,9 @@ pub(super) fn served(service: &str) -> Vec<String> {
     ];
     if SOURCES.contains(&service) {
         served.push(format!("inquiry.{service}.v1.asked"));
+    }
+    if service == "users" {
+        served.extend(NAMES.map(str::to_owned));
     }
     served
 }

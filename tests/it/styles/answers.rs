@@ -27,6 +27,11 @@ async fn every_style_shows_each_product_once_as_first_ordered() {
     assert_eq!(purchases[0]["first_ordered_at"], first.json["placed_at"]);
     assert_eq!(purchases[1]["image"], "https://example.com/Tent.png");
     assert_eq!(purchases[1]["first_ordered_at"], second.json["placed_at"]);
+    assert_eq!(purchases[0]["last_ordered_at"], second.json["placed_at"]);
+    assert_eq!(
+        (&purchases[0]["times"], &purchases[1]["times"]),
+        (&json!(2), &json!(1))
+    );
     for style in Service::STYLES {
         let reply = world.purchases_by(style, &ada.id(), "").await;
         let as_of = json!({"orders": 3, "products": 2, "users": 2});

@@ -161,8 +161,15 @@ async fn every_style_pages_for_people_without_a_script() {
 /// The titles on the page, in order.
 fn titles(page: &str) -> Vec<String> {
     let cards = page.split("<h2>").skip(1);
-    let title = |card: &str| card.split("</h2>").next().unwrap().to_owned();
-    cards.map(title).collect()
+    // The title is a link.
+    let title = |card: &str| {
+        card.split("</a>")
+            .next()?
+            .split('>')
+            .nth(1)
+            .map(str::to_owned)
+    };
+    cards.map(|card| title(card).unwrap()).collect()
 }
 
 /// The target of the link with this relation.

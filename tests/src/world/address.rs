@@ -16,13 +16,14 @@ impl World {
         let mut command = self.program(service.program(), &[]);
         if let Some(style) = service.style() {
             command.args(["--style", style]);
-            command.envs(Service::SOURCES.into_iter().filter_map(|source| {
-                let variable = format!("HEADWATER_{}_URL", source.name().to_uppercase());
-                Some((variable, self.url_for_services(source)?))
-            }));
         } else {
             command.arg("--database").arg(self.database(service));
         }
+        // Composition asks the sources there, and the order form of every style sends to orders.
+        command.envs(Service::SOURCES.into_iter().filter_map(|source| {
+            let variable = format!("HEADWATER_{}_URL", source.name().to_uppercase());
+            Some((variable, self.url_for_services(source)?))
+        }));
         if let (Some(address), None) = (self.addresses.get(&service), self.docker) {
             command.env("HEADWATER_LISTEN", address.http.to_string());
         }

@@ -37,7 +37,7 @@ pub(crate) struct Listed<T, F = Uuid> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Product {
     pub(crate) id: Uuid,
-    /// Title and image; `None` while only an order has told of the product.
+    /// Title and image; `None` while the product is known from an order only.
     pub(crate) look: Option<(String, String)>,
 }
 

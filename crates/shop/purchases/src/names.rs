@@ -48,10 +48,12 @@ pub(crate) struct Found {
 impl Known {
     /// The name of a user; without one, the end of the id, which differs most.
     pub(crate) fn of(&self, user: Uuid) -> String {
-        self.names
-            .get(&user)
-            .cloned()
-            .unwrap_or_else(|| short(user))
+        self.get(user).unwrap_or_else(|| short(user))
+    }
+
+    /// The name of a user, if it is known.
+    pub(crate) fn get(&self, user: Uuid) -> Option<String> {
+        self.names.get(&user).cloned()
     }
 
     /// Adds names.

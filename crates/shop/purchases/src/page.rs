@@ -81,7 +81,7 @@ struct Shown {
     /// Show the products ordered after this cursor. It takes precedence over `older_than`.
     #[param(value_type = Option<String>, pattern = "^[0-9a-f]{48}$")]
     newer_than: Option<Cursor>,
-    /// An order was just placed, and was in the read store after so many milliseconds.
+    /// An order was just placed, and was in the read store after this time, in milliseconds.
     seen_ms: Option<u64>,
     /// An order was just placed with this position, and is not in the read store yet.
     #[param(value_type = Option<String>)]

@@ -65,7 +65,7 @@ pub(crate) fn search(
         let found = names.find(&words, start_after, wanted);
         let found = found.map_err(|error| DbErr::Custom(format!("search names: {error}")))?;
         let is_last = found.len() < wanted;
-        // Whoever was erased, or is not registered after all, leaves room for others.
+        // A user who was erased, or is not registered after all, leaves room for others.
         for id in found {
             if users.len() == limit {
                 break;

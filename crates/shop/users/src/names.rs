@@ -6,7 +6,7 @@
 //! index never has what was rolled back.
 //!
 //! The index has words and ids, and not the names themselves. An answer takes the names from its
-//! snapshot of the database: whoever is erased there is not found, whatever the index still says.
+//! snapshot of the database: a user who is erased there is not found, whatever the index has.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -138,8 +138,9 @@ impl Search {
 )]
 async fn home(State(shared): State<Shared>, Query(find): Query<Find>) -> Result<Response, Problem> {
     let given = |text: &Option<String>| {
-        let text = text.as_deref().unwrap_or_default().trim();
-        Some(text.to_owned()).filter(|text| !text.is_empty())
+        let text = text.as_deref().unwrap_or_default();
+        let text = text.replace(char::is_control, " ").trim().to_owned();
+        Some(text).filter(|text| !text.is_empty())
     };
     let (user, text) = (given(&find.user), given(&find.q));
     let id = user.as_ref().or(text.as_ref());

@@ -106,7 +106,7 @@ impl Picture {
     }
 }
 
-/// The title of a product that only an order has told of.
+/// The title of a product that is known from an order only.
 pub(super) const UNKNOWN: &str = "A product that is not known here yet";
 
 /// The URL of an image: the service `products` serves paths.

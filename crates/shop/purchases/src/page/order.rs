@@ -33,7 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(form, place))
 }
 
-/// What somebody has typed and chosen.
+/// What was typed and chosen.
 #[derive(Debug, Default)]
 struct Typed {
     user: String,
@@ -47,7 +47,10 @@ impl Typed {
     /// Reads a query, or the body of a form. Unknown fields are ignored.
     fn of(form: &[u8]) -> Self {
         let mut typed = Self::default();
-        let cut = |text: &str| text.trim().chars().take(TEXT_MAX + 1).collect();
+        let cut = |text: &str| {
+            let text = text.replace(char::is_control, " ");
+            text.trim().chars().take(TEXT_MAX + 1).collect()
+        };
         for (name, value) in parse(form) {
             match &*name {
                 "user" => typed.user = cut(&value),
@@ -211,10 +214,7 @@ async fn show(shared: &Shared, typed: Typed, wrong: Option<NotPlaced>) -> Result
         }
     }
     let name = match user.parse::<Uuid>() {
-        Ok(id) => {
-            let names = shared.names.of(&[id]).await;
-            Some(names.of(id)).filter(|_| names.missing.is_none())
-        }
+        Ok(id) => shared.names.of(&[id]).await.get(id),
         Err(_) => None,
     };
     Ok(Form {
