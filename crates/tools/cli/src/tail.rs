@@ -3,25 +3,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use async_nats::jetstream::stream::Config;
+use client::arrived::{Arrived, Line};
+use client::feed::{self, Begin, Feed, News};
+use client::pattern::Pattern;
 use client::schemas::Schemas;
-use client::{Common, Nats, complain};
+use client::{Common, complain};
+use futures_util::StreamExt as _;
 use futures_util::stream::{SelectAll, poll_fn};
-use futures_util::{StreamExt as _, TryStreamExt as _};
-use headwater::stream;
 use terminal::output::{duration, printable};
 use terminal::{Exit, output};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-
-use event::{Arrived, Line};
-use feed::{Begin, Feed, News};
-use pattern::Pattern;
-
-mod event;
-mod feed;
-mod pattern;
 
 /// How many events a tail begins with by default.
 const LAST: u64 = 10;
@@ -94,7 +86,7 @@ pub(crate) async fn command(common: &Common, args: Args) -> anyhow::Result<Exit>
         Err(wrong) => return refuse(&wrong.to_string()),
     };
     let nats = common.connect().await?;
-    let streams = streams(&nats, &pattern).await?;
+    let streams = pattern.streams(&nats).await?;
     if args.from.is_some() && streams.len() > 1 {
         return refuse(
             "a sequence belongs to one stream: name its source, as in `headwater tail orders --from 17`",
@@ -140,37 +132,6 @@ fn begin(args: &Args) -> anyhow::Result<(Begin, Option<u64>)> {
         (_, _, Some(last)) if args.key.is_none() => (Begin::Last(last), Some(last)),
         (_, _, last) => (Begin::From(1), last),
     })
-}
-
-/// The event streams that the pattern matches, each with its source.
-async fn streams(nats: &Nats, pattern: &Pattern) -> anyhow::Result<Vec<(String, String)>> {
-    if let Some(source) = pattern.source() {
-        let name = stream::name(source);
-        let found = nats.stream(&name).await?;
-        found.with_context(|| {
-            format!("the stream {name} does not exist; `nats stream ls` lists the streams")
-        })?;
-        return Ok(vec![(name, source.to_owned())]);
-    }
-    let all = nats.jetstream.streams();
-    let all: Vec<_> = all.try_collect().await.context("list the streams")?;
-    let own = all.into_iter().map(|stream| stream.config);
-    let own = own.filter_map(|config| Some((config.name.clone(), source(&config)?)));
-    let mut own: Vec<(String, String)> = own.collect();
-    own.sort();
-    anyhow::ensure!(!own.is_empty(), "no source has an event stream here yet");
-    Ok(own)
-}
-
-/// The source whose events a stream holds, if any. The stream's metadata names it;
-/// `nats stream edit --metadata` replaces the metadata, so name and subjects are also checked.
-fn source(config: &Config) -> Option<String> {
-    let label = |name| config.metadata.get(name);
-    if label("headwater.kind").is_some_and(|kind| kind == "events") {
-        return label("headwater.source").cloned();
-    }
-    let source = config.subjects.first()?.strip_suffix(".>")?;
-    (stream::name(source) == config.name).then(|| source.to_owned())
 }
 
 /// Prints stored events, sorted by time, and then new ones.

@@ -10,12 +10,15 @@ pub use settings::Settings;
 pub use tail::{Tail, first_position};
 
 mod args;
+pub mod arrived;
 mod cache;
 mod common;
 mod context;
 pub mod direct;
 mod failure;
+pub mod feed;
 mod nats;
+pub mod pattern;
 pub mod schemas;
 mod settings;
 mod tail;

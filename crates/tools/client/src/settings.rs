@@ -37,7 +37,7 @@ impl Settings {
     }
 
     /// The user, for messages.
-    pub(crate) fn who(&self) -> String {
+    pub fn who(&self) -> String {
         self.login.who()
     }
 

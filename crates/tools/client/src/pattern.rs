@@ -1,8 +1,15 @@
 //! A subject with wildcards, and the subjects of one stream that it matches.
 
+use anyhow::Context as _;
+use async_nats::jetstream::stream::Config;
+use futures_util::TryStreamExt as _;
+use headwater::stream;
+
+use crate::nats::Nats;
+
 /// Why a pattern is not valid.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum Wrong {
+pub enum Wrong {
     #[error(
         "`{0}` is not a valid subject: write tokens separated by dots, `*` for any token, `>` for all that follow, such as orders.v1.placed or *.v1.*.17"
     )]
@@ -17,10 +24,10 @@ pub(crate) enum Wrong {
 
 /// A subject with wildcards. Fewer tokens than an event's subject match all that follow.
 #[derive(Clone, Debug)]
-pub(crate) struct Pattern(Vec<String>);
+pub struct Pattern(Vec<String>);
 
 impl Pattern {
-    pub(crate) fn parse(text: &str) -> Result<Self, Wrong> {
+    pub fn parse(text: &str) -> Result<Self, Wrong> {
         let tokens: Vec<String> = text.split('.').map(str::to_owned).collect();
         let last = tokens.len() - 1;
         let is_token = |(at, token): (usize, &String)| match token.as_str() {
@@ -37,7 +44,7 @@ impl Pattern {
     }
 
     /// Restricts the pattern to the partition of `key`.
-    pub(crate) fn with_key(&self, key: &str) -> Result<Self, Wrong> {
+    pub fn with_key(&self, key: &str) -> Result<Self, Wrong> {
         let partition = headwater::partition(key);
         let mut tokens = self.0.clone();
         if tokens.last().is_some_and(|last| last == ">") {
@@ -59,13 +66,13 @@ impl Pattern {
     }
 
     /// The source that the pattern names; `None` for all.
-    pub(crate) fn source(&self) -> Option<&str> {
+    pub fn source(&self) -> Option<&str> {
         let first = self.0.first().map(String::as_str);
         first.filter(|first| !matches!(*first, "*" | ">"))
     }
 
     /// The filters for the stream of `source`; empty if the pattern names another source.
-    pub(crate) fn of(&self, source: &str) -> Vec<String> {
+    pub fn of(&self, source: &str) -> Vec<String> {
         if self.source().is_some_and(|own| own != source) {
             return Vec::new();
         }
@@ -79,6 +86,37 @@ impl Pattern {
             _ => vec![format!("{source}.{rest}")],
         }
     }
+
+    /// The event streams that the pattern matches, each with its source.
+    pub async fn streams(&self, nats: &Nats) -> anyhow::Result<Vec<(String, String)>> {
+        if let Some(source) = self.source() {
+            let name = stream::name(source);
+            let found = nats.stream(&name).await?;
+            found.with_context(|| {
+                format!("the stream {name} does not exist; `nats stream ls` lists the streams")
+            })?;
+            return Ok(vec![(name, source.to_owned())]);
+        }
+        let all = nats.jetstream.streams();
+        let all: Vec<_> = all.try_collect().await.context("list the streams")?;
+        let own = all.into_iter().map(|stream| stream.config);
+        let own = own.filter_map(|config| Some((config.name.clone(), source(&config)?)));
+        let mut own: Vec<(String, String)> = own.collect();
+        own.sort();
+        anyhow::ensure!(!own.is_empty(), "no source has an event stream here yet");
+        Ok(own)
+    }
+}
+
+/// The source whose events a stream holds, if any. The stream's metadata names it;
+/// `nats stream edit --metadata` replaces the metadata, so name and subjects are also checked.
+fn source(config: &Config) -> Option<String> {
+    let label = |name| config.metadata.get(name);
+    if label("headwater.kind").is_some_and(|kind| kind == "events") {
+        return label("headwater.source").cloned();
+    }
+    let source = config.subjects.first()?.strip_suffix(".>")?;
+    (stream::name(source) == config.name).then(|| source.to_owned())
 }
 
 #[cfg(test)]

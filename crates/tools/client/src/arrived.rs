@@ -5,22 +5,23 @@ use std::fmt::{self, Display, Formatter};
 use async_nats::datetime::DateTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::direct;
-use client::schemas::Schemas;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use terminal::output::printable;
 
+use crate::direct;
+use crate::schemas::Schemas;
+
 /// An event and the source whose stream holds it.
 #[derive(Clone, Debug)]
-pub(crate) struct Arrived {
-    pub(crate) source: String,
-    pub(crate) event: direct::Event,
+pub struct Arrived {
+    pub source: String,
+    pub event: direct::Event,
 }
 
 impl Arrived {
     /// Decodes the event, if its source has published a schema.
-    pub(crate) async fn decode(self, schemas: &mut Schemas) -> Line {
+    pub async fn decode(self, schemas: &mut Schemas) -> Line {
         let Self { source, event } = self;
         let decoded = schemas.decode(&event.subject, &event.payload).await;
         let (json, key, problem) = match decoded {
@@ -43,7 +44,7 @@ impl Arrived {
 }
 
 /// RFC 3339 in UTC, with milliseconds.
-pub(crate) fn time(at: DateTime) -> String {
+pub fn time(at: DateTime) -> String {
     let (date, time) = (at.date(), at.time());
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
@@ -59,20 +60,20 @@ pub(crate) fn time(at: DateTime) -> String {
 
 /// An event, printed on one line.
 #[derive(Debug, Serialize)]
-pub(crate) struct Line {
-    subject: String,
-    source: String,
+pub struct Line {
+    pub subject: String,
+    pub source: String,
     /// Its position in the source's outbox; `None` if it was published by hand.
-    position: Option<u64>,
-    epoch: Option<String>,
-    sequence: u64,
-    time: String,
+    pub position: Option<u64>,
+    pub epoch: Option<String>,
+    pub sequence: u64,
+    pub time: String,
     /// The value of its key field.
-    pub(crate) key: Option<String>,
-    event: Option<Box<RawValue>>,
+    pub key: Option<String>,
+    pub event: Option<Box<RawValue>>,
     /// Why it was not decoded.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) problem: Option<String>,
+    pub problem: Option<String>,
     /// The payload in base64, if it was not decoded.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<String>,

@@ -1,4 +1,4 @@
-//! Reads one stream for `tail`, through broker restarts and lost streams.
+//! Follows the events of one stream, through broker restarts and lost streams.
 
 use std::time::Duration;
 
@@ -7,15 +7,16 @@ use async_nats::datetime::{self, DateTime};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::Stream;
-use client::direct::{Event, Reader};
-use client::{Nats, complain};
 use headwater::EventId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use terminal::output::printable;
 use tokio::sync::mpsc;
 
-use super::event::{Arrived, time};
+use crate::arrived::{Arrived, time};
+use crate::direct::{Event, Reader};
+use crate::failure::complain;
+use crate::nats::Nats;
 
 /// How long to wait before rereading a stream that had nothing new.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -28,7 +29,7 @@ const FURTHER: u64 = 4;
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Begin {
+pub enum Begin {
     /// With the last N events.
     Last(u64),
     /// With events that are not older.
@@ -39,11 +40,11 @@ pub(crate) enum Begin {
 
 /// What a feed reports.
 #[derive(Debug)]
-pub(crate) enum News {
+pub enum News {
     Event(Arrived),
     /// All events stored at the start have been sent.
     CaughtUp,
-    /// The stream could not be read to its end, and the tail does not follow it.
+    /// The stream could not be read to its end, and is not followed.
     Failed(anyhow::Error),
 }
 
@@ -58,7 +59,7 @@ struct Cursor {
 
 /// The matching events of one stream.
 #[derive(Debug)]
-pub(crate) struct Feed {
+pub struct Feed {
     nats: Nats,
     stream: String,
     source: String,
@@ -75,7 +76,9 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    pub(crate) fn new(
+    /// Events of the `stream` of a source on subjects that match a filter go to `news`.
+    /// `is_followed`: also those that are stored later.
+    pub fn new(
         nats: Nats,
         (stream, source): (String, String),
         filters: Vec<String>,
@@ -98,8 +101,9 @@ impl Feed {
         }
     }
 
-    /// Reads until the receiver is dropped; with --no-follow, until the first failure.
-    pub(crate) async fn run(mut self) {
+    /// Reads until the receiver is dropped; if the stream is not followed, until its end or the
+    /// first failure.
+    pub async fn run(mut self) {
         let mut is_reported = false;
         while !self.news.is_closed() {
             let sequence = self.sequence();
@@ -257,7 +261,7 @@ async fn since(nats: &Nats, stream: &Stream, at: DateTime) -> anyhow::Result<Opt
 }
 
 /// The time that long ago.
-pub(crate) fn ago(since: Duration) -> anyhow::Result<DateTime> {
+pub fn ago(since: Duration) -> anyhow::Result<DateTime> {
     let since = i128::try_from(since.as_nanos()).unwrap_or(i128::MAX);
     let nanos = datetime::now().unix_timestamp_nanos().saturating_sub(since);
     datetime::from_nanos(nanos.max(0)).map_err(|error| anyhow::anyhow!(error))
