@@ -16,8 +16,9 @@ use serde::de::DeserializeOwned;
 use terminal::{Exit, Unconfirmed, ask, confirm, output};
 
 use args::{Discard, List, Retry, Show};
-use plan::Plan;
-use report::{Discarded, DiscardedMany, Listed, Retried, Shown};
+pub use plan::Plan;
+pub use report::{Discarded, DiscardedMany, Retried};
+use report::{Listed, Shown};
 
 mod args;
 mod plan;
@@ -101,7 +102,7 @@ async fn services(
 
 /// Passes the oldest `limit` matching letters of a service to `each`; returns the number of all
 /// matching letters.
-async fn letters_of(
+pub async fn letters_of(
     nats: &Nats,
     service: &str,
     endpoint: Endpoint,
@@ -141,7 +142,7 @@ async fn show(common: &Common, args: &Show) -> anyhow::Result<Exit> {
 }
 
 /// A letter with its payload, which may not fit into one answer.
-async fn whole_letter(nats: &Nats, service: &str, id: u64) -> anyhow::Result<Letter> {
+pub async fn whole_letter(nats: &Nats, service: &str, id: u64) -> anyhow::Result<Letter> {
     let mut payload = Vec::new();
     loop {
         let offset = Some(payload.len());
@@ -179,37 +180,61 @@ async fn retry(common: &Common, args: &Retry) -> anyhow::Result<Exit> {
         common.print(&DiscardedMany::default())?;
     }
     for service in services {
-        let answer: RetryAnswer =
-            change(&nats, &service, Endpoint::DeadLettersRetry, &request).await?;
-        if answer.failed_in_all() > 0 {
+        let mut retried = retry_some(&nats, service, &request).await?;
+        retried.is_one = is_one;
+        if retried.answer.failed_in_all() > 0 {
             exit = Exit::Different;
         }
-        let retried = Retried {
-            service,
-            is_one,
-            answer,
-        };
         output::line(&retried, common.output)?;
     }
     Ok(exit)
+}
+
+/// Retries letters of a service.
+pub async fn retry_some(
+    nats: &Nats,
+    service: String,
+    request: &RetryRequest,
+) -> anyhow::Result<Retried> {
+    let answer: RetryAnswer = change(nats, &service, Endpoint::DeadLettersRetry, request).await?;
+    Ok(Retried {
+        service,
+        is_one: false,
+        answer,
+    })
 }
 
 async fn discard(common: &Common, args: Discard) -> anyhow::Result<Exit> {
     let (Some(id), Some(service)) = (args.id, args.service.clone()) else {
         return discard_all(common, args).await;
     };
-    let what = format!("discard the dead letter {id} of {service} for good");
-    confirm(&what, args.yes)?;
+    confirm(&discard_consequence(id, &service), args.yes)?;
     let nats = common.connect().await?;
+    let discarded = discard_one(&nats, service, id, args.reason).await?;
+    common.print(&discarded)?;
+    Ok(Exit::Done)
+}
+
+/// What an operator confirms.
+pub fn discard_consequence(id: u64, service: &str) -> String {
+    format!("discard the dead letter {id} of {service} for good")
+}
+
+/// Discards one letter, which may itself have failed or only wait.
+pub async fn discard_one(
+    nats: &Nats,
+    service: String,
+    id: u64,
+    reason: String,
+) -> anyhow::Result<Discarded> {
     let request = DiscardRequest {
         id: Some(id),
-        reason: args.reason,
+        reason,
         ..DiscardRequest::default()
     };
     let answer: DiscardAnswer =
-        change(&nats, &service, Endpoint::DeadLettersDiscard, &request).await?;
-    common.print(&Discarded { service, answer })?;
-    Ok(Exit::Done)
+        change(nats, &service, Endpoint::DeadLettersDiscard, &request).await?;
+    Ok(Discarded { service, answer })
 }
 
 /// Discards the letters that were listed and confirmed. Later dead letters stay.
@@ -225,17 +250,24 @@ async fn discard_all(common: &Common, args: Discard) -> anyhow::Result<Exit> {
         let note = |letter: Letter| plan.add(&service, &letter);
         letters_of(&nats, &service, LIST, filter, usize::MAX, note).await?;
     }
-    let total = plan.total();
     confirm_all(&plan, &args)?;
+    let done = discard_many(&nats, plan, &args.reason).await?;
+    common.print(&done)?;
+    Ok(Exit::Done)
+}
+
+/// Discards the letters of a plan, the oldest of each service first.
+pub async fn discard_many(nats: &Nats, plan: Plan, reason: &str) -> anyhow::Result<DiscardedMany> {
+    let total = plan.total();
     let mut done = DiscardedMany::default();
     for (service, ids) in plan.into_ids() {
         for ids in ids.chunks(DISCARD_MAX) {
             let request = DiscardRequest {
                 ids: ids.to_vec(),
-                reason: args.reason.clone(),
+                reason: reason.to_owned(),
                 ..DiscardRequest::default()
             };
-            let answer = change(&nats, &service, Endpoint::DeadLettersDiscard, &request).await;
+            let answer = change(nats, &service, Endpoint::DeadLettersDiscard, &request).await;
             let answer: DiscardManyAnswer = answer.with_context(|| {
                 format!(
                     "{} of {total} were discarded, the oldest of each service first; run the same \
@@ -246,8 +278,7 @@ async fn discard_all(common: &Common, args: Discard) -> anyhow::Result<Exit> {
             done.add(&service, &answer);
         }
     }
-    common.print(&done)?;
-    Ok(Exit::Done)
+    Ok(done)
 }
 
 /// Returns [`Unconfirmed`] unless this number of letters was confirmed.

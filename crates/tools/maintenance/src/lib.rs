@@ -1,6 +1,8 @@
 //! The operator's actions on sources and projections: provision, back up, restore, verify, rebuild,
 //! and handle dead letters.
 
+pub use target::Target;
+
 pub mod backup;
 pub mod dead_letter;
 pub mod projection;

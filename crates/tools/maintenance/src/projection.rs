@@ -73,14 +73,14 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     match args.action {
         Action::List => list(common, &nats).await,
         Action::Pause(Pause { which, reason }) => {
-            let projection = Some(which.projection.clone());
-            let request = PauseRequest { projection, reason };
-            change(common, &nats, &which, Endpoint::ProjectionsPause, &request).await
+            let service = which.service(&nats).await?;
+            common.print(&pause(&nats, service, which.projection, reason).await?)?;
+            Ok(Exit::Done)
         }
         Action::Resume(which) => {
-            let projection = Some(which.projection.clone());
-            let request = ResumeRequest { projection };
-            change(common, &nats, &which, Endpoint::ProjectionsResume, &request).await
+            let service = which.service(&nats).await?;
+            common.print(&resume(&nats, service, which.projection).await?)?;
+            Ok(Exit::Done)
         }
         Action::Rebuild(args) => {
             let target = Target {
@@ -123,23 +123,35 @@ async fn list(common: &Common, nats: &Nats) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Requests the change and prints the projection's new state.
-async fn change(
-    common: &Common,
+/// Pauses a projection until it is resumed.
+pub async fn pause(
     nats: &Nats,
-    which: &Which,
-    endpoint: Endpoint,
-    request: &impl Serialize,
-) -> anyhow::Result<Exit> {
-    let service = which.service(nats).await?;
-    let status = nats.ask(&service, endpoint, request).await?;
-    common.print(&Changed { service, status })?;
-    Ok(Exit::Done)
+    service: String,
+    projection: String,
+    reason: String,
+) -> anyhow::Result<Changed> {
+    let request = PauseRequest {
+        projection: Some(projection),
+        reason,
+    };
+    let asked = nats.ask(&service, Endpoint::ProjectionsPause, &request);
+    let status = asked.await?;
+    Ok(Changed { service, status })
+}
+
+/// Resumes a projection.
+pub async fn resume(nats: &Nats, service: String, projection: String) -> anyhow::Result<Changed> {
+    let request = ResumeRequest {
+        projection: Some(projection),
+    };
+    let asked = nats.ask(&service, Endpoint::ProjectionsResume, &request);
+    let status = asked.await?;
+    Ok(Changed { service, status })
 }
 
 /// A projection after a change.
 #[derive(Debug, Serialize)]
-struct Changed {
+pub struct Changed {
     service: String,
     #[serde(flatten)]
     status: ProjectionStatus,

@@ -37,7 +37,7 @@ pub struct Args {
 
 /// The state of a rebuild.
 #[derive(Debug, Serialize)]
-struct Report {
+pub struct Report {
     service: String,
     /// `None` if the service has only one projection and it was not named.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,17 +74,34 @@ pub(crate) async fn run(
     target: Target,
     no_wait: bool,
 ) -> anyhow::Result<Exit> {
-    let mut status = target.ask(nats, Endpoint::Rebuild).await?;
-    if !no_wait {
+    let status = target.ask(nats, Endpoint::Rebuild).await?;
+    let report = if no_wait {
+        Report::new(target, status)
+    } else {
         let screen = Screen::new();
         if screen.is_hidden() {
             complain(&format!("the rebuild of {target} has begun"));
         }
-        status = watch::follow(nats, &target, status, &screen).await?;
-    }
-    let report = Report::new(target, status);
+        follow(nats, target, status, &screen).await?
+    };
     common.print(&report)?;
     Ok(report.exit())
+}
+
+/// Rebuilds a projection, with its progress on the screen.
+pub async fn wait(nats: &Nats, target: Target, screen: &Screen) -> anyhow::Result<Report> {
+    let status = target.ask(nats, Endpoint::Rebuild).await?;
+    follow(nats, target, status, screen).await
+}
+
+async fn follow(
+    nats: &Nats,
+    target: Target,
+    begun: RebuildStatus,
+    screen: &Screen,
+) -> anyhow::Result<Report> {
+    let status = watch::follow(nats, &target, begun, screen).await?;
+    Ok(Report::new(target, status))
 }
 
 impl Report {
@@ -96,7 +113,7 @@ impl Report {
         }
     }
 
-    fn exit(&self) -> Exit {
+    pub fn exit(&self) -> Exit {
         match (self.status.state, self.differences()) {
             (RebuildState::Failed, _) => Exit::Failed,
             (RebuildState::Done, 1..) => Exit::Different,

@@ -11,7 +11,7 @@ use headwater::backup::Restored;
 use serde::Serialize;
 use survey::source;
 use terminal::output::duration;
-use terminal::{Exit, confirm, printable};
+use terminal::{Exit, Screen, confirm, printable};
 
 use crate::backup::Data;
 use crate::{stream, verify};
@@ -88,9 +88,9 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
         lost: lost.events(),
         aside: placed.aside,
         came: if lost.is_seen {
-            Came::Restored(stream::restore_one(common, &nats, &args.service).await?)
+            Came::Restored(stream::restore_one(&nats, &args.service).await?)
         } else {
-            Came::Verified(stream::verify_one(common, &args.service).await?)
+            Came::Verified(stream::verify_one(&nats, &args.service, &Screen::new()).await?)
         },
     };
     common.print(&report)?;

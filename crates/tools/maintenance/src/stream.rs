@@ -10,7 +10,8 @@ use survey::source;
 use terminal::{Exit, Screen, confirm, printable};
 
 use crate::verify;
-use before::{Before, Lost};
+pub use before::Before;
+use before::Lost;
 use refill::Rebuilt;
 
 mod before;
@@ -64,49 +65,49 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
         complain(&printable(&line));
     }
     confirm(&format!("restore {}", before.name), args.yes)?;
-    let report = restore(common, &nats, before).await?;
+    let report = restore(&nats, before, &Screen::new()).await?;
     common.print(&report)?;
     Ok(report.exit())
 }
 
 /// Restores the stream of `source` without confirmation.
-pub(crate) async fn restore_one(
-    common: &Common,
-    nats: &Nats,
-    source: &str,
-) -> anyhow::Result<Report> {
+pub(crate) async fn restore_one(nats: &Nats, source: &str) -> anyhow::Result<Report> {
     let before = Before::look(nats, source).await?;
-    restore(common, nats, before).await
+    restore(nats, before, &Screen::new()).await
 }
 
-async fn restore(common: &Common, nats: &Nats, before: Before) -> anyhow::Result<Report> {
+/// Restores a stream without confirmation, with its progress on the screen.
+pub async fn restore(nats: &Nats, before: Before, screen: &Screen) -> anyhow::Result<Report> {
     before.make_again(nats).await?;
-    let screen = Screen::new();
-    let published = before.wait_until_filled(nats, &screen).await?;
-    let rebuilt = before.rebuild(nats, &screen).await?;
+    let published = before.wait_until_filled(nats, screen).await?;
+    let rebuilt = before.rebuild(nats, screen).await?;
     let source = before.status.service;
     Ok(Report {
         rebuilt,
         stream: before.name,
         lost: before.lost,
         published,
-        verify: verify_one(common, &source).await?,
+        verify: verify_one(nats, &source, screen).await?,
         source,
     })
 }
 
 /// Verifies `source` and the projections that read it.
-pub(crate) async fn verify_one(common: &Common, source: &str) -> anyhow::Result<verify::Report> {
+pub(crate) async fn verify_one(
+    nats: &Nats,
+    source: &str,
+    screen: &Screen,
+) -> anyhow::Result<verify::Report> {
     let args = verify::Args {
         sources: vec![source.to_owned()],
         wait: VERIFY_WAIT,
     };
-    verify::run(common, args).await
+    verify::on(nats.clone(), args, screen.clone()).await
 }
 
 /// The result of a restore.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub struct Report {
     stream: String,
     source: String,
     /// `None` if the stream could not be read.
@@ -118,7 +119,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn exit(&self) -> Exit {
+    pub fn exit(&self) -> Exit {
         if self.rebuilt.iter().any(|one| one.failure.is_some()) {
             return Exit::Failed;
         }

@@ -11,10 +11,10 @@ use survey::Topology;
 
 /// A projection that can be rebuilt.
 #[derive(Clone, Debug)]
-pub(crate) struct Target {
-    pub(crate) service: String,
+pub struct Target {
+    pub service: String,
     /// `None` if the service has only one.
-    pub(crate) projection: Option<String>,
+    pub projection: Option<String>,
 }
 
 impl Target {
@@ -37,11 +37,7 @@ impl Target {
     }
 
     /// Calls `rebuild`, `fold` or `fold.stop`.
-    pub(crate) async fn ask(
-        &self,
-        nats: &Nats,
-        endpoint: Endpoint,
-    ) -> anyhow::Result<RebuildStatus> {
+    pub async fn ask(&self, nats: &Nats, endpoint: Endpoint) -> anyhow::Result<RebuildStatus> {
         let request = RebuildRequest {
             projection: self.projection.clone(),
             is_partial: false,

@@ -37,11 +37,12 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
 ///
 /// Returns [`Unreachable`] if the broker is away.
 pub async fn run(common: &Common, args: Args) -> anyhow::Result<Report> {
-    let verify = Verify {
-        nats: common.connect().await?,
-        screen: Screen::new(),
-        args,
-    };
+    on(common.connect().await?, args, Screen::new()).await
+}
+
+/// [`run`] on a connection, with its progress on the screen.
+pub async fn on(nats: Nats, args: Args, screen: Screen) -> anyhow::Result<Report> {
+    let verify = Verify { args, nats, screen };
     verify.all().await
 }
 

@@ -1,5 +1,7 @@
 //! What in a survey needs an operator, in the order of dependency.
 
+use std::time::Duration;
+
 use crate::finding::{Finding, Grade};
 use crate::limits::Limits;
 use crate::survey::Survey;
@@ -25,6 +27,19 @@ pub(crate) fn of(survey: &Survey, limits: &Limits) -> Vec<Finding> {
         projections::dead_letters(survey, limits),
     ]
     .concat()
+}
+
+/// What `doctor` finds wrong with the shop, the worst first. `max_lag`: how long an event may wait to
+/// be published or applied.
+pub fn troubles(survey: &Survey, max_lag: Duration) -> Vec<Finding> {
+    let mut found = of(survey, &Limits::failure(max_lag));
+    if !survey.brokers.is_usable() {
+        found.retain(|finding| finding.check == SERVICES);
+    }
+    found.extend(brokers::jetstream(&survey.brokers));
+    found.retain(|finding| finding.grade > Grade::Ok);
+    found.sort_by_key(|finding| std::cmp::Reverse(finding.grade));
+    found
 }
 
 /// The findings that `status` and `check` show, the worst first.

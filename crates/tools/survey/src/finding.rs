@@ -5,7 +5,7 @@ use serde::Serialize;
 /// How severe a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Grade {
+pub enum Grade {
     Ok,
     /// It cannot be determined from here.
     Unknown,
@@ -17,13 +17,13 @@ pub(crate) enum Grade {
 
 /// The result of one check.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Finding {
-    pub(crate) check: &'static str,
-    pub(crate) grade: Grade,
-    pub(crate) what: String,
+pub struct Finding {
+    pub check: &'static str,
+    pub grade: Grade,
+    pub what: String,
     /// How to fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) fix: Option<String>,
+    pub fix: Option<String>,
     /// Whether `status` and `check` report it too.
     #[serde(skip)]
     pub(crate) is_alarm: bool,

@@ -1,7 +1,9 @@
 //! The state of a shop and its diagnosis, which `status`, `doctor` and `check` each present.
 
+pub use diagnosis::troubles;
+pub use finding::{Finding, Grade};
 pub use plan::{Plan, source};
-pub use survey::{Projection, Relay, Survey};
+pub use survey::{Lag, Projection, Relay, Survey, Waiting};
 pub use topology::Topology;
 
 mod brokers;

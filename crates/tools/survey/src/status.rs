@@ -129,7 +129,8 @@ impl Display for Report {
     }
 }
 
-fn services(survey: &Survey) -> Table<4> {
+/// One row per service.
+pub fn services(survey: &Survey) -> Table<4> {
     let mut table = Table::new(["SERVICE", "INSTANCES", "VERSION", "COMPONENTS"]);
     for service in &survey.services {
         let versions: Vec<&str> = service.versions().into_iter().collect();
@@ -156,7 +157,8 @@ fn services(survey: &Survey) -> Table<4> {
     table
 }
 
-fn streams(survey: &Survey) -> Table<7> {
+/// One row per stream.
+pub fn streams(survey: &Survey) -> Table<7> {
     let mut table = Table::new([
         "STREAM", "SOURCE", "EVENTS", "SIZE", "LAST", "REPLICAS", "CREATED",
     ]);
@@ -184,7 +186,8 @@ fn copies(replicas: &Replicas) -> String {
     }
 }
 
-fn relays(survey: &Survey) -> Table<6> {
+/// One row per outbox.
+pub fn relays(survey: &Survey) -> Table<6> {
     let mut table = Table::new(["RELAY", "OUTBOX", "PUBLISHED", "WAITING", "OLDEST", "STATE"]);
     for relay in &survey.relays {
         let state = match &relay.state {

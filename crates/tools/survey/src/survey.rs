@@ -22,14 +22,14 @@ use crate::topology::{self, Topology};
 #[derive(Debug, Serialize)]
 pub struct Survey {
     /// The time of the survey, in milliseconds since 1970.
-    pub(crate) at_ms: i64,
+    pub at_ms: i64,
     pub brokers: Brokers,
-    pub(crate) services: Vec<Service>,
-    pub(crate) streams: Vec<Stream>,
+    pub services: Vec<Service>,
+    pub streams: Vec<Stream>,
     /// The replicas of everything but source streams: the schema bucket and the consumers.
-    pub(crate) groups: Vec<Group>,
+    pub groups: Vec<Group>,
     /// Existing streams that do not report their state: they have no leader.
-    pub(crate) silent: Vec<String>,
+    pub silent: Vec<String>,
     pub relays: Vec<Relay>,
     pub projections: Vec<Projection>,
     /// One sentence for each service that is missing or gives an invalid answer.
@@ -40,53 +40,53 @@ pub struct Survey {
 }
 
 #[derive(Debug, Serialize)]
-pub(crate) struct Service {
-    pub(crate) name: String,
-    pub(crate) instances: Vec<Instance>,
+pub struct Service {
+    pub name: String,
+    pub instances: Vec<Instance>,
     /// The states of its components, as one instance reports them.
-    pub(crate) parts: BTreeMap<String, State>,
+    pub parts: BTreeMap<String, State>,
 }
 
 impl Service {
     /// The versions of its instances.
-    pub(crate) fn versions(&self) -> BTreeSet<&str> {
+    pub fn versions(&self) -> BTreeSet<&str> {
         let instances = self.instances.iter();
         instances.map(|instance| &*instance.version).collect()
     }
 }
 
 #[derive(Debug, Serialize)]
-pub(crate) struct Instance {
-    pub(crate) id: String,
-    pub(crate) version: String,
+pub struct Instance {
+    pub id: String,
+    pub version: String,
 }
 
 #[derive(Debug, Serialize)]
-pub(crate) struct Stream {
-    pub(crate) name: String,
-    pub(crate) source: String,
+pub struct Stream {
+    pub name: String,
+    pub source: String,
     /// When it was created, in milliseconds since 1970.
-    pub(crate) created_ms: i64,
-    pub(crate) events: u64,
-    pub(crate) bytes: u64,
-    pub(crate) first_sequence: u64,
-    pub(crate) last_sequence: u64,
+    pub created_ms: i64,
+    pub events: u64,
+    pub bytes: u64,
+    pub first_sequence: u64,
+    pub last_sequence: u64,
     #[serde(flatten)]
-    pub(crate) replicas: Replicas,
+    pub replicas: Replicas,
     /// The limits by which the stream drops its oldest events.
-    pub(crate) discards: Vec<String>,
+    pub discards: Vec<String>,
     /// The position that the stream begins with, if it is later than the first.
-    pub(crate) begins_at: Option<u64>,
+    pub begins_at: Option<u64>,
 }
 
 /// Something else than a stream that brokers replicate.
 #[derive(Debug, Serialize)]
-pub(crate) struct Group {
-    pub(crate) name: String,
+pub struct Group {
+    pub name: String,
     /// The stream, if this is a consumer.
-    pub(crate) of: Option<String>,
+    pub of: Option<String>,
     #[serde(flatten)]
-    pub(crate) replicas: Replicas,
+    pub replicas: Replicas,
 }
 
 /// How much of a source's outbox is in its stream.
@@ -94,51 +94,51 @@ pub(crate) struct Group {
 pub struct Relay {
     pub source: String,
     /// The newest position of the outbox; `None` while the source is away.
-    pub(crate) head: Option<u64>,
+    pub head: Option<u64>,
     /// The newest position in the stream; `None` if unknown.
-    pub(crate) published: Option<u64>,
+    pub published: Option<u64>,
     #[serde(flatten)]
-    pub(crate) depth: Waiting,
+    pub depth: Waiting,
     /// The state that the relay reports.
-    pub(crate) state: Option<State>,
+    pub state: Option<State>,
 }
 
 /// Waiting events. `None` if unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub(crate) struct Waiting {
+pub struct Waiting {
     /// The number of events.
     #[serde(rename = "waiting")]
-    pub(crate) events: Option<u64>,
+    pub events: Option<u64>,
     /// The age of the oldest event in seconds; 0 if there is none.
     #[serde(rename = "oldest_s")]
-    pub(crate) seconds: Option<f64>,
+    pub seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
 pub struct Projection {
     pub service: String,
     pub name: String,
-    pub(crate) version: u32,
-    pub(crate) is_complete: bool,
-    pub(crate) can_rebuild: bool,
-    pub(crate) paused: Option<Pause>,
-    pub(crate) dead_letters: u64,
+    pub version: u32,
+    pub is_complete: bool,
+    pub can_rebuild: bool,
+    pub paused: Option<Pause>,
+    pub dead_letters: u64,
     pub sources: BTreeMap<String, Lag>,
 }
 
 /// How far a projection has applied one of its sources, and what it has met there.
 #[derive(Clone, Debug, Serialize)]
 pub struct Lag {
-    pub(crate) position: u64,
+    pub position: u64,
     /// The source's newest position: of its outbox or, while the source is away, of its stream.
-    pub(crate) head: Option<u64>,
+    pub head: Option<u64>,
     #[serde(flatten)]
-    pub(crate) waiting: Waiting,
+    pub waiting: Waiting,
     /// What the projection reports about the source; a fault is added if it is ahead of the source.
     #[serde(flatten)]
-    pub(crate) met: SourceStatus,
+    pub met: SourceStatus,
     /// The state that its reader of this source reports, if any.
-    pub(crate) state: Option<State>,
+    pub state: Option<State>,
 }
 
 impl Waiting {

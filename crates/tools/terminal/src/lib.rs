@@ -5,7 +5,7 @@ pub use confirm::{Unconfirmed, ask, confirm};
 pub use error::{ErrorObject, command_line, end};
 pub use exit::Exit;
 pub use output::{Format, complain, printable};
-pub use progress::{Bar, Screen};
+pub use progress::{Bar, Progress, Screen};
 pub use table::Table;
 
 mod confirm;

@@ -1,6 +1,7 @@
 //! The progress of a long command, on stderr, if it is a capable terminal.
 
 use std::io::Write as _;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -9,7 +10,20 @@ use crate::output::{is_plain, printable};
 
 /// Bars and lines share it, so that they do not overwrite each other.
 #[derive(Clone, Debug)]
-pub struct Screen(MultiProgress);
+pub struct Screen {
+    bars: MultiProgress,
+    /// The bars of a screen that is not drawn, for [`Screen::progress`].
+    read: Option<Arc<Mutex<Vec<ProgressBar>>>>,
+}
+
+/// The state of one bar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub what: String,
+    pub at: u64,
+    pub of: u64,
+    pub says: String,
+}
 
 /// A progress bar. It disappears when it is dropped.
 #[derive(Debug)]
@@ -18,16 +32,44 @@ pub struct Bar(ProgressBar);
 impl Screen {
     #[expect(clippy::new_without_default, reason = "it looks at the environment")]
     pub fn new() -> Self {
-        Self(MultiProgress::with_draw_target(if is_plain() {
+        let target = if is_plain() {
             ProgressDrawTarget::hidden()
         } else {
             ProgressDrawTarget::stderr()
-        }))
+        };
+        Self {
+            bars: MultiProgress::with_draw_target(target),
+            read: None,
+        }
+    }
+
+    /// A screen that draws nothing: another program shows its [`progress`](Self::progress).
+    pub fn read() -> Self {
+        Self {
+            bars: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
+            read: Some(Arc::default()),
+        }
+    }
+
+    /// The bars that have not ended, of a screen that [`read`](Self::read) made.
+    pub fn progress(&self) -> Vec<Progress> {
+        let Some(read) = &self.read else {
+            return Vec::new();
+        };
+        let mut bars = read.lock().expect("no holder panics");
+        bars.retain(|bar| !bar.is_finished());
+        let progress = bars.iter().map(|bar| Progress {
+            what: bar.prefix(),
+            at: bar.position(),
+            of: bar.length().unwrap_or_default(),
+            says: bar.message(),
+        });
+        progress.collect()
     }
 
     /// Whether the bars are not drawn.
     pub fn is_hidden(&self) -> bool {
-        self.0.is_hidden()
+        self.bars.is_hidden()
     }
 
     /// Adds a bar for `what`, which ends at `target`.
@@ -39,9 +81,11 @@ impl Screen {
     /// Adds a bar that is drawn by `template`.
     pub fn add(&self, bar: ProgressBar, template: &str, what: &str) -> ProgressBar {
         let style = ProgressStyle::with_template(template).expect("the template is well formed");
-        let bar = self
-            .0
-            .add(bar.with_style(style).with_prefix(what.to_owned()));
+        let bar = bar.with_style(style).with_prefix(what.to_owned());
+        let bar = self.bars.add(bar);
+        if let Some(read) = &self.read {
+            read.lock().expect("no holder panics").push(bar.clone());
+        }
         if !self.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
@@ -51,7 +95,7 @@ impl Screen {
     /// Writes one line to stderr. A failed write is ignored: the operator has closed stderr.
     pub fn say(&self, line: &str) {
         let line = printable(line);
-        self.0.suspend(|| {
+        self.bars.suspend(|| {
             let _ = writeln!(std::io::stderr(), "{line}");
         });
     }

@@ -18,6 +18,12 @@ impl<const N: usize> Table<N> {
     pub fn row(&mut self, row: [String; N]) {
         self.rows.push(row);
     }
+
+    /// The heads of the columns, and the rows.
+    pub fn parts(&self) -> (&[String; N], &[[String; N]]) {
+        let (head, rows) = self.rows.split_first().expect("`new` adds the head");
+        (head, rows)
+    }
 }
 
 impl<const N: usize> Display for Table<N> {

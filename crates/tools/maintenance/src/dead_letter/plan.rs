@@ -14,7 +14,7 @@ const KINDS_SHOWN: usize = 20;
 
 /// The letters to discard: their ids, and the number of each kind.
 #[derive(Debug, Default)]
-pub(crate) struct Plan {
+pub struct Plan {
     ids: BTreeMap<String, Vec<u64>>,
     /// The count by service, source, key and reason.
     kinds: BTreeMap<String, u64>,
@@ -22,7 +22,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn add(&mut self, service: &str, letter: &Letter) {
+    pub fn add(&mut self, service: &str, letter: &Letter) {
         let ids = self.ids.entry(service.to_owned()).or_default();
         ids.push(letter.id);
         let (source, key, reason) = (&letter.source, &letter.lane, &letter.reason);
@@ -34,7 +34,7 @@ impl Plan {
         }
     }
 
-    pub(crate) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.ids.values().map(|ids| ids.len() as u64).sum()
     }
 

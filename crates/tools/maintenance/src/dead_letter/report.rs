@@ -171,13 +171,13 @@ fn dump(bytes: &[u8]) -> String {
 
 /// The result of a retry.
 #[derive(Debug, Serialize)]
-pub(crate) struct Retried {
-    pub(crate) service: String,
+pub struct Retried {
+    pub service: String,
     /// Whether only this service was asked.
     #[serde(skip)]
     pub(crate) is_one: bool,
     #[serde(flatten)]
-    pub(crate) answer: RetryAnswer,
+    pub answer: RetryAnswer,
 }
 
 impl Display for Retried {
@@ -205,7 +205,7 @@ fn outcome(answer: &RetryAnswer) -> String {
 
 /// The result of a discard, and of retrying the events behind it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Discarded {
+pub struct Discarded {
     pub(crate) service: String,
     #[serde(flatten)]
     pub(crate) answer: DiscardAnswer,
@@ -225,7 +225,7 @@ impl Display for Discarded {
 /// The result of discarding several letters, by service.
 #[derive(Debug, Default, Serialize)]
 #[serde(transparent)]
-pub(crate) struct DiscardedMany(BTreeMap<String, DiscardManyAnswer>);
+pub struct DiscardedMany(BTreeMap<String, DiscardManyAnswer>);
 
 impl DiscardedMany {
     pub(crate) fn add(&mut self, service: &str, answer: &DiscardManyAnswer) {

@@ -17,7 +17,8 @@ use terminal::Screen;
 use crate::verify;
 
 /// The state before the restore.
-pub(crate) struct Before {
+#[derive(Debug)]
+pub struct Before {
     pub(crate) name: String,
     pub(crate) status: StatusAnswer,
     /// The stream's settings; `None` if there is no stream.
@@ -47,7 +48,7 @@ pub(crate) struct Lost {
 impl Before {
     /// Reads the state of the source, its stream and its projections. Returns [`Unreachable`] if
     /// the source does not answer: nothing would refill the stream.
-    pub(crate) async fn look(nats: &Nats, source: &str) -> anyhow::Result<Self> {
+    pub async fn look(nats: &Nats, source: &str) -> anyhow::Result<Self> {
         let status = nats.status(source).await?;
         ensure!(
             status.parts.contains_key("relay"),
@@ -78,7 +79,7 @@ impl Before {
     }
 
     /// What will be done, and what is lost.
-    pub(crate) fn plan(&self) -> Vec<String> {
+    pub fn plan(&self) -> Vec<String> {
         let Self { name, status, .. } = self;
         let (source, head) = (&status.service, status.head);
         let mut lines = vec![format!(
