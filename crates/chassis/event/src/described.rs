@@ -17,6 +17,10 @@ pub struct Described {
     pub questions: Vec<DescribedQuestion>,
     /// A serialized `FileDescriptorSet` in base64: the messages' files and their imports.
     pub descriptors: String,
+    /// The full names of the fields that hold personal data, which tools mask: the descriptors
+    /// here do not have the option.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub personal: Vec<String>,
 }
 
 /// A [`Kind`](crate::schema::Kind) of event, as stored in the bucket.

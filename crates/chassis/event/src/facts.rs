@@ -63,7 +63,7 @@ pub(crate) fn check(set: &FileDescriptorSet, described: &Described) -> anyhow::R
     Ok(())
 }
 
-/// Every event, question, field and enum value, one line each.
+/// Every event, question, field, personal field and enum value, one line each.
 pub fn of(described: &Described) -> anyhow::Result<BTreeSet<String>> {
     let set =
         FileDescriptorSet::decode(&*described.descriptors()?).context("decode the descriptors")?;
@@ -75,6 +75,9 @@ pub fn of(described: &Described) -> anyhow::Result<BTreeSet<String>> {
     for question in &described.questions {
         let (subject, asked, answered) = (&question.subject, &question.asked, &question.answered);
         facts.insert(format!("question {subject} {asked} {answered}"));
+    }
+    for field in &described.personal {
+        facts.insert(format!("personal {field}"));
     }
     for file in &set.file {
         for message in &file.message_type {

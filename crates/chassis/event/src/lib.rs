@@ -9,6 +9,7 @@ mod described;
 mod envelope;
 pub mod event;
 pub mod facts;
+mod marked;
 mod outbox_row;
 pub mod position;
 pub mod schema;

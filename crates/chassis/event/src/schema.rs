@@ -35,6 +35,7 @@ use prost_types::FileDescriptorSet;
 
 pub use crate::described::{Described, DescribedEvent, DescribedQuestion};
 use crate::facts::{check, prune};
+use crate::marked;
 
 /// The KV bucket. Never rename.
 pub const BUCKET: &str = "headwater-schemas";
@@ -103,6 +104,7 @@ impl Schema {
             })
             .collect(),
             descriptors: String::new(),
+            personal: Vec::new(),
         };
         let mut set =
             FileDescriptorSet::decode(self.descriptors).context("decode the descriptors")?;
@@ -112,7 +114,10 @@ impl Schema {
             !described.events.is_empty(),
             "the schema has no event whose subject begins with {source}"
         );
+        let is_needed = |name: &str| set.file.iter().any(|file| file.name() == name);
+        let personal = marked::personal(self.descriptors, is_needed);
         Ok(Described {
+            personal: personal.context("find the personal fields")?,
             descriptors: STANDARD.encode(set.encode_to_vec()),
             ..described
         })
