@@ -37,6 +37,7 @@ const LAYERS: &[&[&str]] = &[
     &["client", "shop-import"],
     &["survey"],
     &["maintenance"],
+    &["headwater-console"],
     &["cli"],
     &["bench", "dev"],
 ];

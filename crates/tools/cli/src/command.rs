@@ -34,6 +34,7 @@ pub struct Cli {
 pub enum Command {
     Status(status::Args),
     Doctor(doctor::Args),
+    Console(console::Args),
     Projection(projection::Args),
     Provision(provision::Args),
     Check(check::Args),
@@ -74,6 +75,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Check(args) => check::command(common, args).await,
         Command::Completions(args) => shell::completions(common, &args, Cli::command()),
         Command::Man(args) => shell::man(common, &args, Cli::command()),
+        Command::Console(args) => console::command(common, args).await,
         Command::Doctor(args) => doctor::command(common, args).await,
         Command::Verify(args) => verify::command(common, args).await,
         Command::Rebuild(args) => rebuild::command(common, args).await,

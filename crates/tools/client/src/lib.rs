@@ -17,6 +17,7 @@ mod context;
 pub mod direct;
 mod failure;
 pub mod feed;
+mod mask;
 mod nats;
 pub mod pattern;
 pub mod schemas;

@@ -2,7 +2,7 @@
 //!
 //! The tool itself contains no event type; see [`headwater::schema`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,6 +13,8 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, Serialize
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use crate::mask;
+pub use crate::mask::{MASK, Members};
 use crate::nats::Nats;
 
 /// The shortest time between two requests for a source's schema, when an event is of an unknown
@@ -29,6 +31,8 @@ const AS_THE_API: SerializeOptions = SerializeOptions::new()
 pub struct Schema {
     pub described: Described,
     pool: DescriptorPool,
+    /// The full names of the fields that hold personal data.
+    personal: BTreeSet<String>,
 }
 
 /// Why a payload is not decoded.
@@ -57,13 +61,32 @@ pub struct Decoded {
     pub has_unknown: bool,
 }
 
+/// A decoded event whose personal fields are masked.
+#[derive(Debug)]
+pub struct Masked {
+    /// With masks.
+    pub json: Box<RawValue>,
+    /// Without masks.
+    pub whole: Box<RawValue>,
+    /// The value of the key field, without a mask.
+    pub key: Option<String>,
+    pub is_key_personal: bool,
+    /// Whether a field is masked.
+    pub is_masked: bool,
+}
+
 impl Schema {
     /// Reads an entry of the bucket.
     pub fn read(entry: &[u8]) -> anyhow::Result<Self> {
         let described: Described = serde_json::from_slice(entry).context("read the schema")?;
         let pool = DescriptorPool::decode(&described.descriptors()?[..])
             .context("read the descriptors of the schema")?;
-        Ok(Self { described, pool })
+        let personal = described.personal.iter().cloned().collect();
+        Ok(Self {
+            described,
+            pool,
+            personal,
+        })
     }
 
     /// The event type of `subject`, with or without a partition.
@@ -111,6 +134,29 @@ impl Schema {
             has_unknown: decoded
                 .unknown_fields()
                 .any(|field| field.number() != NEWER_FIELD),
+        })
+    }
+}
+
+impl Schema {
+    /// Masks the personal fields of a decoded event.
+    fn mask(&self, subject: &str, decoded: Decoded) -> Result<Masked, Problem> {
+        let message = self.message(subject)?;
+        let (json, is_masked) = mask::masked(&message, &decoded.json, &self.personal);
+        Ok(Masked {
+            json,
+            whole: decoded.json,
+            key: decoded.key,
+            is_key_personal: self.is_key_personal(subject),
+            is_masked,
+        })
+    }
+
+    /// Whether the key of this kind of event is personal.
+    fn is_key_personal(&self, subject: &str) -> bool {
+        self.event(subject).is_some_and(|event| {
+            let (message, key) = (&event.message, &event.key);
+            self.personal.contains(&format!("{message}.{key}"))
         })
     }
 }
@@ -202,6 +248,31 @@ impl Schemas {
         }
         self.ask(source).await;
         self.decode_as_known(source, subject, payload)
+    }
+
+    /// [`decode`](Self::decode), with the values of personal fields masked.
+    pub async fn decode_masked(
+        &mut self,
+        subject: &str,
+        payload: &[u8],
+    ) -> Result<Masked, Problem> {
+        let decoded = self.decode(subject, payload).await?;
+        let source = source_of(subject);
+        match self.known.get(source) {
+            Some((Some(schema), _)) => schema.mask(subject, decoded),
+            _ => Err(Problem::NoSchema(source.to_owned())),
+        }
+    }
+
+    /// Whether the key of this kind of event is personal. Without its schema, it counts as personal.
+    pub async fn is_key_personal(&mut self, subject: &str) -> bool {
+        let source = source_of(subject);
+        if !self.known.contains_key(source) {
+            self.ask(source).await;
+        }
+        let known = self.known.get(source);
+        let schema = known.and_then(|(schema, _)| schema.as_ref());
+        schema.is_none_or(|schema| schema.is_key_personal(subject))
     }
 
     fn decode_as_known(

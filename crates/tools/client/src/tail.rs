@@ -19,7 +19,7 @@ const AT_A_TIME: usize = 16;
 #[derive(Debug)]
 pub struct Tail {
     pub position: u64,
-    sequence: u64,
+    pub sequence: u64,
     stream: String,
 }
 

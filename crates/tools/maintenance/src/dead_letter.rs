@@ -17,7 +17,7 @@ use terminal::{Exit, Unconfirmed, ask, confirm, output};
 
 use args::{Discard, List, Retry, Show};
 pub use plan::Plan;
-pub use report::{Discarded, DiscardedMany, Retried};
+pub use report::{Discarded, DiscardedMany, Retried, line};
 use report::{Listed, Shown};
 
 mod args;

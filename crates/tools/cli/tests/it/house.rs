@@ -107,6 +107,11 @@ impl House {
         }
     }
 
+    /// Lets it apply everything.
+    pub(crate) fn fix(&self) {
+        self.is_fixed.store(true, Ordering::SeqCst);
+    }
+
     /// Changes the tables without the projection.
     async fn spoil(&self, sql: &'static str) {
         let write = self.db.write(move |tx| run(tx, sql));

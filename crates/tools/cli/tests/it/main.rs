@@ -2,6 +2,7 @@
 
 mod check;
 mod connection;
+mod console;
 mod dead_letter;
 mod decode;
 mod direct;

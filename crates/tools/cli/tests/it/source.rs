@@ -79,6 +79,15 @@ pub(crate) const PROTO: &str = r#"
     message SensorRead { string sensor = 1; uint64 value = 2; }
 "#;
 
+/// The same, with the sensor as personal data.
+pub(crate) const PERSONAL: &str = r#"
+    syntax = "proto3";
+    package test.sensors.v1;
+    import "google/protobuf/descriptor.proto";
+    extend google.protobuf.FieldOptions { bool personal = 57182; }
+    message SensorRead { string sensor = 1 [(personal) = true]; uint64 value = 2; }
+"#;
+
 /// Compiles the schema at run time: the tool was built without it.
 fn schema(proto: &str) -> Schema {
     const EVENTS: &[Kind] = &[Kind {
@@ -88,11 +97,17 @@ fn schema(proto: &str) -> Schema {
     }];
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("sensors.proto"), proto).expect("write");
-    let set = protox::compile(["sensors.proto"], [folder.path()]).expect("it is well formed");
+    let mut compiler = protox::Compiler::new([folder.path()]).expect("a folder");
+    compiler.include_imports(true);
+    compiler
+        .open_file("sensors.proto")
+        .expect("it is well formed");
+    // Not the types of prost: those drop options that they do not know.
+    let set = compiler.encode_file_descriptor_set();
     Schema {
         events: EVENTS,
         questions: &[],
-        descriptors: Box::leak(set.encode_to_vec().into_boxed_slice()),
+        descriptors: Box::leak(set.into_boxed_slice()),
     }
 }
 

@@ -55,7 +55,7 @@ impl Display for Listed {
 }
 
 /// A letter in one line.
-fn line(letter: &Letter) -> String {
+pub fn line(letter: &Letter) -> String {
     let (id, origin, subject, key) = (letter.id, origin(letter), &letter.subject, &letter.lane);
     let why = if letter.waiting {
         "waits behind a dead letter"
@@ -175,7 +175,7 @@ pub struct Retried {
     pub service: String,
     /// Whether only this service was asked.
     #[serde(skip)]
-    pub(crate) is_one: bool,
+    pub is_one: bool,
     #[serde(flatten)]
     pub answer: RetryAnswer,
 }
@@ -206,9 +206,9 @@ fn outcome(answer: &RetryAnswer) -> String {
 /// The result of a discard, and of retrying the events behind it.
 #[derive(Debug, Serialize)]
 pub struct Discarded {
-    pub(crate) service: String,
+    pub service: String,
     #[serde(flatten)]
-    pub(crate) answer: DiscardAnswer,
+    pub answer: DiscardAnswer,
 }
 
 impl Display for Discarded {

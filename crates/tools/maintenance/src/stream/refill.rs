@@ -139,6 +139,7 @@ impl Before {
                 projection: Some(projection.clone()),
             })
         });
+        let targets: Vec<Target> = targets.collect();
         let mut all = Vec::new();
         for target in targets {
             let failure = match rebuild(nats, &target, screen).await {
