@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use client::Nats;
-use headwater::operator::{Endpoint, Letter, RetryRequest};
-use maintenance::dead_letter::{self, Plan, discard_consequence};
+use headwater::operator::{Endpoint, Filter, Letter, RetryRequest};
+use maintenance::dead_letter::{self, Plan, discard_consequence, letters_of};
 use maintenance::{Target, projection, rebuild, stream, verify};
 use terminal::{Exit, Screen};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::job::{Ended, Handles};
+use crate::letters;
+use crate::params::Params;
 use crate::readable::lane;
-use crate::verb::{Pick, Verb};
+use crate::verb::{PICKS_MAX, Pick, Verb};
 
 /// How long relays and projections may take to catch up before they are verified.
 const VERIFY_WAIT: Duration = Duration::from_secs(10);
@@ -40,6 +42,23 @@ pub(crate) async fn consequence(app: &App, verb: &Verb) -> anyhow::Result<Vec<St
             lines
         }
     })
+}
+
+/// The parameters with the oldest letters that match, if they name a filter and `all`.
+pub(crate) async fn with_all(app: &App, params: Params) -> anyhow::Result<Params> {
+    let service = params.get("service").to_owned();
+    if params.get("all").is_empty() || survey::source(&service).is_err() {
+        return Ok(params);
+    }
+    let filter = Filter {
+        waiting: Some(false),
+        ..letters::filter(&params)
+    };
+    let mut picks = Vec::new();
+    let each = |letter: Letter| picks.push(format!("{service}:{}", letter.id));
+    let list = Endpoint::DeadLettersList;
+    letters_of(&app.nats, &service, list, filter, PICKS_MAX, each).await?;
+    Ok(Params::of("verb", params.get("verb")).and("pick", picks))
 }
 
 /// The help of a command, without its exit codes.
@@ -116,7 +135,10 @@ pub(crate) async fn run(
                 }
                 done.to_string()
             } else {
-                let plan = plan(app, &picks).await?;
+                let mut plan = Plan::default();
+                for pick in picks {
+                    plan.add_id(&pick.service, pick.id);
+                }
                 dead_letter::discard_many(nats, plan, &reason)
                     .await?
                     .to_string()

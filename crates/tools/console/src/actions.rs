@@ -76,6 +76,13 @@ struct Standing {
 /// Asks for a confirmation.
 pub(crate) async fn confirm(State(app): State<Shared>, RawQuery(query): RawQuery) -> Response {
     let params = Params::parse(query.unwrap_or_default().as_bytes());
+    if !app.is_operator {
+        return read_only(&app);
+    }
+    let params = match act::with_all(&app, params).await {
+        Ok(params) => params,
+        Err(error) => return failed(&app, HERE, &error),
+    };
     let verb = match allowed(&app, &params) {
         Ok(verb) => verb,
         Err(refused) => return *refused,

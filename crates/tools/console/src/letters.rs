@@ -176,7 +176,7 @@ impl Letters {
 }
 
 /// The conditions in the query string.
-fn filter(params: &Params) -> Filter {
+pub(crate) fn filter(params: &Params) -> Filter {
     let given = |name: &str| Some(params.get(name).to_owned()).filter(|text| !text.is_empty());
     Filter {
         source: given("source"),

@@ -11,6 +11,17 @@ impl Params {
         Self(parse(text).into_owned().collect())
     }
 
+    pub(crate) fn of(name: &str, value: &str) -> Self {
+        Self(vec![(name.to_owned(), value.to_owned())])
+    }
+
+    /// The same with further values of a name.
+    pub(crate) fn and(mut self, name: &str, values: Vec<String>) -> Self {
+        let values = values.into_iter();
+        self.0.extend(values.map(|value| (name.to_owned(), value)));
+        self
+    }
+
     /// The first value of a name without blanks around it; empty if there is none.
     pub(crate) fn get(&self, name: &str) -> &str {
         let first = self.0.iter().find(|(its, _)| its == name);

@@ -584,7 +584,7 @@ async fn dead_letters_are_retried_and_discarded_after_a_confirmation() {
     );
 
     let two = "verb=discard&pick=house:3&pick=house:4";
-    let (confirm, _) = (console.page(&format!("/confirm?{two}")).await.1, ());
+    let (_, confirm) = console.page(&format!("/confirm?{two}")).await;
     let said = "2 dead letters to discard:";
     assert!(
         confirm.contains(said) && confirm.contains("cannot be undone"),
@@ -635,6 +635,35 @@ async fn dead_letters_are_retried_and_discarded_after_a_confirmation() {
             &["discard 2 dead letters: house:3, house:4; reason: junk &#60;b&#62;"],
         )
         .await;
+    house.close().await;
+    console.close().await;
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn all_letters_that_match_are_chosen_as_they_are_now() {
+    let source = Source::start().await;
+    let house = House::open(&source, false).await;
+    source.append(1..=10).await;
+    let console = Console::as_operator(&source).await;
+    console.shows("/dead-letters", &["house: 2"]).await;
+    let junk = SensorRead {
+        sensor: "junk".to_owned(),
+        value: 2,
+    };
+    let subject = headwater::subject_of(&junk);
+    source.publish_raw(&subject, None, &junk).await;
+    let all = "Discard all of house that match";
+    console.shows("/dead-letters", &["house: 3", all]).await;
+    let all = "/confirm?verb=discard&all=1&service=house";
+    let (_, confirm) = console.page(&format!("{all}&error=two+is")).await;
+    for picked in ["house:1", "house:3"] {
+        let field = format!("name=\"pick\" value=\"{picked}\"");
+        assert!(confirm.contains(&field), "{picked} is not in {confirm}");
+    }
+    assert!(!confirm.contains("house:2"), "it waits: {confirm}");
+    let (status, _) = console.page(&format!("{all}&error=none")).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     house.close().await;
     console.close().await;
     source.stop().await;

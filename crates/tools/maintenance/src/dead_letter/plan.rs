@@ -23,8 +23,7 @@ pub struct Plan {
 
 impl Plan {
     pub fn add(&mut self, service: &str, letter: &Letter) {
-        let ids = self.ids.entry(service.to_owned()).or_default();
-        ids.push(letter.id);
+        self.add_id(service, letter.id);
         let (source, key, reason) = (&letter.source, &letter.lane, &letter.reason);
         let kind = format!("{service} from {source} ({key}): {reason}");
         if self.kinds.len() < KINDS_MAX || self.kinds.contains_key(&kind) {
@@ -32,6 +31,12 @@ impl Plan {
         } else {
             self.others += 1;
         }
+    }
+
+    /// Adds a letter that is not counted by its kind.
+    pub fn add_id(&mut self, service: &str, id: u64) {
+        let ids = self.ids.entry(service.to_owned()).or_default();
+        ids.push(id);
     }
 
     pub fn total(&self) -> u64 {
