@@ -11,6 +11,7 @@ mod broker_lost;
 mod browser;
 mod browsers;
 mod cluster;
+mod console;
 mod containers;
 mod crash_points;
 mod day_two_restore;
