@@ -17,7 +17,7 @@ const CHUNK: usize = 2 * 1024;
 /// The most time that the link may catch up after a late timer.
 const CATCH_UP_MAX: Duration = Duration::from_millis(20);
 
-/// A link to a broker. It is cut when dropped.
+/// A link to a broker or another server. It is cut when dropped.
 #[derive(Debug)]
 pub struct Link {
     address: SocketAddr,
@@ -31,15 +31,16 @@ pub struct Link {
 struct Line {
     /// In bytes per second.
     rate: AtomicU64,
-    delay: Duration,
+    /// In microseconds.
+    delay: AtomicU64,
     carried: AtomicU64,
     /// When it has carried all bytes so far.
     free: Mutex<Instant>,
 }
 
 impl Link {
-    /// A link to `broker` that carries `rate` bytes per second in each direction, with a delay.
-    pub async fn to(broker: SocketAddr, rate: u64, delay: Duration) -> Self {
+    /// A link to `server` that carries `rate` bytes per second in each direction, with a delay.
+    pub async fn to(server: SocketAddr, rate: u64, delay: Duration) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -48,7 +49,7 @@ impl Link {
             Arc::new(Line::new(rate, delay)),
         ];
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, broker, lines.clone()));
+        tasks.spawn(accept(listener, server, lines.clone()));
         Self {
             address,
             lines,
@@ -56,7 +57,12 @@ impl Link {
         }
     }
 
-    /// The broker's URL for clients of the link.
+    /// The address for clients of the link.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL for clients of a link to a broker.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
@@ -65,6 +71,13 @@ impl Link {
     pub fn set_rate(&self, rate: u64) {
         for line in &self.lines {
             line.rate.store(rate, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets the delay of what has not left yet.
+    pub fn set_delay(&self, delay: Duration) {
+        for line in &self.lines {
+            line.delay.store(micros(delay), Ordering::Relaxed);
         }
     }
 
@@ -78,10 +91,14 @@ impl Line {
     fn new(rate: u64, delay: Duration) -> Self {
         Self {
             rate: AtomicU64::new(rate),
-            delay,
+            delay: AtomicU64::new(micros(delay)),
             carried: AtomicU64::new(0),
             free: Mutex::new(Instant::now()),
         }
+    }
+
+    fn delay(&self) -> Duration {
+        Duration::from_micros(self.delay.load(Ordering::Relaxed))
     }
 
     /// Takes up `bytes` more; returns when they have been carried.
@@ -96,11 +113,16 @@ impl Line {
     }
 }
 
-async fn accept(listener: TcpListener, broker: SocketAddr, lines: [Arc<Line>; 2]) {
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+async fn accept(listener: TcpListener, server: SocketAddr, lines: [Arc<Line>; 2]) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        // If the broker refuses, the client's connection ends.
-        let Ok(server) = TcpStream::connect(broker).await else {
+        while connections.try_join_next().is_some() {}
+        // If the server refuses, the client's connection ends.
+        let Ok(server) = TcpStream::connect(server).await else {
             continue;
         };
         let [down, up] = lines.clone();
@@ -126,7 +148,7 @@ async fn convey(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpi
             let left = line.carry(bytes);
             sleep_until(left).await;
             if sender
-                .send((left + line.delay, chunk[..bytes].to_vec()))
+                .send((left + line.delay(), chunk[..bytes].to_vec()))
                 .is_err()
             {
                 break;

@@ -101,7 +101,7 @@ impl Child {
     }
 
     /// Pauses it (SIGSTOP), and waits until all its threads have stopped.
-    pub(crate) fn pause(&self) -> Result<(), Error> {
+    pub fn pause(&self) -> Result<(), Error> {
         self.signal(Signal::STOP)?;
         let id = WaitId::Pid(Pid::from_child(&self.process));
         // `NOWAIT` leaves the state in place, so that pausing twice does not wait forever.
@@ -111,6 +111,11 @@ impl Child {
         stopped
             .map(|_| ())
             .map_err(|errno| error::io("pause", self.name)(errno.into()))
+    }
+
+    /// Resumes it after [`pause`](Self::pause) (SIGCONT).
+    pub fn resume(&self) -> Result<(), Error> {
+        self.signal(Signal::CONT)
     }
 
     /// Its exit status, if it ends within `within`.

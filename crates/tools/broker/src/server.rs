@@ -197,7 +197,7 @@ impl Broker {
 
     /// Resumes a paused server (SIGCONT).
     pub fn resume(&self) -> Result<(), Error> {
-        self.child.signal(Signal::CONT)
+        self.child.resume()
     }
 
     /// Starts the server again on the same port and store; if it still runs, it is stopped first.
