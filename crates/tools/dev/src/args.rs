@@ -15,6 +15,7 @@ const HTTP_PORT_MAX: i64 = 64_000;
 /// styles), and imports a small catalogue through their HTTP APIs. Ctrl-C stops everything in
 /// order; the data stays.
 #[derive(Clone, Debug, clap::Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[command(name = "cargo dev", bin_name = "cargo dev")]
 pub struct Args {
     /// Folder for the databases, the streams and the broker's log
@@ -46,6 +47,14 @@ pub struct Args {
     /// Do not import the catalogue
     #[arg(long, env = "HEADWATER_DEV_NO_SEED", value_parser = FalseyValueParser::new())]
     pub no_seed: bool,
+
+    /// Port of the control room; 0 chooses a free port [default: 100 above --http-port]
+    #[arg(long, env = "HEADWATER_DEV_ROOM_PORT", value_name = "PORT")]
+    pub room_port: Option<u16>,
+
+    /// Do not open the control room
+    #[arg(long, env = "HEADWATER_DEV_NO_ROOM", value_parser = FalseyValueParser::new())]
+    pub no_room: bool,
 
     /// Build the services with optimisations
     #[arg(long, env = "HEADWATER_DEV_RELEASE", value_parser = FalseyValueParser::new())]

@@ -6,11 +6,13 @@ mod args;
 mod build;
 mod catalogue;
 mod child;
+mod control;
 mod data;
 mod http;
 mod nats;
 mod ports;
 mod ready;
+mod room;
 mod screen;
 mod seed;
 mod service;
@@ -27,6 +29,7 @@ use rustix::fs::Mode;
 pub use args::{Args, Output};
 
 use data::Data;
+use room::Room;
 use screen::Screen;
 use service::Service;
 use signals::Signals;
@@ -75,11 +78,24 @@ async fn up(
     // Only now: cargo's build output may be for other users. Everything that services and broker
     // create is in the data folder.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    let ports = claim.release();
+    let (ports, listener) = claim.release();
     system.start_broker(server, args, data).await?;
-    system.start_services(&binaries, &ports, args, data)?;
+    let links = match listener {
+        Some(_) => system.links(&ports).await,
+        None => None,
+    };
+    system.start_services(&binaries, &ports, links.as_ref(), args, data)?;
 
     let (running, nats) = (system.running(&ports), system.nats(args));
+    let (control, commands) = control::channel();
+    let room = listener.map(|listener| Room {
+        listener,
+        control,
+        links,
+        ports: ports.clone(),
+        nats_url: nats.0.clone(),
+        screen,
+    });
     let prepare = async {
         ready::wait(&running).await?;
         let demo = if args.no_seed {
@@ -87,11 +103,16 @@ async fn up(
         } else {
             seed::all(ports, screen).await?
         };
-        Summary::new(running, nats, data, demo).print(args.output)?;
+        let room = room.map(Room::open).transpose()?;
+        let url = room.as_ref().map(room::Open::url);
+        Summary::new(running, nats, data, demo.as_ref(), url).print(args.output)?;
+        if let Some(room) = room {
+            room.serve(demo.as_ref()).await?;
+        }
         std::future::pending().await
     };
     tokio::select! {
-        ended = system.ended() => ended,
+        ended = system.supervise(commands) => ended,
         failed = prepare => failed,
     }
 }

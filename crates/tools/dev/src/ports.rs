@@ -12,6 +12,7 @@ use crate::service::Service;
 #[derive(Debug)]
 pub(crate) struct Claim {
     ports: Ports,
+    room: Option<TcpListener>,
     _reserved: Vec<TcpListener>,
 }
 
@@ -25,6 +26,9 @@ pub(crate) struct Ports {
 
 /// The distance of the admin ports from the public ones.
 const ADMIN_OFFSET: u16 = 1000;
+
+/// The distance of the control room's port from that of purchases.
+const ROOM_OFFSET: u16 = 100;
 
 /// Reserves the ports that `args` ask for.
 pub(crate) fn claim(args: &Args) -> anyhow::Result<Claim> {
@@ -50,8 +54,17 @@ pub(crate) fn claim(args: &Args) -> anyhow::Result<Claim> {
         let flags = "--nats-port (0: a free port), or use the broker there with --nats-url";
         reserved.push(take(args.nats_port, "NATS", flags)?);
     }
+    let room = match args.room_port {
+        _ if args.no_room => None,
+        Some(port) => Some(port),
+        None if args.http_port == 0 => Some(0),
+        None => Some(args.http_port + ROOM_OFFSET),
+    };
+    let flags = "--room-port (0: a free port), or leave it out with --no-room";
+    let room = room.map(|port| take(port, "the control room", flags));
     Ok(Claim {
         ports,
+        room: room.transpose()?,
         _reserved: reserved,
     })
 }
@@ -72,9 +85,9 @@ fn take(port: u16, whose: &str, flags: &str) -> anyhow::Result<TcpListener> {
 }
 
 impl Claim {
-    /// Releases the ports for the services.
-    pub(crate) fn release(self) -> Ports {
-        self.ports
+    /// Releases the ports for the services; the control room listens from now on.
+    pub(crate) fn release(self) -> (Ports, Option<TcpListener>) {
+        (self.ports, self.room)
     }
 }
 

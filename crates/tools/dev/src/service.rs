@@ -119,6 +119,11 @@ impl Service {
         self.listed().style.as_deref()
     }
 
+    /// Whether it publishes events.
+    pub(crate) fn is_source(self) -> bool {
+        self.listed().is_source
+    }
+
     /// Whether it has a database.
     pub(crate) fn has_database(self) -> bool {
         self.style().is_none_or(|style| style == OWN_STYLE)

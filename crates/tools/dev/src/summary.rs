@@ -17,6 +17,8 @@ use crate::system::Running;
 /// What runs where, and commands to try, as text or JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
+    /// The address of the control room; it has a token. `None` without a control room.
+    room: Option<String>,
     /// The page of a user who has ordered something.
     page: Option<Page>,
     services: BTreeMap<&'static str, Process>,
@@ -53,7 +55,8 @@ impl Summary {
         running: Vec<Running>,
         nats: (String, Option<u32>),
         data: &Data,
-        demo: Option<Demo>,
+        demo: Option<&Demo>,
+        room: Option<String>,
     ) -> Self {
         let process = |running: Running| Process {
             url: running.url,
@@ -64,6 +67,7 @@ impl Summary {
             .into_iter()
             .map(|running| (running.service.name(), process(running)));
         let mut summary = Self {
+            room,
             page: None,
             services: services.collect(),
             nats: Process {
@@ -180,6 +184,9 @@ curl -s "{purchases}/users/{user}/purchases?after=$after""#
 
     fn rows(&self, colours: bool) -> Vec<(String, String)> {
         let mut rows = Vec::new();
+        if let Some(room) = &self.room {
+            rows.push(("Control room".to_owned(), paint(colours, 1, room)));
+        }
         if let Some(Page { whose, url }) = &self.page {
             rows.push((whose.clone(), paint(colours, 1, url)));
             // The same page in the other styles, to compare.
@@ -210,14 +217,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_comes_first_and_commands_are_shown_as_they_are() {
+    fn the_room_and_the_page_come_first_and_commands_are_shown_as_they_are() {
         let process = |port| Process {
             url: format!("http://127.0.0.1:{port}"),
             admin_url: Some(format!("http://127.0.0.1:{}", port + 1000)),
             pid: Some(port),
         };
         let ports = (8080..).map(process);
+        let room = "http://127.0.0.1:8180/?token=1";
         let summary = Summary {
+            room: Some(room.to_owned()),
             page: Some(Page {
                 whose: "Ann".to_owned(),
                 url: "http://127.0.0.1:8080/users/1".to_owned(),
@@ -233,10 +242,10 @@ mod tests {
         let mut shown = Vec::new();
         summary.show(&mut shown, false).unwrap();
         let shown = String::from_utf8(shown).unwrap();
-        let first = shown
-            .split_whitespace()
-            .find(|word| word.starts_with("http"));
-        assert_eq!(first, Some("http://127.0.0.1:8080/users/1"));
+        let words = shown.split_whitespace();
+        let mut addresses = words.filter(|word| word.starts_with("http"));
+        assert_eq!(addresses.next(), Some(room));
+        assert_eq!(addresses.next(), Some("http://127.0.0.1:8080/users/1"));
         assert!(
             shown.contains("  Try this\n\n    one\n      two\n"),
             "{shown}"

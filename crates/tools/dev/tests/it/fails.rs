@@ -26,6 +26,11 @@ fn a_taken_port_is_named_with_its_flag_before_anything_is_started() {
             "NATS",
             "--nats-port",
         ),
+        (
+            ["--http-port", "0", "--room-port", &port],
+            "the control room",
+            "--room-port",
+        ),
     ];
     for (arguments, whose, flag) in cases {
         let data = tempfile::tempdir().unwrap();
@@ -61,7 +66,9 @@ fn an_empty_variable_is_an_unset_one() {
         "FRESH",
         "NATS_URL",
         "NO_SEED",
+        "NO_ROOM",
         "RELEASE",
+        "ROOM_PORT",
         "HTTP_PORT",
         "NATS_PORT",
     ];

@@ -8,6 +8,7 @@
 )]
 
 mod fails;
+mod room;
 mod runs;
 mod stops;
 mod support;

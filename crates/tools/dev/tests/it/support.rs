@@ -153,14 +153,15 @@ pub(crate) fn pid(process: &Value) -> Pid {
     Pid::from_raw(pid.try_into().unwrap()).unwrap()
 }
 
-/// Asserts that all processes of a summary have ended and been reaped.
+/// Whether a process has ended and been reaped.
+pub(crate) fn is_gone(pid: Pid) -> bool {
+    test_kill_process(pid) == Err(Errno::SRCH)
+}
+
+/// Asserts that all processes of a summary are gone.
 pub(crate) fn assert_all_gone(summary: &Value) {
     for pid in pids(summary) {
-        assert_eq!(
-            test_kill_process(pid),
-            Err(Errno::SRCH),
-            "{pid:?} in {summary:#}"
-        );
+        assert!(is_gone(pid), "{pid:?} in {summary:#}");
     }
 }
 
