@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 use e2e::{PATIENCE, programs};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
-use dev::Dev;
+use crate::dev::Dev;
 use document::Entry;
 
 mod client;
-mod dev;
 mod document;
 mod shown;
 

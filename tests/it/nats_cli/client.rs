@@ -9,9 +9,9 @@ use futures_util::StreamExt as _;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use super::dev::Dev;
 use super::document::words;
 use super::shell;
+use crate::dev::Dev;
 
 pub(super) fn is_on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Places orders of random users and products of the catalogue, through the public API.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use reqwest::{Client, StatusCode};
 use serde_json::json;
@@ -15,9 +15,6 @@ pub(super) const ORDERS_MAX: u32 = 1000;
 
 /// Requests at the same time.
 const AT_ONCE: u32 = 8;
-
-/// How long an order may take.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Places `count` orders and reports it.
 pub(super) async fn orders(count: u32, client: Client, orders_url: String, board: Board) {
@@ -84,7 +81,7 @@ async fn place(
     board: &Board,
 ) -> Result<(), String> {
     let request = client.post(format!("{orders_url}/orders")).json(order);
-    let answer = request.timeout(PATIENCE).send().await;
+    let answer = request.send().await;
     let answer = answer.map_err(|error| format!("orders does not answer ({}).", cause(&error)))?;
     if answer.status() != StatusCode::CREATED {
         return Err(format!("{}.", refusal(answer).await));

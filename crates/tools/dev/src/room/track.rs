@@ -13,7 +13,7 @@ pub(super) const SHOWN: Duration = Duration::from_secs(30);
 /// An answer that lacks events for longer than this is reported.
 const LATE: Duration = Duration::from_secs(1);
 
-/// So many answers in a row end a failure.
+/// This many answers in a row end a failure.
 const WELL: u32 = 2;
 
 /// What a style answered.

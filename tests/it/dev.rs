@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 /// It stops in order; otherwise its watchdogs end what it has started.
-pub(super) struct Dev {
+pub(crate) struct Dev {
     process: Child,
     summary: Value,
     http: reqwest::Client,
@@ -19,7 +19,7 @@ pub(super) struct Dev {
 }
 
 impl Dev {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut process = Command::new(program("dev"))
             .args(["--http-port", "0", "--nats-port", "0", "--output", "json"])
@@ -42,16 +42,21 @@ impl Dev {
         }
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    pub(super) fn nats_url(&self) -> &str {
+    /// The address of the control room, with its token.
+    pub(crate) fn room(&self) -> &str {
+        self.summary["room"].as_str().unwrap()
+    }
+
+    pub(crate) fn nats_url(&self) -> &str {
         self.summary["nats"]["url"].as_str().unwrap()
     }
 
     /// Makes a service publish on `subject`.
-    pub(super) async fn cause(&self, subject: &str) {
+    pub(crate) async fn cause(&self, subject: &str) {
         let user = self.summary["page"]["url"].as_str().unwrap();
         let user = user.rsplit('/').next().unwrap();
         let url = |service: &str| self.summary["services"][service]["url"].as_str().unwrap();
@@ -68,7 +73,7 @@ impl Dev {
         request.send().await.unwrap().error_for_status().unwrap();
     }
 
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let pid = i32::try_from(self.process.id().unwrap()).unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), Signal::INT).unwrap();
         assert!(self.process.wait().await.unwrap().success());
