@@ -225,6 +225,25 @@ async fn the_replica_falls_behind_a_paused_broker_and_catches_up() {
 }
 
 #[tokio::test]
+async fn events_are_seen_in_their_stream_before_the_replica_has_applied_them() {
+    let data = tempfile::tempdir().unwrap();
+    let (dev, summary) = Dev::start(data.path(), &[]);
+    let room = Room::open(&summary).await;
+    room.styles(["good"; 3]).await;
+    let before: u64 = room.value("source.orders").parse().unwrap();
+    room.post("/processes/purchases/pause").await;
+    room.process("purchases", "paused").await;
+    room.post("/orders/20").await;
+    let after = (before + 20).to_string();
+    room.shows("stream.orders", |now| now == after).await;
+    assert_eq!(room.value("store.orders"), before.to_string());
+    room.post("/processes/purchases/continue").await;
+    room.shows("store.orders", |now| now == after).await;
+    room.styles(["good"; 3]).await;
+    dev.stop();
+}
+
+#[tokio::test]
 async fn a_slow_link_makes_those_slow_who_ask() {
     let data = tempfile::tempdir().unwrap();
     let (dev, summary) = Dev::start(data.path(), &[]);
