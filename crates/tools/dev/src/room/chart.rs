@@ -16,17 +16,23 @@ const HEIGHT: f64 = 60.0;
 const LEAST_MS: f64 = 0.3;
 const MOST_MS: f64 = 30_000.0;
 
-/// The `points` of a `polyline`.
+/// Between samples that are further apart, nobody watched; an answer takes less.
+const GAP: Duration = Duration::from_secs(6);
+
+/// The `d` of a `path`.
 pub(super) fn line(
     points: &VecDeque<Point>,
     now: Instant,
     value: impl Fn(&Point) -> Duration,
 ) -> String {
     let mut text = String::new();
+    let mut before = None;
     for point in points {
         let (x, y) = (x(point.at, now), y(value(point)));
-        let space = if text.is_empty() { "" } else { " " };
-        let _infallible = write!(text, "{space}{x:.1},{y:.1}");
+        let is_next = before.is_some_and(|before| point.at - before < GAP);
+        let command = if is_next { 'L' } else { 'M' };
+        let _infallible = write!(text, "{command}{x:.1} {y:.1}");
+        before = Some(point.at);
     }
     text
 }
@@ -56,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn now_is_on_the_right_and_much_is_on_top() {
+    fn now_is_on_the_right_much_is_on_top_and_gaps_stay_gaps() {
         let now = Instant::now() + SHOWN;
         let point = |ago: u64, ms, is_answer| Point {
             at: now - Duration::from_secs(ago),
@@ -64,14 +70,14 @@ mod tests {
             age: Duration::ZERO,
             is_answer,
         };
-        let points = [
+        let points = VecDeque::from([
             point(30, 0, true),
             point(15, 3, true),
+            point(12, 3, true),
             point(0, 60_000, false),
-        ];
-        let points = VecDeque::from(points);
+        ]);
         let took = line(&points, now, |point| point.took);
-        assert_eq!(took, "0.0,58.0 150.0,46.8 300.0,2.0");
+        assert_eq!(took, "M0.0 58.0M150.0 46.8L180.0 46.8M300.0 2.0");
         assert_eq!(failures(&points, now), "M300.0 0V60");
     }
 }

@@ -28,9 +28,7 @@ pub(super) async fn orders(count: u32, client: Client, orders_url: String, board
     match placed {
         Ok((placed, None)) => board.say(&format!("Placed {placed} orders in {took:.1} s.")),
         Ok((placed, Some(why))) => {
-            board.say(&format!(
-                "Placed {placed} of {count} orders, then not: {why}"
-            ));
+            board.say(&format!("Placed {placed} of {count} orders: {why}"));
         }
         Err(error) => board.say(&format!("Placed no order: {error:#}.")),
     }
@@ -50,12 +48,19 @@ async fn all(
         let orders: Vec<_> = (0..own).map(|_| random(&catalogue)).collect();
         let (client, url, board) = (client.clone(), orders_url.clone(), board.clone());
         workers.spawn(async move {
-            for (number, order) in (0..).zip(orders) {
-                if let Err(why) = place(&client, &url, &order, &board).await {
-                    return (number, Some(why));
+            let (mut placed, mut why) = (0, None);
+            for order in orders {
+                match place(&client, &url, &order, &board).await {
+                    Ok(None) => placed += 1,
+                    Ok(refused) => why = refused,
+                    // The next would wait as long.
+                    Err(error) => {
+                        why = Some(format!("orders does not answer ({}).", cause(&error)));
+                        break;
+                    }
                 }
             }
-            (own, None)
+            (placed, why)
         });
     }
     let (mut placed, mut why) = (0, None);
@@ -74,17 +79,17 @@ fn random(catalogue: &Catalogue) -> serde_json::Value {
     json!({"user_id": user, "product_ids": products})
 }
 
+/// Places an order; says why it was refused, such as that its user was erased.
 async fn place(
     client: &Client,
     orders_url: &str,
     order: &serde_json::Value,
     board: &Board,
-) -> Result<(), String> {
+) -> Result<Option<String>, reqwest::Error> {
     let request = client.post(format!("{orders_url}/orders")).json(order);
-    let answer = request.send().await;
-    let answer = answer.map_err(|error| format!("orders does not answer ({}).", cause(&error)))?;
+    let answer = request.send().await?;
     if answer.status() != StatusCode::CREATED {
-        return Err(format!("{}.", refusal(answer).await));
+        return Ok(Some(format!("{}.", refusal(answer).await)));
     }
     let position = answer.headers().get("headwater-position");
     let position = position.and_then(|it| it.to_str().ok()?.split_once(':'));
@@ -92,5 +97,5 @@ async fn place(
         let now = tokio::time::Instant::now();
         board.known().heads.note(source, position, now);
     }
-    Ok(())
+    Ok(None)
 }

@@ -149,6 +149,8 @@ async fn nobody_gets_in_without_the_token_or_under_another_name() {
     assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"));
     let page = page.text().await.unwrap();
     assert!(page.contains("start <code>cargo dev</code> without <code>--no-seed</code>"));
+    let page = room.post("/orders/10").await;
+    assert!(page.contains("Placed 0 of 10 orders: 422 "), "{page}");
     let page = room.post("/processes/orders/start").await;
     assert!(page.contains("orders is running already."), "{page}");
     let page = room.post("/processes/nobody/kill").await;
@@ -180,7 +182,7 @@ async fn with_orders_killed_who_asks_it_fails_and_the_replica_answers() {
     assert!(is_gone(killed));
     let page = room.post("/orders/10").await;
     assert!(
-        page.contains("Placed 0 of 10 orders, then not: orders does not answer"),
+        page.contains("Placed 0 of 10 orders: orders does not answer"),
         "{page}"
     );
 
