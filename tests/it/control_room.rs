@@ -87,6 +87,7 @@ async fn a_person_sees_composition_fail_without_orders_and_the_replica_answer() 
         scripts: false,
         ..Options::default()
     };
+    styles(&page, ["good"; 3]).await;
     let plain = browser.open(dev.room(), plain).await;
     assert_eq!(
         plain.attributes(".columns article", "data-is").await,

@@ -1,5 +1,6 @@
 //! The routes of the control room.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use futures_util::stream;
 use reqwest::Client;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::ask::Question;
 use super::board::Board;
@@ -113,6 +114,10 @@ struct Sent {
     values: Values,
     /// The number of the last report.
     report: u64,
+    /// When news is due.
+    due: Instant,
+    /// News that is to be sent before.
+    ready: VecDeque<Event>,
     _viewer: Viewer,
 }
 
@@ -126,6 +131,8 @@ async fn live(State(shared): State<Shared>) -> Response {
     let sent = Sent {
         values: Values::new(),
         report: 0,
+        due: Instant::now(),
+        ready: VecDeque::new(),
         _viewer: Viewer(shared.viewers.clone()),
     };
     let Shared { board, control, .. } = shared;
@@ -133,27 +140,28 @@ async fn live(State(shared): State<Shared>) -> Response {
         (board, control, sent),
         |(board, control, mut sent)| async move {
             loop {
-                if let Some(event) = next(&board, &control, &mut sent) {
+                if let Some(event) = sent.ready.pop_front() {
                     return Some((Ok::<_, Infallible>(event), (board, control, sent)));
                 }
-                sleep(EVERY).await;
+                sleep_until(sent.due).await;
+                sent.due = Instant::now() + EVERY;
+                look(&board, &control, &mut sent);
             }
         },
     );
     Sse::new(events).into_response()
 }
 
-/// The next event for a page, if there is news.
-fn next(board: &Board, control: &Control, sent: &mut Sent) -> Option<Event> {
+/// Makes what is new for a page ready.
+fn look(board: &Board, control: &Control, sent: &mut Sent) {
     let known = board.known();
-    if let Some(report) = known
-        .story
-        .iter()
-        .find(|report| report.number > sent.report)
-    {
-        sent.report = report.number;
-        let data = json!({"number": report.number, "text": report.text});
-        return Some(Event::default().event("report").data(data.to_string()));
+    for report in &known.story {
+        if report.number > sent.report {
+            sent.report = report.number;
+            let data = json!({"number": report.number, "text": report.text}).to_string();
+            sent.ready
+                .push_back(Event::default().event("report").data(data));
+        }
     }
     let values = view::values(&known, &control.seen.borrow());
     drop(known);
@@ -163,11 +171,11 @@ fn next(board: &Board, control: &Control, sent: &mut Sent) -> Option<Event> {
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     sent.values = values;
-    (!news.is_empty()).then(|| {
-        Event::default()
-            .event("values")
-            .data(json!(news).to_string())
-    })
+    if !news.is_empty() {
+        let data = json!(news).to_string();
+        sent.ready
+            .push_back(Event::default().event("values").data(data));
+    }
 }
 
 /// Back to the page, also for a browser that sent a form.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use headwater_testkit::eventually;
 use reqwest::{Client, Method, Response, StatusCode};
@@ -15,8 +16,15 @@ struct Room {
     base: String,
     cookie: String,
     client: Client,
-    /// What the page shows, by name.
-    values: Arc<Mutex<BTreeMap<String, String>>>,
+    opened: Instant,
+    page: Arc<Mutex<Page>>,
+}
+
+/// What the page shows, by name, and how often it got news.
+#[derive(Default)]
+struct Page {
+    values: BTreeMap<String, String>,
+    news: u128,
 }
 
 impl Room {
@@ -32,11 +40,12 @@ impl Room {
             base: address.split_once("/?").unwrap().0.to_owned(),
             cookie: cookie.split_once(';').unwrap().0.to_owned(),
             client,
-            values: Arc::default(),
+            opened: Instant::now(),
+            page: Arc::default(),
         };
         let live = room.send(Method::GET, "/live").await;
         assert_eq!(live.headers()["content-type"], "text/event-stream");
-        tokio::spawn(follow(live, Arc::clone(&room.values)));
+        tokio::spawn(follow(live, Arc::clone(&room.page)));
         room
     }
 
@@ -57,8 +66,8 @@ impl Room {
     }
 
     fn value(&self, name: &str) -> String {
-        let values = self.values.lock().unwrap();
-        values.get(name).cloned().unwrap_or_default()
+        let page = self.page.lock().unwrap();
+        page.values.get(name).cloned().unwrap_or_default()
     }
 
     /// Waits until the page shows this.
@@ -89,6 +98,13 @@ impl Room {
             .await;
     }
 
+    /// Asserts that news came at most every 250 ms.
+    fn assert_calm(&self) {
+        let news = self.page.lock().unwrap().news;
+        let most = self.opened.elapsed().as_millis() / 250 + 1;
+        assert!(news <= most, "{news} times, not {most}");
+    }
+
     fn pid(&self, name: &str) -> Pid {
         let pid = self.value(&format!("process.{name}.pid"));
         Pid::from_raw(pid.parse().unwrap()).unwrap()
@@ -96,7 +112,7 @@ impl Room {
 }
 
 /// Keeps the values of a stream of server-sent events.
-async fn follow(mut live: Response, values: Arc<Mutex<BTreeMap<String, String>>>) {
+async fn follow(mut live: Response, page: Arc<Mutex<Page>>) {
     let mut text = Vec::new();
     while let Ok(Some(chunk)) = live.chunk().await {
         text.extend_from_slice(&chunk);
@@ -105,7 +121,9 @@ async fn follow(mut live: Response, values: Arc<Mutex<BTreeMap<String, String>>>
             let event = String::from_utf8(event).unwrap();
             if let Some((_, data)) = event.split_once("event: values\ndata: ") {
                 let news: BTreeMap<String, String> = serde_json::from_str(data).unwrap();
-                values.lock().unwrap().extend(news);
+                let mut page = page.lock().unwrap();
+                page.values.extend(news);
+                page.news += 1;
             }
         }
     }
@@ -180,6 +198,7 @@ async fn with_orders_killed_who_asks_it_fails_and_the_replica_answers() {
     let replica = room.value("style.replica.answer");
     assert!(replica.contains("products, the newest: "), "{replica}");
     assert!(is_gone(killed));
+    room.assert_calm();
     let page = room.post("/orders/10").await;
     assert!(
         page.contains("Placed 0 of 10 orders: orders does not answer"),
