@@ -96,9 +96,12 @@ async fn a_person_sees_composition_fail_without_orders_and_the_replica_answer() 
     plain
         .click(".try button[formaction='/processes/orders/kill']")
         .await;
-    plain.wait_for_text("orders is killed.").await;
+    plain.wait_until("location.search === ''").await;
     assert_eq!(plain.path().await, "/");
+    let state = plain.texts("[data-bind='text:process.orders.label']").await;
+    assert_eq!(state, ["Start"]);
     plain.assert_sound("without a script", &[]).await;
+    styles(&page, ["good", "bad", "bad"]).await;
     plain
         .click("button[formaction='/processes/orders/start']")
         .await;

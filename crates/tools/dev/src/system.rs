@@ -41,7 +41,11 @@ pub(crate) struct System {
     screen: Screen,
     services: Vec<Child>,
     broker: Server,
+    /// What commands came to. It is sent when the states of the processes show it.
+    answers: Vec<(Answer, Result<(), String>)>,
 }
+
+type Answer = oneshot::Sender<Result<(), String>>;
 
 /// The broker.
 #[derive(Debug)]
@@ -58,7 +62,7 @@ enum Server {
         state: State,
         pid: u32,
         work: JoinHandle<(Box<Broker>, Result<(), broker::Error>)>,
-        answer: oneshot::Sender<Result<(), String>>,
+        answer: Answer,
     },
 }
 
@@ -106,6 +110,7 @@ impl System {
             screen,
             services: Vec::new(),
             broker: Server::None,
+            answers: Vec::new(),
         }
     }
 
@@ -238,6 +243,9 @@ impl System {
                 *now = seen;
                 is_new
             });
+            for (answer, done) in self.answers.drain(..) {
+                let _unheard = answer.send(done);
+            }
             tokio::select! {
                 Some(command) = room.commands.recv() => self.obey(command),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -281,7 +289,7 @@ impl System {
             let (broker, done) = work.await.context("start or stop nats-server")?;
             let may_end = state == State::Stopping || done.is_err();
             self.broker = Server::Ours { broker, may_end };
-            let _unheard = answer.send(done.map_err(said));
+            self.answers.push((answer, done.map_err(said)));
         }
         match &mut self.broker {
             Server::None => Ok(None),
@@ -308,17 +316,17 @@ impl System {
             Some(child) => obey_service(child, verb, self.screen),
             None => Err(format!("There is no process {name}.")),
         };
-        let _unheard = answer.send(done);
+        self.answers.push((answer, done));
     }
 
-    fn obey_broker(&mut self, verb: Verb, answer: oneshot::Sender<Result<(), String>>) {
+    fn obey_broker(&mut self, verb: Verb, answer: Answer) {
         let refused = match &mut self.broker {
             Server::None => Some(format!("{BROKER} runs elsewhere.")),
             Server::Busy { state, .. } => Some(format!("{BROKER} is {}.", state.name())),
             Server::Ours { broker, .. } => fits(verb, broker.exited().is_none(), BROKER).err(),
         };
         if let Some(refused) = refused {
-            let _unheard = answer.send(Err(refused));
+            self.answers.push((answer, Err(refused)));
             return;
         }
         let Server::Ours {
@@ -357,7 +365,7 @@ impl System {
                         broker.kill().map(|_| ())
                     }
                 };
-                let _unheard = answer.send(done.map_err(said));
+                self.answers.push((answer, done.map_err(said)));
                 Server::Ours { broker, may_end }
             }
         };

@@ -25,6 +25,8 @@ struct Room {
 struct Page {
     values: BTreeMap<String, String>,
     news: u128,
+    /// What it says has happened.
+    reports: String,
 }
 
 impl Room {
@@ -79,6 +81,19 @@ impl Room {
         .await;
     }
 
+    /// Waits until the page says that this has happened.
+    async fn says(&self, what: &str) {
+        eventually(what, || async {
+            let page = self.page.lock().unwrap();
+            if page.reports.contains(what) {
+                Ok(())
+            } else {
+                Err(page.reports.clone())
+            }
+        })
+        .await;
+    }
+
     /// Waits until the styles are in these states: replica, composition, request-reply.
     async fn styles(&self, states: [&str; 3]) {
         eventually("the three styles", || async {
@@ -119,11 +134,13 @@ async fn follow(mut live: Response, page: Arc<Mutex<Page>>) {
         while let Some(end) = text.windows(2).position(|end| end == b"\n\n") {
             let event: Vec<u8> = text.drain(..end + 2).collect();
             let event = String::from_utf8(event).unwrap();
+            let mut page = page.lock().unwrap();
             if let Some((_, data)) = event.split_once("event: values\ndata: ") {
                 let news: BTreeMap<String, String> = serde_json::from_str(data).unwrap();
-                let mut page = page.lock().unwrap();
                 page.values.extend(news);
                 page.news += 1;
+            } else {
+                page.reports += &event;
             }
         }
     }
@@ -167,8 +184,8 @@ async fn nobody_gets_in_without_the_token_or_under_another_name() {
     assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"));
     let page = page.text().await.unwrap();
     assert!(page.contains("start <code>cargo dev</code> without <code>--no-seed</code>"));
-    let page = room.post("/orders/10").await;
-    assert!(page.contains("Placed 0 of 10 orders: 422 "), "{page}");
+    room.post("/orders/10").await;
+    room.says("Placed 0 of 10 orders: 422 ").await;
     let page = room.post("/processes/orders/start").await;
     assert!(page.contains("orders is running already."), "{page}");
     let page = room.post("/processes/nobody/kill").await;
@@ -199,21 +216,16 @@ async fn with_orders_killed_who_asks_it_fails_and_the_replica_answers() {
     assert!(replica.contains("products, the newest: "), "{replica}");
     assert!(is_gone(killed));
     room.assert_calm();
-    let page = room.post("/orders/10").await;
-    assert!(
-        page.contains("Placed 0 of 10 orders: orders does not answer"),
-        "{page}"
-    );
+    room.post("/orders/10").await;
+    room.says("Placed 0 of 10 orders: orders does not answer")
+        .await;
 
     room.post("/processes/orders/start").await;
     room.styles(["good"; 3]).await;
     let started = room.pid("orders");
     assert_ne!(started, killed);
-    let page = room.send(Method::GET, "/").await.text().await.unwrap();
-    assert!(
-        page.contains("API composition fails: 503 (")
-            && page.contains("API composition answers again.")
-    );
+    room.says("API composition fails: 503 (").await;
+    room.says("API composition answers again.").await;
     dev.stop();
     assert!(is_gone(started));
     assert_all_gone(&summary);
