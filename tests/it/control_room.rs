@@ -75,6 +75,11 @@ async fn a_person_sees_composition_fail_without_orders_and_the_replica_answer() 
     };
     let calm = browser.open(dev.room(), calm).await;
     styles(&calm, ["good"; 3]).await;
+    let buttons = calm.focus_order().await;
+    for name in ["Pause users", "Stop purchases", "Kill nats-server"] {
+        let button = format!("button: {name}");
+        assert!(buttons.contains(&button), "{button}: {buttons:?}");
+    }
     count_dots(&calm).await;
     calm.click("button[formaction='/orders/100']").await;
     let store = "Number(document.querySelector('[data-bind=\"text:store.orders\"]').textContent)";
