@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
         "headwater-build",
         "headwater-event",
         "headwater-telemetry",
+        "local-page",
         "shop",
     ],
     &["headwater-nats", "headwater-store", "shop-events"],

@@ -5,7 +5,6 @@ mod ask;
 mod board;
 mod chart;
 mod feed;
-mod guard;
 mod heads;
 mod pour;
 mod track;
@@ -16,7 +15,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::middleware;
+use local_page::Access;
 use tokio::sync::watch;
 
 use crate::control::Control;
@@ -29,7 +28,6 @@ use crate::system::{Links, SLOWED};
 
 use ask::Question;
 use board::{Board, Style};
-use guard::Guard;
 use view::Asked;
 use web::Shared;
 
@@ -48,17 +46,17 @@ pub(crate) struct Room {
 #[derive(Debug)]
 pub(crate) struct Open {
     room: Room,
-    guard: Guard,
+    access: Access,
 }
 
 impl Room {
     /// Makes its address.
     pub(crate) fn open(self) -> anyhow::Result<Open> {
         let address = self.listener.local_addr();
-        let port = address.context("read the control room's port")?.port();
+        let address = address.context("read the control room's address")?;
         Ok(Open {
             room: self,
-            guard: Guard::new(port)?,
+            access: Access::new("headwater-room", "cargo dev", address)?,
         })
     }
 }
@@ -66,12 +64,12 @@ impl Room {
 impl Open {
     /// Its address, with the token.
     pub(crate) fn url(&self) -> String {
-        self.guard.url()
+        self.access.url()
     }
 
     /// Serves it until it is dropped; asks about `demo`.
     pub(crate) async fn serve(self, demo: Option<&Demo>) -> anyhow::Result<()> {
-        let Self { room, guard } = self;
+        let Self { room, access } = self;
         let Room {
             listener,
             control,
@@ -101,7 +99,7 @@ impl Open {
             asked: asked.zip(question.clone()),
             viewers: viewers.clone(),
         };
-        let routes = web::routes(shared).layer(middleware::from_fn_with_state(guard, guard::check));
+        let routes = access.guard(web::routes(shared));
         listener
             .set_nonblocking(true)
             .context("open the control room")?;
