@@ -38,7 +38,6 @@ struct Confirm {
     short: String,
     lines: Vec<String>,
     fields: Vec<(String, String)>,
-    form_token: String,
     needs_reason: bool,
     is_final: bool,
     can_cancel: bool,
@@ -70,7 +69,7 @@ struct Standing {
     state: job::State,
     progress: Vec<Progress>,
     /// The form's token, if the action can be cancelled now.
-    cancel: Option<String>,
+    can_cancel: bool,
 }
 
 /// Asks for a confirmation.
@@ -100,7 +99,6 @@ pub(crate) async fn confirm(State(app): State<Shared>, RawQuery(query): RawQuery
         fields: fields
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
-        form_token: app.access.form_token().to_owned(),
         needs_reason: verb.needs_reason(),
         is_final: verb.is_final(),
         can_cancel: verb.can_cancel(),
@@ -110,9 +108,6 @@ pub(crate) async fn confirm(State(app): State<Shared>, RawQuery(query): RawQuery
 /// Begins an action that was confirmed.
 pub(crate) async fn begin(State(app): State<Shared>, body: Bytes) -> Response {
     let params = Params::parse(&body);
-    if let Some(refused) = foreign(&app, &params) {
-        return refused;
-    }
     let verb = match allowed(&app, &params) {
         Ok(verb) => verb,
         Err(refused) => return *refused,
@@ -138,14 +133,7 @@ pub(crate) async fn begin(State(app): State<Shared>, body: Bytes) -> Response {
     }
 }
 
-pub(crate) async fn cancel(
-    State(app): State<Shared>,
-    Path(id): Path<u64>,
-    body: Bytes,
-) -> Response {
-    if let Some(refused) = foreign(&app, &Params::parse(&body)) {
-        return refused;
-    }
+pub(crate) async fn cancel(State(app): State<Shared>, Path(id): Path<u64>) -> Response {
     if !app.is_operator {
         return read_only(&app);
     }
@@ -212,13 +200,12 @@ pub(crate) async fn follow(State(app): State<Shared>, Path(id): Path<u64>) -> Re
 impl Standing {
     fn of(app: &App, job: &Job) -> Self {
         let state = job.state();
-        let can = app.is_operator && job.can_cancel && state == job::State::Running;
         Self {
             id: job.id,
             begun: job.begun.clone(),
             state,
             progress: job.progress(),
-            cancel: can.then(|| app.access.form_token().to_owned()),
+            can_cancel: app.is_operator && job.can_cancel && state == job::State::Running,
         }
     }
 }
@@ -252,19 +239,4 @@ fn unknown(app: &App, id: u64) -> Response {
         "No such action",
         vec![line],
     )
-}
-
-/// Refuses a form that is not from one of our pages.
-fn foreign(app: &App, params: &Params) -> Option<Response> {
-    if app.access.is_our_form(params.get("form_token")) {
-        return None;
-    }
-    let line = "The form is not from this run of the console: go back and load its page again.";
-    Some(note(
-        app,
-        HERE,
-        StatusCode::FORBIDDEN,
-        "Not accepted",
-        vec![line.to_owned()],
-    ))
 }

@@ -7,7 +7,6 @@ use client::schemas::Schemas;
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Access;
 use crate::job::Jobs;
 use crate::journal::Journal;
 use crate::sample::Samples;
@@ -19,7 +18,6 @@ pub(crate) struct App {
     pub(crate) place: String,
     /// Whether the console may change something.
     pub(crate) is_operator: bool,
-    pub(crate) access: Access,
     pub(crate) journal: Arc<Journal>,
     pub(crate) jobs: Jobs,
     pub(crate) samples: Samples,

@@ -22,12 +22,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use access::Access;
+use local_page::Access;
 use app::App;
 use journal::{Journal, Who};
 use sample::Samples;
 
-mod access;
 mod act;
 mod actions;
 mod app;
@@ -37,6 +36,7 @@ mod events;
 mod job;
 mod journal;
 mod letters;
+mod listen;
 mod live;
 mod log;
 mod overview;
@@ -64,7 +64,7 @@ mod verb;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Loopback address to listen on; with port 0, any free port
-    #[arg(long, value_name = "ADDRESS", env = "HEADWATER_CONSOLE_LISTEN", default_value = "127.0.0.1:0", value_parser = access::loopback)]
+    #[arg(long, value_name = "ADDRESS", env = "HEADWATER_CONSOLE_LISTEN", default_value = "127.0.0.1:0", value_parser = listen::loopback)]
     pub listen: SocketAddr,
 
     /// Allow actions; the login to NATS must be the operator's
@@ -119,13 +119,13 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     let journal = Arc::new(Journal::open(path, who)?);
     let listener = TcpListener::bind(args.listen).await;
     let listener = listener.with_context(|| format!("listen on {}", args.listen))?;
-    let access = Access::new(listener.local_addr().context("read the address")?)?;
+    let address = listener.local_addr().context("read the address")?;
+    let access = Access::new("headwater-console", "headwater console", address)?;
     let open = Open { url: access.url() };
     let stop = CancellationToken::new();
     let app = Arc::new(App {
         place: settings.place(),
         is_operator: args.as_operator,
-        access,
         journal,
         jobs: job::Jobs::default(),
         samples: Samples::new(),
@@ -143,7 +143,7 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
     complain(&format!("the console serves {mode}, until Ctrl-C"));
     let times = (args.every.max(EVERY_MIN), args.max_lag);
     let serving = async {
-        let served = server::serve(Arc::clone(&app), listener).await;
+        let served = server::serve(Arc::clone(&app), access, listener).await;
         stop.cancel();
         served
     };

@@ -103,8 +103,7 @@ impl Console {
     async fn does(&self, query: &str, reason: &str) -> (String, String) {
         let (status, confirm) = self.page(&format!("/confirm?{query}")).await;
         assert_eq!(status, StatusCode::OK, "{query}: {confirm}");
-        let token = form_token(&confirm);
-        let body = format!("{query}&form_token={token}&reason={reason}");
+        let body = format!("{query}&reason={reason}");
         let begun = self.post("/actions", body).send().await.expect("an answer");
         assert_eq!(begun.status(), StatusCode::SEE_OTHER, "{query}");
         let path = begun.headers()[header::LOCATION].to_str().expect("text");
@@ -144,13 +143,6 @@ impl Console {
         let ended = self.tool.end().await;
         assert_eq!(ended.code, Some(0), "{ended:?}");
     }
-}
-
-fn form_token(page: &str) -> &str {
-    let (_, rest) = page
-        .split_once("name=\"form_token\" value=\"")
-        .expect("a token");
-    rest.split_once('"').expect("a value").0
 }
 
 async fn status(request: RequestBuilder) -> StatusCode {
@@ -475,8 +467,7 @@ async fn a_viewer_cannot_act_not_even_by_a_forged_form() {
     let (status, text) = console.page("/confirm?verb=retry&pick=house:1").await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(text.contains("headwater console --as-operator"), "{text}");
-    // The form's token is in no page of a viewer, and would not help.
-    let body = "verb=discard&pick=house:1&reason=x&form_token=x".to_owned();
+    let body = "verb=discard&pick=house:1&reason=x".to_owned();
     let posted = console
         .post("/actions", body)
         .send()
@@ -510,8 +501,7 @@ async fn a_form_from_elsewhere_is_refused() {
     source.append(1..=10).await;
     let console = Console::as_operator(&source).await;
     console.shows("/dead-letters", &["house:1"]).await;
-    let (_, page) = console.page("/confirm?verb=retry&pick=house:1").await;
-    let good = format!("verb=retry&pick=house:1&form_token={}", form_token(&page));
+    let good = "verb=retry&pick=house:1".to_owned();
     let evil = console.client.post(format!("{}/actions", console.base));
     let evil = evil
         .header(header::COOKIE, &console.cookie)
@@ -526,11 +516,6 @@ async fn a_form_from_elsewhere_is_refused() {
         .post("/actions", good)
         .header("Sec-Fetch-Site", "same-site");
     assert_eq!(status(site).await, StatusCode::FORBIDDEN);
-    let no_token = "verb=retry&pick=house:1".to_owned();
-    assert_eq!(
-        status(console.post("/actions", no_token)).await,
-        StatusCode::FORBIDDEN
-    );
     assert!(console.log().is_empty(), "nothing was done");
     house.close().await;
     console.close().await;
@@ -590,8 +575,7 @@ async fn dead_letters_are_retried_and_discarded_after_a_confirmation() {
         confirm.contains(said) && confirm.contains("cannot be undone"),
         "{confirm}"
     );
-    let no_reason = format!("{two}&form_token={}", form_token(&confirm));
-    let refused = console.post("/actions", no_reason);
+    let refused = console.post("/actions", two.to_owned());
     assert_eq!(status(refused).await, StatusCode::UNPROCESSABLE_ENTITY);
     let (_, ended) = console.does(two, "junk%20%3Cb%3E").await;
     assert!(ended.contains("house: 2 discarded"), "{ended}");
@@ -754,11 +738,8 @@ async fn an_action_that_runs_shows_its_state_and_can_be_cancelled() {
     source.append(1..=5).await;
     let console = Console::as_operator(&source).await;
     console.shows("/", &["Verify everything"]).await;
-    let (_, page) = console.page("/confirm?verb=verify").await;
-    let token = form_token(&page).to_owned();
-    let body = format!("verb=verify&form_token={token}");
     let begun = console
-        .post("/actions", body)
+        .post("/actions", "verb=verify".to_owned())
         .send()
         .await
         .expect("an answer");
@@ -771,13 +752,12 @@ async fn an_action_that_runs_shows_its_state_and_can_be_cancelled() {
     hears(live, "running").await;
     let text = console.shows("/actions/1", &["Cancel it"]).await;
     assert!(text.contains("data-live=\"/live/actions/1\""), "{text}");
-    let cancel = format!("form_token={token}");
-    let cancelled = console.post("/actions/1/cancel", cancel.clone());
+    let cancelled = console.post("/actions/1/cancel", String::new());
     assert_eq!(status(cancelled).await, StatusCode::SEE_OTHER);
     console
         .shows("/actions/1", &["cancelled", "it was ended early"])
         .await;
-    let again = console.post("/actions/1/cancel", cancel);
+    let again = console.post("/actions/1/cancel", String::new());
     assert_eq!(status(again).await, StatusCode::CONFLICT);
     assert_eq!(console.page("/actions/9").await.0, StatusCode::NOT_FOUND);
     console.close().await;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use headwater_testkit::eventually;
+use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, StatusCode};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
@@ -33,15 +34,16 @@ impl Room {
     #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
     async fn open(summary: &Value) -> Self {
         let address = summary["room"].as_str().unwrap();
-        let client = client();
-        let page = client.get(address).send().await.unwrap();
-        assert_eq!(page.status(), StatusCode::OK);
-        let cookie = page.headers()["set-cookie"].to_str().unwrap();
+        let visit = Client::builder().redirect(Policy::none()).build().unwrap();
+        let visit = visit.get(address).send().await.unwrap();
+        assert_eq!(visit.status(), StatusCode::SEE_OTHER);
+        assert_eq!(visit.headers()["location"], "/");
+        let cookie = visit.headers()["set-cookie"].to_str().unwrap();
         assert!(cookie.ends_with("; HttpOnly; SameSite=Strict; Path=/"));
         let room = Self {
             base: address.split_once("/?").unwrap().0.to_owned(),
             cookie: cookie.split_once(';').unwrap().0.to_owned(),
-            client,
+            client: client(),
             opened: Instant::now(),
             page: Arc::default(),
         };
