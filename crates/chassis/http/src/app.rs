@@ -72,6 +72,9 @@ const BROWSER_HEADERS: [(HeaderName, HeaderValue); 4] = [
 /// When to retry a request for whose answer there was no memory.
 const NO_MEMORY_RETRY: Duration = Duration::from_secs(1);
 
+/// The `Retry-After` of a request from an address that does not take its answers.
+const UNTAKEN_RETRY: Duration = Duration::from_secs(5);
+
 /// `routes` with health, documentation, limits and problems around them.
 pub fn app(about: About, routes: OpenApiRouter, health: Health, config: &Config) -> Router {
     surround(about, routes.merge(system(health)), config)
@@ -131,9 +134,19 @@ fn surround(about: About, routes: OpenApiRouter, config: &Config) -> Router {
 }
 
 /// Counts the memory of an answer until the client has taken it. An answer for which there is no
-/// memory becomes a problem. Streams, whose length is unknown, are not counted.
+/// memory becomes a problem, as does a request from an address that does not take its answers.
+/// Streams, whose length is unknown, are not counted.
 async fn buffer(request: Request, next: Next) -> Response {
     let under_way: Option<UnderWay> = request.extensions().get().cloned();
+    if let Some(under_way) = &under_way
+        && !under_way.may_begin().await
+    {
+        let refused = Problem::unavailable(
+            "clients at this address do not take their answers; read them, then try again",
+            UNTAKEN_RETRY,
+        );
+        return ([(header::CONNECTION, "close")], refused).into_response();
+    }
     let (head, body) = next.run(request).await.into_parts();
     let (Some(under_way), Some(1..)) = (under_way, body.size_hint().exact()) else {
         return Response::from_parts(head, body);

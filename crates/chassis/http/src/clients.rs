@@ -2,7 +2,8 @@
 //!
 //! No client is refused while another connection can be closed: an idle one, or else one whose
 //! client does not take its answer. The address with most connections, or most memory, loses one
-//! first.
+//! first. An address whose clients do not take their answers gets no further ones computed until
+//! they do.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -34,6 +35,23 @@ const WAITING_MAX: usize = 4;
 /// How long an answer waits for memory before it becomes a 503.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
+/// The share of the memory for answers that may be [untaken](UNTAKEN) at one address.
+const ADDRESS_SHARE: usize = 8;
+
+/// The answer of a client that has taken nothing for this long is untaken.
+const UNTAKEN: Duration = Duration::from_millis(100);
+
+/// The bytes per second by which the debt of an address decreases.
+const REPAID: usize = 1024 * 1024;
+
+/// The longest time until an address has no more debt.
+const DEBT_MAX: Duration = Duration::from_secs(60);
+
+/// How long a request waits until its address has taken enough before it becomes a 503, and how
+/// often it checks.
+const TURN_MAX: Duration = Duration::from_secs(5);
+const TURN_PAUSE: Duration = Duration::from_millis(250);
+
 /// All clients of a listener. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Clients(Arc<Shared>);
@@ -58,7 +76,18 @@ struct Limits {
 struct Open {
     next: u64,
     connections: HashMap<u64, Arc<Connection>>,
-    per_address: HashMap<IpAddr, usize>,
+    addresses: HashMap<IpAddr, Arc<Address>>,
+}
+
+/// What is known of an address while it has connections or debt.
+#[derive(Debug, Default)]
+struct Address {
+    connections: AtomicUsize,
+    /// The bytes of the answers of clients that take nothing at the moment.
+    waiting: AtomicUsize,
+    /// When its debt is repaid, in milliseconds since `Shared::began`. The bytes that its clients
+    /// had not taken when their connections were closed are its debt.
+    repaid_at: AtomicU64,
 }
 
 /// The memory of answers until the kernel has taken them.
@@ -93,6 +122,7 @@ struct Closed {
 #[derive(Debug)]
 struct Connection {
     address: IpAddr,
+    of: Arc<Address>,
     requests: AtomicUsize,
     /// When its last request finished, in milliseconds since `Shared::began`.
     idle_since: AtomicU64,
@@ -100,6 +130,10 @@ struct Connection {
     stalled_since: AtomicU64,
     /// The bytes of its answers.
     bytes: AtomicUsize,
+    /// Where its latest answer is in memory. The same large answer may go to many connections.
+    latest: AtomicUsize,
+    /// The part of `Address::waiting` that is this connection's.
+    waiting: AtomicUsize,
     evicted: Notify,
     /// Whether the kernel discards unsent data when the connection closes.
     is_aborted: AtomicBool,
@@ -233,7 +267,8 @@ impl Clients {
     pub(super) fn admit(&self, peer: IpAddr) -> Admission {
         let address = network(peer);
         let mut open = self.open();
-        let of_address = open.per_address.get(&address).copied().unwrap_or(0);
+        let of = open.address(address, self.now(), self.0.limits.connections);
+        let of_address = of.connections.load(Ordering::Relaxed);
         let limits = &self.0.limits;
         if limits.per_address.is_some_and(|most| of_address >= most) {
             let Some(victim) = self.spared(&open, Some(address)) else {
@@ -252,15 +287,18 @@ impl Clients {
         open.next += 1;
         let connection = Arc::new(Connection {
             address,
+            of: Arc::clone(&of),
             requests: AtomicUsize::new(0),
             idle_since: AtomicU64::new(self.now()),
             stalled_since: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
+            latest: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             evicted: Notify::new(),
             is_aborted: AtomicBool::new(false),
         });
         open.connections.insert(id, Arc::clone(&connection));
-        *open.per_address.entry(address).or_default() += 1;
+        of.connections.fetch_add(1, Ordering::Relaxed);
         Admission::Admitted(Client {
             clients: self.clone(),
             id,
@@ -285,7 +323,7 @@ impl Clients {
             // Equal for all if only one address is considered.
             let of_address = of
                 .is_none()
-                .then(|| open.per_address.get(&connection.address));
+                .then(|| connection.of.connections.load(Ordering::Relaxed));
             Some(((of_address, is_idle, spared_for), *id))
         });
         candidates.max_by_key(|(key, _)| *key).map(|(_, id)| id)
@@ -318,6 +356,7 @@ impl Clients {
             closed.idle.increment(1);
         } else {
             closed.stalled.increment(1);
+            connection.owe(self.now());
         }
         connection.is_aborted.store(!is_idle, Ordering::Relaxed);
         connection.evicted.notify_one();
@@ -336,6 +375,30 @@ impl Clients {
         for id in slow {
             self.evict(&mut open, id);
         }
+    }
+
+    /// Whether the untaken answers and the debt of the connection's address are within its share.
+    fn takes_enough(&self, connection: &Connection) -> bool {
+        let (now, of) = (self.now(), &connection.of);
+        let share = self.0.memory.max / ADDRESS_SHARE;
+        let Some(share) = share.checked_sub(of.debt(now)) else {
+            return false;
+        };
+        // Most often, and without a look at all connections.
+        if of.waiting.load(Ordering::Relaxed) <= share {
+            return true;
+        }
+        let open = self.open();
+        let untaken = open.connections.values().filter_map(|other| {
+            let is_untaken =
+                Arc::ptr_eq(&other.of, of) && other.taken_nothing_for(UNTAKEN, now).is_some();
+            is_untaken.then(|| {
+                let latest = other.latest.load(Ordering::Relaxed);
+                (latest, other.bytes.load(Ordering::Relaxed))
+            })
+        });
+        let untaken: HashMap<usize, usize> = untaken.collect();
+        untaken.values().sum::<usize>() <= share
     }
 
     /// Takes memory for `bytes`; `is_large` leaves some of it to others.
@@ -390,23 +453,62 @@ impl Clients {
 impl Open {
     fn remove(&mut self, id: u64) -> Option<Arc<Connection>> {
         let connection = self.connections.remove(&id)?;
-        if let Some(count) = self.per_address.get_mut(&connection.address) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_address.remove(&connection.address);
-            }
-        }
+        connection.of.connections.fetch_sub(1, Ordering::Relaxed);
         Some(connection)
     }
+
+    /// What is known of `address`. Forgets others first if more than twice as many as there are
+    /// places are known.
+    fn address(&mut self, address: IpAddr, now: u64, places: usize) -> Arc<Address> {
+        if self.addresses.len() > 2 * places {
+            self.addresses
+                .retain(|_, of| of.connections.load(Ordering::Relaxed) > 0 || of.debt_ms(now) > 0);
+        }
+        Arc::clone(self.addresses.entry(address).or_default())
+    }
+}
+
+impl Address {
+    fn owe(&self, bytes: usize, now: u64) {
+        let ms = u64::try_from(bytes.saturating_mul(1000) / REPAID).unwrap_or(u64::MAX);
+        let latest = now.saturating_add(millis(DEBT_MAX));
+        let more = |at: u64| Some(at.max(now).saturating_add(ms).min(latest));
+        let order = Ordering::Relaxed;
+        let _ = self.repaid_at.fetch_update(order, order, more);
+    }
+
+    /// The time until its debt is repaid.
+    fn debt_ms(&self, now: u64) -> u64 {
+        self.repaid_at.load(Ordering::Relaxed).saturating_sub(now)
+    }
+
+    fn debt(&self, now: u64) -> usize {
+        let ms = usize::try_from(self.debt_ms(now)).unwrap_or(usize::MAX);
+        ms.saturating_mul(REPAID / 1000)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Connection {
     /// For how many milliseconds the client has taken nothing of its answer, if that is long enough
     /// to count.
     fn stalled_for(&self, now: u64) -> Option<u64> {
+        self.taken_nothing_for(STALLED, now)
+    }
+
+    fn taken_nothing_for(&self, least: Duration, now: u64) -> Option<u64> {
         let since = self.stalled_since.load(Ordering::Relaxed).checked_sub(1)?;
-        let stalled = now.saturating_sub(since);
-        (u128::from(stalled) >= STALLED.as_millis()).then_some(stalled)
+        let waited = now.saturating_sub(since);
+        (u128::from(waited) >= least.as_millis()).then_some(waited)
+    }
+
+    /// Adds what its client has not taken to its address's debt.
+    fn owe(&self, now: u64) {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        self.of.owe(bytes, now);
     }
 }
 
@@ -433,21 +535,28 @@ impl Client {
 
     /// Records that the client takes nothing at the moment, after keeping us waiting for `waited`.
     pub(super) fn stalls(&self, waited: Duration) {
-        let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-        let since = self.clients.now().saturating_sub(waited);
-        self.connection
-            .stalled_since
-            .store(since + 1, Ordering::Relaxed);
+        let since = self.clients.now().saturating_sub(millis(waited));
+        let connection = &self.connection;
+        connection.stalled_since.store(since + 1, Ordering::Relaxed);
+        let bytes = connection.bytes.load(Ordering::Relaxed);
+        let before = connection.waiting.swap(bytes, Ordering::Relaxed);
+        let waiting = &connection.of.waiting;
+        waiting.fetch_add(bytes, Ordering::Relaxed);
+        waiting.fetch_sub(before, Ordering::Relaxed);
     }
 
     /// Records that the client has taken something.
     pub(super) fn takes(&self) {
-        self.connection.stalled_since.store(0, Ordering::Relaxed);
+        let connection = &self.connection;
+        connection.stalled_since.store(0, Ordering::Relaxed);
+        let waiting = connection.waiting.swap(0, Ordering::Relaxed);
+        connection.of.waiting.fetch_sub(waiting, Ordering::Relaxed);
     }
 
     /// Records that the client's time is used up: the kernel discards unsent data.
     pub(super) fn give_up(&self) {
         self.clients.0.closed.slow.increment(1);
+        self.connection.owe(self.clients.now());
         self.connection.is_aborted.store(true, Ordering::Relaxed);
     }
 
@@ -459,6 +568,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        self.takes();
         self.clients.open().remove(self.id);
     }
 }
@@ -472,6 +582,26 @@ impl Drop for Counted {
 }
 
 impl UnderWay {
+    /// Waits until the clients at this address have taken enough of their answers for another one
+    /// to be computed; false if they have not for [`TURN_MAX`].
+    ///
+    /// Otherwise clients that read nothing, and connect again when they are closed, would keep all
+    /// cores busy with answers that nobody takes.
+    pub(super) async fn may_begin(&self) -> bool {
+        let Counted {
+            clients,
+            connection,
+        } = &*self.0;
+        let until = Instant::now() + TURN_MAX;
+        while !clients.takes_enough(connection) {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(TURN_PAUSE).await;
+        }
+        true
+    }
+
     /// `answer`, counted until the kernel has taken it; `None` if there is no memory for it.
     pub(super) async fn buffer(&self, answer: Bytes) -> Option<Bytes> {
         let (clients, bytes) = (&self.0.clients, answer.len());
@@ -485,7 +615,10 @@ impl UnderWay {
                 memory.enter(&answer);
             }
         }
-        self.0.connection.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let connection = &self.0.connection;
+        let latest = answer.as_ptr().addr();
+        connection.latest.store(latest, Ordering::Relaxed);
+        connection.bytes.fetch_add(bytes, Ordering::Relaxed);
         Some(Bytes::from_owner(Unsent {
             answer,
             under_way: self.clone(),

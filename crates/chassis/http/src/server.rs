@@ -36,6 +36,10 @@ use crate::turns::Turns;
 /// accounting.
 const SEND_BUFFER: usize = 128 * 1024;
 
+/// The unsent bytes that the kernel takes of an answer. What it takes is not in our count of untaken
+/// memory; what it has sent, and what the client has yet to confirm, is limited by the link only.
+const UNSENT: u32 = 16 * 1024;
+
 /// The longest head of a request, and what hyper reads or copies at a time per connection.
 const HEAD_MAX: usize = 64 * 1024;
 
@@ -322,6 +326,7 @@ impl Server {
         // Answers are small and complete: waiting to fill a packet only adds latency.
         let _ = stream.set_nodelay(true);
         let _ = sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER);
+        let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
         // Also covers data that the kernel still has after the connection is done.
         let _ = sockopt::set_tcp_user_timeout(stream, timeout);
     }

@@ -32,6 +32,9 @@ const WAITING_MAX: usize = 64;
 /// `Retry-After` of a refusal: by then a full queue is empty again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// The pause before a refusal: a client that repeats its request at once costs little.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+
 /// The most hashes kept for retries of registrations that were answered with 503.
 const KEPT_MAX: usize = 1_000;
 
@@ -99,7 +102,11 @@ impl Passwords {
         let (sender, answer) = oneshot::channel();
         self.0.jobs.push(from, Job { password, sender });
         // A job gets no answer if hashing panicked.
-        answer.await.unwrap_or(Err(NoHash::Failed))
+        let hash = answer.await.unwrap_or(Err(NoHash::Failed));
+        if hash == Err(NoHash::QueueFull) {
+            tokio::time::sleep(REFUSAL_PAUSE).await;
+        }
+        hash
     }
 
     /// Keeps a hash that could not be stored, so that a retry with the same key need not compute

@@ -261,7 +261,9 @@ async fn answers_that_nobody_takes_hold_no_more_than_they_may() {
     let mut refused = 0;
     while refused == 0 {
         assert!(hostile.len() < 40, "40 MiB are buffered");
-        let mut stream = service.ask(HOSTILE, "/fresh").await;
+        // Each address has its share.
+        let from = [127, 0, 1, u8::try_from(hostile.len()).unwrap()];
+        let mut stream = service.ask(from, "/fresh").await;
         match status(&mut stream).await.as_deref() {
             Some("200") => hostile.push(stream),
             other => {
@@ -286,10 +288,65 @@ async fn answers_that_nobody_takes_hold_no_more_than_they_may() {
 }
 
 #[tokio::test]
+async fn an_address_that_does_not_take_its_answers_gets_no_more() {
+    let service = service(|config| {
+        config.buffer_mib = 16;
+        config.write_timeout = Duration::from_secs(20);
+    })
+    .await;
+    // One more than its share of two.
+    let mut hostile = Vec::new();
+    for _ in 0..3 {
+        let mut stream = service.ask(HOSTILE, "/fresh").await;
+        assert_eq!(status(&mut stream).await.as_deref(), Some("200"));
+        hostile.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut further = service.ask(HOSTILE, "/held").await;
+    assert_eq!(
+        service.get("/fresh").await.unwrap(),
+        (StatusCode::OK, LARGE)
+    );
+    assert_eq!(status(&mut further).await.as_deref(), Some("503"));
+    let begun = tokio::time::timeout(Duration::from_millis(10), service.waiting.notified());
+    assert!(begun.await.is_err(), "its handler has begun");
+    // As soon as one of them takes its answer, the address has its share again.
+    let mut next = service.ask(HOSTILE, "/small").await;
+    let mut taken = hostile.pop().unwrap();
+    let mut answer = vec![0; LARGE];
+    taken.read_exact(&mut answer).await.unwrap();
+    assert_eq!(status(&mut next).await.as_deref(), Some("200"));
+    drop(hostile);
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_whose_clients_were_closed_has_debt() {
+    let service = service(|config| {
+        config.buffer_mib = 8;
+        config.write_timeout = Duration::from_millis(500);
+    })
+    .await;
+    let mut hostile = Vec::new();
+    for _ in 0..4 {
+        hostile.push(service.ask(HOSTILE, "/fresh").await);
+    }
+    all_reset(hostile).await;
+    // Nothing is buffered for it any more, but it has to wait.
+    let mut further = service.ask(HOSTILE, "/held").await;
+    let begun = tokio::time::timeout(Duration::from_millis(500), service.waiting.notified());
+    assert!(begun.await.is_err(), "its handler has begun");
+    assert_eq!(service.get("/fresh").await.unwrap().0, StatusCode::OK);
+    service.release.add_permits(1);
+    assert_eq!(status(&mut further).await.as_deref(), Some("200"));
+    service.tasks.stop().await;
+}
+
+#[tokio::test]
 async fn an_answer_that_goes_to_many_is_held_once() {
     let service = service(|config| {
         config.connections = 64;
-        config.buffer_mib = 2;
+        config.buffer_mib = 16;
     })
     .await;
     let mut streams = Vec::new();
