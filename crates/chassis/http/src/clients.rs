@@ -68,7 +68,7 @@ struct Shared {
 #[derive(Debug)]
 struct Limits {
     connections: usize,
-    /// No limit if `None`.
+    /// No limits per address if `None`.
     per_address: Option<usize>,
 }
 
@@ -379,6 +379,9 @@ impl Clients {
 
     /// Whether the untaken answers and the debt of the connection's address are within its share.
     fn takes_enough(&self, connection: &Connection) -> bool {
+        if self.0.limits.per_address.is_none() {
+            return true;
+        }
         let (now, of) = (self.now(), &connection.of);
         let share = self.0.memory.max / ADDRESS_SHARE;
         let Some(share) = share.checked_sub(of.debt(now)) else {

@@ -49,7 +49,8 @@ pub struct Config {
         default_value_t = 1024
     )]
     pub connections: usize,
-    /// Maximum number of connections per address (IPv6: per /64); 0 for no limit per address
+    /// Maximum number of connections per address (IPv6: per /64); 0 (behind a reverse proxy) for no
+    /// limit, and none of an address's untaken answers
     #[arg(
         long = "http-connections-per-address",
         env = "HEADWATER_HTTP_CONNECTIONS_PER_ADDRESS",
