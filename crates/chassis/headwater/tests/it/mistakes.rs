@@ -25,7 +25,12 @@ fn first(text: &str) -> String {
     let lines = text.lines().map(str::trim_start);
     let mut lines = lines.skip_while(|line| !line.starts_with("error["));
     let mut first = lines.next().expect("an error").to_owned();
-    let is_said = |line: &&str| ["= ", "found "].iter().any(|start| line.starts_with(start));
+    // Only a name is printed of an impl whose file is not found from the working directory.
+    let is_name = |line: &str| line.starts_with("= note: `");
+    let is_said = |line: &&str| {
+        let is_said = ["= ", "found "].iter().any(|start| line.starts_with(start));
+        is_said && !is_name(line)
+    };
     for line in lines
         .take_while(|line| !line.starts_with("error"))
         .filter(is_said)
