@@ -75,6 +75,21 @@ fn entry_points_are_short() {
     }
 }
 
+/// `docs/api` lists the public API; CI compares it with the code.
+#[test]
+fn no_public_item_names_anyhow() {
+    for list in files(".txt") {
+        if list
+            .parent()
+            .is_some_and(|folder| folder.ends_with("docs/api"))
+        {
+            let named = read(&list);
+            let named = named.lines().find(|line| line.contains("anyhow"));
+            assert_eq!(named, None, "{}", list.display());
+        }
+    }
+}
+
 #[test]
 fn nothing_is_left_for_later_in_the_code() {
     // Put together here, so that this file does not break the rule itself.

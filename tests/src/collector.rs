@@ -48,7 +48,7 @@ pub struct Seen {
 pub struct Collector {
     seen: Arc<Mutex<Vec<Seen>>>,
     endpoint: String,
-    _serving: JoinSet<anyhow::Result<()>>,
+    _serving: JoinSet<Result<(), http::Error>>,
 }
 
 impl Collector {

@@ -32,7 +32,7 @@ pub struct Receiver {
     deliveries: Arc<Mutex<Vec<Delivery>>>,
     url: String,
     folder: TempDir,
-    _serving: JoinSet<anyhow::Result<()>>,
+    _serving: JoinSet<Result<(), http::Error>>,
 }
 
 impl Receiver {

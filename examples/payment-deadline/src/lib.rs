@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use headwater::effect::webhook::{self, Webhook};
 use headwater::effect::{self, Effect, Intent, Outcome};
 use headwater::prelude::*;
@@ -93,7 +92,7 @@ pub async fn run(settings: Settings, process: Process) -> headwater::Result {
     let deadline = PaymentDeadline {
         db: service.db.clone(),
         within: settings.pay_within,
-        commands: commands.context("--webhook-url is missing")?,
+        commands: commands.ok_or("--webhook-url is missing")?,
     };
     service.effect(deadline, effect::Config::default()).await?;
     service.serve(OpenApiRouter::new()).await

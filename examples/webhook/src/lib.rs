@@ -1,6 +1,5 @@
 //! Service `announcements`: the worked example of `docs/adding-an-effect.md`.
 
-use anyhow::Context as _;
 use headwater::effect::webhook::{self, Webhook};
 use headwater::effect::{self, Effect, Outcome};
 use headwater::prelude::*;
@@ -50,7 +49,7 @@ pub struct Settings {
 pub async fn run(settings: Settings, process: Process) -> headwater::Result {
     let mut service = Service::start(ABOUT, &[], settings.service, process).await?;
     let webhook = settings.webhook.open(service.db.clock().clone())?;
-    let announcement = Announcement(webhook.context("--webhook-url is missing")?);
+    let announcement = Announcement(webhook.ok_or("--webhook-url is missing")?);
     let config = effect::Config::default();
     service.effect(announcement, config).await?;
     service.serve(OpenApiRouter::new()).await

@@ -6,6 +6,7 @@
 //!
 //! The key file is never included: a person with both files can read the personal data.
 
+mod error;
 mod target;
 
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 
+pub use crate::error::Error;
 pub use crate::target::{RestoreTarget, Restored};
 
 /// How long to wait while others lock a database.
@@ -60,17 +62,18 @@ impl Facts {
     /// Reads the facts of the database at `path`, which may be in use.
     ///
     /// # Errors
-    /// The file cannot be read, or is not the database of a service.
-    pub fn of(path: &Path) -> anyhow::Result<Self> {
-        let db = open_to_look(path)?;
-        Self::read(&db).with_context(|| format!("read {}", path.display()))
+    /// The file cannot be read, or is not the database of a service ([`Error::NotADatabase`]).
+    pub fn of(path: &Path) -> Result<Self, Error> {
+        let read = || Self::read(&open_to_look(path)?).with_context(|| reading(path));
+        read().map_err(Error::of)
     }
 
     fn read(db: &Connection) -> anyhow::Result<Self> {
         let is_ours =
             "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'headwater_database')";
         let is_ours: bool = db.query_row(is_ours, [], |row| row.get(0))?;
-        ensure!(is_ours, "it is not the database of a service");
+        let why = "it is not the database of a service";
+        ensure!(is_ours, Error::NotADatabase(why.into()));
         let (owner, epoch): (String, String) = db
             .query_row("SELECT owner, epoch FROM headwater_database", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
@@ -104,17 +107,19 @@ impl Facts {
     /// Checks that the key file next to `database`, where this copy is to be restored, can open it.
     ///
     /// # Errors
-    /// The key file is missing, damaged, of another database, or too old.
-    pub fn check_keys(&self, database: &Path) -> anyhow::Result<()> {
+    /// [`Error::Store`]: the key file is missing, damaged, of another database, or too old.
+    pub fn check_keys(&self, database: &Path) -> Result<(), Error> {
         let Some((id, slots)) = &self.keys else {
             return Ok(());
         };
-        personal::check_key_file(&database.with_extension("keys"), &self.owner, id, *slots)
+        let file = database.with_extension("keys");
+        Ok(personal::check_key_file(&file, &self.owner, id, *slots)?)
     }
 }
 
 /// A complete, checked copy on the disk.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Copy {
     /// Where it is.
     pub file: PathBuf,
@@ -130,8 +135,13 @@ pub struct Copy {
 /// `orders-20261130T041200Z.db` with a digest file.
 ///
 /// # Errors
-/// The database cannot be read or written, or is damaged. No partial copy is left.
-pub fn make(path: &Path, folder: &Path, clock: &Clock) -> anyhow::Result<Copy> {
+/// The database cannot be read or written, or is damaged ([`Error::Damaged`]). No partial copy is
+/// left.
+pub fn make(path: &Path, folder: &Path, clock: &Clock) -> Result<Copy, Error> {
+    try_make(path, folder, clock).map_err(Error::of)
+}
+
+fn try_make(path: &Path, folder: &Path, clock: &Clock) -> anyhow::Result<Copy> {
     private::make_folder(folder).with_context(|| format!("make {}", folder.display()))?;
     let source = open(path)?;
     let facts = Facts::read(&source)?;
@@ -205,8 +215,12 @@ fn is_copy_of(name: &str, owner: &str) -> bool {
 /// Compares `copy` with its digest file; returns whether there is one.
 ///
 /// # Errors
-/// They differ, or cannot be read.
-pub fn check_digest(copy: &Path) -> anyhow::Result<bool> {
+/// They differ ([`Error::Damaged`]), or cannot be read.
+pub fn check_digest(copy: &Path) -> Result<bool, Error> {
+    has_digest(copy).map_err(Error::of)
+}
+
+fn has_digest(copy: &Path) -> anyhow::Result<bool> {
     expect_file(copy)?;
     let beside = appended(copy, DIGEST);
     let text = match fs::read_to_string(&beside) {
@@ -215,11 +229,15 @@ pub fn check_digest(copy: &Path) -> anyhow::Result<bool> {
     };
     let expected = text.split_whitespace().next().unwrap_or_default();
     let found = digest(copy)?;
+    let (copy, beside) = (copy.display(), beside.display());
+    let differs = || {
+        format!(
+            "{copy} differs from its digest file: its digest is {found}, but {beside} has {expected}"
+        )
+    };
     ensure!(
         found.eq_ignore_ascii_case(expected),
-        "{} differs from its digest file: its digest is {found}, but {} has {expected}",
-        copy.display(),
-        beside.display()
+        Error::Damaged(differs().into())
     );
     Ok(true)
 }
@@ -240,7 +258,11 @@ fn note(path: &Path, when_ms: i64) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// A database cannot be read.
-pub fn common(one: &Path, other: &Path) -> anyhow::Result<u64> {
+pub fn common(one: &Path, other: &Path) -> Result<u64, Error> {
+    last_common(one, other).map_err(Error::of)
+}
+
+fn last_common(one: &Path, other: &Path) -> anyhow::Result<u64> {
     let (one, other) = (open_copy(one)?, open_to_look(other)?);
     let event = |db: &Connection, position: u64| {
         let event =
@@ -322,16 +344,25 @@ fn open_copy(path: &Path) -> anyhow::Result<Connection> {
 /// Checks the whole copy at `path` and returns its facts.
 ///
 /// # Errors
-/// It is damaged, or is not the database of a service.
-pub fn check(path: &Path) -> anyhow::Result<Facts> {
-    let db = open_copy(path)?;
-    expect_whole(&db).with_context(|| format!("check {}", path.display()))?;
-    Facts::read(&db).with_context(|| format!("read {}", path.display()))
+/// It is damaged ([`Error::Damaged`]), or is not the database of a service
+/// ([`Error::NotADatabase`]).
+pub fn check(path: &Path) -> Result<Facts, Error> {
+    let check = || {
+        let db = open_copy(path)?;
+        expect_whole(&db).with_context(|| format!("check {}", path.display()))?;
+        Facts::read(&db).with_context(|| reading(path))
+    };
+    check().map_err(Error::of)
+}
+
+fn reading(path: &Path) -> String {
+    format!("read {}", path.display())
 }
 
 fn expect_whole(db: &Connection) -> anyhow::Result<()> {
     let found: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-    ensure!(found == "ok", "it is damaged: {found}");
+    let damaged = || Error::Damaged(format!("it is damaged: {found}").into());
+    ensure!(found == "ok", damaged());
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use headwater_store::{Kind, Lock};
 use headwater_telemetry::Clock;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use crate::error::Error;
 use crate::{Facts, Part, ignore_missing, open_copy, sync_folder};
 
 /// The path of a database, which no process can open while this lives.
@@ -23,6 +24,7 @@ pub struct RestoreTarget {
 
 /// The result of a restore.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Restored {
     /// The facts of the restored database.
     pub facts: Facts,
@@ -34,12 +36,12 @@ impl RestoreTarget {
     /// Keeps all processes from opening the database at `path`, whether or not it exists.
     ///
     /// # Errors
-    /// A process has it open; the text names it.
-    pub fn take(path: &Path) -> anyhow::Result<Self> {
+    /// [`Error::Store`]: a process has it open; the text names it.
+    pub fn take(path: &Path) -> Result<Self, Error> {
         // A link stays, and the copy goes where it points.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let lock = Lock::take(&path, Kind::Own)?;
-        give_to_owner(&appended(&path, ".lock"), &path)?;
+        give_to_owner(&appended(&path, ".lock"), &path).map_err(Error::of)?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -48,8 +50,13 @@ impl RestoreTarget {
     /// either the previous database, with its complete write-ahead log, or the copy.
     ///
     /// # Errors
-    /// The copy cannot be made, or files cannot be moved: the previous database stays.
-    pub fn put(&self, copy: &Path, is_new_epoch: bool, clock: &Clock) -> anyhow::Result<Restored> {
+    /// The copy cannot be made, files cannot be moved, or another program reads the previous
+    /// database ([`Error::InUse`]): it stays.
+    pub fn put(&self, copy: &Path, is_new_epoch: bool, clock: &Clock) -> Result<Restored, Error> {
+        self.replace(copy, is_new_epoch, clock).map_err(Error::of)
+    }
+
+    fn replace(&self, copy: &Path, is_new_epoch: bool, clock: &Clock) -> anyhow::Result<Restored> {
         let part = Part::begin(appended(&self.path, ".restoring"))?;
         let mut facts = part.fill(&open_copy(copy)?)?;
         if is_new_epoch {
@@ -96,7 +103,10 @@ impl RestoreTarget {
         let emptied = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
         match emptied {
             Ok(0) => Ok(()),
-            Ok(_) => bail!("another program reads the database: end that program first"),
+            Ok(_) => {
+                let why = "another program reads the database: end that program first";
+                bail!(Error::InUse(why.into()))
+            }
             Err(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Ok(()),
                 _ => Err(error.into()),

@@ -26,6 +26,8 @@ pub(crate) async fn ask(
     };
     let answer = control::ask::<EventsAnswer>(bus, source, Endpoint::Events, &request);
     let answer = tokio::time::timeout(ANSWER_WITHIN, answer).await;
-    let answer = answer.context("no answer in time").flatten();
+    let answer = answer
+        .context("no answer in time")
+        .and_then(|answer| Ok(answer?));
     answer.with_context(|| format!("{source} does not say what it has recorded"))
 }

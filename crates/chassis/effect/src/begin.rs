@@ -16,7 +16,7 @@ use headwater_event::EventId;
 use headwater_nats::Bus;
 use headwater_nats::control::EventsAnswer;
 use headwater_store::number::{signed, unsigned};
-use headwater_store::{Database, Snapshot, Tx, WriteError};
+use headwater_store::{Database, Snapshot, Tx};
 use headwater_telemetry::causes;
 use sea_orm::{ConnectionTrait, DbErr};
 use tokio::sync::Notify;
@@ -83,7 +83,7 @@ pub(crate) async fn find_all(
                 let first = find(bus, &source, &epoch, *started_at).await?;
                 let of = (source.clone(), epoch.clone());
                 let add = move |tx: &Tx| add(tx, name, (&of.0, &of.1), &inherited, first);
-                let added = db.write(add).await.map_err(WriteError::flat)?;
+                let added = db.write(add).await?;
                 anyhow::Ok(added.value)
             };
             match found.await {
@@ -96,7 +96,7 @@ pub(crate) async fn find_all(
                 ),
                 // The projection waits, and says so.
                 Err(error) => {
-                    let error = causes(&error);
+                    let error = causes(error.as_ref());
                     tracing::debug!(effect = name, source, error, "where to begin is not known");
                 }
             }

@@ -44,6 +44,7 @@ impl Default for Config {
 /// With which event an effect begins when it is started for the first time with a source. Has no
 /// influence later.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Start {
     /// With the first event that its source records after the start, by the source's clock.
     #[default]

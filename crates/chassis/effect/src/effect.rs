@@ -45,6 +45,7 @@ pub trait Effect: Send + Sync + 'static {
 
 /// What an effect intends for an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Intent {
     /// Nothing.
     None,

@@ -80,6 +80,7 @@ mod ask;
 mod begin;
 mod config;
 mod effect;
+mod error;
 mod intents;
 mod ledger;
 mod timers;
@@ -88,5 +89,6 @@ mod worker;
 
 pub use config::{Config, Start};
 pub use effect::{Effect, Intent, Outcome};
+pub use error::Error;
 pub use intents::Intents;
 pub use worker::Worker;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use headwater_nats::Bus;
 use headwater_nats::control::EventsAnswer;
-use headwater_store::{Database, WriteError};
+use headwater_store::Database;
 use headwater_telemetry::causes;
 use tokio::sync::Notify;
 
@@ -68,7 +68,7 @@ impl Timers {
                     self.read_up_to_now(db, bus, (name, source)).await?;
                 }
                 let free = db.write(move |tx| ledger::free_timers(tx, name, at)).await;
-                free.map(drop).map_err(WriteError::flat)
+                anyhow::Ok(free.map(drop)?)
             };
             match freed.await {
                 Ok(()) => {
@@ -77,7 +77,7 @@ impl Timers {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => {
-                    self.hold(Some(causes(&error)));
+                    self.hold(Some(causes(error.as_ref())));
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
             }

@@ -5,12 +5,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use headwater_event::{Positions, is_newer, kind_of};
 use headwater_nats::control::Pause;
 use headwater_projection::{PauseControl, Progress, Runner, RunnerHandle};
-use headwater_store::{Database, Snapshot, Tx, WriteError};
+use headwater_store::{Database, Snapshot, Tx};
 use headwater_telemetry::health::State;
 use headwater_telemetry::{Clock, causes, crash};
 use sea_orm::DbErr;
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::begin;
 use crate::config::Config;
 use crate::effect::{Effect, Outcome};
+use crate::error::Error;
 use crate::intents::Intents;
 use crate::ledger::{self, Entry, Waiting};
 use crate::timers::Timers;
@@ -64,7 +64,7 @@ impl<E: Effect> Worker<E> {
     ///
     /// # Errors
     /// The database's.
-    pub async fn load(runner: Runner<Intents<E>>, config: Config) -> anyhow::Result<Self> {
+    pub async fn load(runner: Runner<Intents<E>>, config: Config) -> Result<Self, Error> {
         let (live, progress) = (runner.live(), runner.progress());
         let db = live.db();
         // Written only if unknown: a service must also start on a full disk.
@@ -73,7 +73,7 @@ impl<E: Effect> Worker<E> {
         if !E::SOURCES.iter().all(|it| started_at.contains_key(*it)) {
             let start = config.start;
             let start = move |tx: &Tx| ledger::start(tx, E::NAME, E::SOURCES, start);
-            db.write(start).await.map_err(WriteError::flat)?;
+            db.write(start).await?;
             started_at = db.read(started).await?;
         }
         hold_newer::<E>(db).await?;
@@ -99,8 +99,8 @@ impl<E: Effect> Worker<E> {
     /// Writes intents and performs them until `stop`. Does not end by itself.
     ///
     /// # Errors
-    /// The projection ended.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    /// The projection ended, or [panicked](Error::Panicked).
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let Self {
             doing,
             runner,
@@ -121,14 +121,15 @@ impl<E: Effect> Worker<E> {
             Ok(())
         };
         let performing = doing.perform_all(&progress, &stop);
-        tokio::try_join!(runner.run(stop.clone()), performing, beginning, freeing)?;
+        let running = async { Ok(runner.run(stop.clone()).await?) };
+        tokio::try_join!(running, performing, beginning, freeing)?;
         Ok(())
     }
 }
 
 /// Holds the intents for events in a newer version than `E` knows, which a newer program wrote, and
 /// no longer those in one that it knows now. Writes only if there is something to change.
-async fn hold_newer<E: Effect>(db: &Database) -> anyhow::Result<()> {
+async fn hold_newer<E: Effect>(db: &Database) -> Result<(), Error> {
     let mut subjects = db
         .read(|snapshot| ledger::subjects(snapshot, E::NAME))
         .await?;
@@ -141,7 +142,7 @@ async fn hold_newer<E: Effect>(db: &Database) -> anyhow::Result<()> {
         let mut subjects = subjects.iter();
         subjects.try_for_each(|(subject, was)| ledger::hold(tx, E::NAME, subject, !was))
     };
-    db.write(hold).await.map_err(WriteError::flat)?;
+    db.write(hold).await?;
     Ok(())
 }
 
@@ -159,7 +160,7 @@ impl<E: Effect> Doing<E> {
         self: &Arc<Self>,
         progress: &Progress,
         stop: &CancellationToken,
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), Error> {
         let mut attempts = JoinSet::new();
         let mut under_way = HashSet::new();
         let mut seen = Positions::default();
@@ -180,7 +181,7 @@ impl<E: Effect> Doing<E> {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(ended) = attempts.join_next() => {
-                    under_way.remove(&ended.context("record an attempt")?);
+                    under_way.remove(&ended.map_err(|error| Error::Panicked(error.into()))?);
                 }
                 moved = progress.moved(&seen) => seen = moved,
                 () = self.timers.freed() => {}
@@ -308,7 +309,7 @@ impl<E: Effect> Doing<E> {
             match self.db().write(move |tx: &Tx| work(tx)).await {
                 Ok(written) => return written.value,
                 Err(error) => {
-                    let error = causes(&error.flat());
+                    let error = causes(&error);
                     tracing::warn!(effect = E::NAME, error, "cannot write the ledger; retrying");
                     tokio::time::sleep(LOOK_EVERY).await;
                 }

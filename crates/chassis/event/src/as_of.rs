@@ -25,6 +25,7 @@ impl AsOf {
 
 /// Why the projection did not reach the wanted position in time.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Behind {
     /// The projection has only reached `at`.
     #[error("the read store is at `{at}`, not yet at `{asked}`")]

@@ -1,9 +1,10 @@
 //! The schema of a source's events, as stored in the schema bucket.
 
-use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+
+use crate::error::SchemaError;
 
 /// An entry of the bucket: the schema of one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,11 +50,9 @@ impl Described {
     /// The bytes of the `FileDescriptorSet`.
     ///
     /// # Errors
-    /// The text is not base64.
-    pub fn descriptors(&self) -> anyhow::Result<Vec<u8>> {
-        STANDARD
-            .decode(&self.descriptors)
-            .context("decode the descriptors")
+    /// [`SchemaError::NotBase64`].
+    pub fn descriptors(&self) -> Result<Vec<u8>, SchemaError> {
+        Ok(STANDARD.decode(&self.descriptors)?)
     }
 
     /// The full names of all its messages.

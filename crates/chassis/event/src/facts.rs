@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, ensure};
 use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
+use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
 use crate::described::Described;
+use crate::error::SchemaError;
 
 /// Keeps only the files of `messages` and their imports, and drops the comments. Tools read the
 /// entry for each event that they show, so it should be small.
@@ -39,12 +39,12 @@ pub(crate) fn prune(set: &mut FileDescriptorSet, messages: &[&str]) {
 }
 
 /// Checks that the descriptors have every message and key field of the schema.
-pub(crate) fn check(set: &FileDescriptorSet, described: &Described) -> anyhow::Result<()> {
+pub(crate) fn check(set: &FileDescriptorSet, described: &Described) -> Result<(), SchemaError> {
     for name in described.messages() {
-        ensure!(
-            message(set, name).is_some(),
-            "the descriptors have no message {name}"
-        );
+        if message(set, name).is_none() {
+            let message = name.to_owned();
+            return Err(SchemaError::NoMessage { message });
+        }
     }
     for event in &described.events {
         let fields = message(set, &event.message).map(|message| &message.field[..]);
@@ -52,21 +52,26 @@ pub(crate) fn check(set: &FileDescriptorSet, described: &Described) -> anyhow::R
             .unwrap_or_default()
             .iter()
             .find(|field| field.name() == event.key);
-        ensure!(
-            key.is_some_and(|key| key.r#type() == Type::String && key.label() != Label::Repeated),
-            "the key of {} is declared as {}, but {} has no such string field",
-            event.subject,
-            event.key,
-            event.message
-        );
+        let is_string = |key: &FieldDescriptorProto| {
+            key.r#type() == Type::String && key.label() != Label::Repeated
+        };
+        if !key.is_some_and(is_string) {
+            return Err(SchemaError::NoKey {
+                subject: event.subject.clone(),
+                key: event.key.clone(),
+                message: event.message.clone(),
+            });
+        }
     }
     Ok(())
 }
 
 /// Every event, question, field, personal field and enum value, one line each.
-pub fn of(described: &Described) -> anyhow::Result<BTreeSet<String>> {
-    let set =
-        FileDescriptorSet::decode(&*described.descriptors()?).context("decode the descriptors")?;
+///
+/// # Errors
+/// [`SchemaError::NotBase64`] and [`SchemaError::NotDescriptors`].
+pub fn of(described: &Described) -> Result<BTreeSet<String>, SchemaError> {
+    let set = FileDescriptorSet::decode(&*described.descriptors()?)?;
     let mut facts = BTreeSet::new();
     for event in &described.events {
         let (subject, message, key) = (&event.subject, &event.message, &event.key);

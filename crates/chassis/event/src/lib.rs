@@ -7,6 +7,7 @@
 mod as_of;
 mod described;
 mod envelope;
+mod error;
 pub mod event;
 pub mod facts;
 mod marked;
@@ -17,6 +18,7 @@ pub mod version;
 
 pub use as_of::{AsOf, Behind};
 pub use envelope::{Envelope, EventId, NotAnEventId, kind_of};
+pub use error::SchemaError;
 pub use event::{Event, MAX_PAYLOAD, PARTITIONS, Undecodable, partition, subject_of};
 pub use outbox_row::Row;
 pub use position::{NotPositions, Position, Positions};

@@ -27,13 +27,13 @@
 //! Every write expects the revision that was read. If another process wrote first, the source
 //! checks again.
 
-use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
 pub use crate::described::{Described, DescribedEvent, DescribedQuestion};
+pub use crate::error::SchemaError;
 use crate::facts::{check, prune};
 use crate::marked;
 
@@ -80,9 +80,10 @@ impl Schema {
     /// The part that belongs to `source`.
     ///
     /// # Errors
-    /// A message is missing from the descriptors, a message has no key field, or `source` has no
-    /// event.
-    pub fn of(&self, source: &str) -> anyhow::Result<Described> {
+    /// The descriptors cannot be decoded ([`SchemaError::NotDescriptors`]), a message is missing from
+    /// them ([`SchemaError::NoMessage`]), a message has no key field ([`SchemaError::NoKey`]), or
+    /// `source` has no event ([`SchemaError::NoEvents`]).
+    pub fn of(&self, source: &str) -> Result<Described, SchemaError> {
         let described = Described {
             source: source.to_owned(),
             events: own(self.events, |kind| kind.subject.split('.').next(), source)
@@ -106,18 +107,16 @@ impl Schema {
             descriptors: String::new(),
             personal: Vec::new(),
         };
-        let mut set =
-            FileDescriptorSet::decode(self.descriptors).context("decode the descriptors")?;
+        let mut set = FileDescriptorSet::decode(self.descriptors)?;
         prune(&mut set, &described.messages());
         check(&set, &described)?;
-        ensure!(
-            !described.events.is_empty(),
-            "the schema has no event whose subject begins with {source}"
-        );
+        if described.events.is_empty() {
+            return Err(SchemaError::NoEvents(source.to_owned()));
+        }
         let is_needed = |name: &str| set.file.iter().any(|file| file.name() == name);
         let personal = marked::personal(self.descriptors, is_needed);
         Ok(Described {
-            personal: personal.context("find the personal fields")?,
+            personal: personal?,
             descriptors: STANDARD.encode(set.encode_to_vec()),
             ..described
         })

@@ -14,8 +14,9 @@ use headwater_nats::access::Access;
 use headwater_nats::bus;
 use headwater_store as database;
 use headwater_telemetry as telemetry;
-use headwater_telemetry::Format;
+use headwater_telemetry::{BoxError, Format, causes};
 
+use crate::error::Result;
 use crate::renamed;
 
 /// The exit code of settings that cannot be followed. The same as clap's.
@@ -59,14 +60,14 @@ impl Config {
     /// What would keep a service with these settings from starting, as far as can be seen without
     /// opening its database or its ports.
     fn problems(&self, service: &str) -> Vec<String> {
-        let checked = [
-            telemetry::check(&self.telemetry),
-            self.http.admin_address().map(drop),
-            database::check(&self.database),
-            Access::check(service, &self.nats),
+        let checked: [Result<(), BoxError>; 4] = [
+            telemetry::check(&self.telemetry).map_err(Into::into),
+            self.http.admin_address().map(drop).map_err(Into::into),
+            database::check(&self.database).map_err(Into::into),
+            Access::check(service, &self.nats).map_err(Into::into),
         ];
         let problems = checked.into_iter().filter_map(Result::err);
-        problems.map(|error| format!("{error:#}")).collect()
+        problems.map(|error| causes(&*error)).collect()
     }
 }
 
@@ -101,7 +102,7 @@ pub fn settings<C: clap::Args>(about: &About, arguments: &[&str]) -> C {
 /// for help or a check, prints the answer and ends the process.
 pub(crate) fn parse<C: clap::Args>(
     about: &About,
-    name: impl FnOnce(&C) -> anyhow::Result<&'static str>,
+    name: impl FnOnce(&C) -> Result<&'static str>,
 ) -> (C, Config, &'static str) {
     let command = without_empty_variables(command::<C>(about)).arg(
         Arg::new(CHECK)
@@ -126,7 +127,7 @@ pub(crate) fn parse<C: clap::Args>(
             if is_check {
                 problems = config.problems(named.as_ref().map_or(about.name, |name| name));
             }
-            problems.extend(named.as_ref().err().map(|error| format!("{error:#}")));
+            problems.extend(named.as_ref().err().map(|error| causes(error)));
             match named {
                 Ok(name) if problems.is_empty() && !is_check => (settings, config, name),
                 _ if problems.is_empty() => std::process::exit(0),

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use headwater_store::{Database, Lock};
+use headwater_store::{Database, Error, Lock};
 use headwater_telemetry::health::{Health, State};
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ impl FileWatch {
     ///
     /// # Errors
     /// The lock file was removed, and another process has the database open now.
-    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let watched = stop.run_until_cancelled(async {
             tokio::select! {
                 error = self.look() => error,
@@ -35,7 +35,7 @@ impl FileWatch {
     }
 
     /// Checks the file and its lock periodically; returns the reason to stop the service.
-    async fn look(&self) -> anyhow::Error {
+    async fn look(&self) -> Error {
         let (mut before, mut was_full) = (None, false);
         loop {
             let shortage = self.db.shortage();

@@ -69,6 +69,7 @@
 #![warn(missing_docs)]
 
 mod config;
+mod error;
 mod file_watch;
 pub mod operator;
 pub mod prelude;
@@ -80,8 +81,8 @@ mod sample;
 mod service;
 mod watchdog;
 
-pub use anyhow::Error;
 pub use config::{Config, command, settings, without_empty_variables};
+pub use error::{Error, Result};
 pub use headwater_backup as backup;
 pub use headwater_effect as effect;
 pub use headwater_effect::Effect;
@@ -104,9 +105,6 @@ pub use process::{Process, main, main_as};
 pub use schema::Schema;
 pub use service::Service;
 
-/// What a service returns when it ends, and what its parts return that only end it.
-pub type Result<T = ()> = std::result::Result<T, Error>;
-
 /// The schema of a source's events, and the bucket in which tools find it.
 pub mod schema {
     pub use headwater_event::schema::*;
@@ -126,4 +124,5 @@ pub mod projection {
     pub use headwater_nats::consumer::{Consumer, harm};
     pub use headwater_nats::control::Pause;
     pub use headwater_projection::*;
+    pub use headwater_rebuild::Error as RebuildError;
 }

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use headwater_http::{self as http, About, Listeners};
-use headwater_telemetry::{self as telemetry, supervisor};
+use headwater_telemetry::{self as telemetry, BoxError, supervisor};
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
+use crate::error::Result;
 
 /// What a service gets from the process that it runs in.
 #[derive(Debug)]
@@ -32,7 +33,9 @@ impl Process {
 /// the listeners, and calls `run`, until SIGTERM or SIGINT stops it.
 ///
 /// `C` is a [`Config`](crate::Config) or, if the service has settings of its own, a struct that
-/// derives `clap::Args` and has a `Config` with `#[command(flatten)]`. Errors are logged.
+/// derives `clap::Args` and has a `Config` with `#[command(flatten)]`. `run` returns a
+/// [`headwater::Result`](crate::Result), or errors of any other type: they are logged with their
+/// causes.
 ///
 /// ```no_run
 /// use headwater::prelude::*;
@@ -52,9 +55,9 @@ impl Process {
 ///     headwater::main(ABOUT, run)
 /// }
 /// ```
-pub fn main<C: clap::Args>(
+pub fn main<C: clap::Args, E: Into<BoxError>>(
     about: About,
-    run: impl AsyncFnOnce(C, Process) -> anyhow::Result<()>,
+    run: impl AsyncFnOnce(C, Process) -> Result<(), E>,
 ) -> ExitCode {
     main_as(about, |_| Ok(about.name), run)
 }
@@ -62,17 +65,18 @@ pub fn main<C: clap::Args>(
 /// [`main`] of a service whose name depends on its settings, or that has settings of its own to
 /// check: `name` returns the name under which it runs, or what is wrong. It is also called by
 /// `--check`, so it opens neither a database nor a port.
-pub fn main_as<C: clap::Args>(
+pub fn main_as<C: clap::Args, E: Into<BoxError>>(
     about: About,
-    name: impl FnOnce(&C) -> anyhow::Result<&'static str>,
-    run: impl AsyncFnOnce(C, Process) -> anyhow::Result<()>,
+    name: impl FnOnce(&C) -> Result<&'static str>,
+    run: impl AsyncFnOnce(C, Process) -> Result<(), E>,
 ) -> ExitCode {
     supervisor::on_threads(async |stop| {
         let (settings, config, name) = config::parse::<C>(&about, name);
         let telemetry = telemetry::init(name, &config.telemetry);
         let run = async {
             let listeners = http::bind(&config.http).await?;
-            run(settings, Process { listeners, stop }).await
+            let process = Process { listeners, stop };
+            run(settings, process).await.map_err(Into::<BoxError>::into)
         };
         telemetry.end(Box::pin(run).await)
     })

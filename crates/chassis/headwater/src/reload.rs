@@ -3,18 +3,22 @@
 //! SIGHUP reloads the files of the log filter, the credentials and the root certificate. A broken
 //! file changes nothing and is logged as an `ERROR`: the service keeps the old values.
 
-use anyhow::Context as _;
+use std::convert::Infallible;
+
 use headwater_nats::bus::Bus;
-use headwater_telemetry::{self as telemetry, systemd};
+use headwater_telemetry::{self as telemetry, causes, systemd};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use crate::error::Error;
 
 /// SIGHUPs, which ask for a reload. From this call on, SIGHUP no longer ends the process.
 ///
 /// # Errors
 /// The process may not listen for signals.
-pub(crate) fn sighup() -> anyhow::Result<Signal> {
-    signal(SignalKind::hangup()).context("listen for SIGHUP")
+pub(crate) fn sighup() -> Result<Signal, Error> {
+    let what = "listen for SIGHUP";
+    signal(SignalKind::hangup()).map_err(|error| Error::System { what, error })
 }
 
 /// Reloads everything on each `sighup`, until `stop`.
@@ -26,7 +30,7 @@ pub(crate) async fn on_hangup(
     telemetry: telemetry::Config,
     bus: Bus,
     stop: CancellationToken,
-) -> anyhow::Result<()> {
+) -> Result<(), Infallible> {
     while let Some(Some(())) = stop.run_until_cancelled(sighup.recv()).await {
         systemd::reloading();
         let filter = telemetry::renew_filter(&telemetry);
@@ -39,12 +43,12 @@ pub(crate) async fn on_hangup(
 }
 
 /// Logs whether `what` has changed.
-fn log(what: &str, renewed: anyhow::Result<bool>) {
+fn log(what: &str, renewed: Result<bool, impl std::error::Error + 'static>) {
     match renewed {
         Ok(true) => tracing::info!("{what}: reloaded"),
         Ok(false) => tracing::info!("{what}: unchanged"),
         Err(error) => tracing::error!(
-            error = format!("{error:#}"),
+            error = causes(&error),
             "{what}: not reloaded, the service keeps the old one; repair the file and send SIGHUP again"
         ),
     }

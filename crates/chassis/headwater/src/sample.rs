@@ -2,6 +2,7 @@
 //! text.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headwater_backup as backup;
@@ -79,7 +80,7 @@ impl Sampler {
     ///
     /// # Errors
     /// None; the type is the supervisor's.
-    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
         let freshness = async {
             if let Some(stored) = &self.stored {
                 let projections = stored.registry.progresses();

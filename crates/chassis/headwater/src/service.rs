@@ -13,10 +13,10 @@
 //! A service that stores nothing and only asks others has no database:
 //! [`start_without_database`](Service::start_without_database).
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
 use prost::Message;
 use sea_orm::DbErr;
 use tokio::signal::unix::Signal;
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::Config;
+use crate::error::{Error, Result};
 use crate::file_watch::FileWatch;
 use crate::operator::AdminEndpoints;
 use crate::operator::registry::ProjectionRegistry;
@@ -51,14 +52,14 @@ use headwater_store::Database;
 use headwater_store::Kind;
 use headwater_store::Lock;
 use headwater_store::Migration;
-use headwater_store::WriteError;
 use headwater_store::personal;
 use headwater_store::personal::Shredder;
 use headwater_store::{Snapshot, Tx};
+use headwater_telemetry::BoxError;
 use headwater_telemetry::Clock;
 use headwater_telemetry::Health;
 use headwater_telemetry::Supervisor;
-use headwater_telemetry::systemd;
+use headwater_telemetry::{causes, systemd};
 
 /// A service that is being assembled. `D` is its [`Database`], or `()` if it has none.
 #[derive(Debug)]
@@ -97,7 +98,7 @@ impl Service {
         migrations: &'static [Migration],
         config: Config,
         process: Process,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self> {
         Self::start_as(about, Kind::Own, migrations, config, process).await
     }
 
@@ -112,8 +113,11 @@ impl Service {
         migrations: &'static [Migration],
         config: Config,
         process: Process,
-    ) -> anyhow::Result<Self> {
-        personal::forbid_core_dumps().context("forbid core dumps")?;
+    ) -> Result<Self> {
+        personal::forbid_core_dumps().map_err(|error| Error::System {
+            what: "forbid core dumps",
+            error: error.into(),
+        })?;
         let mut service =
             Self::start_as(about, Kind::Personal, migrations, config, process).await?;
         let shredder = Shredder::new(service.db.clone(), service.health.clone());
@@ -133,7 +137,7 @@ impl Service {
         migrations: &'static [Migration],
         config: Config,
         process: Process,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self> {
         Self::start_as(about, Kind::ReadStore, migrations, config, process).await
     }
 
@@ -143,14 +147,14 @@ impl Service {
         migrations: &'static [Migration],
         config: Config,
         process: Process,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self> {
         let target = &config.database;
         // The lock comes first, even if the database does not exist yet.
         let open = async || {
             database::make_folder(target)?;
             let lock = Lock::take(&target.path, kind)?;
             let db = Database::open_as(about.name, kind, target, migrations, Clock::system()).await;
-            Ok((lock, db.context("open the database")?))
+            Ok((lock, db?))
         };
         let (lock, db) =
             database::room::when_there_is_room(&target.path, &process.stop, open).await?;
@@ -165,11 +169,11 @@ impl Service {
     ///
     /// # Errors
     /// See [`Schema::of`].
-    pub fn publish(&mut self, schema: &Schema) -> anyhow::Result<()> {
+    pub fn publish(&mut self, schema: &Schema) -> Result {
         let relay = Relay::new(self.db.clone(), self.bus.clone(), self.health.clone());
         self.published = Some(relay.published());
         self.tasks.spawn("relay", |stop| relay.run(stop));
-        let described = schema.of(self.about.name).context("describe the events")?;
+        let described = schema.of(self.about.name)?;
         self.questions.describe(&described);
         let keeper = headwater_nats::Keeper::new(described, self.bus.clone(), self.health.clone());
         self.tasks.spawn("schema", |stop| keeper.run(stop));
@@ -184,10 +188,12 @@ impl Service {
     /// # Errors
     /// The database's. A read store has one projection: its file is swapped as a whole. In a
     /// database that holds more, each projection names its tables ([`Projection::TABLES`]).
-    pub async fn project<P: Projection>(&mut self, projection: P) -> anyhow::Result<Progress> {
+    pub async fn project<P: Projection>(&mut self, projection: P) -> Result<Progress> {
         let (db, bus, health) = (self.db.clone(), self.bus.clone(), self.health.clone());
         let (config, store) = if self.is_copy {
-            ensure!(self.registry.is_empty(), "a read store has one projection");
+            if !self.registry.is_empty() {
+                return Err(Error::OneProjection);
+            }
             (projection::Config::of_copy::<P>(), Store::Copy)
         } else {
             rebuild::check_tables::<P>(&db).await?;
@@ -206,19 +212,11 @@ impl Service {
     ///
     /// # Errors
     /// The database's. A read store has no effects: see [`headwater_effect`].
-    pub async fn effect<E: Effect>(
-        &mut self,
-        effect: E,
-        config: effect::Config,
-    ) -> anyhow::Result<()> {
-        ensure!(
-            !self.is_copy,
-            "{} cannot run the effect {}: its database is a read store, whose file is replaced as a \
-             whole when it is rebuilt, and the work would be done again. Run the effect in a service \
-             with a database of its own",
-            self.about.name,
-            E::NAME
-        );
+    pub async fn effect<E: Effect>(&mut self, effect: E, config: effect::Config) -> Result {
+        if self.is_copy {
+            let (service, effect) = (self.about.name, E::NAME);
+            return Err(Error::EffectOfReadStore { service, effect });
+        }
         let (db, bus, health) = (self.db.clone(), self.bus.clone(), self.health.clone());
         let settings = projection::Config::of_effect::<Intents<E>>();
         let runner = Runner::load(Intents::of(effect), db, bus, health, settings).await?;
@@ -244,23 +242,24 @@ impl Service {
                 loop {
                     if let Err(error) = remove_all(&db, is_due, remove).await {
                         tracing::warn!(
-                            error = format!("{error:#}"),
+                            error = causes(&error),
                             "cannot remove erased data; retrying"
                         );
                     }
                     tokio::time::sleep(REMOVE_EVERY).await;
                 }
             });
-            removing.await.unwrap_or(Ok(()))
+            removing.await.unwrap_or(Ok::<_, Infallible>(()))
         });
     }
 
     /// Runs a task of the service's own beside the others. It must end soon after its token is
     /// cancelled; if it ends before, or with an error, the service stops.
-    pub fn spawn<F, T>(&mut self, name: &'static str, task: F)
+    pub fn spawn<F, T, E>(&mut self, name: &'static str, task: F)
     where
         F: FnOnce(CancellationToken) -> T,
-        T: Future<Output = anyhow::Result<()>> + Send + 'static,
+        T: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError> + Send + 'static,
     {
         self.tasks.spawn(name, task);
     }
@@ -282,7 +281,7 @@ impl Service {
     ///
     /// # Errors
     /// A task ended unexpectedly, or did not end in time when it was stopped.
-    pub async fn serve(mut self, routes: OpenApiRouter) -> anyhow::Result<()> {
+    pub async fn serve(mut self, routes: OpenApiRouter) -> Result {
         let (db, health) = (self.db.clone(), self.health.clone());
         // Held until the database is closed.
         let lock = self.lock.take();
@@ -323,7 +322,7 @@ impl Service<()> {
         about: About,
         config: Config,
         process: Process,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self> {
         Self::over(about, (), config, process).await
     }
 
@@ -332,7 +331,7 @@ impl Service<()> {
     ///
     /// # Errors
     /// A task ended unexpectedly, or did not end in time when it was stopped.
-    pub async fn serve(self, routes: OpenApiRouter) -> anyhow::Result<()> {
+    pub async fn serve(self, routes: OpenApiRouter) -> Result {
         let (admin, sampler) = (
             AdminEndpoints::new(self.about.name, self.health.clone()),
             self.sampler(),
@@ -342,7 +341,7 @@ impl Service<()> {
 }
 
 impl<D> Service<D> {
-    async fn over(about: About, db: D, config: Config, process: Process) -> anyhow::Result<Self> {
+    async fn over(about: About, db: D, config: Config, process: Process) -> Result<Self> {
         let sighup = reload::sighup()?;
         let bus = Bus::connect(about.name, &config.nats).await?;
         let Process { listeners, stop } = process;
@@ -369,7 +368,7 @@ impl<D> Service<D> {
     ///
     /// # Errors
     /// See [`RequestClient::subscribe`].
-    pub async fn asks(&mut self, questions_max: usize) -> anyhow::Result<RequestClient> {
+    pub async fn asks(&mut self, questions_max: usize) -> Result<RequestClient> {
         let (client, answers) =
             RequestClient::subscribe(&self.bus, Clock::system().new_id(), questions_max).await?;
         self.tasks.spawn("request-reply", |stop| answers.run(stop));
@@ -384,7 +383,7 @@ impl<D> Service<D> {
         self,
         (admin, sampler, db): (AdminEndpoints, Sampler, Option<Database>),
         routes: OpenApiRouter,
-    ) -> anyhow::Result<()> {
+    ) -> Result {
         let Self {
             health,
             config,
@@ -412,8 +411,8 @@ impl<D> Service<D> {
         tasks.spawn("gauges", |stop| sampler.run(stop));
         let Listeners { public, admin } = listeners;
         tracing::info!(
-            address = %public.local_addr().context("read the listener's address")?,
-            admin = %admin.local_addr().context("read the listener's address")?,
+            address = %public.local_addr().map_err(http::Error::NoAddress)?,
+            admin = %admin.local_addr().map_err(http::Error::NoAddress)?,
             "listening"
         );
         // The watchdog probes the accept loop of the public listener only.
@@ -425,7 +424,7 @@ impl<D> Service<D> {
         tasks.spawn("http", |stop| {
             http::serve_watched(public, app, config.http, pings, drain, stop)
         });
-        tasks.join(drain).await
+        Ok(tasks.join(drain).await?)
     }
 }
 
@@ -454,13 +453,9 @@ async fn remove_all(
     db: &Database,
     is_due: fn(&Snapshot) -> Result<bool, DbErr>,
     remove: fn(&Tx) -> Result<(), DbErr>,
-) -> anyhow::Result<()> {
+) -> Result {
     while db.read(is_due).await? {
-        match db.write(remove).await {
-            Ok(_) => {}
-            Err(WriteError::Refused(error)) => return Err(error.into()),
-            Err(error) => bail!("{error}"),
-        }
+        db.write(remove).await?;
     }
     Ok(())
 }

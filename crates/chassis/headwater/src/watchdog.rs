@@ -11,6 +11,7 @@
 //! 30 seconds is a hang.
 //! (Killing a process during such an fsync loses nothing: it ends when the kernel releases it.)
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use headwater_http::LivenessProbe;
@@ -31,7 +32,7 @@ pub(crate) async fn feed(
     http: LivenessProbe,
     db: Option<Database>,
     stop: CancellationToken,
-) -> anyhow::Result<()> {
+) -> Result<(), Infallible> {
     stop.run_until_cancelled(async {
         loop {
             http.ping().await;

@@ -3,11 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::builder::Resettable;
 use clap::{Args as _, Command, FromArgMatches as _};
 use headwater_telemetry::duration;
 
+use crate::error::Error;
 use crate::host;
 
 /// Addresses to listen on, and limits for clients.
@@ -136,8 +136,8 @@ impl Config {
     /// The address for health and metrics.
     ///
     /// # Errors
-    /// It is not set, and the public port plus the offset is not a port.
-    pub fn admin_address(&self) -> anyhow::Result<SocketAddr> {
+    /// [`Error::NoAdminPort`]: it is not set, and the public port plus the offset is not a port.
+    pub fn admin_address(&self) -> Result<SocketAddr, Error> {
         admin_address(self.listen, self.admin_listen)
     }
 
@@ -155,8 +155,8 @@ impl Config {
 /// The address for health and metrics of a service that listens at `public`: `admin`, if set.
 ///
 /// # Errors
-/// The public port plus the offset is not a port.
-pub fn admin_address(public: SocketAddr, admin: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
+/// [`Error::NoAdminPort`]: the public port plus the offset is not a port.
+pub fn admin_address(public: SocketAddr, admin: Option<SocketAddr>) -> Result<SocketAddr, Error> {
     if let Some(admin) = admin {
         return Ok(admin);
     }
@@ -164,12 +164,9 @@ pub fn admin_address(public: SocketAddr, admin: Option<SocketAddr>) -> anyhow::R
         0 => Some(0),
         port => port.checked_add(ADMIN_PORT_OFFSET),
     };
-    let port = port.with_context(|| {
-        format!(
-            "there is no port {ADMIN_PORT_OFFSET} after {}; name an address for health and \
-             metrics with --admin-listen or HEADWATER_ADMIN_LISTEN",
-            public.port()
-        )
+    let port = port.ok_or(Error::NoAdminPort {
+        public: public.port(),
+        offset: ADMIN_PORT_OFFSET,
     })?;
     Ok((Ipv4Addr::LOCALHOST, port).into())
 }

@@ -230,7 +230,8 @@ impl<E: Into<Problem>> From<WriteError<E>> for Problem {
                  /readyz?verbose shows what an operator must do",
                 STORE_RETRY,
             ),
-            WriteError::Unknown => Self::unavailable(
+            // `Unknown`, which is also what to assume of a reason that is added later.
+            _ => Self::unavailable(
                 "this may or may not have been written; send it again with the same \
                  Idempotency-Key, or the same id, to be sure",
                 Duration::from_secs(1),
@@ -259,9 +260,6 @@ impl From<idempotency::Refusal> for Problem {
 impl From<Behind> for Problem {
     fn from(behind: Behind) -> Self {
         match behind {
-            Behind::NotYet { .. } | Behind::Incomplete { .. } => {
-                Self::unavailable(format!("{behind}; try again"), Duration::from_secs(1))
-            }
             Behind::DeadLettered { .. } => Self {
                 retry_after: Some(PARKED_RETRY),
                 ..Self::new(
@@ -271,6 +269,8 @@ impl From<Behind> for Problem {
                 )
             },
             Behind::UnknownSource(_) => Self::bad_request(behind.to_string()),
+            // `NotYet`, `Incomplete`, and what is added later.
+            _ => Self::unavailable(format!("{behind}; try again"), Duration::from_secs(1)),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! The server: hyper, within limits of time, memory and connections.
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, header};
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arriving::{self, Arriving};
 use crate::clients::{Admission, Client, Clients};
 use crate::config::Config;
+use crate::error::Error;
 use crate::event_stream::Streams;
 use crate::extract::network;
 use crate::host::Local;
@@ -86,8 +87,9 @@ impl Listeners {
 /// Takes the sockets passed by systemd, or listens on the configured addresses.
 ///
 /// # Errors
-/// An address is in use or not this machine's, or systemd's sockets are not as expected.
-pub async fn bind(config: &Config) -> anyhow::Result<Listeners> {
+/// An address is in use or not this machine's ([`Error::Listen`]), there is none for health and
+/// metrics ([`Error::NoAdminPort`]), or systemd's sockets are not as expected ([`Error::Sockets`]).
+pub async fn bind(config: &Config) -> Result<Listeners, Error> {
     raise_file_limit();
     let systemd::Sockets { public, admin } = systemd::listeners()?;
     let public = match public {
@@ -103,9 +105,13 @@ pub async fn bind(config: &Config) -> anyhow::Result<Listeners> {
     Ok(Listeners { public, admin })
 }
 
-async fn listen(address: SocketAddr, flags: &str) -> anyhow::Result<TcpListener> {
+async fn listen(address: SocketAddr, flags: &'static str) -> Result<TcpListener, Error> {
     let listener = TcpListener::bind(address).await;
-    listener.with_context(|| format!("listen on {address} (choose another address with {flags})"))
+    listener.map_err(|error| Error::Listen {
+        address,
+        flags,
+        error,
+    })
 }
 
 /// Raises the limit of open files to the process's maximum: each connection is one, and the usual
@@ -170,19 +176,18 @@ impl LivenessProbe {
 /// answer, would keep its connection for ever.
 ///
 /// # Errors
-/// The listener has no address.
+/// [`Error::NoAddress`].
 pub async fn serve(
     listener: TcpListener,
     app: Router,
     config: Config,
     stop: CancellationToken,
-) -> anyhow::Result<()> {
-    tracing::info!(
-        address = %listener.local_addr().context("read the listener's address")?,
-        "listening"
-    );
+) -> Result<(), Error> {
+    let address = listener.local_addr().map_err(Error::NoAddress)?;
+    tracing::info!(%address, "listening");
     let (_probe, responder) = LivenessProbe::new();
-    serve_watched(listener, app, config, responder, Duration::MAX, stop).await
+    let Ok(()) = serve_watched(listener, app, config, responder, Duration::MAX, stop).await;
+    Ok(())
 }
 
 /// [`serve`] with a liveness probe. After the stop, clients have `drain` to take their answers.
@@ -196,7 +201,7 @@ pub async fn serve_watched(
     mut responder: ProbeResponder,
     drain: Duration,
     stop: CancellationToken,
-) -> anyhow::Result<()> {
+) -> Result<(), Infallible> {
     config.connections = connections(&config);
     let limit_reached = metrics::counter!("headwater_http_connection_limit_reached_total");
     // Counters that alerts watch exist from the start.

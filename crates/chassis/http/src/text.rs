@@ -18,6 +18,7 @@ const MARKS: [char; 3] = ['\u{61c}', '\u{200e}', '\u{200f}'];
 
 /// Why a text is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Unfit {
     /// The text shows nothing.
     #[error("must have a visible character")]

@@ -19,6 +19,7 @@ use rustix::fs::MemfdFlags;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::error::Error;
 use crate::login::{self, Identity};
 
 /// The servers and credentials that all connections of a process share. Cheap to clone.
@@ -46,9 +47,10 @@ impl Access {
     /// Reads the files. `name` is the user if systemd passes a password and no user is configured.
     ///
     /// # Errors
-    /// A file cannot be read or is invalid.
-    pub(crate) fn read(name: &str, config: &Config) -> anyhow::Result<Self> {
-        Self::read_from(passed_in().as_deref(), name, config)
+    /// [`Error::Setting`]: a file cannot be read or is invalid.
+    pub(crate) fn read(name: &str, config: &Config) -> Result<Self, Error> {
+        let read = Self::read_from(passed_in().as_deref(), name, config);
+        read.map_err(|error| Error::Setting(error.into()))
     }
 
     /// Checks what `read` would read at a start. A reload also checks, but systemd 252 does not let
@@ -56,9 +58,10 @@ impl Access {
     ///
     /// # Errors
     /// Those of `read`.
-    pub fn check(name: &str, config: &Config) -> anyhow::Result<()> {
+    pub fn check(name: &str, config: &Config) -> Result<(), Error> {
         let folder = passed_in().filter(|folder| folder.read_dir().is_ok());
-        Self::read_from(folder.as_deref(), name, config).map(drop)
+        let read = Self::read_from(folder.as_deref(), name, config);
+        read.map(drop).map_err(|error| Error::Setting(error.into()))
     }
 
     fn read_from(folder: Option<&Path>, name: &str, config: &Config) -> anyhow::Result<Self> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, anyhow};
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{self, EndpointBuilder};
@@ -21,6 +21,7 @@ use crate::login;
 
 pub use crate::config::Config;
 pub use crate::connection_events::LOGIN_REFUSED;
+pub use crate::error::Error;
 
 /// After this long, the outcome of a request to the server counts as unknown. Shorter than the time
 /// after which unanswered pings end the connection: a relay must learn that the link did not carry
@@ -88,8 +89,9 @@ impl Bus {
     /// client connects and reconnects in the background.
     ///
     /// # Errors
-    /// The configuration is invalid: an unreadable credentials or password file, or a wrong URL.
-    pub async fn connect(name: &str, config: &Config) -> anyhow::Result<Self> {
+    /// [`Error::Setting`]: the configuration is invalid, such as an unreadable credentials or
+    /// password file, or a wrong URL.
+    pub async fn connect(name: &str, config: &Config) -> Result<Self, Error> {
         let access = Access::read(name, config)?;
         let tls_first = config.tls_first || access.begins_with_tls().await == Some(true);
         let config = Config {
@@ -104,7 +106,7 @@ impl Bus {
         config: &Config,
         access: Access,
         ping_every: Duration,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, Error> {
         let events = Arc::new(Events::new(name, &access, config.tls_first));
         let (connected, trouble) = (events.connection(), events.trouble());
         let mut options = access
@@ -117,7 +119,8 @@ impl Bus {
         }
         let options = reconnecting(options, events);
         let of = || format!("connect to NATS at {}", login::without_secrets(&config.url));
-        let client = options.connect(access.servers()).await.with_context(of)?;
+        let client = options.connect(access.servers()).await.with_context(of);
+        let client = client.map_err(Error::of)?;
         let jetstream = ContextBuilder::new()
             .timeout(REQUEST_TIMEOUT)
             .ack_timeout(REQUEST_TIMEOUT)
@@ -146,7 +149,7 @@ impl Bus {
     ///
     /// # Errors
     /// See [`connect`](Self::connect).
-    pub async fn another(&self) -> anyhow::Result<Self> {
+    pub async fn another(&self) -> Result<Self, Error> {
         let (access, ping_every) = (self.access.clone(), PING_AMID_EVENTS_EVERY);
         Self::connect_with(&self.name, &self.config, access, ping_every).await
     }
@@ -156,9 +159,10 @@ impl Bus {
     /// connection.
     ///
     /// # Errors
-    /// A file is invalid. Nothing changes then.
-    pub fn renew_access(&self) -> anyhow::Result<bool> {
-        self.access.renew()
+    /// [`Error::Setting`]: a file is invalid. Nothing changes then.
+    pub fn renew_access(&self) -> Result<bool, Error> {
+        let renewed = self.access.renew();
+        renewed.map_err(|error| Error::Setting(error.into()))
     }
 
     /// Reconnects if the server now takes larger messages than when the connection was made: a
@@ -232,8 +236,8 @@ impl Bus {
     /// Reports refusals of the broker to `health`, as long as they last, until `stop`.
     ///
     /// # Errors
-    /// The server's `handshake_first` has changed: only a restart can adapt to that.
-    pub async fn report(self, health: Health, stop: CancellationToken) -> anyhow::Result<()> {
+    /// [`Error::HandshakeChanged`]: only a restart can adapt to that.
+    pub async fn report(self, health: Health, stop: CancellationToken) -> Result<(), Error> {
         let mut trouble = self.trouble.clone();
         // Not a sleep: each attempt to connect may change the trouble and would restart it.
         let mut look = tokio::time::interval(LOOK_PAUSE);
@@ -252,7 +256,9 @@ impl Bus {
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = trouble.changed() => changed.context("follow the connection to NATS")?,
+                changed = trouble.changed() => changed
+                    .context("follow the connection to NATS")
+                    .map_err(Error::of)?,
                 _ = look.tick() => {
                     let looked = stop.run_until_cancelled(self.expect_same_beginning());
                     looked.await.transpose()?;
@@ -280,16 +286,16 @@ impl Bus {
 
     /// Returns an error if the server's `handshake_first` differs from this connection's: the
     /// client library cannot change that.
-    async fn expect_same_beginning(&self) -> anyhow::Result<()> {
+    async fn expect_same_beginning(&self) -> Result<(), Error> {
         if self.is_up() || self.access.is_told_to_begin_with_tls() {
             return Ok(());
         }
         let is_other = self.access.begins_with_tls().await == Some(!self.config.tls_first);
-        ensure!(
-            !is_other || self.is_up(),
-            "the NATS server's `handshake_first` has changed since this service started: restart \
-             the service"
-        );
+        if is_other && !self.is_up() {
+            let what = "the NATS server's `handshake_first` has changed since this service \
+                        started: restart the service";
+            return Err(Error::HandshakeChanged(what.into()));
+        }
         Ok(())
     }
 
@@ -438,13 +444,17 @@ fn header_text(text: &str) -> String {
 }
 
 /// Offers `subject` as an endpoint of a service on the NATS Services API.
-pub async fn offer(builder: EndpointBuilder, subject: &str) -> anyhow::Result<Endpoint> {
+///
+/// # Errors
+/// The connection is closed for good.
+pub async fn offer(builder: EndpointBuilder, subject: &str) -> Result<Endpoint, Error> {
     // Names of endpoints cannot have dots.
     let offered = builder.name(subject.replace('.', "-")).add(subject);
     offered
         .await
         .map_err(|error| anyhow!(error))
         .with_context(|| format!("offer the endpoint {subject}"))
+        .map_err(Error::of)
 }
 
 /// Metadata that `nats stream info` and `nats consumer info` show.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::bail;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{
     self, AckPolicy, DeliverPolicy, PriorityPolicy, PullConsumer, ReplayPolicy, pull,
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::bus::{self, Bus};
 pub use crate::control::rebuild::RebuildPurpose;
+use crate::error::Error;
 use crate::monitor;
 use crate::monitor::Thresholds;
 use crate::pull::EXPIRES;
@@ -129,7 +130,22 @@ pub fn beside(projection: &str, then: RebuildPurpose) -> String {
 /// Places the consumer `wanted` so that it starts at `sequence`. Creates it if it is missing, and
 /// recreates it if its settings are unusable. By its settings, which cannot be changed later, it
 /// delivers the whole stream; then it is reset, which takes the server about a millisecond.
+///
+/// # Errors
+/// [`Error::Paused`]; [`Error::NotProvisioned`] if it cannot be created; those of requests to the
+/// broker.
 pub async fn place(
+    bus: &Bus,
+    stream: &Stream,
+    link: &Link,
+    wanted: &Consumer,
+    sequence: u64,
+) -> Result<PullConsumer, Error> {
+    let placed = try_place(bus, stream, link, wanted, sequence).await;
+    placed.map_err(Error::of)
+}
+
+async fn try_place(
     bus: &Bus,
     stream: &Stream,
     link: &Link,
@@ -155,7 +171,7 @@ pub async fn place(
             "recreating the consumer: its settings would withhold or delay events"
         );
         let deleted = remove(stream, name).await;
-        deleted.with_context(|| to_be_provisioned(stream, name, harm))?;
+        deleted.map_err(|error| to_be_provisioned(error, stream, name, harm))?;
     } else if let Ok(consumer) = found {
         refuse_pause(stream, consumer.cached_info())?;
         // Boxed because it is large and seldom needed.
@@ -170,7 +186,8 @@ pub async fn place(
         }
     }
     let made = stream.create_consumer(wanted.settings()).await;
-    let consumer = made.with_context(|| to_be_provisioned(stream, name, "it is missing"))?;
+    let consumer =
+        made.map_err(|error| to_be_provisioned(error.into(), stream, name, "it is missing"))?;
     if sequence > 1 {
         return reset(&consumer, sequence).await;
     }
@@ -197,12 +214,13 @@ async fn answered<F: Future>(ask: impl Fn() -> F) -> F::Output {
 }
 
 /// The error if a service cannot create or delete the consumer, with what to do.
-fn to_be_provisioned(stream: &Stream, name: &str, why: &str) -> String {
+fn to_be_provisioned(error: anyhow::Error, stream: &Stream, name: &str, why: &str) -> Error {
     let stream = &stream.cached_info().config.name;
-    format!(
+    let what = format!(
         "create the consumer {name} of {stream} ({why}); if services may not, run \
          `headwater provision`"
-    )
+    );
+    Error::NotProvisioned(error.context(what).into())
 }
 
 /// Waits until the server delivers no more events to requests of an earlier reader, for example one
@@ -242,15 +260,20 @@ async fn hand_over(bus: &Bus, stream: &Stream, name: &str) {
 
 /// Returns an error if an operator has paused the consumer at the broker. Such a pause ends at its
 /// deadline or when the operator resumes the consumer.
-pub fn refuse_pause(stream: &Stream, info: &consumer::Info) -> anyhow::Result<()> {
+///
+/// # Errors
+/// [`Error::Paused`].
+pub fn refuse_pause(stream: &Stream, info: &consumer::Info) -> Result<(), Error> {
+    if !info.paused {
+        return Ok(());
+    }
     let (stream, name) = (&stream.cached_info().config.name, &info.name);
-    ensure!(
-        !info.paused,
+    let what = format!(
         "the consumer {name} of {stream} is paused for another {:?}; to resume it: \
          `nats consumer resume {stream} {name}`",
         info.pause_remaining.unwrap_or_default()
     );
-    Ok(())
+    Err(Error::Paused(what.into()))
 }
 
 fn is_not_found(error: &async_nats::Error) -> bool {

@@ -10,6 +10,7 @@ mod config;
 mod connection_events;
 pub mod consumer;
 pub mod control;
+mod error;
 pub mod login;
 pub mod monitor;
 pub mod pull;
@@ -21,5 +22,6 @@ pub mod stream;
 pub mod window;
 
 pub use bus::Bus;
+pub use error::Error;
 pub use schema_bucket::bucket;
 pub use schema_keeper::Keeper;

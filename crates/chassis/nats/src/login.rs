@@ -13,6 +13,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::error::Error;
+
 /// A server that sends nothing for this long counts as one that does not speak first.
 const GREETING_WITHIN: Duration = Duration::from_secs(1);
 
@@ -84,8 +86,13 @@ impl Login {
     /// `options` with this login.
     ///
     /// # Errors
-    /// A file cannot be read or is invalid; or two ways to log in are given.
-    pub fn apply(&self, mut options: ConnectOptions) -> anyhow::Result<ConnectOptions> {
+    /// [`Error::Setting`]: a file cannot be read or is invalid; or two ways to log in are given.
+    pub fn apply(&self, options: ConnectOptions) -> Result<ConnectOptions, Error> {
+        let applied = self.try_apply(options);
+        applied.map_err(|error| Error::Setting(error.into()))
+    }
+
+    fn try_apply(&self, mut options: ConnectOptions) -> anyhow::Result<ConnectOptions> {
         if let Some(Identity { proof, .. }) = self.identity()? {
             options = match proof {
                 Proof::Jwt(jwt, key) => options.jwt(jwt, move |nonce| {
@@ -227,8 +234,12 @@ fn read(file: &Path, what: &str) -> anyhow::Result<String> {
 /// `nats://user:password@host`, `nats://token@host`.
 ///
 /// # Errors
-/// An item is not the URL of a NATS server.
-pub fn servers(urls: &str) -> anyhow::Result<(Vec<ServerAddr>, Login)> {
+/// [`Error::Setting`]: an item is not the URL of a NATS server.
+pub fn servers(urls: &str) -> Result<(Vec<ServerAddr>, Login), Error> {
+    read_servers(urls).map_err(|error| Error::Setting(error.into()))
+}
+
+fn read_servers(urls: &str) -> anyhow::Result<(Vec<ServerAddr>, Login)> {
     let (mut servers, mut login) = (Vec::new(), Login::default());
     for url in urls.split(',').map(str::trim).filter(|url| !url.is_empty()) {
         let server: ServerAddr = url.parse().with_context(|| {

@@ -15,6 +15,7 @@ use async_nats::{HeaderMap, StatusCode, Subject, Subscriber};
 use futures_util::StreamExt as _;
 
 use crate::bus::Bus;
+use crate::error::Error;
 use crate::window::Window;
 
 /// The interval of heartbeats from a consumer without new events.
@@ -98,9 +99,9 @@ impl Pull {
     /// Starts to request events from `consumer`.
     ///
     /// # Errors
-    /// The broker cannot be reached.
-    pub async fn open(bus: &Bus, consumer: PullConsumer, window: Window) -> anyhow::Result<Self> {
-        let (inbox, subscriber) = subscribe(bus).await?;
+    /// The connection is closed for good.
+    pub async fn open(bus: &Bus, consumer: PullConsumer, window: Window) -> Result<Self, Error> {
+        let (inbox, subscriber) = subscribe(bus).await.map_err(Error::of)?;
         Ok(Self {
             bus: bus.clone(),
             limits: Limits::of(&consumer.cached_info().config),
@@ -116,7 +117,14 @@ impl Pull {
     }
 
     /// The next event. Cancellation-safe: no event is lost.
-    pub async fn next(&mut self) -> anyhow::Result<Message> {
+    ///
+    /// # Errors
+    /// The consumer is gone, or the broker refuses to deliver: place it again.
+    pub async fn next(&mut self) -> Result<Message, Error> {
+        self.try_next().await.map_err(Error::of)
+    }
+
+    async fn try_next(&mut self) -> anyhow::Result<Message> {
         loop {
             self.ask().await?;
             let message = self.subscriber.next().await;
@@ -140,7 +148,14 @@ impl Pull {
     }
 
     /// Starts again at `sequence`, and drops the events under way.
-    pub async fn begin_again(&mut self, sequence: u64) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Those of requests to the broker.
+    pub async fn begin_again(&mut self, sequence: u64) -> Result<(), Error> {
+        self.try_begin_again(sequence).await.map_err(Error::of)
+    }
+
+    async fn try_begin_again(&mut self, sequence: u64) -> anyhow::Result<()> {
         (self.inbox, self.subscriber) = subscribe(&self.bus).await?;
         let reset = self.consumer.reset(Some(sequence)).await;
         reset.context("reset the consumer to the sequence after an empty event")?;

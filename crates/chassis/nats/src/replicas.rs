@@ -4,6 +4,7 @@
 //! A stream with three replicas takes events while two of them are current. So losing one stops
 //! nothing and could go unnoticed, but losing a second one stops publishing.
 
+use std::error::Error;
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
@@ -208,13 +209,13 @@ pub const LEADERLESS: &str = "has no leader";
 pub const NO_QUORUM: &str = "no quorum: too few brokers are reachable";
 
 /// Whether the error is that JetStream has no leader. The code is inside errors of many types.
-pub fn is_no_quorum(error: &anyhow::Error) -> bool {
+pub fn is_no_quorum(error: &(dyn Error + 'static)) -> bool {
     let code = format!("error code {}", ErrorCode::CLUSTER_NOT_AVAILABLE.0);
     causes(error).contains(&code)
 }
 
 /// Why a component waits.
-pub fn why(error: &anyhow::Error) -> String {
+pub fn why(error: &(dyn Error + 'static)) -> String {
     if is_no_quorum(error) {
         format!("{NO_QUORUM}; resumes automatically when they are back")
     } else {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{HeaderMap, Message as Received, StatusCode, Subscriber};
 use futures_util::StreamExt as _;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::bus::{Bus, NOT_CONNECTED};
+use crate::error::Error;
 
 /// The header with the positions that an answer includes, as over HTTP.
 pub const POSITION: &str = "Headwater-Position";
@@ -34,6 +35,7 @@ pub struct Answer<A> {
 
 /// Why a question was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NoAnswer {
     /// Too many questions wait; this one was not sent.
     #[error("too many questions wait for answers")]
@@ -85,13 +87,14 @@ impl RequestClient {
         bus: &Bus,
         instance: Uuid,
         questions_max: usize,
-    ) -> anyhow::Result<(Self, Answers)> {
+    ) -> Result<(Self, Answers), Error> {
         let answers_to = format!("inquiry.answers.{instance}.");
         let subscriber = bus
             .client
             .subscribe(format!("{answers_to}*"))
             .await
-            .context("subscribe to answers")?;
+            .context("subscribe to answers")
+            .map_err(Error::of)?;
         // Counters that alerts use exist from the start.
         for kind in ["late", "unknown"] {
             metrics::counter!("headwater_request_reply_stray_answers_total", "kind" => kind)
@@ -181,11 +184,15 @@ impl Answers {
     ///
     /// # Errors
     /// The connection is closed for good.
-    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
         while let Some(answer) = stop.run_until_cancelled(self.subscriber.next()).await {
             match answer {
                 Some(answer) => self.waiting.hand_over(answer),
-                None => bail!("the subscription to answers was closed"),
+                None => {
+                    return Err(Error::Other(
+                        "the subscription to answers was closed".into(),
+                    ));
+                }
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! The task that keeps a source's schema in the bucket.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -59,7 +60,7 @@ impl Keeper {
     ///
     /// # Errors
     /// None; the supervisor wants this type.
-    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
         stop.run_until_cancelled(self.run_on()).await;
         Ok(())
     }
@@ -168,7 +169,7 @@ impl Keeper {
 
     /// Logs each reason once: the service works without the schema.
     fn report_failure(&self, failure: &anyhow::Error) {
-        let reason = replicas::why(failure);
+        let reason = replicas::why(failure.as_ref());
         let state = State::Degraded(format!("waiting: {reason}"));
         if self.health.parts().get(COMPONENT) != Some(&state) {
             tracing::warn!(

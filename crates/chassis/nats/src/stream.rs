@@ -13,7 +13,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{
@@ -22,6 +22,7 @@ use async_nats::jetstream::stream::{
 use serde::Serialize;
 
 use crate::bus::{self, Bus};
+use crate::error::Error;
 use crate::monitor;
 
 /// The deduplication window, as short as the server allows. Exactly-once comes from the relay's
@@ -65,25 +66,29 @@ pub fn settings(source: &str, replicas: usize) -> Config {
     }
 }
 
-/// Why a relay cannot use a stream: a setting that the server never changes, and what to do.
-#[derive(Debug)]
-pub struct Unusable(pub String);
-
 /// Creates `source`'s stream if it is missing. Updates an existing one to the current settings and
 /// to at least the wanted number of replicas.
-pub async fn ensure(bus: &Bus, source: &str) -> anyhow::Result<Result<Stream, Unusable>> {
+///
+/// # Errors
+/// [`Error::UnusableStream`]; [`Error::NotProvisioned`] if it cannot be created; those of requests
+/// to the broker.
+pub async fn ensure(bus: &Bus, source: &str) -> Result<Stream, Error> {
+    try_ensure(bus, source).await.map_err(Error::of)
+}
+
+async fn try_ensure(bus: &Bus, source: &str) -> anyhow::Result<Stream> {
     let wanted = settings(source, bus.replicas);
     match bus.jetstream.get_stream(&wanted.name).await {
         Ok(stream) => {
             let config = &stream.cached_info().config;
             if let Some(obstacle) = obstacle(config) {
-                return Ok(Err(Unusable(obstacle)));
+                bail!(Error::UnusableStream(obstacle.into()));
             }
             let stream = match insisted(config, &wanted) {
                 config if config == stream.cached_info().config => stream,
                 config => bring_back(bus, stream, config).await?,
             };
-            Ok(Ok(with_copies(bus, stream, &wanted).await?))
+            with_copies(bus, stream, &wanted).await
         }
         Err(error) if is_missing(&error.kind()) => {
             let made = bus.jetstream.create_stream(wanted).await;
@@ -92,12 +97,13 @@ pub async fn ensure(bus: &Bus, source: &str) -> anyhow::Result<Result<Stream, Un
                     "create the stream {}; if services may not, run `headwater provision {source}`",
                     name(source)
                 )
-            })?;
+            });
+            let stream = stream.map_err(|error| Error::NotProvisioned(error.into()))?;
             tracing::info!(
                 stream = stream.cached_info().config.name,
                 "created the stream"
             );
-            Ok(Ok(stream))
+            Ok(stream)
         }
         Err(error) => Err(error.into()),
     }
@@ -174,11 +180,14 @@ async fn with_copies(bus: &Bus, stream: Stream, wanted: &Config) -> anyhow::Resu
 }
 
 /// The stream, if it exists.
-pub async fn find(bus: &Bus, source: &str) -> anyhow::Result<Option<Stream>> {
+///
+/// # Errors
+/// Those of requests to the broker.
+pub async fn find(bus: &Bus, source: &str) -> Result<Option<Stream>, Error> {
     match bus.jetstream.get_stream(name(source)).await {
         Ok(stream) => Ok(Some(stream)),
         Err(error) if is_missing(&error.kind()) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(Error::of(error.into())),
     }
 }
 

@@ -3,14 +3,14 @@
 //! Events that come meanwhile stay in the stream and are applied afterwards. The pause is stored in
 //! the service's database, so a restart does not end it; the [barrier](crate::barrier) enforces it.
 
-use anyhow::Context as _;
 use headwater_nats::control::Pause;
-use headwater_store::{Database, Tx, WriteError};
+use headwater_store::{Database, Tx};
 use headwater_telemetry::Clock;
 use headwater_telemetry::health::{Health, State};
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
 use crate::barrier::ApplyBarrier;
+use crate::error::Error;
 
 /// The stored pause of `projection`, if any.
 pub(super) fn load(db: &impl ConnectionTrait, projection: &str) -> Result<Option<Pause>, DbErr> {
@@ -86,12 +86,14 @@ impl PauseControl {
 
     /// Pauses the projection. Returns once it has stopped applying. If it was already paused, the
     /// start time stays.
-    pub async fn pause(&self, reason: String) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::PauseNotStored`].
+    pub async fn pause(&self, reason: String) -> Result<(), Error> {
         let this = self.clone();
         let store = move |tx: &Tx| this.store(tx, reason.clone());
-        let stored = self.db.write(store).await.map_err(WriteError::flat);
-        let pause = stored.context("store the pause")?.value;
-        self.begin(pause).await;
+        let stored = self.db.write(store).await.map_err(Error::PauseNotStored)?;
+        self.begin(stored.value).await;
         Ok(())
     }
 
@@ -119,12 +121,13 @@ impl PauseControl {
     }
 
     /// Resumes the projection.
-    pub async fn resume(&self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::PauseNotRemoved`].
+    pub async fn resume(&self) -> Result<(), Error> {
         let projection = self.projection;
         let forget = self.db.write(move |tx| save(tx, projection, None)).await;
-        forget
-            .map_err(WriteError::flat)
-            .context("forget the pause")?;
+        forget.map_err(Error::PauseNotRemoved)?;
         if self.now().is_some() {
             tracing::info!(
                 projection = self.projection,

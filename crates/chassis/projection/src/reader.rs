@@ -122,7 +122,7 @@ impl<P: Projection> Reader<P> {
             let Err(failure) = Box::pin(self.follow(&mut pause)).await else {
                 continue;
             };
-            let reason = replicas::why(&failure);
+            let reason = replicas::why(failure.as_ref());
             self.report(State::Degraded(format!("{WAITING}{reason}")));
             if let Some(newer) = failure.downcast_ref::<Newer>() {
                 self.note_newer(Some(newer));
@@ -280,7 +280,7 @@ impl<P: Projection> Reader<P> {
                     checkpoint.rewind(end);
                     checkpoint.save(tx)
                 };
-                self.shared.db.write(pass).await.map_err(WriteError::flat)?;
+                self.shared.db.write(pass).await?;
                 return Ok(have);
             }
             self.apply_fetched(have + 1, events).await?;
@@ -313,7 +313,7 @@ impl<P: Projection> Reader<P> {
             Ok::<_, DbErr>(start)
         };
         let saved = self.shared.db.write(rewind).await;
-        Ok(saved.map_err(WriteError::flat)?.value)
+        Ok(saved?.value)
     }
 
     /// Whether the stream's reported state may come from a broker that does not know what the rest
@@ -469,7 +469,6 @@ impl<P: Projection> Reader<P> {
         let batch = self
             .write(input)
             .await
-            .map_err(WriteError::flat)
             .with_context(|| format!("apply {count} events of {source}"))
             .inspect_err(|error| trace::fail_all(&spans, error))?;
         drop(spans);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ pub use crate::Config;
 use crate::barrier::ApplyBarrier;
 use crate::checkpoint;
 use crate::dead_letter::Refusal;
+use crate::error::Error;
 use crate::follow::Followers;
 use crate::pause::PauseControl;
 use crate::progress::Progress;
@@ -25,7 +26,7 @@ use headwater_event::AsOf;
 use headwater_event::Positions;
 use headwater_nats::bus::Bus;
 use headwater_nats::window::Link;
-use headwater_store::{Database, WriteError};
+use headwater_store::Database;
 use headwater_telemetry::health::Health;
 
 /// A projection that is about to run.
@@ -120,42 +121,44 @@ impl<P: Projection> Runner<P> {
     /// Loads how far `projection` got in `db`.
     ///
     /// # Errors
-    /// The database's, or another version of the projection built the tables: a runner alone does
-    /// not rebuild them, `Service::project` does.
+    /// [`Error::OtherVersion`]: a runner alone does not rebuild the tables, `Service::project` does;
+    /// or the database's.
     pub async fn load(
         projection: impl Into<Arc<P>>,
         db: Database,
         bus: Bus,
         health: Health,
         config: Config,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, Error> {
         let runner = Self::load_any(projection.into(), db, bus, health, config).await?;
-        let found = runner.version;
-        ensure!(
-            found == P::VERSION,
-            "the tables of the projection {} are of version {found}, this program has {}: only a \
-             service (`Service::project`) rebuilds them",
-            P::NAME,
-            P::VERSION
-        );
-        Ok(runner)
+        match runner.version {
+            found if found == P::VERSION => Ok(runner),
+            found => Err(Error::OtherVersion {
+                projection: P::NAME,
+                found,
+                known: P::VERSION,
+            }),
+        }
     }
 
     /// [`load`](Self::load), for tables of any version.
+    ///
+    /// # Errors
+    /// The database's.
     pub async fn load_any(
         projection: Arc<P>,
         db: Database,
         bus: Bus,
         health: Health,
         config: Config,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, Error> {
         // Written only if unknown: a service must also start on a full disk.
         let known = |snapshot: &_| checkpoint::claimed(snapshot, P::NAME);
         let claimed = if let Some(known) = db.read(known).await? {
             known
         } else {
             let claim = |tx: &_| checkpoint::claim(tx, P::NAME, P::VERSION);
-            db.write(claim).await.map_err(WriteError::flat)?.value
+            db.write(claim).await?.value
         };
         let now = db.read(|snapshot| checkpoint::as_of::<P>(snapshot)).await?;
         if P::EVENTS.is_empty() && config.consumer == P::NAME {
@@ -236,14 +239,15 @@ impl<P: Projection> Runner<P> {
     /// of a multi-threaded runtime is half as fast.
     ///
     /// # Errors
-    /// The thread cannot be started, or panicked.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    /// The thread cannot be started, or [panicked](Error::Panicked).
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let stop = stop.child_token();
         let _ends_with_this = stop.clone().drop_guard();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .context("start a runtime")?;
+            .context("start a runtime")
+            .map_err(|error| Error::Other(error.into()))?;
         let (sender, ended) = oneshot::channel();
         std::thread::Builder::new()
             .name(self.shared.config.consumer.clone())
@@ -251,13 +255,15 @@ impl<P: Projection> Runner<P> {
                 // Fails only if the future was dropped.
                 let _ = sender.send(runtime.block_on(self.read_sources(stop)));
             })
-            .context("start a thread")?;
+            .context("start a thread")
+            .map_err(|error| Error::Other(error.into()))?;
         ended
             .await
-            .with_context(|| format!("the projection {} panicked", P::NAME))?
+            .with_context(|| format!("the projection {} panicked", P::NAME))
+            .map_err(|error| Error::Panicked(error.into()))?
     }
 
-    async fn read_sources(self, stop: CancellationToken) -> anyhow::Result<()> {
+    async fn read_sources(self, stop: CancellationToken) -> Result<(), Error> {
         let bus = self.shared.bus.another().await?;
         let link = Arc::new(Link::new());
         let mut sources = JoinSet::new();
@@ -272,7 +278,9 @@ impl<P: Projection> Runner<P> {
             });
         }
         while let Some(ended) = sources.join_next().await {
-            ended.with_context(|| format!("read a source of {}", P::NAME))?;
+            ended
+                .with_context(|| format!("read a source of {}", P::NAME))
+                .map_err(|error| Error::Panicked(error.into()))?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use headwater_event::AsOf;
 use headwater_nats::Bus;
-use headwater_store::{Database, WriteError};
+use headwater_store::Database;
 use headwater_telemetry::Health;
 use tokio::sync::watch;
 
@@ -53,10 +53,7 @@ impl<P: Projection> Shared<P> {
         };
         if are_all {
             let noted = self.db.write(|tx| checkpoint::note_complete(tx, P::NAME));
-            noted
-                .await
-                .map_err(WriteError::flat)
-                .context("record that the tables are complete")?;
+            noted.await.context("record that the tables are complete")?;
             self.is_complete.send_replace(true);
             tracing::info!(
                 projection = P::NAME,

@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use headwater_event::Envelope;
 use headwater_nats::Bus;
 use headwater_nats::control::{self, Endpoint, EventsAnswer, EventsRequest};
-use headwater_store::{Tx, WriteError};
+use headwater_store::Tx;
 use headwater_telemetry::causes;
 use sea_orm::DbErr;
 
@@ -71,7 +71,7 @@ pub(crate) async fn epoch(bus: &Bus, source: &str) -> EpochAnswer {
         Err(error) => {
             tracing::debug!(
                 source,
-                error = causes(&error),
+                error = causes(error.as_ref()),
                 "the source did not answer for its epoch"
             );
             EpochAnswer::Away
@@ -90,10 +90,10 @@ async fn outbox(bus: &Bus, source: &str, run: &[Envelope]) -> anyhow::Result<Eve
         max_bytes: Some(bus.reply_max()),
         offset: None,
     };
-    control::fetch_events(request, async |request| {
+    let fetched = control::fetch_events(request, async |request| {
         control::ask(bus, source, Endpoint::Events, &request).await
-    })
-    .await
+    });
+    Ok(fetched.await?)
 }
 
 /// Regularly asks `source` and compares the answer with what was applied. Never ends.
@@ -105,7 +105,7 @@ pub(crate) async fn watch<P: Projection>(shared: Arc<Shared<P>>, source: &'stati
             tracing::debug!(
                 projection = P::NAME,
                 source,
-                error = causes(&error),
+                error = causes(error.as_ref()),
                 "the source did not answer"
             );
         }
@@ -156,9 +156,7 @@ impl<P: Projection> Watch<P> {
                 Ok::<_, DbErr>(())
             };
             let confirmed = db.write(confirm).await;
-            confirmed
-                .map_err(WriteError::flat)
-                .context("confirm the epoch")?;
+            confirmed.context("confirm the epoch")?;
         }
         let (_, since) = answered_since
             .take_if(|(epoch, _)| *epoch == answer.epoch)

@@ -103,12 +103,15 @@ impl<P: Projection> Attempt<P> {
         let stopped = self.stop.now();
         let followed = tokio::select! {
             ended = &mut running => {
-                Err(ended.err().unwrap_or_else(|| anyhow!("the new store's runner ended by itself")))
+                Err(ended.err().map_or_else(
+                    || anyhow!("the new store's runner ended by itself"),
+                    Into::into,
+                ))
             }
             followed = stopped.run_until_cancelled(self.follow(&rebuilt, purpose)) => {
                 stop.cancel();
                 let followed = followed.unwrap_or_else(|| Err(anyhow!("an operator stopped it")));
-                running.await.and(followed)
+                running.await.map_err(Into::into).and(followed)
             }
         };
         // The runner has ended, so nothing writes to the new store any more.
@@ -174,14 +177,8 @@ impl<P: Projection> Attempt<P> {
         let projection = Arc::clone(self.live.projection());
         let config = Config::beside::<P>(purpose);
         // The runner's health is reported in the rebuild's status instead.
-        Runner::load_any(
-            projection,
-            db,
-            self.live.bus().clone(),
-            Health::new(),
-            config,
-        )
-        .await
+        let (bus, health) = (self.live.bus().clone(), Health::new());
+        Ok(Runner::load_any(projection, db, bus, health, config).await?)
     }
 
     /// Copies decisions of operators, which no event carries, from the live store to `next`.
@@ -227,7 +224,7 @@ impl<P: Projection> Attempt<P> {
             return Ok(None);
         }
         if let Err(error) = compared {
-            let message = format!("not compared: {}", causes(&error));
+            let message = format!("not compared: {}", causes(error.as_ref()));
             tracing::warn!(
                 projection = P::NAME,
                 message,

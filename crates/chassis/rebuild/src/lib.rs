@@ -9,11 +9,13 @@ mod align;
 mod attempt;
 mod changes;
 mod compare;
+mod error;
 mod handle;
 mod rebuild;
 mod take_over;
 mod thread;
 
 pub use attempt::Store;
+pub use error::Error;
 pub use handle::{Busy, Handle};
 pub use rebuild::{Rebuilder, check_tables};

@@ -50,10 +50,10 @@
 //! new version and damage do not wait for a resume; the new store is paused when it replaces the
 //! old one.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
 use headwater_nats::control::{RebuildPurpose, RebuildState, RebuildStatus};
 use headwater_projection::projection::Projection;
 use headwater_projection::runner::RunnerHandle;
@@ -67,6 +67,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{Attempt, Store};
 use crate::changes;
+use crate::error::Error;
 use crate::handle::{Handle, Stop, begun};
 use crate::thread::on_thread;
 
@@ -112,7 +113,7 @@ impl<P: Projection> Rebuilder<P> {
     ///
     /// # Errors
     /// None; the type is the supervisor's.
-    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
         stop.run_until_cancelled(Box::pin(self.run_on())).await;
         Ok(())
     }
@@ -216,7 +217,7 @@ impl<P: Projection> Rebuilder<P> {
         self.attempt.status.send_modify(|status| {
             status.waiting.clear();
             status.state = RebuildState::Failed;
-            status.message = Some(causes(error));
+            status.message = Some(causes(error.as_ref()));
         });
         // The live store has no known fault, and the caller gets the error.
         if purpose == RebuildPurpose::Verify || self.attempt.stop.now().is_cancelled() {
@@ -234,7 +235,7 @@ impl<P: Projection> Rebuilder<P> {
             error = format!("{error:#}"),
             "the live store stays: a new one could not be built"
         );
-        let why = format!("the live store stays: {}", causes(error));
+        let why = format!("the live store stays: {}", causes(error.as_ref()));
         self.attempt.report(State::Degraded(why));
     }
 
@@ -267,18 +268,18 @@ impl<P: Projection> Rebuilder<P> {
 }
 
 /// Fails if the tables of `P`, in a database that holds more, cannot be rebuilt.
-pub async fn check_tables<P: Projection>(db: &Database) -> anyhow::Result<()> {
-    let name = P::NAME;
-    ensure!(
-        !P::TABLES.is_empty(),
-        "the projection {name} does not name its TABLES: its database holds more, which a rebuild \
-         must not touch"
-    );
+///
+/// # Errors
+/// See [`Error`].
+pub async fn check_tables<P: Projection>(db: &Database) -> Result<(), Error> {
+    let projection = P::NAME;
+    if P::TABLES.is_empty() {
+        return Err(Error::NoTables { projection });
+    }
     let path = db.path();
     let look = move || changes::check(Inspection::open(&path)?.connection(), P::TABLES);
-    let fault = on_thread("check", look).await.context("check its tables")?;
-    match fault {
+    match on_thread("check", look).await? {
         None => Ok(()),
-        Some(fault) => bail!("the projection {name} cannot be rebuilt: {fault}"),
+        Some(fault) => Err(Error::UnfitTable { projection, fault }),
     }
 }

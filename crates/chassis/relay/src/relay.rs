@@ -50,6 +50,7 @@
 //! The relay also stops when a limit of the broker refuses an event (`limit.rs`). It publishes
 //! nothing out of order, and resumes automatically when the limit allows the event.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,7 +64,6 @@ use headwater_store::{Database, RawSnapshot, outbox};
 use headwater_telemetry::crash;
 use headwater_telemetry::health::{Health, State};
 use sea_orm::DbErr;
-use stream::Unusable;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -192,7 +192,7 @@ impl Relay {
     ///
     /// # Errors
     /// None; the supervisor needs the type.
-    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
         let (db, noted) = (self.db.clone(), self.noted.subscribe());
         let running = Box::pin(async {
             tokio::join!(self.run_on(), memory::keep(&db, noted));
@@ -238,11 +238,11 @@ impl Relay {
 
     /// The reason for waiting. If the stream has no leader, also reports that.
     fn why(&self, failure: &anyhow::Error) -> String {
-        if replicas::is_no_quorum(failure) {
+        if replicas::is_no_quorum(failure.as_ref()) {
             let configured = self.copies.max(self.bus.replicas);
             Replicas::none(&stream::name(self.db.owner()), configured).note(&self.health);
         }
-        replicas::why(failure)
+        replicas::why(failure.as_ref())
     }
 
     /// Records how many replicas the stream has.
@@ -282,12 +282,11 @@ impl Relay {
 
     /// Finds the resume point and publishes from there, until the stream has changed.
     async fn publish(&mut self, pause: &mut Duration) -> anyhow::Result<ExitReason> {
-        let ensured = stream::ensure(&self.bus, self.db.owner())
-            .await
-            .context("reach the stream")?;
-        let stream = match ensured {
-            Ok(stream) => stream,
-            Err(Unusable(why)) => return Ok(ExitReason::Stopped(Stop::Limit(why))),
+        let stream = match stream::ensure(&self.bus, self.db.owner()).await {
+            Err(headwater_nats::Error::UnusableStream(why)) => {
+                return Ok(ExitReason::Stopped(Stop::Limit(why.to_string())));
+            }
+            ensured => ensured.context("reach the stream")?,
         };
         self.note_replicas(stream.cached_info())?;
         let begins = StreamStart::of(stream.cached_info());

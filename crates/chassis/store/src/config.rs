@@ -9,8 +9,9 @@ use clap::{Args as _, Command, FromArgMatches as _};
 use headwater_telemetry::duration;
 use rustix::fs::{Access, access};
 
+use crate::error::Error;
 use crate::generation::appended;
-use crate::private;
+use crate::{private, reason};
 
 /// A write to a read store counts as slow after this long. A large batch of events takes time,
 /// and no client waits behind it.
@@ -93,16 +94,27 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 /// Creates the folder of the database if it is missing.
-pub fn make_folder(config: &Config) -> anyhow::Result<()> {
-    if let Some(folder) = config.path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        private::make_folder(folder)
-            .with_context(|| format!("create the folder {}", folder.display()))?;
-    }
-    Ok(())
+///
+/// # Errors
+/// [`Error::Full`]; or the folder cannot be created.
+pub fn make_folder(config: &Config) -> Result<(), Error> {
+    let Some(folder) = config.path.parent().filter(|p| !p.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    private::make_folder(folder)
+        .with_context(|| format!("create the folder {}", folder.display()))
+        .map_err(|error| reason::of(error, &config.path))
 }
 
 /// Checks that this process may write or create the files of a database. Opens none of them.
-pub fn check(config: &Config) -> anyhow::Result<()> {
+///
+/// # Errors
+/// It may not.
+pub fn check(config: &Config) -> Result<(), Error> {
+    check_access(config).map_err(|error| reason::of(error, &config.path))
+}
+
+fn check_access(config: &Config) -> anyhow::Result<()> {
     let path = &config.path;
     let companions = ["-wal", "-shm", ".lock"].map(|end| appended(path, end));
     let files = [path.clone(), path.with_extension("keys")];

@@ -31,6 +31,7 @@
 //! Reads run on a few reader threads, each with a read-only connection, and each read in one
 //! transaction: a [`Snapshot`] that does not change while it is read.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -48,6 +49,7 @@ use crate::Beside;
 use crate::Committed;
 use crate::WriteError;
 use crate::config::Config;
+use crate::error::Error;
 use crate::file::File;
 use crate::generation;
 use crate::keys::Keys;
@@ -55,6 +57,7 @@ use crate::kind::Kind;
 use crate::make_folder;
 use crate::opening::Opening;
 use crate::outbox;
+use crate::reason;
 use crate::room;
 use headwater_event::Position;
 use headwater_telemetry::clock::Clock;
@@ -109,13 +112,14 @@ impl Parts {
     async fn open_own(&self, kind: Kind) -> anyhow::Result<Database> {
         let path = generation::current(&self.config.path);
         if let Some(log) = generation::orphaned_log(&path) {
-            bail!(
+            let why = format!(
                 "{} is missing, but {} exists: the database was renamed or deleted while it was \
                  open. Put it back under its name; its newest commits are in the log. Remove the \
                  log only to start with an empty database",
                 path.display(),
                 log.display()
             );
+            bail!(Error::Missing(why.into()));
         }
         self.open(kind, &path).await
     }
@@ -163,16 +167,14 @@ impl RetiredFile {
     /// Closes and removes the file once its last reader is done.
     pub async fn retire(self) {
         if let Err(error) = self.file.retire(&self.base).await {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "cannot remove the replaced store"
-            );
+            tracing::warn!(%error, "cannot remove the replaced store");
         }
     }
 }
 
 /// The space and the queue that a database uses.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Sizes {
     /// Number of waiting writes.
     pub queue: usize,
@@ -192,15 +194,17 @@ impl Database {
     /// data is overwritten).
     ///
     /// # Errors
-    /// The file cannot be opened, belongs to another service, or has migrations that are unknown
-    /// to this program or differ from its own; or the file is missing, but its write-ahead log
-    /// exists.
+    /// The file belongs to another service ([`Error::OtherOwner`]), has migrations that are unknown
+    /// to this program ([`Error::Newer`]) or differ from its own ([`Error::ChangedMigration`]), is
+    /// missing while its write-ahead log exists ([`Error::Missing`]), is damaged
+    /// ([`Error::Damaged`]), or cannot be opened, perhaps because the disk is full
+    /// ([`Error::Full`]).
     pub async fn open(
         owner: &'static str,
         config: &Config,
         migrations: &'static [Migration],
         clock: Clock,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, Error> {
         Self::open_as(owner, Kind::Own, config, migrations, clock).await
     }
 
@@ -209,13 +213,13 @@ impl Database {
     ///
     /// # Errors
     /// Those of [`open`](Self::open); or the key file is missing, damaged, too old, or belongs to
-    /// another database.
+    /// another database ([`Error::KeyFile`]).
     pub async fn open_with_personal_data(
         owner: &'static str,
         config: &Config,
         migrations: &'static [Migration],
         clock: Clock,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, Error> {
         Self::open_as(owner, Kind::Personal, config, migrations, clock).await
     }
 
@@ -230,7 +234,7 @@ impl Database {
         config: &Config,
         migrations: &'static [Migration],
         clock: Clock,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, Error> {
         Self::open_as(owner, Kind::ReadStore, config, migrations, clock).await
     }
 
@@ -245,7 +249,7 @@ impl Database {
         config: &Config,
         migrations: &'static [Migration],
         clock: Clock,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, Error> {
         make_folder(config)?;
         let parts = Parts {
             owner,
@@ -253,27 +257,45 @@ impl Database {
             config: config.clone(),
             migrations,
         };
-        if kind.is_own() {
+        let opened = if kind.is_own() {
             parts.open_own(kind).await
         } else {
             parts.open_copy().await
-        }
+        };
+        opened
+            .context("open the database")
+            .map_err(|error| reason::of(error, &config.path))
     }
 
     /// Whether a rebuild was interrupted: that of this read store, or that of `projection` in a
     /// database that holds more than its tables.
-    pub fn has_unfinished(&self, projection: Option<&str>) -> anyhow::Result<bool> {
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn has_unfinished(&self, projection: Option<&str>) -> io::Result<bool> {
         let path = &self.parts.config.path;
         match projection {
-            None => Ok(generation::is_unfinished(path)?),
-            Some(name) => Ok(generation::beside(path, name, Beside::Successor).try_exists()?),
+            None => generation::is_unfinished(path),
+            Some(name) => generation::beside(path, name, Beside::Successor).try_exists(),
         }
     }
 
     /// Opens the file in which this read store, or the tables of `projection`, are rebuilt next to
     /// the live one. To replace the live one, this is the file of an interrupted rebuild or an
     /// empty one; to compare, always an empty one.
+    ///
+    /// # Errors
+    /// [`Error::Full`]: the file stays for the next attempt; or no file can be opened.
     pub async fn open_beside(
+        &self,
+        beside: Beside,
+        projection: Option<&str>,
+    ) -> Result<Self, Error> {
+        let opened = self.try_open_beside(beside, projection).await;
+        opened.map_err(|error| reason::of(error, &self.parts.config.path))
+    }
+
+    async fn try_open_beside(
         &self,
         beside: Beside,
         projection: Option<&str>,
@@ -312,9 +334,14 @@ impl Database {
     ///
     /// # Errors
     /// The link to the file cannot be changed. The old file stays live.
-    pub fn switch_to(&self, next: Self) -> anyhow::Result<RetiredFile> {
+    pub fn switch_to(&self, next: Self) -> Result<RetiredFile, Error> {
         let new = next.file();
         drop(next);
+        self.switch_file(new)
+            .map_err(|error| reason::of(error, &self.parts.config.path))
+    }
+
+    fn switch_file(&self, new: Arc<File>) -> anyhow::Result<RetiredFile> {
         ensure!(new.path != self.path(), "a store cannot replace itself");
         if self.is_damaged() {
             let aside = generation::keep_aside(&self.parts.config.path, self.parts.clock.now_ms())
@@ -332,7 +359,10 @@ impl Database {
     }
 
     /// Closes and removes this file, which was built next to a live one.
-    pub async fn throw_away(self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub async fn throw_away(self) -> io::Result<()> {
         let (file, base) = (self.file(), self.parts.config.path.clone());
         drop(self);
         file.retire(&base).await
@@ -503,9 +533,9 @@ impl Database {
     /// Watches the writer thread until `stop`: a task for the supervisor.
     ///
     /// # Errors
-    /// The writer stopped after an error. The process must be restarted: see the [module](self) on
-    /// ambiguity.
-    pub async fn watch(self, stop: CancellationToken) -> anyhow::Result<()> {
+    /// [`Error::WriterStopped`]: after an error. The process must be restarted: see the
+    /// [module](self) on ambiguity.
+    pub async fn watch(self, stop: CancellationToken) -> Result<(), Error> {
         let stopped = stop.run_until_cancelled(async {
             loop {
                 let file = self.file();
@@ -518,7 +548,7 @@ impl Database {
                 }
             }
         });
-        stopped.await.unwrap_or(Ok(()))
+        stopped.await.map_or(Ok(()), Err)
     }
 
     /// Resolves when the writer thread has made a step: an empty write, or the work queued before

@@ -1,5 +1,6 @@
 //! One open database file: its writer, readers and health.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -57,7 +58,7 @@ impl File {
     }
 
     /// Closes and removes this file of the database `base` once no reads or writes use it.
-    pub(super) async fn retire(mut self: Arc<Self>, base: &Path) -> anyhow::Result<()> {
+    pub(super) async fn retire(mut self: Arc<Self>, base: &Path) -> io::Result<()> {
         let file = loop {
             match Arc::try_unwrap(self) {
                 Ok(file) => break file,
@@ -66,7 +67,7 @@ impl File {
             tokio::time::sleep(RETIRE_PAUSE).await;
         };
         file.close().await;
-        Ok(generation::remove_replaced(base, &file.path)?)
+        generation::remove_replaced(base, &file.path)
     }
 }
 

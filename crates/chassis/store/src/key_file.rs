@@ -20,6 +20,7 @@ use anyhow::{Context as _, ensure};
 use ring::rand::SecureRandom as _;
 use sha2::{Digest as _, Sha256};
 
+use crate::error::Error;
 use crate::private;
 
 /// The first bytes of every key file; the last digit is the version of its layout.
@@ -97,13 +98,14 @@ impl KeyFile {
         let (fields, checksum) = fields.split_at(FIELDS - 32);
         ensure!(
             is_whole && fields.starts_with(MAGIC) && Sha256::digest(fields)[..] == *checksum,
-            "it is damaged or not a key file; restore your copy of it"
+            Error::KeyFile("it is damaged or not a key file; restore your copy of it".into())
         );
         let (head, secret) = fields.split_at(fields.len() - SECRET);
         let (head, id) = head.split_at(head.len() - ID);
+        let other = || format!("it is the key file of another service; put back that of `{owner}`");
         ensure!(
             head[MAGIC.len()..] == padded(owner)?,
-            "it is the key file of another service; put back that of `{owner}`"
+            Error::KeyFile(other().into())
         );
         // A slot that a crash left incomplete was never issued.
         let end = file

@@ -8,8 +8,10 @@ use anyhow::{Context as _, bail, ensure};
 use ring::{aead, hmac};
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
+use crate::error::Error;
 use crate::key_file::{KEY, KeyFile, SECRET, random};
 use crate::number::{signed, unsigned};
+use crate::reason;
 
 /// Bytes of the nonce at the beginning of every sealed text.
 const NONCE: usize = aead::NONCE_LEN;
@@ -35,21 +37,24 @@ impl fmt::Debug for Keys {
 
 /// Checks that the key file at `path` fits a database of the service `owner` whose key file has
 /// this id and at least `slots` keys.
-pub fn check_key_file(path: &Path, owner: &str, id: &[u8], slots: u64) -> anyhow::Result<()> {
+///
+/// # Errors
+/// [`Error::KeyFile`]; or it cannot be read.
+pub fn check_key_file(path: &Path, owner: &str, id: &[u8], slots: u64) -> Result<(), Error> {
     let name = path.display();
-    let file = KeyFile::open(path, owner)
-        .with_context(|| format!("open {name}"))?
-        .with_context(|| format!("{name} is missing; restore your copy of it"))?;
-    ensure!(
-        file.id[..] == *id,
-        "{name} is the key file of another database"
-    );
-    ensure!(
-        file.slots() >= slots,
-        "{name} is older than the copy: it has {} of {slots} keys",
-        file.slots()
-    );
-    Ok(())
+    let opened = KeyFile::open(path, owner).with_context(|| format!("open {name}"));
+    let unfit = |why: String| Err(Error::KeyFile(why.into()));
+    match opened.map_err(|error| reason::of(error, path))? {
+        None => unfit(format!("{name} is missing; restore your copy of it")),
+        Some(file) if file.id[..] != *id => {
+            unfit(format!("{name} is the key file of another database"))
+        }
+        Some(file) if file.slots() < slots => unfit(format!(
+            "{name} is older than the copy: it has {} of {slots} keys",
+            file.slots()
+        )),
+        Some(_) => Ok(()),
+    }
 }
 
 /// The key of one person.
@@ -63,11 +68,9 @@ impl Keys {
     /// The keys of the database `db`, which has no key file.
     pub(crate) fn in_database(db: &impl ConnectionTrait) -> anyhow::Result<Self> {
         let stored = Stored::load(db)?;
-        ensure!(
-            stored.key_file.is_none(),
-            "its personal data is encrypted with the keys of a key file, but this program opens it \
-             without one"
-        );
+        let why = "its personal data is encrypted with the keys of a key file, but this program \
+                   opens it without one";
+        ensure!(stored.key_file.is_none(), Error::KeyFile(why.into()));
         if let Some(secret) = stored.secret {
             return Ok(Self::new(&secret, None));
         }
@@ -85,6 +88,7 @@ impl Keys {
     ) -> anyhow::Result<Self> {
         let stored = Stored::load(db)?;
         let context = || format!("open the key file {}", path.display());
+        let unfit = |what: &str| Error::KeyFile(format!("{} {what}", path.display()).into());
         let file = match (
             KeyFile::open(path, owner).with_context(context)?,
             &stored.key_file,
@@ -93,23 +97,21 @@ impl Keys {
             (None, None) => KeyFile::create(path, owner)
                 .with_context(|| format!("create the key file {}", path.display()))?,
             (Some(file), Some(id)) if file.id[..] == id[..] => file,
-            (Some(_), Some(_)) => bail!(
-                "{} is the key file of another database; put back that of this database",
-                path.display()
-            ),
-            (None, Some(_)) => bail!(
-                "{} is missing, and without it the personal data in this database cannot be read; \
-                 restore your copy of it",
-                path.display()
-            ),
+            (Some(_), Some(_)) => {
+                let what = "is the key file of another database; put back that of this database";
+                bail!(unfit(what))
+            }
+            (None, Some(_)) => bail!(unfit(
+                "is missing, and without it the personal data in this database cannot be read; \
+                 restore your copy of it"
+            )),
         };
-        ensure!(
-            file.slots() >= stored.key_slots,
-            "{} is older than the database: it has {} of {} keys; restore its newest copy",
-            path.display(),
-            file.slots(),
-            stored.key_slots
-        );
+        let (has, needed) = (file.slots(), stored.key_slots);
+        if has < needed {
+            bail!(unfit(&format!(
+                "is older than the database: it has {has} of {needed} keys; restore its newest copy"
+            )));
+        }
         if stored.key_file.is_none() {
             set(db, "key_file = ?", [file.id.to_vec().into()])?;
         }

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
 
+use crate::error::Error;
 use crate::identity::Identity;
 use crate::kind::Kind;
-use crate::{generation, private};
+use crate::{generation, private, reason};
 
 /// This process's exclusive right to open a database, until the last clone is dropped.
 #[derive(Debug, Clone)]
@@ -32,10 +33,11 @@ impl Lock {
     /// Takes the lock of the database at `path`, whose folder must exist.
     ///
     /// # Errors
-    /// Another process has it, or the lock file cannot be created.
-    pub fn take(path: &Path, kind: Kind) -> anyhow::Result<Self> {
+    /// [`Error::Locked`]: another process has it; or the lock file cannot be created.
+    pub fn take(path: &Path, kind: Kind) -> Result<Self, Error> {
         let file = generation::lock_file(path, kind)
-            .with_context(|| format!("inspect {}", path.display()))?;
+            .with_context(|| format!("inspect {}", path.display()))
+            .map_err(|error| reason::of(error, path))?;
         let locked = Arc::new(Mutex::new(Locked::take(&file)?));
         Ok(Self { file, locked })
     }
@@ -43,8 +45,8 @@ impl Lock {
     /// Takes the lock again if its file was removed: since then it has excluded no process.
     ///
     /// # Errors
-    /// Another process has taken the lock meanwhile.
-    pub fn keep(&self) -> anyhow::Result<()> {
+    /// [`Error::Locked`]: another process has taken the lock meanwhile.
+    pub fn keep(&self) -> Result<(), Error> {
         let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
         if locked.identity.moved().is_some() {
             *locked = Locked::take(&self.file)?;
@@ -54,8 +56,10 @@ impl Lock {
 }
 
 impl Locked {
-    fn take(path: &Path) -> anyhow::Result<Self> {
-        Self::try_take(path).with_context(|| format!("lock {}", path.display()))
+    fn take(path: &Path) -> Result<Self, Error> {
+        Self::try_take(path)
+            .with_context(|| format!("lock {}", path.display()))
+            .map_err(|error| reason::of(error, path))
     }
 
     fn try_take(path: &Path) -> anyhow::Result<Self> {
@@ -72,11 +76,12 @@ impl Locked {
                 let mut holder = String::new();
                 // Only for the message.
                 let _ = file.read_to_string(&mut holder);
-                bail!(
-                    "another process (pid {}) has this database open, and only one may; stop that \
-                     process, or use another file with --database",
-                    holder.trim()
+                let holder = holder.trim();
+                let why = format!(
+                    "another process (pid {holder}) has this database open, and only one may; stop \
+                     that process, or use another file with --database"
                 );
+                bail!(Error::Locked(why.into()));
             }
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }

@@ -1,9 +1,10 @@
 //! Plain SQL migrations, forward only.
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, Value};
 use sha2::{Digest as _, Sha256};
 
+use crate::error::Error;
 use crate::outbox;
 use crate::transaction::Tx;
 
@@ -66,10 +67,11 @@ pub(super) fn apply_chassis(db: &DatabaseConnection) -> anyhow::Result<()> {
 pub(super) fn apply_own(tx: &Tx, own: &[Migration]) -> anyhow::Result<()> {
     let known = |name: &str| CHASSIS.iter().chain(own).any(|known| known.name == name);
     if let Some((unknown, _)) = applied(tx)?.iter().find(|(name, _)| !known(name)) {
-        bail!(
+        let why = format!(
             "the database has the migration {unknown}, which this program does not know: \
              it was written by a newer version; start that version"
         );
+        bail!(Error::Newer(why.into()));
     }
     apply_missing(tx, own, |migration| {
         migration.then.map_or(Ok(()), |step| step(tx))
@@ -85,11 +87,14 @@ fn apply_missing(
     for migration in migrations {
         let checksum = checksum(migration.sql);
         match applied.iter().find(|(name, _)| name == migration.name) {
-            Some((name, was)) => ensure!(
-                *was == checksum,
-                "the migration {name} was changed after it was applied: \
-                 restore it, and add the change as a new migration"
-            ),
+            Some((name, was)) if *was != checksum => {
+                let why = format!(
+                    "the migration {name} was changed after it was applied: \
+                     restore it, and add the change as a new migration"
+                );
+                bail!(Error::ChangedMigration(why.into()));
+            }
+            Some(_) => {}
             None => apply(db, migration, checksum)
                 .and_then(|()| then(migration))
                 .with_context(|| format!("apply the migration {}", migration.name))?,

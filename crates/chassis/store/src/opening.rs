@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail};
 use headwater_telemetry::clock::Clock;
 use headwater_telemetry::crash;
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement, Value};
 
 use crate::config::Config;
 use crate::connection::{Damage, Mode, connect, one_at_a_time};
+use crate::error::Error;
 use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::migration::{self, Migration};
@@ -173,10 +174,13 @@ fn claim(db: &DatabaseConnection, owner: &str, clock: &Clock) -> anyhow::Result<
         ))?
         .context("headwater_database is empty")?;
     let found: String = row.try_get_by("owner")?;
-    ensure!(
-        found == owner,
-        "it belongs to the service `{found}`, this is `{owner}`: give each service a separate file"
-    );
+    if found != owner {
+        let why = format!(
+            "it belongs to the service `{found}`, this is `{owner}`: give each service a separate \
+             file"
+        );
+        bail!(Error::OtherOwner(why.into()));
+    }
     let epoch: String = row.try_get_by("epoch")?;
     Ok(epoch.into())
 }

@@ -34,6 +34,7 @@
 //! again at the start, because the database keeps their slots. If the key file is missing, damaged,
 //! of another database, or too old to have all keys, the start fails.
 
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -118,7 +119,7 @@ impl Shredder {
     ///
     /// # Errors
     /// None: failures are retried.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
         loop {
             self.try_destroy_all().await;
             let pause = tokio::time::sleep(DESTROY_EVERY);

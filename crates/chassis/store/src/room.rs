@@ -12,12 +12,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use headwater_telemetry::supervisor::Stopped;
-use headwater_telemetry::systemd;
+use headwater_telemetry::{causes, systemd};
 use rusqlite::ErrorCode;
 use sea_orm::DbErr;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::code;
+use crate::error::Error;
 
 /// Free bytes below which no write begins. They are for the index of the write-ahead log, for
 /// moving the log into the file, and for the next start.
@@ -112,22 +113,22 @@ pub(super) fn failed_on_full_disk(error: &anyhow::Error, path: &Path) -> bool {
 /// Retries `open` while the disk of `path` is too full for it, until `stop`.
 ///
 /// # Errors
-/// Any other error of `open`; [`Stopped`].
+/// Any error of `open` but [`Error::Full`]; [`Error::Stopped`].
 pub async fn when_there_is_room<T>(
     path: &Path,
     stop: &CancellationToken,
-    open: impl AsyncFn() -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
+    open: impl AsyncFn() -> Result<T, Error>,
+) -> Result<T, Error> {
     let mut is_logged = false;
     loop {
         let error = match open().await {
-            Err(error) if failed_on_full_disk(&error, path) => error,
+            Err(Error::Full(error)) => error,
             outcome => return outcome,
         };
         let what = shortage(path);
         if !is_logged {
             tracing::error!(
-                error = format!("{error:#}"),
+                error = causes(&*error),
                 "the start waits for disk space: {what}"
             );
             is_logged = true;

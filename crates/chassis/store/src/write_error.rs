@@ -4,6 +4,7 @@ use headwater_event::Position;
 
 /// The result of a write that is on the disk.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Committed<T> {
     /// What the closure returned.
     pub value: T,
@@ -13,9 +14,10 @@ pub struct Committed<T> {
 
 /// Why a write did not happen or, for `Unknown`, may not have happened.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WriteError<E> {
     /// The closure returned an error; its changes were rolled back.
-    #[error("the write was refused")]
+    #[error(transparent)]
     Refused(E),
     /// The closure panicked; its changes were rolled back.
     #[error("the write panicked")]
@@ -45,16 +47,6 @@ impl<E> WriteError<E> {
             Self::Full => "full",
             Self::Unknown => "unknown",
             Self::Moved => "moved",
-        }
-    }
-}
-
-impl<E: std::error::Error + Send + Sync + 'static> WriteError<E> {
-    /// The closure's error if it was refused, otherwise this error, as one chain.
-    pub fn flat(self) -> anyhow::Error {
-        match self {
-            Self::Refused(error) => anyhow::Error::new(error),
-            other => anyhow::anyhow!("{other}"),
         }
     }
 }

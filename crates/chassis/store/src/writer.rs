@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::connection::{Damage, code, one_at_a_time};
+use crate::error::Error;
 use crate::generation;
 use crate::identity::Identity;
 use crate::opening::{Opened, Opening};
@@ -178,13 +179,14 @@ impl Writer {
         while self.closed.changed().await.is_ok() {}
     }
 
-    pub(super) async fn stopped(&self) -> anyhow::Result<()> {
+    /// Resolves with [`Error::WriterStopped`].
+    pub(super) async fn stopped(&self) -> Error {
         let mut failure = self.failure.clone();
         let why = match failure.wait_for(Option::is_some).await {
             Ok(why) => why.as_deref().unwrap_or_default().to_owned(),
             Err(_) => "its thread ended".to_owned(),
         };
-        Err(anyhow!(why).context("database writer"))
+        Error::WriterStopped(anyhow!(why).context("database writer").into())
     }
 }
 

@@ -1,9 +1,12 @@
 //! An error and its causes in one line.
 
+use std::error::Error;
+use std::iter::successors;
+
 /// The error and its causes, each cause once. The NATS client includes the cause of an error in
 /// the error's text and also returns it as the source.
-pub fn causes(error: &anyhow::Error) -> String {
-    let all = error.chain().map(ToString::to_string);
+pub fn causes(error: &(dyn Error + 'static)) -> String {
+    let all = chain(error).map(ToString::to_string);
     let text = all.reduce(|text, cause| {
         if text.ends_with(&cause) {
             text
@@ -12,6 +15,13 @@ pub fn causes(error: &anyhow::Error) -> String {
         }
     });
     text.unwrap_or_default()
+}
+
+/// The error and its causes.
+pub(crate) fn chain<'e>(
+    error: &'e (dyn Error + 'static),
+) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    successors(Some(error), |&error| error.source())
 }
 
 #[cfg(test)]
@@ -32,8 +42,11 @@ mod tests {
             format!("{error:#}"),
             "reach the stream: request error: timed out: timed out"
         );
-        assert_eq!(causes(&error), "reach the stream: request error: timed out");
+        assert_eq!(
+            causes(error.as_ref()),
+            "reach the stream: request error: timed out"
+        );
         let plain = anyhow!("the disk is full").context("write");
-        assert_eq!(causes(&plain), "write: the disk is full");
+        assert_eq!(causes(plain.as_ref()), "write: the disk is full");
     }
 }

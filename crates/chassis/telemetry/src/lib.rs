@@ -8,6 +8,7 @@ mod causes;
 pub mod clock;
 pub mod crash;
 mod duration;
+mod error;
 pub mod health;
 mod journal;
 mod lines;
@@ -23,6 +24,7 @@ pub mod trace;
 pub use causes::causes;
 pub use clock::Clock;
 pub use duration::duration;
+pub use error::{BoxError, Error};
 pub use health::Health;
 pub use lines::flush;
 pub use log::{

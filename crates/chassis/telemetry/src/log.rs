@@ -15,7 +15,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
+use crate::causes::{causes, chain};
 use crate::clock::Clock;
+use crate::error::{BoxError, Error, Stopped};
 use crate::journal::{self, Journal};
 use crate::{lines, list, otlp, process};
 
@@ -65,18 +67,23 @@ impl Telemetry {
     ///
     /// If `main` returned the error, it would be written directly to standard error, which blocks
     /// forever if it is a full pipe without a reader.
-    pub fn end(self, ended: anyhow::Result<()>) -> ExitCode {
-        let code = match ended {
+    pub fn end(self, ended: Result<(), impl Into<BoxError>>) -> ExitCode {
+        let code = match ended.map_err(Into::into) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) if error.is::<crate::supervisor::Stopped>() => ExitCode::SUCCESS,
+            Err(error) if is_stopped(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                last_words("the service ended", &crate::causes(&error));
+                last_words("the service ended", &causes(&*error));
                 ExitCode::FAILURE
             }
         };
         drop(self);
         code
     }
+}
+
+/// Whether the process was asked to stop before the service had started.
+fn is_stopped(error: &BoxError) -> bool {
+    chain(&**error).any(<dyn std::error::Error>::is::<Stopped>)
 }
 
 impl Drop for Telemetry {
@@ -88,6 +95,7 @@ impl Drop for Telemetry {
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[non_exhaustive]
 pub enum Format {
     /// Pretty on a terminal, the journal if standard error is connected to it, JSON otherwise.
     Auto,
@@ -148,7 +156,10 @@ fn warnings() -> MutexGuard<'static, Vec<String>> {
 }
 
 /// Checks the settings for [`init`].
-pub fn check(config: &Config) -> anyhow::Result<()> {
+///
+/// # Errors
+/// [`Error::Setting`].
+pub fn check(config: &Config) -> Result<(), Error> {
     filter(config)?;
     config.traces.check()
 }
@@ -279,26 +290,30 @@ fn is_journal() -> bool {
 /// Reads the filter file again, if there is one; returns whether the filter has changed.
 ///
 /// # Errors
-/// The file cannot be read or is not a valid filter. The old filter stays.
-pub fn renew_filter(config: &Config) -> anyhow::Result<bool> {
+/// [`Error::Setting`]: the file cannot be read or is not a valid filter. The old filter stays.
+pub fn renew_filter(config: &Config) -> Result<bool, Error> {
     let (Some(handle), Some(_)) = (FILTER.get(), &config.filter_file) else {
         return Ok(false);
     };
     let filter = filter(config)?;
     let after = filter.to_string();
-    let before = handle.with_current(EnvFilter::to_string)?;
-    handle.reload(filter)?;
+    let unchanged = |error: reload::Error| Error::Setting(error.into());
+    let before = handle
+        .with_current(EnvFilter::to_string)
+        .map_err(unchanged)?;
+    handle.reload(filter).map_err(unchanged)?;
     Ok(before != after)
 }
 
-fn filter(config: &Config) -> anyhow::Result<EnvFilter> {
-    match &config.filter_file {
+fn filter(config: &Config) -> Result<EnvFilter, Error> {
+    let filter = match &config.filter_file {
         Some(path) => {
             read_filter(path).with_context(|| format!("read the log filter in {}", path.display()))
         }
         None => EnvFilter::try_new(&config.filter)
             .with_context(|| format!("read the log filter `{}`", config.filter)),
-    }
+    };
+    filter.map_err(|error| Error::Setting(error.into()))
 }
 
 fn read_filter(path: &Path) -> anyhow::Result<EnvFilter> {
@@ -327,4 +342,20 @@ pub fn metrics_handle() -> &'static PrometheusHandle {
         process::note_start(&Clock::system());
         handle
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_before_the_start_is_found_below_other_errors() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("open the database")]
+        struct Outer(#[source] Stopped);
+
+        assert!(is_stopped(&Stopped.into()));
+        assert!(is_stopped(&Outer(Stopped).into()));
+        assert!(!is_stopped(&"stopped while waiting for disk space".into()));
+    }
 }

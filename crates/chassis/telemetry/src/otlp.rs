@@ -28,6 +28,8 @@ use prost::Message as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
 
+use crate::error::Error;
+
 /// The maximum number of waiting spans; further ones are dropped.
 const QUEUE: usize = 2048;
 
@@ -80,6 +82,7 @@ pub struct Config {
 /// Which requests are traced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Sampler {
     /// All.
     AlwaysOn,
@@ -122,8 +125,12 @@ impl Config {
     }
 
     /// Checks that the endpoint is valid.
-    pub fn check(&self) -> anyhow::Result<()> {
-        self.target().map(drop)
+    ///
+    /// # Errors
+    /// [`Error::Setting`].
+    pub fn check(&self) -> Result<(), Error> {
+        let target = self.target().map(drop);
+        target.map_err(|error| Error::Setting(error.into()))
     }
 
     /// The URL to which spans are posted, if tracing is on.
@@ -310,7 +317,7 @@ impl Exporter {
         match failure {
             Some(error) if !was_away => tracing::warn!(
                 endpoint,
-                error = crate::causes(&error),
+                error = crate::causes(error.as_ref()),
                 "traces cannot be delivered: spans are lost until the endpoint is back"
             ),
             None if was_away => tracing::info!(endpoint, "traces are delivered again"),

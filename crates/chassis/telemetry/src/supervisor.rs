@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::error::{BoxError, Error};
 use crate::lines;
+
+pub use crate::error::Stopped;
 
 /// Runs the tasks of a service until it is stopped or one of them ends.
 ///
@@ -17,15 +19,10 @@ use crate::lines;
 #[derive(Debug)]
 pub struct Supervisor {
     stop: CancellationToken,
-    tasks: JoinSet<anyhow::Result<()>>,
+    tasks: JoinSet<Result<(), BoxError>>,
     /// The tasks that have not ended.
     names: BTreeMap<Id, &'static str>,
 }
-
-/// The service was stopped before it had started.
-#[derive(Debug, thiserror::Error)]
-#[error("stopped while waiting for disk space")]
-pub struct Stopped;
 
 impl Supervisor {
     /// A supervisor whose tasks stop with `stop`.
@@ -37,13 +34,16 @@ impl Supervisor {
         }
     }
 
-    /// Starts a task. It must end soon after its token is cancelled.
-    pub fn spawn<F, T>(&mut self, name: &'static str, task: F)
+    /// Starts a task, which may return errors of any type. It must end soon after its token is
+    /// cancelled.
+    pub fn spawn<F, T, E>(&mut self, name: &'static str, task: F)
     where
         F: FnOnce(CancellationToken) -> T,
-        T: Future<Output = anyhow::Result<()>> + Send + 'static,
+        T: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
     {
-        let task = self.tasks.spawn(task(self.stop.clone()));
+        let task = task(self.stop.clone());
+        let task = self.tasks.spawn(async { task.await.map_err(Into::into) });
         self.names.insert(task.id(), name);
     }
 
@@ -51,15 +51,15 @@ impl Supervisor {
     ///
     /// # Errors
     /// A task ended before the stop or with an error, or took longer than `drain`.
-    pub async fn join(mut self, drain: Duration) -> anyhow::Result<()> {
+    pub async fn join(mut self, drain: Duration) -> Result<(), Error> {
         let mut outcome = Ok(());
         tokio::select! {
             () = self.stop.cancelled() => {}
             Some(ended) = self.tasks.join_next_with_id() => {
-                let (name, result) = self.note_ended(ended);
-                outcome = result.with_context(|| format!("run {name}"));
+                let (task, result) = self.note_ended(ended);
+                outcome = result.map_err(|error| Error::TaskFailed { task, error });
                 if outcome.is_ok() && !self.stop.is_cancelled() {
-                    outcome = Err(anyhow!("{name} ended unexpectedly"));
+                    outcome = Err(Error::TaskEnded { task });
                 }
             }
         }
@@ -67,16 +67,16 @@ impl Supervisor {
         let drained = tokio::time::timeout(drain, self.drain()).await;
         outcome?;
         drained.unwrap_or_else(|_| {
-            let left: Vec<_> = self.names.into_values().collect();
-            Err(anyhow!("{} did not end within {drain:?}", left.join(", ")))
+            let tasks = self.names.into_values().collect();
+            Err(Error::StillRunning { tasks, drain })
         })
     }
 
-    async fn drain(&mut self) -> anyhow::Result<()> {
+    async fn drain(&mut self) -> Result<(), Error> {
         let mut outcome = Ok(());
         while let Some(ended) = self.tasks.join_next_with_id().await {
-            let (name, result) = self.note_ended(ended);
-            outcome = outcome.and(result.with_context(|| format!("stop {name}")));
+            let (task, result) = self.note_ended(ended);
+            outcome = outcome.and(result.map_err(|error| Error::StopFailed { task, error }));
         }
         outcome
     }
@@ -84,8 +84,8 @@ impl Supervisor {
     /// The name and the result of a task that ended; a panic is an error.
     fn note_ended(
         &mut self,
-        ended: Result<(Id, anyhow::Result<()>), JoinError>,
-    ) -> (&'static str, anyhow::Result<()>) {
+        ended: Result<(Id, Result<(), BoxError>), JoinError>,
+    ) -> (&'static str, Result<(), BoxError>) {
         let (id, result) = match ended {
             Ok((id, result)) => (id, result),
             Err(error) => (error.id(), Err(error.into())),

@@ -3,6 +3,7 @@
 //! Without systemd (no `LISTEN_FDS`, `NOTIFY_SOCKET`, `WATCHDOG_USEC`) this module does nothing.
 //! `deploy/systemd` has the units.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -11,6 +12,7 @@ use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::Error;
 use crate::health::Health;
 
 /// The shortest time between two status notifications: states may change with each event.
@@ -31,8 +33,12 @@ const ADMIN: &str = "admin";
 /// Takes the sockets that systemd passes; the one named `admin` is for health and metrics.
 ///
 /// # Errors
-/// There are several sockets for the same purpose, or one is not a TCP socket.
-pub fn listeners() -> anyhow::Result<Sockets> {
+/// [`Error::Sockets`]: there are several sockets for the same purpose, or one is not a TCP socket.
+pub fn listeners() -> Result<Sockets, Error> {
+    passed().map_err(|error| Error::Sockets(error.into()))
+}
+
+fn passed() -> anyhow::Result<Sockets> {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     let mut passed = ListenFd::from_env();
@@ -80,7 +86,7 @@ pub async fn tell(
     health: Health,
     serves: impl Future<Output = ()>,
     stop: CancellationToken,
-) -> anyhow::Result<()> {
+) -> Result<(), Infallible> {
     stop.run_until_cancelled(async {
         serves.await;
         ready();

@@ -88,7 +88,7 @@ pub struct Config {
 ///
 /// # Errors
 /// The service cannot start, or a task ended unexpectedly.
-pub async fn run(config: Config, process: Process) -> headwater::Result {
+pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let Config {
         style,
         service: config,
@@ -117,7 +117,7 @@ pub async fn run(config: Config, process: Process) -> headwater::Result {
         let replica = Replica::new(service.db.clone(), progress, deadline);
         let answers = Answers::Replica(Box::new(replica));
         let names = Names::Bus(service.asks(asking.questions_max).await?);
-        return service.serve(routes(shared(answers, names))).await;
+        return Ok(service.serve(routes(shared(answers, names))).await?);
     }
     let mut service = Service::start_without_database(about, config, process).await?;
     let (transport, names) = if style == Style::Composition {
@@ -132,7 +132,7 @@ pub async fn run(config: Config, process: Process) -> headwater::Result {
     };
     let asking = Asking::new(transport, &asking, service.health.clone());
     let answers = Answers::Asking(asking);
-    service.serve(routes(shared(answers, names))).await
+    Ok(service.serve(routes(shared(answers, names))).await?)
 }
 
 fn routes(shared: Shared) -> OpenApiRouter {

@@ -40,7 +40,7 @@ const MIGRATIONS: &[Migration] = &[
 ///
 /// # Errors
 /// The service cannot start, or a task ended unexpectedly.
-pub async fn run(config: Config, process: Process) -> headwater::Result {
+pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
     let mut service = Service::start_with_personal_data(ABOUT, MIGRATIONS, config, process).await?;
     service.publish(&shop_events::SCHEMA)?;
     let (names, changes) = Names::open()?;
@@ -53,5 +53,5 @@ pub async fn run(config: Config, process: Process) -> headwater::Result {
         inquiry::search(&sought, snapshot, asked)
     });
     let routes = http::routes(&service, names)?;
-    service.serve(routes).await
+    Ok(service.serve(routes).await?)
 }

@@ -116,7 +116,7 @@ impl Names {
         db: Database,
         mut changes: Changes,
         stop: CancellationToken,
-    ) -> headwater::Result {
+    ) -> rusqlite::Result<()> {
         let follow = async {
             let mut after = None;
             while let Some(last) = self.index_page(&db, after).await? {
@@ -234,7 +234,7 @@ mod tests {
         db: Database,
         names: Names,
         stop: CancellationToken,
-        following: tokio::task::JoinHandle<headwater::Result>,
+        following: tokio::task::JoinHandle<rusqlite::Result<()>>,
         _folder: TempDir,
     }
 

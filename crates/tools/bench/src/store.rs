@@ -79,7 +79,7 @@ impl Size {
 /// Opens the database of `purchases` at `path`.
 pub(crate) async fn open(path: &Path) -> anyhow::Result<Database> {
     let (name, config) = (purchases::NAME, database::Config::at(path));
-    Database::open(name, &config, purchases::MIGRATIONS, Clock::system()).await
+    Ok(Database::open(name, &config, purchases::MIGRATIONS, Clock::system()).await?)
 }
 
 /// Creates a store at `path`.

@@ -11,6 +11,12 @@ pub struct Misconfigured(String);
 
 impl From<anyhow::Error> for Misconfigured {
     fn from(error: anyhow::Error) -> Self {
+        Self(headwater::causes(error.as_ref()))
+    }
+}
+
+impl From<headwater::bus::Error> for Misconfigured {
+    fn from(error: headwater::bus::Error) -> Self {
         Self(headwater::causes(&error))
     }
 }

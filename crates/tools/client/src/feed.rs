@@ -119,7 +119,7 @@ impl Feed {
             }
             if !is_reported {
                 is_reported = true;
-                let why = printable(&headwater::causes(&failure));
+                let why = printable(&headwater::causes(failure.as_ref()));
                 complain(&format!("{}: {why}; trying again", self.stream));
             }
             tokio::time::sleep(PAUSE).await;

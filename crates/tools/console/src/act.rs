@@ -202,7 +202,7 @@ async fn retry(app: &App, picks: Vec<Pick>) -> anyhow::Result<Ended> {
             }
             Err(error) if error.is::<client::Refusal>() => {
                 is_well = false;
-                lines.push(format!("{pick}: {}", headwater::causes(&error)));
+                lines.push(format!("{pick}: {}", headwater::causes(error.as_ref())));
             }
             Err(error) => return Err(error.context(lines.join("; "))),
         }

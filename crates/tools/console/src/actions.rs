@@ -126,7 +126,7 @@ pub(crate) async fn begin(State(app): State<Shared>, body: Bytes) -> Response {
     match app.jobs.start(&app.journal, what, can_cancel, run) {
         Ok(id) => Redirect::to(&format!("/actions/{id}")).into_response(),
         Err(error) => {
-            let lines = vec![format!("{}; nothing was done", causes(&error))];
+            let lines = vec![format!("{}; nothing was done", causes(error.as_ref()))];
             let status = StatusCode::INTERNAL_SERVER_ERROR;
             note(&app, HERE, status, "The action could not be logged", lines)
         }
@@ -203,9 +203,9 @@ impl Standing {
         Self {
             id: job.id,
             begun: job.begun.clone(),
+            can_cancel: app.is_operator && job.can_cancel && state == job::State::Running,
             state,
             progress: job.progress(),
-            can_cancel: app.is_operator && job.can_cancel && state == job::State::Running,
         }
     }
 }

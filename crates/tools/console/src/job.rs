@@ -125,7 +125,7 @@ impl Jobs {
             let outcome =
                 "the console ended before this did: look at its outcome with `headwater status`";
             if let Err(error) = journal.write(Some(job.id), &job.what, outcome) {
-                client::complain(&causes(&error));
+                client::complain(&causes(error.as_ref()));
             }
         }
     }
@@ -169,10 +169,10 @@ impl Job {
                 is_well: true,
             }) => State::Done(text),
             Ok(Ended { text, .. }) => State::Differs(text),
-            Err(error) => State::Failed(causes(&error)),
+            Err(error) => State::Failed(causes(error.as_ref())),
         };
         if let Err(error) = journal.write(Some(self.id), &self.what, &state.log()) {
-            client::complain(&causes(&error));
+            client::complain(&causes(error.as_ref()));
         }
         *self.state.lock().expect("no holder panics") = state;
     }

@@ -119,7 +119,7 @@ pub(crate) async fn one(
     match whole_letter(&app.nats, &service, id).await {
         Ok(letter) => page(&OneLetter::of(&app, &service, letter, &params, &path).await),
         Err(error) if error.is::<client::Refusal>() => {
-            let lines = vec![causes(&error)];
+            let lines = vec![causes(error.as_ref())];
             note(&app, HERE, StatusCode::NOT_FOUND, "No such letter", lines)
         }
         Err(error) => failed(&app, HERE, &error),
@@ -150,7 +150,7 @@ impl Letters {
                     name,
                     total,
                 }),
-                Err(error) => failures.push(causes(&error)),
+                Err(error) => failures.push(causes(error.as_ref())),
             }
         }
         let other = params.with("show", if is_discarded { "" } else { "discarded" });

@@ -22,9 +22,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use local_page::Access;
 use app::App;
 use journal::{Journal, Who};
+use local_page::Access;
 use sample::Samples;
 
 mod act;

@@ -74,7 +74,7 @@ pub(crate) fn note(
 
 /// A page for an error.
 pub(crate) fn failed(app: &App, here: &'static str, error: &anyhow::Error) -> Response {
-    let lines = vec![causes(error)];
+    let lines = vec![causes(error.as_ref())];
     note(
         app,
         here,

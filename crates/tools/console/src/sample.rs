@@ -120,7 +120,7 @@ impl Samples {
                 seen.taken = Some(Arc::new(taken));
                 seen.failure = None;
             }
-            Err(error) => seen.failure = Some((now_ms, headwater::causes(&error))),
+            Err(error) => seen.failure = Some((now_ms, headwater::causes(error.as_ref()))),
         }
         drop(seen);
         self.count.send_modify(|count| *count += 1);

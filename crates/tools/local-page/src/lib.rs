@@ -148,7 +148,10 @@ impl Access {
         if host.is_some_and(is_ours) && target.is_none_or(is_ours) {
             return Ok(());
         }
-        let what = format!("The pages are at the address that `{}` printed.\n", self.command);
+        let what = format!(
+            "The pages are at the address that `{}` printed.\n",
+            self.command
+        );
         Err((StatusCode::MISDIRECTED_REQUEST, what))
     }
 
@@ -187,7 +190,10 @@ impl Access {
         {
             return Ok(());
         }
-        let what = format!("Only the pages of `{}` may change something.\n", self.command);
+        let what = format!(
+            "Only the pages of `{}` may change something.\n",
+            self.command
+        );
         Err((StatusCode::FORBIDDEN, what))
     }
 }
@@ -206,8 +212,10 @@ async fn check(State(access): State<Arc<Access>>, request: Request, next: Next) 
 
 /// The token in an address, and the address without it.
 fn without_token(uri: &Uri) -> Option<(String, String)> {
-    let (tokens, rest): (Vec<_>, Vec<_>) =
-        uri.query()?.split('&').partition(|pair| pair.starts_with("token="));
+    let (tokens, rest): (Vec<_>, Vec<_>) = uri
+        .query()?
+        .split('&')
+        .partition(|pair| pair.starts_with("token="));
     let token = tokens.first()?.strip_prefix("token=")?.to_owned();
     let to = match rest.as_slice() {
         [] => uri.path().to_owned(),
@@ -230,7 +238,12 @@ mod tests {
         Access::new("page", "the program", address).expect("random numbers")
     }
 
-    fn answer(access: &Access, method: Method, to: &str, headers: &[(&str, &str)]) -> Option<Response> {
+    fn answer(
+        access: &Access,
+        method: Method,
+        to: &str,
+        headers: &[(&str, &str)],
+    ) -> Option<Response> {
         let mut request = Request::builder().method(method).uri(to);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -270,7 +283,13 @@ mod tests {
         let get = |to, headers: &[_]| status(&access, Method::GET, to, headers);
         assert_eq!(get("/", &[("host", "LOCALHOST:7777"), cookie]), 200);
         assert_eq!(get("http://127.0.0.1:7777/", &[HOST, cookie]), 200);
-        for host in ["evil.test:7777", "127.0.0.1", "127.0.0.1:7778", "x@127.0.0.1:7777", ""] {
+        for host in [
+            "evil.test:7777",
+            "127.0.0.1",
+            "127.0.0.1:7778",
+            "x@127.0.0.1:7777",
+            "",
+        ] {
             assert_eq!(get("/", &[("host", host), cookie]), 421, "{host}");
         }
         assert_eq!(get("/", &[cookie]), 421);

@@ -147,7 +147,9 @@ fn settle<T>(
     match error.downcast_ref() {
         Some(Unreachable::Broker { .. } | Unreachable::Login { .. }) => return Err(error),
         Some(away) => report.unreachable.push(away.to_string()),
-        None => report.failed.push(format!("{what}: {}", causes(&error))),
+        None => report
+            .failed
+            .push(format!("{what}: {}", causes(error.as_ref()))),
     }
     Ok(None)
 }

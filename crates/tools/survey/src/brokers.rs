@@ -78,12 +78,12 @@ impl Brokers {
             Ok(_) => JetStream::NoQuorum,
             Err(error) => {
                 let error = anyhow::Error::from(error);
-                if is_no_quorum(&error) || !has_majority {
+                if is_no_quorum(error.as_ref()) || !has_majority {
                     JetStream::NoQuorum
-                } else if causes(&error).contains(NOT_FOR_ACCOUNT) {
+                } else if causes(error.as_ref()).contains(NOT_FOR_ACCOUNT) {
                     JetStream::NotForUser
                 } else {
-                    JetStream::Down(causes(&error))
+                    JetStream::Down(causes(error.as_ref()))
                 }
             }
         };

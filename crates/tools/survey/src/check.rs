@@ -142,7 +142,7 @@ impl Report {
         };
         Self {
             state,
-            messages: vec![headwater::causes(error)],
+            messages: vec![headwater::causes(error.as_ref())],
             survey: None,
         }
     }

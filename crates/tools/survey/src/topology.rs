@@ -166,7 +166,9 @@ impl Topology {
             Err(error) => match error.downcast::<Unreachable>() {
                 Ok(lost @ Unreachable::Broker { .. }) => return Err(lost.into()),
                 Ok(away) => self.unreachable.push(away),
-                Err(error) => self.failed.push(format!("{name}: {}", causes(&error))),
+                Err(error) => self
+                    .failed
+                    .push(format!("{name}: {}", causes(error.as_ref()))),
             },
         }
         Ok(())
@@ -241,7 +243,7 @@ async fn found(nats: &Nats, only: &BTreeSet<String>) -> anyhow::Result<Found> {
         Ok(found) => Ok(found),
         Err(error) => {
             nats.expect_connected()?;
-            if is_no_quorum(&error) {
+            if is_no_quorum(error.as_ref()) {
                 return Err(Unreachable::Quorum.into());
             }
             Err(error).context("list the streams")

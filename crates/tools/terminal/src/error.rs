@@ -29,7 +29,7 @@ impl ErrorObject {
     }
 
     pub fn of(error: &anyhow::Error, exit: Exit) -> Self {
-        let text = headwater::causes(error);
+        let text = headwater::causes(error.as_ref());
         // These messages end with what to do.
         let is_advised = matches!(exit, Exit::Usage | Exit::Unreachable);
         match text.rsplit_once("; ") {
@@ -94,7 +94,7 @@ pub fn end(
         let object = ErrorObject::of(&error, exit);
         let is_said = format == Format::Json && output::print(&object, format).is_ok();
         if !is_said {
-            complain(program, &printable(&headwater::causes(&error)));
+            complain(program, &printable(&headwater::causes(error.as_ref())));
         }
         exit
     })

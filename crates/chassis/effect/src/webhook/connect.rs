@@ -177,8 +177,8 @@ impl Receiver {
     }
 }
 
-fn why(error: impl std::error::Error + Send + Sync + 'static) -> String {
-    causes(&anyhow::Error::new(error))
+fn why(error: impl std::error::Error + 'static) -> String {
+    causes(&error)
 }
 
 async fn exchange(

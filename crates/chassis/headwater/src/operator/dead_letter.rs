@@ -194,7 +194,7 @@ fn refusal(error: &Refusal) -> Error {
         Refusal::Unknown(_) | Refusal::UnknownLane(_) => 404,
         Refusal::Waits { .. } | Refusal::TakeOver => 409,
         Refusal::NoReason => 400,
-        Refusal::Database(_) | Refusal::SourceAway { .. } | Refusal::Write(_) => 503,
+        _ => 503,
     };
     let status = match error {
         Refusal::Database(cause) => format!("{error}: {cause}"),

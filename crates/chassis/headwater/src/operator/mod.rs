@@ -67,8 +67,18 @@ const AT_ONCE: usize = 2;
 /// and the `questions` of other services.
 ///
 /// # Errors
-/// The connection was closed for good.
+/// [`Error::Operator`](crate::Error::Operator): the connection was closed for good.
 pub async fn serve(
+    admin: AdminEndpoints,
+    bus: Bus,
+    questions: Questions,
+    stop: CancellationToken,
+) -> Result<(), crate::error::Error> {
+    let served = serve_all(admin, bus, questions, stop).await;
+    served.map_err(|error| crate::error::Error::Operator(error.into()))
+}
+
+async fn serve_all(
     admin: AdminEndpoints,
     bus: Bus,
     questions: Questions,

@@ -3,6 +3,7 @@
 use headwater_nats::control::{PauseRequest, ProjectionStatus, ResumeRequest};
 use headwater_projection::PauseControl;
 use headwater_store::Database;
+use headwater_telemetry::causes;
 
 use crate::operator::registry::{ProjectionHandle, ProjectionRegistry};
 use crate::operator::reply::{Error, refuse};
@@ -18,7 +19,7 @@ pub(super) async fn pause(
     }
     handle.expect_no_rebuild()?;
     let paused = pause_control.pause(request.reason).await;
-    paused.map_err(|error| refuse(503, format!("{error:#}")))?;
+    paused.map_err(|error| refuse(503, causes(&error)))?;
     status(db, registry, handle).await
 }
 
@@ -29,7 +30,7 @@ pub(super) async fn resume(
 ) -> Result<ProjectionStatus, Error> {
     let (handle, pause_control) = find(db, registry, request.projection.as_deref())?;
     let resumed = pause_control.resume().await;
-    resumed.map_err(|error| refuse(503, format!("{error:#}")))?;
+    resumed.map_err(|error| refuse(503, causes(&error)))?;
     status(db, registry, handle).await
 }
 

@@ -29,6 +29,7 @@ const ANSWER_MAX: usize = 512 * 1024;
 
 /// Why a question is refused.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Refusal {
     /// The question cannot be decoded or is not allowed. The text says what to send instead.
     #[error("{0}")]
@@ -148,7 +149,10 @@ impl Questions {
     }
 
     /// Offers the questions as endpoints of `service`, for [`serve`] to answer.
-    pub(crate) async fn offer(self, service: &service::Service) -> anyhow::Result<Asked> {
+    pub(crate) async fn offer(
+        self,
+        service: &service::Service,
+    ) -> Result<Asked, headwater_nats::Error> {
         let mut asked = Asked::new();
         for question in self.all {
             let metadata = self.described.get(question.subject).cloned();

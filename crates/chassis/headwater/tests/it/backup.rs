@@ -7,9 +7,9 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 
-use headwater::Clock;
 use headwater::backup::{self, Facts, RestoreTarget};
 use headwater::database::{Database, outbox};
+use headwater::{Clock, causes};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -163,7 +163,7 @@ async fn what_is_no_copy_is_said_to_be_none() {
         ("", "is not a file"),
     ] {
         let refused = backup::check(&at(name)).unwrap_err();
-        let refused = format!("{refused:#}");
+        let refused = causes(&refused);
         assert!(refused.contains(why), "{refused}");
     }
 }

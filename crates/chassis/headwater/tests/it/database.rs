@@ -1,7 +1,7 @@
 //! Opening, migrating and reading a database.
 
-use headwater::database::{Bulk, Config, Database, Migration, Snapshot};
-use headwater::{Clock, outbox};
+use headwater::database::{Bulk, Config, Database, Error, Migration, Snapshot};
+use headwater::{Clock, causes, outbox};
 use sea_orm::{ConnectionTrait as _, DbErr};
 use tempfile::TempDir;
 
@@ -14,14 +14,20 @@ async fn open_at(
     folder: &TempDir,
     owner: &'static str,
     migrations: &'static [Migration],
-) -> anyhow::Result<Database> {
+) -> Result<Database, Error> {
     let config = Config::at(folder.path().join("shared.db"));
     Database::open(owner, &config, migrations, Clock::system()).await
 }
 
-/// The error of opening, with the whole chain of causes.
-async fn refusal(folder: &TempDir, owner: &'static str, own: &'static [Migration]) -> String {
-    format!("{:#}", open_at(folder, owner, own).await.unwrap_err())
+/// The error of opening, and its text with the whole chain of causes.
+async fn refusal(
+    folder: &TempDir,
+    owner: &'static str,
+    own: &'static [Migration],
+) -> (Error, String) {
+    let error = open_at(folder, owner, own).await.unwrap_err();
+    let why = causes(&error);
+    (error, why)
 }
 
 const FIRST: Migration =
@@ -73,10 +79,11 @@ async fn a_migration_is_applied_once_and_another_one_later() {
 async fn a_changed_migration_is_refused() {
     let folder = folder();
     drop(open_at(&folder, "sensors", &[FIRST]).await.unwrap());
-    let refusal = refusal(&folder, "sensors", &[FIRST_CHANGED]).await;
+    let (error, why) = refusal(&folder, "sensors", &[FIRST_CHANGED]).await;
+    assert!(matches!(error, Error::ChangedMigration(_)), "{error:?}");
     assert!(
-        refusal.contains("0001_first was changed after it was applied"),
-        "{refusal}"
+        why.contains("0001_first was changed after it was applied"),
+        "{why}"
     );
 }
 
@@ -84,17 +91,19 @@ async fn a_changed_migration_is_refused() {
 async fn a_migration_that_is_not_known_is_refused() {
     let folder = folder();
     drop(open_at(&folder, "sensors", &[FIRST, SECOND]).await.unwrap());
-    let refusal = refusal(&folder, "sensors", &[FIRST]).await;
+    let (error, why) = refusal(&folder, "sensors", &[FIRST]).await;
+    assert!(matches!(error, Error::Newer(_)), "{error:?}");
     assert!(
-        refusal.contains("0002_second, which this program does not know"),
-        "{refusal}"
+        why.contains("0002_second, which this program does not know"),
+        "{why}"
     );
 }
 
 #[tokio::test]
 async fn a_migration_that_fails_leaves_nothing() {
     let folder = folder();
-    let why = refusal(&folder, "sensors", &[FIRST, WRONG]).await;
+    let (error, why) = refusal(&folder, "sensors", &[FIRST, WRONG]).await;
+    assert!(matches!(error, Error::Other(_)), "{error:?}");
     assert!(why.contains("apply the migration 0003_wrong"), "{why}");
     let db = open_at(&folder, "sensors", &[SECOND]).await.unwrap();
     let tables = "SELECT name AS t FROM sqlite_schema WHERE name IN ('first', 'second', 'third')";
@@ -111,11 +120,9 @@ async fn another_services_database_is_refused_and_left_as_it_is() {
         &[SECOND],
         &[FIRST_CHANGED],
     ] {
-        let refusal = refusal(&folder, "gauges", own).await;
-        assert!(
-            refusal.contains("belongs to the service `sensors`"),
-            "{refusal}"
-        );
+        let (error, why) = refusal(&folder, "gauges", own).await;
+        assert!(matches!(error, Error::OtherOwner(_)), "{error:?}");
+        assert!(why.contains("belongs to the service `sensors`"), "{why}");
     }
     open_at(&folder, "sensors", &[FIRST]).await.unwrap();
 }
@@ -181,7 +188,9 @@ async fn a_write_during_which_the_file_is_renamed_is_unknown() {
     assert!(matches!(written.await, Err(Refused::Unknown)));
     db.close().await;
 
-    let why = format!("{:#}", try_open(&folder).await.unwrap_err());
+    let error = try_open(&folder).await.unwrap_err();
+    assert!(matches!(error, Error::Missing(_)), "{error:?}");
+    let why = causes(&error);
     assert!(why.contains("sensors.db is missing, but"), "{why}");
     assert!(!path.exists(), "no empty file was created in its place");
     std::fs::rename(&aside, &path).unwrap();
@@ -192,7 +201,7 @@ async fn a_write_during_which_the_file_is_renamed_is_unknown() {
     );
 }
 
-async fn try_open(folder: &TempDir) -> anyhow::Result<Database> {
+async fn try_open(folder: &TempDir) -> Result<Database, Error> {
     let config = Config::at(folder.path().join("sensors.db"));
     Database::open("sensors", &config, MIGRATIONS, Clock::system()).await
 }

@@ -13,6 +13,7 @@ mod database;
 mod dead_letter;
 mod effects;
 mod epochs;
+mod errors;
 mod golden;
 mod group_commit;
 mod hostile;

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use headwater::database::{Config, Database, Migration, WriteError};
+use headwater::database::{Config, Database, Error, Migration, WriteError};
 use headwater::personal::{self, Shredder};
-use headwater::{Clock, Health};
+use headwater::{Clock, Health, causes};
 use sea_orm::{ConnectionTrait as _, DbErr, Statement};
 use tempfile::TempDir;
 
@@ -29,7 +29,7 @@ fn key_file(folder: &TempDir) -> PathBuf {
     folder.path().join("people.keys")
 }
 
-async fn try_open(folder: &TempDir) -> anyhow::Result<Database> {
+async fn try_open(folder: &TempDir) -> Result<Database, Error> {
     let config = Config::at(database(folder));
     Database::open_with_personal_data("people", &config, PEOPLE, Clock::system()).await
 }
@@ -40,7 +40,9 @@ async fn people(folder: &TempDir) -> Database {
 
 /// The error of opening the database.
 async fn refusal(folder: &TempDir) -> String {
-    format!("{:#}", try_open(folder).await.unwrap_err())
+    let error = try_open(folder).await.unwrap_err();
+    assert!(matches!(error, Error::KeyFile(_)), "{error:?}");
+    causes(&error)
 }
 
 /// Adds a person; returns the slot of the key.
@@ -267,7 +269,7 @@ async fn a_key_file_that_is_missing_damaged_foreign_or_too_old_is_named_and_left
     db.close().await;
     let config = Config::at(database(&folder));
     let without = Database::open("people", &config, PEOPLE, Clock::system()).await;
-    let refused = format!("{:#}", without.unwrap_err());
+    let refused = causes(&without.unwrap_err());
     assert!(refused.contains("the keys of a key file"), "{refused}");
 }
 

@@ -194,7 +194,7 @@ pub(crate) struct House {
     pub(crate) db: Database,
     pub(crate) health: Health,
     stop: CancellationToken,
-    task: tokio::task::JoinHandle<anyhow::Result<()>>,
+    task: tokio::task::JoinHandle<headwater::Result>,
 }
 
 impl House {

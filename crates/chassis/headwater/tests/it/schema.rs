@@ -2,7 +2,7 @@
 
 use async_nats::jetstream::kv::Store;
 use headwater::health::State;
-use headwater::schema::{BUCKET, Described, Keeper, Kind, Schema};
+use headwater::schema::{BUCKET, Described, Keeper, Kind, Schema, SchemaError};
 use headwater::{Bus, Process, Service};
 use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
@@ -155,19 +155,27 @@ async fn an_entry_has_what_the_messages_need_and_nothing_else() {
 
 #[test]
 fn a_schema_that_contradicts_itself_is_refused() {
-    let error = schema(&["gauge"]).of("sensors").unwrap_err().to_string();
-    assert!(error.contains("no such string"), "{error}");
-    let error = schema(&["sensor"]).of("gauges").unwrap_err().to_string();
-    assert!(error.contains("begins with gauges"), "{error}");
-    let without = Schema {
-        descriptors: &[],
+    let error = schema(&["gauge"]).of("sensors").unwrap_err();
+    assert!(matches!(error, SchemaError::NoKey { .. }), "{error:?}");
+    assert!(error.to_string().contains("no such string"), "{error}");
+    let error = schema(&["sensor"]).of("gauges").unwrap_err();
+    assert!(matches!(error, SchemaError::NoEvents(_)), "{error:?}");
+    assert!(error.to_string().contains("begins with gauges"), "{error}");
+    let descriptors = |descriptors| Schema {
+        descriptors,
         ..schema(&["sensor"])
     };
-    let error = without.of("sensors").unwrap_err().to_string();
-    assert!(
-        error.contains("no message test.sensors.v1.SensorRead"),
-        "{error}"
-    );
+    let error = descriptors(b"\xff").of("sensors").unwrap_err();
+    assert!(matches!(error, SchemaError::NotDescriptors(_)), "{error:?}");
+    let mut stored = described(&["sensor"]);
+    stored.descriptors = "?".to_owned();
+    let error = stored.descriptors().unwrap_err();
+    assert!(matches!(error, SchemaError::NotBase64(_)), "{error:?}");
+    let error = descriptors(&[]).of("sensors").unwrap_err();
+    let SchemaError::NoMessage { message } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(message, "test.sensors.v1.SensorRead");
 }
 
 #[tokio::test]

@@ -15,8 +15,10 @@ use headwater::http::About;
 use headwater::operator::{AdminEndpoints, ProjectionRegistry};
 use headwater::projection::{self, Progress, Runner};
 use headwater::request_reply::Questions;
+use headwater::telemetry::BoxError;
 use headwater::{
-    ApplyError, Bus, Clock, Envelope, Event, Health, Projection, Relay, Supervisor, bus, outbox,
+    ApplyError, Bus, Clock, Envelope, Event, Health, Projection, Relay, Supervisor, bus, causes,
+    outbox,
 };
 pub(crate) use headwater_testkit::{PATIENCE, broker, broker_with, eventually, is};
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
@@ -188,7 +190,7 @@ pub(crate) async fn open_restored(folder: &TempDir, owner: &'static str) -> Data
     let config = database::Config::at(folder.path().join(format!("{owner}.db")));
     eventually("the restored database", async || {
         let opened = Database::open(owner, &config, MIGRATIONS, Clock::system()).await;
-        opened.map_err(|error| format!("{error:#}"))
+        opened.map_err(|error| causes(&error))
     })
     .await
 }
@@ -310,9 +312,13 @@ impl Tasks {
     }
 
     /// Runs a task.
-    pub(crate) fn run<T>(&mut self, name: &'static str, task: impl FnOnce(CancellationToken) -> T)
-    where
-        T: Future<Output = anyhow::Result<()>> + Send + 'static,
+    pub(crate) fn run<T, E>(
+        &mut self,
+        name: &'static str,
+        task: impl FnOnce(CancellationToken) -> T,
+    ) where
+        T: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
     {
         self.supervisor.spawn(name, task);
     }

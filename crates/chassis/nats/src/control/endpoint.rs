@@ -5,6 +5,7 @@ use async_nats::service::NATS_SERVICE_ERROR;
 use serde::{Deserialize, Serialize};
 
 use crate::bus::Bus;
+use crate::error::Error;
 
 /// Declares each endpoint once: its variant, its name, an example request (empty if the request
 /// is), and its description.
@@ -85,21 +86,28 @@ impl Endpoint {
 }
 
 /// Sends `request` to an endpoint of a service, and returns the answer.
+///
+/// # Errors
+/// [`Error::Refused`]; [`Error::NoResponders`]; [`Error::TimedOut`]; or the answer cannot be
+/// decoded.
 pub async fn ask<A: for<'de> Deserialize<'de>>(
     bus: &Bus,
     service: &str,
     endpoint: Endpoint,
     request: &impl Serialize,
-) -> anyhow::Result<A> {
+) -> Result<A, Error> {
     let subject = endpoint.subject(service);
-    let payload = serde_json::to_vec(request).context("encode the request")?;
-    let answer = bus.client.request(subject, payload.into()).await?;
+    let payload = serde_json::to_vec(request).context("encode the request");
+    let payload = payload.map_err(Error::of)?.into();
+    let answer = bus.client.request(subject, payload).await;
+    let answer = answer.map_err(|error| Error::of(error.into()))?;
     let refusal = answer
         .headers
         .as_ref()
         .and_then(|headers| headers.get(NATS_SERVICE_ERROR));
     if let Some(refusal) = refusal {
-        anyhow::bail!("{refusal}");
+        return Err(Error::Refused(refusal.as_str().into()));
     }
-    serde_json::from_slice(&answer.payload).context("decode the answer")
+    let answer = serde_json::from_slice(&answer.payload).context("decode the answer");
+    answer.map_err(Error::of)
 }

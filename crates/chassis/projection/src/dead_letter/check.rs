@@ -68,7 +68,7 @@ pub(super) async fn check(
         let outbox = outbox::at(bus, source, &positions).await;
         let outbox = outbox.map_err(|error| Refusal::SourceAway {
             source_name: source.to_owned(),
-            why: causes(&error),
+            why: causes(error.as_ref()),
         })?;
         outboxes.insert(source.to_owned(), outbox);
     }
@@ -183,7 +183,7 @@ pub async fn in_outbox(bus: &Bus, letter: &Letter, payload: &[u8]) -> Option<InO
     let (epoch, position) = letter.epoch.as_ref().zip(letter.position)?;
     let outbox = match outbox::at(bus, &letter.source, &[position]).await {
         Ok(outbox) => outbox,
-        Err(error) => return Some(InOutbox::Unknown(causes(&error))),
+        Err(error) => return Some(InOutbox::Unknown(causes(error.as_ref()))),
     };
     if **epoch != *outbox.epoch {
         let why = format!("the epoch of {} is {} now", letter.source, outbox.epoch);

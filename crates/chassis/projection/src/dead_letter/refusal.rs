@@ -7,6 +7,7 @@ use crate::projection::ApplyError;
 
 /// Why dead letters could not be retried or discarded.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Refusal {
     /// No letter has this id.
     #[error("there is no dead letter {0}")]

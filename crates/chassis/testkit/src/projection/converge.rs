@@ -171,7 +171,7 @@ impl<P: Projection> Converges<P> {
                     P::NAME
                 )
             }
-            Err(error) => panic!("{}: {error}", P::NAME),
+            Err(error) => panic!("{}: cannot write: {}", P::NAME, error.kind()),
             Ok(never) => match never.value {},
         };
         check.with_reopening(&mut store, &outcome).await?;
@@ -306,7 +306,7 @@ where
                     let left = course::plain(&order);
                     return Err(self.report(&left, Ok(wanted), &course, Err(&why)));
                 }
-                Err(error) => return Err(format!("{}: {error}", P::NAME)),
+                Err(error) => return Err(format!("{}: cannot write: {}", P::NAME, error.kind())),
             };
         }
         let check = Arc::clone(self);

@@ -73,6 +73,7 @@ impl From<NoAnswer> for Why {
             }
             NoAnswer::TooLarge(why) | NoAnswer::Refused(why) => Self::Refused(why),
             NoAnswer::Malformed(why) => Self::InvalidAnswer(why),
+            other => Self::InvalidAnswer(other.to_string()),
         }
     }
 }

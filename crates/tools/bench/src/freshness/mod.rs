@@ -96,7 +96,8 @@ async fn follow(
     let process = Process::on_free_ports(end).await.context("listen")?;
     let mut service = Service::start_read_store(ABOUT, MIGRATIONS, config, process).await?;
     let progress = service.project(Purchases).await?;
-    tasks.spawn(Box::pin(service.serve(OpenApiRouter::new())));
+    let serving = service.serve(OpenApiRouter::new());
+    tasks.spawn(Box::pin(async { Ok(serving.await?) }));
     progress
         .caught_up(&Positions::default(), SEEN_WITHIN)
         .await

@@ -77,7 +77,8 @@ pub(crate) async fn serve(store: &Path) -> anyhow::Result<()> {
     };
     let app = http::app(about, routes, Health::new(), &config);
     let listener = http::bind(&config).await?.public;
-    http::serve(listener, app, config, supervisor::stop_on_signal()).await
+    let stop = supervisor::stop_on_signal();
+    Ok(http::serve(listener, app, config, stop).await?)
 }
 
 async fn purchases(

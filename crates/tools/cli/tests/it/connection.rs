@@ -218,6 +218,10 @@ async fn a_service_ends_when_the_server_begins_in_another_way_than_when_it_start
     };
     let ended = tokio::time::timeout(std::time::Duration::from_mins(1), reporting).await;
     let ended = ended.expect("it ends").expect_err("as an error");
+    assert!(
+        matches!(ended, bus::Error::HandshakeChanged(_)),
+        "{ended:?}"
+    );
     assert!(ended.to_string().contains("`handshake_first`"), "{ended:#}");
 }
 

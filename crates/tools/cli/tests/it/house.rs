@@ -62,7 +62,7 @@ pub(crate) struct House {
     db: Database,
     is_fixed: Arc<AtomicBool>,
     stop: CancellationToken,
-    running: JoinSet<anyhow::Result<()>>,
+    running: JoinSet<headwater::Result>,
     folder: TempDir,
 }
 

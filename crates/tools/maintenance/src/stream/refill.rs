@@ -146,7 +146,7 @@ impl Before {
                 Ok(status) if status.state == RebuildState::Done => None,
                 Ok(status) => Some(status.message.unwrap_or_else(|| "it failed".to_owned())),
                 Err(error) if is_broker(&error) => return Err(error),
-                Err(error) => Some(headwater::causes(&error)),
+                Err(error) => Some(headwater::causes(error.as_ref())),
             };
             all.push(Rebuilt {
                 service: target.service,

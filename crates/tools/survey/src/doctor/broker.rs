@@ -46,7 +46,7 @@ pub(crate) async fn connect(common: &Common, findings: &mut Vec<Finding>) -> any
                 }
                 None => "fix the file that it names",
             };
-            findings.push(Finding::fail(BROKER, causes(&error), fix));
+            findings.push(Finding::fail(BROKER, causes(error.as_ref()), fix));
             Err(error)
         }
     }
