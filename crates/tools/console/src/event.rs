@@ -366,12 +366,7 @@ fn facts(found: &Found, subject: &str, read: &Readable, len: usize) -> Vec<(&'st
         let stored_ms = message.time.unix_timestamp_nanos() / 1_000_000;
         let after = appended.map(|at| i128::max(stored_ms - i128::from(at), 0));
         let after = after.and_then(|after| u32::try_from(after).ok());
-        let after = after.map(|ms| {
-            format!(
-                ", {} after it was appended",
-                age(Some(f64::from(ms) / 1000.0))
-            )
-        });
+        let after = after.map(|ms| format!(", {} after it was appended", delay(ms)));
         facts.push(("Stored", time(message.time) + &after.unwrap_or_default()));
         let header = message.headers.get(TRACEPARENT);
         traceparent = traceparent.or_else(|| header.map(|it| it.as_str().to_owned()));
@@ -381,6 +376,13 @@ fn facts(found: &Found, subject: &str, read: &Readable, len: usize) -> Vec<(&'st
         facts.push(("Trace of its command", trace.to_owned()));
     }
     facts
+}
+
+fn delay(ms: u32) -> String {
+    match ms {
+        ..1_000 => format!("{ms} ms"),
+        _ => age(Some(f64::from(ms) / 1000.0)),
+    }
 }
 
 /// The trace id of a W3C trace context.
