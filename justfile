@@ -65,6 +65,11 @@ deny:
 public-api:
     cargo run --quiet --package e2e -- public-api
 
+# Take the screenshots of the README, in docs/images (needs chromium and axe-core: CONTRIBUTING.md).
+screenshots:
+    cargo build --quiet --workspace --bins
+    cargo run --quiet --package e2e -- screenshots
+
 # Build the images for deploy/compose.yaml, from scratch (needs docker).
 images:
     bash deploy/docker/build

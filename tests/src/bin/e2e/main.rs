@@ -3,6 +3,7 @@
 mod public_api;
 mod recovery;
 mod rival;
+mod screenshots;
 mod torture;
 
 use anyhow::Context as _;
@@ -17,6 +18,8 @@ enum Tool {
     Rival(Box<orders::Config>),
     /// Compare the public API of each published crate with docs/api, and update that
     PublicApi,
+    /// Take the screenshots of the README
+    Screenshots,
     /// Remove from Docker what a test process left, when standard input ends
     Reap {
         /// The test process
@@ -31,6 +34,7 @@ async fn main() -> anyhow::Result<()> {
         Tool::Recovery(args) => recovery::run(args).await,
         Tool::Rival(config) => rival::run(config.service).await,
         Tool::PublicApi => public_api::run(),
+        Tool::Screenshots => screenshots::run().await,
         Tool::Reap { run } => e2e::docker::reap(&run).await.context("clean up in Docker"),
     }
 }
