@@ -46,7 +46,7 @@ pub(crate) struct Lost {
 }
 
 impl Before {
-    /// Reads the state of the source, its stream and its projections. Returns [`Unreachable`] if
+    /// Reads the state of the source, its stream and its projections. Returns `Unreachable` if
     /// the source does not answer: nothing would refill the stream.
     pub async fn look(nats: &Nats, source: &str) -> anyhow::Result<Self> {
         let status = nats.status(source).await?;
