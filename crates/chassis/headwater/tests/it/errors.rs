@@ -175,7 +175,6 @@ async fn a_consumer_that_an_operator_paused_is_told_from_others() {
     let stream = stream::ensure(&bus, "sensors").await.unwrap();
     let config = async_nats::jetstream::consumer::pull::Config {
         name: Some("readings".to_owned()),
-        pause_until: Some(std::time::SystemTime::now().into()),
         ..Default::default()
     };
     let mut info = stream
