@@ -35,7 +35,9 @@ fn form_of(client: &Client, form: String) -> reqwest::RequestBuilder {
 #[tokio::test(flavor = "multi_thread")]
 async fn users_are_shown_and_found_by_name_until_they_are_erased() {
     let world = World::start().await;
-    let (ada, bob) = (world.user("Zoë Ångström").await, world.user("bob").await);
+    let ada = json!({"name": "Zoë Ångström", "email": "zoe@example.com"});
+    let ada = world.client(Service::Users).create("/users", &ada).await;
+    let bob = world.user("bob").await;
     let (mug, tent) = (world.product("Mug").await, world.product("Tent").await);
     world.order(&ada, &[&mug]).await;
     world.order(&bob, &[&tent]).await;

@@ -75,7 +75,7 @@ async fn only_the_copy_lists_users_on_its_start_page() {
         async move { client.get("/").await.text }
     };
     let replica = shown(Service::Purchases).await;
-    assert!(replica.contains(&ada.id) && replica.contains("from its own copy"));
+    assert!(replica.contains(&ada.id) && replica.contains("makes its pages from that copy"));
     for (style, how) in ASKING.into_iter().zip(["over HTTP", "over the bus"]) {
         let page = shown(style).await;
         assert!(
