@@ -11,6 +11,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use anyhow::{Context as _, anyhow, ensure};
 use metrics::Gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -133,6 +135,7 @@ fn start_log(filter: EnvFilter, format: Format) -> anyhow::Result<()> {
     let log = log(format).context("log to the journal")?;
     let started = tracing_subscriber::registry()
         .with(filter)
+        .with(filter_fn(|metadata| !has_payloads(metadata)))
         .with(log)
         .try_init();
     started.map_err(|error| anyhow!(error).context("start logging"))?;
@@ -143,6 +146,12 @@ fn start_log(filter: EnvFilter, format: Format) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     Ok(())
+}
+
+/// Whether an event of the log may hold the payload of a message: an answer with a name, for
+/// example. At `trace`, async-nats writes all that it reads and sends; no filter admits that.
+fn has_payloads(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() == Level::TRACE && metadata.target().starts_with("async_nats")
 }
 
 /// Logs a warning about the settings, which are read before the log is started.

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use headwater::Positions;
 use headwater::http::{Problem, Query};
 use serde::Deserialize;
-use shop_events::search::{TEXT_MAX, words};
+use shop_events::search::{TEXT_MAX, Unsearchable, words};
 use url::form_urlencoded::byte_serialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -41,7 +41,8 @@ struct Find {
     #[param(pattern = "^ *([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})? *$")]
     user: Option<String>,
     /// Words of a name or of a product's title, or the id of a user. Without them, all users are
-    /// listed.
+    /// listed. At most ten words.
+    #[param(max_length = 200)]
     q: Option<String>,
     /// What to list of a search: everything found, if not given.
     within: Option<Within>,
@@ -130,19 +131,17 @@ impl Search {
     responses(
         (status = 200, description = "HTML", body = String, content_type = "text/html"),
         (status = 303, description = "The page of the user", headers(("Location" = String))),
-        (status = 400, description = "Not an id, nothing to search for, or not a parameter of this page", content(
+        (status = 400, description = "Not an id, too much to search for, or not a parameter of this page", content(
             (String = "text/html"),
             (Problem = "application/problem+json"),
         )),
     )
 )]
 async fn home(State(shared): State<Shared>, Query(find): Query<Find>) -> Result<Response, Problem> {
-    let given = |text: &Option<String>| {
-        let text = text.as_deref().unwrap_or_default();
-        let text = text.replace(char::is_control, " ").trim().to_owned();
-        Some(text).filter(|text| !text.is_empty())
-    };
-    let (user, text) = (given(&find.user), given(&find.q));
+    let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    let user = given(find.user.as_deref().unwrap_or_default());
+    let text = find.q.as_deref().unwrap_or_default();
+    let text = given(&text.replace(char::is_control, " "));
     let id = user.as_ref().or(text.as_ref());
     if let Some(id) = id.and_then(|text| text.parse::<Uuid>().ok()) {
         return Ok(Redirect::to(&format!("/users/{id}")).into_response());
@@ -157,9 +156,10 @@ async fn home(State(shared): State<Shared>, Query(find): Query<Find>) -> Result<
         },
         (None, None) => None,
     };
+    let is_wordless = text.as_deref().map(words) == Some(Err(Unsearchable::NoWord));
     let status = match wrong {
-        Some(_) => StatusCode::BAD_REQUEST,
-        None => StatusCode::OK,
+        Some(_) if !is_wordless => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
     };
     // What was typed is kept, unless it is very long.
     let query = text.unwrap_or_default().chars().take(TEXT_MAX).collect();

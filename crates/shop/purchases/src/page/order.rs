@@ -12,6 +12,7 @@ use headwater::Clock;
 use headwater::http::{Problem, SameOrigin};
 use shop_events::search::{TEXT_MAX, words};
 use url::form_urlencoded::parse;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -41,6 +42,21 @@ struct Typed {
     /// The Idempotency-Key: the same for each attempt.
     key: Option<Uuid>,
     products: Vec<Uuid>,
+    /// Whether a product or the key is not an id, or there are too many products.
+    is_broken: bool,
+}
+
+/// The fields of the form, as it is sent.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the documentation")]
+struct OrderForm {
+    /// The id of the user who orders.
+    user: Uuid,
+    /// The ids of the products.
+    #[schema(min_items = 1, max_items = 100)]
+    product: Vec<Uuid>,
+    /// A form that is sent again with the same key places one order.
+    key: Option<Uuid>,
 }
 
 impl Typed {
@@ -55,11 +71,15 @@ impl Typed {
             match &*name {
                 "user" => typed.user = cut(&value),
                 "q" => typed.query = cut(&value),
-                "key" => typed.key = value.parse().ok(),
-                "product" => typed.products.extend(value.parse::<Uuid>().ok()),
+                "key" | "product" => match value.parse::<Uuid>() {
+                    Ok(key) if name == "key" => typed.key = Some(key),
+                    Ok(product) => typed.products.push(product),
+                    Err(_) => typed.is_broken = true,
+                },
                 _ => {}
             }
         }
+        typed.is_broken |= typed.products.len() > CHOSEN_MAX;
         let mut seen = std::collections::BTreeSet::new();
         typed.products.retain(|product| seen.insert(*product));
         typed.products.truncate(CHOSEN_MAX);
@@ -109,7 +129,7 @@ async fn form(
 /// once. Then the page of the user follows, which shows the order.
 #[utoipa::path(
     post, path = "/order", tag = "pages",
-    request_body(content = String, content_type = "application/x-www-form-urlencoded", description = "`user`, `product` (once or several times), `key`"),
+    request_body(content = OrderForm, content_type = "application/x-www-form-urlencoded"),
     responses(
         (status = 303, description = "The page of the user", headers(("Location" = String))),
         (status = 403, description = "A page of another site sent the form"),
@@ -141,6 +161,10 @@ async fn place(
              in the address of the user's page."
                 .to_owned(),
         ),
+        Ok(_) if typed.is_broken => NotPlaced::Refused(format!(
+            "The ids of the products and the key are UUIDs, and an order of this form has at most \
+             {CHOSEN_MAX} products."
+        )),
         Ok(_) if typed.products.is_empty() => {
             NotPlaced::Refused("Choose at least one product.".to_owned())
         }
@@ -182,6 +206,7 @@ async fn show(shared: &Shared, typed: Typed, wrong: Option<NotPlaced>) -> Result
         query,
         key,
         products,
+        ..
     } = typed;
     let picture = |product| Picture::of(product, &shared.images_url);
     let (mut chosen, mut choices, mut hint) = (Vec::new(), Vec::new(), None);
@@ -247,6 +272,8 @@ mod tests {
         assert_eq!(typed.user, "x<y");
         assert_eq!(typed.products, [mug, tent]);
         assert_eq!(typed.key, None);
+        assert!(typed.is_broken, "a product is no id");
+        assert!(!Typed::of(format!("product={mug}&key={tent}").as_bytes()).is_broken);
         let many: Vec<_> = (0..500)
             .map(|n| format!("product={}", Uuid::from_u128(n)))
             .collect();
