@@ -101,10 +101,9 @@ async fn a_person_sees_composition_fail_without_orders_and_the_replica_answer() 
     plain
         .click(".try button[formaction='/processes/orders/kill']")
         .await;
-    plain.wait_until("location.search === ''").await;
+    let label = "document.querySelector(\"[data-bind='text:process.orders.label']\").textContent";
+    plain.wait_until(&format!("{label} === 'Start'")).await;
     assert_eq!(plain.path().await, "/");
-    let state = plain.texts("[data-bind='text:process.orders.label']").await;
-    assert_eq!(state, ["Start"]);
     plain.assert_sound("without a script", &[]).await;
     styles(&page, ["good", "bad", "bad"]).await;
     plain

@@ -246,7 +246,9 @@ async fn a_hostile_title_is_text_and_a_hostile_image_a_picture() {
         .await;
     let products = world.client(Service::Products);
     let images = products.base().to_owned();
-    let settings = |command: &mut Command| drop(command.env("HEADWATER_IMAGES_URL", &images));
+    let settings = |command: &mut Command| {
+        command.env("HEADWATER_IMAGES_URL", &images);
+    };
     world.run_with(Service::Purchases, settings).await;
     let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
     world.order(&ada, &[&mug]).await;
