@@ -62,7 +62,7 @@ async fn a_stream_brings_what_its_user_ordered_and_how_it_is_called_now() {
     let first = events.next().await.unwrap();
     assert_eq!(shown(&first).0, [mug.id()]);
     assert_eq!(shown(&first).1, ["Mug"]);
-    assert!(card(&first, &mug).unwrap().contains("<h2>Mug</h2>"));
+    assert!(card(&first, &mug).unwrap().contains(">Mug</a></h2>"));
 
     // Nothing of this is on the page.
     world.order(&bob, &[&tent]).await;

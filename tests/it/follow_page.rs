@@ -78,10 +78,15 @@ async fn a_page_shows_what_is_ordered_and_renamed_while_it_is_read() {
     wide.wait_until("document.getElementById('news').textContent === 'Tent was ordered'")
         .await;
     assert_eq!(wide.texts("#cards h2").await, ["Tent", "Mug"]);
-    assert!(wide.texts("#count").await[0].contains('2'));
+    assert!(wide.texts("#count").await[0].starts_with("2 products"));
     assert_eq!(wide.focused().await, focused);
     narrow.wait_for_text("Tent").await;
 
+    // The focus stays in a card that changes.
+    let of_mug = format!("#cards a[href='/products/{}']", mug.id());
+    wide.evaluate(&format!("document.querySelector(\"{of_mug}\").focus()"))
+        .await;
+    assert_eq!(wide.focused().await.as_deref(), Some("link: Mug"));
     let began = Instant::now();
     rename(&world, &mug, "Cup").await;
     wide.wait_for_text("Cup").await;
@@ -92,6 +97,7 @@ async fn a_page_shows_what_is_ordered_and_renamed_while_it_is_read() {
     narrow.wait_for_text("Cup").await;
     wide.wait_until("document.getElementById('news').textContent === 'Mug is now Cup'")
         .await;
+    assert_eq!(wide.focused().await.as_deref(), Some("link: Cup"));
     for page in [&wide, &narrow] {
         assert_eq!(page.texts("#cards h2").await, ["Tent", "Cup"]);
         page.assert_sound("a page that has changed", EXPECTED).await;

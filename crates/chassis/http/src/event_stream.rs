@@ -83,6 +83,9 @@ impl EventStream {
         let (mut head, body) = answer.into_parts();
         let no_store = HeaderValue::from_static("no-store");
         head.headers.insert(header::CACHE_CONTROL, no_store);
+        // nginx would collect events before it passes them on.
+        let no = HeaderValue::from_static("no");
+        head.headers.insert("x-accel-buffering", no);
         let counted = body.into_data_stream().then(move |event| {
             let under_way = under_way.clone();
             async move {
