@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::dead_letter;
 use crate::dead_letter::insert::FirstLetter;
-use crate::follow::{Follower, Followers};
+use headwater_store::follow::{Follower, Followers};
 
 /// How far a projection has got. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -61,8 +61,8 @@ impl Progress {
         moved
     }
 
-    /// Wakes a reader when what it shows has changed: name the keys with [`Follower::set`], then
-    /// read, then wait.
+    /// Wakes a reader when what it shows has changed: name the keys
+    /// ([`Projection::key`](crate::Projection::key)) with [`Follower::set`], then read, then wait.
     ///
     /// It costs a look-up for each applied event, however many follow; a reader that follows reads
     /// the database only after it was woken.

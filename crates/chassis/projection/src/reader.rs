@@ -476,8 +476,8 @@ impl<P: Projection> Reader<P> {
         if !batch.is_stream_changed {
             self.note_applied(&batch);
             let key = |event: &Envelope| apply::key(&*self.shared.projection, event);
-            let applied = &events[..batch.looked_at];
-            self.shared.followers.wake(applied, key);
+            let keys = events[..batch.looked_at].iter().map(key);
+            self.shared.followers.wake(keys);
         }
         Ok(batch)
     }

@@ -14,7 +14,6 @@ use crate::barrier::ApplyBarrier;
 use crate::checkpoint;
 use crate::dead_letter::Refusal;
 use crate::error::Error;
-use crate::follow::Followers;
 use crate::pause::PauseControl;
 use crate::progress::Progress;
 use crate::projection::Projection;
@@ -27,6 +26,7 @@ use headwater_event::Positions;
 use headwater_nats::bus::Bus;
 use headwater_nats::window::Link;
 use headwater_store::Database;
+use headwater_store::follow::Followers;
 use headwater_telemetry::health::Health;
 
 /// A projection that is about to run.

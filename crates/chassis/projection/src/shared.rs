@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use crate::barrier::ApplyBarrier;
 use crate::checkpoint;
 use crate::config::Config;
-use crate::follow::Followers;
 use crate::projection::Projection;
 use crate::source::Sources;
+use headwater_store::follow::Followers;
 
 #[derive(Debug)]
 pub(crate) struct Shared<P> {

@@ -15,6 +15,7 @@ pub mod database;
 mod error;
 pub mod fair;
 mod file;
+pub mod follow;
 pub mod generation;
 pub mod idempotency;
 mod identity;

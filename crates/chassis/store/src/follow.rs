@@ -1,16 +1,16 @@
-//! Wakes readers when what they show has changed, for pages and streams that follow.
+//! Wakes readers when what they show has changed, for pages and streams that follow. A projection
+//! wakes those who follow the keys of the events that it has applied.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use headwater_event::Envelope;
 use tokio::sync::Notify;
 
-/// Everybody who follows a projection. Cheap to clone.
+/// Everybody who follows some tables. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Followers(Arc<Mutex<Open>>);
+pub struct Followers(Arc<Mutex<Open>>);
 
 #[derive(Debug, Default)]
 struct Open {
@@ -22,8 +22,7 @@ struct Open {
     hasher: RandomState,
 }
 
-/// Wakes a reader when an event with one of its keys was applied. See
-/// [`Progress::follow`](crate::Progress::follow).
+/// Wakes a reader when something with one of its keys has changed.
 #[derive(Debug)]
 pub struct Follower {
     followers: Followers,
@@ -35,7 +34,7 @@ pub struct Follower {
 
 impl Followers {
     /// A follower of nothing yet.
-    pub(crate) fn follow(&self) -> Follower {
+    pub fn follow(&self) -> Follower {
         let wake = Arc::new(Notify::new());
         let mut open = self.open();
         let number = open.next;
@@ -49,13 +48,13 @@ impl Followers {
         }
     }
 
-    /// Wakes those who follow the key of one of `events`, which are committed. An event without a
-    /// key may have changed anything. `key` is asked only if somebody follows.
-    pub(crate) fn wake(&self, events: &[Envelope], key: impl Fn(&Envelope) -> Option<String>) {
+    /// Wakes those who follow one of `keys`, of changes that are committed; everybody if one of them
+    /// is `None`. The keys are read only if somebody follows.
+    pub fn wake(&self, keys: impl Iterator<Item = Option<String>>) {
         if self.open().wakes.is_empty() {
             return;
         }
-        let keys: Option<Vec<String>> = events.iter().map(key).collect();
+        let keys: Option<Vec<String>> = keys.collect();
         let Some(keys) = keys else {
             return self.wake_all();
         };
@@ -69,7 +68,7 @@ impl Followers {
     }
 
     /// Wakes everybody: the tables are others now.
-    pub(crate) fn wake_all(&self) {
+    pub fn wake_all(&self) {
         self.open()
             .wakes
             .values()
@@ -82,8 +81,8 @@ impl Followers {
 }
 
 impl Follower {
-    /// Follows `keys` ([`Projection::key`](crate::Projection::key)) and no others. Returns whether
-    /// some of them are new: what they name may have changed just before, so read it again.
+    /// Follows `keys` and no others. Returns whether some of them are new: what they name may have
+    /// changed just before, so read it again.
     pub fn set(&mut self, keys: impl IntoIterator<Item = impl AsRef<str>>) -> bool {
         let mut open = self.followers.open();
         let keys = keys
@@ -101,7 +100,7 @@ impl Follower {
         are_some_new
     }
 
-    /// Waits until something with one of the keys was applied since the last call; any number of
+    /// Waits until something with one of the keys has changed since the last call; any number of
     /// changes count once. A read that begins afterwards sees all of them.
     ///
     /// Also returns when the tables were replaced, or dead letters retried.
@@ -126,22 +125,10 @@ mod tests {
 
     use super::*;
 
-    fn event(subject: &str) -> Envelope {
-        Envelope {
-            source: "sensors".into(),
-            subject: subject.into(),
-            id: None,
-            sequence: None,
-            payload: Vec::new().into(),
-            traceparent: None,
-        }
-    }
-
-    /// The key of an event is its subject, if that is not empty.
-    fn wake(followers: &Followers, subjects: &[&str]) {
-        let events: Vec<Envelope> = subjects.iter().map(|subject| event(subject)).collect();
-        let key = |event: &Envelope| Some(event.subject.to_string()).filter(|key| !key.is_empty());
-        followers.wake(&events, key);
+    /// An empty key is none.
+    fn wake(followers: &Followers, keys: &[&str]) {
+        let key = |key: &&str| Some((*key).to_owned()).filter(|key| !key.is_empty());
+        followers.wake(keys.iter().map(key));
     }
 
     fn has_changed(follower: &mut Follower) -> bool {
