@@ -459,6 +459,15 @@ async fn a_viewer_cannot_act_not_even_by_a_forged_form() {
     let house = House::open(&source, false).await;
     source.append(1..=10).await;
     let console = Console::start(&source, &[], &VIEWER).await;
+    for (path, text) in [
+        ("/", "2 dead letters of readings wait"),
+        ("/events", "sensors:10"),
+        ("/events/sensors:3", "applied"),
+        ("/dead-letters/house/1", "two is too many"),
+        ("/dead-letters?show=discarded", "There are none"),
+    ] {
+        console.shows(path, &[text]).await;
+    }
     let text = console.shows("/dead-letters", &["house:1"]).await;
     assert!(
         !text.contains("checkbox") && !text.contains("/confirm\"><"),
