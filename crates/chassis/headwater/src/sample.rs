@@ -14,6 +14,7 @@ use headwater_projection::{Progress, Sources, dead_letter};
 use headwater_relay::Published;
 use headwater_store::verified::Verified;
 use headwater_store::{Database, Sizes, Snapshot, outbox};
+use headwater_telemetry::causes;
 use headwater_telemetry::health::{Health, State};
 use headwater_telemetry::process;
 use sea_orm::DbErr;
@@ -298,7 +299,7 @@ async fn event(bus: &Bus, source: &str, position: u64) -> Option<EventsAnswer> {
     let answer = headwater_nats::control::ask(bus, source, Endpoint::Events, &request).await;
     answer
         .inspect_err(|error| {
-            tracing::debug!(error = format!("{error:#}"), source, "ask for a gauge");
+            tracing::debug!(error = causes(error), source, "ask for a gauge");
         })
         .ok()
 }

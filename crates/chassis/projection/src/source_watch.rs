@@ -184,7 +184,7 @@ impl<P: Projection> Watch<P> {
                 projection = P::NAME,
                 source,
                 events = run.len(),
-                error = format!("{error:#}"),
+                error = causes(&error),
                 "events that came again were not compared"
             ),
         }

@@ -194,7 +194,7 @@ impl<P: Projection> Attempt<P> {
             Err(error) => {
                 tracing::warn!(
                     projection = P::NAME,
-                    error = format!("{error:#}"),
+                    error = causes(error.as_ref()),
                     "discarded dead letters could not be copied: they are dead letters again"
                 );
                 Ok(())
@@ -397,7 +397,7 @@ impl<P: Projection> Attempt<P> {
                 Err(error) if began.elapsed() >= ALIGN_WITHIN => return Err(error),
                 Err(error) => tracing::debug!(
                     projection = P::NAME,
-                    error = format!("{error:#}"),
+                    error = causes(error.as_ref()),
                     "the stores are not aligned yet"
                 ),
             }

@@ -224,7 +224,7 @@ impl<P: Projection> Rebuilder<P> {
             tracing::warn!(
                 projection = P::NAME,
                 ?purpose,
-                reason = format!("{error:#}"),
+                reason = causes(error.as_ref()),
                 "a rebuild or comparison ended early: the live store stays"
             );
             return self.report_idle();
@@ -232,7 +232,7 @@ impl<P: Projection> Rebuilder<P> {
         tracing::error!(
             projection = P::NAME,
             ?purpose,
-            error = format!("{error:#}"),
+            error = causes(error.as_ref()),
             "the live store stays: a new one could not be built"
         );
         let why = format!("the live store stays: {}", causes(error.as_ref()));

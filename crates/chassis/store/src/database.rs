@@ -60,6 +60,7 @@ use crate::outbox;
 use crate::reason;
 use crate::room;
 use headwater_event::Position;
+use headwater_telemetry::causes;
 use headwater_telemetry::clock::Clock;
 use headwater_telemetry::crash;
 
@@ -136,8 +137,8 @@ impl Parts {
             }
             Err(error) => error,
         };
-        let causes = error.chain();
-        let is_damaged = causes
+        let is_damaged = error
+            .chain()
             .filter_map(|cause| cause.downcast_ref())
             .any(is_damage);
         if !is_damaged {
@@ -146,7 +147,7 @@ impl Parts {
         let aside = generation::move_aside(base, &current, self.clock.now_ms())
             .context("move the damaged store aside")?;
         tracing::error!(
-            error = format!("{error:#}"),
+            error = causes(error.as_ref()),
             aside = %aside.display(),
             "the read store is damaged; it was moved aside and is rebuilt"
         );
@@ -318,7 +319,7 @@ impl Database {
             // A crash left an unusable file.
             Err(error) => {
                 tracing::warn!(
-                    error = format!("{error:#}"),
+                    error = causes(error.as_ref()),
                     "cannot open the interrupted rebuild; it starts over"
                 );
                 generation::remove(&path)?;

@@ -41,6 +41,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use headwater_telemetry::causes;
 use headwater_telemetry::crash;
 use headwater_telemetry::health::{Health, State};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -134,7 +135,7 @@ impl Shredder {
         match self.destroy_all().await {
             Ok(()) => self.health.forget(COMPONENT),
             Err(error) => {
-                let error = format!("{error:#}");
+                let error = causes(error.as_ref());
                 tracing::error!(
                     error,
                     "cannot destroy the keys of erased people: repair the key file; retrying"

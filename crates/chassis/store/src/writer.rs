@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, ensure};
+use headwater_telemetry::causes;
 use headwater_telemetry::crash;
 use headwater_telemetry::trace::{self, SpanKind};
 use rusqlite::ErrorCode;
@@ -244,7 +245,7 @@ impl Thread {
     /// Runs, and closes the file. If it ended with an error, sends the error to `failure`.
     fn run_to_end(mut self, failure: &watch::Sender<Option<Arc<str>>>) {
         if let Err(error) = self.run() {
-            let error = format!("{error:#}");
+            let error = causes(error.as_ref());
             tracing::error!(error, "database writer stopped");
             failure.send_replace(Some(error.into()));
         }

@@ -116,7 +116,7 @@ pub fn init(service: &str, config: &Config) -> Telemetry {
         fail(
             config.format,
             "the service ended",
-            &[format!("{error:#}")],
+            &[causes(error.as_ref())],
             1,
         )
     })

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use client::Common;
 use headwater::Clock;
 use headwater::backup::{self, Facts};
+use headwater::causes;
 use serde::Serialize;
 use terminal::Exit;
 use terminal::output::printable;
@@ -121,7 +122,9 @@ impl Args {
             match self.one(&service, is_all) {
                 Ok(Some(copy)) => report.copies.push(copy),
                 Ok(None) => report.skipped.push(service),
-                Err(error) => report.failed.push(format!("{service}: {error:#}")),
+                Err(error) => report
+                    .failed
+                    .push(format!("{service}: {}", causes(error.as_ref()))),
             }
         }
         Ok(report)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use client::{Nats, complain};
 use headwater::backup::{self, Facts, RestoreTarget, Restored};
+use headwater::causes;
 use tokio::time::Instant;
 
 use super::lost::Lost;
@@ -53,7 +54,7 @@ impl Before {
         );
         let database = data.database(service);
         copy.check_keys(&database)?;
-        let present = Facts::of(&database).map_err(|error| format!("{error:#}"));
+        let present = Facts::of(&database).map_err(|error| causes(&error));
         if let Ok(present) = &present {
             expect_no_newer(&copy, present)?;
         }
