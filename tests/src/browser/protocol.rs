@@ -190,7 +190,7 @@ fn arrived(mut message: Value, pipe: &Mutex<Pipe>, seen: &Mutex<Seen>) {
     let Some(session) = message["sessionId"].as_str().map(str::to_owned) else {
         return;
     };
-    // `alert` blocks the page until somebody answers.
+    // `alert` blocks the page until it is answered.
     if message["method"] == "Page.javascriptDialogOpening" {
         let refuse = json!({ "accept": false });
         let _ = lock(pipe).send(

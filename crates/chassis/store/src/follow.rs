@@ -17,7 +17,7 @@ struct Open {
     next: u64,
     wakes: HashMap<u64, Arc<Notify>>,
     /// The hash of each key with the number of a follower: a few bytes for each. Two keys with the
-    /// same hash only wake somebody in vain.
+    /// same hash only wake a follower in vain.
     keys: BTreeSet<(u64, u64)>,
     hasher: RandomState,
 }
@@ -49,7 +49,7 @@ impl Followers {
     }
 
     /// Wakes those who follow one of `keys`, of changes that are committed; everybody if one of them
-    /// is `None`. The keys are read only if somebody follows.
+    /// is `None`. The keys are read only if there are followers.
     pub fn wake(&self, keys: impl Iterator<Item = Option<String>>) {
         if self.open().wakes.is_empty() {
             return;
