@@ -184,7 +184,7 @@ impl<P: Projection> Watch<P> {
                 projection = P::NAME,
                 source,
                 events = run.len(),
-                error = causes(&error),
+                error = causes(error.as_ref()),
                 "events that came again were not compared"
             ),
         }
