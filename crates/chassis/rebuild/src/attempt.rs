@@ -194,7 +194,7 @@ impl<P: Projection> Attempt<P> {
             Err(error) => {
                 tracing::warn!(
                     projection = P::NAME,
-                    error = causes(error.as_ref()),
+                    error = causes(&error),
                     "discarded dead letters could not be copied: they are dead letters again"
                 );
                 Ok(())
