@@ -3,7 +3,7 @@
 //! A handler that takes `Option<EventStream>` answers both kinds of request:
 //!
 //! ```ignore
-//! async fn readings(stream: Option<EventStream>, …) -> Result<Response, Problem> {
+//! async fn readings(stream: Option<EventStream>) -> Result<Response, Problem> {
 //!     let Some(stream) = stream else { return Ok(axum::Json(now).into_response()) };
 //!     let seen = stream.seen.clone(); // the client has everything up to here
 //!     Ok(stream.respond(changes(seen)))
