@@ -45,7 +45,7 @@ const UNTAKEN: Duration = Duration::from_millis(100);
 const REPAID: usize = 1024 * 1024;
 
 /// The longest time until an address has no more debt.
-const DEBT_MAX: Duration = Duration::from_secs(60);
+const DEBT_MAX: Duration = Duration::from_mins(1);
 
 /// How long a request waits until its address has taken enough before it becomes a 503, and how
 /// often it checks.

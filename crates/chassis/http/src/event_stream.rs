@@ -135,6 +135,8 @@ struct SeenQuery {
 struct SeenHeader {
     /// For a stream: the same as `seen`, and takes precedence. Browsers send it when they reconnect.
     #[param(
+        value_type = String,
+        required = false,
         rename = "Last-Event-ID",
         pattern = "^[!-+.-9;-~]+:[0-9]{1,19}(,[!-+.-9;-~]+:[0-9]{1,19})*$",
         example = "orders:4711,users:12"

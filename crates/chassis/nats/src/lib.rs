@@ -18,6 +18,7 @@ pub mod replicas;
 pub mod request;
 mod schema_bucket;
 mod schema_keeper;
+pub mod start;
 pub mod stream;
 pub mod window;
 

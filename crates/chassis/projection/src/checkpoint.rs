@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::config::Remedy;
 use crate::projection::Projection;
 use crate::source_answer::{Answer, EpochAnswer};
-use crate::start::Start;
+use headwater_nats::start::Start;
 
 /// A projection's progress in one source.
 #[derive(Debug, Clone, PartialEq, Eq)]

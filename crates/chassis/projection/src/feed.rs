@@ -18,7 +18,7 @@ use headwater_telemetry::trace;
 use tokio::task::coop;
 
 use crate::config::Config;
-use crate::start::Start;
+use headwater_nats::start::Start;
 
 /// The most bytes read ahead of applying. Bounds a reader's memory if events are large.
 const BYTES_MAX: usize = 32 * 1024 * 1024;

@@ -112,7 +112,6 @@ mod shared;
 mod source;
 mod source_answer;
 mod source_watch;
-mod start;
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -27,8 +27,8 @@ use crate::projection::{ApplyError, Projection};
 use crate::shared::Shared;
 use crate::source::{Source, WAITING};
 use crate::source_answer::EpochAnswer;
-use crate::start::Start;
 use crate::{outbox, source_watch};
+use headwater_nats::start::Start;
 
 /// Pauses between attempts while the broker or the source does not answer.
 const PAUSE_MIN: Duration = Duration::from_millis(50);

@@ -15,7 +15,7 @@ use crate::apply::{self, Input, OnPoison};
 use crate::checkpoint::Checkpoint;
 use crate::projection::{ApplyError, Projection};
 use crate::source_answer::EpochAnswer;
-use crate::start::Start;
+use headwater_nats::start::Start;
 
 /// A source, and its stream by when it was created.
 pub type Stream = (&'static str, i64);

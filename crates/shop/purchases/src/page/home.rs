@@ -45,6 +45,7 @@ struct Find {
     #[param(max_length = 200)]
     q: Option<String>,
     /// What to list of a search: everything found, if not given.
+    #[param(inline)]
     within: Option<Within>,
     /// Continue the list of the search after this user or product.
     start_after: Option<Uuid>,

@@ -1,15 +1,16 @@
 //! Where to start reading a stream.
 
 use async_nats::jetstream::stream::Info;
-use headwater_nats::stream;
+
+use crate::stream;
 
 /// Where a feed starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Start {
+pub struct Start {
     /// Which stream it is.
-    pub(crate) stream_created: i64,
+    pub stream_created: i64,
     /// The last known sequence.
-    pub(crate) known: u64,
+    pub known: u64,
 }
 
 impl Start {
@@ -18,7 +19,7 @@ impl Start {
     /// Another stream than the checkpoint's is read completely: positions show what is new. If the
     /// same stream is shorter now (the broker was restored from an older copy), its remaining
     /// events are known, and reading continues at its end.
-    pub(crate) fn after(stream_created: i64, sequence: u64, info: &Info) -> Self {
+    pub fn after(stream_created: i64, sequence: u64, info: &Info) -> Self {
         let created = stream::created(info);
         let known = if created == stream_created {
             sequence.min(info.state.last_sequence)
@@ -32,7 +33,7 @@ impl Start {
     }
 
     /// The start after everything that the stream has.
-    pub(crate) fn at_end(info: &Info) -> Self {
+    pub fn at_end(info: &Info) -> Self {
         Self {
             stream_created: stream::created(info),
             known: info.state.last_sequence,
@@ -40,14 +41,14 @@ impl Start {
     }
 
     /// Whether this is before a checkpoint at `sequence` of the same stream.
-    pub(crate) fn is_earlier(self, stream_created: i64, sequence: u64) -> bool {
+    pub fn is_earlier(self, stream_created: i64, sequence: u64) -> bool {
         self.stream_created == stream_created && self.known < sequence
     }
 
     /// The first sequence to read: the last known one, again. If the stream was rolled back and
     /// refilled, that sequence may hold another event now; the event's position shows it. The
     /// result is never beyond the stream's end, where the server would wait and skip what comes.
-    pub(crate) fn first(self) -> u64 {
+    pub fn first(self) -> u64 {
         self.known.max(1)
     }
 }
