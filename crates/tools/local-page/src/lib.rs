@@ -15,7 +15,7 @@ use axum::extract::{Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -130,7 +130,7 @@ impl Access {
         }
         let checked = self.check_cookie(headers);
         let checked = checked.and_then(|()| self.check_origin(request.method(), headers));
-        checked.err().map(|refusal| refusal.into_response())
+        checked.err().map(IntoResponse::into_response)
     }
 
     fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
