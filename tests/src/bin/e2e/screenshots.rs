@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use e2e::browser::{Browser, Options, Page};
-use e2e::{eventually, program};
+use e2e::program;
 use headwater_testkit::Tool;
 use serde_json::Value;
 
@@ -55,13 +55,19 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     save(&user, &folder.join("user.png")).await?;
 
     let room = browser.open(&text(&summary["room"])?, SIZE).await;
+    // Some seconds of answers, before and after.
+    let answers = |count: usize| {
+        format!("document.querySelector('.tooks').getAttribute('d').split(/[ML]/).length > {count}")
+    };
+    room.wait_until(&answers(40)).await;
     room.click("[formaction='/orders/100']").await;
     room.wait_for_text("Placed 100 orders").await;
     room.click("[formaction='/processes/orders/kill']").await;
     room.wait_for("[data-bind='data-is:style.composition.state'][data-is=bad]")
         .await;
+    room.wait_until(&answers(70)).await;
+    room.evaluate("scrollTo(0, 0)").await;
     save(&room, &folder.join("control-room.png")).await?;
-    room.click("[formaction='/processes/orders/start']").await;
 
     let nats = text(&summary["nats"]["url"])?;
     let log = state.path().join("console.log");
@@ -71,12 +77,11 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let mut console = start("headwater", &flags, &environment);
     let url = console.says().await;
     let overview = browser.open(url.trim(), SIZE).await;
-    eventually("a line of the lag", async || {
-        let lines = overview.attributes("svg polyline", "points").await;
-        let long = lines.iter().any(|points| points.contains(' '));
-        if long { Ok(()) } else { Err(lines) }
-    })
-    .await;
+    // It reports that orders is away.
+    overview
+        .wait_until("!document.body.innerText.includes('All is well')")
+        .await;
+    overview.wait_for("svg polyline").await;
     save(&overview, &folder.join("console.png")).await
 }
 
