@@ -47,9 +47,11 @@ const REPAID: usize = 1024 * 1024;
 /// The longest time until an address has no more debt.
 const DEBT_MAX: Duration = Duration::from_mins(1);
 
-/// How long a request waits until its address has taken enough before it becomes a 503, and how
-/// often it checks.
+/// How long a request waits until its address has taken enough before it becomes a 503.
 const TURN_MAX: Duration = Duration::from_secs(5);
+
+/// How often a waiting request checks, and the shortest time between two that go on at one address:
+/// long enough to see whether the first is taken.
 const TURN_PAUSE: Duration = Duration::from_millis(250);
 
 /// All clients of a listener. Cheap to clone.
@@ -85,6 +87,8 @@ struct Address {
     connections: AtomicUsize,
     /// The bytes of the answers of clients that take nothing at the moment.
     waiting: AtomicUsize,
+    /// When the next of its waiting requests may go on, in milliseconds since `Shared::began`.
+    next_turn: AtomicU64,
     /// When its debt is repaid, in milliseconds since `Shared::began`. The bytes that its clients
     /// had not taken when their connections were closed are its debt.
     repaid_at: AtomicU64,
@@ -472,6 +476,18 @@ impl Open {
 }
 
 impl Address {
+    /// Whether none of its requests had to wait a moment ago.
+    fn has_no_turns(&self, now: u64) -> bool {
+        self.next_turn.load(Ordering::Relaxed) <= now
+    }
+
+    /// Lets one waiting request go on; false if another one just did.
+    fn take_turn(&self, now: u64) -> bool {
+        let later = |next: u64| (next <= now).then_some(now + millis(TURN_PAUSE));
+        let order = Ordering::Relaxed;
+        self.next_turn.fetch_update(order, order, later).is_ok()
+    }
+
     fn owe(&self, bytes: usize, now: u64) {
         let ms = u64::try_from(bytes.saturating_mul(1000) / REPAID).unwrap_or(u64::MAX);
         let latest = now.saturating_add(millis(DEBT_MAX));
@@ -595,14 +611,17 @@ impl UnderWay {
             clients,
             connection,
         } = &*self.0;
-        let until = Instant::now() + TURN_MAX;
-        while !clients.takes_enough(connection) {
-            if Instant::now() >= until {
-                return false;
-            }
-            tokio::time::sleep(TURN_PAUSE).await;
+        if clients.takes_enough(connection) && connection.of.has_no_turns(clients.now()) {
+            return true;
         }
-        true
+        let until = Instant::now() + TURN_MAX;
+        while Instant::now() < until {
+            tokio::time::sleep(TURN_PAUSE).await;
+            if clients.takes_enough(connection) && connection.of.take_turn(clients.now()) {
+                return true;
+            }
+        }
+        false
     }
 
     /// `answer`, counted until the kernel has taken it; `None` if there is no memory for it.
