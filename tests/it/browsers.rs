@@ -19,7 +19,7 @@ fn assert_headers(what: &str, headers: &HeaderMap, is_image: bool) {
         value.to_str().unwrap().to_owned()
     };
     assert_eq!(header("x-content-type-options"), "nosniff", "{what}");
-    assert_eq!(header("referrer-policy"), "no-referrer", "{what}");
+    assert_eq!(header("referrer-policy"), "same-origin", "{what}");
     let policy = header("content-security-policy");
     for directive in ["default-src 'none'", "frame-ancestors 'none'"] {
         assert!(policy.contains(directive), "{what}: {policy}");

@@ -50,7 +50,8 @@ pub struct About {
 }
 
 /// Headers for browsers, unless a route sets its own: do not store, do not guess the content type,
-/// send no referrer, load nothing, allow no framing.
+/// send no referrer to others, load nothing, allow no framing. Without referrers of their own,
+/// browsers send no `Origin` with a form.
 const BROWSER_HEADERS: [(HeaderName, HeaderValue); 4] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (
@@ -59,7 +60,7 @@ const BROWSER_HEADERS: [(HeaderName, HeaderValue); 4] = [
     ),
     (
         header::REFERRER_POLICY,
-        HeaderValue::from_static("no-referrer"),
+        HeaderValue::from_static("same-origin"),
     ),
     (
         header::CONTENT_SECURITY_POLICY,

@@ -41,6 +41,12 @@ const ADDRESS_SHARE: usize = 8;
 /// The answer of a client that has taken nothing for this long is untaken.
 const UNTAKEN: Duration = Duration::from_millis(100);
 
+/// A client that took something of its answer so recently is slow; the answer is not untaken.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// The most bytes that one connection adds to the debt of its address.
+const DEBT_BYTES_MAX: usize = 64 * 1024;
+
 /// The bytes per second by which the debt of an address decreases.
 const REPAID: usize = 1024 * 1024;
 
@@ -50,8 +56,8 @@ const DEBT_MAX: Duration = Duration::from_mins(1);
 /// How long a request waits until its address has taken enough before it becomes a 503.
 const TURN_MAX: Duration = Duration::from_secs(5);
 
-/// How often a waiting request checks, and the shortest time between two that go on at one address:
-/// long enough to see whether the first is taken.
+/// How often a waiting request checks, and the time between the first two that go on at one address:
+/// long enough to see whether the first answer is taken.
 const TURN_PAUSE: Duration = Duration::from_millis(250);
 
 /// All clients of a listener. Cheap to clone.
@@ -89,6 +95,8 @@ struct Address {
     waiting: AtomicUsize,
     /// When the next of its waiting requests may go on, in milliseconds since `Shared::began`.
     next_turn: AtomicU64,
+    /// The time between two turns, in milliseconds. It halves with each while answers are taken.
+    turn_ms: AtomicU64,
     /// When its debt is repaid, in milliseconds since `Shared::began`. The bytes that its clients
     /// had not taken when their connections were closed are its debt.
     repaid_at: AtomicU64,
@@ -134,6 +142,8 @@ struct Connection {
     stalled_since: AtomicU64,
     /// The bytes of its answers.
     bytes: AtomicUsize,
+    /// When its client last took something of its answer after a pause, plus one; 0 if it has not.
+    took_at: AtomicU64,
     /// Where its latest answer is in memory. The same large answer may go to many connections.
     latest: AtomicUsize,
     /// The part of `Address::waiting` that is this connection's.
@@ -296,6 +306,7 @@ impl Clients {
             idle_since: AtomicU64::new(self.now()),
             stalled_since: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
+            took_at: AtomicU64::new(0),
             latest: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             evicted: Notify::new(),
@@ -397,8 +408,7 @@ impl Clients {
         }
         let open = self.open();
         let untaken = open.connections.values().filter_map(|other| {
-            let is_untaken =
-                Arc::ptr_eq(&other.of, of) && other.taken_nothing_for(UNTAKEN, now).is_some();
+            let is_untaken = Arc::ptr_eq(&other.of, of) && other.is_untaken(now);
             is_untaken.then(|| {
                 let latest = other.latest.load(Ordering::Relaxed);
                 (latest, other.bytes.load(Ordering::Relaxed))
@@ -483,9 +493,19 @@ impl Address {
 
     /// Lets one waiting request go on; false if another one just did.
     fn take_turn(&self, now: u64) -> bool {
-        let later = |next: u64| (next <= now).then_some(now + millis(TURN_PAUSE));
+        let pause = self.turn_ms.load(Ordering::Relaxed);
+        let later = |next: u64| (next <= now).then_some(now + pause);
         let order = Ordering::Relaxed;
-        self.next_turn.fetch_update(order, order, later).is_ok()
+        let is_taken = self.next_turn.fetch_update(order, order, later).is_ok();
+        if is_taken {
+            self.turn_ms.store(pause / 2, order);
+        }
+        is_taken
+    }
+
+    /// Its answers are not taken.
+    fn slow_turns(&self) {
+        self.turn_ms.store(millis(TURN_PAUSE), Ordering::Relaxed);
     }
 
     fn owe(&self, bytes: usize, now: u64) {
@@ -524,10 +544,17 @@ impl Connection {
         (u128::from(waited) >= least.as_millis()).then_some(waited)
     }
 
+    /// Whether its client does not take its answer. One that takes a little now and then is slow.
+    fn is_untaken(&self, now: u64) -> bool {
+        let took_at = self.took_at.load(Ordering::Relaxed);
+        let is_slow = took_at > 0 && now.saturating_sub(took_at) < millis(SLOW);
+        !is_slow && self.taken_nothing_for(UNTAKEN, now).is_some()
+    }
+
     /// Adds what its client has not taken to its address's debt.
     fn owe(&self, now: u64) {
         let bytes = self.bytes.load(Ordering::Relaxed);
-        self.of.owe(bytes, now);
+        self.of.owe(bytes.min(DEBT_BYTES_MAX), now);
     }
 }
 
@@ -568,6 +595,8 @@ impl Client {
     pub(super) fn takes(&self) {
         let connection = &self.connection;
         connection.stalled_since.store(0, Ordering::Relaxed);
+        let took_at = self.clients.now() + 1;
+        connection.took_at.store(took_at, Ordering::Relaxed);
         let waiting = connection.waiting.swap(0, Ordering::Relaxed);
         connection.of.waiting.fetch_sub(waiting, Ordering::Relaxed);
     }
@@ -617,7 +646,9 @@ impl UnderWay {
         let until = Instant::now() + TURN_MAX;
         while Instant::now() < until {
             tokio::time::sleep(TURN_PAUSE).await;
-            if clients.takes_enough(connection) && connection.of.take_turn(clients.now()) {
+            if !clients.takes_enough(connection) {
+                connection.of.slow_turns();
+            } else if connection.of.take_turn(clients.now()) {
                 return true;
             }
         }
@@ -639,7 +670,9 @@ impl UnderWay {
         }
         let connection = &self.0.connection;
         let latest = answer.as_ptr().addr();
-        connection.latest.store(latest, Ordering::Relaxed);
+        if connection.latest.swap(latest, Ordering::Relaxed) != latest {
+            connection.took_at.store(0, Ordering::Relaxed);
+        }
         connection.bytes.fetch_add(bytes, Ordering::Relaxed);
         Some(Bytes::from_owner(Unsent {
             answer,

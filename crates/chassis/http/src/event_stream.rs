@@ -30,6 +30,7 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{Stream, StreamExt as _, stream};
 use headwater_event::Positions;
+use headwater_store::fair;
 use metrics::Gauge;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +72,14 @@ impl EventStream {
             Some(place) => (place.streams.0.stop.clone(), place.number),
             None => (CancellationToken::new(), 0),
         };
+        let address = place.as_ref().map(|place| place.address);
+        let events = stream::unfold(Box::pin(events), move |mut events| async move {
+            let event = match address {
+                Some(address) => fair::on_behalf_of(address, events.next()).await,
+                None => events.next().await,
+            };
+            Some((event?, events))
+        });
         let first = sse::Event::default().retry(reconnect(number));
         let events = stream::once(std::future::ready(first)).chain(events);
         let events = events.take_until(stop.cancelled_owned()).map(move |event| {
@@ -206,12 +215,15 @@ struct Open {
 impl Streams {
     /// Their limits, and what ends them.
     pub(crate) fn new(config: &Config, stop: CancellationToken) -> Self {
+        // A quarter of the connections stay for requests: a stream is never closed for another.
+        let most = (config.connections - config.connections / 4).max(1);
         let per_address = config.streams_per_address;
+        let of_address = per_address.min((most / 2).max(1));
         let gauge = metrics::gauge!("headwater_http_streams");
         gauge.increment(0);
         Self(Arc::new(Shared {
-            max: config.streams,
-            per_address: (per_address > 0).then_some(per_address),
+            max: config.streams.min(most),
+            per_address: (per_address > 0).then_some(of_address),
             stop,
             open: Mutex::default(),
             gauge,

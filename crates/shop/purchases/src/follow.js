@@ -68,28 +68,35 @@ const stop = () => {
   source?.close();
 };
 
+const gone = () => {
+  document.removeEventListener('visibilitychange', turn);
+  stop();
+  document.title = 'No such user';
+  list.parentElement.replaceChildren(parse('<h1>No such user</h1>'), live, news);
+  say('This user was erased');
+  news.textContent = live.textContent;
+};
+
 const follow = () => {
   stop();
   say('Connecting');
-  source = new EventSource(live.dataset.follow + (isLater ? '' : `&seen=${encodeURIComponent(seen)}`));
+  const own = source = new EventSource(live.dataset.follow + (isLater ? '' : `&seen=${encodeURIComponent(seen)}`));
   source.onopen = () => say('Live: changes appear here as they happen');
   source.addEventListener('purchases', event => {
     (isLater ? tell : show)(JSON.parse(event.data));
     seen = event.lastEventId;
     if (!isLater) byId('as-of').textContent = seen;
   });
-  source.addEventListener('erased', () => {
-    document.removeEventListener('visibilitychange', turn);
-    stop();
-    document.title = 'No such user';
-    list.parentElement.replaceChildren(parse('<h1>No such user</h1>'), live, news);
-    say('This user was erased');
-    news.textContent = live.textContent;
-  });
-  source.onerror = () => {
+  source.addEventListener('erased', gone);
+  source.onerror = async () => {
     say('Reconnecting');
-    // The browser itself tries again only after an answer.
-    if (source.readyState === EventSource.CLOSED) again = setTimeout(follow, 4000 + 4000 * Math.random());
+    // The browser itself tries again only after an answer, and does not say which answer it got.
+    if (own.readyState !== EventSource.CLOSED) return;
+    const answer = await fetch(live.dataset.follow, { method: 'HEAD' }).catch(() => undefined);
+    if (source !== own || document.hidden) return;
+    // Erased while nobody followed.
+    if (answer?.status === 404) gone();
+    else again = setTimeout(follow, 4000 + 4000 * Math.random());
   };
 };
 

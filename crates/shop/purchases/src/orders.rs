@@ -11,6 +11,9 @@ use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
+/// How long an unused connection to the service is kept.
+const IDLE: Duration = Duration::from_secs(5);
+
 /// How long an order may take, with its connection.
 const WITHIN: Duration = Duration::from_secs(5);
 
@@ -56,6 +59,8 @@ impl Orders {
             // The service is on the same network: ignore proxy variables.
             .no_proxy()
             .redirect(redirect::Policy::none())
+            // The service closes idle connections after ten seconds.
+            .pool_idle_timeout(IDLE)
             .timeout(WITHIN)
             .build()?;
         let url = format!("{}/orders", url.as_str().trim_end_matches('/'));

@@ -187,6 +187,10 @@ async fn place(
         NotPlaced::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
         NotPlaced::Unknown(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
+    if status == StatusCode::UNPROCESSABLE_ENTITY {
+        // Nothing is placed under this key, and a changed order may not use it.
+        typed.key = None;
+    }
     let form = show(&shared, typed, Some(wrong)).await?;
     let mut answer = render(status, &form)?;
     if status == StatusCode::SERVICE_UNAVAILABLE {

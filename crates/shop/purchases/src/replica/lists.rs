@@ -169,6 +169,9 @@ pub(super) fn buyers(
     from: Option<Uuid>,
     limit: usize,
 ) -> Result<(Vec<Shopper>, Option<Uuid>), DbErr> {
+    if found.is_empty() {
+        return Ok((Vec::new(), None));
+    }
     let before = match from {
         Some(user) => number_of(snapshot, user)?,
         None => newest_user(snapshot)? + 1,
