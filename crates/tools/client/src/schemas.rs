@@ -21,6 +21,9 @@ use crate::nats::Nats;
 /// type or has unknown fields.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
+/// How long a schema is used without asking again.
+const KEPT: Duration = Duration::from_secs(30);
+
 /// Protobuf field names as in the HTTP API, and all fields, even empty ones.
 const AS_THE_API: SerializeOptions = SerializeOptions::new()
     .use_proto_field_name(true)
@@ -152,9 +155,9 @@ impl Schema {
         })
     }
 
-    /// Whether the key of this kind of event is personal.
+    /// Whether the key of this kind of event is personal. That of an unknown kind counts as personal.
     fn is_key_personal(&self, subject: &str) -> bool {
-        self.event(subject).is_some_and(|event| {
+        self.event(subject).is_none_or(|event| {
             let (message, key) = (&event.message, &event.key);
             self.personal.contains(&format!("{message}.{key}"))
         })
@@ -237,9 +240,7 @@ impl Schemas {
 
     pub async fn decode(&mut self, subject: &str, payload: &[u8]) -> Result<Decoded, Problem> {
         let source = source_of(subject);
-        if !self.known.contains_key(source) {
-            self.ask(source).await;
-        }
+        self.refresh(source).await;
         let decoded = self.decode_as_known(source, subject, payload);
         let is_whole = decoded.as_ref().is_ok_and(|decoded| !decoded.has_unknown);
         let asked = self.known.get(source).map(|(_, asked)| *asked);
@@ -267,12 +268,19 @@ impl Schemas {
     /// Whether the key of this kind of event is personal. Without its schema, it counts as personal.
     pub async fn is_key_personal(&mut self, subject: &str) -> bool {
         let source = source_of(subject);
-        if !self.known.contains_key(source) {
-            self.ask(source).await;
-        }
+        self.refresh(source).await;
         let known = self.known.get(source);
         let schema = known.and_then(|(schema, _)| schema.as_ref());
         schema.is_none_or(|schema| schema.is_key_personal(subject))
+    }
+
+    /// Fetches the schema of `source` if it is unknown or old: a new version of the source may mark
+    /// more fields as personal.
+    async fn refresh(&mut self, source: &str) {
+        let known = self.known.get(source);
+        if known.is_none_or(|(_, asked)| asked.elapsed() >= KEPT) {
+            self.ask(source).await;
+        }
     }
 
     fn decode_as_known(

@@ -166,6 +166,7 @@ pub(crate) async fn run(
         Verb::Restore(source) => {
             let before = stream::Before::look(nats, &source).await?;
             let report = stream::restore(nats, before, &handles.screen).await?;
+            let report = report.without_content();
             Ok(ended(report.to_string(), report.exit()))
         }
     }
@@ -204,7 +205,10 @@ async fn retry(app: &App, picks: Vec<Pick>) -> anyhow::Result<Ended> {
                 is_well = false;
                 lines.push(format!("{pick}: {}", headwater::causes(error.as_ref())));
             }
-            Err(error) => return Err(error.context(lines.join("; "))),
+            Err(error) => {
+                lines.push(format!("{pick}: no answer"));
+                return Err(error.context(lines.join("; ")));
+            }
         }
     }
     Ok(Ended {
@@ -244,7 +248,7 @@ async fn verify_until(
     let verifying = verify::on(nats.clone(), args, screen);
     tokio::select! {
         report = verifying => {
-            let report = report?;
+            let report = report?.without_content();
             Ok(ended(report.to_string(), report.exit()))
         }
         () = cancel.cancelled() => {

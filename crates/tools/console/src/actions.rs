@@ -68,7 +68,7 @@ struct Standing {
     begun: String,
     state: job::State,
     progress: Vec<Progress>,
-    /// The form's token, if the action can be cancelled now.
+    /// Whether it can be cancelled now.
     can_cancel: bool,
 }
 
@@ -140,11 +140,13 @@ pub(crate) async fn cancel(State(app): State<Shared>, Path(id): Path<u64>) -> Re
     let Some(job) = app.jobs.get(id) else {
         return unknown(&app, id);
     };
-    if let Err(error) = app.journal.write(Some(id), &job.what, "cancel requested") {
-        return failed(&app, HERE, &error);
-    }
-    if job.cancel() {
-        return Redirect::to(&format!("/actions/{id}")).into_response();
+    if job.can_cancel && job.state() == job::State::Running {
+        if let Err(error) = app.journal.write(Some(id), &job.what, "cancel requested") {
+            return failed(&app, HERE, &error);
+        }
+        if job.cancel() {
+            return Redirect::to(&format!("/actions/{id}")).into_response();
+        }
     }
     let lines = vec!["It has ended, or it cannot be cancelled.".to_owned()];
     note(&app, HERE, StatusCode::CONFLICT, "Nothing to cancel", lines)

@@ -1,8 +1,11 @@
 //! Actions that run: their progress, their end, and cancelling them.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
+use anyhow::anyhow;
+use futures_util::FutureExt as _;
 use headwater::{Clock, causes};
 use terminal::{Progress, Screen};
 use tokio::task::JoinSet;
@@ -97,8 +100,13 @@ impl Jobs {
         };
         let (running, journal) = (run(handles), Arc::clone(journal));
         let own = Arc::clone(&job);
-        all.tasks
-            .spawn(async move { own.end(running.await, &journal) });
+        let running = AssertUnwindSafe(running).catch_unwind();
+        all.tasks.spawn(async move {
+            let ended = running.await;
+            let ended =
+                ended.unwrap_or_else(|_| Err(anyhow!("it panicked: a bug of this program")));
+            own.end(ended, &journal);
+        });
         all.jobs.insert(id, job);
         while all.tasks.try_join_next().is_some() {}
         while all.jobs.len() > KEPT {

@@ -54,6 +54,8 @@ pub(crate) struct Journal {
 struct Open {
     file: File,
     newest: VecDeque<Entry>,
+    /// Whether the last line may be incomplete.
+    is_torn: bool,
 }
 
 impl Journal {
@@ -75,7 +77,11 @@ impl Journal {
         let options = options.read(true).append(true).create(true);
         let mut file = options.open(&path).with_context(context)?;
         let newest = read(&mut file).with_context(context)?;
-        let open = Mutex::new(Open { file, newest });
+        let open = Mutex::new(Open {
+            file,
+            newest,
+            is_torn: false,
+        });
         Ok(Self {
             who,
             clock: Clock::system(),
@@ -103,9 +109,13 @@ impl Journal {
             what: what.to_owned(),
             outcome: outcome.to_owned(),
         };
-        let line = serde_json::to_string(&entry).context("write JSON")? + "\n";
+        let mut line = serde_json::to_string(&entry).context("write JSON")? + "\n";
         let mut open = self.open.lock().expect("no holder panics");
+        if open.is_torn {
+            line.insert(0, '\n');
+        }
         let written = open.file.write_all(line.as_bytes());
+        open.is_torn = written.is_err();
         let written = written.and_then(|()| open.file.sync_data());
         written.with_context(|| format!("write to the console's log {}", self.path.display()))?;
         open.newest.push_front(entry);

@@ -80,18 +80,17 @@ async fn up(
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let (ports, listener) = claim.release();
     system.start_broker(server, args, data).await?;
-    let links = match listener {
-        Some(_) => system.links(&ports).await,
-        None => None,
-    };
-    system.start_services(&binaries, &ports, links.as_ref(), args, data)?;
+    if listener.is_some() {
+        system.open_links(&ports).await;
+    }
+    system.start_services(&binaries, &ports, args, data)?;
 
     let (running, nats) = (system.running(&ports), system.nats(args));
     let (control, commands) = control::channel();
     let room = listener.map(|listener| Room {
         listener,
         control,
-        links,
+        links: system.links(),
         ports: ports.clone(),
         nats_url: nats.0.clone(),
         screen,

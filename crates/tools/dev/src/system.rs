@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -41,6 +42,8 @@ pub(crate) struct System {
     screen: Screen,
     services: Vec<Child>,
     broker: Server,
+    /// See [`Links`].
+    links: Option<Arc<Links>>,
     /// What commands came to. It is sent when the states of the processes show it.
     answers: Vec<(Answer, Result<(), String>)>,
 }
@@ -110,6 +113,7 @@ impl System {
             screen,
             services: Vec::new(),
             broker: Server::None,
+            links: None,
             answers: Vec::new(),
         }
     }
@@ -140,13 +144,17 @@ impl System {
         Ok(())
     }
 
-    /// The links that the control room can slow; `None` with a broker elsewhere.
-    pub(crate) async fn links(&self, ports: &Ports) -> Option<Links> {
-        let Server::Ours { broker, .. } = &self.broker else {
-            return None;
-        };
-        let service = ports.of(Service::named(SLOWED));
-        Some(Links::new(broker.port(), service).await)
+    /// Opens the links that the control room can slow; none with a broker elsewhere. They last until
+    /// the services have stopped.
+    pub(crate) async fn open_links(&mut self, ports: &Ports) {
+        if let Server::Ours { broker, .. } = &self.broker {
+            let service = ports.of(Service::named(SLOWED));
+            self.links = Some(Arc::new(Links::new(broker.port(), service).await));
+        }
+    }
+
+    pub(crate) fn links(&self) -> Option<Arc<Links>> {
+        self.links.clone()
     }
 
     /// Starts the services; none waits for another.
@@ -154,11 +162,12 @@ impl System {
         &mut self,
         binaries: &Binaries,
         ports: &Ports,
-        links: Option<&Links>,
         args: &Args,
         data: &Data,
     ) -> anyhow::Result<()> {
         self.screen.say("starting the services …");
+        let links = self.links.clone();
+        let links = links.as_deref();
         for service in Service::all() {
             let is_slowed = service == Service::named(SLOWED);
             let nats_url = match links.filter(|_| is_slowed) {

@@ -143,7 +143,14 @@ impl Access {
             self.address.to_string(),
             format!("localhost:{}", self.address.port()),
         ];
-        let is_ours = |name: &str| ours.iter().any(|own| own.eq_ignore_ascii_case(name));
+        // Browsers leave out the port 80.
+        let is_ours = |name: &str| {
+            let mut ours = ours.iter();
+            ours.any(|own| {
+                let short = own.strip_suffix(":80").unwrap_or(own);
+                own.eq_ignore_ascii_case(name) || short.eq_ignore_ascii_case(name)
+            })
+        };
         let target = uri.authority().map(Authority::as_str);
         if host.is_some_and(is_ours) && target.is_none_or(is_ours) {
             return Ok(());
@@ -176,14 +183,16 @@ impl Access {
         (StatusCode::UNAUTHORIZED, what)
     }
 
-    /// What may change something comes from one of these pages.
+    /// What may change something comes from one of these pages, and nothing from a page elsewhere.
     fn check_origin(&self, method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
-        if matches!(*method, Method::GET | Method::HEAD) {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let site = text(HeaderName::from_static("sec-fetch-site"));
+        // An image on a page of another port, for example, would be logged as this visitor's.
+        let is_other = matches!(site, Some("same-site" | "cross-site"));
+        if matches!(*method, Method::GET | Method::HEAD) && !is_other {
             return Ok(());
         }
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let own = text(header::HOST).map(|host| format!("http://{host}"));
-        let site = text(HeaderName::from_static("sec-fetch-site"));
         if own.is_some()
             && text(header::ORIGIN).map(str::to_owned) == own
             && site.is_none_or(|site| site == "same-origin")
@@ -308,6 +317,9 @@ mod tests {
         assert_eq!(post(&[HOST, cookie, OWN, (site, "same-origin")]), 200);
         assert_eq!(post(&[HOST, cookie, OWN, (site, "same-site")]), 403);
         assert_eq!(post(&[HOST, cookie]), 403);
+        let get = |headers: &[_]| status(&access, Method::GET, "/", headers);
+        assert_eq!(get(&[HOST, cookie, (site, "none")]), 200);
+        assert_eq!(get(&[HOST, cookie, (site, "same-site")]), 403);
         for origin in ["http://127.0.0.1:7778", "http://localhost:7777", "null"] {
             assert_eq!(post(&[HOST, cookie, ("origin", origin)]), 403, "{origin}");
         }

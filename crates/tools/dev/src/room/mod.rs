@@ -36,7 +36,7 @@ use web::Shared;
 pub(crate) struct Room {
     pub(crate) listener: TcpListener,
     pub(crate) control: Control,
-    pub(crate) links: Option<Links>,
+    pub(crate) links: Option<Arc<Links>>,
     pub(crate) ports: Ports,
     pub(crate) nats_url: String,
     pub(crate) screen: Screen,
@@ -93,7 +93,7 @@ impl Open {
         let shared = Shared {
             board: board.clone(),
             control,
-            links: links.map(Arc::new),
+            links,
             client,
             orders_url: ports.url(Service::named(SLOWED)),
             asked: asked.zip(question.clone()),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
+use client::schemas::MASK;
 use headwater::operator::{Difference, Side};
 use serde::Serialize;
 use terminal::Exit;
@@ -40,6 +41,27 @@ impl Report {
 }
 
 impl Report {
+    /// The same without the content of events and rows, which may be personal.
+    #[must_use]
+    pub fn without_content(mut self) -> Self {
+        for source in &mut self.sources {
+            for it in &mut source.altered {
+                (it.stream, it.outbox) = (None, None);
+            }
+            for it in &mut source.ahead {
+                it.stream = None;
+            }
+        }
+        let compared = self.projections.iter_mut();
+        for compared in compared.filter_map(|it| it.comparison.as_mut()) {
+            let rows = compared.differences.rows.iter_mut();
+            for (_, value) in rows.flat_map(|it| it.row.iter_mut()) {
+                MASK.clone_into(value);
+            }
+        }
+        self
+    }
+
     /// Whether everything verified so far agrees, projections aside.
     pub(crate) fn is_well(&self) -> bool {
         let agree = self.sources.iter().all(source::Report::agrees);
