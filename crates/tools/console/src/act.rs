@@ -1,6 +1,6 @@
 //! What an action does, and what it means for the system.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use client::Nats;
@@ -245,14 +245,16 @@ async fn verify_until(
     screen: Screen,
     cancel: &CancellationToken,
 ) -> anyhow::Result<Ended> {
-    let verifying = verify::on(nats.clone(), args, screen);
+    let verifying = verify::on(nats.clone(), args, screen.clone());
+    tokio::pin!(verifying);
     tokio::select! {
-        report = verifying => {
+        report = &mut verifying => {
             let report = report?.without_content();
             Ok(ended(report.to_string(), report.exit()))
         }
         () = cancel.cancelled() => {
-            let stopped = stop_verifications(nats).await?;
+            let own = screen.progress().into_iter().map(|bar| bar.what).collect();
+            let stopped = stop_verifications(nats, &own).await?;
             let names: Vec<String> = stopped.into_iter().collect();
             Ok(well(if names.is_empty() {
                 "it was ended early".to_owned()
@@ -263,8 +265,8 @@ async fn verify_until(
     }
 }
 
-/// Ends the verifications that services run.
-async fn stop_verifications(nats: &Nats) -> anyhow::Result<Vec<String>> {
+/// Ends those of `own` verifications that services run: others may be of other operators.
+async fn stop_verifications(nats: &Nats, own: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
     let services = nats.services_with(Endpoint::Status).await?;
     let mut targets: BTreeMap<String, Target> = BTreeMap::new();
     for service in services {
@@ -276,7 +278,10 @@ async fn stop_verifications(nats: &Nats) -> anyhow::Result<Vec<String>> {
                 service: service.clone(),
                 projection: Some(projection.name),
             };
-            targets.insert(target.to_string(), target);
+            let name = target.to_string();
+            if own.contains(&name) {
+                targets.insert(name, target);
+            }
         }
     }
     let mut stopped = Vec::new();
