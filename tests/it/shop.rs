@@ -11,9 +11,10 @@ use uuid::Uuid;
 async fn page_with(client: &Client, path: &str, text: &str) -> String {
     eventually("the page to have a text", || async {
         let page = client.get(path).await;
-        match page.text.contains(text) {
-            true if page.status == 200 => Ok(page.text),
-            _ => Err(format!("no `{text}` in {} {}", page.status, page.text)),
+        if page.status == 200 && page.text.contains(text) {
+            Ok(page.text)
+        } else {
+            Err(format!("no `{text}` in {} {}", page.status, page.text))
         }
     })
     .await
