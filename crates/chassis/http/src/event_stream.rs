@@ -147,7 +147,7 @@ struct SeenHeader {
         value_type = String,
         required = false,
         rename = "Last-Event-ID",
-        pattern = "^[!-+.-9;-~]+:[0-9]{1,19}(,[!-+.-9;-~]+:[0-9]{1,19})*$",
+        pattern = "^([!-+.-9;-~]+:[0-9]{1,19}(,[!-+.-9;-~]+:[0-9]{1,19})*)?$",
         example = "orders:4711,users:12"
     )]
     last: Option<String>,
