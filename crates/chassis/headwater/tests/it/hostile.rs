@@ -323,6 +323,8 @@ async fn an_address_that_does_not_take_its_answers_gets_no_more() {
 #[tokio::test]
 async fn an_address_whose_clients_were_closed_has_debt() {
     let service = service(|config| {
+        config.connections = 128;
+        config.connections_per_address = 128;
         config.buffer_mib = 8;
         config.write_timeout = Duration::from_millis(500);
     })
