@@ -18,15 +18,6 @@ async fn follow(world: &World, user: &Reply, last: Option<&str>) -> Events {
     Events::open(&world.client(Service::Purchases), &path, last).await
 }
 
-async fn rename(world: &World, product: &Reply, title: &str) {
-    let path = format!("/products/{}", product.id());
-    let request = world
-        .client(Service::Products)
-        .request(Method::PATCH, &path);
-    let renamed = send(request.json(&json!({ "title": title }))).await;
-    assert!(renamed.status.is_success(), "{}", renamed.text);
-}
-
 async fn erase(world: &World, user: &Reply) {
     let path = format!("/users/{}", user.id());
     let request = world.client(Service::Users).request(Method::DELETE, &path);
@@ -66,7 +57,7 @@ async fn a_stream_brings_what_its_user_ordered_and_how_it_is_called_now() {
 
     // Nothing of this is on the page.
     world.order(&bob, &[&tent]).await;
-    rename(&world, &tent, "Big tent").await;
+    world.rename(&tent, "Big tent").await;
     world.caught_up().await;
     world.order(&ada, &[&tent]).await;
     let second = events.next().await.unwrap();
@@ -79,13 +70,13 @@ async fn a_stream_brings_what_its_user_ordered_and_how_it_is_called_now() {
         second.data
     );
 
-    rename(&world, &mug, "Cup").await;
+    world.rename(&mug, "Cup").await;
     let third = events.next().await.unwrap();
     assert_eq!(shown(&third).1, ["Cup"]);
     assert_eq!(third.data["html"]["count"], Value::Null);
 
     // A product that came while the stream was open is followed too.
-    rename(&world, &tent, "Small tent").await;
+    world.rename(&tent, "Small tent").await;
     assert_eq!(shown(&events.next().await.unwrap()).1, ["Small tent"]);
     drop(events);
     world.finish().await;
@@ -105,7 +96,7 @@ async fn a_client_that_reconnects_has_missed_nothing() {
     world.stop(Service::Purchases).await;
     assert_eq!(events.next().await, None);
     world.order(&ada, &[&tent]).await;
-    rename(&world, &mug, "Cup").await;
+    world.rename(&mug, "Cup").await;
     world.run(Service::Purchases).await;
     world.caught_up().await;
     let mut events = follow(&world, &ada, Some(&last)).await;
@@ -114,12 +105,12 @@ async fn a_client_that_reconnects_has_missed_nothing() {
 
     // Who has seen everything gets only what comes: after a reconnect, and on a page just loaded.
     let mut events = follow(&world, &ada, Some(&missed.id)).await;
-    rename(&world, &tent, "Big tent").await;
+    world.rename(&tent, "Big tent").await;
     let seen = events.next().await.unwrap();
     assert_eq!(shown(&seen).1, ["Big tent"]);
     let path = format!("/users/{}/purchases?seen={}", ada.id(), seen.id);
     let mut events = Events::open(&world.client(Service::Purchases), &path, None).await;
-    rename(&world, &mug, "Mug").await;
+    world.rename(&mug, "Mug").await;
     assert_eq!(shown(&events.next().await.unwrap()).1, ["Mug"]);
     drop(events);
     world.finish().await;
@@ -139,7 +130,7 @@ async fn a_burst_of_changes_is_a_few_events() {
     let last = format!("Mug {CHANGES}");
     let renaming = async {
         for number in 1..=CHANGES {
-            rename(&world, &mug, &format!("Mug {number}")).await;
+            world.rename(&mug, &format!("Mug {number}")).await;
         }
     };
     let reading = async {
@@ -173,7 +164,7 @@ async fn a_stream_goes_on_when_its_store_is_replaced_and_ends_when_its_user_is_e
     let second = events.next().await.unwrap();
     assert_eq!(shown(&second).1, ["Tent"]);
     assert_ne!(first.id, second.id);
-    rename(&world, &mug, "Cup").await;
+    world.rename(&mug, "Cup").await;
     assert_eq!(shown(&events.next().await.unwrap()).1, ["Cup"]);
 
     erase(&world, &ada).await;

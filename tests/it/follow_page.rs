@@ -25,15 +25,6 @@ fn page_of(user: &Reply) -> String {
     format!("/users/{}", user.id())
 }
 
-async fn rename(world: &World, product: &Reply, title: &str) {
-    let path = format!("/products/{}", product.id());
-    let request = world
-        .client(Service::Products)
-        .request(Method::PATCH, &path);
-    let renamed = send(request.json(&json!({ "title": title }))).await;
-    assert!(renamed.status.is_success(), "{}", renamed.text);
-}
-
 /// A user who ordered a mug.
 async fn shop() -> (World, Reply, Reply) {
     let world = World::on_host().start().await;
@@ -88,7 +79,7 @@ async fn a_page_shows_what_is_ordered_and_renamed_while_it_is_read() {
         .await;
     assert_eq!(wide.focused().await.as_deref(), Some("link: Mug"));
     let began = Instant::now();
-    rename(&world, &mug, "Cup").await;
+    world.rename(&mug, "Cup").await;
     wide.wait_for_text("Cup").await;
     tell(&format!(
         "a new name was on the page after {:?}",
@@ -156,7 +147,7 @@ async fn a_page_that_was_hidden_or_cut_off_shows_what_it_missed() {
     .await;
     let state = page.evaluate("document.getElementById('live').textContent");
     assert_eq!(state.await, "Paused");
-    rename(&world, &mug, "Cup").await;
+    world.rename(&mug, "Cup").await;
     world.caught_up().await;
     assert_eq!(page.texts("#cards h2").await, ["Mug"]);
     page.show().await;
@@ -191,8 +182,8 @@ async fn a_later_page_only_says_that_there_is_something_newer() {
     page.wait_for("a[rel=prev]").await;
     page.wait_for_text("Live").await;
     assert_eq!(page.texts("#cards h2").await, ["Mug"]);
-    rename(&world, &mug, "Cup").await;
-    rename(&world, &tent, "Big tent").await;
+    world.rename(&mug, "Cup").await;
+    world.rename(&tent, "Big tent").await;
     world.caught_up().await;
     let hat = world.product("Hat").await;
     world.order(&ada, &[&hat]).await;
@@ -220,7 +211,7 @@ async fn a_page_without_scripts_is_as_good_as_the_moment_it_was_loaded() {
     assert_eq!(page.texts("#cards h2").await, ["Mug"]);
     assert_eq!(page.texts("#live, #newer").await, [""; 0]);
     page.assert_sound("a page without scripts", EXPECTED).await;
-    rename(&world, &mug, "Cup").await;
+    world.rename(&mug, "Cup").await;
     world.caught_up().await;
     assert_eq!(page.texts("#cards h2").await, ["Mug"]);
     page.goto(&format!(
@@ -269,7 +260,7 @@ async fn a_hostile_title_is_text_and_a_hostile_image_a_picture() {
     page.wait_for_text("Live").await;
     for title in TITLES {
         // On a card that is there, and on a new one.
-        rename(&world, &mug, title).await;
+        world.rename(&mug, title).await;
         let body = json!({ "title": title, "image": image });
         let product = products.create("/products", &body).await;
         world.order(&ada, &[&product]).await;
@@ -279,7 +270,7 @@ async fn a_hostile_title_is_text_and_a_hostile_image_a_picture() {
             "{shown}.filter(e => e.textContent === {title}).length === 2"
         ))
         .await;
-        rename(&world, &product, "Tent").await;
+        world.rename(&product, "Tent").await;
         page.wait_until(&format!("{shown}[0].textContent === 'Tent'"))
             .await;
     }

@@ -1,10 +1,11 @@
 //! Requests to the shop.
 
 use headwater::Positions;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Service, World};
-use crate::client::Reply;
+use crate::client::{Reply, send};
 use crate::eventually;
 
 impl World {
@@ -22,6 +23,15 @@ impl World {
         self.client(Service::Products)
             .create("/products", &body)
             .await
+    }
+
+    /// Changes the title of a product.
+    pub async fn rename(&self, product: &Reply, title: &str) {
+        let path = format!("/products/{}", product.id());
+        let request = self.client(Service::Products);
+        let request = request.request(Method::PATCH, &path);
+        let renamed = send(request.json(&json!({ "title": title }))).await;
+        assert!(renamed.status.is_success(), "{}", renamed.text);
     }
 
     /// Places an order, possibly for a user or products made just before: `?after` has their

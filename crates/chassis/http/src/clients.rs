@@ -15,6 +15,7 @@ use axum::body::Bytes;
 use metrics::{Counter, Gauge};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::address::{ADDRESS_SHARE, Address, SLOW, TURN_MAX, TURN_PAUSE, UNTAKEN, millis};
 use crate::config::Config;
 use crate::extract::network;
 
@@ -34,31 +35,6 @@ const WAITING_MAX: usize = 4;
 
 /// How long an answer waits for memory before it becomes a 503.
 const WAIT_MAX: Duration = Duration::from_secs(1);
-
-/// The share of the memory for answers that may be [untaken](UNTAKEN) at one address.
-const ADDRESS_SHARE: usize = 8;
-
-/// The answer of a client that has taken nothing for this long is untaken.
-const UNTAKEN: Duration = Duration::from_millis(100);
-
-/// A client that took something of its answer so recently is slow; the answer is not untaken.
-const SLOW: Duration = Duration::from_secs(5);
-
-/// The most bytes that one connection adds to the debt of its address.
-const DEBT_BYTES_MAX: usize = 64 * 1024;
-
-/// The bytes per second by which the debt of an address decreases.
-const REPAID: usize = 1024 * 1024;
-
-/// The longest time until an address has no more debt.
-const DEBT_MAX: Duration = Duration::from_mins(1);
-
-/// How long a request waits until its address has taken enough before it becomes a 503.
-const TURN_MAX: Duration = Duration::from_secs(5);
-
-/// How often a waiting request checks, and the time between the first two that go on at one address:
-/// long enough to see whether the first answer is taken.
-const TURN_PAUSE: Duration = Duration::from_millis(250);
 
 /// All clients of a listener. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -85,21 +61,6 @@ struct Open {
     next: u64,
     connections: HashMap<u64, Arc<Connection>>,
     addresses: HashMap<IpAddr, Arc<Address>>,
-}
-
-/// What is known of an address while it has connections or debt.
-#[derive(Debug, Default)]
-struct Address {
-    connections: AtomicUsize,
-    /// The bytes of the answers of clients that take nothing at the moment.
-    waiting: AtomicUsize,
-    /// When the next of its waiting requests may go on, in milliseconds since `Shared::began`.
-    next_turn: AtomicU64,
-    /// The time between two turns, in milliseconds. It halves with each while answers are taken.
-    turn_ms: AtomicU64,
-    /// When its debt is repaid, in milliseconds since `Shared::began`. The bytes that its clients
-    /// had not taken when their connections were closed are its debt.
-    repaid_at: AtomicU64,
 }
 
 /// The memory of answers until the kernel has taken them.
@@ -485,52 +446,6 @@ impl Open {
     }
 }
 
-impl Address {
-    /// Whether none of its requests had to wait a moment ago.
-    fn has_no_turns(&self, now: u64) -> bool {
-        self.next_turn.load(Ordering::Relaxed) <= now
-    }
-
-    /// Lets one waiting request go on; false if another one just did.
-    fn take_turn(&self, now: u64) -> bool {
-        let pause = self.turn_ms.load(Ordering::Relaxed);
-        let later = |next: u64| (next <= now).then_some(now + pause);
-        let order = Ordering::Relaxed;
-        let is_taken = self.next_turn.fetch_update(order, order, later).is_ok();
-        if is_taken {
-            self.turn_ms.store(pause / 2, order);
-        }
-        is_taken
-    }
-
-    /// Its answers are not taken.
-    fn slow_turns(&self) {
-        self.turn_ms.store(millis(TURN_PAUSE), Ordering::Relaxed);
-    }
-
-    fn owe(&self, bytes: usize, now: u64) {
-        let ms = u64::try_from(bytes.saturating_mul(1000) / REPAID).unwrap_or(u64::MAX);
-        let latest = now.saturating_add(millis(DEBT_MAX));
-        let more = |at: u64| Some(at.max(now).saturating_add(ms).min(latest));
-        let order = Ordering::Relaxed;
-        let _ = self.repaid_at.fetch_update(order, order, more);
-    }
-
-    /// The time until its debt is repaid.
-    fn debt_ms(&self, now: u64) -> u64 {
-        self.repaid_at.load(Ordering::Relaxed).saturating_sub(now)
-    }
-
-    fn debt(&self, now: u64) -> usize {
-        let ms = usize::try_from(self.debt_ms(now)).unwrap_or(usize::MAX);
-        ms.saturating_mul(REPAID / 1000)
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl Connection {
     /// For how many milliseconds the client has taken nothing of its answer, if that is long enough
     /// to count.
@@ -554,7 +469,7 @@ impl Connection {
     /// Adds what its client has not taken to its address's debt.
     fn owe(&self, now: u64) {
         let bytes = self.bytes.load(Ordering::Relaxed);
-        self.of.owe(bytes.min(DEBT_BYTES_MAX), now);
+        self.of.owe(bytes, now);
     }
 }
 
@@ -640,7 +555,9 @@ impl UnderWay {
             clients,
             connection,
         } = &*self.0;
-        if clients.takes_enough(connection) && connection.of.has_no_turns(clients.now()) {
+        if !clients.takes_enough(connection) {
+            connection.of.slow_turns();
+        } else if connection.of.has_no_turns(clients.now()) {
             return true;
         }
         let until = Instant::now() + TURN_MAX;

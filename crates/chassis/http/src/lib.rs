@@ -9,6 +9,7 @@
 
 #![warn(missing_docs)]
 
+mod address;
 mod answer;
 mod app;
 mod arriving;

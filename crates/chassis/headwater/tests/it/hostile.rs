@@ -301,7 +301,16 @@ async fn an_address_that_does_not_take_its_answers_gets_no_more() {
         assert_eq!(status(&mut stream).await.as_deref(), Some("200"));
         hostile.push(stream);
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    eventually("its answers count as not taken", async || {
+        let mut small = service.ask(HOSTILE, "/small").await;
+        let answer = tokio::time::timeout(Duration::from_millis(50), status(&mut small));
+        if answer.await.is_err() {
+            Ok(())
+        } else {
+            Err("answered")
+        }
+    })
+    .await;
     let mut further = service.ask(HOSTILE, "/held").await;
     assert_eq!(
         service.get("/fresh").await.unwrap(),
