@@ -119,9 +119,17 @@ async fn a_first_order_appears_on_an_empty_page_and_an_erased_user_disappears() 
     page.wait_until("!document.body.innerText.includes('not ordered anything yet')")
         .await;
     let erase = world.client(Service::Users);
+    // Nobody follows on a page that is not shown.
+    let hidden = open(&world, &browser, &page_of(&bob), Options::default()).await;
+    hidden.hide().await;
+    hidden.wait_for_text("Paused").await;
     let erased = send(erase.request(Method::DELETE, &page_of(&bob))).await;
     assert!(erased.status.is_success(), "{}", erased.text);
     page.wait_for_text("This user was erased").await;
+    hidden.show().await;
+    hidden.wait_for_text("This user was erased").await;
+    assert_eq!(hidden.texts("h1").await, ["No such user"]);
+    assert_eq!(hidden.texts("#cards h2").await, [""; 0]);
     assert_eq!(page.texts("h1").await, ["No such user"]);
     assert!(page.texts("#cards .card").await.is_empty());
     page.assert_sound("the page of an erased user", EXPECTED)
