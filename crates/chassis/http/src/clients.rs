@@ -6,6 +6,7 @@
 //! they do.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -110,6 +111,8 @@ struct Connection {
     /// The part of `Address::waiting` that is this connection's.
     waiting: AtomicUsize,
     evicted: Notify,
+    /// Whether its client has closed its end.
+    is_gone: AtomicBool,
     /// Whether the kernel discards unsent data when the connection closes.
     is_aborted: AtomicBool,
 }
@@ -271,6 +274,7 @@ impl Clients {
             latest: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             evicted: Notify::new(),
+            is_gone: AtomicBool::new(false),
             is_aborted: AtomicBool::new(false),
         });
         open.connections.insert(id, Arc::clone(&connection));
@@ -516,6 +520,11 @@ impl Client {
         connection.of.waiting.fetch_sub(waiting, Ordering::Relaxed);
     }
 
+    /// Records that the client has closed its end: nobody waits for its answers.
+    pub(super) fn leaves(&self) {
+        self.connection.is_gone.store(true, Ordering::Relaxed);
+    }
+
     /// Records that the client's time is used up: the kernel discards unsent data.
     pub(super) fn give_up(&self) {
         self.clients.0.closed.slow.increment(1);
@@ -546,7 +555,7 @@ impl Drop for Counted {
 
 impl UnderWay {
     /// Waits until the clients at this address have taken enough of their answers for another one
-    /// to be computed; false if they have not for [`TURN_MAX`].
+    /// to be computed; false if they have not for up to [`TURN_MAX`], or the client is gone.
     ///
     /// Otherwise clients that read nothing, and connect again when they are closed, would keep all
     /// cores busy with answers that nobody takes.
@@ -560,9 +569,12 @@ impl UnderWay {
         } else if connection.of.has_no_turns(clients.now()) {
             return true;
         }
-        let until = Instant::now() + TURN_MAX;
+        let until = Instant::now() + turn_max();
         while Instant::now() < until {
             tokio::time::sleep(TURN_PAUSE).await;
+            if connection.is_gone.load(Ordering::Relaxed) {
+                return false;
+            }
             if !clients.takes_enough(connection) {
                 connection.of.slow_turns();
             } else if connection.of.take_turn(clients.now()) {
@@ -596,6 +608,13 @@ impl UnderWay {
             under_way: self.clone(),
         }))
     }
+}
+
+/// [`TURN_MAX`] or less: requests that came at the same moment are not refused at the same moment,
+/// since all of their clients would come again at once.
+fn turn_max() -> Duration {
+    let random = RandomState::new().hash_one(()) % (millis(TURN_MAX) / 2);
+    TURN_MAX - Duration::from_millis(random)
 }
 
 /// An answer on its way to the kernel.

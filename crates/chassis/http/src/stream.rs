@@ -1,12 +1,12 @@
 //! A client's connection, which is closed if the client does not take its answer.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
@@ -41,6 +41,14 @@ impl Stream {
             waiting_since: None,
             timer: None,
         }
+    }
+
+    /// Whether the client has closed its end. hyper, which flushes whenever it runs, sees that only
+    /// if nothing came after the request.
+    fn is_closed(&self) -> bool {
+        let ready = pin!(self.inner.ready(Interest::READABLE));
+        let ready = ready.poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     fn wrote(
@@ -125,6 +133,9 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_closed() {
+            self.client.leaves();
+        }
         Pin::new(&mut self.inner).poll_flush(context)
     }
 

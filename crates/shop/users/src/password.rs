@@ -33,7 +33,7 @@ const WAITING_MAX: usize = 64;
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The pause before a refusal: a client that repeats its request at once costs little.
-const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+const REFUSAL_PAUSE: Duration = Duration::from_secs(3);
 
 /// The most hashes kept for retries of registrations that were answered with 503.
 const KEPT_MAX: usize = 1_000;

@@ -111,6 +111,27 @@ impl Service {
         Ok((status, answer.bytes().await?.len()))
     }
 
+    /// Answers that nobody takes, one more than the share of an address of 16 MiB: two.
+    async fn untaken(&self) -> Vec<TcpStream> {
+        let mut hostile = Vec::new();
+        for _ in 0..3 {
+            let mut stream = self.ask(HOSTILE, "/fresh").await;
+            assert_eq!(status(&mut stream).await.as_deref(), Some("200"));
+            hostile.push(stream);
+        }
+        eventually("its answers count as not taken", async || {
+            let mut small = self.ask(HOSTILE, "/small").await;
+            let answer = tokio::time::timeout(Duration::from_millis(50), status(&mut small));
+            if answer.await.is_err() {
+                Ok(())
+            } else {
+                Err("answered")
+            }
+        })
+        .await;
+        hostile
+    }
+
     /// How often connections were closed for `reason`.
     async fn closed(&self, reason: &str) -> u64 {
         let name = format!("headwater_http_connections_closed_total{{reason=\"{reason}\"}}");
@@ -294,23 +315,7 @@ async fn an_address_that_does_not_take_its_answers_gets_no_more() {
         config.write_timeout = Duration::from_secs(20);
     })
     .await;
-    // One more than its share of two.
-    let mut hostile = Vec::new();
-    for _ in 0..3 {
-        let mut stream = service.ask(HOSTILE, "/fresh").await;
-        assert_eq!(status(&mut stream).await.as_deref(), Some("200"));
-        hostile.push(stream);
-    }
-    eventually("its answers count as not taken", async || {
-        let mut small = service.ask(HOSTILE, "/small").await;
-        let answer = tokio::time::timeout(Duration::from_millis(50), status(&mut small));
-        if answer.await.is_err() {
-            Ok(())
-        } else {
-            Err("answered")
-        }
-    })
-    .await;
+    let mut hostile = service.untaken().await;
     let mut further = service.ask(HOSTILE, "/held").await;
     assert_eq!(
         service.get("/fresh").await.unwrap(),
@@ -326,6 +331,29 @@ async fn an_address_that_does_not_take_its_answers_gets_no_more() {
     taken.read_exact(&mut answer).await.unwrap();
     assert_eq!(status(&mut next).await.as_deref(), Some("200"));
     drop(hostile);
+    service.tasks.stop().await;
+}
+
+/// Clients that ask and leave would otherwise cause work long after they are gone.
+#[tokio::test]
+async fn a_request_that_waited_is_not_begun_if_its_client_is_gone() {
+    let service = service(|config| {
+        config.buffer_mib = 16;
+        config.write_timeout = Duration::from_secs(20);
+    })
+    .await;
+    let hostile = service.untaken().await;
+    let mut gone = service.ask(HOSTILE, "/held").await;
+    // hyper does not see the end behind it.
+    gone.write_all(b"x").await.unwrap();
+    drop(gone);
+    // It is looked at twice.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let mut small = service.ask(HOSTILE, "/small").await;
+    drop(hostile);
+    assert_eq!(status(&mut small).await.as_deref(), Some("200"));
+    let begun = tokio::time::timeout(Duration::from_secs(2), service.waiting.notified());
+    assert!(begun.await.is_err(), "its handler has begun");
     service.tasks.stop().await;
 }
 

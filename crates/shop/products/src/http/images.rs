@@ -1,7 +1,7 @@
 //! Uploading and serving images.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use axum::Extension;
 use axum::body::Bytes;
@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use headwater::Database;
 use headwater::http::{Path, Problem};
 use serde::Serialize;
+use tokio::sync::OnceCell;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -27,40 +28,34 @@ struct Stored {
     bytes: Vec<u8>,
 }
 
-/// The images that are being sent: an image for several clients is in memory once.
+/// An image that is being sent; empty until the first request for it has read it.
+type Image = Arc<OnceCell<Stored>>;
+
+/// The images that are being sent: an image for several clients is read once, and in memory once.
 #[derive(Clone, Default)]
-struct Sending(Arc<Mutex<HashMap<ImageId, Weak<Stored>>>>);
+struct Sending(Arc<Mutex<HashMap<ImageId, Weak<OnceCell<Stored>>>>>);
 
 impl Sending {
-    fn find(&self, id: &ImageId) -> Option<Arc<Stored>> {
-        self.all().get(id)?.upgrade()
-    }
-
-    /// `image`, or the same image if it is already being sent to another client.
-    fn begin(&self, id: ImageId, image: Stored) -> Arc<Stored> {
-        let mut all = self.all();
-        if let Some(found) = all.get(&id).and_then(Weak::upgrade) {
+    fn image(&self, id: &ImageId) -> Image {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = all.get(id).and_then(Weak::upgrade) {
             return found;
         }
         if all.len() >= SENDING_MAX {
             all.retain(|_, image| image.strong_count() > 0);
         }
-        let image = Arc::new(image);
-        all.insert(id, Arc::downgrade(&image));
+        let image = Image::default();
+        all.insert(id.clone(), Arc::downgrade(&image));
         image
-    }
-
-    fn all(&self) -> MutexGuard<'_, HashMap<ImageId, Weak<Stored>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The bytes of a stored image, without a copy.
-struct ImageData(Arc<Stored>);
+struct ImageData(Image);
 
 impl AsRef<[u8]> for ImageData {
     fn as_ref(&self) -> &[u8] {
-        &self.0.bytes
+        self.0.get().map_or(&[], |image| &image.bytes)
     }
 }
 
@@ -164,23 +159,19 @@ async fn serve(
 ) -> Result<Response, Problem> {
     let unknown = || Problem::not_found(format!("there is no image {id}"));
     let parsed = ImageId::parse(&id).ok_or_else(unknown)?;
-    let image = if let Some(image) = sending.find(&parsed) {
-        image
-    } else {
-        let wanted = parsed.clone();
-        let find = move |snapshot: &_| store::find_image(snapshot, &wanted);
+    let image = sending.image(&parsed);
+    let read = async || {
+        let find = move |snapshot: &_| store::find_image(snapshot, &parsed);
         let row = db.read(find).await?.ok_or_else(unknown)?;
-        let content_type =
-            HeaderValue::try_from(row.content_type).map_err(|_| Problem::internal())?;
-        let bytes = row.bytes;
-        let stored = Stored {
-            content_type,
-            bytes,
-        };
-        sending.begin(parsed, stored)
+        let content_type = HeaderValue::try_from(row.content_type);
+        Ok::<_, Problem>(Stored {
+            content_type: content_type.map_err(|_| Problem::internal())?,
+            bytes: row.bytes,
+        })
     };
+    let content_type = image.get_or_try_init(read).await?.content_type.clone();
     let headers = [
-        (header::CONTENT_TYPE, image.content_type.clone()),
+        (header::CONTENT_TYPE, content_type),
         // The name is a hash of the content, so the content never changes.
         (
             header::CACHE_CONTROL,
