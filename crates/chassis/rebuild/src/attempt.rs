@@ -23,12 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::align::{self, Aligned, Sequences};
 use crate::compare::{At, Stores};
-use crate::handle::Stop;
+use crate::handle::{Stop, Task};
 use crate::take_over;
 use crate::thread::on_thread;
 
 /// How often to check whether the new store has caught up.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long to try to align both stores: longer than a reader takes to notice that its stream was
 /// recreated.
@@ -91,7 +91,8 @@ impl<P: Projection> Attempt<P> {
     }
 
     /// Builds a new store, compares it, and swaps it in if that is the purpose.
-    pub(crate) async fn to_end(&self, purpose: RebuildPurpose) -> anyhow::Result<()> {
+    pub(crate) async fn to_end(&self, task: &Task) -> anyhow::Result<()> {
+        let purpose = task.purpose();
         let runner = self
             .load_beside(purpose)
             .await
@@ -108,7 +109,7 @@ impl<P: Projection> Attempt<P> {
                     Into::into,
                 ))
             }
-            followed = stopped.run_until_cancelled(self.follow(&rebuilt, purpose)) => {
+            followed = stopped.run_until_cancelled(self.follow(&rebuilt, task)) => {
                 stop.cancel();
                 let followed = followed.unwrap_or_else(|| Err(anyhow!("an operator stopped it")));
                 running.await.map_err(Into::into).and(followed)
@@ -207,8 +208,13 @@ impl<P: Projection> Attempt<P> {
     async fn follow(
         &self,
         rebuilt: &RunnerHandle<P>,
-        purpose: RebuildPurpose,
+        task: &Task,
     ) -> anyhow::Result<Option<Caught>> {
+        let purpose = task.purpose();
+        if let Task::Replay(event) = task {
+            self.replay(rebuilt, event).await?;
+            return Ok(None);
+        }
         // A store that must reach the same sequences as the live one never gets further.
         let is_bound = purpose == RebuildPurpose::Verify || self.store == Store::Shared;
         let bound = if is_bound {
@@ -305,7 +311,7 @@ impl<P: Projection> Attempt<P> {
         })
     }
 
-    fn note_progress(&self, rebuilt: &RunnerHandle<P>) {
+    pub(crate) fn note_progress(&self, rebuilt: &RunnerHandle<P>) {
         let (positions, live, waiting) = (
             rebuilt.positions(),
             self.live.positions(),
@@ -326,7 +332,7 @@ impl<P: Projection> Attempt<P> {
         });
     }
 
-    fn note_state(&self, state: RebuildState) {
+    pub(crate) fn note_state(&self, state: RebuildState) {
         self.status.send_modify(|status| {
             status.state = state;
             status.waiting.clear();
@@ -494,8 +500,11 @@ struct Target {
     since: Instant,
 }
 
-/// Fails if a store to compare has made no progress for too long, with what it waits for.
-fn ensure_moving(waiting: &BTreeMap<String, String>, still: Duration) -> anyhow::Result<()> {
+/// Fails if a temporary store has made no progress for too long, with what it waits for.
+pub(crate) fn ensure_moving(
+    waiting: &BTreeMap<String, String>,
+    still: Duration,
+) -> anyhow::Result<()> {
     let waits: Vec<String> = waiting
         .iter()
         .map(|(source, why)| format!("in {source}: {why}"))
@@ -522,6 +531,6 @@ fn micros(time: Duration) -> u64 {
 fn beside(purpose: RebuildPurpose) -> Beside {
     match purpose {
         RebuildPurpose::Rebuild => Beside::Successor,
-        RebuildPurpose::Verify => Beside::Scratch,
+        RebuildPurpose::Verify | RebuildPurpose::Replay => Beside::Scratch,
     }
 }

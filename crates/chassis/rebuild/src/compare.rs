@@ -28,6 +28,14 @@ impl Stores {
         })
     }
 
+    /// The file at `path` at an earlier moment, `before`, and now.
+    pub(super) fn since(before: Inspection, path: &Path) -> rusqlite::Result<Self> {
+        Ok(Self {
+            live: before,
+            rebuilt: Inspection::open(path)?,
+        })
+    }
+
     /// The live store.
     pub(super) fn live(&self) -> &Connection {
         self.live.connection()
@@ -57,16 +65,28 @@ impl Stores {
         content: &[(&str, &str)],
         tables: &[&str],
     ) -> rusqlite::Result<Differences> {
+        let mut found = self.rows(content, tables)?;
+        self.compare("dead letters", &letters(projection, ""), &mut found)?;
+        self.compare("positions", &positions(projection), &mut found)?;
+        Ok(found)
+    }
+
+    /// The rows of `tables`, without them of all tables, and the dead letters that differ.
+    pub(super) fn changes(
+        &self,
+        projection: &str,
+        tables: &[&str],
+    ) -> rusqlite::Result<Differences> {
+        let mut found = self.rows(&[], tables)?;
+        self.compare("dead letters", &letters(projection, ", reason"), &mut found)?;
+        Ok(found)
+    }
+
+    fn rows(&self, content: &[(&str, &str)], tables: &[&str]) -> rusqlite::Result<Differences> {
         let mut found = Differences::default();
         for (name, sql) in compared(content, tables, |sql| self.names(sql))? {
             self.compare(&name, &sql, &mut found)?;
         }
-        let letters = format!(
-            "SELECT source, subject, epoch, coalesce(position, sequence) AS place
-             FROM headwater_dead_letter WHERE projection = '{projection}'"
-        );
-        self.compare("dead letters", &letters, &mut found)?;
-        self.compare("positions", &positions(projection), &mut found)?;
         Ok(found)
     }
 
@@ -113,6 +133,13 @@ impl Stores {
 
 /// A source, its epoch, and a position in it.
 pub(super) type At = (String, String, u64);
+
+fn letters(projection: &str, more: &str) -> String {
+    format!(
+        "SELECT source, subject, epoch, coalesce(position, sequence) AS place{more}
+         FROM headwater_dead_letter WHERE projection = '{projection}'"
+    )
+}
 
 fn positions(projection: &str) -> String {
     format!(

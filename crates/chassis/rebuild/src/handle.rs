@@ -4,16 +4,41 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use headwater_event::Positions;
-use headwater_nats::control::{RebuildPurpose, RebuildState, RebuildStatus};
+use headwater_nats::control::{RebuildPurpose, RebuildState, RebuildStatus, ReplayRequest};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// The operator's handle of a rebuild. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    pub(super) requests: mpsc::Sender<RebuildPurpose>,
+    pub(super) requests: mpsc::Sender<Task>,
     pub(super) status: Arc<watch::Sender<RebuildStatus>>,
     pub(super) stop: Stop,
+}
+
+/// What to build a new store for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// To replace the live store.
+    Rebuild,
+    /// To compare it with the live store. `is_partial`: see `RebuildRequest`.
+    Verify {
+        /// Whether it does not count as a success even without differences.
+        is_partial: bool,
+    },
+    /// To apply one event to it.
+    Replay(ReplayRequest),
+}
+
+impl Task {
+    /// The purpose, as in the status.
+    pub(super) fn purpose(&self) -> RebuildPurpose {
+        match self {
+            Self::Rebuild => RebuildPurpose::Rebuild,
+            Self::Verify { .. } => RebuildPurpose::Verify,
+            Self::Replay(_) => RebuildPurpose::Replay,
+        }
+    }
 }
 
 /// Stops the current attempt. Cheap to clone.
@@ -38,11 +63,15 @@ impl Stop {
 pub struct Busy;
 
 impl Handle {
-    /// Begins an attempt. `is_partial`: see `RebuildRequest`.
-    pub fn begin(&self, purpose: RebuildPurpose, is_partial: bool) -> Result<RebuildStatus, Busy> {
+    /// Begins an attempt.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    pub fn begin(&self, task: Task) -> Result<RebuildStatus, Busy> {
+        let (purpose, is_partial) = (task.purpose(), task == Task::Verify { is_partial: true });
         let mut is_begun = false;
         self.status.send_if_modified(|status| {
-            is_begun = !status.state.is_running() && self.requests.try_send(purpose).is_ok();
+            is_begun = !status.state.is_running() && self.requests.try_send(task).is_ok();
             if is_begun {
                 self.stop.renew();
                 *status = RebuildStatus {

@@ -12,10 +12,11 @@ mod compare;
 mod error;
 mod handle;
 mod rebuild;
+mod replay;
 mod take_over;
 mod thread;
 
 pub use attempt::Store;
 pub use error::Error;
-pub use handle::{Busy, Handle};
+pub use handle::{Busy, Handle, Task};
 pub use rebuild::{Rebuilder, check_tables};

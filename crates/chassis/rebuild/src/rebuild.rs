@@ -22,6 +22,9 @@
 //! events published by hand come from the stream. The new store never gets further than the live
 //! one, so they can be compared even if the live one has stopped.
 //!
+//! A **replay** shows what one event does: the new store reads the streams up to the event, applies
+//! it alone, and is removed. The rows are those of a snapshot before and one after it.
+//!
 //! # In a database that holds more
 //!
 //! If a service keeps its own data in the same file (the catalogue of `orders`), the file cannot be
@@ -68,7 +71,7 @@ use tokio_util::sync::CancellationToken;
 use crate::attempt::{Attempt, Store};
 use crate::changes;
 use crate::error::Error;
-use crate::handle::{Handle, Stop, begun};
+use crate::handle::{Handle, Stop, Task, begun};
 use crate::thread::on_thread;
 
 /// The pause after a failed attempt, before damage causes another.
@@ -78,7 +81,7 @@ const FAILED_PAUSE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Rebuilder<P> {
     attempt: Attempt<P>,
-    requests: mpsc::Receiver<RebuildPurpose>,
+    requests: mpsc::Receiver<Task>,
 }
 
 impl<P: Projection> Rebuilder<P> {
@@ -128,7 +131,7 @@ impl<P: Projection> Rebuilder<P> {
         }
         loop {
             tokio::select! {
-                Some(purpose) = self.requests.recv() => self.build(purpose).await,
+                Some(task) = self.requests.recv() => self.build(&task).await,
                 // A service's own data cannot be rebuilt.
                 what = self.attempt.live.db().damaged(), if is_copy => {
                     self.rebuild(format!("the live store is damaged: {what}")).await;
@@ -161,7 +164,7 @@ impl<P: Projection> Rebuilder<P> {
         self.attempt
             .status
             .send_replace(begun(RebuildPurpose::Rebuild, reason));
-        self.build(RebuildPurpose::Rebuild).await;
+        self.build(&Task::Rebuild).await;
     }
 
     /// Checks the live file on its own thread.
@@ -181,7 +184,8 @@ impl<P: Projection> Rebuilder<P> {
     }
 
     /// Builds a new store.
-    async fn build(&mut self, purpose: RebuildPurpose) {
+    async fn build(&mut self, task: &Task) {
+        let purpose = task.purpose();
         let reason = self.attempt.status.borrow().reason.clone();
         tracing::info!(
             projection = P::NAME,
@@ -189,7 +193,7 @@ impl<P: Projection> Rebuilder<P> {
             reason,
             "building a new store next to the live one"
         );
-        match self.attempt.to_end(purpose).await {
+        match self.attempt.to_end(task).await {
             Ok(()) => self.note_done(purpose),
             Err(error) => self.note_failed(purpose, &error),
         }
@@ -220,7 +224,7 @@ impl<P: Projection> Rebuilder<P> {
             status.message = Some(causes(error.as_ref()));
         });
         // The live store has no known fault, and the caller gets the error.
-        if purpose == RebuildPurpose::Verify || self.attempt.stop.now().is_cancelled() {
+        if purpose != RebuildPurpose::Rebuild || self.attempt.stop.now().is_cancelled() {
             tracing::warn!(
                 projection = P::NAME,
                 ?purpose,
@@ -246,7 +250,7 @@ impl<P: Projection> Rebuilder<P> {
             .differences
             .as_ref()
             .is_some_and(|found| found.count == 0);
-        if purpose == RebuildPurpose::Rebuild || status.is_partial || !is_same {
+        if purpose != RebuildPurpose::Verify || status.is_partial || !is_same {
             return;
         }
         drop(status);

@@ -246,7 +246,7 @@ impl Feed {
 }
 
 /// The sequence of the first event not older than `at`; `None` if all are older.
-async fn since(nats: &Nats, stream: &Stream, at: DateTime) -> anyhow::Result<Option<u64>> {
+pub async fn since(nats: &Nats, stream: &Stream, at: DateTime) -> anyhow::Result<Option<u64>> {
     #[derive(Deserialize)]
     struct Answer {
         message: Value,

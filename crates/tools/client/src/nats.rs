@@ -11,7 +11,7 @@ use async_nats::jetstream::{self, ErrorCode};
 use async_nats::service::{self, NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{Client, ConnectErrorKind, Request, RequestErrorKind, ServerAddr};
 use futures_util::StreamExt as _;
-use headwater::operator::{Endpoint, StatusAnswer};
+use headwater::operator::{Endpoint, StatusAnswer, StatusRequest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -146,7 +146,8 @@ impl Nats {
 
     /// The status of a service. Errors as for [`ask`](Self::ask).
     pub async fn status(&self, service: &str) -> anyhow::Result<StatusAnswer> {
-        self.ask(service, Endpoint::Status, &()).await
+        let request = StatusRequest::default();
+        self.ask(service, Endpoint::Status, &request).await
     }
 
     /// The stream of this name; `None` if it does not exist. Returns [`Unreachable`] if the

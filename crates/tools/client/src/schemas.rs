@@ -274,6 +274,14 @@ impl Schemas {
         schema.is_none_or(|schema| schema.is_key_personal(subject))
     }
 
+    /// Whether events of `source` hold personal data. Without its schema, they count as personal.
+    pub async fn is_personal(&mut self, source: &str) -> bool {
+        self.refresh(source).await;
+        let known = self.known.get(source);
+        let schema = known.and_then(|(schema, _)| schema.as_ref());
+        schema.is_none_or(|schema| !schema.personal.is_empty())
+    }
+
     /// Fetches the schema of `source` if it is unknown or old: a new version of the source may mark
     /// more fields as personal.
     async fn refresh(&mut self, source: &str) {

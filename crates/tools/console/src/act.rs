@@ -6,12 +6,13 @@ use std::time::Duration;
 use client::Nats;
 use headwater::operator::{Endpoint, Filter, Letter, RetryRequest};
 use maintenance::dead_letter::{self, Plan, discard_consequence, letters_of};
-use maintenance::{Target, projection, rebuild, stream, verify};
+use maintenance::event::Place;
+use maintenance::{Target, projection, rebuild, replay, stream, verify};
 use terminal::{Exit, Screen};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::job::{Ended, Handles};
+use crate::job::{Ended, Handles, Replayed};
 use crate::letters;
 use crate::params::Params;
 use crate::readable::lane;
@@ -36,6 +37,7 @@ pub(crate) async fn consequence(app: &App, verb: &Verb) -> anyhow::Result<Vec<St
         Verb::Resume(_) => words::<projection::Args>(&["resume"]),
         Verb::Rebuild(_) => words::<rebuild::Args>(&[]),
         Verb::Verify(_) => words::<verify::Args>(&[]),
+        Verb::Replay(..) => words::<projection::Args>(&["replay"]),
         Verb::Restore(source) => {
             let mut lines = words::<stream::Args>(&["restore"]);
             lines.extend(stream::Before::look(&app.nats, source).await?.plan());
@@ -163,6 +165,7 @@ pub(crate) async fn run(
         }
         Verb::Rebuild(target) => rebuilt(nats, target, &handles).await,
         Verb::Verify(source) => verified(nats, source, handles).await,
+        Verb::Replay(target, event) => replayed(app, target, event, &handles).await,
         Verb::Restore(source) => {
             let before = stream::Before::look(nats, &source).await?;
             let report = stream::restore(nats, before, &handles.screen).await?;
@@ -173,16 +176,14 @@ pub(crate) async fn run(
 }
 
 fn well(text: String) -> Ended {
-    Ended {
-        text,
-        is_well: true,
-    }
+    ended(text, Exit::Done)
 }
 
 fn ended(text: String, exit: Exit) -> Ended {
     Ended {
         text,
         is_well: exit == Exit::Done,
+        replayed: None,
     }
 }
 
@@ -214,20 +215,53 @@ async fn retry(app: &App, picks: Vec<Pick>) -> anyhow::Result<Ended> {
     Ok(Ended {
         text: lines.join("\n"),
         is_well,
+        replayed: None,
     })
 }
 
 async fn rebuilt(nats: &Nats, target: Target, handles: &Handles) -> anyhow::Result<Ended> {
     let rebuilding = rebuild::wait(nats, target.clone(), &handles.screen);
-    tokio::pin!(rebuilding);
-    let report = tokio::select! {
-        report = &mut rebuilding => report?,
+    let report = stoppable(nats, &target, handles, rebuilding).await?;
+    Ok(ended(report.to_string(), report.exit()))
+}
+
+async fn replayed(
+    app: &App,
+    target: Target,
+    event: Place,
+    handles: &Handles,
+) -> anyhow::Result<Ended> {
+    let replaying = replay::on(&app.nats, &target, &event, &handles.screen);
+    let report = stoppable(&app.nats, &target, handles, replaying).await?;
+    let text = report.summary();
+    let mut is_personal = false;
+    for source in &report.sources {
+        is_personal |= app.schemas.lock().await.is_personal(source).await;
+    }
+    Ok(Ended {
+        replayed: Some(Replayed {
+            changes: report.changes,
+            is_personal,
+        }),
+        ..well(text)
+    })
+}
+
+/// Waits for a rebuild of `target`, or for its end after it was cancelled.
+async fn stoppable<R>(
+    nats: &Nats,
+    target: &Target,
+    handles: &Handles,
+    running: impl Future<Output = anyhow::Result<R>>,
+) -> anyhow::Result<R> {
+    tokio::pin!(running);
+    tokio::select! {
+        ended = &mut running => ended,
         () = handles.cancel.cancelled() => {
             target.ask(nats, Endpoint::FoldStop).await?;
-            rebuilding.await?
+            running.await
         }
-    };
-    Ok(ended(report.to_string(), report.exit()))
+    }
 }
 
 async fn verified(nats: &Nats, source: Option<String>, handles: Handles) -> anyhow::Result<Ended> {
@@ -313,6 +347,7 @@ mod tests {
         for words in [
             words::<dead_letter::Args>(&["discard"]),
             words::<projection::Args>(&["resume"]),
+            words::<projection::Args>(&["replay"]),
             words::<verify::Args>(&[]),
             words::<stream::Args>(&["restore"]),
         ] {

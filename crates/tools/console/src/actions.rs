@@ -8,8 +8,10 @@ use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
+use client::schemas::MASK;
 use futures_util::stream;
 use headwater::causes;
+use maintenance::replay::Change;
 use terminal::Progress;
 
 use crate::act;
@@ -18,6 +20,7 @@ use crate::job::{self, Job};
 use crate::live::{Update, live};
 use crate::page::{Frame, failed, note, page};
 use crate::params::Params;
+use crate::readable::{is_shown, log_shown};
 use crate::text::short;
 use crate::verb::Verb;
 
@@ -70,6 +73,26 @@ struct Standing {
     progress: Vec<Progress>,
     /// Whether it can be cancelled now.
     can_cancel: bool,
+    /// The rows that a replayed event has changed.
+    rows: Vec<Row>,
+    /// Whether their values may be personal, and then are masked unless `is_shown`.
+    is_personal: bool,
+    is_shown: bool,
+}
+
+/// A row that a replayed event has changed.
+struct Row {
+    table: String,
+    word: &'static str,
+    cells: Vec<Cell>,
+}
+
+/// A value in it, before and after the event.
+struct Cell {
+    name: String,
+    before: Option<String>,
+    after: Option<String>,
+    is_changed: bool,
 }
 
 /// Asks for a confirmation.
@@ -159,7 +182,16 @@ pub(crate) async fn all(State(app): State<Shared>) -> Response {
     })
 }
 
-pub(crate) async fn one(State(app): State<Shared>, Path(id): Path<u64>) -> Response {
+pub(crate) async fn one(
+    State(app): State<Shared>,
+    Path(id): Path<u64>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let params = Params::parse(query.unwrap_or_default().as_bytes());
+    let path = format!("{HERE}/{id}");
+    if let Err(error) = log_shown(&app, &path, &params) {
+        return failed(&app, HERE, &error);
+    }
     let Some(job) = app.jobs.get(id) else {
         return unknown(&app, id);
     };
@@ -168,7 +200,7 @@ pub(crate) async fn one(State(app): State<Shared>, Path(id): Path<u64>) -> Respo
         id,
         what: job.what.clone(),
         is_running: job.is_running(),
-        live: Standing::of(&app, &job),
+        live: Standing::of(&app, &job, is_shown(&params)),
     })
 }
 
@@ -186,7 +218,7 @@ pub(crate) async fn follow(State(app): State<Shared>, Path(id): Path<u64>) -> Re
             }
             tokio::time::sleep(LOOK_PAUSE).await;
             let is_last = !job.is_running();
-            let html = Standing::of(&app, &job).render().unwrap_or_default();
+            let html = Standing::of(&app, &job, false).render().unwrap_or_default();
             let name = if is_last { "end" } else { "page" };
             let update = Update {
                 name,
@@ -199,10 +231,39 @@ pub(crate) async fn follow(State(app): State<Shared>, Path(id): Path<u64>) -> Re
     live(&app, updates)
 }
 
-impl Standing {
-    fn of(app: &App, job: &Job) -> Self {
-        let state = job.state();
+impl Row {
+    fn of(change: &Change, is_masked: bool) -> Self {
+        let masked = |text: &Option<String>| {
+            let text = text.as_deref()?;
+            let is_masked = is_masked && text != "NULL";
+            Some(if is_masked { MASK } else { text }.to_owned())
+        };
+        let cells = change.columns.iter().map(|column| Cell {
+            name: column.name.clone(),
+            before: masked(&column.before),
+            after: masked(&column.after),
+            is_changed: column.before != column.after,
+        });
         Self {
+            table: change.table.clone(),
+            word: change.word(),
+            cells: cells.collect(),
+        }
+    }
+}
+
+impl Standing {
+    /// `is_shown`: whether personal values are shown.
+    fn of(app: &App, job: &Job, is_shown: bool) -> Self {
+        let state = job.state();
+        let replayed = job.replayed();
+        let is_personal = replayed.is_some_and(|it| it.is_personal);
+        let changes = replayed.iter().flat_map(|it| &it.changes);
+        let is_masked = is_personal && !is_shown;
+        Self {
+            rows: changes.map(|change| Row::of(change, is_masked)).collect(),
+            is_personal,
+            is_shown,
             id: job.id,
             begun: job.begun.clone(),
             can_cancel: app.is_operator && job.can_cancel && state == job::State::Running,

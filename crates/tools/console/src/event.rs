@@ -3,21 +3,21 @@
 use askama::Template;
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::RawMessageErrorKind;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use client::arrived::time;
 use client::schemas::Members;
-use client::{Nats, Tail, Unreachable};
+use client::{Nats, Unreachable};
 use futures_util::future::join_all;
 use headwater::operator::{
     Endpoint, EventsAnswer, EventsRequest, Filter, Letter, ProjectionStatus, StatusAnswer,
-    fetch_events,
+    StatusRequest, fetch_events,
 };
 use headwater::outbox::Row;
 use headwater::{Clock, EventId};
 use maintenance::dead_letter::letters_of;
+use maintenance::event::{self, Place};
 use terminal::table::{age, bytes};
 
 use crate::app::{App, Shared};
@@ -28,23 +28,11 @@ use crate::text::plain;
 
 const HERE: &str = "/events";
 
-/// How many messages of a stream are read to find the one at a position.
-const LOOKS_MAX: usize = 64;
-
 /// How many dead letters of a service are searched for the event.
 const LETTERS_MAX: usize = 1_000;
 
 /// The header with the W3C trace context.
 const TRACEPARENT: &str = "traceparent";
-
-/// Where an event is.
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
-    /// `orders:17`: its position in the outbox of the source's present epoch.
-    Position(String, u64),
-    /// `orders@17`: its sequence in the stream.
-    Sequence(String, u64),
-}
 
 #[derive(Template)]
 #[template(path = "event.html")]
@@ -75,6 +63,8 @@ struct Reader {
     state: String,
     class: &'static str,
     letter: Option<String>,
+    /// Where to have it shown what the event did to its rows.
+    replay: Option<String>,
 }
 
 /// What was found of an event.
@@ -94,17 +84,12 @@ pub(crate) async fn show(
     RawQuery(query): RawQuery,
 ) -> Response {
     let params = Params::parse(query.unwrap_or_default().as_bytes());
-    let Some(wanted) = Place::parse(&place) else {
-        let line = format!(
-            "`{place}` is not an event: write source:position, such as orders:17, or source@sequence"
-        );
-        return note(
-            &app,
-            HERE,
-            StatusCode::NOT_FOUND,
-            "No such event",
-            vec![line],
-        );
+    let wanted: Place = match place.parse() {
+        Ok(wanted) => wanted,
+        Err(why) => {
+            let status = StatusCode::NOT_FOUND;
+            return note(&app, HERE, status, "No such event", vec![why]);
+        }
     };
     let path = format!("{HERE}/{place}");
     if let Err(error) = log_shown(&app, &path, &params) {
@@ -124,26 +109,9 @@ pub(crate) async fn show(
     page(&Event::of(&app, place, found, &params, &path).await)
 }
 
-impl Place {
-    fn parse(text: &str) -> Option<Self> {
-        let number = |text: &str| text.parse().ok().filter(|number| *number > 0);
-        if let Some((source, position)) = text.split_once(':') {
-            return Some(Self::Position(
-                survey::source(source).ok()?,
-                number(position)?,
-            ));
-        }
-        let (source, sequence) = text.split_once('@')?;
-        Some(Self::Sequence(
-            survey::source(source).ok()?,
-            number(sequence)?,
-        ))
-    }
-}
-
 impl Found {
     async fn look(nats: &Nats, place: &Place) -> anyhow::Result<Self> {
-        let (Place::Position(source, _) | Place::Sequence(source, _)) = place;
+        let source = place.source();
         let status = match nats.status(source).await {
             Ok(status) => Some(status),
             Err(error) if matches!(error.downcast_ref(), Some(Unreachable::Broker { .. })) => {
@@ -152,7 +120,7 @@ impl Found {
             Err(_) => None,
         };
         let mut found = Self {
-            source: source.clone(),
+            source: source.to_owned(),
             status,
             row: None,
             message: None,
@@ -162,17 +130,13 @@ impl Found {
             let note = format!("{source} does not answer: its outbox cannot be read now");
             found.notes.push(note);
         }
-        match place {
-            Place::Position(_, position) => {
-                found.row = found.in_outbox(nats, *position).await?;
-                found.message = found.in_stream(nats, *position).await?;
-            }
-            Place::Sequence(_, sequence) => {
-                found.message = message(nats, source, *sequence).await?;
-                if let Some(position) = found.position() {
-                    found.row = found.in_outbox(nats, position).await?;
-                }
-            }
+        found.message = place.message(nats, found.epoch()).await?;
+        let position = match place {
+            Place::Position(_, position) => Some(*position),
+            Place::Sequence(..) => found.position(),
+        };
+        if let Some(position) = position {
+            found.row = found.in_outbox(nats, position).await?;
         }
         found.compare();
         Ok(found)
@@ -180,8 +144,13 @@ impl Found {
 
     /// The id in the message's headers.
     fn id(&self) -> Option<EventId> {
-        let message = self.message.as_ref()?;
-        message.headers.get("Nats-Msg-Id")?.as_str().parse().ok()
+        self.message.as_ref().and_then(event::id)
+    }
+
+    /// When the stream has it, in milliseconds since 1970.
+    fn stored_ms(&self) -> Option<i64> {
+        let stored = self.message.as_ref()?.time.unix_timestamp_nanos();
+        i64::try_from(stored / 1_000_000).ok()
     }
 
     fn epoch(&self) -> Option<&str> {
@@ -216,43 +185,6 @@ impl Found {
         Ok(rows.find(|row| row.position == position))
     }
 
-    /// The event of the present epoch at a position: looked up where it must be if no foreign event
-    /// lies behind it, and from there on.
-    async fn in_stream(&self, nats: &Nats, position: u64) -> anyhow::Result<Option<StreamMessage>> {
-        let name = headwater::stream::name(&self.source);
-        let Some(stream) = nats.stream(&name).await? else {
-            return Ok(None);
-        };
-        let info = stream.cached_info();
-        let tail = Tail::read(nats, info, &self.source, self.epoch()).await?;
-        let Some(tail) = tail.filter(|tail| tail.position >= position) else {
-            return Ok(None);
-        };
-        let mut sequence = tail.sequence.saturating_sub(tail.position - position);
-        for _ in 0..LOOKS_MAX {
-            if sequence < info.state.first_sequence.max(1) {
-                return Ok(None);
-            }
-            let Some(message) = message(nats, &self.source, sequence).await? else {
-                sequence -= 1;
-                continue;
-            };
-            let id: Option<EventId> = message
-                .headers
-                .get("Nats-Msg-Id")
-                .and_then(|id| id.as_str().parse().ok());
-            let own = id.filter(|id| *id.source == *self.source);
-            let own = own.filter(|id| self.epoch().is_none_or(|epoch| *epoch == *id.epoch));
-            match own.map(|id| id.position) {
-                Some(at) if at == position => return Ok(Some(message)),
-                Some(at) if at > position => sequence = sequence.saturating_sub(at - position),
-                Some(at) => sequence += position - at,
-                None => sequence -= 1,
-            }
-        }
-        Ok(None)
-    }
-
     /// Notes what contradicts.
     fn compare(&mut self) {
         let source = &self.source;
@@ -276,21 +208,6 @@ impl Found {
             _ => None,
         };
         self.notes.extend(note);
-    }
-}
-
-/// The message at a sequence of a source's stream.
-async fn message(
-    nats: &Nats,
-    source: &str,
-    sequence: u64,
-) -> anyhow::Result<Option<StreamMessage>> {
-    let name = headwater::stream::name(source);
-    let stream = nats.jetstream.get_stream_no_info(&name).await?;
-    match stream.get_raw_message(sequence).await {
-        Ok(message) => Ok(Some(message)),
-        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -329,7 +246,7 @@ impl Event {
                 .as_ref()
                 .map(|it| headers(&it.headers))
                 .unwrap_or_default(),
-            readers: readers(app, &found, position).await,
+            readers: readers(app, &found, position, &place).await,
             key_link,
             personal: params.with("personal", toggled).link(path),
             earlier: position.filter(|it| *it > 1).map(|it| neighbour(it - 1)),
@@ -363,8 +280,8 @@ fn facts(found: &Found, subject: &str, read: &Readable, len: usize) -> Vec<(&'st
             "Sequence in the stream",
             format!("{} of {name}", message.sequence),
         ));
-        let stored_ms = message.time.unix_timestamp_nanos() / 1_000_000;
-        let after = appended.map(|at| i128::max(stored_ms - i128::from(at), 0));
+        let after = appended.zip(found.stored_ms());
+        let after = after.map(|(appended, stored)| (stored - appended).max(0));
         let after = after.and_then(|after| u32::try_from(after).ok());
         let after = after.map(|ms| format!(", {} after it was appended", delay(ms)));
         facts.push(("Stored", time(message.time) + &after.unwrap_or_default()));
@@ -403,12 +320,17 @@ fn headers(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 /// The projections that read the source, asked now.
-async fn readers(app: &App, found: &Found, position: Option<u64>) -> Vec<Reader> {
+async fn readers(app: &App, found: &Found, position: Option<u64>, place: &str) -> Vec<Reader> {
     let taken = app.samples.newest();
     let known = taken
         .iter()
         .flat_map(|taken| taken.survey.topology.services.keys());
-    let asked = known.map(async |service| app.nats.status(service).await.ok());
+    let events = position.map(|position| (found.source.clone(), position));
+    let request = StatusRequest {
+        events: events.into_iter().collect(),
+    };
+    let ask = |service| app.nats.ask(service, Endpoint::Status, &request);
+    let asked = known.map(async |service| ask(service).await.ok());
     let statuses: Vec<StatusAnswer> = join_all(asked).await.into_iter().flatten().collect();
     let mut readers = Vec::new();
     for status in statuses {
@@ -441,14 +363,27 @@ async fn readers(app: &App, found: &Found, position: Option<u64>) -> Vec<Reader>
                 };
                 is_here && is_it
             });
-            readers.push(Reader::of(
+            let mut reader = Reader::of(
                 &status.service,
                 projection,
                 checkpoint,
                 found,
                 position,
                 letter,
-            ));
+            );
+            let can_replay = app.is_operator && projection.can_rebuild;
+            reader.replay = found.message.as_ref().filter(|_| can_replay).map(|_| {
+                link(
+                    "/confirm",
+                    &[
+                        ("verb", "replay"),
+                        ("service", &status.service),
+                        ("projection", &projection.name),
+                        ("event", place),
+                    ],
+                )
+            });
+            readers.push(reader);
         }
     }
     readers
@@ -490,7 +425,9 @@ impl Reader {
             (Some(letter), _) => (format!("dead letter: {}", letter.reason), "bad"),
             (None, None) => ("not known: it has no position".to_owned(), "soft"),
             (None, Some(_)) if is_other => ("has read another epoch".to_owned(), "warn"),
-            (None, Some(position)) if position <= checkpoint => ("applied".to_owned(), "good"),
+            (None, Some(position)) if position <= checkpoint => {
+                (applied(projection, found), "good")
+            }
             (None, Some(position)) => {
                 let before = position - checkpoint - 1;
                 let why = match &projection.paused {
@@ -507,34 +444,26 @@ impl Reader {
             state,
             class,
             letter: letter.map(|letter| format!("/dead-letters/{service}/{}", letter.id)),
+            replay: None,
         }
     }
+}
+
+/// When a projection applied the event, if that is known.
+fn applied(projection: &ProjectionStatus, found: &Found) -> String {
+    let source = projection.sources.get(&found.source);
+    let Some(at) = source.and_then(|source| source.applied_at) else {
+        return "applied, at a time that is no longer known".to_owned();
+    };
+    let after = found.stored_ms().map(|stored| (at - stored).max(0));
+    let after = after.and_then(|after| u32::try_from(after).ok());
+    let after = after.map(|ms| format!(", {} after it was stored", delay(ms)));
+    format!("applied {}{}", Clock::text(at), after.unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_event_has_a_place() {
-        let position = Place::Position("orders".to_owned(), 17);
-        assert_eq!(Place::parse("orders:17"), Some(position));
-        let sequence = Place::Sequence("order-lines".to_owned(), 3);
-        assert_eq!(Place::parse("order-lines@3"), Some(sequence));
-        for wrong in [
-            "",
-            "orders",
-            "orders:",
-            "orders:0",
-            "orders:-1",
-            "a.b:1",
-            "*:1",
-            "orders@x",
-            "ORDERS:1",
-        ] {
-            assert_eq!(Place::parse(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn a_trace_is_shown_by_its_id() {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::anyhow;
 use futures_util::FutureExt as _;
 use headwater::{Clock, causes};
+use maintenance::replay::Change;
 use terminal::{Progress, Screen};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,7 @@ pub(crate) struct Job {
     screen: Screen,
     cancel: CancellationToken,
     state: Mutex<State>,
+    replayed: OnceLock<Replayed>,
 }
 
 /// How an action stands.
@@ -59,6 +61,15 @@ pub(crate) struct Ended {
     pub(crate) text: String,
     /// Whether all is as it should be.
     pub(crate) is_well: bool,
+    pub(crate) replayed: Option<Replayed>,
+}
+
+/// The rows that an event has changed: not for the log.
+#[derive(Debug)]
+pub(crate) struct Replayed {
+    pub(crate) changes: Vec<Change>,
+    /// Whether they may hold personal data.
+    pub(crate) is_personal: bool,
 }
 
 /// What a running action gets.
@@ -93,6 +104,7 @@ impl Jobs {
             screen: Screen::read(),
             cancel: CancellationToken::new(),
             state: Mutex::new(State::Running),
+            replayed: OnceLock::new(),
         });
         let handles = Handles {
             screen: job.screen.clone(),
@@ -157,6 +169,11 @@ impl Job {
         self.screen.progress()
     }
 
+    /// The result, if an event was replayed.
+    pub(crate) fn replayed(&self) -> Option<&Replayed> {
+        self.replayed.get()
+    }
+
     /// Asks it to end early; returns whether it was running and can.
     pub(crate) fn cancel(&self) -> bool {
         let mut state = self.state.lock().expect("no holder panics");
@@ -168,13 +185,19 @@ impl Job {
         may
     }
 
-    fn end(&self, ended: anyhow::Result<Ended>, journal: &Journal) {
+    fn end(&self, mut ended: anyhow::Result<Ended>, journal: &Journal) {
+        if let Ok(Ended { replayed, .. }) = &mut ended
+            && let Some(replayed) = replayed.take()
+        {
+            self.replayed.get_or_init(|| replayed);
+        }
         let is_cancelled = self.cancel.is_cancelled();
         let state = match ended {
             Ok(Ended { text, .. }) if is_cancelled => State::Cancelled(text),
             Ok(Ended {
                 text,
                 is_well: true,
+                ..
             }) => State::Done(text),
             Ok(Ended { text, .. }) => State::Differs(text),
             Err(error) => State::Failed(causes(error.as_ref())),

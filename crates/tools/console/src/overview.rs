@@ -163,6 +163,7 @@ impl Progress {
         let doing = match status.then {
             RebuildPurpose::Rebuild => "rebuild",
             RebuildPurpose::Verify => "verification",
+            RebuildPurpose::Replay => "replay of an event",
         };
         let state = match status.state {
             RebuildState::Idle | RebuildState::Done => return None,

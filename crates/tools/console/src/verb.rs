@@ -1,6 +1,7 @@
 //! What an operator may do, as the parameters of a form name it.
 
 use maintenance::Target;
+use maintenance::event::Place;
 
 use crate::params::Params;
 
@@ -17,6 +18,8 @@ pub(crate) enum Verb {
     Rebuild(Target),
     /// A source and the projections that read it; without a source, everything.
     Verify(Option<String>),
+    /// What a projection does with an event.
+    Replay(Target, Place),
     /// The stream of a source.
     Restore(String),
 }
@@ -29,8 +32,8 @@ pub(crate) struct Pick {
 }
 
 impl Verb {
-    /// Reads the parameters `verb`, `pick`, `service`, `projection` and `source`. The error says
-    /// what is wrong.
+    /// Reads the parameters `verb`, `pick`, `service`, `projection`, `source` and `event`. The error
+    /// says what is wrong.
     pub(crate) fn parse(params: &Params) -> Result<Self, String> {
         match params.get("verb") {
             "retry" => Ok(Self::Retry(picks(params)?)),
@@ -40,6 +43,7 @@ impl Verb {
             "rebuild" => Ok(Self::Rebuild(target(params)?)),
             "verify" if params.get("source").is_empty() => Ok(Self::Verify(None)),
             "verify" => Ok(Self::Verify(Some(name(params, "source")?))),
+            "replay" => Ok(Self::Replay(target(params)?, params.get("event").parse()?)),
             "restore" => Ok(Self::Restore(name(params, "source")?)),
             other => Err(format!("`{other}` is not an action")),
         }
@@ -55,6 +59,7 @@ impl Verb {
             Self::Rebuild(target) => format!("rebuild the projection {target}"),
             Self::Verify(None) => "verify everything".to_owned(),
             Self::Verify(Some(source)) => format!("verify {source} and its projections"),
+            Self::Replay(target, event) => format!("replay {event} on a copy of {target}"),
             Self::Restore(source) => format!("restore the stream of {source}"),
         }
     }
@@ -64,7 +69,7 @@ impl Verb {
     }
 
     pub(crate) fn can_cancel(&self) -> bool {
-        matches!(self, Self::Rebuild(_) | Self::Verify(_))
+        matches!(self, Self::Rebuild(_) | Self::Verify(_) | Self::Replay(..))
     }
 
     /// Whether it cannot be undone.
@@ -149,6 +154,8 @@ mod tests {
         let pause = what("verb=pause&service=house&projection=readings");
         assert_eq!(pause, "pause the projection readings of house");
         assert_eq!(what("verb=verify"), "verify everything");
+        let replay = what("verb=replay&service=house&projection=readings&event=sensors:7");
+        assert_eq!(replay, "replay sensors:7 on a copy of readings of house");
         assert_eq!(
             what("verb=restore&source=orders"),
             "restore the stream of orders"
@@ -166,6 +173,7 @@ mod tests {
             "verb=discard&pick=house:-1",
             "verb=pause&service=house",
             "verb=pause&service=a.%3E&projection=p",
+            "verb=replay&service=house&projection=readings&event=sensors",
             "verb=restore&source=",
             "verb=restore&source=a.b",
         ] {

@@ -1,13 +1,15 @@
 //! The operator's actions on sources and projections: provision, back up, restore, verify, rebuild,
-//! and handle dead letters.
+//! replay, and handle dead letters.
 
 pub use target::Target;
 
 pub mod backup;
 pub mod dead_letter;
+pub mod event;
 pub mod projection;
 pub mod provision;
 pub mod rebuild;
+pub mod replay;
 pub mod restore;
 pub mod stream;
 mod target;

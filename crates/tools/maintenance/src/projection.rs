@@ -1,4 +1,4 @@
-//! `headwater projection`: lists, pauses, resumes and rebuilds projections.
+//! `headwater projection`: lists, pauses, resumes, rebuilds and replays projections.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -12,10 +12,10 @@ use survey::{Plan, Survey, status};
 use terminal::Exit;
 use terminal::output::printable;
 
-use crate::rebuild;
 use crate::target::{Target, Which};
+use crate::{rebuild, replay};
 
-/// List, pause, resume or rebuild projections
+/// List, pause, resume, rebuild or replay projections
 ///
 /// Exit codes: 0 done, 1 other failure, 2 usage error, 3 a rebuild found wrong rows, 4 the broker
 /// or a service cannot be reached.
@@ -41,6 +41,11 @@ pub enum Action {
     Resume(Which),
     /// Rebuild a projection: the same as `headwater rebuild`
     Rebuild(Rebuild),
+    /// Show which rows of a projection one event changes, on a temporary copy
+    ///
+    /// The copy is built from the events that were in the streams when the event was stored; then
+    /// the event is applied alone. The live rows stay. The rows may hold personal data.
+    Replay(replay::Args),
 }
 
 /// `pause`.
@@ -89,6 +94,7 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
             };
             rebuild::run(common, &nats, target, args.no_wait).await
         }
+        Action::Replay(args) => replay::command(common, &nats, args).await,
     }
 }
 

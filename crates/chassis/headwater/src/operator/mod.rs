@@ -3,7 +3,7 @@
 //!
 //! | subject | request | answer |
 //! | --- | --- | --- |
-//! | `headwater.<service>.status` | empty | [`StatusAnswer`] |
+//! | `headwater.<service>.status` | [`StatusRequest`] | [`StatusAnswer`] |
 //! | `headwater.<service>.events` | [`EventsRequest`] | [`EventsAnswer`] |
 //! | `headwater.<service>.dead-letters.list` | [`ListRequest`] | [`ListAnswer`] |
 //! | `headwater.<service>.dead-letters.show` | [`ShowRequest`] | [`Letter`] |
@@ -14,12 +14,14 @@
 //! | `headwater.<service>.projections.resume` | [`ResumeRequest`] | [`ProjectionStatus`] |
 //! | `headwater.<service>.rebuild` | [`RebuildRequest`] | [`RebuildStatus`] |
 //! | `headwater.<service>.verify` | [`RebuildRequest`] | [`RebuildStatus`] |
+//! | `headwater.<service>.replay` | [`ReplayRequest`] | [`RebuildStatus`] |
 //! | `headwater.<service>.fold` | [`RebuildRequest`] | [`RebuildStatus`] |
 //! | `headwater.<service>.fold.stop` | [`RebuildRequest`] | [`RebuildStatus`] |
 //!
 //! All are JSON: `nats request headwater.orders.events '{"from":10,"limit":2}'`. An empty request
 //! means `{}`. A service without a database has `status` only.
 
+mod applied;
 mod dead_letter;
 mod events;
 mod projections;
@@ -36,6 +38,7 @@ use async_nats::service::{self, ServiceExt as _};
 use futures_util::StreamExt as _;
 use headwater_nats::bus::{self, Bus};
 use headwater_projection::dead_letter::letters::Table;
+use headwater_rebuild::Task;
 use headwater_store::Database;
 use headwater_telemetry::Health;
 use serde::de::DeserializeOwned;
@@ -53,11 +56,12 @@ pub use headwater_nats::control::{
     ListAnswer, ListRequest, RetryAnswer, RetryRequest, ShowRequest,
 };
 pub use headwater_nats::control::{
-    Difference, Differences, RebuildPurpose, RebuildRequest, RebuildState, RebuildStatus, Side,
+    Difference, Differences, RebuildPurpose, RebuildRequest, RebuildState, RebuildStatus,
+    ReplayRequest, Side,
 };
 pub use headwater_nats::control::{EventsAnswer, EventsRequest, fetch_events};
 pub use headwater_nats::control::{PauseRequest, ResumeRequest};
-pub use headwater_nats::control::{ProjectionStatus, SourceStatus, StatusAnswer};
+pub use headwater_nats::control::{ProjectionStatus, SourceStatus, StatusAnswer, StatusRequest};
 
 /// How many requests to one endpoint are answered concurrently; further ones wait at its
 /// subscription. The limit is per endpoint, so a slow endpoint delays no other.
@@ -103,9 +107,16 @@ async fn serve_all(
         request_reply::serve(asked, &bus, stop.clone()).await;
         Ok(())
     };
+    let noting = admin.note_times();
     let admin = Arc::new(admin);
-    tokio::try_join!(admin.serve(endpoints, &bus, stop.clone()), answering)?;
-    Ok(())
+    let serving = async {
+        tokio::try_join!(admin.serve(endpoints, &bus, stop.clone()), answering)?;
+        Ok(())
+    };
+    tokio::select! {
+        served = serving => served,
+        () = noting => Ok(()),
+    }
 }
 
 /// The endpoints, each with its requests.
@@ -136,6 +147,17 @@ impl AdminEndpoints {
         Self {
             kept: Some((db, registry)),
             ..self
+        }
+    }
+
+    /// Notes when its projections apply events. Does not end.
+    fn note_times(&self) -> impl Future<Output = ()> + use<> {
+        let kept = self.kept.clone();
+        async move {
+            if let Some((db, registry)) = kept {
+                registry.note_times(db.clock()).await;
+            }
+            std::future::pending().await
         }
     }
 
@@ -228,7 +250,7 @@ impl Asked<'_> {
     ) -> Result<Vec<u8>, Error> {
         let bytes_max = self.bytes_max;
         match self.endpoint {
-            Endpoint::Status => json(&status::of(db, health, registry).await?),
+            Endpoint::Status => json(&status::of(db, health, registry, self.read()?).await?),
             Endpoint::Events => events::page(db, self.read()?, bytes_max).await,
             Endpoint::DeadLettersList => {
                 dead_letter::page(db, Table::Dead, self.read()?, bytes_max).await
@@ -250,12 +272,17 @@ impl Asked<'_> {
             Endpoint::ProjectionsResume => {
                 json(&projections::resume(db, registry, self.read()?).await?)
             }
-            Endpoint::Rebuild => self.rebuild(db, registry, |handle, _| {
-                handle.begin(RebuildPurpose::Rebuild, false)
-            }),
+            Endpoint::Rebuild => {
+                self.rebuild(db, registry, |handle, _| handle.begin(Task::Rebuild))
+            }
             Endpoint::Verify => self.rebuild(db, registry, |handle, is_partial| {
-                handle.begin(RebuildPurpose::Verify, is_partial)
+                handle.begin(Task::Verify { is_partial })
             }),
+            Endpoint::Replay => {
+                let event: ReplayRequest = self.read()?;
+                let handle = registry.find(db, event.projection.as_deref())?;
+                self.status(handle.begin(Task::Replay(event))?)
+            }
             Endpoint::Fold => {
                 self.rebuild(db, registry, |handle, _| Ok(handle.rebuild()?.status()))
             }
@@ -289,8 +316,7 @@ impl Asked<'_> {
         }
     }
 
-    /// Runs `act` on the projection that the request names; returns the status of its rebuild, with
-    /// as many differing rows as fit.
+    /// Runs `act` on the projection that the request names; returns the status of its rebuild.
     fn rebuild(
         &self,
         db: &Database,
@@ -299,7 +325,11 @@ impl Asked<'_> {
     ) -> Result<Vec<u8>, Error> {
         let request: RebuildRequest = self.read()?;
         let handle = registry.find(db, request.projection.as_deref())?;
-        let mut status = act(handle, request.is_partial)?;
+        self.status(act(handle, request.is_partial)?)
+    }
+
+    /// The status of a rebuild as JSON, with as many differing rows as fit.
+    fn status(&self, mut status: RebuildStatus) -> Result<Vec<u8>, Error> {
         let Some(mut differences) = status.differences.take() else {
             return json(&status);
         };

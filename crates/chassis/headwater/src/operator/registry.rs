@@ -5,20 +5,21 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use headwater_nats::bus::Bus;
 use headwater_nats::control::{
-    DiscardAnswer, Pause, ProjectionStatus, RebuildPurpose, RebuildState, RebuildStatus,
-    RetryAnswer, SourceStatus,
+    DiscardAnswer, Pause, ProjectionStatus, RebuildState, RebuildStatus, RetryAnswer, SourceStatus,
 };
 use headwater_projection as projection;
 use headwater_projection::dead_letter::retry::Which;
 use headwater_projection::dead_letter::{self, Refusal};
 use headwater_projection::{Anomalies, PauseControl, Progress, Projection, Runner, Sources};
-use headwater_rebuild as rebuild;
+use headwater_rebuild::{self as rebuild, Task};
 use headwater_store::{Database, Snapshot};
+use headwater_telemetry::Clock;
 use sea_orm::DbErr;
 
+use crate::operator::applied::AppliedTimes;
 use crate::operator::reply::{Error, refuse};
 
 type Answered<A> = BoxFuture<'static, Result<A, Refusal>>;
@@ -37,6 +38,7 @@ pub(super) struct ProjectionHandle {
     pub(super) name: &'static str,
     version: u32,
     progress: Progress,
+    times: AppliedTimes,
     sources: Sources,
     pub(super) bus: Bus,
     pub(super) pause_control: Option<PauseControl>,
@@ -72,6 +74,7 @@ impl ProjectionRegistry {
             name: P::NAME,
             version: P::VERSION,
             progress: runner.progress(),
+            times: AppliedTimes::default(),
             sources: runner.sources(),
             bus: one.bus().clone(),
             pause_control: runner.pause_control(),
@@ -129,10 +132,26 @@ impl ProjectionRegistry {
         &self.projections
     }
 
-    pub(super) async fn projections(&self, db: &Database) -> Result<Vec<ProjectionStatus>, DbErr> {
+    /// Notes when the projections apply events, as long as it is polled.
+    pub(super) async fn note_times(&self, clock: &Clock) {
+        let noting = self.projections.iter();
+        join_all(noting.map(|handle| handle.times.note(&handle.progress, clock))).await;
+    }
+
+    /// The status of each projection, with when it applied `events`.
+    pub(super) async fn projections(
+        &self,
+        db: &Database,
+        events: &BTreeMap<String, u64>,
+    ) -> Result<Vec<ProjectionStatus>, DbErr> {
         let mut statuses = Vec::new();
         for handle in &self.projections {
-            statuses.push(self.projection(db, handle).await?);
+            let mut status = self.projection(db, handle).await?;
+            for (source, of_source) in &mut status.sources {
+                let position = events.get(source);
+                of_source.applied_at = position.and_then(|at| handle.times.of(source, *at));
+            }
+            statuses.push(status);
         }
         Ok(statuses)
     }
@@ -190,18 +209,16 @@ impl ProjectionRegistry {
 }
 
 impl ProjectionHandle {
-    /// Starts a rebuild or a verification.
-    pub(super) fn begin(
-        &self,
-        then: RebuildPurpose,
-        is_partial: bool,
-    ) -> Result<RebuildStatus, Error> {
+    /// Starts a rebuild, a verification or a replay.
+    pub(super) fn begin(&self, task: Task) -> Result<RebuildStatus, Error> {
         let (name, rebuild) = (self.name, self.rebuild()?);
-        if self.pause().is_some() {
+        // A replay does not touch the live store.
+        let is_replay = matches!(task, Task::Replay(_));
+        if self.pause().is_some() && !is_replay {
             let advice = format!("resume it first: `headwater projection resume {name}`");
             return Err(refuse(409, format!("{name} is paused; {advice}")));
         }
-        rebuild.begin(then, is_partial).map_err(|_| under_way())
+        rebuild.begin(task).map_err(|_| under_way())
     }
 
     /// Fails while the projection is being rebuilt or verified: the two stores would stop at
@@ -254,12 +271,13 @@ fn source_status(
             .into_iter()
             .chain(anomalies.faults().iter().cloned())
             .collect(),
+        applied_at: None,
     };
     Ok((source, status))
 }
 
 fn under_way() -> Error {
-    let status = "a rebuild or a verification is running; `fold` shows its progress, `fold.stop` \
-                  ends it";
+    let status = "a rebuild, verification or replay is running; `fold` shows its progress, \
+                  `fold.stop` ends it";
     refuse(409, status.to_owned())
 }

@@ -8,12 +8,11 @@ use serde::de::DeserializeOwned;
 /// A refusal, with an HTTP status as its code.
 pub(super) type Error = service::error::Error;
 
-/// The request in `payload`; an empty payload means `{}`.
+/// The request in `payload`; an empty payload and `null` mean `{}`.
 pub(super) fn read<R: DeserializeOwned>(endpoint: Endpoint, payload: &[u8]) -> Result<R, Error> {
-    let payload = if payload.trim_ascii().is_empty() {
-        b"{}"
-    } else {
-        payload
+    let payload = match payload.trim_ascii() {
+        b"" | b"null" => b"{}",
+        payload => payload,
     };
     serde_json::from_slice(payload)
         .map_err(|error| refuse(400, format!("send {}: {error}", endpoint.example())))

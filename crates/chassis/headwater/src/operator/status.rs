@@ -1,6 +1,6 @@
 //! `status`: the state of a service.
 
-use headwater_nats::control::StatusAnswer;
+use headwater_nats::control::{StatusAnswer, StatusRequest};
 use headwater_store::{Database, outbox};
 use headwater_telemetry::health::Health;
 
@@ -21,8 +21,9 @@ pub(super) async fn of(
     db: &Database,
     health: &Health,
     registry: &ProjectionRegistry,
+    request: StatusRequest,
 ) -> Result<StatusAnswer, Error> {
-    let projections = registry.projections(db).await;
+    let projections = registry.projections(db, &request.events).await;
     // The head is read from the outbox: another process may have written to it.
     let head = db.read(outbox::head).await;
     Ok(StatusAnswer {

@@ -34,6 +34,7 @@ mod relay;
 mod relay_faults;
 mod relay_limits;
 mod repair;
+mod replay;
 mod request_reply;
 mod schema;
 mod shared;

@@ -201,6 +201,7 @@ async fn the_services_api_names_the_service_and_its_endpoints() {
             "headwater.sensors.projections.pause",
             "headwater.sensors.projections.resume",
             "headwater.sensors.rebuild",
+            "headwater.sensors.replay",
             "headwater.sensors.status",
             "headwater.sensors.verify",
         ]

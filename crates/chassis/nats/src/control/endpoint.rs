@@ -40,7 +40,7 @@ macro_rules! endpoints {
 }
 
 endpoints! {
-    Status, "status", "",
+    Status, "status", r#"{"events":{"orders":17}} or nothing"#,
         "the status of the service, its components and its projections";
     Events, "events", r#"{"from":1,"limit":10}"#,
         "reads events of the outbox by position";
@@ -64,10 +64,12 @@ endpoints! {
         "starts a rebuild of a projection, which then replaces the live one";
     Verify, "verify", r#"{"projection":"…"}"#,
         "starts a rebuild into a temporary store, and compares it with the live one";
+    Replay, "replay", r#"{"projection":"…","source":"…","sequence":17}"#,
+        "applies one event on a temporary copy of its past, and shows the rows that it changes";
     Fold, "fold", r#"{"projection":"…"}"#,
-        "the progress of a rebuild or verify";
+        "the progress of a rebuild, verify or replay";
     FoldStop, "fold.stop", r#"{"projection":"…"}"#,
-        "stops a rebuild or verify; the live store stays";
+        "stops a rebuild, verify or replay; the live store stays";
 }
 
 impl Endpoint {

@@ -15,8 +15,9 @@ pub use letters::{
     ListAnswer, ListRequest, RetryAnswer, RetryRequest, ShowRequest,
 };
 pub use rebuild::{
-    Difference, Differences, RebuildPurpose, RebuildRequest, RebuildState, RebuildStatus, Side,
+    Difference, Differences, RebuildPurpose, RebuildRequest, RebuildState, RebuildStatus,
+    ReplayRequest, Side,
 };
 pub use status::{
-    Pause, PauseRequest, ProjectionStatus, ResumeRequest, SourceStatus, StatusAnswer,
+    Pause, PauseRequest, ProjectionStatus, ResumeRequest, SourceStatus, StatusAnswer, StatusRequest,
 };

@@ -1,4 +1,5 @@
-//! `rebuild`, `verify`, `fold` and `fold.stop`: rebuilding a projection next to the live one.
+//! `rebuild`, `verify`, `replay`, `fold` and `fold.stop`: rebuilding a projection next to the live
+//! one.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,24 @@ pub struct RebuildRequest {
     pub is_partial: bool,
 }
 
+/// The request of `replay`: one event, and what a copy of the projection has read before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayRequest {
+    /// The projection; optional if the service has only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection: Option<String>,
+    /// The source of the event.
+    pub source: String,
+    /// Its sequence in the source's stream.
+    pub sequence: u64,
+    /// The last event of each stream that the copy has read before, by source and sequence; 0 for
+    /// none. By default, the sequence before the event and, of other sources, what the live store
+    /// has read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub before: BTreeMap<String, u64>,
+}
+
 /// The purpose of a rebuild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RebuildPurpose {
@@ -28,19 +47,23 @@ pub enum RebuildPurpose {
     /// The new store is compared with the live one and discarded: `verify`.
     #[serde(rename = "compare")]
     Verify,
+    /// One event is applied to the new store, which is then discarded: `replay`.
+    #[serde(rename = "replay")]
+    Replay,
 }
 
 impl RebuildPurpose {
-    /// The endpoint that starts it.
+    /// The end of the names of its consumers. There is one temporary store at a time, so a replay
+    /// uses those of a verification.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Rebuild => "rebuild",
-            Self::Verify => "verify",
+            Self::Verify | Self::Replay => "verify",
         }
     }
 }
 
-/// The status of a rebuild: the answer of `rebuild`, `verify`, `fold` and `fold.stop`.
+/// The status of a rebuild: the answer of `rebuild`, `verify`, `replay`, `fold` and `fold.stop`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RebuildStatus {
     /// Its state.
@@ -57,7 +80,8 @@ pub struct RebuildStatus {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waiting: BTreeMap<String, String>,
     /// The differences between the two stores at the same positions; `None` until they have been
-    /// compared.
+    /// compared. Of a replay: the rows that the event has changed, before (`live`) and after it
+    /// (`fold`).
     pub differences: Option<Differences>,
     /// Why it failed, or what could not be done.
     pub message: Option<String>,
@@ -119,8 +143,8 @@ pub struct Difference {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
-    /// The live store.
+    /// The live store; of a replay, the copy before the event.
     Live,
-    /// The new store.
+    /// The new store; of a replay, the copy after the event.
     Fold,
 }

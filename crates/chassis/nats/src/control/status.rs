@@ -6,6 +6,16 @@ use headwater_event::Positions;
 use headwater_telemetry::health::State;
 use serde::{Deserialize, Serialize};
 
+/// The request of `status`; may be empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StatusRequest {
+    /// Events, as positions of sources: the answer says when each projection applied them, in
+    /// [`SourceStatus::applied_at`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub events: BTreeMap<String, u64>,
+}
+
 /// The status of a service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StatusAnswer {
@@ -68,6 +78,11 @@ pub struct SourceStatus {
     pub missing: u64,
     /// Sentences that describe what an operator must act on, and how.
     pub faults: Vec<String>,
+    /// When the event that the request names was applied, in milliseconds since 1970. `None` if
+    /// that is not known: the event is not applied yet, or was long ago, or before the service
+    /// started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied_at: Option<i64>,
 }
 
 /// The pause of a projection.
