@@ -99,6 +99,14 @@ impl<P: Projection> Attempt<P> {
             .context("open a new store next to the live one")?;
         let rebuilt = runner.live();
         crash::point("rebuild.begun");
+        // A store that must reach the same sequences as the live one never gets further, nor does one
+        // that must stop before an event.
+        let is_bound = purpose != RebuildPurpose::Rebuild || self.store == Store::Shared;
+        let bound = if is_bound {
+            Some(rebuilt.barrier().close().await)
+        } else {
+            None
+        };
         let stop = CancellationToken::new();
         let mut running = pin!(runner.run(stop.clone()));
         let stopped = self.stop.now();
@@ -109,7 +117,7 @@ impl<P: Projection> Attempt<P> {
                     Into::into,
                 ))
             }
-            followed = stopped.run_until_cancelled(self.follow(&rebuilt, task)) => {
+            followed = stopped.run_until_cancelled(self.follow(&rebuilt, task, bound)) => {
                 stop.cancel();
                 let followed = followed.unwrap_or_else(|| Err(anyhow!("an operator stopped it")));
                 running.await.map_err(Into::into).and(followed)
@@ -209,19 +217,13 @@ impl<P: Projection> Attempt<P> {
         &self,
         rebuilt: &RunnerHandle<P>,
         task: &Task,
+        bound: Option<BarrierGuard>,
     ) -> anyhow::Result<Option<Caught>> {
         let purpose = task.purpose();
-        if let Task::Replay(event) = task {
-            self.replay(rebuilt, event).await?;
+        if let (Task::Replay(event), Some(bound)) = (task, &bound) {
+            self.replay(rebuilt, bound, event).await?;
             return Ok(None);
         }
-        // A store that must reach the same sequences as the live one never gets further.
-        let is_bound = purpose == RebuildPurpose::Verify || self.store == Store::Shared;
-        let bound = if is_bound {
-            Some(rebuilt.barrier().close().await)
-        } else {
-            None
-        };
         self.caught_up(rebuilt, purpose, bound.as_ref()).await?;
         self.note_state(RebuildState::Comparing);
         let compared = self.compare(rebuilt, bound.as_ref()).await;

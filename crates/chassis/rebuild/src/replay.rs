@@ -16,21 +16,22 @@ use crate::compare::Stores;
 use crate::thread::on_thread;
 
 impl<P: Projection> Attempt<P> {
-    /// Lets `copy`, which is empty, read the streams up to `event`, and then `event` alone.
+    /// Lets `copy`, which is empty and stopped by `bound`, read the streams up to `event`, and then
+    /// `event` alone.
     pub(crate) async fn replay(
         &self,
         copy: &RunnerHandle<P>,
+        bound: &BarrierGuard,
         event: &ReplayRequest,
     ) -> anyhow::Result<()> {
-        let bound = copy.barrier().close().await;
         let mut places = self.before(event).await?;
-        self.read_up_to(copy, &bound, &places).await?;
+        self.read_up_to(copy, bound, &places).await?;
         self.note_state(RebuildState::Comparing);
         let path = copy.db().path();
         let look = move || Inspection::open(&path);
         let before = on_thread("replay", look).await.context("open the copy")?;
         places.insert(event.source.clone(), event.sequence);
-        self.read_up_to(copy, &bound, &places).await?;
+        self.read_up_to(copy, bound, &places).await?;
         let path = copy.db().path();
         let compare = move || Stores::since(before, &path)?.changes(P::NAME, P::TABLES);
         let changed = on_thread("replay", compare).await?;

@@ -15,6 +15,7 @@ mod events;
 mod letters;
 mod overview;
 mod personal;
+mod replay;
 
 /// A console, and a browser that was given its address.
 struct Console {
