@@ -48,8 +48,9 @@ pub trait Projection: Send + Sync + 'static {
 }
 
 /// The queries whose rows two stores of a projection must have in common, each with a name: its
-/// `content`; without that, its `tables`; without both, every table that is not the chassis's, whose
-/// names `names` reads with the query that it is given.
+/// `content`; without that, its `tables`; without both, every table that is not the chassis's, nor a
+/// part of a virtual table such as a full-text index, whose layout depends on batches. `names` reads
+/// their names with the query that it is given.
 ///
 /// # Errors
 /// Those of `names`.
@@ -66,7 +67,7 @@ pub fn compared<E>(
     }
     let tables = if tables.is_empty() {
         names(
-            "SELECT name FROM sqlite_schema WHERE type = 'table'
+            "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual')
              AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'headwater\\_%' ESCAPE '\\'
              ORDER BY name",
         )?
