@@ -175,6 +175,37 @@ async fn an_operator_discards_a_dead_letter_with_the_keyboard() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_the_rows_before_and_after_an_event() {
+    let Some(browser) = Browser::find() else {
+        return;
+    };
+    let room = Room::start(&["--as-operator"]).await;
+    let wide = Options::default();
+    let page = room.open(&browser, wide, "/events/orders:1").await;
+    tab_to(&page, "link: Before and after in purchases").await;
+    page.press("Enter").await;
+    page.wait_for_text("on a temporary copy").await;
+    tab_to(&page, "button: Yes").await;
+    page.press("Enter").await;
+    page.wait_for_text("orders:1 changes").await;
+    page.assert_sound("masked rows", &[]).await;
+    tab_to(&page, "link: Show the values").await;
+    page.press("Enter").await;
+    page.wait_for_text("Mask the values").await;
+    let tables = page.texts("section h2").await;
+    assert!(tables.iter().any(|it| it == "purchase added"), "{tables:?}");
+    let dark = Options {
+        colours: Colours::Dark,
+        width: 360,
+        scripts: false,
+        ..wide
+    };
+    let small = room.open(&browser, dark, "/actions/1?personal=shown").await;
+    small.assert_sound("rows", &[]).await;
+    room.world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_appear_as_they_come_and_wait_while_updates_are_paused() {
     let Some(browser) = Browser::find() else {
         return;
