@@ -1,7 +1,10 @@
 //! The services' disk is full: reads work and writes are refused. When there is room again, the
 //! same processes resume automatically. Needs root.
 
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use broker::Broker;
@@ -9,6 +12,7 @@ use e2e::faults::{Mount, logged, says};
 use e2e::load::{Customers, Mix};
 use e2e::process::Process;
 use e2e::{Service, World, eventually, oracle};
+use headwater::backup::{self, Progress, Watch};
 use headwater::database::{Config, Migration, Tx, WriteError};
 use headwater::{Clock, Database};
 use sea_orm::{ConnectionTrait as _, DbErr};
@@ -153,6 +157,41 @@ async fn kept(db: &Database) -> i64 {
         row.try_get_by::<i64, _>("n")
     });
     count.await.unwrap()
+}
+
+/// A copy leaves the room that services on the same disk need to write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_does_not_fit_is_not_made_and_leaves_nothing() {
+    let Some(disk) = Mount::tmpfs("26m") else {
+        return;
+    };
+    let disk = Arc::new(disk);
+    let (data, copies) = (TempDir::new().unwrap(), disk.path().join("copies"));
+    let path = data.path().join("disks.db");
+    let db = open(&path).await;
+    db.write(keep(24, 1 << 20)).await.unwrap();
+    let make = |watch: &Watch| backup::make(&path, &copies, &Clock::system(), watch);
+    let expect_refused = |watch: &Watch, what: &str| {
+        let refused = make(watch).unwrap_err();
+        let why = headwater::causes(&refused);
+        assert!(why.contains("disk full: "), "{what}: {why}");
+        let left = std::fs::read_dir(&copies).unwrap().count();
+        assert_eq!(left, 0, "{what}");
+    };
+    expect_refused(&backup::unwatched(), "it would fit, but nothing else");
+    disk.resize("64m");
+    let (full, is_full) = (Arc::clone(&disk), AtomicBool::new(false));
+    let filling: Watch = Arc::new(move |progress| {
+        let is_half = matches!(progress, Progress::Copying { copied: 1.., .. });
+        if is_half && !is_full.swap(true, Ordering::SeqCst) {
+            full.fill();
+        }
+        ControlFlow::Continue(())
+    });
+    expect_refused(&filling, "another fills the disk");
+    make_room(&disk);
+    make(&backup::unwatched()).unwrap();
+    db.close().await;
 }
 
 /// There is room at the start, but not enough. SQLite notices at the commit if everything fits into

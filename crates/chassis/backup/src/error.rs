@@ -19,6 +19,9 @@ pub enum Error {
     /// Another program, such as a shell, reads the database that is to be replaced: end it.
     #[error(transparent)]
     InUse(BoxError),
+    /// The [`Watch`](crate::Watch) cancelled the copy: nothing of it is left.
+    #[error(transparent)]
+    Cancelled(BoxError),
     /// A process has the database open ([`Locked`](headwater_store::Error::Locked)), or its key
     /// file does not fit ([`KeyFile`](headwater_store::Error::KeyFile)).
     #[error(transparent)]
@@ -47,6 +50,10 @@ fn variant(cause: &(dyn StdError + 'static)) -> Option<fn(BoxError) -> Error> {
             Some(Error::Damaged)
         }
         (_, Some(Error::InUse(_))) => Some(Error::InUse),
+        // Only a watch interrupts a statement.
+        (Some(ErrorCode::OperationInterrupted), _) | (_, Some(Error::Cancelled(_))) => {
+            Some(Error::Cancelled)
+        }
         _ => None,
     }
 }

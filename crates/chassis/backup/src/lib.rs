@@ -8,31 +8,41 @@
 
 mod error;
 mod target;
+mod watch;
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use headwater_store::generation::appended;
-use headwater_store::{personal, private};
+use headwater_store::{personal, private, room};
 use headwater_telemetry::Clock;
-use rusqlite::backup::Backup;
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 
 pub use crate::error::Error;
 pub use crate::target::{RestoreTarget, Restored};
+use crate::watch::report;
+pub use crate::watch::{Progress, Watch, unwatched};
 
 /// How long to wait while others lock a database.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Pages of a database copied at a time.
 const PAGES: i32 = 1024;
+
+/// Steps of a check between two looks whether the copy is cancelled.
+const CHECK_STEPS: i32 = 1024;
+
+/// The pause between two looks whether another backup has ended.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Suffix of a copy's digest file, which `sha256sum` can read.
 const DIGEST: &str = ".sha256";
@@ -132,20 +142,20 @@ pub struct Copy {
 }
 
 /// Copies the database at `path`, which may be in use, into `folder`, as
-/// `orders-20261130T041200Z.db` with a digest file.
+/// `orders-20261130T041200Z.db` with a digest file. `watch` sees its progress, and may cancel it.
 ///
 /// # Errors
-/// The database cannot be read or written, or is damaged ([`Error::Damaged`]). No partial copy is
-/// left.
-pub fn make(path: &Path, folder: &Path, clock: &Clock) -> Result<Copy, Error> {
-    try_make(path, folder, clock).map_err(Error::of)
+/// The database cannot be read or written, is damaged ([`Error::Damaged`]), or does not fit on the
+/// disk; or the copy was cancelled ([`Error::Cancelled`]). No partial copy is left.
+pub fn make(path: &Path, folder: &Path, clock: &Clock, watch: &Watch) -> Result<Copy, Error> {
+    try_make(path, folder, clock, watch).map_err(Error::of)
 }
 
-fn try_make(path: &Path, folder: &Path, clock: &Clock) -> anyhow::Result<Copy> {
+fn try_make(path: &Path, folder: &Path, clock: &Clock, watch: &Watch) -> anyhow::Result<Copy> {
     private::make_folder(folder).with_context(|| format!("make {}", folder.display()))?;
     let source = open(path)?;
     let facts = Facts::read(&source)?;
-    let part = Part::begin(folder.join(format!(".{}.part", facts.owner)))?;
+    let part = Part::begin(folder.join(format!(".{}.part", facts.owner)), watch)?;
     let mut began_ms = clock.now_ms();
     let mut name = name(&source, &facts.owner, began_ms)?;
     if folder.join(&name).exists() {
@@ -154,13 +164,16 @@ fn try_make(path: &Path, folder: &Path, clock: &Clock) -> anyhow::Result<Copy> {
         began_ms = clock.now_ms();
         name = self::name(&source, &facts.owner, began_ms)?;
     }
-    let facts = part.fill(&source)?;
+    let facts = part.fill(&source, watch)?;
     drop(source);
-    let sha256 = digest(&part.path)?;
+    // This takes long, and a digest file should not be alone for long.
+    part.file.sync_all().context("sync the copy")?;
+    let sha256 = digest(&part.path, watch)?;
     let beside = folder.join(format!("{name}{DIGEST}"));
     write_private(&beside, &format!("{sha256}  {name}\n"))?;
     let file = folder.join(name);
-    let bytes = part.end(&file)?;
+    let ended = part.end(&file);
+    let bytes = ended.inspect_err(|_| drop(fs::remove_file(&beside)))?;
     note(path, began_ms).with_context(|| format!("record the backup of {}", path.display()))?;
     Ok(Copy {
         file,
@@ -228,7 +241,7 @@ fn has_digest(copy: &Path) -> anyhow::Result<bool> {
         text => text.with_context(|| format!("read {}", beside.display()))?,
     };
     let expected = text.split_whitespace().next().unwrap_or_default();
-    let found = digest(copy)?;
+    let found = digest(copy, &unwatched())?;
     let (copy, beside) = (copy.display(), beside.display());
     let differs = || {
         format!(
@@ -377,9 +390,9 @@ struct Part {
 }
 
 impl Part {
-    /// Waits while another process makes a copy there.
-    fn begin(path: PathBuf) -> anyhow::Result<Self> {
-        let file = lock(&path).with_context(|| format!("make {}", path.display()))?;
+    /// Waits while another backup makes a copy there.
+    fn begin(path: PathBuf, watch: &Watch) -> anyhow::Result<Self> {
+        let file = lock(&path, watch).with_context(|| format!("make {}", path.display()))?;
         file.set_len(0)?;
         Ok(Self {
             path,
@@ -389,24 +402,46 @@ impl Part {
     }
 
     /// Copies one moment of `source` into it, and checks the result.
-    fn fill(&self, source: &Connection) -> anyhow::Result<Facts> {
+    fn fill(&self, source: &Connection, watch: &Watch) -> anyhow::Result<Facts> {
         let context = || format!("copy to {}", self.path.display());
         source.execute_batch("BEGIN; SELECT 1 FROM sqlite_schema")?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut copy = Connection::open_with_flags(&self.path, flags)?;
         // It is synced as a whole, or removed.
         copy.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF")?;
-        Backup::new(source, &mut copy)
-            .and_then(|run| run.run_to_completion(PAGES, Duration::ZERO, None))
-            .with_context(context)?;
+        self.copy(source, &mut copy, watch).with_context(context)?;
         drop(copy);
         source.execute_batch("ROLLBACK")?;
         let copy = Connection::open_with_flags(&self.path, flags)?;
         // One file, which can be read on a read-only file system.
         let mode = "PRAGMA journal_mode = DELETE";
         copy.query_row(mode, [], |_| Ok(())).with_context(context)?;
+        let checking = Arc::clone(watch);
+        let is_cancelled = move || checking(Progress::Checking).is_break();
+        copy.progress_handler(CHECK_STEPS, Some(is_cancelled))?;
         expect_whole(&copy).with_context(context)?;
         Facts::read(&copy).with_context(context)
+    }
+
+    /// Copies all pages of `source`. Fails before the services on this disk can no longer write.
+    fn copy(&self, source: &Connection, to: &mut Connection, watch: &Watch) -> anyhow::Result<()> {
+        let number = |pragma| source.pragma_query_value(None, pragma, |row| row.get::<_, u64>(0));
+        let (page, pages) = (number("page_size")?, number("page_count")?);
+        let total = page * pages;
+        let mut copied = 0;
+        let run = Backup::new(source, to)?;
+        loop {
+            report(watch, Progress::Copying { copied, total })?;
+            room::expect(&self.path, total - copied)?;
+            match run.step(PAGES)? {
+                StepResult::Done => return Ok(()),
+                StepResult::More => {
+                    let left = u64::try_from(run.progress().remaining).unwrap_or_default();
+                    copied = total.saturating_sub(page * left);
+                }
+                _ => thread::sleep(LOCK_PAUSE),
+            }
+        }
     }
 
     /// Syncs it and renames it to `path`; returns its size.
@@ -432,7 +467,7 @@ impl Drop for Part {
 }
 
 /// Creates or takes the file at `path`, and locks it.
-fn lock(path: &Path) -> io::Result<File> {
+fn lock(path: &Path, watch: &Watch) -> anyhow::Result<File> {
     loop {
         let options = &mut private::options();
         let file = options
@@ -440,7 +475,13 @@ fn lock(path: &Path) -> io::Result<File> {
             .truncate(false)
             .write(true)
             .open(path)?;
-        file.lock()?;
+        while let Err(error) = file.try_lock() {
+            match error {
+                TryLockError::WouldBlock => report(watch, Progress::Waiting)?,
+                TryLockError::Error(error) => return Err(error.into()),
+            }
+            thread::sleep(LOCK_PAUSE);
+        }
         let ours = file.metadata()?;
         match fs::metadata(path) {
             Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => return Ok(file),
@@ -451,11 +492,12 @@ fn lock(path: &Path) -> io::Result<File> {
 }
 
 /// The SHA-256 of a file, in hexadecimal.
-fn digest(path: &Path) -> anyhow::Result<String> {
+fn digest(path: &Path, watch: &Watch) -> anyhow::Result<String> {
     let context = || format!("read {}", path.display());
     let mut file = File::open(path).with_context(context)?;
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
+        report(watch, Progress::Checking)?;
         let read = file.read(&mut buffer).with_context(context)?;
         if read == 0 {
             break;

@@ -13,7 +13,7 @@ use headwater_telemetry::Clock;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::Error;
-use crate::{Facts, Part, ignore_missing, open_copy, sync_folder};
+use crate::{Facts, Part, ignore_missing, open_copy, sync_folder, unwatched};
 
 /// The path of a database, which no process can open while this lives.
 #[derive(Debug)]
@@ -57,8 +57,8 @@ impl RestoreTarget {
     }
 
     fn replace(&self, copy: &Path, is_new_epoch: bool, clock: &Clock) -> anyhow::Result<Restored> {
-        let part = Part::begin(appended(&self.path, ".restoring"))?;
-        let mut facts = part.fill(&open_copy(copy)?)?;
+        let part = Part::begin(appended(&self.path, ".restoring"), &unwatched())?;
+        let mut facts = part.fill(&open_copy(copy)?, &unwatched())?;
         if is_new_epoch {
             facts.epoch = begin_new_epoch(&part.path)?;
         }

@@ -84,6 +84,23 @@ pub(super) fn free(path: &Path) -> Option<u64> {
     (found.f_blocks > 0).then(|| found.f_bavail * found.f_frsize)
 }
 
+/// Checks that a file at `path` can grow by `bytes`, and that services on its disk can then still
+/// write.
+///
+/// # Errors
+/// [`Error::Full`]: how much is free, and how much is needed.
+pub fn expect(path: &Path, bytes: u64) -> Result<(), Error> {
+    let needed = bytes.saturating_add(ROOM_MIN);
+    match free(path) {
+        Some(free) if free < needed => {
+            let (free, needed, path) = (free / 1024, needed / 1024, path.display());
+            let why = format!("disk full: {free} KiB are free for {path}, {needed} KiB are needed");
+            Err(Error::Full(why.into()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether SQLite found the disk full: the statement or transaction was rolled back.
 pub(super) fn is_full(error: &DbErr) -> bool {
     code(error) == Some(ErrorCode::DiskFull)

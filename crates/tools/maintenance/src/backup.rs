@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use client::Common;
 use headwater::Clock;
-use headwater::backup::{self, Facts};
+use headwater::backup::{self, Facts, unwatched};
 use headwater::causes;
 use serde::Serialize;
 use terminal::Exit;
@@ -144,7 +144,7 @@ impl Args {
                 facts.owner
             );
         }
-        let copy = backup::make(&database, &self.to, &Clock::system())?;
+        let copy = backup::make(&database, &self.to, &Clock::system(), &unwatched())?;
         let keep = usize::try_from(self.keep).unwrap_or(usize::MAX);
         let removed = backup::prune(&self.to, service, keep).context("remove older copies")?;
         Ok(Some(Copied {

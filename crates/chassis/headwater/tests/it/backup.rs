@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
-use headwater::backup::{self, Facts, RestoreTarget};
+use headwater::backup::{self, Facts, Progress, RestoreTarget, Watch, unwatched};
 use headwater::database::{Database, outbox};
-use headwater::{Clock, causes};
+use headwater::{Clock, MAX_PAYLOAD, causes};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::support::{self, append, folder, open, open_restored, reads};
+use crate::support::{self, append, folder, large, open, open_restored, reads};
 
 /// The files in a folder.
 fn names(folder: &Path) -> Vec<String> {
@@ -36,7 +37,7 @@ async fn backups_at_the_same_time_wait_for_each_other_and_leave_whole_copies() {
     let made: Vec<_> = thread::scope(|scope| {
         let make = || {
             together.wait();
-            backup::make(&path, copies.path(), &Clock::system()).unwrap()
+            backup::make(&path, copies.path(), &Clock::system(), &unwatched()).unwrap()
         };
         let makers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(make)).collect();
         makers.into_iter().map(|one| one.join().unwrap()).collect()
@@ -49,13 +50,68 @@ async fn backups_at_the_same_time_wait_for_each_other_and_leave_whole_copies() {
     assert_eq!(names.len(), AT_ONCE * 2, "each has another name: {names:?}");
 }
 
+/// Cancels at the first progress that `is_it`; collects the files that there were at that moment.
+fn cancelling(folder: &Path, is_it: fn(Progress) -> bool) -> (Watch, Arc<Mutex<Vec<String>>>) {
+    let (folder, seen) = (folder.to_owned(), Arc::new(Mutex::default()));
+    let shown = Arc::clone(&seen);
+    let watch = move |progress| {
+        if is_it(progress) {
+            *shown.lock().unwrap() = names(&folder);
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
+    (Arc::new(watch), seen)
+}
+
+#[tokio::test]
+async fn a_copy_that_is_cancelled_at_any_moment_leaves_nothing() {
+    let (data, copies) = (folder(), folder());
+    let db = open(&data, "sensors").await;
+    let events = (0..20).map(|value| large(value, MAX_PAYLOAD - 20));
+    append(&db, events.collect()).await;
+    let path = data.path().join("sensors.db");
+    let moments: [fn(Progress) -> bool; 3] = [
+        |progress| matches!(progress, Progress::Copying { copied: 0, .. }),
+        // In the middle of the file.
+        |progress| matches!(progress, Progress::Copying { copied: 1.., total } if total > 10 << 20),
+        |progress| matches!(progress, Progress::Checking),
+    ];
+    for is_it in moments {
+        let (watch, seen) = cancelling(copies.path(), is_it);
+        let cancelled = backup::make(&path, copies.path(), &Clock::system(), &watch).unwrap_err();
+        assert!(
+            matches!(cancelled, backup::Error::Cancelled(_)),
+            "{cancelled:?}"
+        );
+        assert_eq!(*seen.lock().unwrap(), [".sensors.part"]);
+        assert_eq!(names(copies.path()), [""; 0]);
+    }
+    assert_eq!(backup::newest(&path), None, "it does not count as a backup");
+}
+
+#[tokio::test]
+async fn what_a_killed_backup_left_is_no_copy_and_is_gone_after_the_next() {
+    let (data, copies) = (folder(), folder());
+    let db = open(&data, "sensors").await;
+    append(&db, reads(1..5)).await;
+    let left = vec![b'x'; 1 << 20];
+    fs::write(copies.path().join(".sensors.part"), left).unwrap();
+    let path = data.path().join("sensors.db");
+    let copy = backup::make(&path, copies.path(), &Clock::system(), &unwatched()).unwrap();
+    assert_eq!(backup::check(&copy.file).unwrap().head, 4);
+    let file = copy.file.file_name().unwrap().to_str().unwrap();
+    assert_eq!(names(copies.path()), [file, &format!("{file}.sha256")]);
+}
+
 #[tokio::test]
 async fn what_is_moved_aside_has_what_was_in_its_log() {
     let (data, copies) = (folder(), folder());
     let db = open(&data, "sensors").await;
     append(&db, reads(1..3)).await;
     let path = data.path().join("sensors.db");
-    let copy = backup::make(&path, copies.path(), &Clock::system()).unwrap();
+    let copy = backup::make(&path, copies.path(), &Clock::system(), &unwatched()).unwrap();
     append(&db, reads(3..6)).await;
     // The leftovers of a killed process.
     let killed = folder();
@@ -122,12 +178,8 @@ async fn two_lives_have_the_same_events_up_to_where_the_later_one_began() {
     let (data, copies) = (folder(), folder());
     let db = open(&data, "sensors").await;
     append(&db, reads(1..8)).await;
-    let copy = backup::make(
-        &data.path().join("sensors.db"),
-        copies.path(),
-        &Clock::system(),
-    )
-    .unwrap();
+    let path = data.path().join("sensors.db");
+    let copy = backup::make(&path, copies.path(), &Clock::system(), &unwatched()).unwrap();
     append(&db, reads(8..20)).await;
     let later = copies.path().join("later.db");
     fs::copy(&copy.file, &later).unwrap();

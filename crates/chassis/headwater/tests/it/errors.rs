@@ -92,7 +92,8 @@ async fn a_database_that_a_shell_reads_is_in_use() {
     let db = open(&folder, "sensors").await;
     append(&db, reads(1..=3)).await;
     let path = folder.path().join("sensors.db");
-    let copy = backup::make(&path, &folder.path().join("copies"), &Clock::system()).unwrap();
+    let copies = folder.path().join("copies");
+    let copy = backup::make(&path, &copies, &Clock::system(), &backup::unwatched()).unwrap();
     let shell = rusqlite::Connection::open(&path).unwrap();
     shell
         .execute_batch("BEGIN; SELECT count(*) FROM reading")
