@@ -20,7 +20,8 @@ use serde_json::json;
 /// A copy of a database that is in use.
 fn back_up(world: &World, service: Service) -> PathBuf {
     let folder = world.folder().join("backup");
-    let made = backup::make(&world.database(service), &folder, &Clock::system());
+    let (database, clock) = (world.database(service), Clock::system());
+    let made = backup::make(&database, &folder, &clock, &backup::unwatched());
     made.unwrap().file
 }
 
@@ -90,6 +91,42 @@ fn replaced(world: &World) -> Vec<PathBuf> {
             name.starts_with(&of) && !name.ends_with("-wal") && !name.ends_with("-shm")
         })
         .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_the_service_made_over_nats_is_restored() {
+    let mut world = World::start().await;
+    let (ada, mug) = (world.user("ada").await, world.product("Mug").await);
+    world.order(&ada, &[&mug]).await;
+    let orders = Service::Orders;
+    let begun = world.ask(orders, "backup", &json!({})).await;
+    assert!(begun.is_ok(), "{begun:?}");
+    let copy = eventually("the copy to be made", || async {
+        let status = world.ask(orders, "backup.status", &json!({})).await?;
+        match &status["state"] {
+            state if state == "done" => Ok(status["copy"].clone()),
+            _ => Err(status.to_string()),
+        }
+    })
+    .await;
+    let file = PathBuf::from(copy["file"].as_str().unwrap());
+    let facts = Facts::of(&world.database(orders)).unwrap();
+    assert_eq!(
+        copy["position"], 1,
+        "the position of the newest event: {copy}"
+    );
+    assert_eq!(copy["epoch"], facts.epoch);
+    assert!(backup::check_digest(&file).unwrap(), "its digest");
+
+    world.stop(orders).await;
+    std::fs::write(world.database(orders), "no database").unwrap();
+    assert_eq!(restore(&mut world, &file).await, Exit::Done);
+    assert_eq!(Facts::of(&world.database(orders)).unwrap(), facts);
+    world.order(&ada, &[&mug]).await;
+    let refused = world.ask(Service::Purchases, "backup", &json!({})).await;
+    let why = refused.unwrap_err();
+    assert!(why.contains("headwater rebuild purchases"), "{why}");
+    world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -61,6 +61,17 @@ pub struct Config {
         default_value = "10s"
     )]
     pub read_timeout: Duration,
+    /// Folder for the backups that operators start over NATS [default: `backups` next to the
+    /// database]
+    #[arg(
+        long = "database-backups",
+        env = "HEADWATER_DATABASE_BACKUPS",
+        value_name = "FOLDER"
+    )]
+    pub backups: Option<PathBuf>,
+    /// Number of these backups to keep; older ones are removed
+    #[arg(long = "database-backups-keep", env = "HEADWATER_DATABASE_BACKUPS_KEEP", value_name = "COPIES", default_value_t = 7, value_parser = at_least_one)]
+    pub backups_keep: usize,
 }
 
 impl Config {
@@ -73,6 +84,12 @@ impl Config {
             path: path.into(),
             ..Self::from_arg_matches(&matches).expect("every other flag has a default")
         }
+    }
+
+    /// The folder for backups that operators start over NATS.
+    pub fn backups(&self) -> PathBuf {
+        let beside = || self.path.with_file_name("backups");
+        self.backups.clone().unwrap_or_else(beside)
     }
 
     /// This configuration, adapted to a read store.

@@ -513,6 +513,16 @@ impl Database {
         self.file().keys.clone()
     }
 
+    /// The configuration that the database was opened with.
+    pub fn config(&self) -> &Config {
+        &self.parts.config
+    }
+
+    /// Whether it holds original data, and is not a read store.
+    pub fn is_own(&self) -> bool {
+        self.file().identity.is_some()
+    }
+
     /// The clock that the database was opened with.
     pub fn clock(&self) -> &Clock {
         &self.parts.clock

@@ -17,11 +17,15 @@
 //! | `headwater.<service>.replay` | [`ReplayRequest`] | [`RebuildStatus`] |
 //! | `headwater.<service>.fold` | [`RebuildRequest`] | [`RebuildStatus`] |
 //! | `headwater.<service>.fold.stop` | [`RebuildRequest`] | [`RebuildStatus`] |
+//! | `headwater.<service>.backup` | [`BackupRequest`] | [`BackupStatus`] |
+//! | `headwater.<service>.backup.status` | [`BackupRequest`] | [`BackupStatus`] |
+//! | `headwater.<service>.backup.stop` | [`BackupRequest`] | [`BackupStatus`] |
 //!
 //! All are JSON: `nats request headwater.orders.events '{"from":10,"limit":2}'`. An empty request
 //! means `{}`. A service without a database has `status` only.
 
 mod applied;
+mod backup;
 mod dead_letter;
 mod events;
 mod projections;
@@ -45,12 +49,14 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::operator::backup::Backups;
 use crate::operator::registry::ProjectionHandle;
 pub use crate::operator::registry::ProjectionRegistry;
 use crate::operator::reply::{Error, fit, json, read, refuse};
 use crate::request_reply;
 use crate::request_reply::answering::Questions;
 pub use headwater_nats::control::Endpoint;
+pub use headwater_nats::control::{BackupCopy, BackupRequest, BackupState, BackupStatus};
 pub use headwater_nats::control::{
     DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, DiscardRequest, Filter, InOutbox, Letter,
     ListAnswer, ListRequest, RetryAnswer, RetryRequest, ShowRequest,
@@ -127,8 +133,8 @@ type Offered = Vec<(Endpoint, service::endpoint::Endpoint)>;
 pub struct AdminEndpoints {
     service: &'static str,
     health: Health,
-    /// The database and its projections, if the service has a database.
-    kept: Option<(Database, ProjectionRegistry)>,
+    /// The database, its projections and its backups, if the service has a database.
+    kept: Option<(Database, ProjectionRegistry, Backups)>,
 }
 
 impl AdminEndpoints {
@@ -144,8 +150,9 @@ impl AdminEndpoints {
     /// Adds the service's database and its projections.
     #[must_use]
     pub fn with_database(self, db: Database, registry: ProjectionRegistry) -> Self {
+        let backups = Backups::of(&db);
         Self {
-            kept: Some((db, registry)),
+            kept: Some((db, registry, backups)),
             ..self
         }
     }
@@ -163,7 +170,7 @@ impl AdminEndpoints {
 
     /// The metadata of the service itself in `nats micro info`.
     fn metadata(&self) -> HashMap<String, String> {
-        let epoch = self.kept.as_ref().map(|(db, _)| db.epoch());
+        let epoch = self.kept.as_ref().map(|(db, ..)| db.epoch());
         epoch.map_or_else(HashMap::new, |epoch| bus::metadata([("epoch", &epoch)]))
     }
 
@@ -204,6 +211,9 @@ impl AdminEndpoints {
             ended.context("answer operators")?;
             ensure!(stop.is_cancelled(), "an operator endpoint was closed");
         }
+        if let Some((.., backups)) = &self.kept {
+            backups.end().await;
+        }
         Ok(())
     }
 
@@ -227,7 +237,7 @@ impl AdminEndpoints {
             bytes_max,
         };
         match (&self.kept, endpoint) {
-            (Some((db, registry)), _) => asked.answer(db, registry, health).await,
+            (Some((db, registry, backups)), _) => asked.answer(db, registry, backups, health).await,
             (None, Endpoint::Status) => json(&status::without_database(service, health)),
             (None, other) => Err(refuse(404, format!("{service} has no {}", other.name()))),
         }
@@ -246,6 +256,7 @@ impl Asked<'_> {
         &self,
         db: &Database,
         registry: &ProjectionRegistry,
+        backups: &Backups,
         health: &Health,
     ) -> Result<Vec<u8>, Error> {
         let bytes_max = self.bytes_max;
@@ -289,6 +300,9 @@ impl Asked<'_> {
             Endpoint::FoldStop => {
                 self.rebuild(db, registry, |handle, _| Ok(handle.rebuild()?.stop()))
             }
+            Endpoint::Backup => self.backup(|| backups.begin()),
+            Endpoint::BackupStatus => self.backup(|| backups.status()),
+            Endpoint::BackupStop => self.backup(|| backups.stop()),
         }
     }
 
@@ -314,6 +328,11 @@ impl Asked<'_> {
             }
             _ => Err(refuse(400, format!("send {}", self.endpoint.example()))),
         }
+    }
+
+    fn backup(&self, act: impl FnOnce() -> Result<BackupStatus, Error>) -> Result<Vec<u8>, Error> {
+        let BackupRequest {} = self.read()?;
+        json(&act()?)
     }
 
     /// Runs `act` on the projection that the request names; returns the status of its rebuild.

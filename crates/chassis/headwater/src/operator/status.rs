@@ -12,6 +12,7 @@ pub(super) fn without_database(service: &str, health: &Health) -> StatusAnswer {
         service: service.to_owned(),
         epoch: String::new(),
         head: 0,
+        can_back_up: false,
         parts: health.parts(),
         projections: Vec::new(),
     }
@@ -30,6 +31,7 @@ pub(super) async fn of(
         service: db.owner().to_owned(),
         epoch: db.epoch().to_string(),
         head: head.map_err(|error| refuse(500, error.to_string()))?,
+        can_back_up: db.is_own(),
         parts: health.parts(),
         projections: projections.map_err(|error| refuse(500, error.to_string()))?,
     })

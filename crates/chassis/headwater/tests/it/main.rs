@@ -25,6 +25,7 @@ mod mistakes;
 mod monitor;
 mod operator;
 mod outbox;
+mod own_backup;
 mod pause;
 mod personal;
 mod poison;

@@ -75,6 +75,7 @@ async fn the_status_is_json_with_head_epoch_and_parts() {
             "service": "sensors",
             "epoch": &*service.db.epoch(),
             "head": 3,
+            "can_back_up": true,
             "parts": { "relay": { "state": "degraded", "detail": "waiting" } },
             "projections": [],
         })
@@ -190,6 +191,9 @@ async fn the_services_api_names_the_service_and_its_endpoints() {
     assert_eq!(
         subjects,
         [
+            "headwater.sensors.backup",
+            "headwater.sensors.backup.status",
+            "headwater.sensors.backup.stop",
             "headwater.sensors.dead-letters.discard",
             "headwater.sensors.dead-letters.discarded",
             "headwater.sensors.dead-letters.list",

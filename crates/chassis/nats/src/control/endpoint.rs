@@ -70,6 +70,12 @@ endpoints! {
         "the progress of a rebuild, verify or replay";
     FoldStop, "fold.stop", r#"{"projection":"…"}"#,
         "stops a rebuild, verify or replay; the live store stays";
+    Backup, "backup", "{}",
+        "starts a backup: the service copies its own database";
+    BackupStatus, "backup.status", "{}",
+        "the progress of a backup, or how the newest one ended";
+    BackupStop, "backup.stop", "{}",
+        "stops a backup; nothing of the copy stays";
 }
 
 impl Endpoint {

@@ -2,12 +2,14 @@
 //! operators and other services, with the types of their requests and answers. The crate
 //! `headwater` answers them.
 
+mod backup;
 mod endpoint;
 mod events;
 mod letters;
 pub mod rebuild;
 mod status;
 
+pub use backup::{BackupCopy, BackupRequest, BackupState, BackupStatus};
 pub use endpoint::{Endpoint, ask};
 pub use events::{EventsAnswer, EventsRequest, fetch_events};
 pub use letters::{

@@ -25,6 +25,9 @@ pub struct StatusAnswer {
     pub epoch: String,
     /// The newest position in its outbox; 0 if there is none.
     pub head: u64,
+    /// Whether its database can be backed up: it has one, which is not a read store.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub can_back_up: bool,
     /// Its components, as in `/readyz?verbose`.
     pub parts: BTreeMap<String, State>,
     /// Its projections.
