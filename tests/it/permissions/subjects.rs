@@ -224,7 +224,9 @@ pub(super) fn allowed(user: &str) -> Vec<String> {
             "headwater.*.status",
         ]);
         for source in SOURCES {
-            may.push(format!("headwater.{source}.events"));
+            may.extend(
+                ["events", "backup.status"].map(|name| format!("headwater.{source}.{name}")),
+            );
             may.extend(
                 ["list", "show", "discarded"]
                     .map(|name| format!("headwater.{source}.dead-letters.{name}")),

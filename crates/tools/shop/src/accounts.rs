@@ -102,7 +102,7 @@ pub(crate) fn file(services: &[Service]) -> String {
 fn may_view(service: &Service) -> Vec<&'static str> {
     let mut may = vec!["status"];
     if service.source {
-        may.push("events");
+        may.extend(["events", "backup.status"]);
     }
     if !service.projections.is_empty() {
         may.extend(["verify", "fold"]);

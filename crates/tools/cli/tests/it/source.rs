@@ -64,7 +64,7 @@ const USERS: &str = r#"
           "$JS.API.CONSUMER.NAMES.*", "$JS.API.CONSUMER.LIST.*", "$JS.API.CONSUMER.INFO.*.*"
           "$SRV.*", "headwater.*.status", "headwater.*.events", "headwater.*.verify", "headwater.*.fold"
           "headwater.*.dead-letters.list", "headwater.*.dead-letters.show"
-          "headwater.*.dead-letters.discarded"
+          "headwater.*.dead-letters.discarded", "headwater.*.backup.status"
           # Only the system account is answered.
           "$SYS.REQ.SERVER.PING.VARZ"
         ]
