@@ -7,7 +7,7 @@ use client::Nats;
 use headwater::operator::{Endpoint, Filter, Letter, RetryRequest};
 use maintenance::dead_letter::{self, Plan, discard_consequence, letters_of};
 use maintenance::event::Place;
-use maintenance::{Target, projection, rebuild, replay, stream, verify};
+use maintenance::{Target, own_backup, projection, rebuild, replay, stream, verify};
 use terminal::{Exit, Screen};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,7 @@ pub(crate) async fn consequence(app: &App, verb: &Verb) -> anyhow::Result<Vec<St
             lines.extend(stream::Before::look(&app.nats, source).await?.plan());
             lines
         }
+        Verb::Backup(service) => own_backup::consequence(&app.nats, service).await?,
     })
 }
 
@@ -172,6 +173,7 @@ pub(crate) async fn run(
             let report = report.without_content();
             Ok(ended(report.to_string(), report.exit()))
         }
+        Verb::Backup(service) => backed_up(nats, &service, &handles).await,
     }
 }
 
@@ -262,6 +264,19 @@ async fn stoppable<R>(
             running.await
         }
     }
+}
+
+async fn backed_up(nats: &Nats, service: &str, handles: &Handles) -> anyhow::Result<Ended> {
+    let making = own_backup::make(nats, service, &handles.screen);
+    tokio::pin!(making);
+    let report = tokio::select! {
+        report = &mut making => report?,
+        () = handles.cancel.cancelled() => {
+            own_backup::stop(nats, service).await?;
+            making.await?
+        }
+    };
+    Ok(ended(report.to_string(), report.exit()))
 }
 
 async fn verified(nats: &Nats, source: Option<String>, handles: Handles) -> anyhow::Result<Ended> {

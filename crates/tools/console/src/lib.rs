@@ -55,8 +55,8 @@ mod verb;
 /// end, and dead letters. It reads over NATS only.
 ///
 /// It changes nothing unless it was started with --as-operator: then it retries and discards dead
-/// letters, pauses, resumes, rebuilds and verifies projections, and restores streams, each after a
-/// confirmation. Fields that the events' `.proto` files mark as personal are masked unless they are
+/// letters, pauses, resumes, rebuilds and verifies projections, restores streams, and has services
+/// back up their databases, each after a confirmation. Fields that the events' `.proto` files mark as personal are masked unless they are
 /// asked for. Who did what is in the log.
 ///
 /// Exit codes: 0 ended by Ctrl-C or SIGTERM; 1 other failure; 2 usage error; 4 the broker cannot be

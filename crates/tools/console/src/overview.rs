@@ -7,9 +7,10 @@ use axum::extract::State;
 use axum::response::Response;
 use futures_util::stream;
 use headwater::Clock;
-use headwater::operator::{RebuildPurpose, RebuildState};
+use headwater::operator::{BackupState, BackupStatus, RebuildPurpose, RebuildState};
 use survey::{Finding, Grade, Projection, status};
 use terminal::Table;
+use terminal::table::bytes;
 use tokio::sync::watch;
 
 use crate::app::{App, Shared};
@@ -35,11 +36,13 @@ struct Live {
     /// Why there is no newer one, and since when.
     failure: Option<(String, String)>,
     troubles: Vec<Trouble>,
-    rebuilds: Vec<Progress>,
+    running: Vec<Progress>,
     grids: Vec<Grid>,
     lags: Vec<Lagging>,
     is_operator: bool,
     sources: Vec<String>,
+    /// The services whose databases can be backed up.
+    databases: Vec<String>,
 }
 
 /// A problem, and what to do.
@@ -51,12 +54,14 @@ struct Trouble {
     fix: String,
 }
 
-/// A rebuild that runs, or failed.
+/// A rebuild or a backup that runs, or failed.
 struct Progress {
     what: String,
     state: String,
     at: u64,
     of: u64,
+    /// `3 of 17 events`.
+    amount: String,
 }
 
 /// A table of `headwater status`.
@@ -114,11 +119,12 @@ impl Live {
                 at: String::new(),
                 failure,
                 troubles: Vec::new(),
-                rebuilds: Vec::new(),
+                running: Vec::new(),
                 grids: Vec::new(),
                 lags: Vec::new(),
                 is_operator,
                 sources: Vec::new(),
+                databases: Vec::new(),
             };
         };
         let survey = &taken.survey;
@@ -126,7 +132,11 @@ impl Live {
             at: Clock::text(survey.at_ms),
             failure,
             troubles: taken.troubles.iter().map(Trouble::of).collect(),
-            rebuilds: taken.rebuilds.iter().filter_map(Progress::of).collect(),
+            running: {
+                let rebuilds = taken.rebuilds.iter().filter_map(Progress::of);
+                let backups = taken.backups.iter().filter_map(Progress::of_backup);
+                rebuilds.chain(backups).collect()
+            },
             grids: vec![
                 Grid::of("Services", &status::services(survey)),
                 Grid::of("Streams", &status::streams(survey)),
@@ -135,6 +145,7 @@ impl Live {
             lags: lags(app, &taken),
             is_operator,
             sources: survey.topology.sources.iter().cloned().collect(),
+            databases: taken.backups.keys().cloned().collect(),
         }
     }
 }
@@ -177,11 +188,35 @@ impl Progress {
         let waiting = status.waiting.iter();
         all.extend(waiting.map(|(source, why)| format!("waits for {source}: {why}")));
         let (name, service) = (&rebuild.projection, &rebuild.service);
+        let (at, of) = (&status.positions.0, &status.live.0);
+        let (at, of): (u64, u64) = (at.values().sum(), of.values().sum());
         Some(Self {
             what: format!("{doing} of {name} of {service}"),
             state: all.join("; "),
-            at: status.positions.0.values().sum(),
-            of: status.live.0.values().sum(),
+            at,
+            of,
+            amount: format!("{at} of {of} events"),
+        })
+    }
+
+    /// `None` if there is none, or the last one is done.
+    fn of_backup((service, status): (&String, &BackupStatus)) -> Option<Self> {
+        let state = match status.state {
+            BackupState::Idle | BackupState::Done => return None,
+            BackupState::Waiting => "waits for another backup",
+            BackupState::Copying => "copies the database",
+            BackupState::Checking => "checks the copy",
+            BackupState::Failed => "failed; there is no copy",
+        };
+        let mut all = vec![state.to_owned()];
+        all.extend(status.message.clone());
+        let (at, of) = (status.copied, status.total);
+        Some(Self {
+            what: format!("backup of {service}"),
+            state: all.join("; "),
+            at,
+            of,
+            amount: format!("{} of {}", bytes(at), bytes(of)),
         })
     }
 }

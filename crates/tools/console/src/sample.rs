@@ -7,7 +7,7 @@ use std::time::Duration;
 use client::Nats;
 use futures_util::future::join_all;
 use headwater::Clock;
-use headwater::operator::{Endpoint, RebuildRequest, RebuildStatus};
+use headwater::operator::{BackupRequest, BackupStatus, Endpoint, RebuildRequest, RebuildStatus};
 use survey::{Finding, Plan, Survey, troubles};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -34,6 +34,8 @@ pub(crate) struct Taken {
     /// What is wrong, and what to do, as `headwater doctor` says it.
     pub(crate) troubles: Vec<Finding>,
     pub(crate) rebuilds: Vec<Rebuild>,
+    /// By service: the backup that it makes of its database, or how the last one ended.
+    pub(crate) backups: BTreeMap<String, BackupStatus>,
 }
 
 /// A rebuild or a verification that runs, or how the last one ended.
@@ -172,10 +174,17 @@ async fn take(nats: &Nats, plan: &Plan, max_lag: Duration) -> anyhow::Result<Tak
             status: asked.await.ok()?,
         })
     });
-    let rebuilds = join_all(asked).await.into_iter().flatten().collect();
+    let services = survey.topology.services.iter();
+    let own = services.filter(|(_, status)| status.can_back_up);
+    let backups = own.map(async |(service, _)| {
+        let asked = nats.ask(service, Endpoint::BackupStatus, &BackupRequest {});
+        Some((service.clone(), asked.await.ok()?))
+    });
+    let (rebuilds, backups) = tokio::join!(join_all(asked), join_all(backups));
     Ok(Taken {
         troubles: troubles(&survey, max_lag),
-        rebuilds,
+        rebuilds: rebuilds.into_iter().flatten().collect(),
+        backups: backups.into_iter().flatten().collect(),
         survey,
     })
 }

@@ -22,6 +22,8 @@ pub(crate) enum Verb {
     Replay(Target, Place),
     /// The stream of a source.
     Restore(String),
+    /// The database of a service.
+    Backup(String),
 }
 
 /// A dead letter of a service: `house:7`.
@@ -45,6 +47,7 @@ impl Verb {
             "verify" => Ok(Self::Verify(Some(name(params, "source")?))),
             "replay" => Ok(Self::Replay(target(params)?, params.get("event").parse()?)),
             "restore" => Ok(Self::Restore(name(params, "source")?)),
+            "backup" => Ok(Self::Backup(name(params, "service")?)),
             other => Err(format!("`{other}` is not an action")),
         }
     }
@@ -61,6 +64,7 @@ impl Verb {
             Self::Verify(Some(source)) => format!("verify {source} and its projections"),
             Self::Replay(target, event) => format!("replay {event} on a copy of {target}"),
             Self::Restore(source) => format!("restore the stream of {source}"),
+            Self::Backup(service) => format!("back up the database of {service}"),
         }
     }
 
@@ -69,7 +73,10 @@ impl Verb {
     }
 
     pub(crate) fn can_cancel(&self) -> bool {
-        matches!(self, Self::Rebuild(_) | Self::Verify(_) | Self::Replay(..))
+        matches!(
+            self,
+            Self::Rebuild(_) | Self::Verify(_) | Self::Replay(..) | Self::Backup(_)
+        )
     }
 
     /// Whether it cannot be undone.
@@ -160,6 +167,10 @@ mod tests {
             what("verb=restore&source=orders"),
             "restore the stream of orders"
         );
+        assert_eq!(
+            what("verb=backup&service=orders"),
+            "back up the database of orders"
+        );
     }
 
     #[test]
@@ -176,6 +187,7 @@ mod tests {
             "verb=replay&service=house&projection=readings&event=sensors",
             "verb=restore&source=",
             "verb=restore&source=a.b",
+            "verb=backup&service=%3E",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -7,13 +7,15 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::{is_plain, printable};
+use crate::table::bytes;
 
 /// Bars and lines share it, so that they do not overwrite each other.
 #[derive(Clone, Debug)]
 pub struct Screen {
     bars: MultiProgress,
-    /// The bars of a screen that is not drawn, for [`Screen::progress`].
-    read: Option<Arc<Mutex<Vec<ProgressBar>>>>,
+    /// The bars of a screen that is not drawn, for [`Screen::progress`], and whether each counts
+    /// bytes.
+    read: Option<Arc<Mutex<Vec<(ProgressBar, bool)>>>>,
 }
 
 /// The state of one bar.
@@ -23,6 +25,19 @@ pub struct Progress {
     pub at: u64,
     pub of: u64,
     pub says: String,
+    /// Whether it counts bytes, rather than events.
+    pub is_bytes: bool,
+}
+
+impl Progress {
+    /// What is done: `3 of 17 events`, `1.5 MiB of 4.0 MiB`.
+    pub fn amount(&self) -> String {
+        if self.is_bytes {
+            format!("{} of {}", bytes(self.at), bytes(self.of))
+        } else {
+            format!("{} of {} events", self.at, self.of)
+        }
+    }
 }
 
 /// A progress bar. It disappears when it is dropped.
@@ -57,12 +72,13 @@ impl Screen {
             return Vec::new();
         };
         let mut bars = read.lock().expect("no holder panics");
-        bars.retain(|bar| !bar.is_finished());
-        let progress = bars.iter().map(|bar| Progress {
+        bars.retain(|(bar, _)| !bar.is_finished());
+        let progress = bars.iter().map(|(bar, is_bytes)| Progress {
             what: bar.prefix(),
             at: bar.position(),
             of: bar.length().unwrap_or_default(),
             says: bar.message(),
+            is_bytes: *is_bytes,
         });
         progress.collect()
     }
@@ -78,13 +94,21 @@ impl Screen {
         Bar(self.add(ProgressBar::new(target), template, what))
     }
 
+    /// Adds a bar for `what`, which ends at `target` bytes.
+    pub fn bar_of_bytes(&self, what: &str, target: u64) -> Bar {
+        let template = "{prefix:10} {wide_bar} {bytes} of {total_bytes} {msg}";
+        Bar(self.add(ProgressBar::new(target), template, what))
+    }
+
     /// Adds a bar that is drawn by `template`.
     pub fn add(&self, bar: ProgressBar, template: &str, what: &str) -> ProgressBar {
         let style = ProgressStyle::with_template(template).expect("the template is well formed");
         let bar = bar.with_style(style).with_prefix(what.to_owned());
         let bar = self.bars.add(bar);
         if let Some(read) = &self.read {
-            read.lock().expect("no holder panics").push(bar.clone());
+            let is_bytes = template.contains("{bytes}");
+            let mut read = read.lock().expect("no holder panics");
+            read.push((bar.clone(), is_bytes));
         }
         if !self.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(200));

@@ -161,7 +161,7 @@ impl AdminEndpoints {
     fn note_times(&self) -> impl Future<Output = ()> + use<> {
         let kept = self.kept.clone();
         async move {
-            if let Some((db, registry)) = kept {
+            if let Some((db, registry, _)) = kept {
                 registry.note_times(db.clock()).await;
             }
             std::future::pending().await

@@ -11,6 +11,7 @@ use crate::tool::{self, Tool};
 
 mod access;
 mod actions;
+mod backup;
 mod events;
 mod letters;
 mod overview;
