@@ -22,7 +22,7 @@ const REPAID: usize = 1024 * 1024;
 /// The longest time until an address has no more debt.
 const DEBT_MAX: Duration = Duration::from_mins(1);
 
-/// How long a request waits until its address has taken enough before it becomes a 503.
+/// The longest that a request waits, and at least half of it, until its address has taken enough before it becomes a 503.
 pub(super) const TURN_MAX: Duration = Duration::from_secs(5);
 
 /// How often a waiting request checks, and the time between the first two that go on at one address:

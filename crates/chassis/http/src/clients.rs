@@ -520,7 +520,8 @@ impl Client {
         connection.of.waiting.fetch_sub(waiting, Ordering::Relaxed);
     }
 
-    /// Records that the client has closed its end: nobody waits for its answers.
+    /// Records that the client has closed its end. As for hyper, one that only sends no more counts
+    /// as gone.
     pub(super) fn leaves(&self) {
         self.connection.is_gone.store(true, Ordering::Relaxed);
     }

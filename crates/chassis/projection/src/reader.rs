@@ -534,6 +534,11 @@ impl<P: Projection> Reader<P> {
         if self.newer.as_ref() == newer {
             return;
         }
+        self.newer = newer.cloned();
+        // A store that is built next to the live one reports what it waits for in its status.
+        if self.shared.config.consumer != P::NAME {
+            return;
+        }
         if let Some(newer) = newer {
             tracing::error!(
                 projection = P::NAME,
@@ -544,7 +549,6 @@ impl<P: Projection> Reader<P> {
         }
         metrics::gauge!("headwater_projection_upgrade_needed", "projection" => self.shared.config.consumer.clone(), "source" => self.source)
             .set(f64::from(u8::from(newer.is_some())));
-        self.newer = newer.cloned();
     }
 
     fn note_position(&self, position: u64, first_parked: Option<u64>) {

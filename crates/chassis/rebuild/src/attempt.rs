@@ -99,8 +99,8 @@ impl<P: Projection> Attempt<P> {
             .context("open a new store next to the live one")?;
         let rebuilt = runner.live();
         crash::point("rebuild.begun");
-        // A store that must reach the same sequences as the live one never gets further, nor does one
-        // that must stop before an event.
+        // Neither a store that must reach the same sequences as the live one gets further than that,
+        // nor one for a replay further than the event.
         let is_bound = purpose != RebuildPurpose::Rebuild || self.store == Store::Shared;
         let bound = if is_bound {
             Some(rebuilt.barrier().close().await)
@@ -323,10 +323,13 @@ impl<P: Projection> Attempt<P> {
             .iter()
             .map(|(source, why)| format!("; waits in {source}: {why}"))
             .collect();
-        self.report(State::Degraded(format!(
-            "building a new store: at {positions} of {live}{}",
-            waits.concat()
-        )));
+        // A replay says nothing of the live store.
+        if self.status.borrow().then != RebuildPurpose::Replay {
+            self.report(State::Degraded(format!(
+                "building a new store: at {positions} of {live}{}",
+                waits.concat()
+            )));
+        }
         self.status.send_if_modified(|status| {
             let before = status.clone();
             (status.positions, status.live, status.waiting) = (positions, live, waiting);

@@ -9,6 +9,8 @@ use headwater_store::connection::Inspection;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, Rows, Statement};
 
+use crate::replay::Passed;
+
 /// The most differing rows in a report.
 const MAX_REPORTED_ROWS: usize = 100;
 
@@ -53,6 +55,19 @@ impl Stores {
             let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
             let rows = statement.query_map([], row)?;
             rows.collect::<rusqlite::Result<Vec<At>>>()
+        };
+        Ok([positions(self.live())?, positions(self.rebuilt())?])
+    }
+
+    /// The last position of each epoch of `source` in both.
+    pub(super) fn passed(&self, projection: &str, source: &str) -> rusqlite::Result<Passed> {
+        let sql =
+            "SELECT epoch, position FROM headwater_position WHERE projection = ? AND source = ?";
+        let positions = |store: &Connection| {
+            let mut statement = store.prepare(sql)?;
+            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            let rows = statement.query_map([projection, source], row)?;
+            rows.collect::<rusqlite::Result<_>>()
         };
         Ok([positions(self.live())?, positions(self.rebuilt())?])
     }

@@ -63,29 +63,30 @@ impl Stop {
 pub struct Busy;
 
 impl Handle {
-    /// Begins an attempt.
+    /// Begins an attempt. A replay that was begun already, or has ended and was not asked for since,
+    /// is not begun again: its status is returned, once with its rows.
     ///
     /// # Errors
     /// [`Busy`].
     pub fn begin(&self, task: Task) -> Result<RebuildStatus, Busy> {
-        let (purpose, is_partial) = (task.purpose(), task == Task::Verify { is_partial: true });
-        let mut is_begun = false;
+        let (mut begun, fresh) = (Err(Busy), status_of(&task));
         self.status.send_if_modified(|status| {
-            is_begun = !status.state.is_running() && self.requests.try_send(task).is_ok();
-            if is_begun {
-                self.stop.renew();
-                *status = RebuildStatus {
-                    is_partial,
-                    ..begun(purpose, "an operator requested it".to_owned())
-                };
+            if fresh.event.is_some() && status.event == fresh.event {
+                begun = Ok(status.clone());
+                if !status.state.is_running() {
+                    (status.event, status.differences) = (None, None);
+                }
+                return true;
             }
-            is_begun
+            let may = !status.state.is_running() && self.requests.try_send(task).is_ok();
+            if may {
+                self.stop.renew();
+                begun = Ok(fresh.clone());
+                *status = fresh;
+            }
+            may
         });
-        if is_begun {
-            Ok(self.status())
-        } else {
-            Err(Busy)
-        }
+        begun
     }
 
     /// Stops the current attempt, unless it is about to finish; the live store stays.
@@ -94,9 +95,28 @@ impl Handle {
         self.status()
     }
 
-    /// The current status.
+    /// The current status; of a replay, without its rows.
     pub fn status(&self) -> RebuildStatus {
-        self.status.borrow().clone()
+        let mut status = self.status.borrow().clone();
+        if status.then == RebuildPurpose::Replay
+            && let Some(changed) = &mut status.differences
+        {
+            changed.rows.clear();
+        }
+        status
+    }
+}
+
+/// The status of a task that begins.
+fn status_of(task: &Task) -> RebuildStatus {
+    let event = match task {
+        Task::Replay(event) => Some(event.clone()),
+        Task::Rebuild | Task::Verify { .. } => None,
+    };
+    RebuildStatus {
+        is_partial: *task == Task::Verify { is_partial: true },
+        event,
+        ..begun(task.purpose(), "an operator requested it".to_owned())
     }
 }
 
@@ -113,5 +133,6 @@ pub(super) fn begun(purpose: RebuildPurpose, reason: String) -> RebuildStatus {
         message: None,
         held_us: None,
         is_partial: false,
+        event: None,
     }
 }

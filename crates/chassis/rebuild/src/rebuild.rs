@@ -214,7 +214,9 @@ impl<P: Projection> Rebuilder<P> {
             self.attempt.version = P::VERSION;
         }
         self.note_verified(purpose);
-        self.report_idle();
+        if purpose != RebuildPurpose::Replay {
+            self.report_idle();
+        }
     }
 
     fn note_failed(&self, purpose: RebuildPurpose, error: &anyhow::Error) {
@@ -229,9 +231,12 @@ impl<P: Projection> Rebuilder<P> {
                 projection = P::NAME,
                 ?purpose,
                 reason = causes(error.as_ref()),
-                "a rebuild or comparison ended early: the live store stays"
+                "a rebuild, comparison or replay ended early: the live store stays"
             );
-            return self.report_idle();
+            if purpose != RebuildPurpose::Replay {
+                self.report_idle();
+            }
+            return;
         }
         tracing::error!(
             projection = P::NAME,

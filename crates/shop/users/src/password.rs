@@ -6,6 +6,7 @@
 //! If the queue is full, a request is answered with 429 and `Retry-After`.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -32,7 +33,8 @@ const WAITING_MAX: usize = 64;
 /// `Retry-After` of a refusal: by then a full queue is empty again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The pause before a refusal: a client that repeats its request at once costs little.
+/// The longest pause before a refusal, and at least half of it passes: clients that repeat their
+/// requests at once cost little, and do not all come again at the same moment.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(3);
 
 /// The most hashes kept for retries of registrations that were answered with 503.
@@ -104,7 +106,8 @@ impl Passwords {
         // A job gets no answer if hashing panicked.
         let hash = answer.await.unwrap_or(Err(NoHash::Failed));
         if hash == Err(NoHash::QueueFull) {
-            tokio::time::sleep(REFUSAL_PAUSE).await;
+            let sooner = RandomState::new().hash_one(()) % (REFUSAL_PAUSE.as_secs() * 500);
+            tokio::time::sleep(REFUSAL_PAUSE - Duration::from_millis(sooner)).await;
         }
         hash
     }

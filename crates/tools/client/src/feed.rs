@@ -252,7 +252,11 @@ pub async fn since(nats: &Nats, stream: &Stream, at: DateTime) -> anyhow::Result
         message: Value,
     }
     let subject = format!("STREAM.MSG.GET.{}", stream.cached_info().config.name);
-    let request = json!({"start_time": time(at), "next_by_subj": ">"});
+    // Within a millisecond, order counts too.
+    let nanos = at.nanosecond();
+    let second = time(at);
+    let second = second.split('.').next().unwrap_or_default();
+    let request = json!({"start_time": format!("{second}.{nanos:09}Z"), "next_by_subj": ">"});
     match nats.jetstream.request(subject, &request).await? {
         Response::Ok(Answer { message }) => Ok(message["seq"].as_u64()),
         Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),

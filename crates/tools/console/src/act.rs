@@ -223,7 +223,14 @@ async fn retry(app: &App, picks: Vec<Pick>) -> anyhow::Result<Ended> {
 
 async fn rebuilt(nats: &Nats, target: Target, handles: &Handles) -> anyhow::Result<Ended> {
     let rebuilding = rebuild::wait(nats, target.clone(), &handles.screen);
-    let report = stoppable(nats, &target, handles, rebuilding).await?;
+    tokio::pin!(rebuilding);
+    let report = tokio::select! {
+        report = &mut rebuilding => report?,
+        () = handles.cancel.cancelled() => {
+            target.ask(nats, Endpoint::FoldStop).await?;
+            rebuilding.await?
+        }
+    };
     Ok(ended(report.to_string(), report.exit()))
 }
 
@@ -234,8 +241,19 @@ async fn replayed(
     handles: &Handles,
 ) -> anyhow::Result<Ended> {
     let replaying = replay::on(&app.nats, &target, &event, &handles.screen);
-    let report = stoppable(&app.nats, &target, handles, replaying).await?;
-    let text = report.summary();
+    let report = tokio::select! {
+        report = replaying => report?,
+        () = handles.cancel.cancelled() => {
+            // What runs there now may be of another operator.
+            let status = target.ask(&app.nats, Endpoint::Fold).await?;
+            let is_it = status.event.is_some_and(|it| it.source == event.source());
+            if is_it && status.state.is_running() {
+                target.ask(&app.nats, Endpoint::FoldStop).await?;
+            }
+            return Ok(well("it was ended early".to_owned()));
+        }
+    };
+    let text = [vec![report.summary()], report.notes].concat().join("\n");
     let mut is_personal = false;
     for source in &report.sources {
         is_personal |= app.schemas.lock().await.is_personal(source).await;
@@ -247,23 +265,6 @@ async fn replayed(
         }),
         ..well(text)
     })
-}
-
-/// Waits for a rebuild of `target`, or for its end after it was cancelled.
-async fn stoppable<R>(
-    nats: &Nats,
-    target: &Target,
-    handles: &Handles,
-    running: impl Future<Output = anyhow::Result<R>>,
-) -> anyhow::Result<R> {
-    tokio::pin!(running);
-    tokio::select! {
-        ended = &mut running => ended,
-        () = handles.cancel.cancelled() => {
-            target.ask(nats, Endpoint::FoldStop).await?;
-            running.await
-        }
-    }
 }
 
 async fn backed_up(nats: &Nats, service: &str, handles: &Handles) -> anyhow::Result<Ended> {

@@ -200,6 +200,7 @@ impl Job {
                 ..
             }) => State::Done(text),
             Ok(Ended { text, .. }) => State::Differs(text),
+            Err(error) if is_cancelled => State::Cancelled(causes(error.as_ref())),
             Err(error) => State::Failed(causes(error.as_ref())),
         };
         if let Err(error) = journal.write(Some(self.id), &self.what, &state.log()) {

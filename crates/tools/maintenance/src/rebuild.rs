@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, env = "HEADWATER_REBUILD_NO_WAIT", value_parser = FalseyValueParser::new())]
     pub no_wait: bool,
 
-    /// Stop the running rebuild or verification; the old rows still serve
+    /// Stop the running rebuild, verification or replay; the old rows still serve
     #[arg(long, env = "HEADWATER_REBUILD_STOP", value_parser = FalseyValueParser::new(), conflicts_with = "no_wait")]
     pub stop: bool,
 }

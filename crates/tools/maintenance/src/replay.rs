@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use client::{Common, Nats, feed};
-use headwater::operator::{Difference, Endpoint, RebuildState, ReplayRequest, Side};
+use headwater::operator::{Difference, Endpoint, RebuildState, RebuildStatus, ReplayRequest, Side};
 use serde::Serialize;
 use terminal::output::printable;
 use terminal::{Exit, Screen};
 
-use crate::event::{Place, before};
+use crate::event::{Place, before, id};
 use crate::target::{Target, Which};
 use crate::watch;
 
@@ -39,6 +39,9 @@ pub struct Report {
     differences: u64,
     /// The rows, or the first of them.
     pub changes: Vec<Change>,
+    /// What may make them differ from those of the live projection.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A row before and after the event.
@@ -87,7 +90,12 @@ pub async fn on(
     let epoch = nats.status(source).await.ok().map(|source| source.epoch);
     let message = event.message(nats, epoch.as_deref()).await?;
     let message = message.with_context(|| format!("{event} is not in the stream of {source}"))?;
-    let mut read_before = BTreeMap::new();
+    let (mut read_before, mut notes) = (BTreeMap::new(), Vec::new());
+    if epoch.is_none() {
+        notes.push(format!(
+            "{source} does not answer: the event may be of a former epoch"
+        ));
+    }
     for source in found.positions.0.keys() {
         let name = headwater::stream::name(source);
         let Some(stream) = nats.stream(&name).await? else {
@@ -99,20 +107,40 @@ pub async fn on(
             let since = feed::since(nats, &stream, message.time).await?;
             since.unwrap_or(stream.cached_info().state.last_sequence + 1)
         };
+        let first = stream.cached_info().state.first_sequence;
+        if first > 1 && source != event.source() {
+            notes.push(format!(
+                "the stream of {source} begins at sequence {first}: the copy lacks what was before"
+            ));
+        }
         read_before.insert(source.clone(), before(&stream, next).await?);
     }
     let request = ReplayRequest {
         projection: target.projection.clone(),
         source: source.to_owned(),
         sequence: message.sequence,
+        id: id(&message).map(|id| id.to_string()),
         before: read_before,
     };
-    let begun = nats
-        .ask(&target.service, Endpoint::Replay, &request)
-        .await?;
-    let ended = watch::follow(nats, target, begun, screen).await?;
-    let why = ended.message.unwrap_or_default();
-    ensure!(ended.state == RebuildState::Done, "it failed: {why}");
+    let ask = async || -> anyhow::Result<RebuildStatus> {
+        nats.ask(&target.service, Endpoint::Replay, &request).await
+    };
+    let mut begun = ask().await?;
+    if !begun.state.is_running() {
+        // It is of an earlier call, which did not wait for it.
+        begun = ask().await?;
+    }
+    watch::follow(nats, target, begun, screen).await?;
+    // Only this answer has the rows, and only of this event: another operator may have begun
+    // something else meanwhile.
+    let ended = ask().await?;
+    if ended.state == RebuildState::Failed {
+        bail!("{}", ended.message.unwrap_or_default());
+    }
+    ensure!(
+        ended.state == RebuildState::Done,
+        "another rebuild of {target} came between; try again"
+    );
     let changed = ended.differences.unwrap_or_default();
     Ok(Report {
         service: target.service.clone(),
@@ -121,10 +149,12 @@ pub async fn on(
         sources: found.positions.0.keys().cloned().collect(),
         differences: changed.count,
         changes: paired(changed.rows),
+        notes,
     })
 }
 
-/// Each row before the event with the one after it: of the same table, and the most like it.
+/// Each row before the event with the one after it: of the same table, with the same first column,
+/// which is the key or the beginning of it, and with the most, and at least half, in common.
 fn paired(rows: Vec<Difference>) -> Vec<Change> {
     let (befores, mut afters): (Vec<_>, Vec<_>) =
         rows.into_iter().partition(|row| row.only_in == Side::Live);
@@ -135,7 +165,10 @@ fn paired(rows: Vec<Difference>) -> Vec<Change> {
             both.filter(|(before, after)| before == after).count()
         };
         let same = afters.iter().enumerate();
-        let same = same.filter(|(_, after)| after.table == before.table && alike(after) > 0);
+        let same = same.filter(|(_, after)| {
+            let is_same = after.table == before.table && after.row.first() == before.row.first();
+            is_same && alike(after) * 2 >= after.row.len()
+        });
         let likest = same.max_by_key(|(_, after)| alike(after));
         let likest = likest.map(|(index, _)| index);
         let after = likest.map(|index| afters.remove(index));
@@ -215,10 +248,12 @@ impl Display for Report {
                 write!(f, " {}={value}", column.name)?;
             }
         }
-        match self.more() {
-            0 => Ok(()),
-            more => write!(f, "\n  and {more} more differences"),
+        if self.more() > 0 {
+            f.write_str("\n  and more")?;
         }
+        self.notes
+            .iter()
+            .try_for_each(|note| write!(f, "\n  {note}"))
     }
 }
 
@@ -260,20 +295,22 @@ mod tests {
             sources: Vec::new(),
             differences: 6,
             changes: paired(rows),
+            notes: vec!["a note".to_owned()],
         };
         let text = "sensors:7 changes 3 rows and more of readings\
                     \n  item, changed: id=1 n=1 → 2 a=x\
                     \n  item, changed: id=2 n=1 → 2 a=y\
                     \n  other, added: id=1 n=2 a=x\
-                    \n  and 1 more differences";
+                    \n  and more\
+                    \n  a note";
         assert_eq!(report.to_string(), text);
     }
 
     #[test]
     fn a_row_that_has_nothing_in_common_is_another_row() {
         let rows = vec![
-            row(Side::Live, "item", &[("id", "1")]),
-            row(Side::Fold, "item", &[("id", "2")]),
+            row(Side::Live, "item", &[("id", "1"), ("n", "0")]),
+            row(Side::Fold, "item", &[("id", "2"), ("n", "0")]),
         ];
         let words: Vec<_> = paired(rows).iter().map(Change::word).collect();
         assert_eq!(words, ["removed", "added"]);

@@ -159,9 +159,10 @@ impl AdminEndpoints {
 
     /// Notes when its projections apply events. Does not end.
     fn note_times(&self) -> impl Future<Output = ()> + use<> {
-        let kept = self.kept.clone();
+        let kept = self.kept.as_ref();
+        let kept = kept.map(|(db, registry, _)| (db.clone(), registry.clone()));
         async move {
-            if let Some((db, registry, _)) = kept {
+            if let Some((db, registry)) = kept {
                 registry.note_times(db.clock()).await;
             }
             std::future::pending().await

@@ -8,7 +8,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 use headwater_nats::bus::Bus;
 use headwater_nats::control::{
-    DiscardAnswer, Pause, ProjectionStatus, RebuildState, RebuildStatus, RetryAnswer, SourceStatus,
+    DiscardAnswer, Pause, ProjectionStatus, RebuildPurpose, RebuildStatus, RetryAnswer,
+    SourceStatus,
 };
 use headwater_projection as projection;
 use headwater_projection::dead_letter::retry::Which;
@@ -222,10 +223,13 @@ impl ProjectionHandle {
     }
 
     /// Fails while the projection is being rebuilt or verified: the two stores would stop at
-    /// different positions.
+    /// different positions. A replay does not compare with the live store.
     pub(super) fn expect_no_rebuild(&self) -> Result<(), Error> {
-        let state = self.rebuild.as_ref().map(|rebuild| rebuild.status().state);
-        if state.is_some_and(RebuildState::is_running) {
+        let status = self.rebuild.as_ref().map(rebuild::Handle::status);
+        let is_in_the_way = |status: RebuildStatus| {
+            status.state.is_running() && status.then != RebuildPurpose::Replay
+        };
+        if status.is_some_and(is_in_the_way) {
             Err(under_way())
         } else {
             Ok(())

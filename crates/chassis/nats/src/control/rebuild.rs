@@ -20,6 +20,9 @@ pub struct RebuildRequest {
 }
 
 /// The request of `replay`: one event, and what a copy of the projection has read before it.
+///
+/// The same request, repeated when the replay has ended, is answered with the rows, once: the
+/// answers of `fold` only count them, because they may hold personal data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayRequest {
@@ -30,6 +33,10 @@ pub struct ReplayRequest {
     pub source: String,
     /// Its sequence in the source's stream.
     pub sequence: u64,
+    /// Its id, as in the header `Nats-Msg-Id`: the replay fails if it applies something else. `None`
+    /// for an event published by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// The last event of each stream that the copy has read before, by source and sequence; 0 for
     /// none. By default, the sequence before the event and, of other sources, what the live store
     /// has read.
@@ -91,6 +98,9 @@ pub struct RebuildStatus {
     /// As in the request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_partial: bool,
+    /// The request of a replay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<ReplayRequest>,
 }
 
 /// The state of a rebuild.

@@ -28,12 +28,13 @@ struct Stored {
     bytes: Vec<u8>,
 }
 
-/// An image that is being sent; empty until the first request for it has read it.
-type Image = Arc<OnceCell<Stored>>;
+/// An image that is being sent; empty until the first request for it has read it, `None` if there is
+/// none.
+type Image = Arc<OnceCell<Option<Stored>>>;
 
 /// The images that are being sent: an image for several clients is read once, and in memory once.
 #[derive(Clone, Default)]
-struct Sending(Arc<Mutex<HashMap<ImageId, Weak<OnceCell<Stored>>>>>);
+struct Sending(Arc<Mutex<HashMap<ImageId, Weak<OnceCell<Option<Stored>>>>>>);
 
 impl Sending {
     fn image(&self, id: &ImageId) -> Image {
@@ -55,7 +56,8 @@ struct ImageData(Image);
 
 impl AsRef<[u8]> for ImageData {
     fn as_ref(&self) -> &[u8] {
-        self.0.get().map_or(&[], |image| &image.bytes)
+        let image = self.0.get().and_then(Option::as_ref);
+        image.map_or(&[], |image| &image.bytes)
     }
 }
 
@@ -162,14 +164,17 @@ async fn serve(
     let image = sending.image(&parsed);
     let read = async || {
         let find = move |snapshot: &_| store::find_image(snapshot, &parsed);
-        let row = db.read(find).await?.ok_or_else(unknown)?;
+        let Some(row) = db.read(find).await? else {
+            return Ok(None);
+        };
         let content_type = HeaderValue::try_from(row.content_type);
-        Ok::<_, Problem>(Stored {
+        Ok::<_, Problem>(Some(Stored {
             content_type: content_type.map_err(|_| Problem::internal())?,
             bytes: row.bytes,
-        })
+        }))
     };
-    let content_type = image.get_or_try_init(read).await?.content_type.clone();
+    let stored = image.get_or_try_init(read).await?;
+    let content_type = stored.as_ref().ok_or_else(unknown)?.content_type.clone();
     let headers = [
         (header::CONTENT_TYPE, content_type),
         // The name is a hash of the content, so the content never changes.
