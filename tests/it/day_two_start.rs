@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use e2e::faults::can_make_namespaces;
 use e2e::hammer::{Hammer, Target};
-use e2e::systemd::{Done, Machine, UNITS, port, unit};
+use e2e::systemd::{Done, Machine, UNITS, unit};
 use e2e::{PATIENCE, Service, eventually, programs};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -33,11 +33,11 @@ fn what_keeps_a_service_down_is_told_and_once_it_is_mended_all_goes_on() {
         a_wrong_setting_of_the_broker(machine).await;
         a_job_that_failed(machine).await;
         half_a_request(machine).await;
-        a_taken_port(machine, "headwater-orders.socket", port(Orders)).await;
+        a_taken_port(machine, "headwater-orders.socket", Orders.port()).await;
         a_taken_port(
             machine,
             "headwater-orders-admin.socket",
-            port(Orders) + 1000,
+            Orders.port() + 1000,
         )
         .await;
         is_well(machine).await;
@@ -94,7 +94,7 @@ async fn a_wrong_setting(machine: &Machine) {
     let calls = Hammer::begin(
         2,
         vec![Target {
-            address: ([127, 0, 0, 1], port(Orders)).into(),
+            address: ([127, 0, 0, 1], Orders.port()).into(),
             line: "GET /readyz",
             body: "",
         }],
@@ -199,7 +199,7 @@ async fn a_job_that_failed(machine: &Machine) {
 
 /// A client has sent half a request when the service stops.
 async fn half_a_request(machine: &Machine) {
-    let mut half = TcpStream::connect(("127.0.0.1", port(Orders))).unwrap();
+    let mut half = TcpStream::connect(("127.0.0.1", Orders.port())).unwrap();
     half.write_all(b"POST /orders HTTP/1.1\r\nHost: loc")
         .unwrap();
     let begun = Instant::now();
@@ -237,10 +237,7 @@ async fn a_taken_port(machine: &Machine, socket: &str, port: u16) {
     finds(machine, &[&told, holder, advice]).await;
     // Calls at the other port must not start a service that cannot start.
     for _ in 0..10 {
-        drop(TcpStream::connect((
-            "127.0.0.1",
-            e2e::systemd::port(Orders),
-        )));
+        drop(TcpStream::connect(("127.0.0.1", Orders.port())));
     }
 
     machine.run(&["systemctl", "stop", "squatter"]).await;

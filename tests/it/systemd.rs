@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e::hammer::{Hammer, Target};
-use e2e::systemd::{Machine, UNITS, port, unit};
+use e2e::systemd::{Machine, UNITS, unit};
 use e2e::world::{after, titles};
 use e2e::{PATIENCE, Reply, Service, eventually};
 use serde_json::{Value, json};
@@ -242,8 +242,8 @@ async fn bites(machine: &Machine, unit: &str) -> usize {
 fn restarts_and_reloads_under_load_refuse_and_reset_no_connection() {
     Machine::run_test(&[], async |machine| {
         machine.start().await;
-        let target = |service, line, body| Target {
-            address: ([127, 0, 0, 1], port(service)).into(),
+        let target = |service: Service, line, body| Target {
+            address: ([127, 0, 0, 1], service.port()).into(),
             line,
             body,
         };

@@ -18,6 +18,8 @@ use crate::faults::can_or_must;
 use crate::installed::{installed, repository};
 use crate::world::Service;
 
+pub use crate::world::UNITS;
+
 /// If 1, as in CI, the tests fail where systemd cannot boot.
 const REQUIRED: &str = "HEADWATER_REQUIRE_SYSTEMD";
 
@@ -268,12 +270,12 @@ impl Machine {
 
     /// A client of a service's health and metrics.
     pub fn admin(&self, service: Service) -> Client {
-        Client::new(format!("http://127.0.0.1:{}", port(service) + 1000))
+        Client::new(format!("http://127.0.0.1:{}", service.port() + 1000))
     }
 
     /// A client of a service.
     pub fn client(&self, service: Service) -> Client {
-        Client::new(format!("http://127.0.0.1:{}", port(service)))
+        Client::new(format!("http://127.0.0.1:{}", service.port()))
     }
 }
 
@@ -286,28 +288,9 @@ impl Drop for Machine {
     }
 }
 
-/// The units of the services.
-pub const UNITS: [&str; 5] = [
-    "headwater-nats.service",
-    "headwater-users.service",
-    "headwater-products.service",
-    "headwater-orders.service",
-    "headwater-purchases.service",
-];
-
 /// The unit of a service.
 pub fn unit(service: Service) -> String {
     format!("headwater-{}.service", service.name())
-}
-
-/// The default port of a service.
-pub fn port(service: Service) -> u16 {
-    match service {
-        Service::Users => 8081,
-        Service::Products => 8082,
-        Service::Orders => 8083,
-        Service::Purchases | Service::Composition | Service::RequestReply => 8080,
-    }
 }
 
 fn is_root() -> Result<(), String> {

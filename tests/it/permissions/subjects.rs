@@ -1,25 +1,59 @@
 //! Everything that can be requested over NATS, and by whom.
+//!
+//! Who there is follows from the list of services; what each may do stands here, independent of what
+//! writes the broker's configuration.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use async_nats::HeaderMap;
+use e2e::Service;
 use headwater::operator::Endpoint;
 use serde_json::{Value, json};
 
-/// The services, which are users of the broker.
-pub(super) const SERVICES: [&str; 6] = [
-    "users",
-    "products",
-    "orders",
-    "purchases",
-    "purchases-composition",
-    "purchases-inquiry",
-];
+/// The list of services.
+static SHOP: LazyLock<Vec<shop::Service>> =
+    LazyLock::new(|| shop::services(&e2e::installed::repository()).unwrap());
 
-pub(super) const SOURCES: [&str; 3] = ["users", "products", "orders"];
+/// The services in all their styles, which are users of the broker.
+pub(super) fn services() -> impl Iterator<Item = &'static str> {
+    let services = Service::ALL.into_iter().chain(Service::STYLES);
+    let services: BTreeSet<Service> = services.collect();
+    services.into_iter().map(Service::name)
+}
 
-/// The questions for names.
-const NAMES: [&str; 2] = ["inquiry.users.v1.names", "inquiry.users.v1.search"];
+pub(super) fn sources() -> [&'static str; Service::SOURCES.len()] {
+    Service::SOURCES.map(Service::name)
+}
 
-pub(super) const STREAMS: [&str; 4] = ["USERS", "PRODUCTS", "ORDERS", "KV_headwater-schemas"];
+pub(super) fn streams() -> Vec<String> {
+    let events = sources().map(str::to_uppercase).into_iter();
+    events.chain(["KV_headwater-schemas".to_owned()]).collect()
+}
+
+/// The service that runs under this name, and whether in its usual style or in style request-reply.
+fn service(user: &str) -> Option<(&'static shop::Service, bool, bool)> {
+    SHOP.iter().find_map(|service| {
+        let mut styles = service.styles.iter();
+        let is_usual = service.name == user;
+        let style = styles.find(|style| style.name == user);
+        let asks = style.is_some_and(|style| style.style == "request-reply");
+        (is_usual || style.is_some()).then_some((service, is_usual, asks))
+    })
+}
+
+/// The questions that are not asked by style request-reply only.
+fn questions() -> impl Iterator<Item = (&'static str, String)> {
+    let all: BTreeSet<&str> = SHOP
+        .iter()
+        .flat_map(|it| &it.asks)
+        .map(String::as_str)
+        .collect();
+    all.into_iter().map(|question| {
+        let of = question.split('.').next().unwrap_or_default();
+        (of, format!("inquiry.{question}"))
+    })
+}
 
 /// What a projection may request from its own consumers.
 const OF_A_READER: [&str; 4] = ["INFO", "RESET", "LEADER.STEPDOWN", "MSG.NEXT"];
@@ -45,17 +79,16 @@ fn subject(name: impl Into<String>, payload: &Value) -> Subject {
 
 /// The durable consumers of `stream`.
 fn consumers(stream: &str) -> Vec<String> {
-    let projections: &[&str] = match stream {
-        "USERS" | "PRODUCTS" => &["purchases", "orders-catalogue"],
-        "ORDERS" => &["purchases"],
-        _ => &[],
-    };
-    let all = projections.iter().flat_map(|projection| {
-        ["", "-rebuild", "-verify"].map(|suffix| format!("{projection}{suffix}"))
-    });
-    let mut all: Vec<String> = all.collect();
-    // An effect is never rebuilt.
-    all.extend((stream == "ORDERS").then(|| "orders-webhook".to_owned()));
+    let reads = |sources: &[String]| sources.iter().any(|source| source.to_uppercase() == stream);
+    let mut all = Vec::new();
+    for service in SHOP.iter() {
+        for (projection, _) in service.projections.iter().filter(|(_, it)| reads(it)) {
+            all.extend(["", "-rebuild", "-verify"].map(|suffix| format!("{projection}{suffix}")));
+        }
+        // An effect is never rebuilt.
+        let effects = service.effects.iter().filter(|(_, it)| reads(it));
+        all.extend(effects.map(|(effect, _)| effect.clone()));
+    }
     all
 }
 
@@ -115,7 +148,8 @@ fn of_stream(stream: &str) -> Vec<Subject> {
 
 /// All subjects.
 pub(super) fn all() -> Vec<Subject> {
-    let mut all: Vec<Subject> = STREAMS.into_iter().flat_map(of_stream).collect();
+    let streams = streams();
+    let mut all: Vec<Subject> = streams.iter().flat_map(|it| of_stream(it)).collect();
     let evil = json!({"name": "EVIL", "subjects": ["evil.>"]});
     for (name, payload) in [
         ("$JS.API.INFO", Value::Null),
@@ -133,13 +167,12 @@ pub(super) fn all() -> Vec<Subject> {
         ("$SRV.PING", Value::Null),
         ("$KV.headwater-schemas.evil", Value::Null),
         ("inquiry.answers.another.1", Value::Null),
-        (NAMES[0], Value::Null),
-        (NAMES[1], Value::Null),
         ("evil", Value::Null),
     ] {
         all.push(subject(name, &payload));
     }
-    for service in SERVICES {
+    all.extend(questions().map(|(_, question)| subject(question, &Value::Null)));
+    for service in services() {
         let endpoints = Endpoint::ALL.map(|endpoint| endpoint.subject(service));
         let others = [
             format!("headwater.{service}.evil"),
@@ -150,7 +183,7 @@ pub(super) fn all() -> Vec<Subject> {
         let named = endpoints.into_iter().chain(others);
         all.extend(named.map(|name| subject(name, &json!({}))));
     }
-    for source in SOURCES {
+    for source in sources() {
         // The stored message is a valid request for a consumer, so that it can be sent to that API.
         let payload = pushing("ORDERS", "orders.v1.placed.1");
         for name in [
@@ -194,15 +227,6 @@ pub(super) fn headers() -> Vec<HeaderMap> {
     all.into_iter().map(read).collect()
 }
 
-/// The projection of a user, and its sources.
-fn read(user: &str) -> (&'static str, &'static [&'static str]) {
-    match user {
-        "orders" => ("orders-catalogue", &["users", "products"]),
-        "purchases" => ("purchases", &SOURCES),
-        _ => ("", &[]),
-    }
-}
-
 /// What a user may request, as patterns; independent of the broker's configuration.
 pub(super) fn allowed(user: &str) -> Vec<String> {
     let mut may: Vec<String> = Vec::new();
@@ -223,21 +247,17 @@ pub(super) fn allowed(user: &str) -> Vec<String> {
             "$SRV.>",
             "headwater.*.status",
         ]);
-        for source in SOURCES {
-            may.extend(
-                ["events", "backup.status"].map(|name| format!("headwater.{source}.{name}")),
-            );
-            may.extend(
-                ["list", "show", "discarded"]
-                    .map(|name| format!("headwater.{source}.dead-letters.{name}")),
-            );
-        }
-        may.extend(
-            ["list", "show", "discarded"]
-                .map(|name| format!("headwater.purchases.dead-letters.{name}")),
-        );
-        for service in ["orders", "purchases"] {
-            may.extend(["verify", "fold"].map(|name| format!("headwater.{service}.{name}")));
+        for service in SHOP.iter() {
+            let mut looks = vec!["dead-letters.list", "dead-letters.show"];
+            looks.push("dead-letters.discarded");
+            if service.source {
+                looks.extend(["events", "backup.status"]);
+            }
+            if !service.projections.is_empty() {
+                looks.extend(["verify", "fold"]);
+            }
+            let name = &service.name;
+            may.extend(looks.iter().map(|it| format!("headwater.{name}.{it}")));
         }
         return may;
     }
@@ -248,7 +268,8 @@ pub(super) fn allowed(user: &str) -> Vec<String> {
         format!("$SRV.*.{user}"),
         format!("$SRV.*.{user}.*"),
     ]);
-    if SOURCES.contains(&user) {
+    let (service, is_usual, asks) = service(user).expect("a service");
+    if is_usual && service.source {
         may.extend([
             "$JS.API.INFO".to_owned(),
             "$SYS.REQ.SERVER.PING.STATSZ".to_owned(),
@@ -261,33 +282,38 @@ pub(super) fn allowed(user: &str) -> Vec<String> {
             "$JS.API.STREAM.INFO.KV_headwater-schemas".to_owned(),
             "$JS.API.STREAM.MSG.GET.KV_headwater-schemas".to_owned(),
             "$JS.API.DIRECT.GET.KV_headwater-schemas.>".to_owned(),
-            format!("inquiry.{user}.v1.asked"),
         ]);
     }
-    let reads = read(user);
-    for source in reads.1 {
-        let stream = source.to_uppercase();
-        may.push("$JS.API.INFO".to_owned());
-        may.push(format!("$JS.API.STREAM.INFO.{stream}"));
-        may.push(format!("headwater.{source}.events"));
-        for suffix in ["", "-rebuild", "-verify"] {
-            may.extend(
-                OF_A_READER
-                    .map(|verb| format!("$JS.API.CONSUMER.{verb}.{stream}.{}{suffix}", reads.0)),
-            );
+    let all = ["", "-rebuild", "-verify"];
+    let projections = service.projections.iter().map(|it| (it, &all[..]));
+    // An effect is never rebuilt.
+    let effects = service.effects.iter().map(|it| (it, &all[..1]));
+    let reading = projections.chain(effects).filter(|_| is_usual);
+    for ((reader, sources), suffixes) in reading {
+        for source in sources {
+            let stream = source.to_uppercase();
+            may.push("$JS.API.INFO".to_owned());
+            may.push(format!("$JS.API.STREAM.INFO.{stream}"));
+            may.push(format!("headwater.{source}.events"));
+            let consumers = suffixes
+                .iter()
+                .map(|suffix| format!("{stream}.{reader}{suffix}"));
+            may.extend(consumers.flat_map(|consumer| {
+                OF_A_READER.map(|verb| format!("$JS.API.CONSUMER.{verb}.{consumer}"))
+            }));
         }
     }
-    if user == "orders" {
-        may.extend(
-            OF_A_READER.map(|verb| format!("$JS.API.CONSUMER.{verb}.ORDERS.orders-webhook")),
-        );
-    }
-    if user == "purchases-inquiry" {
-        may.extend(SOURCES.map(|source| format!("inquiry.{source}.v1.asked")));
-    }
-    if ["users", "purchases", "purchases-inquiry"].contains(&user) {
-        may.extend(NAMES.map(str::to_owned));
-    }
+    let answering = SHOP.iter().filter(|it| it.answers);
+    let asked = answering.filter(|it| asks || it.name == user);
+    may.extend(asked.map(|it| format!("inquiry.{}.v1.asked", it.name)));
+    // Its own, and those of its manifest.
+    may.extend(questions().filter_map(|(of, question)| {
+        let is_own = service
+            .asks
+            .iter()
+            .any(|it| question.ends_with(it.as_str()));
+        ((is_own && (is_usual || asks)) || of == user).then_some(question)
+    }));
     may
 }
 
@@ -299,26 +325,27 @@ pub(super) fn served(service: &str) -> Vec<String> {
         format!("$SRV.*.{service}"),
         format!("$SRV.*.{service}.*"),
     ];
-    if SOURCES.contains(&service) {
+    if SHOP.iter().any(|it| it.name == service && it.answers) {
         served.push(format!("inquiry.{service}.v1.asked"));
     }
-    if service == "users" {
-        served.extend(NAMES.map(str::to_owned));
-    }
+    let asked = questions().filter(|(of, _)| *of == service);
+    served.extend(asked.map(|(_, question)| question));
     served
 }
 
 /// What a user may hear from others, as patterns.
 pub(super) fn heard(user: &str) -> Vec<String> {
     if user == "viewer" {
-        let events = SOURCES.map(|source| format!("{source}.*.>"));
+        let events = sources().map(|source| format!("{source}.*.>"));
         let questions = ["inquiry.*.v1.asked".to_owned()];
         return events.into_iter().chain(questions).collect();
     }
     // The events that its own consumers deliver.
-    let read = read(user).1.iter().map(|source| format!("{source}.>"));
-    let own = (user == "orders").then(|| "orders.>".to_owned());
-    served(user).into_iter().chain(read).chain(own).collect()
+    let (service, is_usual, _) = service(user).expect("a service");
+    let reading = service.projections.values().chain(service.effects.values());
+    let read = reading.filter(|_| is_usual).flatten();
+    let read = read.map(|source| format!("{source}.>"));
+    served(user).into_iter().chain(read).collect()
 }
 
 /// Whether one of `patterns` matches the subject.

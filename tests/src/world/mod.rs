@@ -25,7 +25,7 @@ use crate::process::{Address, Process};
 
 pub use builder::Builder;
 pub(crate) use builder::options;
-pub use service::Service;
+pub use service::{Service, UNITS};
 pub use shop::{after, titles};
 
 /// A broker, and services that can be stopped and started.

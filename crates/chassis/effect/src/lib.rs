@@ -3,11 +3,21 @@
 //!
 //! # What
 //!
-//! ```ignore
+//! ```
+//! # use headwater_effect::{Effect, Outcome};
+//! # use headwater_event::Envelope;
+//! # struct Mailer;
+//! # impl Mailer {
+//! #     async fn send(&self, _: &[u8], _: &str) -> std::io::Result<()> { Ok(()) }
+//! # }
+//! struct Confirmation {
+//!     mailer: Mailer,
+//! }
+//!
 //! impl Effect for Confirmation {
 //!     const NAME: &'static str = "orders-confirmation";
 //!     const SOURCES: &'static [&'static str] = &["orders"];
-//!     const EVENTS: &'static [&'static str] = &[OrderPlaced::SUBJECT];
+//!     const EVENTS: &'static [&'static str] = &["orders.v1.placed"];
 //!
 //!     async fn perform(&self, event: &Envelope, key: &str) -> Outcome {
 //!         match self.mailer.send(&event.payload, key).await {

@@ -53,3 +53,23 @@ fn log(what: &str, renewed: Result<bool, impl std::error::Error + 'static>) {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The runtime that would receive it is gone.
+    #[test]
+    fn a_signal_that_cannot_be_received_is_named() {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build().expect("a runtime");
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let _entered = handle.enter();
+        let refused = sighup().expect_err("nothing receives it");
+        let Error::System { what, .. } = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(what, "listen for SIGHUP");
+    }
+}

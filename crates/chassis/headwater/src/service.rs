@@ -1,15 +1,5 @@
 //! Assembles a service from its components: those that every service has, and those that some add.
 //!
-//! ```ignore
-//! let mut service = Service::start(ABOUT, MIGRATIONS, config, process).await?;
-//! service.publish(&shop_events::SCHEMA)?;                 // publishes the outbox
-//! let known_ids = service.project(KnownIds).await?;       // keeps a copy of other services' data
-//! service.effect(Confirmation, effect::Config::default()).await?; // does work outside
-//! service.answers(OrdersAsked::SUBJECT, inquiry::orders); // answers questions over the bus
-//! let routes = http::routes(&service, known_ids);
-//! service.serve(routes).await                             // until stopped
-//! ```
-//!
 //! A service that stores nothing and only asks others has no database:
 //! [`start_without_database`](Service::start_without_database).
 
@@ -91,6 +81,27 @@ pub struct Service<D = Database> {
 impl Service {
     /// Opens the service's database and starts to connect to the broker.
     ///
+    /// ```no_run
+    /// use headwater::prelude::*;
+    ///
+    /// const ABOUT: About = About {
+    ///     name: "reviews", // never rename
+    ///     description: "Reviews of products.",
+    ///     version: env!("CARGO_PKG_VERSION"),
+    ///     port: 8086,
+    /// };
+    ///
+    /// const MIGRATIONS: &[Migration] = &[Migration::sql(
+    ///     "0001_review",
+    ///     "CREATE TABLE review (id TEXT NOT NULL PRIMARY KEY, text TEXT NOT NULL)",
+    /// )];
+    ///
+    /// async fn run(config: Config, process: Process) -> headwater::Result {
+    ///     let service = Service::start(ABOUT, MIGRATIONS, config, process).await?;
+    ///     service.serve(OpenApiRouter::new()).await
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// Another process has the database open; see also [`Database::open`] and [`Bus::connect`].
     pub async fn start(
@@ -167,6 +178,29 @@ impl Service {
     /// Publishes the events of the outbox, with the relay, and their `schema`, so that tools that
     /// were not built with this service can decode them.
     ///
+    /// ```no_run
+    /// # use headwater::prelude::*;
+    /// # const SCHEMA: headwater::Schema =
+    /// #     headwater::Schema { events: &[], questions: &[], descriptors: &[] };
+    /// # #[derive(Clone, PartialEq, prost::Message)]
+    /// # struct ReviewWritten {
+    /// #     #[prost(string, tag = "1")]
+    /// #     review_id: String,
+    /// # }
+    /// # impl Event for ReviewWritten {
+    /// #     const SUBJECT: &'static str = "reviews.v1.written";
+    /// #     fn key(&self) -> &str { &self.review_id }
+    /// # }
+    /// # async fn run(mut service: Service) -> headwater::Result {
+    /// service.publish(&SCHEMA)?; // of `headwater::include_events!()`
+    ///
+    /// // In a request: the event is committed together with the change that it describes.
+    /// let written = ReviewWritten { review_id: Uuid::now_v7().to_string() };
+    /// service.db.write(move |tx| outbox::append(tx, &written)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// See [`Schema::of`].
     pub fn publish(&mut self, schema: &Schema) -> Result {
@@ -184,6 +218,24 @@ impl Service {
     ///
     /// If the tables are of another version than the program's, they are rebuilt beside the live
     /// ones.
+    ///
+    /// ```no_run
+    /// # use headwater::prelude::*;
+    /// # struct Titles;
+    /// # impl Projection for Titles {
+    /// #     const NAME: &'static str = "titles";
+    /// #     const VERSION: u32 = 1;
+    /// #     const SOURCES: &'static [&'static str] = &["products"];
+    /// #     fn apply(&self, _: &Tx, _: &[Envelope]) -> Result<(), ApplyError> { Ok(()) }
+    /// # }
+    /// # async fn run(mut service: Service) -> headwater::Result {
+    /// let progress = service.project(Titles).await?;
+    /// // For handlers that wait until a position is applied.
+    /// let state = (service.db.clone(), progress);
+    /// let routes = OpenApiRouter::new().with_state(state);
+    /// service.serve(routes).await
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The database's. A read store has one projection: its file is swapped as a whole. In a
@@ -209,6 +261,27 @@ impl Service {
     }
 
     /// Performs `effect` for the events of its sources.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use headwater::effect::{self, Outcome};
+    /// # use headwater::{Effect, Envelope, Service};
+    /// # struct Confirmation;
+    /// # impl Effect for Confirmation {
+    /// #     const NAME: &'static str = "orders-confirmation";
+    /// #     const SOURCES: &'static [&'static str] = &["orders"];
+    /// #     const EVENTS: &'static [&'static str] = &["orders.v1.placed"];
+    /// #     async fn perform(&self, _: &Envelope, _: &str) -> Outcome { Outcome::Done }
+    /// # }
+    /// # async fn run(mut service: Service) -> headwater::Result {
+    /// let config = effect::Config {
+    ///     timeout: Duration::from_secs(5),
+    ///     ..effect::Config::default()
+    /// };
+    /// service.effect(Confirmation, config).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The database's. A read store has no effects: see [`headwater_effect`].
@@ -264,7 +337,34 @@ impl Service {
         self.tasks.spawn(name, task);
     }
 
-    /// Answers the questions on `subject`, each from one snapshot of the database.
+    /// Answers the questions on `subject`, each from one snapshot of the database. The last argument
+    /// of `answer` is the size limit of the encoded answer, in bytes.
+    ///
+    /// ```no_run
+    /// # use headwater::prelude::*;
+    /// use headwater::request_reply::Refusal;
+    ///
+    /// # #[derive(Clone, PartialEq, prost::Message)]
+    /// # struct ReviewAsked {
+    /// #     #[prost(string, tag = "1")]
+    /// #     review_id: String,
+    /// # }
+    /// # #[derive(Clone, PartialEq, prost::Message)]
+    /// # struct ReviewAnswered {
+    /// #     #[prost(bool, tag = "1")]
+    /// #     is_known: bool,
+    /// # }
+    /// fn review(db: &Snapshot, asked: &ReviewAsked, _: usize) -> Result<ReviewAnswered, Refusal> {
+    ///     let ReviewAsked { review_id } = asked;
+    ///     let found = raw_sql!(Sqlite, "SELECT 1 FROM review WHERE id = {review_id}");
+    ///     let is_known = db.query_one_raw(found)?.is_some();
+    ///     Ok(ReviewAnswered { is_known })
+    /// }
+    ///
+    /// # fn run(mut service: Service) {
+    /// service.answers("inquiry.reviews.v1.asked", review);
+    /// # }
+    /// ```
     pub fn answers<Q, A>(
         &mut self,
         subject: &'static str,
@@ -278,6 +378,24 @@ impl Service {
 
     /// Answers clients with `routes`, which get what all services share around them, and operators,
     /// until it is stopped or one of its tasks ends; then closes the database.
+    ///
+    /// ```no_run
+    /// # use headwater::prelude::*;
+    /// /// Count the reviews
+    /// #[utoipa::path(get, path = "/reviews/count", responses((status = 200, body = i64)))]
+    /// async fn count(State(db): State<Database>) -> Result<axum::Json<i64>, Problem> {
+    ///     let sql = raw_sql!(Sqlite, "SELECT count(*) AS n FROM review");
+    ///     let row = db.read(move |snapshot| snapshot.query_one_raw(sql.clone())).await?;
+    ///     let count = row.map(|row| row.try_get_by("n")).transpose()?;
+    ///     Ok(axum::Json(count.unwrap_or(0)))
+    /// }
+    ///
+    /// # async fn run(service: Service) -> headwater::Result {
+    /// let routes = OpenApiRouter::new().routes(routes!(count));
+    /// let routes = routes.with_state(service.db.clone());
+    /// service.serve(routes).await
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// A task ended unexpectedly, or did not end in time when it was stopped.
@@ -365,6 +483,36 @@ impl<D> Service<D> {
 
     /// Returns a client that asks other services over the bus, at most `questions_max` questions
     /// concurrently.
+    ///
+    /// ```no_run
+    /// # use headwater::prelude::*;
+    /// use std::time::Duration;
+    ///
+    /// use headwater::request_reply::Answer;
+    /// use tokio::time::Instant;
+    ///
+    /// # #[derive(Clone, PartialEq, prost::Message)]
+    /// # struct ReviewAsked {
+    /// #     #[prost(string, tag = "1")]
+    /// #     review_id: String,
+    /// # }
+    /// # #[derive(Clone, PartialEq, prost::Message)]
+    /// # struct ReviewAnswered {
+    /// #     #[prost(bool, tag = "1")]
+    /// #     is_known: bool,
+    /// # }
+    /// # async fn run(mut service: Service) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// let client = service.asks(1_000).await?;
+    ///
+    /// // In a request, while the service runs:
+    /// let question = ReviewAsked { review_id: "7".to_owned() };
+    /// let deadline = Instant::now() + Duration::from_secs(2);
+    /// let asked = client.ask("inquiry.reviews.v1.asked", &question, deadline);
+    /// let answer: Answer<ReviewAnswered> = asked.await?;
+    /// println!("known as of {}: {}", answer.as_of, answer.body.is_known);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// See [`RequestClient::subscribe`].

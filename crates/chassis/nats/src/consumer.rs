@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::Context as _;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{
     self, AckPolicy, DeliverPolicy, PriorityPolicy, PullConsumer, ReplayPolicy, pull,
@@ -156,13 +156,16 @@ async fn try_place(
     let asked = Instant::now();
     let found = answered(|| stream.get_consumer::<pull::Config>(name)).await;
     link.note_round_trip(asked.elapsed());
-    let harm = match &found {
-        Ok(consumer) => harm(&consumer.cached_info().config),
-        Err(error) if is_not_found(error) => None,
-        Err(error) if error.is::<ConsumerInfoError>() => {
-            bail!("inspect the consumer {name}: {error}")
+    let (found, harm) = match found.map_err(|error| error.downcast::<ConsumerInfoError>()) {
+        Ok(consumer) => {
+            let harm = harm(&consumer.cached_info().config);
+            (Some(consumer), harm)
         }
-        Err(_) => Some("it pushes events"),
+        Err(Ok(error)) if error.kind() == ConsumerInfoErrorKind::NotFound => (None, None),
+        Err(Ok(error)) => {
+            return Err(*error).with_context(|| format!("inspect the consumer {name}"));
+        }
+        Err(Err(_)) => (None, Some("it pushes events")),
     };
     if let Some(harm) = harm {
         tracing::warn!(
@@ -172,7 +175,7 @@ async fn try_place(
         );
         let deleted = remove(stream, name).await;
         deleted.map_err(|error| to_be_provisioned(error, stream, name, harm))?;
-    } else if let Ok(consumer) = found {
+    } else if let Some(consumer) = found {
         refuse_pause(stream, consumer.cached_info())?;
         // Boxed because it is large and seldom needed.
         Box::pin(label(stream, consumer.cached_info(), wanted)).await;
@@ -274,11 +277,6 @@ pub fn refuse_pause(stream: &Stream, info: &consumer::Info) -> Result<(), Error>
         info.pause_remaining.unwrap_or_default()
     );
     Err(Error::Paused(what.into()))
-}
-
-fn is_not_found(error: &async_nats::Error) -> bool {
-    let error = error.downcast_ref::<ConsumerInfoError>();
-    error.is_some_and(|error| matches!(error.kind(), ConsumerInfoErrorKind::NotFound))
 }
 
 async fn remove(stream: &Stream, name: &str) -> anyhow::Result<()> {

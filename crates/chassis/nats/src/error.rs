@@ -2,6 +2,8 @@
 
 use std::error::Error as StdError;
 
+use async_nats::jetstream::context::{ConsumerInfoError, ConsumerInfoErrorKind};
+use async_nats::jetstream::stream::{ConsumerResetError, ConsumerResetErrorKind};
 use async_nats::{client, jetstream};
 use headwater_telemetry::BoxError;
 
@@ -77,6 +79,17 @@ fn variant(cause: &(dyn StdError + 'static)) -> Option<fn(BoxError) -> Error> {
         (Some(Core::NoResponders), _) | (_, Some(JetStream::NoResponders)) => {
             return Some(Error::NoResponders);
         }
+        _ => {}
+    }
+    // These have no cause.
+    let inspected = cause.downcast_ref().map(ConsumerInfoError::kind);
+    let reset = cause.downcast_ref().map(ConsumerResetError::kind);
+    match (inspected, reset) {
+        (Some(ConsumerInfoErrorKind::TimedOut), _)
+        | (_, Some(ConsumerResetErrorKind::TimedOut)) => {
+            return Some(Error::TimedOut);
+        }
+        (Some(ConsumerInfoErrorKind::NoResponders), _) => return Some(Error::NoResponders),
         _ => {}
     }
     Some(match cause.downcast_ref()? {

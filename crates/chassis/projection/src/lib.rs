@@ -5,19 +5,37 @@
 //! A projection is a name, the sources it listens to, and a function from a batch of events to
 //! changes of tables:
 //!
-//! ```ignore
-//! impl Projection for Purchases {
-//!     const NAME: &'static str = "purchases";
+//! ```
+//! # use headwater_event::{Envelope, Event};
+//! # use headwater_projection::{ApplyError, Projection};
+//! # use headwater_store::Tx;
+//! # use sea_orm::raw_sql;
+//! # #[derive(Clone, PartialEq, prost::Message)]
+//! # struct ProductCreated {
+//! #     #[prost(string, tag = "1")]
+//! #     product_id: String,
+//! #     #[prost(string, tag = "2")]
+//! #     title: String,
+//! # }
+//! # impl Event for ProductCreated {
+//! #     const SUBJECT: &'static str = "products.v1.created";
+//! #     fn key(&self) -> &str { &self.product_id }
+//! # }
+//! struct Titles;
+//!
+//! impl Projection for Titles {
+//!     const NAME: &'static str = "titles"; // never rename
 //!     const VERSION: u32 = 1;
 //!     const SOURCES: &'static [&'static str] = &["products"];
-//!     const EVENTS: &'static [&'static [&'static str]] = &[ProductsEvent::SUBJECTS];
+//!     const EVENTS: &'static [&'static [&'static str]] = &[&[ProductCreated::SUBJECT]];
 //!
 //!     fn apply(&self, tx: &Tx, events: &[Envelope]) -> Result<(), ApplyError> {
 //!         for event in events {
-//!             match event.try_into()? {
-//!                 ProductsEvent::Created(product) => store::save_product(tx, &product)?,
-//!                 ProductsEvent::Updated(product) => store::rename_product(tx, &product)?,
-//!             }
+//!             let ProductCreated { product_id, title } = event.decode()?;
+//!             tx.run_raw(raw_sql!(
+//!                 Sqlite,
+//!                 "INSERT INTO title (product_id, title) VALUES ({product_id}, {title})"
+//!             ))?;
 //!         }
 //!         Ok(())
 //!     }

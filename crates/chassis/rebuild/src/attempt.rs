@@ -437,8 +437,8 @@ impl<P: Projection> Attempt<P> {
         match worse {
             None => Ok(()),
             Some(event) => bail!(
-                "this program cannot apply {event}, which the live store has applied; fix the \
-                 program and rebuild again"
+                "this program cannot apply {event}, which the live store has applied; its log has \
+                 the reason; fix the program and rebuild again"
             ),
         }
     }

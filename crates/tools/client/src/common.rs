@@ -7,7 +7,7 @@ use terminal::output::{self, Format};
 use terminal::{ErrorObject, Exit};
 
 use crate::args::Args;
-use crate::failure::complain;
+use crate::failure::{Error, complain};
 use crate::nats::Nats;
 
 /// Flags that all commands share. They may stand before or after the command.
@@ -32,9 +32,7 @@ pub struct Common {
 }
 
 impl Common {
-    /// Returns [`Misconfigured`](crate::Misconfigured) or [`Unreachable`](crate::Unreachable) on
-    /// failure.
-    pub async fn connect(&self) -> anyhow::Result<Nats> {
+    pub async fn connect(&self) -> Result<Nats, Error> {
         Nats::connect(&self.nats).await
     }
 

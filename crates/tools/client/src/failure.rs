@@ -55,14 +55,54 @@ pub struct Refusal {
     pub reason: String,
 }
 
+/// Why there is no connection, or a service did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Misconfigured(#[from] Misconfigured),
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Any other, and these with a context.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl Error {
+    /// Whether no request can be answered: the broker is away, or refuses the login.
+    pub fn is_broker(&self) -> bool {
+        match self {
+            Self::Unreachable(away) => away.is_broker(),
+            Self::Other(error) => unreachable(error).is_some_and(Unreachable::is_broker),
+            Self::Misconfigured(_) | Self::Refused(_) => false,
+        }
+    }
+}
+
+impl Unreachable {
+    pub fn is_broker(&self) -> bool {
+        matches!(self, Self::Broker { .. } | Self::Login { .. })
+    }
+}
+
+/// What cannot be reached, if that is the error.
+pub fn unreachable(error: &anyhow::Error) -> Option<&Unreachable> {
+    match error.downcast_ref() {
+        Some(Error::Unreachable(away)) => Some(away),
+        Some(Error::Other(error)) => unreachable(error),
+        _ => error.downcast_ref(),
+    }
+}
+
 /// The exit code for the kind of error.
 pub fn exit_of(error: &anyhow::Error) -> Exit {
-    if error.is::<Misconfigured>() || error.is::<Unconfirmed>() {
-        Exit::Usage
-    } else if error.is::<Unreachable>() {
-        Exit::Unreachable
-    } else {
-        Exit::Failed
+    match error.downcast_ref() {
+        Some(Error::Other(error)) => exit_of(error),
+        Some(Error::Misconfigured(_)) => Exit::Usage,
+        _ if error.is::<Misconfigured>() || error.is::<Unconfirmed>() => Exit::Usage,
+        _ if unreachable(error).is_some() => Exit::Unreachable,
+        _ => Exit::Failed,
     }
 }
 

@@ -4,7 +4,7 @@
 pub use args::Args;
 pub use cache::Cache;
 pub use common::Common;
-pub use failure::{Misconfigured, Refusal, Unreachable, complain, exit_of};
+pub use failure::{Error, Misconfigured, Refusal, Unreachable, complain, exit_of, unreachable};
 pub use nats::Nats;
 pub use settings::Settings;
 pub use tail::{Tail, first_position};
@@ -20,6 +20,7 @@ pub mod feed;
 mod mask;
 mod nats;
 pub mod pattern;
+pub mod personal;
 pub mod schemas;
 mod settings;
 mod tail;

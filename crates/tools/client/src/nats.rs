@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::args::Args;
-use crate::failure::{Refusal, Unreachable};
+use crate::failure::{Error, Refusal, Unreachable};
 use crate::settings::Settings;
 
 /// The number of services is unknown: after this long without another answer, none is expected.
@@ -40,14 +40,14 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Returns `Misconfigured` if the settings are wrong, [`Unreachable`] if the server does not
-    /// accept the connection in time.
-    pub async fn connect(args: &Args) -> anyhow::Result<Self> {
+    /// Returns [`Error::Misconfigured`] if the settings are wrong, [`Error::Unreachable`] if the
+    /// server does not accept the connection in time.
+    pub async fn connect(args: &Args) -> Result<Self, Error> {
         Self::connect_to(&args.resolve()?).await
     }
 
     /// [`connect`](Self::connect) with resolved settings.
-    pub async fn connect_to(settings: &Settings) -> anyhow::Result<Self> {
+    pub async fn connect_to(settings: &Settings) -> Result<Self, Error> {
         let (url, timeout) = (settings.place(), settings.timeout);
         let refused = || Unreachable::Login {
             url: url.clone(),
@@ -92,13 +92,13 @@ impl Nats {
         &self.servers
     }
 
-    /// Calls an endpoint of a service. Returns [`Unreachable`] or [`Refusal`] on failure.
+    /// Calls an endpoint of a service.
     pub async fn ask<A: DeserializeOwned>(
         &self,
         service: &str,
         endpoint: Endpoint,
         request: &impl Serialize,
-    ) -> anyhow::Result<A> {
+    ) -> Result<A, Error> {
         self.ask_within(self.timeout, service, endpoint, request)
             .await
     }
@@ -110,7 +110,7 @@ impl Nats {
         service: &str,
         endpoint: Endpoint,
         request: &impl Serialize,
-    ) -> anyhow::Result<A> {
+    ) -> Result<A, Error> {
         let payload = serde_json::to_vec(request).context("write the request")?;
         let subject = endpoint.subject(service);
         let mut attempts = if endpoint.is_paged() {
@@ -140,12 +140,13 @@ impl Nats {
             };
             return Err(refusal.into());
         }
-        serde_json::from_slice(&answer.payload)
-            .with_context(|| format!("read what {service} answered to {}", endpoint.name()))
+        let answer = serde_json::from_slice(&answer.payload);
+        let what = || format!("read what {service} answered to {}", endpoint.name());
+        Ok(answer.with_context(what)?)
     }
 
-    /// The status of a service. Errors as for [`ask`](Self::ask).
-    pub async fn status(&self, service: &str) -> anyhow::Result<StatusAnswer> {
+    /// The status of a service.
+    pub async fn status(&self, service: &str) -> Result<StatusAnswer, Error> {
         let request = StatusRequest::default();
         self.ask(service, Endpoint::Status, &request).await
     }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::mask;
 pub use crate::mask::{MASK, Members};
 use crate::nats::Nats;
+use crate::personal::{self, Values};
 
 /// The shortest time between two requests for a source's schema, when an event is of an unknown
 /// type or has unknown fields.
@@ -155,6 +156,21 @@ impl Schema {
         })
     }
 
+    /// The personal values of an event.
+    fn personal(&self, subject: &str, payload: &[u8]) -> Option<Values> {
+        let message = self.message(subject).ok()?;
+        let event = DynamicMessage::decode(message, payload).ok()?;
+        Some(Values::of(&event, &self.personal))
+    }
+
+    /// Whether this kind of event has personal fields. An unknown kind counts as one with some.
+    fn has_personal(&self, subject: &str) -> bool {
+        let message = self.message(subject);
+        message.map_or(true, |message| {
+            personal::has_any(&message, &self.personal, &mut BTreeSet::new())
+        })
+    }
+
     /// Whether the key of this kind of event is personal. That of an unknown kind counts as personal.
     fn is_key_personal(&self, subject: &str) -> bool {
         self.event(subject).is_none_or(|event| {
@@ -265,21 +281,42 @@ impl Schemas {
         }
     }
 
+    /// The personal values of an event. If it cannot be decoded, they are
+    /// [unknown](Values::unknown).
+    pub async fn personal(&mut self, subject: &str, payload: &[u8]) -> Values {
+        let decoded = self.decode(subject, payload).await;
+        let schema = self.schema(source_of(subject)).filter(|_| decoded.is_ok());
+        let values = schema.and_then(|schema| schema.personal(subject, payload));
+        values.unwrap_or_else(Values::unknown)
+    }
+
+    /// Whether this kind of event has personal fields. Without its schema, it counts as one with
+    /// some.
+    pub async fn has_personal(&mut self, subject: &str) -> bool {
+        let source = source_of(subject);
+        self.refresh(source).await;
+        let schema = self.schema(source);
+        schema.is_none_or(|schema| schema.has_personal(subject))
+    }
+
     /// Whether the key of this kind of event is personal. Without its schema, it counts as personal.
     pub async fn is_key_personal(&mut self, subject: &str) -> bool {
         let source = source_of(subject);
         self.refresh(source).await;
-        let known = self.known.get(source);
-        let schema = known.and_then(|(schema, _)| schema.as_ref());
+        let schema = self.schema(source);
         schema.is_none_or(|schema| schema.is_key_personal(subject))
     }
 
     /// Whether events of `source` hold personal data. Without its schema, they count as personal.
     pub async fn is_personal(&mut self, source: &str) -> bool {
         self.refresh(source).await;
-        let known = self.known.get(source);
-        let schema = known.and_then(|(schema, _)| schema.as_ref());
+        let schema = self.schema(source);
         schema.is_none_or(|schema| !schema.personal.is_empty())
+    }
+
+    fn schema(&self, source: &str) -> Option<&Schema> {
+        let known = self.known.get(source);
+        known.and_then(|(schema, _)| schema.as_ref())
     }
 
     /// Fetches the schema of `source` if it is unknown or old: a new version of the source may mark

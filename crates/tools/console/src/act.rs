@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::job::{Ended, Handles, Replayed};
 use crate::letters;
+use crate::masks::{mask, mask_all};
 use crate::params::Params;
-use crate::readable::lane;
+use crate::readable::is_shown;
 use crate::verb::{PICKS_MAX, Pick, Verb};
 
 /// How long relays and projections may take to catch up before they are verified.
@@ -57,11 +58,19 @@ pub(crate) async fn with_all(app: &App, params: Params) -> anyhow::Result<Params
         waiting: Some(false),
         ..letters::filter(&params)
     };
-    let mut picks = Vec::new();
-    let each = |letter: Letter| picks.push(format!("{service}:{}", letter.id));
+    let mut letters = Vec::new();
+    let each = |letter: Letter| letters.push(letter);
     let list = Endpoint::DeadLettersList;
     letters_of(&app.nats, &service, list, filter, PICKS_MAX, each).await?;
-    Ok(Params::of("verb", params.get("verb")).and("pick", picks))
+    if !params.get("error").is_empty() {
+        let masked = mask_all(app, &service, letters, is_shown(&params)).await;
+        letters = masked.into_iter().map(|(letter, _)| letter).collect();
+        letters.retain(|letter| letters::is_found(&letter.reason, &params));
+    }
+    let picks = letters
+        .iter()
+        .map(|letter| format!("{service}:{}", letter.id));
+    Ok(Params::of("verb", params.get("verb")).and("pick", picks.collect()))
 }
 
 /// The help of a command, without its exit codes.
@@ -90,7 +99,7 @@ async fn discard(app: &App, picks: &[Pick]) -> anyhow::Result<Vec<String>> {
     Ok(lines)
 }
 
-/// The letters to discard, with their keys masked.
+/// The letters to discard, with masks.
 async fn plan(app: &App, picks: &[Pick]) -> anyhow::Result<Plan> {
     let mut plan = Plan::default();
     for pick in picks {
@@ -115,7 +124,7 @@ async fn named(app: &App, picks: &[Pick]) -> anyhow::Result<Vec<String>> {
 
 async fn letter(app: &App, pick: &Pick) -> anyhow::Result<Letter> {
     let mut letter = dead_letter::whole_letter(&app.nats, &pick.service, pick.id).await?;
-    letter.lane = lane(app, &letter.subject, &letter.lane, false).await;
+    mask(app, &pick.service, &mut letter, false).await;
     Ok(letter)
 }
 
@@ -134,7 +143,7 @@ pub(crate) async fn run(
                 let service = pick.service.clone();
                 let mut done = dead_letter::discard_one(nats, service, pick.id, reason).await?;
                 for letter in &mut done.answer.retried.failed {
-                    letter.lane = lane(app, &letter.subject, &letter.lane, false).await;
+                    mask(app, &pick.service, letter, false).await;
                 }
                 done.to_string()
             } else {
@@ -198,19 +207,19 @@ async fn retry(app: &App, picks: Vec<Pick>) -> anyhow::Result<Ended> {
         match asked.await {
             Ok(mut retried) => {
                 for letter in &mut retried.answer.failed {
-                    letter.lane = lane(app, &letter.subject, &letter.lane, false).await;
+                    mask(app, &retried.service, letter, false).await;
                 }
                 is_well &= retried.answer.failed_in_all() == 0;
                 retried.is_one = true;
                 lines.push(format!("{pick}: {retried}"));
             }
-            Err(error) if error.is::<client::Refusal>() => {
+            Err(client::Error::Refused(refusal)) => {
                 is_well = false;
-                lines.push(format!("{pick}: {}", headwater::causes(error.as_ref())));
+                lines.push(format!("{pick}: {refusal}"));
             }
             Err(error) => {
                 lines.push(format!("{pick}: no answer"));
-                return Err(error.context(lines.join("; ")));
+                return Err(anyhow::Error::from(error).context(lines.join("; ")));
             }
         }
     }
@@ -221,14 +230,21 @@ async fn retry(app: &App, picks: Vec<Pick>) -> anyhow::Result<Ended> {
     })
 }
 
+/// Once it has begun, it can be cancelled: then it is nobody else's.
 async fn rebuilt(nats: &Nats, target: Target, handles: &Handles) -> anyhow::Result<Ended> {
-    let rebuilding = rebuild::wait(nats, target.clone(), &handles.screen);
+    let begun = target.ask(nats, Endpoint::Rebuild).await?;
+    let rebuilding = rebuild::follow(nats, target.clone(), begun, &handles.screen);
     tokio::pin!(rebuilding);
     let report = tokio::select! {
         report = &mut rebuilding => report?,
         () = handles.cancel.cancelled() => {
             target.ask(nats, Endpoint::FoldStop).await?;
-            rebuilding.await?
+            let report = rebuilding.await?;
+            if report.exit() == Exit::Failed {
+                let text = format!("it was ended early: the old rows of {target} still serve");
+                return Ok(well(text));
+            }
+            report
         }
     };
     Ok(ended(report.to_string(), report.exit()))

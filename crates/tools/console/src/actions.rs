@@ -37,8 +37,10 @@ pub(crate) const READ_ONLY: &str = "This console is read-only. To act, end it an
 #[template(path = "confirm.html")]
 struct Confirm {
     frame: Frame,
-    what: String,
+    /// What is to be done.
     short: String,
+    /// The page to go back to.
+    back: &'static str,
     lines: Vec<String>,
     fields: Vec<(String, String)>,
     needs_reason: bool,
@@ -101,6 +103,9 @@ pub(crate) async fn confirm(State(app): State<Shared>, RawQuery(query): RawQuery
     if !app.is_operator {
         return read_only(&app);
     }
+    if let Err(error) = log_shown(&app, "/confirm", &params) {
+        return failed(&app, HERE, &error);
+    }
     let params = match act::with_all(&app, params).await {
         Ok(params) => params,
         Err(error) => return failed(&app, HERE, &error),
@@ -116,8 +121,8 @@ pub(crate) async fn confirm(State(app): State<Shared>, RawQuery(query): RawQuery
     let fields = params.iter().filter(|(name, _)| *name != "reason");
     page(&Confirm {
         frame: Frame::of(&app, HERE),
-        what: verb.what(),
         short: short(&verb.what()),
+        back: verb.page(),
         lines,
         fields: fields
             .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -21,6 +21,7 @@ use maintenance::event::{self, Place};
 use terminal::table::{age, bytes};
 
 use crate::app::{App, Shared};
+use crate::masks::mask;
 use crate::page::{Frame, failed, note, page};
 use crate::params::{Params, link};
 use crate::readable::{Readable, is_shown, log_shown};
@@ -65,6 +66,8 @@ struct Reader {
     letter: Option<String>,
     /// Where to have it shown what the event did to its rows.
     replay: Option<String>,
+    /// Whether a part of the letter's reason is masked.
+    is_masked: bool,
 }
 
 /// What was found of an event.
@@ -114,8 +117,8 @@ impl Found {
         let source = place.source();
         let status = match nats.status(source).await {
             Ok(status) => Some(status),
-            Err(error) if matches!(error.downcast_ref(), Some(Unreachable::Broker { .. })) => {
-                return Err(error);
+            Err(client::Error::Unreachable(away @ Unreachable::Broker { .. })) => {
+                return Err(away.into());
             }
             Err(_) => None,
         };
@@ -231,6 +234,7 @@ impl Event {
             params.link(&path)
         };
         let head = found.status.as_ref().map(|status| status.head);
+        let readers = readers(app, &found, position, &place, is_shown).await;
         Self {
             frame: Frame::of(app, HERE),
             kind: client::schemas::kind_of(&subject).to_owned(),
@@ -239,14 +243,14 @@ impl Event {
                 .map(|(name, value)| (name, plain(value.get())))
                 .collect(),
             problem: read.problem,
-            is_masked: read.is_masked,
+            is_masked: read.is_masked || readers.iter().any(|reader| reader.is_masked),
             is_shown,
             headers: found
                 .message
                 .as_ref()
                 .map(|it| headers(&it.headers))
                 .unwrap_or_default(),
-            readers: readers(app, &found, position, &place).await,
+            readers,
             key_link,
             personal: params.with("personal", toggled).link(path),
             earlier: position.filter(|it| *it > 1).map(|it| neighbour(it - 1)),
@@ -320,7 +324,13 @@ fn headers(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 /// The projections that read the source, asked now.
-async fn readers(app: &App, found: &Found, position: Option<u64>, place: &str) -> Vec<Reader> {
+async fn readers(
+    app: &App,
+    found: &Found,
+    position: Option<u64>,
+    place: &str,
+    is_shown: bool,
+) -> Vec<Reader> {
     let taken = app.samples.newest();
     let known = taken
         .iter()
@@ -363,6 +373,12 @@ async fn readers(app: &App, found: &Found, position: Option<u64>, place: &str) -
                 };
                 is_here && is_it
             });
+            let mut letter = letter.cloned();
+            let is_masked = match &mut letter {
+                Some(letter) => mask(app, &status.service, letter, is_shown).await,
+                None => false,
+            };
+            let letter = letter.as_ref();
             let mut reader = Reader::of(
                 &status.service,
                 projection,
@@ -383,6 +399,7 @@ async fn readers(app: &App, found: &Found, position: Option<u64>, place: &str) -
                     ],
                 )
             });
+            reader.is_masked = is_masked;
             readers.push(reader);
         }
     }
@@ -445,6 +462,7 @@ impl Reader {
             class,
             letter: letter.map(|letter| format!("/dead-letters/{service}/{}", letter.id)),
             replay: None,
+            is_masked: false,
         }
     }
 }

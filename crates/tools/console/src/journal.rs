@@ -76,11 +76,11 @@ impl Journal {
         let mut options = private::options();
         let options = options.read(true).append(true).create(true);
         let mut file = options.open(&path).with_context(context)?;
-        let newest = read(&mut file).with_context(context)?;
+        let (newest, is_torn) = read(&mut file).with_context(context)?;
         let open = Mutex::new(Open {
             file,
             newest,
-            is_torn: false,
+            is_torn,
         });
         Ok(Self {
             who,
@@ -130,8 +130,9 @@ impl Journal {
     }
 }
 
-/// The newest entries of the file. Lines that are not ours are left out.
-fn read(file: &mut File) -> std::io::Result<VecDeque<Entry>> {
+/// The newest entries of the file, and whether its last line is incomplete. Lines that are not ours
+/// are left out.
+fn read(file: &mut File) -> std::io::Result<(VecDeque<Entry>, bool)> {
     let end = file.metadata()?.len();
     file.seek(SeekFrom::Start(end.saturating_sub(READ_BYTES_MAX)))?;
     let mut bytes = Vec::new();
@@ -139,7 +140,8 @@ fn read(file: &mut File) -> std::io::Result<VecDeque<Entry>> {
     let text = String::from_utf8_lossy(&bytes);
     let lines = text.lines().rev();
     let entries = lines.filter_map(|line| serde_json::from_str(line).ok());
-    Ok(entries.take(KEPT).collect())
+    let is_torn = bytes.last().is_some_and(|last| *last != b'\n');
+    Ok((entries.take(KEPT).collect(), is_torn))
 }
 
 /// Where the log is by default: `${XDG_STATE_HOME:-~/.local/state}/headwater/console.log`.
@@ -204,6 +206,26 @@ mod tests {
         let text = std::fs::read_to_string(&path).expect("read");
         assert_eq!(text.lines().count(), 2, "one line each: {text}");
         assert!(Journal::open(folder.path().to_owned(), who()).is_err());
+    }
+
+    /// The machine went down within the last line, or the disk was full.
+    #[test]
+    fn a_torn_last_line_does_not_hide_later_ones() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("console.log");
+        let journal = Journal::open(path.clone(), who()).expect("open");
+        journal.write(None, "first", "done").expect("write");
+        journal.write(None, "torn", "done").expect("write");
+        let text = std::fs::read_to_string(&path).expect("read");
+        std::fs::write(&path, &text[..text.len() - 9]).expect("write");
+        let again = Journal::open(path.clone(), who()).expect("open");
+        again.write(None, "second", "begun").expect("write");
+        again.write(None, "second", "done").expect("write");
+        let read = Journal::open(path, who()).expect("open").newest();
+        let read: Vec<_> = read.iter().map(|entry| &*entry.what).collect();
+        assert_eq!(read, ["second", "second", "first"]);
+        let text = std::fs::read_to_string(folder.path().join("console.log")).expect("read");
+        assert_eq!(text.lines().count(), 4, "no empty lines: {text}");
     }
 
     #[test]

@@ -14,9 +14,10 @@ use headwater::{Clock, causes};
 use maintenance::dead_letter::{letters_of, whole_letter};
 
 use crate::app::{App, Shared};
+use crate::masks::{mask, mask_all, masked_key};
 use crate::page::{Frame, failed, note, page};
 use crate::params::{Params, link};
-use crate::readable::{Readable, is_shown, lane, log_shown};
+use crate::readable::{Readable, is_shown, log_shown};
 use crate::text::plain;
 
 const HERE: &str = "/dead-letters";
@@ -57,6 +58,7 @@ struct Row {
     lane: String,
     lane_href: Option<String>,
     reason: String,
+    is_masked: bool,
     is_waiting: bool,
     /// How many of the listed letters wait behind it.
     behind: usize,
@@ -79,6 +81,8 @@ struct OneLetter {
     is_shown: bool,
     personal: String,
     outbox: Option<String>,
+    /// The letter that it waits behind.
+    first: Option<String>,
     behind: Vec<Row>,
     behind_total: u64,
     retry: String,
@@ -118,11 +122,11 @@ pub(crate) async fn one(
     }
     match whole_letter(&app.nats, &service, id).await {
         Ok(letter) => page(&OneLetter::of(&app, &service, letter, &params, &path).await),
-        Err(error) if error.is::<client::Refusal>() => {
-            let lines = vec![causes(error.as_ref())];
+        Err(client::Error::Refused(refusal)) => {
+            let lines = vec![refusal.to_string()];
             note(&app, HERE, StatusCode::NOT_FOUND, "No such letter", lines)
         }
-        Err(error) => failed(&app, HERE, &error),
+        Err(error) => failed(&app, HERE, &error.into()),
     }
 }
 
@@ -144,22 +148,19 @@ impl Letters {
             let filter = filter(&params);
             let asked = letters_of(&app.nats, &name, endpoint, filter, SHOWN, each).await;
             match asked {
-                Ok(0) => {}
-                Ok(total) => services.push(Service {
-                    rows: rows(app, &name, letters, &params).await,
-                    name,
-                    total,
-                }),
+                Ok(total) => services.push(Service::of(app, name, letters, total, &params).await),
                 Err(error) => failures.push(causes(error.as_ref())),
             }
         }
+        services.retain(|service| service.total > 0);
         let other = params.with("show", if is_discarded { "" } else { "discarded" });
         let is_shown = is_shown(&params);
         let toggled = if is_shown { "" } else { "shown" };
         let mut rows = services.iter().flat_map(|service| &service.rows);
         Ok(Self {
             frame: Frame::of(app, HERE),
-            is_masked: rows.any(|row| row.lane_href.is_none()),
+            // A search does not look into what is masked.
+            is_masked: !params.get("error").is_empty() || rows.any(|row| row.is_masked),
             is_shown,
             personal: params.with("personal", toggled).link(HERE),
             other: other.link(HERE),
@@ -180,35 +181,76 @@ pub(crate) fn filter(params: &Params) -> Filter {
     let given = |name: &str| Some(params.get(name).to_owned()).filter(|text| !text.is_empty());
     Filter {
         source: given("source"),
-        lane: given("lane"),
+        lane: given("lane").map(whole_key),
         error: given("error"),
         waiting: None,
     }
 }
 
+/// A blocked key as services name it; an operator may leave out the first word.
+fn whole_key(key: String) -> String {
+    if key.starts_with("key ") || key.starts_with("event ") {
+        key
+    } else {
+        format!("key {key}")
+    }
+}
+
+/// Whether the reason has the wanted text as it is shown: a search does not reveal what is masked.
+pub(crate) fn is_found(reason: &str, params: &Params) -> bool {
+    reason.contains(params.get("error"))
+}
+
+impl Service {
+    async fn of(
+        app: &App,
+        name: String,
+        letters: Vec<Letter>,
+        total: u64,
+        params: &Params,
+    ) -> Self {
+        let listed = letters.len();
+        let mut rows = rows(app, &name, letters, params).await;
+        rows.retain(|row| is_found(&row.reason, params));
+        let masked = (listed - rows.len()) as u64;
+        Self {
+            total: total.saturating_sub(masked),
+            name,
+            rows,
+        }
+    }
+}
+
 async fn rows(app: &App, service: &str, letters: Vec<Letter>, params: &Params) -> Vec<Row> {
-    let mut behind: BTreeMap<(String, String, String), usize> = BTreeMap::new();
     let own = |letter: &Letter| {
         let (source, lane) = (letter.source.clone(), letter.lane.clone());
         (letter.projection.clone(), source, lane)
     };
+    let mut waiting: BTreeMap<(String, String, String), usize> = BTreeMap::new();
     for letter in letters.iter().filter(|letter| letter.waiting) {
-        *behind.entry(own(letter)).or_default() += 1;
+        *waiting.entry(own(letter)).or_default() += 1;
     }
-    let mut rows = Vec::new();
-    for letter in letters {
-        let behind = behind.get(&own(&letter)).copied().unwrap_or(0);
-        rows.push(Row::of(app, service, letter, behind, params).await);
-    }
-    rows
+    let behind = letters.iter().map(|letter| match letter.waiting {
+        true => 0,
+        false => waiting.get(&own(letter)).copied().unwrap_or(0),
+    });
+    let behind: Vec<usize> = behind.collect();
+    let masked = mask_all(app, service, letters, is_shown(params)).await;
+    let rows = masked.into_iter().zip(behind);
+    rows.map(|(masked, behind)| Row::of(service, masked, behind, params))
+        .collect()
 }
 
 impl Row {
-    async fn of(app: &App, service: &str, letter: Letter, behind: usize, params: &Params) -> Self {
-        let is_shown = is_shown(params);
-        let lane = lane(app, &letter.subject, &letter.lane, is_shown).await;
-        let is_whole = lane == letter.lane;
-        let lane_href = is_whole.then(|| params.with("lane", &lane).link(HERE));
+    /// `is_masked`: whether the letter's key or reason is.
+    fn of(
+        service: &str,
+        (letter, is_masked): (Letter, bool),
+        behind: usize,
+        params: &Params,
+    ) -> Self {
+        let is_whole = letter.lane != masked_key();
+        let lane_href = is_whole.then(|| params.with("lane", &letter.lane).link(HERE));
         let (place, event) = place(&letter);
         let id = letter.id;
         Self {
@@ -221,11 +263,12 @@ impl Row {
             place,
             event,
             kind: kind_of(&letter.subject).to_owned(),
-            lane,
+            lane: letter.lane,
             lane_href,
             reason: letter.reason,
+            is_masked,
             is_waiting: letter.waiting,
-            behind: if letter.waiting { 0 } else { behind },
+            behind,
             at: Clock::text(letter.discarded_at.unwrap_or(letter.recorded_at)),
             because: letter.discarded_because.unwrap_or_default(),
         }
@@ -245,27 +288,27 @@ fn place(letter: &Letter) -> (String, Option<String>) {
 }
 
 impl OneLetter {
-    async fn of(app: &App, service: &str, letter: Letter, params: &Params, path: &str) -> Self {
+    async fn of(app: &App, service: &str, mut letter: Letter, params: &Params, path: &str) -> Self {
         let is_shown = is_shown(params);
+        let (first, behind, behind_total) = same_key(app, service, &letter, params).await;
+        let is_masked = mask(app, service, &mut letter, is_shown).await;
         let payload = letter.payload.as_deref().unwrap_or_default();
         let payload = BASE64_STANDARD.decode(payload).unwrap_or_default();
         let read = Readable::of(app, &letter.subject, &payload, is_shown).await;
         let members = read.json.as_deref().and_then(Members::of);
         let fields = members.unwrap_or_default().0.into_iter();
-        let lane = lane(app, &letter.subject, &letter.lane, is_shown).await;
         let (place, event) = place(&letter);
         let mut facts = vec![
             ("Service", service.to_owned()),
             ("Projection", letter.projection.clone()),
             ("Event", place),
             ("Type", kind_of(&letter.subject).to_owned()),
-            ("Blocked key", lane),
+            ("Blocked key", letter.lane.clone()),
             ("Recorded", Clock::text(letter.recorded_at)),
         ];
         if let Some(epoch) = &letter.epoch {
             facts.push(("Epoch", epoch.clone()));
         }
-        let (behind, behind_total) = behind(app, service, &letter, params).await;
         let pick = format!("{service}:{}", letter.id);
         let confirm = |verb: &str| link("/confirm", &[("verb", verb), ("pick", &pick)]);
         let toggled = if is_shown { "" } else { "shown" };
@@ -277,7 +320,7 @@ impl OneLetter {
                 .map(|(name, value)| (name, plain(value.get())))
                 .collect(),
             problem: read.problem,
-            is_masked: read.is_masked,
+            is_masked: read.is_masked || is_masked,
             is_shown,
             personal: params.with("personal", toggled).link(path),
             outbox: outbox(&letter),
@@ -285,6 +328,7 @@ impl OneLetter {
             discard: confirm("discard"),
             reason: letter.reason,
             is_waiting: letter.waiting,
+            first,
             behind,
             behind_total,
             pick,
@@ -307,22 +351,31 @@ fn outbox(letter: &Letter) -> Option<String> {
     }
 }
 
-/// The letters that wait behind this one.
-async fn behind(app: &App, service: &str, letter: &Letter, params: &Params) -> (Vec<Row>, u64) {
-    if letter.waiting {
-        return (Vec::new(), 0);
-    }
+/// Of the letters of the same key: the one that this one waits behind, or those that wait behind it,
+/// and how many they are.
+async fn same_key(
+    app: &App,
+    service: &str,
+    letter: &Letter,
+    params: &Params,
+) -> (Option<String>, Vec<Row>, u64) {
     let filter = Filter {
         source: Some(letter.source.clone()),
         lane: Some(letter.lane.clone()),
         error: None,
-        waiting: Some(true),
+        waiting: Some(!letter.waiting),
     };
     let mut letters = Vec::new();
     let each = |letter| letters.push(letter);
     let list = Endpoint::DeadLettersList;
     let asked = letters_of(&app.nats, service, list, filter, SHOWN, each).await;
     letters.retain(|other: &Letter| other.projection == letter.projection);
+    if letter.waiting {
+        let first = letters
+            .first()
+            .map(|first| format!("{service}/{}", first.id));
+        return (first, Vec::new(), 0);
+    }
     let total = asked.unwrap_or(0).max(letters.len() as u64);
-    (rows(app, service, letters, params).await, total)
+    (None, rows(app, service, letters, params).await, total)
 }

@@ -39,6 +39,7 @@ mod letters;
 mod listen;
 mod live;
 mod log;
+mod masks;
 mod overview;
 mod page;
 mod params;

@@ -58,6 +58,12 @@ struct Trouble {
 struct Progress {
     what: String,
     state: String,
+    /// How far it is, and of how much, if it runs.
+    bar: Option<Bar>,
+}
+
+/// How far something is.
+struct Bar {
     at: u64,
     of: u64,
     /// `3 of 17 events`.
@@ -181,6 +187,9 @@ impl Progress {
             RebuildState::Folding => "applies events",
             RebuildState::Comparing => "compares the rows",
             RebuildState::Merging => "changes the rows that differ",
+            RebuildState::Failed if status.then != RebuildPurpose::Rebuild => {
+                "ended without a result"
+            }
             RebuildState::Failed => "failed; the old rows still serve",
         };
         let mut all = vec![state.to_owned()];
@@ -193,9 +202,11 @@ impl Progress {
         Some(Self {
             what: format!("{doing} of {name} of {service}"),
             state: all.join("; "),
-            at,
-            of,
-            amount: format!("{at} of {of} events"),
+            bar: status.state.is_running().then(|| Bar {
+                at,
+                of,
+                amount: format!("{at} of {of} events"),
+            }),
         })
     }
 
@@ -211,12 +222,15 @@ impl Progress {
         let mut all = vec![state.to_owned()];
         all.extend(status.message.clone());
         let (at, of) = (status.copied, status.total);
+        let is_over = status.state == BackupState::Failed;
         Some(Self {
             what: format!("backup of {service}"),
             state: all.join("; "),
-            at,
-            of,
-            amount: format!("{} of {}", bytes(at), bytes(of)),
+            bar: (!is_over).then(|| Bar {
+                at,
+                of,
+                amount: format!("{} of {}", bytes(at), bytes(of)),
+            }),
         })
     }
 }

@@ -57,18 +57,6 @@ impl Readable {
     }
 }
 
-/// The name of a blocked key, masked if keys of this kind of event are personal.
-pub(crate) async fn lane(app: &App, subject: &str, lane: &str, is_shown: bool) -> String {
-    let mut schemas = app.schemas.lock().await;
-    let is_personal =
-        !is_shown && lane.starts_with("key ") && schemas.is_key_personal(subject).await;
-    if is_personal {
-        format!("key {MASK}")
-    } else {
-        lane.to_owned()
-    }
-}
-
 /// Whether the request asks for personal fields.
 pub(crate) fn is_shown(params: &Params) -> bool {
     params.get("personal") == "shown"

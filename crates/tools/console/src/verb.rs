@@ -68,6 +68,15 @@ impl Verb {
         }
     }
 
+    /// The page that offers it.
+    pub(crate) fn page(&self) -> &'static str {
+        match self {
+            Self::Retry(_) | Self::Discard(_) => "/dead-letters",
+            Self::Replay(..) => "/events",
+            _ => "/",
+        }
+    }
+
     pub(crate) fn needs_reason(&self) -> bool {
         matches!(self, Self::Discard(_) | Self::Pause(_))
     }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::Subcommand;
-use client::{Common, Nats, Unreachable, complain};
+use client::{Common, Nats, complain};
 use headwater::operator::{
     DISCARD_MAX, DiscardAnswer, DiscardManyAnswer, DiscardRequest, Endpoint, Filter, Letter,
     ListAnswer, ListRequest, RetryAnswer, RetryRequest, ShowRequest,
@@ -142,7 +142,7 @@ async fn show(common: &Common, args: &Show) -> anyhow::Result<Exit> {
 }
 
 /// A letter with its payload, which may not fit into one answer.
-pub async fn whole_letter(nats: &Nats, service: &str, id: u64) -> anyhow::Result<Letter> {
+pub async fn whole_letter(nats: &Nats, service: &str, id: u64) -> Result<Letter, client::Error> {
     let mut payload = Vec::new();
     loop {
         let offset = Some(payload.len());
@@ -195,7 +195,7 @@ pub async fn retry_some(
     nats: &Nats,
     service: String,
     request: &RetryRequest,
-) -> anyhow::Result<Retried> {
+) -> Result<Retried, client::Error> {
     let answer: RetryAnswer = change(nats, &service, Endpoint::DeadLettersRetry, request).await?;
     Ok(Retried {
         service,
@@ -307,15 +307,12 @@ async fn change<A: DeserializeOwned>(
     service: &str,
     endpoint: Endpoint,
     request: &impl Serialize,
-) -> anyhow::Result<A> {
+) -> Result<A, client::Error> {
+    const UNKNOWN: &str =
+        "the change may have been made nevertheless, check with `headwater dead-letter list`";
     let asked = nats.ask_within(CHANGE_TIMEOUT, service, endpoint, request);
-    asked.await.map_err(|error| {
-        if error.is::<Unreachable>() {
-            error.context(
-                "the change may have been made nevertheless, check with `headwater dead-letter list`",
-            )
-        } else {
-            error
-        }
+    asked.await.map_err(|error| match error {
+        client::Error::Unreachable(away) => anyhow::Error::from(away).context(UNKNOWN).into(),
+        error => error,
     })
 }

@@ -91,11 +91,12 @@ async fn connect(common: &Common, wait: Duration) -> anyhow::Result<Nats> {
     let until = Instant::now() + wait;
     loop {
         let connected = common.connect().await;
-        let is_away = connected
-            .as_ref()
-            .is_err_and(|error| matches!(error.downcast_ref(), Some(Unreachable::Broker { .. })));
+        let is_away = matches!(
+            connected,
+            Err(client::Error::Unreachable(Unreachable::Broker { .. }))
+        );
         if !is_away || Instant::now() >= until {
-            return connected;
+            return Ok(connected?);
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -88,13 +88,8 @@ pub(crate) async fn run(
     Ok(report.exit())
 }
 
-/// Rebuilds a projection, with its progress on the screen.
-pub async fn wait(nats: &Nats, target: Target, screen: &Screen) -> anyhow::Result<Report> {
-    let status = target.ask(nats, Endpoint::Rebuild).await?;
-    follow(nats, target, status, screen).await
-}
-
-async fn follow(
+/// Waits for a rebuild that has begun, with its progress on the screen.
+pub async fn follow(
     nats: &Nats,
     target: Target,
     begun: RebuildStatus,

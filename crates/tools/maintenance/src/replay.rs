@@ -123,7 +123,9 @@ pub async fn on(
         before: read_before,
     };
     let ask = async || -> anyhow::Result<RebuildStatus> {
-        nats.ask(&target.service, Endpoint::Replay, &request).await
+        Ok(nats
+            .ask(&target.service, Endpoint::Replay, &request)
+            .await?)
     };
     let mut begun = ask().await?;
     if !begun.state.is_running() {

@@ -37,7 +37,11 @@ impl Target {
     }
 
     /// Calls `rebuild`, `fold` or `fold.stop`.
-    pub async fn ask(&self, nats: &Nats, endpoint: Endpoint) -> anyhow::Result<RebuildStatus> {
+    pub async fn ask(
+        &self,
+        nats: &Nats,
+        endpoint: Endpoint,
+    ) -> Result<RebuildStatus, client::Error> {
         let request = RebuildRequest {
             projection: self.projection.clone(),
             is_partial: false,
@@ -50,7 +54,7 @@ impl Target {
         &self,
         nats: &Nats,
         is_partial: bool,
-    ) -> anyhow::Result<RebuildStatus> {
+    ) -> Result<RebuildStatus, client::Error> {
         let request = RebuildRequest {
             projection: self.projection.clone(),
             is_partial,

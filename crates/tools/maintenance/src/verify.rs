@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use client::{Common, Nats, Unreachable};
+use client::{Common, Nats};
 use headwater::health::State;
 use headwater::operator::StatusAnswer;
 use headwater::{Positions, causes};
@@ -35,7 +35,7 @@ pub async fn command(common: &Common, args: Args) -> anyhow::Result<Exit> {
 /// Compares streams and projections with the outboxes. Services that cannot be reached, or
 /// verified, are in the report with what was found in the others.
 ///
-/// Returns [`Unreachable`] if the broker is away.
+/// Returns [`Unreachable`](client::Unreachable) if the broker is away.
 pub async fn run(common: &Common, args: Args) -> anyhow::Result<Report> {
     on(common.connect().await?, args, Screen::new()).await
 }
@@ -72,7 +72,10 @@ impl Verify {
                 if let Some(State::Failed(why)) = status.parts.get("relay") {
                     report.failed.push(format!("{source}: relay: {why}"));
                 }
-                let bar = self.screen.bar(source, status.head);
+                // Not the name of a projection.
+                let bar = self
+                    .screen
+                    .bar(&format!("the stream of {source}"), status.head);
                 let checked = source::check(&self.nats, status, self.args.wait, &bar).await;
                 let checked = settle(checked, source, report)?;
                 report.sources.extend(checked);
@@ -144,8 +147,8 @@ fn settle<T>(
         Ok(checked) => return Ok(Some(checked)),
         Err(error) => error,
     };
-    match error.downcast_ref() {
-        Some(Unreachable::Broker { .. } | Unreachable::Login { .. }) => return Err(error),
+    match client::unreachable(&error) {
+        Some(away) if away.is_broker() => return Err(error),
         Some(away) => report.unreachable.push(away.to_string()),
         None => report
             .failed

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use client::{Nats, Unreachable};
+use client::Nats;
 use headwater::Positions;
 use headwater::operator::{Endpoint, RebuildState, RebuildStatus};
 use terminal::Screen;
@@ -58,8 +58,8 @@ pub(crate) async fn follow(
                     (status, moved) = (now, heard);
                 }
             }
-            Err(error) if error.is::<Unreachable>() && heard.elapsed() < STANDSTILL => {}
-            Err(error) => return Err(error),
+            Err(client::Error::Unreachable(_)) if heard.elapsed() < STANDSTILL => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }

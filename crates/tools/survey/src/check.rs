@@ -4,7 +4,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use clap::ValueEnum;
-use client::{Common, Unreachable, complain};
+use client::{Common, complain};
 use serde::Serialize;
 use terminal::{Exit, Format, printable};
 
@@ -135,7 +135,7 @@ impl Report {
 
     /// The report when nothing could be checked.
     fn unseen(error: &anyhow::Error) -> Self {
-        let state = if error.is::<Unreachable>() {
+        let state = if client::unreachable(error).is_some() {
             State::Critical
         } else {
             State::Unknown

@@ -163,13 +163,11 @@ impl Topology {
     async fn ask_one(&mut self, nats: &Nats, name: String) -> anyhow::Result<()> {
         match nats.status(&name).await {
             Ok(status) => drop(self.services.insert(name, status)),
-            Err(error) => match error.downcast::<Unreachable>() {
-                Ok(lost @ Unreachable::Broker { .. }) => return Err(lost.into()),
-                Ok(away) => self.unreachable.push(away),
-                Err(error) => self
-                    .failed
-                    .push(format!("{name}: {}", causes(error.as_ref()))),
-            },
+            Err(client::Error::Unreachable(lost @ Unreachable::Broker { .. })) => {
+                return Err(lost.into());
+            }
+            Err(client::Error::Unreachable(away)) => self.unreachable.push(away),
+            Err(error) => self.failed.push(format!("{name}: {}", causes(&error))),
         }
         Ok(())
     }

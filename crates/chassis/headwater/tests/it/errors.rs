@@ -4,22 +4,29 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
 
 use async_nats::jetstream::stream::DiscardPolicy;
 use headwater::backup::{self, RestoreTarget};
 use headwater::database::{self, Config, Database, Kind, Lock, room};
-use headwater::projection::{self, RebuildError, Runner};
+use headwater::operator::{self, AdminEndpoints};
+use headwater::projection::{self, Consumer, RebuildError, Runner};
+use headwater::request_reply::Questions;
 use headwater::telemetry;
 use headwater::{ApplyError, Bus, Clock, Envelope, Error, Health, Process, Projection, Service};
 use headwater::{bus, causes, http, stream};
+use headwater_nats::consumer;
 use headwater_nats::control::{self, Endpoint};
+use headwater_nats::window::Link;
 use sea_orm::DbErr;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::rebuild::{HOUSE, Place};
 use crate::support::{
-    self, MIGRATIONS, Readings, Tasks, append, broker, folder, jetstream, open, reads,
+    self, MIGRATIONS, Readings, Tasks, append, broker, broker_with, folder, jetstream, open, reads,
 };
 
 #[tokio::test]
@@ -192,6 +199,38 @@ async fn a_consumer_that_an_operator_paused_is_told_from_others() {
     assert!(matches!(refused, bus::Error::Paused(_)), "{refused:?}");
 }
 
+/// The broker leaves requests that a user may not send without an answer.
+#[tokio::test]
+async fn a_consumer_that_cannot_be_inspected_in_time_is_told_from_one_that_is_missing() {
+    let broker = broker_with(
+        r#"
+        no_auth_user: services
+        authorization { users: [ { user: services, password: "", permissions: {
+            publish: { deny: ["$JS.API.CONSUMER.INFO.>"] }
+        } } ] }
+        "#,
+    );
+    let bus = support::bus(&broker, "sensors").await;
+    let stream = stream::ensure(&bus, "sensors").await.unwrap();
+    let wanted = Consumer::new("readings", "sensors", "readings");
+    let refused = consumer::place(&bus, &stream, &Link::new(), &wanted, 1).await;
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, bus::Error::TimedOut(_)), "{refused:?}");
+    assert_eq!(causes(&refused), "inspect the consumer readings: timed out");
+}
+
+#[tokio::test]
+async fn endpoints_for_operators_end_with_their_connection() {
+    let broker = broker();
+    let bus = support::bus(&broker, "sensors").await;
+    bus.client.drain().await.unwrap();
+    let admin = AdminEndpoints::new("sensors", Health::new());
+    let stop = CancellationToken::new();
+    let ended = operator::serve(admin, bus, Questions::default(), stop).await;
+    let ended = ended.unwrap_err();
+    assert!(matches!(ended, Error::Operator(_)), "{ended:?}");
+}
+
 /// [`Readings`] of a newer program, which names tables that are not there.
 #[derive(Debug)]
 struct Newer;
@@ -311,6 +350,48 @@ async fn an_address_that_is_in_use_is_named_with_its_flags() {
         ),
         "{refused:?}"
     );
+}
+
+/// Runs itself again, in a process that has a file where systemd passes the first socket.
+#[tokio::test]
+async fn a_file_that_is_passed_as_a_socket_is_refused() {
+    const OWN: &str = "errors::a_file_that_is_passed_as_a_socket_is_refused";
+    if std::env::var_os("LISTEN_FDS").is_none() {
+        let line = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" --exact \"$1\" 3</dev/null";
+        let own = std::env::current_exe().unwrap();
+        let mut again = Command::new("sh");
+        let ended = again.args(["-c", line]).arg(own).arg(OWN).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert!(
+            ended.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
+        return;
+    }
+    let refused = http::bind(&http::Config::default()).await.unwrap_err();
+    assert!(
+        matches!(refused, http::Error::Sockets(telemetry::Error::Sockets(_))),
+        "{refused:?}"
+    );
+    let why = causes(&refused);
+    assert!(
+        why.contains("the .socket units, which must be TCP"),
+        "{why}"
+    );
+}
+
+/// A socket without an address of the network.
+#[tokio::test]
+async fn a_listener_without_an_address_is_refused() {
+    let folder = folder();
+    let local = UnixListener::bind(folder.path().join("socket")).unwrap();
+    local.set_nonblocking(true).unwrap();
+    let listener = std::net::TcpListener::from(OwnedFd::from(local));
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let stop = CancellationToken::new();
+    let served = http::serve(listener, axum::Router::new(), http::Config::default(), stop).await;
+    let refused = served.unwrap_err();
+    assert!(matches!(refused, http::Error::NoAddress(_)), "{refused:?}");
 }
 
 #[test]

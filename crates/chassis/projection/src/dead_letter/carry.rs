@@ -36,7 +36,7 @@ pub fn only_in(next: &Path, live: &Path) -> rusqlite::Result<Option<String>> {
     let live = Inspection::open(live)?;
     let next = Inspection::open(next)?;
     let mut letters = next.connection().prepare(
-        "SELECT projection, source, epoch, position, sequence, subject, reason
+        "SELECT projection, source, epoch, position, sequence, subject
          FROM headwater_dead_letter WHERE NOT waiting",
     )?;
     let mut letters = letters.query([])?;
@@ -59,8 +59,9 @@ pub fn only_in(next: &Path, live: &Path) -> rusqlite::Result<Option<String>> {
         )?;
         if is_applied {
             let at = number(3)?.or(number(4)?).unwrap_or(0);
-            let (subject, reason) = (text(5)?.unwrap_or_default(), text(6)?.unwrap_or_default());
-            return Ok(Some(format!("{subject} at {at} ({reason})")));
+            let subject = text(5)?.unwrap_or_default();
+            // The reason may quote personal data, and this ends up in health endpoints.
+            return Ok(Some(format!("{subject} at {at}")));
         }
     }
     Ok(None)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use headwater::database::{Migration, Tx};
+use headwater::database::{Migration, Snapshot, Tx};
 use headwater::http::About;
 use headwater::prelude::{OpenApiRouter, Process};
 use headwater::{ApplyError, Database, Envelope, Event as _, Projection, Service};
@@ -20,7 +20,10 @@ const MIGRATIONS: &[Migration] = &[Migration::sql(
     "CREATE TABLE reading (value INTEGER PRIMARY KEY, sensor TEXT NOT NULL)",
 )];
 
-/// Stores every reading except value 2, which it cannot apply until it is fixed.
+/// The reason of a reading that has this value quotes the sensor.
+pub(crate) const QUOTED: u64 = 222;
+
+/// Stores every reading except value 2 and [`QUOTED`], which it cannot apply until it is fixed.
 #[derive(Debug)]
 struct Readings {
     is_fixed: Arc<AtomicBool>,
@@ -37,6 +40,10 @@ impl Projection for Readings {
             let SensorRead { sensor, value } = event.decode()?;
             if value == 2 && !self.is_fixed.load(Ordering::SeqCst) {
                 return Err(ApplyError::Poison("two is too many".to_owned()));
+            }
+            if value == QUOTED && !self.is_fixed.load(Ordering::SeqCst) {
+                let reason = format!("the name {sensor:?} is longer than a word");
+                return Err(ApplyError::Poison(reason));
             }
             run(
                 tx,
@@ -56,7 +63,6 @@ fn run(tx: &Tx, sql: &str) -> Result<(), DbErr> {
     tx.execute_raw(statement).map(drop)
 }
 
-/// The flags of the service.
 /// A service with a read store.
 pub(crate) struct House {
     db: Database,
@@ -112,8 +118,25 @@ impl House {
         self.is_fixed.store(true, Ordering::SeqCst);
     }
 
+    /// Waits until it has stored these values, and no others.
+    pub(crate) async fn stores(&self, wanted: &[u64]) {
+        eventually("the readings", async || {
+            let found = self.db.read(|snapshot: &Snapshot| {
+                let sql = "SELECT value FROM reading ORDER BY value";
+                let query = Statement::from_string(snapshot.get_database_backend(), sql);
+                let rows = snapshot.query_all_raw(query)?.into_iter();
+                let values = rows.map(|row| row.try_get_by::<i64, _>("value"));
+                values.collect::<Result<Vec<i64>, DbErr>>()
+            });
+            let found = found.await.expect("read");
+            let found: Vec<u64> = found.into_iter().map(i64::unsigned_abs).collect();
+            if found == wanted { Ok(()) } else { Err(found) }
+        })
+        .await;
+    }
+
     /// Changes the tables without the projection.
-    async fn spoil(&self, sql: &'static str) {
+    pub(crate) async fn spoil(&self, sql: &'static str) {
         let write = self.db.write(move |tx| run(tx, sql));
         write.await.expect("write");
     }

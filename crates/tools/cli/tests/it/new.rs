@@ -31,9 +31,13 @@ fn text(bytes: &[u8]) -> String {
 /// Cargo in `folder`, without the network and with the target folder of the repository: what it
 /// already has compiled is compiled once.
 fn cargo(folder: &Path, args: &[&str]) -> Output {
+    command(folder, args).arg("--offline").output().unwrap()
+}
+
+fn command(folder: &Path, args: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut cargo = Command::new(cargo);
-    cargo.args(args).arg("--offline").current_dir(folder);
+    cargo.args(args).current_dir(folder);
     // Variables about the package of this test would be a changed environment for build scripts.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
@@ -43,7 +47,8 @@ fn cargo(folder: &Path, args: &[&str]) -> Output {
     }
     let own = std::env::current_exe().unwrap();
     let target = own.ancestors().nth(3).expect("target/debug/deps/it-…");
-    cargo.env("CARGO_TARGET_DIR", target).output().unwrap()
+    cargo.env("CARGO_TARGET_DIR", target);
+    cargo
 }
 
 #[test]
@@ -60,6 +65,95 @@ fn a_standalone_service_compiles_and_passes_its_tests() {
     assert!(tested.status.success(), "{printed}");
     let passed = "test tests::a_gift_card_that_is_sent_again_is_one_event ... ok";
     assert!(printed.contains(passed), "{printed}");
+}
+
+/// The home of cargo with the crates that it has, and with no clones.
+fn home() -> TempDir {
+    let own = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let own =
+        own.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cargo"));
+    let home = TempDir::new().unwrap();
+    for entry in fs::read_dir(own).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name() != "git" {
+            let to = home.path().join(entry.file_name());
+            std::os::unix::fs::symlink(entry.path(), to).unwrap();
+        }
+    }
+    home
+}
+
+/// The packages without a source but `own`, which are in a clone, from git.
+fn from_git(lock: &str, own: &str, source: &str) -> String {
+    let packages = lock.split("[[package]]\n").map(|package| {
+        let is_of_clone = package.starts_with("name = ")
+            && !package.contains("\nsource = ")
+            && !package.starts_with(&format!("name = \"{own}\""));
+        if !is_of_clone {
+            return package.to_owned();
+        }
+        let mut lines: Vec<&str> = package.lines().collect();
+        let source = format!("source = \"{source}\"");
+        lines.insert(2, &source);
+        lines.join("\n") + "\n\n"
+    });
+    packages.collect::<Vec<_>>().join("[[package]]\n")
+}
+
+/// From a commit of a copy of the repository, on this machine. That the code compiles is another
+/// test's.
+#[test]
+fn a_standalone_service_takes_the_chassis_from_git() {
+    let clone = copy();
+    let git = |args: &[&str]| {
+        let mut git = Command::new("git");
+        for setting in [
+            "user.name=test",
+            "user.email=test@example.com",
+            "commit.gpgsign=false",
+        ] {
+            git.args(["-c", setting]);
+        }
+        let done = git.args(args).current_dir(clone.path()).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        text(&done.stdout).trim().to_owned()
+    };
+    git(&["init", "--quiet"]);
+    git(&["add", "--all"]);
+    git(&["commit", "--quiet", "--message=a copy"]);
+    let commit = git(&["rev-parse", "HEAD"]);
+    let url = format!("file://{}", clone.path().display());
+    let write = |from: &[&str]| {
+        let folder = TempDir::new().unwrap();
+        let args = [&["gift-cards", "--standalone"], from].concat();
+        let written = new(folder.path(), &args);
+        assert!(written.status.success(), "{written:?}");
+        folder
+    };
+    // The versions that are on this machine.
+    let local = write(&["--headwater-path", clone.path().to_str().unwrap()]);
+    let local = local.path().join("gift_cards");
+    let listed = cargo(&local, &["tree"]);
+    assert!(listed.status.success(), "{listed:?}");
+    let lock = fs::read_to_string(local.join("Cargo.lock")).unwrap();
+
+    let remote = write(&["--headwater-git", &url, "--headwater-rev", &commit]);
+    let remote = remote.path().join("gift_cards");
+    let source = format!("git+{url}?rev={commit}#{commit}");
+    let lock = from_git(&lock, "gift_cards", &source);
+    fs::write(remote.join("Cargo.lock"), lock).unwrap();
+    let home = home();
+    let mut fetch = command(&remote, &["tree", "--locked", "--prefix=none"]);
+    fetch.env("CARGO_HOME", home.path());
+    // No registry is asked.
+    fetch.env("CARGO_HTTP_PROXY", "127.0.0.1:1");
+    let fetched = fetch.output().unwrap();
+    assert!(fetched.status.success(), "{}", text(&fetched.stderr));
+    let listed = text(&fetched.stdout);
+    let chassis = listed.lines().filter(|line| line.starts_with("headwater"));
+    let source = format!("({url}?rev={commit}#");
+    let (right, wrong): (Vec<_>, Vec<_>) = chassis.partition(|line| line.contains(&source));
+    assert!(right.len() > 10 && wrong.is_empty(), "{listed}");
 }
 
 #[test]

@@ -121,6 +121,8 @@ pub(crate) struct Source {
     pub(crate) health: Health,
     tasks: Supervisor,
     stop: CancellationToken,
+    /// Cancelled when it shall not answer any more.
+    answers: CancellationToken,
     _folder: TempDir,
 }
 
@@ -142,13 +144,32 @@ impl Source {
     /// Starts it without a relay: the test fills the stream.
     pub(crate) async fn without_relay() -> Self {
         let mut source = Self::silent().await;
-        let bus = source.bus.clone();
-        let admin = AdminEndpoints::new("sensors", source.health.clone())
-            .with_database(source.db.clone(), ProjectionRegistry::default());
-        source.tasks.spawn("operator", |stop| {
-            operator::serve(admin, bus, Questions::default(), stop)
-        });
+        source.answer();
         source
+    }
+
+    /// Answers operators and projections, until it is silent.
+    pub(crate) fn answer(&mut self) {
+        let (bus, answers) = (self.bus.clone(), self.answers.clone());
+        let admin = AdminEndpoints::new("sensors", self.health.clone())
+            .with_database(self.db.clone(), ProjectionRegistry::default());
+        self.tasks.spawn("operator", |_| {
+            operator::serve(admin, bus, Questions::default(), answers)
+        });
+    }
+
+    /// Answers nobody until it is to answer again. Its relay goes on.
+    pub(crate) async fn be_silent(&mut self) {
+        self.answers.cancel();
+        self.answers = self.stop.child_token();
+        let client = async_nats::connect(self.broker.url())
+            .await
+            .expect("connect");
+        eventually("no answer", async || {
+            let asked = client.request("headwater.sensors.status", "".into()).await;
+            asked.err().map(drop).ok_or("an answer")
+        })
+        .await;
     }
 
     /// Creates its stream and database, but answers no requests.
@@ -175,6 +196,7 @@ impl Source {
         Self {
             tasks: Supervisor::new(stop.clone()),
             health: Health::new(),
+            answers: stop.child_token(),
             stop,
             broker,
             db,
@@ -304,6 +326,15 @@ impl Source {
             if last >= events { Ok(()) } else { Err(last) }
         })
         .await;
+    }
+
+    /// The answer to a request in JSON.
+    pub(crate) async fn ask(&self, subject: &'static str, request: &'static str) -> Value {
+        let client = async_nats::connect(self.broker.url())
+            .await
+            .expect("connect");
+        let asked = client.request(subject, request.into()).await;
+        serde_json::from_slice(&asked.expect("an answer").payload).expect("JSON")
     }
 
     /// Runs the tool on this broker.

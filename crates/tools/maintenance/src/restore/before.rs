@@ -154,7 +154,7 @@ impl Before {
                 }
                 Ok(status) if status.parts.contains_key("relay") => return Ok(()),
                 Ok(_) => anyhow!("its relay has not started"),
-                Err(error) => error,
+                Err(error) => error.into(),
             };
             nats.expect_connected()?;
             if let Some(unit) = &self.unit {

@@ -113,7 +113,7 @@ impl Before {
         let (source, epoch) = (&status.service, Some(&*status.epoch));
         let state = match nats.status(source).await {
             Ok(status) => status.parts.get("relay").cloned(),
-            Err(error) if is_broker(&error) => return Err(error),
+            Err(error) if error.is_broker() => return Err(error.into()),
             Err(_) => None,
         };
         let Ok(found) = nats.jetstream.get_stream(name).await else {
@@ -145,7 +145,9 @@ impl Before {
             let failure = match rebuild(nats, &target, screen).await {
                 Ok(status) if status.state == RebuildState::Done => None,
                 Ok(status) => Some(status.message.unwrap_or_else(|| "it failed".to_owned())),
-                Err(error) if is_broker(&error) => return Err(error),
+                Err(error) if client::unreachable(&error).is_some_and(Unreachable::is_broker) => {
+                    return Err(error);
+                }
                 Err(error) => Some(headwater::causes(error.as_ref())),
             };
             all.push(Rebuilt {
@@ -161,13 +163,6 @@ impl Before {
 async fn rebuild(nats: &Nats, target: &Target, screen: &Screen) -> anyhow::Result<RebuildStatus> {
     let begun = target.ask(nats, Endpoint::Rebuild).await?;
     watch::follow(nats, target, begun, screen).await
-}
-
-fn is_broker(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(Unreachable::Broker { .. } | Unreachable::Login { .. })
-    )
 }
 
 /// Whether no service listens on the request's subject.

@@ -64,7 +64,7 @@ impl<'a> Outbox<'a> {
         };
         let answer = fetch_events(request, async |request| {
             let asked = self.nats.ask(self.source, Endpoint::Events, &request);
-            asked.await as anyhow::Result<EventsAnswer>
+            asked.await as Result<EventsAnswer, client::Error>
         })
         .await
         .with_context(|| format!("read the outbox of {} from {from} on", self.source))?;

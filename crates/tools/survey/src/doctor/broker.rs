@@ -39,15 +39,17 @@ pub(crate) async fn connect(common: &Common, findings: &mut Vec<Finding>) -> any
             Ok(nats)
         }
         Err(error) => {
-            let fix = match error.downcast_ref() {
-                Some(Unreachable::Login { .. }) => "log in with --creds, --nkey or --user",
-                Some(_) => {
+            let fix = match &error {
+                client::Error::Unreachable(Unreachable::Login { .. }) => {
+                    "log in with --creds, --nkey or --user"
+                }
+                client::Error::Unreachable(_) => {
                     "start it (`cargo dev`, `systemctl start headwater-nats`), or name the server with --server"
                 }
-                None => "fix the file that it names",
+                _ => "fix the file that it names",
             };
-            findings.push(Finding::fail(BROKER, causes(error.as_ref()), fix));
-            Err(error)
+            findings.push(Finding::fail(BROKER, causes(&error), fix));
+            Err(error.into())
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::support::{
 
 mod attempts;
 mod begin;
+mod errors;
 mod ledger;
 mod restored;
 mod switched_off;

@@ -4,7 +4,7 @@ use reqwest::{StatusCode, header};
 
 use super::{Console, hears, status};
 use crate::house::House;
-use crate::source::{PROTO, SensorRead, Source};
+use crate::source::{PROTO, SensorRead, Source, VIEWER, eventually};
 
 #[tokio::test]
 async fn projections_are_paused_resumed_rebuilt_and_verified() {
@@ -114,5 +114,95 @@ async fn an_action_that_runs_shows_its_state_and_can_be_cancelled() {
     assert_eq!(status(again).await, StatusCode::CONFLICT);
     assert_eq!(console.page("/actions/9").await.0, StatusCode::NOT_FOUND);
     console.close().await;
+    source.stop().await;
+}
+
+/// An event is missing in the stream, and the source, which has it, does not answer.
+#[tokio::test]
+async fn a_rebuild_that_waits_is_cancelled_and_the_live_store_serves() {
+    let mut source = Source::start().await;
+    source.describe(PROTO).await;
+    let house = House::open(&source, true).await;
+    source.append(1..=5).await;
+    house.stores(&[1, 2, 3, 4, 5]).await;
+    source.stream.delete_message(2).await.expect("it was there");
+    source.be_silent().await;
+    let console = Console::as_operator(&source).await;
+    let rebuild = "verb=rebuild&service=house&projection=readings";
+    let begun = console.post("/actions", rebuild.to_owned());
+    assert_eq!(status(begun).await, StatusCode::SEE_OTHER);
+    let waits = ["rebuild of readings of house", "waits for sensors"];
+    console.shows("/", &waits).await;
+    console.shows("/actions/1", &["running", "Cancel it"]).await;
+    let cancelled = console.post("/actions/1/cancel", String::new());
+    assert_eq!(status(cancelled).await, StatusCode::SEE_OTHER);
+    let ended = "it was ended early: the old rows of readings of house still serve";
+    console.shows("/actions/1", &["cancelled", ended]).await;
+    let log = console.log();
+    let outcomes: Vec<&str> = log.iter().map(|(_, outcome)| &**outcome).collect();
+    let cancelled = format!("cancelled: {ended}");
+    assert_eq!(outcomes, ["begun", "cancel requested", &cancelled]);
+    source.append(6..=6).await;
+    house.stores(&[1, 2, 3, 4, 5, 6]).await;
+
+    source.answer();
+    let (_, ended) = console.does(rebuild, "").await;
+    assert!(
+        ended.contains("readings is rebuilt, at sensors:6"),
+        "{ended}"
+    );
+    house.close().await;
+    console.close().await;
+    source.stop().await;
+}
+
+/// Another operator's verification waits for an event that only the source has, which does not
+/// answer. That of the console waits for the source, and has not begun to compare.
+#[tokio::test]
+async fn to_cancel_a_verification_ends_no_other() {
+    let mut source = Source::start().await;
+    source.describe(PROTO).await;
+    let house = House::open(&source, true).await;
+    source.append(1..=5).await;
+    house.stores(&[1, 2, 3, 4, 5]).await;
+    source.stream.delete_message(2).await.expect("it was there");
+    source.be_silent().await;
+    source.ask("headwater.house.verify", "{}").await;
+    let waits = async || {
+        let status = source.ask("headwater.house.fold", "{}").await;
+        let is_waiting = status["waiting"]["sensors"].is_string();
+        is_waiting.then_some(()).ok_or(status)
+    };
+    eventually("the other verification to wait", waits).await;
+    let console = Console::as_operator(&source).await;
+    let other = Console::as_operator(&source).await;
+    let viewer = Console::start(&source, &[], &VIEWER).await;
+    let begun = console.post("/actions", "verb=verify".to_owned());
+    assert_eq!(status(begun).await, StatusCode::SEE_OTHER);
+    for (stranger, refused) in [
+        (&other, StatusCode::NOT_FOUND),
+        (&viewer, StatusCode::FORBIDDEN),
+    ] {
+        let cancelled = stranger.post("/actions/1/cancel", String::new());
+        assert_eq!(status(cancelled).await, refused);
+    }
+    let cancelled = console.post("/actions/1/cancel", String::new());
+    assert_eq!(status(cancelled).await, StatusCode::SEE_OTHER);
+    console.shows("/actions/1", &["it was ended early"]).await;
+    source.answer();
+    eventually("the other verification to end", async || {
+        let status = source.ask("headwater.house.fold", "{}").await;
+        match status["state"].as_str() {
+            Some("done") => Ok(()),
+            // It has waited for its source long enough.
+            Some("failed") if status.to_string().contains("gave up") => Ok(()),
+            _ => Err(status),
+        }
+    })
+    .await;
+    house.close().await;
+    for console in [console, other, viewer] {
+        console.close().await;
+    }
     source.stop().await;
 }

@@ -33,6 +33,9 @@ async fn dead_letters_are_retried_and_discarded_after_a_confirmation() {
         .shows("/dead-letters?lane=key+junk+2", &["house: 1"])
         .await;
     assert!(!text.contains("key junk 3"));
+    let short = "/dead-letters?lane=junk+2";
+    let text = console.shows(short, &["house: 1"]).await;
+    assert!(!text.contains("key junk 3"));
     let letter = [
         "sensor 2",
         "two is too many",
@@ -40,6 +43,8 @@ async fn dead_letters_are_retried_and_discarded_after_a_confirmation() {
         "house:2",
     ];
     console.shows("/dead-letters/house/1", &letter).await;
+    let first = ["waits behind", "href=\"/dead-letters/house/1\""];
+    console.shows("/dead-letters/house/2", &first).await;
 
     let (confirm, ended) = console.does("verb=retry&pick=house:1", "").await;
     let consequence = "regardless of what was delivered";
@@ -110,7 +115,8 @@ async fn dead_letters_are_retried_and_discarded_after_a_confirmation() {
 
 #[tokio::test]
 async fn all_letters_that_match_are_chosen_as_they_are_now() {
-    let source = Source::start().await;
+    let mut source = Source::start().await;
+    source.describe(PROTO).await;
     let house = House::open(&source, false).await;
     source.append(1..=10).await;
     let console = Console::as_operator(&source).await;
