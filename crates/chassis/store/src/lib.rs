@@ -30,6 +30,7 @@ pub mod outbox;
 pub mod personal;
 pub mod private;
 mod raw;
+mod read_limit;
 mod readers;
 mod reason;
 pub mod room;

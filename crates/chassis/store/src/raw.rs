@@ -1,9 +1,10 @@
 //! A snapshot that is read with prepared statements only.
 
-use rusqlite::{Connection, OptionalExtension as _, Params, Row};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Params, Row};
 use sea_orm::{DbErr, RuntimeErr};
 
 use crate::connection::Damage;
+use crate::read_limit::ReadLimit;
 
 /// One unchanging view of the database, like a [`Snapshot`](crate::transaction::Snapshot), but
 /// without sea-orm: for answers of many rows. What sea-orm does with a row (a named value per
@@ -13,11 +14,16 @@ use crate::connection::Damage;
 pub struct RawSnapshot {
     connection: Connection,
     damage: Damage,
+    limit: ReadLimit,
 }
 
 impl RawSnapshot {
-    pub(super) fn new(connection: Connection, damage: Damage) -> Self {
-        Self { connection, damage }
+    pub(super) fn new(connection: Connection, damage: Damage, limit: ReadLimit) -> Self {
+        Self {
+            connection,
+            damage,
+            limit,
+        }
     }
 
     /// Maps each row of `sql` with `read`. The statement is prepared once and kept.
@@ -32,6 +38,25 @@ impl RawSnapshot {
                 .prepare_cached(sql)
                 .and_then(|mut found| found.query_map(values, read)?.collect()),
         )
+    }
+
+    /// [`rows`](Self::rows) of a statement whose cost depends on what people search for; `None` if
+    /// it takes more than about so many `steps` of SQLite's virtual machine: it is broken off then.
+    pub fn rows_within<T>(
+        &self,
+        steps: u32,
+        sql: &str,
+        values: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<Vec<T>>, DbErr> {
+        let (result, is_over) = self.limit.within(steps, || {
+            let mut found = self.connection.prepare_cached(sql)?;
+            found.query_map(values, read)?.collect()
+        });
+        match result {
+            Err(error) if is_over && is_interrupted(&error) => Ok(None),
+            result => self.contain(result).map(Some),
+        }
     }
 
     /// [`rows`](Self::rows), up to the first row for which `read` returns `None`: later rows are
@@ -78,4 +103,8 @@ impl RawSnapshot {
         self.damage.note(&result);
         result
     }
+}
+
+fn is_interrupted(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted)
 }

@@ -4,7 +4,6 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
 
 use anyhow::Context as _;
 use headwater_telemetry::trace::{self, SpanKind};
@@ -19,10 +18,8 @@ use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::opening::Opened;
 use crate::raw::RawSnapshot;
+use crate::read_limit::ReadLimit;
 use crate::transaction::Snapshot;
-
-/// The number of steps of SQLite's virtual machine between two checks of the clock: some 100 µs.
-const STEPS: i32 = 10_000;
 
 /// A type-erased read. Returns whether to keep the connections.
 type Read = Box<dyn FnOnce(&mut Connections) -> bool + Send>;
@@ -235,7 +232,7 @@ impl Thread {
                 .checkpoint_lock
                 .read()
                 .unwrap_or_else(PoisonError::into_inner);
-            connections.restart_clock();
+            connections.limit.restart();
             if !read(&mut connections) {
                 connections = Connections::new(self);
             }
@@ -249,8 +246,7 @@ struct Connections {
     damage: Damage,
     identity: Option<Arc<Identity>>,
     keys: Keys,
-    /// When the current read began: SQLite aborts a read that takes too long.
-    began: Arc<Mutex<Instant>>,
+    limit: ReadLimit,
     snapshot: Option<Snapshot>,
     raw: Option<RawSnapshot>,
 }
@@ -262,7 +258,7 @@ impl Connections {
             damage: thread.damage.clone(),
             identity: thread.identity.clone(),
             keys: thread.keys.clone(),
-            began: Arc::new(Mutex::new(Instant::now())),
+            limit: ReadLimit::new(thread.config.read_timeout),
             snapshot: None,
             raw: None,
         }
@@ -283,7 +279,11 @@ impl Connections {
     fn raw(&mut self) -> Result<&RawSnapshot, DbErr> {
         let raw = match self.raw.take() {
             Some(raw) => raw,
-            None => RawSnapshot::new(self.connect(connect_raw)?, self.damage.clone()),
+            None => RawSnapshot::new(
+                self.connect(connect_raw)?,
+                self.damage.clone(),
+                self.limit.clone(),
+            ),
         };
         Ok(self.raw.insert(raw))
     }
@@ -294,21 +294,13 @@ impl Connections {
         connect: impl FnOnce(&Path, Mode, Prepare) -> Result<C, DbErr>,
     ) -> Result<C, DbErr> {
         let _alone = one_at_a_time();
-        let longest = self.config.read_timeout;
-        let clock = Arc::clone(&self.began);
+        let limit = self.limit.clone();
         let prepare = move |connection: &Connection| {
             connection.execute_batch(
                 "PRAGMA query_only = ON; PRAGMA busy_timeout = 5000; PRAGMA cache_size = -8000;
                  SELECT 1 FROM sqlite_schema",
             )?;
-            let is_too_long = move || {
-                clock
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .elapsed()
-                    > longest
-            };
-            connection.progress_handler(STEPS, Some(is_too_long))
+            limit.watch(connection)
         };
         let connected = connect(&self.config.path, Mode::Read, Box::new(prepare));
         self.damage.note(&connected);
@@ -318,10 +310,6 @@ impl Connections {
             Some(what) => Err(DbErr::Custom(what)),
             None => connected,
         }
-    }
-
-    fn restart_clock(&self) {
-        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }
 

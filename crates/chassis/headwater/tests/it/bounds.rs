@@ -109,6 +109,24 @@ async fn a_read_that_nobody_waits_for_any_more_is_broken_off_too() {
     assert_eq!(fine.await.unwrap(), [1]);
 }
 
+#[tokio::test]
+async fn a_bounded_statement_is_broken_off_after_its_steps_and_the_read_goes_on() {
+    let folder = folder();
+    let db = open_with(&folder, |config| config.readers = 1).await;
+    let number = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+    for _ in 0..2 {
+        let found = db.read_raw(move |snapshot| {
+            let endless = snapshot.rows_within(10_000, ENDLESS, (), number)?;
+            let small = snapshot.rows_within(10_000, "SELECT 1", (), number)?;
+            let unbounded = snapshot.row(SLOW, (), number)?;
+            Ok::<_, sea_orm::DbErr>((endless, small, unbounded))
+        });
+        assert_eq!(found.await.unwrap(), (None, Some(vec![1]), Some(30_000)));
+    }
+    let wrong = db.read_raw(|snapshot| snapshot.rows_within(10_000, "SELECT none", (), |_| Ok(())));
+    assert!(wrong.await.is_err());
+}
+
 /// While another process keeps the log from being emptied, writes continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_elses_long_read_does_not_stop_writes() {
