@@ -6,6 +6,11 @@ pub const TEXT_MAX: usize = 200;
 /// The most words.
 pub const WORDS_MAX: usize = 10;
 
+/// The most steps of SQLite's virtual machine that a search may take; it is broken off after them.
+/// FTS5 takes few steps for much work: at most some 60 ms for 1,000 of them. Ten words of one letter
+/// each, among 300,000 names, take 2,300.
+pub const STEPS_MAX: u32 = 5_000;
+
 /// Why a text is not searched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unsearchable {

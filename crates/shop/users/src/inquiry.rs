@@ -64,6 +64,13 @@ pub(crate) fn search(
         let wanted = limit - users.len() + 1;
         let found = names.find(&words, start_after, wanted);
         let found = found.map_err(|error| DbErr::Custom(format!("search names: {error}")))?;
+        let Some(found) = found else {
+            return Ok(UserSearchAnswered {
+                is_complete,
+                is_too_broad: true,
+                ..UserSearchAnswered::default()
+            });
+        };
         let is_last = found.len() < wanted;
         // A user who was erased, or is not registered after all, leaves room for others.
         for id in found {
@@ -81,6 +88,7 @@ pub(crate) fn search(
         users,
         next: next.map(|id| id.to_string()).unwrap_or_default(),
         is_complete,
+        is_too_broad: false,
     })
 }
 

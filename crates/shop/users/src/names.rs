@@ -9,15 +9,18 @@
 //! snapshot of the database: a user who is erased there is not found, whatever the index has.
 
 use std::collections::BTreeSet;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headwater::Database;
 use headwater::database::{Snapshot, Tx};
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
 use sea_orm::DbErr;
+use shop_events::search::STEPS_MAX;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -26,6 +29,9 @@ use crate::store;
 /// The most names that are read in one snapshot, and indexed in one step, during which a search
 /// waits: some milliseconds.
 const AT_ONCE: usize = 1_000;
+
+/// A search is checked after so many steps of SQLite's virtual machine.
+const CHECKED_EVERY: u32 = 500;
 
 /// The pause before the database is asked again after a failure.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -85,26 +91,31 @@ impl Names {
     }
 
     /// At most `limit` users whose names have the `words`, a query of FTS5; the newest first, after
-    /// the user `start_after`.
+    /// the user `start_after`. `None` if that takes more than [`STEPS_MAX`]: other searches wait
+    /// meanwhile.
     pub(crate) fn find(
         &self,
         words: &str,
         start_after: Option<Uuid>,
         limit: usize,
-    ) -> rusqlite::Result<Vec<Uuid>> {
+    ) -> rusqlite::Result<Option<Vec<Uuid>>> {
         let index = self.index();
-        let before = match start_after {
-            Some(user) => number_of(&index, user)?.unwrap_or(0),
-            None => i64::MAX,
+        let mut checks_left = STEPS_MAX / CHECKED_EVERY;
+        let is_over = move || {
+            let is_over = checks_left == 0;
+            checks_left = checks_left.saturating_sub(1);
+            is_over
         };
-        let mut find = index.prepare_cached(
-            "SELECT id FROM names CROSS JOIN person ON number = names.rowid
-             WHERE names MATCH ?1 AND names.rowid < ?2 ORDER BY names.rowid DESC LIMIT ?3",
-        )?;
-        let found = find.query_map((words, before, limit), |row| {
-            row.get(0).map(Uuid::from_bytes)
-        })?;
-        found.collect()
+        let every = i32::try_from(CHECKED_EVERY).expect("a small constant");
+        index.progress_handler(every, Some(is_over))?;
+        let found = find(&index, words, start_after, limit);
+        index.progress_handler(0, None::<fn() -> bool>)?;
+        match found {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+                Ok(None)
+            }
+            found => found.map(Some),
+        }
     }
 
     /// Indexes all names, and then the changes, until `stop`: a task of the service.
@@ -140,8 +151,9 @@ impl Names {
         after: Option<Uuid>,
     ) -> rusqlite::Result<Option<Uuid>> {
         let page = read(db, move |snapshot| store::names(snapshot, after, AT_ONCE)).await;
-        self.index_all(&page)?;
-        Ok(page.last().map(|(user, _)| *user))
+        let last = page.last().map(|(user, _)| *user);
+        self.index_all(page).await?;
+        Ok(last)
     }
 
     /// Indexes what `users` are called, once the writes before this one are committed.
@@ -161,10 +173,21 @@ impl Names {
                 .map(name)
                 .collect::<Result<Vec<Named>, DbErr>>()
         });
-        self.index_all(&page.await)
+        self.index_all(page.await).await
     }
 
-    fn index_all(&self, page: &[Named]) -> rusqlite::Result<()> {
+    /// Indexes names, on a thread that may wait for a search and compute.
+    async fn index_all(&self, page: Vec<Named>) -> rusqlite::Result<()> {
+        let names = self.clone();
+        match spawn_blocking(move || names.index_now(&page)).await {
+            Ok(indexed) => indexed,
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            // The runtime ends.
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn index_now(&self, page: &[Named]) -> rusqlite::Result<()> {
         let mut index = self.index();
         let tx = index.transaction()?;
         for (user, name) in page {
@@ -195,6 +218,26 @@ impl Names {
     }
 }
 
+fn find(
+    index: &Connection,
+    words: &str,
+    start_after: Option<Uuid>,
+    limit: usize,
+) -> rusqlite::Result<Vec<Uuid>> {
+    let before = match start_after {
+        Some(user) => number_of(index, user)?.unwrap_or(0),
+        None => i64::MAX,
+    };
+    let mut find = index.prepare_cached(
+        "SELECT id FROM names CROSS JOIN person ON number = names.rowid
+         WHERE names MATCH ?1 AND names.rowid < ?2 ORDER BY names.rowid DESC LIMIT ?3",
+    )?;
+    let found = find.query_map((words, before, limit), |row| {
+        row.get(0).map(Uuid::from_bytes)
+    })?;
+    found.collect()
+}
+
 fn number_of(index: &Connection, user: Uuid) -> rusqlite::Result<Option<i64>> {
     index
         .prepare_cached("SELECT number FROM person WHERE id = ?")?
@@ -222,7 +265,7 @@ mod tests {
     use headwater::Clock;
     use headwater::database::Config;
     use headwater_testkit::eventually;
-    use shop_events::UserSearchAsked;
+    use shop_events::{UserSearchAnswered, UserSearchAsked};
     use tempfile::TempDir;
 
     use super::*;
@@ -290,8 +333,7 @@ mod tests {
             written.await.unwrap();
         }
 
-        /// The names of a page, the next page's beginning, and whether the index is complete.
-        async fn page(&self, text: &str, start_after: &str) -> (Vec<String>, String, bool) {
+        async fn ask(&self, text: &str, start_after: &str) -> UserSearchAnswered {
             let asked = UserSearchAsked {
                 text: text.to_owned(),
                 start_after: start_after.to_owned(),
@@ -300,9 +342,13 @@ mod tests {
             let names = self.names.clone();
             let answer = self
                 .db
-                .read(move |snapshot| inquiry::search(&names, snapshot, &asked))
-                .await
-                .unwrap();
+                .read(move |snapshot| inquiry::search(&names, snapshot, &asked));
+            answer.await.unwrap()
+        }
+
+        /// The names of a page, the next page's beginning, and whether the index is complete.
+        async fn page(&self, text: &str, start_after: &str) -> (Vec<String>, String, bool) {
+            let answer = self.ask(text, start_after).await;
             let found = answer.users.into_iter().map(|user| user.name);
             (found.collect(), answer.next, answer.is_complete)
         }
@@ -366,7 +412,7 @@ mod tests {
             users.erase(id).await;
         }
         assert_eq!(users.found("ada").await, ["Ada"; 4], "without waiting");
-        let left = || users.names.find("ada", None, 100).unwrap().len();
+        let left = || users.names.find("ada", None, 100).unwrap().unwrap().len();
         eventually("the index", || async {
             if left() == 4 {
                 Ok(())
@@ -390,8 +436,19 @@ mod tests {
         assert!(refused.await.is_err());
         users.register(2, "Bob").await;
         users.wait_for("bob", &["Bob"]).await;
-        assert!(users.names.find("ada", None, 9).unwrap().is_empty());
+        assert_eq!(users.names.find("ada", None, 9).unwrap(), Some(vec![]));
         users.end().await;
+    }
+
+    #[tokio::test]
+    async fn indexing_does_not_hold_up_the_runtime() {
+        let (names, _changes) = Names::open().unwrap();
+        let searching = names.index();
+        let some = vec![(Uuid::from_u128(1), Some("Ada".to_owned()))];
+        // One thread runs both: the second has its turn if the first does not wait on it.
+        let (indexed, ()) = tokio::join!(names.index_all(some), async move { drop(searching) });
+        indexed.unwrap();
+        assert_eq!(names.find("ada", None, 9).unwrap().unwrap().len(), 1);
     }
 
     /// The memory of the index, in KiB.
@@ -439,8 +496,14 @@ mod tests {
         assert_eq!(users.found("family12499 town").await.len(), 8);
         assert_eq!(users.found("town694").await.len(), 100);
         assert_eq!(users.found("chloe family1249").await.len(), 11);
-        let all = users.names.find("\"e\"*", None, usize::MAX >> 1).unwrap();
+        let all = find(&users.names.index(), "\"e\"*", None, usize::MAX >> 1).unwrap();
         assert_eq!(all.len(), 12_500, "Ève");
+
+        // Every name has the word, and no name has it twice: FTS5 looks through all of them 66 times.
+        let hostile = users.ask(&"of-".repeat(66), "").await;
+        assert!(hostile.is_too_broad && hostile.users.is_empty());
+        let honest = users.ask("of town694", "").await;
+        assert!(!honest.is_too_broad && honest.users.len() == 2);
         users.end().await;
     }
 }
