@@ -320,6 +320,43 @@ mod tests {
         assert!(unbounded.open().per_address.is_empty());
     }
 
+    #[test]
+    fn streams_leave_connections_for_requests_and_for_other_addresses() {
+        let (one, other) = ([192, 0, 2, 1], [192, 0, 2, 2]);
+        for (connections, of_address, of_all) in [(8, 3, 6), (100, 37, 75), (1, 1, 1)] {
+            let bounded = Streams::new(
+                &Config {
+                    connections,
+                    streams: 1_000,
+                    streams_per_address: 1_000,
+                    ..Config::default()
+                },
+                CancellationToken::new(),
+            );
+            let take = |address: [u8; 4]| bounded.take(address.into()).ok();
+            let ones: Vec<Place> = std::iter::from_fn(|| take(one)).take(1_000).collect();
+            let others: Vec<Place> = std::iter::from_fn(|| take(other)).take(1_000).collect();
+            assert_eq!(ones.len(), of_address, "of {connections} connections");
+            assert_eq!(ones.len() + others.len(), of_all.min(2 * of_address));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_reads_of_a_stream_take_turns_with_those_of_other_addresses() {
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let stream = EventStream {
+            seen: None,
+            place: Some(streams(1, 0).take(address).unwrap()),
+            under_way: None,
+        };
+        // What is read for an event is read on behalf of the stream's client.
+        let reads = stream::once(async { sse::Event::default().data(fair::client().to_string()) });
+        let body = stream.respond(reads).into_body();
+        let body = axum::body::to_bytes(body, 1_000).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        assert!(body.contains("data: 192.0.2.1\n"), "{body}");
+    }
+
     #[tokio::test]
     async fn a_client_that_reconnects_says_what_it_has_seen() {
         let asked = async |uri: &str, headers: &[(&str, &str)]| {
