@@ -12,6 +12,12 @@ async fn styles(page: &Page, states: [&str; 3]) {
         .await;
 }
 
+/// Whether the chart of API composition ends with a question that waits: on the right, and high.
+const WAITS: &str = "['ages', 'tooks'].every(line => { \
+    const path = document.querySelector(`.columns article:nth-child(2) .${line}`); \
+    const [x, y] = path.getAttribute('d').split(/[ML]/).at(-1).split(' ').map(Number); \
+    return x === 300 && y < 25; })";
+
 /// Tab, until a screen reader says this.
 async fn tab_to(page: &Page, wanted: &str) {
     let mut passed = Vec::new();
@@ -60,6 +66,18 @@ async fn a_person_sees_composition_fail_without_orders_and_the_replica_answer() 
     tab_to(&page, "button: Start orders").await;
     page.press("Enter").await;
     styles(&page, ["good"; 3]).await;
+
+    // A question that is still waiting grows older, in words and in the chart.
+    let process = "/processes/purchases-composition";
+    page.click(&format!("button[formaction='{process}/pause']"))
+        .await;
+    page.wait_for_text("waiting for").await;
+    page.wait_until(WAITS).await;
+    page.wait_for_text("last answer").await;
+    page.click(&format!("button[formaction='{process}/continue']"))
+        .await;
+    styles(&page, ["good"; 3]).await;
+    page.wait_until(&format!("!{WAITS}")).await;
 
     count_dots(&page).await;
     page.click("button[formaction='/orders/100']").await;

@@ -19,15 +19,16 @@ const MOST_MS: f64 = 30_000.0;
 /// Between samples that are further apart, nobody watched; an answer takes less.
 const GAP: Duration = Duration::from_secs(6);
 
-/// The `d` of a `path`.
+/// The `d` of a `path` through `points`, and then the question that is waiting now, if one is.
 pub(super) fn line(
     points: &VecDeque<Point>,
+    waiting: Option<Point>,
     now: Instant,
     value: impl Fn(&Point) -> Duration,
 ) -> String {
     let mut text = String::new();
     let mut before = None;
-    for point in points {
+    for point in points.iter().chain(&waiting) {
         let (x, y) = (x(point.at, now), y(value(point)));
         let is_next = before.is_some_and(|before| point.at - before < GAP);
         let command = if is_next { 'L' } else { 'M' };
@@ -76,8 +77,11 @@ mod tests {
             point(12, 3, true),
             point(0, 60_000, false),
         ]);
-        let took = line(&points, now, |point| point.took);
+        let took = line(&points, None, now, |point| point.took);
         assert_eq!(took, "M0.0 58.0M150.0 46.8L180.0 46.8M300.0 2.0");
+        let (before, waiting) = ([points[2]].into(), Some(point(9, 30, false)));
+        let took = line(&before, waiting, now, |point| point.took);
+        assert_eq!(took, "M180.0 46.8L210.0 35.6");
         assert_eq!(failures(&points, now), "M300.0 0V60");
     }
 }

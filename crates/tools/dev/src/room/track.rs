@@ -13,6 +13,9 @@ pub(super) const SHOWN: Duration = Duration::from_secs(30);
 /// An answer that lacks events for longer than this is reported.
 const LATE: Duration = Duration::from_secs(1);
 
+/// A question that has no answer after this time is shown as waiting.
+const WAITS: Duration = Duration::from_millis(400);
+
 /// This many answers in a row end a failure.
 const WELL: u32 = 2;
 
@@ -83,9 +86,8 @@ impl Track {
             Err(why) => {
                 self.well = 0;
                 let first = !std::mem::replace(&mut self.fails, true);
-                let age = self.answer.as_ref().map(|(_, at)| now - *at);
                 let change = first.then(|| Change::Fails(why.clone()));
-                (change, age.unwrap_or_default())
+                (change, self.age(now).unwrap_or_default())
             }
         };
         self.points.push_back(Point {
@@ -100,6 +102,23 @@ impl Track {
         }
         self.last = Some(sample);
         change
+    }
+
+    /// How long the newest answer has been the newest.
+    pub(super) fn age(&self, now: Instant) -> Option<Duration> {
+        let (_, asked) = self.answer.as_ref()?;
+        Some(now.saturating_duration_since(*asked))
+    }
+
+    /// A question that waits for its answer, as the point that it would be now.
+    pub(super) fn waiting(&self, now: Instant) -> Option<Point> {
+        let took = now.saturating_duration_since(self.waits?);
+        (took > WAITS).then(|| Point {
+            at: now,
+            took,
+            age: self.age(now).unwrap_or_default(),
+            is_answer: false,
+        })
     }
 
     fn answered(&mut self, behind: Behind) -> Option<Change> {
@@ -162,5 +181,25 @@ mod tests {
         for (step, (sample, expected)) in course.into_iter().enumerate() {
             assert_eq!(track.add(sample), expected, "step {step}");
         }
+    }
+
+    #[test]
+    fn a_question_that_waits_is_as_old_as_the_answer_before_it() {
+        let mut track = Track::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        track.waits = Some(start);
+        let waits = |track: &Track, ms| {
+            let point = track.waiting(at(ms))?;
+            Some([point.at - start, point.took, point.age].map(|time| time.as_millis()))
+        };
+        assert_eq!(waits(&track, 300), None, "not for long");
+        assert_eq!(waits(&track, 900), Some([900, 900, 0]), "the first one");
+        let mut answer = sample(Ok(()), 0, 0);
+        answer.asked = start;
+        track.add(answer);
+        assert_eq!(waits(&track, 900), None, "answered");
+        track.waits = Some(at(100));
+        assert_eq!(waits(&track, 900), Some([900, 800, 900]));
     }
 }

@@ -8,15 +8,12 @@ use tokio::time::Instant;
 
 use super::board::{Known, Report, Style};
 use super::chart;
-use super::track::Track;
+use super::track::{Point, Track};
 use crate::control::{Seen, State, Verb};
 use crate::system::{BROKER, SLOWED};
 
 /// The sources, each with the place of its box in the picture.
 const SOURCES: [(&str, u32); 3] = [("users", 8), ("products", 141), ("orders", 274)];
-
-/// A question that has no answer after this time is shown as waiting.
-const WAITS: Duration = Duration::from_millis(400);
 
 /// Texts and attributes, by name.
 pub(super) type Values = BTreeMap<String, String>;
@@ -66,8 +63,8 @@ pub(super) fn values(known: &Known, seen: &[Seen]) -> Values {
         set(format!("style.{key}.answer"), answer);
         set(format!("style.{key}.age"), age);
         set(format!("style.{key}.took"), took);
-        let line =
-            |value: fn(&super::track::Point) -> Duration| chart::line(&track.points, now, value);
+        let waiting = track.waiting(now);
+        let line = |value: fn(&Point) -> Duration| chart::line(&track.points, waiting, now, value);
         set(format!("style.{key}.tooks"), line(|point| point.took));
         set(format!("style.{key}.ages"), line(|point| point.age));
         set(
@@ -107,12 +104,14 @@ fn show(track: &Track, now: Instant) -> Shown {
             took: none(),
         };
     };
-    let waits = track
-        .waits
-        .map(|since| now.saturating_duration_since(since));
-    let took = match waits.filter(|waits| *waits > WAITS) {
-        Some(waits) => format!("waiting for {}", time(waits)),
+    let waiting = track.waiting(now);
+    let took = match &waiting {
+        Some(waiting) => format!("waiting for {}", time(waiting.took)),
         None => time(last.took),
+    };
+    let newest = || match track.age(now) {
+        Some(age) => format!("last answer {} ago", time(age)),
+        None => "never answered".to_owned(),
     };
     match &last.answer {
         Ok(answer) => {
@@ -129,17 +128,14 @@ fn show(track: &Track, now: Instant) -> Shown {
             Shown {
                 state,
                 answer: format!("{} products, the newest: {title}", answer.products),
-                age,
+                age: if waiting.is_some() { newest() } else { age },
                 took,
             }
         }
         Err(why) => Shown {
             state: "bad",
             answer: format!("No answer: {why}"),
-            age: track.answer.as_ref().map_or_else(
-                || "never answered".to_owned(),
-                |(_, at)| format!("last answer {} ago", time(now - *at)),
-            ),
+            age: newest(),
             took,
         },
     }
