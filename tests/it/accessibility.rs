@@ -30,6 +30,7 @@ async fn a_browser_finds_nothing_wrong_with_any_page() {
         (Service::Purchases, format!("/products/{}", mug.id())),
         (Service::Purchases, "/products/none".to_owned()),
         (Service::Purchases, "/order".to_owned()),
+        (Service::Purchases, "/order?user=ada".to_owned()),
         (
             Service::Purchases,
             format!("/order?user={}&product={}", ada.id(), mug.id()),

@@ -117,6 +117,45 @@ async fn a_client_that_reconnects_has_missed_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_happens_between_a_page_and_its_stream_is_reported() {
+    let world = World::start().await;
+    let ada = world.user("ada").await;
+    let (mug, tent) = (world.product("Mug").await, world.product("Tent").await);
+    world.order(&ada, &[&mug]).await;
+    world.order(&ada, &[&tent]).await;
+    world.caught_up().await;
+    let client = world.client(Service::Purchases);
+    let user = format!("/users/{}", ada.id());
+    let first = client.get(&format!("{user}?limit=1")).await.text;
+    let (_, older) = first.split_once("rel=\"next\" href=\"").unwrap();
+    let older = older.split_once('"').unwrap().0.replace("&#38;", "&");
+    let later = client.get(&older).await.text;
+    assert!(later.contains("Mug"), "{later}");
+    let newest = format!("data-newest=\"{}\"", tent.id());
+    assert!(later.contains(&newest) && !first.contains("data-newest"));
+
+    let hat = world.product("Hat").await;
+    world.order(&ada, &[&hat]).await;
+    world.caught_up().await;
+    for page in [first, later] {
+        let mut events = Events::open(&client, &stream_of(&page), None).await;
+        // The first of its events, and not only the next change.
+        let missed = events.next().await.unwrap();
+        assert_eq!(shown(&missed), (vec![&*hat.id()], vec!["Hat"]));
+    }
+    world.finish().await;
+}
+
+/// The address of the stream that a page follows, as its script makes it.
+fn stream_of(page: &str) -> String {
+    let value = |name: &str| {
+        let (_, value) = page.split_once(&format!(" data-{name}=\"")).unwrap();
+        value.split_once('"').unwrap().0
+    };
+    format!("{}&seen={}", value("follow"), value("seen"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_changes_is_a_few_events() {
     const CHANGES: usize = 200;
     let world = World::start().await;

@@ -206,6 +206,106 @@ async fn a_later_page_only_says_that_there_is_something_newer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pages_show_what_was_ordered_before_they_followed() {
+    let Some(browser) = Browser::find() else {
+        return;
+    };
+    let (world, ada, _) = shop().await;
+    for title in ["Tent", "Lamp"] {
+        let product = world.product(title).await;
+        world.order(&ada, &[&product]).await;
+    }
+    world.caught_up().await;
+    let path = format!("{}?limit=1", page_of(&ada));
+    let first = open(&world, &browser, &path, Options::default()).await;
+    first.click("a[rel=next]").await;
+    first.wait_for("a[rel=prev]").await;
+    // Pages that are not shown have no stream yet.
+    let later = first.attributes("a[rel=next]", "href").await.remove(0);
+    let mut pages = Vec::new();
+    for path in [page_of(&ada), later] {
+        let page = browser.open("about:blank", Options::default()).await;
+        page.hide().await;
+        let base = world.client(Service::Purchases).base().to_owned();
+        page.goto(&format!("{base}{path}")).await;
+        page.wait_for_text("Paused").await;
+        pages.push(page);
+    }
+    let hat = world.product("Hat").await;
+    world.order(&ada, &[&hat]).await;
+    world.caught_up().await;
+    for (page, text) in pages.iter().zip(["Hat", "There is something newer"]) {
+        assert!(!page.texts("main").await[0].contains(text));
+        page.show().await;
+        page.wait_for_text(text).await;
+        page.assert_sound(text, EXPECTED).await;
+    }
+    drop((first, pages));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_to_the_newest_products_and_finds_few_is_told_of_more() {
+    let Some(browser) = Browser::find() else {
+        return;
+    };
+    let (world, ada, mug) = shop().await;
+    let tent = world.product("Tent").await;
+    world.order(&ada, &[&tent]).await;
+    let (lamp, hat) = (world.product("Lamp").await, world.product("Hat").await);
+    world.order(&ada, &[&lamp]).await;
+    world.caught_up().await;
+    let path = format!("{}?limit=2", page_of(&ada));
+    let page = open(&world, &browser, &path, Options::default()).await;
+    assert_eq!(page.texts("#cards h2").await, ["Lamp", "Tent"]);
+    page.click("a[rel=next]").await;
+    page.wait_for("a[rel=prev]").await;
+    world.order(&ada, &[&hat]).await;
+    world.caught_up().await;
+    // The two after the mug, and then the one hat.
+    for shown in [vec!["Lamp", "Tent"], vec!["Hat"]] {
+        page.click("a[rel=prev]").await;
+        let first = format!(
+            "document.querySelector('#cards h2').textContent === '{}'",
+            shown[0]
+        );
+        page.wait_until(&first).await;
+        assert_eq!(page.texts("#cards h2").await, shown);
+    }
+    page.wait_for_text("Live").await;
+    world.order(&ada, &[&mug]).await;
+    let cup = world.product("Cup").await;
+    world.order(&ada, &[&cup]).await;
+    page.wait_for_text("There is something newer").await;
+    assert_eq!(page.texts("#cards h2").await, ["Hat"]);
+    page.assert_sound("a page with few of the newest", EXPECTED)
+        .await;
+    drop(page);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_was_not_in_the_page_yet_is_reported_once_it_is() {
+    let Some(browser) = Browser::find() else {
+        return;
+    };
+    let (world, ada, mug) = shop().await;
+    let path = format!("{}?unseen=orders:2", page_of(&ada));
+    let page = open(&world, &browser, &path, Options::default()).await;
+    page.wait_for_text("Live").await;
+    page.wait_for_text("not in this page yet").await;
+    world.order(&ada, &[&mug]).await;
+    page.wait_for_text("Your order is in this page now").await;
+    page.wait_for_text("ordered 2 times").await;
+    page.wait_until("document.getElementById('news').textContent === 'Mug was ordered again'")
+        .await;
+    page.assert_sound("an order that has arrived", EXPECTED)
+        .await;
+    drop(page);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_page_without_scripts_is_as_good_as_the_moment_it_was_loaded() {
     let Some(browser) = Browser::find() else {
         return;

@@ -33,6 +33,12 @@ fn form_of(client: &Client, form: String) -> reqwest::RequestBuilder {
     request.header("content-type", kind).body(form)
 }
 
+/// The key under which a form sends its order.
+fn key_of(form: &str) -> &str {
+    let (_, key) = form.split_once("name=\"key\" value=\"").unwrap();
+    key.split_once('"').unwrap().0
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn users_are_shown_and_found_by_name_until_they_are_erased() {
     let world = World::start().await;
@@ -58,6 +64,13 @@ async fn users_are_shown_and_found_by_name_until_they_are_erased() {
             "{found}"
         );
     }
+    // The order form finds users too, and keeps what is chosen.
+    let form = format!("/order?user=angstrom&product={}", mug.id());
+    let form = page_with(&pages, &form, "Zoë Ångström").await;
+    let chosen = format!("/order?user={}&#38;product={}", ada.id(), mug.id());
+    assert!(form.contains(&chosen), "{form}");
+    let nobody = pages.get("/order?user=nobody").await.text;
+    assert!(nobody.contains("Nobody is called so."), "{nobody}");
     let found = page_with(&pages, "/?q=mug", "Users who ordered such a product").await;
     assert!(
         found.contains(&format!("/products/{}", mug.id())),
@@ -159,7 +172,9 @@ async fn a_form_that_cannot_be_sent_comes_back_as_it_was_filled_in() {
     let mut world = World::start().await;
     let ada = world.user("ada").await;
     let mug = world.product("Mug<script>alert(1)</script>").await;
-    world.purchases(&ada.id(), &after(&[&ada, &mug])).await;
+    let tent = world.product("Tent").await;
+    world.order(&ada, &[&mug, &tent]).await;
+    world.caught_up().await;
     let pages = world.client(Service::Purchases);
     let key = Uuid::now_v7();
     let form = format!("user={}&product={}&key={key}", ada.id(), mug.id());
@@ -180,11 +195,28 @@ async fn a_form_that_cannot_be_sent_comes_back_as_it_was_filled_in() {
             "there is no user",
         ),
     ] {
-        let refused = send(form_of(&pages, form)).await;
-        assert_eq!(refused.status, 422, "{}", refused.text);
-        assert!(refused.text.contains(why), "{why}: {}", refused.text);
-        assert!(!refused.text.contains("<script"), "{}", refused.text);
+        let refused = Uuid::now_v7().to_string();
+        let form = format!("{form}&key={refused}");
+        let refusal = send(form_of(&pages, form)).await;
+        assert_eq!(refusal.status, 422, "{}", refusal.text);
+        assert!(refusal.text.contains(why), "{why}: {}", refusal.text);
+        assert!(!refusal.text.contains("<script"), "{}", refusal.text);
+        // The mended order is another one, under another key.
+        let key = key_of(&refusal.text);
+        assert_ne!(key, refused, "{why}");
+        let mended = order(&pages, &ada.id(), &[&mug], key.parse().unwrap()).await;
+        assert_eq!(mended.status, 200, "{why}: {}", mended.text);
     }
+
+    // Somebody goes back to a form that has placed an order, and changes it.
+    let used = Uuid::now_v7();
+    let placed = order(&pages, &ada.id(), &[&mug], used).await;
+    assert_eq!(placed.status, 200, "{}", placed.text);
+    let changed = order(&pages, &ada.id(), &[&tent], used).await;
+    assert_eq!(changed.status, 422, "{}", changed.text);
+    let why = "has placed another order already";
+    assert!(changed.text.contains(why), "{}", changed.text);
+    assert_ne!(key_of(&changed.text), used.to_string());
 
     world.stop(Service::Orders).await;
     let away = send(form_of(&pages, form)).await;

@@ -3,9 +3,10 @@
 
 const byId = id => document.getElementById(id);
 const [live, news, list] = ['live', 'news', 'cards'].map(byId);
-const isLater = 'later' in live.dataset;
-let seen = live.dataset.seen;
-let newest, source, again;
+const isLater = 'newest' in live.dataset;
+// The page is as of these positions: the stream begins with what has changed since.
+let { seen } = live.dataset;
+let source, again;
 
 const say = state => {
   live.hidden = false;
@@ -19,6 +20,7 @@ const parse = html => {
 };
 
 const titleOf = card => card.querySelector('h2').textContent;
+const timesOf = card => card.querySelector('p').textContent;
 
 // Fills `old` with the children of `next`; the keyboard focus stays where it is.
 const replace = (old, next) => {
@@ -41,6 +43,7 @@ const show = ({ order, html }) => {
     if (old) {
       const [before, now] = [old, card].map(titleOf);
       if (before !== now) said.push(`${before} is now ${now}`);
+      else if (timesOf(old) !== timesOf(card)) said.push(`${now} was ordered again`);
       replace(old, card);
     } else {
       list.append(card);
@@ -55,12 +58,23 @@ const show = ({ order, html }) => {
   news.textContent = said.length > 3 ? `${said.length} products have changed` : said.join('. ');
 };
 
-// A later page stays as it is. Its first event says what the newest product was.
+// A later page stays as it is.
 const tell = ({ order: [first] }) => {
-  newest ??= first;
-  if (first === newest) return;
+  if (first === live.dataset.newest) return;
   byId('newer').hidden = false;
   news.textContent = 'There is something newer';
+};
+
+// An order was placed with the form and was not in the page: now it may be.
+const positions = text => text.split(',').map(each => each.split(':'));
+const arrive = () => {
+  const note = byId('unseen');
+  const reached = new Map(positions(seen));
+  const is = ([source, position]) => Number(reached.get(source)) >= Number(position);
+  if (!note || !positions(note.dataset.position).every(is)) return;
+  note.removeAttribute('id');
+  note.className = 'note good';
+  note.textContent = 'Your order is in this page now.';
 };
 
 const stop = () => {
@@ -80,12 +94,14 @@ const gone = () => {
 const follow = () => {
   stop();
   say('Connecting');
-  const own = source = new EventSource(live.dataset.follow + (isLater ? '' : `&seen=${encodeURIComponent(seen)}`));
+  const own = source = new EventSource(`${live.dataset.follow}&seen=${encodeURIComponent(seen)}`);
   source.onopen = () => say('Live: changes appear here as they happen');
   source.addEventListener('purchases', event => {
     (isLater ? tell : show)(JSON.parse(event.data));
     seen = event.lastEventId;
-    if (!isLater) byId('as-of').textContent = seen;
+    if (isLater) return;
+    byId('as-of').textContent = seen;
+    arrive();
   });
   source.addEventListener('erased', gone);
   source.onerror = async () => {

@@ -62,6 +62,7 @@ pub(crate) async fn follow(
         limit,
         from: None,
         order: Order::NewestFirst,
+        with_newest: false,
     };
     let Some(found) = replica.purchases(user, part, after).await? else {
         return Ok(None);

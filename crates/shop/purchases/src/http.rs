@@ -104,6 +104,7 @@ async fn purchases(
         limit,
         from: cursor,
         order: Order::OldestFirst,
+        with_newest: false,
     };
     let found = shared.answers.purchases(id, part, &after).await?;
     let found = found.ok_or_else(|| no_user(id))?;

@@ -126,13 +126,9 @@ impl Names {
             client.ask::<UserSearchAnswered>(UserSearchAsked::SUBJECT, &question, deadline);
         Some(match answer.await {
             Ok(answer) => Found {
-                users: named(answer.body.users).collect(),
                 next: answer.body.next.parse().ok(),
-                missing: (!answer.body.is_complete).then(|| {
-                    "The service users has just started and still reads its names: some may be \
-                     missing. Try again in a moment."
-                        .to_owned()
-                }),
+                missing: doubt(&answer.body).map(str::to_owned),
+                users: named(answer.body.users).collect(),
             },
             Err(why) => Found {
                 missing: Some(format!(
@@ -143,6 +139,19 @@ impl Names {
             },
         })
     }
+}
+
+/// Why an answer may lack users, in words.
+fn doubt(answer: &UserSearchAnswered) -> Option<&'static str> {
+    if answer.is_too_broad {
+        return Some(
+            "Too many names have these letters to look through them: type more of a name.",
+        );
+    }
+    (!answer.is_complete).then_some(
+        "The service users has just started and still reads its names: some may be missing. Try \
+         again in a moment.",
+    )
 }
 
 fn named(users: Vec<NamedUser>) -> impl Iterator<Item = (Uuid, String)> {

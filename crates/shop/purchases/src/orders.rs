@@ -39,9 +39,14 @@ pub(crate) enum NotPlaced {
     Unknown(String),
 }
 
+/// The kind of problem of a form that is changed and sent again after it has placed an order.
+const KEY_REUSED: &str = "urn:headwater:problem:idempotency-key-reused";
+
 /// The part of a problem that people read.
 #[derive(Deserialize)]
 struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
     detail: String,
     #[serde(default)]
     errors: Vec<Field>,
@@ -118,6 +123,11 @@ impl Orders {
 }
 
 fn in_words(problem: Problem) -> String {
+    if problem.kind == KEY_REUSED {
+        return "This form has placed another order already, and nothing was placed now. Check what \
+                is chosen, and send it as a new order."
+            .to_owned();
+    }
     if problem.errors.is_empty() {
         return problem.detail;
     }

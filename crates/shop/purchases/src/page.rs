@@ -51,6 +51,9 @@ struct UserPage {
     older: Option<String>,
     /// The path of the stream that the page follows; `None` in a style that has none.
     follow: Option<String>,
+    /// On a page that only says that there is something newer: the id of the newest product, if
+    /// there is one. The first page follows all that it shows.
+    newest: Option<String>,
     as_of: Positions,
     /// The first dead letter of each source.
     parked: Positions,
@@ -99,6 +102,7 @@ impl Shown {
             limit: self.limit.get(),
             from,
             order,
+            with_newest: from.is_some(),
         }
     }
 }
@@ -137,8 +141,7 @@ async fn user(
         if shared.answers.replica().is_none() {
             return render(StatusCode::OK, &page);
         }
-        // A later page only says that there is something newer.
-        let limit = if page.newer.is_some() { 1 } else { part.limit };
+        let limit = if page.newest.is_some() { 1 } else { part.limit };
         page.follow = Some(format!("/users/{id}/purchases?limit={limit}"));
         return render_following(&page);
     }
@@ -164,6 +167,7 @@ fn user_page(user: Uuid, part: Part, found: Found, images_url: &Url) -> UserPage
     let Found {
         mut purchases,
         more,
+        newest,
         as_of,
         parked,
     } = found;
@@ -175,6 +179,9 @@ fn user_page(user: Uuid, part: Part, found: Found, images_url: &Url) -> UserPage
             (more, true)
         }
     };
+    // Somebody who comes back to the newest products may find fewer than the first page has.
+    let is_first = !has_newer && (part.from.is_none() || purchases.len() == part.limit);
+    let newest = newest.map(|id| id.to_string()).unwrap_or_default();
     let link = |name: &str, neighbour: Option<&(Cursor, Purchase)>| {
         let (limit, (cursor, _)) = (part.limit, neighbour?);
         Some(format!("/users/{user}?limit={limit}&{name}={cursor}"))
@@ -194,6 +201,7 @@ fn user_page(user: Uuid, part: Part, found: Found, images_url: &Url) -> UserPage
         newer,
         older,
         follow: None,
+        newest: (!is_first).then_some(newest),
         as_of,
         parked,
     }
@@ -266,6 +274,7 @@ mod tests {
             newer: None,
             older: None,
             follow: None,
+            newest: None,
             as_of: Positions::default(),
             parked: Positions::default(),
         };

@@ -71,6 +71,8 @@ pub(crate) struct Found {
     pub(crate) purchases: Vec<(Cursor, Purchase)>,
     /// Whether more purchases follow.
     pub(crate) more: bool,
+    /// The first product of the list from its newest end, if [`Part::with_newest`].
+    pub(crate) newest: Option<Uuid>,
     pub(crate) as_of: Positions,
     /// The first dead letter of each source.
     pub(crate) parked: Positions,
@@ -92,6 +94,8 @@ pub(crate) struct Part {
     /// Exclusive; `None` is the start of the list.
     pub(crate) from: Option<Cursor>,
     pub(crate) order: Order,
+    /// Whether to find [`Found::newest`] too. Only the copy does.
+    pub(crate) with_newest: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -89,7 +89,7 @@ pub async fn stop(nats: &Nats, service: &str) -> anyhow::Result<()> {
 }
 
 async fn ask(nats: &Nats, service: &str, endpoint: Endpoint) -> anyhow::Result<BackupStatus> {
-    nats.ask(service, endpoint, &BackupRequest {}).await
+    Ok(nats.ask(service, endpoint, &BackupRequest {}).await?)
 }
 
 fn word(state: BackupState) -> &'static str {

@@ -156,6 +156,7 @@ mod tests {
             limit: 100,
             from: None,
             order,
+            with_newest: false,
         }
     }
 
@@ -202,6 +203,7 @@ mod tests {
                 limit: 2,
                 from: None,
                 order,
+                with_newest: false,
             };
             loop {
                 let (places, more) = ordered.part(part);

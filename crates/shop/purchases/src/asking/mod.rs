@@ -195,6 +195,7 @@ impl Asking {
         let found = Found {
             purchases: with_looks(places, products),
             more,
+            newest: None,
             as_of: as_of.clone(),
             parked: Positions::default(),
         };

@@ -102,6 +102,8 @@ struct Search {
     buyers: Option<Users>,
     /// Whether this style can search only names, or nothing.
     can_search_all: bool,
+    /// Whether too many titles have the words, so that they were not looked through.
+    is_too_broad: bool,
     as_of: Positions,
 }
 
@@ -121,6 +123,7 @@ impl Search {
         is_none(&self.named)
             && is_none(&self.buyers)
             && products.is_none_or(|it| it.pictures.is_empty())
+            && !self.is_too_broad
     }
 }
 
@@ -241,6 +244,7 @@ async fn search(
         products: None,
         buyers: None,
         can_search_all: true,
+        is_too_broad: false,
         as_of: Positions::default(),
         query,
     };
@@ -261,27 +265,28 @@ async fn search(
     if is_wanted(Within::Products) {
         let words = Some(words.clone());
         let found = replica.products(words, start_after, limit(PRODUCTS_SHOWN));
-        let Listed {
-            items,
-            next: more,
-            as_of,
-        } = found.await?;
-        let picture = |product| Picture::of(product, &shared.images_url);
-        page.products = Some(Products {
-            pictures: items.into_iter().map(picture).collect(),
-            next: next("products", more),
-        });
-        page.as_of = as_of;
+        match found.await? {
+            Some(found) => {
+                let picture = |product| Picture::of(product, &shared.images_url);
+                page.products = Some(Products {
+                    pictures: found.items.into_iter().map(picture).collect(),
+                    next: next("products", found.next),
+                });
+                page.as_of = found.as_of;
+            }
+            None => page.is_too_broad = true,
+        }
     }
-    if is_wanted(Within::Buyers) {
+    if is_wanted(Within::Buyers) && !page.is_too_broad {
         let found = replica.buyers(words, start_after, limit(USERS_SHOWN));
-        let Listed {
-            items,
-            next: more,
-            as_of,
-        } = found.await?;
-        page.buyers = Some(users(shared, items, next("buyers", more)).await);
-        page.as_of = as_of;
+        match found.await? {
+            Some(found) => {
+                let more = next("buyers", found.next);
+                page.buyers = Some(users(shared, found.items, more).await);
+                page.as_of = found.as_of;
+            }
+            None => page.is_too_broad = true,
+        }
     }
     render(StatusCode::OK, &page)
 }
@@ -331,6 +336,7 @@ mod tests {
             }),
             buyers: Some(users()),
             can_search_all: true,
+            is_too_broad: true,
             as_of: Positions::default(),
         };
         let home = Home {

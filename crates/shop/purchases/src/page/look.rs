@@ -8,7 +8,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::answers::Answers;
-use crate::list::{Product, Shopper};
+use crate::list::{Count, Product, Shopper};
 use crate::names::{Known, Names};
 use crate::orders::Orders;
 use crate::style::Style;
@@ -65,7 +65,7 @@ pub(super) struct Row {
     pub(super) id: Uuid,
     pub(super) name: String,
     /// The number of different products; `None` if it is not known here.
-    pub(super) products: Option<u64>,
+    pub(super) products: Option<Count>,
     pub(super) last: Option<Moment>,
 }
 

@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::look::{Picture, Shared, render};
-use crate::names::short;
+use crate::names::{Found, Names, short};
 use crate::orders::NotPlaced;
 
 /// The products to choose from on one page.
@@ -26,6 +26,9 @@ const CHOICES_SHOWN: usize = 24;
 
 /// The most products that the form keeps chosen.
 const CHOSEN_MAX: usize = 100;
+
+/// The users with the typed name to choose from.
+const PEOPLE_SHOWN: usize = 12;
 
 /// When a browser may send an order again that found `orders` away, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
@@ -90,9 +93,16 @@ impl Typed {
 #[derive(Debug, Template)]
 #[template(path = "order.html")]
 struct Form {
+    /// An id, or words of a name.
     user: String,
     /// What the user is called, if the id is one and the name is known.
     name: Option<String>,
+    /// Whether this style can search names.
+    can_find: bool,
+    /// The users with the typed name.
+    people: Vec<Person>,
+    /// Why there are none, or not all.
+    people_hint: Option<String>,
     query: String,
     key: Uuid,
     chosen: Vec<Picture>,
@@ -103,11 +113,19 @@ struct Form {
     wrong: Option<String>,
 }
 
+/// A user to choose.
+#[derive(Debug)]
+struct Person {
+    name: String,
+    /// The path of the form with this user, and what was chosen.
+    path: String,
+}
+
 /// Show the order form
 #[utoipa::path(
     get, path = "/order", tag = "pages",
     params(
-        ("user" = Option<String>, Query, description = "The id of the user who orders"),
+        ("user" = Option<String>, Query, description = "The id of the user who orders, or words of a name to choose from"),
         ("product" = Option<Vec<String>>, Query, description = "The ids of products that are chosen already, one each"),
         ("q" = Option<String>, Query, description = "Words of the titles of products to choose from"),
         ("key" = Option<String>, Query, description = "The key of an order that was not placed yet"),
@@ -157,7 +175,7 @@ async fn place(
     let key = *typed.key.get_or_insert_with(|| Clock::system().new_id());
     let wrong = match typed.user.parse::<Uuid>() {
         Err(_) => NotPlaced::Refused(
-            "Who orders? Give the id of a user: five groups of hexadecimal digits with dashes, as \
+            "Who orders? Choose a user. An id is five groups of hexadecimal digits with dashes, as \
              in the address of the user's page."
                 .to_owned(),
         ),
@@ -218,16 +236,19 @@ async fn show(shared: &Shared, typed: Typed, wrong: Option<NotPlaced>) -> Result
         chosen = replica.some_products(products.clone()).await?;
         match words(&query).map(Some) {
             Err(why) if !query.is_empty() => hint = Some(format!("Nothing was searched: {why}.")),
-            words => {
-                let found = replica
-                    .products(words.ok().flatten(), None, CHOICES_SHOWN)
-                    .await?;
-                choices = found.items;
-                choices.retain(|product| !products.contains(&product.id));
-                if choices.is_empty() {
-                    hint = Some("No other product is found.".to_owned());
+            words => match replica
+                .products(words.ok().flatten(), None, CHOICES_SHOWN)
+                .await?
+            {
+                None => hint = Some("Too many titles have these letters: type more.".to_owned()),
+                Some(found) => {
+                    choices = found.items;
+                    choices.retain(|product| !products.contains(&product.id));
+                    if choices.is_empty() {
+                        hint = Some("No other product is found.".to_owned());
+                    }
                 }
-            }
+            },
         }
     } else {
         hint = Some("This style of purchases cannot list products.".to_owned());
@@ -242,13 +263,34 @@ async fn show(shared: &Shared, typed: Typed, wrong: Option<NotPlaced>) -> Result
             });
         }
     }
-    let name = match user.parse::<Uuid>() {
-        Ok(id) => shared.names.of(&[id]).await.get(id),
-        Err(_) => None,
+    let (mut name, mut people) = (None, Found::default());
+    if let Ok(id) = user.parse::<Uuid>() {
+        name = shared.names.of(&[id]).await.get(id);
+    } else if words(&user).is_ok()
+        && let Some(found) = shared.names.find(&user, None, PEOPLE_SHOWN).await
+    {
+        people = found;
+        if people.users.is_empty() && people.missing.is_none() {
+            people.missing = Some("Nobody is called so.".to_owned());
+        } else if people.next.is_some() {
+            people.missing = Some("There are more: type more of the name.".to_owned());
+        }
+    }
+    let kept = chosen.iter().map(|it| format!("&product={}", it.id));
+    let mut kept: String = kept.collect();
+    if let Some(key) = key {
+        kept.push_str(&format!("&key={key}"));
+    }
+    let person = |(id, name): (Uuid, String)| Person {
+        name,
+        path: format!("/order?user={id}{kept}"),
     };
     Ok(Form {
         user,
         name,
+        can_find: matches!(shared.names, Names::Bus(_)),
+        people: people.users.into_iter().map(person).collect(),
+        people_hint: people.missing,
         query,
         key: key.unwrap_or_else(|| Clock::system().new_id()),
         chosen,
@@ -298,6 +340,12 @@ mod tests {
         let form = Form {
             user: hostile.to_owned(),
             name: Some(hostile.to_owned()),
+            can_find: true,
+            people: vec![Person {
+                name: hostile.to_owned(),
+                path: hostile.to_owned(),
+            }],
+            people_hint: Some(hostile.to_owned()),
             query: hostile.to_owned(),
             key: Uuid::nil(),
             chosen: vec![Picture {

@@ -1,12 +1,14 @@
-//! Queries of the pages' lists. Each reads a bounded number of rows.
+//! Queries of the pages' lists. Each reads a bounded number of rows, however much a user ordered.
+//! There is no index by the time of the last order: every order would pay for it.
 
 use headwater::database::RawSnapshot;
 use headwater::http::cut;
-use rusqlite::Row;
+use rusqlite::{Params, Row};
 use sea_orm::DbErr;
+use shop_events::search::STEPS_MAX;
 use uuid::Uuid;
 
-use crate::list::{From, Product, Sales, Shopper};
+use crate::list::{COUNTED_MAX, Count, From, Product, Sales, Shopper};
 
 /// The most pairs of a user and a product that one page looks up, 1 µs each: there is no index from
 /// a product to its users, which would make every purchase half as large again. Pages that need
@@ -19,18 +21,31 @@ const USERS_MIN: i64 = 500;
 /// The most products of a search whose users are listed.
 pub(super) const FOUND_MAX: usize = 100;
 
-const RECENT: &str =
-    "SELECT id, (SELECT count(*) FROM purchase WHERE user = recent.user), ordered_at
+const RECENT: &str = "SELECT number, id, ordered_at
      FROM recent CROSS JOIN user ON number = recent.user
      WHERE state <> 2
        AND (ordered_at, recent.user) < (?1, (SELECT number FROM user WHERE id = ?2))
      ORDER BY ordered_at DESC, recent.user DESC LIMIT ?3";
 
-const OTHERS: &str = "SELECT id, (SELECT count(*) FROM purchase WHERE user = number),
-            (SELECT max(first_ordered_at + span) FROM purchase WHERE user = number)
+const OTHERS: &str = "SELECT number, id, NULL
      FROM user
      WHERE state <> 2 AND number < ?1 AND number NOT IN (SELECT user FROM recent)
      ORDER BY number DESC LIMIT ?2";
+
+const KNOWN: &str = "SELECT number, id, ordered_at
+     FROM user LEFT JOIN recent ON recent.user = number
+     WHERE id = ? AND state <> 2";
+
+const BUYERS: &str = "SELECT number, id, ordered_at
+     FROM user LEFT JOIN recent ON recent.user = number
+     WHERE state <> 2 AND number < ?1 AND number >= ?2 AND EXISTS (
+         SELECT 1 FROM purchase
+         WHERE purchase.user = user.number AND product IN (SELECT value FROM json_each(?3)))
+     ORDER BY number DESC LIMIT ?4";
+
+/// The number of a user's purchases, and the latest time, of the first `?2` of them.
+const FIGURES: &str = "SELECT count(*), max(at) FROM (
+         SELECT first_ordered_at + span AS at FROM purchase WHERE user = ?1 LIMIT ?2)";
 
 /// A part of the list of users, and where the next one begins.
 pub(super) fn users(
@@ -44,7 +59,7 @@ pub(super) fn users(
         From::Others(_) => None,
     };
     let mut users = match after {
-        Some((at, user)) => snapshot.rows(RECENT, (at, user, limit + 1), shopper)?,
+        Some((at, user)) => shoppers(snapshot, RECENT, (at, user, limit + 1))?,
         None => Vec::new(),
     };
     if cut(&mut users, limit) {
@@ -57,7 +72,7 @@ pub(super) fn users(
         From::Start | From::Ordered(..) => i64::MAX,
     };
     let room = limit - users.len();
-    let mut others = snapshot.rows(OTHERS, (before, room + 1), shopper)?;
+    let mut others = shoppers(snapshot, OTHERS, (before, room + 1))?;
     let more = cut(&mut others, room);
     let next = match others.last() {
         Some(last) => Some(From::Others(last.id)),
@@ -80,28 +95,33 @@ fn number_of(snapshot: &RawSnapshot, user: Uuid) -> Result<i64, DbErr> {
     Ok(found.unwrap_or(0))
 }
 
-fn shopper(row: &Row<'_>) -> rusqlite::Result<Shopper> {
-    Ok(Shopper {
-        id: Uuid::from_bytes(row.get(0)?),
-        products: row.get(1)?,
-        last_ordered_at: row.get(2)?,
-    })
+/// The users of `sql`, which has their numbers, ids, and the times of [`recent`](super::recent).
+fn shoppers(snapshot: &RawSnapshot, sql: &str, values: impl Params) -> Result<Vec<Shopper>, DbErr> {
+    let users = snapshot.rows(sql, values, |row| {
+        let recent: Option<i64> = row.get(2)?;
+        Ok((row.get(0)?, Uuid::from_bytes(row.get(1)?), recent))
+    })?;
+    let shopper = |(number, id, recent): (i64, Uuid, Option<i64>)| {
+        let figures = snapshot.row(FIGURES, (number, COUNTED_MAX + 1), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+        let (products, last): (u64, Option<i64>) = figures.expect("an aggregate has one row");
+        Ok(Shopper {
+            id,
+            products: Count(products),
+            last_ordered_at: recent.or(last.filter(|_| products <= COUNTED_MAX)),
+        })
+    };
+    users.into_iter().map(shopper).collect()
 }
 
 /// Those of `users` who are known here, in their order.
 pub(super) fn known(snapshot: &RawSnapshot, users: &[Uuid]) -> Result<Vec<Shopper>, DbErr> {
-    let find = |user: &Uuid| {
-        snapshot
-            .row(
-                "SELECT id, (SELECT count(*) FROM purchase WHERE user = number),
-                    (SELECT max(first_ordered_at + span) FROM purchase WHERE user = number)
-             FROM user WHERE id = ? AND state <> 2",
-                [user.as_bytes()],
-                shopper,
-            )
-            .transpose()
-    };
-    users.iter().filter_map(find).collect()
+    let mut known = Vec::with_capacity(users.len());
+    for user in users {
+        known.extend(shoppers(snapshot, KNOWN, [user.as_bytes()])?);
+    }
+    Ok(known)
 }
 
 /// A product with its number.
@@ -116,31 +136,36 @@ fn numbered(row: &Row<'_>) -> rusqlite::Result<Numbered> {
     Ok((row.get(0)?, product))
 }
 
-/// The newest products; with `words`, a query of FTS5, those whose titles have them.
+/// The newest products; with `words`, a query of FTS5, those whose titles have them. `None` if the
+/// search takes more than [`STEPS_MAX`].
 pub(super) fn products(
     snapshot: &RawSnapshot,
     words: Option<&str>,
     from: Option<Uuid>,
     limit: usize,
-) -> Result<Vec<Numbered>, DbErr> {
+) -> Result<Option<Vec<Numbered>>, DbErr> {
     let before = match from {
         Some(product) => product_number(snapshot, product)?,
         None => i64::MAX,
     };
     match words {
-        Some(words) => snapshot.rows(
+        Some(words) => snapshot.rows_within(
+            STEPS_MAX,
             "SELECT number, id, product.title, image
              FROM titles CROSS JOIN product ON number = titles.rowid
              WHERE titles MATCH ?1 AND titles.rowid < ?2 ORDER BY titles.rowid DESC LIMIT ?3",
             (words, before, limit),
             numbered,
         ),
-        None => snapshot.rows(
-            "SELECT number, id, title, image FROM product
-             WHERE title IS NOT NULL AND number < ?1 ORDER BY number DESC LIMIT ?2",
-            (before, limit),
-            numbered,
-        ),
+        None => {
+            let newest = snapshot.rows(
+                "SELECT number, id, title, image FROM product
+                 WHERE title IS NOT NULL AND number < ?1 ORDER BY number DESC LIMIT ?2",
+                (before, limit),
+                numbered,
+            );
+            newest.map(Some)
+        }
     }
 }
 
@@ -181,17 +206,7 @@ pub(super) fn buyers(
     let lowest = before.saturating_sub(looked_at).max(1);
     let numbers: Vec<String> = found.iter().map(i64::to_string).collect();
     let numbers = format!("[{}]", numbers.join(","));
-    let mut users = snapshot.rows(
-        "SELECT id, (SELECT count(*) FROM purchase WHERE user = number),
-                (SELECT max(first_ordered_at + span) FROM purchase WHERE user = number)
-         FROM user
-         WHERE state <> 2 AND number < ?1 AND number >= ?2 AND EXISTS (
-             SELECT 1 FROM purchase
-             WHERE purchase.user = user.number AND product IN (SELECT value FROM json_each(?3)))
-         ORDER BY number DESC LIMIT ?4",
-        (before, lowest, numbers, limit + 1),
-        shopper,
-    )?;
+    let mut users = shoppers(snapshot, BUYERS, (before, lowest, numbers, limit + 1))?;
     if cut(&mut users, limit) {
         let next = users.last().map(|it| it.id);
         return Ok((users, next));
@@ -233,6 +248,8 @@ pub(super) fn sales(snapshot: &RawSnapshot, product: i64) -> Result<Sales, DbErr
 mod tests {
     use headwater::{Clock, Envelope, Projection as _};
     use headwater_testkit::{Store, envelope};
+    use rusqlite::{Connection, StatementStatus};
+    use sea_orm::raw_sql;
     use shop_events::{OrderPlaced, ProductCreated, ProductUpdated, UserErased, UserRegistered};
 
     use super::*;
@@ -287,7 +304,7 @@ mod tests {
             assert!(page.len() <= limit);
             seen.extend(
                 page.iter()
-                    .map(|it| (it.id.as_u128(), it.products, it.last_ordered_at)),
+                    .map(|it| (it.id.as_u128(), it.products.0, it.last_ordered_at)),
             );
             match next {
                 Some(next) => from = next,
@@ -342,11 +359,83 @@ mod tests {
         assert!(seen.iter().all(|it| it.2 == Some(at(it.0))));
     }
 
+    /// `known` of a user, and the number of products and the time of the last order in the list.
+    async fn figures(store: &Store, user: u128) -> (String, Option<i64>) {
+        let users = read(store, move |it| known(it, &[Uuid::from_u128(user)])).await;
+        (users[0].products.to_string(), users[0].last_ordered_at)
+    }
+
+    #[tokio::test]
+    async fn of_very_many_products_the_list_says_only_that_there_are_more() {
+        let max = u128::from(COUNTED_MAX);
+        let many = |user: u128, count: u128| {
+            let products: Vec<u128> = (1_000..1_000 + count).collect();
+            placed(user, &products, 5)
+        };
+        // Newer orders of others, so that the two are not among those with the newest.
+        let others = (10..600).map(|user| placed(user, &[20], 9)).collect();
+        let store = store([vec![many(1, max), many(2, max + 1)], others]).await;
+        let exact = ("10,000".to_owned(), Some(5));
+        assert_eq!(figures(&store, 1).await, exact);
+        let more = "more than 10,000".to_owned();
+        assert_eq!(figures(&store, 2).await, (more.clone(), None));
+        let again = placed(2, &[1_000], 30);
+        let written = store.db.write(move |tx| Purchases.apply(tx, &[again]));
+        written.await.unwrap();
+        assert_eq!(figures(&store, 2).await, (more, Some(30)), "it is recent");
+        let first = read(&store, |it| users(it, From::Start, 1)).await.0;
+        assert_eq!(
+            (first[0].id, first[0].last_ordered_at),
+            (Uuid::from_u128(2), Some(30))
+        );
+    }
+
+    /// The steps of SQLite's virtual machine that a query takes.
+    fn steps(db: &Connection, sql: &str, values: impl Params) -> i32 {
+        let mut query = db.prepare(sql).unwrap();
+        let found: Vec<i64> = query
+            .query_map(values, |row| row.get(0))
+            .and_then(Iterator::collect)
+            .unwrap();
+        assert!(!found.is_empty(), "{sql}");
+        query.get_status(StatementStatus::VmStep)
+    }
+
+    #[test]
+    fn a_list_costs_the_same_however_many_products_its_users_ordered() {
+        let db = Connection::open_in_memory().unwrap();
+        for migration in MIGRATIONS {
+            db.execute_batch(migration.sql).unwrap();
+        }
+        let id = [7; 16];
+        let users = "INSERT INTO user VALUES (1, ?1, 1), (2, zeroblob(16), 1)";
+        db.execute(users, [id]).unwrap();
+        db.execute("INSERT INTO recent VALUES (2, 9)", ()).unwrap();
+        let order = |from: u64, to: u64| {
+            let purchases = "WITH RECURSIVE line (n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM line WHERE n < ?2)
+                 INSERT INTO purchase SELECT 1 + n % 2, n, n, 0, 1 FROM line";
+            db.execute(purchases, (from, to)).unwrap();
+        };
+        let cost = || {
+            [
+                steps(&db, RECENT, (i64::MAX, id, 50)),
+                steps(&db, OTHERS, (i64::MAX, 50)),
+                steps(&db, KNOWN, [id]),
+                steps(&db, BUYERS, (i64::MAX, 0, "[2,3]", 50)),
+                steps(&db, FIGURES, (1, COUNTED_MAX + 1)),
+            ]
+        };
+        order(1, 3 * COUNTED_MAX);
+        let few = cost();
+        order(3 * COUNTED_MAX + 1, 20 * COUNTED_MAX);
+        assert_eq!(cost(), few);
+    }
+
     /// The products that a search finds, and the users who ordered one of them.
     async fn found(store: &Store, text: &str) -> (Vec<u128>, Vec<u128>) {
         let words = shop_events::search::words(text).unwrap();
         read(store, move |it| {
-            let found = products(it, Some(&words), None, 10)?;
+            let found = products(it, Some(&words), None, 10)?.unwrap();
             let numbers: Vec<i64> = found.iter().map(|it| it.0).collect();
             let (mut all, mut from) = (Vec::new(), None);
             loop {
@@ -396,6 +485,27 @@ mod tests {
             of_newest: None,
         };
         assert_eq!(sales, expected);
+    }
+
+    #[tokio::test]
+    async fn a_search_of_very_many_titles_is_broken_off() {
+        let store = store([]).await;
+        let written = store.db.write(|tx| {
+            tx.run_raw(raw_sql!(
+                Sqlite,
+                "WITH RECURSIVE line (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM line WHERE n < 60000)
+                 INSERT INTO product (id, title, image) SELECT randomblob(16), 'A mug', '' FROM line"
+            ))
+        });
+        written.await.unwrap();
+        let search = async |text: &str| {
+            let words = shop_events::search::words(text).unwrap();
+            let found = read(&store, move |it| products(it, Some(&words), None, 10));
+            found.await.map(|found| found.len())
+        };
+        // Every title has the word, and none has it twice: FTS5 looks through all of them 100 times.
+        assert_eq!(search(&"a-".repeat(100)).await, None);
+        assert_eq!(search("mug a").await, Some(10));
     }
 
     #[tokio::test]

@@ -50,13 +50,19 @@ impl Replica {
         self.progress.caught_up(after, self.deadline).await?;
         let read = move |snapshot: &_| {
             let as_of = as_of_raw::<Purchases>(snapshot)?;
-            let Some(mut purchases) = store::purchases(snapshot, user, part)? else {
+            let Some(number) = store::number_of(snapshot, user)? else {
                 return Ok::<_, Problem>(None);
             };
+            let mut purchases = store::purchases(snapshot, number, part)?;
             let more = cut(&mut purchases, part.limit);
             Ok(Some(Found {
                 purchases,
                 more,
+                newest: if part.with_newest {
+                    store::newest(snapshot, number)?
+                } else {
+                    None
+                },
                 as_of: as_of.without_gaps(),
                 parked: as_of.parked,
             }))
@@ -91,21 +97,22 @@ impl Replica {
     }
 
     /// A page of the products, the newest first; with `words`, a query of FTS5, of those whose
-    /// titles have them.
+    /// titles have them. `None` if too many have them to look through.
     pub(crate) async fn products(
         &self,
         words: Option<String>,
         from: Option<Uuid>,
         limit: usize,
-    ) -> Result<Listed<Product>, Problem> {
-        self.list(move |snapshot| {
-            let mut found = lists::products(snapshot, words.as_deref(), from, limit + 1)?;
+    ) -> Result<Option<Listed<Product>>, Problem> {
+        let found =
+            self.read(move |snapshot| lists::products(snapshot, words.as_deref(), from, limit + 1));
+        let (found, as_of) = found.await?;
+        Ok(found.map(|mut found| {
             let more = cut(&mut found, limit);
-            let found: Vec<Product> = found.into_iter().map(|(_, product)| product).collect();
-            let next = found.last().filter(|_| more).map(|product| product.id);
-            Ok((found, next))
-        })
-        .await
+            let items: Vec<Product> = found.into_iter().map(|(_, product)| product).collect();
+            let next = items.last().filter(|_| more).map(|product| product.id);
+            Listed { items, next, as_of }
+        }))
     }
 
     /// The products with these ids that are known here, in their order.
@@ -120,19 +127,23 @@ impl Replica {
     }
 
     /// A page of the users who ordered a product whose title has the `words`, the newest user
-    /// first. It may be short and followed by more.
+    /// first. It may be short and followed by more. `None` if too many titles have the words.
     pub(crate) async fn buyers(
         &self,
         words: String,
         from: Option<Uuid>,
         limit: usize,
-    ) -> Result<Listed<Shopper>, Problem> {
-        self.list(move |snapshot| {
+    ) -> Result<Option<Listed<Shopper>>, Problem> {
+        let found = self.read(move |snapshot| {
             let found = lists::products(snapshot, Some(&words), None, lists::FOUND_MAX)?;
+            let Some(found) = found else {
+                return Ok(None);
+            };
             let found: Vec<i64> = found.into_iter().map(|(number, _)| number).collect();
-            lists::buyers(snapshot, &found, from, limit)
-        })
-        .await
+            lists::buyers(snapshot, &found, from, limit).map(Some)
+        });
+        let (found, as_of) = found.await?;
+        Ok(found.map(|(items, next)| Listed { items, next, as_of }))
     }
 
     /// A product, who ordered it, and as of when; `None` if there is no such product.
@@ -140,16 +151,14 @@ impl Replica {
         &self,
         product: Uuid,
     ) -> Result<Option<(Product, Sales, Positions)>, Problem> {
-        self.start_up().await?;
-        let read = move |snapshot: &RawSnapshot| {
-            let as_of = as_of_raw::<Purchases>(snapshot)?.without_gaps();
+        let found = self.read(move |snapshot| {
             let Some((number, product)) = lists::find_product(snapshot, product)? else {
-                return Ok::<_, Problem>(None);
+                return Ok(None);
             };
-            let sales = lists::sales(snapshot, number)?;
-            Ok(Some((product, sales, as_of)))
-        };
-        self.db.read_raw(read).await
+            Ok(Some((product, lists::sales(snapshot, number)?)))
+        });
+        let (found, as_of) = found.await?;
+        Ok(found.map(|(product, sales)| (product, sales, as_of)))
     }
 
     /// Waits until the store includes `after`.
@@ -166,11 +175,19 @@ impl Replica {
         &self,
         read: impl FnOnce(&RawSnapshot) -> Result<(Vec<T>, Option<F>), DbErr> + Send + 'static,
     ) -> Result<Listed<T, F>, Problem> {
+        let ((items, next), as_of) = self.read(read).await?;
+        Ok(Listed { items, next, as_of })
+    }
+
+    /// The result of `read`, and as of when.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&RawSnapshot) -> Result<T, DbErr> + Send + 'static,
+    ) -> Result<(T, Positions), Problem> {
         self.start_up().await?;
         let read = move |snapshot: &RawSnapshot| {
             let as_of = as_of_raw::<Purchases>(snapshot)?.without_gaps();
-            let (items, next) = read(snapshot)?;
-            Ok::<_, Problem>(Listed { items, next, as_of })
+            Ok::<_, Problem>((read(snapshot)?, as_of))
         };
         self.db.read_raw(read).await
     }

@@ -327,21 +327,34 @@ const NEWEST_FIRST: &str = "SELECT first_ordered_at, product.id, title, image, s
      WHERE user = ?1 AND first_ordered_at <= ?2 AND (first_ordered_at, product.id) < (?2, ?3)
      ORDER BY first_ordered_at DESC, product.id DESC LIMIT ?4";
 
-/// A part of what the user ordered, and one purchase more than its limit, to see whether there are
-/// more. `None` if there is no such user.
-pub(super) fn purchases(
-    snapshot: &RawSnapshot,
-    user: Uuid,
-    part: Part,
-) -> Result<Option<Vec<(Cursor, Purchase)>>, DbErr> {
-    let number: Option<i64> = snapshot.row(
+/// The number of a user; `None` if there is no such user.
+pub(super) fn number_of(snapshot: &RawSnapshot, user: Uuid) -> Result<Option<i64>, DbErr> {
+    snapshot.row(
         "SELECT number FROM user WHERE id = ? AND state <> ?",
         (user.as_bytes(), UserState::Erased as u8),
         |row| row.get(0),
-    )?;
-    let Some(number) = number else {
-        return Ok(None);
-    };
+    )
+}
+
+/// The first product of [`NEWEST_FIRST`].
+pub(super) fn newest(snapshot: &RawSnapshot, user: i64) -> Result<Option<Uuid>, DbErr> {
+    snapshot.row(
+        "SELECT product.id FROM purchase CROSS JOIN product ON product.number = purchase.product
+         WHERE user = ?1 AND first_ordered_at =
+             (SELECT max(first_ordered_at) FROM purchase WHERE user = ?1)
+         ORDER BY product.id DESC LIMIT 1",
+        [user],
+        |row| row.get(0).map(Uuid::from_bytes),
+    )
+}
+
+/// A part of what the user ordered, and one purchase more than its limit, to see whether there are
+/// more.
+pub(super) fn purchases(
+    snapshot: &RawSnapshot,
+    user: i64,
+    part: Part,
+) -> Result<Vec<(Cursor, Purchase)>, DbErr> {
     // The empty id sorts before all ids, an id with an extra byte after them.
     let (sql, beginning) = match part.order {
         Order::OldestFirst => (OLDEST_FIRST, (i64::MIN, Vec::new())),
@@ -349,7 +362,7 @@ pub(super) fn purchases(
     };
     let place = |from: Cursor| (from.first_ordered_at, from.product_id.as_bytes().to_vec());
     let (time, id) = part.from.map_or(beginning, place);
-    let purchases = snapshot.rows(sql, (number, time, id, part.limit + 1), |row| {
+    snapshot.rows(sql, (user, time, id, part.limit + 1), |row| {
         let place = Cursor {
             first_ordered_at: row.get(0)?,
             product_id: Uuid::from_bytes(row.get(1)?),
@@ -360,6 +373,5 @@ pub(super) fn purchases(
             times: row.get(5)?,
         };
         Ok((place, Purchase::new(place, again, title.zip(image))))
-    })?;
-    Ok(Some(purchases))
+    })
 }
