@@ -20,7 +20,6 @@ pub mod feed;
 mod mask;
 mod nats;
 pub mod pattern;
-pub mod personal;
 pub mod schemas;
 mod settings;
 mod tail;

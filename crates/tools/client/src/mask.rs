@@ -62,6 +62,20 @@ pub(crate) fn masked(
     }
 }
 
+/// Whether a message has a personal field, or one of the messages in it has. `seen`: the messages
+/// that were looked at.
+pub(crate) fn has_any(
+    message: &MessageDescriptor,
+    personal: &BTreeSet<String>,
+    seen: &mut BTreeSet<String>,
+) -> bool {
+    seen.insert(message.full_name().to_owned())
+        && message.fields().any(|field| {
+            personal.contains(field.full_name())
+                || matches!(field.kind(), Kind::Message(inner) if has_any(&inner, personal, seen))
+        })
+}
+
 /// Masks one message, or each of a list or map of them.
 fn inside(
     message: &MessageDescriptor,

@@ -16,7 +16,6 @@ use tokio::time::Instant;
 use crate::mask;
 pub use crate::mask::{MASK, Members};
 use crate::nats::Nats;
-use crate::personal::{self, Values};
 
 /// The shortest time between two requests for a source's schema, when an event is of an unknown
 /// type or has unknown fields.
@@ -156,18 +155,11 @@ impl Schema {
         })
     }
 
-    /// The personal values of an event.
-    fn personal(&self, subject: &str, payload: &[u8]) -> Option<Values> {
-        let message = self.message(subject).ok()?;
-        let event = DynamicMessage::decode(message, payload).ok()?;
-        Some(Values::of(&event, &self.personal))
-    }
-
     /// Whether this kind of event has personal fields. An unknown kind counts as one with some.
     fn has_personal(&self, subject: &str) -> bool {
         let message = self.message(subject);
         message.map_or(true, |message| {
-            personal::has_any(&message, &self.personal, &mut BTreeSet::new())
+            mask::has_any(&message, &self.personal, &mut BTreeSet::new())
         })
     }
 
@@ -279,15 +271,6 @@ impl Schemas {
             Some((Some(schema), _)) => schema.mask(subject, decoded),
             _ => Err(Problem::NoSchema(source.to_owned())),
         }
-    }
-
-    /// The personal values of an event. If it cannot be decoded, they are
-    /// [unknown](Values::unknown).
-    pub async fn personal(&mut self, subject: &str, payload: &[u8]) -> Values {
-        let decoded = self.decode(subject, payload).await;
-        let schema = self.schema(source_of(subject)).filter(|_| decoded.is_ok());
-        let values = schema.and_then(|schema| schema.personal(subject, payload));
-        values.unwrap_or_else(Values::unknown)
     }
 
     /// Whether this kind of event has personal fields. Without its schema, it counts as one with

@@ -63,7 +63,7 @@ pub(crate) async fn with_all(app: &App, params: Params) -> anyhow::Result<Params
     let list = Endpoint::DeadLettersList;
     letters_of(&app.nats, &service, list, filter, PICKS_MAX, each).await?;
     if !params.get("error").is_empty() {
-        let masked = mask_all(app, &service, letters, is_shown(&params)).await;
+        let masked = mask_all(app, letters, is_shown(&params)).await;
         letters = masked.into_iter().map(|(letter, _)| letter).collect();
         letters.retain(|letter| letters::is_found(&letter.reason, &params));
     }
@@ -124,7 +124,7 @@ async fn named(app: &App, picks: &[Pick]) -> anyhow::Result<Vec<String>> {
 
 async fn letter(app: &App, pick: &Pick) -> anyhow::Result<Letter> {
     let mut letter = dead_letter::whole_letter(&app.nats, &pick.service, pick.id).await?;
-    mask(app, &pick.service, &mut letter, false).await;
+    mask(app, &mut letter, false).await;
     Ok(letter)
 }
 
@@ -143,7 +143,7 @@ pub(crate) async fn run(
                 let service = pick.service.clone();
                 let mut done = dead_letter::discard_one(nats, service, pick.id, reason).await?;
                 for letter in &mut done.answer.retried.failed {
-                    mask(app, &pick.service, letter, false).await;
+                    mask(app, letter, false).await;
                 }
                 done.to_string()
             } else {
@@ -207,7 +207,7 @@ async fn retry(app: &App, picks: Vec<Pick>) -> anyhow::Result<Ended> {
         match asked.await {
             Ok(mut retried) => {
                 for letter in &mut retried.answer.failed {
-                    mask(app, &retried.service, letter, false).await;
+                    mask(app, letter, false).await;
                 }
                 is_well &= retried.answer.failed_in_all() == 0;
                 retried.is_one = true;

@@ -375,7 +375,7 @@ async fn readers(
             });
             let mut letter = letter.cloned();
             let is_masked = match &mut letter {
-                Some(letter) => mask(app, &status.service, letter, is_shown).await,
+                Some(letter) => mask(app, letter, is_shown).await,
                 None => false,
             };
             let letter = letter.as_ref();

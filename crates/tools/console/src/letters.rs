@@ -235,7 +235,7 @@ async fn rows(app: &App, service: &str, letters: Vec<Letter>, params: &Params) -
         false => waiting.get(&own(letter)).copied().unwrap_or(0),
     });
     let behind: Vec<usize> = behind.collect();
-    let masked = mask_all(app, service, letters, is_shown(params)).await;
+    let masked = mask_all(app, letters, is_shown(params)).await;
     let rows = masked.into_iter().zip(behind);
     rows.map(|(masked, behind)| Row::of(service, masked, behind, params))
         .collect()
@@ -291,7 +291,7 @@ impl OneLetter {
     async fn of(app: &App, service: &str, mut letter: Letter, params: &Params, path: &str) -> Self {
         let is_shown = is_shown(params);
         let (first, behind, behind_total) = same_key(app, service, &letter, params).await;
-        let is_masked = mask(app, service, &mut letter, is_shown).await;
+        let is_masked = mask(app, &mut letter, is_shown).await;
         let payload = letter.payload.as_deref().unwrap_or_default();
         let payload = BASE64_STANDARD.decode(payload).unwrap_or_default();
         let read = Readable::of(app, &letter.subject, &payload, is_shown).await;
