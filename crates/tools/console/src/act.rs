@@ -6,8 +6,8 @@ use std::time::Duration;
 use client::Nats;
 use headwater::operator::{Endpoint, Filter, Letter, RetryRequest};
 use maintenance::dead_letter::{self, Plan, discard_consequence, letters_of};
-use maintenance::event::Place;
 use maintenance::{Target, own_backup, projection, rebuild, replay, stream, verify};
+use survey::event::Place;
 use terminal::{Exit, Screen};
 use tokio_util::sync::CancellationToken;
 

@@ -17,7 +17,7 @@ use headwater::operator::{
 use headwater::outbox::Row;
 use headwater::{Clock, EventId};
 use maintenance::dead_letter::letters_of;
-use maintenance::event::{self, Place};
+use survey::event::{self, Place};
 use terminal::table::{age, bytes};
 
 use crate::app::{App, Shared};

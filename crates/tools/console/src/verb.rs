@@ -1,7 +1,7 @@
 //! What an operator may do, as the parameters of a form name it.
 
 use maintenance::Target;
-use maintenance::event::Place;
+use survey::event::Place;
 
 use crate::params::Params;
 

@@ -5,7 +5,6 @@ pub use target::Target;
 
 pub mod backup;
 pub mod dead_letter;
-pub mod event;
 pub mod own_backup;
 pub mod projection;
 pub mod provision;

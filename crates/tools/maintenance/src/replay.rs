@@ -7,10 +7,10 @@ use anyhow::{Context as _, bail, ensure};
 use client::{Common, Nats, feed};
 use headwater::operator::{Difference, Endpoint, RebuildState, RebuildStatus, ReplayRequest, Side};
 use serde::Serialize;
+use survey::event::{Place, before, id};
 use terminal::output::printable;
 use terminal::{Exit, Screen};
 
-use crate::event::{Place, before, id};
 use crate::target::{Target, Which};
 use crate::watch;
 

@@ -10,6 +10,7 @@ mod brokers;
 pub mod check;
 mod diagnosis;
 pub mod doctor;
+pub mod event;
 mod finding;
 mod limits;
 pub mod plan;

@@ -28,11 +28,11 @@ impl FromStr for Place {
         let parse = || {
             let number = |text: &str| text.parse().ok().filter(|number| *number > 0);
             if let Some((source, position)) = text.split_once(':') {
-                let source = survey::source(source).ok()?;
+                let source = crate::source(source).ok()?;
                 return Some(Self::Position(source, number(position)?));
             }
             let (source, sequence) = text.split_once('@')?;
-            let source = survey::source(source).ok()?;
+            let source = crate::source(source).ok()?;
             Some(Self::Sequence(source, number(sequence)?))
         };
         parse().ok_or_else(|| {
@@ -123,7 +123,7 @@ pub fn id(message: &StreamMessage) -> Option<EventId> {
 ///
 /// # Errors
 /// Too many messages there were deleted.
-pub(crate) async fn before(stream: &Stream, sequence: u64) -> anyhow::Result<u64> {
+pub async fn before(stream: &Stream, sequence: u64) -> anyhow::Result<u64> {
     let first = stream.cached_info().state.first_sequence.max(1);
     let mut looks = 0;
     for before in (first..sequence).rev() {
