@@ -615,7 +615,7 @@ impl UnderWay {
 /// since all of their clients would come again at once.
 fn turn_max() -> Duration {
     let random = RandomState::new().hash_one(()) % (millis(TURN_MAX) / 2);
-    TURN_MAX - Duration::from_millis(random)
+    TURN_MAX.saturating_sub(Duration::from_millis(random))
 }
 
 /// An answer on its way to the kernel.

@@ -1,6 +1,7 @@
 //! Compares two stores of the same projection row by row.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use headwater_nats::control::{Difference, Differences, Side};
@@ -9,10 +10,11 @@ use headwater_store::connection::Inspection;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, Rows, Statement};
 
-use crate::replay::Passed;
-
 /// The most differing rows in a report.
 const MAX_REPORTED_ROWS: usize = 100;
+
+/// The last position of each epoch of a source in two stores.
+pub(super) type Passed = [BTreeMap<String, u64>; 2];
 
 /// Snapshots of two stores.
 #[derive(Debug)]

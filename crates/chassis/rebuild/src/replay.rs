@@ -13,11 +13,8 @@ use headwater_store::connection::Inspection;
 
 use crate::align::{self, Sequences};
 use crate::attempt::{Attempt, LOOK_PAUSE, ensure_moving};
-use crate::compare::Stores;
+use crate::compare::{Passed, Stores};
 use crate::thread::on_thread;
-
-/// The last position of each epoch of a source, before and after.
-pub(crate) type Passed = [BTreeMap<String, u64>; 2];
 
 /// Fails unless the event `id`, and it alone, lies between `before` and `after`.
 fn expect_alone([before, after]: &Passed, id: &str) -> anyhow::Result<()> {

@@ -107,7 +107,7 @@ impl Passwords {
         let hash = answer.await.unwrap_or(Err(NoHash::Failed));
         if hash == Err(NoHash::QueueFull) {
             let sooner = RandomState::new().hash_one(()) % (REFUSAL_PAUSE.as_secs() * 500);
-            tokio::time::sleep(REFUSAL_PAUSE - Duration::from_millis(sooner)).await;
+            tokio::time::sleep(REFUSAL_PAUSE.saturating_sub(Duration::from_millis(sooner))).await;
         }
         hash
     }
