@@ -201,14 +201,14 @@ async fn a_form_that_cannot_be_sent_comes_back_as_it_was_filled_in() {
         assert_eq!(refusal.status, 422, "{}", refusal.text);
         assert!(refusal.text.contains(why), "{why}: {}", refusal.text);
         assert!(!refusal.text.contains("<script"), "{}", refusal.text);
-        // The mended order is another one, under another key.
+        // The corrected order is another one, under another key.
         let key = key_of(&refusal.text);
         assert_ne!(key, refused, "{why}");
-        let mended = order(&pages, &ada.id(), &[&mug], key.parse().unwrap()).await;
-        assert_eq!(mended.status, 200, "{why}: {}", mended.text);
+        let corrected = order(&pages, &ada.id(), &[&mug], key.parse().unwrap()).await;
+        assert_eq!(corrected.status, 200, "{why}: {}", corrected.text);
     }
 
-    // Somebody goes back to a form that has placed an order, and changes it.
+    // A client goes back to a form that has placed an order, and changes it.
     let used = Uuid::now_v7();
     let placed = order(&pages, &ada.id(), &[&mug], used).await;
     assert_eq!(placed.status, 200, "{}", placed.text);

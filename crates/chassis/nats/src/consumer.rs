@@ -156,16 +156,18 @@ async fn try_place(
     let asked = Instant::now();
     let found = answered(|| stream.get_consumer::<pull::Config>(name)).await;
     link.note_round_trip(asked.elapsed());
-    let (found, harm) = match found.map_err(|error| error.downcast::<ConsumerInfoError>()) {
+    let (found, harm) = match found {
         Ok(consumer) => {
             let harm = harm(&consumer.cached_info().config);
             (Some(consumer), harm)
         }
-        Err(Ok(error)) if error.kind() == ConsumerInfoErrorKind::NotFound => (None, None),
-        Err(Ok(error)) => {
-            return Err(*error).with_context(|| format!("inspect the consumer {name}"));
-        }
-        Err(Err(_)) => (None, Some("it pushes events")),
+        Err(error) => match error.downcast::<ConsumerInfoError>() {
+            Ok(error) if error.kind() == ConsumerInfoErrorKind::NotFound => (None, None),
+            Ok(error) => {
+                return Err(*error).with_context(|| format!("inspect the consumer {name}"));
+            }
+            Err(_) => (None, Some("it pushes events")),
+        },
     };
     if let Some(harm) = harm {
         tracing::warn!(

@@ -41,7 +41,7 @@ impl RawSnapshot {
     }
 
     /// [`rows`](Self::rows) of a statement whose cost depends on what people search for; `None` if
-    /// it takes more than about so many `steps` of SQLite's virtual machine: it is broken off then.
+    /// it takes more than about that many `steps` of SQLite's virtual machine: it is broken off then.
     pub fn rows_within<T>(
         &self,
         steps: u32,

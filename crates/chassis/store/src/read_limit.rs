@@ -54,7 +54,7 @@ impl ReadLimit {
         is_over || began.elapsed() > self.0.longest
     }
 
-    /// The result of `work`, whose statements may take about so many steps in all; and whether they
+    /// The result of `work`, whose statements may take about that many steps in all; and whether they
     /// took as many.
     pub(super) fn within<T>(&self, steps: u32, work: impl FnOnce() -> T) -> (T, bool) {
         let left = &self.0.checks_left;

@@ -179,7 +179,7 @@ fn user_page(user: Uuid, part: Part, found: Found, images_url: &Url) -> UserPage
             (more, true)
         }
     };
-    // Somebody who comes back to the newest products may find fewer than the first page has.
+    // A client that comes back to the newest products may find fewer than the first page has.
     let is_first = !has_newer && (part.from.is_none() || purchases.len() == part.limit);
     let newest = newest.map(|id| id.to_string()).unwrap_or_default();
     let link = |name: &str, neighbour: Option<&(Cursor, Purchase)>| {

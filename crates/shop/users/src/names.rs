@@ -30,7 +30,7 @@ use crate::store;
 /// waits: some milliseconds.
 const AT_ONCE: usize = 1_000;
 
-/// A search is checked after so many steps of SQLite's virtual machine.
+/// A search is checked each time after that many steps of SQLite's virtual machine.
 const CHECKED_EVERY: u32 = 500;
 
 /// The pause before the database is asked again after a failure.
