@@ -165,7 +165,7 @@ impl AdminEndpoints {
             if let Some((db, registry)) = kept {
                 registry.note_times(db.clock()).await;
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
