@@ -1,7 +1,5 @@
 //! Writes the enumeration of the shop's services from the list in their manifests.
 
-#![expect(clippy::print_stdout, reason = "the protocol of cargo")]
-
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -90,45 +88,7 @@ fn enumeration(services: &[shop::Service]) -> Result<String, std::fmt::Error> {
             "    /// {docs}\n    pub const {name}: [Self; {len}] = [{own}];\n"
         )?;
     }
-    let text = |text: &str| format!("{text:?}");
-    let style = |it: &Running| match &it.style {
-        Some(style) => format!("Some({style:?})"),
-        None => "None".to_owned(),
-    };
-    let names = |it: &Running| text(&it.name);
-    let programs = |it: &Running| text(&format!("headwater-{}", it.package));
-    let ports = |it: &Running| it.port.to_string();
-    method(
-        &mut out,
-        &running,
-        "pub const fn name(self) -> &'static str",
-        "Its name.",
-        names,
-    )?;
-    let docs = "The shipped program.";
-    method(
-        &mut out,
-        &running,
-        "pub const fn program(self) -> &'static str",
-        docs,
-        programs,
-    )?;
-    let docs = "The port of its manifest; health and metrics have the one 1000 after it.";
-    method(
-        &mut out,
-        &running,
-        "pub const fn port(self) -> u16",
-        docs,
-        ports,
-    )?;
-    let docs = "Its value of `--style`, if not the usual one: then it keeps no database.";
-    method(
-        &mut out,
-        &running,
-        "pub(super) const fn style(self) -> Option<&'static str>",
-        docs,
-        style,
-    )?;
+    methods(&mut out, &running)?;
     writeln!(out, "}}\n")?;
     let services = services.iter().map(|service| &*service.name);
     let units: Vec<String> = ["nats"].into_iter().chain(services).map(unit).collect();
@@ -139,6 +99,44 @@ fn enumeration(services: &[shop::Service]) -> Result<String, std::fmt::Error> {
     )?;
     writeln!(out, "pub const UNITS: [&str; {len}] = [{units}];")?;
     Ok(out)
+}
+
+/// The methods of the enumeration.
+fn methods(out: &mut String, running: &[Running]) -> std::fmt::Result {
+    let text = |text: &str| format!("{text:?}");
+    let style = |it: &Running| match &it.style {
+        Some(style) => format!("Some({style:?})"),
+        None => "None".to_owned(),
+    };
+    let names = |it: &Running| text(&it.name);
+    let programs = |it: &Running| text(&format!("headwater-{}", it.package));
+    let ports = |it: &Running| it.port.to_string();
+    method(
+        out,
+        running,
+        "pub const fn name(self) -> &'static str",
+        "Its name.",
+        names,
+    )?;
+    let docs = "The shipped program.";
+    method(
+        out,
+        running,
+        "pub const fn program(self) -> &'static str",
+        docs,
+        programs,
+    )?;
+    let docs = "The port of its manifest; health and metrics have the one 1000 after it.";
+    method(out, running, "pub const fn port(self) -> u16", docs, ports)?;
+    let docs = "Its value of `--style`, if not the usual one: then it keeps no database.";
+    method(
+        out,
+        running,
+        "pub(super) const fn style(self) -> Option<&'static str>",
+        docs,
+        style,
+    )?;
+    Ok(())
 }
 
 fn unit(name: &str) -> String {

@@ -230,9 +230,9 @@ async fn rows(app: &App, service: &str, letters: Vec<Letter>, params: &Params) -
     for letter in letters.iter().filter(|letter| letter.waiting) {
         *waiting.entry(own(letter)).or_default() += 1;
     }
-    let behind = letters.iter().map(|letter| match letter.waiting {
-        true => 0,
-        false => waiting.get(&own(letter)).copied().unwrap_or(0),
+    let behind = letters.iter().map(|letter| {
+        let behind = waiting.get(&own(letter)).filter(|_| !letter.waiting);
+        behind.copied().unwrap_or(0)
     });
     let behind: Vec<usize> = behind.collect();
     let masked = mask_all(app, letters, is_shown(params)).await;

@@ -117,26 +117,23 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         let (service, status) = (&self.service, &self.status);
         let mut lines = Vec::new();
-        match &status.copy {
-            Some(copy) => {
-                let (file, size) = (&copy.file, bytes(copy.bytes));
-                let (at, epoch) = (copy.position, &copy.epoch);
-                lines.push(format!(
-                    "{service}: {file}, {size}, up to {at} of epoch {epoch}"
-                ));
-                lines.push(format!("sha256: {}", copy.sha256));
-                let removed = copy.removed.iter();
-                lines.extend(removed.map(|old| format!("removed {old}")));
-                lines.extend(key_file(status));
-                lines.extend(status.message.clone());
-            }
-            None => {
-                let why = status
-                    .message
-                    .as_deref()
-                    .unwrap_or("the backup has not ended");
-                lines.push(format!("NOT COPIED: {service}: {why}"));
-            }
+        if let Some(copy) = &status.copy {
+            let (file, size) = (&copy.file, bytes(copy.bytes));
+            let (at, epoch) = (copy.position, &copy.epoch);
+            lines.push(format!(
+                "{service}: {file}, {size}, up to {at} of epoch {epoch}"
+            ));
+            lines.push(format!("sha256: {}", copy.sha256));
+            let removed = copy.removed.iter();
+            lines.extend(removed.map(|old| format!("removed {old}")));
+            lines.extend(key_file(status));
+            lines.extend(status.message.clone());
+        } else {
+            let why = status
+                .message
+                .as_deref()
+                .unwrap_or("the backup has not ended");
+            lines.push(format!("NOT COPIED: {service}: {why}"));
         }
         let lines: Vec<String> = lines.iter().map(|line| printable(line)).collect();
         f.write_str(&lines.join("\n"))

@@ -15,8 +15,10 @@ pub struct Screen {
     bars: MultiProgress,
     /// The bars of a screen that is not drawn, for [`Screen::progress`], and whether each counts
     /// bytes.
-    read: Option<Arc<Mutex<Vec<(ProgressBar, bool)>>>>,
+    read: Option<Arc<Mutex<Bars>>>,
 }
+
+type Bars = Vec<(ProgressBar, bool)>;
 
 /// The state of one bar.
 #[derive(Clone, Debug, PartialEq, Eq)]

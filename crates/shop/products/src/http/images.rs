@@ -30,11 +30,13 @@ struct Stored {
 
 /// An image that is being sent; empty until the first request for it has read it, `None` if there is
 /// none.
-type Image = Arc<OnceCell<Option<Stored>>>;
+type Cell = OnceCell<Option<Stored>>;
+
+type Image = Arc<Cell>;
 
 /// The images that are being sent: an image for several clients is read once, and in memory once.
 #[derive(Clone, Default)]
-struct Sending(Arc<Mutex<HashMap<ImageId, Weak<OnceCell<Option<Stored>>>>>>);
+struct Sending(Arc<Mutex<HashMap<ImageId, Weak<Cell>>>>);
 
 impl Sending {
     fn image(&self, id: &ImageId) -> Image {

@@ -277,10 +277,8 @@ async fn show(shared: &Shared, typed: Typed, wrong: Option<NotPlaced>) -> Result
         }
     }
     let kept = chosen.iter().map(|it| format!("&product={}", it.id));
-    let mut kept: String = kept.collect();
-    if let Some(key) = key {
-        kept.push_str(&format!("&key={key}"));
-    }
+    let key = key.map(|key| format!("&key={key}"));
+    let kept: String = kept.chain(key).collect();
     let person = |(id, name): (Uuid, String)| Person {
         name,
         path: format!("/order?user={id}{kept}"),

@@ -148,25 +148,23 @@ pub(super) fn products(
         Some(product) => product_number(snapshot, product)?,
         None => i64::MAX,
     };
-    match words {
-        Some(words) => snapshot.rows_within(
+    if let Some(words) = words {
+        return snapshot.rows_within(
             STEPS_MAX,
             "SELECT number, id, product.title, image
              FROM titles CROSS JOIN product ON number = titles.rowid
              WHERE titles MATCH ?1 AND titles.rowid < ?2 ORDER BY titles.rowid DESC LIMIT ?3",
             (words, before, limit),
             numbered,
-        ),
-        None => {
-            let newest = snapshot.rows(
-                "SELECT number, id, title, image FROM product
-                 WHERE title IS NOT NULL AND number < ?1 ORDER BY number DESC LIMIT ?2",
-                (before, limit),
-                numbered,
-            );
-            newest.map(Some)
-        }
+        );
     }
+    let newest = snapshot.rows(
+        "SELECT number, id, title, image FROM product
+         WHERE title IS NOT NULL AND number < ?1 ORDER BY number DESC LIMIT ?2",
+        (before, limit),
+        numbered,
+    );
+    newest.map(Some)
 }
 
 fn product_number(snapshot: &RawSnapshot, product: Uuid) -> Result<i64, DbErr> {
