@@ -277,8 +277,7 @@ async fn show(shared: &Shared, typed: Typed, wrong: Option<NotPlaced>) -> Result
         }
     }
     let kept = chosen.iter().map(|it| format!("&product={}", it.id));
-    let key = key.map(|key| format!("&key={key}"));
-    let kept: String = kept.chain(key).collect();
+    let kept: String = kept.chain(key.map(|key| format!("&key={key}"))).collect();
     let person = |(id, name): (Uuid, String)| Person {
         name,
         path: format!("/order?user={id}{kept}"),

@@ -101,9 +101,9 @@ async fn what_a_reason_quotes_of_personal_fields_is_masked() {
             format!("/confirm?verb=discard&pick=house:{id}"),
         ] {
             let text = console.shows(&path, &["(personal)"]).await;
-            let quotes = ["Brien", "Lovelace", "&#34;long", "&#34;a&#34;"];
-            let quoted = quotes.iter().find(|quote| text.contains(**quote));
-            assert_eq!(quoted, None, "{path}: {text}");
+            let contents = ["Brien", "Lovelace", "&#34;long", "&#34;a&#34;"];
+            let found = contents.iter().find(|content| text.contains(**content));
+            assert_eq!(found, None, "{path}: {text}");
         }
         let query = format!("verb=retry&pick=house:{id}");
         let (_, ended) = console.does(&query, "").await;
