@@ -262,6 +262,8 @@ async fn who_comes_back_to_the_newest_products_and_finds_few_is_told_of_more() {
     page.wait_for("a[rel=prev]").await;
     world.order(&ada, &[&hat]).await;
     world.caught_up().await;
+    // What appears above the link moves it: a click must not fall in between.
+    page.wait_for_text("There is something newer").await;
     // The two after the mug, and then the one hat.
     for shown in [vec!["Lamp", "Tent"], vec!["Hat"]] {
         page.click("a[rel=prev]").await;
